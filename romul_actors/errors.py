@@ -1,0 +1,41 @@
+"""Every exception that a caller may want to tell apart; nothing else."""
+
+
+class RomulError(Exception):
+    """Base of all of this project's errors."""
+
+
+class SpaceError(RomulError, ValueError):
+    """A hyperparameter, or a value for one, that the search space does not allow."""
+
+
+class OptimizerError(RomulError, ValueError):
+    """An unknown optimizer, or an option that it does not take."""
+
+
+class ExperimentError(RomulError, ValueError):
+    """An experiment's declaration is wrong; the message names the field or line."""
+
+
+class MessageError(RomulError, ValueError):
+    """Bytes from a queue that are not a message of this protocol."""
+
+
+class StoreError(RomulError):
+    """The store cannot be used: unreachable, misconfigured, or not what was expected."""
+
+
+class UnknownExperimentError(StoreError):
+    """No experiment of that name is in the store."""
+
+
+class ExperimentExistsError(StoreError):
+    """An experiment of that name is already in the store."""
+
+
+class CheckpointError(RomulError):
+    """A checkpoint is missing, damaged, or cannot be written."""
+
+
+class TaskError(RomulError):
+    """The user's training function broke its contract (see romul_workers.trial)."""

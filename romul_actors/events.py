@@ -1,0 +1,141 @@
+"""What travels: the trials that workers receive and the events that the decision actor folds.
+
+Plain frozen dataclasses, so that the pure core and the simulator use them as they are;
+`messages.py` puts them on the wire. `MAX_TEXT` bounds every free text, so that one crash report
+cannot fill a server.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from romul_actors.space import Value
+
+MAX_TEXT = 8_000
+"""Longest free text in a message, in characters."""
+
+FailureReason = Literal[
+    "exception",  # the task raised
+    "not_finite",  # the task returned NaN or an infinity
+    "bad_result",  # the task returned something else than its metric
+    "no_checkpoint",  # the task returned, and wrote nothing
+    "killed",  # the child process ended without a word (a crash, the kernel's out-of-memory killer)
+    "timed_out",  # longer than timeouts.trial_s
+    "lost_parent",  # the parent checkpoint cannot be read
+    "storage",  # the new checkpoint cannot be written
+    "task",  # the task cannot be imported, or this worker does not allow it
+]
+
+ReleaseReason = Literal["drained", "stopped", "shutdown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One PBT step of one slot: what a worker is asked to do.
+
+    `id` is "SLOT-STEP". (`id`, `attempt`) is the fencing token: of all who ever held the trial, only
+    the holder of the latest attempt is heard.
+    """
+
+    type: Literal["trial"] = "trial"
+    id: str
+    slot: int
+    step: int
+    attempt: int
+    hyperparameters: Mapping[str, Value]
+    parent: str | None
+    """Name of the checkpoint to continue from; None: from scratch."""
+    start: float
+    """Where training stands, in the budget's unit, counted from the very beginning."""
+    stop: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A trial ended with a finite metric and a whole checkpoint."""
+
+    type: Literal["result"] = "result"
+    trial: str
+    slot: int
+    attempt: int
+    worker: str
+    value: float
+    """The user's metric, with the user's sign."""
+    checkpoint: str
+    seconds: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    in_effect: Mapping[str, Value] = field(default_factory=dict)
+    """Hyperparameters that the worker read back after it had applied them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A trial ended without a result, for a reason of its own."""
+
+    type: Literal["failed"] = "failed"
+    trial: str
+    slot: int
+    attempt: int
+    worker: str
+    reason: FailureReason
+    message: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """A worker gave a trial back: not the trial's fault."""
+
+    type: Literal["released"] = "released"
+    trial: str
+    slot: int
+    attempt: int
+    worker: str
+    reason: ReleaseReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired:
+    """A lease ended without a word from its worker."""
+
+    type: Literal["expired"] = "expired"
+    trial: str
+    slot: int
+    attempt: int
+    worker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """The experiment was created."""
+
+    type: Literal["submitted"] = "submitted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """An operator's wish."""
+
+    type: Literal["control"] = "control"
+    action: Literal["pause", "resume", "stop"]
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """Time passed; `workers` are alive. What lets a time limit fire when nothing else happens."""
+
+    type: Literal["tick"] = "tick"
+    workers: int
+
+
+Event = Result | Failed | Released | Expired | Submitted | Control | Tick
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """An event with the store's own time of its arrival, in milliseconds since the epoch."""
+
+    event: Event
+    at_ms: int

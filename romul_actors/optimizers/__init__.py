@@ -1,0 +1,44 @@
+"""Optimizers of population based training, by the name that an experiment gives."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any
+
+from romul_actors.errors import OptimizerError
+from romul_actors.optimizers.base import Move, Optimizer, Start, View
+from romul_actors.optimizers.random_search import RandomSearch
+from romul_actors.optimizers.romul import Romul
+from romul_actors.optimizers.truncation import Truncation
+
+__all__ = ["OPTIMIZERS", "Move", "Optimizer", "Start", "View", "make"]
+
+OPTIMIZERS: Mapping[str, type[Optimizer]] = {
+    optimizer.name: optimizer for optimizer in (Romul, Truncation, RandomSearch)
+}
+
+
+def make(name: str, options: Mapping[str, Any]) -> Optimizer:
+    """Make the optimizer `name` with some constants changed.
+
+    Raises:
+        OptimizerError: no such optimizer or option, or an option's value is of another type.
+    """
+    if name not in OPTIMIZERS:
+        raise OptimizerError(f"optimizer {name!r} is not one of {', '.join(OPTIMIZERS)}")
+    kind = OPTIMIZERS[name]
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    for option, value in options.items():
+        if option not in known:
+            near = get_close_matches(option, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'none'}"
+            raise OptimizerError(f"optimizer {name!r} has no option {option!r}: {hint}")
+        default = known[option].default
+        wanted = (int, float) if isinstance(default, float) else (type(default),)
+        if type(value) not in wanted:
+            raise OptimizerError(
+                f"optimizer {name!r}: {option} = {value!r} is not a {wanted[-1].__name__}"
+            )
+        if value < 0:
+            raise OptimizerError(f"optimizer {name!r}: {option} = {value!r} is below 0")
+    return kind(**options)

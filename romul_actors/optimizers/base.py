@@ -1,0 +1,113 @@
+"""What an optimizer is: results in, next trials out, and nothing kept in between.
+
+An optimizer holds its constants only. Whatever it must know again lies in `Slot.memory`, whatever
+is random comes from the generator that belongs to the decision, so any replica of the actor, at
+any time, decides the same (source: this project).
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.random import Generator
+
+from romul_actors.slot import Outcome, Slot
+from romul_actors.space import Space, Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A slot's tier and first vector, shape (n_dims,)."""
+
+    tier: str
+    vector: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a decision may look at.
+
+    Attributes:
+        space: the search space.
+        slots: the whole population, by index.
+        pool: indices of the slots that are compared with each other.
+        step: the PBT step that is judged.
+        steps: how many steps the experiment has.
+        known: by slot index, the outcomes of the pool at `step`.
+        rng: the generator of the decision for a slot; a fresh one at each call.
+    """
+
+    space: Space
+    slots: Sequence[Slot]
+    pool: Sequence[int]
+    step: int
+    steps: int
+    known: Mapping[int, Outcome]
+    rng: Callable[[int], Generator]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The decision for one slot.
+
+    Attributes:
+        slot: the slot decided.
+        source: the slot whose checkpoint of this step is continued; None where no slot has one:
+            then the slot's previous checkpoint is, or with `fresh` none at all.
+        vector: the next trial's place in the unit cube, shape (n_dims,).
+        memory: what the optimizer wants to find in the slot at its next decision.
+        why: the reasons, for people, as JSON values.
+        fresh: start from scratch.
+    """
+
+    slot: int
+    source: int | None
+    vector: tuple[float, ...]
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    why: Mapping[str, Any] = field(default_factory=dict)
+    fresh: bool = False
+
+
+class Optimizer(ABC):
+    """One algorithm of population based training, with its constants."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
+        """Tiers and first vectors of all slots."""
+
+    @abstractmethod
+    def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
+        """Indices of the slots that `slot` is compared with at its step, itself included.
+
+        The pools of one step are disjoint and together hold all slots.
+        """
+
+    @abstractmethod
+    def quorum(self, n_pool: int) -> int:
+        """How many of a pool's outcomes of a step must be known before it is decided."""
+
+    @abstractmethod
+    def decide(self, view: View, due: Sequence[int]) -> list[Move]:
+        """Moves of the slots `due`, all of one pool and with a known outcome, in their order."""
+
+
+def latin_hypercube(n_points: int, n_dims: int, rng: Generator) -> Vector:
+    """Points that fill each axis evenly, shape (n_points, n_dims) (McKay et al. 1979)."""
+    cells = np.stack([rng.permutation(n_points) for _ in range(n_dims)], axis=1)
+    return (cells + rng.random((n_points, n_dims))) / n_points
+
+
+def reflect(vector: Vector) -> Vector:
+    """Fold coordinates outside [0, 1] back, as a mirror at each end would."""
+    folded = np.abs(vector) % 2.0
+    return np.where(folded > 1.0, 2.0 - folded, folded)
+
+
+def share(fraction: float, n: int) -> int:
+    """Size of a fraction of `n`, rounded up; a product such as 0.1 * 30 is not 3.0000000000000004."""
+    return math.ceil(fraction * n - 1e-9)

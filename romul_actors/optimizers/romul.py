@@ -1,0 +1,220 @@
+"""ROMUL: differential evolution of the hyperparameters of models in training.
+
+What the paper fixes ("ROMUL: Scale Adaptative Population Based Training", section 2.2): the scheme
+current-to-best/1 of Storn & Price (1997) on a population of M >= 4, whose step sizes adapt because
+they are differences inside the population. The rest is this project's own, and marked so.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.random import Generator
+
+from romul_actors.optimizers.base import (
+    Move,
+    Optimizer,
+    Start,
+    View,
+    latin_hypercube,
+    reflect,
+    share,
+)
+from romul_actors.slot import Slot
+from romul_actors.space import Space, Vector
+
+GREEDY = "greedy"
+PATIENT = "patient"
+MIN_POOL = 4
+"""Smallest population that differential evolution is defined for (the paper, section 2.2)."""
+
+
+@dataclass(frozen=True)
+class Romul(Optimizer):
+    """ROMUL's constants.
+
+    Attributes:
+        quorum_share: share of a pool whose outcomes must be known (source: this project).
+        truncation: q, share of a pool that takes a checkpoint from the best ones, and share that
+            it takes them from (truncation selection, Jaderberg et al. 2017).
+        f1_max: F1 ~ U(0, f1_max), weight of the random difference (Storn & Price 1997).
+        f2_max: F2 ~ U(0, f2_max), weight of the attraction to the best (the same).
+        crossover: CR, probability that a coordinate comes from the donor (the same).
+        explorer_sigma: standard deviation of an explorer's step (source: this project).
+        explorer_redraw: probability that an explorer draws a choice anew (source: this project).
+        keep_best: whether the best share q goes on with its tested vector (source: this project).
+        patient_from: smallest population with a patient tier (source: this project).
+        patient_share: share of the slots that are patient.
+        patience: share of the steps for which they hold what they drew.
+        merge: share of the steps after which all slots are one pool.
+    """
+
+    name: ClassVar[str] = "romul"
+
+    quorum_share: float = 0.75
+    truncation: float = 0.25
+    f1_max: float = 1.8
+    f2_max: float = 1.0
+    crossover: float = 0.7
+    explorer_sigma: float = 0.05
+    explorer_redraw: float = 0.1
+    keep_best: bool = True
+    patient_from: int = 16
+    patient_share: float = 1 / 3
+    patience: float = 0.6
+    merge: float = 0.8
+
+    def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
+        """A Latin hypercube in each tier; the patient slots are the last ones."""
+        n_patient = share(self.patient_share, n_slots) if n_slots >= self.patient_from else 0
+        starts: list[Start] = []
+        for tier, n in ((GREEDY, n_slots - n_patient), (PATIENT, n_patient)):
+            starts += [Start(tier, tuple(row)) for row in latin_hypercube(n, len(space), rng).tolist()]
+        return starts
+
+    def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
+        """All slots late in the run, else those of its tier; a patient one that holds: itself."""
+        if slot.step >= self.merge * steps:
+            return range(len(slots))
+        if slot.tier == PATIENT and slot.step < self.patience * steps:
+            return [slot.index]
+        return [peer.index for peer in slots if peer.tier == slot.tier]
+
+    def quorum(self, n_pool: int) -> int:
+        """Share of the pool, and never fewer than differential evolution needs."""
+        return min(n_pool, max(MIN_POOL, share(self.quorum_share, n_pool)))
+
+    def decide(self, view: View, due: Sequence[int]) -> list[Move]:
+        """Select for all slots due, then mutate them, so that their order changes nothing."""
+        known = view.known
+        m = len(known)
+        order = sorted(known, key=lambda i: (known[i].loss, i))
+        losses = [known[i].loss for i in order]
+        n = share(self.truncation, m) if m >= MIN_POOL else 0
+        best = [i for i in order[:n] if not known[i].failed]
+        worst = {*order[m - n :], *(i for i in due if known[i].failed)}
+        explorers = set(order[m - min(2, n) :]) if n else set()
+        ranks = {i: bisect_left(losses, known[i].loss) / m for i in known}
+
+        rngs = {i: view.rng(i) for i in due}
+        bases = {slot.index: _base(slot) for slot in view.slots}
+        selected = {}
+        for i in due:
+            selected[i] = self._select(view, i, ranks, best if i in worst else [], rngs[i])
+            bases[i] = selected[i][1]
+
+        moves = []
+        for i in due:
+            source, base, rho, why = selected[i]
+            if self.keep_best and i in best:
+                vector, rule = known[i].vector, {"rule": "kept"}
+            elif len(view.pool) == 1 and source == i:
+                vector, rule = known[i].vector, {"rule": "held"}
+            elif i in explorers:
+                vector, rule = self._explore(view.space, base, rngs[i])
+            else:
+                champion = order[0] if not known[order[0]].failed else i
+                vector, rule = self._mutate(view, i, base, bases, champion, rngs[i])
+            memory = {"base": list(base), "rho": rho}
+            moves.append(Move(i, source, vector, memory, {**why, **rule}))
+        return moves
+
+    def _select(
+        self, view: View, i: int, ranks: Mapping[int, float], best: Sequence[int], rng: Generator
+    ) -> tuple[int | None, tuple[float, ...], float, dict[str, Any]]:
+        """Source, base, rho and reasons of slot `i`: hyperparameters and weights by two rules.
+
+        `best`: the slots that it may copy; empty unless it is among the worst.
+        """
+        own, slot, rank = view.known[i], view.slots[i], ranks[i]
+        why: dict[str, Any] = {"rank": rank, "known": len(ranks), "pool": len(view.pool)}
+        base, rho = _base(slot), float(slot.memory.get("rho", 1.0))
+        if not own.failed and ("base" not in slot.memory or rank <= rho):
+            base, rho = own.vector, rank
+        else:
+            # Ageing: one lucky batch cannot hold a base for ever.
+            rho = min(1.0, rho + 2.0 / len(ranks))
+        if not best:
+            return (None if own.failed else i), base, rho, why
+        j = best[int(rng.integers(len(best)))]
+        return j, view.known[j].vector, ranks[j], {**why, "copied": j}
+
+    def _mutate(
+        self,
+        view: View,
+        i: int,
+        base: tuple[float, ...],
+        bases: Mapping[int, tuple[float, ...]],
+        champion: int,
+        rng: Generator,
+    ) -> tuple[tuple[float, ...], dict[str, Any]]:
+        """Mutate by current-to-best/1: b_i + F1 (b_a - b_b) + F2 (x_best - b_i)."""
+        pool = view.pool if len(view.pool) >= MIN_POOL else range(len(view.slots))
+        others = [j for j in pool if j != i]
+        if len(others) < 2:  # noqa: PLR2004
+            return self._explore(view.space, base, rng)
+        first, second = rng.choice(len(others), size=2, replace=False)
+        a, b = others[int(first)], others[int(second)]
+        # One F1 and one F2 for all coordinates: drawn for each, they would turn the step away from
+        # the direction that the population's differences know.
+        f1, f2 = rng.random(2) * (self.f1_max, self.f2_max)
+        here, towards = np.array(base), np.array(view.known[champion].vector)
+        from_a, from_b = np.array(bases[a]), np.array(bases[b])
+        donor = here + f1 * (from_a - from_b) + f2 * (towards - here)
+        for c in np.flatnonzero(view.space.categorical):
+            donor[c] = _choose(
+                view.space.n_choices[c], here[c], towards[c], from_a[c], from_b[c], f2, rng
+            )
+        vector, mask = self._cross(here, donor, rng)
+        why = {
+            "rule": "mutated",
+            "a": a,
+            "b": b,
+            "best": champion,
+            "F1": round(float(f1), 6),
+            "F2": round(float(f2), 6),
+            "crossover": mask,
+        }
+        return vector, why
+
+    def _explore(
+        self, space: Space, base: tuple[float, ...], rng: Generator
+    ) -> tuple[tuple[float, ...], dict[str, Any]]:
+        """Take a small step in all directions: what keeps a small population from collapsing."""
+        here = np.array(base)
+        donor = here + self.explorer_sigma * rng.standard_normal(len(here))
+        for c in np.flatnonzero(space.categorical):
+            redraw = rng.random() < self.explorer_redraw
+            n = space.n_choices[c]
+            donor[c] = (int(rng.integers(n)) + 0.5) / n if redraw else here[c]
+        vector, mask = self._cross(here, donor, rng)
+        return vector, {"rule": "explored", "crossover": mask}
+
+    def _cross(
+        self, base: Vector, donor: Vector, rng: Generator
+    ) -> tuple[tuple[float, ...], list[int]]:
+        """Cross binomially: each coordinate from the donor with probability CR, one at least."""
+        mask = rng.random(len(base)) < self.crossover
+        mask[rng.integers(len(base))] = True
+        vector = reflect(np.where(mask, donor, base))
+        return tuple(vector.tolist()), mask.astype(int).tolist()
+
+
+def _base(slot: Slot) -> tuple[float, ...]:
+    """A slot's base, or before its first result the vector that it tries."""
+    return tuple(slot.memory["base"]) if "base" in slot.memory else slot.vector
+
+
+def _choose(  # noqa: PLR0917
+    n: int, here: float, towards: float, from_a: float, from_b: float, f2: float, rng: Generator
+) -> float:
+    """Donor's place on an axis of `n` choices, which are never interpolated (source: this project).
+
+    The best's choice with probability F2 / (1 + F2), as F2 weighs it against the base; else a's
+    where a and b differ, as their difference would move a number; else the base's own.
+    """
+    if rng.random() < f2 / (1.0 + f2):
+        return towards
+    return from_a if int(from_a * n) != int(from_b * n) else here

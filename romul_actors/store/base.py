@@ -1,0 +1,229 @@
+"""What a store does, whatever it is made of.
+
+A store moves bytes and texts and decides nothing. Its promises, held by one contract test suite
+for all of them: a commit happens whole or not at all, and only against the version that it was
+decided on; an entry is settled once; a lease belongs to one worker at a time.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An inbox entry, pending with the actor that read it."""
+
+    experiment: str
+    id: str
+    at_ms: int
+    """When it arrived, by the store's own clock."""
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A trial in one worker's hands."""
+
+    experiment: str
+    id: str
+    worker: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An experiment's population as it was at one version."""
+
+    version: str
+    meta: Mapping[str, str]
+    slots: Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """All that one batch of decisions changes, applied in one piece.
+
+    Attributes:
+        version: what it was decided on.
+        entries: ids of the inbox entries that it answers.
+        meta: fields of the experiment's own hash.
+        slots: by index, fields of the slots' hashes.
+        trials: messages for workers.
+        history: JSON texts, oldest first.
+        history_keep: how many history entries to keep, at the least.
+    """
+
+    version: str
+    entries: Sequence[str]
+    meta: Mapping[str, str] = field(default_factory=dict)
+    slots: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    trials: Sequence[bytes] = ()
+    history: Sequence[str] = ()
+    history_keep: int = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A message that nobody could use."""
+
+    id: str
+    origin: str
+    """The queue that it came from: inbox or trials."""
+    reason: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a worker learns from its heartbeat."""
+
+    kept: bool
+    """Whether the trial is still its own."""
+    status: str
+    """The experiment's status; empty when there is no such experiment."""
+
+
+class Store(ABC):
+    """State of all experiments; every method is one atomic step."""
+
+    # -- experiments ----------------------------------------------------------------------------
+
+    @abstractmethod
+    async def create(self, name: str, spec: str, submitted: bytes) -> None:
+        """Create an experiment: its declaration, its queues and its first inbox entry.
+
+        Raises:
+            ExperimentExistsError: there is one of that name.
+        """
+
+    @abstractmethod
+    async def remove(self, name: str) -> bool:
+        """Remove an experiment with all it has; False when there is none."""
+
+    @abstractmethod
+    async def experiments(self) -> dict[str, str]:
+        """Status of every experiment, by name, in order of names."""
+
+    @abstractmethod
+    async def spec(self, name: str) -> str:
+        """Declaration of an experiment.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+        """
+
+    @abstractmethod
+    async def load(self, name: str) -> Stored:
+        """Snapshot of the whole population.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+        """
+
+    @abstractmethod
+    async def history(
+        self, name: str, after: str = "0", count: int = 1000
+    ) -> list[tuple[str, str]]:
+        """Up to `count` entries after the id `after`, oldest first: (id, JSON text)."""
+
+    @abstractmethod
+    async def dead(self, name: str) -> list[Dead]:
+        """Messages that nobody could use, oldest first."""
+
+    # -- decision actor -------------------------------------------------------------------------
+
+    @abstractmethod
+    async def send(self, name: str, body: bytes) -> None:
+        """Put a message into the inbox."""
+
+    @abstractmethod
+    async def read(
+        self, names: Sequence[str], actor: str, count: int, block_ms: int
+    ) -> list[Entry]:
+        """Take up to `count` new inbox entries of each experiment; wait for one at most `block_ms`."""
+
+    @abstractmethod
+    async def pending(self, name: str, actor: str, count: int) -> list[Entry]:
+        """Inbox entries that this actor has read and not settled."""
+
+    @abstractmethod
+    async def take_over(self, name: str, actor: str, idle_ms: int, count: int) -> list[Entry]:
+        """Make inbox entries one's own that any actor has left pending for `idle_ms`."""
+
+    @abstractmethod
+    async def commit(self, name: str, actor: str, commit: Commit) -> str | None:
+        """Apply a commit and settle its entries; the new version, or None with nothing applied.
+
+        None: the version has moved on, or an entry is no longer pending with this actor.
+        """
+
+    @abstractmethod
+    async def bury(self, name: str, queue: str, entry_id: str, reason: str, body: bytes) -> bool:
+        """Move an unusable entry of `inbox` or `trials` to the dead ones; False if it is gone."""
+
+    @abstractmethod
+    async def tick(self, name: str, body: bytes, every_ms: int) -> bool:
+        """Put a tick into the inbox, at most once in `every_ms`."""
+
+    @abstractmethod
+    async def sweep(self, name: str, actor: str, idle_ms: int, count: int) -> list[tuple[Lease, str]]:
+        """Take leases not heard of for `idle_ms` from their workers: (lease, its last worker).
+
+        The leases are then the actor's own, to be settled.
+        """
+
+    # -- workers --------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def lease(self, names: Sequence[str], worker: str, block_ms: int) -> Lease | None:
+        """Take one trial, from the first of `names` that has one; wait at most `block_ms`."""
+
+    @abstractmethod
+    async def beat(self, lease: Lease, presence: Mapping[str, Any]) -> Beat:
+        """Say that worker and trial are alive; a lease that was lost is not taken back."""
+
+    @abstractmethod
+    async def settle(self, lease: Lease, slot: int, token: str, body: bytes) -> bool:
+        """End a lease with a message to the inbox, once.
+
+        Args:
+            lease: the lease.
+            slot: the slot it is for.
+            token: what tells this end from any other; the same call again is True again.
+            body: the message.
+
+        Returns:
+            False when the lease was lost before.
+        """
+
+    @abstractmethod
+    async def present(self, names: Sequence[str], worker: str, presence: Mapping[str, Any]) -> None:
+        """Say that a worker is there without a trial; an empty presence: that it left."""
+
+    @abstractmethod
+    async def workers(self, name: str) -> dict[str, dict[str, Any]]:
+        """Presence of each worker, with `age_ms` since it was last heard."""
+
+    @abstractmethod
+    async def leases(self, name: str) -> dict[str, str]:
+        """Worker of each trial entry in someone's hands, by entry id."""
+
+    @abstractmethod
+    async def depths(self, name: str) -> dict[str, int]:
+        """Number of entries in `inbox`, `trials`, `history` and `dead`."""
+
+    # -- the store itself -----------------------------------------------------------------------
+
+    @abstractmethod
+    async def check(self) -> list[str]:
+        """Warnings about the store's settings.
+
+        Raises:
+            StoreError: it is unreachable, or set up so that it would lose data.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of connections."""

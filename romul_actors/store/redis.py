@@ -1,0 +1,365 @@
+"""The store on a Redis or Valkey server: streams, consumer groups, and one Lua script a step.
+
+All keys of an experiment share the hash tag {NAME}, so that a Cluster keeps them on one shard.
+What programs exchange is MessagePack; what people read is text.
+"""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Awaitable, Mapping, Sequence
+from importlib.resources import files
+from typing import Any, cast
+
+import msgpack
+from pydantic_core import from_json, to_json
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError as RedisConnectionError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+    TimeoutError as RedisTimeoutError,
+)
+
+from romul_actors.errors import ExperimentExistsError, StoreError, UnknownExperimentError
+from romul_actors.store.base import Beat, Commit, Dead, Entry, Lease, Store, Stored
+
+EXPERIMENTS = "romul:experiments"
+MIN_VERSION = (6, 2)
+"""XAUTOCLAIM and XPENDING ... IDLE came with Redis 6.2."""
+
+_GROUPS = {"inbox": "actors", "trials": "workers"}
+_SCRIPTS = files("romul_actors.store") / "scripts"
+
+
+def hide_password(url: str) -> str:
+    """`url` as it may stand in a log."""
+    return re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:***@", url)
+
+
+class RedisStore(Store):
+    """A store on one server; see `Store` for the promises.
+
+    Args:
+        url: redis://, rediss:// (TLS) or unix://.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            self._redis: Redis = Redis.from_url(
+                url,
+                protocol=2,
+                socket_timeout=15,
+                socket_connect_timeout=5,
+                retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=5),
+                retry_on_error=[RedisConnectionError, RedisTimeoutError],
+                health_check_interval=30,
+            )
+        except ValueError as error:
+            raise StoreError(f"{hide_password(url)}: {error}") from None
+        self._scripts = {
+            path.name.removesuffix(".lua"): self._redis.register_script(path.read_text())
+            for path in _SCRIPTS.iterdir()
+            if path.name.endswith(".lua")
+        }
+
+    async def _run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        return await self._scripts[script](keys=list(keys), args=list(args))
+
+    async def create(self, name: str, spec: str, submitted: bytes) -> None:
+        token = secrets.token_hex(8)
+        keys = [_key(name), _key(name, "inbox"), _key(name, "trials")]
+        created = await self._run("create", keys, [spec, submitted, token])
+        # Also when it existed: a creator that was killed between the two calls is healed so.
+        await _reply(self._redis.sadd(EXPERIMENTS, name))
+        if not created:
+            raise ExperimentExistsError(f"experiment {name!r} exists already")
+
+    async def remove(self, name: str) -> bool:
+        parts = ("inbox", "trials", "history", "dead", "workers", "tick")
+        removed = await self._run("remove", [_key(name), *(_key(name, p) for p in parts)], [])
+        await _reply(self._redis.srem(EXPERIMENTS, name))
+        return bool(removed)
+
+    async def experiments(self) -> dict[str, str]:
+        names = sorted(n.decode() for n in await _reply(self._redis.smembers(EXPERIMENTS)))
+        if not names:
+            return {}
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.hget(_key(name), "status")
+            statuses = await pipeline.execute()
+        return {n: s.decode() for n, s in zip(names, statuses, strict=True) if s is not None}
+
+    async def spec(self, name: str) -> str:
+        text = await _reply(self._redis.hget(_key(name), "spec"))
+        if text is None:
+            raise UnknownExperimentError(f"no experiment {name!r} on {hide_password(self.url)}")
+        return cast("bytes", text).decode()
+
+    async def load(self, name: str) -> Stored:
+        found = await self._run("load", [_key(name)], [])
+        if found is None:
+            raise UnknownExperimentError(f"no experiment {name!r} on {hide_password(self.url)}")
+        version, meta, slots = found
+        return Stored(version.decode(), _fields(meta), [_fields(row) for row in slots])
+
+    async def history(
+        self, name: str, after: str = "0", count: int = 1000
+    ) -> list[tuple[str, str]]:
+        rows = await _reply(self._redis.xrange(_key(name, "history"), f"({after}", "+", count))
+        return [(entry_id.decode(), fields[b"json"].decode()) for entry_id, fields in rows]
+
+    async def dead(self, name: str) -> list[Dead]:
+        rows = await _reply(self._redis.xrange(_key(name, "dead")))
+        return [
+            Dead(
+                entry_id.decode(),
+                fields[b"origin"].decode(),
+                fields[b"reason"].decode(),
+                fields[b"body"],
+            )
+            for entry_id, fields in rows
+        ]
+
+    async def send(self, name: str, body: bytes) -> None:
+        key = _key(name, "inbox")
+        if await _reply(self._redis.xadd(key, {"m": body}, nomkstream=True)) is None:
+            raise UnknownExperimentError(f"no experiment {name!r} on {hide_password(self.url)}")
+
+    async def read(
+        self, names: Sequence[str], actor: str, count: int, block_ms: int
+    ) -> list[Entry]:
+        streams = {_key(name, "inbox"): ">" for name in names}
+        return [
+            entry
+            for name, rows in await self._read_group("actors", actor, streams, count, block_ms)
+            for entry in _entries(name, rows)
+        ]
+
+    async def pending(self, name: str, actor: str, count: int) -> list[Entry]:
+        streams = {_key(name, "inbox"): "0"}
+        found = await self._read_group("actors", actor, streams, count, None)
+        return [entry for _, rows in found for entry in _entries(name, rows)]
+
+    async def _read_group(
+        self,
+        group: str,
+        consumer: str,
+        streams: Mapping[str, str],
+        count: int,
+        block_ms: int | None,
+    ) -> list[tuple[str, list[Any]]]:
+        """New entries by experiment; nothing where a stream was removed meanwhile."""
+        if not streams:
+            await asyncio.sleep((block_ms or 0) / 1000)
+            return []
+        try:
+            # BLOCK 0 would mean: for ever.
+            found = await _reply(
+                self._redis.xreadgroup(group, consumer, dict(streams), count, block_ms or None)
+            )
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            await asyncio.sleep(0.05)
+            return []
+        return [(_name(key.decode()), rows) for key, rows in found or []]
+
+    async def take_over(self, name: str, actor: str, idle_ms: int, count: int) -> list[Entry]:
+        found = await self._claim(name, "inbox", actor, idle_ms, count)
+        return _entries(name, found)
+
+    async def _claim(
+        self, name: str, queue: str, consumer: str, idle_ms: int, count: int
+    ) -> list[Any]:
+        try:
+            found = await _reply(
+                self._redis.xautoclaim(
+                    _key(name, queue), _GROUPS[queue], consumer, idle_ms, count=count
+                )
+            )
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            return []
+        return cast("list[Any]", found[1])
+
+    async def commit(self, name: str, actor: str, commit: Commit) -> str | None:
+        keys = [_key(name, part) for part in ("", "inbox", "trials", "history")]
+        keys += [_key(name, "slot", index) for index in commit.slots]
+        content = {
+            "version": commit.version,
+            "entries": commit.entries,
+            "meta": _flat(commit.meta),
+            "slots": [_flat(fields) for fields in commit.slots.values()],
+            "trials": commit.trials,
+            "history": commit.history,
+            "keep": commit.history_keep,
+        }
+        # The old raw type: the server's own MessagePack does not know the newer binary one.
+        packed = msgpack.packb(content, use_bin_type=False)
+        version = await self._run("commit", keys, [actor, packed])
+        return None if version is None else cast("bytes", version).decode()
+
+    async def bury(self, name: str, queue: str, entry_id: str, reason: str, body: bytes) -> bool:
+        args = [_GROUPS[queue], entry_id, queue, reason, body[:65_536]]
+        return bool(await self._run("bury", [_key(name, queue), _key(name, "dead")], args))
+
+    async def tick(self, name: str, body: bytes, every_ms: int) -> bool:
+        keys = [_key(name, "tick"), _key(name, "inbox")]
+        return bool(await self._run("tick", keys, [every_ms, body]))
+
+    async def sweep(
+        self, name: str, actor: str, idle_ms: int, count: int
+    ) -> list[tuple[Lease, str]]:
+        key = _key(name, "trials")
+        try:
+            stale = await _reply(
+                self._redis.xpending_range(key, "workers", "-", "+", count, idle=idle_ms)
+            )
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            return []
+        if not stale:
+            return []
+        last = {row["message_id"]: row["consumer"].decode() for row in stale}
+        rows = await _reply(
+            self._redis.xclaim(key, "workers", actor, idle_ms, cast("Any", list(last)))
+        )
+        return [
+            (Lease(name, entry_id.decode(), actor, fields.get(b"m", b"")), last[entry_id])
+            for entry_id, fields in rows
+        ]
+
+    async def lease(self, names: Sequence[str], worker: str, block_ms: int) -> Lease | None:
+        # One experiment after the other first: a read of many streams takes one entry of each.
+        for name in names:
+            found = await self._read_group("workers", worker, {_key(name, "trials"): ">"}, 1, None)
+            if found:
+                return _leases(found, worker)[0]
+        streams = {_key(name, "trials"): ">" for name in names}
+        leases = _leases(
+            await self._read_group("workers", worker, streams, 1, block_ms), worker
+        )
+        for extra in leases[1:]:
+            keys = [_key(extra.experiment, "trials")]
+            await self._run("put_back", keys, [worker, extra.id, extra.body])
+        return leases[0] if leases else None
+
+    async def beat(self, lease: Lease, presence: Mapping[str, Any]) -> Beat:
+        kept, status = await self._beat(lease.experiment, lease.worker, presence, lease.id)
+        return Beat(bool(kept), status.decode())
+
+    async def _beat(
+        self, name: str, worker: str, presence: Mapping[str, Any], entry_id: str
+    ) -> Any:
+        keys = [_key(name), _key(name, "workers"), _key(name, "trials")]
+        told = to_json(presence) if presence else b""
+        return await self._run("beat", keys, [worker, told, entry_id])
+
+    async def settle(self, lease: Lease, slot: int, token: str, body: bytes) -> bool:
+        name = lease.experiment
+        keys = [_key(name, "trials"), _key(name, "inbox"), _key(name, "slot", slot)]
+        return bool(await self._run("settle", keys, [lease.worker, lease.id, token, body]))
+
+    async def present(self, names: Sequence[str], worker: str, presence: Mapping[str, Any]) -> None:
+        for name in names:
+            await self._beat(name, worker, presence, "")
+
+    async def workers(self, name: str) -> dict[str, dict[str, Any]]:
+        rows = await _reply(self._redis.hgetall(_key(name, "workers")))
+        seconds, microseconds = await _reply(self._redis.time())
+        now_ms = seconds * 1000 + microseconds // 1000
+        found = {}
+        for worker, told in rows.items():
+            presence = from_json(told)
+            presence["age_ms"] = max(0, now_ms - int(presence.pop("seen_ms")))
+            found[worker.decode()] = presence
+        return found
+
+    async def leases(self, name: str) -> dict[str, str]:
+        rows = await _reply(
+            self._redis.xpending_range(_key(name, "trials"), "workers", "-", "+", 100_000)
+        )
+        return {row["message_id"].decode(): row["consumer"].decode() for row in rows}
+
+    async def depths(self, name: str) -> dict[str, int]:
+        queues = ("inbox", "trials", "history", "dead")
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for queue in queues:
+                pipeline.xlen(_key(name, queue))
+            return dict(zip(queues, await pipeline.execute(), strict=True))
+
+    async def check(self) -> list[str]:
+        where = hide_password(self.url)
+        try:
+            info = await _reply(self._redis.info())
+        except (AuthenticationError, NoPermissionError) as error:
+            raise StoreError(f"{where}: access refused: {error}") from None
+        except (RedisError, OSError) as error:
+            raise StoreError(
+                f"{where}: no Redis or Valkey server answers ({error}); "
+                "is it running, and is the URL right?"
+            ) from None
+        version = str(info.get("redis_version", "0"))
+        if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < MIN_VERSION:
+            raise StoreError(f"{where}: server version {version}: 6.2 or later is needed")
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            raise StoreError(
+                f"{where}: maxmemory-policy is {policy!r}: the server would throw parts of the "
+                "population away when memory is short; set it to 'noeviction'"
+            )
+        warnings = []
+        if not info.get("aof_enabled"):
+            warnings.append(
+                f"{where}: appendonly is off: a crash of the server loses what was not saved"
+            )
+        return warnings
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+
+def _key(name: str, *parts: object) -> str:
+    return ":".join(["romul", f"{{{name}}}", *(str(part) for part in parts if part != "")])
+
+
+def _name(key: str) -> str:
+    return key.partition("{")[2].partition("}")[0]
+
+
+def _flat(fields: Mapping[str, str]) -> list[str]:
+    return [text for pair in fields.items() for text in pair]
+
+
+def _fields(flat: Sequence[bytes]) -> dict[str, str]:
+    texts = [text.decode() for text in flat]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _entries(name: str, rows: Sequence[Any]) -> list[Entry]:
+    return [
+        Entry(name, entry_id.decode(), int(entry_id.partition(b"-")[0]), (fields or {}).get(b"m", b""))
+        for entry_id, fields in rows
+    ]
+
+
+def _leases(found: Sequence[tuple[str, list[Any]]], worker: str) -> list[Lease]:
+    return [
+        Lease(name, entry_id.decode(), worker, fields.get(b"m", b""))
+        for name, rows in found
+        for entry_id, fields in rows
+    ]
+
+
+async def _reply(reply: Awaitable[Any] | Any) -> Any:
+    """Await a reply; redis-py's stubs leave open whether it is one."""
+    return await reply

@@ -1,0 +1,26 @@
+-- Heartbeat: worker is present, and its lease goes on if it still is its own.
+-- KEYS: meta, workers, trials   ARGV: worker, presence (JSON), entry id or ''
+-- Claiming without asking who holds the lease would steal it back from the one who took it over.
+-- Returns {kept, status}.
+local now = redis.call('TIME')
+local seen = now[1] * 1000 + math.floor(now[2] / 1000)
+local status = redis.call('HGET', KEYS[1], 'status')
+if not status then
+  return {0, ''}
+end
+if ARGV[2] == '' then
+  redis.call('HDEL', KEYS[2], ARGV[1])
+else
+  local presence = cjson.decode(ARGV[2])
+  presence.seen_ms = seen
+  redis.call('HSET', KEYS[2], ARGV[1], cjson.encode(presence))
+end
+if ARGV[3] == '' then
+  return {0, status}
+end
+local entry = redis.call('XPENDING', KEYS[3], 'workers', ARGV[3], ARGV[3], 1, ARGV[1])[1]
+if not entry then
+  return {0, status}
+end
+redis.call('XCLAIM', KEYS[3], 'workers', ARGV[1], 0, ARGV[3], 'JUSTID')
+return {1, status}

@@ -1,0 +1,14 @@
+-- Create an experiment whole, or not at all.
+-- KEYS: meta, inbox, trials   ARGV: spec, submitted message, token of this call
+-- Returns 1; 0 if there is one already (the same call sent twice is 1 again).
+local token = redis.call('HGET', KEYS[1], 'created_by')
+if token then
+  return token == ARGV[3] and 1 or 0
+end
+local now = redis.call('TIME')
+redis.call('HSET', KEYS[1], 'status', 'submitted', 'created_by', ARGV[3], 'spec', ARGV[1],
+  'epoch', now[1] .. '-' .. now[2], 'version', 0, 'slots', 0)
+redis.call('XGROUP', 'CREATE', KEYS[2], 'actors', '0', 'MKSTREAM')
+redis.call('XGROUP', 'CREATE', KEYS[3], 'workers', '0', 'MKSTREAM')
+redis.call('XADD', KEYS[2], '*', 'm', ARGV[2])
+return 1

@@ -1,0 +1,13 @@
+-- The whole population at one version.
+-- KEYS: meta. The slots' keys share its hash tag, so they live on the same server.
+-- Returns version, meta, {slot, ...}; nil if there is no such experiment.
+local meta = redis.call('HGETALL', KEYS[1])
+if #meta == 0 then
+  return nil
+end
+local epoch, version, slots = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version', 'slots'))
+local rows = {}
+for i = 0, tonumber(slots) - 1 do
+  rows[#rows + 1] = redis.call('HGETALL', KEYS[1] .. ':slot:' .. i)
+end
+return {epoch .. '.' .. version, meta, rows}

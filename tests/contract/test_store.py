@@ -1,0 +1,248 @@
+"""The promises of a store, held by every kind of store alike."""
+
+import asyncio
+
+import pytest
+
+from romul_actors.errors import ExperimentExistsError, UnknownExperimentError
+from romul_actors.store import Commit
+
+
+async def made(store, name="e"):
+    await store.create(name, "{}", b"submitted")
+    return name
+
+
+async def batch(store, name="e", actor="a"):
+    return [entry.id for entry in await store.read([name], actor, 100, 0)]
+
+
+async def queue_trials(store, *bodies, name="e"):
+    """Commit trials for `name`; the inbox is empty afterwards."""
+    stored = await store.load(name)
+    ids = await batch(store, name)
+    assert await store.commit(name, "a", Commit(stored.version, ids, trials=bodies))
+
+
+async def test_an_experiment_is_created_once(store):
+    await made(store)
+    with pytest.raises(ExperimentExistsError, match="'e' exists already"):
+        await store.create("e", "other", b"x")
+    assert await store.experiments() == {"e": "submitted"}
+    assert await store.spec("e") == "{}"
+
+
+async def test_an_unknown_experiment_is_said_to_be_unknown(store):
+    for call in (store.load("no"), store.spec("no")):
+        with pytest.raises(UnknownExperimentError, match="no experiment 'no'"):
+            await call
+    assert await store.remove("no") is False
+    assert await store.read(["no"], "a", 10, 0) == []
+    assert await store.lease(["no"], "w", 0) is None
+    assert await store.sweep("no", "a", 0, 10) == []
+    assert await store.take_over("no", "a", 0, 10) == []
+
+
+async def test_a_removed_experiment_leaves_nothing_and_its_name_is_free(store):
+    await made(store)
+    await queue_trials(store, b"t")
+    assert await store.remove("e") is True
+    assert await store.experiments() == {}
+    await made(store)
+    assert (await store.depths("e"))["trials"] == 0
+
+
+async def test_entries_arrive_in_order_and_each_at_one_actor(store):
+    await made(store)
+    await store.send("e", b"1")
+    first = await store.read(["e"], "a", 100, 0)
+    await store.send("e", b"2")
+    second = await store.read(["e"], "b", 100, 0)
+    assert [entry.body for entry in first] == [b"submitted", b"1"]
+    assert [entry.body for entry in second] == [b"2"]
+    assert [e.body for e in await store.pending("e", "a", 10)] == [b"submitted", b"1"]
+
+
+async def test_a_read_waits_for_an_entry(store):
+    await made(store)
+    await batch(store)
+    reading = asyncio.create_task(store.read(["e"], "a", 10, 5000))
+    await asyncio.sleep(0.05)
+    await store.send("e", b"late")
+    assert [entry.body for entry in await reading] == [b"late"]
+
+
+async def test_a_commit_applies_everything(store):
+    await made(store)
+    before = await store.load("e")
+    ids = await batch(store)
+    commit = Commit(
+        before.version,
+        ids,
+        meta={"status": "running", "slots": "2"},
+        slots={0: {"loss": "1"}, 1: {"loss": "2"}},
+        trials=[b"t0", b"\xff\x00t1"],
+        history=['{"n":1}', '{"n":2}'],
+    )
+    version = await store.commit("e", "a", commit)
+    after = await store.load("e")
+    assert version == after.version != before.version
+    assert after.meta["status"] == "running"
+    assert [slot["loss"] for slot in after.slots] == ["1", "2"]
+    assert [line for _, line in await store.history("e")] == ['{"n":1}', '{"n":2}']
+    assert await store.depths("e") == {"inbox": 0, "trials": 2, "history": 2, "dead": 0}
+
+
+async def test_a_commit_on_an_old_version_applies_nothing(store):
+    await made(store)
+    stored = await store.load("e")
+    ids = await batch(store)
+    assert await store.commit("e", "a", Commit(stored.version, [], meta={"status": "paused"}))
+    late = Commit(stored.version, ids, meta={"status": "running"}, trials=[b"t"], history=["{}"])
+    assert await store.commit("e", "a", late) is None
+    assert (await store.experiments())["e"] == "paused"
+    assert await store.depths("e") == {"inbox": 1, "trials": 0, "history": 0, "dead": 0}
+
+
+async def test_a_commit_of_entries_that_another_actor_took_over_applies_nothing(store):
+    await made(store)
+    stored = await store.load("e")
+    ids = await batch(store, actor="a")
+    assert [e.id for e in await store.take_over("e", "b", 0, 10)] == ids
+    assert await store.commit("e", "a", Commit(stored.version, ids, meta={"x": "1"})) is None
+    assert await store.commit("e", "b", Commit(stored.version, ids, meta={"x": "2"}))
+    assert (await store.load("e")).meta["x"] == "2"
+
+
+async def test_a_version_of_a_removed_experiment_is_no_version_of_the_next(store):
+    await made(store)
+    old = await store.load("e")
+    await store.remove("e")
+    await made(store)
+    assert await store.commit("e", "a", Commit(old.version, [])) is None
+
+
+async def test_entries_are_taken_over_only_when_idle(store):
+    await made(store)
+    await batch(store, actor="a")
+    assert await store.take_over("e", "b", 60_000, 10) == []
+
+
+async def test_a_trial_is_leased_to_one_worker(store):
+    await made(store)
+    await queue_trials(store, b"t0", b"t1")
+    first = await store.lease(["e"], "w1", 0)
+    second = await store.lease(["e"], "w2", 0)
+    assert (first.body, second.body) == (b"t0", b"t1")
+    assert await store.lease(["e"], "w3", 0) is None
+    assert sorted((await store.leases("e")).values()) == ["w1", "w2"]
+
+
+async def test_one_lease_is_one_trial_also_of_many_experiments(store):
+    names = [await made(store, name) for name in ("e", "f", "g")]
+    waiting = asyncio.create_task(store.lease(names, "w", 5000))
+    await asyncio.sleep(0.05)
+    for name in names:
+        await queue_trials(store, b"t", name=name)
+    lease = await waiting
+    held = [len(await store.leases(name)) for name in names]
+    assert sum(held) == 1
+    # Whatever else came with it is to be had by others at once.
+    others = [await store.lease(names, "x", 0) for _ in range(2)]
+    assert {lease.experiment, *(other.experiment for other in others)} == set(names)
+
+
+async def test_experiments_are_leased_from_in_the_order_given(store):
+    for name in ("e", "f"):
+        await made(store, name)
+        await queue_trials(store, b"t", name=name)
+    assert (await store.lease(["f", "e"], "w", 0)).experiment == "f"
+
+
+async def test_a_lease_is_settled_once_and_the_same_call_again_is_fine(store):
+    await made(store)
+    await queue_trials(store, b"t")
+    lease = await store.lease(["e"], "w", 0)
+    assert await store.settle(lease, 0, "0-0#1", b"result") is True
+    assert await store.settle(lease, 0, "0-0#1", b"result") is True
+    assert await store.settle(lease, 0, "0-0#1 other", b"result") is False
+    assert [entry.body for entry in await store.read(["e"], "a", 10, 0)] == [b"result"]
+    assert (await store.depths("e"))["trials"] == 0
+
+
+async def test_an_expired_lease_is_the_sweepers_and_the_zombie_is_told(store):
+    await made(store)
+    await queue_trials(store, b"t")
+    lease = await store.lease(["e"], "w", 0)
+    assert await store.sweep("e", "a", 60_000, 10) == []
+    [(swept, last)] = await store.sweep("e", "a", 0, 10)
+    assert (swept.body, last) == (b"t", "w")
+    assert (await store.beat(lease, {"state": "training"})).kept is False
+    assert await store.settle(lease, 0, "zombie", b"late") is False
+    assert await store.settle(swept, 0, "expired", b"expired") is True
+    assert [entry.body for entry in await store.read(["e"], "a", 10, 0)] == [b"expired"]
+
+
+async def test_a_heartbeat_keeps_the_lease(store):
+    await made(store)
+    await queue_trials(store, b"t")
+    lease = await store.lease(["e"], "w", 0)
+    await asyncio.sleep(0.06)
+    beat = await store.beat(lease, {"state": "training"})
+    assert (beat.kept, beat.status) == (True, "submitted")
+    assert await store.sweep("e", "a", 50, 10) == []
+    [presence] = (await store.workers("e")).values()
+    assert presence["state"] == "training"
+    assert 0 <= presence["age_ms"] < 5000
+
+
+async def test_a_worker_comes_and_goes(store):
+    await made(store)
+    await store.present(["e"], "w", {"state": "idle"})
+    assert list(await store.workers("e")) == ["w"]
+    await store.present(["e"], "w", {})
+    assert await store.workers("e") == {}
+
+
+async def test_the_beat_of_a_removed_experiment_says_so(store):
+    await made(store)
+    await queue_trials(store, b"t")
+    lease = await store.lease(["e"], "w", 0)
+    await store.remove("e")
+    beat = await store.beat(lease, {"state": "training"})
+    assert (beat.kept, beat.status) == (False, "")
+    assert await store.settle(lease, 0, "x", b"late") is False
+
+
+async def test_an_unusable_entry_is_buried_with_its_reason(store):
+    await made(store)
+    await queue_trials(store, b"bad trial")
+    await store.send("e", b"garbage")
+    [entry] = await store.read(["e"], "a", 10, 0)
+    lease = await store.lease(["e"], "w", 0)
+    assert await store.bury("e", "inbox", entry.id, "not a message", entry.body) is True
+    assert await store.bury("e", "trials", lease.id, "not a trial", lease.body) is True
+    assert await store.bury("e", "inbox", entry.id, "buried before", b"x") is False
+    found = [(dead.origin, dead.reason, dead.body) for dead in await store.dead("e")]
+    assert found == [
+        ("inbox", "not a message", b"garbage"),
+        ("trials", "not a trial", b"bad trial"),
+    ]
+    assert await store.depths("e") == {"inbox": 0, "trials": 0, "history": 0, "dead": 2}
+
+
+async def test_a_tick_comes_at_most_once_in_a_while(store):
+    await made(store)
+    assert await store.tick("e", b"tick", 60_000) is True
+    assert await store.tick("e", b"tick", 60_000) is False
+    assert [entry.body for entry in await store.read(["e"], "a", 10, 0)] == [b"submitted", b"tick"]
+
+
+async def test_history_is_read_on_from_where_it_was_left(store):
+    await made(store)
+    stored = await store.load("e")
+    lines = [f'{{"n":{n}}}' for n in range(5)]
+    await store.commit("e", "a", Commit(stored.version, [], history=lines))
+    first = await store.history("e", count=2)
+    rest = await store.history("e", after=first[-1][0])
+    assert [line for _, line in first + rest] == lines

@@ -1,0 +1,195 @@
+"""Two kinds of store, driven by the same random operations, never differ in anything visible."""
+
+import asyncio
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from romul_actors.errors import ExperimentExistsError, UnknownExperimentError
+from romul_actors.store import Commit
+from romul_actors.store.memory import MemoryStore
+from romul_actors.store.redis import RedisStore
+
+NAMES = st.sampled_from(["e", "f"])
+ACTORS = st.sampled_from(["a", "b"])
+WORKERS = st.sampled_from(["v", "w"])
+BODIES = st.binary(max_size=8)
+NEVER_MS = 10**9
+
+
+class Machine(RuleBasedStateMachine):
+    """Entry ids and versions differ from store to store: they are compared by what they lead to."""
+
+    url = ""
+
+    def __init__(self):
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.stores = [MemoryStore(), RedisStore(self.url)]
+        self.versions = {}
+        self.entries = {}
+        self.leases = []
+        for name in ("e", "f"):
+            self.both(lambda store, name=name: store.remove(name), compare=False)
+
+    def teardown(self):
+        self.both(lambda store: store.close())
+        self.loop.close()
+
+    def both(self, call, seen=lambda found: found, *, compare=True):
+        async def one(store):
+            try:
+                return await call(store)
+            except (ExperimentExistsError, UnknownExperimentError) as error:
+                return type(error)
+
+        found = [self.loop.run_until_complete(one(store)) for store in self.stores]
+        if compare:
+            told = [f if isinstance(f, type) else seen(f) for f in found]
+            assert told[0] == told[1]
+        return found
+
+    def each(self, handles):
+        """The handle that belongs to a store."""
+        return lambda store: handles[self.stores.index(store)]
+
+    @rule(name=NAMES)
+    def create(self, name):
+        self.both(lambda store: store.create(name, "{}", b"s"))
+
+    @rule(name=NAMES)
+    def remove(self, name):
+        self.both(lambda store: store.remove(name))
+
+    @rule(name=NAMES, body=BODIES)
+    def send(self, name, body):
+        if name in self.both(lambda store: store.experiments())[0]:
+            self.both(lambda store: store.send(name, body))
+
+    @rule(name=NAMES)
+    def load(self, name):
+        found = self.both(lambda store: store.load(name), lambda f: None)
+        if not isinstance(found[0], type):
+            self.versions[name] = [f.version for f in found]
+
+    def remember(self, name, actor, found):
+        ids = [[entry.id for entry in f] for f in found]
+        if ids[0]:
+            self.entries[name, actor] = ids
+
+    @rule(name=NAMES, actor=ACTORS, count=st.integers(1, 3))
+    def read(self, name, actor, count):
+        found = self.both(lambda s: s.read([name], actor, count, 0), bodies)
+        self.remember(name, actor, found)
+
+    @rule(name=NAMES, actor=ACTORS)
+    def pending(self, name, actor):
+        found = self.both(lambda s: s.pending(name, actor, 100), bodies)
+        self.remember(name, actor, found)
+
+    @rule(name=NAMES, actor=ACTORS, idle_ms=st.sampled_from([0, NEVER_MS]))
+    def take_over(self, name, actor, idle_ms):
+        found = self.both(lambda s: s.take_over(name, actor, idle_ms, 100), bodies)
+        self.remember(name, actor, found)
+
+    @rule(
+        name=NAMES,
+        actor=ACTORS,
+        trials=st.lists(BODIES, max_size=2),
+        history=st.lists(st.just("{}"), max_size=2),
+        slots=st.dictionaries(st.integers(0, 3), st.just({"loss": "1"}), max_size=2),
+    )
+    def commit(self, name, actor, trials, history, slots):
+        versions = self.each(self.versions.get(name, ["0.0", "0.0"]))
+        entries = self.each(self.entries.get((name, actor), [[], []]))
+        self.both(
+            lambda store: store.commit(
+                name,
+                actor,
+                Commit(versions(store), entries(store), {"slots": "4"}, slots, trials, history),
+            ),
+            lambda version: version is None,
+        )
+
+    @rule(name=NAMES, actor=ACTORS)
+    def bury(self, name, actor):
+        entries = self.entries.get((name, actor))
+        if entries:
+            entry = self.each(entries)
+            self.both(lambda store: store.bury(name, "inbox", entry(store)[0], "bad", b"x"))
+
+    @rule(names=st.permutations(["e", "f"]), worker=WORKERS)
+    def lease(self, names, worker):
+        found = self.both(
+            lambda s: s.lease(names, worker, 0), lambda f: f and (f.experiment, f.body, f.worker)
+        )
+        if found[0]:
+            self.leases.append(found)
+
+    @rule(name=NAMES, idle_ms=st.sampled_from([0, NEVER_MS]))
+    def sweep(self, name, idle_ms):
+        found = self.both(
+            lambda s: s.sweep(name, "a", idle_ms, 100),
+            lambda f: [(lease.body, last) for lease, last in f],
+        )
+        self.leases += [[mine[0], theirs[0]] for mine, theirs in zip(*found, strict=True)]
+
+    @rule(data=st.data())
+    def beat(self, data):
+        if self.leases:
+            lease = self.each(data.draw(st.sampled_from(self.leases)))
+            self.both(lambda store: store.beat(lease(store), {"state": "training"}))
+
+    @rule(data=st.data(), slot=st.integers(0, 3), token=st.sampled_from(["x", "y"]), body=BODIES)
+    def settle(self, data, slot, token, body):
+        if self.leases:
+            lease = self.each(data.draw(st.sampled_from(self.leases)))
+            self.both(lambda store: store.settle(lease(store), slot, token, body))
+
+    @rule(name=NAMES, worker=WORKERS, presence=st.sampled_from([{}, {"state": "idle"}]))
+    def present(self, name, worker, presence):
+        self.both(lambda store: store.present([name], worker, presence))
+
+    @invariant()
+    def all_that_is_visible_agrees(self):
+        self.both(lambda store: store.experiments())
+        for name in ("e", "f"):
+            self.both(lambda store, name=name: store.depths(name))
+            self.both(lambda store, name=name: store.workers(name), ageless)
+            self.both(lambda s, name=name: s.history(name), lambda f: [line for _, line in f])
+            self.both(
+                lambda store, name=name: store.dead(name),
+                lambda f: [(d.origin, d.reason, d.body) for d in f],
+            )
+            self.both(
+                lambda store, name=name: store.load(name),
+                lambda f: (fields(f.meta), [dict(slot) for slot in f.slots]),
+            )
+
+
+def bodies(entries):
+    return [(entry.experiment, entry.body) for entry in entries]
+
+
+def ageless(workers):
+    return {w: {k: v for k, v in told.items() if k != "age_ms"} for w, told in workers.items()}
+
+
+def fields(meta):
+    return {k: v for k, v in meta.items() if k not in ("epoch", "version", "created_by", "spec")}
+
+
+@pytest.mark.timeout(300)
+def test_memory_and_redis_agree_in_everything_visible(redis_url):
+    Machine.url = redis_url
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
