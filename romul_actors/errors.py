@@ -25,6 +25,10 @@ class StoreError(RomulError):
     """The store cannot be used: unreachable, misconfigured, or not what was expected."""
 
 
+class StoreUnavailableError(StoreError):
+    """The store does not answer now; it may later."""
+
+
 class UnknownExperimentError(StoreError):
     """No experiment of that name is in the store."""
 

@@ -19,6 +19,7 @@ FailureReason = Literal[
     "not_finite",  # the task returned NaN or an infinity
     "bad_result",  # the task returned something else than its metric
     "no_checkpoint",  # the task returned, and wrote nothing
+    "out_of_memory",  # the task ran out of its machine's or its device's memory
     "killed",  # the child process ended without a word (a crash, the kernel's out-of-memory killer)
     "timed_out",  # longer than timeouts.trial_s
     "lost_parent",  # the parent checkpoint cannot be read

@@ -21,12 +21,20 @@ from redis.exceptions import (
     ConnectionError as RedisConnectionError,
     NoPermissionError,
     RedisError,
-    ResponseError,
     TimeoutError as RedisTimeoutError,
 )
 
-from romul_actors.errors import ExperimentExistsError, StoreError, UnknownExperimentError
+from romul_actors.errors import (
+    ExperimentExistsError,
+    StoreError,
+    StoreUnavailableError,
+    UnknownExperimentError,
+)
 from romul_actors.store.base import Beat, Commit, Dead, Entry, Lease, Store, Stored
+
+class _NoGroupError(StoreError):
+    """A queue is not there: its experiment was removed meanwhile."""
+
 
 EXPERIMENTS = "romul:experiments"
 MIN_VERSION = (6, 2)
@@ -69,7 +77,7 @@ class RedisStore(Store):
         }
 
     async def _run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        return await self._scripts[script](keys=list(keys), args=list(args))
+        return await _reply(self._scripts[script](keys=list(keys), args=list(args)))
 
     async def create(self, name: str, spec: str, submitted: bytes) -> None:
         token = secrets.token_hex(8)
@@ -93,7 +101,7 @@ class RedisStore(Store):
         async with self._redis.pipeline(transaction=False) as pipeline:
             for name in names:
                 pipeline.hget(_key(name), "status")
-            statuses = await pipeline.execute()
+            statuses = await _reply(pipeline.execute())
         return {n: s.decode() for n, s in zip(names, statuses, strict=True) if s is not None}
 
     async def spec(self, name: str) -> str:
@@ -164,9 +172,7 @@ class RedisStore(Store):
             found = await _reply(
                 self._redis.xreadgroup(group, consumer, dict(streams), count, block_ms or None)
             )
-        except ResponseError as error:
-            if "NOGROUP" not in str(error):
-                raise
+        except _NoGroupError:
             await asyncio.sleep(0.05)
             return []
         return [(_name(key.decode()), rows) for key, rows in found or []]
@@ -184,9 +190,7 @@ class RedisStore(Store):
                     _key(name, queue), _GROUPS[queue], consumer, idle_ms, count=count
                 )
             )
-        except ResponseError as error:
-            if "NOGROUP" not in str(error):
-                raise
+        except _NoGroupError:
             return []
         return cast("list[Any]", found[1])
 
@@ -223,9 +227,7 @@ class RedisStore(Store):
             stale = await _reply(
                 self._redis.xpending_range(key, "workers", "-", "+", count, idle=idle_ms)
             )
-        except ResponseError as error:
-            if "NOGROUP" not in str(error):
-                raise
+        except _NoGroupError:
             return []
         if not stale:
             return []
@@ -295,12 +297,12 @@ class RedisStore(Store):
         async with self._redis.pipeline(transaction=False) as pipeline:
             for queue in queues:
                 pipeline.xlen(_key(name, queue))
-            return dict(zip(queues, await pipeline.execute(), strict=True))
+            return dict(zip(queues, await _reply(pipeline.execute()), strict=True))
 
     async def check(self) -> list[str]:
         where = hide_password(self.url)
         try:
-            info = await _reply(self._redis.info())
+            info = await self._redis.info()
         except (AuthenticationError, NoPermissionError) as error:
             raise StoreError(f"{where}: access refused: {error}") from None
         except (RedisError, OSError) as error:
@@ -361,5 +363,12 @@ def _leases(found: Sequence[tuple[str, list[Any]]], worker: str) -> list[Lease]:
 
 
 async def _reply(reply: Awaitable[Any] | Any) -> Any:
-    """Await a reply; redis-py's stubs leave open whether it is one."""
-    return await reply
+    """Await a reply, and turn the client's errors into this project's."""
+    try:
+        return await reply
+    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+        raise StoreUnavailableError(f"the server does not answer: {error}") from error
+    except RedisError as error:
+        if "NOGROUP" in str(error):
+            raise _NoGroupError(str(error)) from None
+        raise StoreError(f"the server refuses: {error}") from error

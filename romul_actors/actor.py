@@ -1,0 +1,212 @@
+"""The decision actor: a loop around the pure core. It holds nothing that must last.
+
+Reads a batch of events, folds `decide` over them, commits all of it with one call against the
+version that it decided on. Killed anywhere, or one of two on the same experiment, it can neither
+lose nor double a decision: what was not committed is still pending, and what was is not.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from romul_actors.errors import (
+    ExperimentError,
+    MessageError,
+    StoreError,
+    UnknownExperimentError,
+)
+from romul_actors.events import Event, Expired, Stamped, Tick, Trial
+from romul_actors.experiment import Experiment, from_json
+from romul_actors.messages import decode_event, decode_trial, encode
+from romul_actors.plan import settings
+from romul_actors.population import Population, Settings, changed, decide
+from romul_actors.records import read, text, write_meta, write_slot
+from romul_actors.store import Commit, Entry, Store
+
+log = logging.getLogger("romul.actor")
+
+BATCH = 256
+"""Most events of one experiment that are decided and committed together."""
+BLOCK_MS = 500
+"""Longest wait for an event at a time; also how soon an actor notices that it should stop."""
+HOUSEKEEPING_S = 1.0
+"""How often leases, other actors' leftovers and the list of experiments are looked at."""
+TAKE_OVER_MS = 5_000
+"""An actor that leaves an entry pending for so long is taken for dead."""
+BACKOFF_S = 1.0
+
+
+@dataclass(slots=True)
+class _Held:
+    """An experiment as this actor knows it; of use only while the version is still the same."""
+
+    experiment: Experiment
+    settings: Settings
+    version: str
+    population: Population
+
+
+class Actor:
+    """A decision actor for all experiments of a store.
+
+    Args:
+        store: where everything lasts.
+        name: unique among all actors that are alive.
+        experiments: names to serve; None: all of them.
+    """
+
+    def __init__(self, store: Store, name: str, experiments: Sequence[str] | None = None) -> None:
+        self._store = store
+        self._name = name
+        self._only = experiments
+        self._open: list[str] = []
+        self._held: dict[str, _Held] = {}
+        self._refused: set[str] = set()
+        self._tidied = float("-inf")
+        self.decisions = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Decide until `stop` is set; the batch in hand is committed first."""
+        while not stop.is_set():
+            try:
+                await self.turn()
+            except StoreError as error:
+                log.warning("%s; trying again", error)
+                self._held.clear()
+                try:
+                    async with asyncio.timeout(BACKOFF_S):
+                        await stop.wait()
+                except TimeoutError:
+                    pass
+
+    async def turn(self) -> None:
+        """One round: what is due at times, then the next batch of each experiment."""
+        now = asyncio.get_running_loop().time()
+        if now - self._tidied >= HOUSEKEEPING_S:
+            self._tidied = now
+            await self._tidy()
+        if not self._open:
+            await asyncio.sleep(BLOCK_MS / 1000)
+            return
+        entries = await self._store.read(self._open, self._name, BATCH, BLOCK_MS)
+        for name, batch in itertools.groupby(entries, key=lambda entry: entry.experiment):
+            await self._answer(name, list(batch))
+
+    # -- deciding -------------------------------------------------------------------------------
+
+    async def _answer(self, name: str, entries: Sequence[Entry]) -> None:
+        """Decide and commit a batch; again from what is stored, if another actor was faster."""
+        while entries:
+            try:
+                if await self._try(name, entries):
+                    return
+            except UnknownExperimentError:
+                self._held.pop(name, None)
+                return
+            self._held.pop(name, None)
+            entries = await self._store.pending(name, self._name, BATCH)
+
+    async def _try(self, name: str, entries: Sequence[Entry]) -> bool:
+        held = self._held.get(name) or await self._load(name)
+        good: list[tuple[Entry, Event]] = []
+        for entry in entries:
+            try:
+                good.append((entry, decode_event(entry.body)))
+            except MessageError as error:
+                log.warning("unusable message in the inbox of %s: %s", name, error)
+                await self._store.bury(name, "inbox", entry.id, str(error), entry.body)
+        if not good:
+            return True
+        before = population = held.population
+        trials: list[Trial] = []
+        history: list[Any] = []
+        for entry, event in good:
+            decision = decide(population, Stamped(event, entry.at_ms))
+            population = decision.population
+            trials += decision.trials
+            history += decision.history
+        metric = held.experiment.metric
+        commit = Commit(
+            version=held.version,
+            entries=[entry.id for entry, _ in good],
+            meta=write_meta(population, metric) if population is not before else {},
+            slots={
+                slot.index: write_slot(slot, held.settings, metric)
+                for slot in changed(before.slots, population.slots)
+            },
+            trials=[encode(trial) for trial in trials],
+            history=[text(line) for line in history],
+            history_keep=held.experiment.history_keep,
+        )
+        version = await self._store.commit(name, self._name, commit)
+        if version is None:
+            log.info("%s: another actor decided meanwhile", name)
+            return False
+        held.version, held.population = version, population
+        self.decisions += sum(line["event"] == "trial" for line in history)
+        if population.status != before.status:
+            log.info("%s: %s %s", name, population.status, population.reason)
+        return True
+
+    async def _load(self, name: str) -> _Held:
+        stored = await self._store.load(name)
+        experiment = from_json(await self._store.spec(name))
+        core = settings(experiment)
+        population = read(core, experiment.metric, stored.meta, stored.slots)
+        held = _Held(experiment, core, stored.version, population)
+        self._held[name] = held
+        return held
+
+    # -- at times -------------------------------------------------------------------------------
+
+    async def _tidy(self) -> None:
+        """Look for new experiments, dead actors' leftovers, and leases that have ended."""
+        statuses = await self._store.experiments()
+        self._open = [
+            name for name in statuses if self._only is None or name in self._only
+        ]
+        for name in self._open.copy():
+            try:
+                experiment = (self._held.get(name) or await self._load(name)).experiment
+            except UnknownExperimentError:
+                self._open.remove(name)
+                continue
+            except ExperimentError as error:
+                self._open.remove(name)
+                if name not in self._refused:
+                    self._refused.add(name)
+                    log.error("experiment %s cannot be served: %s", name, error)  # noqa: TRY400
+                continue
+            left = await self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH)
+            await self._answer(name, left)
+            if statuses[name] in ("running", "paused", "stopped", "failed"):
+                await self._sweep(name, int(1000 * experiment.timeouts.lease_s))
+            if statuses[name] == "running" and self._waits(name):
+                await self._tick(name, experiment.timeouts.lease_s)
+
+    def _waits(self, name: str) -> bool:
+        """Whether a time limit runs: somebody waits for a quorum."""
+        held = self._held.get(name)
+        return held is None or any(slot.status == "waiting" for slot in held.population.slots)
+
+    async def _tick(self, name: str, lease_s: float) -> None:
+        workers = await self._store.workers(name)
+        alive = sum(presence["age_ms"] < 1000 * lease_s for presence in workers.values())
+        await self._store.tick(name, encode(Tick(workers=alive)), int(1000 * HOUSEKEEPING_S))
+
+    async def _sweep(self, name: str, lease_ms: int) -> None:
+        for lease, worker in await self._store.sweep(name, self._name, lease_ms, BATCH):
+            try:
+                trial = decode_trial(lease.body)
+            except MessageError as error:
+                await self._store.bury(name, "trials", lease.id, str(error), lease.body)
+                continue
+            log.warning("%s: trial %s: nothing heard of %s any more", name, trial.id, worker)
+            expired = Expired(
+                trial=trial.id, slot=trial.slot, attempt=trial.attempt, worker=worker
+            )
+            token = f"{trial.id}#{trial.attempt} expired"
+            await self._store.settle(lease, trial.slot, token, encode(expired))

@@ -1,0 +1,47 @@
+"""All commands, in the order that a newcomer meets them."""
+
+import typer
+
+from romul_actors import __version__
+from romul_actors.cli import inspecting, local, services
+from romul_actors.cli.exits import HELP
+
+app = typer.Typer(
+    name="romul",
+    help="Population based training with ROMUL on machines that come and go.",
+    epilog=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: bool = typer.Option(False, "--version", help="Print the version."),  # noqa: FBT001, FBT003
+) -> None:
+    """Print the version, or go on to the command."""
+    if version:
+        typer.echo(f"romul {__version__}")
+        raise typer.Exit
+
+
+for panel, commands in (
+    ("On one machine", (local.demo, local.run)),
+    ("Each part alone", (services.actor, services.worker, services.serve)),
+    (
+        "Experiments",
+        (
+            inspecting.submit,
+            inspecting.status,
+            inspecting.show,
+            inspecting.best,
+            inspecting.pause,
+            inspecting.resume,
+            inspecting.stop,
+            inspecting.remove,
+        ),
+    ),
+):
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)

@@ -1,0 +1,33 @@
+"""Exit codes that scripts can rely on."""
+
+from romul_actors.errors import (
+    ExperimentError,
+    ExperimentExistsError,
+    RomulError,
+    StoreError,
+    UnknownExperimentError,
+)
+
+EXPERIMENT_FAILED = 1
+DECLARATION = 2
+STORE = 3
+UNKNOWN = 4
+EXISTS = 5
+INTERRUPTED = 130
+
+HELP = (
+    "Exit codes: 0 done, 1 the experiment failed, 2 wrong usage or declaration, "
+    "3 the server cannot be used, 4 no such experiment, 5 there is one already, 130 interrupted."
+)
+
+_CODES: tuple[tuple[type[RomulError], int], ...] = (
+    (UnknownExperimentError, UNKNOWN),
+    (ExperimentExistsError, EXISTS),
+    (StoreError, STORE),
+    (ExperimentError, DECLARATION),
+)
+
+
+def exit_code(error: RomulError) -> int:
+    """Exit code of an error."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), EXPERIMENT_FAILED)

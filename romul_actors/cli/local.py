@@ -1,0 +1,346 @@
+"""`romul demo` and `romul run`: server, actor and workers on this machine, in one go."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn
+from rich.table import Table
+
+from romul_actors.cli.crew import crew
+from romul_actors.cli.exits import EXPERIMENT_FAILED, INTERRUPTED
+from romul_actors.cli.inspecting import create, figure, progress, readable, slots_table
+from romul_actors.cli.options import AsJson, RunsFolder, resolve
+from romul_actors.cli.services import opened, stopping
+from romul_actors.errors import ExperimentError, ExperimentExistsError, UnknownExperimentError
+from romul_actors.events import Control
+from romul_actors.experiment import Experiment, OptimizerSpec, from_json, load, parse
+from romul_actors.messages import encode
+from romul_actors.plan import settings
+from romul_actors.report import plot, read_history, summary, trials
+from romul_actors.server import embedded_server
+from romul_actors.store import Store
+
+ENDED = ("finished", "failed", "stopped")
+REFRESH_S = 0.5
+LINE_S = 5.0
+"""How often a line is printed where there is no terminal to draw on."""
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """What `run --resume` must know again.
+
+    Attributes:
+        experiments: names, the one to look at first.
+        workers: how many.
+        allow: task modules that the workers may import.
+        paths: folders that they find them in.
+    """
+
+    experiments: Sequence[str]
+    workers: int
+    allow: Sequence[str]
+    paths: Sequence[str]
+
+    @staticmethod
+    def read(folder: Path) -> "LocalRun":
+        """Read a run's own file.
+
+        Raises:
+            UnknownExperimentError: there is no run in `folder`.
+        """
+        try:
+            return LocalRun(**json.loads((folder / "run.json").read_text()))
+        except FileNotFoundError:
+            raise UnknownExperimentError(f"{folder}: no run there to go on with") from None
+
+    def write(self, folder: Path) -> None:
+        """Keep it in `folder`."""
+        (folder / "run.json").write_text(json.dumps(vars(self), indent=1))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a local run ended."""
+
+    summaries: Mapping[str, dict[str, Any]]
+    interrupted: bool
+    wall_s: float
+
+
+async def _run(
+    folder: Path, plan: LocalRun, new: Sequence[Experiment], url: str | None, *, quiet: bool
+) -> Outcome:
+    """Start everything, watch it to its end, write down what came out."""
+    console = Console(stderr=True, quiet=quiet, highlight=False)
+    began = time.monotonic()
+    async with contextlib.AsyncExitStack() as stack:
+        stop = await stack.enter_async_context(stopping())
+        if url is None:
+            url = await stack.enter_async_context(embedded_server(folder))
+        url = resolve(url)
+        store = await stack.enter_async_context(opened(url, console))
+        for experiment in new:
+            await create(store, experiment)
+        plan.write(folder)
+        experiments = [from_json(await store.spec(name)) for name in plan.experiments]
+        statuses = await store.experiments()
+        for name in plan.experiments:
+            if not new and statuses[name] in ("paused", "failed"):
+                await store.send(name, encode(Control(action="resume", by="run --resume")))
+        members = await stack.enter_async_context(
+            crew(url, folder, plan.workers, plan.allow, [Path(path) for path in plan.paths])
+        )
+        watcher = _Watcher(store, experiments, console, resumed=not new)
+        with watcher:
+            while not stop.is_set() and not await watcher.look():
+                await members.start()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(REFRESH_S):
+                        await stop.wait()
+        wall_s = time.monotonic() - began
+        summaries = await _write_down(store, folder, experiments, console)
+        return Outcome(summaries, stop.is_set(), wall_s)
+
+
+class _Watcher:
+    """The live view: a table on a terminal, else a line now and then."""
+
+    def __init__(
+        self, store: Store, experiments: Sequence[Experiment], console: Console, *, resumed: bool
+    ) -> None:
+        self._store = store
+        self._experiments = experiments
+        self._console = console
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("trials  {task.fields[best]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._tasks = {
+            e.name: self._bars.add_task(e.name, total=e.population * e.steps, best="")
+            for e in experiments
+        }
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._said = time.monotonic()
+        # A run that goes on after a failure says "failed" until the actor has heard of it.
+        self._ignore_until = time.monotonic() + (5.0 if resumed else 0.0)
+
+    def __enter__(self) -> "_Watcher":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    async def look(self) -> bool:
+        """Show how things stand; True when all experiments have ended."""
+        rows, first = [], Table()
+        for index, experiment in enumerate(self._experiments):
+            stored = await self._store.load(experiment.name)
+            row = progress(stored.meta, experiment)
+            rows.append(row)
+            best = "" if row["best"] is None else f"best {row['metric']} {figure(row['best'])}"
+            self._bars.update(self._tasks[experiment.name], completed=row["trials"], best=best)
+            if index == 0 and self._console.is_terminal:
+                first = slots_table([readable(slot) for slot in stored.slots], experiment)
+        if self._console.is_terminal:
+            self._live.update(Group(self._bars, first), refresh=True)
+        elif time.monotonic() - self._said >= LINE_S:
+            self._said = time.monotonic()
+            told = (
+                f"{row['name']} {row['trials']}/{row['trials_total']}"
+                + ("" if row["best"] is None else f", best {row['metric']} {figure(row['best'])}")
+                for row in rows
+            )
+            self._console.print("; ".join(told), markup=False, soft_wrap=True)
+        ended = all(row["status"] in ENDED for row in rows)
+        failed = any(row["status"] == "failed" for row in rows)
+        return ended and not (failed and time.monotonic() < self._ignore_until)
+
+
+async def _write_down(
+    store: Store, folder: Path, experiments: Sequence[Experiment], console: Console
+) -> dict[str, dict[str, Any]]:
+    """Summaries and pictures of all experiments, into the run's folder."""
+    summaries, told = {}, {}
+    for experiment in experiments:
+        meta = (await store.load(experiment.name)).meta
+        told[experiment.name] = trials(await read_history(store, experiment.name))
+        summaries[experiment.name] = summary(experiment, meta, told[experiment.name])
+    first = experiments[0]
+    others = {name: found for name, found in told.items() if name != first.name}
+    try:
+        plot(
+            first,
+            told[first.name],
+            summaries[first.name]["best_trial"],
+            others,
+            folder / "schedules.png",
+        )
+    except ImportError:
+        console.print("no picture: matplotlib is not installed (pip install 'romul[dashboard]')")
+    return summaries
+
+
+def _begin(folder: Path, plan: LocalRun) -> None:
+    if (folder / "run.json").exists():
+        raise ExperimentExistsError(
+            f"{folder} holds a run already: go on with `romul run --resume {folder.name}`, "
+            "or choose another name or folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    plan.write(folder)
+
+
+def _table(console: Console, summaries: Sequence[Mapping[str, Any]]) -> None:
+    table = Table(box=box.SIMPLE_HEAD)
+    metric = summaries[0]["metric"]
+    others = sorted({name for row in summaries for name in row["best_metrics"] or {}})
+    for column in ("experiment", "status", "trials", "failed", metric, *others, "checkpoint"):
+        table.add_column(column, justify="left" if column in ("experiment", "status") else "right")
+    for row in summaries:
+        metrics = row["best_metrics"] or {}
+        table.add_row(
+            row["name"],
+            row["status"],
+            str(row["trials"]),
+            str(row["failed"]),
+            "" if row["best"] is None else figure(row["best"]),
+            *(figure(metrics[name]) if name in metrics else "" for name in others),
+            row["best_checkpoint"] or "",
+        )
+    console.print(table)
+    best = summaries[0]["best_hyperparameters"]
+    if best:
+        console.print("best: " + ", ".join(f"{name} {figure(v)}" for name, v in best.items()))
+    for row in summaries:
+        if row["reason"]:
+            console.print(f"{row['name']}: {row['reason']}", markup=False, soft_wrap=True)
+
+
+def _finish(
+    folder: Path, outcome: Outcome, extra: Mapping[str, Any], *, as_json: bool
+) -> None:
+    """Write the summary, print it, and end with the exit code that fits."""
+    rows = list(outcome.summaries.values())
+    told = {**rows[0], **extra, "wall_s": round(outcome.wall_s, 3)}
+    (folder / "summary.json").write_text(json.dumps(told, indent=1) + "\n")
+    console = Console(highlight=False)
+    if as_json:
+        typer.echo(json.dumps(told))
+    else:
+        _table(console, rows)
+        console.print(
+            f"{outcome.wall_s:.1f} s; written to {folder}: summary.json, schedules.png, "
+            "checkpoints/, logs/",
+            soft_wrap=True,
+        )
+    if outcome.interrupted:
+        if not as_json:
+            console.print(f"interrupted: `romul run --resume {folder.name}` goes on")
+        raise typer.Exit(INTERRUPTED)
+    if any(row["status"] != "finished" for row in rows):
+        raise typer.Exit(EXPERIMENT_FAILED)
+
+
+def run(
+    file: Annotated[
+        Path | None, typer.Argument(help="Experiment: a .toml or .py file.", show_default=False)
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
+    resume: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Go on with a run that was interrupted.")
+    ] = None,
+    runs: RunsFolder = Path("runs"),
+    redis: Annotated[
+        str | None, typer.Option(help="Use this server in place of an embedded one.")
+    ] = None,
+    as_json: AsJson = False,  # noqa: FBT002
+) -> None:
+    """Run an experiment on this machine: server, actor and workers in one go.
+
+    Ctrl-C ends it cleanly; --resume goes on where it was.
+    """
+    if (file is None) == (resume is None):
+        raise typer.BadParameter("give an experiment's file, or --resume NAME")
+    if resume is not None:
+        folder = runs / resume
+        plan, new = LocalRun.read(folder), []
+        plan = LocalRun(plan.experiments, workers, plan.allow, plan.paths)
+    else:
+        file = Path(str(file))
+        experiment = load(file)
+        folder = runs / experiment.name
+        if experiment.checkpoints is None:
+            place = str((folder / "checkpoints").resolve())
+            experiment = experiment.model_copy(update={"checkpoints": place})
+        settings(experiment)
+        # Who runs a file here and now means its task: no --allow is asked for.
+        paths = [str(file.parent.resolve())]
+        plan, new = LocalRun([experiment.name], workers, [experiment.module], paths), [experiment]
+        _begin(folder, plan)
+    outcome = asyncio.run(_run(folder, plan, new, redis, quiet=as_json))
+    _finish(folder, outcome, {}, as_json=as_json)
+
+
+def demo(
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
+    population: Annotated[int, typer.Option(min=4, help="Slots.")] = 8,
+    steps: Annotated[int | None, typer.Option(min=1, help="PBT steps of each slot.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
+    runs: RunsFolder = Path("runs"),
+    as_json: AsJson = False,  # noqa: FBT002
+) -> None:
+    """Train a population on handwritten digits, with random search beside it, and show what came out."""
+    folder = runs / "demo"
+    changes: dict[str, Any] = {
+        "population": population,
+        "seed": seed,
+        "checkpoints": str((folder / "checkpoints").resolve()),
+    }
+    if steps is not None:
+        changes["steps"] = steps
+    text = (files("romul_workers.tasks") / "digits.toml").read_text()
+    experiment = parse(text, "digits.toml").model_copy(update={**changes, "name": "demo"})
+    rival = experiment.model_copy(
+        update={
+            "name": "demo-random",
+            "optimizer": OptimizerSpec(name="random"),
+            "checkpoints": str((folder / "checkpoints-random").resolve()),
+        }
+    )
+    if folder.exists():
+        # Only what an earlier demo has left, and only if it is no longer running.
+        if not (folder / "run.json").exists():
+            raise ExperimentError(f"{folder} exists and is no earlier demo: choose another --runs")
+        shutil.rmtree(folder)
+    plan = LocalRun([experiment.name, rival.name], workers, [], [])
+    _begin(folder, plan)
+    outcome = asyncio.run(_run(folder, plan, [experiment, rival], None, quiet=as_json))
+    ours, random = (outcome.summaries[name] for name in plan.experiments)
+    extra = {
+        "best_val_loss": ours["best"],
+        "test_accuracy": (ours["best_metrics"] or {}).get("test_accuracy"),
+        "random_best_val_loss": random["best"],
+        "random_test_accuracy": (random["best_metrics"] or {}).get("test_accuracy"),
+    }
+    _finish(folder, outcome, extra, as_json=as_json)

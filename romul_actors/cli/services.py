@@ -1,0 +1,153 @@
+"""`romul actor`, `romul worker`, `romul serve`: the long-running parts, each alone."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from romul_actors.actor import Actor
+from romul_actors.cli.options import DEFAULT_URL, LogLevel, RedisUrl, resolve, start_log
+from romul_actors.server import embedded_server
+from romul_actors.store.redis import RedisStore
+from romul_workers.trainer import ChildTrainer, scratch_folder
+from romul_workers.worker import SHIPPED_TASKS, Worker, WorkerSettings
+
+
+def unique_name(kind: str) -> str:
+    """A name that no other process has: host, process, and a few random letters."""
+    host = "".join(c if c.isalnum() or c in "-." else "-" for c in socket.gethostname())[:40]
+    return f"{kind}-{host}-{os.getpid()}-{secrets.token_hex(2)}"
+
+
+@contextlib.asynccontextmanager
+async def stopping() -> AsyncIterator[asyncio.Event]:
+    """An event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str, console: Console | None = None) -> AsyncIterator[RedisStore]:
+    """A store that was checked, with its warnings told."""
+    store = RedisStore(resolve(url))
+    try:
+        for warning in await store.check():
+            (console or Console(stderr=True)).print(f"warning: {warning}", markup=False)
+        yield store
+    finally:
+        await store.close()
+
+
+async def _serve(url: str, run: Callable[[RedisStore, asyncio.Event], Awaitable[None]]) -> None:
+    async with stopping() as stop, opened(url) as store:
+        await run(store, stop)
+
+
+def actor(
+    redis: RedisUrl = DEFAULT_URL,
+    experiment: Annotated[
+        list[str] | None, typer.Option(help="Serve this experiment only (repeatable).")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(envvar="ROMUL_ACTOR_NAME", help="Unique name; made up if left out.")
+    ] = None,
+    log_level: LogLevel = "info",
+) -> None:
+    """Run a decision actor. A second one takes over when the first is gone."""
+    start_log(log_level)
+    chosen = name or unique_name("actor")
+    asyncio.run(_serve(redis, lambda store, stop: Actor(store, chosen, experiment).run(stop)))
+
+
+def worker(
+    redis: RedisUrl = DEFAULT_URL,
+    experiment: Annotated[
+        list[str] | None,
+        typer.Option(help="Serve experiments whose name fits this pattern only (repeatable)."),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="ROMUL_ALLOW",
+            help="Task modules that may be imported, besides the shipped ones (repeatable; * fits all "
+            "names).",
+        ),
+    ] = None,
+    path: Annotated[
+        list[Path] | None,
+        typer.Option(
+            envvar="ROMUL_PATH", exists=True, file_okay=False, help="Folder with task modules."
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(envvar="ROMUL_DEVICE", help="cpu, cuda, cuda:1 ...; else the experiment's own."),
+    ] = None,
+    grace: Annotated[
+        float,
+        typer.Option(
+            envvar="ROMUL_GRACE_S", min=0, help="Seconds a trial may go on after SIGTERM or Ctrl-C."
+        ),
+    ] = 10.0,
+    name: Annotated[
+        str | None, typer.Option(envvar="ROMUL_WORKER_NAME", help="Unique name; made up if left out.")
+    ] = None,
+    task_log: Annotated[
+        Path | None, typer.Option(help="File for what tasks print; else a temporary one.")
+    ] = None,
+    max_trials: Annotated[
+        int | None, typer.Option(min=1, help="End after this many trials.")
+    ] = None,
+    log_level: LogLevel = "info",
+) -> None:
+    """Run a worker: it trains whatever trials there are, until it is told to end."""
+    start_log(log_level)
+    settings = WorkerSettings(
+        name=name or unique_name("worker"),
+        experiments=experiment or ["*"],
+        allow=[SHIPPED_TASKS, *(allow or [])],
+        grace_s=grace,
+        max_trials=max_trials,
+    )
+    scratch = scratch_folder()
+    trainer = ChildTrainer(scratch, path or [], task_log, device)
+    try:
+        asyncio.run(_serve(redis, lambda store, stop: Worker(store, trainer, settings).run(stop)))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def serve(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False)],
+) -> None:
+    """Start the embedded server of a local run that has ended, to look into it."""
+
+    async def run() -> None:
+        async with stopping() as stop, embedded_server(folder) as url:
+            typer.echo(f"{url}\n(romul status --redis {folder}; Ctrl-C ends the server)")
+            await stop.wait()
+
+    asyncio.run(run())

@@ -1,0 +1,213 @@
+"""A run told afterwards: its history as lines of descent, a picture, and a summary for programs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from romul_actors.experiment import Experiment, FloatSpec, IntSpec
+from romul_actors.store import Store
+
+PAGE = 5_000
+"""History entries read at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One trial as the history tells it."""
+
+    slot: int
+    step: int
+    parent: str | None
+    hyperparameters: Mapping[str, Any]
+    value: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    why: Mapping[str, Any] = field(default_factory=dict)
+
+
+async def read_history(store: Store, name: str) -> list[dict[str, Any]]:
+    """All history entries that the store still has, oldest first."""
+    events: list[dict[str, Any]] = []
+    after = "0"
+    while page := await store.history(name, after, PAGE):
+        events += [json.loads(line) for _, line in page]
+        after = page[-1][0]
+    return events
+
+
+def trials(events: Sequence[Mapping[str, Any]]) -> dict[str, Told]:
+    """Every trial by its id, with its result where it has one."""
+    found: dict[str, Told] = {}
+    results: dict[str, Mapping[str, Any]] = {}
+    for event in events:
+        if event["event"] == "trial":
+            found[event["trial"]] = Told(
+                slot=event["slot"],
+                step=event["step"],
+                parent=event["parent"],
+                hyperparameters=event["hyperparameters"],
+                why=event["why"],
+            )
+        elif event["event"] == "result":
+            results[event["trial"]] = event
+    return {
+        trial: Told(
+            slot=told.slot,
+            step=told.step,
+            parent=told.parent,
+            hyperparameters=told.hyperparameters,
+            why=told.why,
+            value=results[trial]["value"] if trial in results else None,
+            metrics=results[trial].get("metrics", {}) if trial in results else {},
+        )
+        for trial, told in found.items()
+    }
+
+
+def lineage(found: Mapping[str, Told], trial: str | None) -> list[str]:
+    """Ids of a trial's ancestors and its own, oldest first: across slots, where one copied another."""
+    line: list[str] = []
+    while trial is not None and trial in found:
+        line.append(trial)
+        trial = found[trial].parent
+    return line[::-1]
+
+
+def best_so_far(found: Mapping[str, Told], *, maximize: bool) -> list[tuple[int, float]]:
+    """Best value up to each step, over all slots."""
+    better = max if maximize else min
+    best: list[tuple[int, float]] = []
+    by_step: dict[int, list[float]] = {}
+    for told in found.values():
+        if told.value is not None:
+            by_step.setdefault(told.step, []).append(told.value)
+    for step in sorted(by_step):
+        here = better(by_step[step])
+        best.append((step, better(best[-1][1], here) if best else here))
+    return best
+
+
+def plot(
+    experiment: Experiment,
+    found: Mapping[str, Told],
+    best_trial: str | None,
+    others: Mapping[str, Mapping[str, Told]],
+    file: Path,
+) -> None:
+    """Draw losses and hyperparameter schedules of all slots by step; the winner's line is black.
+
+    Args:
+        experiment: the experiment.
+        found: its trials.
+        best_trial: the winner.
+        others: trials of experiments to compare with, by name; their best so far is drawn.
+        file: the picture.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    names = list(experiment.space)
+    columns = 3
+    rows = -(-(len(names) + 1) // columns)
+    figure = Figure(figsize=(5 * columns, 3.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    line = lineage(found, best_trial)
+    _draw_metric(axes[0], experiment, found, line, others)
+    for ax, name in zip(axes[1:], names, strict=False):
+        _draw_schedule(ax, experiment, name, found, line)
+    for ax in axes[len(names) + 1 :]:
+        ax.set_visible(False)
+    figure.suptitle(f"{experiment.name}: {experiment.population} slots, {experiment.steps} steps")
+    figure.savefig(file, dpi=110)
+
+
+def _by_slot(found: Mapping[str, Told]) -> dict[int, list[Told]]:
+    slots: dict[int, list[Told]] = {}
+    for told in sorted(found.values(), key=lambda t: (t.slot, t.step)):
+        slots.setdefault(told.slot, []).append(told)
+    return slots
+
+
+def _draw_metric(
+    ax: Any,
+    experiment: Experiment,
+    found: Mapping[str, Told],
+    line: Sequence[str],
+    others: Mapping[str, Mapping[str, Told]],
+) -> None:
+    maximize = experiment.direction == "maximize"
+    for slot, told in _by_slot(found).items():
+        known = [t for t in told if t.value is not None]
+        ax.plot(
+            [t.step for t in known], [t.value for t in known], color=f"C{slot % 10}", lw=0.9, alpha=0.6
+        )
+    winner = [found[trial] for trial in line if found[trial].value is not None]
+    ax.plot([t.step for t in winner], [t.value for t in winner], "k-", lw=1.8, label="winner's line")
+    for name, other in others.items():
+        best = best_so_far(other, maximize=maximize)
+        ax.plot(
+            [step for step, _ in best], [value for _, value in best], "k:", label=f"best of {name}"
+        )
+    values = [t.value for t in found.values() if t.value is not None]
+    if values and min(values) > 0 and max(values) > 10 * min(values):
+        ax.set_yscale("log")
+    ax.set_title(experiment.metric)
+    ax.set_xlabel("step")
+    ax.legend(fontsize=8)
+
+
+def _draw_schedule(
+    ax: Any, experiment: Experiment, name: str, found: Mapping[str, Told], line: Sequence[str]
+) -> None:
+    spec = experiment.space[name]
+    numeric = isinstance(spec, FloatSpec | IntSpec)
+    choices: list[Any] = [] if numeric else list(getattr(spec, "choices", (False, True)))
+
+    def height(value: Any) -> float:
+        return float(value) if numeric else float(choices.index(value))
+
+    for slot, told in _by_slot(found).items():
+        heights = [height(t.hyperparameters[name]) for t in told]
+        ax.plot(
+            [t.step for t in told], heights, color=f"C{slot % 10}", lw=0.9, alpha=0.6, marker=".", ms=3
+        )
+    winner = [found[trial] for trial in line]
+    ax.plot(
+        [t.step for t in winner],
+        [height(t.hyperparameters[name]) for t in winner],
+        "k-",
+        lw=1.8,
+    )
+    if isinstance(spec, FloatSpec | IntSpec):
+        ax.set_yscale("log" if spec.scale == "log" else "linear")
+    else:
+        ax.set_yticks(range(len(choices)), [str(choice) for choice in choices])
+    ax.set_title(name)
+    ax.set_xlabel("step")
+
+
+def summary(
+    experiment: Experiment, meta: Mapping[str, str], found: Mapping[str, Told]
+) -> dict[str, Any]:
+    """The run in figures, as JSON values."""
+    best = json.loads(meta["best"]) if meta.get("best") else {}
+    return {
+        "name": experiment.name,
+        "status": meta["status"],
+        "reason": meta.get("reason", ""),
+        "metric": experiment.metric,
+        "best": best.get(experiment.metric),
+        "best_trial": best.get("trial"),
+        "best_checkpoint": best.get("checkpoint"),
+        "best_hyperparameters": best.get("hyperparameters"),
+        "best_metrics": best.get("metrics"),
+        "population": experiment.population,
+        "steps": experiment.steps,
+        "decisions": len(found),
+        "trials": int(meta.get("reported", 0)) + int(meta.get("failed", 0)),
+        "failed": int(meta.get("failed", 0)),
+        "retried": int(meta.get("retried", 0)),
+    }

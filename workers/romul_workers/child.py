@@ -1,0 +1,199 @@
+"""The child process: imports the task once, then trains one trial after the other.
+
+Started by `trainer.py` as `python -m romul_workers.child FD`; speaks MessagePack over the socket of
+that number. It ends with its parent: when the socket closes, it ends its whole process group.
+"""
+
+import contextlib
+import importlib
+import math
+import os
+import queue
+import random
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from romul_actors.errors import TaskError
+from romul_actors.events import MAX_TEXT
+from romul_workers.trial import Context, Trial
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A task that is imported and set up, for one experiment."""
+
+    train: Callable[[Trial], object]
+    context: Context
+    state: Any
+
+
+class Child:
+    """The process's one object.
+
+    Args:
+        connection: the socket to the worker.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._jobs: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._tasks: dict[str, _Task] = {}
+
+    def run(self) -> None:
+        """Serve until the worker goes."""
+        threading.Thread(target=self._listen, daemon=True).start()
+        while True:
+            job = self._jobs.get()
+            self._send(self._answer(job))
+
+    def _listen(self) -> None:
+        """Read the worker's messages, also while the task trains."""
+        unpacker = msgpack.Unpacker(max_buffer_size=2**24)
+        while data := self._connection.recv(65_536):
+            unpacker.feed(data)
+            for message in unpacker:
+                if message["do"] == "stop":
+                    self._stopping.set()
+                else:
+                    self._stopping.clear()
+                    self._jobs.put(message)
+        # The worker is gone. Whatever the task started goes as well.
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    def _send(self, message: Message) -> None:
+        self._connection.sendall(msgpack.packb(message))
+
+    def _answer(self, job: Message) -> Message:
+        try:
+            if job["do"] == "prepare":
+                self._prepare(job)
+                return {"is": "ready"}
+            return self._train(job)
+        except MemoryError as error:
+            return _failure("out_of_memory", error)
+        except TaskError as error:
+            return {"is": "failed", "reason": "bad_result", "message": str(error)[-MAX_TEXT:]}
+        except BaseException as error:  # noqa: BLE001  (sys.exit in a task is a failed trial too)
+            if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") and "memory" in str(
+                error
+            ):
+                return _failure("out_of_memory", error)
+            return _failure("task" if job["do"] == "prepare" else "exception", error)
+
+    def _prepare(self, job: Message) -> None:
+        """Import the task and run its `setup`, once for each experiment."""
+        if job["key"] in self._tasks:
+            return
+        module = importlib.import_module(job["module"])
+        train = getattr(module, job["function"], None)
+        if not callable(train):
+            raise AttributeError(f"{job['module']} has no function {job['function']!r}")
+        context = Context(job["experiment"], _device(job["device"]), job["constants"])
+        setup = getattr(module, "setup", None)
+        state = setup(context) if callable(setup) else None
+        self._tasks[job["key"]] = _Task(train, context, state)
+
+    def _train(self, job: Message) -> Message:
+        task = self._tasks[job["key"]]
+        trial = Trial(
+            id=job["id"],
+            hyperparameters=job["hyperparameters"],
+            parent=Path(job["parent"]) if job["parent"] else None,
+            checkpoint=Path(job["checkpoint"]),
+            start=job["start"],
+            stop=job["stop"],
+            seed=job["seed"],
+            step=job["step"],
+            context=task.context,
+            state=task.state,
+            _stopping=self._stopping,
+        )
+        _seed(trial.seed)
+        returned = task.train(trial)
+        sys.stdout.flush()
+        if trial.stop_seen:
+            return {"is": "stopped"}
+        value, metrics = _metrics(returned, job["metric"])
+        if not math.isfinite(value):
+            message = f"{job['metric']} is {value}"
+            return {"is": "failed", "reason": "not_finite", "message": message}
+        if not any(trial.checkpoint.iterdir()):
+            message = "the task wrote nothing into trial.checkpoint: nobody could continue from it"
+            return {"is": "failed", "reason": "no_checkpoint", "message": message}
+        return {
+            "is": "done",
+            "value": value,
+            "metrics": metrics,
+            "in_effect": trial.in_effect,
+        }
+
+
+def _metrics(returned: object, metric: str) -> tuple[float, dict[str, float]]:
+    """The experiment's metric, and all other figures that the task gave.
+
+    Raises:
+        TaskError: it returned something else.
+    """
+    if not isinstance(returned, Mapping):
+        return _number(metric, returned), {}
+    if metric not in returned:
+        given = ", ".join(str(name) for name in returned) or "nothing"
+        raise TaskError(f"the task returned no {metric!r}, which the experiment goes by, but {given}")
+    numbers = {str(name): _number(str(name), value) for name, value in returned.items()}
+    return numbers.pop(metric), numbers
+
+
+def _number(name: str, value: Any) -> float:
+    # A tensor or an array of one element is a number to its author.
+    if hasattr(value, "item") and getattr(value, "size", 1) is not None:
+        with contextlib.suppress(ValueError, RuntimeError):
+            value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TaskError(f"the task returned {name} = {value!r}, which is not a number")
+    return float(value)
+
+
+def _device(wanted: str) -> str:
+    """What "auto" means for a task that may or may not use torch."""
+    torch = sys.modules.get("torch")
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch is not None and torch.cuda.is_available() else "cpu"
+
+
+def _seed(seed: int) -> None:
+    """Seed the generators that a task is likely to draw from."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  (what many data sets and augmentations draw from)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(seed)
+
+
+def _failure(reason: str, error: BaseException) -> Message:
+    """A failed trial, with the task's part of the traceback."""
+    lines = traceback.format_exception(error)
+    return {"is": "failed", "reason": reason, "message": "".join(lines)[-MAX_TEXT:].strip()}
+
+
+def main() -> None:
+    """Serve on the socket whose number is the first argument."""
+    # Ctrl-C in a terminal is for the worker, which decides what becomes of the trial.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Child(socket.socket(fileno=int(sys.argv[1]))).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Torch models and optimizers in checkpoints: saved, restored, and told what to train with.
+
+Files are read with weights_only=True: a checkpoint can hold numbers, never code.
+"""
+
+import math
+import pickle  # noqa: S403  (its exception only)
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from romul_actors.errors import CheckpointError, TaskError
+
+FILE = "torch.pt"
+OPTIMIZER_FIELDS = {"learning_rate": "lr"}
+"""Fields of an optimizer's parameter groups that go by another name in most experiments."""
+
+
+class Attached:
+    """A model and an optimizer, as one thing to save and to restore.
+
+    Args:
+        model: a module, or None.
+        optimizer: an optimizer, or None.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module | None, optimizer: torch.optim.Optimizer | None
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+
+    def restore(
+        self, parent: Path | None, hyperparameters: Mapping[str, Any], names: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Restore from a checkpoint's folder, apply hyperparameters, and read them back.
+
+        Returns:
+            The hyperparameters that were applied, as they are in effect.
+        """
+        if parent is not None:
+            self._load(parent / FILE)
+        return self._apply(hyperparameters, {**OPTIMIZER_FIELDS, **names})
+
+    def save(self, folder: Path, extra: Mapping[str, Any]) -> None:
+        """Write model, optimizer, random state and `extra` into a checkpoint's folder."""
+        content = {
+            "model": None if self.model is None else self.model.state_dict(),
+            "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+            "extra": dict(extra),
+        }
+        torch.save(content, folder / FILE)
+
+    def _load(self, file: Path) -> None:
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            if self.model is not None:
+                self.model.load_state_dict(content["model"])
+            if self.optimizer is not None:
+                self.optimizer.load_state_dict(content["optimizer"])
+        except (OSError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+            raise CheckpointError(f"{file}: cannot be restored: {error}") from error
+
+    def _apply(self, hyperparameters: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+        if self.optimizer is None:
+            return {}
+        in_effect: dict[str, Any] = {}
+        for name, value in hyperparameters.items():
+            field = names.get(name, name)
+            for group in self.optimizer.param_groups:
+                if field not in group:
+                    continue
+                # A capturable optimizer keeps its learning rate in a tensor.
+                if isinstance(group[field], torch.Tensor):
+                    group[field].fill_(value)
+                else:
+                    group[field] = value
+                in_effect[name] = _plain(group[field])
+            if name in in_effect and not _same(in_effect[name], value):
+                raise TaskError(
+                    f"{name}: {value!r} was asked for, but {in_effect[name]!r} is in effect in "
+                    f"the optimizer's {field!r}"
+                )
+            if name in names and name not in OPTIMIZER_FIELDS and name not in in_effect:
+                raise TaskError(f"{name}: the optimizer has no field {field!r}")
+        return in_effect
+
+
+def load_model(folder: Path, model: torch.nn.Module) -> None:
+    """Restore a model alone, to use it.
+
+    Raises:
+        CheckpointError: the folder's files do not fit.
+    """
+    Attached(model, None).restore(folder, {}, {})
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, torch.Tensor) else value
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=1e-6)
+    return bool(one == other)

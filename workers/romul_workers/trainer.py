@@ -1,0 +1,288 @@
+"""Training one trial: what the worker asks for, and the real thing in a child process.
+
+The worker knows `Trainer` only, so that the simulator can stand in for the hours of training.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from romul_actors.errors import CheckpointError
+from romul_actors.events import MAX_TEXT, FailureReason
+from romul_actors.events import Trial as TrialMessage
+from romul_actors.experiment import Experiment
+from romul_workers.checkpoints import Checkpoints
+
+LOG_TAIL = 2_000
+"""How much of a crashed child's output is reported, in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """A trial trained its whole budget, and its checkpoint is stored."""
+
+    value: float
+    checkpoint: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    in_effect: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A trial failed, for a reason of its own."""
+
+    reason: FailureReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The task followed `trial.should_stop` before its budget was trained."""
+
+
+Ending = Success | Failure | Stopped
+
+
+class Trainer(ABC):
+    """Trains trials, one at a time."""
+
+    @abstractmethod
+    async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
+        """Train one trial to its end. Cancelled: it is ended at once, and leaves nothing."""
+
+    @abstractmethod
+    def ask_to_stop(self) -> None:
+        """Set `trial.should_stop` of the trial in training."""
+
+    @abstractmethod
+    async def discard(self, experiment: Experiment, checkpoint: str) -> None:
+        """Remove the checkpoint of a trial that was not accepted."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End whatever still runs."""
+
+
+class _ChildDiedError(Exception):
+    pass
+
+
+class ChildTrainer(Trainer):
+    """Trains in a child process, kept warm between trials and replaced after a failure.
+
+    Args:
+        scratch: local folder for copies of remote checkpoints and the child's output.
+        paths: folders to find task modules in, before the installed ones.
+        log: file for the child's output; None: one in `scratch`.
+        device: in place of the experiment's own, if given.
+    """
+
+    def __init__(
+        self,
+        scratch: Path,
+        paths: Sequence[Path] = (),
+        log: Path | None = None,
+        device: str | None = None,
+    ) -> None:
+        scratch.mkdir(parents=True, exist_ok=True)
+        self._scratch = scratch
+        self._paths = paths
+        self._log = log or scratch / "task.log"
+        self._device = device
+        self._child: _Child | None = None
+
+    async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
+        try:
+            checkpoints = self._checkpoints(experiment)
+            folder = await asyncio.to_thread(checkpoints.begin, f"{trial.id}-{trial.attempt}")
+        except CheckpointError as error:
+            return Failure("storage", str(error))
+        try:
+            return await self._train_into(folder, checkpoints, experiment, trial)
+        finally:
+            checkpoints.discard(folder)
+
+    def _checkpoints(self, experiment: Experiment) -> Checkpoints:
+        if experiment.checkpoints is None:
+            raise CheckpointError("the experiment says no place for checkpoints")
+        return Checkpoints(experiment.checkpoints, self._scratch)
+
+    async def _train_into(
+        self, folder: Path, checkpoints: Checkpoints, experiment: Experiment, trial: TrialMessage
+    ) -> Ending:
+        parent = None
+        if trial.parent is not None:
+            try:
+                parent = await asyncio.to_thread(checkpoints.fetch, trial.parent)
+            except CheckpointError as error:
+                return Failure("lost_parent", str(error))
+        answer = await self._ask_child(folder, parent, experiment, trial)
+        if answer["is"] == "stopped":
+            return Stopped()
+        if answer["is"] == "failed":
+            # Memory, CUDA contexts and half-done work of the task go with the process.
+            await self.close()
+            return Failure(answer["reason"], answer["message"])
+        name = f"{trial.id}-{trial.attempt}"
+        try:
+            await asyncio.to_thread(checkpoints.publish, folder, name)
+        except CheckpointError as error:
+            return Failure("storage", str(error))
+        return Success(answer["value"], name, answer["metrics"], answer["in_effect"])
+
+    async def _ask_child(
+        self, folder: Path, parent: Path | None, experiment: Experiment, trial: TrialMessage
+    ) -> Mapping[str, Any]:
+        key = hashlib.sha256(experiment.model_dump_json().encode()).hexdigest()
+        prepare = {
+            "do": "prepare",
+            "key": key,
+            "experiment": experiment.name,
+            "module": experiment.module,
+            "function": experiment.function,
+            "device": self._device or experiment.resources.device,
+            "constants": experiment.constants,
+        }
+        train = {
+            "do": "train",
+            "key": key,
+            "metric": experiment.metric,
+            "id": trial.id,
+            "hyperparameters": trial.hyperparameters,
+            "parent": str(parent) if parent else None,
+            "checkpoint": str(folder),
+            "start": trial.start,
+            "stop": trial.stop,
+            "seed": trial.seed,
+            "step": trial.step,
+        }
+        limits = experiment.timeouts
+        try:
+            for message, limit_s in ((prepare, limits.setup_s), (train, limits.trial_s)):
+                child = self._child = self._child or await _Child.start(self._paths, self._log)
+                async with asyncio.timeout(limit_s):
+                    answer = await child.ask(message)
+                if answer["is"] == "failed":
+                    return answer
+        except TimeoutError:
+            what = "setup" if message is prepare else "trial"
+            told = f"the {what} took longer than timeouts.{what}_s = {limit_s:g} s"
+            await self.close()
+            return {"is": "failed", "reason": "timed_out", "message": told}
+        except _ChildDiedError as error:
+            await self.close()
+            return {"is": "failed", "reason": "killed", "message": str(error)}
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+        return answer
+
+    def ask_to_stop(self) -> None:
+        if self._child is not None:
+            self._child.tell({"do": "stop"})
+
+    async def discard(self, experiment: Experiment, checkpoint: str) -> None:
+        checkpoints = self._checkpoints(experiment)
+        with contextlib.suppress(CheckpointError, OSError):
+            await asyncio.to_thread(checkpoints.delete, checkpoint)
+
+    async def close(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            await child.end()
+
+
+class _Child:
+    """One child process and the socket to it."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        log: Path,
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._log = log
+        self._log_start = log.stat().st_size
+        self._unpacker = msgpack.Unpacker(max_buffer_size=2**24)
+
+    @classmethod
+    async def start(cls, paths: Sequence[Path], log: Path) -> "_Child":
+        ours, theirs = socket.socketpair()
+        search = [str(path) for path in paths] + [os.environ.get("PYTHONPATH", "")]
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with theirs, log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "romul_workers.child",
+                str(theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                # A process group of its own: ended as one, with all that the task started.
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search))},
+            )
+        reader, writer = await asyncio.open_connection(sock=ours)
+        return cls(process, reader, writer, log)
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        self._writer.write(msgpack.packb(message))
+
+    async def ask(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Send a message and wait for the answer.
+
+        Raises:
+            _ChildDiedError: the process ended without one.
+        """
+        try:
+            self.tell(message)
+            await self._writer.drain()
+            while data := await self._reader.read(65_536):
+                self._unpacker.feed(data)
+                for answer in self._unpacker:
+                    return dict(answer)
+        except ConnectionError:
+            pass
+        raise _ChildDiedError(await self._obituary())
+
+    async def _obituary(self) -> str:
+        code = await self._process.wait()
+        how = f"exit status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+        with self._log.open("rb") as output:
+            size = output.seek(0, os.SEEK_END)
+            output.seek(max(self._log_start, size - LOG_TAIL))
+            tail = output.read().decode(errors="replace").strip()
+        told = f"the task's process ended by {how}" + (f"; its last words:\n{tail}" if tail else "")
+        return told[-MAX_TEXT:]
+
+    async def end(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        # Shielded: a worker that is itself being ended still reaps its child.
+        await asyncio.shield(self._process.wait())
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+
+def scratch_folder() -> Path:
+    """A new local folder for a worker's own files."""
+    return Path(tempfile.mkdtemp(prefix="romul-worker-"))

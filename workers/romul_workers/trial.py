@@ -1,0 +1,136 @@
+"""What a user's task sees: `train(trial)`, and if it likes `setup(context)`.
+
+    def train(trial):
+        model, optimizer = ...
+        trial.attach(model=model, optimizer=optimizer)
+        for epoch in range(int(trial.start), int(trial.stop)):
+            ...
+        trial.save()
+        return validation_loss
+
+No framework is assumed: `attach` and `save` are for torch and import it only when they are called;
+any other task reads `trial.parent` and writes into `trial.checkpoint` as it pleases.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from romul_actors.errors import TaskError
+
+if TYPE_CHECKING:
+    from romul_workers.torch_support import Attached
+
+Value = float | int | str | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What stays the same for all trials that a child process runs of one experiment.
+
+    Attributes:
+        experiment: its name.
+        device: "cpu", "cuda:0" and the like.
+        constants: the experiment's own.
+    """
+
+    experiment: str
+    device: str
+    constants: Mapping[str, Value]
+
+
+@dataclass(slots=True)
+class Trial:
+    """One PBT step of one slot.
+
+    Attributes:
+        id: "SLOT-STEP".
+        hyperparameters: the values to train with from here on.
+        parent: folder of the checkpoint to continue from; None: from scratch. Read only.
+        checkpoint: an empty folder for the new checkpoint; something must be written there.
+        start: where training stands, in the budget's unit, counted from the very beginning.
+        stop: where it is to end; stop - start is the budget of one step.
+        seed: for all randomness of this trial; the same again if the trial is repeated.
+        step: number of the PBT step, from 0.
+        context: what stays the same from trial to trial, device and constants among it.
+        state: what `setup` returned; None without one.
+    """
+
+    id: str
+    hyperparameters: Mapping[str, Value]
+    parent: Path | None
+    checkpoint: Path
+    start: float
+    stop: float
+    seed: int
+    step: int
+    context: Context
+    state: Any = None
+    in_effect: dict[str, Value] = field(default_factory=dict)
+    stop_seen: bool = False
+    """Whether the task was told to stop: then it did not train its whole budget."""
+    _stopping: Event = field(default_factory=Event)
+    _attached: "Attached | None" = None
+
+    @property
+    def budget(self) -> float:
+        """Length of this step, in the budget's unit."""
+        return self.stop - self.start
+
+    @property
+    def device(self) -> str:
+        """Where to train: "cpu", "cuda:0" and the like."""
+        return self.context.device
+
+    @property
+    def constants(self) -> Mapping[str, Value]:
+        """The experiment's constants."""
+        return self.context.constants
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the machine is about to go: return soon, or be ended.
+
+        What is returned then is not counted; the trial is done again elsewhere.
+        """
+        self.stop_seen = self.stop_seen or self._stopping.is_set()
+        return self.stop_seen
+
+    def attach(
+        self,
+        *,
+        model: Any = None,
+        optimizer: Any = None,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
+        """Restore a torch model and optimizer from the parent, then apply the hyperparameters.
+
+        Hyperparameters whose name is a field of the optimizer's parameter groups are written there
+        after the restore, so that a restored learning rate never wins over the one asked for, and
+        read back. `learning_rate` is written to `lr`.
+
+        Args:
+            model: a `torch.nn.Module`.
+            optimizer: a `torch.optim.Optimizer`.
+            names: further optimizer fields by hyperparameter, where the two names differ.
+
+        Raises:
+            TaskError: a value read back is not the one asked for; the message names it.
+            CheckpointError: the parent's files do not fit.
+        """
+        from romul_workers.torch_support import Attached  # noqa: PLC0415
+
+        self._attached = Attached(model, optimizer)
+        self.in_effect = self._attached.restore(self.parent, self.hyperparameters, names or {})
+
+    def save(self, **extra: Any) -> None:
+        """Write what was attached into the checkpoint, with `extra` plain values or tensors.
+
+        Raises:
+            TaskError: nothing was attached.
+        """
+        if self._attached is None:
+            raise TaskError("trial.save() before trial.attach(): there is nothing to save")
+        self._attached.save(self.checkpoint, extra)
