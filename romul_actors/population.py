@@ -320,7 +320,9 @@ class _Turn:
         pool = settings.optimizer.pool(self.slots, slot, settings.steps)
         slots = self.slots
         known = {i: slots[i].outcomes[step] for i in pool if step in slots[i].outcomes}
-        if len(known) < settings.optimizer.quorum(len(pool)) and not late:
+        # While nobody has anything to continue from, the missing ones are worth waiting for.
+        hopeless = len(known) < len(pool) and all(outcome.failed for outcome in known.values())
+        if not late and (hopeless or len(known) < settings.optimizer.quorum(len(pool))):
             return
         due = [i for i in known if slots[i].status == "waiting" and slots[i].step == step]
         view = View(

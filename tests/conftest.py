@@ -2,13 +2,25 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from romul_actors.server import embedded_server
 from romul_actors.store.memory import MemoryStore
 from romul_actors.store.redis import RedisStore
+
+# How fast a busy machine draws examples says nothing about the product. On CI the examples are the
+# same each time; elsewhere new ones are sought.
+settings.register_profile(
+    "romul",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("romul")
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ class Data:
 
 
 class Net(nn.Module):
-    """Two convolutions and two dense layers, 19,454 weights."""
+    """Two convolutions and two dense layers, 38,282 weights."""
 
     def __init__(self, dropout: float) -> None:
         super().__init__()
@@ -53,11 +53,10 @@ class Net(nn.Module):
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Dropout(dropout),
-            nn.Linear(512, 28),
+            nn.Linear(512, 64),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Linear(28, 10),
+            nn.Linear(64, 10),
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,0 +1,127 @@
+import pytest
+
+from romul_actors.errors import ExperimentError
+from romul_actors.experiment import from_json, load, parse
+from romul_actors.plan import settings
+
+GOOD = """\
+name = "e"
+task = "package.module:fit"
+metric = "accuracy"
+direction = "maximize"
+steps = 3
+optimizer = { name = "romul", crossover = 0.5 }
+
+[space]
+lr = { type = "float", min = 1e-4, max = 1.0, scale = "log" }
+kind = { type = "categorical", choices = ["a", 1, true] }
+
+[space.n]
+type = "int"
+min = 1
+max = 9
+mutable = false
+
+[initial]
+lr = 0.1
+n = 2
+kind = true
+"""
+
+
+def test_a_declaration_says_it_all():
+    experiment = parse(GOOD)
+    assert (experiment.module, experiment.function) == ("package.module", "fit")
+    core = settings(experiment)
+    assert (core.n_slots, core.steps, core.maximize) == (8, 3, True)
+    assert core.optimizer.crossover == 0.5
+    assert core.space.mutable.tolist() == [True, True, False]
+    assert core.space.decode(core.initial[0]) == {"lr": pytest.approx(0.1), "kind": True, "n": 2}
+
+
+def test_the_store_gives_back_what_was_declared():
+    experiment = parse(GOOD)
+    assert from_json(experiment.model_dump_json()) == experiment
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('steps = 3', "steps = 0", "e.toml:5: steps: Input should be greater than 0, not 0"),
+        ("min = 1e-4", "min = 2.0", "e.toml:9: lr: min 2.0 is not below max 1.0"),
+        ("min = 1e-4", "min = 0.0", "e.toml:9: lr: min 0.0 on a log scale"),
+        ("max = 9", 'max = "many"', "e.toml:15: space.n.max"),
+        ('type = "int"', 'type = "integer"', "e.toml:13: space.n.type|e.toml:12: space.n"),
+        ("steps = 3", "step = 3", "e.toml:5: step: Extra inputs are not permitted"),
+        ("steps = 3", "", "e.toml: steps: Field required"),
+        ('"maximize"', '"up"', "e.toml:4: direction"),
+        ('"accuracy"', '"step"', "'step' is one of the words that the store uses itself"),
+        ('"package.module:fit"', '"os.system(1)"', "e.toml:2: task"),
+        ("lr = 0.1", "lr = 7", r"lr: 7 is outside \[0.0001, 1.0\]"),
+        ("steps = 3", "steps = = 3", "line 5"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line_and_field(tmp_path, old, new, told):
+    file = tmp_path / "e.toml"
+    file.write_text(GOOD.replace(old, new, 1))
+    with pytest.raises(ExperimentError, match=told):
+        load(file)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "told"),
+    [
+        ('"gradient"', "optimizer 'gradient' is not one of romul, truncation, random"),
+        ('{ name = "romul", crosover = 0.5 }', "no option 'crosover': did you mean 'crossover'"),
+        ('{ name = "romul", crossover = "half" }', "crossover = 'half' is not a float"),
+        ('{ name = "romul", crossover = -1 }', "crossover = -1 is below 0"),
+        ('{ name = "random", crossover = 0.5 }', "no option 'crossover': it takes none"),
+    ],
+)
+def test_a_wrong_optimizer_is_refused_before_anything_runs(optimizer, told):
+    text = GOOD.replace('{ name = "romul", crossover = 0.5 }', optimizer)
+    with pytest.raises(ExperimentError, match=told):
+        settings(parse(text))
+
+
+PYTHON = """\
+from romul_actors.experiment import Experiment, FloatSpec
+
+experiment = Experiment(
+    name="e", task="mine", steps=2,
+    space={"lr": FloatSpec(type="float", min=0.0, max=LIMIT)},
+)
+"""
+
+
+def test_a_python_file_declares_an_experiment_too(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(PYTHON.replace("LIMIT", "1.0"))
+    assert load(file).space["lr"].max == 1.0
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        ("-1.0", r"mine.py:3: lr: min 0.0 is not below max -1.0"),
+        ("UNKNOWN", r"mine.py:5: NameError: name 'UNKNOWN'"),
+    ],
+)
+def test_a_mistake_in_a_python_file_is_told_with_its_line(tmp_path, limit, told):
+    file = tmp_path / "mine.py"
+    file.write_text(PYTHON.replace("LIMIT", limit))
+    with pytest.raises(ExperimentError, match=told):
+        load(file)
+
+
+def test_other_files_are_no_experiments(tmp_path):
+    for name, told in (("none.toml", "cannot be read"), ("x.yaml", "a .toml or a .py file")):
+        file = tmp_path / name
+        if name == "x.yaml":
+            file.touch()
+        with pytest.raises(ExperimentError, match=told):
+            load(file)
+    empty = tmp_path / "empty.py"
+    empty.touch()
+    with pytest.raises(ExperimentError, match="declares no variable `experiment`"):
+        load(empty)

@@ -1,0 +1,91 @@
+import math
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from romul_actors.errors import MessageError
+from romul_actors.events import Control, Expired, Failed, Released, Result, Submitted, Tick, Trial
+from romul_actors.messages import MAX_BYTES, VERSION, decode_event, decode_trial, encode
+
+TOKEN = {"trial": "3-7", "slot": 3, "attempt": 2, "worker": "w"}
+RESULT = Result(**TOKEN, value=0.25, checkpoint="3-7-2", seconds=1.5, metrics={"accuracy": 0.9})
+EVENTS = [
+    RESULT,
+    Failed(**TOKEN, reason="exception", message="Überlauf", seconds=0.1),
+    Released(**TOKEN, reason="drained"),
+    Expired(**TOKEN),
+    Submitted(),
+    Control(action="pause", by="me"),
+    Tick(workers=3),
+]
+TRIAL = Trial(
+    id="3-7",
+    slot=3,
+    step=7,
+    attempt=1,
+    hyperparameters={"lr": 0.1, "n": 2, "kind": "a", "flag": True},
+    parent=None,
+    start=7.0,
+    stop=8.0,
+    seed=5,
+)
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.type)
+def test_an_event_arrives_as_it_was_sent(event):
+    assert decode_event(encode(event)) == event
+
+
+def test_a_trial_arrives_as_it_was_sent_types_included():
+    arrived = decode_trial(encode(TRIAL))
+    assert arrived == TRIAL
+    assert [type(v) for v in arrived.hyperparameters.values()] == [float, int, str, bool]
+
+
+def test_a_metric_that_is_no_number_arrives_for_the_core_to_judge():
+    event = decode_event(encode(Result(**TOKEN, value=math.nan, checkpoint="c", seconds=1.0)))
+    assert math.isnan(event.value)
+
+
+def changed(**fields):
+    return msgpack.packb({**msgpack.unpackb(encode(RESULT)), **fields})
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "not MessagePack"),
+        (b"\xc1", "not MessagePack"),
+        (encode(RESULT)[:-4], "not MessagePack"),
+        (encode(RESULT) + b"\x00", "not MessagePack"),
+        (b"\x91" * 100_000, "not MessagePack"),
+        (b"\x81\x90\x01", "not MessagePack"),
+        (msgpack.packb([1, 2]), "a list in place of a map"),
+        (b"\x00" * (MAX_BYTES + 1), f"oversized: {MAX_BYTES + 1} bytes"),
+        (changed(v=VERSION + 1), f"version {VERSION + 1}: this program speaks {VERSION}"),
+        (changed(type="surprise"), "unknown type 'surprise'"),
+        (changed(type=["result"]), "unknown type"),
+        (encode(TRIAL), "unknown type 'trial'"),
+        (changed(slot="3"), "result.slot: Input should be a valid integer"),
+        (changed(value=None), "result.value"),
+        (changed(extra=1), "result.extra: Extra inputs are not permitted"),
+        (changed(metrics={"a": "b"}), "result.metrics.a"),
+        (changed(worker=b"\xff"), "result.worker"),
+    ],
+)
+def test_an_unusable_message_is_refused_with_its_reason(body, told):
+    with pytest.raises(MessageError, match=told):
+        decode_event(body)
+
+
+@given(st.binary(max_size=200))
+def test_garbage_never_does_more_than_be_refused(body):
+    with pytest.raises(MessageError):
+        decode_event(body)
+
+
+def test_a_message_that_nobody_would_accept_is_not_sent():
+    with pytest.raises(MessageError, match="at most"):
+        encode(Failed(**TOKEN, reason="exception", message="x" * MAX_BYTES, seconds=0.0))

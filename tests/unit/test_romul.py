@@ -1,0 +1,143 @@
+"""What ROMUL does, rule by rule, and that it beats its peers where it should."""
+
+from statistics import median
+
+import numpy as np
+import pytest
+
+from romul_actors.optimizers import make
+from romul_actors.optimizers.base import latin_hypercube, reflect
+from romul_actors.space import CategoricalParameter, FloatParameter, Space
+from tests.unit.harness import Run, population
+
+
+def decided(run, step):
+    return {line["slot"]: line for line in run.of("trial") if line["step"] == step}
+
+
+def one_round(run, losses):
+    for slot, loss in enumerate(losses):
+        run.tell(run.result(slot, loss))
+
+
+FULL = {"quorum_share": 1.0}
+
+
+def test_the_best_quarter_goes_on_with_what_it_tested():
+    run = Run(population(options=FULL)).start()
+    one_round(run, range(8))
+    first, second = decided(run, 0), decided(run, 1)
+    for slot in (0, 1):
+        assert second[slot]["why"]["rule"] == "kept"
+        assert second[slot]["vector"] == first[slot]["vector"]
+        assert second[slot]["parent"] == f"{slot}-0"
+
+
+def test_the_worst_quarter_copies_and_explores_around_what_it_copied():
+    run = Run(population(options=FULL)).start()
+    one_round(run, range(8))
+    first, second = decided(run, 0), decided(run, 1)
+    for slot in (6, 7):
+        why = second[slot]["why"]
+        assert why["rule"] == "explored"
+        assert why["copied"] in (0, 1)
+        assert second[slot]["parent"] == f"{why['copied']}-0"
+        step = np.subtract(second[slot]["vector"], first[why["copied"]]["vector"])
+        assert 0 < np.abs(step).max() < 0.3
+        kept = np.array(why["crossover"]) == 0
+        assert not step[kept].any()
+
+
+def test_the_rest_moves_by_current_to_best_1():
+    run = Run(population(options=FULL)).start()
+    one_round(run, range(8))
+    first, second = decided(run, 0), decided(run, 1)
+    # The worst two took over the bases of those that they copied before anybody mutated.
+    bases = {i: np.array(first[i]["vector"]) for i in range(8)}
+    for slot in (6, 7):
+        bases[slot] = bases[second[slot]["why"]["copied"]]
+    for slot in range(2, 6):
+        why = second[slot]["why"]
+        assert (why["rule"], why["best"], second[slot]["parent"]) == ("mutated", 0, f"{slot}-0")
+        assert len({slot, why["a"], why["b"]}) == 3
+        donor = (
+            bases[slot]
+            + why["F1"] * (bases[why["a"]] - bases[why["b"]])
+            + why["F2"] * (bases[0] - bases[slot])
+        )
+        crossed = np.where(why["crossover"], reflect(donor), bases[slot])
+        assert second[slot]["vector"] == pytest.approx(crossed, abs=1e-5)
+
+
+def test_a_base_is_held_until_a_better_rank_or_age_takes_it():
+    run = Run(population(options=FULL)).start()
+    one_round(run, [0, 1, 2, 3, 4, 5, 6, 7])
+    held = run.population.slots[3].memory
+    assert (held["rho"], held["base"]) == (3 / 8, list(decided(run, 0)[3]["vector"]))
+    one_round(run, [0, 1, 2, 5.5, 4, 5, 6, 7])
+    aged = run.population.slots[3].memory
+    assert aged["base"] == held["base"]
+    assert aged["rho"] == 3 / 8 + 2 / 8
+    one_round(run, [0, 1, 2, 4.5, 4, 5, 6, 7])
+    assert run.population.slots[3].memory["base"] == list(decided(run, 2)[3]["vector"])
+
+
+def test_from_16_slots_on_a_third_is_patient_holds_and_joins_late():
+    run = Run(population(n_slots=18, steps=10, options=FULL)).start()
+    tiers = [slot.tier for slot in run.population.slots]
+    assert tiers == ["greedy"] * 12 + ["patient"] * 6
+    run.to_the_end(lambda trial: float(trial.slot))
+    for step in range(1, 7):
+        assert all(decided(run, step)[i]["why"]["rule"] == "held" for i in range(12, 18))
+    assert {decided(run, 7)[i]["why"]["pool"] for i in range(12, 18)} == {6}
+    assert {line["why"]["pool"] for line in decided(run, 9).values()} == {18}
+
+
+def test_no_choice_dies_out_and_none_is_invented():
+    choices = CategoricalParameter("c", ("a", "b", "c"))
+    space = Space([FloatParameter("x", 0.0, 1.0), choices])
+    run = Run(population(space=space, steps=200, options=FULL)).start()
+    run.to_the_end(lambda trial: trial.hyperparameters["x"] + (trial.hyperparameters["c"] != "a"))
+    late = [line["hyperparameters"]["c"] for line in run.of("trial") if line["step"] > 150]
+    assert late.count("a") > 0.8 * len(late)
+    assert {"b", "c"} <= set(late)
+
+
+def test_the_first_vectors_fill_every_axis_evenly():
+    points = latin_hypercube(8, 3, np.random.default_rng(0))
+    assert points.shape == (8, 3)
+    for axis in points.T:
+        assert sorted((axis * 8).astype(int)) == list(range(8))
+
+
+def test_outside_the_cube_is_reflected():
+    assert reflect(np.array([-0.2, 1.3, 2.5, -1.1, 0.4])) == pytest.approx([0.2, 0.7, 0.5, 0.9, 0.4])
+
+
+BOX = Space([FloatParameter(name, 0.0, 1.0) for name in "abc"])
+
+
+def misspecified(trial):
+    """A bowl whose three axes differ by 1, 10 and 100 in scale."""
+    centre, width = np.array([0.3, 0.7, 0.55]), np.array([1.0, 0.1, 0.01])
+    return float((((np.array(list(trial.hyperparameters.values())) - centre) / width) ** 2).sum())
+
+
+@pytest.mark.parametrize("n_slots", [8, 24])
+def test_steps_adapt_to_scales_that_nobody_told(n_slots):
+    """Anisotropy (the paper, section 2.1): peers with fixed steps stay orders of magnitude behind."""
+
+    def final(optimizer):
+        runs = (
+            Run(population(optimizer, space=BOX, n_slots=n_slots, steps=60, seed=seed)).start()
+            for seed in range(7)
+        )
+        return median(run.to_the_end(misspecified).population.best.loss for run in runs)
+
+    ours = final("romul")
+    assert ours < 1e-2 * final("truncation")
+    assert ours < 1e-2 * final("random")
+
+
+def test_optimizers_are_made_by_name_and_keep_their_constants():
+    assert make("truncation", {"up": 1.5}).up == 1.5
