@@ -165,9 +165,7 @@ class Actor:
     async def _tidy(self) -> None:
         """Look for new experiments, dead actors' leftovers, and leases that have ended."""
         statuses = await self._store.experiments()
-        self._open = [
-            name for name in statuses if self._only is None or name in self._only
-        ]
+        self._open = [name for name in statuses if self._only is None or name in self._only]
         for name in self._open.copy():
             try:
                 experiment = (self._held.get(name) or await self._load(name)).experiment
@@ -205,8 +203,6 @@ class Actor:
                 await self._store.bury(name, "trials", lease.id, str(error), lease.body)
                 continue
             log.warning("%s: trial %s: nothing heard of %s any more", name, trial.id, worker)
-            expired = Expired(
-                trial=trial.id, slot=trial.slot, attempt=trial.attempt, worker=worker
-            )
+            expired = Expired(trial=trial.id, slot=trial.slot, attempt=trial.attempt, worker=worker)
             token = f"{trial.id}#{trial.attempt} expired"
             await self._store.settle(lease, trial.slot, token, encode(expired))

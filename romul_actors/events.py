@@ -34,8 +34,8 @@ ReleaseReason = Literal["drained", "stopped", "shutdown"]
 class Trial:
     """One PBT step of one slot: what a worker is asked to do.
 
-    `id` is "SLOT-STEP". (`id`, `attempt`) is the fencing token: of all who ever held the trial, only
-    the holder of the latest attempt is heard.
+    `id` is "SLOT-STEP". (`id`, `attempt`) is the fencing token: of all who ever held the trial,
+    only the holder of the latest attempt is heard.
     """
 
     type: Literal["trial"] = "trial"

@@ -284,7 +284,9 @@ def _run_python(path: Path) -> Experiment:
         spec.loader.exec_module(module)
         experiment = getattr(module, "experiment", None)
     except Exception as error:
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == spec.origin]
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == spec.origin
+        ]
         where = f"{path}:{lines[-1]}" if lines else str(path)
         if isinstance(error, ValidationError):
             raise ExperimentError(_explain(error, where, [])) from None
@@ -322,7 +324,7 @@ def _explain(error: ValidationError, source: str, lines: Sequence[str]) -> str:
 
 
 def _line_of(loc: Sequence[object], lines: Sequence[str]) -> int:
-    """Number of the TOML line that sets `loc`, or the nearest one around it; 0 where there is none."""
+    """Number of the TOML line that sets `loc`, or the nearest around it; 0 where there is none."""
     best, best_length = 0, 0
     table: list[str] = []
     for number, line in enumerate(lines, 1):

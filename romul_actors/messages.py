@@ -21,7 +21,7 @@ MAX_BYTES = 256 * 1024
 
 
 def _model(kind: type) -> type[BaseModel]:
-    """Validator for one kind of message: its dataclass's fields, their very types, and no others."""
+    """Validator of one kind of message: its dataclass's fields, their very types, no others."""
 
     def default(field: Field[Any]) -> Any:
         if field.default_factory is not MISSING:

@@ -121,7 +121,7 @@ class Decision:
 
 
 def generator(seed: int, slot: int, step: int, purpose: int) -> Generator:
-    """Return the generator of one decision: a counter-based stream of its own (Philox, Salmon et al. 2011)."""
+    """Generator of one decision: a counter-based stream of its own (Philox: Salmon et al. 2011)."""
     return Generator(Philox(key=seed, counter=[0, slot, step, purpose]))
 
 
@@ -440,6 +440,4 @@ def live_trials(slots: Iterable[Slot]) -> int:
 
 def changed(before: Sequence[Slot], after: Sequence[Slot]) -> list[Slot]:
     """Slots of `after` that are not the very same objects in `before`."""
-    return [
-        slot for i, slot in enumerate(after) if i >= len(before) or before[i] is not slot
-    ]
+    return [slot for i, slot in enumerate(after) if i >= len(before) or before[i] is not slot]

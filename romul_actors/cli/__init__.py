@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line; errors of this project end in one line and an exit code of their own."""
+    """Run the command line; this project's errors are one line and an exit code of their own."""
     # Imported here, so that a wrong installation is told in the same way.
     from romul_actors.cli.app import app  # noqa: PLC0415
 

@@ -18,7 +18,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def root(
-    version: bool = typer.Option(False, "--version", help="Print the version."),  # noqa: FBT001, FBT003
+    version: bool = typer.Option(False, "--version", help="Print the version."),
 ) -> None:
     """Print the version, or go on to the command."""
     if version:

@@ -1,4 +1,4 @@
-"""`romul submit`, `status`, `show`, `best`, `pause`, `resume`, `stop`, `remove`: the population from outside."""
+"""`romul submit`, `status`, `show`, `best` and so on: the population from outside."""
 
 import asyncio
 import getpass
@@ -19,8 +19,8 @@ from romul_actors.cli.options import DEFAULT_URL, AsJson, RedisUrl
 from romul_actors.cli.services import opened
 from romul_actors.errors import ExperimentError, StoreError, UnknownExperimentError
 from romul_actors.events import Control, Submitted
-from romul_actors.experiment import Experiment, from_json as experiment_from_json
-from romul_actors.experiment import load
+from romul_actors.experiment import Experiment, load
+from romul_actors.experiment import from_json as experiment_from_json
 from romul_actors.messages import encode
 from romul_actors.plan import settings
 from romul_actors.store import Store
@@ -78,7 +78,7 @@ def progress(meta: Mapping[str, str], experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def status(redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:  # noqa: FBT002
+def status(redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     """List all experiments with their progress."""
 
     async def run() -> list[dict[str, Any]]:
@@ -102,7 +102,11 @@ def status(redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:  # n
     for column in ("experiment", "status", "trials", "failed", "workers", "dead", "best"):
         table.add_column(column, justify="left" if column in ("experiment", "status") else "right")
     for row in rows:
-        best = "" if row["best"] is None else f"{row['metric']} {row['best']:.6g} ({row['best_trial']})"
+        best = (
+            ""
+            if row["best"] is None
+            else f"{row['metric']} {row['best']:.6g} ({row['best_trial']})"
+        )
         table.add_row(
             row["name"],
             row["status"],
@@ -163,7 +167,7 @@ def show(
     name: Name,
     slot: Annotated[int | None, typer.Argument(help="One slot in full.")] = None,
     redis: RedisUrl = DEFAULT_URL,
-    as_json: AsJson = False,  # noqa: FBT002
+    as_json: AsJson = False,
 ) -> None:
     """Show an experiment's population, or one slot in full."""
 
@@ -171,7 +175,11 @@ def show(
         async with opened(redis) as store:
             experiment = experiment_from_json(await store.spec(name))
             stored = await store.load(name)
-            return experiment, progress(stored.meta, experiment), [readable(s) for s in stored.slots]
+            return (
+                experiment,
+                progress(stored.meta, experiment),
+                [readable(s) for s in stored.slots],
+            )
 
     experiment, row, slots = asyncio.run(run())
     if slot is not None:
@@ -185,7 +193,9 @@ def show(
     if slot is not None:
         table = Table("field", "value", box=box.SIMPLE_HEAD)
         for field, value in slots[0].items():
-            table.add_row(field, json.dumps(value) if isinstance(value, dict | list) else str(value))
+            table.add_row(
+                field, json.dumps(value) if isinstance(value, dict | list) else str(value)
+            )
         console.print(table)
         return
     console.print(
@@ -202,7 +212,7 @@ def best(
         Path | None, typer.Option(help="Copy the best checkpoint into this new folder.")
     ] = None,
     redis: RedisUrl = DEFAULT_URL,
-    as_json: AsJson = False,  # noqa: FBT002
+    as_json: AsJson = False,
 ) -> None:
     """Show the best trial so far, and copy its checkpoint if asked to."""
 
@@ -277,7 +287,7 @@ def stop(name: Name, redis: RedisUrl = DEFAULT_URL) -> None:
 def remove(
     name: Name,
     redis: RedisUrl = DEFAULT_URL,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,  # noqa: FBT002
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove an experiment from the store; its checkpoints stay where they are."""
 
@@ -285,7 +295,9 @@ def remove(
         async with opened(redis) as store:
             return await store.remove(name)
 
-    if not yes and not (sys.stdin.isatty() and typer.confirm(f"remove {name} with all its history?")):
+    if not yes and not (
+        sys.stdin.isatty() and typer.confirm(f"remove {name} with all its history?")
+    ):
         raise typer.Exit(2)
     if not asyncio.run(run()):
         raise UnknownExperimentError(f"no experiment {name!r}")

@@ -9,14 +9,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import typer
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from romul_actors.cli.crew import crew
@@ -142,7 +148,7 @@ class _Watcher:
         # A run that goes on after a failure says "failed" until the actor has heard of it.
         self._ignore_until = time.monotonic() + (5.0 if resumed else 0.0)
 
-    def __enter__(self) -> "_Watcher":
+    def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -237,9 +243,7 @@ def _table(console: Console, summaries: Sequence[Mapping[str, Any]]) -> None:
             console.print(f"{row['name']}: {row['reason']}", markup=False, soft_wrap=True)
 
 
-def _finish(
-    folder: Path, outcome: Outcome, extra: Mapping[str, Any], *, as_json: bool
-) -> None:
+def _finish(folder: Path, outcome: Outcome, extra: Mapping[str, Any], *, as_json: bool) -> None:
     """Write the summary, print it, and end with the exit code that fits."""
     rows = list(outcome.summaries.values())
     told = {**rows[0], **extra, "wall_s": round(outcome.wall_s, 3)}
@@ -274,7 +278,7 @@ def run(
     redis: Annotated[
         str | None, typer.Option(help="Use this server in place of an embedded one.")
     ] = None,
-    as_json: AsJson = False,  # noqa: FBT002
+    as_json: AsJson = False,
 ) -> None:
     """Run an experiment on this machine: server, actor and workers in one go.
 
@@ -308,9 +312,9 @@ def demo(
     steps: Annotated[int | None, typer.Option(min=1, help="PBT steps of each slot.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     runs: RunsFolder = Path("runs"),
-    as_json: AsJson = False,  # noqa: FBT002
+    as_json: AsJson = False,
 ) -> None:
-    """Train a population on handwritten digits, with random search beside it, and show what came out."""
+    """Train a population on handwritten digits, with random search beside it."""
     folder = runs / "demo"
     changes: dict[str, Any] = {
         "population": population,

@@ -72,7 +72,8 @@ def actor(
         list[str] | None, typer.Option(help="Serve this experiment only (repeatable).")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(envvar="ROMUL_ACTOR_NAME", help="Unique name; made up if left out.")
+        str | None,
+        typer.Option(envvar="ROMUL_ACTOR_NAME", help="Unique name; made up if left out."),
     ] = None,
     log_level: LogLevel = "info",
 ) -> None:
@@ -92,8 +93,8 @@ def worker(
         list[str] | None,
         typer.Option(
             envvar="ROMUL_ALLOW",
-            help="Task modules that may be imported, besides the shipped ones (repeatable; * fits all "
-            "names).",
+            help="Task modules that may be imported, besides the shipped ones "
+            "(repeatable; * fits all names).",
         ),
     ] = None,
     path: Annotated[
@@ -104,7 +105,9 @@ def worker(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(envvar="ROMUL_DEVICE", help="cpu, cuda, cuda:1 ...; else the experiment's own."),
+        typer.Option(
+            envvar="ROMUL_DEVICE", help="cpu, cuda, cuda:1 ...; else the experiment's own."
+        ),
     ] = None,
     grace: Annotated[
         float,
@@ -113,7 +116,8 @@ def worker(
         ),
     ] = 10.0,
     name: Annotated[
-        str | None, typer.Option(envvar="ROMUL_WORKER_NAME", help="Unique name; made up if left out.")
+        str | None,
+        typer.Option(envvar="ROMUL_WORKER_NAME", help="Unique name; made up if left out."),
     ] = None,
     task_log: Annotated[
         Path | None, typer.Option(help="File for what tasks print; else a temporary one.")

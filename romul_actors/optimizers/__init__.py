@@ -31,7 +31,9 @@ def make(name: str, options: Mapping[str, Any]) -> Optimizer:
     for option, value in options.items():
         if option not in known:
             near = get_close_matches(option, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'none'}"
+            hint = (
+                f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'none'}"
+            )
             raise OptimizerError(f"optimizer {name!r} has no option {option!r}: {hint}")
         default = known[option].default
         wanted = (int, float) if isinstance(default, float) else (type(default),)

@@ -109,5 +109,5 @@ def reflect(vector: Vector) -> Vector:
 
 
 def share(fraction: float, n: int) -> int:
-    """Size of a fraction of `n`, rounded up; a product such as 0.1 * 30 is not 3.0000000000000004."""
+    """Size of a fraction of `n`, rounded up, but for what is a whole number to 9 digits."""
     return math.ceil(fraction * n - 1e-9)

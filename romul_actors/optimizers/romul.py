@@ -71,7 +71,9 @@ class Romul(Optimizer):
         n_patient = share(self.patient_share, n_slots) if n_slots >= self.patient_from else 0
         starts: list[Start] = []
         for tier, n in ((GREEDY, n_slots - n_patient), (PATIENT, n_patient)):
-            starts += [Start(tier, tuple(row)) for row in latin_hypercube(n, len(space), rng).tolist()]
+            starts += [
+                Start(tier, tuple(row)) for row in latin_hypercube(n, len(space), rng).tolist()
+            ]
         return starts
 
     def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
@@ -207,7 +209,7 @@ def _base(slot: Slot) -> tuple[float, ...]:
     return tuple(slot.memory["base"]) if "base" in slot.memory else slot.vector
 
 
-def _choose(  # noqa: PLR0917
+def _choose(
     n: int, here: float, towards: float, from_a: float, from_b: float, f2: float, rng: Generator
 ) -> float:
     """Donor's place on an axis of `n` choices, which are never interpolated (source: this project).

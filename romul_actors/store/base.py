@@ -142,7 +142,7 @@ class Store(ABC):
     async def read(
         self, names: Sequence[str], actor: str, count: int, block_ms: int
     ) -> list[Entry]:
-        """Take up to `count` new inbox entries of each experiment; wait for one at most `block_ms`."""
+        """Take up to `count` new entries of each inbox; wait for one at most `block_ms`."""
 
     @abstractmethod
     async def pending(self, name: str, actor: str, count: int) -> list[Entry]:
@@ -168,7 +168,9 @@ class Store(ABC):
         """Put a tick into the inbox, at most once in `every_ms`."""
 
     @abstractmethod
-    async def sweep(self, name: str, actor: str, idle_ms: int, count: int) -> list[tuple[Lease, str]]:
+    async def sweep(
+        self, name: str, actor: str, idle_ms: int, count: int
+    ) -> list[tuple[Lease, str]]:
         """Take leases not heard of for `idle_ms` from their workers: (lease, its last worker).
 
         The leases are then the actor's own, to be settled.

@@ -18,9 +18,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import (
     AuthenticationError,
-    ConnectionError as RedisConnectionError,
     NoPermissionError,
     RedisError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
@@ -31,6 +35,7 @@ from romul_actors.errors import (
     UnknownExperimentError,
 )
 from romul_actors.store.base import Beat, Commit, Dead, Entry, Lease, Store, Stored
+
 
 class _NoGroupError(StoreError):
     """A queue is not there: its experiment was removed meanwhile."""
@@ -247,9 +252,7 @@ class RedisStore(Store):
             if found:
                 return _leases(found, worker)[0]
         streams = {_key(name, "trials"): ">" for name in names}
-        leases = _leases(
-            await self._read_group("workers", worker, streams, 1, block_ms), worker
-        )
+        leases = _leases(await self._read_group("workers", worker, streams, 1, block_ms), worker)
         for extra in leases[1:]:
             keys = [_key(extra.experiment, "trials")]
             await self._run("put_back", keys, [worker, extra.id, extra.body])
@@ -349,7 +352,9 @@ def _fields(flat: Sequence[bytes]) -> dict[str, str]:
 
 def _entries(name: str, rows: Sequence[Any]) -> list[Entry]:
     return [
-        Entry(name, entry_id.decode(), int(entry_id.partition(b"-")[0]), (fields or {}).get(b"m", b""))
+        Entry(
+            name, entry_id.decode(), int(entry_id.partition(b"-")[0]), (fields or {}).get(b"m", b"")
+        )
         for entry_id, fields in rows
     ]
 

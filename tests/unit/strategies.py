@@ -43,7 +43,9 @@ def categoricals(draw, name):
 def spaces(draw):
     kinds = draw(
         st.lists(
-            st.sampled_from([floats, ints, categoricals, lambda n: st.builds(BooleanParameter, st.just(n))]),
+            st.sampled_from(
+                [floats, ints, categoricals, lambda n: st.builds(BooleanParameter, st.just(n))]
+            ),
             min_size=1,
             max_size=5,
         )

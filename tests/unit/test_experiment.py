@@ -47,7 +47,7 @@ def test_the_store_gives_back_what_was_declared():
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ('steps = 3', "steps = 0", "e.toml:5: steps: Input should be greater than 0, not 0"),
+        ("steps = 3", "steps = 0", "e.toml:5: steps: Input should be greater than 0, not 0"),
         ("min = 1e-4", "min = 2.0", "e.toml:9: lr: min 2.0 is not below max 1.0"),
         ("min = 1e-4", "min = 0.0", "e.toml:9: lr: min 0.0 on a log scale"),
         ("max = 9", 'max = "many"', "e.toml:15: space.n.max"),

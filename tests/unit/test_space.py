@@ -117,5 +117,5 @@ def test_a_missing_value_is_named():
 def test_a_vector_of_another_length_or_outside_the_cube_is_refused():
     with pytest.raises(SpaceError, match="a vector of 2 for a space of 4"):
         SPACE.decode([0.5, 0.5])
-    with pytest.raises(SpaceError, match="n: position 1.5 is outside"):
+    with pytest.raises(SpaceError, match=r"n: position 1\.5 is outside"):
         SPACE.decode([0.5, 1.5, 0.5, 0.5])

@@ -1,4 +1,4 @@
-"""Workers: lease trials, train, save checkpoints, report. What a task's author needs is here too."""
+"""Workers: lease trials, train, save checkpoints, report. Here: what a task's author needs."""
 
 from romul_workers.trial import Context, Trial
 

@@ -68,7 +68,6 @@ class Child:
                 if message["do"] == "stop":
                     self._stopping.set()
                 else:
-                    self._stopping.clear()
                     self._jobs.put(message)
         # The worker is gone. Whatever the task started goes as well.
         os.killpg(os.getpgid(0), signal.SIGKILL)
@@ -100,7 +99,8 @@ class Child:
         module = importlib.import_module(job["module"])
         train = getattr(module, job["function"], None)
         if not callable(train):
-            raise AttributeError(f"{job['module']} has no function {job['function']!r}")
+            told = f"{job['module']} has no function {job['function']!r}"
+            raise AttributeError(told)  # noqa: TRY004  (what `from ... import` would say)
         context = Context(job["experiment"], _device(job["device"]), job["constants"])
         setup = getattr(module, "setup", None)
         state = setup(context) if callable(setup) else None
@@ -151,7 +151,9 @@ def _metrics(returned: object, metric: str) -> tuple[float, dict[str, float]]:
         return _number(metric, returned), {}
     if metric not in returned:
         given = ", ".join(str(name) for name in returned) or "nothing"
-        raise TaskError(f"the task returned no {metric!r}, which the experiment goes by, but {given}")
+        raise TaskError(
+            f"the task returned no {metric!r}, which the experiment goes by, but {given}"
+        )
     numbers = {str(name): _number(str(name), value) for name, value in returned.items()}
     return numbers.pop(metric), numbers
 

@@ -4,7 +4,7 @@ Files are read with weights_only=True: a checkpoint can hold numbers, never code
 """
 
 import math
-import pickle  # noqa: S403  (its exception only)
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,9 @@ class Attached:
         except (OSError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{file}: cannot be restored: {error}") from error
 
-    def _apply(self, hyperparameters: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    def _apply(
+        self, hyperparameters: Mapping[str, Any], names: Mapping[str, str]
+    ) -> dict[str, Any]:
         if self.optimizer is None:
             return {}
         in_effect: dict[str, Any] = {}

@@ -64,7 +64,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def ask_to_stop(self) -> None:
-        """Set `trial.should_stop` of the trial in training."""
+        """Set `trial.should_stop`, for good: the worker is about to end."""
 
     @abstractmethod
     async def discard(self, experiment: Experiment, checkpoint: str) -> None:
@@ -102,6 +102,7 @@ class ChildTrainer(Trainer):
         self._log = log or scratch / "task.log"
         self._device = device
         self._child: _Child | None = None
+        self._stopping = False
 
     async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
         try:
@@ -171,6 +172,9 @@ class ChildTrainer(Trainer):
         limits = experiment.timeouts
         try:
             for message, limit_s in ((prepare, limits.setup_s), (train, limits.trial_s)):
+                # Asked to stop while the process was still starting: nobody heard it there.
+                if self._stopping:
+                    return {"is": "stopped"}
                 child = self._child = self._child or await _Child.start(self._paths, self._log)
                 async with asyncio.timeout(limit_s):
                     answer = await child.ask(message)
@@ -190,6 +194,7 @@ class ChildTrainer(Trainer):
         return answer
 
     def ask_to_stop(self) -> None:
+        self._stopping = True
         if self._child is not None:
             self._child.tell({"do": "stop"})
 

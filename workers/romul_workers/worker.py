@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from romul_actors.errors import ExperimentError, MessageError, StoreError, UnknownExperimentError
-from romul_actors.events import MAX_TEXT, Failed, ReleaseReason, Released, Result, Trial
+from romul_actors.events import MAX_TEXT, Failed, Released, ReleaseReason, Result, Trial
 from romul_actors.experiment import Experiment, from_json
 from romul_actors.messages import decode_trial, encode
 from romul_actors.store import Lease, Store
@@ -73,6 +73,7 @@ class Worker:
         self._trainer = trainer
         self._settings = settings
         self._specs: dict[str, Experiment] = {}
+        self._admitted: dict[str, str] = {}
         self._open: list[str] = []
         self._refused: set[str] = set()
         self._refreshed = float("-inf")
@@ -108,14 +109,17 @@ class Worker:
         if now - self._refreshed < REFRESH_S:
             return
         self._refreshed = now
-        running = [
-            name
+        self._admitted = {
+            name: status
             for name, status in (await self._store.experiments()).items()
-            if status in ("submitted", "running") and await self._admits(name)
-        ]
+            if status not in ("finished", "stopped") and await self._admits(name)
+        }
+        running = [name for name, s in self._admitted.items() if s in ("submitted", "running")]
         kept = [name for name in self._open if name in running]
         self._open = kept + [name for name in running if name not in kept]
-        await self._store.present(self._open, self._settings.name, self._presence("idle", ""))
+        await self._store.present(
+            list(self._admitted), self._settings.name, self._presence("idle", "")
+        )
 
     async def _admits(self, name: str) -> bool:
         """Whether this worker's own settings let it serve the experiment."""
@@ -283,7 +287,7 @@ class Worker:
     async def _leave(self) -> None:
         await self._trainer.close()
         try:
-            await self._store.present(self._open, self._settings.name, {})
+            await self._store.present(list(self._admitted), self._settings.name, {})
         except StoreError as error:
             log.debug("no farewell: %s", error)
 

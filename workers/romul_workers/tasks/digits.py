@@ -69,9 +69,7 @@ def setup(context: Context) -> Data:
     """Load and split the data, once per process."""
     images, labels = load_digits(return_X_y=True)
     indices = list(range(len(labels)))
-    kept, test = train_test_split(
-        indices, test_size=360, random_state=SPLIT_SEED, stratify=labels
-    )
+    kept, test = train_test_split(indices, test_size=360, random_state=SPLIT_SEED, stratify=labels)
     train, validation = train_test_split(
         kept, test_size=359, random_state=SPLIT_SEED, stratify=labels[kept]
     )

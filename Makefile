@@ -1,0 +1,44 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One pinned torch for development and tests; users may have any that pyproject.toml admits.
+TORCH := torch==2.13.0
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench sim clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)" --editable ".[torch,embedded,dashboard,dev]"
+	@touch $@
+
+demo: $(READY) ## Train a population on handwritten digits (about a minute).
+	$(BIN)/romul demo
+
+test: $(READY) ## Run all tests.
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## Check style, types and import walls.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## Format the code.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## Measure decisions a second and trials a second; a JSON line each.
+	$(BIN)/python benchmarks/decisions.py
+	$(BIN)/python benchmarks/end_to_end.py
+
+sim: $(READY) ## Simulate a population on machines that come and go.
+	$(BIN)/romul sim
+
+clean: ## Remove what the other targets made.
+	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache runs

@@ -1,0 +1,137 @@
+"""Real processes: the command line, driven as a user drives it."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import redis
+
+from romul_actors.experiment import Experiment
+
+TASKS = Path(__file__).parents[1] / "tasks"
+BASE = [sys.executable, "-m", "romul_actors.cli"]
+
+
+def wait_for(condition, seconds=30.0):
+    """What `condition` returns as soon as it is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds} s: {condition}")
+
+
+class System:
+    """One server's experiments, and the processes of one test."""
+
+    def __init__(self, url, folder):
+        self.url = url
+        self.folder = folder
+        self.client = redis.Redis.from_url(url, decode_responses=True, protocol=2)
+        self.processes = []
+        self.environment = {**os.environ, "ROMUL_REDIS_URL": url, "OMP_NUM_THREADS": "1"}
+
+    def start(self, *arguments, **environment):
+        """Start a command in the background."""
+        log = self.folder / f"{len(self.processes)}-{arguments[0]}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*BASE, *arguments],
+                env={**self.environment, **environment},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        process.log = log
+        self.processes.append(process)
+        return process
+
+    def actor(self, **environment):
+        return self.start("actor", **environment)
+
+    def worker(self, *options, **environment):
+        return self.start(
+            "worker", "--allow=misbehaving", f"--path={TASKS}", *options, **environment
+        )
+
+    def call(self, *arguments, **environment):
+        """Run a command to its end."""
+        return subprocess.run(
+            [*BASE, *arguments],
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+
+    def submit(self, **fields):
+        """Submit an experiment with small defaults."""
+        given = {
+            "name": "e",
+            "task": "romul_workers.tasks.toys:quadratic",
+            "space": {"rate": {"type": "float", "min": 1e-3, "max": 1.0, "scale": "log"}},
+            "population": 4,
+            "steps": 3,
+            "checkpoints": str(self.folder / "checkpoints"),
+            "timeouts": {"lease_s": 2.0},
+            **fields,
+        }
+        experiment = Experiment.model_validate(given)
+        file = self.folder / f"{experiment.name}.py"
+        file.write_text(
+            "from romul_actors.experiment import from_json\n"
+            f"experiment = from_json({experiment.model_dump_json()!r})\n"
+        )
+        called = self.call("submit", str(file))
+        assert called.returncode == 0, called.stderr
+        return experiment
+
+    def meta(self, name="e"):
+        return self.client.hgetall(f"romul:{{{name}}}")
+
+    def slot(self, index, name="e"):
+        return self.client.hgetall(f"romul:{{{name}}}:slot:{index}")
+
+    def history(self, name="e", event=None):
+        lines = [json.loads(f["json"]) for _, f in self.client.xrange(f"romul:{{{name}}}:history")]
+        return [line for line in lines if event in (None, line["event"])]
+
+    def wait_for_status(self, status, name="e", seconds=60.0):
+        wait_for(lambda: self.meta(name)["status"] == status, seconds)
+
+    def close(self):
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self.client.flushdb()
+        self.client.close()
+
+
+@pytest.fixture
+def system(redis_url, tmp_path):
+    made = System(redis_url, tmp_path)
+    made.client.flushdb()
+    yield made
+    made.close()
+
+
+def processes_with(text):
+    """Command lines of all processes that hold `text`, or whose working folder does."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (
+                (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            )
+            if text in command or text in str((process / "cwd").readlink()):
+                found.append(command)
+    return found

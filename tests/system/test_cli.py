@@ -1,0 +1,193 @@
+"""The command line: what it prints, its exit codes, and runs on one machine."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from romul_actors.server import embedded_server
+from tests.system.conftest import BASE, processes_with, wait_for
+
+TOML = """\
+name = "bowl"
+task = "romul_workers.tasks.toys:quadratic"
+population = 4
+steps = {steps}
+constants = {{ seconds = 0.05 }}
+
+[space]
+rate = {{ type = "float", min = 1e-3, max = 1.0, scale = "log" }}
+"""
+
+
+def local(folder, *arguments):
+    return subprocess.Popen(
+        [*BASE, *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def ended(process, seconds=100):
+    out, err = process.communicate(timeout=seconds)
+    return process.returncode, out, err
+
+
+def test_the_demo_trains_on_real_data_and_leaves_nothing_running(tmp_path):
+    code, out, err = ended(local(tmp_path, "demo", "--population", "4", "--steps", "2", "--json"))
+    assert code == 0, err
+    told = json.loads(out)
+    assert told == json.loads((tmp_path / "runs/demo/summary.json").read_text())
+    assert (told["steps"], told["trials"], told["decisions"]) == (2, 8, 8)
+    for figure in ("best_val_loss", "test_accuracy", "random_best_val_loss", "wall_s"):
+        assert told[figure] > 0
+    assert 0 <= told["random_test_accuracy"] <= 1
+    assert (tmp_path / "runs/demo/schedules.png").stat().st_size > 10_000
+    assert processes_with(str(tmp_path)) == []
+    # A second one takes the place of the first.
+    code, _, err = ended(local(tmp_path, "demo", "--population", "4", "--steps", "1"))
+    assert code == 0, err
+
+
+def test_ctrl_c_ends_a_run_cleanly_and_resume_goes_on(tmp_path):
+    (tmp_path / "bowl.toml").write_text(TOML.format(steps=40))
+    process = local(tmp_path, "run", "bowl.toml")
+    summary = tmp_path / "runs/bowl/summary.json"
+    checkpoints = tmp_path / "runs/bowl/checkpoints"
+    wait_for(lambda: checkpoints.exists() and len(list(checkpoints.glob("*-3-*"))) > 0)
+    process.send_signal(signal.SIGINT)
+    code, out, _ = ended(process)
+    assert (code, "romul run --resume bowl" in out) == (130, True)
+    before = json.loads(summary.read_text())
+    assert 0 < before["trials"] < 160
+    assert processes_with(str(tmp_path)) == []
+
+    code, _, err = ended(local(tmp_path, "run", "bowl.toml"))
+    assert (code, "holds a run already" in err) == (5, True)
+
+    code, _, err = ended(local(tmp_path, "run", "--resume", "bowl", "--workers", "3"))
+    assert code == 0, err
+    after = json.loads(summary.read_text())
+    assert (after["status"], after["trials"]) == ("finished", 160)
+    assert after["best"] <= before["best"]
+    assert processes_with(str(tmp_path)) == []
+
+
+def test_a_killed_run_takes_its_processes_along(tmp_path):
+    (tmp_path / "bowl.toml").write_text(TOML.format(steps=400))
+    process = local(tmp_path, "run", "bowl.toml")
+    checkpoints = tmp_path / "runs/bowl/checkpoints"
+    wait_for(lambda: checkpoints.exists() and len(list(checkpoints.iterdir())) > 2)
+    assert len(processes_with(str(tmp_path))) > 2
+    process.kill()
+    process.communicate()
+    wait_for(lambda: processes_with(str(tmp_path)) == [])
+
+
+def test_a_task_beside_its_experiment_needs_no_leave(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from romul_actors.experiment import Experiment, FloatSpec\n"
+        "experiment = Experiment(name='mine', task='mine', steps=2, population=4,\n"
+        "    space={'x': FloatSpec(type='float', min=0.0, max=1.0)})\n"
+        "def train(trial):\n"
+        "    (trial.checkpoint / 'x').write_text('1')\n"
+        "    return trial.hyperparameters['x']\n"
+    )
+    code, out, err = ended(local(tmp_path, "run", "mine.py", "--json"))
+    assert code == 0, err
+    assert json.loads(out)["status"] == "finished"
+
+
+def test_a_run_whose_every_trial_fails_says_why(tmp_path):
+    (tmp_path / "bad.py").write_text(
+        "from romul_actors.experiment import Experiment, FloatSpec\n"
+        "experiment = Experiment(name='bad', task='bad', steps=2, population=4, max_attempts=1,\n"
+        "    space={'x': FloatSpec(type='float', min=0.0, max=1.0)})\n"
+        "def train(trial):\n"
+        "    raise OSError('the disk is upside down')\n"
+    )
+    code, out, _ = ended(local(tmp_path, "run", "bad.py"))
+    assert code == 1
+    assert "every trial of step 0 failed" in out
+    assert "the disk is upside down" in out
+
+
+def test_experiments_are_submitted_shown_and_removed(system):
+    system.submit()
+    system.actor()
+    system.worker()
+    system.wait_for_status("finished")
+    [row] = json.loads(system.call("status", "--json").stdout)
+    assert (row["name"], row["status"], row["trials"], row["failed"]) == ("e", "finished", 12, 0)
+    shown = json.loads(system.call("show", "e", "--json").stdout)
+    assert len(shown["slots"]) == 4
+    [slot] = json.loads(system.call("show", "e", "2", "--json").stdout)["slots"]
+    assert slot == shown["slots"][2]
+    best = json.loads(
+        system.call("best", "e", "--copy-to", str(system.folder / "b"), "--json").stdout
+    )
+    assert best["loss"] == row["best"]
+    assert (system.folder / "b" / "state.json").exists()
+    for command in ("status", ("show", "e"), ("show", "e", "1"), ("best", "e")):
+        called = system.call(*([command] if isinstance(command, str) else command))
+        assert (called.returncode, called.stderr.count("Traceback")) == (0, 0)
+        assert "finished" in called.stdout or "checkpoint" in called.stdout
+    assert system.call("remove", "e").returncode == 2
+    assert system.call("remove", "e", "--yes").returncode == 0
+    assert system.client.keys("romul:{e}*") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("show", "nobody"), 4, "no experiment 'nobody'"),
+        (("show", "e", "99"), 4, "e has no slot 99: it has 4"),
+        (("best", "e"), 3, "no trial has ended well yet"),
+        (("submit", "{folder}/e.py"), 5, "'e' exists already"),
+        (("submit", "{folder}/none.toml"), 2, "cannot be read"),
+        (("pause", "nobody"), 4, "no experiment 'nobody'"),
+        (("status", "--redis", "redis://127.0.0.1:1/0"), 3, "no Redis or Valkey server answers"),
+        (("status", "--redis", "http://127.0.0.1"), 3, "http://127.0.0.1"),
+        (("status", "--redis", "runs/none"), 3, "neither a URL nor the folder of a local run"),
+        (("run",), 2, "give an experiment's file, or --resume NAME"),
+        (("run", "--resume", "never"), 4, "no run there to go on with"),
+    ],
+)
+def test_errors_are_one_line_and_an_exit_code(system, arguments, code, told):
+    system.submit()
+    system.actor()
+    wait_for(lambda: system.meta()["slots"] == "4")
+    called = system.call(*(a.format(folder=system.folder) for a in arguments))
+    assert (called.returncode, "Traceback" in called.stderr) == (code, False), called.stderr
+    assert told in " ".join(called.stderr.split())
+
+
+async def test_a_server_that_would_evict_or_wants_a_password_is_refused(system, tmp_path):
+    async with embedded_server(tmp_path / "other", durable=False) as url:
+        wrong = url.replace(url.split("@")[0], "redis://:secret")
+        called = await asyncio.to_thread(system.call, "status", "--redis", wrong)
+        assert (called.returncode, "access refused" in called.stderr) == (3, True)
+        assert "secret" not in called.stderr
+        from redis import Redis
+
+        with Redis.from_url(url) as client:
+            client.config_set("maxmemory-policy", "allkeys-lru")
+        called = await asyncio.to_thread(system.call, "actor", "--redis", url)
+        assert called.returncode == 3
+        assert "maxmemory-policy is 'allkeys-lru'" in " ".join(called.stderr.split())
+
+
+def test_the_shipped_experiment_is_well_formed():
+    from romul_actors.experiment import parse
+
+    for file in (Path(__file__).parents[2] / "examples").glob("*.toml"):
+        parse(file.read_text(), str(file))
+        assert tomllib.loads(file.read_text())["name"]

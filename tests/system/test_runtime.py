@@ -1,0 +1,274 @@
+"""Actors and workers as processes, and what happens to them."""
+
+import json
+import os
+import signal
+from collections import Counter
+
+import msgpack
+import pytest
+
+from tests.system.conftest import processes_with, wait_for
+
+FULL_QUORUM = {"name": "romul", "options": {"quorum_share": 1.0}}
+
+
+def decisions(system, name="e"):
+    """Every decision by its trial, without times and worker names."""
+    return {line["trial"]: line for line in system.history(name, "trial")}
+
+
+def outcomes(system, name="e"):
+    return {line["trial"]: line["value"] for line in system.history(name, "result")}
+
+
+def test_an_actor_killed_in_the_middle_changes_no_decision(system):
+    fields = {
+        "population": 8,
+        "steps": 12,
+        "optimizer": FULL_QUORUM,
+        "constants": {"seconds": 0.01},
+        "space": {
+            "rate": {"type": "float", "min": 1e-3, "max": 1.0, "scale": "log"},
+            "momentum": {"type": "float", "min": 0.0, "max": 0.9},
+        },
+    }
+    system.submit(name="undisturbed", **fields)
+    system.submit(name="disturbed", **fields)
+    for _ in range(2):
+        system.worker("--experiment=undisturbed")
+    actor = system.actor()
+    system.wait_for_status("finished", "undisturbed")
+
+    for _ in range(2):
+        system.worker("--experiment=disturbed")
+    for step in (3, 6, 9):
+        wait_for(lambda step=step: any(f"-{step}" in t for t in outcomes(system, "disturbed")))
+        os.kill(actor.pid, signal.SIGKILL)
+        actor.wait()
+        actor = system.actor()
+    system.wait_for_status("finished", "disturbed")
+
+    assert len(decisions(system, "undisturbed")) == 96
+    assert decisions(system, "disturbed") == decisions(system, "undisturbed")
+    assert outcomes(system, "disturbed") == outcomes(system, "undisturbed")
+
+
+def test_two_actors_on_one_experiment_decide_every_result_once(system):
+    system.submit(population=16, steps=10)
+    actors = [system.actor(), system.actor()]
+    for _ in range(2):
+        system.worker()
+    system.wait_for_status("finished")
+    assert set(Counter(line["trial"] for line in system.history(event="trial")).values()) == {1}
+    results = Counter(line["trial"] for line in system.history(event="result"))
+    assert set(results.values()) == {1}
+    assert len(results) == 160
+    meta = system.meta()
+    assert (meta["created"], meta["reported"], meta["retried"]) == ("160", "160", "0")
+    assert all(actor.poll() is None for actor in actors)
+
+
+def test_a_killed_workers_trial_is_done_again_by_another(system):
+    system.submit(task="misbehaving:slow", timeouts={"lease_s": 1.0}, steps=1, max_attempts=9)
+    system.actor()
+    victim = system.worker("--name=victim")
+    wait_for(
+        lambda: system.slot(0).get("status") and system.client.hget("romul:{e}:workers", "victim")
+    )
+    wait_for(lambda: json.loads(system.client.hget("romul:{e}:workers", "victim"))["trial"])
+    os.killpg(victim.pid, signal.SIGKILL)
+    [line] = wait_for(lambda: system.history(event="failed"))
+    assert (line["reason"], line["worker"], line["again"]) == ("lost", "victim", True)
+    assert system.slot(line["slot"])["attempt"] == "2"
+
+
+def test_a_worker_that_must_go_gives_its_trial_back_and_takes_its_children_along(system):
+    system.submit(task="misbehaving:deaf", steps=1)
+    system.actor()
+    worker = system.worker("--grace=0.5")
+    wait_for(lambda: processes_with("sleep 3600.125"))
+    worker.terminate()
+    assert worker.wait(10) == 0
+    [line] = wait_for(lambda: system.history(event="released"))
+    assert line["reason"] == "drained"
+    assert system.slot(0)["failures"] == "0"
+    wait_for(lambda: not processes_with("sleep 3600.125"))
+
+
+def test_a_task_that_listens_ends_early_and_what_it_returns_does_not_count(system):
+    system.submit(task="misbehaving:slow", steps=1)
+    system.actor()
+    worker = system.worker("--grace=30")
+    wait_for(lambda: any("training" in v for v in system.client.hvals("romul:{e}:workers")))
+    worker.terminate()
+    assert worker.wait(10) == 0
+    wait_for(lambda: system.history(event="released"))
+    assert system.meta()["reported"] == "0"
+
+
+HOW = {
+    "raises": ("exception", "ValueError: the task's own words"),
+    "kills itself": ("killed", "signal SIGKILL; its last words:\nlast words"),
+    "exits": ("exception", "SystemExit: 3"),
+    "hangs": ("timed_out", "the trial took longer than timeouts.trial_s = 1 s"),
+    "out of memory": ("out_of_memory", "MemoryError: no more"),
+    "writes nothing": ("no_checkpoint", "wrote nothing"),
+    "is not a number": ("not_finite", "loss is nan"),
+    "is infinite": ("not_finite", "loss is inf"),
+    "is text": ("bad_result", "loss = '0.5', which is not a number"),
+    "is nothing": ("bad_result", "loss = None, which is not a number"),
+    "lacks the metric": ("bad_result", "no 'loss', which the experiment goes by, but accuracy"),
+}
+
+
+def test_every_way_to_fail_is_told_and_the_run_goes_on(system):
+    space = {
+        "how": {"type": "categorical", "choices": ["is fine", "is many", *HOW]},
+        "x": {"type": "float", "min": 0.0, "max": 1.0},
+    }
+    # One slot for each way at the first step.
+    initial = [{"how": how, "x": 0.5} for how in ("is fine", "is many", *HOW)]
+    system.submit(
+        task="misbehaving",
+        space=space,
+        initial=initial,
+        population=len(initial),
+        steps=2,
+        max_attempts=1,
+        timeouts={"trial_s": 1.0, "lease_s": 5.0},
+    )
+    system.actor()
+    for _ in range(2):
+        system.worker()
+    system.wait_for_status("finished")
+    first = {
+        line["trial"]: line["hyperparameters"]["how"] for line in system.history(event="trial")
+    }
+    failures = {first[l["trial"]]: l for l in system.history(event="failed") if l["step"] == 0}
+    for how, (reason, words) in HOW.items():
+        assert failures[how]["reason"] == reason
+        assert words in failures[how]["message"]
+    results = {first[l["trial"]]: l for l in system.history(event="result") if l["step"] == 0}
+    assert results["is fine"]["value"] == results["is many"]["value"] == 0.5
+    assert results["is many"]["metrics"] == {"accuracy": 0.5}
+    # Whoever failed went on from one who had not.
+    parents = {l["slot"]: l["parent"] for l in system.history(event="trial") if l["step"] == 1}
+    assert set(parents.values()) == {"0-0", "1-0"}
+
+
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        ("romul_workers.tasks.missing", "No module named 'romul_workers.tasks.missing'"),
+        ("romul_workers.tasks.toys:missing", "has no function 'missing'"),
+    ],
+)
+def test_an_unknown_task_ends_the_experiment_with_its_reason(system, task, told):
+    system.submit(task=task, max_attempts=1)
+    system.actor()
+    system.worker()
+    system.wait_for_status("failed")
+    assert told in system.meta()["reason"]
+
+
+def test_a_worker_imports_only_what_it_allows(system):
+    system.submit(task="os:system")
+    system.actor()
+    worker = system.worker()
+    wait_for(lambda: "task module 'os' is not allowed here" in worker.log.read_text())
+    system.submit(name="allowed", steps=1)
+    system.wait_for_status("finished", "allowed")
+    assert system.meta()["reported"] == "0"
+    assert system.client.xlen("romul:{e}:trials") == 4
+
+
+def test_garbage_on_the_queues_is_put_aside_with_a_reason(system):
+    system.submit()
+    bad = {
+        b"\xc1": "not MessagePack",
+        b"x" * 300_000: "oversized",
+        msgpack.packb({"v": 9}): "version 9: this program speaks 1",
+        msgpack.packb({"v": 1, "type": "surprise"}): "unknown type 'surprise'",
+    }
+    for queue in ("inbox", "trials"):
+        for body in bad:
+            system.client.xadd(f"romul:{{e}}:{queue}", {"m": body})
+    system.client.xadd("romul:{e}:inbox", {"unknown": "field"})
+    system.actor()
+    system.worker()
+    system.wait_for_status("finished")
+    wait_for(lambda: system.client.xlen("romul:{e}:dead") == 2 * len(bad) + 1)
+    binary = type(system.client).from_url(system.url, protocol=2)
+    dead = [fields for _, fields in binary.xrange("romul:{e}:dead")]
+    binary.close()
+    for queue in (b"inbox", b"trials"):
+        told = {d[b"body"]: d[b"reason"].decode() for d in dead if d[b"origin"] == queue}
+        for body, reason in bad.items():
+            assert reason in told[body[:65_536]]
+
+
+def test_the_population_is_readable_in_redis(system):
+    system.submit(metric="distance", direction="maximize", steps=2)
+    system.actor()
+    system.worker()
+    system.wait_for_status("finished")
+    slot = system.slot(0)
+    assert (slot["status"], slot["step"], slot["attempt"]) == ("done", "1", "1")
+    assert set(json.loads(slot["hyperparameters"])) == {"rate"}
+    assert json.loads(slot["latest"]) == {
+        "step": 1,
+        "distance": outcomes(system)[slot["trial"]],
+    }
+    best = json.loads(system.meta()["best"])
+    assert best["distance"] == max(outcomes(system).values())
+
+
+def test_pause_resume_and_stop(system):
+    system.submit(steps=200, constants={"seconds": 0.02})
+    system.actor()
+    system.worker()
+    wait_for(lambda: len(outcomes(system)) > 4)
+    assert system.call("pause", "e").returncode == 0
+    system.wait_for_status("paused")
+    # What is in training ends; then nothing moves.
+    wait_for(lambda: not any("training" in v for v in system.client.hvals("romul:{e}:workers")))
+    before = len(outcomes(system))
+    assert len(outcomes(system)) == before
+    system.call("resume", "e")
+    wait_for(lambda: len(outcomes(system)) > before + 8)
+    system.call("stop", "e")
+    system.wait_for_status("stopped")
+    meta = system.meta()
+    assert int(meta["created"]) == int(meta["reported"]) + int(meta["discarded"])
+
+
+def test_a_restored_learning_rate_never_wins_over_the_one_asked_for(system):
+    space = {
+        "learning_rate": {"type": "float", "min": 1e-3, "max": 1e-1, "scale": "log"},
+        "momentum": {"type": "float", "min": 0.0, "max": 0.9},
+    }
+    constants = {
+        "weight_decay": 0.0,
+        "dropout": 0.0,
+        "label_smoothing": 0.0,
+        "input_noise": 0.1,
+        "noise_kind": "gaussian",
+        "shift": 0,
+    }
+    system.submit(
+        task="romul_workers.tasks.digits",
+        metric="val_loss",
+        space=space,
+        constants=constants,
+        timeouts={"lease_s": 30.0},
+    )
+    system.actor()
+    system.worker("--device=cpu")
+    system.wait_for_status("finished")
+    asked = decisions(system)
+    results = system.history(event="result")
+    assert any(asked[line["trial"]]["parent"] for line in results)
+    for line in results:
+        assert line["in_effect"] == asked[line["trial"]]["hyperparameters"]
+        assert line["metrics"]["test_accuracy"] > 0

@@ -1,0 +1,52 @@
+"""A task that does whatever its hyperparameter says, most of it wrong."""
+
+import os
+import signal
+import sys
+import time
+
+DONE = "state.txt"
+
+
+def train(trial):
+    how = trial.hyperparameters["how"]
+    if how == "raises":
+        raise ValueError("the task's own words")
+    if how == "kills itself":
+        print("last words", flush=True)  # noqa: T201
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "exits":
+        sys.exit(3)
+    if how == "hangs":
+        time.sleep(3600)
+    if how == "out of memory":
+        raise MemoryError("no more")
+    if how != "writes nothing":
+        (trial.checkpoint / DONE).write_text("done")
+    answers = {
+        "is not a number": float("nan"),
+        "is infinite": float("inf"),
+        "is text": "0.5",
+        "is nothing": None,
+        "lacks the metric": {"accuracy": 0.5},
+        "is many": {"loss": trial.hyperparameters["x"], "accuracy": 0.5},
+    }
+    return answers.get(how, trial.hyperparameters["x"])
+
+
+def slow(trial):
+    """Train for a minute, unless told to stop."""
+    (trial.checkpoint / DONE).write_text("done")
+    for _ in range(600):
+        if trial.should_stop:
+            return 0.0
+        time.sleep(0.1)
+    return 0.0
+
+
+def deaf(trial):
+    """Train for a minute whatever anybody says, with a process of its own."""
+    if os.fork() == 0:
+        os.execvp("sleep", ["sleep", "3600.125"])
+    time.sleep(60)
+    return 0.0
