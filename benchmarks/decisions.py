@@ -37,6 +37,13 @@ redis.call('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'm', ARGV[1])
 redis.call('HSET', KEYS[1], 'status', 'running')
 redis.call('HINCRBY', KEYS[1], 'version', 1)
 """
+ANSWER = """
+for i = 1, #ARGV, 2 do
+  redis.call('XADD', KEYS[1], '*', 'm', ARGV[i + 1])
+  redis.call('XACK', KEYS[2], 'workers', ARGV[i])
+  redis.call('XDEL', KEYS[2], ARGV[i])
+end
+"""
 
 
 def experiment(population: int) -> Experiment:
@@ -56,24 +63,24 @@ def experiment(population: int) -> Experiment:
 async def answer(client: Redis, stop: asyncio.Event) -> None:
     """Answer every trial at once, as many at a time as there are."""
     inbox, trials = "romul:{bench}:inbox", "romul:{bench}:trials"
+    script = client.register_script(ANSWER)
     while not stop.is_set():
         found: Any = await client.xreadgroup("workers", "load", {trials: ">"}, PIPELINE, 100)
-        async with client.pipeline(transaction=False) as pipeline:
-            for entry_id, fields in found[0][1] if found else ():
-                trial = decode_trial(fields[b"m"])
-                result = Result(
-                    trial=trial.id,
-                    slot=trial.slot,
-                    attempt=trial.attempt,
-                    worker="load",
-                    value=sum((float(v) - 0.3) ** 2 for v in trial.hyperparameters.values()),
-                    checkpoint=f"{trial.id}-{trial.attempt}",
-                    seconds=1.0,
-                )
-                pipeline.xadd(inbox, {"m": encode(result)})
-                pipeline.xack(trials, "workers", entry_id)
-                pipeline.xdel(trials, entry_id)
-            await pipeline.execute()
+        told: list[bytes] = []
+        for entry_id, fields in found[0][1] if found else ():
+            trial = decode_trial(fields[b"m"])
+            result = Result(
+                trial=trial.id,
+                slot=trial.slot,
+                attempt=trial.attempt,
+                worker="load",
+                value=sum((float(v) - 0.3) ** 2 for v in trial.hyperparameters.values()),
+                checkpoint=f"{trial.id}-{trial.attempt}",
+                seconds=1.0,
+            )
+            told += [entry_id, encode(result)]
+        if told:
+            await script(keys=[inbox, trials], args=told)
 
 
 async def ceiling(client: Redis, seconds: float) -> float:
@@ -126,9 +133,7 @@ async def run(population: int, seconds: float, rounds: int) -> dict[str, Any]:
         "population": population,
         "decisions_per_s": round(median(rates), 1),
         "ceiling_per_s": round(median(ceilings), 1),
-        "ratio_to_ceiling": round(
-            median(r / c for r, c in zip(rates, ceilings, strict=True)), 4
-        ),
+        "ratio_to_ceiling": round(median(r / c for r, c in zip(rates, ceilings, strict=True)), 4),
         "rounds": rounds,
     }
 

@@ -8,6 +8,7 @@ reads; the simulator and a replay do the same and must come to the same end.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from statistics import median
 from typing import Any, Literal
 
@@ -37,8 +38,8 @@ PopulationStatus = Literal[
     "stopped",  # by an operator, for good
 ]
 
-# What a generator is for: decisions of one slot and step must not share random numbers.
-_START, _DECISION, _TRAINING = 0, 1, 2
+# What a generator is for: the first vectors and a decision must not share random numbers.
+_START, _DECISION = 0, 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +124,12 @@ class Decision:
 def generator(seed: int, slot: int, step: int, purpose: int) -> Generator:
     """Generator of one decision: a counter-based stream of its own (Philox: Salmon et al. 2011)."""
     return Generator(Philox(key=seed, counter=[0, slot, step, purpose]))
+
+
+def training_seed(seed: int, slot: int, step: int) -> int:
+    """Seed of a trial's own randomness: 31 bits, the same for every attempt."""
+    digest = blake2b(f"{seed}/{slot}/{step}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest) >> 1
 
 
 def decide(population: Population, stamped: Stamped) -> Decision:
@@ -348,12 +355,12 @@ class _Turn:
             source = view.known[move.source]
             parent, checkpoint = f"{move.source}-{view.step}", source.checkpoint
             line = source.vector
-        vector = tuple(
-            new if mutable else held
-            for new, held, mutable in zip(
-                move.vector, line, self.settings.space.mutable.tolist(), strict=True
+        vector = move.vector
+        if not all(self.settings.space.mutable):
+            mutable = self.settings.space.mutable
+            vector = tuple(
+                new if free else held for new, held, free in zip(vector, line, mutable, strict=True)
             )
-        )
         outcomes = {step: known for step, known in slot.outcomes.items() if step >= oldest}
         following = Slot(
             index=slot.index,
@@ -370,8 +377,8 @@ class _Turn:
 
     def queue(self, slot: Slot, why: Mapping[str, Any]) -> None:
         """Hand out a new trial of `slot`."""
-        rng = generator(self.settings.seed, slot.index, slot.step, _TRAINING)
-        slot = replace(slot, since_ms=self.at_ms, seed=int(rng.integers(2**31)))
+        seed = training_seed(self.settings.seed, slot.index, slot.step)
+        slot = replace(slot, since_ms=self.at_ms, seed=seed)
         self.count(created=1)
         trial = self.hand_out(slot)
         self.note(

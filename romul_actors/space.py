@@ -203,8 +203,8 @@ class Space:
             len(parameter.choices) if parameter.categorical else 0  # type: ignore[union-attr]
             for parameter in self.parameters
         )
-        self.categorical: NDArray[np.bool_] = np.array([n > 0 for n in self.n_choices])
-        self.mutable: NDArray[np.bool_] = np.array([p.mutable for p in self.parameters])
+        self.choice_axes = tuple(i for i, n in enumerate(self.n_choices) if n)
+        self.mutable = tuple(parameter.mutable for parameter in self.parameters)
 
     def __len__(self) -> int:
         return len(self.parameters)

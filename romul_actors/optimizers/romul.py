@@ -22,7 +22,7 @@ from romul_actors.optimizers.base import (
     reflect,
     share,
 )
-from romul_actors.slot import Slot
+from romul_actors.slot import Outcome, Slot
 from romul_actors.space import Space, Vector
 
 GREEDY = "greedy"
@@ -90,93 +90,85 @@ class Romul(Optimizer):
 
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
         """Select for all slots due, then mutate them, so that their order changes nothing."""
-        known = view.known
-        m = len(known)
-        order = sorted(known, key=lambda i: (known[i].loss, i))
-        losses = [known[i].loss for i in order]
-        n = share(self.truncation, m) if m >= MIN_POOL else 0
-        best = [i for i in order[:n] if not known[i].failed]
-        worst = {*order[m - n :], *(i for i in due if known[i].failed)}
-        explorers = set(order[m - min(2, n) :]) if n else set()
-        ranks = {i: bisect_left(losses, known[i].loss) / m for i in known}
-
+        ranking = _Ranking.of(view.known, self.truncation)
+        best = [i for i in ranking.best if not view.known[i].failed]
         rngs = {i: view.rng(i) for i in due}
-        bases = {slot.index: _base(slot) for slot in view.slots}
         selected = {}
         for i in due:
-            selected[i] = self._select(view, i, ranks, best if i in worst else [], rngs[i])
-            bases[i] = selected[i][1]
+            copies = i in ranking.worst or view.known[i].failed
+            selected[i] = self._select(view, i, ranking, best if copies else [], rngs[i])
+        bases = {i: base for i, (_, base, _, _) in selected.items()}
 
         moves = []
         for i in due:
             source, base, rho, why = selected[i]
             if self.keep_best and i in best:
-                vector, rule = known[i].vector, {"rule": "kept"}
+                vector, rule = view.known[i].vector, {"rule": "kept"}
             elif len(view.pool) == 1 and source == i:
-                vector, rule = known[i].vector, {"rule": "held"}
-            elif i in explorers:
+                vector, rule = view.known[i].vector, {"rule": "held"}
+            elif i in ranking.worst[-2:]:
                 vector, rule = self._explore(view.space, base, rngs[i])
             else:
-                champion = order[0] if not known[order[0]].failed else i
-                vector, rule = self._mutate(view, i, base, bases, champion, rngs[i])
+                champion = ranking.order[0]
+                champion = i if view.known[champion].failed else champion
+                vector, rule = self._mutate(view, i, bases, champion, rngs[i])
             memory = {"base": list(base), "rho": rho}
             moves.append(Move(i, source, vector, memory, {**why, **rule}))
         return moves
 
     def _select(
-        self, view: View, i: int, ranks: Mapping[int, float], best: Sequence[int], rng: Generator
+        self, view: View, i: int, ranking: "_Ranking", best: Sequence[int], rng: Generator
     ) -> tuple[int | None, tuple[float, ...], float, dict[str, Any]]:
         """Source, base, rho and reasons of slot `i`: hyperparameters and weights by two rules.
 
         `best`: the slots that it may copy; empty unless it is among the worst.
         """
-        own, slot, rank = view.known[i], view.slots[i], ranks[i]
-        why: dict[str, Any] = {"rank": rank, "known": len(ranks), "pool": len(view.pool)}
+        own, slot, rank, m = view.known[i], view.slots[i], ranking.rank(i), len(ranking.order)
+        why: dict[str, Any] = {"rank": rank, "known": m, "pool": len(view.pool)}
         base, rho = _base(slot), float(slot.memory.get("rho", 1.0))
         if not own.failed and ("base" not in slot.memory or rank <= rho):
             base, rho = own.vector, rank
         else:
             # Ageing: one lucky batch cannot hold a base for ever.
-            rho = min(1.0, rho + 2.0 / len(ranks))
+            rho = min(1.0, rho + 2.0 / m)
         if not best:
             return (None if own.failed else i), base, rho, why
         j = best[int(rng.integers(len(best)))]
-        return j, view.known[j].vector, ranks[j], {**why, "copied": j}
+        return j, view.known[j].vector, ranking.rank(j), {**why, "copied": j}
 
     def _mutate(
         self,
         view: View,
         i: int,
-        base: tuple[float, ...],
         bases: Mapping[int, tuple[float, ...]],
         champion: int,
         rng: Generator,
     ) -> tuple[tuple[float, ...], dict[str, Any]]:
-        """Mutate by current-to-best/1: b_i + F1 (b_a - b_b) + F2 (x_best - b_i)."""
+        """Mutate by current-to-best/1: b_i + F1 (b_a - b_b) + F2 (x_best - b_i).
+
+        `bases`: those of the slots that are decided together; all others lie in their memory.
+        """
         pool = view.pool if len(view.pool) >= MIN_POOL else range(len(view.slots))
-        others = [j for j in pool if j != i]
-        if len(others) < 2:  # noqa: PLR2004
-            return self._explore(view.space, base, rng)
-        first, second = rng.choice(len(others), size=2, replace=False)
-        a, b = others[int(first)], others[int(second)]
+        a, b = _two_others(pool, i, rng)
         # One F1 and one F2 for all coordinates: drawn for each, they would turn the step away from
         # the direction that the population's differences know.
-        f1, f2 = rng.random(2) * (self.f1_max, self.f2_max)
-        here, towards = np.array(base), np.array(view.known[champion].vector)
-        from_a, from_b = np.array(bases[a]), np.array(bases[b])
+        f1, f2 = (rng.random(2) * (self.f1_max, self.f2_max)).tolist()
+        here, from_a, from_b = (
+            np.array(bases[j] if j in bases else _base(view.slots[j])) for j in (i, a, b)
+        )
+        towards = np.array(view.known[champion].vector)
         donor = here + f1 * (from_a - from_b) + f2 * (towards - here)
-        for c in np.flatnonzero(view.space.categorical):
-            donor[c] = _choose(
-                view.space.n_choices[c], here[c], towards[c], from_a[c], from_b[c], f2, rng
-            )
+        for c in view.space.choice_axes:
+            n = view.space.n_choices[c]
+            donor[c] = _choose(n, here[c], towards[c], from_a[c], from_b[c], f2, rng)
         vector, mask = self._cross(here, donor, rng)
         why = {
             "rule": "mutated",
             "a": a,
             "b": b,
             "best": champion,
-            "F1": round(float(f1), 6),
-            "F2": round(float(f2), 6),
+            "F1": f1,
+            "F2": f2,
             "crossover": mask,
         }
         return vector, why
@@ -187,7 +179,7 @@ class Romul(Optimizer):
         """Take a small step in all directions: what keeps a small population from collapsing."""
         here = np.array(base)
         donor = here + self.explorer_sigma * rng.standard_normal(len(here))
-        for c in np.flatnonzero(space.categorical):
+        for c in space.choice_axes:
             redraw = rng.random() < self.explorer_redraw
             n = space.n_choices[c]
             donor[c] = (int(rng.integers(n)) + 0.5) / n if redraw else here[c]
@@ -202,6 +194,43 @@ class Romul(Optimizer):
         mask[rng.integers(len(base))] = True
         vector = reflect(np.where(mask, donor, base))
         return tuple(vector.tolist()), mask.astype(int).tolist()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranking:
+    """Known losses of one pool at one step.
+
+    Attributes:
+        order: slot indices, best first.
+        losses: their losses.
+        best: the best share of them; empty where there are too few to select from.
+        worst: as many of the worst, the very worst last.
+    """
+
+    order: Sequence[int]
+    losses: Sequence[float]
+    best: Sequence[int]
+    worst: Sequence[int]
+
+    @classmethod
+    def of(cls, known: Mapping[int, Outcome], truncation: float) -> "_Ranking":
+        pairs = sorted((outcome.loss, i) for i, outcome in known.items())
+        order = [i for _, i in pairs]
+        n = share(truncation, len(order)) if len(order) >= MIN_POOL else 0
+        return cls(order, [loss for loss, _ in pairs], order[:n], order[len(order) - n :])
+
+    def rank(self, i: int) -> float:
+        """Share of the known losses that are lower than that of slot `i`."""
+        loss = self.losses[self.order.index(i)]
+        return bisect_left(self.losses, loss) / len(self.losses)
+
+
+def _two_others(pool: Sequence[int], i: int, rng: Generator) -> tuple[int, int]:
+    """Two distinct members of `pool`, neither of them `i`."""
+    own, n = pool.index(i), len(pool)
+    first, second = int(rng.integers(n - 1)), int(rng.integers(n - 2))
+    second += second >= first
+    return pool[first + (first >= own)], pool[second + (second >= own)]
 
 
 def _base(slot: Slot) -> tuple[float, ...]:

@@ -9,7 +9,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
+from romul_actors.experiment import parse
 from romul_actors.server import embedded_server
 from tests.system.conftest import BASE, processes_with, wait_for
 
@@ -176,8 +178,6 @@ async def test_a_server_that_would_evict_or_wants_a_password_is_refused(system, 
         called = await asyncio.to_thread(system.call, "status", "--redis", wrong)
         assert (called.returncode, "access refused" in called.stderr) == (3, True)
         assert "secret" not in called.stderr
-        from redis import Redis
-
         with Redis.from_url(url) as client:
             client.config_set("maxmemory-policy", "allkeys-lru")
         called = await asyncio.to_thread(system.call, "actor", "--redis", url)
@@ -185,9 +185,7 @@ async def test_a_server_that_would_evict_or_wants_a_password_is_refused(system, 
         assert "maxmemory-policy is 'allkeys-lru'" in " ".join(called.stderr.split())
 
 
-def test_the_shipped_experiment_is_well_formed():
-    from romul_actors.experiment import parse
-
+def test_the_examples_are_well_formed():
     for file in (Path(__file__).parents[2] / "examples").glob("*.toml"):
         parse(file.read_text(), str(file))
         assert tomllib.loads(file.read_text())["name"]

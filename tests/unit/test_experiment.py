@@ -35,7 +35,7 @@ def test_a_declaration_says_it_all():
     core = settings(experiment)
     assert (core.n_slots, core.steps, core.maximize) == (8, 3, True)
     assert core.optimizer.crossover == 0.5
-    assert core.space.mutable.tolist() == [True, True, False]
+    assert core.space.mutable == (True, True, False)
     assert core.space.decode(core.initial[0]) == {"lr": pytest.approx(0.1), "kind": True, "n": 2}
 
 

@@ -109,6 +109,7 @@ class Worker:
         if now - self._refreshed < REFRESH_S:
             return
         self._refreshed = now
+        before = self._admitted
         self._admitted = {
             name: status
             for name, status in (await self._store.experiments()).items()
@@ -117,9 +118,9 @@ class Worker:
         running = [name for name, s in self._admitted.items() if s in ("submitted", "running")]
         kept = [name for name in self._open if name in running]
         self._open = kept + [name for name in running if name not in kept]
-        await self._store.present(
-            list(self._admitted), self._settings.name, self._presence("idle", "")
-        )
+        name = self._settings.name
+        await self._store.present(list(self._admitted), name, self._presence("idle", ""))
+        await self._store.present([e for e in before if e not in self._admitted], name, {})
 
     async def _admits(self, name: str) -> bool:
         """Whether this worker's own settings let it serve the experiment."""

@@ -1,0 +1,109 @@
+"""Checkpoints are whole or absent, on a local disk and elsewhere alike."""
+
+import json
+import uuid
+
+import pytest
+
+from romul_actors.errors import CheckpointError
+from romul_workers.checkpoints import MANIFEST, Checkpoints
+
+
+@pytest.fixture(params=["local", "remote"])
+def checkpoints(request, tmp_path):
+    # fsspec's own memory file system stands for all that are not a local disk.
+    url = str(tmp_path / "c") if request.param == "local" else f"memory://{uuid.uuid4().hex}/c"
+    return Checkpoints(url, tmp_path / "scratch")
+
+
+def published(checkpoints, name="0-0-1", **files):
+    folder = checkpoints.begin(name)
+    for file, content in (files or {"w": "weights"}).items():
+        (folder / file).write_text(content)
+    checkpoints.publish(folder, name)
+    return folder
+
+
+def test_what_is_published_is_fetched(checkpoints):
+    folder = checkpoints.begin("3-7-1")
+    (folder / "deep").mkdir()
+    (folder / "deep" / "w").write_bytes(b"\x00\xff")
+    (folder / "note").write_text("n")
+    assert not checkpoints.exists("3-7-1")
+    checkpoints.publish(folder, "3-7-1")
+    fetched = checkpoints.fetch("3-7-1")
+    assert (fetched / "deep" / "w").read_bytes() == b"\x00\xff"
+    assert (fetched / "note").read_text() == "n"
+    assert checkpoints.exists("3-7-1")
+    assert not folder.exists()
+
+
+def test_without_a_manifest_it_does_not_exist(checkpoints):
+    published(checkpoints)
+    checkpoints._fs.rm_file(f"{checkpoints._root}/0-0-1/{MANIFEST}")
+    assert not checkpoints.exists("0-0-1")
+    with pytest.raises(CheckpointError, match="checkpoint 0-0-1: none of that name"):
+        checkpoints.fetch("0-0-1")
+
+
+def test_one_that_was_deleted_is_gone(checkpoints):
+    published(checkpoints)
+    checkpoints.delete("0-0-1")
+    checkpoints.delete("0-0-1")
+    assert not checkpoints.exists("0-0-1")
+
+
+def test_a_file_that_was_cut_off_is_noticed(tmp_path):
+    checkpoints = Checkpoints(str(tmp_path / "c"), tmp_path)
+    published(checkpoints)
+    (tmp_path / "c" / "0-0-1" / "w").write_text("wei")
+    with pytest.raises(CheckpointError, match="w is missing or cut off"):
+        checkpoints.fetch("0-0-1")
+
+
+def test_a_file_that_was_damaged_on_its_way_is_noticed(tmp_path):
+    checkpoints = Checkpoints(f"memory://{uuid.uuid4().hex}", tmp_path)
+    published(checkpoints)
+    checkpoints._fs.pipe_file(f"{checkpoints._root}/0-0-1/w", b"WEIGHTS")
+    with pytest.raises(CheckpointError, match="w was damaged on its way"):
+        checkpoints.fetch("0-0-1")
+
+
+@pytest.mark.parametrize("name", ["../../etc", "a", "1-2", "1-2-3/../4", ""])
+def test_a_name_never_leads_out_of_the_folder(checkpoints, name):
+    for call in (checkpoints.fetch, checkpoints.exists, checkpoints.delete):
+        with pytest.raises(CheckpointError, match="not a name of the form SLOT-STEP-ATTEMPT"):
+            call(name)
+
+
+def test_a_manifest_never_leads_out_of_the_folder(checkpoints):
+    published(checkpoints)
+    evil = {"files": {"../../evil": {"bytes": 1, "sha256": "0"}}}
+    place = f"{checkpoints._root}/0-0-1/{MANIFEST}"
+    checkpoints._fs.pipe_file(place, json.dumps(evil).encode())
+    with pytest.raises(CheckpointError, match="leads out of the checkpoint"):
+        checkpoints.fetch("0-0-1")
+
+
+def test_a_place_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path):
+    (tmp_path / "c").write_text("a file, no folder")
+    with pytest.raises(CheckpointError, match=r"checkpoints '.*/c'"):
+        Checkpoints(str(tmp_path / "c"), tmp_path).begin("0-0-1")
+
+
+def test_a_full_disk_leaves_no_half_checkpoint(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(str(tmp_path / "c"), tmp_path)
+
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(CheckpointError, match=r"cannot be stored: .*No space left on device"):
+        published(checkpoints)
+    assert not checkpoints.exists("0-0-1")
+    assert list((tmp_path / "c" / ".part").iterdir()) == []
+
+
+def test_an_unknown_kind_of_url_is_told(tmp_path):
+    with pytest.raises(CheckpointError, match="checkpoints 'nowhere://x'"):
+        Checkpoints("nowhere://x", tmp_path)

@@ -1,0 +1,118 @@
+"""`trial.attach`: restore, apply, read back."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from romul_actors.errors import CheckpointError, TaskError
+from romul_workers.torch_support import load_model
+from romul_workers.trial import Context, Trial
+
+
+def trial(folder, parent=None, **hyperparameters):
+    checkpoint = Path(folder)
+    checkpoint.mkdir(exist_ok=True)
+    return Trial(
+        id="0-1",
+        hyperparameters=hyperparameters,
+        parent=parent,
+        checkpoint=checkpoint,
+        start=0.0,
+        stop=1.0,
+        seed=0,
+        step=0,
+        context=Context("e", "cpu", {}),
+    )
+
+
+def made(lr=0.5, kind=torch.optim.SGD, **more):
+    model = torch.nn.Linear(2, 1)
+    return model, kind(model.parameters(), lr=lr, **more)
+
+
+def trained(folder, lr=0.5, kind=torch.optim.SGD, **more):
+    """A checkpoint's folder, and the model that it was made of."""
+    model, optimizer = made(lr, kind, **more)
+    first = trial(folder, learning_rate=lr)
+    first.attach(model=model, optimizer=optimizer)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    first.save()
+    return first.checkpoint, model
+
+
+def test_the_asked_learning_rate_wins_over_the_restored_one(tmp_path):
+    parent, before = trained(tmp_path / "a", lr=0.5, momentum=0.9)
+    model, optimizer = made(lr=0.25, momentum=0.1)
+    second = trial(tmp_path / "b", parent, learning_rate=0.125, momentum=0.3)
+    second.attach(model=model, optimizer=optimizer)
+    [group] = optimizer.param_groups
+    assert (group["lr"], group["momentum"]) == (0.125, 0.3)
+    assert second.in_effect == {"learning_rate": 0.125, "momentum": 0.3}
+    assert torch.equal(model.weight, before.weight)
+    assert optimizer.state_dict()["state"][0]["momentum_buffer"] is not None
+
+
+def test_a_learning_rate_kept_in_a_tensor_is_written_too(tmp_path):
+    model, optimizer = made(torch.tensor(0.5), torch.optim.Adam, capturable=False, foreach=False)
+    first = trial(tmp_path / "a", learning_rate=0.25)
+    first.attach(model=model, optimizer=optimizer)
+    assert optimizer.param_groups[0]["lr"].item() == 0.25
+    assert first.in_effect == {"learning_rate": 0.25}
+
+
+class Stubborn(dict):
+    """A parameter group that keeps its own learning rate."""
+
+    def __setitem__(self, key, value):
+        super().__setitem__(key, 9.0 if key == "lr" else value)
+
+
+def test_a_value_that_does_not_take_effect_is_an_error_that_names_it(tmp_path):
+    model, optimizer = made()
+    optimizer.param_groups[0] = Stubborn(optimizer.param_groups[0])
+    first = trial(tmp_path / "a", learning_rate=0.25)
+    with pytest.raises(TaskError, match=r"learning_rate: 0\.25 was asked .* 9\.0 is in effect"):
+        first.attach(model=model, optimizer=optimizer)
+
+
+def test_other_names_are_mapped_and_a_wrong_one_is_told(tmp_path):
+    model, optimizer = made()
+    first = trial(tmp_path / "a", step_size=0.25)
+    first.attach(model=model, optimizer=optimizer, names={"step_size": "lr"})
+    assert optimizer.param_groups[0]["lr"] == 0.25
+    with pytest.raises(TaskError, match="step_size: the optimizer has no field 'rate'"):
+        first.attach(model=model, optimizer=optimizer, names={"step_size": "rate"})
+
+
+def test_a_parent_of_another_shape_is_told(tmp_path):
+    parent, _ = trained(tmp_path / "a")
+    other = torch.nn.Linear(3, 1)
+    with pytest.raises(CheckpointError, match="cannot be restored"):
+        trial(tmp_path / "b", parent).attach(model=other)
+
+
+def test_a_checkpoint_is_never_unpickled(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "run",))
+
+    folder = tmp_path / "a"
+    folder.mkdir()
+    torch.save({"model": Evil()}, folder / "torch.pt")
+    with pytest.raises(CheckpointError, match="cannot be restored"):
+        load_model(folder, torch.nn.Linear(2, 1))
+    assert not (tmp_path / "run").exists()
+
+
+def test_saving_without_attaching_is_told(tmp_path):
+    with pytest.raises(TaskError, match=r"trial\.save\(\) before trial\.attach\(\)"):
+        trial(tmp_path / "a").save()
+
+
+def test_a_saved_model_is_loaded_to_be_used(tmp_path):
+    folder, model = trained(tmp_path / "a")
+    other = torch.nn.Linear(2, 1)
+    load_model(folder, other)
+    assert torch.equal(other.weight, model.weight)
