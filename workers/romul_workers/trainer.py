@@ -176,10 +176,13 @@ class ChildTrainer(Trainer):
                 if self._stopping:
                     return {"is": "stopped"}
                 child = self._child = self._child or await _Child.start(self._paths, self._log)
+                if message is prepare and key in child.prepared:
+                    continue
                 async with asyncio.timeout(limit_s):
                     answer = await child.ask(message)
                 if answer["is"] == "failed":
                     return answer
+                child.prepared.add(key)
         except TimeoutError:
             what = "setup" if message is prepare else "trial"
             told = f"the {what} took longer than timeouts.{what}_s = {limit_s:g} s"
@@ -224,6 +227,7 @@ class _Child:
         self._writer = writer
         self._log = log
         self._log_start = log.stat().st_size
+        self.prepared: set[str] = set()
         self._unpacker = msgpack.Unpacker(max_buffer_size=2**24)
 
     @classmethod

@@ -26,6 +26,7 @@ BLOCK_MS = 500
 """Longest wait for a trial at a time; also how soon a worker notices that it should stop."""
 REFRESH_S = 1.0
 """How often the list of experiments is read again, and an idle worker says that it is there."""
+FIRST_BEAT_S = 0.2
 BACKOFF_S = 1.0
 """Pause before the store is tried again."""
 
@@ -193,10 +194,10 @@ class Worker:
         training = asyncio.create_task(self._trainer.train(experiment, trial))
         stopping = asyncio.create_task(stop.wait())
         deadline: float | None = None
+        # A trial of an instant needs no heartbeat; a longer one is to be seen soon.
+        limit_s = FIRST_BEAT_S
         try:
             while True:
-                await self._beat(lease, trial, draining=deadline is not None)
-                limit_s = experiment.timeouts.lease_s / 3
                 if deadline is not None:
                     limit_s = min(limit_s, max(0.0, deadline - loop.time()))
                 waits = {training} if deadline is not None else {training, stopping}
@@ -209,6 +210,8 @@ class Worker:
                 if deadline is None and stop.is_set():
                     deadline = loop.time() + self._settings.grace_s
                     self._trainer.ask_to_stop()
+                await self._beat(lease, trial, draining=deadline is not None)
+                limit_s = experiment.timeouts.lease_s / 3
         finally:
             stopping.cancel()
             training.cancel()
