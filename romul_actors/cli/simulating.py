@@ -1,6 +1,7 @@
 """`romul sim`: a population on machines that come and go, in seconds."""
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +37,7 @@ def sim(
     trial_s: Annotated[float, typer.Option(min=0.001, help="Median duration of a trial.")] = 60.0,
     notice_s: Annotated[float, typer.Option(min=0, help="Warning before a machine goes.")] = 0.0,
     lease_s: Annotated[
-        float, typer.Option(min=1, help="The experiment's timeouts.lease_s.")
+        float, typer.Option(min=1, help="Silence after which a trial is lost.")
     ] = 30.0,
     seed: Annotated[int, typer.Option(min=0, help="All randomness derives from it.")] = 0,
     as_json: AsJson = False,
@@ -55,6 +56,8 @@ def sim(
         if trace is not None
         else poisson(machines, lifetime_s, span_s, default_rng(seed))
     )
+    # Every lost machine is a warning in production, and the point of the whole thing here.
+    logging.getLogger("romul").setLevel(logging.ERROR)
     began = time.monotonic()
     told = dict(
         simulate(

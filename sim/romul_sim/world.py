@@ -147,7 +147,8 @@ class _Machine:
         settings = WorkerSettings(
             name=f"machine-{number}",
             allow=("simulated",),
-            grace_s=scenario.notice_s,
+            # What is left of the warning is for giving the trial back.
+            grace_s=0.9 * scenario.notice_s,
             host=f"machine-{number}",
             pid=1,
         )

@@ -61,7 +61,7 @@ def test_counts_of_machines_become_arrivals_and_departures():
 def test_a_file_that_is_no_trace_is_refused(tmp_path, text):
     file = tmp_path / "trace.json"
     file.write_text(text)
-    with pytest.raises(TraceError, match="trace.json"):
+    with pytest.raises(TraceError, match=r"trace\.json"):
         read_trace(file)
 
 
