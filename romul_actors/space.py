@@ -69,7 +69,7 @@ class FloatParameter:
     def decode(self, position: float) -> float:
         """Value at `position` in [0, 1]; never outside the bounds, whatever the rounding."""
         if self.scale == "log":
-            value = self.low * (self.high / self.low) ** position
+            value = self.low * math.exp(position * math.log(self.high / self.low))
         else:
             value = self.low + position * (self.high - self.low)
         return min(max(value, self.low), self.high)

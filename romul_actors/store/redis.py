@@ -175,7 +175,9 @@ class RedisStore(Store):
         try:
             # BLOCK 0 would mean: for ever.
             found = await _reply(
-                self._redis.xreadgroup(group, consumer, dict(streams), count, block_ms or None)
+                self._redis.xreadgroup(
+                    group, consumer, cast("Any", dict(streams)), count, block_ms or None
+                )
             )
         except _NoGroupError:
             await asyncio.sleep(0.05)

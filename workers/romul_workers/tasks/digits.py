@@ -100,7 +100,7 @@ def train(trial: Trial) -> Mapping[str, float]:
     model.train()
     for _ in range(int(trial.start), int(trial.stop)):
         order = torch.randperm(len(data.train.labels), device=trial.device)
-        for chosen in order.split(BATCH):
+        for chosen in torch.split(order, BATCH):
             if trial.should_stop:
                 return {}
             images = _augment(data.train.images[chosen], values)
@@ -128,8 +128,10 @@ def _augment(images: Tensor, values: Mapping[str, Any]) -> Tensor:
         each = torch.arange(n, device=images.device)[:, None, None]
         images = padded[each, 0, rows, columns][:, None]
     if values["noise_kind"] == "gaussian":
-        return images + values["input_noise"] * torch.randn_like(images)
-    return images + values["input_noise"] * (2.0 * torch.rand_like(images) - 1.0)
+        noise = torch.randn_like(images)
+    else:
+        noise = 2.0 * torch.rand_like(images) - 1.0
+    return images + float(values["input_noise"]) * noise
 
 
 @torch.no_grad()
