@@ -36,6 +36,8 @@ HOUSEKEEPING_S = 1.0
 """How often leases, other actors' leftovers and the list of experiments are looked at."""
 TAKE_OVER_MS = 5_000
 """An actor that leaves an entry pending for so long is taken for dead."""
+FORGET_MS = 3_600_000
+"""A worker that was not heard of for so long is no longer listed."""
 BACKOFF_S = 1.0
 
 
@@ -192,6 +194,9 @@ class Actor:
 
     async def _tick(self, name: str, lease_s: float) -> None:
         workers = await self._store.workers(name)
+        for worker, presence in workers.items():
+            if presence["age_ms"] > FORGET_MS:
+                await self._store.present([name], worker, {})
         alive = sum(presence["age_ms"] < 1000 * lease_s for presence in workers.values())
         await self._store.tick(name, encode(Tick(workers=alive)), int(1000 * HOUSEKEEPING_S))
 

@@ -204,6 +204,16 @@ async def test_a_worker_comes_and_goes(store):
     assert await store.workers("e") == {}
 
 
+async def test_a_worker_that_left_with_a_trial_still_loses_it_to_the_sweep(store):
+    await made(store)
+    await queue_trials(store, b"t")
+    lease = await store.lease(["e"], "w", 0)
+    await store.present(["e"], "w", {})
+    [(swept, last)] = await store.sweep("e", "a", 0, 10)
+    assert (swept.body, last) == (b"t", "w")
+    assert (await store.beat(lease, {"state": "training"})).kept is False
+
+
 async def test_the_beat_of_a_removed_experiment_says_so(store):
     await made(store)
     await queue_trials(store, b"t")

@@ -10,6 +10,11 @@ if not status then
 end
 if ARGV[2] == '' then
   redis.call('HDEL', KEYS[2], ARGV[1])
+  -- Names are never used again: without this the group would grow with every worker that ever was.
+  -- Not while an entry is pending: it would be nobody's, and no sweep would find it.
+  if #redis.call('XPENDING', KEYS[3], 'workers', '-', '+', 1, ARGV[1]) == 0 then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[3], 'workers', ARGV[1])
+  end
 else
   local presence = cjson.decode(ARGV[2])
   presence.seen_ms = seen
