@@ -22,8 +22,9 @@ from romul_actors.events import Event, Expired, Stamped, Tick, Trial
 from romul_actors.experiment import Experiment, from_json
 from romul_actors.messages import decode_event, decode_trial, encode
 from romul_actors.plan import settings
-from romul_actors.population import Population, Settings, changed, decide
+from romul_actors.population import decide
 from romul_actors.records import read, text, write_meta, write_slot
+from romul_actors.state import Population, Settings, changed
 from romul_actors.store import Commit, Entry, Store
 
 log = logging.getLogger("romul.actor")

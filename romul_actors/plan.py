@@ -3,7 +3,7 @@
 from romul_actors import optimizers
 from romul_actors.errors import ExperimentError, OptimizerError
 from romul_actors.experiment import Experiment
-from romul_actors.population import Settings
+from romul_actors.state import Settings
 
 
 def settings(experiment: Experiment) -> Settings:

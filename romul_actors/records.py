@@ -10,8 +10,8 @@ from typing import Any, cast
 
 from pydantic_core import from_json, to_json
 
-from romul_actors.population import Best, Counts, Population, Settings
 from romul_actors.slot import Outcome, Slot
+from romul_actors.state import Best, Counts, Population, Settings
 
 Fields = dict[str, str]
 

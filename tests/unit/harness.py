@@ -2,8 +2,9 @@
 
 from romul_actors.events import Expired, Failed, Released, Result, Stamped, Submitted, Tick
 from romul_actors.optimizers import make
-from romul_actors.population import Population, Settings, decide
+from romul_actors.population import decide
 from romul_actors.space import FloatParameter, Space
+from romul_actors.state import Population, Settings
 
 CUBE = Space([FloatParameter("x", 0.0, 1.0), FloatParameter("y", 0.0, 1.0)])
 

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from romul_actors.events import Control, Result, Stamped, Submitted
 from romul_actors.optimizers import OPTIMIZERS
-from romul_actors.population import decide, live_trials
+from romul_actors.population import decide
 from romul_actors.records import read, write_meta, write_slot
 from romul_actors.space import CategoricalParameter, FloatParameter, Space
+from romul_actors.state import live_trials
 from tests.unit.harness import Run, bowl, population
 from tests.unit.strategies import spaces
 

@@ -1,0 +1,111 @@
+"""The population as a value: what the experiment fixes, and how things stand.
+
+Only data, frozen: `population.py` makes the next population out of one and an event.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from romul_actors.events import Trial
+from romul_actors.optimizers.base import Optimizer
+from romul_actors.slot import Slot
+from romul_actors.space import Space
+
+PopulationStatus = Literal[
+    "submitted",  # created; no slot yet
+    "running",
+    "paused",  # by an operator: results are kept, nothing is decided
+    "finished",  # every slot has ended its last step
+    "failed",  # every slot failed at one step; `resume` tries it again
+    "stopped",  # by an operator, for good
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an experiment fixes for its whole life.
+
+    Attributes:
+        n_slots: size of the population.
+        steps: PBT steps of each slot.
+        budget: length of one step, in the user's unit (epochs, updates, seconds).
+        maximize: whether a higher metric is better.
+        max_attempts: failures after which a trial is given up.
+        initial: first vectors of the first slots, in place of the optimizer's.
+        quorum_wait: longest wait for a quorum, as a multiple of the time that the population
+            needs for one step (median trial, slots and living workers counted).
+        quorum_wait_min_s: a wait shorter than this never ends early, in seconds.
+    """
+
+    space: Space
+    optimizer: Optimizer
+    n_slots: int
+    steps: int
+    budget: float
+    seed: int
+    maximize: bool = False
+    max_attempts: int = 3
+    initial: tuple[tuple[float, ...], ...] = ()
+    quorum_wait: float = 5.0
+    quorum_wait_min_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best loss ever accepted, and where it lies."""
+
+    trial: str
+    loss: float
+    vector: tuple[float, ...]
+    checkpoint: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Trials by their end. created = reported + failed + discarded + live, at all times."""
+
+    created: int = 0
+    reported: int = 0
+    failed: int = 0
+    discarded: int = 0
+    retried: int = 0
+    """Attempts beyond the first of a trial."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Population:
+    """All that a decision may depend on, but for the event."""
+
+    settings: Settings
+    status: PopulationStatus = "submitted"
+    reason: str = ""
+    slots: tuple[Slot, ...] = ()
+    best: Best | None = None
+    counts: Counts = field(default_factory=Counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What an event leads to.
+
+    Attributes:
+        population: the population after it; unchanged slots are the very same objects.
+        trials: to be handed to workers.
+        history: what happened, for people, as JSON values.
+    """
+
+    population: Population
+    trials: tuple[Trial, ...] = ()
+    history: tuple[Mapping[str, Any], ...] = ()
+
+
+def live_trials(slots: Iterable[Slot]) -> int:
+    """How many trials are queued or with a worker."""
+    return sum(slot.status == "queued" for slot in slots)
+
+
+def changed(before: Sequence[Slot], after: Sequence[Slot]) -> list[Slot]:
+    """Slots of `after` that are not the very same objects in `before`."""
+    return [slot for i, slot in enumerate(after) if i >= len(before) or before[i] is not slot]
