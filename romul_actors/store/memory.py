@@ -34,6 +34,7 @@ class _Experiment:
     history: list[tuple[int, str]] = field(default_factory=list)
     dead: list[Dead] = field(default_factory=list)
     workers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    settled: dict[int, str] = field(default_factory=dict)
     ticked_ms: int | None = None
 
 
@@ -224,11 +225,10 @@ class MemoryStore(Store):
         if lease.experiment not in self._all:
             return False
         found = self._all[lease.experiment]
-        row = found.slots.setdefault(slot, {})
         if self._held(lease) is None:
-            return row.get("settled") == token
+            return found.settled.get(slot) == token
         self._add(found, "inbox", body)
-        row["settled"] = token
+        found.settled[slot] = token
         del found.queues["trials"][int(lease.id)]
         return True
 

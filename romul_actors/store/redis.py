@@ -94,7 +94,7 @@ class RedisStore(Store):
             raise ExperimentExistsError(f"experiment {name!r} exists already")
 
     async def remove(self, name: str) -> bool:
-        parts = ("inbox", "trials", "history", "dead", "workers", "tick")
+        parts = ("inbox", "trials", "history", "dead", "workers", "settled", "tick")
         removed = await self._run("remove", [_key(name), *(_key(name, p) for p in parts)], [])
         await _reply(self._redis.srem(EXPERIMENTS, name))
         return bool(removed)
@@ -273,8 +273,8 @@ class RedisStore(Store):
 
     async def settle(self, lease: Lease, slot: int, token: str, body: bytes) -> bool:
         name = lease.experiment
-        keys = [_key(name, "trials"), _key(name, "inbox"), _key(name, "slot", slot)]
-        return bool(await self._run("settle", keys, [lease.worker, lease.id, token, body]))
+        keys = [_key(name, part) for part in ("trials", "inbox", "settled")]
+        return bool(await self._run("settle", keys, [lease.worker, lease.id, token, body, slot]))
 
     async def present(self, names: Sequence[str], worker: str, presence: Mapping[str, Any]) -> None:
         for name in names:

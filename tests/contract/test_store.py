@@ -46,9 +46,14 @@ async def test_an_unknown_experiment_is_said_to_be_unknown(store):
 async def test_a_removed_experiment_leaves_nothing_and_its_name_is_free(store):
     await made(store)
     await queue_trials(store, b"t")
+    lease = await store.lease(["e"], "w", 0)
+    await store.settle(lease, 3, "token", b"result")
     assert await store.remove("e") is True
     assert await store.experiments() == {}
     await made(store)
+    stored = await store.load("e")
+    await store.commit("e", "a", Commit(stored.version, [], {"slots": "4"}))
+    assert [dict(slot) for slot in (await store.load("e")).slots] == [{}] * 4
     assert (await store.depths("e"))["trials"] == 0
 
 

@@ -1,15 +1,15 @@
 -- End a lease with a message to the inbox, once: a report, a release or an expiry.
--- KEYS: trials, inbox, the slot's hash   ARGV: holder, entry id, token, message
+-- KEYS: trials, inbox, settled   ARGV: holder, entry id, token, message, slot
 -- The token is kept, so that the same call sent twice (its first answer was lost) is 1 again.
 -- Returns 1; 0 if the lease is not the holder's any more.
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return 0
 end
 if not redis.call('XPENDING', KEYS[1], 'workers', ARGV[2], ARGV[2], 1, ARGV[1])[1] then
-  return redis.call('HGET', KEYS[3], 'settled') == ARGV[3] and 1 or 0
+  return redis.call('HGET', KEYS[3], ARGV[5]) == ARGV[3] and 1 or 0
 end
 redis.call('XADD', KEYS[2], '*', 'm', ARGV[4])
-redis.call('HSET', KEYS[3], 'settled', ARGV[3])
+redis.call('HSET', KEYS[3], ARGV[5], ARGV[3])
 redis.call('XACK', KEYS[1], 'workers', ARGV[2])
 redis.call('XDEL', KEYS[1], ARGV[2])
 return 1
