@@ -15,8 +15,8 @@ from rich.table import Table
 from romul_actors.cli.options import AsJson
 from romul_actors.optimizers import OPTIMIZERS
 from romul_sim.churn import poisson, read_trace
-from romul_sim.problems import PROBLEMS
 from romul_sim.world import Scenario, simulate
+from romul_workers.tasks.toys import TOYS
 
 YEAR_S = 365 * 24 * 3600.0
 
@@ -30,7 +30,7 @@ def sim(
     lifetime_s: Annotated[
         float, typer.Option(min=1, help="Mean life of a machine, without a trace.")
     ] = 1800.0,
-    problem: Annotated[str, typer.Option(help=f"One of {', '.join(PROBLEMS)}.")] = "bowl",
+    problem: Annotated[str, typer.Option(help=f"One of {', '.join(TOYS)}.")] = "misspecified",
     optimizer: Annotated[str, typer.Option(help=f"One of {', '.join(OPTIMIZERS)}.")] = "romul",
     population: Annotated[int, typer.Option(min=4, help="Slots.")] = 8,
     steps: Annotated[int, typer.Option(min=1, help="PBT steps of each slot.")] = 40,
@@ -46,8 +46,8 @@ def sim(
 
     The actor, the workers and the decisions are the real ones; time, machines and training are not.
     """
-    if problem not in PROBLEMS:
-        raise typer.BadParameter(f"{problem!r} is not one of {', '.join(PROBLEMS)}")
+    if problem not in TOYS:
+        raise typer.BadParameter(f"{problem!r} is not one of {', '.join(TOYS)}")
     if optimizer not in OPTIMIZERS:
         raise typer.BadParameter(f"{optimizer!r} is not one of {', '.join(OPTIMIZERS)}")
     span_s = min(YEAR_S, 50 * trial_s * population * steps / machines)

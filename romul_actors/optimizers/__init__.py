@@ -6,7 +6,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from romul_actors.errors import OptimizerError
+from romul_actors.optimizers.asha import Asha
 from romul_actors.optimizers.base import Move, Optimizer, Start, View
+from romul_actors.optimizers.de import PlainDE
+from romul_actors.optimizers.initiator import Initiator
+from romul_actors.optimizers.mf_pbt import MultiFrequency
 from romul_actors.optimizers.random_search import RandomSearch
 from romul_actors.optimizers.romul import Romul
 from romul_actors.optimizers.truncation import Truncation
@@ -14,7 +18,8 @@ from romul_actors.optimizers.truncation import Truncation
 __all__ = ["OPTIMIZERS", "Move", "Optimizer", "Start", "View", "make"]
 
 OPTIMIZERS: Mapping[str, type[Optimizer]] = {
-    optimizer.name: optimizer for optimizer in (Romul, Truncation, RandomSearch)
+    optimizer.name: optimizer
+    for optimizer in (Romul, Truncation, Initiator, MultiFrequency, PlainDE, RandomSearch, Asha)
 }
 
 

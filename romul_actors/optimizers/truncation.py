@@ -64,26 +64,33 @@ class Truncation(Optimizer):
             j = best[int(rng.integers(len(best)))] if best else None
             copied = known[i if j is None else j].vector
             vector = tuple(
-                self._perturb(parameter, position, rng)
+                perturb(parameter, position, rng, self.resample, (self.down, self.up))
                 for parameter, position in zip(view.space, copied, strict=True)
             )
             moves.append(Move(i, j, vector, why={**why, "rule": "perturbed", "copied": j}))
         return moves
 
-    def _perturb(self, parameter: Parameter, position: float, rng: Generator) -> float:
-        """Move one coordinate: drawn anew, or its value times `down` or `up`.
 
-        A choice without an order moves to another choice instead.
-        """
-        if rng.random() < self.resample:
-            return float(rng.random())
-        if not isinstance(parameter, FloatParameter | IntParameter):
-            n = len(parameter.choices)
-            step = int(rng.integers(1, n)) if rng.random() < self.resample else 0
-            return ((min(int(position * n), n - 1) + step) % n + 0.5) / n
-        factor = self.down if rng.random() < 0.5 else self.up  # noqa: PLR2004
-        value = parameter.decode(position) * factor
-        if isinstance(parameter, IntParameter):
-            # A small whole number must be able to move at all.
-            value = math.ceil(value) if factor > 1 else math.floor(value)
-        return parameter.encode(min(max(value, parameter.low), parameter.high))
+def perturb(
+    parameter: Parameter,
+    position: float,
+    rng: Generator,
+    resample: float,
+    factors: tuple[float, float],
+) -> float:
+    """Move one coordinate: drawn anew, or its value times one of two factors.
+
+    A choice without an order moves to another choice instead, with the probability `resample`.
+    """
+    if rng.random() < resample:
+        return float(rng.random())
+    if not isinstance(parameter, FloatParameter | IntParameter):
+        n = len(parameter.choices)
+        step = int(rng.integers(1, n)) if rng.random() < resample else 0
+        return ((min(int(position * n), n - 1) + step) % n + 0.5) / n
+    factor = factors[int(rng.integers(2))]
+    value = parameter.decode(position) * factor
+    if isinstance(parameter, IntParameter):
+        # A small whole number must be able to move at all.
+        value = math.ceil(value) if factor > 1 else math.floor(value)
+    return parameter.encode(min(max(value, parameter.low), parameter.high))

@@ -21,7 +21,7 @@ from romul_actors.messages import encode
 from romul_actors.store.memory import MemoryStore
 from romul_sim.churn import Change
 from romul_sim.loop import run
-from romul_sim.problems import PROBLEMS, State, space
+from romul_workers.tasks.toys import TOYS, State
 from romul_workers.trainer import Ending, Success, Trainer
 from romul_workers.worker import Worker, WorkerSettings
 
@@ -35,7 +35,7 @@ class Scenario:
 
     Attributes:
         changes: machines that come and go, in order of time.
-        problem: a name out of `PROBLEMS`.
+        problem: a name out of `TOYS`.
         optimizer: a name of an optimizer.
         population: number of slots.
         steps: PBT steps of each slot.
@@ -48,7 +48,7 @@ class Scenario:
     """
 
     changes: Sequence[Change]
-    problem: str = "bowl"
+    problem: str = "misspecified"
     optimizer: str = "romul"
     population: int = 8
     steps: int = 30
@@ -110,12 +110,11 @@ class _SimulatedTrainer(Trainer):
         except asyncio.CancelledError:
             self._bill.lost_s += loop.time() - began
             raise
-        step, _ = PROBLEMS[scenario.problem]
         # Of the trial, not of the machine: a trial done again elsewhere comes out the same.
         rng = default_rng(trial.seed)
         parent = self._states[trial.parent] if trial.parent is not None else None
-        values = {name: float(value) for name, value in trial.hyperparameters.items()}
-        state, loss = step(parent, values, rng)
+        toy = TOYS[scenario.problem]
+        state, loss, _ = toy.step(parent, trial.hyperparameters, trial.step, rng)
         checkpoint = f"{trial.id}-{trial.attempt}"
         self._states[checkpoint] = state
         self._bill.useful_s += loop.time() - began
@@ -175,12 +174,11 @@ class _World:
     async def play(self) -> dict[str, Any]:
         scenario, loop = self.scenario, asyncio.get_running_loop()
         store = MemoryStore(lambda: int(1000 * loop.time()))
-        _, dims = PROBLEMS[scenario.problem]
         experiment = Experiment.model_validate(
             {
                 "name": "simulated",
                 "task": "simulated",
-                "space": space(dims),
+                "space": TOYS[scenario.problem].space,
                 "population": scenario.population,
                 "steps": scenario.steps,
                 "seed": scenario.seed,

@@ -71,7 +71,7 @@ def test_a_mistake_is_told_with_its_line_and_field(tmp_path, old, new, told):
 @pytest.mark.parametrize(
     ("optimizer", "told"),
     [
-        ('"gradient"', "optimizer 'gradient' is not one of romul, truncation, random"),
+        ('"gradient"', "optimizer 'gradient' is not one of romul, truncation, initiator"),
         ('{ name = "romul", crosover = 0.5 }', "no option 'crosover': did you mean 'crossover'"),
         ('{ name = "romul", crossover = "half" }', "crossover = 'half' is not a float"),
         ('{ name = "romul", crossover = -1 }', "crossover = -1 is below 0"),

@@ -1,0 +1,76 @@
+"""Asynchronous successive halving (Li et al. 2020, "A System for Massively Parallel Tuning").
+
+The stopping variant: a slot trains one draw until, at a rung, it is not among the best 1/eta of
+all that ever came to that rung; then it draws anew and starts from scratch. It never mutates.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from numpy.random import Generator
+
+from romul_actors.optimizers.base import Move, Optimizer, Start, View
+from romul_actors.slot import Slot
+from romul_actors.space import Space
+
+
+@dataclass(frozen=True)
+class Asha(Optimizer):
+    """ASHA's constants.
+
+    Attributes:
+        eta: reduction factor; rungs lie at 1, eta, eta^2 ... steps.
+    """
+
+    name: ClassVar[str] = "asha"
+
+    eta: int = 3
+
+    def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
+        """Independent uniform draws."""
+        return [Start("all", tuple(row)) for row in rng.random((n_slots, len(space))).tolist()]
+
+    def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
+        """Decide each slot alone; what others had at its rung lies in their memories."""
+        del slots, steps
+        return [slot.index]
+
+    def quorum(self, n_pool: int) -> int:
+        """Wait for nobody."""
+        del n_pool
+        return 1
+
+    def decide(self, view: View, due: Sequence[int]) -> list[Move]:
+        """Go on, or start anew."""
+        moves = []
+        for i in due:
+            memory = view.slots[i].memory
+            age = view.step - int(memory.get("born", 0)) + 1
+            rungs = {rung: list(losses) for rung, losses in memory.get("rungs", {}).items()}
+            loss = view.known[i].loss
+            stopped = view.known[i].failed
+            if self._is_rung(age) and not stopped:
+                peers = [
+                    other
+                    for slot in view.slots
+                    for other in slot.memory.get("rungs", {}).get(str(age), ())
+                ]
+                better = sum(other < loss for other in peers)
+                # With fewer than eta there is no best 1/eta to speak of: go on.
+                n = len(peers) + 1
+                stopped = n >= self.eta and better >= max(1, n // self.eta)
+                rungs.setdefault(str(age), []).append(loss)
+            born = view.step + 1 if stopped else int(memory.get("born", 0))
+            told = {"born": born, "rungs": rungs}
+            if stopped:
+                vector = tuple(view.rng(i).random(len(view.space)).tolist())
+                moves.append(Move(i, None, vector, told, {"rule": "drawn anew"}, fresh=True))
+            else:
+                moves.append(Move(i, i, view.known[i].vector, told, {"rule": "held"}))
+        return moves
+
+    def _is_rung(self, age: int) -> bool:
+        while age > 1 and age % self.eta == 0:
+            age //= self.eta
+        return age == 1

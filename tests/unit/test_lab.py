@@ -1,0 +1,119 @@
+"""The toys, and the laboratory that compares optimizers on them."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from numpy.random import default_rng
+
+from romul_actors.experiment import Experiment
+from romul_actors.optimizers import OPTIMIZERS
+from romul_sim.lab import ASYNCHRONOUS, SYNCHRONOUS, Job, compare, confidence, jobs, play
+from romul_workers.tasks.toys import TOYS, best_dropout, best_noisy_quadratic, train
+from romul_workers.trial import Context, Trial
+from tests.unit.harness import Run, population
+
+
+def drawn(toy, rng):
+    space = Experiment.model_validate(
+        {"name": "t", "task": "t", "steps": 1, "space": toy.space}
+    ).search_space()
+    return space.decode(rng.random(len(space)))
+
+
+@pytest.mark.parametrize("toy", TOYS.values(), ids=TOYS)
+def test_a_toy_steps_the_same_from_the_same_and_never_beats_its_best(toy):
+    rng = default_rng(0)
+    for _ in range(20):
+        values, state = drawn(toy, rng), None
+        for number in range(toy.steps):
+            first = toy.step(state, values, number, default_rng(number))
+            assert first == toy.step(state, values, number, default_rng(number))
+            state = first.state
+            assert json.loads(json.dumps(state)) == list(state)
+            assert math.isfinite(first.observed)
+        if toy.best is not None:
+            assert first.true >= toy.best() - 1e-12
+
+
+def test_the_known_bests_are_those_of_their_problems():
+    # A constant rate is one of all schedules, and far from the best of them.
+    step = TOYS["noisy-quadratic"].step
+
+    def constant(rate):
+        state = None
+        for number in range(40):
+            stepped = step(state, {"rate": rate}, number, default_rng(0))
+            state = stepped.state
+        return stepped.true
+
+    constants = min(constant(rate) for rate in np.logspace(-3, 0, 30))
+    assert constants == pytest.approx(0.227, abs=0.005)
+    assert best_noisy_quadratic() == pytest.approx(0.0136, abs=0.0005)
+    assert best_dropout() == pytest.approx(0.0703, abs=0.0005)
+
+
+def test_a_toy_is_a_task_too(tmp_path):
+    parent, told = None, []
+    for step in range(3):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        trial = Trial(
+            id=f"0-{step}",
+            hyperparameters={"x0": 0.5},
+            parent=parent,
+            checkpoint=folder,
+            start=float(step),
+            stop=step + 1.0,
+            seed=1,
+            step=step,
+            context=Context("e", "cpu", {"problem": "dropout"}),
+        )
+        told.append(train(trial)["true_loss"])
+        parent = folder
+    assert told == pytest.approx([math.exp(-0.105 * n) + 0.005 * n for n in (1, 2, 3)])
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("conditions", [SYNCHRONOUS, ASYNCHRONOUS], ids=["sync", "async"])
+def test_every_optimizer_plays_and_a_job_comes_out_the_same(optimizer, conditions):
+    job = Job("mixed", optimizer, 8, 5, conditions)
+    first = play(job)
+    assert play(job) == first
+    assert len(first.curve) == TOYS["mixed"].steps
+    assert set(first.schedule) == set(TOYS["mixed"].space)
+    # Slow workers and lost trials take their time.
+    assert (first.makespan > 1.2 * TOYS["mixed"].steps) == (conditions is ASYNCHRONOUS)
+
+
+def test_rows_are_ranked_and_say_how_sure_they_are():
+    todo = jobs(["misspecified"], ["romul", "random"], [8], 5, SYNCHRONOUS)
+    first, second = compare({job: play(job) for job in todo})
+    assert (first.optimizer, first.rank, second.optimizer, second.rank) == ("romul", 1, "random", 2)
+    assert first.beats["random"] == 1.0
+    told = first.as_json()
+    assert (told["problem"], told["population"], told["seeds"]) == ("misspecified", 8, 5)
+    assert told["ratio_to_best"] is None
+    assert told["quartiles"][0] <= told["median"] <= told["quartiles"][1]
+
+
+def test_a_confidence_is_a_half_where_there_is_no_difference():
+    assert confidence([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == pytest.approx(0.5, abs=0.05)
+    assert confidence([1.0, 1.1], [2.0, 2.1]) == 1.0
+    assert confidence([2.0, 2.1], [1.0, 1.1]) == 0.0
+
+
+def test_mf_pbt_takes_only_weights_of_a_greedier_one():
+    run = Run(population("mf_pbt", n_slots=16, steps=5, options={"quorum_share": 1.0})).start()
+    assert [s.tier for s in run.population.slots] == ["1"] * 4 + ["4"] * 4 + ["8"] * 4 + ["16"] * 4
+    # The greedy ones are the best all the time, the second tier the next.
+    run.to_the_end(lambda trial: float(trial.slot))
+    fourth = [line for line in run.of("trial") if line["step"] == 4 and 4 <= line["slot"] < 8]
+    migrated = [line for line in fourth if line["why"]["rule"] == "migrated"]
+    assert [line["slot"] for line in migrated] == [6]
+    [line] = migrated
+    assert line["parent"] == "0-3"
+    assert line["why"]["hyperparameters_of"] == 4
+    kept = {line["trial"]: line["vector"] for line in run.of("trial")}
+    assert line["vector"] == kept["4-3"]
