@@ -103,8 +103,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
             "" if ratio is None else f"{ratio:.3g}",
             str(row["rank"]),
             "" if chance is None else f"{chance:.2f}",
-            end_section=row["rank"]
-            == max(r["rank"] for r in rows if r["problem"] == row["problem"]),
+            end_section=following is None or following["problem"] != row["problem"],
         )
     return table
 
