@@ -13,8 +13,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from romul_actors.cli.options import AsJson
-from romul_actors.optimizers import OPTIMIZERS
-from romul_sim.lab import ASYNCHRONOUS, SYNCHRONOUS, Job, Played, Row, compare, jobs, play_all
+from romul_actors.errors import OptimizerError
+from romul_actors.optimizers import OPTIMIZERS, make
+from romul_sim.lab import (
+    ASYNCHRONOUS,
+    SYNCHRONOUS,
+    Job,
+    Played,
+    Row,
+    compare,
+    jobs,
+    optimizer_spec,
+    play_all,
+)
 from romul_workers.tasks.toys import TOYS
 
 
@@ -26,12 +37,28 @@ def _names(given: str | None, known: Sequence[str], what: str) -> list[str]:
     return names
 
 
+def _optimizers(given: str | None) -> list[str]:
+    """Check names and options before hours of work."""
+    texts = list(OPTIMIZERS) if given is None else given.split(",")
+    for text in texts:
+        spec = optimizer_spec(text)
+        try:
+            make(spec.pop("name"), spec)
+        except OptimizerError as error:
+            raise typer.BadParameter(str(error)) from None
+    return texts
+
+
 def lab(
     problems: Annotated[
         str | None, typer.Option(help=f"Some of {', '.join(TOYS)}; else all.")
     ] = None,
     optimizers: Annotated[
-        str | None, typer.Option(help=f"Some of {', '.join(OPTIMIZERS)}; else all.")
+        str | None,
+        typer.Option(
+            help=f"Some of {', '.join(OPTIMIZERS)}, with options if need be "
+            "(romul:crossover=0.5:truncation=0.2); else all."
+        ),
     ] = None,
     population: Annotated[
         str, typer.Option(help="Slots; several sizes with commas between.")
@@ -52,7 +79,7 @@ def lab(
     sizes = [int(part) for part in population.split(",")]
     todo = jobs(
         _names(problems, list(TOYS), "problem"),
-        _names(optimizers, list(OPTIMIZERS), "optimizer"),
+        _optimizers(optimizers),
         sizes,
         seeds,
         ASYNCHRONOUS if asynchronous else SYNCHRONOUS,

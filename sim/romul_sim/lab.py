@@ -5,6 +5,7 @@ arrival of results are simulated, one heap of events a run.
 """
 
 import heapq
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.random import default_rng
 
+from romul_actors.errors import ExperimentError
 from romul_actors.events import Released, Result, Stamped, Submitted, Trial
 from romul_actors.experiment import Experiment
 from romul_actors.plan import settings
@@ -73,6 +75,23 @@ class Played:
     makespan: float
 
 
+def optimizer_spec(text: str) -> dict[str, Any]:
+    """Read "name" or "name:option=value:option=value" into what an experiment declares.
+
+    Raises:
+        ExperimentError: an option is not of that form.
+    """
+    name, *options = text.split(":")
+    spec: dict[str, Any] = {"name": name}
+    for option in options:
+        key, _, value = option.partition("=")
+        try:
+            spec[key] = json.loads(value)
+        except ValueError:
+            raise ExperimentError(f"optimizer {text!r}: {option!r} is not option=value") from None
+    return spec
+
+
 def play(job: Job) -> Played:
     """Run one job; the same job comes out the same."""
     toy = TOYS[job.problem]
@@ -84,7 +103,7 @@ def play(job: Job) -> Played:
             "population": job.population,
             "steps": toy.steps,
             "seed": job.seed,
-            "optimizer": job.optimizer,
+            "optimizer": optimizer_spec(job.optimizer),
         }
     )
     return _Run(job, Population(settings=settings(experiment))).to_the_end()

@@ -2,14 +2,26 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from numpy.random import default_rng
 
+from romul_actors.errors import ExperimentError
 from romul_actors.experiment import Experiment
 from romul_actors.optimizers import OPTIMIZERS
-from romul_sim.lab import ASYNCHRONOUS, SYNCHRONOUS, Job, compare, confidence, jobs, play
+from romul_sim.lab import (
+    ASYNCHRONOUS,
+    SYNCHRONOUS,
+    Job,
+    compare,
+    confidence,
+    jobs,
+    optimizer_spec,
+    play,
+)
 from romul_workers.tasks.toys import TOYS, best_dropout, best_noisy_quadratic, train
 from romul_workers.trial import Context, Trial
 from tests.unit.harness import Run, population
@@ -117,3 +129,31 @@ def test_mf_pbt_takes_only_weights_of_a_greedier_one():
     assert line["why"]["hyperparameters_of"] == 4
     kept = {line["trial"]: line["vector"] for line in run.of("trial")}
     assert line["vector"] == kept["4-3"]
+
+
+def test_an_optimizers_constants_may_stand_behind_its_name():
+    assert optimizer_spec("romul:crossover=0.5:keep_best=false") == {
+        "name": "romul",
+        "crossover": 0.5,
+        "keep_best": False,
+    }
+    with pytest.raises(ExperimentError, match="'crossover' is not option=value"):
+        optimizer_spec("romul:crossover")
+    base = play(Job("misspecified", "romul", 8, 0))
+    assert play(Job("misspecified", "romul:crossover=0.1", 8, 0)) != base
+    assert play(Job("misspecified", "romul:crossover=0.7", 8, 0)) == base
+
+
+def test_the_command_prints_one_line(tmp_path):
+    arguments = ["lab", "--problems", "dropout,mixed", "--optimizers", "romul,random"]
+    arguments += ["--population", "4", "--seeds", "2", "--out", str(tmp_path), "--json"]
+    called = subprocess.run(
+        [sys.executable, "-m", "romul_actors.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    [line] = called.stdout.splitlines()
+    assert [row["rank"] for row in json.loads(line)["rows"]] == [1, 2, 1, 2]
+    assert json.loads((tmp_path / "lab.json").read_text()) == json.loads(line)
+    assert (tmp_path / "lab-4.png").stat().st_size > 10_000
