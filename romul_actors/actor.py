@@ -76,7 +76,7 @@ class Actor:
         while not stop.is_set():
             try:
                 await self.turn()
-            except StoreError as error:
+            except (StoreError, ExperimentError) as error:
                 log.warning("%s; trying again", error)
                 self._held.clear()
                 try:

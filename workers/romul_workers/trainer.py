@@ -112,6 +112,10 @@ class ChildTrainer(Trainer):
             return Failure("storage", str(error))
         try:
             return await self._train_into(folder, checkpoints, experiment, trial)
+        except OSError as error:
+            # No process, no log, no socket: this machine's fault, and not the worker's end.
+            await self.close()
+            return Failure("storage", f"this machine cannot train: {error}")
         finally:
             checkpoints.discard(folder)
 
@@ -202,9 +206,8 @@ class ChildTrainer(Trainer):
             self._child.tell({"do": "stop"})
 
     async def discard(self, experiment: Experiment, checkpoint: str) -> None:
-        checkpoints = self._checkpoints(experiment)
         with contextlib.suppress(CheckpointError, OSError):
-            await asyncio.to_thread(checkpoints.delete, checkpoint)
+            await asyncio.to_thread(self._checkpoints(experiment).delete, checkpoint)
 
     async def close(self) -> None:
         child, self._child = self._child, None
@@ -232,10 +235,14 @@ class _Child:
 
     @classmethod
     async def start(cls, paths: Sequence[Path], log: Path) -> "_Child":
-        ours, theirs = socket.socketpair()
         search = [str(path) for path in paths] + [os.environ.get("PYTHONPATH", "")]
         log.parent.mkdir(parents=True, exist_ok=True)
-        with theirs, log.open("ab") as output:
+        with contextlib.ExitStack() as stack:
+            output = stack.enter_context(log.open("ab"))
+            ours, theirs = socket.socketpair()
+            stack.enter_context(theirs)
+            unwind = stack.enter_context(contextlib.ExitStack())
+            unwind.enter_context(ours)
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -249,6 +256,7 @@ class _Child:
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search))},
             )
+            unwind.pop_all()
         reader, writer = await asyncio.open_connection(sock=ours)
         return cls(process, reader, writer, log)
 

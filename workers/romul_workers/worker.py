@@ -86,7 +86,7 @@ class Worker:
             while not stop.is_set() and self.trials != self._settings.max_trials:
                 try:
                     await self._turn(stop)
-                except StoreError as error:
+                except (StoreError, ExperimentError) as error:
                     log.warning("%s; trying again", error)
                     await _wait(stop, BACKOFF_S)
         finally:

@@ -1,0 +1,131 @@
+"""The trainer: a warm child process, and what becomes of a trial when something is wrong."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from romul_actors.events import Trial
+from romul_actors.experiment import Experiment
+from romul_workers.trainer import ChildTrainer, Failure, Stopped, Success
+
+TASKS = Path(__file__).parents[1] / "tasks"
+
+
+def experiment(folder, task="counting", **fields):
+    given = {
+        "name": "e",
+        "task": task,
+        "steps": 1,
+        "space": {"x": {"type": "float", "min": 0.0, "max": 1.0}},
+        "checkpoints": str(folder / "checkpoints"),
+        **fields,
+    }
+    return Experiment.model_validate(given)
+
+
+def trial(step=0, parent=None, attempt=1, **hyperparameters):
+    return Trial(
+        id=f"0-{step}",
+        slot=0,
+        step=step,
+        attempt=attempt,
+        hyperparameters=hyperparameters or {"x": 0.5},
+        parent=parent,
+        start=float(step),
+        stop=step + 1.0,
+        seed=7,
+    )
+
+
+@pytest.fixture
+async def trainer(tmp_path):
+    made = ChildTrainer(tmp_path / "scratch", [TASKS])
+    yield made
+    await made.close()
+
+
+async def test_the_process_is_kept_warm_and_setup_runs_once(trainer, tmp_path):
+    e = experiment(tmp_path)
+    first = await trainer.train(e, trial(0))
+    second = await trainer.train(e, trial(1, parent=first.checkpoint))
+    assert isinstance(first, Success)
+    assert (first.checkpoint, second.checkpoint) == ("0-0-1", "0-1-1")
+    assert first.metrics["pid"] == second.metrics["pid"] != os.getpid()
+    assert (first.metrics["setups"], second.metrics["setups"]) == (1.0, 1.0)
+    assert (first.value, second.value) == (1.0, 2.0)
+
+
+async def test_another_experiment_is_set_up_in_the_same_process(trainer, tmp_path):
+    first = await trainer.train(experiment(tmp_path), trial())
+    other = experiment(tmp_path, name="f", constants={"weight": 3}, checkpoints=str(tmp_path / "f"))
+    second = await trainer.train(other, trial())
+    assert first.metrics["pid"] == second.metrics["pid"]
+    assert second.metrics["weight"] == 3.0
+
+
+async def test_the_same_seed_is_the_same_randomness(trainer, tmp_path):
+    first = await trainer.train(experiment(tmp_path), trial(attempt=1))
+    again = await trainer.train(experiment(tmp_path), trial(attempt=2))
+    assert first.metrics["random"] == again.metrics["random"]
+
+
+async def test_after_a_failure_the_process_is_another(trainer, tmp_path):
+    first = await trainer.train(experiment(tmp_path), trial())
+    failed = await trainer.train(experiment(tmp_path), trial(x=-1.0))
+    assert (failed.reason, "below 0" in failed.message) == ("exception", True)
+    second = await trainer.train(experiment(tmp_path), trial(attempt=2))
+    assert second.metrics["pid"] != first.metrics["pid"]
+
+
+async def test_a_parent_that_is_gone_is_told(trainer, tmp_path):
+    failed = await trainer.train(experiment(tmp_path), trial(1, parent="9-9-1"))
+    assert failed.reason == "lost_parent"
+    assert "checkpoint 9-9-1: none of that name" in failed.message
+
+
+async def test_a_place_that_cannot_be_written_is_told(trainer, tmp_path):
+    (tmp_path / "checkpoints").write_text("a file, no folder")
+    failed = await trainer.train(experiment(tmp_path), trial())
+    assert isinstance(failed, Failure)
+    assert failed.reason == "storage"
+
+
+async def test_a_machine_that_cannot_start_a_process_fails_the_trial_only(tmp_path):
+    (tmp_path / "log").mkdir()
+    trainer = ChildTrainer(tmp_path / "scratch", [TASKS], log=tmp_path / "log")
+    failed = await trainer.train(experiment(tmp_path), trial())
+    assert (failed.reason, "this machine cannot train" in failed.message) == ("storage", True)
+
+
+async def test_a_trial_that_is_cancelled_leaves_nothing(trainer, tmp_path):
+    e = experiment(tmp_path, task="misbehaving:slow")
+    running = asyncio.create_task(trainer.train(e, trial()))
+    part = tmp_path / "checkpoints" / ".part"
+    async with asyncio.timeout(30):
+        while not list(part.glob("*/state.txt")):  # noqa: ASYNC110  (nobody tells when)
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert list(part.iterdir()) == []
+    assert not (tmp_path / "checkpoints" / "0-0-1").exists()
+
+
+async def test_asked_to_stop_while_the_process_starts(trainer, tmp_path):
+    running = asyncio.create_task(
+        trainer.train(experiment(tmp_path, task="misbehaving:slow"), trial())
+    )
+    await asyncio.sleep(0)
+    trainer.ask_to_stop()
+    assert await running == Stopped()
+
+
+async def test_an_object_store_is_a_place_for_checkpoints_too(trainer, tmp_path):
+    e = experiment(tmp_path, checkpoints="memory://trainer/c")
+    first = await trainer.train(e, trial(0))
+    second = await trainer.train(e, trial(1, parent=first.checkpoint))
+    assert second.value == 2.0
+    await trainer.discard(e, second.checkpoint)
+    failed = await trainer.train(e, trial(2, parent="7-7-7"))
+    assert failed.reason == "lost_parent"
