@@ -17,7 +17,7 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)" --editable ".[torch,embedded,dashboard,dev]"
 	@touch $@
 
-demo: $(READY) ## Train a population on handwritten digits (about a minute).
+demo: $(READY) ## Train a population on handwritten digits (about a minute and a half).
 	$(BIN)/romul demo
 
 test: $(READY) ## Run all tests.

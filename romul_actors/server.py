@@ -16,6 +16,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -53,6 +54,22 @@ def find_server() -> str:
     return str(get_binary_path())
 
 
+def check_idle(folder: Path) -> None:
+    """Make sure that no server works on `folder`: two on the same files would ruin them.
+
+    Raises:
+        StoreError: one does.
+    """
+    file = folder / URL_FILE
+    if not file.is_file():
+        return
+    with contextlib.suppress(RedisError, OSError, ValueError):
+        client = SyncRedis.from_url(file.read_text().strip(), socket_connect_timeout=2)
+        with contextlib.closing(client):
+            client.ping()
+        raise StoreError(f"a run is under way in {folder}: its server answers")
+
+
 @contextlib.asynccontextmanager
 async def embedded_server(folder: Path, *, durable: bool = True) -> AsyncIterator[str]:
     """Run a server with its data in `folder` and yield its URL, which also stands in a file.
@@ -62,9 +79,10 @@ async def embedded_server(folder: Path, *, durable: bool = True) -> AsyncIterato
         durable: whether writes are appended to a file.
 
     Raises:
-        StoreError: there is no server program, or it does not start.
+        StoreError: there is no server program, it does not start, or one works there already.
     """
     program = find_server()
+    check_idle(folder)
     data = folder.resolve() / "redis"  # noqa: ASYNC240  (nothing else runs yet)
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Another program may take the port between the choice and the start: then choose again.

@@ -36,7 +36,7 @@ from romul_actors.experiment import Experiment, OptimizerSpec, from_json, load, 
 from romul_actors.messages import encode
 from romul_actors.plan import settings
 from romul_actors.report import plot, read_history, summary, trials
-from romul_actors.server import embedded_server
+from romul_actors.server import check_idle, embedded_server
 from romul_actors.store import Store
 
 ENDED = ("finished", "failed", "stopped")
@@ -334,6 +334,7 @@ def demo(
     )
     if folder.exists():
         # Only what an earlier demo has left, and only if it is no longer running.
+        check_idle(folder)
         if not (folder / "run.json").exists():
             raise ExperimentError(f"{folder} exists and is no earlier demo: choose another --runs")
         shutil.rmtree(folder)

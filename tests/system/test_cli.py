@@ -185,6 +185,17 @@ async def test_a_server_that_would_evict_or_wants_a_password_is_refused(system, 
         assert "maxmemory-policy is 'allkeys-lru'" in " ".join(called.stderr.split())
 
 
+async def test_a_run_under_way_is_not_disturbed_by_a_second_one(tmp_path):
+    folder = tmp_path / "runs" / "demo"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}")
+    async with embedded_server(folder, durable=False):
+        for command in (["demo"], ["serve", str(folder)]):
+            code, _, err = await asyncio.to_thread(ended, local(tmp_path, *command))
+            assert (code, "a run is under way" in " ".join(err.split())) == (3, True)
+    assert (folder / "run.json").exists()
+
+
 def test_the_examples_are_well_formed():
     for file in (Path(__file__).parents[2] / "examples").glob("*.toml"):
         parse(file.read_text(), str(file))
