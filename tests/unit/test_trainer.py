@@ -2,8 +2,12 @@
 
 import asyncio
 import os
+import signal
+import socket
+import sys
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from romul_actors.events import Trial
@@ -129,3 +133,25 @@ async def test_an_object_store_is_a_place_for_checkpoints_too(trainer, tmp_path)
     await trainer.discard(e, second.checkpoint)
     failed = await trainer.train(e, trial(2, parent="7-7-7"))
     assert failed.reason == "lost_parent"
+
+
+@pytest.mark.parametrize("unread", [False, True])
+async def test_the_process_ends_with_its_worker_however_that_ends(tmp_path, unread):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "romul_workers.child",
+            str(theirs.fileno()),
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,
+        )
+        theirs.close()
+        ours.send(msgpack.packb({"do": "prepare", "key": "k", "module": "none", "function": "f"}))
+        # An answer that nobody reads makes the kernel reset the socket in place of closing it.
+        await asyncio.to_thread(ours.recv, 1, socket.MSG_PEEK)
+        if not unread:
+            ours.recv(65_536)
+    async with asyncio.timeout(20):
+        assert await process.wait() == -signal.SIGKILL

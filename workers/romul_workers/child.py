@@ -62,15 +62,18 @@ class Child:
     def _listen(self) -> None:
         """Read the worker's messages, also while the task trains."""
         unpacker = msgpack.Unpacker(max_buffer_size=2**24)
-        while data := self._connection.recv(65_536):
-            unpacker.feed(data)
-            for message in unpacker:
-                if message["do"] == "stop":
-                    self._stopping.set()
-                else:
-                    self._jobs.put(message)
-        # The worker is gone. Whatever the task started goes as well.
-        os.killpg(os.getpgid(0), signal.SIGKILL)
+        try:
+            while data := self._connection.recv(65_536):
+                unpacker.feed(data)
+                for message in unpacker:
+                    if message["do"] == "stop":
+                        self._stopping.set()
+                    else:
+                        self._jobs.put(message)
+        finally:
+            # The worker is gone: at its end the socket was closed, or reset if an answer still lay
+            # there unread. Whatever the task started goes as well.
+            os.killpg(os.getpgid(0), signal.SIGKILL)
 
     def _send(self, message: Message) -> None:
         self._connection.sendall(msgpack.packb(message))
