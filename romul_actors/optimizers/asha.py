@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from numpy.random import Generator
 
-from romul_actors.optimizers.base import Move, Optimizer, Start, View
+from romul_actors.optimizers.base import Move, Optimizer, Start, View, uniform_starts
 from romul_actors.slot import Slot
 from romul_actors.space import Space
 
@@ -29,7 +29,7 @@ class Asha(Optimizer):
 
     def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
         """Independent uniform draws."""
-        return [Start("all", tuple(row)) for row in rng.random((n_slots, len(space))).tolist()]
+        return uniform_starts(space, n_slots, rng)
 
     def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
         """Decide each slot alone; what others had at its rung lies in their memories."""

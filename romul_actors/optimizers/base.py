@@ -96,6 +96,11 @@ class Optimizer(ABC):
         """Moves of the slots `due`, all of one pool and with a known outcome, in their order."""
 
 
+def uniform_starts(space: Space, n_slots: int, rng: Generator) -> list[Start]:
+    """Independent uniform draws, all in one tier."""
+    return [Start("all", tuple(row)) for row in rng.random((n_slots, len(space))).tolist()]
+
+
 def latin_hypercube(n_points: int, n_dims: int, rng: Generator) -> Vector:
     """Points that fill each axis evenly, shape (n_points, n_dims) (McKay et al. 1979)."""
     cells = np.stack([rng.permutation(n_points) for _ in range(n_dims)], axis=1)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from numpy.random import Generator
 
-from romul_actors.optimizers.base import Move, Optimizer, Start, View
+from romul_actors.optimizers.base import Move, Optimizer, Start, View, uniform_starts
 from romul_actors.slot import Slot
 from romul_actors.space import Space
 
@@ -22,7 +22,7 @@ class RandomSearch(Optimizer):
 
     def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
         """Independent uniform draws."""
-        return [Start("random", tuple(row)) for row in rng.random((n_slots, len(space))).tolist()]
+        return uniform_starts(space, n_slots, rng)
 
     def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
         """Compare the slot with nobody else."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from numpy.random import Generator
 
-from romul_actors.optimizers.base import Move, Optimizer, Start, View, share
+from romul_actors.optimizers.base import Move, Optimizer, Start, View, share, uniform_starts
 from romul_actors.slot import Slot
 from romul_actors.space import FloatParameter, IntParameter, Parameter, Space
 
@@ -36,7 +36,7 @@ class Truncation(Optimizer):
 
     def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
         """Independent uniform draws."""
-        return [Start("all", tuple(row)) for row in rng.random((n_slots, len(space))).tolist()]
+        return uniform_starts(space, n_slots, rng)
 
     def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
         """Compare the slot with all of them."""
