@@ -3,7 +3,7 @@
 Only data, frozen: `population.py` makes the next population out of one and an event.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -99,11 +99,6 @@ class Decision:
     population: Population
     trials: tuple[Trial, ...] = ()
     history: tuple[Mapping[str, Any], ...] = ()
-
-
-def live_trials(slots: Iterable[Slot]) -> int:
-    """How many trials are queued or with a worker."""
-    return sum(slot.status == "queued" for slot in slots)
 
 
 def changed(before: Sequence[Slot], after: Sequence[Slot]) -> list[Slot]:

@@ -89,11 +89,6 @@ class Crew:
                     preexec_fn=die_with_parent,
                 )
 
-    @property
-    def restarts(self) -> int:
-        """How often somebody had to be started again."""
-        return sum(len(member.ends) for member in self._members)
-
     async def end(self) -> None:
         """End the workers first, so that the actor still hears what they give back."""
         for kind in ("worker", "actor"):

@@ -8,15 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from numpy.random import Generator
-
-from romul_actors.optimizers.base import Move, Optimizer, Start, View, uniform_starts
-from romul_actors.slot import Slot
-from romul_actors.space import Space
+from romul_actors.optimizers.base import Alone, Move, View
 
 
 @dataclass(frozen=True)
-class Asha(Optimizer):
+class Asha(Alone):
     """ASHA's constants.
 
     Attributes:
@@ -26,20 +22,6 @@ class Asha(Optimizer):
     name: ClassVar[str] = "asha"
 
     eta: int = 3
-
-    def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
-        """Independent uniform draws."""
-        return uniform_starts(space, n_slots, rng)
-
-    def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
-        """Decide each slot alone; what others had at its rung lies in their memories."""
-        del slots, steps
-        return [slot.index]
-
-    def quorum(self, n_pool: int) -> int:
-        """Wait for nobody."""
-        del n_pool
-        return 1
 
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
         """Go on, or start anew."""

@@ -76,16 +76,17 @@ class Optimizer(ABC):
 
     name: ClassVar[str]
 
-    @abstractmethod
     def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
-        """Tiers and first vectors of all slots."""
+        """Tiers and first vectors of all slots: one tier and independent uniform draws."""
+        return [Start("all", tuple(row)) for row in rng.random((n_slots, len(space))).tolist()]
 
-    @abstractmethod
     def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
-        """Indices of the slots that `slot` is compared with at its step, itself included.
+        """Indices of the slots that `slot` is compared with at its step, itself included: all.
 
         The pools of one step are disjoint and together hold all slots.
         """
+        del slot, steps
+        return range(len(slots))
 
     @abstractmethod
     def quorum(self, n_pool: int) -> int:
@@ -96,9 +97,18 @@ class Optimizer(ABC):
         """Moves of the slots `due`, all of one pool and with a known outcome, in their order."""
 
 
-def uniform_starts(space: Space, n_slots: int, rng: Generator) -> list[Start]:
-    """Independent uniform draws, all in one tier."""
-    return [Start("all", tuple(row)) for row in rng.random((n_slots, len(space))).tolist()]
+class Alone(Optimizer):
+    """An optimizer that decides each slot by itself, and waits for nobody."""
+
+    def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
+        """Compare the slot with nobody else."""
+        del slots, steps
+        return [slot.index]
+
+    def quorum(self, n_pool: int) -> int:
+        """Wait for nobody."""
+        del n_pool
+        return 1
 
 
 def latin_hypercube(n_points: int, n_dims: int, rng: Generator) -> Vector:

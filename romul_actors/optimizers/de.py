@@ -9,19 +9,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.random import Generator
 
 from romul_actors.optimizers.base import (
     Move,
     Optimizer,
-    Start,
     View,
     reflect,
     share,
-    uniform_starts,
 )
 from romul_actors.slot import Slot
-from romul_actors.space import Space
 
 
 @dataclass(frozen=True)
@@ -40,15 +36,6 @@ class PlainDE(Optimizer):
     f1: float = 0.8
     f2: float = 0.8
     crossover: float = 0.5
-
-    def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
-        """Independent uniform draws."""
-        return uniform_starts(space, n_slots, rng)
-
-    def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
-        """Compare the slot with all of them."""
-        del slot, steps
-        return range(len(slots))
 
     def quorum(self, n_pool: int) -> int:
         """Wait for a share of the population."""

@@ -8,12 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from numpy.random import Generator
-
-from romul_actors.optimizers.base import Move, Optimizer, Start, View, uniform_starts
+from romul_actors.optimizers.base import Move, Optimizer, View
 from romul_actors.optimizers.truncation import perturb
-from romul_actors.slot import Slot
-from romul_actors.space import Space
 
 
 @dataclass(frozen=True)
@@ -30,15 +26,6 @@ class Initiator(Optimizer):
     resample: float = 0.25
     down: float = 0.8
     up: float = 1.2
-
-    def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
-        """Independent uniform draws."""
-        return uniform_starts(space, n_slots, rng)
-
-    def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
-        """Meet any slot that has ended the same step."""
-        del slot, steps
-        return range(len(slots))
 
     def quorum(self, n_pool: int) -> int:
         """Wait for one opponent."""

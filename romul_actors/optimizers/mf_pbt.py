@@ -14,7 +14,6 @@ from numpy.random import Generator
 
 from romul_actors.optimizers.base import Move, Optimizer, Start, View, share
 from romul_actors.optimizers.truncation import perturb
-from romul_actors.slot import Slot
 from romul_actors.space import Space
 
 
@@ -49,11 +48,6 @@ class MultiFrequency(Optimizer):
             Start(str(self.periods[i * n_tiers // n_slots]), tuple(row))
             for i, row in enumerate(rng.random((n_slots, len(space))).tolist())
         ]
-
-    def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
-        """Compare the slot with all of them: migrants come from everywhere."""
-        del slot, steps
-        return range(len(slots))
 
     def quorum(self, n_pool: int) -> int:
         """Wait for a share of the population."""

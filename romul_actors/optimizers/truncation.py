@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 from numpy.random import Generator
 
-from romul_actors.optimizers.base import Move, Optimizer, Start, View, share, uniform_starts
-from romul_actors.slot import Slot
-from romul_actors.space import FloatParameter, IntParameter, Parameter, Space
+from romul_actors.optimizers.base import Move, Optimizer, View, share
+from romul_actors.space import FloatParameter, IntParameter, Parameter
 
 MIN_POOL = 2
 
@@ -33,15 +32,6 @@ class Truncation(Optimizer):
     resample: float = 0.25
     down: float = 0.8
     up: float = 1.2
-
-    def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
-        """Independent uniform draws."""
-        return uniform_starts(space, n_slots, rng)
-
-    def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
-        """Compare the slot with all of them."""
-        del slot, steps
-        return range(len(slots))
 
     def quorum(self, n_pool: int) -> int:
         """Wait for a share of the population."""
