@@ -22,12 +22,20 @@ FailureReason = Literal[
     "out_of_memory",  # the task ran out of its machine's or its device's memory
     "killed",  # the child process ended without a word (a crash, the kernel's out-of-memory killer)
     "timed_out",  # longer than timeouts.trial_s
+    "stalled",  # no sign of progress for timeouts.stall_s
     "lost_parent",  # the parent checkpoint cannot be read
     "storage",  # the new checkpoint cannot be written
     "task",  # the task cannot be imported, or this worker does not allow it
 ]
 
-ReleaseReason = Literal["drained", "stopped", "shutdown"]
+ReleaseReason = Literal[
+    "preempted",  # the worker's machine is about to go
+    "drained",  # an operator asked the worker to end
+    "stopped",  # the experiment is no more
+    "outdated",  # another copy of the trial was faster
+    "no_room",  # the disk or the quota for checkpoints is full
+    "missing",  # found in no queue and with no worker: a server came back without it
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +58,8 @@ class Trial:
     """Where training stands, in the budget's unit, counted from the very beginning."""
     stop: float
     seed: int
+    resumed: bool = False
+    """Whether `parent` is a partial checkpoint of this very trial."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +96,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
-    """A worker gave a trial back: not the trial's fault."""
+    """A trial was given back: not the trial's fault."""
 
     type: Literal["released"] = "released"
     trial: str
@@ -94,6 +104,11 @@ class Released:
     attempt: int
     worker: str
     reason: ReleaseReason
+    message: str = ""
+    checkpoint: str | None = None
+    """Name of a partial checkpoint, from which the next attempt goes on."""
+    at: float | None = None
+    """Where training stands in it, in the budget's unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -133,13 +134,28 @@ class Timeouts(_Model):
     """Time limits, in seconds."""
 
     trial_s: PositiveFloat | None = None
-    """Longest trial; None: no limit, only the lease."""
+    """Longest trial, by the clock; None: no limit, as long as its worker is alive."""
     lease_s: float = Field(30.0, ge=1.0)
     """A worker that was not heard for so long has lost its trial."""
+    stall_s: PositiveFloat | None = None
+    """Longest time without a sign of progress (`trial.progress`, `trial.should_stop`)."""
     setup_s: PositiveFloat = 300.0
     """Longest import of the task and run of its `setup`."""
     quorum_s: PositiveFloat = 60.0
     """A slot waits at least so long for its quorum before it goes on with what is known."""
+
+
+class ElasticitySpec(_Model):
+    """How the population follows the workers; see `romul_actors.elasticity`."""
+
+    min: int = Field(4, ge=4)
+    """Parking never leaves fewer slots."""
+    max: PositiveInt | None = None
+    """Growing, when workers are idle, never makes more; None: the population does not grow."""
+    per_worker: PositiveFloat | None = None
+    """With more slots than this for each living worker the worst are parked; None: none is."""
+    second_copy: float = Field(3.0, ge=0.0)
+    """After so many median trials an idle worker gets a second copy of a late one; 0: never."""
 
 
 class Experiment(_Model):
@@ -160,9 +176,13 @@ class Experiment(_Model):
         constants: values that are passed to the task unchanged.
         initial: hyperparameters of the first slots, in place of drawn ones.
         max_attempts: failures after which a trial is given up and its slot refilled.
+        elasticity: how the population follows the workers.
+        deadline: when the search must have ended, with a time zone; it then ends with whatever
+            it has found.
         resources: what a trial needs of a machine.
         timeouts: time limits.
         checkpoints: URL of the folder for checkpoints, in any file system that fsspec knows.
+        keep_checkpoints: "needed" removes those that no decision can ask for any more; "all" none.
         history_keep: how many history entries the store keeps, about 1 kB each.
     """
 
@@ -180,9 +200,12 @@ class Experiment(_Model):
     constants: dict[str, Value] = Field(default_factory=dict)
     initial: tuple[dict[str, Value], ...] = ()
     max_attempts: PositiveInt = 3
+    elasticity: ElasticitySpec = ElasticitySpec()
+    deadline: AwareDatetime | None = None
     resources: Resources = Resources()
     timeouts: Timeouts = Timeouts()
     checkpoints: str | None = None
+    keep_checkpoints: Literal["needed", "all"] = "needed"
     history_keep: PositiveInt = 200_000
 
     @field_validator("metric")
@@ -204,6 +227,19 @@ class Experiment(_Model):
             space.encode(values)
         if len(self.initial) > self.population:
             raise SpaceError(f"{len(self.initial)} initial values for {self.population} slots")
+        return self
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> "Experiment":
+        least, most = self.elasticity.min, self.elasticity.max
+        if most is not None and most < self.population:
+            raise ValueError(
+                f"elasticity.max = {most} is below the population of {self.population}"
+            )
+        if least > self.population:
+            raise ValueError(
+                f"elasticity.min = {least} is above the population of {self.population}"
+            )
         return self
 
     def search_space(self) -> Space:

@@ -1,6 +1,7 @@
 """From the user's declaration to what the decision core is given."""
 
 from romul_actors import optimizers
+from romul_actors.elasticity import Elasticity
 from romul_actors.errors import ExperimentError, OptimizerError
 from romul_actors.experiment import Experiment
 from romul_actors.state import Settings
@@ -17,6 +18,7 @@ def settings(experiment: Experiment) -> Settings:
     except OptimizerError as error:
         raise ExperimentError(f"optimizer: {error}") from None
     space = experiment.search_space()
+    elastic, deadline = experiment.elasticity, experiment.deadline
     return Settings(
         space=space,
         optimizer=optimizer,
@@ -28,4 +30,11 @@ def settings(experiment: Experiment) -> Settings:
         max_attempts=experiment.max_attempts,
         initial=tuple(space.encode(values) for values in experiment.initial),
         quorum_wait_min_s=experiment.timeouts.quorum_s,
+        elasticity=Elasticity(
+            min_slots=elastic.min,
+            max_slots=elastic.max or experiment.population,
+            per_worker=elastic.per_worker,
+            second_copy=elastic.second_copy,
+        ),
+        deadline_ms=None if deadline is None else int(1000 * deadline.timestamp()),
     )

@@ -1,4 +1,4 @@
-"""The population, and the one pure function that changes it: `decide(population, event)`.
+"""The one pure function that changes a population: `decide(population, event)`.
 
 This is the heart of the system and knows nothing of queues, servers, clocks or workers' insides:
 time comes with events, randomness from (seed, slot, step). The actor folds `decide` over what it
@@ -6,14 +6,14 @@ reads; the simulator and a replay do the same and must come to the same end.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
-from hashlib import blake2b
-from statistics import median
-from typing import Any
 
-from numpy.random import Generator, Philox
-
+from romul_actors.elasticity import (
+    expected_steps,
+    median_trial_s,
+    overdue,
+    to_park,
+)
 from romul_actors.events import (
     Control,
     Expired,
@@ -23,25 +23,10 @@ from romul_actors.events import (
     Stamped,
     Submitted,
     Tick,
-    Trial,
 )
-from romul_actors.optimizers.base import Move, View
-from romul_actors.slot import Outcome, Slot, failed
-from romul_actors.state import Best, Decision, Population
-
-# What a generator is for: the first vectors and a decision must not share random numbers.
-_START, _DECISION = 0, 1
-
-
-def generator(seed: int, slot: int, step: int, purpose: int) -> Generator:
-    """Generator of one decision: a counter-based stream of its own (Philox: Salmon et al. 2011)."""
-    return Generator(Philox(key=seed, counter=[0, slot, step, purpose]))
-
-
-def training_seed(seed: int, slot: int, step: int) -> int:
-    """Seed of a trial's own randomness: 31 bits, the same for every attempt."""
-    digest = blake2b(f"{seed}/{slot}/{step}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest) >> 1
+from romul_actors.slot import Slot
+from romul_actors.state import Decision, Population
+from romul_actors.turn import START, Turn, generator
 
 
 def decide(population: Population, stamped: Stamped) -> Decision:
@@ -50,7 +35,7 @@ def decide(population: Population, stamped: Stamped) -> Decision:
     An event that does not fit (a result of an old attempt, a second `submitted`) changes nothing:
     whatever the queue delivers twice or late, the population has it once.
     """
-    turn = _Turn(population, stamped.at_ms)
+    turn = _Events(population, stamped.at_ms)
     match stamped.event:
         case Submitted():
             turn.submitted()
@@ -60,50 +45,24 @@ def decide(population: Population, stamped: Stamped) -> Decision:
             turn.tick(workers)
         case Result() | Failed() | Released() | Expired() as event:
             if population.status == "stopped" or not _counts(population, event):
+                turn.blame("stale")
                 turn.note("stale", trial=event.trial, attempt=event.attempt, worker=event.worker)
             else:
                 turn.report(event)
+    turn.wind_up()
     return turn.decision()
 
 
 def _counts(population: Population, event: Result | Failed | Released | Expired) -> bool:
-    """Whether the event speaks of the attempt that counts (the fencing token)."""
+    """Whether the event speaks of an attempt that counts (the fencing token)."""
     if not 0 <= event.slot < len(population.slots):
         return False
     slot = population.slots[event.slot]
-    return (slot.status, slot.trial, slot.attempt) == ("queued", event.trial, event.attempt)
+    return slot.status == "queued" and slot.trial == event.trial and event.attempt in slot.live
 
 
-class _Turn:
-    """One event being folded: collects changes on the way from one population to the next."""
-
-    def __init__(self, population: Population, at_ms: int) -> None:
-        self.settings = population.settings
-        self.before = population
-        self.at_ms = at_ms
-        self.status = population.status
-        self.reason = population.reason
-        self.slots = list(population.slots)
-        self.best = population.best
-        self.counts = population.counts
-        self.trials: list[Trial] = []
-        self.history: list[Mapping[str, Any]] = []
-
-    def decision(self) -> Decision:
-        population = replace(
-            self.before,
-            status=self.status,
-            reason=self.reason,
-            slots=tuple(self.slots),
-            best=self.best,
-            counts=self.counts,
-        )
-        return Decision(population, tuple(self.trials), tuple(self.history))
-
-    def note(self, event: str, **values: Any) -> None:
-        self.history.append({"event": event, **values})
-
-    # -- events ---------------------------------------------------------------------------------
+class _Events(Turn):
+    """What each kind of event asks for."""
 
     def submitted(self) -> None:
         if self.status != "submitted":
@@ -111,7 +70,7 @@ class _Turn:
         self.status = "running"
         self.note("started")
         settings = self.settings
-        rng = generator(settings.seed, 0, 0, _START)
+        rng = generator(settings.seed, 0, 0, START)
         starts = settings.optimizer.start(settings.space, settings.n_slots, rng)
         for index, start in enumerate(starts):
             vector = settings.initial[index] if index < len(settings.initial) else start.vector
@@ -127,196 +86,11 @@ class _Turn:
             self.status, self.reason = "running", ""
             self.settle_all()
         elif action == "stop" and self.status not in ("finished", "stopped"):
-            self.status, self.reason = "stopped", f"stopped by {by}" if by else "stopped"
-            queued = [slot for slot in self.slots if slot.status == "queued"]
-            self.count(discarded=len(queued))
-            self.slots = [replace(slot, status="done", since_ms=self.at_ms) for slot in self.slots]
+            self.close("stopped", f"stopped by {by}" if by else "stopped")
         else:
             self.note("ignored", action=action, status=self.status, by=by)
             return
         self.note(action, by=by)
-
-    def tick(self, workers: int) -> None:
-        """Decide the groups that have waited too long for their quorum."""
-        seconds = [slot.seconds for slot in self.slots if slot.seconds > 0]
-        if self.status != "running" or workers < 1 or not seconds:
-            return
-        settings = self.settings
-        rounds = math.ceil(settings.n_slots / workers)
-        limit_s = max(settings.quorum_wait_min_s, settings.quorum_wait * median(seconds) * rounds)
-        for slot in self.before.slots:
-            if slot.status == "waiting" and self.at_ms - slot.since_ms > 1000 * limit_s:
-                self.settle(slot, late=True)
-
-    def report(self, event: Result | Failed | Released | Expired) -> None:
-        slot = self.slots[event.slot]
-        token = {"trial": event.trial, "attempt": event.attempt, "worker": event.worker}
-        match event:
-            case Result(value=value) if not math.isfinite(value):
-                self.fail(slot, token, "not_finite", f"the metric is {value}")
-            case Result():
-                self.accept(slot, event, token)
-            case Released():
-                self.note("released", **token, reason=event.reason)
-                self.again(slot, failures=slot.failures)
-            case Expired():
-                self.fail(slot, token, "lost", "the lease ended without a word from the worker")
-            case Failed():
-                self.fail(slot, token, event.reason, event.message)
-
-    # -- how a trial ends -----------------------------------------------------------------------
-
-    def accept(self, slot: Slot, event: Result, token: Mapping[str, Any]) -> None:
-        loss = -event.value if self.settings.maximize else event.value
-        outcome = Outcome(loss, slot.vector, event.checkpoint)
-        if self.best is None or loss < self.best.loss:
-            self.best = Best(slot.trial, loss, slot.vector, event.checkpoint, event.metrics)
-        self.count(reported=1)
-        told = {"metrics": dict(event.metrics), "in_effect": dict(event.in_effect)}
-        self.note(
-            "result",
-            **token,
-            slot=slot.index,
-            step=slot.step,
-            value=event.value,
-            checkpoint=event.checkpoint,
-            seconds=round(event.seconds, 6),
-            **{name: values for name, values in told.items() if values},
-        )
-        self.end(replace(slot, seconds=event.seconds), outcome)
-
-    def fail(self, slot: Slot, token: Mapping[str, Any], reason: str, message: str) -> None:
-        # A loss that is not finite would be so again: the fault lies in the hyperparameters.
-        again = reason != "not_finite" and slot.failures + 1 < self.settings.max_attempts
-        self.note(
-            "failed",
-            **token,
-            slot=slot.index,
-            step=slot.step,
-            reason=reason,
-            message=message,
-            again=again,
-        )
-        if again:
-            self.again(slot, failures=slot.failures + 1)
-            return
-        self.count(failed=1)
-        self.end(slot, failed(slot.vector), f"{reason}: {message}")
-
-    def end(self, slot: Slot, outcome: Outcome, fault: str = "") -> None:
-        """Keep the outcome; the next trial follows when the quorum is there."""
-        last = slot.step + 1 >= self.settings.steps
-        slot = replace(
-            slot,
-            status="done" if last else "waiting",
-            outcomes={**slot.outcomes, slot.step: outcome},
-            since_ms=self.at_ms,
-        )
-        self.slots[slot.index] = slot
-        step = slot.step
-        if all(step in peer.outcomes and peer.outcomes[step].failed for peer in self.slots):
-            self.status = "failed"
-            self.reason = f"every trial of step {step} failed; the last one: {fault}"
-            self.note("gave up", reason=self.reason)
-        elif all(peer.status == "done" for peer in self.slots):
-            self.status = "finished"
-            self.note("finished")
-        elif self.status == "running":
-            self.settle(slot)
-
-    # -- how a trial begins ---------------------------------------------------------------------
-
-    def settle_all(self) -> None:
-        for slot in tuple(self.slots):
-            if self.slots[slot.index].status == "waiting":
-                self.settle(self.slots[slot.index])
-
-    def settle(self, slot: Slot, *, late: bool = False) -> None:
-        """Decide all that wait with `slot`, if the quorum is there or no longer waited for."""
-        settings, step = self.settings, slot.step
-        if self.slots[slot.index].status != "waiting" or self.slots[slot.index].step != step:
-            return
-        pool = settings.optimizer.pool(self.slots, slot, settings.steps)
-        slots = self.slots
-        known = {i: slots[i].outcomes[step] for i in pool if step in slots[i].outcomes}
-        # While nobody has anything to continue from, the missing ones are worth waiting for.
-        hopeless = len(known) < len(pool) and all(outcome.failed for outcome in known.values())
-        if not late and (hopeless or len(known) < settings.optimizer.quorum(len(pool))):
-            return
-        due = [i for i in known if slots[i].status == "waiting" and slots[i].step == step]
-        view = View(
-            space=settings.space,
-            slots=tuple(slots),
-            pool=pool,
-            step=step,
-            steps=settings.steps,
-            known=known,
-            rng=lambda i: generator(settings.seed, i, step, _DECISION),
-        )
-        oldest = min((peer.step for peer in slots if peer.status != "done"), default=step)
-        for move in settings.optimizer.decide(view, due):
-            self.advance(view, move, oldest)
-
-    def advance(self, view: View, move: Move, oldest: int) -> None:
-        """Carry a move out. Outcomes older than any slot's step are of no more use to anybody."""
-        slot = view.slots[move.slot]
-        parent, checkpoint, line = slot.parent, slot.checkpoint, slot.vector
-        if move.fresh:
-            parent, checkpoint, line = None, None, move.vector
-        elif move.source is not None:
-            source = view.known[move.source]
-            parent, checkpoint = f"{move.source}-{view.step}", source.checkpoint
-            line = source.vector
-        vector = move.vector
-        if not all(self.settings.space.mutable):
-            mutable = self.settings.space.mutable
-            vector = tuple(
-                new if free else held for new, held, free in zip(vector, line, mutable, strict=True)
-            )
-        outcomes = {step: known for step, known in slot.outcomes.items() if step >= oldest}
-        following = Slot(
-            index=slot.index,
-            tier=slot.tier,
-            step=slot.step + 1,
-            vector=vector,
-            parent=parent,
-            checkpoint=checkpoint,
-            memory=move.memory,
-            outcomes=outcomes,
-            seconds=slot.seconds,
-        )
-        self.queue(following, move.why)
-
-    def queue(self, slot: Slot, why: Mapping[str, Any]) -> None:
-        """Hand out a new trial of `slot`."""
-        seed = training_seed(self.settings.seed, slot.index, slot.step)
-        slot = replace(slot, since_ms=self.at_ms, seed=seed)
-        self.count(created=1)
-        trial = self.hand_out(slot)
-        self.note(
-            "trial",
-            trial=slot.trial,
-            slot=slot.index,
-            step=slot.step,
-            parent=slot.parent,
-            hyperparameters=trial.hyperparameters,
-            vector=slot.vector,
-            seed=slot.seed,
-            why=why,
-        )
-
-    def again(self, slot: Slot, *, failures: int) -> None:
-        """Hand the same trial out once more: same vector, parent and seed, next attempt."""
-        self.count(retried=1)
-        self.hand_out(
-            replace(
-                slot,
-                status="queued",
-                attempt=slot.attempt + 1,
-                failures=failures,
-                since_ms=self.at_ms,
-            )
-        )
 
     def retry_failed(self) -> None:
         """Give the trials that failed for good at their slot's last step a new life."""
@@ -328,25 +102,110 @@ class _Turn:
             self.count(failed=-1)
             self.again(replace(slot, outcomes=outcomes), failures=0)
 
-    def hand_out(self, slot: Slot) -> Trial:
-        settings = self.settings
-        self.slots[slot.index] = slot
-        trial = Trial(
-            id=slot.trial,
-            slot=slot.index,
-            step=slot.step,
-            attempt=slot.attempt,
-            hyperparameters=settings.space.decode(slot.vector),
-            parent=slot.checkpoint,
-            start=slot.step * settings.budget,
-            stop=(slot.step + 1) * settings.budget,
-            seed=slot.seed,
-        )
-        self.trials.append(trial)
-        return trial
+    def report(self, event: Result | Failed | Released | Expired) -> None:
+        slot = self.slots[event.slot]
+        token = {"trial": event.trial, "attempt": event.attempt, "worker": event.worker}
+        match event:
+            case Result(value=value) if not math.isfinite(value):
+                self.fail(slot, token, "not_finite", f"the metric is {value}")
+            case Result():
+                self.accept(slot, event, token)
+            case Released():
+                self.released(slot, event)
+            case Expired():
+                self.fail(slot, token, "lost", "the lease ended without a word from the worker")
+            case Failed():
+                self.fail(slot, token, event.reason, event.message)
 
-    def count(self, **changes: int) -> None:
-        self.counts = replace(
-            self.counts,
-            **{name: getattr(self.counts, name) + change for name, change in changes.items()},
+    def released(self, slot: Slot, event: Released) -> None:
+        """Hand a trial out again that was given back, from where it stood if that was kept."""
+        self.blame(event.reason)
+        start = slot.position if slot.partial else slot.step * self.settings.budget
+        stop = (slot.step + 1) * self.settings.budget
+        told = {"message": event.message} if event.message else {}
+        if event.checkpoint is not None and event.at is not None and start < event.at < stop:
+            slot = replace(slot, partial=event.checkpoint, position=event.at)
+            told |= {"checkpoint": event.checkpoint}
+        self.note(
+            "released",
+            trial=event.trial,
+            attempt=event.attempt,
+            worker=event.worker,
+            reason=event.reason,
+            **told,
+            **({"at": event.at} if event.at is not None else {}),
         )
+        others = tuple(attempt for attempt in slot.live if attempt != event.attempt)
+        if others:
+            self.change(slot, live=others)
+        else:
+            self.again(slot, failures=slot.failures)
+
+    def tick(self, workers: int) -> None:
+        """Time passed: waits end, and the population follows the workers."""
+        if self.status != "running":
+            return
+        settings, one_s = self.settings, median_trial_s(self.slots)
+        if settings.deadline_ms is not None:
+            left_s = (settings.deadline_ms - self.at_ms) / 1000
+            self.horizon = expected_steps(self.slots, workers, left_s, settings.steps)
+        if workers < 1 or not one_s:
+            self.idle_since_ms = self.crowded_since_ms = None
+            return
+        rounds = math.ceil(sum(slot.active for slot in self.slots) / workers)
+        limit_s = max(settings.quorum_wait_min_s, settings.quorum_wait * one_s * rounds)
+        for slot in self.before.slots:
+            if slot.status == "waiting" and self.at_ms - slot.since_ms > 1000 * limit_s:
+                self.settle(slot, late=True)
+        self.follow(workers, 1000 * one_s)
+
+    def follow(self, workers: int, patience_ms: float) -> None:
+        """Park, resume, copy and grow, as the number of workers asks for."""
+        settings, elasticity = self.settings, self.settings.elasticity
+        staying = [s for s in self.slots if s.status != "parked" and not s.parking]
+        room = elasticity.bound(workers, settings.n_slots) - len(staying)
+        self.crowded_since_ms = self._since(self.crowded_since_ms, room < 0)
+        if self._for_long(self.crowded_since_ms, patience_ms):
+            for slot in to_park(staying, -room, settings.optimizer.parked_last):
+                self.park(slot)
+        apart = [s for s in self.slots if s.status == "parked" or s.parking]
+        apart.sort(key=lambda s: (not s.parking, s.outcomes[max(s.outcomes)].loss))
+        for slot in apart[: max(0, room)]:
+            room -= self.unpark(slot)
+        idle = workers - sum(len(slot.live) for slot in self.slots if slot.status == "queued")
+        self.idle_since_ms = self._since(self.idle_since_ms, idle > 0)
+        if not self._for_long(self.idle_since_ms, patience_ms):
+            return
+        if elasticity.second_copy > 0:
+            for slot in overdue(self.slots, self.at_ms, elasticity.second_copy)[:idle]:
+                self.copy(slot)
+                idle -= 1
+        for _ in range(min(idle, room)):
+            if not self.join(len(self.slots)):
+                break
+
+    def _since(self, since_ms: int | None, holds: bool) -> int | None:  # noqa: FBT001
+        """Since when something holds that holds now, or does not."""
+        if not holds:
+            return None
+        return self.at_ms if since_ms is None else since_ms
+
+    def _for_long(self, since_ms: int | None, patience_ms: float) -> bool:
+        return since_ms is not None and self.at_ms - since_ms >= patience_ms
+
+    def wind_up(self) -> None:
+        """See to what any event may have brought about."""
+        if self.status != "running" or not self.slots:
+            return
+        # Whoever was too far ahead of the last slot may go on when that has moved.
+        before = min((s.step for s in self.before.slots if s.active), default=None)
+        while before is not None and before != (now := self.oldest(before)):
+            before = now
+            self.settle_all()
+        settings = self.settings
+        came = settings.deadline_ms is not None and self.at_ms >= settings.deadline_ms
+        if came or not any(slot.active for slot in self.slots):
+            early = any(slot.step + 1 < settings.steps for slot in self.slots)
+            cut = early and settings.deadline_ms is not None
+            self.close("finished", "at its deadline" if cut else "")
+            self.note("finished", **({"reason": self.reason} if cut else {}))

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from pydantic_core import from_json, to_json
 
+from romul_actors.elasticity import median_trial_s
 from romul_actors.slot import Outcome, Slot
 from romul_actors.state import Best, Counts, Population, Settings
 
@@ -39,6 +40,11 @@ def write_meta(population: Population, metric: str) -> Fields:
         "reason": population.reason,
         "slots": str(len(population.slots)),
         "best": text(told) if told else "",
+        "causes": text(population.causes),
+        "trial_s": f"{median_trial_s(population.slots):.6g}",
+        "idle_since_ms": _optional(population.idle_since_ms),
+        "crowded_since_ms": _optional(population.crowded_since_ms),
+        "horizon": str(population.horizon),
         **{field.name: str(getattr(population.counts, field.name)) for field in fields(Counts)},
     }
 
@@ -51,6 +57,7 @@ def write_slot(slot: Slot, settings: Settings, metric: str) -> Fields:
         "step": str(slot.step),
         "trial": slot.trial,
         "attempt": str(slot.attempt),
+        "live": text(slot.live),
         "failures": str(slot.failures),
         "tier": slot.tier,
         "latest": ""
@@ -59,6 +66,10 @@ def write_slot(slot: Slot, settings: Settings, metric: str) -> Fields:
         "hyperparameters": text(settings.space.decode(slot.vector)),
         "parent": slot.parent or "",
         "checkpoint": slot.checkpoint or "",
+        "partial": slot.partial or "",
+        "position": repr(slot.position),
+        "joined": str(slot.joined),
+        "parking": str(int(slot.parking)),
         "seconds": repr(slot.seconds),
         "since_ms": str(slot.since_ms),
         "seed": str(slot.seed),
@@ -98,6 +109,10 @@ def read(
         slots=tuple(_read_slot(i, row, settings, metric) for i, row in enumerate(slots)),
         best=best,
         counts=Counts(**{field.name: int(meta.get(field.name, "0")) for field in fields(Counts)}),
+        causes=from_json(meta.get("causes") or "{}"),
+        idle_since_ms=_read_optional(meta.get("idle_since_ms")),
+        crowded_since_ms=_read_optional(meta.get("crowded_since_ms")),
+        horizon=int(meta.get("horizon", "0")),
     )
 
 
@@ -116,11 +131,16 @@ def _read_slot(index: int, row: Mapping[str, str], settings: Settings, metric: s
         status=cast("Any", row["status"]),
         step=int(row["step"]),
         attempt=int(row["attempt"]),
+        live=tuple(from_json(row["live"])),
         failures=int(row["failures"]),
         vector=tuple(from_json(row["vector"])),
         seed=int(row["seed"]),
         parent=row["parent"] or None,
         checkpoint=row["checkpoint"] or None,
+        partial=row["partial"] or None,
+        position=float(row["position"]),
+        joined=int(row["joined"]),
+        parking=row["parking"] == "1",
         memory=from_json(row["memory"]),
         outcomes=outcomes,
         since_ms=int(row["since_ms"]),
@@ -131,6 +151,14 @@ def _read_slot(index: int, row: Mapping[str, str], settings: Settings, metric: s
 def _signed(loss: float, settings: Settings) -> float:
     """Turn a loss into the user's metric, or back: the sign is its own inverse."""
     return -loss if settings.maximize else loss
+
+
+def _optional(number: int | None) -> str:
+    return "" if number is None else str(number)
+
+
+def _read_optional(given: str | None) -> int | None:
+    return int(given) if given else None
 
 
 def _outcome(outcome: Outcome, settings: Settings) -> float | None:

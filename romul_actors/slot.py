@@ -12,6 +12,7 @@ from typing import Any, Literal
 Status = Literal[
     "queued",  # its trial waits for a worker, or is with one
     "waiting",  # its trial has ended; the next one waits for the quorum
+    "parked",  # set aside, because there are too few workers for all slots
     "done",  # it has ended its last step
 ]
 
@@ -49,11 +50,16 @@ class Slot:
         status: see `Status`.
         step: PBT step of its current trial, from 0.
         attempt: how often the current trial was handed out; part of the fencing token.
+        live: the attempts that are still heard: one, or two while a second copy runs.
         failures: how many of these attempts failed or vanished.
         vector: the current trial's place in the unit cube, shape (n_dims,).
         seed: the current trial's training seed.
         parent: id of the trial whose checkpoint the current one continues from.
         checkpoint: name of that checkpoint.
+        partial: name of a checkpoint inside the current trial, from an attempt that was cut short.
+        position: where training stands in it, in the budget's unit.
+        joined: its first step; above 0 for one that came later.
+        parking: whether it is to be parked when its trial ends.
         memory: what the optimizer wants to know again; numbers, texts, lists of them.
         outcomes: by step, those that a live peer may still be compared with.
         since_ms: when it came to its status.
@@ -65,11 +71,16 @@ class Slot:
     status: Status = "queued"
     step: int = 0
     attempt: int = 1
+    live: tuple[int, ...] = (1,)
     failures: int = 0
     vector: tuple[float, ...]
     seed: int = 0
     parent: str | None = None
     checkpoint: str | None = None
+    partial: str | None = None
+    position: float = 0.0
+    joined: int = 0
+    parking: bool = False
     memory: Mapping[str, Any] = field(default_factory=dict)
     outcomes: Mapping[int, Outcome] = field(default_factory=dict)
     since_ms: int = 0
@@ -79,3 +90,20 @@ class Slot:
     def trial(self) -> str:
         """Id of the current trial."""
         return f"{self.index}-{self.step}"
+
+    @property
+    def active(self) -> bool:
+        """Whether it takes part: neither done nor parked."""
+        return self.status in ("queued", "waiting")
+
+    def may_know(self, step: int) -> bool:
+        """Whether it has an outcome of `step`, or may still get one."""
+        return step in self.outcomes or (self.joined <= step and self.active)
+
+
+def needed(slot: Slot) -> set[str]:
+    """Names of the checkpoints that the slot's trial, or a peer's next decision, may ask for."""
+    names = {outcome.checkpoint for outcome in slot.outcomes.values()}
+    if slot.active:
+        names |= {slot.checkpoint, slot.partial}
+    return {name for name in names if name is not None}

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from romul_actors.elasticity import Elasticity
 from romul_actors.events import Trial
 from romul_actors.optimizers.base import Optimizer
-from romul_actors.slot import Slot
+from romul_actors.slot import Slot, needed
 from romul_actors.space import Space
 
 PopulationStatus = Literal[
@@ -27,7 +28,7 @@ class Settings:
     """What an experiment fixes for its whole life.
 
     Attributes:
-        n_slots: size of the population.
+        n_slots: size of the population at its start.
         steps: PBT steps of each slot.
         budget: length of one step, in the user's unit (epochs, updates, seconds).
         maximize: whether a higher metric is better.
@@ -36,6 +37,9 @@ class Settings:
         quorum_wait: longest wait for a quorum, as a multiple of the time that the population
             needs for one step (median trial, slots and living workers counted).
         quorum_wait_min_s: a wait shorter than this never ends early, in seconds.
+        elasticity: how the population follows the workers.
+        deadline_ms: when the search must have ended, in milliseconds since the epoch; None: no
+            deadline.
     """
 
     space: Space
@@ -49,6 +53,8 @@ class Settings:
     initial: tuple[tuple[float, ...], ...] = ()
     quorum_wait: float = 5.0
     quorum_wait_min_s: float = 60.0
+    elasticity: Elasticity = field(default_factory=Elasticity)
+    deadline_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,21 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Population:
-    """All that a decision may depend on, but for the event."""
+    """All that a decision may depend on, but for the event.
+
+    Attributes:
+        settings: what is fixed.
+        status: see `PopulationStatus`.
+        reason: why it is so, for people.
+        slots: by index.
+        best: the best trial so far.
+        counts: trials by their end.
+        causes: how often attempts ended otherwise than well, by cause.
+        idle_since_ms: since when there are more workers than trials; None: there are not.
+        crowded_since_ms: since when there are more slots than the workers' number allows.
+        horizon: how many steps a slot is expected to come to; fewer than `settings.steps` only
+            with a deadline.
+    """
 
     settings: Settings
     status: PopulationStatus = "submitted"
@@ -84,6 +104,15 @@ class Population:
     slots: tuple[Slot, ...] = ()
     best: Best | None = None
     counts: Counts = field(default_factory=Counts)
+    causes: Mapping[str, int] = field(default_factory=dict)
+    idle_since_ms: int | None = None
+    crowded_since_ms: int | None = None
+    horizon: int = 0
+
+    def needed_checkpoints(self) -> set[str]:
+        """Names of all checkpoints that must be kept; whatever else there is, is garbage."""
+        names = {name for slot in self.slots for name in needed(slot)}
+        return names | {self.best.checkpoint} if self.best is not None else names
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,8 +122,8 @@ def status(redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
             Console(highlight=False).print(f"{row['name']}: {row['reason']}", markup=False)
 
 
-JSON_FIELDS = ("latest", "hyperparameters", "vector", "memory", "outcomes")
-NUMBER_FIELDS = ("step", "attempt", "failures", "since_ms", "seed")
+JSON_FIELDS = ("latest", "hyperparameters", "vector", "memory", "outcomes", "live")
+NUMBER_FIELDS = ("step", "attempt", "failures", "since_ms", "seed", "joined", "parking")
 
 
 def readable(row: Mapping[str, str]) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def readable(row: Mapping[str, str]) -> dict[str, Any]:
         values[field] = from_json(row[field]) if row.get(field) else None
     for field in NUMBER_FIELDS:
         values[field] = int(row[field])
-    values["seconds"] = float(row["seconds"])
+    values |= {field: float(row[field]) for field in ("seconds", "position")}
     return values
 
 

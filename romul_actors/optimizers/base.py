@@ -18,6 +18,10 @@ from romul_actors.slot import Outcome, Slot
 from romul_actors.space import Space, Vector
 
 
+JOIN_SHARE, JOIN_SIGMA, JOIN_REDRAW = 0.25, 0.05, 0.1
+"""How a slot joins: from this best share, with this step, redrawing choices this often."""
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """A slot's tier and first vector, shape (n_dims,)."""
@@ -75,6 +79,10 @@ class Optimizer(ABC):
     """One algorithm of population based training, with its constants."""
 
     name: ClassVar[str]
+    max_lead: ClassVar[int | None] = 2
+    """How many steps a slot may be ahead of the last one; None: any number."""
+    parked_last: ClassVar[str] = ""
+    """The tier whose slots are parked last."""
 
     def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
         """Tiers and first vectors of all slots: one tier and independent uniform draws."""
@@ -96,9 +104,27 @@ class Optimizer(ABC):
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
         """Moves of the slots `due`, all of one pool and with a known outcome, in their order."""
 
+    def join(self, view: View, slot: int) -> tuple[str, Move]:
+        """Tier and first move of a slot that joins a population in training.
+
+        It takes the checkpoint of one of the best quarter, and explores around its vector
+        (source: this project).
+        """
+        rng = view.rng(slot)
+        order = sorted(
+            (i for i, outcome in view.known.items() if not outcome.failed),
+            key=lambda i: (view.known[i].loss, i),
+        )
+        source = order[int(rng.integers(share(JOIN_SHARE, len(order))))]
+        vector = explore(view.space, view.known[source].vector, JOIN_SIGMA, JOIN_REDRAW, rng)
+        why = {"rule": "joined", "copied": source, "known": len(order)}
+        return view.slots[source].tier, Move(slot, source, vector, why=why)
+
 
 class Alone(Optimizer):
     """An optimizer that decides each slot by itself, and waits for nobody."""
+
+    max_lead: ClassVar[int | None] = None
 
     def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
         """Compare the slot with nobody else."""
@@ -109,6 +135,31 @@ class Alone(Optimizer):
         """Wait for nobody."""
         del n_pool
         return 1
+
+    def join(self, view: View, slot: int) -> tuple[str, Move]:
+        """Draw anew, and start from scratch."""
+        vector = tuple(view.rng(slot).random(len(view.space)).tolist())
+        return "all", Move(slot, None, vector, why={"rule": "joined"}, fresh=True)
+
+
+def explore(
+    space: Space, center: Sequence[float], sigma: float, redraw: float, rng: Generator
+) -> tuple[float, ...]:
+    """Take a small normal step in all directions; a choice is drawn anew at times.
+
+    Args:
+        space: says which coordinates are choices.
+        center: shape (n_dims,).
+        sigma: standard deviation of the step.
+        redraw: probability that a choice is drawn anew.
+        rng: where the numbers come from.
+    """
+    moved = np.array(center) + sigma * rng.standard_normal(len(center))
+    for c in space.choice_axes:
+        n = space.n_choices[c]
+        again = rng.random() < redraw
+        moved[c] = (int(rng.integers(n)) + 0.5) / n if again else center[c]
+    return tuple(reflect(moved).tolist())
 
 
 def latin_hypercube(n_points: int, n_dims: int, rng: Generator) -> Vector:

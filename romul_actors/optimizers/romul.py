@@ -52,6 +52,7 @@ class Romul(Optimizer):
     """
 
     name: ClassVar[str] = "romul"
+    parked_last: ClassVar[str] = PATIENT
 
     quorum_share: float = 0.75
     truncation: float = 0.25
@@ -115,6 +116,11 @@ class Romul(Optimizer):
             memory = {"base": list(base), "rho": rho}
             moves.append(Move(i, source, vector, memory, {**why, **rule}))
         return moves
+
+    def join(self, view: View, slot: int) -> tuple[str, Move]:
+        """Join the greedy tier: a patient slot is worth its history, which a new one lacks."""
+        _, move = super().join(view, slot)
+        return GREEDY, move
 
     def _select(
         self, view: View, i: int, ranking: "_Ranking", best: Sequence[int], rng: Generator
