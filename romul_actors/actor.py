@@ -6,19 +6,21 @@ lose nor double a decision: what was not committed is still pending, and what wa
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from romul_actors.elasticity import median_trial_s
 from romul_actors.errors import (
     ExperimentError,
     MessageError,
     StoreError,
     UnknownExperimentError,
 )
-from romul_actors.events import Event, Expired, Stamped, Tick, Trial
+from romul_actors.events import Event, Expired, Released, Result, Stamped, Tick, Trial
 from romul_actors.experiment import Experiment, from_json
 from romul_actors.messages import decode_event, decode_trial, encode
 from romul_actors.plan import settings
@@ -37,6 +39,13 @@ HOUSEKEEPING_S = 1.0
 """How often leases, other actors' leftovers and the list of experiments are looked at."""
 TAKE_OVER_MS = 5_000
 """An actor that leaves an entry pending for so long is taken for dead."""
+RECONCILE_S = 30.0
+"""How often it is checked that every trial is in a queue or with a worker."""
+TICKS_A_TRIAL = 10
+"""A population hears of passing time so many times in a median trial, and once a second at most."""
+LONGEST_TICK_S = 30.0
+SILENT_MS = 1_000
+"""A worker whose connection was lost and that was not heard of for so long is taken for dead."""
 FORGET_MS = 3_600_000
 """A worker that was not heard of for so long is no longer listed."""
 BACKOFF_S = 1.0
@@ -59,9 +68,17 @@ class Actor:
         store: where everything lasts.
         name: unique among all actors that are alive.
         experiments: names to serve; None: all of them.
+        tell: is called after each commit with an experiment's name and what was added to its
+            history.
     """
 
-    def __init__(self, store: Store, name: str, experiments: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        experiments: Sequence[str] | None = None,
+        tell: Callable[[str, Sequence[Mapping[str, Any]]], None] | None = None,
+    ) -> None:
         self._store = store
         self._name = name
         self._only = experiments
@@ -69,6 +86,8 @@ class Actor:
         self._held: dict[str, _Held] = {}
         self._refused: set[str] = set()
         self._tidied = float("-inf")
+        self._reconciled: dict[str, float] = {}
+        self._tell = tell
         self.decisions = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -115,12 +134,15 @@ class Actor:
     async def _try(self, name: str, entries: Sequence[Entry]) -> bool:
         held = self._held.get(name) or await self._load(name)
         good: list[tuple[Entry, Event]] = []
+        bad: list[tuple[str, str, bytes]] = []
         for entry in entries:
             try:
                 good.append((entry, decode_event(entry.body)))
             except MessageError as error:
-                log.warning("unusable message in the inbox of %s: %s", name, error)
-                await self._store.bury(name, "inbox", entry.id, str(error), entry.body)
+                bad.append((entry.id, str(error), entry.body))
+        if bad:
+            log.warning("%s: %d unusable messages, the first: %s", name, len(bad), bad[0][1])
+            await self._store.bury(name, "inbox", bad)
         if not good:
             return True
         before = population = held.population
@@ -143,12 +165,15 @@ class Actor:
             trials=[encode(trial) for trial in trials],
             history=[text(line) for line in history],
             history_keep=held.experiment.history_keep,
+            garbage=_garbage(held.experiment, before, population, [event for _, event in good]),
         )
         version = await self._store.commit(name, self._name, commit)
         if version is None:
             log.info("%s: another actor decided meanwhile", name)
             return False
         held.version, held.population = version, population
+        if self._tell is not None and history:
+            self._tell(name, history)
         self.decisions += sum(line["event"] == "trial" for line in history)
         if population.status != before.status:
             log.info("%s: %s %s", name, population.status, population.reason)
@@ -183,15 +208,11 @@ class Actor:
                 continue
             left = await self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH)
             await self._answer(name, left)
-            if statuses[name] in ("running", "paused", "stopped", "failed"):
+            if statuses[name] in ("running", "paused", "stopped", "failed", "finished"):
                 await self._sweep(name, int(1000 * experiment.timeouts.lease_s))
-            if statuses[name] == "running" and self._waits(name):
+            if statuses[name] == "running":
                 await self._tick(name, experiment.timeouts.lease_s)
-
-    def _waits(self, name: str) -> bool:
-        """Whether a time limit runs: somebody waits for a quorum."""
-        held = self._held.get(name)
-        return held is None or any(slot.status == "waiting" for slot in held.population.slots)
+                await self._reconcile(name)
 
     async def _tick(self, name: str, lease_s: float) -> None:
         workers = await self._store.workers(name)
@@ -199,16 +220,84 @@ class Actor:
             if presence["age_ms"] > FORGET_MS:
                 await self._store.present([name], worker, {})
         alive = sum(presence["age_ms"] < 1000 * lease_s for presence in workers.values())
-        await self._store.tick(name, encode(Tick(workers=alive)), int(1000 * HOUSEKEEPING_S))
+        held = self._held.get(name)
+        trial_s = median_trial_s(held.population.slots) if held is not None else 0.0
+        every_s = min(LONGEST_TICK_S, max(HOUSEKEEPING_S, trial_s / TICKS_A_TRIAL))
+        await self._store.tick(name, encode(Tick(workers=alive)), int(1000 * every_s))
 
-    async def _sweep(self, name: str, lease_ms: int) -> None:
-        for lease, worker in await self._store.sweep(name, self._name, lease_ms, BATCH):
+    async def _reconcile(self, name: str) -> None:
+        """Queue again what is neither queued nor leased nor reported.
+
+        That cannot happen while the server lives; it can when one comes back from older data.
+        """
+        now = asyncio.get_running_loop().time()
+        held = self._held.get(name)
+        if held is None or now - self._reconciled.get(name, float("-inf")) < RECONCILE_S:
+            return
+        found = await self._store.outstanding(name)
+        if found.version != held.version:
+            return
+        self._reconciled[name] = now
+        known = {(trial.id, trial.attempt) for trial in _usable(found.trials, decode_trial)}
+        known |= {
+            (event.trial, event.attempt)
+            for event in _usable(found.inbox, decode_event)
+            if hasattr(event, "attempt")
+        }
+        for slot in held.population.slots:
+            for attempt in slot.live if slot.status == "queued" else ():
+                if (slot.trial, attempt) in known:
+                    continue
+                log.warning("%s: trial %s was in no queue: queued again", name, slot.trial)
+                missing = Released(
+                    trial=slot.trial, slot=slot.index, attempt=attempt, worker="", reason="missing"
+                )
+                await self._store.send(name, encode(missing))
+
+    async def lost(self, worker: str) -> int:
+        """Take the trials of a worker whose connection broke; how many there were.
+
+        Only those that were not heard of for a moment: a worker that lost the broker alone still
+        sends its heartbeats to the store.
+        """
+        taken = 0
+        for name in self._open.copy():
+            taken += await self._sweep(name, SILENT_MS, worker)
+        return taken
+
+    async def _sweep(self, name: str, lease_ms: int, worker: str | None = None) -> int:
+        swept = await self._store.sweep(name, self._name, lease_ms, BATCH, worker)
+        for lease, last in swept:
             try:
                 trial = decode_trial(lease.body)
             except MessageError as error:
-                await self._store.bury(name, "trials", lease.id, str(error), lease.body)
+                await self._store.bury(name, "trials", [(lease.id, str(error), lease.body)])
                 continue
-            log.warning("%s: trial %s: nothing heard of %s any more", name, trial.id, worker)
-            expired = Expired(trial=trial.id, slot=trial.slot, attempt=trial.attempt, worker=worker)
+            log.warning("%s: trial %s: nothing heard of %s any more", name, trial.id, last)
+            expired = Expired(trial=trial.id, slot=trial.slot, attempt=trial.attempt, worker=last)
             token = f"{trial.id}#{trial.attempt} expired"
             await self._store.settle(lease, trial.slot, token, encode(expired))
+        return len(swept)
+
+
+def _garbage(
+    experiment: Experiment, before: Population, after: Population, events: Sequence[Event]
+) -> list[str]:
+    """Checkpoints that became garbage with a batch of events."""
+    if experiment.keep_checkpoints == "all" or before is after:
+        return []
+    needed = after.needed_checkpoints()
+    # A result that came and went within the batch was never needed before or after it.
+    passed = {event.checkpoint for event in events if isinstance(event, Result | Released)}
+    return sorted(
+        name for name in (before.needed_checkpoints() | passed) - needed if name is not None
+    )
+
+
+def _usable(bodies: Sequence[bytes], decode: Callable[[bytes], Any]) -> list[Any]:
+    """Messages, without those that are none."""
+    found = []
+    for body in bodies:
+        with contextlib.suppress(MessageError):
+            found.append(decode(body))
+    return found

@@ -41,5 +41,9 @@ class CheckpointError(RomulError):
     """A checkpoint is missing, damaged, or cannot be written."""
 
 
+class NoRoomError(CheckpointError):
+    """The disk, or the quota, for checkpoints is full; it may not be later."""
+
+
 class TaskError(RomulError):
     """The user's training function broke its contract (see romul_workers.trial)."""

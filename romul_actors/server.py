@@ -87,7 +87,7 @@ async def embedded_server(folder: Path, *, durable: bool = True) -> AsyncIterato
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Another program may take the port between the choice and the start: then choose again.
     for _ in range(5):
-        port, password = _free_port(), secrets.token_urlsafe(24)
+        port, password = free_port(), secrets.token_urlsafe(24)
         process = await _start(program, data, port, password, durable=durable)
         url = f"redis://:{password}@127.0.0.1:{port}/0"
         try:
@@ -169,7 +169,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Port of this machine's loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

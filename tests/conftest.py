@@ -3,12 +3,16 @@
 import asyncio
 import contextlib
 import os
+import socket
+import subprocess
 import threading
+import time
 
 import pytest
+import redis
 from hypothesis import HealthCheck, settings
 
-from romul_actors.server import embedded_server
+from romul_actors.server import embedded_server, find_server
 from romul_actors.store.memory import MemoryStore
 from romul_actors.store.redis import RedisStore
 
@@ -21,6 +25,22 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("romul")
+
+
+def wait_for(condition, seconds=30.0):
+    """What `condition` returns as soon as it is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds} s: {condition}")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="session")
@@ -42,14 +62,54 @@ def redis_url(tmp_path_factory):
     loop.close()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(scope="session")
+def cluster_url(tmp_path_factory):
+    """URL of a Cluster of three real nodes."""
+    folder = tmp_path_factory.mktemp("cluster")
+    nodes, clients = [], []
+    for n in range(3):
+        port = free_port()
+        log = (folder / f"{n}.log").open("wb")
+        settings = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
+        settings += ["--cluster-enabled", "yes", "--cluster-config-file", f"{n}.conf"]
+        settings += ["--requirepass", "secret", "--save", "", "--cluster-node-timeout", "15000"]
+        command = [find_server(), *settings]
+        nodes.append(subprocess.Popen(command, stdout=log, stderr=log))
+        log.close()
+        clients.append(redis.Redis(port=port, password="secret", protocol=2))
+        wait_for(lambda: answers(clients[-1]))
+    try:
+        ports = [client.connection_pool.connection_kwargs["port"] for client in clients]
+        bounds = [0, 5461, 10923, 16384]
+        for n, client in enumerate(clients):
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", bounds[n], bounds[n + 1] - 1)
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[(n + 1) % 3])
+        for client in clients:
+            wait_for(lambda node=client: node.cluster("info")["cluster_state"] == "ok")
+        yield "redis+cluster://:secret@" + ",".join(f"127.0.0.1:{port}" for port in ports)
+    finally:
+        for client in clients:
+            client.close()
+        for node in nodes:
+            node.kill()
+            node.wait()
+
+
+def answers(client):
+    with contextlib.suppress(redis.ConnectionError):
+        return client.ping()
+    return False
+
+
+@pytest.fixture(params=["memory", "redis", "cluster"])
 async def store(request):
     """Each kind of store in turn, empty."""
     if request.param == "memory":
         yield MemoryStore()
         return
-    redis = RedisStore(request.getfixturevalue("redis_url"))
-    for name in await redis.experiments():
-        await redis.remove(name)
-    yield redis
-    await redis.close()
+    name = "redis_url" if request.param == "redis" else "cluster_url"
+    made = RedisStore(request.getfixturevalue(name))
+    for experiment in await made.experiments():
+        await made.remove(experiment)
+    yield made
+    await made.close()

@@ -3,7 +3,7 @@
 import typer
 
 from romul_actors import __version__
-from romul_actors.cli import inspecting, laboratory, local, services, simulating
+from romul_actors.cli import care, inspecting, laboratory, local, services, simulating
 from romul_actors.cli.exits import HELP
 
 app = typer.Typer(
@@ -42,6 +42,8 @@ for panel, commands in (
             inspecting.remove,
         ),
     ),
+    ("Care", (care.failures, care.collect, care.control)),
 ):
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(care.dead, name="dead", rich_help_panel="Care")

@@ -35,10 +35,17 @@ class Crew:
         workers: how many workers.
         allow: task modules that they may import.
         paths: folders that they find task modules in.
+        mqtt: the broker, passed in the same way; None: there is none.
     """
 
     def __init__(
-        self, url: str, folder: Path, workers: int, allow: Sequence[str], paths: Sequence[Path]
+        self,
+        url: str,
+        folder: Path,
+        workers: int,
+        allow: Sequence[str],
+        paths: Sequence[Path],
+        mqtt: str | None = None,
     ) -> None:
         self._logs = folder / "logs"
         threads = max(1, (os.cpu_count() or 1) // workers)
@@ -48,6 +55,8 @@ class Crew:
             **os.environ,
             "ROMUL_REDIS_URL": url,
         }
+        if mqtt is not None:
+            self._environment["ROMUL_MQTT_URL"] = mqtt
         options = [f"--allow={module}" for module in allow] + [f"--path={path}" for path in paths]
         self._members = [_Member("actor", ["actor"])]
         for number in range(1, workers + 1):
@@ -112,10 +121,15 @@ async def _end(member: _Member) -> None:
 
 @contextlib.asynccontextmanager
 async def crew(
-    url: str, folder: Path, workers: int, allow: Sequence[str], paths: Sequence[Path]
+    url: str,
+    folder: Path,
+    workers: int,
+    allow: Sequence[str],
+    paths: Sequence[Path],
+    mqtt: str | None = None,
 ) -> AsyncIterator[Crew]:
     """Run a crew, and end it whatever happens."""
-    members = Crew(url, folder, workers, allow, paths)
+    members = Crew(url, folder, workers, allow, paths, mqtt)
     try:
         await members.start()
         yield members

@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from romul_actors.cli.options import DEFAULT_URL, AsJson, RedisUrl
+from romul_actors.cli.options import DEFAULT_URL, AsJson, Deadline, RedisUrl, with_deadline
 from romul_actors.cli.services import opened
 from romul_actors.errors import ExperimentError, StoreError, UnknownExperimentError
 from romul_actors.events import Control, Submitted
@@ -46,11 +46,12 @@ async def create(store: Store, experiment: Experiment) -> None:
 def submit(
     file: Annotated[Path, typer.Argument(help="Experiment: a .toml or .py file.")],
     redis: RedisUrl = DEFAULT_URL,
+    deadline: Deadline = None,
 ) -> None:
     """Put an experiment into the store, for any actor and workers."""
 
     async def run() -> None:
-        experiment = load(file)
+        experiment = with_deadline(load(file), deadline)
         async with opened(redis) as store:
             await create(store, experiment)
         typer.echo(f"{experiment.name}: submitted; `romul status` shows it")
@@ -61,7 +62,8 @@ def submit(
 def progress(meta: Mapping[str, str], experiment: Experiment) -> dict[str, Any]:
     """An experiment in one row, as JSON values."""
     best = from_json(meta["best"]) if meta.get("best") else {}
-    total = experiment.population * experiment.steps
+    # With more slots than at the start there is more to do.
+    total = max(experiment.population * experiment.steps, int(meta.get("created", 0)))
     ended = int(meta.get("reported", 0)) + int(meta.get("failed", 0))
     return {
         "name": experiment.name,
@@ -72,6 +74,7 @@ def progress(meta: Mapping[str, str], experiment: Experiment) -> dict[str, Any]:
         "trials_total": total,
         "failed": int(meta.get("failed", 0)),
         "retried": int(meta.get("retried", 0)),
+        "causes": from_json(meta.get("causes") or "{}"),
         "metric": experiment.metric,
         "best": best.get(experiment.metric),
         "best_trial": best.get("trial"),
@@ -120,6 +123,9 @@ def status(redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     for row in rows:
         if row["reason"]:
             Console(highlight=False).print(f"{row['name']}: {row['reason']}", markup=False)
+        if row["causes"]:
+            told = ", ".join(f"{cause} {n}" for cause, n in sorted(row["causes"].items()))
+            Console(highlight=False).print(f"{row['name']}: attempts lost: {told}", markup=False)
 
 
 JSON_FIELDS = ("latest", "hyperparameters", "vector", "memory", "outcomes", "live")

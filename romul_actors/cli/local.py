@@ -25,10 +25,18 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from romul_actors.broker import embedded_broker, has_broker
 from romul_actors.cli.crew import crew
 from romul_actors.cli.exits import EXPERIMENT_FAILED, INTERRUPTED
 from romul_actors.cli.inspecting import create, figure, progress, readable, slots_table
-from romul_actors.cli.options import AsJson, RunsFolder, resolve
+from romul_actors.cli.options import (
+    AsJson,
+    Deadline,
+    RunsFolder,
+    WithBroker,
+    resolve,
+    with_deadline,
+)
 from romul_actors.cli.services import opened, stopping
 from romul_actors.errors import ExperimentError, ExperimentExistsError, UnknownExperimentError
 from romul_actors.events import Control
@@ -88,15 +96,24 @@ class Outcome:
 
 
 async def _run(
-    folder: Path, plan: LocalRun, new: Sequence[Experiment], url: str | None, *, quiet: bool
+    folder: Path,
+    plan: LocalRun,
+    new: Sequence[Experiment],
+    url: str | None,
+    *,
+    broker: bool,
+    quiet: bool,
 ) -> Outcome:
     """Start everything, watch it to its end, write down what came out."""
     console = Console(stderr=True, quiet=quiet, highlight=False)
     began = time.monotonic()
     async with contextlib.AsyncExitStack() as stack:
         stop = await stack.enter_async_context(stopping())
+        mqtt = None
         if url is None:
             url = await stack.enter_async_context(embedded_server(folder))
+            if broker and has_broker():
+                mqtt = await stack.enter_async_context(embedded_broker(folder))
         url = resolve(url)
         store = await stack.enter_async_context(opened(url, console))
         for experiment in new:
@@ -108,7 +125,7 @@ async def _run(
             if not new and statuses[name] in ("paused", "failed"):
                 await store.send(name, encode(Control(action="resume", by="run --resume")))
         members = await stack.enter_async_context(
-            crew(url, folder, plan.workers, plan.allow, [Path(path) for path in plan.paths])
+            crew(url, folder, plan.workers, plan.allow, [Path(path) for path in plan.paths], mqtt)
         )
         watcher = _Watcher(store, experiments, console, resumed=not new)
         with watcher:
@@ -278,6 +295,8 @@ def run(
     redis: Annotated[
         str | None, typer.Option(help="Use this server in place of an embedded one.")
     ] = None,
+    deadline: Deadline = None,
+    broker: WithBroker = True,
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment on this machine: server, actor and workers in one go.
@@ -292,7 +311,7 @@ def run(
         plan = LocalRun(plan.experiments, workers, plan.allow, plan.paths)
     else:
         file = Path(str(file))
-        experiment = load(file)
+        experiment = with_deadline(load(file), deadline)
         folder = runs / experiment.name
         if experiment.checkpoints is None:
             place = str((folder / "checkpoints").resolve())
@@ -302,7 +321,7 @@ def run(
         paths = [str(file.parent.resolve())]
         plan, new = LocalRun([experiment.name], workers, [experiment.module], paths), [experiment]
         _begin(folder, plan)
-    outcome = asyncio.run(_run(folder, plan, new, redis, quiet=as_json))
+    outcome = asyncio.run(_run(folder, plan, new, redis, broker=broker, quiet=as_json))
     _finish(folder, outcome, {}, as_json=as_json)
 
 
@@ -312,6 +331,7 @@ def demo(
     steps: Annotated[int | None, typer.Option(min=1, help="PBT steps of each slot.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     runs: RunsFolder = Path("runs"),
+    broker: WithBroker = True,
     as_json: AsJson = False,
 ) -> None:
     """Train a population on handwritten digits, with random search beside it."""
@@ -340,7 +360,9 @@ def demo(
         shutil.rmtree(folder)
     plan = LocalRun([experiment.name, rival.name], workers, [], [])
     _begin(folder, plan)
-    outcome = asyncio.run(_run(folder, plan, [experiment, rival], None, quiet=as_json))
+    outcome = asyncio.run(
+        _run(folder, plan, [experiment, rival], None, broker=broker, quiet=as_json)
+    )
     ours, random = (outcome.summaries[name] for name in plan.experiments)
     extra = {
         "best_val_loss": ours["best"],

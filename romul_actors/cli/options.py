@@ -1,12 +1,16 @@
 """Options that several commands share; each may come from an environment variable too."""
 
 import logging
+from datetime import datetime, timedelta
+from datetime import time as clock
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from romul_actors.errors import StoreError
+from romul_actors.experiment import Experiment
+from romul_actors.presence import Broker
 from romul_actors.server import URL_FILE
 
 RedisUrl = Annotated[
@@ -20,6 +24,36 @@ RedisUrl = Annotated[
 ]
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 
+MqttUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--mqtt",
+        envvar="ROMUL_MQTT_URL",
+        help="Broker (mqtt://, mqtts://): lost workers are noticed sooner. Without: by the lease.",
+    ),
+]
+
+MqttCa = Annotated[
+    Path | None,
+    typer.Option(
+        "--mqtt-ca",
+        envvar="ROMUL_MQTT_CA",
+        exists=True,
+        dir_okay=False,
+        help="Certificates to trust for mqtts://, in place of the system's.",
+    ),
+]
+
+Keepalive = Annotated[
+    int,
+    typer.Option(
+        "--keepalive",
+        envvar="ROMUL_MQTT_KEEPALIVE_S",
+        min=1,
+        help="Seconds; a connection silent for 1.5 times this is lost.",
+    ),
+]
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 LogLevel = Annotated[
@@ -30,6 +64,47 @@ LogLevel = Annotated[
 RunsFolder = Annotated[
     Path, typer.Option("--runs", envvar="ROMUL_RUNS", help="Folder for local runs.")
 ]
+
+
+WithBroker = Annotated[
+    bool,
+    typer.Option("--broker/--no-broker", help="Run a broker as well, where there is a program."),
+]
+
+Deadline = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHEN",
+        help="End with the best found by then: 18:00, +90m, +2h, or a date with its time.",
+    ),
+]
+
+
+def with_deadline(experiment: Experiment, when: str | None) -> Experiment:
+    """The experiment, with a deadline if one is given.
+
+    Raises:
+        typer.BadParameter: it cannot be read, or has passed.
+    """
+    if when is None:
+        return experiment
+    now = datetime.now().astimezone()
+    units = {"s": 1, "m": 60, "h": 3600}
+    try:
+        if when.startswith("+"):
+            moment = now + timedelta(seconds=float(when[1:-1]) * units[when[-1]])
+        elif len(when) <= len("18:00:00"):
+            moment = datetime.combine(now.date(), clock.fromisoformat(when), now.tzinfo)
+            moment += timedelta(days=moment <= now)
+        else:
+            moment = datetime.fromisoformat(when).astimezone()
+    except (ValueError, KeyError):
+        raise typer.BadParameter(
+            f"{when!r} is not of the form 18:00, +90m, +2h or a date"
+        ) from None
+    if moment <= now:
+        raise typer.BadParameter(f"{when!r} has passed")
+    return experiment.model_copy(update={"deadline": moment})
 
 
 def resolve(url: str) -> str:
@@ -47,6 +122,15 @@ def resolve(url: str) -> str:
             f"(no {file}); a finished run's server is started by `romul serve {url}`"
         )
     return file.read_text().strip()
+
+
+def broker(url: str | None, ca: Path | None, keepalive_s: int) -> Broker | None:
+    """The broker that the options name, if any.
+
+    Raises:
+        BrokerError: the URL is wrong.
+    """
+    return None if url is None else Broker.parse(url, ca, keepalive_s)
 
 
 def start_log(level: str) -> None:

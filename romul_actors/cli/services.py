@@ -7,19 +7,33 @@ import secrets
 import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from romul_actors.actor import Actor
-from romul_actors.cli.options import DEFAULT_URL, LogLevel, RedisUrl, resolve, start_log
+from romul_actors.bridge import Bridge
+from romul_actors.cli.options import (
+    DEFAULT_URL,
+    Keepalive,
+    LogLevel,
+    MqttCa,
+    MqttUrl,
+    RedisUrl,
+    broker,
+    resolve,
+    start_log,
+)
+from romul_actors.presence import KEEPALIVE_S, Broker
 from romul_actors.server import embedded_server
 from romul_actors.store.redis import RedisStore
+from romul_workers.announce import Announcer
+from romul_workers.notices import Source, source, watch
 from romul_workers.trainer import ChildTrainer, scratch_folder
-from romul_workers.worker import SHIPPED_TASKS, Worker, WorkerSettings
+from romul_workers.worker import GARBAGE_MS, SHIPPED_TASKS, Worker, WorkerSettings
 
 
 def unique_name(kind: str) -> str:
@@ -66,8 +80,23 @@ async def _serve(url: str, run: Callable[[RedisStore, asyncio.Event], Awaitable[
         await run(store, stop)
 
 
+@contextlib.asynccontextmanager
+async def beside(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run something beside the main thing, and end it in order."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def actor(
     redis: RedisUrl = DEFAULT_URL,
+    mqtt: MqttUrl = None,
+    mqtt_ca: MqttCa = None,
+    keepalive: Keepalive = KEEPALIVE_S,
     experiment: Annotated[
         list[str] | None, typer.Option(help="Serve this experiment only (repeatable).")
     ] = None,
@@ -80,11 +109,25 @@ def actor(
     """Run a decision actor. A second one takes over when the first is gone."""
     start_log(log_level)
     chosen = name or unique_name("actor")
-    asyncio.run(_serve(redis, lambda store, stop: Actor(store, chosen, experiment).run(stop)))
+    at = broker(mqtt, mqtt_ca, keepalive)
+
+    async def run(store: RedisStore, stop: asyncio.Event) -> None:
+        if at is None:
+            await Actor(store, chosen, experiment).run(stop)
+            return
+        bridge = Bridge(at, chosen)
+        serving = Actor(store, chosen, experiment, bridge.tell)
+        async with beside(bridge.run(serving)):
+            await serving.run(stop)
+
+    asyncio.run(_serve(redis, run))
 
 
 def worker(
     redis: RedisUrl = DEFAULT_URL,
+    mqtt: MqttUrl = None,
+    mqtt_ca: MqttCa = None,
+    keepalive: Keepalive = KEEPALIVE_S,
     experiment: Annotated[
         list[str] | None,
         typer.Option(help="Serve experiments whose name fits this pattern only (repeatable)."),
@@ -115,6 +158,36 @@ def worker(
             envvar="ROMUL_GRACE_S", min=0, help="Seconds a trial may go on after SIGTERM or Ctrl-C."
         ),
     ] = 10.0,
+    notice: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="ROMUL_NOTICE",
+            help="Who announces the machine's end: aws, gcp, azure, a URL that answers 200, or a "
+            "file that appears (repeatable).",
+        ),
+    ] = None,
+    notice_s: Annotated[
+        float,
+        typer.Option(
+            envvar="ROMUL_NOTICE_S",
+            min=0,
+            help="Seconds between SIGUSR1, or a notice that does not say, and the end.",
+        ),
+    ] = 60.0,
+    quota_gb: Annotated[
+        float | None,
+        typer.Option(
+            envvar="ROMUL_QUOTA_GB",
+            min=0,
+            help="Most that an experiment's checkpoints may take, in 10^9 bytes.",
+        ),
+    ] = None,
+    garbage_s: Annotated[
+        float,
+        typer.Option(
+            envvar="ROMUL_GARBAGE_S", min=0, help="Seconds to keep checkpoints nobody needs."
+        ),
+    ] = GARBAGE_MS / 1000,
     name: Annotated[
         str | None,
         typer.Option(envvar="ROMUL_WORKER_NAME", help="Unique name; made up if left out."),
@@ -127,7 +200,11 @@ def worker(
     ] = None,
     log_level: LogLevel = "info",
 ) -> None:
-    """Run a worker: it trains whatever trials there are, until it is told to end."""
+    """Run a worker: it trains whatever trials there are, until it is told to end.
+
+    SIGTERM or Ctrl-C: the trial in training has the grace period, saves itself if its task can,
+    and goes back. SIGUSR1: the machine goes soon; only what can be finished is still taken.
+    """
     start_log(log_level)
     settings = WorkerSettings(
         name=name or unique_name("worker"),
@@ -135,13 +212,45 @@ def worker(
         allow=[SHIPPED_TASKS, *(allow or [])],
         grace_s=grace,
         max_trials=max_trials,
+        garbage_ms=int(1000 * garbage_s),
     )
+    at = broker(mqtt, mqtt_ca, keepalive)
+    sources = [source(text, notice_s) for text in notice or []]
     scratch = scratch_folder()
-    trainer = ChildTrainer(scratch, path or [], task_log, device)
+    quota = None if quota_gb is None else int(1e9 * quota_gb)
+    trainer = ChildTrainer(scratch, path or [], task_log, device, quota)
+
+    async def run(store: RedisStore, stop: asyncio.Event) -> None:
+        await _work(Worker(store, trainer, settings), settings.name, stop, at, sources, notice_s)
+
     try:
-        asyncio.run(_serve(redis, lambda store, stop: Worker(store, trainer, settings).run(stop)))
+        asyncio.run(_serve(redis, run))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+async def _work(
+    working: Worker,
+    name: str,
+    stop: asyncio.Event,
+    at: Broker | None,
+    sources: list[Source],
+    notice_s: float,
+) -> None:
+    """Run a worker with all that may end it."""
+    announcer = None if at is None else Announcer(at, name, working)
+
+    def announce(seconds: float) -> None:
+        working.announce(seconds)
+        if announcer is not None:
+            announcer.notice(seconds)
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, announce, notice_s)
+    ours = [] if announcer is None else [announcer.run()]
+    async with beside(*ours, *([watch(sources, announce)] if sources else [])):
+        await working.run(stop)
+    loop.remove_signal_handler(signal.SIGUSR1)
 
 
 def serve(

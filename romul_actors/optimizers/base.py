@@ -17,7 +17,6 @@ from numpy.random import Generator
 from romul_actors.slot import Outcome, Slot
 from romul_actors.space import Space, Vector
 
-
 JOIN_SHARE, JOIN_SIGMA, JOIN_REDRAW = 0.25, 0.05, 0.1
 """How a slot joins: from this best share, with this step, redrawing choices this often."""
 

@@ -10,6 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+MAX_DEAD = 250_000
+"""Dead messages kept; the oldest go first."""
+MAX_DEAD_BODY = 1_024
+"""Longest part of a dead message that is kept, in bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -53,6 +58,7 @@ class Commit:
         trials: messages for workers.
         history: JSON texts, oldest first.
         history_keep: how many history entries to keep, at the least.
+        garbage: names of checkpoints that nobody can ask for any more.
     """
 
     version: str
@@ -62,6 +68,7 @@ class Commit:
     trials: Sequence[bytes] = ()
     history: Sequence[str] = ()
     history_keep: int = 200_000
+    garbage: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,18 @@ class Dead:
     """The queue that it came from: inbox or trials."""
     reason: str
     body: bytes
+    """Its first MAX_DEAD_BODY bytes."""
+    size: int
+    """Its whole length; what was cut off cannot be tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outstanding:
+    """All messages on the way, at one version."""
+
+    version: str
+    trials: Sequence[bytes]
+    inbox: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +102,8 @@ class Beat:
     """Whether the trial is still its own."""
     status: str
     """The experiment's status; empty when there is no such experiment."""
+    outdated: bool = False
+    """Whether another copy of the trial has brought its result already."""
 
 
 class Store(ABC):
@@ -129,8 +150,16 @@ class Store(ABC):
         """Up to `count` entries after the id `after`, oldest first: (id, JSON text)."""
 
     @abstractmethod
-    async def dead(self, name: str) -> list[Dead]:
-        """Messages that nobody could use, oldest first."""
+    async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[Dead]:
+        """Up to `count` messages that nobody could use after the id `after`, oldest first."""
+
+    @abstractmethod
+    async def revive(self, name: str, dead: Dead) -> bool:
+        """Put a dead message back into the queue that it came from; False if it is gone."""
+
+    @abstractmethod
+    async def drop(self, name: str, ids: Sequence[str]) -> int:
+        """Remove dead messages for good; how many there were."""
 
     # -- decision actor -------------------------------------------------------------------------
 
@@ -160,8 +189,12 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def bury(self, name: str, queue: str, entry_id: str, reason: str, body: bytes) -> bool:
-        """Move an unusable entry of `inbox` or `trials` to the dead ones; False if it is gone."""
+    async def bury(self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]) -> int:
+        """Move entries of `inbox` or `trials`, (id, reason, body) each, to the dead ones.
+
+        Returns:
+            How many there still were.
+        """
 
     @abstractmethod
     async def tick(self, name: str, body: bytes, every_ms: int) -> bool:
@@ -169,11 +202,19 @@ class Store(ABC):
 
     @abstractmethod
     async def sweep(
-        self, name: str, actor: str, idle_ms: int, count: int
+        self, name: str, actor: str, idle_ms: int, count: int, worker: str | None = None
     ) -> list[tuple[Lease, str]]:
         """Take leases not heard of for `idle_ms` from their workers: (lease, its last worker).
 
-        The leases are then the actor's own, to be settled.
+        The leases are then the actor's own, to be settled. With `worker`, those of that one only.
+        """
+
+    @abstractmethod
+    async def outstanding(self, name: str) -> Outstanding:
+        """All trials and inbox entries there are, read or not, at one version.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
         """
 
     # -- workers --------------------------------------------------------------------------------
@@ -183,7 +224,7 @@ class Store(ABC):
         """Take one trial, from the first of `names` that has one; wait at most `block_ms`."""
 
     @abstractmethod
-    async def beat(self, lease: Lease, presence: Mapping[str, Any]) -> Beat:
+    async def beat(self, lease: Lease, slot: int, trial: str, presence: Mapping[str, Any]) -> Beat:
         """Say that worker and trial are alive; a lease that was lost is not taken back."""
 
     @abstractmethod
@@ -193,7 +234,8 @@ class Store(ABC):
         Args:
             lease: the lease.
             slot: the slot it is for.
-            token: what tells this end from any other; the same call again is True again.
+            token: "TRIAL#ATTEMPT KIND ...", KIND being "result" for a result: what tells this
+                end from any other; the same call again is True again.
             body: the message.
 
         Returns:
@@ -203,6 +245,17 @@ class Store(ABC):
     @abstractmethod
     async def present(self, names: Sequence[str], worker: str, presence: Mapping[str, Any]) -> None:
         """Say that a worker is there without a trial; an empty presence: that it left."""
+
+    @abstractmethod
+    async def garbage(self, name: str, older_ms: int, count: int) -> list[str]:
+        """Up to `count` checkpoints that have been garbage for `older_ms`, oldest first.
+
+        They stay listed until `forget`: whoever dies in between leaves them to the next one.
+        """
+
+    @abstractmethod
+    async def forget(self, name: str, checkpoints: Sequence[str]) -> None:
+        """Say that garbage was removed."""
 
     @abstractmethod
     async def workers(self, name: str) -> dict[str, dict[str, Any]]:

@@ -10,9 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from romul_actors.errors import ExperimentExistsError, UnknownExperimentError
-from romul_actors.store.base import Beat, Commit, Dead, Entry, Lease, Store, Stored
-
-MAX_DEAD = 10_000
+from romul_actors.store.base import (
+    MAX_DEAD,
+    MAX_DEAD_BODY,
+    Beat,
+    Commit,
+    Dead,
+    Entry,
+    Lease,
+    Outstanding,
+    Store,
+    Stored,
+)
 
 
 @dataclass(slots=True)
@@ -35,6 +44,7 @@ class _Experiment:
     dead: list[Dead] = field(default_factory=list)
     workers: dict[str, dict[str, Any]] = field(default_factory=dict)
     settled: dict[int, str] = field(default_factory=dict)
+    garbage: dict[str, int] = field(default_factory=dict)
     ticked_ms: int | None = None
 
 
@@ -104,8 +114,21 @@ class MemoryStore(Store):
         later = [(str(i), line) for i, line in history if i > int(after)]
         return later[:count]
 
-    async def dead(self, name: str) -> list[Dead]:
-        return list(self._all[name].dead) if name in self._all else []
+    async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[Dead]:
+        dead = self._all[name].dead if name in self._all else []
+        return [message for message in dead if int(message.id) > int(after)][:count]
+
+    async def revive(self, name: str, dead: Dead) -> bool:
+        if not await self.drop(name, [dead.id]):
+            return False
+        self._add(self._all[name], dead.origin, dead.body)
+        return True
+
+    async def drop(self, name: str, ids: Sequence[str]) -> int:
+        found = self._find(name)
+        before = len(found.dead)
+        found.dead = [message for message in found.dead if message.id not in ids]
+        return before - len(found.dead)
 
     async def send(self, name: str, body: bytes) -> None:
         self._add(self._find(name), "inbox", body)
@@ -163,17 +186,23 @@ class MemoryStore(Store):
         del found.history[: -commit.history_keep]
         for entry_id in commit.entries:
             del inbox[int(entry_id)]
+        for checkpoint in commit.garbage:
+            found.garbage.setdefault(checkpoint, self._now_ms())
         found.version += 1
         return f"{found.epoch}.{found.version}"
 
-    async def bury(self, name: str, queue: str, entry_id: str, reason: str, body: bytes) -> bool:
-        item = self._queue(name, queue).get(int(entry_id))
-        if item is None or item.holder is None:
-            return False
-        del self._all[name].queues[queue][int(entry_id)]
-        self._all[name].dead.append(Dead(str(self._next()), queue, reason, body[:65_536]))
-        del self._all[name].dead[:-MAX_DEAD]
-        return True
+    async def bury(self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]) -> int:
+        items, n = self._queue(name, queue), 0
+        for entry_id, reason, body in unusable:
+            item = items.get(int(entry_id))
+            if item is None or item.holder is None:
+                continue
+            del items[int(entry_id)]
+            kept = Dead(str(self._next()), queue, reason, body[:MAX_DEAD_BODY], len(body))
+            self._all[name].dead.append(kept)
+            del self._all[name].dead[:-MAX_DEAD]
+            n += 1
+        return n
 
     async def tick(self, name: str, body: bytes, every_ms: int) -> bool:
         found, now = self._find(name), self._now_ms()
@@ -184,14 +213,24 @@ class MemoryStore(Store):
         return True
 
     async def sweep(
-        self, name: str, actor: str, idle_ms: int, count: int
+        self, name: str, actor: str, idle_ms: int, count: int, worker: str | None = None
     ) -> list[tuple[Lease, str]]:
         swept = []
-        for entry_id, item in self._idle(name, "trials", idle_ms)[:count]:
+        idle = self._idle(name, "trials", idle_ms)
+        if worker is not None:
+            idle = [(i, item) for i, item in idle if item.holder == worker]
+        for entry_id, item in idle[:count]:
             last = item.holder or ""
             self._hold(name, entry_id, item, actor)
             swept.append((Lease(name, str(entry_id), actor, item.body), last))
         return swept
+
+    async def outstanding(self, name: str) -> Outstanding:
+        found = self._find(name)
+        trials, inbox = (
+            [item.body for item in found.queues[queue].values()] for queue in ("trials", "inbox")
+        )
+        return Outstanding(f"{found.epoch}.{found.version}", trials, inbox)
 
     async def lease(self, names: Sequence[str], worker: str, block_ms: int) -> Lease | None:
         lease = self._take_trial(names, worker)
@@ -212,14 +251,17 @@ class MemoryStore(Store):
         item = self._queue(lease.experiment, "trials").get(int(lease.id))
         return item if item is not None and item.holder == lease.worker else None
 
-    async def beat(self, lease: Lease, presence: Mapping[str, Any]) -> Beat:
+    async def beat(self, lease: Lease, slot: int, trial: str, presence: Mapping[str, Any]) -> Beat:
         if lease.experiment not in self._all:
             return Beat(kept=False, status="")
         await self.present([lease.experiment], lease.worker, presence)
         item = self._held(lease)
         if item is not None:
             item.touched_ms = self._now_ms()
-        return Beat(item is not None, self._all[lease.experiment].meta["status"])
+        found = self._all[lease.experiment]
+        settled = found.settled.get(slot, "")
+        outdated = settled.startswith(f"{trial}#") and " result " in settled
+        return Beat(item is not None, found.meta["status"], outdated)
 
     async def settle(self, lease: Lease, slot: int, token: str, body: bytes) -> bool:
         if lease.experiment not in self._all:
@@ -239,6 +281,15 @@ class MemoryStore(Store):
                 self._all[name].workers[worker] = seen
             elif name in self._all:
                 self._all[name].workers.pop(worker, None)
+
+    async def garbage(self, name: str, older_ms: int, count: int) -> list[str]:
+        garbage = self._all[name].garbage if name in self._all else {}
+        limit = self._now_ms() - older_ms
+        return [checkpoint for checkpoint, at_ms in garbage.items() if at_ms <= limit][:count]
+
+    async def forget(self, name: str, checkpoints: Sequence[str]) -> None:
+        for checkpoint in checkpoints if name in self._all else ():
+            self._all[name].garbage.pop(checkpoint, None)
 
     async def workers(self, name: str) -> dict[str, dict[str, Any]]:
         now = self._now_ms()

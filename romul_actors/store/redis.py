@@ -13,9 +13,7 @@ from typing import Any, cast
 
 import msgpack
 from pydantic_core import from_json, to_json
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
+from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import (
     AuthenticationError,
     NoPermissionError,
@@ -34,7 +32,19 @@ from romul_actors.errors import (
     StoreUnavailableError,
     UnknownExperimentError,
 )
-from romul_actors.store.base import Beat, Commit, Dead, Entry, Lease, Store, Stored
+from romul_actors.store.base import (
+    MAX_DEAD,
+    MAX_DEAD_BODY,
+    Beat,
+    Commit,
+    Dead,
+    Entry,
+    Lease,
+    Outstanding,
+    Store,
+    Stored,
+)
+from romul_actors.store.connect import connect, hide_password
 
 
 class _NoGroupError(StoreError):
@@ -49,32 +59,19 @@ _GROUPS = {"inbox": "actors", "trials": "workers"}
 _SCRIPTS = files("romul_actors.store") / "scripts"
 
 
-def hide_password(url: str) -> str:
-    """`url` as it may stand in a log."""
-    return re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:***@", url)
-
-
 class RedisStore(Store):
-    """A store on one server; see `Store` for the promises.
+    """A store on one server, behind Sentinels or on a Cluster; see `Store` for the promises.
 
     Args:
-        url: redis://, rediss:// (TLS) or unix://.
+        url: see `romul_actors.store.connect`.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        try:
-            self._redis: Redis = Redis.from_url(
-                url,
-                protocol=2,
-                socket_timeout=15,
-                socket_connect_timeout=5,
-                retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=5),
-                retry_on_error=[RedisConnectionError, RedisTimeoutError],
-                health_check_interval=30,
-            )
-        except ValueError as error:
-            raise StoreError(f"{hide_password(url)}: {error}") from None
+        # Typed as what it offers in both cases; a Cluster's client is a class of its own.
+        self._redis: Any = connect(url)
+        self._cluster = isinstance(self._redis, RedisCluster)
+        self._turn = 0
         self._scripts = {
             path.name.removesuffix(".lua"): self._redis.register_script(path.read_text())
             for path in _SCRIPTS.iterdir()
@@ -94,7 +91,7 @@ class RedisStore(Store):
             raise ExperimentExistsError(f"experiment {name!r} exists already")
 
     async def remove(self, name: str) -> bool:
-        parts = ("inbox", "trials", "history", "dead", "workers", "settled", "tick")
+        parts = ("inbox", "trials", "history", "dead", "workers", "settled", "garbage", "tick")
         removed = await self._run("remove", [_key(name), *(_key(name, p) for p in parts)], [])
         await _reply(self._redis.srem(EXPERIMENTS, name))
         return bool(removed)
@@ -103,10 +100,14 @@ class RedisStore(Store):
         names = sorted(n.decode() for n in await _reply(self._redis.smembers(EXPERIMENTS)))
         if not names:
             return {}
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for name in names:
-                pipeline.hget(_key(name), "status")
-            statuses = await _reply(pipeline.execute())
+        if self._cluster:
+            # Of several shards: no pipeline reaches them all.
+            statuses = [await _reply(self._redis.hget(_key(name), "status")) for name in names]
+        else:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for name in names:
+                    pipeline.hget(_key(name), "status")
+                statuses = await _reply(pipeline.execute())
         return {n: s.decode() for n, s in zip(names, statuses, strict=True) if s is not None}
 
     async def spec(self, name: str) -> str:
@@ -128,17 +129,25 @@ class RedisStore(Store):
         rows = await _reply(self._redis.xrange(_key(name, "history"), f"({after}", "+", count))
         return [(entry_id.decode(), fields[b"json"].decode()) for entry_id, fields in rows]
 
-    async def dead(self, name: str) -> list[Dead]:
-        rows = await _reply(self._redis.xrange(_key(name, "dead")))
+    async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[Dead]:
+        rows = await _reply(self._redis.xrange(_key(name, "dead"), f"({after}", "+", count))
         return [
             Dead(
                 entry_id.decode(),
                 fields[b"origin"].decode(),
                 fields[b"reason"].decode(),
                 fields[b"body"],
+                int(fields[b"size"]),
             )
             for entry_id, fields in rows
         ]
+
+    async def revive(self, name: str, dead: Dead) -> bool:
+        keys = [_key(name, "dead"), _key(name, dead.origin)]
+        return bool(await self._run("revive", keys, [dead.id, dead.body]))
+
+    async def drop(self, name: str, ids: Sequence[str]) -> int:
+        return int(await _reply(self._redis.xdel(_key(name, "dead"), *ids))) if ids else 0
 
     async def send(self, name: str, body: bytes) -> None:
         key = _key(name, "inbox")
@@ -151,7 +160,7 @@ class RedisStore(Store):
         streams = {_key(name, "inbox"): ">" for name in names}
         return [
             entry
-            for name, rows in await self._read_group("actors", actor, streams, count, block_ms)
+            for name, rows in await self._read_many("actors", actor, streams, count, block_ms)
             for entry in _entries(name, rows)
         ]
 
@@ -159,6 +168,28 @@ class RedisStore(Store):
         streams = {_key(name, "inbox"): "0"}
         found = await self._read_group("actors", actor, streams, count, None)
         return [entry for _, rows in found for entry in _entries(name, rows)]
+
+    async def _read_many(
+        self,
+        group: str,
+        consumer: str,
+        streams: Mapping[str, str],
+        count: int,
+        block_ms: int,
+    ) -> list[tuple[str, list[Any]]]:
+        """New entries of several experiments; on a Cluster one shard is asked at a time."""
+        if not self._cluster or len(streams) <= 1:
+            return await self._read_group(group, consumer, streams, count, block_ms)
+        found: list[tuple[str, list[Any]]] = []
+        for key, after in streams.items():
+            found += await self._read_group(group, consumer, {key: after}, count, None)
+        if not found:
+            # Each stream in its turn is the one that is waited for.
+            self._turn += 1
+            key = list(streams)[self._turn % len(streams)]
+            wait_ms = max(10, block_ms // len(streams))
+            found = await self._read_group(group, consumer, {key: streams[key]}, count, wait_ms)
+        return found
 
     async def _read_group(
         self,
@@ -202,7 +233,7 @@ class RedisStore(Store):
         return cast("list[Any]", found[1])
 
     async def commit(self, name: str, actor: str, commit: Commit) -> str | None:
-        keys = [_key(name, part) for part in ("", "inbox", "trials", "history")]
+        keys = [_key(name, part) for part in ("", "inbox", "trials", "history", "garbage")]
         keys += [_key(name, "slot", index) for index in commit.slots]
         content = {
             "version": commit.version,
@@ -212,27 +243,32 @@ class RedisStore(Store):
             "trials": commit.trials,
             "history": commit.history,
             "keep": commit.history_keep,
+            "garbage": commit.garbage,
         }
         # The old raw type: the server's own MessagePack does not know the newer binary one.
         packed = msgpack.packb(content, use_bin_type=False)
         version = await self._run("commit", keys, [actor, packed])
         return None if version is None else cast("bytes", version).decode()
 
-    async def bury(self, name: str, queue: str, entry_id: str, reason: str, body: bytes) -> bool:
-        args = [_GROUPS[queue], entry_id, queue, reason, body[:65_536]]
-        return bool(await self._run("bury", [_key(name, queue), _key(name, "dead")], args))
+    async def bury(self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]) -> int:
+        args: list[Any] = [_GROUPS[queue], queue, MAX_DEAD]
+        for entry_id, reason, body in unusable:
+            args += [entry_id, reason, body[:MAX_DEAD_BODY], len(body)]
+        return int(await self._run("bury", [_key(name, queue), _key(name, "dead")], args))
 
     async def tick(self, name: str, body: bytes, every_ms: int) -> bool:
         keys = [_key(name, "tick"), _key(name, "inbox")]
         return bool(await self._run("tick", keys, [every_ms, body]))
 
     async def sweep(
-        self, name: str, actor: str, idle_ms: int, count: int
+        self, name: str, actor: str, idle_ms: int, count: int, worker: str | None = None
     ) -> list[tuple[Lease, str]]:
         key = _key(name, "trials")
         try:
             stale = await _reply(
-                self._redis.xpending_range(key, "workers", "-", "+", count, idle=idle_ms)
+                self._redis.xpending_range(
+                    key, "workers", "-", "+", count, consumername=worker, idle=idle_ms
+                )
             )
         except _NoGroupError:
             return []
@@ -247,6 +283,13 @@ class RedisStore(Store):
             for entry_id, fields in rows
         ]
 
+    async def outstanding(self, name: str) -> Outstanding:
+        keys = [_key(name), _key(name, "trials"), _key(name, "inbox")]
+        found = await self._run("outstanding", keys, [])
+        if found is None:
+            raise UnknownExperimentError(f"no experiment {name!r} on {hide_password(self.url)}")
+        return Outstanding(found[0].decode(), found[1], found[2])
+
     async def lease(self, names: Sequence[str], worker: str, block_ms: int) -> Lease | None:
         # One experiment after the other first: a read of many streams takes one entry of each.
         for name in names:
@@ -254,22 +297,30 @@ class RedisStore(Store):
             if found:
                 return _leases(found, worker)[0]
         streams = {_key(name, "trials"): ">" for name in names}
-        leases = _leases(await self._read_group("workers", worker, streams, 1, block_ms), worker)
+        leases = _leases(await self._read_many("workers", worker, streams, 1, block_ms), worker)
         for extra in leases[1:]:
             keys = [_key(extra.experiment, "trials")]
             await self._run("put_back", keys, [worker, extra.id, extra.body])
         return leases[0] if leases else None
 
-    async def beat(self, lease: Lease, presence: Mapping[str, Any]) -> Beat:
-        kept, status = await self._beat(lease.experiment, lease.worker, presence, lease.id)
-        return Beat(bool(kept), status.decode())
+    async def beat(self, lease: Lease, slot: int, trial: str, presence: Mapping[str, Any]) -> Beat:
+        kept, status, outdated = await self._beat(
+            lease.experiment, lease.worker, presence, lease.id, slot, trial
+        )
+        return Beat(bool(kept), status.decode(), bool(outdated))
 
     async def _beat(
-        self, name: str, worker: str, presence: Mapping[str, Any], entry_id: str
+        self,
+        name: str,
+        worker: str,
+        presence: Mapping[str, Any],
+        entry_id: str = "",
+        slot: int = 0,
+        trial: str = "",
     ) -> Any:
-        keys = [_key(name), _key(name, "workers"), _key(name, "trials")]
+        keys = [_key(name), _key(name, "workers"), _key(name, "trials"), _key(name, "settled")]
         told = to_json(presence) if presence else b""
-        return await self._run("beat", keys, [worker, told, entry_id])
+        return await self._run("beat", keys, [worker, told, entry_id, slot, trial])
 
     async def settle(self, lease: Lease, slot: int, token: str, body: bytes) -> bool:
         name = lease.experiment
@@ -278,11 +329,29 @@ class RedisStore(Store):
 
     async def present(self, names: Sequence[str], worker: str, presence: Mapping[str, Any]) -> None:
         for name in names:
-            await self._beat(name, worker, presence, "")
+            await self._beat(name, worker, presence)
+
+    async def garbage(self, name: str, older_ms: int, count: int) -> list[str]:
+        seconds, microseconds = await _reply(self._time(name))
+        limit = seconds * 1000 + microseconds // 1000 - older_ms
+        found = await _reply(
+            self._redis.zrangebyscore(_key(name, "garbage"), 0, limit, start=0, num=count)
+        )
+        return [checkpoint.decode() for checkpoint in found]
+
+    async def forget(self, name: str, checkpoints: Sequence[str]) -> None:
+        if checkpoints:
+            await _reply(self._redis.zrem(_key(name, "garbage"), *checkpoints))
+
+    def _time(self, name: str) -> Any:
+        """Ask the clock of the server that keeps the experiment."""
+        if self._cluster:
+            return self._redis.time(target_nodes=self._redis.get_node_from_key(_key(name)))
+        return self._redis.time()
 
     async def workers(self, name: str) -> dict[str, dict[str, Any]]:
         rows = await _reply(self._redis.hgetall(_key(name, "workers")))
-        seconds, microseconds = await _reply(self._redis.time())
+        seconds, microseconds = await _reply(self._time(name))
         now_ms = seconds * 1000 + microseconds // 1000
         found = {}
         for worker, told in rows.items():
@@ -307,7 +376,10 @@ class RedisStore(Store):
     async def check(self) -> list[str]:
         where = hide_password(self.url)
         try:
-            info = await self._redis.info()
+            infos = [await self._redis.info()]
+            if self._cluster:
+                by_node = await self._redis.info(target_nodes=RedisCluster.PRIMARIES)
+                infos = list(by_node.values())
         except (AuthenticationError, NoPermissionError) as error:
             raise StoreError(f"{where}: access refused: {error}") from None
         except (RedisError, OSError) as error:
@@ -315,6 +387,11 @@ class RedisStore(Store):
                 f"{where}: no Redis or Valkey server answers ({error}); "
                 "is it running, and is the URL right?"
             ) from None
+        warnings = [warning for info in infos for warning in self._check_one(where, info)]
+        return list(dict.fromkeys(warnings))
+
+    @staticmethod
+    def _check_one(where: str, info: Mapping[str, Any]) -> list[str]:
         version = str(info.get("redis_version", "0"))
         if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < MIN_VERSION:
             raise StoreError(f"{where}: server version {version}: 6.2 or later is needed")
@@ -324,12 +401,9 @@ class RedisStore(Store):
                 f"{where}: maxmemory-policy is {policy!r}: the server would throw parts of the "
                 "population away when memory is short; set it to 'noeviction'"
             )
-        warnings = []
         if not info.get("aof_enabled"):
-            warnings.append(
-                f"{where}: appendonly is off: a crash of the server loses what was not saved"
-            )
-        return warnings
+            return [f"{where}: appendonly is off: a crash of the server loses what was not saved"]
+        return []
 
     async def close(self) -> None:
         await self._redis.aclose()

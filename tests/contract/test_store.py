@@ -182,7 +182,7 @@ async def test_an_expired_lease_is_the_sweepers_and_the_zombie_is_told(store):
     assert await store.sweep("e", "a", 60_000, 10) == []
     [(swept, last)] = await store.sweep("e", "a", 0, 10)
     assert (swept.body, last) == (b"t", "w")
-    assert (await store.beat(lease, {"state": "training"})).kept is False
+    assert (await store.beat(lease, 0, "0-0", {"state": "training"})).kept is False
     assert await store.settle(lease, 0, "zombie", b"late") is False
     assert await store.settle(swept, 0, "expired", b"expired") is True
     assert [entry.body for entry in await store.read(["e"], "a", 10, 0)] == [b"expired"]
@@ -193,7 +193,7 @@ async def test_a_heartbeat_keeps_the_lease(store):
     await queue_trials(store, b"t")
     lease = await store.lease(["e"], "w", 0)
     await asyncio.sleep(0.06)
-    beat = await store.beat(lease, {"state": "training"})
+    beat = await store.beat(lease, 0, "0-0", {"state": "training"})
     assert (beat.kept, beat.status) == (True, "submitted")
     assert await store.sweep("e", "a", 50, 10) == []
     [presence] = (await store.workers("e")).values()
@@ -216,7 +216,7 @@ async def test_a_worker_that_left_with_a_trial_still_loses_it_to_the_sweep(store
     await store.present(["e"], "w", {})
     [(swept, last)] = await store.sweep("e", "a", 0, 10)
     assert (swept.body, last) == (b"t", "w")
-    assert (await store.beat(lease, {"state": "training"})).kept is False
+    assert (await store.beat(lease, 0, "0-0", {"state": "training"})).kept is False
 
 
 async def test_the_beat_of_a_removed_experiment_says_so(store):
@@ -224,7 +224,7 @@ async def test_the_beat_of_a_removed_experiment_says_so(store):
     await queue_trials(store, b"t")
     lease = await store.lease(["e"], "w", 0)
     await store.remove("e")
-    beat = await store.beat(lease, {"state": "training"})
+    beat = await store.beat(lease, 0, "0-0", {"state": "training"})
     assert (beat.kept, beat.status) == (False, "")
     assert await store.settle(lease, 0, "x", b"late") is False
 
@@ -235,15 +235,85 @@ async def test_an_unusable_entry_is_buried_with_its_reason(store):
     await store.send("e", b"garbage")
     [entry] = await store.read(["e"], "a", 10, 0)
     lease = await store.lease(["e"], "w", 0)
-    assert await store.bury("e", "inbox", entry.id, "not a message", entry.body) is True
-    assert await store.bury("e", "trials", lease.id, "not a trial", lease.body) is True
-    assert await store.bury("e", "inbox", entry.id, "buried before", b"x") is False
+    twice = [(entry.id, "not a message", entry.body), (entry.id, "again", b"x")]
+    assert await store.bury("e", "inbox", twice) == 1
+    assert await store.bury("e", "trials", [(lease.id, "not a trial", lease.body)]) == 1
+    assert await store.bury("e", "inbox", [(entry.id, "buried before", b"x")]) == 0
     found = [(dead.origin, dead.reason, dead.body) for dead in await store.dead("e")]
     assert found == [
         ("inbox", "not a message", b"garbage"),
         ("trials", "not a trial", b"bad trial"),
     ]
     assert await store.depths("e") == {"inbox": 0, "trials": 0, "history": 0, "dead": 2}
+
+
+async def test_a_dead_message_is_kept_short_and_can_be_revived_or_dropped(store):
+    await made(store)
+    await queue_trials(store, b"x" * 5_000, b"second", b"third")
+    for _ in range(3):
+        lease = await store.lease(["e"], "w", 0)
+        await store.bury("e", "trials", [(lease.id, "bad", lease.body)])
+    long, second, third = await store.dead("e")
+    assert (len(long.body), long.size) == (1_024, 5_000)
+    assert [dead.body for dead in await store.dead("e", long.id, 1)] == [b"second"]
+    assert await store.revive("e", second) is True
+    assert await store.revive("e", second) is False
+    assert (await store.lease(["e"], "w", 0)).body == b"second"
+    assert await store.drop("e", [long.id, second.id, third.id]) == 2
+    assert await store.dead("e") == []
+
+
+async def test_one_workers_leases_can_be_swept_alone(store):
+    await made(store)
+    await queue_trials(store, b"t", b"u")
+    await store.lease(["e"], "v", 0)
+    await store.lease(["e"], "w", 0)
+    assert await store.sweep("e", "a", 0, 10, "nobody") == []
+    [(swept, last)] = await store.sweep("e", "a", 0, 10, "w")
+    assert (swept.body, last) == (b"u", "w")
+
+
+async def test_a_slow_copy_hears_that_the_other_one_has_its_result(store):
+    await made(store)
+    await queue_trials(store, b"t", b"t")
+    fast, slow = await store.lease(["e"], "v", 0), await store.lease(["e"], "w", 0)
+    assert (await store.beat(slow, 2, "2-5", {})).outdated is False
+    assert await store.settle(fast, 2, "2-5#1 failed by v", b"failed")
+    assert (await store.beat(slow, 2, "2-5", {})).outdated is False
+    await queue_trials(store, b"t")
+    fast = await store.lease(["e"], "v", 0)
+    assert await store.settle(fast, 2, "2-5#3 result by v", b"result")
+    beat = await store.beat(slow, 2, "2-5", {})
+    assert (beat.kept, beat.outdated) == (True, True)
+    assert (await store.beat(slow, 2, "2-55", {})).outdated is False
+
+
+async def test_garbage_is_listed_until_it_is_said_to_be_gone(store):
+    await made(store)
+    stored = await store.load("e")
+    version = await store.commit("e", "a", Commit(stored.version, [], garbage=["0-0-1", "0-1-1"]))
+    await store.commit("e", "a", Commit(version, [], garbage=["0-0-1"]))
+    assert await store.garbage("e", 60_000, 10) == []
+    assert await store.garbage("e", 0, 1) == ["0-0-1"]
+    assert await store.garbage("e", 0, 10) == ["0-0-1", "0-1-1"]
+    await store.forget("e", ["0-0-1"])
+    await store.forget("e", [])
+    assert await store.garbage("e", 0, 10) == ["0-1-1"]
+    await store.remove("e")
+    assert await store.garbage("e", 0, 10) == []
+
+
+async def test_all_that_is_on_the_way_is_seen_at_one_version(store):
+    await made(store)
+    await queue_trials(store, b"queued", b"leased")
+    await store.lease(["e"], "w", 0)
+    await store.send("e", b"new")
+    found = await store.outstanding("e")
+    assert found.version == (await store.load("e")).version
+    assert list(found.trials) == [b"queued", b"leased"]
+    assert list(found.inbox) == [b"new"]
+    with pytest.raises(UnknownExperimentError):
+        await store.outstanding("nobody")
 
 
 async def test_a_tick_comes_at_most_once_in_a_while(store):

@@ -100,15 +100,24 @@ class Machine(RuleBasedStateMachine):
         trials=st.lists(BODIES, max_size=2),
         history=st.lists(st.just("{}"), max_size=2),
         slots=st.dictionaries(st.integers(0, 3), st.just({"loss": "1"}), max_size=2),
+        garbage=st.lists(st.sampled_from(["0-0-1", "0-1-1"]), max_size=2, unique=True),
     )
-    def commit(self, name, actor, trials, history, slots):
+    def commit(self, name, actor, trials, history, slots, garbage):
         versions = self.each(self.versions.get(name, ["0.0", "0.0"]))
         entries = self.each(self.entries.get((name, actor), [[], []]))
         self.both(
             lambda store: store.commit(
                 name,
                 actor,
-                Commit(versions(store), entries(store), {"slots": "4"}, slots, trials, history),
+                Commit(
+                    versions(store),
+                    entries(store),
+                    {"slots": "4"},
+                    slots,
+                    trials,
+                    history,
+                    garbage=garbage,
+                ),
             ),
             lambda version: version is None,
         )
@@ -118,7 +127,22 @@ class Machine(RuleBasedStateMachine):
         entries = self.entries.get((name, actor))
         if entries:
             entry = self.each(entries)
-            self.both(lambda store: store.bury(name, "inbox", entry(store)[0], "bad", b"x"))
+            self.both(lambda store: store.bury(name, "inbox", [(entry(store)[0], "bad", b"x")]))
+
+    @rule(name=NAMES, revive=st.booleans())
+    def revive_or_drop(self, name, revive):
+        dead = self.both(lambda store: store.dead(name, count=1), len)
+        if all(dead):
+            [one], [other] = dead
+            mine = self.each([one, other])
+            if revive:
+                self.both(lambda store: store.revive(name, mine(store)))
+            else:
+                self.both(lambda store: store.drop(name, [mine(store).id]))
+
+    @rule(name=NAMES, checkpoints=st.lists(st.sampled_from(["0-0-1", "0-1-1"]), max_size=2))
+    def forget(self, name, checkpoints):
+        self.both(lambda store: store.forget(name, checkpoints))
 
     @rule(names=st.permutations(["e", "f"]), worker=WORKERS)
     def lease(self, names, worker):
@@ -128,10 +152,10 @@ class Machine(RuleBasedStateMachine):
         if found[0]:
             self.leases.append(found)
 
-    @rule(name=NAMES, idle_ms=st.sampled_from([0, NEVER_MS]))
-    def sweep(self, name, idle_ms):
+    @rule(name=NAMES, idle_ms=st.sampled_from([0, NEVER_MS]), worker=st.one_of(st.none(), WORKERS))
+    def sweep(self, name, idle_ms, worker):
         found = self.both(
-            lambda s: s.sweep(name, "a", idle_ms, 100),
+            lambda s: s.sweep(name, "a", idle_ms, 100, worker),
             lambda f: [(lease.body, last) for lease, last in f],
         )
         self.leases += [[mine[0], theirs[0]] for mine, theirs in zip(*found, strict=True)]
@@ -140,9 +164,16 @@ class Machine(RuleBasedStateMachine):
     def beat(self, data):
         if self.leases:
             lease = self.each(data.draw(st.sampled_from(self.leases)))
-            self.both(lambda store: store.beat(lease(store), {"state": "training"}))
+            slot = data.draw(st.integers(0, 3))
+            told = {"state": "training"}
+            self.both(lambda store: store.beat(lease(store), slot, "0-0", told))
 
-    @rule(data=st.data(), slot=st.integers(0, 3), token=st.sampled_from(["x", "y"]), body=BODIES)
+    @rule(
+        data=st.data(),
+        slot=st.integers(0, 3),
+        token=st.sampled_from(["x", "0-0#1 result"]),
+        body=BODIES,
+    )
     def settle(self, data, slot, token, body):
         if self.leases:
             lease = self.each(data.draw(st.sampled_from(self.leases)))
@@ -161,12 +192,24 @@ class Machine(RuleBasedStateMachine):
             self.both(lambda s, name=name: s.history(name), lambda f: [line for _, line in f])
             self.both(
                 lambda store, name=name: store.dead(name),
-                lambda f: [(d.origin, d.reason, d.body) for d in f],
+                lambda f: [(d.origin, d.reason, d.body, d.size) for d in f],
             )
+            self.both(lambda s, name=name: s.garbage(name, 0, 10), sorted)
+            self.both(outstanding(name))
             self.both(
                 lambda store, name=name: store.load(name),
                 lambda f: (fields(f.meta), [dict(slot) for slot in f.slots]),
             )
+
+
+def outstanding(name):
+    async def look(store):
+        if name not in await store.experiments():
+            return None
+        found = await store.outstanding(name)
+        return list(found.trials), list(found.inbox)
+
+    return look
 
 
 def bodies(entries):

@@ -6,26 +6,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import redis
 
 from romul_actors.experiment import Experiment
+from tests.conftest import wait_for
 
 TASKS = Path(__file__).parents[1] / "tasks"
 BASE = [sys.executable, "-m", "romul_actors.cli"]
-
-
-def wait_for(condition, seconds=30.0):
-    """What `condition` returns as soon as it is true."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"not within {seconds} s: {condition}")
 
 
 class System:

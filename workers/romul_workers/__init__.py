@@ -1,5 +1,5 @@
 """Workers: lease trials, train, save checkpoints, report. Here: what a task's author needs."""
 
-from romul_workers.trial import Context, Trial
+from romul_workers.trial import Context, Paused, Trial
 
-__all__ = ["Context", "Trial"]
+__all__ = ["Context", "Paused", "Trial"]

@@ -2,25 +2,33 @@
 
 A checkpoint is a folder with a MANIFEST.json that lists its files; without the manifest it does not
 exist. On a local disk the folder is built beside its final place and renamed; elsewhere the
-manifest is uploaded last. Names are never reused (SLOT-STEP-ATTEMPT), so nobody overwrites anybody.
+manifest is uploaded last. Names are never used again (SLOT-STEP-ATTEMPT and a random tail), so
+nobody overwrites anybody.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from romul_actors.errors import CheckpointError
+from romul_actors.errors import CheckpointError, NoRoomError
 
 MANIFEST = "MANIFEST.json"
-_NAME = re.compile(r"\d+-\d+-\d+")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+SPARE_BYTES = 1_000_000
+"""A disk with less than this left is full."""
+_NAME = re.compile(r"\d+-\d+-\d+(-[0-9a-f]{1,16})?")
 
 
 class Checkpoints:
@@ -29,12 +37,13 @@ class Checkpoints:
     Args:
         url: folder that holds them, as a path or an fsspec URL.
         scratch: local folder for checkpoints in the making and for copies of remote ones.
+        quota: most bytes that all of them may take; None: what the disk holds.
 
     Raises:
         CheckpointError: fsspec does not know the kind of URL, or its library is not installed.
     """
 
-    def __init__(self, url: str, scratch: Path) -> None:
+    def __init__(self, url: str, scratch: Path, quota: int | None = None) -> None:
         try:
             filesystem, root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError, OSError) as error:
@@ -44,48 +53,84 @@ class Checkpoints:
         self._root: str = root.rstrip("/")
         self._local = isinstance(filesystem, LocalFileSystem)
         self._scratch = scratch
+        self._quota = quota
 
     def _place(self, name: str) -> str:
         # Names come over the network: none may lead out of the folder.
         if not _NAME.fullmatch(name):
-            raise CheckpointError(f"checkpoint {name!r}: not a name of the form SLOT-STEP-ATTEMPT")
+            raise CheckpointError(
+                f"checkpoint {name!r}: not a name of the form SLOT-STEP-ATTEMPT-TAIL"
+            )
         return f"{self._root}/{name}"
 
     def begin(self, name: str) -> Path:
-        """Make an empty local folder for a new checkpoint `name`."""
+        """Make an empty local folder for a new checkpoint `name`.
+
+        Raises:
+            NoRoomError: the disk or the quota is full already.
+            CheckpointError: the folder cannot be made.
+        """
         # On a local disk it is a neighbour of its final place: a rename needs the same file system.
         base = Path(self._root) / ".part" if self._local else self._scratch
-        try:
+        with self._errors(f"checkpoints {self.url!r}"):
             base.mkdir(parents=True, exist_ok=True)
+            if self.full():
+                raise NoRoomError(f"checkpoints {self.url!r}: the disk is full")
+            if self._quota is not None and (used := self.used()) >= self._quota:
+                raise NoRoomError(
+                    f"checkpoints {self.url!r}: {used:,} bytes of a quota of {self._quota:,}"
+                )
             return Path(tempfile.mkdtemp(prefix=f"{name}.", dir=base))
+
+    @contextlib.contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        """Turn an OSError into one of this project's."""
+        try:
+            yield
         except OSError as error:
-            raise CheckpointError(f"checkpoints {self.url!r}: {error}") from error
+            kind = NoRoomError if error.errno in NO_ROOM else CheckpointError
+            raise kind(f"{what}: {error}") from error
+
+    def full(self) -> bool:
+        """Whether the local disk has no room for anything; an object store's is not known."""
+        with contextlib.suppress(OSError):
+            return self._local and shutil.disk_usage(self._root).free < SPARE_BYTES
+        return False
+
+    def used(self) -> int:
+        """Bytes that all checkpoints take."""
+        self._fs.invalidate_cache()
+        with contextlib.suppress(FileNotFoundError):
+            return int(self._fs.du(self._root))
+        return 0
 
     def publish(self, folder: Path, name: str) -> None:
         """Make what lies in `folder` the checkpoint `name`, and remove `folder`.
 
         Raises:
-            CheckpointError: it cannot be stored; then nothing is.
+            NoRoomError: the disk is full; nothing is stored then.
+            CheckpointError: it cannot be stored; nothing is then.
         """
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         try:
-            manifest = {
-                "files": {
-                    str(path.relative_to(folder)): {
-                        "bytes": path.stat().st_size,
-                        "sha256": _digest(path),
+            with self._errors(f"checkpoint {name}: cannot be stored"):
+                manifest = {
+                    "files": {
+                        str(path.relative_to(folder)): {
+                            "bytes": path.stat().st_size,
+                            "sha256": _digest(path),
+                        }
+                        for path in files
                     }
-                    for path in files
                 }
-            }
-            (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
-            if self._local:
-                self._rename(folder, name, files)
-            else:
-                self._upload(folder, name, files)
-        except OSError as error:
+                (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+                if self._local:
+                    self._rename(folder, name, files)
+                else:
+                    self._upload(folder, name, files)
+        except CheckpointError:
             self.discard(folder)
-            raise CheckpointError(f"checkpoint {name}: cannot be stored: {error}") from error
+            raise
 
     def _rename(self, folder: Path, name: str, files: list[Path]) -> None:
         for path in (*files, folder / MANIFEST):
@@ -114,12 +159,17 @@ class Checkpoints:
                 self._download(place, folder, manifest)
         except FileNotFoundError:
             raise CheckpointError(f"checkpoint {name}: none of that name in {self.url!r}") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            kind = NoRoomError if error.errno in NO_ROOM else CheckpointError
+            raise kind(f"checkpoint {name}: cannot be read: {error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"checkpoint {name}: cannot be read: {error}") from error
         for file, told in manifest["files"].items():
             path = folder / file
             if not path.is_file() or path.stat().st_size != told["bytes"]:
                 raise CheckpointError(f"checkpoint {name}: {file} is missing or cut off")
+            if self._local and _digest(path) != told["sha256"]:
+                raise CheckpointError(f"checkpoint {name}: {file} is damaged")
         return folder
 
     def _download(self, place: str, folder: Path, manifest: dict[str, Any]) -> None:
@@ -134,6 +184,7 @@ class Checkpoints:
 
     def exists(self, name: str) -> bool:
         """Whether the checkpoint `name` is there, whole."""
+        self._fs.invalidate_cache()
         return bool(self._fs.exists(f"{self._place(name)}/{MANIFEST}"))
 
     def delete(self, name: str) -> None:
@@ -143,6 +194,37 @@ class Checkpoints:
             self._fs.rm_file(f"{place}/{MANIFEST}")
         if self._fs.exists(place):
             self._fs.rm(place, recursive=True)
+
+    def names(self, older_s: float) -> list[str]:
+        """All checkpoints, whole or in pieces, that were last changed `older_s` ago or before."""
+        self._fs.invalidate_cache()
+        if not self._fs.exists(self._root):
+            return []
+        limit, found = time.time() - older_s, []
+        for entry in self._fs.ls(self._root, detail=True):
+            name = entry["name"].rstrip("/").rpartition("/")[2]
+            if _NAME.fullmatch(name) and self._changed(entry) <= limit:
+                found.append(name)
+        return sorted(found)
+
+    def _changed(self, entry: dict[str, Any]) -> float:
+        """When a folder was last changed, in seconds since the epoch; never, if nobody knows."""
+        if self._local:
+            return float(entry["mtime"])
+        with contextlib.suppress(NotImplementedError, OSError):
+            manifest = f"{entry['name'].rstrip('/')}/{MANIFEST}"
+            return float(self._fs.modified(manifest).timestamp())
+        return float("inf")
+
+    def tidy(self, older_s: float) -> int:
+        """Remove local checkpoints in the making that nobody has touched for `older_s`."""
+        base, removed = Path(self._root) / ".part", 0
+        for folder in base.iterdir() if self._local and base.is_dir() else ():
+            with contextlib.suppress(OSError):
+                if folder.stat().st_mtime <= time.time() - older_s:
+                    shutil.rmtree(folder)
+                    removed += 1
+        return removed
 
     @staticmethod
     def discard(folder: Path) -> None:

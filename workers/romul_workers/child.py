@@ -25,7 +25,7 @@ import numpy as np
 
 from romul_actors.errors import TaskError
 from romul_actors.events import MAX_TEXT
-from romul_workers.trial import Context, Trial
+from romul_workers.trial import Context, Paused, Trial
 
 Message = dict[str, Any]
 
@@ -51,6 +51,8 @@ class Child:
         self._jobs: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._tasks: dict[str, _Task] = {}
+        # A task's own threads may give signs of progress.
+        self._sending = threading.Lock()
 
     def run(self) -> None:
         """Serve until the worker goes."""
@@ -76,7 +78,8 @@ class Child:
             os.killpg(os.getpgid(0), signal.SIGKILL)
 
     def _send(self, message: Message) -> None:
-        self._connection.sendall(msgpack.packb(message))
+        with self._sending:
+            self._connection.sendall(msgpack.packb(message))
 
     def _answer(self, job: Message) -> Message:
         try:
@@ -122,13 +125,19 @@ class Child:
             step=job["step"],
             context=task.context,
             state=task.state,
+            resumed=job["resumed"],
             _stopping=self._stopping,
+            _tell=lambda at: self._send({"is": "progress", "at": at}),
         )
         _seed(trial.seed)
         returned = task.train(trial)
         sys.stdout.flush()
+        if isinstance(returned, Paused):
+            if not any(trial.checkpoint.iterdir()):
+                raise TaskError("the task paused, and wrote nothing into trial.checkpoint")
+            return {"is": "stopped", "at": returned.at}
         if trial.stop_seen:
-            return {"is": "stopped"}
+            return {"is": "stopped", "at": None}
         value, metrics = _metrics(returned, job["metric"])
         if not math.isfinite(value):
             message = f"{job['metric']} is {value}"

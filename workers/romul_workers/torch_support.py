@@ -5,10 +5,12 @@ Files are read with weights_only=True: a checkpoint can hold numbers, never code
 
 import math
 import pickle
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from romul_actors.errors import CheckpointError, TaskError
@@ -49,10 +51,29 @@ class Attached:
         content = {
             "model": None if self.model is None else self.model.state_dict(),
             "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
+            "rng": _random_state(),
             "extra": dict(extra),
         }
         torch.save(content, folder / FILE)
+
+    def restore_random_state(self, folder: Path) -> None:
+        """Set all generators as they were when the checkpoint was saved.
+
+        Raises:
+            CheckpointError: the folder's file holds no such state.
+        """
+        file = folder / FILE
+        try:
+            saved = torch.load(file, map_location="cpu", weights_only=True)["rng"]
+            torch.set_rng_state(saved["torch"])
+            for device, state in enumerate(saved["cuda"][: torch.cuda.device_count()]):
+                torch.cuda.set_rng_state(state, device)
+            version, numbers, gauss = saved["python"]
+            random.setstate((version, tuple(numbers), gauss))
+            name, keys, *rest = saved["numpy"]
+            np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+        except (OSError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+            raise CheckpointError(f"{file}: no random state in it: {error}") from error
 
     def _load(self, file: Path) -> None:
         try:
@@ -98,6 +119,19 @@ def load_model(folder: Path, model: torch.nn.Module) -> None:
         CheckpointError: the folder's files do not fit.
     """
     Attached(model, None).restore(folder, {}, {})
+
+
+def _random_state() -> dict[str, Any]:
+    """State of the generators that a task draws from: numbers and tensors only."""
+    version, numbers, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if on_gpu else [],
+        "python": [version, list(numbers), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -7,23 +7,24 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import secrets
 import signal
 import socket
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgpack
 
-from romul_actors.errors import CheckpointError
+from romul_actors.errors import CheckpointError, NoRoomError
 from romul_actors.events import MAX_TEXT, FailureReason
 from romul_actors.events import Trial as TrialMessage
 from romul_actors.experiment import Experiment
-from romul_workers.checkpoints import Checkpoints
+from romul_workers.checkpoints import NO_ROOM, Checkpoints
 
 LOG_TAIL = 2_000
 """How much of a crashed child's output is reported, in bytes."""
@@ -49,14 +50,32 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The task followed `trial.should_stop` before its budget was trained."""
+    """The task followed `trial.should_stop` before its budget was trained.
+
+    Attributes:
+        checkpoint: name of the partial checkpoint that it left; None: nothing is left.
+        at: where training stands in it, in the budget's unit.
+    """
+
+    checkpoint: str | None = None
+    at: float | None = None
 
 
-Ending = Success | Failure | Stopped
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """Nothing can be stored here now: no fault of the trial, and it may pass."""
+
+    message: str
+
+
+Ending = Success | Failure | Stopped | NoRoom
 
 
 class Trainer(ABC):
     """Trains trials, one at a time."""
+
+    at: float | None = None
+    """Where the trial in training said it stands, in the budget's unit; None: it did not."""
 
     @abstractmethod
     async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
@@ -79,6 +98,10 @@ class _ChildDiedError(Exception):
     pass
 
 
+class _StalledError(Exception):
+    pass
+
+
 class ChildTrainer(Trainer):
     """Trains in a child process, kept warm between trials and replaced after a failure.
 
@@ -87,6 +110,7 @@ class ChildTrainer(Trainer):
         paths: folders to find task modules in, before the installed ones.
         log: file for the child's output; None: one in `scratch`.
         device: in place of the experiment's own, if given.
+        quota: most bytes that an experiment's checkpoints may take; None: what the disk holds.
     """
 
     def __init__(
@@ -95,56 +119,72 @@ class ChildTrainer(Trainer):
         paths: Sequence[Path] = (),
         log: Path | None = None,
         device: str | None = None,
+        quota: int | None = None,
     ) -> None:
         scratch.mkdir(parents=True, exist_ok=True)
         self._scratch = scratch
         self._paths = paths
         self._log = log or scratch / "task.log"
         self._device = device
+        self._quota = quota
         self._child: _Child | None = None
         self._stopping = False
 
     async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
+        # No two attempts ever share a name, not even those of a server that lost its last second.
+        name = f"{trial.id}-{trial.attempt}-{secrets.token_hex(3)}"
+        self.at = None
         try:
             checkpoints = self._checkpoints(experiment)
-            folder = await asyncio.to_thread(checkpoints.begin, f"{trial.id}-{trial.attempt}")
+            folder = await asyncio.to_thread(checkpoints.begin, name)
+            try:
+                return await self._train_into(folder, name, checkpoints, experiment, trial)
+            finally:
+                checkpoints.discard(folder)
+        except NoRoomError as error:
+            return NoRoom(str(error))
         except CheckpointError as error:
             return Failure("storage", str(error))
-        try:
-            return await self._train_into(folder, checkpoints, experiment, trial)
         except OSError as error:
             # No process, no log, no socket: this machine's fault, and not the worker's end.
             await self.close()
+            if error.errno in NO_ROOM:
+                return NoRoom(str(error))
             return Failure("storage", f"this machine cannot train: {error}")
-        finally:
-            checkpoints.discard(folder)
 
     def _checkpoints(self, experiment: Experiment) -> Checkpoints:
         if experiment.checkpoints is None:
             raise CheckpointError("the experiment says no place for checkpoints")
-        return Checkpoints(experiment.checkpoints, self._scratch)
+        return Checkpoints(experiment.checkpoints, self._scratch, self._quota)
 
     async def _train_into(
-        self, folder: Path, checkpoints: Checkpoints, experiment: Experiment, trial: TrialMessage
+        self,
+        folder: Path,
+        name: str,
+        checkpoints: Checkpoints,
+        experiment: Experiment,
+        trial: TrialMessage,
     ) -> Ending:
         parent = None
         if trial.parent is not None:
             try:
                 parent = await asyncio.to_thread(checkpoints.fetch, trial.parent)
+            except NoRoomError:
+                raise
             except CheckpointError as error:
                 return Failure("lost_parent", str(error))
         answer = await self._ask_child(folder, parent, experiment, trial)
-        if answer["is"] == "stopped":
-            return Stopped()
         if answer["is"] == "failed":
             # Memory, CUDA contexts and half-done work of the task go with the process.
             await self.close()
+            if answer["reason"] == "exception" and await asyncio.to_thread(checkpoints.full):
+                return NoRoom(f"the disk is full; the task said: {answer['message']}")
             return Failure(answer["reason"], answer["message"])
-        name = f"{trial.id}-{trial.attempt}"
-        try:
-            await asyncio.to_thread(checkpoints.publish, folder, name)
-        except CheckpointError as error:
-            return Failure("storage", str(error))
+        if answer["is"] == "stopped" and answer.get("at") is None:
+            return Stopped()
+        await asyncio.to_thread(checkpoints.publish, folder, name)
+        if answer["is"] == "stopped":
+            return Stopped(name, answer["at"])
         return Success(answer["value"], name, answer["metrics"], answer["in_effect"])
 
     async def _ask_child(
@@ -172,6 +212,7 @@ class ChildTrainer(Trainer):
             "stop": trial.stop,
             "seed": trial.seed,
             "step": trial.step,
+            "resumed": trial.resumed,
         }
         limits = experiment.timeouts
         try:
@@ -182,8 +223,9 @@ class ChildTrainer(Trainer):
                 child = self._child = self._child or await _Child.start(self._paths, self._log)
                 if message is prepare and key in child.prepared:
                     continue
+                stall_s = limits.stall_s if message is train else None
                 async with asyncio.timeout(limit_s):
-                    answer = await child.ask(message)
+                    answer = await child.ask(message, stall_s, self._progress)
                 if answer["is"] == "failed":
                     return answer
                 child.prepared.add(key)
@@ -192,6 +234,10 @@ class ChildTrainer(Trainer):
             told = f"the {what} took longer than timeouts.{what}_s = {limit_s:g} s"
             await self.close()
             return {"is": "failed", "reason": "timed_out", "message": told}
+        except _StalledError:
+            told = f"no sign of progress for timeouts.stall_s = {limits.stall_s:g} s"
+            await self.close()
+            return {"is": "failed", "reason": "stalled", "message": told}
         except _ChildDiedError as error:
             await self.close()
             return {"is": "failed", "reason": "killed", "message": str(error)}
@@ -199,6 +245,9 @@ class ChildTrainer(Trainer):
             await self.close()
             raise
         return answer
+
+    def _progress(self, at: float | None) -> None:
+        self.at = self.at if at is None else at
 
     def ask_to_stop(self) -> None:
         self._stopping = True
@@ -263,22 +312,41 @@ class _Child:
     def tell(self, message: Mapping[str, Any]) -> None:
         self._writer.write(msgpack.packb(message))
 
-    async def ask(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Send a message and wait for the answer.
+    async def ask(
+        self,
+        message: Mapping[str, Any],
+        stall_s: float | None,
+        progress: Callable[[float | None], None],
+    ) -> Mapping[str, Any]:
+        """Send a message and wait for the answer, while signs of progress come in.
 
         Raises:
             _ChildDiedError: the process ended without one.
+            _StalledError: nothing came for `stall_s`.
         """
         try:
             self.tell(message)
             await self._writer.drain()
-            while data := await self._reader.read(65_536):
+            while data := await self._read(stall_s):
                 self._unpacker.feed(data)
                 for answer in self._unpacker:
-                    return dict(answer)
+                    if answer["is"] != "progress":
+                        return dict(answer)
+                    progress(answer["at"])
         except ConnectionError:
             pass
         raise _ChildDiedError(await self._obituary())
+
+    async def _read(self, stall_s: float | None) -> bytes:
+        reading = asyncio.timeout(stall_s)
+        try:
+            async with reading:
+                return await self._reader.read(65_536)
+        except TimeoutError:
+            # An outer time limit looks the same; only our own means a stall.
+            if reading.expired():
+                raise _StalledError from None
+            raise
 
     async def _obituary(self) -> str:
         code = await self._process.wait()

@@ -5,14 +5,21 @@
         trial.attach(model=model, optimizer=optimizer)
         for epoch in range(int(trial.start), int(trial.stop)):
             ...
+            if trial.should_stop:
+                trial.save()
+                return trial.pause(epoch + 1)
         trial.save()
         return validation_loss
+
+The two lines on `should_stop` are optional: with them a trial that is cut short goes on elsewhere
+from where it stood, with `trial.start` moved; without them it is done again from its start.
 
 No framework is assumed: `attach` and `save` are for torch and import it only when they are called;
 any other task reads `trial.parent` and writes into `trial.checkpoint` as it pleases.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -24,6 +31,16 @@ if TYPE_CHECKING:
     from romul_workers.torch_support import Attached
 
 Value = float | int | str | bool
+
+SIGN_OF_LIFE_S = 0.5
+"""Signs of progress are passed on at most this often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """What a task returns that saved itself inside a trial; made by `Trial.pause`."""
+
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +73,8 @@ class Trial:
         step: number of the PBT step, from 0.
         context: what stays the same from trial to trial, device and constants among it.
         state: what `setup` returned; None without one.
+        resumed: whether `parent` is this very trial's own partial checkpoint: then `start` lies
+            inside the step, and `attach` restores the random state as well.
     """
 
     id: str
@@ -68,10 +87,13 @@ class Trial:
     step: int
     context: Context
     state: Any = None
+    resumed: bool = False
     in_effect: dict[str, Value] = field(default_factory=dict)
     stop_seen: bool = False
     """Whether the task was told to stop: then it did not train its whole budget."""
     _stopping: Event = field(default_factory=Event)
+    _tell: Callable[[float | None], None] | None = None
+    _told: float = float("-inf")
     _attached: "Attached | None" = None
 
     @property
@@ -91,12 +113,35 @@ class Trial:
 
     @property
     def should_stop(self) -> bool:
-        """Whether the machine is about to go: return soon, or be ended.
+        """Whether the machine is about to go: save and `pause`, or just return, soon.
 
-        What is returned then is not counted; the trial is done again elsewhere.
+        To ask is a sign of progress too. What is returned then is not counted, unless it is what
+        `pause` gave: the trial is done again elsewhere.
         """
+        self.progress()
         self.stop_seen = self.stop_seen or self._stopping.is_set()
         return self.stop_seen
+
+    def progress(self, at: float | None = None) -> None:
+        """Give a sign of progress, for people and for `timeouts.stall_s`.
+
+        Args:
+            at: where training stands, in the budget's unit.
+        """
+        now = time.monotonic()
+        if self._tell is not None and now - self._told >= SIGN_OF_LIFE_S:
+            self._told = now
+            self._tell(None if at is None else float(at))
+
+    def pause(self, at: float) -> Paused:
+        """Say that `checkpoint` holds the state at `at`; to be returned by the task.
+
+        Raises:
+            TaskError: `at` is not a place of this trial.
+        """
+        if not self.start <= at <= self.stop:
+            raise TaskError(f"pause({at:g}): this trial goes from {self.start:g} to {self.stop:g}")
+        return Paused(float(at))
 
     def attach(
         self,
@@ -124,6 +169,8 @@ class Trial:
 
         self._attached = Attached(model, optimizer)
         self.in_effect = self._attached.restore(self.parent, self.hyperparameters, names or {})
+        if self.resumed and self.parent is not None:
+            self._attached.restore_random_state(self.parent)
 
     def save(self, **extra: Any) -> None:
         """Write what was attached into the checkpoint, with `extra` plain values or tensors.

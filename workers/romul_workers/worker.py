@@ -11,13 +11,14 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Any
 
 from romul_actors.errors import ExperimentError, MessageError, StoreError, UnknownExperimentError
 from romul_actors.events import MAX_TEXT, Failed, Released, ReleaseReason, Result, Trial
 from romul_actors.experiment import Experiment, from_json
 from romul_actors.messages import decode_trial, encode
 from romul_actors.store import Lease, Store
-from romul_workers.trainer import Ending, Failure, Stopped, Success, Trainer
+from romul_workers.trainer import Ending, Failure, NoRoom, Stopped, Success, Trainer
 
 log = logging.getLogger("romul.worker")
 
@@ -29,6 +30,16 @@ REFRESH_S = 1.0
 FIRST_BEAT_S = 0.2
 BACKOFF_S = 1.0
 """Pause before the store is tried again."""
+NO_ROOM_S = (1.0, 60.0)
+"""First and longest pause of a worker that finds no room for checkpoints."""
+QUICK_BEAT_S = 0.4
+"""Time between heartbeats while the broker is lost, which would otherwise stand for them."""
+COLLECT_S = 5.0
+"""How often a worker looks for checkpoints to remove."""
+COLLECT = 32
+"""Most checkpoints that it removes at a time."""
+GARBAGE_MS = 60_000
+"""How long garbage is kept: a server that lost its last second may still ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,7 @@ class WorkerSettings:
         allow: patterns of the task modules that it may import.
         grace_s: how long a trial in training may take to end when the worker should stop.
         max_trials: trials after which it ends; None: no end.
+        garbage_ms: how long garbage is kept.
     """
 
     name: str
@@ -48,6 +60,7 @@ class WorkerSettings:
     allow: Sequence[str] = (SHIPPED_TASKS,)
     grace_s: float = 10.0
     max_trials: int | None = None
+    garbage_ms: int = GARBAGE_MS
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
 
@@ -56,8 +69,11 @@ class _LostError(Exception):
     """The lease is somebody else's now."""
 
 
-class _Gone(Exception):  # noqa: N818  (a reason to stop, no error)
-    """The experiment was stopped or removed."""
+class _Useless(Exception):  # noqa: N818  (a reason to stop, no error)
+    """Nobody waits for the trial any more."""
+
+    def __init__(self, reason: ReleaseReason) -> None:
+        self.reason = reason
 
 
 class Worker:
@@ -78,32 +94,97 @@ class Worker:
         self._open: list[str] = []
         self._refused: set[str] = set()
         self._refreshed = float("-inf")
+        self._collected = float("-inf")
+        self._no_room_s = 0.0
+        self._typical_s: dict[str, float] = {}
+        self._ends_at: float | None = None
+        self._grace_s = settings.grace_s
+        self._stop = asyncio.Event()
+        self._why: ReleaseReason = "preempted"
+        self._state = "idle"
         self.trials = 0
+        self.quick = False
+        """Whether heartbeats go out quickly: the broker, which notices a death sooner, is lost."""
+
+    @property
+    def state(self) -> str:
+        """What it does: idle, training, draining, or no room."""
+        return self._state
+
+    def drain(self, why: ReleaseReason = "drained", grace_s: float | None = None) -> None:
+        """Take no more trials, and end; the trial in training has the grace period.
+
+        Args:
+            why: what becomes of the trial if that is too short.
+            grace_s: in place of the settings' own.
+        """
+        if grace_s is not None:
+            self._grace_s = grace_s
+        if not self._stop.is_set():
+            self._why = why
+            self._stop.set()
+
+    def announce(self, seconds: float) -> None:
+        """Say that the machine goes in so many seconds.
+
+        Trials that are expected to end before are still taken; the grace period comes off the end.
+        """
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + max(0.0, seconds - self._settings.grace_s)
+        if self._ends_at is None or ends_at < self._ends_at:
+            log.warning("this machine goes in %.0f s", seconds)
+            self._ends_at = ends_at
+            loop.call_at(ends_at, self.drain, "preempted")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then the trial in training ends within the grace period."""
+        stopping = asyncio.create_task(self._stop_with(stop))
         try:
-            while not stop.is_set() and self.trials != self._settings.max_trials:
+            while not self._stop.is_set() and self.trials != self._settings.max_trials:
                 try:
-                    await self._turn(stop)
+                    await self._turn()
                 except (StoreError, ExperimentError) as error:
                     log.warning("%s; trying again", error)
-                    await _wait(stop, BACKOFF_S)
+                    await self._wait(BACKOFF_S)
         finally:
+            stopping.cancel()
             await self._leave()
 
-    async def _turn(self, stop: asyncio.Event) -> None:
+    async def _stop_with(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self.drain("preempted")
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait, or until it should stop."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+        except TimeoutError:
+            pass
+
+    async def _turn(self) -> None:
         await self._refresh()
-        if not self._open:
-            await _wait(stop, REFRESH_S / 2)
+        names = [name for name in self._open if self._has_time_for(name)]
+        if not names:
+            if self._open:
+                # The machine goes before another trial would end.
+                self.drain("preempted")
+            await self._wait(REFRESH_S / 2)
             return
-        lease = await self._store.lease(self._open, self._settings.name, BLOCK_MS)
+        lease = await self._store.lease(names, self._settings.name, BLOCK_MS)
         if lease is None:
             return
         # Fair turns: the experiment just served is asked last.
         self._open.remove(lease.experiment)
         self._open.append(lease.experiment)
-        await self._serve(lease, stop)
+        await self._serve(lease)
+
+    def _has_time_for(self, name: str) -> bool:
+        """Whether a trial of the experiment is expected to end before the machine goes."""
+        if self._ends_at is None:
+            return True
+        now = asyncio.get_running_loop().time()
+        return name in self._typical_s and now + self._typical_s[name] < self._ends_at
 
     async def _refresh(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -120,8 +201,23 @@ class Worker:
         kept = [name for name in self._open if name in running]
         self._open = kept + [name for name in running if name not in kept]
         name = self._settings.name
-        await self._store.present(list(self._admitted), name, self._presence("idle", ""))
+        await self._store.present(list(self._admitted), name, self._presence(""))
         await self._store.present([e for e in before if e not in self._admitted], name, {})
+        if now - self._collected >= COLLECT_S:
+            self._collected = now
+            for experiment in self._admitted:
+                await self._collect(experiment)
+
+    async def _collect(self, name: str) -> None:
+        """Remove checkpoints that nobody can ask for any more.
+
+        Listed until they are gone: a worker that is killed here leaves them to another.
+        """
+        names = await self._store.garbage(name, self._settings.garbage_ms, COLLECT)
+        experiment = await self._spec(name)
+        for checkpoint in names:
+            await self._trainer.discard(experiment, checkpoint)
+        await self._store.forget(name, names)
 
     async def _admits(self, name: str) -> bool:
         """Whether this worker's own settings let it serve the experiment."""
@@ -148,18 +244,26 @@ class Worker:
             self._specs[text] = from_json(text)
         return self._specs[text]
 
-    def _presence(self, state: str, trial: str) -> dict[str, str | int]:
+    def _presence(self, trial: str) -> dict[str, str | int | float]:
         settings = self._settings
-        return {"state": state, "trial": trial, "host": settings.host, "pid": settings.pid}
+        at = self._trainer.at if trial else None
+        return {
+            "state": self._state,
+            "trial": trial,
+            "host": settings.host,
+            "pid": settings.pid,
+            **({} if at is None else {"at": at}),
+        }
 
     # -- one trial ------------------------------------------------------------------------------
 
-    async def _serve(self, lease: Lease, stop: asyncio.Event) -> None:
+    async def _serve(self, lease: Lease) -> None:
         try:
             trial = decode_trial(lease.body)
         except MessageError as error:
             log.warning("unusable trial of %s: %s", lease.experiment, error)
-            await self._store.bury(lease.experiment, "trials", lease.id, str(error), lease.body)
+            unusable = [(lease.id, str(error), lease.body)]
+            await self._store.bury(lease.experiment, "trials", unusable)
             return
         experiment = await self._spec(lease.experiment)
         loop = asyncio.get_running_loop()
@@ -167,33 +271,55 @@ class Worker:
         log.info("%s: trial %s, attempt %d", experiment.name, trial.id, trial.attempt)
         ending: Ending | ReleaseReason
         try:
-            ending = await self._train(lease, experiment, trial, stop)
+            ending = await self._train(lease, experiment, trial)
         except _LostError:
             log.warning("%s: trial %s was taken away", experiment.name, trial.id)
             return
-        except _Gone:
-            ending = "stopped"
+        except _Useless as useless:
+            ending = useless.reason
+        finally:
+            self._state = "idle"
         self.trials += 1
-        report = self._report(trial, ending, loop.time() - began)
-        accepted = await self._settle(lease, trial, report, stop)
+        seconds = loop.time() - began
+        if isinstance(ending, Success) and not trial.resumed:
+            self._typical_s[experiment.name] = seconds
+        accepted = await self._settle(lease, trial, self._report(trial, ending, seconds))
         if not accepted:
             log.warning("%s: trial %s: the report came too late", experiment.name, trial.id)
-            if isinstance(ending, Success):
+            if isinstance(ending, Success | Stopped) and ending.checkpoint is not None:
                 await self._trainer.discard(experiment, ending.checkpoint)
+        await self._rest(ending)
+
+    async def _rest(self, ending: Ending | ReleaseReason) -> None:
+        """Without room for checkpoints, wait: longer each time."""
+        if not isinstance(ending, NoRoom):
+            self._no_room_s = 0.0
+            return
+        first, longest = NO_ROOM_S
+        self._no_room_s = min(longest, max(first, 2 * self._no_room_s))
+        log.error("%s; trying again in %.0f s", ending.message, self._no_room_s)
+        self._state = "no room"
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._no_room_s
+        while not self._stop.is_set() and loop.time() < ends:
+            await self._refresh()
+            await self._wait(min(REFRESH_S, ends - loop.time()))
+        self._state = "idle"
 
     async def _train(
-        self, lease: Lease, experiment: Experiment, trial: Trial, stop: asyncio.Event
+        self, lease: Lease, experiment: Experiment, trial: Trial
     ) -> Ending | ReleaseReason:
         """Train while heartbeats go out.
 
         Raises:
             _LostError: the lease was lost; the training is ended.
-            _Gone: the experiment is no more.
+            _Useless: nobody waits for the trial any more; the training is ended.
         """
         loop = asyncio.get_running_loop()
         training = asyncio.create_task(self._trainer.train(experiment, trial))
-        stopping = asyncio.create_task(stop.wait())
+        stopping = asyncio.create_task(self._stop.wait())
         deadline: float | None = None
+        self._state = "training"
         # A trial of an instant needs no heartbeat; a longer one is to be seen soon.
         limit_s = FIRST_BEAT_S
         try:
@@ -203,44 +329,49 @@ class Worker:
                 waits = {training} if deadline is not None else {training, stopping}
                 await asyncio.wait(waits, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
                 if training.done():
-                    ending = training.result()
-                    return "drained" if isinstance(ending, Stopped) else ending
+                    return training.result()
                 if deadline is not None and loop.time() >= deadline:
-                    return "drained"
-                if deadline is None and stop.is_set():
-                    deadline = loop.time() + self._settings.grace_s
+                    return self._why
+                if deadline is None and self._stop.is_set():
+                    deadline = loop.time() + self._grace_s
+                    self._state = "draining"
                     self._trainer.ask_to_stop()
-                await self._beat(lease, trial, draining=deadline is not None)
+                await self._beat(lease, trial)
                 limit_s = experiment.timeouts.lease_s / 3
+                if self.quick:
+                    limit_s = min(limit_s, QUICK_BEAT_S)
         finally:
             stopping.cancel()
             training.cancel()
             await asyncio.gather(training, stopping, return_exceptions=True)
 
-    async def _beat(self, lease: Lease, trial: Trial, *, draining: bool) -> None:
-        presence = self._presence("draining" if draining else "training", trial.id)
+    async def _beat(self, lease: Lease, trial: Trial) -> None:
         try:
-            beat = await self._store.beat(lease, presence)
+            beat = await self._store.beat(lease, trial.slot, trial.id, self._presence(trial.id))
         except StoreError as error:
             # The trial goes on: the store may be back before the lease has ended.
             log.warning("no heartbeat: %s", error)
             return
-        if beat.status in ("", "stopped"):
-            raise _Gone
+        if beat.status in ("", "stopped", "finished"):
+            raise _Useless("stopped")
         if not beat.kept:
             raise _LostError
+        if beat.outdated:
+            raise _Useless("outdated")
 
     def _report(
         self, trial: Trial, ending: Ending | ReleaseReason, seconds: float
     ) -> Result | Failed | Released:
-        worker = self._settings.name
+        token: dict[str, Any] = {
+            "trial": trial.id,
+            "slot": trial.slot,
+            "attempt": trial.attempt,
+            "worker": self._settings.name,
+        }
         match ending:
             case Success():
                 return Result(
-                    trial=trial.id,
-                    slot=trial.slot,
-                    attempt=trial.attempt,
-                    worker=worker,
+                    **token,
                     value=ending.value,
                     checkpoint=ending.checkpoint,
                     seconds=seconds,
@@ -249,24 +380,14 @@ class Worker:
                 )
             case Failure(reason=reason, message=message):
                 log.warning("trial %s failed: %s: %s", trial.id, reason, message)
-                return Failed(
-                    trial=trial.id,
-                    slot=trial.slot,
-                    attempt=trial.attempt,
-                    worker=worker,
-                    reason=reason,
-                    message=message[-MAX_TEXT:],
-                    seconds=seconds,
-                )
-            case Stopped():
-                ending = "drained"
-        return Released(
-            trial=trial.id, slot=trial.slot, attempt=trial.attempt, worker=worker, reason=ending
-        )
+                return Failed(**token, reason=reason, message=message[-MAX_TEXT:], seconds=seconds)
+            case Stopped(checkpoint=checkpoint, at=at):
+                return Released(**token, reason=self._why, checkpoint=checkpoint, at=at)
+            case NoRoom(message=message):
+                return Released(**token, reason="no_room", message=message[-MAX_TEXT:])
+        return Released(**token, reason=ending)
 
-    async def _settle(
-        self, lease: Lease, trial: Trial, report: Result | Failed | Released, stop: asyncio.Event
-    ) -> bool:
+    async def _settle(self, lease: Lease, trial: Trial, report: Result | Failed | Released) -> bool:
         """Report, however often the store must be asked; False: the lease was lost before."""
         token = f"{trial.id}#{trial.attempt} {report.type} by {self._settings.name}"
         try:
@@ -280,8 +401,8 @@ class Worker:
                 return await self._store.settle(lease, trial.slot, token, body)
             except StoreError as error:
                 now = asyncio.get_running_loop().time()
-                if stop.is_set():
-                    give_up = give_up or now + self._settings.grace_s
+                if self._stop.is_set():
+                    give_up = give_up or now + self._grace_s
                     if now >= give_up:
                         log.warning("trial %s could not be reported: %s", trial.id, error)
                         return False
@@ -294,11 +415,3 @@ class Worker:
             await self._store.present(list(self._admitted), self._settings.name, {})
         except StoreError as error:
             log.debug("no farewell: %s", error)
-
-
-async def _wait(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        pass

@@ -1,12 +1,12 @@
 -- Heartbeat: worker is present, and its lease goes on if it still is its own.
--- KEYS: meta, workers, trials   ARGV: worker, presence (JSON), entry id or ''
+-- KEYS: meta, workers, trials, settled   ARGV: worker, presence (JSON), entry id or '', slot, trial
 -- Claiming without asking who holds the lease would steal it back from the one who took it over.
--- Returns {kept, status}.
+-- Returns {kept, status, outdated}: outdated when another copy of the trial has its result.
 local now = redis.call('TIME')
 local seen = now[1] * 1000 + math.floor(now[2] / 1000)
 local status = redis.call('HGET', KEYS[1], 'status')
 if not status then
-  return {0, ''}
+  return {0, '', 0}
 end
 if ARGV[2] == '' then
   redis.call('HDEL', KEYS[2], ARGV[1])
@@ -21,11 +21,13 @@ else
   redis.call('HSET', KEYS[2], ARGV[1], cjson.encode(presence))
 end
 if ARGV[3] == '' then
-  return {0, status}
+  return {0, status, 0}
 end
 local entry = redis.call('XPENDING', KEYS[3], 'workers', ARGV[3], ARGV[3], 1, ARGV[1])[1]
 if not entry then
-  return {0, status}
+  return {0, status, 0}
 end
 redis.call('XCLAIM', KEYS[3], 'workers', ARGV[1], 0, ARGV[3], 'JUSTID')
-return {1, status}
+local settled = redis.call('HGET', KEYS[4], ARGV[4]) or ''
+local ours = string.sub(settled, 1, #ARGV[5] + 1) == ARGV[5] .. '#'
+return {1, status, ours and string.find(settled, ' result ', 1, true) and 1 or 0}

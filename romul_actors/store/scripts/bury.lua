@@ -1,10 +1,14 @@
--- Move an unusable entry to the dead ones.
--- KEYS: the queue, dead   ARGV: consumer group, entry id, queue's name, reason, body
--- Returns 1; 0 if the entry is not pending any more.
-if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then
-  return 0
+-- Move unusable entries to the dead ones.
+-- KEYS: the queue, dead   ARGV: consumer group, queue's name, most kept, then for each entry:
+-- id, reason, body (its beginning), its whole length
+-- Returns how many were still pending.
+local n = 0
+for i = 4, #ARGV, 4 do
+  if redis.call('XACK', KEYS[1], ARGV[1], ARGV[i]) == 1 then
+    redis.call('XDEL', KEYS[1], ARGV[i])
+    redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*',
+      'origin', ARGV[2], 'reason', ARGV[i + 1], 'body', ARGV[i + 2], 'size', ARGV[i + 3])
+    n = n + 1
+  end
 end
-redis.call('XDEL', KEYS[1], ARGV[2])
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', 10000, '*',
-  'origin', ARGV[3], 'reason', ARGV[4], 'body', ARGV[5])
-return 1
+return n

@@ -1,6 +1,6 @@
 -- Apply a batch of decisions whole, or not at all.
--- KEYS: meta, inbox, trials, history, then the hash of each changed slot
--- ARGV: actor, MessagePack of {version, entries, meta, slots, trials, history, keep}
+-- KEYS: meta, inbox, trials, history, garbage, then the hash of each changed slot
+-- ARGV: actor, MessagePack of {version, entries, meta, slots, trials, history, keep, garbage}
 -- Returns the new version; nil if the version moved on or an entry is no longer this actor's.
 local c = cmsgpack.unpack(ARGV[2])
 local epoch, version = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version'))
@@ -24,13 +24,19 @@ if #c.meta > 0 then
   redis.call('HSET', KEYS[1], unpack(c.meta))
 end
 for i, fields in ipairs(c.slots) do
-  redis.call('HSET', KEYS[4 + i], unpack(fields))
+  redis.call('HSET', KEYS[5 + i], unpack(fields))
 end
 for _, body in ipairs(c.trials) do
   redis.call('XADD', KEYS[3], '*', 'm', body)
 end
 for _, line in ipairs(c.history) do
   redis.call('XADD', KEYS[4], 'MAXLEN', '~', c.keep, '*', 'json', line)
+end
+if #c.garbage > 0 then
+  local now = redis.call('TIME')
+  for _, checkpoint in ipairs(c.garbage) do
+    redis.call('ZADD', KEYS[5], 'NX', now[1] * 1000 + math.floor(now[2] / 1000), checkpoint)
+  end
 end
 if n > 0 then
   redis.call('XACK', KEYS[2], 'actors', unpack(c.entries))

@@ -18,7 +18,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional
 
-from romul_workers.trial import Context, Trial
+from romul_workers.trial import Context, Paused, Trial
 
 BATCH = 32
 SPLIT_SEED = 20
@@ -81,8 +81,8 @@ def setup(context: Context) -> Data:
     return Data(part(train), part(validation), part(test))
 
 
-def train(trial: Trial) -> Mapping[str, float]:
-    """Train from `trial.start` to `trial.stop` epochs.
+def train(trial: Trial) -> Mapping[str, float] | Paused:
+    """Train from `trial.start` to `trial.stop` epochs; asked to stop, after the epoch in hand.
 
     Returns:
         val_loss (cross-entropy), val_accuracy, and test_accuracy, which nobody searches by.
@@ -98,11 +98,10 @@ def train(trial: Trial) -> Mapping[str, float]:
     )
     trial.attach(model=model, optimizer=optimizer)
     model.train()
-    for _ in range(int(trial.start), int(trial.stop)):
+    for epoch in range(int(trial.start), int(trial.stop)):
+        trial.progress(epoch)
         order = torch.randperm(len(data.train.labels), device=trial.device)
         for chosen in torch.split(order, BATCH):
-            if trial.should_stop:
-                return {}
             images = _augment(data.train.images[chosen], values)
             loss = functional.cross_entropy(
                 model(images), data.train.labels[chosen], label_smoothing=values["label_smoothing"]
@@ -110,6 +109,9 @@ def train(trial: Trial) -> Mapping[str, float]:
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+        if trial.should_stop and epoch + 1 < trial.stop:
+            trial.save()
+            return trial.pause(epoch + 1)
     trial.save()
     val_loss, val_accuracy = _evaluate(model, data.validation)
     _, test_accuracy = _evaluate(model, data.test)

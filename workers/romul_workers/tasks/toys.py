@@ -19,7 +19,7 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
 from romul_actors.errors import TaskError
-from romul_workers.trial import Trial
+from romul_workers.trial import Paused, Trial
 
 State = tuple[float, ...]
 Values = Mapping[str, Any]
@@ -366,25 +366,37 @@ def train(trial: Trial) -> Mapping[str, float]:
     return {"loss": stepped.observed, "true_loss": stepped.true}
 
 
-def quadratic(trial: Trial) -> float:
+def quadratic(trial: Trial) -> float | Paused:
     """Go down a bowl whose best learning rate shrinks as training goes on.
 
     Hyperparameters: `rate` in (0, 1]; if there, `momentum` in [0, 1). Constants: `seconds`, how
-    long a trial takes. Deterministic: the same checkpoint and hyperparameters, the same loss.
+    long a trial takes. Deterministic: the same checkpoint and hyperparameters, the same loss. The
+    checkpoint counts the updates that led to it, so that none can be lost or done twice unseen.
     """
-    time.sleep(float(trial.constants.get("seconds", 0.0)))
-    x, speed = 1.0, 0.0
+    x, speed, done = 1.0, 0.0, 0
     if trial.parent is not None:
-        x, speed = json.loads((trial.parent / "state.json").read_text())
+        x, speed, done = json.loads((trial.parent / "state.json").read_text())
+    if done != int(trial.start):
+        raise TaskError(f"{done} updates in the checkpoint, but the trial starts at {trial.start}")
     rate = float(trial.hyperparameters["rate"])
     momentum = float(trial.hyperparameters.get("momentum", 0.0))
+    # Of a whole step, also for a trial that goes on inside it.
+    pause_s = float(trial.constants.get("seconds", 0.0)) * (trial.step + 1) / trial.stop
     for update in range(int(trial.start), int(trial.stop)):
+        time.sleep(pause_s)
         # Curvature grows: what was a good rate early overshoots later.
         gradient = (1.0 + 0.1 * update) * x
         speed = momentum * speed - rate * gradient
         x += speed
-    (trial.checkpoint / "state.json").write_text(json.dumps([x, speed]))
+        if update + 1 < trial.stop and trial.should_stop:
+            _write_quadratic(trial, x, speed, update + 1)
+            return trial.pause(update + 1)
+    _write_quadratic(trial, x, speed, int(trial.stop))
     return abs(x)
+
+
+def _write_quadratic(trial: Trial, x: float, speed: float, done: int) -> None:
+    (trial.checkpoint / "state.json").write_text(json.dumps([x, speed, done]))
 
 
 def nothing(trial: Trial) -> float:

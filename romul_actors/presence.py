@@ -1,0 +1,276 @@
+"""Presence, notices, control and live events over MQTT: what is heard sooner, never what is true.
+
+    romul/workers/ID/status    retained JSON {"state", "session"}; the Last Will says "lost"
+    romul/workers/ID/notice    {"seconds"}: its machine goes in so many seconds
+    romul/workers/ID/control   {"do": "drain" | "stop" | "log", "level"}
+    romul/NAME/events          one line of history a message
+
+Everything works without a broker, only slower to notice: the lease in the store remains the truth.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+import ssl
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import aiomqtt
+from aiomqtt import MqttError, ProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from romul_actors.errors import RomulError
+
+log = logging.getLogger("romul.presence")
+
+WORKERS = "romul/workers"
+KEEPALIVE_S = 10
+QUEUE = 1_000
+"""Most messages that wait for the broker; the oldest go first: they are only news."""
+RETRY_S = (0.2, 5.0)
+"""First and longest pause before the broker is tried again."""
+
+
+class BrokerError(RomulError):
+    """The broker's URL is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where the broker is.
+
+    Attributes:
+        host, port: its address.
+        user, password: None: none is asked for.
+        tls: whether the connection is encrypted and the broker's certificate checked.
+        ca: file with the certificates to trust; None: the system's.
+        keepalive_s: a connection silent for 1.5 times this is lost.
+    """
+
+    host: str
+    port: int
+    user: str | None = None
+    password: str | None = None
+    tls: bool = False
+    ca: Path | None = None
+    keepalive_s: int = KEEPALIVE_S
+
+    @staticmethod
+    def parse(url: str, ca: Path | None = None, keepalive_s: int = KEEPALIVE_S) -> "Broker":
+        """Read mqtt://[user:password@]host[:port], or mqtts:// for TLS.
+
+        Raises:
+            BrokerError: it is neither.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+            raise BrokerError(f"{url!r} is not of the form mqtt://host:port or mqtts://host:port")
+        tls = parts.scheme == "mqtts"
+        return Broker(
+            host=parts.hostname,
+            port=parts.port or (8883 if tls else 1883),
+            user=unquote(parts.username) if parts.username else None,
+            password=unquote(parts.password) if parts.password else None,
+            tls=tls,
+            ca=ca,
+            keepalive_s=keepalive_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message to the broker, or from it."""
+
+    topic: str
+    body: Mapping[str, Any] | None
+    """None: removes what was retained under the topic."""
+    retain: bool = False
+
+
+class Link:
+    """A connection that comes back by itself.
+
+    Args:
+        broker: where to.
+        identifier: unique among all clients of the broker.
+        subscriptions: topics to hear.
+        heard: is called with each message.
+        will: makes the message that the broker sends when the connection is lost.
+        greeting: makes the message for each new connection.
+        connected: is called with whether there is a connection, at each change.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        identifier: str,
+        subscriptions: Sequence[str],
+        heard: Callable[[Message], Awaitable[None]],
+        *,
+        will: Callable[[], Message] | None = None,
+        greeting: Callable[[], Message] | None = None,
+        connected: Callable[[bool], None] | None = None,
+    ) -> None:
+        self._broker = broker
+        self._identifier = identifier
+        self._subscriptions = subscriptions
+        self._heard = heard
+        self._will = will
+        self._greeting = greeting
+        self._connected = connected or (lambda _: None)
+        self._out: deque[Message] = deque(maxlen=QUEUE)
+        self._news = asyncio.Event()
+        # MQTT 5 first; a broker that speaks 3.1.1 only gets that.
+        self._protocols = [ProtocolVersion.V5, ProtocolVersion.V311]
+
+    def send(self, message: Message) -> None:
+        """Send when there is a connection; nobody waits for it."""
+        self._out.append(message)
+        self._news.set()
+
+    async def run(self, farewell: Message | None = None) -> None:
+        """Keep the connection until cancelled; then say `farewell`."""
+        pause_s = RETRY_S[0]
+        while True:
+            began = time.monotonic()
+            try:
+                await self._hold(farewell)
+            except (MqttError, OSError) as error:
+                log.info("broker %s:%d: %s", self._broker.host, self._broker.port, error)
+            finally:
+                self._connected(False)  # noqa: FBT003
+            lived = time.monotonic() - began > RETRY_S[1]
+            pause_s = RETRY_S[0] if lived else min(2 * pause_s, RETRY_S[1])
+            await asyncio.sleep(pause_s)
+
+    async def _hold(self, farewell: Message | None) -> None:
+        """One connection's life."""
+        protocol = self._protocols[0]
+        client = self.client(protocol)
+        try:
+            await client.__aenter__()
+        except (MqttError, OSError):
+            # Perhaps it does not speak this version: the other one is tried next.
+            self._protocols.reverse()
+            raise
+        try:
+            for topic in self._subscriptions:
+                await client.subscribe(topic, qos=1)
+            if self._greeting is not None:
+                await _publish(client, self._greeting())
+            self._connected(True)  # noqa: FBT003
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._listen(client))
+                both.create_task(self._speak(client))
+        except* (MqttError, OSError) as group:
+            raise group.exceptions[0] from None
+        except* asyncio.CancelledError:
+            if farewell is not None:
+                with contextlib.suppress(MqttError, OSError, TimeoutError):
+                    async with asyncio.timeout(2):
+                        await self._drain(client)
+                        await _publish(client, farewell)
+            raise
+        finally:
+            with contextlib.suppress(MqttError, OSError):
+                await client.__aexit__(None, None, None)
+
+    def client(self, protocol: ProtocolVersion) -> aiomqtt.Client:
+        """Make a client for one connection."""
+        broker, will, more = self._broker, None, {}
+        if self._will is not None:
+            message = self._will()
+            body = json.dumps(message.body)
+            properties = None
+            if protocol == ProtocolVersion.V5:
+                # A short break is no death.
+                properties = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
+                properties.WillDelayInterval = broker.keepalive_s // 4
+                session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+                session.SessionExpiryInterval = broker.keepalive_s
+                more = {"properties": session}
+            will = aiomqtt.Will(message.topic, body, 1, message.retain, properties)
+        tls = ssl.create_default_context(cafile=broker.ca) if broker.tls else None
+        return aiomqtt.Client(
+            broker.host,
+            broker.port,
+            username=broker.user,
+            password=broker.password,
+            identifier=self._identifier,
+            protocol=protocol,
+            will=will,
+            keepalive=broker.keepalive_s,
+            timeout=5.0,
+            tls_context=tls,
+            **more,  # type: ignore[arg-type]
+        )
+
+    async def _listen(self, client: aiomqtt.Client) -> None:
+        async for raw in client.messages:
+            try:
+                body = json.loads(bytes(raw.payload)) if raw.payload else None
+            except ValueError as error:
+                log.warning("unusable message on %s: %s", raw.topic, error)
+                continue
+            if body is None or isinstance(body, dict):
+                await self._heard(Message(str(raw.topic), body, bool(raw.retain)))
+        raise MqttError("the connection ended")
+
+    async def _speak(self, client: aiomqtt.Client) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await self._drain(client)
+
+    async def _drain(self, client: aiomqtt.Client) -> None:
+        while self._out:
+            message = self._out[0]
+            await _publish(client, message)
+            if self._out and self._out[0] is message:
+                self._out.popleft()
+
+
+async def _publish(client: aiomqtt.Client, message: Message) -> None:
+    body = b"" if message.body is None else json.dumps(message.body)
+    await client.publish(message.topic, body, qos=1, retain=message.retain)
+
+
+async def publish(broker: Broker, message: Message) -> None:
+    """Send one message over a connection of its own.
+
+    Raises:
+        MqttError: the broker does not take it.
+    """
+
+    async def heard(_: Message) -> None:
+        return None
+
+    link = Link(broker, f"cli-{secrets.token_hex(4)}", [], heard)
+    last: Exception = MqttError("no answer")
+    for protocol in (ProtocolVersion.V5, ProtocolVersion.V311):
+        try:
+            async with link.client(protocol) as client:
+                await _publish(client, message)
+                return
+        except (MqttError, OSError) as error:
+            last = error
+    raise last
+
+
+def topic(worker: str, part: str) -> str:
+    """Topic of one worker.
+
+    Raises:
+        BrokerError: the worker's name cannot stand in a topic.
+    """
+    if not worker or any(c in worker for c in "+#/\0"):
+        raise BrokerError(f"worker name {worker!r}: MQTT has other uses for / + and #")
+    return f"{WORKERS}/{worker}/{part}"

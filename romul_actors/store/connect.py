@@ -1,0 +1,85 @@
+"""From a URL to a client: one server, a primary behind Sentinels, or a Cluster.
+
+redis://[[user]:password@]host[:port][/db]                     one server; rediss:// with TLS
+unix://path                                                    one server on this machine
+redis+sentinel://[[user]:password@]host[:port],.../service[/db]
+redis+cluster://[[user]:password@]host[:port],...              rediss+cluster:// with TLS
+"""
+
+import re
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from romul_actors.errors import StoreError
+
+SENTINEL_PORT, CLUSTER_PORT = 26379, 6379
+
+
+def hide_password(url: str) -> str:
+    """`url` as it may stand in a log."""
+    return re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:***@", url)
+
+
+def connect(url: str) -> "Redis | RedisCluster":
+    """Make a client that tries again when the server is away for a moment.
+
+    Raises:
+        StoreError: the URL is none of the four kinds above.
+    """
+    common: dict[str, Any] = {
+        "protocol": 2,
+        "socket_timeout": 15,
+        "socket_connect_timeout": 5,
+        "retry": Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=5),
+        "health_check_interval": 30,
+    }
+    single = {**common, "retry_on_error": [RedisConnectionError, RedisTimeoutError]}
+    scheme = url.partition("://")[0]
+    try:
+        if scheme.endswith("+sentinel"):
+            return _sentinel(url, single)
+        if scheme.endswith("+cluster"):
+            nodes, login, _ = _parse(url, CLUSTER_PORT)
+            return RedisCluster(
+                startup_nodes=[ClusterNode(host, port) for host, port in nodes], **login, **common
+            )
+        client: Redis = Redis.from_url(url, **single)
+    except ValueError as error:
+        raise StoreError(f"{hide_password(url)}: {error}") from None
+    return client
+
+
+def _sentinel(url: str, options: dict[str, Any]) -> Redis:
+    nodes, login, path = _parse(url, SENTINEL_PORT)
+    service, _, db = path.partition("/")
+    if not service:
+        raise ValueError("a Sentinel URL names its service: redis+sentinel://host/service")
+    sentinel = Sentinel(nodes, sentinel_kwargs={"socket_timeout": 5})  # type: ignore[no-untyped-call]
+    client: Redis = sentinel.master_for(service, db=int(db or 0), **login, **options)
+    return client
+
+
+def _parse(url: str, default_port: int) -> tuple[list[tuple[str, int]], dict[str, Any], str]:
+    """Hosts with ports, login, and path."""
+    parts = urlsplit(url)
+    _, _, hosts = parts.netloc.rpartition("@")
+    nodes = []
+    for host in hosts.split(","):
+        name, _, port = host.rpartition(":") if ":" in host else (host, "", "")
+        if not name:
+            raise ValueError("no host in it")
+        nodes.append((name, int(port or default_port)))
+    login: dict[str, Any] = {"ssl": True} if parts.scheme.startswith("rediss") else {}
+    if parts.username:
+        login["username"] = unquote(parts.username)
+    if parts.password:
+        login["password"] = unquote(parts.password)
+    return nodes, login, parts.path.strip("/")
