@@ -71,12 +71,16 @@ def check_idle(folder: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def embedded_server(folder: Path, *, durable: bool = True) -> AsyncIterator[str]:
+async def embedded_server(
+    folder: Path, *, durable: bool = True, port: int | None = None, password: str | None = None
+) -> AsyncIterator[str]:
     """Run a server with its data in `folder` and yield its URL, which also stands in a file.
 
     Args:
         folder: created if need be; a server started there again finds its data.
         durable: whether writes are appended to a file.
+        port: a free one if left out.
+        password: made up if left out.
 
     Raises:
         StoreError: there is no server program, it does not start, or one works there already.
@@ -87,9 +91,10 @@ async def embedded_server(folder: Path, *, durable: bool = True) -> AsyncIterato
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Another program may take the port between the choice and the start: then choose again.
     for _ in range(5):
-        port, password = free_port(), secrets.token_urlsafe(24)
-        process = await _start(program, data, port, password, durable=durable)
-        url = f"redis://:{password}@127.0.0.1:{port}/0"
+        chosen = port or free_port()
+        password = password or secrets.token_urlsafe(24)
+        process = await _start(program, data, chosen, password, durable=durable)
+        url = f"redis://:{password}@127.0.0.1:{chosen}/0"
         try:
             if await _answers(url, process):
                 break
@@ -126,6 +131,7 @@ async def _start(
                 'save ""',
                 "maxmemory-policy noeviction",
                 f'logfile "{data / "server.log"}"',
+                f'pidfile "{data / "server.pid"}"',
                 "",
             )
         )

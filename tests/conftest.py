@@ -43,23 +43,44 @@ def free_port():
         return probe.getsockname()[1]
 
 
+class Background:
+    """An event loop in a thread of its own, for what runs beside a test."""
+
+    def __init__(self):
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        self.stacks = []
+
+    def call(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
+
+    def enter(self, context):
+        """Enter an asynchronous context; what it yields, and a function that leaves it."""
+        stack = contextlib.AsyncExitStack()
+        self.stacks.append(stack)
+        return self.call(stack.enter_async_context(context)), lambda: self.call(stack.aclose())
+
+    def close(self):
+        for stack in self.stacks:
+            self.call(stack.aclose())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(5)
+        self.loop.close()
+
+
 @pytest.fixture(scope="session")
-def redis_url(tmp_path_factory):
-    """URL of a real server, for the whole session; its loop lives in a thread of its own."""
+def background():
+    made = Background()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory, background):
+    """URL of a real server, for the whole session."""
     folder = tmp_path_factory.mktemp("server")
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    stack = contextlib.AsyncExitStack()
-
-    def call(coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(30)
-
-    yield call(stack.enter_async_context(embedded_server(folder, durable=False)))
-    call(stack.aclose())
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(5)
-    loop.close()
+    return background.enter(embedded_server(folder, durable=False))[0]
 
 
 @pytest.fixture(scope="session")

@@ -43,8 +43,8 @@ class System:
         self.processes.append(process)
         return process
 
-    def actor(self, **environment):
-        return self.start("actor", **environment)
+    def actor(self, *options, **environment):
+        return self.start("actor", *options, **environment)
 
     def worker(self, *options, **environment):
         return self.start(

@@ -36,8 +36,9 @@ QUICK_BEAT_S = 0.4
 """Time between heartbeats while the broker is lost, which would otherwise stand for them."""
 COLLECT_S = 5.0
 """How often a worker looks for checkpoints to remove."""
+COLLECT_FOR_S = 1.0
 COLLECT = 32
-"""Most checkpoints that it removes at a time."""
+"""So many checkpoints are removed at a time, for so long."""
 GARBAGE_MS = 60_000
 """How long garbage is kept: a server that lost its last second may still ask for it."""
 
@@ -192,11 +193,9 @@ class Worker:
             return
         self._refreshed = now
         before = self._admitted
-        self._admitted = {
-            name: status
-            for name, status in (await self._store.experiments()).items()
-            if status not in ("finished", "stopped") and await self._admits(name)
-        }
+        statuses = await self._store.experiments()
+        ours = {name: status for name, status in statuses.items() if await self._admits(name)}
+        self._admitted = {n: s for n, s in ours.items() if s not in ("finished", "stopped")}
         running = [name for name, s in self._admitted.items() if s in ("submitted", "running")]
         kept = [name for name in self._open if name in running]
         self._open = kept + [name for name in running if name not in kept]
@@ -205,7 +204,7 @@ class Worker:
         await self._store.present([e for e in before if e not in self._admitted], name, {})
         if now - self._collected >= COLLECT_S:
             self._collected = now
-            for experiment in self._admitted:
+            for experiment in ours:
                 await self._collect(experiment)
 
     async def _collect(self, name: str) -> None:
@@ -213,11 +212,15 @@ class Worker:
 
         Listed until they are gone: a worker that is killed here leaves them to another.
         """
-        names = await self._store.garbage(name, self._settings.garbage_ms, COLLECT)
-        experiment = await self._spec(name)
-        for checkpoint in names:
-            await self._trainer.discard(experiment, checkpoint)
-        await self._store.forget(name, names)
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + COLLECT_FOR_S
+        while names := await self._store.garbage(name, self._settings.garbage_ms, COLLECT):
+            experiment = await self._spec(name)
+            for checkpoint in names:
+                await self._trainer.discard(experiment, checkpoint)
+            await self._store.forget(name, names)
+            if loop.time() >= ends:
+                return
 
     async def _admits(self, name: str) -> bool:
         """Whether this worker's own settings let it serve the experiment."""

@@ -1,0 +1,508 @@
+"""Machines, brokers and servers that come and go: nothing lost, nothing counted twice."""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections import Counter
+
+import aiomqtt
+import pytest
+
+from romul_actors.broker import embedded_broker
+from romul_actors.presence import Broker
+from romul_actors.server import embedded_server
+from tests.conftest import free_port, wait_for
+from tests.system.conftest import System, processes_with
+
+BROKERS = [
+    pytest.param(
+        "mosquitto",
+        marks=pytest.mark.skipif(not shutil.which("mosquitto"), reason="no mosquitto here"),
+    ),
+    "amqtt",
+]
+
+
+@pytest.fixture(params=BROKERS)
+def broker(request, background, tmp_path):
+    """A real broker that can be ended and started again: (url, end, start)."""
+    port = free_port()
+    made = []
+
+    def start():
+        context = embedded_broker(tmp_path, port, "secret", request.param)
+        made.append(background.enter(context))
+        return made[-1][0]
+
+    url = start()
+    yield url, made[-1][1], start
+    made[-1][1]()
+
+
+def leases(system):
+    """Worker of each leased trial."""
+    rows = system.client.xpending_range("romul:{e}:trials", "workers", "-", "+", 100)
+    return {row["message_id"]: row["consumer"] for row in rows}
+
+
+def nothing_lost_or_doubled(system, name="e"):
+    created = Counter(line["trial"] for line in system.history(name, "trial"))
+    ended = Counter(line["trial"] for line in system.history(name, "result"))
+    assert set(created.values()) == {1}
+    assert set(ended.values()) == {1}
+    assert created.keys() == ended.keys()
+
+
+# -- trials that are cut short ------------------------------------------------------------------
+
+
+def test_a_trial_cut_short_goes_on_elsewhere_from_where_it_stood(system):
+    system.submit(steps=1, budget=50, constants={"seconds": 10.0}, timeouts={"lease_s": 30})
+    system.actor()
+    first = system.worker("--name=first")
+    wait_for(lambda: "first" in leases(system).values())
+    time.sleep(1.5)
+    began = time.monotonic()
+    first.terminate()
+    assert first.wait(10) == 0
+    assert time.monotonic() - began < 5
+    [line] = wait_for(lambda: system.history(event="released"))
+    assert (line["reason"], line["worker"]) == ("preempted", "first")
+    assert 2 <= line["at"] < 50
+    slot = wait_for(lambda: system.slot(int(line["trial"].partition("-")[0])))
+    assert slot["partial"] == line["checkpoint"]
+    for _ in range(4):
+        system.worker()
+    # The task itself refuses a checkpoint that does not fit the place where its trial starts.
+    system.wait_for_status("finished")
+    nothing_lost_or_doubled(system)
+    results = {one["trial"]: one for one in system.history(event="result")}
+    assert results[line["trial"]]["seconds"] < 10.0 - 0.1 * line["at"]
+    assert system.history(event="failed") == []
+
+
+def test_a_worker_that_knows_its_end_takes_only_what_it_can_finish(system):
+    system.submit(steps=50, constants={"seconds": 0.4}, budget=4)
+    system.actor()
+    worker = system.worker("--notice-s=3", "--grace=1")
+    wait_for(lambda: len(system.history(event="result")) >= 2)
+    before = len(system.history(event="result"))
+    began = time.monotonic()
+    os.kill(worker.pid, signal.SIGUSR1)
+    assert worker.wait(10) == 0
+    assert time.monotonic() - began < 4
+    # It went on for a while, and gave nothing back.
+    assert len(system.history(event="result")) >= before + 2
+    assert system.history(event="released") == []
+
+
+def test_a_notice_file_drains_a_worker(system, tmp_path):
+    system.submit(task="misbehaving:slow", steps=1)
+    system.actor()
+    notice = tmp_path / "going"
+    worker = system.worker(f"--notice={notice}", "--grace=30")
+    wait_for(lambda: leases(system))
+    notice.write_text("20")
+    assert worker.wait(15) == 0
+    [line] = wait_for(lambda: system.history(event="released"))
+    assert line["reason"] == "preempted"
+
+
+def test_a_task_without_a_sign_of_progress_is_ended(system):
+    system.submit(
+        task="misbehaving:deaf", steps=1, max_attempts=1, timeouts={"stall_s": 0.5, "lease_s": 30}
+    )
+    system.actor()
+    system.worker()
+    line = wait_for(lambda: system.history(event="failed"))[0]
+    assert line["reason"] == "stalled"
+    assert "timeouts.stall_s = 0.5 s" in line["message"]
+    assert json.loads(system.meta()["causes"])["stalled"] >= 1
+    system.call("stop", "e")
+    wait_for(lambda: not processes_with("sleep 3600.125"))
+
+
+# -- the broker ---------------------------------------------------------------------------------
+
+
+def test_a_killed_workers_trial_is_elsewhere_within_three_seconds(system, broker):
+    mqtt = {"ROMUL_MQTT_URL": broker[0], "ROMUL_MQTT_KEEPALIVE_S": "1"}
+    system.submit(task="misbehaving:slow", timeouts={"lease_s": 60}, steps=1)
+    actor = system.actor(**mqtt)
+    victim = system.worker("--name=victim", **mqtt)
+    entry, _ = wait_for(lambda: list(leases(system).items()))[0]
+    heirs = [system.worker(f"--name=heir-{n}", **mqtt) for n in range(4)]
+    # Everybody is on the broker, three heirs have a trial each, one waits.
+    wait_for(lambda: len(leases(system)) == 4)
+    wait_for(lambda: broker_knows(system, broker[0], 5))
+    began = time.monotonic()
+    os.killpg(victim.pid, signal.SIGKILL)
+    wait_for(lambda: entry not in leases(system), 10)
+    wait_for(lambda: len(leases(system)) == 4 and "victim" not in leases(system).values(), 10)
+    assert time.monotonic() - began < 3
+    [line] = system.history(event="failed")
+    assert (line["reason"], line["worker"], line["again"]) == ("lost", "victim", True)
+    assert all(process.poll() is None for process in (actor, *heirs))
+
+
+def broker_knows(system, url, workers):
+    """Whether so many workers have told the broker that they are there."""
+    at = Broker.parse(url)
+
+    async def look():
+        seen = set()
+        with contextlib.suppress(TimeoutError, aiomqtt.MqttError):
+            async with (
+                asyncio.timeout(2),
+                aiomqtt.Client(at.host, at.port, username=at.user, password=at.password) as client,
+            ):
+                await client.subscribe("romul/workers/+/status")
+                async for message in client.messages:
+                    seen.add(str(message.topic))
+                    if len(seen) >= workers:
+                        return True
+        return False
+
+    return asyncio.run(look())
+
+
+def test_without_a_broker_the_lease_notices(system):
+    system.submit(task="misbehaving:slow", timeouts={"lease_s": 2}, steps=1)
+    system.actor()
+    victim = system.worker("--name=victim")
+    entry, _ = wait_for(lambda: list(leases(system).items()))[0]
+    for _ in range(4):
+        system.worker()
+    wait_for(lambda: len(leases(system)) == 4)
+    began = time.monotonic()
+    os.killpg(victim.pid, signal.SIGKILL)
+    wait_for(lambda: entry not in leases(system), 10)
+    wait_for(lambda: len(leases(system)) == 4 and "victim" not in leases(system).values(), 10)
+    # The lease, the sweep's second, and the time to hand it on.
+    assert time.monotonic() - began < 2 + 1 + 0.9
+
+
+def test_a_broker_that_comes_and_goes_changes_nothing(system, broker):
+    url, end, start = broker
+    mqtt = {"ROMUL_MQTT_URL": url, "ROMUL_MQTT_KEEPALIVE_S": "1"}
+    system.submit(steps=40, constants={"seconds": 0.1}, timeouts={"lease_s": 5})
+    system.actor(**mqtt)
+    for _ in range(2):
+        system.worker(**mqtt)
+    wait_for(lambda: len(system.history(event="result")) > 20)
+    end()
+    before = len(system.history(event="result"))
+    wait_for(lambda: len(system.history(event="result")) > before + 20)
+    start()
+    wait_for(lambda: broker_knows(system, url, 2))
+    system.wait_for_status("finished")
+    nothing_lost_or_doubled(system)
+    assert system.history(event="failed") == []
+
+
+def test_an_operator_drains_a_worker_over_the_broker(system, broker):
+    mqtt = {"ROMUL_MQTT_URL": broker[0]}
+    system.submit(task="misbehaving:slow", steps=1)
+    system.actor(**mqtt)
+    worker = system.worker("--name=w", "--grace=30", **mqtt)
+    wait_for(lambda: leases(system))
+    wait_for(lambda: broker_knows(system, broker[0], 1))
+    assert system.call("control", "w", "debug", **mqtt).returncode == 0
+    wait_for(lambda: "log level is debug now" in worker.log.read_text())
+    assert system.call("control", "w", "drain", **mqtt).returncode == 0
+    assert worker.wait(15) == 0
+    [line] = wait_for(lambda: system.history(event="released"))
+    assert line["reason"] == "drained"
+    told = system.call("control", "w", "drain", ROMUL_MQTT_URL="mqtt://127.0.0.1:1")
+    assert (told.returncode, "127.0.0.1:1" in told.stderr) == (3, True)
+
+
+# -- the server ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_server(background, tmp_path):
+    """A durable server of the test's own: (url, kill and start again)."""
+    port, made = free_port(), []
+
+    def start():
+        context = embedded_server(tmp_path / "server", port=port, password="secret")
+        made.append(background.enter(context))
+        return made[-1][0]
+
+    def restart():
+        os.kill(int((tmp_path / "server/redis/server.pid").read_text()), signal.SIGKILL)
+        made.pop()[1]()
+        time.sleep(1.0)
+        start()
+
+    url = start()
+    yield url, restart
+    made[-1][1]()
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_server_comes_back_and_the_run_goes_on(own_server, tmp_path):
+    url, restart = own_server
+    system = System(url, tmp_path)
+    try:
+        system.submit(steps=30, constants={"seconds": 0.05}, timeouts={"lease_s": 3})
+        system.actor()
+        for _ in range(2):
+            system.worker()
+        for results in (20, 60):
+            wait_for(lambda results=results: len(system.history(event="result")) > results)
+            restart()
+        wait_for(lambda: alive(system) and system.meta()["status"] == "finished", 90)
+        nothing_lost_or_doubled(system)
+    finally:
+        system.close()
+
+
+def alive(system):
+    with contextlib.suppress(Exception):
+        return system.client.ping()
+    return False
+
+
+def test_a_trial_that_is_nowhere_is_queued_again(system):
+    system.submit(steps=2)
+    actor = system.actor()
+    wait_for(lambda: system.client.xlen("romul:{e}:trials") == 4)
+    os.kill(actor.pid, signal.SIGKILL)
+    actor.wait()
+    # As if the server had come back from older data.
+    binary = type(system.client).from_url(system.url, protocol=2)
+    entries = [entry for entry, _ in binary.xrange("romul:{e}:trials")]
+    binary.xdel("romul:{e}:trials", *entries[:3])
+    binary.close()
+    system.actor()
+    system.worker()
+    system.wait_for_status("finished")
+    released = system.history(event="released")
+    assert {line["reason"] for line in released} == {"missing"}
+    assert len(released) == 3
+    nothing_lost_or_doubled(system)
+
+
+# -- checkpoints --------------------------------------------------------------------------------
+
+
+def stored(system, name="e"):
+    folder = system.folder / "checkpoints"
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def test_what_nobody_needs_is_removed_and_what_somebody_needs_is_not(system):
+    system.submit(steps=30)
+    system.actor()
+    workers = [system.worker("--garbage-s=0") for _ in range(2)]
+    # A collector killed at any time leaves its work to the next one.
+    for results in (30, 60):
+        wait_for(lambda results=results: len(system.history(event="result")) > results)
+        os.killpg(workers.pop().pid, signal.SIGKILL)
+        workers.append(system.worker("--garbage-s=0"))
+    system.wait_for_status("finished")
+    nothing_lost_or_doubled(system)
+    last = {json.loads(system.slot(n)["outcomes"])["29"]["checkpoint"] for n in range(4)}
+    best = json.loads(system.meta()["best"])["checkpoint"]
+    wait_for(lambda: stored(system) == last | {best}, 60)
+    assert system.client.zcard("romul:{e}:garbage") == 0
+
+
+def test_all_checkpoints_stay_if_asked_to(system):
+    system.submit(steps=5, keep_checkpoints="all")
+    system.actor()
+    system.worker("--garbage-s=0")
+    system.wait_for_status("finished")
+    assert len(stored(system)) == 20
+    assert system.client.zcard("romul:{e}:garbage") == 0
+
+
+def test_leftovers_of_dead_workers_are_collected_on_request(system):
+    system.submit(steps=3, keep_checkpoints="all")
+    system.actor()
+    system.worker()
+    system.wait_for_status("finished")
+    folder = system.folder / "checkpoints"
+    for name in ("9-9-9-abcdef", ".part/3-3-3.xyz"):
+        (folder / name).mkdir()
+    dry = system.call("collect", "e", "--older=0", "--dry-run")
+    assert "9-9-9-abcdef" in dry.stdout
+    assert (folder / "9-9-9-abcdef").exists()
+    done = system.call("collect", "e", "--older=0")
+    assert done.returncode == 0
+    assert not (folder / "9-9-9-abcdef").exists()
+    assert not (folder / ".part/3-3-3.xyz").exists()
+    best = json.loads(system.meta()["best"])["checkpoint"]
+    assert best in stored(system)
+    assert system.call("best", "e", f"--copy-to={system.folder}/best").returncode == 0
+    assert "0 checkpoints removed" in system.call("collect", "e", "--older=3600").stdout
+
+
+def test_a_full_quota_stops_a_worker_and_costs_no_trial(system):
+    system.submit(steps=4)
+    system.actor()
+    full = system.worker("--quota-gb=0", "--name=full")
+    wait_for(lambda: json.loads(system.meta().get("causes") or "{}").get("no_room", 0) >= 2)
+    wait_for(lambda: "no room" in (system.client.hget("romul:{e}:workers", "full") or ""))
+    assert "bytes of a quota of 0" in full.log.read_text()
+    assert {system.slot(n)["failures"] for n in range(4)} == {"0"}
+    system.worker()
+    system.wait_for_status("finished")
+    nothing_lost_or_doubled(system)
+    full.terminate()
+    assert full.wait(10) == 0
+
+
+# -- queues -------------------------------------------------------------------------------------
+
+
+def test_dead_messages_are_listed_tried_again_and_dropped(system):
+    system.submit(steps=2)
+    for body in (b"garbage", b"x" * 2_000):
+        system.client.xadd("romul:{e}:inbox", {"m": body})
+    system.actor()
+    wait_for(lambda: system.client.xlen("romul:{e}:dead") == 2)
+    rows = json.loads(system.call("dead", "list", "e", "--json").stdout)
+    assert [(row["queue"], row["bytes"]) for row in rows] == [("inbox", 7), ("inbox", 2_000)]
+    assert "not MessagePack" in system.call("dead", "list", "e").stdout
+    told = system.call("dead", "retry", "e", "--all").stdout
+    assert "1 put back, 1 too long" in told
+    # It is as dead as before.
+    wait_for(lambda: system.client.xlen("romul:{e}:dead") == 2)
+    assert system.call("dead", "drop", "e").returncode == 2
+    assert system.call("dead", "drop", "e", "1-1").returncode == 3
+    assert "1 dropped" in system.call("dead", "drop", "e", rows[1]["id"]).stdout
+    assert "1 dropped" in system.call("dead", "drop", "e", "--all").stdout
+    assert "none" in system.call("dead", "list", "e").stdout
+
+
+def test_failures_are_shown_by_reason_and_region(system):
+    system.submit(
+        task="misbehaving",
+        space={
+            "how": {"type": "categorical", "choices": ["is fine", "out of memory"]},
+            "x": {"type": "float", "min": 0.0, "max": 1.0},
+        },
+        initial=[{"how": "is fine", "x": 0.1}] * 3 + [{"how": "out of memory", "x": 0.9}],
+        steps=1,
+        max_attempts=2,
+    )
+    system.actor()
+    system.worker()
+    system.wait_for_status("finished")
+    told = json.loads(system.call("failures", "e", "--json").stdout)
+    assert told["causes"] == {"out_of_memory": 2}
+    fine, memory = told["regions"]["how"]
+    assert (fine["failed"], memory["failed"], memory["attempts"]) == (0, 2, 2)
+    assert [row["failed"] for row in told["regions"]["x"]] == [0, 0, 0, 2]
+    assert "out_of_memory 2" in system.call("failures", "e").stdout
+    assert "out_of_memory 2" in system.call("status").stdout
+
+
+# -- elasticity ---------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(300)
+def test_one_worker_then_sixteen_then_two_then_eight(system):
+    system.submit(
+        population=12,
+        steps=60,
+        constants={"seconds": 0.5},
+        elasticity={"min": 4, "max": 16, "per_worker": 6, "second_copy": 0},
+        timeouts={"lease_s": 5},
+    )
+    system.actor()
+    workers, rates, slots = [], {}, {}
+    for wanted in (1, 16, 2, 8):
+        leaving = [workers.pop(0) for _ in range(len(workers) - wanted)]
+        for worker in leaving:
+            worker.terminate()
+        assert [worker.wait(15) for worker in leaving] == [0] * len(leaving)
+        while len(workers) < wanted:
+            workers.append(system.worker())
+        wait_for(lambda wanted=wanted: present(system) == wanted)
+        before, began = len(system.history(event="result")), time.monotonic()
+        wait_for(
+            lambda wanted=wanted, n=before: len(system.history(event="result")) > n + 4 * wanted
+        )
+        rates[wanted] = (len(system.history(event="result")) - before) / (time.monotonic() - began)
+        slots[wanted] = sum(
+            system.slot(n).get("status") in ("queued", "waiting") for n in range(16)
+        )
+    assert max(slots.values()) <= 16
+    assert slots[16] > slots[1]
+    assert rates[16] > 3 * rates[2] > 3 * rates[1]
+    assert rates[8] > 2 * rates[2]
+    system.call("stop", "e")
+    steps = spread(system)
+    assert max(steps) <= 2, steps
+
+
+def present(system):
+    states = [json.loads(v)["state"] for v in system.client.hvals("romul:{e}:workers")]
+    return sum(state != "draining" for state in states)
+
+
+def spread(system):
+    """After each decision, how many steps lay between the slots that took part."""
+    steps, spreads = {}, []
+    for line in system.history():
+        if line["event"] in ("trial", "resumed"):
+            steps[line["slot"]] = line["step"]
+        elif line["event"] == "parked":
+            steps.pop(line["slot"], None)
+        if line["event"] == "trial" and line["slot"] in steps:
+            spreads.append(max(steps.values()) - min(steps.values()))
+    return spreads
+
+
+@pytest.mark.timeout(300)
+def test_an_actor_killed_fifty_times_decides_as_one_that_never_was(system):
+    fields = {
+        "population": 8,
+        "steps": 30,
+        "optimizer": {"name": "romul", "options": {"quorum_share": 1.0}},
+        "elasticity": {"second_copy": 0},
+        "space": {
+            "rate": {"type": "float", "min": 1e-3, "max": 1.0, "scale": "log"},
+            "momentum": {"type": "float", "min": 0.0, "max": 0.9},
+        },
+    }
+    system.submit(name="calm", **fields)
+    system.submit(name="wild", constants={"seconds": 0.4}, **fields)
+    worker = [system.worker("--experiment=calm") for _ in range(2)]
+    actor = system.actor("--experiment=calm")
+    system.wait_for_status("finished", "calm")
+    for process in (actor, *worker):
+        process.terminate()
+    for _ in range(2):
+        system.worker("--experiment=wild")
+    shuffler, kills = random.Random(5), 0
+    while kills < 50:
+        actor = system.actor("--experiment=wild")
+        version = system.meta("wild")["version"]
+        wait_for(lambda v=version: system.meta("wild")["version"] != v, 60)
+        time.sleep(shuffler.random() * 0.2)
+        if system.meta("wild")["status"] == "finished":
+            break
+        os.kill(actor.pid, signal.SIGKILL)
+        actor.wait()
+        kills += 1
+    assert kills == 50
+    system.actor("--experiment=wild")
+    system.wait_for_status("finished", "wild", seconds=120)
+    calm, wild = (
+        {line["trial"]: line for line in system.history(name, "trial")} for name in ("calm", "wild")
+    )
+    assert len(calm) == 240
+    assert wild == calm
+    assert [json.loads(system.slot(n, "wild")["memory"]) for n in range(8)] == [
+        json.loads(system.slot(n, "calm")["memory"]) for n in range(8)
+    ]
