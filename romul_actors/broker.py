@@ -58,6 +58,7 @@ async def embedded_broker(
             preexec_fn=die_with_parent,
             env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
         )
+    (home / "broker.pid").write_text(str(process.pid))
     try:
         await _answers(port, process, home)
         yield f"mqtt://{USER}:{password}@127.0.0.1:{port}"

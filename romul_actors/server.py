@@ -94,6 +94,7 @@ async def embedded_server(
         chosen = port or free_port()
         password = password or secrets.token_urlsafe(24)
         process = await _start(program, data, chosen, password, durable=durable)
+        (data / "server.pid").write_text(str(process.pid))
         url = f"redis://:{password}@127.0.0.1:{chosen}/0"
         try:
             if await _answers(url, process):
@@ -131,7 +132,6 @@ async def _start(
                 'save ""',
                 "maxmemory-policy noeviction",
                 f'logfile "{data / "server.log"}"',
-                f'pidfile "{data / "server.pid"}"',
                 "",
             )
         )
