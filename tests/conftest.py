@@ -87,26 +87,28 @@ def redis_url(tmp_path_factory, background):
 def cluster_url(tmp_path_factory):
     """URL of a Cluster of three real nodes."""
     folder = tmp_path_factory.mktemp("cluster")
-    nodes, clients = [], []
-    for n in range(3):
-        port = free_port()
-        log = (folder / f"{n}.log").open("wb")
-        settings = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
-        settings += ["--cluster-enabled", "yes", "--cluster-config-file", f"{n}.conf"]
-        settings += ["--requirepass", "secret", "--save", "", "--cluster-node-timeout", "15000"]
-        command = [find_server(), *settings]
-        nodes.append(subprocess.Popen(command, stdout=log, stderr=log))
-        log.close()
-        clients.append(redis.Redis(port=port, password="secret", protocol=2))
-        wait_for(lambda: answers(clients[-1]))
+    nodes, clients, buses = [], [], []
     try:
-        ports = [client.connection_pool.connection_kwargs["port"] for client in clients]
-        bounds = [0, 5461, 10923, 16384]
-        for n, client in enumerate(clients):
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", bounds[n], bounds[n + 1] - 1)
-            client.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[(n + 1) % 3])
+        for n in range(3):
+            port, bus = free_port(), free_port()
+            settings = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
+            settings += ["--cluster-enabled", "yes", "--cluster-config-file", f"{n}.conf"]
+            # By default 10000 above the other one, which may be more than there are.
+            settings += ["--cluster-port", str(bus), "--requirepass", "secret", "--save", ""]
+            with (folder / f"{n}.log").open("wb") as log:
+                nodes.append(subprocess.Popen([find_server(), *settings], stdout=log, stderr=log))
+            clients.append(redis.Redis(port=port, password="secret", protocol=2))
+            wait_for(lambda: answers(clients[-1]))
+            first = (n * 16384 + 2) // 3
+            last = ((n + 1) * 16384 + 2) // 3 - 1
+            clients[-1].execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            if n:
+                port = clients[0].connection_pool.connection_kwargs["port"]
+                clients[-1].execute_command("CLUSTER", "MEET", "127.0.0.1", port, buses[0])
+            buses.append(bus)
         for client in clients:
             wait_for(lambda node=client: node.cluster("info")["cluster_state"] == "ok")
+        ports = [client.connection_pool.connection_kwargs["port"] for client in clients]
         yield "redis+cluster://:secret@" + ",".join(f"127.0.0.1:{port}" for port in ports)
     finally:
         for client in clients:

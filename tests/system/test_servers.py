@@ -1,0 +1,211 @@
+"""Other ways to reach a server: Sentinels, a Cluster, TLS."""
+
+import contextlib
+import datetime as dt
+import ipaddress
+import json
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+import redis
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from romul_actors.server import find_server
+from tests.conftest import answers, free_port, wait_for
+from tests.system.conftest import System
+
+
+class Servers:
+    """Server processes of one test."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.processes = []
+
+    def start(self, *settings, port, role="server"):
+        command = [find_server(), *settings]
+        with (self.folder / f"{role}-{port}.log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+        self.processes.append(process)
+        client = redis.Redis(port=port, protocol=2)
+        wait_for(lambda: answers(client))
+        client.close()
+        return process
+
+    def plain(self, *more):
+        port = free_port()
+        settings = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", *more]
+        return port, self.start(*settings, port=port)
+
+    def close(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def servers(tmp_path):
+    made = Servers(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.timeout(240)
+def test_behind_sentinels_a_replica_takes_over_and_the_run_goes_on(servers, tmp_path):
+    first, primary = servers.plain("--appendonly", "yes", "--appenddirname", "one")
+    second, _ = servers.plain(
+        "--replicaof", "127.0.0.1", str(first), "--appendonly", "yes", "--appenddirname", "two"
+    )
+    sentinels = []
+    for _ in range(3):
+        port = free_port()
+        file = tmp_path / f"sentinel-{port}.conf"
+        file.write_text(
+            f"port {port}\nbind 127.0.0.1\n"
+            f"sentinel monitor romul 127.0.0.1 {first} 2\n"
+            "sentinel down-after-milliseconds romul 1000\n"
+            "sentinel failover-timeout romul 3000\n"
+        )
+        servers.start(str(file), "--sentinel", port=port, role="sentinel")
+        sentinels.append(port)
+    url = "redis+sentinel://" + ",".join(f"127.0.0.1:{p}" for p in sentinels) + "/romul"
+    system = System(f"redis://127.0.0.1:{first}", tmp_path)
+    system.environment["ROMUL_REDIS_URL"] = url
+    replica = redis.Redis(port=second, protocol=2)
+    try:
+        wait_for(lambda: replica.info("replication")["master_link_status"] == "up")
+        watch = redis.Redis(port=sentinels[0], protocol=2, decode_responses=True)
+        wait_for(lambda: int(watch.sentinel_masters()["romul"]["num-other-sentinels"]) == 2)
+        wait_for(lambda: int(watch.sentinel_masters()["romul"]["num-slaves"]) == 1)
+        system.submit(steps=20, constants={"seconds": 0.1}, timeouts={"lease_s": 3})
+        system.actor()
+        for _ in range(2):
+            system.worker()
+        wait_for(lambda: len(system.history(event="result")) > 20)
+        os.kill(primary.pid, signal.SIGKILL)
+        system.client.close()
+        system.client = redis.Redis(port=second, protocol=2, decode_responses=True)
+        wait_for(lambda: replica.info("replication")["role"] == "master", 60)
+        system.wait_for_status("finished", seconds=120)
+        # What the dead one had not passed on was done again; nothing is missing or there twice.
+        meta = system.meta()
+        assert (meta["created"], meta["reported"]) == ("80", "80")
+        results = [line["trial"] for line in system.history(event="result")]
+        assert len(results) == len(set(results)) == 80
+        watch.close()
+    finally:
+        replica.close()
+        system.client.flushall()
+        system.close()
+
+
+@pytest.mark.timeout(240)
+def test_two_searches_run_on_a_cluster(cluster_url, tmp_path):
+    first = cluster_url.partition("@")[2].split(",")[0]
+    client = redis.RedisCluster.from_url(
+        f"redis://:secret@{first}", decode_responses=True, protocol=2
+    )
+    system = System(f"redis://:secret@{first}", tmp_path)
+    system.client.close()
+    system.client = client
+    system.environment["ROMUL_REDIS_URL"] = cluster_url
+    try:
+        for name in ("one", "two", "three"):
+            system.submit(name=name, steps=10, population=6)
+        system.actor()
+        for _ in range(2):
+            system.worker()
+        for name in ("one", "two", "three"):
+            system.wait_for_status("finished", name)
+            assert system.meta(name)["reported"] == "60"
+        told = json.loads(system.call("status", "--json").stdout)
+        assert [row["status"] for row in told] == ["finished"] * 3
+        # They live on different nodes.
+        nodes = {client.get_node_from_key(f"romul:{{{n}}}").port for n in ("one", "two", "three")}
+        assert len(nodes) > 1
+        assert system.call("remove", "two", "--yes").returncode == 0
+    finally:
+        system.close()
+
+
+def certificates(folder):
+    """A certificate authority of a test's own, and a server's certificate: (ca, cert, key)."""
+    now = dt.datetime.now(dt.UTC)
+
+    def make(name, issuer=None, issuer_key=None):
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        alternative = x509.SubjectAlternativeName(
+            [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        )
+        is_ca = issuer is None
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer or subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(days=1))
+            .not_valid_after(now + dt.timedelta(days=1))
+            .add_extension(alternative, critical=False)
+            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+            .sign(issuer_key or key, hashes.SHA256())
+        )
+        (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        (folder / f"{name}.key").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return subject, key
+
+    authority, key = make("ca")
+    make("server", authority, key)
+    return folder / "ca.pem", folder / "server.pem", folder / "server.key"
+
+
+@pytest.mark.skipif(not shutil.which("mosquitto"), reason="no mosquitto here")
+def test_a_broker_behind_tls_and_a_password(system, tmp_path):
+    ca, cert, key = certificates(tmp_path)
+    port, users = free_port(), tmp_path / "users"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", str(users), "w", "secret"], check=True)
+    file = tmp_path / "mosquitto.conf"
+    file.write_text(
+        f"listener {port} 127.0.0.1\ncafile {ca}\ncertfile {cert}\nkeyfile {key}\n"
+        f"allow_anonymous false\npassword_file {users}\nuser root\n"
+    )
+    with (tmp_path / "mosquitto.log").open("wb") as log:
+        broker = subprocess.Popen(["mosquitto", "-c", str(file)], stdout=log, stderr=log)
+    try:
+        good = {"ROMUL_MQTT_URL": f"mqtts://w:secret@127.0.0.1:{port}", "ROMUL_MQTT_CA": str(ca)}
+        system.submit(task="misbehaving:slow", steps=1)
+        system.actor(**good)
+        worker = system.worker("--name=w", "--grace=30", **good)
+        wait_for(lambda: "training" in (system.client.hget("romul:{e}:workers", "w") or ""))
+        # Neither a wrong password nor an unknown certificate gets in.
+        for wrong in (
+            {**good, "ROMUL_MQTT_URL": f"mqtts://w:wrong@127.0.0.1:{port}"},
+            {"ROMUL_MQTT_URL": good["ROMUL_MQTT_URL"]},
+        ):
+            assert system.call("control", "w", "drain", **wrong).returncode == 3
+        assert worker.poll() is None
+        wait_for(lambda: system.call("control", "w", "drain", **good).returncode == 0)
+
+        def drained():
+            system.call("control", "w", "drain", **good)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return worker.wait(1) == 0
+            return False
+
+        wait_for(drained, 30)
+    finally:
+        broker.kill()
+        broker.wait()

@@ -1,0 +1,137 @@
+"""The drill's own judgement: an audit that cannot fail would prove nothing."""
+
+import json
+
+import pytest
+
+from romul_actors.errors import RomulError
+from romul_actors.experiment import Experiment
+from romul_sim.drill import FAULTS, Fault, audit, draw, read_schedule, write_schedule
+from romul_workers.checkpoints import Checkpoints
+from tests.unit.harness import Run, population
+
+EMPTY = {"trials": 0, "inbox": 0, "history": 0, "dead": 0}
+
+
+@pytest.fixture
+def ended(tmp_path):
+    """A search that went well: what `audit` is given."""
+    run = Run(population(n_slots=4, steps=3, seed=1)).start()
+    run.to_the_end(lambda trial: float(trial.slot + trial.step))
+    best = run.population.best.checkpoint
+    place = Checkpoints(str(tmp_path / "checkpoints"), tmp_path)
+    folder = place.begin("0-0-1-abc")
+    (folder / "state.json").write_text(json.dumps([0.0, 0.0, 20]))
+    place.publish(folder, best)
+    experiment = Experiment.model_validate(
+        {
+            "name": "e",
+            "task": "t",
+            "space": {"x": {"type": "float", "min": 0, "max": 1}},
+            "population": 4,
+            "steps": 3,
+            "budget": 20,
+        }
+    )
+    return {
+        "experiment": experiment,
+        "population": run.population,
+        "history": run.history,
+        "depths": EMPTY,
+        "checkpoints": place,
+    }
+
+
+def test_a_run_that_went_well_passes(ended):
+    verdict = audit(**ended)
+    assert (verdict.trials, verdict.lost, verdict.doubled, verdict.broken) == (12, 0, 0, [])
+    assert verdict.completed
+
+
+def without(history, event, trial):
+    return [line for line in history if (line["event"], line.get("trial")) != (event, trial)]
+
+
+def test_a_lost_result_is_seen(ended):
+    ended["history"] = without(ended["history"], "result", "2-1")
+    verdict = audit(**ended)
+    assert verdict.lost == 1
+    assert any("count of results" in text for text in verdict.broken)
+
+
+@pytest.mark.parametrize("event", ["trial", "result"])
+def test_what_was_done_twice_is_seen(ended, event):
+    twice = [line for line in ended["history"] if line["event"] == event][:1]
+    ended["history"] = ended["history"] + twice
+    assert audit(**ended).doubled == 1
+
+
+def test_a_parent_that_never_ended_well_is_seen(ended):
+    child = next(line for line in ended["history"] if line.get("parent"))
+    ended["history"] = without(ended["history"], "result", child["parent"])
+    told = audit(**ended).broken
+    assert f"e: {child['trial']}: its parent never ended well" in told
+
+
+def test_a_queue_that_is_not_empty_is_seen(ended):
+    assert "queues" in audit(**{**ended, "depths": {**EMPTY, "trials": 1}}).broken[0]
+
+
+def test_a_search_that_did_not_end_is_seen(ended):
+    run = Run(population(n_slots=4, steps=3)).start()
+    verdict = audit(**{**ended, "population": run.population})
+    assert not verdict.completed
+    assert verdict.broken
+
+
+def test_a_best_checkpoint_that_is_gone_damaged_or_wrong_is_seen(ended, tmp_path):
+    folder = tmp_path / "checkpoints" / ended["population"].best.checkpoint
+    state = folder / "state.json"
+    good = state.read_text()
+    state.write_text(good.replace("20", "21"))
+    assert "damaged" in audit(**ended).broken[0]
+    state.unlink()
+    assert "gone" in audit(**ended).broken[0]
+    place = ended["checkpoints"]
+    place.delete(folder.name)
+    folder = place.begin("0-0-1-abc")
+    (folder / "state.json").write_text(json.dumps([0.0, 0.0, 19]))
+    place.publish(folder, ended["population"].best.checkpoint)
+    assert "holds 19 updates" in audit(**ended).broken[0]
+
+
+def test_a_best_that_is_not_the_best_is_seen(ended):
+    ended["history"] = [
+        {**line, "value": -1.0} if line.get("trial") == "3-2" and "value" in line else line
+        for line in ended["history"]
+    ]
+    assert any("not the lowest" in text for text in audit(**ended).broken)
+
+
+def test_a_schedule_is_fixed_by_its_seed_and_holds_every_kind(tmp_path):
+    faults = draw(40, 0.5, 3)
+    assert faults == draw(40, 0.5, 3) != draw(40, 0.5, 4)
+    assert {fault.kind for fault in faults} == set(FAULTS)
+    assert len(faults) == 40
+    write_schedule(tmp_path / "s.jsonl", faults)
+    assert read_schedule(tmp_path / "s.jsonl") == faults
+    assert len(draw(3, 0.5, 0)) == 3
+    assert "kill actor" not in {f.kind for f in draw(200, 0.5, 0, without=["kill actor"])}
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{", "s.jsonl:1: not a fault"),
+        ('{"at_s": 1}', "not a fault"),
+        ('{"at_s": 1, "kind": "hug worker", "pick": 0, "for_s": 1}', "'hug worker' is not one of"),
+    ],
+)
+def test_a_schedule_that_is_none_is_refused(tmp_path, line, told):
+    (tmp_path / "s.jsonl").write_text(line)
+    with pytest.raises(RomulError, match=told):
+        read_schedule(tmp_path / "s.jsonl")
+
+
+def test_faults_are_values():
+    assert Fault(1.0, "kill worker", 0.5, 1.0) == Fault(1.0, "kill worker", 0.5, 1.0)

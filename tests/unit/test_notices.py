@@ -1,0 +1,141 @@
+"""Notices of a machine's end, asked of real HTTP servers that answer as the clouds do."""
+
+import asyncio
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from romul_workers.notices import (
+    AwsSource,
+    AzureSource,
+    FileSource,
+    GcpSource,
+    NoticeError,
+    UrlSource,
+    source,
+    watch,
+)
+
+
+@pytest.fixture
+def cloud():
+    """A metadata service: (base URL, answers by "METHOD path", requests seen)."""
+    answers, seen = {}, []
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self):
+            seen.append((self.command, self.path, dict(self.headers)))
+            body = answers.get(f"{self.command} {self.path}")
+            if callable(body):
+                body = body(self.headers)
+            self.send_response(404 if body is None else 200)
+            self.end_headers()
+            self.wfile.write((body or "").encode())
+
+        do_GET = do_PUT = answer  # noqa: N815
+
+        def log_message(self, *args):
+            return None
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", answers, seen
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+def in_a_minute():
+    return datetime.now(UTC) + timedelta(seconds=60)
+
+
+def test_aws_needs_a_token_and_gives_the_time(cloud):
+    base, answers, _ = cloud
+    aws = AwsSource(base)
+    assert aws.look() is None
+    answers["PUT /latest/api/token"] = "secret"
+
+    def action(headers):
+        if headers["X-aws-ec2-metadata-token"] != "secret":
+            return None
+        time = in_a_minute().strftime("%Y-%m-%dT%H:%M:%SZ")
+        return json.dumps({"action": "terminate", "time": time})
+
+    answers["GET /latest/meta-data/spot/instance-action"] = action
+    assert 55 < aws.look() <= 60
+    answers["GET /latest/meta-data/spot/instance-action"] = "something new"
+    assert aws.look() == 120.0
+
+
+def test_gcp_says_true_or_false(cloud):
+    base, answers, seen = cloud
+    gcp, path = GcpSource(base), "GET /computeMetadata/v1/instance/preempted"
+    answers[path] = "FALSE"
+    assert gcp.look() is None
+    assert seen[-1][2]["Metadata-Flavor"] == "Google"
+    answers[path] = "TRUE"
+    assert gcp.look() == 30.0
+
+
+def test_azure_lists_events_and_only_an_end_counts(cloud):
+    base, answers, seen = cloud
+    azure, path = AzureSource(base), "GET /metadata/scheduledevents?api-version=2020-07-01"
+    assert azure.look() is None
+    reboot = {"EventType": "Reboot", "NotBefore": ""}
+    answers[path] = json.dumps({"Events": [reboot]})
+    assert azure.look() is None
+    assert seen[-1][2]["Metadata"] == "true"
+    due = format_datetime(in_a_minute(), usegmt=True)
+    answers[path] = json.dumps({"Events": [reboot, {"EventType": "Preempt", "NotBefore": due}]})
+    assert 55 < azure.look() <= 60
+    answers[path] = json.dumps({"Events": [{"EventType": "Preempt", "NotBefore": ""}]})
+    assert azure.look() == 30.0
+
+
+def test_a_url_answers_only_when_the_end_is_near(cloud):
+    base, answers, _ = cloud
+    url = UrlSource(f"{base}/going", 45.0)
+    assert url.look() is None
+    answers["GET /going"] = "soon"
+    assert url.look() == 45.0
+    answers["GET /going"] = "12.5"
+    assert url.look() == 12.5
+
+
+def test_a_file_is_a_notice_as_soon_as_it_is_there(tmp_path):
+    file = FileSource(tmp_path / "going", 45.0)
+    assert file.look() is None
+    (tmp_path / "going").touch()
+    assert file.look() == 45.0
+    (tmp_path / "going").write_text("-3\n")
+    assert file.look() == 0.0
+
+
+@pytest.mark.parametrize("text", ["", "ftp://x", "azure://"])
+def test_what_is_no_source_is_refused(text):
+    with pytest.raises(NoticeError):
+        source(text, 60.0)
+
+
+def test_sources_are_made_by_name(tmp_path):
+    assert isinstance(source("aws", 1.0), AwsSource)
+    assert source("http://x/y", 9.0) == UrlSource("http://x/y", 9.0)
+    assert source(str(tmp_path), 9.0) == FileSource(tmp_path, 9.0)
+
+
+async def test_all_sources_are_asked_until_one_knows(tmp_path):
+    told = []
+    nobody = UrlSource("http://127.0.0.1:1/", 5.0)
+    watching = asyncio.create_task(
+        watch([nobody, FileSource(tmp_path / "f", 7.0)], told.append, every_s=0.01)
+    )
+    await asyncio.sleep(0.05)
+    assert told == []
+    (tmp_path / "f").touch()
+    await asyncio.wait_for(watching, 5)
+    assert told == [7.0]
