@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench sim clean
+.PHONY: help demo test lint format bench sim drill clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ bench: $(READY) ## Measure decisions a second and trials a second; a JSON line e
 
 sim: $(READY) ## Simulate a population on machines that come and go.
 	$(BIN)/romul sim
+
+drill: $(READY) ## Break everything on purpose, three hundred times, and audit what is left.
+	$(BIN)/romul drill --faults 300
 
 clean: ## Remove what the other targets made.
 	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache runs

@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 
 SETUPS = []
 
@@ -25,3 +26,17 @@ def train(trial):
         "weight": trial.state.get("weight", 0),
         "random": random.random(),
     }
+
+
+def pausing(trial):
+    """Count seconds, give signs of progress, and save oneself when asked to stop."""
+    done = trial.start
+    while done < trial.stop:
+        time.sleep(0.05)
+        done += 0.01
+        trial.progress(done)
+        if trial.should_stop:
+            (trial.checkpoint / "count").write_text(str(done))
+            return trial.pause(trial.hyperparameters.get("says", done))
+    (trial.checkpoint / "count").write_text(str(done))
+    return done

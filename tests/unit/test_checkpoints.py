@@ -1,11 +1,14 @@
 """Checkpoints are whole or absent, on a local disk and elsewhere alike."""
 
+import contextlib
 import json
+import os
 import uuid
 
 import pytest
 
-from romul_actors.errors import CheckpointError
+from romul_actors.errors import CheckpointError, NoRoomError
+from romul_sim.drill import small_disk
 from romul_workers.checkpoints import MANIFEST, Checkpoints
 
 
@@ -107,3 +110,54 @@ def test_a_full_disk_leaves_no_half_checkpoint(tmp_path, monkeypatch):
 def test_an_unknown_kind_of_url_is_told(tmp_path):
     with pytest.raises(CheckpointError, match="checkpoints 'nowhere://x'"):
         Checkpoints("nowhere://x", tmp_path)
+
+
+def test_one_changed_byte_is_noticed_on_a_local_disk_too(tmp_path):
+    place = Checkpoints(str(tmp_path / "c"), tmp_path / "scratch")
+    published(place)
+    (tmp_path / "c" / "0-0-1" / "w").write_text("weight5")
+    with pytest.raises(CheckpointError, match="w is damaged"):
+        place.fetch("0-0-1")
+
+
+def test_a_quota_is_told_with_what_is_used(tmp_path):
+    published(Checkpoints(str(tmp_path / "c"), tmp_path / "scratch"), w="x" * 1_000)
+    place = Checkpoints(str(tmp_path / "c"), tmp_path / "scratch", quota=1_000)
+    with pytest.raises(NoRoomError, match=r"1,\d{3} bytes of a quota of 1,000"):
+        place.begin("0-1-1")
+    place.delete("0-0-1")
+    place.begin("0-1-1")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may mount")
+def test_a_disk_that_is_really_full_is_told_and_recovers(tmp_path):
+    with small_disk(tmp_path / "c") as mounted:
+        if not mounted:
+            pytest.skip("mounting is not allowed here")
+        place = Checkpoints(str(tmp_path / "c"), tmp_path / "scratch")
+        folder = place.begin("0-0-1")
+        filler = tmp_path / "c" / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4_096)
+        assert place.full()
+        with pytest.raises(NoRoomError, match="disk is full"):
+            place.begin("0-1-1")
+        with contextlib.suppress(OSError):
+            (folder / "w").write_text("x" * 10_000)
+        with pytest.raises(NoRoomError, match="No space left"):
+            place.publish(folder, "0-0-1")
+        assert not place.exists("0-0-1")
+        filler.unlink()
+        published(place)
+
+
+def test_leftovers_are_listed_by_their_age(tmp_path):
+    place = Checkpoints(str(tmp_path / "c"), tmp_path / "scratch")
+    assert place.names(0.0) == []
+    published(place, "0-1-1-abc")
+    (tmp_path / "c" / "notes").mkdir()
+    assert place.names(0.0) == ["0-1-1-abc"]
+    assert place.names(60.0) == []
+    place.begin("0-2-1-abc")
+    assert (place.tidy(60.0), place.tidy(0.0)) == (0, 1)

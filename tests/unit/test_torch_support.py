@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from romul_actors.errors import CheckpointError, TaskError
+from romul_workers.child import _seed
+from romul_workers.tasks import digits
 from romul_workers.torch_support import load_model
-from romul_workers.trial import Context, Trial
+from romul_workers.trial import Context, Paused, Trial
 
 
 def trial(folder, parent=None, **hyperparameters):
@@ -116,3 +118,56 @@ def test_a_saved_model_is_loaded_to_be_used(tmp_path):
     other = torch.nn.Linear(2, 1)
     load_model(folder, other)
     assert torch.equal(other.weight, model.weight)
+
+
+class _AfterOneEpoch:
+    """Asks a trial to stop, at its second question."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def is_set(self):
+        self.asked += 1
+        return True
+
+
+def test_a_digits_trial_cut_short_ends_as_if_it_never_had_been(tmp_path):
+    values = {
+        "learning_rate": 0.05,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "dropout": 0.3,
+        "label_smoothing": 0.0,
+        "input_noise": 0.2,
+        "noise_kind": "gaussian",
+        "shift": 1,
+    }
+    context = Context("e", "cpu", {})
+    data = digits.setup(context)
+
+    def step(name, *, parent=None, start=0.0, resumed=False, **more):
+        (tmp_path / name).mkdir()
+        made = Trial(
+            id="0-0",
+            hyperparameters=values,
+            parent=parent,
+            checkpoint=tmp_path / name,
+            start=start,
+            stop=3.0,
+            seed=7,
+            step=0,
+            context=context,
+            state=data,
+            resumed=resumed,
+            **more,
+        )
+        _seed(made.seed)
+        return digits.train(made)
+
+    whole = step("whole")
+    paused = step("part", _stopping=_AfterOneEpoch())
+    assert paused == Paused(1.0)
+    rest = step("rest", parent=tmp_path / "part", start=paused.at, resumed=True)
+    assert rest == whole
+    # Without the random state it would be another training.
+    assert step("other", parent=tmp_path / "part", start=paused.at) != whole

@@ -12,7 +12,7 @@ import pytest
 
 from romul_actors.events import Trial
 from romul_actors.experiment import Experiment
-from romul_workers.trainer import ChildTrainer, Failure, Stopped, Success
+from romul_workers.trainer import ChildTrainer, Failure, NoRoom, Stopped, Success
 
 TASKS = Path(__file__).parents[1] / "tasks"
 
@@ -108,7 +108,7 @@ async def test_a_trial_that_is_cancelled_leaves_nothing(trainer, tmp_path):
     running = asyncio.create_task(trainer.train(e, trial()))
     part = tmp_path / "checkpoints" / ".part"
     async with asyncio.timeout(30):
-        while not list(part.glob("*/state.txt")):  # noqa: ASYNC110  (nobody tells when)
+        while not list(part.glob("*/state.txt")):
             await asyncio.sleep(0.01)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -155,3 +155,54 @@ async def test_the_process_ends_with_its_worker_however_that_ends(tmp_path, unre
             ours.recv(65_536)
     async with asyncio.timeout(20):
         assert await process.wait() == -signal.SIGKILL
+
+
+async def test_a_task_that_pauses_leaves_a_partial_checkpoint(trainer, tmp_path):
+    e = experiment(tmp_path, "counting:pausing", timeouts={"stall_s": 10})
+    training = asyncio.create_task(trainer.train(e, trial(0)))
+    while trainer.at is None:
+        await asyncio.sleep(0.01)
+    trainer.ask_to_stop()
+    ending = await asyncio.wait_for(training, 10)
+    assert isinstance(ending, Stopped)
+    assert 0.0 < ending.at < 1.0
+    count = tmp_path / "checkpoints" / ending.checkpoint / "count"
+    assert float(count.read_text()) == ending.at
+
+
+async def test_a_task_that_pauses_outside_its_trial_is_told(trainer, tmp_path):
+    e = experiment(tmp_path, "counting:pausing")
+    training = asyncio.create_task(trainer.train(e, trial(0, says=7.5)))
+    while trainer.at is None:
+        await asyncio.sleep(0.01)
+    trainer.ask_to_stop()
+    ending = await asyncio.wait_for(training, 10)
+    assert isinstance(ending, Failure)
+    assert "pause(7.5): this trial goes from 0 to 1" in ending.message
+
+
+async def test_a_stall_is_told_apart_from_a_trial_that_takes_too_long(trainer, tmp_path):
+    slow = {"stall_s": 0.4, "trial_s": 60.0}
+    ending = await trainer.train(experiment(tmp_path, "misbehaving", timeouts=slow), hanging())
+    assert (ending.reason, ending.message[:22]) == ("stalled", "no sign of progress fo")
+    slow = {"stall_s": 60.0, "trial_s": 0.4}
+    ending = await trainer.train(experiment(tmp_path, "misbehaving", timeouts=slow), hanging())
+    assert ending.reason == "timed_out"
+
+
+async def test_signs_of_progress_keep_a_trial_alive(trainer, tmp_path):
+    e = experiment(tmp_path, "counting:pausing", timeouts={"stall_s": 2.0})
+    ending = await trainer.train(e, trial(0))
+    assert isinstance(ending, Success)
+
+
+async def test_a_full_quota_is_no_fault_of_the_trial(tmp_path):
+    made = ChildTrainer(tmp_path / "scratch", [TASKS], quota=0)
+    ending = await made.train(experiment(tmp_path), trial(0))
+    await made.close()
+    assert ending == NoRoom(ending.message)
+    assert "of a quota of 0" in ending.message
+
+
+def hanging():
+    return trial(0, how="hangs", x=0.5)
