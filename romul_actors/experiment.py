@@ -176,6 +176,7 @@ class Experiment(_Model):
         constants: values that are passed to the task unchanged.
         initial: hyperparameters of the first slots, in place of drawn ones.
         max_attempts: failures after which a trial is given up and its slot refilled.
+        max_losses: vanished workers after which it is: it may be what ends them.
         elasticity: how the population follows the workers.
         deadline: when the search must have ended, with a time zone; it then ends with whatever
             it has found.
@@ -200,6 +201,7 @@ class Experiment(_Model):
     constants: dict[str, Value] = Field(default_factory=dict)
     initial: tuple[dict[str, Value], ...] = ()
     max_attempts: PositiveInt = 3
+    max_losses: PositiveInt = 10
     elasticity: ElasticitySpec = ElasticitySpec()
     deadline: AwareDatetime | None = None
     resources: Resources = Resources()

@@ -28,6 +28,7 @@ def settings(experiment: Experiment) -> Settings:
         seed=experiment.seed,
         maximize=experiment.direction == "maximize",
         max_attempts=experiment.max_attempts,
+        max_losses=experiment.max_losses,
         initial=tuple(space.encode(values) for values in experiment.initial),
         quorum_wait_min_s=experiment.timeouts.quorum_s,
         elasticity=Elasticity(

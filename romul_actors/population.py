@@ -100,7 +100,7 @@ class _Events(Turn):
                 continue
             outcomes = {step: o for step, o in slot.outcomes.items() if step != slot.step}
             self.count(failed=-1)
-            self.again(replace(slot, outcomes=outcomes), failures=0)
+            self.again(replace(slot, outcomes=outcomes, failures=0, losses=0))
 
     def report(self, event: Result | Failed | Released | Expired) -> None:
         slot = self.slots[event.slot]
@@ -139,7 +139,7 @@ class _Events(Turn):
         if others:
             self.change(slot, live=others)
         else:
-            self.again(slot, failures=slot.failures)
+            self.again(slot)
 
     def tick(self, workers: int) -> None:
         """Time passed: waits end, and the population follows the workers."""

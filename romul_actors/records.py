@@ -59,6 +59,7 @@ def write_slot(slot: Slot, settings: Settings, metric: str) -> Fields:
         "attempt": str(slot.attempt),
         "live": text(slot.live),
         "failures": str(slot.failures),
+        "losses": str(slot.losses),
         "tier": slot.tier,
         "latest": ""
         if latest is None
@@ -133,6 +134,7 @@ def _read_slot(index: int, row: Mapping[str, str], settings: Settings, metric: s
         attempt=int(row["attempt"]),
         live=tuple(from_json(row["live"])),
         failures=int(row["failures"]),
+        losses=int(row["losses"]),
         vector=tuple(from_json(row["vector"])),
         seed=int(row["seed"]),
         parent=row["parent"] or None,

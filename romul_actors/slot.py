@@ -51,7 +51,8 @@ class Slot:
         step: PBT step of its current trial, from 0.
         attempt: how often the current trial was handed out; part of the fencing token.
         live: the attempts that are still heard: one, or two while a second copy runs.
-        failures: how many of these attempts failed or vanished.
+        failures: how many of these attempts failed.
+        losses: how many of them vanished with their workers.
         vector: the current trial's place in the unit cube, shape (n_dims,).
         seed: the current trial's training seed.
         parent: id of the trial whose checkpoint the current one continues from.
@@ -73,6 +74,7 @@ class Slot:
     attempt: int = 1
     live: tuple[int, ...] = (1,)
     failures: int = 0
+    losses: int = 0
     vector: tuple[float, ...]
     seed: int = 0
     parent: str | None = None

@@ -33,6 +33,7 @@ class Settings:
         budget: length of one step, in the user's unit (epochs, updates, seconds).
         maximize: whether a higher metric is better.
         max_attempts: failures after which a trial is given up.
+        max_losses: lost workers after which it is: it may be what ends them.
         initial: first vectors of the first slots, in place of the optimizer's.
         quorum_wait: longest wait for a quorum, as a multiple of the time that the population
             needs for one step (median trial, slots and living workers counted).
@@ -50,6 +51,7 @@ class Settings:
     seed: int
     maximize: bool = False
     max_attempts: int = 3
+    max_losses: int = 10
     initial: tuple[tuple[float, ...], ...] = ()
     quorum_wait: float = 5.0
     quorum_wait_min_s: float = 60.0

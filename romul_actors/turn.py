@@ -121,10 +121,17 @@ class Turn:
         others = tuple(attempt for attempt in slot.live if attempt != token["attempt"])
         # A partial checkpoint that cannot be read costs what it held, not an attempt.
         spared = reason == "lost_parent" and slot.partial is not None
-        failures = slot.failures + (not spared)
+        slot = replace(
+            slot,
+            losses=slot.losses + (reason == "lost"),
+            failures=slot.failures + (reason != "lost" and not spared),
+            partial=None if spared else slot.partial,
+        )
+        tried = (
+            slot.failures >= self.settings.max_attempts or slot.losses >= self.settings.max_losses
+        )
         # A loss that is not finite would be so again: the fault lies in the hyperparameters.
-        again = reason != "not_finite" and (spared or failures < self.settings.max_attempts)
-        again = again or (bool(others) and reason != "not_finite")
+        again = reason != "not_finite" and (bool(others) or not tried)
         self.note(
             "failed",
             **token,
@@ -134,15 +141,13 @@ class Turn:
             message=message,
             again=again,
         )
-        if spared:
-            slot = replace(slot, partial=None)
         if not again:
             self.count(failed=1)
             self.end(slot, failed(slot.vector), f"{reason}: {message}")
         elif others:
-            self.change(slot, live=others, failures=failures)
+            self.change(slot, live=others)
         else:
-            self.again(slot, failures=failures)
+            self.again(slot)
 
     def end(self, slot: Slot, outcome: Outcome, fault: str = "") -> None:
         """Keep the outcome; the next trial follows when the quorum is there."""
@@ -277,7 +282,7 @@ class Turn:
             why=why,
         )
 
-    def again(self, slot: Slot, *, failures: int) -> None:
+    def again(self, slot: Slot) -> None:
         """Hand the same trial out once more: same vector, parent and seed, next attempt."""
         self.count(retried=1)
         attempt = slot.attempt + 1
@@ -287,7 +292,6 @@ class Turn:
                 status="queued",
                 attempt=attempt,
                 live=(attempt,),
-                failures=failures,
                 since_ms=self.at_ms,
             )
         )

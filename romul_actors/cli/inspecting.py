@@ -81,14 +81,26 @@ def progress(meta: Mapping[str, str], experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def unreadable(name: str, status: str, why: str) -> dict[str, Any]:
+    """Row of an experiment whose declaration cannot be read."""
+    nothing = {"trials": 0, "trials_total": 0, "failed": 0, "retried": 0, "workers": 0, "dead": 0}
+    told = {"name": name, "status": status, "reason": why, "population": 0, "causes": {}}
+    return {**told, **nothing, "metric": "", "best": None, "best_trial": None}
+
+
 def status(redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     """List all experiments with their progress."""
 
     async def run() -> list[dict[str, Any]]:
         rows = []
         async with opened(redis) as store:
-            for name in await store.experiments():
-                experiment = experiment_from_json(await store.spec(name))
+            for name, status in (await store.experiments()).items():
+                try:
+                    experiment = experiment_from_json(await store.spec(name))
+                except ExperimentError as error:
+                    # Of another version, or damaged: the others are still worth seeing.
+                    rows.append(unreadable(name, status, str(error)))
+                    continue
                 row = progress((await store.load(name)).meta, experiment)
                 workers = await store.workers(name)
                 lease_ms = 1000 * experiment.timeouts.lease_s
@@ -129,7 +141,7 @@ def status(redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
 
 
 JSON_FIELDS = ("latest", "hyperparameters", "vector", "memory", "outcomes", "live")
-NUMBER_FIELDS = ("step", "attempt", "failures", "since_ms", "seed", "joined", "parking")
+NUMBER_FIELDS = ("step", "attempt", "failures", "losses", "since_ms", "seed", "joined", "parking")
 
 
 def readable(row: Mapping[str, str]) -> dict[str, Any]:

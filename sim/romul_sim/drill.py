@@ -465,7 +465,7 @@ class Drill:
                 "constants": {"seconds": 0.3},
                 "elasticity": {"max": 12},
                 "timeouts": {"lease_s": LEASE_S, "trial_s": 30, "quorum_s": 5},
-                "max_attempts": 10,
+                "max_losses": 100,
                 "checkpoints": str((self._folder / "checkpoints").resolve()) + f"/{number}",
             }
         )

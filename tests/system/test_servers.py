@@ -115,6 +115,7 @@ def test_two_searches_run_on_a_cluster(cluster_url, tmp_path):
     system.client.close()
     system.client = client
     system.environment["ROMUL_REDIS_URL"] = cluster_url
+    client.flushall(target_nodes=redis.RedisCluster.PRIMARIES)
     try:
         for name in ("one", "two", "three"):
             system.submit(name=name, steps=10, population=6)
@@ -126,6 +127,10 @@ def test_two_searches_run_on_a_cluster(cluster_url, tmp_path):
             assert system.meta(name)["reported"] == "60"
         told = json.loads(system.call("status", "--json").stdout)
         assert [row["status"] for row in told] == ["finished"] * 3
+        # One that cannot be read does not hide the others.
+        client.hset("romul:{two}", "spec", "{}")
+        told = json.loads(system.call("status", "--json").stdout)
+        assert [bool(row["reason"]) for row in told] == [False, False, True]
         # They live on different nodes.
         nodes = {client.get_node_from_key(f"romul:{{{n}}}").port for n in ("one", "two", "three")}
         assert len(nodes) > 1

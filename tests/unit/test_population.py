@@ -190,7 +190,7 @@ def test_a_worker_that_gives_back_costs_the_trial_no_life():
 
 def test_after_max_attempts_the_slot_goes_on_from_a_good_peer():
     run = Run(population(max_attempts=2)).start()
-    run.tell(run.expired(0))
+    run.tell(run.failed(0))
     run.tell(run.failed(0))
     assert run.population.slots[0].status == "waiting"
     for slot in range(1, 6):
@@ -299,3 +299,15 @@ def test_outcomes_are_kept_until_the_last_peer_has_passed_the_step():
     for slot in range(6):
         run.tell(run.result(slot, float(slot)))
     assert min(run.population.slots[0].outcomes) == 2
+
+
+def test_vanished_workers_are_counted_apart_from_failures():
+    run = Run(population(max_attempts=2, max_losses=3)).start()
+    for _ in range(2):
+        run.tell(run.expired(0))
+    run.tell(run.failed(0))
+    slot = run.population.slots[0]
+    assert (slot.status, slot.losses, slot.failures, slot.attempt) == ("queued", 2, 1, 4)
+    run.tell(run.expired(0))
+    assert run.population.slots[0].status == "waiting"
+    assert run.population.counts.failed == 1
