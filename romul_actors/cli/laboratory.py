@@ -1,5 +1,6 @@
 """`romul lab`: optimizers compared on toy problems."""
 
+import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,13 +20,13 @@ from romul_sim.lab import (
     ASYNCHRONOUS,
     SYNCHRONOUS,
     Job,
-    Played,
     Row,
     compare,
     jobs,
     optimizer_spec,
     play_all,
 )
+from romul_sim.peers import PEERS, Played, check_peer
 from romul_workers.tasks.toys import TOYS
 
 
@@ -39,10 +40,14 @@ def _names(given: str | None, known: Sequence[str], what: str) -> list[str]:
 
 def _optimizers(given: str | None) -> list[str]:
     """Check names and options before hours of work."""
-    texts = list(OPTIMIZERS) if given is None else given.split(",")
+    there = [name for name in OPTIMIZERS if name != "tpe" or importlib.util.find_spec("optuna")]
+    texts = there if given is None else given.split(",")
     for text in texts:
-        spec = optimizer_spec(text)
         try:
+            if text in PEERS:
+                check_peer(text)
+                continue
+            spec = optimizer_spec(text)
             make(spec.pop("name"), spec)
         except OptimizerError as error:
             raise typer.BadParameter(str(error)) from None
@@ -57,7 +62,8 @@ def lab(
         str | None,
         typer.Option(
             help=f"Some of {', '.join(OPTIMIZERS)}, with options if need be "
-            "(romul:crossover=0.5:truncation=0.2); else all."
+            "(romul:crossover=0.5:truncation=0.2); else all of these. Other libraries, with "
+            f"'romul[peers]': {', '.join(PEERS)}."
         ),
     ] = None,
     population: Annotated[
@@ -160,6 +166,9 @@ def _plot(rows: Sequence[Row], file: Path) -> None:
         name = next(iter(TOYS[problem].space))
         for schedule in shown.schedules:
             right.plot(schedule[name], lw=0.7, alpha=0.7)
+        if (known := TOYS[problem].best_schedule) is not None:
+            right.plot(known()[name], "k--", lw=2, label="best known")
+            right.legend(fontsize=7)
         if TOYS[problem].space[name].get("scale") == "log":
             right.set_yscale("log")
         right.set_title(f"{shown.optimizer}: {name} along each winner's line")

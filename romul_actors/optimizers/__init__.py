@@ -13,13 +13,23 @@ from romul_actors.optimizers.initiator import Initiator
 from romul_actors.optimizers.mf_pbt import MultiFrequency
 from romul_actors.optimizers.random_search import RandomSearch
 from romul_actors.optimizers.romul import Romul
+from romul_actors.optimizers.tpe import Tpe
 from romul_actors.optimizers.truncation import Truncation
 
 __all__ = ["OPTIMIZERS", "Move", "Optimizer", "Start", "View", "make"]
 
 OPTIMIZERS: Mapping[str, type[Optimizer]] = {
     optimizer.name: optimizer
-    for optimizer in (Romul, Truncation, Initiator, MultiFrequency, PlainDE, RandomSearch, Asha)
+    for optimizer in (
+        Romul,
+        Truncation,
+        Initiator,
+        MultiFrequency,
+        PlainDE,
+        RandomSearch,
+        Asha,
+        Tpe,
+    )
 }
 
 

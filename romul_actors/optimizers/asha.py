@@ -4,9 +4,9 @@ The stopping variant: a slot trains one draw until, at a rung, it is not among t
 all that ever came to that rung; then it draws anew and starts from scratch. It never mutates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from romul_actors.optimizers.base import Alone, Move, View
 
@@ -44,13 +44,25 @@ class Asha(Alone):
                 stopped = n >= self.eta and better >= max(1, n // self.eta)
                 rungs.setdefault(str(age), []).append(loss)
             born = view.step + 1 if stopped else int(memory.get("born", 0))
-            told = {"born": born, "rungs": rungs}
+            told: dict[str, Any] = {"born": born, "rungs": rungs}
+            if tried := self._tried(view, i, age):
+                told["tried"] = tried
             if stopped:
-                vector = tuple(view.rng(i).random(len(view.space)).tolist())
+                vector = self.draw(view, i, told)
                 moves.append(Move(i, None, vector, told, {"rule": "drawn anew"}, fresh=True))
             else:
                 moves.append(Move(i, i, view.known[i].vector, told, {"rule": "held"}))
         return moves
+
+    def draw(self, view: View, i: int, memory: Mapping[str, Any]) -> tuple[float, ...]:
+        """Draw a vector for slot `i`, whose memory will be `memory`: uniformly."""
+        del memory
+        return tuple(view.rng(i).random(len(view.space)).tolist())
+
+    def _tried(self, view: View, i: int, age: int) -> dict[str, Any]:
+        """By rung, [loss, *vector] of each draw that came to it; ASHA itself needs none."""
+        del view, i, age
+        return {}
 
     def _is_rung(self, age: int) -> bool:
         while age > 1 and age % self.eta == 0:

@@ -20,6 +20,7 @@ from romul_actors.experiment import Experiment
 from romul_actors.plan import settings
 from romul_actors.population import decide
 from romul_actors.state import Population
+from romul_sim.peers import IN_ONE_PROCESS, PEERS, Played, play_peer
 from romul_workers.tasks.toys import TOYS, State
 
 RESAMPLES = 2_000
@@ -58,23 +59,6 @@ class Job:
     conditions: Conditions = SYNCHRONOUS
 
 
-@dataclass(frozen=True, slots=True)
-class Played:
-    """How a run went.
-
-    Attributes:
-        final: true loss, at the last step, of the slot whose observed loss is lowest.
-        curve: the same at each step, as far as anybody came to it.
-        schedule: by hyperparameter, the values along the winner's line of descent.
-        makespan: duration, in units of the fastest worker's median trial.
-    """
-
-    final: float
-    curve: list[float]
-    schedule: dict[str, list[Any]]
-    makespan: float
-
-
 def optimizer_spec(text: str) -> dict[str, Any]:
     """Read "name" or "name:option=value:option=value" into what an experiment declares.
 
@@ -94,6 +78,8 @@ def optimizer_spec(text: str) -> dict[str, Any]:
 
 def play(job: Job) -> Played:
     """Run one job; the same job comes out the same."""
+    if job.optimizer in PEERS:
+        return play_peer(job.optimizer, TOYS[job.problem], job.population, job.seed)
     toy = TOYS[job.problem]
     experiment = Experiment.model_validate(
         {
@@ -266,9 +252,13 @@ def jobs(
 def play_all(todo: Sequence[Job], processes: int | None = None) -> Iterator[tuple[Job, Played]]:
     """Play jobs on all cores, as they end."""
     with ProcessPoolExecutor(processes) as pool:
-        running = {pool.submit(play, job): job for job in todo}
+        running = {pool.submit(play, job): job for job in todo if job.optimizer != IN_ONE_PROCESS}
         for future in as_completed(running):
             yield running[future], future.result()
+    # Those that bring processes of their own.
+    for job in todo:
+        if job.optimizer == IN_ONE_PROCESS:
+            yield job, play(job)
 
 
 def compare(played: Mapping[Job, Played]) -> list[Row]:

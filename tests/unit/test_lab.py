@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from romul_actors.errors import ExperimentError
+from romul_actors.errors import ExperimentError, OptimizerError
 from romul_actors.experiment import Experiment
-from romul_actors.optimizers import OPTIMIZERS
+from romul_actors.optimizers import OPTIMIZERS, make
 from romul_sim.lab import (
     ASYNCHRONOUS,
     SYNCHRONOUS,
@@ -22,9 +22,10 @@ from romul_sim.lab import (
     optimizer_spec,
     play,
 )
+from romul_sim.peers import PEERS, check_peer
 from romul_workers.tasks.toys import TOYS, best_dropout, best_noisy_quadratic, train
 from romul_workers.trial import Context, Trial
-from tests.unit.harness import Run, population
+from tests.unit.harness import Run, bowl, population
 
 
 def drawn(toy, rng):
@@ -157,3 +158,63 @@ def test_the_command_prints_one_line(tmp_path):
     assert [row["rank"] for row in json.loads(line)["rows"]] == [1, 2, 1, 2]
     assert json.loads((tmp_path / "lab.json").read_text()) == json.loads(line)
     assert (tmp_path / "lab-4.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("toy", [t for t in TOYS.values() if t.best_schedule], ids=lambda t: t.name)
+def test_the_best_schedule_leads_to_the_best_loss(toy):
+    schedule, state = toy.best_schedule(), None
+    assert set(schedule) == set(toy.space)
+    for number in range(toy.steps):
+        values = {name: steps[number] for name, steps in schedule.items()}
+        stepped = toy.step(state, values, number, default_rng(0))
+        state = stepped.state
+    assert stepped.true == pytest.approx(toy.best(), abs=1e-3)
+
+
+@pytest.mark.parametrize("peer", ["nevergrad-de", "optuna-tpe", "syne-tune-pbt"])
+def test_a_peer_gets_the_same_budget_and_plays_the_same_again(peer):
+    pytest.importorskip(PEERS[peer].module)
+    job = Job("mixed", peer, 8, 3)
+    played = play(job)
+    assert played == play(job)
+    assert played != play(Job("mixed", peer, 8, 4))
+    assert len(played.curve) == TOYS["mixed"].steps
+    assert {len(values) for values in played.schedule.values()} == {TOYS["mixed"].steps}
+    space = Experiment.model_validate(
+        {"name": "t", "task": "t", "steps": 1, "space": TOYS["mixed"].space}
+    ).search_space()
+    for number in range(TOYS["mixed"].steps):
+        space.encode({name: steps[number] for name, steps in played.schedule.items()})
+    if peer != "syne-tune-pbt":
+        assert all(len(set(values)) == 1 for values in played.schedule.values())
+
+
+def test_peers_and_ours_stand_in_one_table():
+    todo = jobs(["dropout"], ["romul", "optuna-tpe"], [8], 3, SYNCHRONOUS)
+    rows = compare({job: play(job) for job in todo})
+    assert {row.optimizer for row in rows} == {"romul", "optuna-tpe"}
+    assert all(row.as_json()["ratio_to_best"] >= 1.0 for row in rows)
+
+
+def test_a_peer_that_is_not_installed_is_told(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(OptimizerError, match=r"pip install 'romul\[peers\]'"):
+        check_peer("ray-pbt")
+    with pytest.raises(OptimizerError, match=r"pip install 'romul\[tpe\]'"):
+        make("tpe", {})
+
+
+def test_tpe_draws_where_good_ones_were_found():
+    run = Run(population("tpe", n_slots=8, steps=30)).start()
+
+    def loss(trial):
+        return bowl(trial) + 0.001 * trial.step
+
+    run.to_the_end(loss)
+    drawn = [line for line in run.of("trial") if line["why"]["rule"] == "drawn anew"]
+    assert len(drawn) > 12
+    later = [abs(line["hyperparameters"]["y"] - 0.7) for line in drawn[6:]]
+    # Uniform draws would be 0.29 away on average.
+    assert sum(later) / len(later) < 0.2
+    again = Run(population("tpe", n_slots=8, steps=30)).start().to_the_end(loss)
+    assert again.history == run.history

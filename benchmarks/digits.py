@@ -1,0 +1,158 @@
+"""Optimizers on the real digits, at equal budget: how many seeds does ROMUL win?
+
+    python benchmarks/digits.py --seeds 10 [--wide]
+
+Runs the decision core and the shipped digits task, each trial in this program's own processes, and
+prints one JSON line: best validation loss by seed, test accuracy, and for each rival in how many
+seeds the first optimizer's loss is lower. `--wide` mis-specifies two ranges by a factor of 100.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from romul_actors.events import Result, Stamped, Submitted
+from romul_actors.experiment import Experiment, OptimizerSpec, parse
+from romul_actors.plan import settings
+from romul_actors.population import decide
+from romul_actors.state import Population
+from romul_sim.lab import optimizer_spec
+from romul_workers.tasks import digits
+from romul_workers.trial import Context, Trial
+
+CONTEXT = Context("digits", "cpu", {})
+
+
+def experiment(optimizer: str, seed: int, slots: int, steps: int, *, wide: bool) -> Experiment:
+    """The demo's experiment with another optimizer, and perhaps badly chosen ranges."""
+    declared = parse((files("romul_workers.tasks") / "digits.toml").read_text())
+    spec = optimizer_spec(optimizer)
+    space = dict(declared.space)
+    if wide:
+        rate, decay = space["learning_rate"], space["weight_decay"]
+        space["learning_rate"] = rate.model_copy(update={"min": rate.min / 100})  # type: ignore[union-attr]
+        space["weight_decay"] = decay.model_copy(update={"max": decay.max * 100})  # type: ignore[union-attr]
+    return declared.model_copy(
+        update={
+            "optimizer": OptimizerSpec(name=spec.pop("name"), options=spec),
+            "seed": seed,
+            "population": slots,
+            "steps": steps,
+            "space": space,
+        }
+    )
+
+
+def run(optimizer: str, seed: int, slots: int, steps: int, wide: bool) -> tuple[float, float]:  # noqa: FBT001
+    """Validation loss and test accuracy of the best trial."""
+    torch.set_num_threads(1)
+    data = digits.setup(CONTEXT)
+    declared = experiment(optimizer, seed, slots, steps, wide=wide)
+    folder = Path(tempfile.mkdtemp())
+    decision = decide(Population(settings=settings(declared)), Stamped(Submitted(), 0))
+    waiting = deque(decision.trials)
+    try:
+        while waiting:
+            asked = waiting.popleft()
+            checkpoint = f"{asked.id}-{asked.attempt}"
+            (folder / checkpoint).mkdir()
+            trial = Trial(
+                id=asked.id,
+                hyperparameters=asked.hyperparameters,
+                parent=folder / asked.parent if asked.parent else None,
+                checkpoint=folder / checkpoint,
+                start=asked.start,
+                stop=asked.stop,
+                seed=asked.seed,
+                step=asked.step,
+                context=CONTEXT,
+                state=data,
+            )
+            torch.manual_seed(asked.seed)
+            metrics: Any = digits.train(trial)
+            result = Result(
+                trial=asked.id,
+                slot=asked.slot,
+                attempt=asked.attempt,
+                worker="benchmark",
+                value=metrics["val_loss"],
+                checkpoint=checkpoint,
+                seconds=1.0,
+                metrics=metrics,
+            )
+            decision = decide(decision.population, Stamped(result, 0))
+            waiting.extend(decision.trials)
+    finally:
+        shutil.rmtree(folder)
+    best = decision.population.best
+    if best is None:
+        raise RuntimeError(f"{optimizer}, seed {seed}: no trial ended well")
+    return best.loss, best.metrics["test_accuracy"]
+
+
+def main() -> None:
+    """Read the arguments and print the line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=25, help="of 2 epochs each")
+    parser.add_argument("--optimizers", default="romul,truncation,random")
+    parser.add_argument("--wide", action="store_true", help="ranges mis-specified by 100")
+    chosen = parser.parse_args()
+    rows: dict[str, list[tuple[float, float]]] = {}
+    with ProcessPoolExecutor() as pool:
+        for optimizer in chosen.optimizers.split(","):
+            rows[optimizer] = list(
+                pool.map(
+                    run,
+                    *zip(
+                        *[
+                            (optimizer, seed, chosen.slots, chosen.steps, chosen.wide)
+                            for seed in range(chosen.seeds)
+                        ],
+                        strict=True,
+                    ),
+                )
+            )
+            median = statistics.median(loss for loss, _ in rows[optimizer])
+            print(f"{optimizer}: median {median:.4f}", file=sys.stderr)
+    first, *rivals = rows
+    print(
+        json.dumps(
+            {
+                "benchmark": "digits",
+                "slots": chosen.slots,
+                "steps": chosen.steps,
+                "wide": chosen.wide,
+                "val_loss": {
+                    name: [round(loss, 4) for loss, _ in row] for name, row in rows.items()
+                },
+                "median_val_loss": {
+                    name: round(statistics.median(loss for loss, _ in row), 4)
+                    for name, row in rows.items()
+                },
+                "median_test_accuracy": {
+                    name: round(statistics.median(accuracy for _, accuracy in row), 4)
+                    for name, row in rows.items()
+                },
+                "seeds_won": {
+                    rival: sum(a[0] < b[0] for a, b in zip(rows[first], rows[rival], strict=True))
+                    for rival in rivals
+                },
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,377 @@
+"""Other libraries on the laboratory's problems, each through its own interface.
+
+The budget is the population's: as many lines of training as slots, of as many steps. Those that
+search for constants (nevergrad's DE, Optuna's TPE) train a quarter of the lines at a time, learn
+from their final losses, and ask for the next ones. Needs the extra: pip install 'romul[peers]'.
+"""
+
+import contextlib
+import importlib.util
+import io
+import json
+import logging
+import os
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.random import default_rng
+
+from romul_actors.errors import OptimizerError
+from romul_actors.experiment import Experiment
+from romul_actors.space import Space
+from romul_workers.tasks.toys import State, Toy
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """How a run went.
+
+    Attributes:
+        final: true loss, at the last step, of the slot whose observed loss is lowest.
+        curve: the same at each step, as far as anybody came to it.
+        schedule: by hyperparameter, the values along the winner's line of descent.
+        makespan: duration, in units of the fastest worker's median trial.
+    """
+
+    final: float
+    curve: list[float]
+    schedule: dict[str, list[Any]]
+    makespan: float
+
+
+@dataclass(slots=True)
+class _Line:
+    """One model in training: its state, and the hyperparameters that led there."""
+
+    state: State | None = None
+    history: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def step(self) -> int:
+        return len(self.history)
+
+
+@dataclass(slots=True)
+class _Bench:
+    """Trains lines of one toy and keeps what was seen."""
+
+    toy: Toy
+    seed: int
+    seen: list[tuple[int, float, float, tuple[Mapping[str, Any], ...]]] = field(
+        default_factory=list
+    )
+    trials: int = 0
+
+    def train(self, line: _Line, values: Mapping[str, Any]) -> float:
+        """Train one step; the observed loss."""
+        self.trials += 1
+        rng = default_rng([self.seed, self.trials])
+        stepped = self.toy.step(line.state, values, line.step, rng)
+        step = line.step
+        line.state, line.history = stepped.state, (*line.history, dict(values))
+        self.seen.append((step, stepped.observed, stepped.true, line.history))
+        return stepped.observed
+
+    def played(self) -> Played:
+        curve = []
+        winner: tuple[Mapping[str, Any], ...] = ()
+        for step in range(self.toy.steps):
+            known = [row for row in self.seen if row[0] == step]
+            if not known:
+                break
+            _, _, true, winner = min(known, key=lambda row: row[1])
+            curve.append(true)
+        schedule = {name: [values[name] for values in winner] for name in self.toy.space}
+        return Played(curve[-1], curve, schedule, float(self.toy.steps))
+
+
+def _space(toy: Toy) -> Space:
+    given = {"name": "lab", "task": "lab", "steps": toy.steps, "space": toy.space}
+    return Experiment.model_validate(given).search_space()
+
+
+def _constants(
+    bench: _Bench,
+    n_lines: int,
+    ask: Callable[[int], Sequence[Any]],
+    tell: Callable[[Any, float], None],
+    values: Callable[[Any], Mapping[str, Any]],
+) -> Played:
+    """Train lines with constants, a quarter of them at a time."""
+    batch = max(1, n_lines // 4)
+    for start in range(0, n_lines, batch):
+        asked = ask(min(batch, n_lines - start))
+        for one in asked:
+            line, loss = _Line(), 0.0
+            for _ in range(bench.toy.steps):
+                loss = bench.train(line, values(one))
+            tell(one, loss)
+    return bench.played()
+
+
+def _nevergrad(toy: Toy, n_lines: int, seed: int) -> Played:
+    import nevergrad as ng  # noqa: PLC0415
+
+    space = _space(toy)
+    cube = ng.p.Array(shape=(len(space),), lower=0.0, upper=1.0)
+    cube.random_state.seed(seed)
+    optimizer = ng.optimizers.registry["DE"](cube, budget=n_lines, num_workers=max(1, n_lines // 4))
+    return _constants(
+        _Bench(toy, seed),
+        n_lines,
+        lambda n: [optimizer.ask() for _ in range(n)],
+        optimizer.tell,
+        lambda candidate: space.decode([min(max(float(x), 0.0), 1.0) for x in candidate.value]),
+    )
+
+
+def _optuna(toy: Toy, n_lines: int, seed: int) -> Played:
+    import optuna  # noqa: PLC0415
+    from optuna.distributions import (  # noqa: PLC0415
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    def distribution(spec: Mapping[str, Any]) -> Any:
+        match spec["type"]:
+            case "categorical":
+                return CategoricalDistribution(spec["choices"])
+            case "boolean":
+                return CategoricalDistribution([False, True])
+            case "int":
+                return IntDistribution(spec["min"], spec["max"], log=spec.get("scale") == "log")
+        return FloatDistribution(spec["min"], spec["max"], log=spec.get("scale") == "log")
+
+    kinds = {name: distribution(spec) for name, spec in toy.space.items()}
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+    return _constants(
+        _Bench(toy, seed),
+        n_lines,
+        lambda n: [study.ask(kinds) for _ in range(n)],
+        lambda trial, loss: (study.tell(trial, loss), None)[1],
+        lambda trial: trial.params,
+    )
+
+
+def _syne_tune(toy: Toy, n_lines: int, seed: int) -> Played:
+    logging.getLogger("syne_tune").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        from syne_tune import config_space  # noqa: PLC0415
+        from syne_tune.backend.trial_status import Trial  # noqa: PLC0415
+        from syne_tune.optimizer.scheduler import SchedulerDecision  # noqa: PLC0415
+        from syne_tune.optimizer.schedulers.pbt import (  # noqa: PLC0415
+            PopulationBasedTraining,
+        )
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    def domain(spec: Mapping[str, Any]) -> Any:
+        match spec["type"]:
+            case "categorical":
+                return config_space.choice(spec["choices"])
+            case "boolean":
+                return config_space.choice([False, True])
+            case "int":
+                return config_space.randint(spec["min"], spec["max"])
+        log = spec.get("scale") == "log"
+        return (config_space.loguniform if log else config_space.uniform)(spec["min"], spec["max"])
+
+    # It draws from the global generators as well.
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    scheduler = PopulationBasedTraining(
+        config_space={name: domain(spec) for name, spec in toy.space.items()},
+        metric="loss",
+        time_attr="step",
+        max_t=toy.steps,
+        population_size=n_lines,
+        perturbation_interval=1,
+        random_seed=seed,
+    )
+    bench = _Bench(toy, seed)
+    lines: dict[int, _Line] = {}
+    trials: dict[int, Any] = {}
+
+    def start() -> int:
+        suggestion = scheduler.suggest()
+        number = len(trials)
+        parent = suggestion.checkpoint_trial_id
+        line = lines[parent] if parent is not None else _Line()
+        lines[number] = _Line(line.state, line.history)
+        trials[number] = Trial(number, suggestion.config, datetime.now(UTC))
+        scheduler.on_trial_add(trials[number])
+        return number
+
+    running = [start() for _ in range(n_lines)]
+    while running:
+        following = []
+        for number in running:
+            line = lines[number]
+            loss = bench.train(line, trials[number].config)
+            told = {"loss": loss, "step": line.step}
+            decision = scheduler.on_trial_result(trials[number], told)
+            if decision == SchedulerDecision.CONTINUE:
+                following.append(number)
+            elif line.step < toy.steps:
+                # It exploits: another trial goes on in its place, from somebody's checkpoint.
+                following.append(start())
+        running = following
+    return bench.played()
+
+
+def _ray(toy: Toy, n_lines: int, seed: int) -> Played:
+    """Through Tuner.fit: processes of its own, seconds a run."""
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray  # noqa: PLC0415
+    from ray import tune  # noqa: PLC0415
+    from ray.tune.schedulers import PopulationBasedTraining  # noqa: PLC0415
+
+    domains = {key: _ray_domain(spec) for key, spec in toy.space.items()}
+    trainable = _ray_trainable(toy.name, seed)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        ray.init(num_cpus=n_lines, include_dashboard=False, log_to_driver=False)
+        try:
+            results = tune.Tuner(
+                trainable,
+                param_space=domains,
+                tune_config=tune.TuneConfig(
+                    scheduler=PopulationBasedTraining(
+                        time_attr="training_iteration",
+                        perturbation_interval=1,
+                        hyperparam_mutations=domains,
+                        metric="loss",
+                        mode="min",
+                        synch=True,
+                    ),
+                    num_samples=n_lines,
+                    reuse_actors=True,
+                ),
+                run_config=tune.RunConfig(
+                    stop={"training_iteration": toy.steps},
+                    storage_path=folder,
+                    verbose=0,
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
+                ),
+            ).fit()
+            bench = _Bench(toy, seed)
+            for result in results:
+                for row in result.metrics_dataframe.to_dict("records"):
+                    history = tuple(json.loads(row["history"]))
+                    bench.seen.append((len(history) - 1, row["loss"], row["true"], history))
+        finally:
+            ray.shutdown()
+    return bench.played()
+
+
+def _ray_domain(spec: Mapping[str, Any]) -> Any:
+    from ray import tune  # noqa: PLC0415
+
+    match spec["type"]:
+        case "categorical":
+            return tune.choice(spec["choices"])
+        case "boolean":
+            return tune.choice([False, True])
+        case "int":
+            return tune.randint(spec["min"], spec["max"] + 1)
+    log = spec.get("scale") == "log"
+    return (tune.loguniform if log else tune.uniform)(spec["min"], spec["max"])
+
+
+def _ray_trainable(name: str, seed: int) -> type:
+    from ray import tune  # noqa: PLC0415
+
+    class Line(tune.Trainable):  # type: ignore[misc]
+        """One member of Ray's population."""
+
+        def setup(self, config: dict[str, Any]) -> None:
+            self.config, self.line = config, _Line()
+
+        def step(self) -> dict[str, Any]:
+            from romul_workers.tasks.toys import TOYS  # noqa: PLC0415
+
+            rng = default_rng([seed, self.iteration, os.getpid()])
+            # Its perturbation leaves the range that it was given.
+            config = {
+                key: min(max(value, spec["min"]), spec["max"]) if "min" in spec else value
+                for (key, value), spec in zip(
+                    self.config.items(), TOYS[name].space.values(), strict=True
+                )
+            }
+            stepped = TOYS[name].step(self.line.state, config, self.line.step, rng)
+            history = (*self.line.history, config)
+            self.line = _Line(stepped.state, history)
+            return {
+                "loss": stepped.observed,
+                "true": stepped.true,
+                "history": json.dumps(history),
+            }
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            told = json.dumps([self.line.state, self.line.history])
+            (Path(checkpoint_dir) / "line.json").write_text(told)
+
+        def load_checkpoint(self, checkpoint: Any) -> None:
+            folder = Path(getattr(checkpoint, "path", checkpoint))
+            state, history = json.loads((folder / "line.json").read_text())
+            self.line = _Line(tuple(state), tuple(history))
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.config = new_config
+            return True
+
+    return Line
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another library's optimizer.
+
+    Attributes:
+        module: what must be installed.
+        play: runs it on a toy with so many lines of training and a seed.
+    """
+
+    module: str
+    play: Callable[[Toy, int, int], Played]
+
+
+IN_ONE_PROCESS = "ray-pbt"
+"""The peer that brings processes of its own, and must not be run from several at once."""
+
+PEERS: Mapping[str, Peer] = {
+    "nevergrad-de": Peer("nevergrad", _nevergrad),
+    "optuna-tpe": Peer("optuna", _optuna),
+    "syne-tune-pbt": Peer("syne_tune", _syne_tune),
+    IN_ONE_PROCESS: Peer("ray", _ray),
+}
+
+
+def check_peer(name: str) -> None:
+    """Make sure that a peer's library is there.
+
+    Raises:
+        OptimizerError: it is not installed.
+    """
+    if importlib.util.find_spec(PEERS[name].module) is None:
+        raise OptimizerError(
+            f"peer {name!r}: {PEERS[name].module} is not installed (pip install 'romul[peers]')"
+        )
+
+
+def installed() -> Iterator[str]:
+    """Names of the peers whose libraries are there."""
+    return (name for name, peer in PEERS.items() if importlib.util.find_spec(peer.module))
+
+
+def play_peer(name: str, toy: Toy, population: int, seed: int) -> Played:
+    """Run a peer with the budget of a population."""
+    check_peer(name)
+    return PEERS[name].play(toy, population, seed)
