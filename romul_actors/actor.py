@@ -88,6 +88,7 @@ class Actor:
         self._tidied = float("-inf")
         self._reconciled: dict[str, float] = {}
         self._tell = tell
+        self._commits = 0
         self.decisions = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -154,8 +155,10 @@ class Actor:
             trials += decision.trials
             history += decision.history
         metric = held.experiment.metric
+        self._commits += 1
         commit = Commit(
             version=held.version,
+            nonce=f"{self._name}#{self._commits}",
             entries=[entry.id for entry, _ in good],
             meta=write_meta(population, metric) if population is not before else {},
             slots={

@@ -3,7 +3,16 @@
 import typer
 
 from romul_actors import __version__
-from romul_actors.cli import care, drilling, inspecting, laboratory, local, services, simulating
+from romul_actors.cli import (
+    care,
+    chaotic,
+    drilling,
+    inspecting,
+    laboratory,
+    local,
+    services,
+    simulating,
+)
 from romul_actors.cli.exits import HELP
 
 app = typer.Typer(
@@ -27,7 +36,10 @@ def root(
 
 
 for panel, commands in (
-    ("On one machine", (local.demo, local.run, simulating.sim, laboratory.lab, drilling.drill)),
+    (
+        "On one machine",
+        (local.demo, local.run, simulating.sim, laboratory.lab, chaotic.chaos, drilling.drill),
+    ),
     ("Each part alone", (services.actor, services.worker, services.serve)),
     (
         "Experiments",

@@ -52,6 +52,8 @@ class Commit:
 
     Attributes:
         version: what it was decided on.
+        nonce: makes the next version one that never was: a server that comes back from older data
+            counts on from there, and a number alone would be used twice.
         entries: ids of the inbox entries that it answers.
         meta: fields of the experiment's own hash.
         slots: by index, fields of the slots' hashes.
@@ -69,6 +71,7 @@ class Commit:
     history: Sequence[str] = ()
     history_keep: int = 200_000
     garbage: Sequence[str] = ()
+    nonce: str = ""
 
 
 @dataclass(frozen=True, slots=True)

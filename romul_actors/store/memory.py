@@ -38,6 +38,7 @@ class _Experiment:
     epoch: int
     meta: dict[str, str]
     version: int = 0
+    nonce: str = ""
     slots: dict[int, dict[str, str]] = field(default_factory=dict)
     queues: dict[str, dict[int, _Item]] = field(default_factory=lambda: {"inbox": {}, "trials": {}})
     history: list[tuple[int, str]] = field(default_factory=list)
@@ -45,6 +46,12 @@ class _Experiment:
     workers: dict[str, dict[str, Any]] = field(default_factory=dict)
     settled: dict[int, str] = field(default_factory=dict)
     garbage: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def token(self) -> str:
+        """The version as others know it."""
+        return f"{self.epoch}.{self.version}.{self.nonce}"
+
     ticked_ms: int | None = None
 
 
@@ -105,7 +112,7 @@ class MemoryStore(Store):
     async def load(self, name: str) -> Stored:
         found = self._find(name)
         slots = [dict(found.slots.get(i, {})) for i in range(int(found.meta["slots"]))]
-        return Stored(f"{found.epoch}.{found.version}", dict(found.meta), slots)
+        return Stored(found.token, dict(found.meta), slots)
 
     async def history(
         self, name: str, after: str = "0", count: int = 1000
@@ -171,7 +178,7 @@ class MemoryStore(Store):
 
     async def commit(self, name: str, actor: str, commit: Commit) -> str | None:
         found = self._all.get(name)
-        if found is None or f"{found.epoch}.{found.version}" != commit.version:
+        if found is None or found.token != commit.version:
             return None
         inbox = found.queues["inbox"]
         held = [inbox.get(int(entry_id)) for entry_id in commit.entries]
@@ -188,8 +195,8 @@ class MemoryStore(Store):
             del inbox[int(entry_id)]
         for checkpoint in commit.garbage:
             found.garbage.setdefault(checkpoint, self._now_ms())
-        found.version += 1
-        return f"{found.epoch}.{found.version}"
+        found.version, found.nonce = found.version + 1, commit.nonce
+        return found.token
 
     async def bury(self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]) -> int:
         items, n = self._queue(name, queue), 0
@@ -230,7 +237,7 @@ class MemoryStore(Store):
         trials, inbox = (
             [item.body for item in found.queues[queue].values()] for queue in ("trials", "inbox")
         )
-        return Outstanding(f"{found.epoch}.{found.version}", trials, inbox)
+        return Outstanding(found.token, trials, inbox)
 
     async def lease(self, names: Sequence[str], worker: str, block_ms: int) -> Lease | None:
         lease = self._take_trial(names, worker)

@@ -244,6 +244,7 @@ class RedisStore(Store):
             "history": commit.history,
             "keep": commit.history_keep,
             "garbage": commit.garbage,
+            "nonce": commit.nonce,
         }
         # The old raw type: the server's own MessagePack does not know the newer binary one.
         packed = msgpack.packb(content, use_bin_type=False)

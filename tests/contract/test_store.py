@@ -288,6 +288,18 @@ async def test_a_slow_copy_hears_that_the_other_one_has_its_result(store):
     assert (await store.beat(slow, 2, "2-55", {})).outdated is False
 
 
+async def test_a_version_that_once_was_never_comes_again(store):
+    await made(store)
+    first = (await store.load("e")).version
+    one = await store.commit("e", "a", Commit(first, [], nonce="a#1"))
+    # As if the server had come back from before that commit, and counted on.
+    other = one.replace("a#1", "b#1")
+    assert one != other
+    assert await store.commit("e", "b", Commit(other, [], nonce="b#2")) is None
+    assert (await store.load("e")).version == one
+    assert (await store.outstanding("e")).version == one
+
+
 async def test_garbage_is_listed_until_it_is_said_to_be_gone(store):
     await made(store)
     stored = await store.load("e")

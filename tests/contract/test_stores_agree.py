@@ -221,7 +221,11 @@ def ageless(workers):
 
 
 def fields(meta):
-    return {k: v for k, v in meta.items() if k not in ("epoch", "version", "created_by", "spec")}
+    return {
+        k: v
+        for k, v in meta.items()
+        if k not in ("epoch", "version", "nonce", "created_by", "spec")
+    }
 
 
 @pytest.mark.timeout(300)

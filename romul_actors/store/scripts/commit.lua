@@ -1,10 +1,10 @@
 -- Apply a batch of decisions whole, or not at all.
 -- KEYS: meta, inbox, trials, history, garbage, then the hash of each changed slot
--- ARGV: actor, MessagePack of {version, entries, meta, slots, trials, history, keep, garbage}
+-- ARGV: actor, MessagePack of {version, entries, meta, slots, trials, history, keep, garbage, nonce}
 -- Returns the new version; nil if the version moved on or an entry is no longer this actor's.
 local c = cmsgpack.unpack(ARGV[2])
-local epoch, version = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version'))
-if not epoch or epoch .. '.' .. version ~= c.version then
+local epoch, version, nonce = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version', 'nonce'))
+if not epoch or epoch .. '.' .. version .. '.' .. nonce ~= c.version then
   return nil
 end
 local n = #c.entries
@@ -42,4 +42,5 @@ if n > 0 then
   redis.call('XACK', KEYS[2], 'actors', unpack(c.entries))
   redis.call('XDEL', KEYS[2], unpack(c.entries))
 end
-return epoch .. '.' .. redis.call('HINCRBY', KEYS[1], 'version', 1)
+redis.call('HSET', KEYS[1], 'nonce', c.nonce)
+return epoch .. '.' .. redis.call('HINCRBY', KEYS[1], 'version', 1) .. '.' .. c.nonce

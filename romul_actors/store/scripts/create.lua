@@ -7,7 +7,7 @@ if token then
 end
 local now = redis.call('TIME')
 redis.call('HSET', KEYS[1], 'status', 'submitted', 'created_by', ARGV[3], 'spec', ARGV[1],
-  'epoch', now[1] .. '-' .. now[2], 'version', 0, 'slots', 0)
+  'epoch', now[1] .. '-' .. now[2], 'version', 0, 'nonce', '', 'slots', 0)
 redis.call('XGROUP', 'CREATE', KEYS[2], 'actors', '0', 'MKSTREAM')
 redis.call('XGROUP', 'CREATE', KEYS[3], 'workers', '0', 'MKSTREAM')
 redis.call('XADD', KEYS[2], '*', 'm', ARGV[2])

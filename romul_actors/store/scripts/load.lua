@@ -5,9 +5,10 @@ local meta = redis.call('HGETALL', KEYS[1])
 if #meta == 0 then
   return nil
 end
-local epoch, version, slots = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version', 'slots'))
+local epoch, version, nonce, slots =
+  unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version', 'nonce', 'slots'))
 local rows = {}
 for i = 0, tonumber(slots) - 1 do
   rows[#rows + 1] = redis.call('HGETALL', KEYS[1] .. ':slot:' .. i)
 end
-return {epoch .. '.' .. version, meta, rows}
+return {epoch .. '.' .. version .. '.' .. nonce, meta, rows}

@@ -1,7 +1,7 @@
 -- All messages on the way, at one version.
 -- KEYS: meta, trials, inbox   Returns {version, {trial, ...}, {inbox entry, ...}}; nil if there is
 -- no such experiment.
-local epoch, version = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version'))
+local epoch, version, nonce = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version', 'nonce'))
 if not epoch then
   return nil
 end
@@ -12,4 +12,4 @@ local function bodies(key)
   end
   return found
 end
-return {epoch .. '.' .. version, bodies(KEYS[2]), bodies(KEYS[3])}
+return {epoch .. '.' .. version .. '.' .. nonce, bodies(KEYS[2]), bodies(KEYS[3])}

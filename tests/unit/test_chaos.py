@@ -1,0 +1,263 @@
+"""Everything breaks in virtual time; and the known ways to build it wrong are all found."""
+
+import asyncio
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from romul_actors import actor as actor_module
+from romul_actors import population as population_module
+from romul_actors import turn as turn_module
+from romul_actors.actor import Actor
+from romul_actors.slot import Outcome
+from romul_actors.state import Population
+from romul_actors.store.memory import MemoryStore
+from romul_sim.chaos import KINDS, Chaos, Fault, draw, from_json, play, shrink, to_json
+from romul_workers.worker import Worker
+
+SEEDS = 200
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """What an actor warns of is what is simulated."""
+    logging.disable(logging.ERROR)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def romul(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "romul_actors.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.timeout(600)
+def test_two_hundred_schedules_break_nothing(tmp_path):
+    done = romul("chaos", f"--seeds={SEEDS}", "--json", f"--out={tmp_path}")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["broken"]) == (0, [])
+    assert (told["seeds"], told["faults"]) == (SEEDS, 25 * SEEDS)
+    assert told["trials"] >= 48 * SEEDS
+    # It would prove nothing if nothing had happened.
+    assert {"lost", "preempted", "missing"} <= told["causes"].keys()
+
+
+def test_the_same_seed_is_the_same_history_in_any_process(tmp_path):
+    file = tmp_path / "chaos.json"
+    file.write_text(to_json(draw(11)))
+    here = play(draw(11)).history_sha256
+    for seed in ("0", "77"):
+        done = romul("chaos", f"--replay={file}", "--json", PYTHONHASHSEED=seed)
+        assert json.loads(done.stdout) == {"violation": "", "sha256": here}
+    assert play(draw(12)).history_sha256 != here
+
+
+def test_a_schedule_holds_all_kinds_and_survives_its_file():
+    kinds = {fault.kind for seed in range(10) for fault in draw(seed).faults}
+    assert kinds == set(KINDS)
+    assert from_json(to_json(draw(3))) == draw(3)
+    with pytest.raises(ValueError, match="not a simulation"):
+        from_json('{"faults": [{"at": 1}]}')
+
+
+# -- the known ways to build it wrong -------------------------------------------------------------
+
+
+def no_fencing(patch):
+    def counts(population, event):
+        return 0 <= event.slot < len(population.slots) and (
+            population.slots[event.slot].status == "queued"
+        )
+
+    patch.setattr(population_module, "_counts", counts)
+
+
+def acknowledged_before_the_commit(patch):
+    read = MemoryStore.read
+
+    async def forgetful(self, names, actor, count, block_ms):
+        entries = await read(self, names, actor, count, block_ms)
+        for entry in entries:
+            self._queue(entry.experiment, "inbox").pop(int(entry.id), None)
+        return entries
+
+    async def trusting(self, name, actor, commit):
+        return await commit_anything(self, name, actor, replace(commit, entries=[]))
+
+    commit_anything = MemoryStore.commit
+    patch.setattr(MemoryStore, "read", forgetful)
+    patch.setattr(MemoryStore, "commit", trusting)
+
+
+def forgotten_to_queue_again(patch):
+    def again(self, slot):
+        self.count(retried=1)
+        attempt = slot.attempt + 1
+        self.change(slot, status="queued", attempt=attempt, live=(attempt,))
+
+    patch.setattr(turn_module.Turn, "again", again)
+
+
+def never_acknowledged(patch):
+    commit_whole = MemoryStore.commit
+
+    async def keeps(self, name, actor, commit):
+        return await commit_whole(self, name, actor, replace(commit, entries=[]))
+
+    patch.setattr(MemoryStore, "commit", keeps)
+
+
+def needed_checkpoints_removed(patch):
+    patch.setattr(Population, "needed_checkpoints", lambda self: set())
+
+
+def best_checkpoint_removed(patch):
+    def needed(self):
+        return {name for slot in self.slots for name in turn_needed(slot)}
+
+    turn_needed = __import__("romul_actors.slot", fromlist=["needed"]).needed
+    patch.setattr(Population, "needed_checkpoints", needed)
+
+
+def no_heartbeat(patch):
+    async def beat(self, lease, trial):
+        return None
+
+    patch.setattr(Worker, "_beat", beat)
+
+
+def commits_on_any_version(patch):
+    commit_checked = MemoryStore.commit
+
+    async def careless(self, name, actor, commit):
+        if name not in self._all:
+            return None
+        return await commit_checked(
+            self, name, actor, replace(commit, version=self._all[name].token)
+        )
+
+    patch.setattr(MemoryStore, "commit", careless)
+
+
+def versions_that_come_again(patch):
+    commit_named = MemoryStore.commit
+
+    async def nameless(self, name, actor, commit):
+        return await commit_named(self, name, actor, replace(commit, nonce=""))
+
+    patch.setattr(MemoryStore, "commit", nameless)
+
+
+def leases_never_swept(patch):
+    async def sweep(self, name, lease_ms, worker=None):
+        return 0
+
+    patch.setattr(Actor, "_sweep", sweep)
+
+
+def dead_actors_entries_left(patch):
+    async def take_over(self, name, actor, idle_ms, count):
+        return []
+
+    patch.setattr(MemoryStore, "take_over", take_over)
+
+
+def never_reconciled(patch):
+    async def reconcile(self, name):
+        return None
+
+    patch.setattr(Actor, "_reconcile", reconcile)
+
+
+def partial_checkpoint_taken_for_the_start(patch):
+    hand_out = turn_module.Turn.hand_out
+
+    def forgets(self, slot):
+        return hand_out(self, replace(slot, position=slot.step * self.settings.budget))
+
+    patch.setattr(turn_module.Turn, "hand_out", forgets)
+
+
+def drained_worker_says_nothing(patch):
+    settle = Worker._settle
+
+    async def silent(self, lease, trial, report):
+        if report.type == "released":
+            return True
+        return await settle(self, lease, trial, report)
+
+    patch.setattr(Worker, "_settle", silent)
+
+
+def failed_trial_exploited(patch):
+    patch.setattr(Outcome, "failed", property(lambda self: False))
+
+
+def random_numbers_from_the_clock(patch):
+    patch.setattr(turn_module, "training_seed", lambda *_: int.from_bytes(os.urandom(3)))
+
+
+MUTANTS = [
+    no_fencing,
+    acknowledged_before_the_commit,
+    forgotten_to_queue_again,
+    never_acknowledged,
+    needed_checkpoints_removed,
+    best_checkpoint_removed,
+    no_heartbeat,
+    commits_on_any_version,
+    versions_that_come_again,
+    leases_never_swept,
+    dead_actors_entries_left,
+    never_reconciled,
+    partial_checkpoint_taken_for_the_start,
+    drained_worker_says_nothing,
+]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_a_known_bug_is_found(mutant, monkeypatch):
+    mutant(monkeypatch)
+    found = next((seed for seed in range(SEEDS) if play(draw(seed)).violation), None)
+    assert found is not None
+
+
+def test_randomness_from_outside_is_found(monkeypatch):
+    random_numbers_from_the_clock(monkeypatch)
+    assert play(draw(0)).history_sha256 != play(draw(0)).history_sha256
+
+
+def test_a_violation_is_shrunk_to_what_it_needs(monkeypatch):
+    leases_never_swept(monkeypatch)
+    found = next(draw(seed) for seed in range(20) if play(draw(seed)).violation)
+    shortest = shrink(found, lambda smaller: bool(play(smaller).violation))
+    assert len(shortest.faults) == 1
+    assert set(shortest.faults) <= set(found.faults)
+
+
+def test_one_fault_alone_does_what_it_says():
+    killed = Chaos(0, (Fault(5.0, "kill machine", 0.0, 1.0),))
+    outcome = play(killed)
+    assert (outcome.violation, outcome.causes) == ("", {"lost": 1})
+    noticed = Chaos(0, (Fault(5.0, "notice to machine", 0.0, 1.0),))
+    outcome = play(noticed)
+    assert (outcome.violation, outcome.causes) == ("", {"preempted": 1})
+    calm = play(Chaos(0, ()))
+    assert (calm.violation, calm.causes) == ("", {})
+
+
+def test_the_modules_are_what_the_mutants_think():
+    # A renamed method would make a mutant harmless, and its test red for the wrong reason.
+    assert asyncio.iscoroutinefunction(actor_module.Actor._sweep)
+    assert asyncio.iscoroutinefunction(Worker._beat)
