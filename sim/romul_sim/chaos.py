@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -49,7 +49,8 @@ KINDS = {
     "freeze actor": 2,
     "lossy network": 4,
     "store away": 2,
-    "store loses writes": 4,
+    "store loses writes": 2,
+    "store loses trial": 1,
 }
 """Kinds of faults, with their weights."""
 
@@ -149,6 +150,13 @@ class _WatchedStore(MemoryStore):
         if older:
             _, everything, book = older[-1]
             self._all, self.watch.book = copy.deepcopy(everything), book.copy()
+            self.watch.rolled_back = True
+
+    def lose_trial(self, pick: float) -> None:
+        """Lose one entry, as a damaged file or a careless operator would."""
+        trials = self._queue(NAME, "trials")
+        if trials:
+            del trials[sorted(trials)[int(pick * len(trials))]]
             self.watch.rolled_back = True
 
 
@@ -344,12 +352,12 @@ class _World:
 
     # -- processes ------------------------------------------------------------------------------
 
-    def guard(self, coroutine: Any) -> asyncio.Task[None]:
+    def guard(self, begin: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """A task whose violation ends the simulation."""
 
         async def watched() -> None:
             try:
-                await coroutine
+                await begin()
             except Violation as found:
                 if self.broken is not None and not self.broken.done():
                     self.broken.set_exception(found)
@@ -372,7 +380,7 @@ class _World:
         )
         worker = Worker(client, _Trainer(self, rng, speed), made)  # type: ignore[arg-type]
         stop = asyncio.Event()
-        task = self.guard(worker.run(stop))
+        task = self.guard(lambda: worker.run(stop))
         self.workers[place] = _Process(place, client, name, stop, task)
 
     def start_actor(self, place: int) -> None:
@@ -380,7 +388,9 @@ class _World:
         client = _Client(self.store, default_rng([self.chaos.seed, 3, number]))
         name, stop = f"actor-{number}", asyncio.Event()
         actor = Actor(client, name)  # type: ignore[arg-type]
-        self.actors[place] = _Process(place, client, name, stop, self.guard(actor.run(stop)))
+        self.actors[place] = _Process(
+            place, client, name, stop, self.guard(lambda: actor.run(stop))
+        )
 
     def after(self, seconds: float, do: Callable[[], None]) -> None:
         async def wait() -> None:
@@ -400,6 +410,8 @@ class _World:
         elif fault.kind == "store loses writes":
             self.excuse_all()
             self.store.lose(min(fault.for_s, 5.0))
+        elif fault.kind == "store loses trial":
+            self.store.lose_trial(fault.pick)
         elif fault.kind == "lossy network":
             self.lossy(fault)
         elif fault.kind == "lose zone":
@@ -467,7 +479,9 @@ class _World:
         self.after(min(for_s, 30.0), lambda: setattr(self.store, "away", False))
 
     def excuse_all(self) -> None:
-        self.watch.excused |= {process.name for process in self.workers.values()}
+        """Also those that are gone: a store that goes back in time may know them again."""
+        for number in range(self._made + 1):
+            self.watch.excused |= {f"worker-{number}", f"actor-{number}"}
 
 
 def _heal(hit: Sequence[_Process]) -> None:

@@ -14,7 +14,7 @@ from romul_actors import actor as actor_module
 from romul_actors import population as population_module
 from romul_actors import turn as turn_module
 from romul_actors.actor import Actor
-from romul_actors.slot import Outcome
+from romul_actors.slot import needed as slot_needs
 from romul_actors.state import Population
 from romul_actors.store.memory import MemoryStore
 from romul_sim.chaos import KINDS, Chaos, Fault, draw, from_json, play, shrink, to_json
@@ -123,9 +123,8 @@ def needed_checkpoints_removed(patch):
 
 def best_checkpoint_removed(patch):
     def needed(self):
-        return {name for slot in self.slots for name in turn_needed(slot)}
+        return {name for slot in self.slots for name in slot_needs(slot)}
 
-    turn_needed = __import__("romul_actors.slot", fromlist=["needed"]).needed
     patch.setattr(Population, "needed_checkpoints", needed)
 
 
@@ -199,8 +198,13 @@ def drained_worker_says_nothing(patch):
     patch.setattr(Worker, "_settle", silent)
 
 
-def failed_trial_exploited(patch):
-    patch.setattr(Outcome, "failed", property(lambda self: False))
+def checkpoint_of_an_unknown_report_removed(patch):
+    settle = Worker._settle
+
+    async def certain(self, lease, trial, report):
+        return bool(await settle(self, lease, trial, report))
+
+    patch.setattr(Worker, "_settle", certain)
 
 
 def random_numbers_from_the_clock(patch):
@@ -222,6 +226,7 @@ MUTANTS = [
     never_reconciled,
     partial_checkpoint_taken_for_the_start,
     drained_worker_says_nothing,
+    checkpoint_of_an_unknown_report_removed,
 ]
 
 

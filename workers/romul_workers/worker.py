@@ -287,7 +287,7 @@ class Worker:
         if isinstance(ending, Success) and not trial.resumed:
             self._typical_s[experiment.name] = seconds
         accepted = await self._settle(lease, trial, self._report(trial, ending, seconds))
-        if not accepted:
+        if accepted is False:
             log.warning("%s: trial %s: the report came too late", experiment.name, trial.id)
             if isinstance(ending, Success | Stopped) and ending.checkpoint is not None:
                 await self._trainer.discard(experiment, ending.checkpoint)
@@ -390,8 +390,15 @@ class Worker:
                 return Released(**token, reason="no_room", message=message[-MAX_TEXT:])
         return Released(**token, reason=ending)
 
-    async def _settle(self, lease: Lease, trial: Trial, report: Result | Failed | Released) -> bool:
-        """Report, however often the store must be asked; False: the lease was lost before."""
+    async def _settle(
+        self, lease: Lease, trial: Trial, report: Result | Failed | Released
+    ) -> bool | None:
+        """Report, however often the store must be asked.
+
+        Returns:
+            False: the lease was lost before. None: nobody knows, the store did not answer until
+            the end; what was reported may have arrived, so its checkpoint must stay.
+        """
         token = f"{trial.id}#{trial.attempt} {report.type} by {self._settings.name}"
         try:
             body = encode(report)
@@ -408,7 +415,7 @@ class Worker:
                     give_up = give_up or now + self._grace_s
                     if now >= give_up:
                         log.warning("trial %s could not be reported: %s", trial.id, error)
-                        return False
+                        return None
                 log.warning("no report: %s; trying again", error)
                 await asyncio.sleep(BACKOFF_S)
 
