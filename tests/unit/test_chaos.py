@@ -198,15 +198,6 @@ def drained_worker_says_nothing(patch):
     patch.setattr(Worker, "_settle", silent)
 
 
-def checkpoint_of_an_unknown_report_removed(patch):
-    settle = Worker._settle
-
-    async def certain(self, lease, trial, report):
-        return bool(await settle(self, lease, trial, report))
-
-    patch.setattr(Worker, "_settle", certain)
-
-
 def random_numbers_from_the_clock(patch):
     patch.setattr(turn_module, "training_seed", lambda *_: int.from_bytes(os.urandom(3)))
 
@@ -226,7 +217,6 @@ MUTANTS = [
     never_reconciled,
     partial_checkpoint_taken_for_the_start,
     drained_worker_says_nothing,
-    checkpoint_of_an_unknown_report_removed,
 ]
 
 

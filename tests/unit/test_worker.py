@@ -1,0 +1,151 @@
+"""The worker alone: a store that fails at the worst moment, in virtual time."""
+
+import asyncio
+import itertools
+from dataclasses import replace
+
+from romul_actors.errors import StoreUnavailableError
+from romul_actors.events import Submitted, Trial
+from romul_actors.experiment import Experiment
+from romul_actors.messages import encode
+from romul_actors.store import Commit
+from romul_actors.store.memory import MemoryStore
+from romul_sim.loop import run
+from romul_workers.trainer import NoRoom, Success, Trainer
+from romul_workers.worker import Worker, WorkerSettings
+
+EXPERIMENT = Experiment.model_validate(
+    {
+        "name": "e",
+        "task": "simulated",
+        "steps": 1,
+        "space": {"x": {"type": "float", "min": 0, "max": 1}},
+    }
+)
+TRIAL = Trial(
+    id="0-0",
+    slot=0,
+    step=0,
+    attempt=1,
+    hyperparameters={"x": 0.5},
+    parent=None,
+    start=0.0,
+    stop=1.0,
+    seed=1,
+)
+
+
+class StubTrainer(Trainer):
+    """Ends every trial with what it was given, after so many seconds."""
+
+    def __init__(self, *endings, seconds=1.0):
+        self.endings = list(endings)
+        self.seconds = seconds
+        self.discarded = []
+        self.trained = []
+
+    async def train(self, experiment, trial):
+        self.trained.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(self.seconds)
+        return self.endings.pop(0)
+
+    def ask_to_stop(self):
+        return None
+
+    async def discard(self, experiment, checkpoint):
+        self.discarded.append(checkpoint)
+
+    async def close(self):
+        return None
+
+
+class DeafStore(MemoryStore):
+    """What is settled arrives, or does not; the answer never does."""
+
+    def __init__(self, arrives):
+        loop = asyncio.get_running_loop()
+        super().__init__(lambda: int(1000 * loop.time()))
+        self.arrives = arrives
+
+    async def settle(self, *args):
+        if self.arrives:
+            await super().settle(*args)
+        raise StoreUnavailableError("no answer")
+
+
+async def filled(store, *trials):
+    await store.create("e", EXPERIMENT.model_dump_json(), encode(Submitted()))
+    stored = await store.load("e")
+    bodies = [encode(trial) for trial in trials]
+    await store.commit("e", "a", Commit(stored.version, [], {"status": "running"}, trials=bodies))
+    return store
+
+
+def worker(store, trainer, **settings):
+    made = WorkerSettings(name="w", allow=("simulated",), host="h", pid=1, **settings)
+    return Worker(store, trainer, made)
+
+
+def test_a_checkpoint_whose_report_may_have_arrived_is_never_removed():
+    async def main(arrives):
+        store = await filled(DeafStore(arrives), TRIAL)
+        trainer, stop = StubTrainer(Success(1.0, "0-0-1-a")), asyncio.Event()
+        working = asyncio.create_task(worker(store, trainer, grace_s=2.0).run(stop))
+        await asyncio.sleep(1.5)
+        stop.set()
+        await working
+        return trainer.discarded, (await store.depths("e"))["inbox"]
+
+    assert run(main(arrives=True)) == ([], 2)
+    assert run(main(arrives=False)) == ([], 1)
+
+
+def test_a_report_that_came_too_late_takes_its_checkpoint_along():
+    async def main():
+        loop = asyncio.get_running_loop()
+        store = await filled(MemoryStore(lambda: int(1000 * loop.time())), TRIAL)
+        trainer, stop = StubTrainer(Success(1.0, "0-0-1-a"), seconds=0.15), asyncio.Event()
+        working = asyncio.create_task(worker(store, trainer).run(stop))
+        # Before its first heartbeat, which would tell it.
+        await asyncio.sleep(0.1)
+        [(lease, _)] = await store.sweep("e", "a", 0, 10)
+        await store.settle(lease, 0, "0-0#1 expired", b"expired")
+        await asyncio.sleep(1)
+        stop.set()
+        await working
+        return trainer.discarded
+
+    assert run(main()) == ["0-0-1-a"]
+
+
+def test_without_room_a_worker_waits_longer_each_time():
+    async def main():
+        loop = asyncio.get_running_loop()
+        store = MemoryStore(lambda: int(1000 * loop.time()))
+        await filled(store, *[TRIAL] * 4)
+        trainer = StubTrainer(*[NoRoom("full")] * 3, Success(1.0, "0-0-1-a"), seconds=0.0)
+        working = worker(store, trainer, max_trials=4)
+        await working.run(asyncio.Event())
+        bodies = [entry.body for entry in await store.read(["e"], "a", 10, 0)]
+        return trainer.trained, sum(b"no_room" in body for body in bodies)
+
+    times, released = run(main())
+    waits = [round(later - earlier) for earlier, later in itertools.pairwise(times)]
+    assert (waits, released) == ([1, 2, 4], 3)
+
+
+def test_after_a_notice_only_what_can_be_finished_is_taken():
+    async def main(seconds):
+        loop = asyncio.get_running_loop()
+        store = MemoryStore(lambda: int(1000 * loop.time()))
+        await filled(store, *(replace(TRIAL, id=f"{n}-0", slot=n) for n in range(9)))
+        trainer = StubTrainer(*[Success(1.0, "0-0-1-a")] * 9, seconds=seconds)
+        working = worker(store, trainer, grace_s=1.0)
+        loop.call_later(1.5, working.announce, 6.0)
+        await working.run(asyncio.Event())
+        return len(trainer.trained), round(loop.time())
+
+    # The end is at 7.5, the grace period before it: trials of 1 s fit five more times.
+    assert run(main(1.0)) == (6, 6)
+    # One that was never seen to end is not begun.
+    assert run(main(4.0)) == (1, 4)
