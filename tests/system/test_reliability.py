@@ -311,8 +311,12 @@ def test_what_nobody_needs_is_removed_and_what_somebody_needs_is_not(system):
     nothing_lost_or_doubled(system)
     last = {json.loads(system.slot(n)["outcomes"])["29"]["checkpoint"] for n in range(4)}
     best = json.loads(system.meta()["best"])["checkpoint"]
-    wait_for(lambda: stored(system) == last | {best}, 60)
-    assert system.client.zcard("romul:{e}:garbage") == 0
+    wait_for(lambda: system.client.zcard("romul:{e}:garbage") == 0, 60)
+    assert stored(system) >= last | {best}
+    # A worker killed between writing and reporting leaves what nobody knows of.
+    assert len(stored(system)) <= len(last | {best}) + 2
+    assert system.call("collect", "e", "--older=0").returncode == 0
+    assert stored(system) == last | {best}
 
 
 def test_all_checkpoints_stay_if_asked_to(system):
