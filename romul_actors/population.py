@@ -26,7 +26,7 @@ from romul_actors.events import (
 )
 from romul_actors.slot import Slot
 from romul_actors.state import Decision, Population
-from romul_actors.turn import START, Turn, generator
+from romul_actors.turn import START, Turn, generator, oldest
 
 
 def decide(population: Population, stamped: Stamped) -> Decision:
@@ -198,13 +198,15 @@ class _Events(Turn):
         if self.status != "running" or not self.slots:
             return
         # Whoever was too far ahead of the last slot may go on when that has moved.
-        before = min((s.step for s in self.before.slots if s.active), default=None)
-        while before is not None and before != (now := self.oldest(before)):
+        before = self.before.oldest
+        before = oldest(self.before.slots) if before is None else before
+        while (now := self.oldest()) is not None and now != before:
             before = now
             self.settle_all()
+        self.now_oldest = now
         settings = self.settings
         came = settings.deadline_ms is not None and self.at_ms >= settings.deadline_ms
-        if came or not any(slot.active for slot in self.slots):
+        if came or now is None:
             early = any(slot.step + 1 < settings.steps for slot in self.slots)
             cut = early and settings.deadline_ms is not None
             self.close("finished", "at its deadline" if cut else "")

@@ -4,7 +4,7 @@ How a trial begins and ends, and when slots are decided; which event asks for wh
 `population.py`. Pure: no I/O, no clock, no randomness but from (seed, slot, step).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
@@ -32,6 +32,13 @@ def training_seed(seed: int, slot: int, step: int) -> int:
     return int.from_bytes(digest) >> 1
 
 
+def oldest(slots: Sequence[Slot]) -> int | None:
+    """Step of the active slot that is farthest behind; None: no slot is active."""
+    # Asked at every event, hence without `Slot.active`.
+    steps = [s.step for s in slots if s.status == "queued" or s.status == "waiting"]  # noqa: PLR1714
+    return min(steps, default=None)
+
+
 class Turn:
     """Collects changes on the way from one population to the next.
 
@@ -53,6 +60,7 @@ class Turn:
         self.idle_since_ms = population.idle_since_ms
         self.crowded_since_ms = population.crowded_since_ms
         self.horizon = population.horizon or self.settings.steps
+        self.now_oldest: int | None = None
         self.trials: list[Trial] = []
         self.history: list[Mapping[str, Any]] = []
 
@@ -69,6 +77,7 @@ class Turn:
             idle_since_ms=self.idle_since_ms,
             crowded_since_ms=self.crowded_since_ms,
             horizon=self.horizon,
+            oldest=self.now_oldest,
         )
         return Decision(population, tuple(self.trials), tuple(self.history))
 
@@ -162,14 +171,17 @@ class Turn:
             outcomes={**slot.outcomes, slot.step: outcome},
             since_ms=self.at_ms,
         )
-        step = slot.step
-        judged = [peer for peer in self.slots if peer.may_know(step)]
-        if all(step in peer.outcomes and peer.outcomes[step].failed for peer in judged):
+        if outcome.failed and self.nobody_is_left(slot.step):
             self.status = "failed"
-            self.reason = f"every trial of step {step} failed; the last one: {fault}"
+            self.reason = f"every trial of step {slot.step} failed; the last one: {fault}"
             self.note("gave up", reason=self.reason)
         elif self.status == "running":
             self.settle(slot)
+
+    def nobody_is_left(self, step: int) -> bool:
+        """Whether all that may have come to `step` failed there."""
+        judged = [peer for peer in self.slots if peer.may_know(step)]
+        return all(step in peer.outcomes and peer.outcomes[step].failed for peer in judged)
 
     # -- when slots are decided -----------------------------------------------------------------
 
@@ -186,20 +198,27 @@ class Turn:
         if not waits or slots[slot.index].step != step:
             return
         optimizer = settings.optimizer
-        pool = [i for i in optimizer.pool(slots, slot, self.horizon) if slots[i].may_know(step)]
-        known = {i: slots[i].outcomes[step] for i in pool if step in slots[i].outcomes}
+        known: dict[int, Outcome] = {}
+        pool = []
+        for i in optimizer.pool(slots, slot, self.horizon):
+            if step in slots[i].outcomes:
+                known[i] = slots[i].outcomes[step]
+            elif not slots[i].may_know(step):
+                continue
+            pool.append(i)
         # While nobody has anything to continue from, the missing ones are worth waiting for.
         hopeless = len(known) < len(pool) and all(outcome.failed for outcome in known.values())
         if not late and (hopeless or len(known) < optimizer.quorum(len(pool))):
             return
         due = [i for i in known if slots[i].status == "waiting" and slots[i].step == step]
-        oldest = self.oldest(step)
+        last = self.oldest()
+        last = step if last is None else last
         lead = optimizer.max_lead
-        if not due or (lead is not None and not late and step + 1 - oldest > lead):
+        if not due or (lead is not None and not late and step + 1 - last > lead):
             return
         view = self.view(step, pool, known, DECISION)
         for move in optimizer.decide(view, due):
-            self.advance(view, move, oldest)
+            self.advance(view, move, last)
 
     def view(self, step: int, pool: list[int], known: Mapping[int, Outcome], purpose: int) -> View:
         """What an optimizer may look at."""
@@ -214,9 +233,9 @@ class Turn:
             rng=lambda i: generator(seed, i, step, purpose),
         )
 
-    def oldest(self, default: int = 0) -> int:
-        """Step of the active slot that is farthest behind."""
-        return min((slot.step for slot in self.slots if slot.active), default=default)
+    def oldest(self) -> int | None:
+        """Step of the active slot that is farthest behind; None: no slot is active."""
+        return oldest(self.slots)
 
     def advance(self, view: View, move: Move, oldest: int) -> None:
         """Carry a move out. Outcomes older than any slot's step are of no more use to anybody."""
