@@ -17,10 +17,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from romul_actors.errors import RomulError
-from romul_actors.server import die_with_parent, free_port
+from romul_actors.server import die_with_parent, end, free_port
 
 USER = "romul"
 START_S = 10.0
+END_S = 5.0
 
 
 def has_broker() -> bool:
@@ -63,13 +64,7 @@ async def embedded_broker(
         await _answers(port, process, home)
         yield f"mqtt://{USER}:{password}@127.0.0.1:{port}"
     finally:
-        if process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(asyncio.shield(process.wait()), 5)
-            except TimeoutError:
-                process.kill()
-        await process.wait()
+        await end(process, END_S)
 
 
 def _mosquitto(home: Path, port: int, password: str) -> list[str]:

@@ -135,11 +135,7 @@ class _Events(Turn):
             **told,
             **({"at": event.at} if event.at is not None else {}),
         )
-        others = tuple(attempt for attempt in slot.live if attempt != event.attempt)
-        if others:
-            self.change(slot, live=others)
-        else:
-            self.again(slot)
+        self.give_back(slot, event.attempt)
 
     def tick(self, workers: int) -> None:
         """Time passed: waits end, and the population follows the workers."""

@@ -100,9 +100,9 @@ async def embedded_server(
             if await _answers(url, process):
                 break
         except BaseException:
-            await _end(process)
+            await end(process)
             raise
-        await _end(process)
+        await end(process)
     else:
         raise StoreError(f"{program} does not start; its log is {data / 'server.log'}")
     url_file = folder / URL_FILE
@@ -112,7 +112,7 @@ async def embedded_server(
         yield url
     finally:
         url_file.unlink(missing_ok=True)
-        await _end(process)
+        await end(process)
 
 
 async def _start(
@@ -165,11 +165,12 @@ async def _answers(url: str, process: asyncio.subprocess.Process) -> bool:
         await client.aclose()
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def end(process: asyncio.subprocess.Process, patience_s: float = 20.0) -> None:
+    """End a server's process in order; after `patience_s` at once."""
     if process.returncode is None:
         process.terminate()
         try:
-            await asyncio.wait_for(asyncio.shield(process.wait()), 20)
+            await asyncio.wait_for(asyncio.shield(process.wait()), patience_s)
         except TimeoutError:
             process.kill()
     await process.wait()

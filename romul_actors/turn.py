@@ -127,7 +127,6 @@ class Turn:
     def fail(self, slot: Slot, token: Mapping[str, Any], reason: str, message: str) -> None:
         """Take the failure of one attempt: once more, or given up."""
         self.blame(reason)
-        others = tuple(attempt for attempt in slot.live if attempt != token["attempt"])
         # A partial checkpoint that cannot be read costs what it held, not an attempt.
         spared = reason == "lost_parent" and slot.partial is not None
         slot = replace(
@@ -140,7 +139,7 @@ class Turn:
             slot.failures >= self.settings.max_attempts or slot.losses >= self.settings.max_losses
         )
         # A loss that is not finite would be so again: the fault lies in the hyperparameters.
-        again = reason != "not_finite" and (bool(others) or not tried)
+        again = reason != "not_finite" and (len(slot.live) > 1 or not tried)
         self.note(
             "failed",
             **token,
@@ -153,7 +152,13 @@ class Turn:
         if not again:
             self.count(failed=1)
             self.end(slot, failed(slot.vector), f"{reason}: {message}")
-        elif others:
+        else:
+            self.give_back(slot, token["attempt"])
+
+    def give_back(self, slot: Slot, attempt: int) -> None:
+        """Hear no more of an attempt; hand the trial out again, unless a copy of it still runs."""
+        others = tuple(other for other in slot.live if other != attempt)
+        if others:
             self.change(slot, live=others)
         else:
             self.again(slot)

@@ -115,7 +115,9 @@ class Optimizer(ABC):
             key=lambda i: (view.known[i].loss, i),
         )
         source = order[int(rng.integers(share(JOIN_SHARE, len(order))))]
-        vector = explore(view.space, view.known[source].vector, JOIN_SIGMA, JOIN_REDRAW, rng)
+        center = np.array(view.known[source].vector)
+        moved = step_around(view.space, center, JOIN_SIGMA, JOIN_REDRAW, rng)
+        vector = tuple(reflect(moved).tolist())
         why = {"rule": "joined", "copied": source, "known": len(order)}
         return view.slots[source].tier, Move(slot, source, vector, why=why)
 
@@ -141,9 +143,9 @@ class Alone(Optimizer):
         return "all", Move(slot, None, vector, why={"rule": "joined"}, fresh=True)
 
 
-def explore(
-    space: Space, center: Sequence[float], sigma: float, redraw: float, rng: Generator
-) -> tuple[float, ...]:
+def step_around(
+    space: Space, center: Vector, sigma: float, redraw: float, rng: Generator
+) -> Vector:
     """Take a small normal step in all directions; a choice is drawn anew at times.
 
     Args:
@@ -152,13 +154,16 @@ def explore(
         sigma: standard deviation of the step.
         redraw: probability that a choice is drawn anew.
         rng: where the numbers come from.
+
+    Returns:
+        Shape (n_dims,); not folded back into [0, 1] yet.
     """
-    moved = np.array(center) + sigma * rng.standard_normal(len(center))
+    moved = np.asarray(center + sigma * rng.standard_normal(len(center)))
     for c in space.choice_axes:
         n = space.n_choices[c]
         again = rng.random() < redraw
         moved[c] = (int(rng.integers(n)) + 0.5) / n if again else center[c]
-    return tuple(reflect(moved).tolist())
+    return moved
 
 
 def latin_hypercube(n_points: int, n_dims: int, rng: Generator) -> Vector:

@@ -21,6 +21,7 @@ from romul_actors.optimizers.base import (
     latin_hypercube,
     reflect,
     share,
+    step_around,
 )
 from romul_actors.slot import Outcome, Slot
 from romul_actors.space import Space, Vector
@@ -184,11 +185,7 @@ class Romul(Optimizer):
     ) -> tuple[tuple[float, ...], dict[str, Any]]:
         """Take a small step in all directions: what keeps a small population from collapsing."""
         here = np.array(base)
-        donor = here + self.explorer_sigma * rng.standard_normal(len(here))
-        for c in space.choice_axes:
-            redraw = rng.random() < self.explorer_redraw
-            n = space.n_choices[c]
-            donor[c] = (int(rng.integers(n)) + 0.5) / n if redraw else here[c]
+        donor = step_around(space, here, self.explorer_sigma, self.explorer_redraw, rng)
         vector, mask = self._cross(here, donor, rng)
         return vector, {"rule": "explored", "crossover": mask}
 

@@ -377,10 +377,11 @@ class RedisStore(Store):
     async def check(self) -> list[str]:
         where = hide_password(self.url)
         try:
-            infos = [await self._redis.info()]
             if self._cluster:
                 by_node = await self._redis.info(target_nodes=RedisCluster.PRIMARIES)
                 infos = list(by_node.values())
+            else:
+                infos = [await self._redis.info()]
         except (AuthenticationError, NoPermissionError) as error:
             raise StoreError(f"{where}: access refused: {error}") from None
         except (RedisError, OSError) as error:
