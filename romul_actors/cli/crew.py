@@ -3,14 +3,13 @@
 import asyncio
 import contextlib
 import os
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from romul_actors.errors import RomulError
-from romul_actors.server import die_with_parent
+from romul_actors.processes import spawn
 
 PATIENCE = 5
 """So many ends of one process within PATIENCE_S are no accident."""
@@ -83,20 +82,9 @@ class Crew:
                         f"{member.name} ended {PATIENCE} times within {PATIENCE_S:g} s; "
                         f"see {self._logs / member.name}.log"
                     )
-            with (self._logs / f"{member.name}.log").open("ab") as log:
-                member.process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    "romul_actors.cli",
-                    *member.arguments,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=self._environment,
-                    # Ctrl-C reaches this process only, which ends the others in order.
-                    start_new_session=True,
-                    preexec_fn=die_with_parent,
-                )
+            member.process = await spawn(
+                member.arguments, self._logs / f"{member.name}.log", self._environment
+            )
 
     async def end(self) -> None:
         """End the workers first, so that the actor still hears what they give back."""

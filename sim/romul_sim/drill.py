@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,9 +26,10 @@ from romul_actors.events import Submitted
 from romul_actors.experiment import Experiment
 from romul_actors.messages import encode
 from romul_actors.plan import settings
+from romul_actors.processes import spawn
 from romul_actors.records import read
 from romul_actors.report import read_history
-from romul_actors.server import die_with_parent, embedded_server, free_port
+from romul_actors.server import embedded_server, free_port
 from romul_actors.state import Population
 from romul_actors.store.redis import RedisStore
 from romul_workers.checkpoints import Checkpoints
@@ -245,19 +245,9 @@ class Fleet:
 
     async def _start(self, name: str) -> None:
         self.starts[name] += 1
-        with (self._logs / f"{name}.log").open("ab") as log:
-            self._processes[name] = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "romul_actors.cli",
-                *self._commands[name],
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment,
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
+        self._processes[name] = await spawn(
+            self._commands[name], self._logs / f"{name}.log", self._environment
+        )
 
     def pick(self, kind: str, pick: float) -> int | None:
         """Process number of one of a kind that is alive."""
