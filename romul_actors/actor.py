@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from romul_actors.elasticity import median_trial_s
@@ -26,6 +27,8 @@ from romul_actors.messages import decode_event, decode_trial, encode
 from romul_actors.plan import settings
 from romul_actors.population import decide
 from romul_actors.records import read, text, write_meta, write_slot
+from romul_actors.slot import Slot, needed
+from romul_actors.space import FloatParameter, IntParameter
 from romul_actors.state import Population, Settings, changed
 from romul_actors.store import Commit, Entry, Store
 
@@ -33,17 +36,15 @@ log = logging.getLogger("romul.actor")
 
 BATCH = 256
 """Most events of one experiment that are decided and committed together."""
-BLOCK_MS = 500
+PACE_S = 0.5
 """Longest wait for an event at a time; also how soon an actor notices that it should stop."""
-HOUSEKEEPING_S = 1.0
-"""How often leases, other actors' leftovers and the list of experiments are looked at."""
 TAKE_OVER_MS = 5_000
 """An actor that leaves an entry pending for so long is taken for dead."""
 RECONCILE_S = 30.0
-"""How often it is checked that every trial is in a queue or with a worker."""
+"""How often it is checked that every trial is in a queue or with a worker; or once in a lease."""
 TICKS_A_TRIAL = 10
 """A population hears of passing time so many times in a median trial, and once a second at most."""
-LONGEST_TICK_S = 30.0
+LONGEST_TICK_S = 300.0
 SILENT_MS = 1_000
 """A worker whose connection was lost and that was not heard of for so long is taken for dead."""
 FORGET_MS = 3_600_000
@@ -59,6 +60,32 @@ class _Held:
     settings: Settings
     version: str
     population: Population
+    needs: Counter[str]
+    """How many slots need a checkpoint, the best one's included."""
+
+    def garbage(
+        self, after: Population, slots: Sequence[Slot], events: Sequence[Event]
+    ) -> list[str]:
+        """Checkpoints that become garbage with events that lead to `after`, changing `slots`."""
+        before = self.population
+        if before is after:
+            return []
+        # A result that came and went within the batch was never needed before or after it.
+        touched = {e.checkpoint for e in events if isinstance(e, Result | Released)} - {None}
+        for slot in slots:
+            if slot.index < len(before.slots):
+                dropped = needed(before.slots[slot.index])
+                self.needs.subtract(dropped)
+                touched |= dropped
+            self.needs.update(needed(slot))
+        if before.best is not after.best:
+            self.needs.subtract(_best(before))
+            self.needs.update(_best(after))
+            touched |= _best(before)
+        garbage = sorted(name for name in touched if name is not None and self.needs[name] <= 0)
+        for name in garbage:
+            del self.needs[name]
+        return garbage if self.experiment.keep_checkpoints != "all" else []
 
 
 class Actor:
@@ -70,6 +97,8 @@ class Actor:
         experiments: names to serve; None: all of them.
         tell: is called after each commit with an experiment's name and what was added to its
             history.
+        pace_s: longest wait for an event; leases, other actors' leftovers and the list of
+            experiments are looked at every other time.
     """
 
     def __init__(
@@ -78,14 +107,17 @@ class Actor:
         name: str,
         experiments: Sequence[str] | None = None,
         tell: Callable[[str, Sequence[Mapping[str, Any]]], None] | None = None,
+        pace_s: float = PACE_S,
     ) -> None:
         self._store = store
+        self._pace_s = pace_s
         self._name = name
         self._only = experiments
         self._open: list[str] = []
         self._held: dict[str, _Held] = {}
         self._refused: set[str] = set()
         self._tidied = float("-inf")
+        self._ticked: dict[str, float] = {}
         self._reconciled: dict[str, float] = {}
         self._tell = tell
         self._commits = 0
@@ -108,13 +140,14 @@ class Actor:
     async def turn(self) -> None:
         """One round: what is due at times, then the next batch of each experiment."""
         now = asyncio.get_running_loop().time()
-        if now - self._tidied >= HOUSEKEEPING_S:
+        if now - self._tidied >= 2 * self._pace_s:
             self._tidied = now
             await self._tidy()
         if not self._open:
-            await asyncio.sleep(BLOCK_MS / 1000)
+            await asyncio.sleep(self._pace_s)
             return
-        entries = await self._store.read(self._open, self._name, BATCH, BLOCK_MS)
+        block_ms = int(1000 * self._pace_s)
+        entries = await self._store.read(self._open, self._name, BATCH, block_ms)
         for name, batch in itertools.groupby(entries, key=lambda entry: entry.experiment):
             await self._answer(name, list(batch))
 
@@ -134,16 +167,7 @@ class Actor:
 
     async def _try(self, name: str, entries: Sequence[Entry]) -> bool:
         held = self._held.get(name) or await self._load(name)
-        good: list[tuple[Entry, Event]] = []
-        bad: list[tuple[str, str, bytes]] = []
-        for entry in entries:
-            try:
-                good.append((entry, decode_event(entry.body)))
-            except MessageError as error:
-                bad.append((entry.id, str(error), entry.body))
-        if bad:
-            log.warning("%s: %d unusable messages, the first: %s", name, len(bad), bad[0][1])
-            await self._store.bury(name, "inbox", bad)
+        good = await self._usable(name, entries)
         if not good:
             return True
         before = population = held.population
@@ -155,26 +179,29 @@ class Actor:
             trials += decision.trials
             history += decision.history
         metric = held.experiment.metric
+        slots = changed(before.slots, population.slots) if population is not before else []
         self._commits += 1
         commit = Commit(
             version=held.version,
             nonce=f"{self._name}#{self._commits}",
             entries=[entry.id for entry, _ in good],
             meta=write_meta(population, metric) if population is not before else {},
-            slots={
-                slot.index: write_slot(slot, held.settings, metric)
-                for slot in changed(before.slots, population.slots)
-            },
+            slots={slot.index: write_slot(slot, population.settings, metric) for slot in slots},
             trials=[encode(trial) for trial in trials],
             history=[text(line) for line in history],
             history_keep=held.experiment.history_keep,
-            garbage=_garbage(held.experiment, before, population, [event for _, event in good]),
+            garbage=held.garbage(population, slots, [event for _, event in good]),
         )
+        other = _redeclared(held, population)
+        if other is not None:
+            commit = replace(commit, meta={**commit.meta, "spec": other.model_dump_json()})
         version = await self._store.commit(name, self._name, commit)
         if version is None:
             log.info("%s: another actor decided meanwhile", name)
             return False
         held.version, held.population = version, population
+        if other is not None:
+            held.experiment, held.settings = other, population.settings
         if self._tell is not None and history:
             self._tell(name, history)
         self.decisions += sum(line["event"] == "trial" for line in history)
@@ -182,12 +209,28 @@ class Actor:
             log.info("%s: %s %s", name, population.status, population.reason)
         return True
 
+    async def _usable(self, name: str, entries: Sequence[Entry]) -> list[tuple[Entry, Event]]:
+        """Events of those entries that hold one; the others are put aside."""
+        good: list[tuple[Entry, Event]] = []
+        bad: list[tuple[str, str, bytes]] = []
+        for entry in entries:
+            try:
+                good.append((entry, decode_event(entry.body)))
+            except MessageError as error:
+                bad.append((entry.id, str(error), entry.body))
+        if bad:
+            log.warning("%s: %d unusable messages, the first: %s", name, len(bad), bad[0][1])
+            await self._store.bury(name, "inbox", bad)
+        return good
+
     async def _load(self, name: str) -> _Held:
         stored = await self._store.load(name)
         experiment = from_json(await self._store.spec(name))
         core = settings(experiment)
         population = read(core, experiment.metric, stored.meta, stored.slots)
-        held = _Held(experiment, core, stored.version, population)
+        needs = Counter(name for slot in population.slots for name in needed(slot))
+        needs.update(_best(population))
+        held = _Held(experiment, core, stored.version, population, needs)
         self._held[name] = held
         return held
 
@@ -215,27 +258,31 @@ class Actor:
                 await self._sweep(name, int(1000 * experiment.timeouts.lease_s))
             if statuses[name] == "running":
                 await self._tick(name, experiment.timeouts.lease_s)
-                await self._reconcile(name)
+                await self._reconcile(name, max(RECONCILE_S, experiment.timeouts.lease_s))
 
     async def _tick(self, name: str, lease_s: float) -> None:
+        now = asyncio.get_running_loop().time()
+        held = self._held.get(name)
+        trial_s = median_trial_s(held.population.slots) if held is not None else 0.0
+        every_s = min(LONGEST_TICK_S, max(2 * self._pace_s, trial_s / TICKS_A_TRIAL))
+        if now - self._ticked.get(name, float("-inf")) < every_s:
+            return
+        self._ticked[name] = now
         workers = await self._store.workers(name)
         for worker, presence in workers.items():
             if presence["age_ms"] > FORGET_MS:
                 await self._store.present([name], worker, {})
         alive = sum(presence["age_ms"] < 1000 * lease_s for presence in workers.values())
-        held = self._held.get(name)
-        trial_s = median_trial_s(held.population.slots) if held is not None else 0.0
-        every_s = min(LONGEST_TICK_S, max(HOUSEKEEPING_S, trial_s / TICKS_A_TRIAL))
         await self._store.tick(name, encode(Tick(workers=alive)), int(1000 * every_s))
 
-    async def _reconcile(self, name: str) -> None:
+    async def _reconcile(self, name: str, every_s: float) -> None:
         """Queue again what is neither queued nor leased nor reported.
 
         That cannot happen while the server lives; it can when one comes back from older data.
         """
         now = asyncio.get_running_loop().time()
         held = self._held.get(name)
-        if held is None or now - self._reconciled.get(name, float("-inf")) < RECONCILE_S:
+        if held is None or now - self._reconciled.get(name, float("-inf")) < every_s:
             return
         found = await self._store.outstanding(name)
         if found.version != held.version:
@@ -283,18 +330,21 @@ class Actor:
         return len(swept)
 
 
-def _garbage(
-    experiment: Experiment, before: Population, after: Population, events: Sequence[Event]
-) -> list[str]:
-    """Checkpoints that became garbage with a batch of events."""
-    if experiment.keep_checkpoints == "all" or before is after:
-        return []
-    needed = after.needed_checkpoints()
-    # A result that came and went within the batch was never needed before or after it.
-    passed = {event.checkpoint for event in events if isinstance(event, Result | Released)}
-    return sorted(
-        name for name in (before.needed_checkpoints() | passed) - needed if name is not None
-    )
+def _best(population: Population) -> set[str]:
+    """The best trial's checkpoint, if there is one."""
+    return set() if population.best is None else {population.best.checkpoint}
+
+
+def _redeclared(held: _Held, population: Population) -> Experiment | None:
+    """The experiment with the bounds that an operator has changed; None: none was."""
+    if population.settings.space is held.settings.space:
+        return None
+    space = dict(held.experiment.space)
+    for parameter in population.settings.space:
+        if isinstance(parameter, FloatParameter | IntParameter):
+            bounds = {"min": parameter.low, "max": parameter.high}
+            space[parameter.name] = space[parameter.name].model_copy(update=bounds)
+    return held.experiment.model_copy(update={"space": space})
 
 
 def _usable(bodies: Sequence[bytes], decode: Callable[[bytes], Any]) -> list[Any]:

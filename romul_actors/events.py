@@ -109,6 +109,8 @@ class Released:
     """Name of a partial checkpoint, from which the next attempt goes on."""
     at: float | None = None
     """Where training stands in it, in the budget's unit."""
+    seconds: float = 0.0
+    """How long the worker had it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +136,16 @@ class Control:
     """An operator's wish."""
 
     type: Literal["control"] = "control"
-    action: Literal["pause", "resume", "stop"]
+    action: Literal["pause", "resume", "stop", "pin", "unpin", "drain", "bounds"]
     by: str = ""
+    slot: int | None = None
+    """What is pinned: it goes on with its hyperparameters, and copies nobody."""
+    worker: str = ""
+    """Who is drained; it is told by the broker, and history by this."""
+    parameter: str = ""
+    """Whose bounds are changed."""
+    low: float = 0.0
+    high: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ reads; the simulator and a replay do the same and must come to the same end.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from romul_actors.elasticity import (
@@ -14,6 +15,7 @@ from romul_actors.elasticity import (
     overdue,
     to_park,
 )
+from romul_actors.errors import SpaceError
 from romul_actors.events import (
     Control,
     Expired,
@@ -26,7 +28,7 @@ from romul_actors.events import (
 )
 from romul_actors.slot import Slot
 from romul_actors.state import Decision, Population
-from romul_actors.turn import START, Turn, generator, oldest
+from romul_actors.turn import START, Turn, generator
 
 
 def decide(population: Population, stamped: Stamped) -> Decision:
@@ -39,8 +41,8 @@ def decide(population: Population, stamped: Stamped) -> Decision:
     match stamped.event:
         case Submitted():
             turn.submitted()
-        case Control(action=action, by=by):
-            turn.control(action, by)
+        case Control() as event:
+            turn.control(event)
         case Tick(workers=workers):
             turn.tick(workers)
         case Result() | Failed() | Released() | Expired() as event:
@@ -74,23 +76,57 @@ class _Events(Turn):
         starts = settings.optimizer.start(settings.space, settings.n_slots, rng)
         for index, start in enumerate(starts):
             vector = settings.initial[index] if index < len(settings.initial) else start.vector
-            self.slots.append(Slot(index=index, tier=start.tier, vector=vector))
-            self.queue(self.slots[index], {"rule": "drawn"})
+            slot = self.put(Slot(index=index, tier=start.tier, vector=vector))
+            self.queue(slot, {"rule": "drawn"})
 
-    def control(self, action: str, by: str) -> None:
-        if action == "pause" and self.status == "running":
+    def control(self, event: Control) -> None:
+        action, by, status = event.action, event.by, self.status
+        if action == "pause" and status == "running":
+            self.note(action, by=by)
             self.status, self.reason = "paused", f"paused by {by}" if by else "paused"
-        elif action == "resume" and self.status in ("paused", "failed"):
-            if self.status == "failed":
+        elif action == "resume" and status in ("paused", "failed"):
+            self.note(action, by=by)
+            if status == "failed":
                 self.retry_failed()
             self.status, self.reason = "running", ""
             self.settle_all()
-        elif action == "stop" and self.status not in ("finished", "stopped"):
+        elif action == "stop" and status not in ("finished", "stopped"):
+            self.note(action, by=by)
             self.close("stopped", f"stopped by {by}" if by else "stopped")
+        elif action in ("pin", "unpin") and 0 <= (slot := event.slot or 0) < len(self.slots):
+            self.note(action, slot=slot, by=by)
+            self.change(self.slots[slot], pinned=action == "pin")
+        elif action == "bounds" and self.status not in ("finished", "stopped"):
+            self.bounds(event)
+        elif action == "drain":
+            self.note(action, worker=event.worker, by=by)
         else:
-            self.note("ignored", action=action, status=self.status, by=by)
+            self.note("ignored", action=action, status=status, by=by)
+
+    def bounds(self, event: Control) -> None:
+        """Search a hyperparameter between other bounds; trials that are out end as they began."""
+        told = {"parameter": event.parameter, "low": event.low, "high": event.high, "by": event.by}
+        before = self.settings.space
+        try:
+            space = before.with_bounds(event.parameter, event.low, event.high)
+        except SpaceError as error:
+            self.note("ignored", action="bounds", status=self.status, why=str(error), **told)
             return
-        self.note(action, by=by)
+        self.note("bounds", **told)
+        self.settings = replace(self.settings, space=space)
+
+        def move(vector: Sequence[float]) -> tuple[float, ...]:
+            return before.translate(vector, space)
+
+        for slot in tuple(self.slots):
+            outcomes = {
+                step: replace(outcome, vector=move(outcome.vector))
+                for step, outcome in slot.outcomes.items()
+            }
+            memory = self.settings.optimizer.moved(slot.memory, move)
+            self.change(slot, vector=move(slot.vector), outcomes=outcomes, memory=memory)
+        if self.best is not None:
+            self.best = replace(self.best, vector=move(self.best.vector))
 
     def retry_failed(self) -> None:
         """Give the trials that failed for good at their slot's last step a new life."""
@@ -115,7 +151,7 @@ class _Events(Turn):
             case Expired():
                 self.fail(slot, token, "lost", "the lease ended without a word from the worker")
             case Failed():
-                self.fail(slot, token, event.reason, event.message)
+                self.fail(slot, token, event.reason, event.message, event.seconds)
 
     def released(self, slot: Slot, event: Released) -> None:
         """Hand a trial out again that was given back, from where it stood if that was kept."""
@@ -133,6 +169,7 @@ class _Events(Turn):
             worker=event.worker,
             reason=event.reason,
             **told,
+            **({"seconds": event.seconds} if event.seconds else {}),
             **({"at": event.at} if event.at is not None else {}),
         )
         self.give_back(slot, event.attempt)
@@ -141,6 +178,7 @@ class _Events(Turn):
         """Time passed: waits end, and the population follows the workers."""
         if self.status != "running":
             return
+        self.ticked = workers
         settings, one_s = self.settings, median_trial_s(self.slots)
         if settings.deadline_ms is not None:
             left_s = (settings.deadline_ms - self.at_ms) / 1000
@@ -194,15 +232,13 @@ class _Events(Turn):
         if self.status != "running" or not self.slots:
             return
         # Whoever was too far ahead of the last slot may go on when that has moved.
-        before = self.before.oldest
-        before = oldest(self.before.slots) if before is None else before
-        while (now := self.oldest()) is not None and now != before:
-            before = now
+        before = self.last_before
+        while self.last is not None and (before is None or self.last[0] != before[0]):
+            before = self.last
             self.settle_all()
-        self.now_oldest = now
         settings = self.settings
         came = settings.deadline_ms is not None and self.at_ms >= settings.deadline_ms
-        if came or now is None:
+        if came or self.last is None:
             early = any(slot.step + 1 < settings.steps for slot in self.slots)
             cut = early and settings.deadline_ms is not None
             self.close("finished", "at its deadline" if cut else "")

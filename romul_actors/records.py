@@ -10,7 +10,6 @@ from typing import Any, cast
 
 from pydantic_core import from_json, to_json
 
-from romul_actors.elasticity import median_trial_s
 from romul_actors.slot import Outcome, Slot
 from romul_actors.state import Best, Counts, Population, Settings
 
@@ -41,7 +40,6 @@ def write_meta(population: Population, metric: str) -> Fields:
         "slots": str(len(population.slots)),
         "best": text(told) if told else "",
         "causes": text(population.causes),
-        "trial_s": f"{median_trial_s(population.slots):.6g}",
         "idle_since_ms": _optional(population.idle_since_ms),
         "crowded_since_ms": _optional(population.crowded_since_ms),
         "horizon": str(population.horizon),
@@ -71,6 +69,7 @@ def write_slot(slot: Slot, settings: Settings, metric: str) -> Fields:
         "position": repr(slot.position),
         "joined": str(slot.joined),
         "parking": str(int(slot.parking)),
+        "pinned": str(int(slot.pinned)),
         "seconds": repr(slot.seconds),
         "since_ms": str(slot.since_ms),
         "seed": str(slot.seed),
@@ -143,6 +142,7 @@ def _read_slot(index: int, row: Mapping[str, str], settings: Settings, metric: s
         position=float(row["position"]),
         joined=int(row["joined"]),
         parking=row["parking"] == "1",
+        pinned=row.get("pinned") == "1",
         memory=from_json(row["memory"]),
         outcomes=outcomes,
         since_ms=int(row["since_ms"]),

@@ -61,6 +61,7 @@ class Slot:
         position: where training stands in it, in the budget's unit.
         joined: its first step; above 0 for one that came later.
         parking: whether it is to be parked when its trial ends.
+        pinned: whether an operator holds its hyperparameters, and its own line of descent.
         memory: what the optimizer wants to know again; numbers, texts, lists of them.
         outcomes: by step, those that a live peer may still be compared with.
         since_ms: when it came to its status.
@@ -83,6 +84,7 @@ class Slot:
     position: float = 0.0
     joined: int = 0
     parking: bool = False
+    pinned: bool = False
     memory: Mapping[str, Any] = field(default_factory=dict)
     outcomes: Mapping[int, Outcome] = field(default_factory=dict)
     since_ms: int = 0

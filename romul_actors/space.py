@@ -6,7 +6,7 @@ one bridge between the two. It knows nothing of populations, losses or optimizer
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -211,6 +211,36 @@ class Space:
 
     def __iter__(self) -> Iterator[Parameter]:
         return iter(self.parameters)
+
+    def with_bounds(self, name: str, low: float, high: float) -> "Space":
+        """The space with other bounds of a number.
+
+        Raises:
+            SpaceError: there is no such number, or it must not have these bounds.
+        """
+        if name not in self.names:
+            raise SpaceError(f"{name}: not in the space; it has {', '.join(self.names)}")
+        parameter = self.parameters[self.names.index(name)]
+        if isinstance(parameter, IntParameter):
+            if low != int(low) or high != int(high):
+                raise SpaceError(f"{name}: {low!r} and {high!r} are not whole numbers")
+            parameter = replace(parameter, low=int(low), high=int(high))
+        elif isinstance(parameter, FloatParameter):
+            parameter = replace(parameter, low=float(low), high=float(high))
+        else:
+            raise SpaceError(f"{name}: not a number: it has choices, and no bounds")
+        return Space([parameter if p.name == name else p for p in self.parameters])
+
+    def translate(self, vector: Sequence[float], to: "Space") -> tuple[float, ...]:
+        """A place in this space as the nearest one in a space of other bounds."""
+        moved = []
+        for old, new, position in zip(self, to, vector, strict=True):
+            if old == new or not isinstance(new, FloatParameter | IntParameter):
+                moved.append(position)
+            else:
+                value = float(old.decode(position))
+                moved.append(new.encode(min(max(value, new.low), new.high)))
+        return tuple(moved)
 
     def encode(self, values: Mapping[str, object]) -> tuple[float, ...]:
         """Place of named values in the unit cube, shape (n_dims,).

@@ -98,8 +98,8 @@ class Population:
         crowded_since_ms: since when there are more slots than the workers' number allows.
         horizon: how many steps a slot is expected to come to; fewer than `settings.steps` only
             with a deadline.
-        oldest: step of the active slot that is farthest behind; None: not known. It follows from
-            the slots, and spares the next event a look at all of them.
+        oldest: step of the active slots that are farthest behind, and how many these are; None:
+            not known. It follows from the slots, and spares the next event a look at all of them.
     """
 
     settings: Settings
@@ -112,7 +112,7 @@ class Population:
     idle_since_ms: int | None = None
     crowded_since_ms: int | None = None
     horizon: int = 0
-    oldest: int | None = field(default=None, compare=False)
+    oldest: tuple[int, int] | None = field(default=None, compare=False)
 
     def needed_checkpoints(self) -> set[str]:
         """Names of all checkpoints that must be kept; whatever else there is, is garbage."""
@@ -137,4 +137,5 @@ class Decision:
 
 def changed(before: Sequence[Slot], after: Sequence[Slot]) -> list[Slot]:
     """Slots of `after` that are not the very same objects in `before`."""
-    return [slot for i, slot in enumerate(after) if i >= len(before) or before[i] is not slot]
+    new = [slot for old, slot in zip(before, after, strict=False) if old is not slot]
+    return [*new, *after[len(before) :]]

@@ -32,11 +32,12 @@ def training_seed(seed: int, slot: int, step: int) -> int:
     return int.from_bytes(digest) >> 1
 
 
-def oldest(slots: Sequence[Slot]) -> int | None:
-    """Step of the active slot that is farthest behind; None: no slot is active."""
-    # Asked at every event, hence without `Slot.active`.
+def oldest(slots: Sequence[Slot]) -> tuple[int, int] | None:
+    """Step of the active slots that are farthest behind, and their number; None: none is active."""
+    # Asked often, hence without `Slot.active`.
     steps = [s.step for s in slots if s.status == "queued" or s.status == "waiting"]  # noqa: PLR1714
-    return min(steps, default=None)
+    step = min(steps, default=None)
+    return None if step is None else (step, steps.count(step))
 
 
 class Turn:
@@ -60,7 +61,9 @@ class Turn:
         self.idle_since_ms = population.idle_since_ms
         self.crowded_since_ms = population.crowded_since_ms
         self.horizon = population.horizon or self.settings.steps
-        self.now_oldest: int | None = None
+        self.last = population.oldest or oldest(population.slots)
+        self.last_before = self.last
+        self.ticked: int | None = None
         self.trials: list[Trial] = []
         self.history: list[Mapping[str, Any]] = []
 
@@ -68,6 +71,7 @@ class Turn:
         """What the event leads to."""
         population = replace(
             self.before,
+            settings=self.settings,
             status=self.status,
             reason=self.reason,
             slots=tuple(self.slots),
@@ -77,13 +81,19 @@ class Turn:
             idle_since_ms=self.idle_since_ms,
             crowded_since_ms=self.crowded_since_ms,
             horizon=self.horizon,
-            oldest=self.now_oldest,
+            oldest=self.last,
         )
+        if self.ticked is not None:
+            # Most ticks change nothing; those that do are a part of what led to the rest.
+            if population == self.before:
+                return Decision(self.before)
+            told = {"event": "tick", "at_ms": self.at_ms, "workers": self.ticked}
+            self.history.insert(0, told)
         return Decision(population, tuple(self.trials), tuple(self.history))
 
     def note(self, event: str, **values: Any) -> None:
-        """Tell people what happened."""
-        self.history.append({"event": event, **values})
+        """Tell people what happened, and a replay: `at_ms` is the event's own time."""
+        self.history.append({"event": event, "at_ms": self.at_ms, **values})
 
     def count(self, **changes: int) -> None:
         """Change the trials' counts."""
@@ -98,9 +108,26 @@ class Turn:
 
     def change(self, slot: Slot, **changes: Any) -> Slot:
         """Put a slot's changed form in its place."""
-        changed = replace(slot, **changes)
-        self.slots[slot.index] = changed
-        return changed
+        return self.put(replace(slot, **changes))
+
+    def put(self, slot: Slot) -> Slot:
+        """Put a slot into its place, or a new one into the next."""
+        if slot.index == len(self.slots):
+            self.slots.append(slot)
+        else:
+            self._lose(self.slots[slot.index])
+            self.slots[slot.index] = slot
+        if slot.active and self.last is not None:
+            step, n = self.last
+            if slot.step <= step:
+                self.last = (slot.step, 1 if slot.step < step else n + 1)
+        if self.last is None or not self.last[1]:
+            self.last = oldest(self.slots)
+        return slot
+
+    def _lose(self, slot: Slot) -> None:
+        if self.last is not None and slot.active and slot.step == self.last[0]:
+            self.last = (slot.step, self.last[1] - 1)
 
     # -- how a trial ends -----------------------------------------------------------------------
 
@@ -119,12 +146,14 @@ class Turn:
             step=slot.step,
             value=event.value,
             checkpoint=event.checkpoint,
-            seconds=round(event.seconds, 6),
+            seconds=event.seconds,
             **{name: values for name, values in told.items() if values},
         )
         self.end(replace(slot, seconds=event.seconds), outcome)
 
-    def fail(self, slot: Slot, token: Mapping[str, Any], reason: str, message: str) -> None:
+    def fail(
+        self, slot: Slot, token: Mapping[str, Any], reason: str, message: str, seconds: float = 0.0
+    ) -> None:
         """Take the failure of one attempt: once more, or given up."""
         self.blame(reason)
         # A partial checkpoint that cannot be read costs what it held, not an attempt.
@@ -148,6 +177,7 @@ class Turn:
             reason=reason,
             message=message,
             again=again,
+            **({"seconds": seconds} if seconds else {}),
         )
         if not again:
             self.count(failed=1)
@@ -203,21 +233,16 @@ class Turn:
         if not waits or slots[slot.index].step != step:
             return
         optimizer = settings.optimizer
-        known: dict[int, Outcome] = {}
-        pool = []
-        for i in optimizer.pool(slots, slot, self.horizon):
-            if step in slots[i].outcomes:
-                known[i] = slots[i].outcomes[step]
-            elif not slots[i].may_know(step):
-                continue
-            pool.append(i)
+        peers = optimizer.pool(slots, slot, self.horizon)
+        # Asked at every result, and mostly in vain: what is missing is counted only if it matters.
+        known = {i: o for i in peers if (o := slots[i].outcomes.get(step)) is not None}
+        pool = [i for i in peers if i in known or slots[i].may_know(step)]
         # While nobody has anything to continue from, the missing ones are worth waiting for.
         hopeless = len(known) < len(pool) and all(outcome.failed for outcome in known.values())
         if not late and (hopeless or len(known) < optimizer.quorum(len(pool))):
             return
         due = [i for i in known if slots[i].status == "waiting" and slots[i].step == step]
-        last = self.oldest()
-        last = step if last is None else last
+        last = step if self.last is None else self.last[0]
         lead = optimizer.max_lead
         if not due or (lead is not None and not late and step + 1 - last > lead):
             return
@@ -238,10 +263,6 @@ class Turn:
             rng=lambda i: generator(seed, i, step, purpose),
         )
 
-    def oldest(self) -> int | None:
-        """Step of the active slot that is farthest behind; None: no slot is active."""
-        return oldest(self.slots)
-
     def advance(self, view: View, move: Move, oldest: int) -> None:
         """Carry a move out. Outcomes older than any slot's step are of no more use to anybody."""
         slot = view.slots[move.slot]
@@ -249,6 +270,9 @@ class Turn:
         if not self.time_is_left():
             self.change(slot, status="done", outcomes=outcomes, since_ms=self.at_ms)
             return
+        if slot.pinned and not view.known[slot.index].failed:
+            own = view.known[slot.index].vector
+            move = Move(slot.index, slot.index, own, slot.memory, {"rule": "pinned"})
         parent, checkpoint, line = slot.parent, slot.checkpoint, slot.vector
         if move.fresh:
             parent, checkpoint, line = None, None, move.vector
@@ -264,6 +288,7 @@ class Turn:
             parent=parent,
             checkpoint=checkpoint,
             joined=slot.joined,
+            pinned=slot.pinned,
             memory=move.memory,
             outcomes=outcomes,
             seconds=slot.seconds,
@@ -330,7 +355,7 @@ class Turn:
     def hand_out(self, slot: Slot) -> Trial:
         """Make the message for workers."""
         settings = self.settings
-        self.slots[slot.index] = slot
+        self.put(slot)
         start = slot.step * settings.budget if slot.partial is None else slot.position
         trial = Trial(
             id=slot.trial,
@@ -390,7 +415,7 @@ class Turn:
         tier, move = settings.optimizer.join(self.view(front, pool, known, JOINING), index)
         parked = self.slots[index] if index < len(self.slots) else None
         if parked is None:
-            self.slots.append(Slot(index=index, vector=move.vector))
+            self.put(Slot(index=index, vector=move.vector, status="done"))
         slot = Slot(
             index=index,
             tier=tier,
@@ -431,3 +456,4 @@ class Turn:
             )
             for slot in self.slots
         ]
+        self.last = None

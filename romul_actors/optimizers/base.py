@@ -103,6 +103,12 @@ class Optimizer(ABC):
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
         """Moves of the slots `due`, all of one pool and with a known outcome, in their order."""
 
+    def moved(
+        self, memory: Mapping[str, Any], move: Callable[[Sequence[float]], tuple[float, ...]]
+    ) -> Mapping[str, Any]:
+        """A slot's memory when the bounds of the space have changed: its places are moved."""
+        return {**memory, "base": list(move(memory["base"]))} if "base" in memory else memory
+
     def join(self, view: View, slot: int) -> tuple[str, Move]:
         """Tier and first move of a slot that joins a population in training.
 

@@ -168,7 +168,7 @@ class Romul(Optimizer):
         for c in view.space.choice_axes:
             n = view.space.n_choices[c]
             donor[c] = _choose(n, here[c], towards[c], from_a[c], from_b[c], f2, rng)
-        vector, mask = self._cross(here, donor, rng)
+        vector, crossed = self._cross(here, donor, rng)
         why = {
             "rule": "mutated",
             "a": a,
@@ -176,7 +176,7 @@ class Romul(Optimizer):
             "best": champion,
             "F1": f1,
             "F2": f2,
-            "crossover": mask,
+            **crossed,
         }
         return vector, why
 
@@ -186,17 +186,27 @@ class Romul(Optimizer):
         """Take a small step in all directions: what keeps a small population from collapsing."""
         here = np.array(base)
         donor = step_around(space, here, self.explorer_sigma, self.explorer_redraw, rng)
-        vector, mask = self._cross(here, donor, rng)
-        return vector, {"rule": "explored", "crossover": mask}
+        vector, crossed = self._cross(here, donor, rng)
+        return vector, {"rule": "explored", **crossed}
 
     def _cross(
         self, base: Vector, donor: Vector, rng: Generator
-    ) -> tuple[tuple[float, ...], list[int]]:
-        """Cross binomially: each coordinate from the donor with probability CR, one at least."""
+    ) -> tuple[tuple[float, ...], dict[str, Any]]:
+        """Cross binomially: each coordinate from the donor with probability CR, one at least.
+
+        Returns:
+            The vector, and reasons: the base, whence each coordinate, and which were folded back.
+        """
         mask = rng.random(len(base)) < self.crossover
         mask[rng.integers(len(base))] = True
-        vector = reflect(np.where(mask, donor, base))
-        return tuple(vector.tolist()), mask.astype(int).tolist()
+        crossed = np.where(mask, donor, base)
+        vector = reflect(crossed)
+        why = {
+            "base": base.tolist(),
+            "crossover": mask.astype(int).tolist(),
+            "reflected": np.flatnonzero(vector != crossed).tolist(),
+        }
+        return tuple(vector.tolist()), why
 
 
 @dataclass(frozen=True, slots=True)

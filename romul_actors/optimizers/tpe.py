@@ -7,7 +7,7 @@ et al. 2018), with those that were stopped before it behind them, in the order o
 """
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -32,6 +32,16 @@ class Tpe(Asha):
     def __post_init__(self) -> None:
         if importlib.util.find_spec("optuna") is None:
             raise OptimizerError("optimizer 'tpe' needs Optuna: pip install 'romul[tpe]'")
+
+    def moved(
+        self, memory: Mapping[str, Any], move: Callable[[Sequence[float]], tuple[float, ...]]
+    ) -> Mapping[str, Any]:
+        """Move what was tried as well."""
+        tried = {
+            rung: [[loss, *move(vector)] for loss, *vector in rows]
+            for rung, rows in memory.get("tried", {}).items()
+        }
+        return {**memory, "tried": tried} if tried else memory
 
     def _tried(self, view: View, i: int, age: int) -> dict[str, Any]:
         before = view.slots[i].memory.get("tried", {})

@@ -12,6 +12,10 @@ from typing import Any
 
 MAX_DEAD = 250_000
 """Dead messages kept; the oldest go first."""
+MAX_LOGS = 2_000
+"""Attempts whose output is kept; the oldest go first."""
+MAX_LOG = 8_000
+"""Longest output of an attempt that is kept, in characters: its end."""
 MAX_DEAD_BODY = 1_024
 """Longest part of a dead message that is kept, in bytes."""
 
@@ -98,6 +102,37 @@ class Outstanding:
 
 
 @dataclass(frozen=True, slots=True)
+class Glance:
+    """An experiment as a screen shows it, at one moment.
+
+    Attributes:
+        now_ms: the store's own time, in milliseconds since the epoch.
+        meta: fields of the experiment's own hash, its declaration `spec` among them.
+        slots: by index, those of a slot's fields that were asked for.
+        workers: presence of each worker, with `age_ms` since it was last heard.
+        depths: number of entries in `inbox`, `trials`, `history` and `dead`.
+        history: (id, JSON text), oldest first.
+    """
+
+    now_ms: int
+    meta: Mapping[str, str]
+    slots: Sequence[Mapping[str, str]]
+    workers: Mapping[str, Mapping[str, Any]]
+    depths: Mapping[str, int]
+    history: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a task printed during an attempt."""
+
+    trial: str
+    attempt: int
+    worker: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
     """What a worker learns from its heartbeat."""
 
@@ -151,6 +186,22 @@ class Store(ABC):
         self, name: str, after: str = "0", count: int = 1000
     ) -> list[tuple[str, str]]:
         """Up to `count` entries after the id `after`, oldest first: (id, JSON text)."""
+
+    @abstractmethod
+    async def glance(
+        self, name: str, fields: Sequence[str] = (), after: str = "", count: int = 0
+    ) -> Glance:
+        """What a screen shows, in one round trip.
+
+        Args:
+            name: the experiment.
+            fields: of each slot; none: no slots are looked at.
+            after: history after this id; "": the latest.
+            count: how many lines of it, at most.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+        """
 
     @abstractmethod
     async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[Dead]:
@@ -248,6 +299,14 @@ class Store(ABC):
     @abstractmethod
     async def present(self, names: Sequence[str], worker: str, presence: Mapping[str, Any]) -> None:
         """Say that a worker is there without a trial; an empty presence: that it left."""
+
+    @abstractmethod
+    async def write_output(self, name: str, output: Output) -> None:
+        """Keep what a task printed; nothing happens if there is no such experiment."""
+
+    @abstractmethod
+    async def outputs(self, name: str, trial: str) -> list[Output]:
+        """What the attempts of a trial printed, oldest first, as far as it is still kept."""
 
     @abstractmethod
     async def garbage(self, name: str, older_ms: int, count: int) -> list[str]:

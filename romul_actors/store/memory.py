@@ -4,24 +4,32 @@ Time is the caller's: `now_ms` may be a simulated clock.
 """
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from romul_actors.errors import ExperimentExistsError, UnknownExperimentError
 from romul_actors.store.base import (
     MAX_DEAD,
     MAX_DEAD_BODY,
+    MAX_LOG,
+    MAX_LOGS,
     Beat,
     Commit,
     Dead,
     Entry,
+    Glance,
     Lease,
+    Output,
     Outstanding,
     Store,
     Stored,
 )
+
+HISTORY_SLACK = 1.1
+"""History is cut to what is to be kept when it is longer by this factor."""
 
 
 @dataclass(slots=True)
@@ -33,6 +41,28 @@ class _Item:
 
 
 @dataclass(slots=True)
+class _Queue:
+    """Entries by id: those that nobody has yet, and those in somebody's hands."""
+
+    fresh: dict[int, _Item] = field(default_factory=dict)
+    held: dict[int, _Item] = field(default_factory=dict)
+    """Longest untouched first."""
+
+    def __len__(self) -> int:
+        return len(self.fresh) + len(self.held)
+
+    def all(self) -> list[_Item]:
+        """Every entry, oldest first."""
+        return [item for _, item in sorted((self.fresh | self.held).items())]
+
+    def touch(self, entry_id: int, now_ms: int) -> None:
+        """Say that a held entry is not forgotten."""
+        item = self.held.pop(entry_id)
+        item.touched_ms = now_ms
+        self.held[entry_id] = item
+
+
+@dataclass(slots=True)
 class _Experiment:
     spec: str
     epoch: int
@@ -40,19 +70,25 @@ class _Experiment:
     version: int = 0
     nonce: str = ""
     slots: dict[int, dict[str, str]] = field(default_factory=dict)
-    queues: dict[str, dict[int, _Item]] = field(default_factory=lambda: {"inbox": {}, "trials": {}})
+    inbox: _Queue = field(default_factory=_Queue)
+    trials: _Queue = field(default_factory=_Queue)
     history: list[tuple[int, str]] = field(default_factory=list)
     dead: list[Dead] = field(default_factory=list)
-    workers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    workers: dict[str, tuple[int, Mapping[str, Any]]] = field(default_factory=dict)
     settled: dict[int, str] = field(default_factory=dict)
     garbage: dict[str, int] = field(default_factory=dict)
+    outputs: list[Output] = field(default_factory=list)
+
+    ticked_ms: int | None = None
 
     @property
     def token(self) -> str:
         """The version as others know it."""
         return f"{self.epoch}.{self.version}.{self.nonce}"
 
-    ticked_ms: int | None = None
+    def queue(self, name: str) -> _Queue:
+        """The queue of that name."""
+        return self.inbox if name == "inbox" else self.trials
 
 
 class MemoryStore(Store):
@@ -66,7 +102,8 @@ class MemoryStore(Store):
         self._now_ms = now_ms
         self._all: dict[str, _Experiment] = {}
         self._last_id = 0
-        self._arrival = asyncio.Event()
+        self._waiting: dict[str, dict[asyncio.Future[None], Sequence[str]]]
+        self._waiting = {"inbox": {}, "trials": {}}
 
     def _next(self) -> int:
         self._last_id += 1
@@ -77,28 +114,35 @@ class MemoryStore(Store):
             raise UnknownExperimentError(f"no experiment {name!r} in memory")
         return self._all[name]
 
-    def _queue(self, name: str, queue: str) -> dict[int, _Item]:
-        return self._all[name].queues[queue] if name in self._all else {}
+    def _queue(self, name: str, queue: str) -> _Queue:
+        return self._all[name].queue(queue) if name in self._all else _Queue()
 
-    def _add(self, experiment: _Experiment, queue: str, body: bytes) -> None:
-        experiment.queues[queue][self._next()] = _Item(body, self._now_ms())
-        self._arrival.set()
+    def _add(self, name: str, queue: str, body: bytes) -> None:
+        self._all[name].queue(queue).fresh[self._next()] = _Item(body, self._now_ms())
+        # Each entry wakes one of those who wait for it, the first to come.
+        for future, names in self._waiting[queue].items():
+            if name in names and not future.done():
+                future.set_result(None)
+                return
 
-    async def _arrived(self, block_ms: int) -> None:
-        """Wait for the next entry in any queue, at most `block_ms`."""
-        self._arrival.clear()
+    async def _arrived(self, queue: str, names: Sequence[str], block_ms: int) -> None:
+        """Wait for an entry of one of the experiments, at most `block_ms`."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        limit = loop.call_later(block_ms / 1000, _wake, future)
+        self._waiting[queue][future] = names
         try:
-            async with asyncio.timeout(block_ms / 1000):
-                await self._arrival.wait()
-        except TimeoutError:
-            pass
+            await future
+        finally:
+            limit.cancel()
+            del self._waiting[queue][future]
 
     async def create(self, name: str, spec: str, submitted: bytes) -> None:
         if name in self._all:
             raise ExperimentExistsError(f"experiment {name!r} exists already")
         meta = {"status": "submitted", "slots": "0"}
         self._all[name] = _Experiment(spec, self._next(), meta)
-        self._add(self._all[name], "inbox", submitted)
+        self._add(name, "inbox", submitted)
 
     async def remove(self, name: str) -> bool:
         return self._all.pop(name, None) is not None
@@ -121,6 +165,23 @@ class MemoryStore(Store):
         later = [(str(i), line) for i, line in history if i > int(after)]
         return later[:count]
 
+    async def glance(
+        self, name: str, fields: Sequence[str] = (), after: str = "", count: int = 0
+    ) -> Glance:
+        found = self._find(name)
+        slots = range(int(found.meta["slots"])) if fields else ()
+        lines = [(str(i), line) for i, line in found.history]
+        if after:
+            lines = [(i, line) for i, line in lines if int(i) > int(after)][:count]
+        return Glance(
+            self._now_ms(),
+            {**found.meta, "spec": found.spec},
+            [{f: found.slots.get(i, {}).get(f, "") for f in fields} for i in slots],
+            await self.workers(name),
+            await self.depths(name),
+            lines if after else lines[len(lines) - min(count, len(lines)) :],
+        )
+
     async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[Dead]:
         dead = self._all[name].dead if name in self._all else []
         return [message for message in dead if int(message.id) > int(after)][:count]
@@ -128,7 +189,7 @@ class MemoryStore(Store):
     async def revive(self, name: str, dead: Dead) -> bool:
         if not await self.drop(name, [dead.id]):
             return False
-        self._add(self._all[name], dead.origin, dead.body)
+        self._add(name, dead.origin, dead.body)
         return True
 
     async def drop(self, name: str, ids: Sequence[str]) -> int:
@@ -138,59 +199,70 @@ class MemoryStore(Store):
         return before - len(found.dead)
 
     async def send(self, name: str, body: bytes) -> None:
-        self._add(self._find(name), "inbox", body)
+        self._find(name)
+        self._add(name, "inbox", body)
 
     async def read(
         self, names: Sequence[str], actor: str, count: int, block_ms: int
     ) -> list[Entry]:
         entries = self._take_new(names, actor, count)
         if not entries and block_ms:
-            await self._arrived(block_ms)
+            await self._arrived("inbox", names, block_ms)
             entries = self._take_new(names, actor, count)
         return entries
 
     def _take_new(self, names: Sequence[str], actor: str, count: int) -> list[Entry]:
         taken = []
         for name in names:
-            fresh = [(i, x) for i, x in self._queue(name, "inbox").items() if x.holder is None]
-            taken += [self._hold(name, i, item, actor) for i, item in fresh[:count]]
+            inbox = self._queue(name, "inbox")
+            taken += [
+                self._entry(name, entry_id, self._take(inbox, entry_id, actor))
+                for entry_id in list(inbox.fresh)[:count]
+            ]
         return taken
 
-    def _hold(self, name: str, entry_id: int, item: _Item, holder: str) -> Entry:
+    def _take(self, queue: _Queue, entry_id: int, holder: str) -> _Item:
+        """Put an entry into somebody's hands."""
+        item = queue.fresh.pop(entry_id, None) or queue.held.pop(entry_id)
         item.holder, item.touched_ms = holder, self._now_ms()
+        queue.held[entry_id] = item
+        return item
+
+    def _entry(self, name: str, entry_id: int, item: _Item) -> Entry:
         return Entry(name, str(entry_id), item.at_ms, item.body)
 
     async def pending(self, name: str, actor: str, count: int) -> list[Entry]:
-        mine = [(i, x) for i, x in self._queue(name, "inbox").items() if x.holder == actor]
-        return [Entry(name, str(i), item.at_ms, item.body) for i, item in mine[:count]]
+        held = self._queue(name, "inbox").held
+        mine = sorted((i, x) for i, x in held.items() if x.holder == actor)
+        return [self._entry(name, i, item) for i, item in mine[:count]]
 
     async def take_over(self, name: str, actor: str, idle_ms: int, count: int) -> list[Entry]:
-        idle = self._idle(name, "inbox", idle_ms)
-        return [self._hold(name, i, item, actor) for i, item in idle[:count]]
+        inbox = self._queue(name, "inbox")
+        idle = sorted(self._idle(inbox, idle_ms))[:count]
+        return [self._entry(name, i, self._take(inbox, i, actor)) for i in idle]
 
-    def _idle(self, name: str, queue: str, idle_ms: int) -> list[tuple[int, _Item]]:
-        now = self._now_ms()
-        return [
-            (i, item)
-            for i, item in self._queue(name, queue).items()
-            if item.holder is not None and now - item.touched_ms >= idle_ms
-        ]
+    def _idle(self, queue: _Queue, idle_ms: int) -> list[int]:
+        """Entries that were not touched for so long, the longest untouched first."""
+        limit_ms = self._now_ms() - idle_ms
+        return list(itertools.takewhile(lambda i: queue.held[i].touched_ms <= limit_ms, queue.held))
 
     async def commit(self, name: str, actor: str, commit: Commit) -> str | None:
         found = self._all.get(name)
         if found is None or found.token != commit.version:
             return None
-        inbox = found.queues["inbox"]
+        inbox = found.inbox.held
         held = [inbox.get(int(entry_id)) for entry_id in commit.entries]
         if any(item is None or item.holder != actor for item in held):
             return None
         found.meta.update(commit.meta)
+        found.spec = found.meta.pop("spec", found.spec)
         for index, fields in commit.slots.items():
             found.slots.setdefault(index, {}).update(fields)
         for body in commit.trials:
-            self._add(found, "trials", body)
+            self._add(name, "trials", body)
         found.history += [(self._next(), line) for line in commit.history]
-        del found.history[: -commit.history_keep]
+        if len(found.history) > HISTORY_SLACK * commit.history_keep:
+            del found.history[: -commit.history_keep]
         for entry_id in commit.entries:
             del inbox[int(entry_id)]
         for checkpoint in commit.garbage:
@@ -199,10 +271,10 @@ class MemoryStore(Store):
         return found.token
 
     async def bury(self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]) -> int:
-        items, n = self._queue(name, queue), 0
+        items, n = self._queue(name, queue).held, 0
         for entry_id, reason, body in unusable:
             item = items.get(int(entry_id))
-            if item is None or item.holder is None:
+            if item is None:
                 continue
             del items[int(entry_id)]
             kept = Dead(str(self._next()), queue, reason, body[:MAX_DEAD_BODY], len(body))
@@ -216,46 +288,45 @@ class MemoryStore(Store):
         if found.ticked_ms is not None and now - found.ticked_ms < every_ms:
             return False
         found.ticked_ms = now
-        self._add(found, "inbox", body)
+        self._add(name, "inbox", body)
         return True
 
     async def sweep(
         self, name: str, actor: str, idle_ms: int, count: int, worker: str | None = None
     ) -> list[tuple[Lease, str]]:
-        swept = []
-        idle = self._idle(name, "trials", idle_ms)
-        if worker is not None:
-            idle = [(i, item) for i, item in idle if item.holder == worker]
-        for entry_id, item in idle[:count]:
-            last = item.holder or ""
-            self._hold(name, entry_id, item, actor)
+        trials, swept = self._queue(name, "trials"), []
+        for entry_id in self._idle(trials, idle_ms):
+            last = trials.held[entry_id].holder or ""
+            if worker not in (None, last):
+                continue
+            item = self._take(trials, entry_id, actor)
             swept.append((Lease(name, str(entry_id), actor, item.body), last))
+            if len(swept) == count:
+                break
         return swept
 
     async def outstanding(self, name: str) -> Outstanding:
         found = self._find(name)
-        trials, inbox = (
-            [item.body for item in found.queues[queue].values()] for queue in ("trials", "inbox")
-        )
+        trials, inbox = ([x.body for x in queue.all()] for queue in (found.trials, found.inbox))
         return Outstanding(found.token, trials, inbox)
 
     async def lease(self, names: Sequence[str], worker: str, block_ms: int) -> Lease | None:
         lease = self._take_trial(names, worker)
         if lease is None and block_ms:
-            await self._arrived(block_ms)
+            await self._arrived("trials", names, block_ms)
             lease = self._take_trial(names, worker)
         return lease
 
     def _take_trial(self, names: Sequence[str], worker: str) -> Lease | None:
         for name in names:
-            for entry_id, item in self._queue(name, "trials").items():
-                if item.holder is None:
-                    self._hold(name, entry_id, item, worker)
-                    return Lease(name, str(entry_id), worker, item.body)
+            trials = self._queue(name, "trials")
+            for entry_id in trials.fresh:
+                item = self._take(trials, entry_id, worker)
+                return Lease(name, str(entry_id), worker, item.body)
         return None
 
     def _held(self, lease: Lease) -> _Item | None:
-        item = self._queue(lease.experiment, "trials").get(int(lease.id))
+        item = self._queue(lease.experiment, "trials").held.get(int(lease.id))
         return item if item is not None and item.holder == lease.worker else None
 
     async def beat(self, lease: Lease, slot: int, trial: str, presence: Mapping[str, Any]) -> Beat:
@@ -263,9 +334,9 @@ class MemoryStore(Store):
             return Beat(kept=False, status="")
         await self.present([lease.experiment], lease.worker, presence)
         item = self._held(lease)
-        if item is not None:
-            item.touched_ms = self._now_ms()
         found = self._all[lease.experiment]
+        if item is not None:
+            found.trials.touch(int(lease.id), self._now_ms())
         settled = found.settled.get(slot, "")
         outdated = settled.startswith(f"{trial}#") and " result " in settled
         return Beat(item is not None, found.meta["status"], outdated)
@@ -276,23 +347,34 @@ class MemoryStore(Store):
         found = self._all[lease.experiment]
         if self._held(lease) is None:
             return found.settled.get(slot) == token
-        self._add(found, "inbox", body)
+        self._add(lease.experiment, "inbox", body)
         found.settled[slot] = token
-        del found.queues["trials"][int(lease.id)]
+        del found.trials.held[int(lease.id)]
         return True
 
     async def present(self, names: Sequence[str], worker: str, presence: Mapping[str, Any]) -> None:
         for name in names:
             if name in self._all and presence:
-                seen = {**presence, "seen_ms": self._now_ms()}
-                self._all[name].workers[worker] = seen
+                self._all[name].workers[worker] = (self._now_ms(), presence)
             elif name in self._all:
                 self._all[name].workers.pop(worker, None)
+
+    async def write_output(self, name: str, output: Output) -> None:
+        if name in self._all:
+            kept = replace(output, text=output.text[-MAX_LOG:])
+            self._all[name].outputs.append(kept)
+            del self._all[name].outputs[:-MAX_LOGS]
+
+    async def outputs(self, name: str, trial: str) -> list[Output]:
+        kept = self._all[name].outputs if name in self._all else []
+        return [output for output in kept if output.trial == trial]
 
     async def garbage(self, name: str, older_ms: int, count: int) -> list[str]:
         garbage = self._all[name].garbage if name in self._all else {}
         limit = self._now_ms() - older_ms
-        return [checkpoint for checkpoint, at_ms in garbage.items() if at_ms <= limit][:count]
+        # In order of their times.
+        old = itertools.takewhile(lambda name: garbage[name] <= limit, garbage)
+        return list(itertools.islice(old, count))
 
     async def forget(self, name: str, checkpoints: Sequence[str]) -> None:
         for checkpoint in checkpoints if name in self._all else ():
@@ -302,24 +384,21 @@ class MemoryStore(Store):
         now = self._now_ms()
         found = self._all[name].workers if name in self._all else {}
         return {
-            worker: {
-                **{key: value for key, value in presence.items() if key != "seen_ms"},
-                "age_ms": max(0, now - presence["seen_ms"]),
-            }
-            for worker, presence in found.items()
+            worker: {**presence, "age_ms": max(0, now - seen_ms)}
+            for worker, (seen_ms, presence) in found.items()
         }
 
     async def leases(self, name: str) -> dict[str, str]:
-        trials = self._queue(name, "trials")
-        return {str(i): item.holder for i, item in trials.items() if item.holder is not None}
+        held = self._queue(name, "trials").held
+        return {str(i): item.holder or "" for i, item in sorted(held.items())}
 
     async def depths(self, name: str) -> dict[str, int]:
         if name not in self._all:
             return {"inbox": 0, "trials": 0, "history": 0, "dead": 0}
         found = self._all[name]
         return {
-            "inbox": len(found.queues["inbox"]),
-            "trials": len(found.queues["trials"]),
+            "inbox": len(found.inbox),
+            "trials": len(found.trials),
             "history": len(found.history),
             "dead": len(found.dead),
         }
@@ -329,3 +408,8 @@ class MemoryStore(Store):
 
     async def close(self) -> None:
         return None
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

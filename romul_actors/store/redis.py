@@ -17,7 +17,9 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import (
     AuthenticationError,
     NoPermissionError,
+    NoScriptError,
     RedisError,
+    ResponseError,
 )
 from redis.exceptions import (
     ConnectionError as RedisConnectionError,
@@ -35,11 +37,15 @@ from romul_actors.errors import (
 from romul_actors.store.base import (
     MAX_DEAD,
     MAX_DEAD_BODY,
+    MAX_LOG,
+    MAX_LOGS,
     Beat,
     Commit,
     Dead,
     Entry,
+    Glance,
     Lease,
+    Output,
     Outstanding,
     Store,
     Stored,
@@ -81,6 +87,21 @@ class RedisStore(Store):
     async def _run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         return await _reply(self._scripts[script](keys=list(keys), args=list(args)))
 
+    async def _look(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run a script that writes nothing, for users that may write nothing."""
+        known = self._scripts[script]
+        try:
+            return await self._redis.evalsha_ro(known.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await _reply(self._redis.eval_ro(known.script, len(keys), *keys, *args))
+        except ResponseError as error:
+            # Before Redis 7 there is no such command, and no user that may only read a key.
+            if "unknown command" not in str(error).lower():
+                raise StoreError(f"the server refuses: {error}") from error
+            return await self._run(script, keys, args)
+        except (RedisError, OSError) as error:
+            return await _reply(_raised(error))
+
     async def create(self, name: str, spec: str, submitted: bytes) -> None:
         token = secrets.token_hex(8)
         keys = [_key(name), _key(name, "inbox"), _key(name, "trials")]
@@ -91,7 +112,17 @@ class RedisStore(Store):
             raise ExperimentExistsError(f"experiment {name!r} exists already")
 
     async def remove(self, name: str) -> bool:
-        parts = ("inbox", "trials", "history", "dead", "workers", "settled", "garbage", "tick")
+        parts = (
+            "inbox",
+            "trials",
+            "history",
+            "dead",
+            "workers",
+            "settled",
+            "garbage",
+            "tick",
+            "logs",
+        )
         removed = await self._run("remove", [_key(name), *(_key(name, p) for p in parts)], [])
         await _reply(self._redis.srem(EXPERIMENTS, name))
         return bool(removed)
@@ -107,8 +138,10 @@ class RedisStore(Store):
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for name in names:
                     pipeline.hget(_key(name), "status")
-                statuses = await _reply(pipeline.execute())
-        return {n: s.decode() for n, s in zip(names, statuses, strict=True) if s is not None}
+                statuses = await _reply(pipeline.execute(raise_on_error=False))
+        # Of those that this user may not read only the name is known.
+        found = {n: s for n, s in zip(names, statuses, strict=True) if not _forbidden(s)}
+        return {name: status.decode() for name, status in found.items() if status is not None}
 
     async def spec(self, name: str) -> str:
         text = await _reply(self._redis.hget(_key(name), "spec"))
@@ -117,7 +150,7 @@ class RedisStore(Store):
         return cast("bytes", text).decode()
 
     async def load(self, name: str) -> Stored:
-        found = await self._run("load", [_key(name)], [])
+        found = await self._look("load", [_key(name)], [])
         if found is None:
             raise UnknownExperimentError(f"no experiment {name!r} on {hide_password(self.url)}")
         version, meta, slots = found
@@ -128,6 +161,31 @@ class RedisStore(Store):
     ) -> list[tuple[str, str]]:
         rows = await _reply(self._redis.xrange(_key(name, "history"), f"({after}", "+", count))
         return [(entry_id.decode(), fields[b"json"].decode()) for entry_id, fields in rows]
+
+    async def glance(
+        self, name: str, fields: Sequence[str] = (), after: str = "", count: int = 0
+    ) -> Glance:
+        parts = ("", "workers", "inbox", "trials", "history", "dead")
+        keys = [_key(name, part) for part in parts]
+        found = await self._look("glance", keys, [after, count, *fields])
+        if found is None:
+            raise UnknownExperimentError(f"no experiment {name!r} on {hide_password(self.url)}")
+        now, meta, slots, workers, depths, lines = found
+        now_ms = int(now)
+        return Glance(
+            now_ms,
+            _fields(meta),
+            [
+                {field: (value or b"").decode() for field, value in zip(fields, row, strict=True)}
+                for row in slots
+            ],
+            {
+                worker.decode(): _presence(told, now_ms)
+                for worker, told in zip(workers[::2], workers[1::2], strict=True)
+            },
+            dict(zip(("inbox", "trials", "history", "dead"), depths, strict=True)),
+            [(entry_id.decode(), pairs[1].decode()) for entry_id, pairs in lines],
+        )
 
     async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[Dead]:
         rows = await _reply(self._redis.xrange(_key(name, "dead"), f"({after}", "+", count))
@@ -252,10 +310,10 @@ class RedisStore(Store):
         return None if version is None else cast("bytes", version).decode()
 
     async def bury(self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]) -> int:
-        args: list[Any] = [_GROUPS[queue], queue, MAX_DEAD]
+        args: list[Any] = [_GROUPS[queue], queue, MAX_DEAD, _key(name, "dead")]
         for entry_id, reason, body in unusable:
             args += [entry_id, reason, body[:MAX_DEAD_BODY], len(body)]
-        return int(await self._run("bury", [_key(name, queue), _key(name, "dead")], args))
+        return int(await self._run("bury", [_key(name, queue)], args))
 
     async def tick(self, name: str, body: bytes, every_ms: int) -> bool:
         keys = [_key(name, "tick"), _key(name, "inbox")]
@@ -286,7 +344,7 @@ class RedisStore(Store):
 
     async def outstanding(self, name: str) -> Outstanding:
         keys = [_key(name), _key(name, "trials"), _key(name, "inbox")]
-        found = await self._run("outstanding", keys, [])
+        found = await self._look("outstanding", keys, [])
         if found is None:
             raise UnknownExperimentError(f"no experiment {name!r} on {hide_password(self.url)}")
         return Outstanding(found[0].decode(), found[1], found[2])
@@ -319,18 +377,43 @@ class RedisStore(Store):
         slot: int = 0,
         trial: str = "",
     ) -> Any:
-        keys = [_key(name), _key(name, "workers"), _key(name, "trials"), _key(name, "settled")]
+        keys = [_key(name, part) for part in ("workers", "trials", "settled")]
         told = to_json(presence) if presence else b""
-        return await self._run("beat", keys, [worker, told, entry_id, slot, trial])
+        return await self._run("beat", keys, [worker, told, entry_id, slot, trial, _key(name)])
 
     async def settle(self, lease: Lease, slot: int, token: str, body: bytes) -> bool:
         name = lease.experiment
-        keys = [_key(name, part) for part in ("trials", "inbox", "settled")]
-        return bool(await self._run("settle", keys, [lease.worker, lease.id, token, body, slot]))
+        keys = [_key(name, part) for part in ("trials", "settled")]
+        args = [lease.worker, lease.id, token, body, slot, _key(name, "inbox")]
+        return bool(await self._run("settle", keys, args))
 
     async def present(self, names: Sequence[str], worker: str, presence: Mapping[str, Any]) -> None:
         for name in names:
             await self._beat(name, worker, presence)
+
+    async def write_output(self, name: str, output: Output) -> None:
+        if not await _reply(self._redis.exists(_key(name))):
+            return
+        fields: Any = {
+            "trial": output.trial,
+            "attempt": output.attempt,
+            "worker": output.worker,
+            "text": output.text[-MAX_LOG:],
+        }
+        await _reply(self._redis.xadd(_key(name, "logs"), fields, maxlen=MAX_LOGS))
+
+    async def outputs(self, name: str, trial: str) -> list[Output]:
+        rows = await _reply(self._redis.xrange(_key(name, "logs")))
+        return [
+            Output(
+                trial,
+                int(fields[b"attempt"]),
+                fields[b"worker"].decode(),
+                fields[b"text"].decode(errors="replace"),
+            )
+            for _, fields in rows
+            if fields[b"trial"].decode() == trial
+        ]
 
     async def garbage(self, name: str, older_ms: int, count: int) -> list[str]:
         seconds, microseconds = await _reply(self._time(name))
@@ -354,12 +437,7 @@ class RedisStore(Store):
         rows = await _reply(self._redis.hgetall(_key(name, "workers")))
         seconds, microseconds = await _reply(self._time(name))
         now_ms = seconds * 1000 + microseconds // 1000
-        found = {}
-        for worker, told in rows.items():
-            presence = from_json(told)
-            presence["age_ms"] = max(0, now_ms - int(presence.pop("seen_ms")))
-            found[worker.decode()] = presence
-        return found
+        return {worker.decode(): _presence(told, now_ms) for worker, told in rows.items()}
 
     async def leases(self, name: str) -> dict[str, str]:
         rows = await _reply(
@@ -374,14 +452,22 @@ class RedisStore(Store):
                 pipeline.xlen(_key(name, queue))
             return dict(zip(queues, await _reply(pipeline.execute()), strict=True))
 
+    async def info(self) -> list[Mapping[str, Any]]:
+        """What each server says of itself."""
+        if self._cluster:
+            by_node = await self._redis.info(target_nodes=RedisCluster.PRIMARIES)
+            return list(by_node.values())
+        return [await self._redis.info()]
+
+    async def now_ms(self) -> int:
+        """The server's time, in milliseconds since the epoch."""
+        seconds, microseconds = await _reply(self._time("any"))
+        return int(seconds * 1000 + microseconds // 1000)
+
     async def check(self) -> list[str]:
         where = hide_password(self.url)
         try:
-            if self._cluster:
-                by_node = await self._redis.info(target_nodes=RedisCluster.PRIMARIES)
-                infos = list(by_node.values())
-            else:
-                infos = [await self._redis.info()]
+            infos = await self.info()
         except (AuthenticationError, NoPermissionError) as error:
             raise StoreError(f"{where}: access refused: {error}") from None
         except (RedisError, OSError) as error:
@@ -411,12 +497,31 @@ class RedisStore(Store):
         await self._redis.aclose()
 
 
+def _forbidden(reply: Any) -> bool:
+    """Whether a reply of a pipeline says that the user may not do this.
+
+    Raises:
+        StoreError: it is another error.
+    """
+    if isinstance(reply, NoPermissionError):
+        return True
+    if isinstance(reply, RedisError):
+        raise StoreError(f"the server refuses: {reply}") from reply
+    return False
+
+
 def _key(name: str, *parts: object) -> str:
     return ":".join(["romul", f"{{{name}}}", *(str(part) for part in parts if part != "")])
 
 
 def _name(key: str) -> str:
     return key.partition("{")[2].partition("}")[0]
+
+
+def _presence(told: bytes, now_ms: int) -> dict[str, Any]:
+    presence: dict[str, Any] = from_json(told)
+    presence["age_ms"] = max(0, now_ms - int(presence.pop("seen_ms")))
+    return presence
 
 
 def _flat(fields: Mapping[str, str]) -> list[str]:
@@ -443,6 +548,10 @@ def _leases(found: Sequence[tuple[str, list[Any]]], worker: str) -> list[Lease]:
         for name, rows in found
         for entry_id, fields in rows
     ]
+
+
+async def _raised(error: BaseException) -> Any:
+    raise error
 
 
 async def _reply(reply: Awaitable[Any] | Any) -> Any:

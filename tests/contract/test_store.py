@@ -1,11 +1,12 @@
 """The promises of a store, held by every kind of store alike."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from romul_actors.errors import ExperimentExistsError, UnknownExperimentError
-from romul_actors.store import Commit
+from romul_actors.store import Commit, Output
 
 
 async def made(store, name="e"):
@@ -343,3 +344,43 @@ async def test_history_is_read_on_from_where_it_was_left(store):
     first = await store.history("e", count=2)
     rest = await store.history("e", after=first[-1][0])
     assert [line for _, line in first + rest] == lines
+
+
+async def test_a_glance_is_all_that_a_screen_shows(store):
+    await made(store)
+    ids = await batch(store)
+    stored = await store.load("e")
+    slots = {0: {"step": "3", "loss": "1"}, 1: {"step": "4", "loss": "2"}}
+    lines = [f'{{"n": {n}}}' for n in range(6)]
+    commit = Commit(stored.version, ids, {"status": "running", "slots": "2"}, slots, history=lines)
+    assert await store.commit("e", "a", commit)
+    await store.present(["e"], "w", {"state": "idle"})
+    await store.send("e", b"x")
+
+    seen = await store.glance("e", ["step", "nothing"], count=2)
+    assert (seen.meta["status"], seen.meta["spec"]) == ("running", "{}")
+    assert seen.slots == [{"step": "3", "nothing": ""}, {"step": "4", "nothing": ""}]
+    assert [line for _, line in seen.history] == lines[4:]
+    assert seen.depths == {"inbox": 1, "trials": 0, "history": 6, "dead": 0}
+    assert seen.workers["w"]["state"] == "idle"
+    assert 0 <= seen.workers["w"]["age_ms"] < 60_000
+
+    first = (await store.history("e", count=1))[0][0]
+    later = await store.glance("e", after=first, count=3)
+    assert ([line for _, line in later.history], later.slots) == (lines[1:4], [])
+    assert (await store.glance("e")).history == []
+    with pytest.raises(UnknownExperimentError, match="no experiment 'no'"):
+        await store.glance("no")
+
+
+async def test_what_a_task_printed_is_kept_for_a_while(store):
+    await made(store)
+    first, second = Output("0-0", 1, "w", "hello\n"), Output("0-0", 2, "v", "x" * 9_000)
+    for output in (first, Output("1-0", 1, "w", "other"), second):
+        await store.write_output("e", output)
+    await store.write_output("no", first)
+    kept = await store.outputs("e", "0-0")
+    assert kept == [first, replace(second, text="x" * 8_000)]
+    assert await store.outputs("no", "0-0") == []
+    await store.remove("e")
+    assert await store.outputs("e", "0-0") == []

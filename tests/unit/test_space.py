@@ -119,3 +119,28 @@ def test_a_vector_of_another_length_or_outside_the_cube_is_refused():
         SPACE.decode([0.5, 0.5])
     with pytest.raises(SpaceError, match=r"n: position 1\.5 is outside"):
         SPACE.decode([0.5, 1.5, 0.5, 0.5])
+
+
+def test_other_bounds_move_places_to_the_nearest_value():
+    space = Space(
+        [
+            FloatParameter("lr", 1e-4, 1.0, "log"),
+            IntParameter("n", 1, 9),
+            CategoricalParameter("c", ("a", "b")),
+        ]
+    )
+    narrow = space.with_bounds("lr", 1e-3, 1e-1).with_bounds("n", 2, 5)
+    here = space.encode({"lr": 1e-2, "n": 9, "c": "b"})
+    moved = narrow.decode(space.translate(here, narrow))
+    assert moved == {"lr": pytest.approx(1e-2), "n": 5, "c": "b"}
+    assert narrow.translate(narrow.encode(moved), space) == pytest.approx(
+        space.encode({"lr": 1e-2, "n": 5, "c": "b"})
+    )
+    for name, low, high, told in (
+        ("c", 0, 1, "no bounds"),
+        ("x", 0, 1, "not in the space"),
+        ("n", 0.5, 3, "whole numbers"),
+        ("lr", 0.0, 1.0, "log scale"),
+    ):
+        with pytest.raises(SpaceError, match=told):
+            space.with_bounds(name, low, high)

@@ -1,0 +1,38 @@
+-- What a screen shows, in one call: few fields of each slot, workers, queues, the latest history.
+-- KEYS: meta, workers, inbox, trials, history, dead. The slots' keys share their hash tag.
+-- ARGV: history after this id ('' for the latest), how many lines, fields of a slot ...
+-- Returns {now in ms, meta, {values of a slot's fields, ...}, workers, depths, history}; nil if there
+-- is no such experiment.
+local meta = redis.call('HGETALL', KEYS[1])
+if #meta == 0 then
+  return nil
+end
+local fields = {}
+for i = 3, #ARGV do
+  fields[i - 2] = ARGV[i]
+end
+local rows = {}
+if #fields > 0 then
+  for i = 0, tonumber(redis.call('HGET', KEYS[1], 'slots')) - 1 do
+    rows[i + 1] = redis.call('HMGET', KEYS[1] .. ':slot:' .. i, unpack(fields))
+  end
+end
+local depths = {}
+for i = 3, 6 do
+  depths[i - 2] = redis.call('XLEN', KEYS[i])
+end
+local lines = {}
+local count = tonumber(ARGV[2])
+if count > 0 then
+  if ARGV[1] ~= '' then
+    lines = redis.call('XRANGE', KEYS[5], '(' .. ARGV[1], '+', 'COUNT', count)
+  else
+    local latest = redis.call('XREVRANGE', KEYS[5], '+', '-', 'COUNT', count)
+    for i = #latest, 1, -1 do
+      lines[#lines + 1] = latest[i]
+    end
+  end
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+return {tostring(now), meta, rows, redis.call('HGETALL', KEYS[2]), depths, lines}
