@@ -5,8 +5,7 @@ for byte. When an invariant breaks, the list is shrunk to a shortest one that st
 """
 
 import asyncio
-import copy
-import hashlib
+import contextvars
 import json
 import math
 from collections import Counter
@@ -14,20 +13,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from numpy.random import Generator, default_rng
+from numpy.random import default_rng
 
 from romul_actors.actor import Actor
-from romul_actors.errors import StoreUnavailableError
 from romul_actors.events import Submitted
-from romul_actors.events import Trial as TrialMessage
 from romul_actors.experiment import Experiment
 from romul_actors.messages import encode
-from romul_actors.store import Commit
-from romul_actors.store.memory import MemoryStore
 from romul_sim.invariants import Violation, Watch
-from romul_sim.loop import DeadlockError, run
-from romul_workers.tasks.toys import TOYS, State
-from romul_workers.trainer import Ending, Stopped, Success, Trainer
+from romul_sim.loop import Clock, DeadlockError, machine_clock, run
+from romul_sim.parts import Client, Durations, Pace, Saved, SimulatedTrainer, WatchedStore
+from romul_workers.tasks.toys import TOYS
 from romul_workers.worker import Worker, WorkerSettings
 
 NAME = "chaos"
@@ -37,6 +32,10 @@ TRIAL_S = 15.0
 """Longer than a lease: without heartbeats every trial would be lost."""
 GRACE_S = 2.0
 LATENCY_S = 0.01
+SLOWER = 0.1
+"""What is left of the speed of a machine that has become slow."""
+DRIFT, AHEAD_S = 0.05, 1000.0
+"""How wrong the machines' clocks are: up to this share too fast or too slow, and so far apart."""
 CALM_S = 900.0
 """Longest time to the end after the last fault."""
 
@@ -44,6 +43,7 @@ KINDS = {
     "kill machine": 6,
     "notice to machine": 4,
     "freeze machine": 4,
+    "slow machine": 2,
     "lose zone": 1,
     "crash actor": 5,
     "freeze actor": 2,
@@ -121,154 +121,22 @@ class Outcome:
     causes: dict[str, int]
 
 
-class _WatchedStore(MemoryStore):
-    """The one store of a simulation: every commit is looked at; it can go back in time."""
-
-    def __init__(self, now_ms: Callable[[], int], watch: Watch) -> None:
-        super().__init__(now_ms)
-        self.watch = watch
-        self.away = False
-        self._kept: list[tuple[int, Any, Any]] = []
-
-    async def commit(self, name: str, actor: str, commit: Commit) -> str | None:
-        version = await super().commit(name, actor, commit)
-        if version is not None:
-            stored = await self.load(name)
-            self.watch.committed(commit, stored.meta, stored.slots)
-        return version
-
-    def keep(self) -> None:
-        """Remember how things stand, as a replica would."""
-        now = self._now_ms()
-        self._kept.append((now, copy.deepcopy(self._all), self.watch.book.copy()))
-        self._kept = [kept for kept in self._kept if now - kept[0] < 30_000]  # noqa: PLR2004
-
-    def lose(self, seconds: float) -> None:
-        """Go back to the newest state that is so old; a replica took over without the rest."""
-        limit = self._now_ms() - 1000 * seconds
-        older = [kept for kept in self._kept if kept[0] <= limit] or self._kept[:1]
-        if older:
-            _, everything, book = older[-1]
-            self._all, self.watch.book = copy.deepcopy(everything), book.copy()
-            self.watch.rolled_back = True
-
-    def lose_trial(self, pick: float) -> None:
-        """Lose one entry, as a damaged file or a careless operator would."""
-        trials = self._queue(NAME, "trials")
-        if trials:
-            del trials[sorted(trials)[int(pick * len(trials))]]
-            self.watch.rolled_back = True
-
-
-class _Client:
-    """The store as one machine sees it: late, deaf, frozen or cut off at times."""
-
-    def __init__(self, store: _WatchedStore, rng: Generator) -> None:
-        self._store = store
-        self._rng = rng
-        self.dead = False
-        self.lossy = 0.0
-        self.frozen_until = 0.0
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._store, name)
-
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            await self._way()
-            if self._rng.random() < self.lossy:
-                raise StoreUnavailableError("the request was lost")
-            if self._store.away:
-                raise StoreUnavailableError("the store is away")
-            reply = await method(*args, **kwargs)
-            if self._rng.random() < self.lossy:
-                if self._rng.random() < 0.5 and name in ("settle", "beat", "present"):  # noqa: PLR2004
-                    # The client asked again: what it sent arrives twice.
-                    await self._way()
-                    return await method(*args, **kwargs)
-                raise StoreUnavailableError("the reply was lost")
-            await self._way()
-            return reply
-
-        return call
-
-    async def _way(self) -> None:
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(float(self._rng.exponential(LATENCY_S)))
-        await asyncio.sleep(max(0.0, self.frozen_until - loop.time()))
-        if self.dead:
-            raise StoreUnavailableError("this machine is gone")
-
-
-@dataclass(slots=True)
-class _Saved:
-    """A checkpoint: the state at its trial's start or end, and where training stands."""
-
-    state: State | None
-    at: float
-
-
-class _Trainer(Trainer):
-    """Takes a trial's time; leaves a partial checkpoint when asked to stop."""
-
-    def __init__(self, world: "_World", rng: Generator, speed: float) -> None:
-        self._world = world
-        self._rng = rng
-        self._speed = speed
-        self._stop = asyncio.Event()
-
-    async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
-        del experiment
-        world = self._world
-        parent = world.checkpoints.get(trial.parent) if trial.parent is not None else None
-        if trial.parent is not None and parent is None:
-            raise Violation(f"trial {trial.id}: its parent {trial.parent} was removed")
-        world.watch.trained(trial.id, trial.start, parent.at if parent is not None else 0.0)
-        name = f"{trial.id}-{trial.attempt}-{world.next():x}"
-        seconds = TRIAL_S * float(self._rng.lognormal(0.0, 0.3)) / self._speed
-        left = seconds * (trial.stop - trial.start)
-        began = asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout(left):
-                await self._stop.wait()
-        except TimeoutError:
-            pass
-        else:
-            gone = asyncio.get_running_loop().time() - began
-            at = trial.start + 0.9 * min(1.0, gone / left) * (trial.stop - trial.start)
-            world.checkpoints[name] = _Saved(None if parent is None else parent.state, at)
-            return Stopped(name, at)
-        toy = TOYS[PROBLEM]
-        before = None if parent is None else parent.state
-        stepped = toy.step(before, trial.hyperparameters, trial.step, default_rng(trial.seed))
-        world.checkpoints[name] = _Saved(stepped.state, trial.stop)
-        return Success(stepped.observed, name)
-
-    def ask_to_stop(self) -> None:
-        self._stop.set()
-
-    async def discard(self, experiment: Experiment, checkpoint: str) -> None:
-        del experiment
-        self._world.checkpoints.pop(checkpoint, None)
-
-    async def close(self) -> None:
-        return None
-
-
 @dataclass(slots=True)
 class _Process:
     """A worker or an actor in its place: a new one comes when it is gone."""
 
     place: int
-    client: _Client
+    client: Client
     name: str
     stop: asyncio.Event
     task: asyncio.Task[None]
+    pace: Pace
 
 
 class _World:
     def __init__(self, chaos: Chaos) -> None:
         self.chaos = chaos
-        self.checkpoints: dict[str, _Saved] = {}
+        self.checkpoints: dict[str, Saved] = {}
         self._made = 0
         self.experiment = Experiment.model_validate(
             {
@@ -284,7 +152,8 @@ class _World:
                 "timeouts": {"lease_s": LEASE_S, "quorum_s": 30},
             }
         )
-        self.watch = Watch(self.experiment, self.checkpoints)
+        self.excused: set[str] = set()
+        self.watch = Watch(self.experiment, self.checkpoints, self.excused)
         self.workers: dict[int, _Process] = {}
         self.actors: dict[int, _Process] = {}
         self.later: set[asyncio.Task[None]] = set()
@@ -296,7 +165,7 @@ class _World:
 
     async def play(self) -> Outcome:
         loop = asyncio.get_running_loop()
-        self.store = _WatchedStore(lambda: int(1000 * loop.time()), self.watch)
+        self.store = WatchedStore({NAME: self.watch})
         self.broken = loop.create_future()
         spec = self.experiment.model_dump_json()
         await self.store.create(NAME, spec, encode(Submitted()))
@@ -318,12 +187,11 @@ class _World:
         for task in (playing, *everybody, *self.later):
             task.cancel()
         await asyncio.gather(playing, *everybody, *self.later, return_exceptions=True)
-        lines = [line for _, line in await self.store.history(NAME, count=10**9)]
         return Outcome(
             violation,
-            hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+            self.store.history_sha256,
             round(ended_s / 3600, 4),
-            len(self.watch.book.accepted),
+            self.watch.book.accepted,
             dict(sorted(self.watch.causes.items())),
         )
 
@@ -352,8 +220,10 @@ class _World:
 
     # -- processes ------------------------------------------------------------------------------
 
-    def guard(self, begin: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        """A task whose violation ends the simulation."""
+    def guard(self, number: int, begin: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """A task with a clock of its own, whose violation ends the simulation."""
+        rng = default_rng([self.chaos.seed, 4, number])
+        clock = Clock(1.0 + float(rng.uniform(-DRIFT, DRIFT)), float(rng.uniform(0.0, AHEAD_S)))
 
         async def watched() -> None:
             try:
@@ -362,14 +232,16 @@ class _World:
                 if self.broken is not None and not self.broken.done():
                     self.broken.set_exception(found)
 
-        return asyncio.create_task(watched())
+        context = contextvars.copy_context()
+        context.run(machine_clock.set, clock)
+        return asyncio.create_task(watched(), context=context)
 
     def start_worker(self, place: int) -> None:
         number = self.next()
-        rng = default_rng([self.chaos.seed, 2, number])
-        client = _Client(self.store, rng)
-        speed = float(2.0 ** rng.uniform(-1.0, 1.0))
         name = f"worker-{number}"
+        rng = default_rng([self.chaos.seed, 2, number])
+        client = Client(self.store, rng, LATENCY_S)
+        pace = Pace(float(2.0 ** rng.uniform(-1.0, 1.0)))
         made = WorkerSettings(
             name=name,
             allow=("simulated",),
@@ -378,19 +250,27 @@ class _World:
             host=f"machine-{place}",
             pid=1,
         )
-        worker = Worker(client, _Trainer(self, rng, speed), made)  # type: ignore[arg-type]
-        stop = asyncio.Event()
-        task = self.guard(lambda: worker.run(stop))
-        self.workers[place] = _Process(place, client, name, stop, task)
+        trainer = SimulatedTrainer(
+            machine=made.host,
+            toy=TOYS[PROBLEM],
+            durations=Durations(TRIAL_S),
+            checkpoints=self.checkpoints,
+            watches=self.store.watches,
+            pace=pace,
+            rng=rng,
+            numbers=self.next,
+        )
+        worker, stop = Worker(client, trainer, made), asyncio.Event()  # type: ignore[arg-type]
+        task = self.guard(number, lambda: worker.run(stop))
+        self.workers[place] = _Process(place, client, name, stop, task, pace)
 
     def start_actor(self, place: int) -> None:
         number = self.next()
-        client = _Client(self.store, default_rng([self.chaos.seed, 3, number]))
+        client = Client(self.store, default_rng([self.chaos.seed, 3, number]), LATENCY_S)
         name, stop = f"actor-{number}", asyncio.Event()
         actor = Actor(client, name)  # type: ignore[arg-type]
-        self.actors[place] = _Process(
-            place, client, name, stop, self.guard(lambda: actor.run(stop))
-        )
+        task = self.guard(number, lambda: actor.run(stop))
+        self.actors[place] = _Process(place, client, name, stop, task, Pace(1.0))
 
     def after(self, seconds: float, do: Callable[[], None]) -> None:
         async def wait() -> None:
@@ -411,7 +291,7 @@ class _World:
             self.excuse_all()
             self.store.lose(min(fault.for_s, 5.0))
         elif fault.kind == "store loses trial":
-            self.store.lose_trial(fault.pick)
+            self.store.lose_trial(NAME, fault.pick)
         elif fault.kind == "lossy network":
             self.lossy(fault)
         elif fault.kind == "lose zone":
@@ -434,10 +314,13 @@ class _World:
         if not processes:
             return
         place = sorted(processes)[int(fault.pick * len(processes))]
+        process = processes[place]
         if what == "freeze":
-            process = processes[place]
-            process.client.frozen_until = asyncio.get_running_loop().time() + 3 * fault.for_s
-            self.watch.excused.add(process.name)
+            loop = asyncio.get_running_loop()
+            process.client.frozen_until_s = loop.time() + 3 * fault.for_s
+            self.excuse(process.name)
+        elif what == "slow":
+            process.pace.change(SLOWER)
         elif what == "notice to":
             self.notice(place, fault.for_s)
         else:
@@ -451,7 +334,7 @@ class _World:
         start: Callable[[int], None],
     ) -> None:
         process = processes.pop(place)
-        self.watch.excused.add(process.name)
+        self.excuse(process.name)
         process.client.dead = True
         process.task.cancel()
         self.later.add(process.task)
@@ -470,7 +353,7 @@ class _World:
         hit = everybody[:: 1 + int(3 * fault.pick)]
         for process in hit:
             process.client.lossy = 0.3
-            self.watch.excused.add(process.name)
+            self.excuse(process.name)
         self.after(fault.for_s, lambda: _heal(hit))
 
     def away(self, for_s: float) -> None:
@@ -481,7 +364,11 @@ class _World:
     def excuse_all(self) -> None:
         """Also those that are gone: a store that goes back in time may know them again."""
         for number in range(self._made + 1):
-            self.watch.excused |= {f"worker-{number}", f"actor-{number}"}
+            self.excuse(f"worker-{number}", f"actor-{number}")
+
+    def excuse(self, *names: str) -> None:
+        """Note that something was done to somebody, who may lose a trial now."""
+        self.excused |= set(names)
 
 
 def _heal(hit: Sequence[_Process]) -> None:

@@ -1,14 +1,23 @@
-"""When machines come and go: read from a recorded trace, or generated."""
+"""When machines come and go, slow down and freeze: read from a trace, or generated.
 
+Two formats are read: counts of machines by time, as availability studies publish them, and this
+project's own, JSON lines of a time, a machine and an event (docs/simulation.md).
+"""
+
+import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from numpy.random import Generator
 
 from romul_actors.errors import RomulError
+
+What = Literal["arrives", "notice", "leaves", "freezes", "slows"]
+DAY_S = 24 * 3600.0
 
 
 class TraceError(RomulError, ValueError):
@@ -17,62 +26,282 @@ class TraceError(RomulError, ValueError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Change:
-    """A machine comes or goes, at a time in seconds from the start."""
+    """Something happens to a machine.
+
+    Attributes:
+        at_s: when, in seconds from the start.
+        machine: its name.
+        what: `notice` is a warning that it will leave.
+        zone: for an arrival: where it is.
+        seconds: for a notice: how long before it leaves; for a freeze: how long it lasts.
+        speed: for an arrival and a slowing down: relative to others; None: drawn.
+        price: for an arrival: of an hour; None: the scenario's.
+    """
 
     at_s: float
-    machine: int
-    what: Literal["arrives", "leaves"]
+    machine: str
+    what: What
+    zone: str = ""
+    seconds: float = 0.0
+    speed: float | None = None
+    price: float | None = None
+
+
+# -- traces ---------------------------------------------------------------------------------------
 
 
 def from_counts(gap_s: float, counts: Sequence[int]) -> list[Change]:
     """Changes that lead to `counts[t]` machines at time t * gap_s; the last to come goes first."""
     changes: list[Change] = []
-    alive: list[int] = []
-    made = 0
+    alive: list[str] = []
+    names = (f"m{number}" for number in itertools.count())
     for tick, count in enumerate(counts):
         while len(alive) < count:
-            alive.append(made)
-            changes.append(Change(tick * gap_s, made, "arrives"))
-            made += 1
+            alive.append(next(names))
+            changes.append(Change(tick * gap_s, alive[-1], "arrives"))
         while len(alive) > count:
             changes.append(Change(tick * gap_s, alive.pop(), "leaves"))
     return changes
 
 
-def read_trace(file: Path) -> list[Change]:
-    """Read {"metadata": {"gap_seconds": s}, "data": [n0, n1, ...]}.
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a file tells.
+
+    Attributes:
+        changes: in order of time.
+        span_s: how long it goes on.
+    """
+
+    changes: tuple[Change, ...]
+    span_s: float
+
+
+def read_trace(file: Path) -> Trace:
+    """Read a trace of either format.
+
+    {"metadata": {"gap_seconds": s}, "data": [n0, n1, ...]}, or JSON lines {"at": seconds,
+    "machine": name, "event": one of `What`, ...}; lines without a machine are passed over.
 
     Raises:
-        TraceError: the file cannot be read or is not of that form.
+        TraceError: the file cannot be read or is of neither form; the message gives the line.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TraceError(f"{file}: cannot be read: {error}") from None
+    first = text.lstrip().partition("\n")[0]
+    if '"at"' in first:
+        return _read_lines(file, text.splitlines())
+    try:
+        content = json.loads(text)
         gap_s = float(content["metadata"]["gap_seconds"])
         counts = [int(count) for count in content["data"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise TraceError(f"{file}: not a trace of machine counts: {error!r}") from None
     if gap_s <= 0 or min(counts, default=-1) < 0:
         raise TraceError(f"{file}: gap_seconds must be above 0, and counts there and not below 0")
-    return from_counts(gap_s, counts)
+    return Trace(tuple(from_counts(gap_s, counts)), gap_s * len(counts))
 
 
-def poisson(machines: int, lifetime_s: float, span_s: float, rng: Generator) -> list[Change]:
-    """Machines that live for exponential times and are replaced after a tenth of that, on average.
+def _read_lines(file: Path, lines: Sequence[str]) -> Trace:
+    changes, end_s = [], 0.0
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            told = json.loads(line)
+            end_s = max(end_s, float(told["at"]))
+            if "machine" in told:
+                changes.append(_change(told))
+        except (ValueError, KeyError, TypeError) as error:
+            raise TraceError(f"{file}:{number}: not a line of a trace: {error!r}") from None
+    return Trace(tuple(sorted(changes, key=lambda change: change.at_s)), end_s)
 
-    Args:
+
+def _change(told: dict[str, Any]) -> Change:
+    what = told["event"]
+    if what not in get_args(What):
+        raise ValueError(f"event {what!r} is not one of {', '.join(get_args(What))}")
+    given = {key: told[key] for key in ("zone", "seconds", "speed", "price") if key in told}
+    change = Change(float(told["at"]), str(told["machine"]), what, **given)
+    if min(change.at_s, change.seconds, change.speed or 0.0, change.price or 0.0) < 0:
+        raise ValueError("a number is below 0")
+    return change
+
+
+def line_of(change: Change) -> str:
+    """One line of this project's own format."""
+    told: dict[str, Any] = {"at": change.at_s, "machine": change.machine, "event": change.what}
+    told |= {
+        key: value
+        for key, value in asdict(change).items()
+        if key in ("zone", "seconds", "speed", "price") and value not in ("", 0.0, None)
+    }
+    return json.dumps(told)
+
+
+def write_trace(file: Path, changes: Iterable[Change]) -> None:
+    """Write a trace in this project's own format."""
+    file.write_text("".join(line_of(change) + "\n" for change in changes), encoding="utf-8")
+
+
+def with_notice(changes: Sequence[Change], notice_s: float) -> list[Change]:
+    """Warn of every departure so long before it, where the trace has no warning of its own."""
+    warned = {change.machine for change in changes if change.what == "notice"}
+    came = {change.machine: change.at_s for change in changes if change.what == "arrives"}
+    more = []
+    for change in changes:
+        if change.what == "leaves" and change.machine not in warned:
+            at_s = max(came.get(change.machine, 0.0), change.at_s - notice_s)
+            left_s = change.at_s - at_s
+            more.append(Change(at_s, change.machine, "notice", seconds=left_s))
+    return sorted([*changes, *more], key=lambda change: change.at_s)
+
+
+# -- generators -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Machines to be had.
+
+    Attributes:
         machines: how many there are when none is missing.
         lifetime_s: mean life of a machine.
         span_s: length of the whole.
-        rng: where the times come from.
+        zones: among how many zones they are spread.
+        shape: of the Weibull law of lifetimes; 1: exponential, less: many die young.
+        gap_s: mean time until a machine is replaced; None: a tenth of its life.
     """
-    changes: list[Change] = []
-    made = 0
-    for _ in range(machines):
+
+    machines: int = 16
+    lifetime_s: float = 4 * 3600.0
+    span_s: float = 7 * DAY_S
+    zones: int = 4
+    shape: float = 1.0
+    gap_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One machine from its arrival to its end."""
+
+    zone: int
+    begin_s: float
+    end_s: float
+
+
+def replaced(pool: Pool, rng: Generator) -> list[Life]:
+    """Places whose machines live for Weibull times and are replaced after exponential ones."""
+    lives = []
+    # The mean of a Weibull law of scale 1 is gamma(1 + 1 / shape).
+    mean = math.gamma(1.0 + 1.0 / pool.shape)
+    gap_s = pool.lifetime_s / 10 if pool.gap_s is None else pool.gap_s
+    for place in range(pool.machines):
         at_s = 0.0
-        while at_s < span_s:
-            changes.append(Change(at_s, made, "arrives"))
-            at_s += float(rng.exponential(lifetime_s))
-            changes.append(Change(at_s, made, "leaves"))
-            made += 1
-            at_s += float(rng.exponential(lifetime_s / 10))
-    return sorted(changes)
+        while at_s < pool.span_s:
+            end_s = at_s + pool.lifetime_s * float(rng.weibull(pool.shape)) / mean
+            lives.append(Life(place % pool.zones, at_s, end_s))
+            at_s = end_s + float(rng.exponential(gap_s))
+    return lives
+
+
+def arriving(pool: Pool, rng: Generator, burst: int = 1) -> list[Life]:
+    """Arrivals at random times, `burst` at a time, so many that `machines` live on average."""
+    lives, at_s = [], 0.0
+    while at_s < pool.span_s:
+        zone = int(rng.integers(pool.zones))
+        lives_s = rng.exponential(pool.lifetime_s, burst).tolist()
+        lives += [Life(zone, at_s, at_s + life_s) for life_s in lives_s]
+        at_s += float(rng.exponential(pool.lifetime_s * burst / pool.machines))
+    return lives
+
+
+def without(lives: Iterable[Life], begin_s: float, end_s: float, zone: int | None) -> list[Life]:
+    """No machine of a zone, or of any, between two times: an outage, or a drought."""
+    left = []
+    for life in lives:
+        if zone not in (None, life.zone):
+            left.append(life)
+            continue
+        if life.begin_s < begin_s:
+            left.append(replace(life, end_s=min(life.end_s, begin_s)))
+        elif life.begin_s >= end_s:
+            left.append(life)
+        if life.begin_s < end_s < life.end_s:
+            # It comes back, or comes at last, when there are machines again.
+            left.append(replace(life, begin_s=end_s))
+    return left
+
+
+def _weibull(pool: Pool, rng: Generator) -> list[Life]:
+    return replaced(replace(pool, shape=0.6), rng)
+
+
+def _poisson(pool: Pool, rng: Generator) -> list[Life]:
+    return arriving(pool, rng)
+
+
+def _bursts(pool: Pool, rng: Generator) -> list[Life]:
+    return arriving(pool, rng, burst=max(1, pool.machines // 2))
+
+
+def _zones(pool: Pool, rng: Generator) -> list[Life]:
+    """Let a whole zone go at a time, for an hour, twice a day."""
+    lives, at_s = replaced(pool, rng), 0.0
+    while (at_s := at_s + float(rng.exponential(DAY_S / 2))) < pool.span_s:
+        lives = without(lives, at_s, at_s + 3600.0, int(rng.integers(pool.zones)))
+    return lives
+
+
+def _drought(pool: Pool, rng: Generator) -> list[Life]:
+    """Leave a sixth of the span, in the middle, without machines."""
+    middle_s = pool.span_s / 2
+    return without(
+        replaced(pool, rng), middle_s - pool.span_s / 12, middle_s + pool.span_s / 12, None
+    )
+
+
+def _day(pool: Pool, rng: Generator) -> list[Life]:
+    """Leave three zones of four without machines by day, when others pay more for them."""
+    lives, zones = replaced(replace(pool, zones=4), rng), range(1, 4)
+    for day in range(int(pool.span_s // DAY_S) + 1):
+        for zone in zones:
+            # They go one after the other, in the morning, and come back so in the evening.
+            shift_s = 3600.0 * zone
+            begin_s, end_s = day * DAY_S + 8 * 3600.0 + shift_s, day * DAY_S + 20 * 3600.0 + shift_s
+            lives = without(lives, begin_s, end_s, zone)
+    return lives
+
+
+GENERATORS: dict[str, Callable[[Pool, Generator], list[Life]]] = {
+    "replaced": replaced,
+    "weibull": _weibull,
+    "poisson": _poisson,
+    "bursts": _bursts,
+    "zones": _zones,
+    "drought": _drought,
+    "day": _day,
+}
+"""Ways in which machines come and go, by name."""
+
+
+def generate(name: str, pool: Pool, rng: Generator) -> Trace:
+    """Make a trace.
+
+    Raises:
+        TraceError: there is no generator of that name.
+    """
+    if name not in GENERATORS:
+        raise TraceError(f"churn {name!r} is not one of {', '.join(GENERATORS)}")
+    changes = []
+    lives = sorted(GENERATORS[name](pool, rng), key=lambda life: (life.begin_s, life.end_s))
+    for number, life in enumerate(lives):
+        if life.begin_s >= pool.span_s or life.end_s <= life.begin_s:
+            continue
+        machine, zone = f"m{number}", f"zone-{life.zone}"
+        changes.append(Change(round(life.begin_s, 3), machine, "arrives", zone=zone))
+        if life.end_s < pool.span_s:
+            changes.append(Change(round(life.end_s, 3), machine, "leaves"))
+    return Trace(tuple(sorted(changes, key=lambda change: change.at_s)), pool.span_s)

@@ -1,19 +1,21 @@
 """What must hold after every event, whatever breaks (docs/simulation.md lists it).
 
-The watch looks at a store from inside: at each commit, before anybody can act on it.
+The watch looks at a store from inside: at each commit, before anybody can act on it. It looks at
+what a commit changes and keeps a byte for each trial, so that it can follow millions of them.
 """
 
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic_core import from_json
+
 from romul_actors.experiment import Experiment
 from romul_actors.plan import settings
-from romul_actors.records import read
-from romul_actors.state import Population
 from romul_actors.store import Commit
+
+_DECIDED, _ACCEPTED, _GIVEN_UP = 1, 2, 3
 
 
 class Violation(Exception):  # noqa: N818  (what a simulation is looking for)
@@ -22,16 +24,48 @@ class Violation(Exception):  # noqa: N818  (what a simulation is looking for)
 
 @dataclass(slots=True)
 class Book:
-    """What was seen so far; goes back in time with the store that it watches."""
+    """What was seen so far; goes back in time with the store that it watches.
 
-    decided: set[str] = field(default_factory=set)
-    accepted: set[str] = field(default_factory=set)
-    given_up: set[str] = field(default_factory=set)
+    Attributes:
+        ends: by slot and step, how far its trial has come.
+        parents: by slot whose trial is queued, the checkpoint that it continues from.
+        decided, accepted: how many trials.
+        best: the best loss, and the text that tells of it.
+    """
+
+    ends: dict[int, bytearray] = field(default_factory=dict)
+    parents: dict[int, str] = field(default_factory=dict)
+    decided: int = 0
+    accepted: int = 0
     best: float = float("inf")
+    best_text: str = ""
+    best_checkpoint: str = ""
 
     def copy(self) -> "Book":
         """A copy that does not change with this one."""
-        return Book(set(self.decided), set(self.accepted), set(self.given_up), self.best)
+        ends = {slot: bytearray(steps) for slot, steps in self.ends.items()}
+        return Book(
+            ends,
+            dict(self.parents),
+            self.decided,
+            self.accepted,
+            self.best,
+            self.best_text,
+            self.best_checkpoint,
+        )
+
+    def end(self, trial: str) -> int:
+        """How far a trial has come; 0: never heard of."""
+        slot, step = map(int, trial.split("-"))
+        steps = self.ends.get(slot, b"")
+        return steps[step] if step < len(steps) else 0
+
+    def mark(self, trial: str, end: int) -> None:
+        """Note how far a trial has come."""
+        slot, step = map(int, trial.split("-"))
+        steps = self.ends.setdefault(slot, bytearray())
+        steps.extend(bytes(max(0, step + 1 - len(steps))))
+        steps[step] = end
 
 
 @dataclass(slots=True)
@@ -41,94 +75,119 @@ class Watch:
     Attributes:
         experiment: what is watched.
         checkpoints: those that exist.
-        excused: workers that something was done to: only these may lose a trial.
+        excused: workers that something was done to: only these may lose a trial. None: all are.
         rolled_back: whether the store has lost writes: only then may a trial be missing.
+        causes: how often attempts ended otherwise than well, by cause.
     """
 
     experiment: Experiment
     checkpoints: Mapping[str, Any]
-    excused: set[str] = field(default_factory=set)
+    excused: set[str] | None = field(default_factory=set)
     rolled_back: bool = False
     book: Book = field(default_factory=Book)
     causes: Counter[str] = field(default_factory=Counter)
-    population: Population | None = None
+    least: int = 0
+    most: int = 0
+
+    def __post_init__(self) -> None:
+        core = settings(self.experiment)
+        self.least = min(core.elasticity.min_slots, core.n_slots)
+        self.most = max(core.elasticity.max_slots, core.n_slots)
 
     def must(self, holds: bool, what: str) -> None:  # noqa: FBT001
         """Stop the simulation if something does not hold."""
         if not holds:
             raise Violation(what)
 
-    def committed(
-        self, commit: Commit, meta: Mapping[str, str], slots: Sequence[Mapping[str, str]]
-    ) -> None:
-        """Look at a commit and at the population after it."""
-        for line in map(json.loads, commit.history):
+    def committed(self, commit: Commit, meta: Mapping[str, str]) -> list[Mapping[str, Any]]:
+        """Look at a commit, and at the population's own fields after it; its lines of history."""
+        lines = [from_json(line) for line in commit.history]
+        for line in lines:
             self._line(line)
-        if not commit.meta:
-            return
-        core = settings(self.experiment)
-        population = read(core, self.experiment.metric, meta, slots)
-        self.population = population
-        counts = population.counts
-        live = sum(slot.status == "queued" for slot in population.slots)
-        self.must(
-            counts.created == counts.reported + counts.failed + counts.discarded + live,
-            f"created is not reported + failed + discarded + live: {counts}, {live} live",
-        )
-        self.must(
-            counts.created == len(self.book.decided) and counts.reported == len(self.book.accepted),
-            f"the counts differ from history: {counts}",
-        )
-        elastic = core.elasticity
-        most = max(elastic.max_slots, core.n_slots)
-        self.must(len(population.slots) <= most, f"{len(population.slots)} slots of {most}")
-        for slot in population.slots:
-            parent = slot.partial or slot.checkpoint
-            if slot.status == "queued" and parent is not None:
-                self.must(
-                    parent in self.checkpoints,
-                    f"trial {slot.trial} continues from {parent}, which does not exist",
+        if commit.meta:
+            self._changed(commit.slots)
+            self._counts(meta)
+            self._best(meta.get("best", ""))
+        return lines
+
+    def _changed(self, slots: Mapping[int, Mapping[str, str]]) -> None:
+        for index, row in slots.items():
+            self.book.parents.pop(index, None)
+            if row["status"] != "queued":
+                continue
+            parent = row["partial"] or row["checkpoint"]
+            self.book.parents[index] = parent
+            if parent and parent not in self.checkpoints:
+                raise Violation(
+                    f"trial {row['trial']} continues from {parent}, which does not exist"
                 )
-            self.must(
-                slot.status != "queued" or 1 <= len(slot.live) <= 2,  # noqa: PLR2004
-                f"trial {slot.trial} has the live attempts {slot.live}",
+            live = from_json(row["live"])
+            if not 1 <= len(live) <= 2:  # noqa: PLR2004
+                raise Violation(f"trial {row['trial']} has the live attempts {live}")
+
+    def _counts(self, meta: Mapping[str, str]) -> None:
+        counts = [int(meta[name]) for name in ("created", "reported", "failed", "discarded")]
+        created, reported, failed, discarded = counts
+        live = len(self.book.parents)
+        if created != reported + failed + discarded + live:
+            raise Violation(
+                f"created is not reported + failed + discarded + live: {counts}, {live} live"
             )
-        best = population.best
-        if best is not None:
-            self.must(best.loss <= self.book.best, "the best loss was lost")
-            self.book.best = best.loss
-            self.must(best.checkpoint in self.checkpoints, "the best checkpoint does not exist")
+        if (created, reported) != (self.book.decided, self.book.accepted):
+            raise Violation(f"the counts differ from history: {counts}")
+        slots = int(meta["slots"])
+        if slots and not self.least <= slots <= self.most:
+            raise Violation(f"{slots} slots, not {self.least} to {self.most}")
+
+    def _best(self, text: str) -> None:
+        book = self.book
+        if text != book.best_text:
+            best = from_json(text)
+            loss = best[self.experiment.metric]
+            loss = -loss if self.experiment.direction == "maximize" else loss
+            self.must(loss <= book.best, "the best loss was lost")
+            book.best, book.best_text = loss, text
+            book.best_checkpoint = best["checkpoint"]
+        if text and book.best_checkpoint not in self.checkpoints:
+            raise Violation("the best checkpoint does not exist")
 
     def _line(self, line: Mapping[str, Any]) -> None:
-        book, event, trial = self.book, line["event"], line.get("trial")
+        book, event, trial = self.book, line["event"], line.get("trial", "")
         if event == "trial":
-            self.must(trial not in book.decided, f"trial {trial} was decided twice")
+            self.must(not book.end(trial), f"trial {trial} was decided twice")
             parent = line["parent"]
             self.must(
-                parent is None or parent in book.accepted,
+                parent is None or book.end(parent) == _ACCEPTED,
                 f"trial {trial} has the parent {parent}, which never ended well",
             )
-            book.decided.add(str(trial))
+            book.mark(trial, _DECIDED)
+            book.decided += 1
         elif event == "result":
-            self.must(trial not in book.accepted, f"two results of trial {trial} were accepted")
-            self.must(trial in book.decided, f"a result of trial {trial}, which nobody decided")
-            book.accepted.add(str(trial))
+            self.must(book.end(trial) != _ACCEPTED, f"two results of trial {trial} were accepted")
+            self.must(book.end(trial) != 0, f"a result of trial {trial}, which nobody decided")
+            book.mark(trial, _ACCEPTED)
+            book.accepted += 1
         elif event == "failed" and not line["again"]:
-            self.must(trial not in book.given_up, f"trial {trial} was given up twice")
-            book.given_up.add(str(trial))
+            self.must(book.end(trial) != _GIVEN_UP, f"trial {trial} was given up twice")
+            book.mark(trial, _GIVEN_UP)
         if event in ("failed", "released"):
-            self.causes[line["reason"]] += 1
-            if line["reason"] == "lost":
-                self.must(
-                    line["worker"] in self.excused,
-                    f"{line['worker']} lost trial {trial}, and nothing had been done to it",
-                )
-            if line["reason"] == "missing":
-                self.must(self.rolled_back, f"trial {trial} was in no queue")
+            self._attempt(line)
+
+    def _attempt(self, line: Mapping[str, Any]) -> None:
+        """Look at an attempt that ended without a result."""
+        trial, reason, worker = line["trial"], line["reason"], line["worker"]
+        self.causes[reason] += 1
+        if reason == "lost" and self.excused is not None:
             self.must(
-                line["reason"] not in ("lost_parent", "bad_result"),
-                f"trial {trial}: {line['reason']}: {line.get('message')}",
+                worker in self.excused,
+                f"{worker} lost trial {trial}, and nothing had been done to it",
             )
+        if reason == "missing":
+            self.must(self.rolled_back, f"trial {trial} was in no queue")
+        self.must(
+            reason not in ("lost_parent", "bad_result"),
+            f"trial {trial}: {reason}: {line.get('message')}",
+        )
 
     def trained(self, trial: str, start: float, done: float) -> None:
         """Look at a checkpoint that a trial continues from."""
@@ -137,10 +196,23 @@ class Watch:
             f"trial {trial} starts at {start:g} from a checkpoint that stands at {done:g}",
         )
 
+    def removed(self, checkpoint: str) -> None:
+        """Look at the removal of a checkpoint."""
+        self.must(
+            checkpoint not in self.book.parents.values(),
+            f"checkpoint {checkpoint} was removed, and a queued trial continues from it",
+        )
+        self.must(checkpoint != self.book.best_checkpoint, "the best checkpoint was removed")
+
     def ended(self, status: str, depths: Mapping[str, int]) -> None:
         """Look at what is left when the faults are over and the time is up."""
         self.must(status == "finished", f"the faults are over, and the run is {status!r}")
-        lost = self.book.decided - self.book.accepted - self.book.given_up
-        self.must(not lost, f"decided and never ended: {sorted(lost)[:5]}")
+        lost = [
+            f"{slot}-{step}"
+            for slot, steps in self.book.ends.items()
+            for step, end in enumerate(steps)
+            if end == _DECIDED
+        ]
+        self.must(not lost, f"decided and never ended: {lost[:5]}")
         for queue in ("inbox", "trials"):
             self.must(depths[queue] == 0, f"{depths[queue]} entries are left in {queue}")

@@ -14,8 +14,6 @@ from romul_actors import actor as actor_module
 from romul_actors import population as population_module
 from romul_actors import turn as turn_module
 from romul_actors.actor import Actor
-from romul_actors.slot import needed as slot_needs
-from romul_actors.state import Population
 from romul_actors.store.memory import MemoryStore
 from romul_sim.chaos import KINDS, Chaos, Fault, draw, from_json, play, shrink, to_json
 from romul_workers.worker import Worker
@@ -88,7 +86,7 @@ def acknowledged_before_the_commit(patch):
     async def forgetful(self, names, actor, count, block_ms):
         entries = await read(self, names, actor, count, block_ms)
         for entry in entries:
-            self._queue(entry.experiment, "inbox").pop(int(entry.id), None)
+            self._queue(entry.experiment, "inbox").held.pop(int(entry.id), None)
         return entries
 
     async def trusting(self, name, actor, commit):
@@ -118,14 +116,11 @@ def never_acknowledged(patch):
 
 
 def needed_checkpoints_removed(patch):
-    patch.setattr(Population, "needed_checkpoints", lambda self: set())
+    patch.setattr(actor_module, "needed", lambda slot: {slot.checkpoint} - {None})
 
 
 def best_checkpoint_removed(patch):
-    def needed(self):
-        return {name for slot in self.slots for name in slot_needs(slot)}
-
-    patch.setattr(Population, "needed_checkpoints", needed)
+    patch.setattr(actor_module, "_best", lambda population: set())
 
 
 def no_heartbeat(patch):

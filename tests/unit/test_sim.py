@@ -1,16 +1,46 @@
 """The real actor and workers in virtual time, on machines that come and go."""
 
 import asyncio
+import contextvars
 import json
+import logging
+import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
 import pytest
 from numpy.random import default_rng
 
-from romul_sim.churn import Change, TraceError, from_counts, poisson, read_trace
-from romul_sim.loop import DeadlockError, run
-from romul_sim.world import Scenario, simulate
+from romul_actors.store.memory import MemoryStore
+from romul_sim import world as world_module
+from romul_sim.churn import Change, Pool, from_counts, generate
+from romul_sim.loop import Clock, DeadlockError, machine_clock, run
+from romul_sim.parts import Durations, Pace
+from romul_sim.sweep import Ended, Job, SweepError, common_target, compare, policy
+from romul_sim.world import Policy, Scenario, simulate
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """What an actor warns of is what is simulated."""
+    logging.disable(logging.ERROR)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def romul(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "romul_actors.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+# -- time -----------------------------------------------------------------------------------------
 
 
 def test_virtual_time_jumps_from_timer_to_timer():
@@ -37,75 +67,290 @@ def test_waiting_for_what_never_comes_is_an_error_not_a_hang():
         run(main())
 
 
-def test_counts_of_machines_become_arrivals_and_departures():
-    assert from_counts(300.0, [1, 3, 2, 2, 0]) == [
-        Change(0.0, 0, "arrives"),
-        Change(300.0, 1, "arrives"),
-        Change(300.0, 2, "arrives"),
-        Change(600.0, 2, "leaves"),
-        Change(1200.0, 1, "leaves"),
-        Change(1200.0, 0, "leaves"),
-    ]
+def test_a_machine_with_a_wrong_clock_lives_by_it():
+    async def sleeper():
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await asyncio.sleep(100.0)
+        async with asyncio.timeout(50.0):
+            await asyncio.sleep(20.0)
+        return began, loop.time(), loop.now_s
+
+    async def main():
+        context = contextvars.copy_context()
+        context.run(machine_clock.set, Clock(rate=2.0, ahead_s=1000.0))
+        return await asyncio.create_task(sleeper(), context=context), await sleeper()
+
+    fast, true = run(main())
+    assert fast == pytest.approx((1000.0, 1120.0, 60.0))
+    assert true == pytest.approx((60.0, 180.0, 180.0))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        '{"metadata": {"gap_seconds": 0}, "data": [1]}',
-        '{"data": [1]}',
-        '{"metadata": {"gap_seconds": 1}, "data": [-1]}',
-    ],
-)
-def test_a_file_that_is_no_trace_is_refused(tmp_path, text):
-    file = tmp_path / "trace.json"
-    file.write_text(text)
-    with pytest.raises(TraceError, match=r"trace\.json"):
-        read_trace(file)
+def test_work_takes_as_long_as_the_machine_is_slow():
+    async def main():
+        loop = asyncio.get_running_loop()
+        pace = Pace(2.0)
+        loop.call_later(10.0, pace.change, 0.0)
+        loop.call_later(110.0, pace.change, 0.5)
+        done = await pace.work(30.0)
+        whole = (done, loop.time())
+        loop.call_later(4.0, pace.stop)
+        return whole, await pace.work(30.0), await pace.work(1.0)
+
+    # 20 in ten seconds, a hundred seconds' rest, 10 in twenty; then 2 of 30, and no more.
+    assert run(main()) == ((30.0, 130.0), 2.0, 0.0)
 
 
-CALM = Scenario(changes=[Change(0.0, i, "arrives") for i in range(4)], steps=10)
+# -- machines -------------------------------------------------------------------------------------
+
+CALM = Scenario(changes=[Change(0.0, f"m{i}", "arrives") for i in range(4)], steps=10, history=True)
+
+
+def poisson(machines, lifetime_s, span_s, seed):
+    return generate("replaced", Pool(machines, lifetime_s, span_s), default_rng(seed)).changes
 
 
 def test_without_churn_nothing_is_lost():
-    told = simulate(CALM)
+    told = simulate(CALM).told
     assert (told["status"], told["reported"], told["retried"]) == ("finished", 80, 0)
-    assert told["cut_short"] == 0.0
+    assert (told["faults"], told["invariants_broken"]) == ({}, 0)
+    assert set(told["waste"]) <= {"idle", "unfinished"}
     # 80 trials of about a minute on 4 machines.
     assert 15 / 60 < told["hours"] < 60 / 60
+    assert told["dollars"] == pytest.approx(told["machine_hours"], abs=0.01)
 
 
 @pytest.mark.parametrize("notice_s", [0.0, 20.0, 600.0])
 def test_churn_costs_time_and_nothing_else(notice_s):
-    changes = poisson(6, 400.0, 10**6, default_rng(1))
-    told = simulate(replace(CALM, changes=changes, notice_s=notice_s, steps=20))
+    changes = poisson(6, 400.0, 10**5, 1)
+    played = simulate(replace(CALM, changes=changes, notice_s=notice_s, steps=20))
+    told = played.told
     assert (told["status"], told["created"], told["reported"]) == ("finished", 160, 160)
-    lost = told["attempts_lost"]
-    # An attempt that was lost while a second copy ran is not done again.
-    copies = sum('"second copy"' in line for line in told["history"])
-    assert sum(lost.values()) - copies <= told["retried"] <= sum(lost.values()) + copies
-    results = [json.loads(line)["trial"] for line in told["history"] if '"result"' in line]
+    assert told["invariants_broken"] == 0
+    results = [line["trial"] for line in played.history if line["event"] == "result"]
     assert len(results) == len(set(results)) == 160
     # Without a warning leases end; with one, trials are given back, or are ended in time.
-    assert (lost.get("lost", 0) > 3) == (notice_s == 0.0)
-    assert (lost.get("preempted", 0) > 3) == (notice_s == 20.0)
+    assert (told["faults"].get("lost", 0) > 3) == (notice_s == 0.0)
+    assert (told["waste"].get("preemption", 0.0) > 0.01) == (notice_s == 0.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "faults", "cause"),
+    [
+        ([Change(30.0, "m0", "leaves")], {"lost": 1}, "preemption"),
+        ([Change(30.0, "m0", "freezes", seconds=500.0)], {"lost": 1}, "time-out"),
+        ([Change(30.0, "m0", "slows", speed=0.01)], {}, "copies"),
+        ([Change(5.0, "m0", "notice", seconds=20.0), Change(25.0, "m0", "leaves")], None, None),
+    ],
+)
+def test_what_happens_to_a_machine_shows_in_the_accounts(changes, faults, cause):
+    there = [Change(0.0, f"m{i}", "arrives", speed=1.0) for i in range(5)]
+    scenario = replace(
+        CALM,
+        changes=[*there, *changes],
+        durations=Durations(60.0, 0.0),
+        policy=Policy(second_copy=2.0),
+    )
+    played = simulate(scenario)
+    told = played.told
+    assert (told["status"], told["invariants_broken"]) == ("finished", 0)
+    if faults is None:
+        # Paused in time: the next attempt goes on from there, and nothing is wasted.
+        assert told["faults"] == {"preempted": 1}
+        assert "preemption" not in told["waste"]
+        assert any("checkpoint" in x for x in played.history if x["event"] == "released")
+    else:
+        assert {k: v for k, v in told["faults"].items() if k == "lost"} == faults
+        assert told["waste"][cause] > 0
+    assert told["goodput"] + sum(told["waste"].values()) == pytest.approx(1.0, abs=2e-3)
+
+
+def test_a_broker_spares_the_wait_for_the_lease():
+    there = [Change(0.0, f"m{i}", "arrives") for i in range(4)]
+    changes = [*there, *(Change(100.0 * i, f"m{i}", "leaves") for i in range(1, 4))]
+    slow = replace(CALM, changes=changes, policy=Policy(lease_s=600.0))
+    quick = replace(slow, policy=Policy(lease_s=600.0, broker_s=2.0))
+    assert simulate(quick).told["hours"] < simulate(slow).told["hours"]
+
+
+def test_a_long_first_hyperparameter_takes_longer():
+    fixed = replace(CALM, durations=Durations(60.0, 0.0))
+    skewed = replace(CALM, durations=Durations(60.0, 0.0, by_hyperparameter=16.0))
+
+    def longest(scenario):
+        results = [x["seconds"] for x in simulate(scenario).history if x["event"] == "result"]
+        return max(results) / min(results)
+
+    # Machines alone differ by 2.
+    assert longest(fixed) <= 2.05
+    assert longest(skewed) > 4
+
+
+def test_saving_and_loading_checkpoints_take_time():
+    free = simulate(replace(CALM, durations=Durations(60.0, 0.0))).told["hours"]
+    dear = simulate(replace(CALM, durations=Durations(60.0, 0.0, 1.0, 30.0, 30.0))).told["hours"]
+    assert dear == pytest.approx(2 * free, rel=0.05)
+
+
+def test_searches_share_the_machines():
+    told = simulate(replace(CALM, searches=3)).told
+    assert (told["status"], told["reported"]) == ("finished", 240)
 
 
 def test_the_same_seed_is_the_same_history_byte_for_byte():
-    churny = replace(CALM, changes=poisson(5, 300.0, 10**6, default_rng(2)))
-    first, second = simulate(churny)["history"], simulate(churny)["history"]
-    assert first == second
-    assert first != simulate(replace(churny, seed=1))["history"]
+    churny = replace(CALM, changes=poisson(5, 300.0, 10**5, 2), latency_s=0.01)
+    first, second = simulate(churny), simulate(churny)
+    assert first.history == second.history
+    assert first.told == second.told
+    other = simulate(replace(churny, seed=1))
+    assert first.told["history_sha256"] != other.told["history_sha256"]
+
+
+def test_the_same_seed_is_the_same_history_in_any_process():
+    told = [
+        json.loads(romul("sim", "--json", "--days=0.3", "--churn=zones", PYTHONHASHSEED=n).stdout)
+        for n in ("0", "1")
+    ]
+    assert told[0]["history_sha256"] == told[1]["history_sha256"]
+    assert told[0]["trials"] > 50
 
 
 def test_no_machines_any_more_is_the_end():
-    told = simulate(replace(CALM, changes=from_counts(60.0, [2, 2, 0])))
+    told = simulate(replace(CALM, changes=from_counts(60.0, [2, 2, 0]))).told
     assert told["status"] == "running"
     assert told["machines"] == {"arrived": 2, "left": 2}
 
 
 def test_machines_that_come_back_after_a_drought_go_on():
-    told = simulate(replace(CALM, changes=from_counts(600.0, [4, 0, 0, 0, 0, 0, 4])))
+    told = simulate(replace(CALM, changes=from_counts(600.0, [4, 0, 0, 0, 0, 0, 4]))).told
     assert told["status"] == "finished"
     assert told["hours"] > 1
+
+
+def test_memory_is_flat_while_trials_go_by():
+    found = []
+
+    class Looked(world_module._World):
+        def hear(self, name, line):
+            super().hear(name, line)
+            if line["event"] == "result" and self.counts["result"] % 500 == 0:
+                ledger = self.ledger
+                found.append(len(self.checkpoints) + len(ledger._open) + len(ledger.spans))
+
+    run(Looked(replace(CALM, steps=400, history=False)).play())
+    assert len(found) >= 6
+    assert max(found[3:]) <= 1.5 * max(found[:3])
+
+
+def test_a_violation_ends_the_simulation_and_is_told(monkeypatch):
+    commit = MemoryStore.commit
+
+    async def twice(self, name, actor, commit_):
+        if len(commit_.history) > 1:
+            commit_ = replace(commit_, history=[*commit_.history, commit_.history[-1]])
+        return await commit(self, name, actor, commit_)
+
+    monkeypatch.setattr(MemoryStore, "commit", twice)
+    # The watch reads what was asked for; the double stands for a core that decides twice.
+    monkeypatch.setattr(
+        world_module.Watch,
+        "_counts",
+        lambda self, meta: self.must(int(meta["reported"]) < 20, "twenty"),
+    )
+    told = simulate(CALM).told
+    assert (told["status"], told["invariants_broken"], told["broken"]) == ("broken", 1, "twenty")
+
+
+# -- sweeps ---------------------------------------------------------------------------------------
+
+
+def test_policies_are_read_and_refused():
+    assert policy("default", 100.0) == Policy(lease_s=50.0)
+    assert policy("broker:lease_s=7:min=5", 100.0) == Policy(lease_s=7.0, min=5, broker_s=2.0)
+    for wrong, told in (("fast", "not one of"), ("default:x=1", "'x'"), ("default:min=a", "'a'")):
+        with pytest.raises(SweepError, match=told):
+            policy(wrong, 1.0)
+
+
+def ended(*curve, goodput=0.5):
+    told = {
+        "goodput": goodput,
+        "best": curve[-1][2],
+        "dollars": 1.0,
+        "trials": 3,
+        "status": "finished",
+        "waste": {"idle": 0.5},
+        "invariants_broken": 0,
+    }
+    return Ended(told, curve)
+
+
+def test_a_comparison_ranks_by_the_time_to_a_target_that_half_of_all_reach():
+    quick = ended((3600.0, 2.0, 1.0), (7200.0, 4.0, 0.1))
+    slow = ended((3600.0, 2.0, 1.0), (36000.0, 9.0, 0.05))
+    never = ended((3600.0, 2.0, 5.0))
+    assert common_target([quick, slow, never]) == 0.1
+    jobs = [
+        (Job("o", name, 0, CALM), e) for name, e in zip("nsq", (never, slow, quick), strict=True)
+    ]
+    rows = compare(jobs, None)
+    assert [row["policy"] for row in rows] == ["q", "s", "n"]
+    assert [row["hours_to_target"] for row in rows] == [2.0, 10.0, None]
+    assert [row["dollars_to_target"] for row in rows] == [4.0, 9.0, None]
+    assert compare(jobs, 1.0)[0]["hours_to_target"] == 1.0
+
+
+def test_the_command_compares_policies_on_the_same_machines(tmp_path):
+    page = tmp_path / "report.html"
+    done = romul(
+        "sim",
+        "--json",
+        "--churn=weibull",
+        "--days=0.5",
+        "--machines=8",
+        "--policy=default,broker",
+        "--seeds=2",
+        f"--report={page}",
+        f"--save-trace={tmp_path / 'trace.jsonl'}",
+    )
+    rows = json.loads(done.stdout)["rows"]
+    assert {(row["policy"], row["seeds"]) for row in rows} == {("default", 2), ("broker", 2)}
+    assert all(row["invariants_broken"] == 0 for row in rows)
+    text = page.read_text()
+    assert text.count("data:image/png;base64,") == 4
+    assert "http" not in text.replace("http-equiv", "")
+    again = romul("sim", "--json", f"--trace={tmp_path / 'trace.jsonl'}", "--steps=2")
+    assert json.loads(again.stdout)["trials"] == 24
+
+
+def test_the_command_recommends_a_set_up():
+    done = romul(
+        "sim", "--json", "--recommend", "--churn=zones", "--days=0.4", "--seeds=1", "--save-s=20"
+    )
+    told = json.loads(done.stdout)
+    assert len(told["rows"]) == 27
+    recommended = told["recommended"]
+    assert recommended["population"] in (16, 24, 32)
+    assert recommended["checkpoint_interval_s"] == pytest.approx(
+        (2 * 20 * recommended["mean_life_s"]) ** 0.5, abs=0.1
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--problem=none"], "'none'"),
+        (["--trace=/nowhere.json"], "cannot be read"),
+        (["--churn=locusts"], "locusts"),
+        (["--policy=fast"], "fast"),
+        (["--optimizer=romul:q"], "'q'"),
+        (["--optimizer=romul:nothing=1"], "nothing"),
+        (["--trace=x.json", "--churn=zones"], "one of them"),
+        (["--recommend", "--optimizer=romul,random"], "one optimizer"),
+    ],
+)
+def test_a_wrong_option_is_told_clearly(arguments, told):
+    done = romul("sim", *arguments)
+    assert done.returncode != 0
+    assert told in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,190 @@
+"""One schedule of faults twice: on real processes, and in the simulator; compared step for step.
+
+    python benchmarks/sim_vs_real.py --picture docs/pictures/sim-vs-real.png
+
+The real side is what `romul drill --schedule` does: server, broker, actor and workers as processes,
+struck at the schedule's times. The simulated side gets the same machines and the same search, and
+two figures from the real one: how long a worker takes to start, and the time around a trial's
+training. Prints one JSON line: for each step, when half of the slots had ended it, in both.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from numpy.random import default_rng
+
+from romul_actors.experiment import Experiment
+from romul_actors.report import read_history
+from romul_actors.store.redis import RedisStore
+from romul_sim.churn import Change
+from romul_sim.drill import GRACE_S, LEASE_S, RESTART_S, Drill, Fault, Verdict
+from romul_sim.parts import Durations
+from romul_sim.world import Policy, Scenario, simulate
+from romul_workers.tasks.toys import TOYS
+
+WORKERS, SLOTS, STEPS, TRIAL_S = 4, 8, 15, 1.0
+PROBLEM = "misspecified"
+BROKER_S = 1.5
+"""A connection that is silent for 1.5 keepalives, of a second here, is lost."""
+KINDS = ("kill worker", "freeze worker", "terminate worker")
+
+
+def draw(n: int, span_s: float, seed: int) -> list[Fault]:
+    """Faults of workers alone, at even distances."""
+    rng = default_rng(seed)
+    return [
+        Fault(
+            round(5.0 + span_s * i / n, 2),
+            KINDS[i % len(KINDS)],
+            (i % WORKERS + 0.5) / WORKERS,
+            round(float(rng.uniform(0.5, 2 * LEASE_S)), 2),
+        )
+        for i in range(n)
+    ]
+
+
+class Compared(Drill):
+    """A drill of one search, whose history is kept."""
+
+    lines: Sequence[Mapping[str, Any]] = ()
+
+    def _experiment(self, number: int) -> Experiment:
+        return Experiment.model_validate(
+            {
+                "name": f"compared-{number}",
+                "task": "romul_workers.tasks.toys",
+                "space": TOYS[PROBLEM].space,
+                "population": SLOTS,
+                "steps": STEPS,
+                "seed": self._seed,
+                "constants": {"problem": PROBLEM, "seconds": TRIAL_S},
+                "timeouts": {"lease_s": LEASE_S, "trial_s": 30, "quorum_s": 60},
+                "max_losses": 100,
+                "checkpoints": str((self._folder / "checkpoints").resolve()) + f"/{number}",
+            }
+        )
+
+    async def _judge(self, store: RedisStore, experiment: Experiment) -> Verdict:
+        if experiment.name == "compared-0":
+            self.lines = await read_history(store, experiment.name)
+        # The drill's own audit reads the checkpoints of another task.
+        status = (await store.experiments())[experiment.name]
+        return Verdict(completed=status == "finished")
+
+
+def machines(faults: Sequence[Fault], start_s: float) -> list[Change]:
+    """What the faults do to the workers' places."""
+    changes = [Change(start_s, f"w{place}-0", "arrives", speed=1.0) for place in range(WORKERS)]
+    lives = dict.fromkeys(range(WORKERS), 0)
+    for fault in faults:
+        place = int(fault.pick * WORKERS)
+        name = f"w{place}-{lives[place]}"
+        what = fault.kind.partition(" ")[0]
+        if what == "freeze":
+            changes.append(Change(fault.at_s, name, "freezes", seconds=fault.for_s))
+            continue
+        gone_s = fault.at_s
+        if what == "terminate":
+            # The trial of a second ends within the grace period of two.
+            changes.append(Change(fault.at_s, name, "notice", seconds=GRACE_S))
+            gone_s += min(GRACE_S, TRIAL_S)
+        changes.append(Change(gone_s, name, "leaves"))
+        lives[place] += 1
+        back_s = gone_s + RESTART_S + start_s
+        changes.append(Change(back_s, f"w{place}-{lives[place]}", "arrives", speed=1.0))
+    return sorted(changes, key=lambda change: change.at_s)
+
+
+def by_step(lines: Sequence[Mapping[str, Any]], began_ms: float) -> list[float]:
+    """When half of the slots had ended each step, in seconds."""
+    ended: dict[int, list[float]] = {}
+    for line in lines:
+        if line["event"] == "result":
+            step = int(line["trial"].partition("-")[2])
+            ended.setdefault(step, []).append((line["at_ms"] - began_ms) / 1000)
+    return [round(sorted(times)[(SLOTS - 1) // 2], 3) for _, times in sorted(ended.items())]
+
+
+def results(lines: Sequence[Mapping[str, Any]], began_ms: float) -> list[float]:
+    """Times of all results, in seconds."""
+    return [(line["at_ms"] - began_ms) / 1000 for line in lines if line["event"] == "result"]
+
+
+def draw_picture(
+    file: Path, faults: Sequence[Fault], real: Sequence[float], simulated: Sequence[float]
+) -> None:
+    """Results by time in both, and the faults."""
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    ax = figure.subplots()
+    for label, times in (("real processes", real), ("simulated", simulated)):
+        ax.step(times, range(1, len(times) + 1), where="post", label=label)
+    for fault in faults:
+        ax.axvline(fault.at_s, color="0.8", lw=0.8, zorder=0)
+        ax.text(fault.at_s, 0, fault.kind.partition(" ")[0], rotation=90, size=7, color="0.4")
+    ax.set_xlabel("seconds")
+    ax.set_ylabel("results accepted")
+    ax.legend()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=90)
+
+
+def main() -> None:
+    """Play both, and print one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--faults", type=int, default=9)
+    parser.add_argument("--span", type=float, default=22.0, help="seconds of faults")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--picture", type=Path, help="PNG file")
+    given = parser.parse_args()
+    logging.disable(logging.ERROR)
+    faults = draw(given.faults, given.span, given.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        drill = Compared(Path(folder), faults, WORKERS, 1, given.seed)
+        verdict = asyncio.run(drill.run())
+    lines = drill.lines
+    began_ms = lines[0]["at_ms"]
+    first = [line for line in lines if line["event"] == "result"][:WORKERS]
+    around_s = median(line["seconds"] for line in lines if line["event"] == "result") - TRIAL_S
+    start_s = median((line["at_ms"] - began_ms) / 1000 - line["seconds"] for line in first)
+    played = simulate(
+        Scenario(
+            machines(faults, start_s),
+            problem=PROBLEM,
+            population=SLOTS,
+            steps=STEPS,
+            durations=Durations(TRIAL_S, 0.0, load_s=max(0.0, around_s)),
+            policy=Policy(lease_s=LEASE_S, grace_s=GRACE_S, broker_s=BROKER_S),
+            history=True,
+            seed=given.seed,
+        )
+    )
+    real, simulated = by_step(lines, began_ms), by_step(played.history, 0.0)
+    pairs = list(zip(real, simulated, strict=True))
+    if given.picture is not None:
+        draw_picture(given.picture, faults, results(lines, began_ms), results(played.history, 0.0))
+    told = {
+        "benchmark": "sim_vs_real",
+        "faults": len(faults),
+        "real_completed": verdict["completed"],
+        "simulated_completed": played.told["status"] == "finished",
+        "start_s": round(start_s, 2),
+        "around_a_trial_s": round(around_s, 3),
+        "real_s": real,
+        "simulated_s": simulated,
+        "largest_gap_s": round(max(abs(a - b) for a, b in pairs), 2),
+        "end_ratio": round(simulated[-1] / real[-1], 3),
+    }
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""Many simulations: policies and optimizers on the same churn, and what is best for a pool."""
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from romul_actors.errors import RomulError
+from romul_sim.churn import Change
+from romul_sim.ledger import Ledger
+from romul_sim.world import Policy, Scenario, machine_seconds, most_machines, simulate
+
+LEASES_A_TRIAL = 2
+"""The default lease is this part of a trial: many heartbeats are no news, and cost time here."""
+SLOTS_A_MACHINE = 1.5
+USED = 0.8
+"""Share of the machines' time for which a search is laid out, where it is not told how long."""
+
+
+class SweepError(RomulError, ValueError):
+    """What is to be simulated cannot be."""
+
+
+POLICIES: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "patient": {"second_copy": 0.0},
+    "broker": {"broker_s": 2.0},
+    "parking": {"per_worker": 2.0},
+    "quick": {"lease_s": 30.0},
+}
+"""Policies by name, as changes to the default one."""
+
+
+def policy(text: str, trial_s: float) -> Policy:
+    """Read a policy: "NAME", or "NAME:FIELD=NUMBER:...".
+
+    Raises:
+        SweepError: there is no such policy, or no such field.
+    """
+    name, _, rest = text.partition(":")
+    if name not in POLICIES:
+        raise SweepError(f"policy {name!r} is not one of {', '.join(POLICIES)}")
+    known = {field.name for field in fields(Policy)}
+    values = dict(POLICIES[name])
+    for part in filter(None, rest.split(":")):
+        key, _, value = part.partition("=")
+        if key not in known:
+            raise SweepError(f"policy {text!r}: {key!r} is not one of {', '.join(sorted(known))}")
+        try:
+            number = float(value)
+        except ValueError:
+            raise SweepError(f"policy {text!r}: {value!r} is no number") from None
+        values[key] = int(number) if key in ("min", "max") else number
+    values.setdefault("lease_s", max(30.0, trial_s / LEASES_A_TRIAL))
+    return Policy(**values)
+
+
+def laid_out(scenario: Scenario, span_s: float, steps: int | None) -> Scenario:
+    """The scenario with as many steps as the machines' time holds, or `steps`, and with its end."""
+    if steps is None:
+        slots = scenario.population * scenario.searches
+        if scenario.policy.per_machine is not None:
+            slots = math.ceil(scenario.policy.per_machine * most_machines(scenario.changes))
+        seconds = USED * machine_seconds(scenario.changes, span_s)
+        steps = max(2, int(seconds / scenario.durations.trial_s / max(1, slots)))
+    return replace(scenario, steps=steps, until_s=span_s)
+
+
+def default_population(changes: Sequence[Change]) -> int:
+    """Slots for a pool of machines."""
+    return max(4, math.ceil(SLOTS_A_MACHINE * most_machines(changes)))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One simulation of a sweep: what it is called, and what it is."""
+
+    optimizer: str
+    policy: str
+    seed: int
+    scenario: Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How one went."""
+
+    told: Mapping[str, Any]
+    curve: Sequence[tuple[float, float, float]]
+
+
+def _play(job: Job) -> Ended:
+    import logging  # noqa: PLC0415
+
+    # Every lost machine is a warning in production, and the point of the whole thing here.
+    logging.disable(logging.ERROR)
+    played = simulate(job.scenario)
+    return Ended(played.told, played.ledger.curve)
+
+
+def play_all(jobs: Sequence[Job], processes: int | None = None) -> Iterator[tuple[Job, Ended]]:
+    """Play simulations on all cores, as they end."""
+    with ProcessPoolExecutor(processes) as pool:
+        running = {pool.submit(_play, job): job for job in jobs}
+        for future in as_completed(running):
+            yield running[future], future.result()
+
+
+def _reached(curve: Sequence[tuple[float, float, float]], target: float) -> tuple[float, float]:
+    """Seconds and dollars until the target; infinite if it was not reached."""
+    for seconds, dollars, loss in curve:
+        if loss <= target:
+            return seconds, dollars
+    return math.inf, math.inf
+
+
+def common_target(ended: Sequence[Ended]) -> float:
+    """The loss that half of all simulations reach."""
+    finals = sorted(e.curve[-1][2] if e.curve else math.inf for e in ended)
+    return finals[(len(finals) - 1) // 2]
+
+
+def compare(
+    results: Mapping[Job, Ended] | Sequence[tuple[Job, Ended]], target: float | None
+) -> list[dict[str, Any]]:
+    """Medians over seeds, for each optimizer and policy, the fastest to the target first.
+
+    Args:
+        results: what was played.
+        target: a loss; None: that which half of all simulations reach.
+
+    Returns:
+        JSON values; times to a target that was not reached are null.
+    """
+    pairs = list(results.items()) if isinstance(results, Mapping) else list(results)
+    pairs.sort(key=lambda pair: (pair[0].optimizer, pair[0].policy, pair[0].seed))
+    limit = common_target([ended for _, ended in pairs]) if target is None else target
+    groups: dict[tuple[str, str], list[Ended]] = {}
+    for job, ended in pairs:
+        groups.setdefault((job.optimizer, job.policy), []).append(ended)
+    rows = []
+    for (optimizer, name), group in groups.items():
+        reached = [_reached(ended.curve, limit) for ended in group]
+        causes = sorted({cause for ended in group for cause in ended.told["waste"]})
+        rows.append(
+            {
+                "optimizer": optimizer,
+                "policy": name,
+                "seeds": len(group),
+                "goodput": _median([e.told["goodput"] or 0.0 for e in group]),
+                "best": _median([e.told["best"] for e in group if e.told["best"] is not None]),
+                "target": limit,
+                "hours_to_target": _median([s / 3600 for s, _ in reached]),
+                "dollars_to_target": _median([d for _, d in reached]),
+                "dollars": _median([e.told["dollars"] for e in group]),
+                "trials": _median([float(e.told["trials"]) for e in group]),
+                "finished": sum(e.told["status"] == "finished" for e in group),
+                "waste": {
+                    cause: _median([e.told["waste"].get(cause, 0.0) or 0.0 for e in group])
+                    for cause in causes
+                },
+                "invariants_broken": sum(e.told["invariants_broken"] for e in group),
+            }
+        )
+    worst = math.inf
+    rows.sort(
+        key=lambda row: (
+            worst if row["hours_to_target"] is None else row["hours_to_target"],
+            worst if row["dollars_to_target"] is None else row["dollars_to_target"],
+            row["optimizer"],
+            row["policy"],
+        )
+    )
+    return rows
+
+
+def _median(values: Sequence[float]) -> float | None:
+    """Rounded to 6 digits; None: there is none, or it is infinite."""
+    if not values or math.isinf(found := statistics.median(values)):
+        return None
+    return float(f"{found:.6g}")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A way to set up a pool, among those that are compared for a recommendation."""
+
+    per_machine: float
+    lease_s: float
+    trial_s: float
+
+    @property
+    def name(self) -> str:
+        """As a policy is written, with the length of a step."""
+        return f"slots={self.per_machine:g}/machine lease={self.lease_s:g}s step={self.trial_s:g}s"
+
+
+def choices(trial_s: float) -> list[Choice]:
+    """All that are compared: slots for a machine, lease, and how long a step trains."""
+    return [
+        Choice(per_machine, max(10.0, share * step_s), step_s)
+        for per_machine in (1.0, 1.5, 2.0)
+        for step_s in (trial_s / 2, trial_s, 2 * trial_s)
+        for share in (0.1, 0.5, 2.0)
+    ]
+
+
+def chosen(scenario: Scenario, choice: Choice, span_s: float) -> Scenario:
+    """The scenario under a choice; the machines' time is the same for all of them."""
+    per_machine, lease_s = choice.per_machine, choice.lease_s
+    policy = replace(scenario.policy, per_machine=per_machine, lease_s=lease_s)
+    durations = replace(scenario.durations, trial_s=choice.trial_s)
+    return laid_out(replace(scenario, policy=policy, durations=durations), span_s, None)
+
+
+def mean_life_s(changes: Sequence[Change], span_s: float) -> float:
+    """Mean time between two losses of a machine, by the time that all of them are there."""
+    left = sum(change.what == "leaves" for change in changes)
+    return machine_seconds(changes, span_s) / left if left else math.inf
+
+
+def checkpoint_interval_s(save_s: float, life_s: float) -> float | None:
+    """Best time between two checkpoints (Young 1974); None: nothing is lost, or saving is free."""
+    return math.sqrt(2 * save_s * life_s) if save_s > 0 and math.isfinite(life_s) else None
+
+
+def picture(scenario: Scenario) -> tuple[dict[str, Any], Ledger]:
+    """Play one simulation with all that a picture needs."""
+    played = simulate(replace(scenario, picture=True))
+    return played.told, played.ledger

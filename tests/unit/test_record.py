@@ -1,0 +1,178 @@
+"""Records of runs: decided again the same, decided otherwise, and damaged."""
+
+import json
+import logging
+from dataclasses import replace
+
+import pytest
+from numpy.random import default_rng
+
+from romul_actors.errors import ExperimentError, UnknownExperimentError
+from romul_actors.events import Control, Submitted
+from romul_actors.messages import encode
+from romul_actors.store.memory import MemoryStore
+from romul_sim import world as world_module
+from romul_sim.churn import Pool, generate, read_trace, with_notice
+from romul_sim.loop import run
+from romul_sim.record import RecordError, machines_of, read_record, record
+from romul_sim.replay import fork, outcome, verify, with_settings
+from romul_sim.world import Policy, Scenario, simulate
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    logging.disable(logging.ERROR)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """A record of a simulated run that lost machines, paused, grew and made second copies."""
+    monkeypatch.setattr(world_module, "KEEP_LINES", 100_000)
+    file = tmp_path / "record.jsonl"
+    changes = generate("weibull", Pool(10, 900.0, 40_000.0), default_rng(3)).changes
+    # Half of the machines are warned.
+    warned = [change for change in changes if int(change.machine[1:]) % 2]
+    notices = [change for change in with_notice(warned, 20.0) if change.what == "notice"]
+    changes = sorted([*changes, *notices], key=lambda change: change.at_s)
+    scenario = Scenario(changes, steps=15, policy=Policy(max=12, per_worker=1.5))
+
+    class Recorded(world_module._World):
+        async def tell(self, ended_s):
+            await record(self.store, "search-0", file, 0.5)
+            return await super().tell(ended_s)
+
+        async def play(self):
+            loop = world_module.virtual_loop()
+            for at_s, action in ((200.0, "pause"), (230.0, "resume"), (240.0, "resume")):
+                body = encode(Control(action=action, by="somebody"))
+                loop.call_later(at_s, lambda b=body: self.store._add("search-0", "inbox", b))
+            return await super().play()
+
+    told = run(Recorded(scenario).play()).told
+    assert told["status"] == "finished"
+    return file
+
+
+def kinds(found):
+    return {line["event"] for line in found.lines}
+
+
+def test_the_same_events_are_the_same_decisions(recorded):
+    found = read_record(recorded)
+    assert {"tick", "result", "failed", "released", "pause", "resume", "ignored"} <= kinds(found)
+    verified = verify(found)
+    assert verified.parting is None
+    assert verified.trials == sum(line["event"] == "trial" for line in found.lines) > 100
+
+
+@pytest.mark.parametrize("event", ["trial", "result", "failed"])
+def test_a_line_that_was_changed_is_found(recorded, event):
+    found = read_record(recorded)
+    lines = [json.loads(json.dumps(line)) for line in found.lines]
+    chosen = next(line for line in lines[60:] if line["event"] == event)
+    changes = {
+        "trial": {"hyperparameters": {}},
+        "result": {"value": -1.0},
+        "failed": {"again": False},
+    }
+    chosen.update(changes[event])
+    parting = verify(replace(found, lines=lines)).parting
+    assert parting is not None
+    assert not parting.same
+
+
+def test_other_settings_part_where_they_matter(recorded):
+    found = read_record(recorded)
+    same = fork(found, with_settings(found.experiment, ["history_keep=5"]))
+    assert (same.changed, same.parting) == (0, None)
+    other = fork(found, with_settings(found.experiment, ["optimizer.truncation=0.5"]))
+    assert 0 < other.changed < other.decisions
+    assert other.parting is not None
+    random = fork(found, with_settings(found.experiment, ["optimizer.name=random"]))
+    assert random.changed > other.changed
+    best = outcome(found, found.experiment, "misspecified", 0)
+    assert best == outcome(found, found.experiment, "misspecified", 0)
+    assert best < outcome(found, replace_optimizer(found, "random"), "misspecified", 0)
+
+
+def replace_optimizer(found, name):
+    return with_settings(found.experiment, [f"optimizer.name={name}"])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("steps", "setting=value"),
+        ("nothing.at.all=1", "no setting"),
+        ("steps=-1", "steps"),
+        ("optimizer.nothing=1", "nothing"),
+        ("unheard=1", "unheard"),
+    ],
+)
+def test_a_setting_that_is_none_is_refused(recorded, change, told):
+    with pytest.raises(ExperimentError, match=told):
+        with_settings(read_record(recorded).experiment, [change])
+
+
+def test_a_record_is_a_trace(recorded):
+    found = read_record(recorded)
+    trace = read_trace(recorded)
+    assert trace.changes == tuple(found.changes)
+    told = simulate(Scenario(trace.changes, steps=5)).told
+    assert told["status"] == "finished"
+
+
+def test_machines_are_known_from_history_alone():
+    lines = [
+        {"event": "started", "at_ms": 1000},
+        {"event": "result", "at_ms": 5000, "worker": "a", "seconds": 2.0},
+        {"event": "result", "at_ms": 9000, "worker": "b", "seconds": 4.0},
+        {"event": "result", "at_ms": 9500, "worker": "b", "seconds": 4.0},
+        {"event": "failed", "at_ms": 12000, "worker": "a", "reason": "lost"},
+    ]
+    told = [(c.at_s, c.machine, c.what, c.speed) for c in machines_of(lines, 1000)]
+    assert told == [
+        (2.0, "a", "arrives", 2.0),
+        (4.0, "b", "arrives", 1.0),
+        (11.0, "a", "leaves", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "not a record"),
+        ("nonsense", ":1:"),
+        ('{"at": 0, "event": "record", "version": 1}', "not a record"),
+        ('{"event": "record", "version": 9}\n{"event": "history", "line": {}}', "version 9"),
+        ('{"at": 0}', ":1:"),
+    ],
+)
+def test_a_file_that_is_no_record_is_refused(tmp_path, text, told):
+    file = tmp_path / "record.jsonl"
+    file.write_text(text)
+    with pytest.raises(RecordError, match=told):
+        read_record(file)
+
+
+def test_a_history_without_its_beginning_is_refused(recorded, tmp_path):
+    found = read_record(recorded)
+
+    async def main():
+        store = MemoryStore()
+        name = found.experiment.name
+        await store.create(name, found.experiment.model_dump_json(), encode(Submitted()))
+        store._all[name].meta["status"] = "finished"
+        store._all[name].history = [(1, json.dumps(found.lines[5]))]
+        await record(store, name, tmp_path / "cut.jsonl")
+
+    with pytest.raises(RecordError, match="history_keep"):
+        run(main())
+
+    async def nobody():
+        await record(MemoryStore(), "nobody", tmp_path / "no.jsonl")
+
+    with pytest.raises(UnknownExperimentError):
+        run(nobody())
