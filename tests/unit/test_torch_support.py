@@ -7,8 +7,9 @@ import torch
 
 from romul_actors.errors import CheckpointError, TaskError
 from romul_workers.child import _seed
+from romul_workers.schedule import Schedule, Stretch
 from romul_workers.tasks import digits
-from romul_workers.torch_support import load_model
+from romul_workers.torch_support import apply_schedule, load_model
 from romul_workers.trial import Context, Paused, Trial
 
 
@@ -171,3 +172,27 @@ def test_a_digits_trial_cut_short_ends_as_if_it_never_had_been(tmp_path):
     assert rest == whole
     # Without the random state it would be another training.
     assert step("other", parent=tmp_path / "part", start=paused.at) != whole
+
+
+def test_a_schedule_is_written_into_an_optimizer_of_ones_own():
+    stretches = [
+        Stretch(0.0, 2.0, {"learning_rate": 0.5, "momentum": 0.1, "dropout": 0.3}),
+        Stretch(2.0, 4.0, {"learning_rate": 0.25, "momentum": 0.9, "dropout": 0.1}),
+    ]
+    schedule = Schedule("e", "t", "loss", "minimize", "epoch", {}, stretches)
+    _, optimizer = made(lr=1.0, momentum=0.0)
+    for epoch, rate, momentum, dropout in (
+        (0, 0.5, 0.1, 0.3),
+        (1, 0.5, 0.1, 0.3),
+        (2, 0.25, 0.9, 0.1),
+        (9, 0.25, 0.9, 0.1),
+    ):
+        values = apply_schedule(schedule, optimizer, epoch)
+        [group] = optimizer.param_groups
+        assert (group["lr"], group["momentum"], values["dropout"]) == (rate, momentum, dropout)
+    capturable = torch.optim.Adam(made()[0].parameters(), lr=torch.tensor(1.0), capturable=True)
+    apply_schedule(schedule, capturable, 3)
+    assert float(capturable.param_groups[0]["lr"]) == 0.25
+    wrong = Schedule("e", "t", "l", "minimize", "epoch", {}, [Stretch(0.0, 1.0, {"rate": 0.1})])
+    with pytest.raises(TaskError, match="no field"):
+        apply_schedule(wrong, optimizer, 0, {"rate": "learning_speed"})

@@ -100,6 +100,35 @@ def test_a_checkpoint_whose_report_may_have_arrived_is_never_removed():
     assert run(main(arrives=False)) == ([], 1)
 
 
+def test_a_refusal_after_a_silence_leaves_the_checkpoint_of_a_report_that_may_have_arrived():
+    class OnceDeafStore(DeafStore):
+        """The first report arrives unanswered; before the next one the slot has gone on."""
+
+        async def settle(self, lease, *args):
+            if self.arrives:
+                self.arrives = False
+                await MemoryStore.settle(self, lease, *args)
+                self._all["e"].settled[0] = "0-1#1 result by another"
+                raise StoreUnavailableError("no answer")
+            return await MemoryStore.settle(self, lease, *args)
+
+    async def main():
+        store, trainer, stop = (
+            OnceDeafStore(arrives=True),
+            StubTrainer(Success(0.5, "c")),
+            asyncio.Event(),
+        )
+        await filled(store, TRIAL)
+        work = asyncio.create_task(worker(store, trainer).run(stop))
+        await asyncio.sleep(10.0)
+        stop.set()
+        await work
+        return trainer.discarded, await store.depths("e")
+
+    discarded, depths = run(main())
+    assert (discarded, depths["inbox"]) == ([], 2)
+
+
 def test_a_report_that_came_too_late_takes_its_checkpoint_along():
     async def main():
         loop = asyncio.get_running_loop()

@@ -8,12 +8,15 @@ import pickle
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from romul_actors.errors import CheckpointError, TaskError
+
+if TYPE_CHECKING:
+    from romul_workers.schedule import Schedule
 
 FILE = "torch.pt"
 OPTIMIZER_FIELDS = {"learning_rate": "lr"}
@@ -142,3 +145,31 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, float) and isinstance(other, int | float):
         return math.isclose(one, other, rel_tol=1e-6)
     return bool(one == other)
+
+
+def apply_schedule(
+    schedule: "Schedule",
+    optimizer: torch.optim.Optimizer,
+    position: float,
+    names: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Write a schedule's hyperparameters of a place of the training into an optimizer.
+
+    For a training loop of one's own: call it at the beginning of each epoch. What is no field of
+    the optimizer (dropout, say) is left to the caller, who finds it in what is returned.
+
+    Args:
+        schedule: see `romul_workers.schedule.read_schedule`.
+        optimizer: the optimizer.
+        position: where training stands, in the budget's unit.
+        names: further optimizer fields by hyperparameter, where the two names differ.
+
+    Returns:
+        All hyperparameters of that place.
+
+    Raises:
+        TaskError: a value read back is not the one asked for.
+    """
+    values = schedule.at(position)
+    Attached(None, optimizer).restore(None, values, names or {})
+    return values

@@ -76,6 +76,8 @@ class Trainer(ABC):
 
     at: float | None = None
     """Where the trial in training said it stands, in the budget's unit; None: it did not."""
+    output: str = ""
+    """What the latest trial printed, if that is known."""
 
     @abstractmethod
     async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
@@ -133,7 +135,8 @@ class ChildTrainer(Trainer):
     async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
         # No two attempts ever share a name, not even those of a server that lost its last second.
         name = f"{trial.id}-{trial.attempt}-{secrets.token_hex(3)}"
-        self.at = None
+        self.at, self.output = None, ""
+        printed = self._log.stat().st_size if self._log.exists() else 0
         try:
             checkpoints = self._checkpoints(experiment)
             folder = await asyncio.to_thread(checkpoints.begin, name)
@@ -141,6 +144,7 @@ class ChildTrainer(Trainer):
                 return await self._train_into(folder, name, checkpoints, experiment, trial)
             finally:
                 checkpoints.discard(folder)
+                self.output = _read_from(self._log, printed)
         except NoRoomError as error:
             return NoRoom(str(error))
         except CheckpointError as error:
@@ -366,6 +370,15 @@ class _Child:
         self._writer.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
+
+
+def _read_from(log: Path, start: int) -> str:
+    """What was written to a file since it had so many bytes: its end, if that is long."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(start, end - MAX_TEXT))
+        return file.read().decode(errors="replace")
+    return ""
 
 
 def scratch_folder() -> Path:

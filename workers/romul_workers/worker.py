@@ -17,16 +17,14 @@ from romul_actors.errors import ExperimentError, MessageError, StoreError, Unkno
 from romul_actors.events import MAX_TEXT, Failed, Released, ReleaseReason, Result, Trial
 from romul_actors.experiment import Experiment, from_json
 from romul_actors.messages import decode_trial, encode
-from romul_actors.store import Lease, Store
+from romul_actors.store import Lease, Output, Store
 from romul_workers.trainer import Ending, Failure, NoRoom, Stopped, Success, Trainer
 
 log = logging.getLogger("romul.worker")
 
 SHIPPED_TASKS = "romul_workers.tasks.*"
-BLOCK_MS = 500
-"""Longest wait for a trial at a time; also how soon a worker notices that it should stop."""
-REFRESH_S = 1.0
-"""How often the list of experiments is read again, and an idle worker says that it is there."""
+PACE_S = 0.5
+"""Longest wait for a trial at a time; also how soon an idle worker notices that it should stop."""
 FIRST_BEAT_S = 0.2
 BACKOFF_S = 1.0
 """Pause before the store is tried again."""
@@ -34,8 +32,8 @@ NO_ROOM_S = (1.0, 60.0)
 """First and longest pause of a worker that finds no room for checkpoints."""
 QUICK_BEAT_S = 0.4
 """Time between heartbeats while the broker is lost, which would otherwise stand for them."""
-COLLECT_S = 5.0
-"""How often a worker looks for checkpoints to remove."""
+COLLECT_EVERY = 10
+"""After so many waits' time a worker looks for checkpoints to remove."""
 COLLECT_FOR_S = 1.0
 COLLECT = 32
 """So many checkpoints are removed at a time, for so long."""
@@ -54,6 +52,8 @@ class WorkerSettings:
         grace_s: how long a trial in training may take to end when the worker should stop.
         max_trials: trials after which it ends; None: no end.
         garbage_ms: how long garbage is kept.
+        pace_s: longest wait for a trial. After twice this the list of experiments is read again,
+            and an idle worker says that it is there.
     """
 
     name: str
@@ -62,6 +62,7 @@ class WorkerSettings:
     grace_s: float = 10.0
     max_trials: int | None = None
     garbage_ms: int = GARBAGE_MS
+    pace_s: float = PACE_S
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
 
@@ -91,6 +92,7 @@ class Worker:
         self._trainer = trainer
         self._settings = settings
         self._specs: dict[str, Experiment] = {}
+        self._admission: dict[str, bool] = {}
         self._admitted: dict[str, str] = {}
         self._open: list[str] = []
         self._refused: set[str] = set()
@@ -170,9 +172,10 @@ class Worker:
             if self._open:
                 # The machine goes before another trial would end.
                 self.drain("preempted")
-            await self._wait(REFRESH_S / 2)
+            await self._wait(self._settings.pace_s)
             return
-        lease = await self._store.lease(names, self._settings.name, BLOCK_MS)
+        block_ms = int(1000 * self._settings.pace_s)
+        lease = await self._store.lease(names, self._settings.name, block_ms)
         if lease is None:
             return
         # Fair turns: the experiment just served is asked last.
@@ -189,12 +192,16 @@ class Worker:
 
     async def _refresh(self) -> None:
         now = asyncio.get_running_loop().time()
-        if now - self._refreshed < REFRESH_S:
+        if now - self._refreshed < 2 * self._settings.pace_s:
             return
         self._refreshed = now
         before = self._admitted
         statuses = await self._store.experiments()
-        ours = {name: status for name, status in statuses.items() if await self._admits(name)}
+        for name in statuses.keys() - self._admission.keys():
+            self._admission[name] = await self._admits(name)
+        for name in self._admission.keys() - statuses.keys():
+            del self._admission[name]
+        ours = {name: status for name, status in statuses.items() if self._admission[name]}
         self._admitted = {n: s for n, s in ours.items() if s not in ("finished", "stopped")}
         running = [name for name, s in self._admitted.items() if s in ("submitted", "running")]
         kept = [name for name in self._open if name in running]
@@ -202,7 +209,7 @@ class Worker:
         name = self._settings.name
         await self._store.present(list(self._admitted), name, self._presence(""))
         await self._store.present([e for e in before if e not in self._admitted], name, {})
-        if now - self._collected >= COLLECT_S:
+        if now - self._collected >= COLLECT_EVERY * self._settings.pace_s:
             self._collected = now
             for experiment in ours:
                 await self._collect(experiment)
@@ -245,6 +252,7 @@ class Worker:
         text = await self._store.spec(name)
         if text not in self._specs:
             self._specs[text] = from_json(text)
+            self._admission.pop(name, None)
         return self._specs[text]
 
     def _presence(self, trial: str) -> dict[str, str | int | float]:
@@ -291,7 +299,17 @@ class Worker:
             log.warning("%s: trial %s: the report came too late", experiment.name, trial.id)
             if isinstance(ending, Success | Stopped) and ending.checkpoint is not None:
                 await self._trainer.discard(experiment, ending.checkpoint)
+        await self._keep_output(experiment.name, trial)
         await self._rest(ending)
+
+    async def _keep_output(self, name: str, trial: Trial) -> None:
+        """Keep what the task printed, for people; nothing depends on it."""
+        if self._trainer.output:
+            told = Output(trial.id, trial.attempt, self._settings.name, self._trainer.output)
+            try:
+                await self._store.write_output(name, told)
+            except StoreError as error:
+                log.debug("output of trial %s not kept: %s", trial.id, error)
 
     async def _rest(self, ending: Ending | ReleaseReason) -> None:
         """Without room for checkpoints, wait: longer each time."""
@@ -306,7 +324,7 @@ class Worker:
         ends = loop.time() + self._no_room_s
         while not self._stop.is_set() and loop.time() < ends:
             await self._refresh()
-            await self._wait(min(REFRESH_S, ends - loop.time()))
+            await self._wait(min(2 * self._settings.pace_s, ends - loop.time()))
         self._state = "idle"
 
     async def _train(
@@ -385,10 +403,13 @@ class Worker:
                 log.warning("trial %s failed: %s: %s", trial.id, reason, message)
                 return Failed(**token, reason=reason, message=message[-MAX_TEXT:], seconds=seconds)
             case Stopped(checkpoint=checkpoint, at=at):
-                return Released(**token, reason=self._why, checkpoint=checkpoint, at=at)
+                return Released(
+                    **token, reason=self._why, checkpoint=checkpoint, at=at, seconds=seconds
+                )
             case NoRoom(message=message):
-                return Released(**token, reason="no_room", message=message[-MAX_TEXT:])
-        return Released(**token, reason=ending)
+                text = message[-MAX_TEXT:]
+                return Released(**token, reason="no_room", message=text, seconds=seconds)
+        return Released(**token, reason=ending, seconds=seconds)
 
     async def _settle(
         self, lease: Lease, trial: Trial, report: Result | Failed | Released
@@ -396,8 +417,8 @@ class Worker:
         """Report, however often the store must be asked.
 
         Returns:
-            False: the lease was lost before. None: nobody knows, the store did not answer until
-            the end; what was reported may have arrived, so its checkpoint must stay.
+            False: the lease was lost before. None: nobody knows, an answer of the store was lost;
+            what was reported may have arrived, so its checkpoint must stay.
         """
         token = f"{trial.id}#{trial.attempt} {report.type} by {self._settings.name}"
         try:
@@ -406,10 +427,12 @@ class Worker:
             failure = Failure("bad_result", f"the task's metrics are too long: {error}")
             body = encode(self._report(trial, failure, 0.0))
         give_up = None
+        unsure = False
         while True:
             try:
-                return await self._store.settle(lease, trial.slot, token, body)
+                accepted = await self._store.settle(lease, trial.slot, token, body)
             except StoreError as error:
+                unsure = True
                 now = asyncio.get_running_loop().time()
                 if self._stop.is_set():
                     give_up = give_up or now + self._grace_s
@@ -418,6 +441,10 @@ class Worker:
                         return None
                 log.warning("no report: %s; trying again", error)
                 await asyncio.sleep(BACKOFF_S)
+                continue
+            # The store remembers a slot's last end only. After a silence "no" may mean that the
+            # report arrived then, and that the slot has gone on since.
+            return None if unsure and not accepted else accepted
 
     async def _leave(self) -> None:
         await self._trainer.close()

@@ -1,0 +1,214 @@
+"""Whether a task is fit for population based training: tried out, on this machine.
+
+What goes wrong with users' tasks goes wrong silently: a checkpoint that is not read, a restored
+learning rate that wins over the one asked for, randomness that nobody seeded. Here each is tried.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from romul_actors.errors import RomulError
+from romul_actors.events import Trial
+from romul_actors.experiment import Experiment
+from romul_workers.trainer import ChildTrainer, Ending, Failure, Stopped, Success
+from romul_workers.trial import Value
+
+LOW, HIGH = 0.2, 0.8
+"""Places on a hyperparameter's axis that are compared."""
+STOP_AFTER_S = 0.5
+LONGER = 1000.0
+"""How many times the budget a trial has that is asked to stop."""
+
+Seen = tuple[float, tuple[tuple[str, float], ...]]
+
+
+class BrokenTaskError(RomulError):
+    """The task failed while it was tried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was tried.
+
+    Attributes:
+        name: what.
+        level: "ok", "warning" (it costs time or is odd) or "fault" (results would be wrong).
+        found: in words.
+    """
+
+    name: str
+    level: Literal["ok", "warning", "fault"]
+    found: str
+
+    def as_json(self) -> dict[str, str]:
+        """JSON values."""
+        return asdict(self)
+
+
+class Examination:
+    """Tries a task out.
+
+    Args:
+        experiment: with a folder for checkpoints.
+        trainer: what trains.
+        grace_s: how long a trial may go on after it was asked to stop.
+        told: is called with each check when it was made.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        trainer: ChildTrainer,
+        grace_s: float = 10.0,
+        told: Callable[[Check], None] = lambda _: None,
+    ) -> None:
+        self._experiment = experiment
+        self._trainer = trainer
+        self._grace_s = grace_s
+        self._told = told
+        self._space = experiment.search_space()
+        self.checks: list[Check] = []
+
+    def _say(self, name: str, level: Literal["ok", "warning", "fault"], found: str) -> None:
+        check = Check(name, level, found)
+        self.checks.append(check)
+        self._told(check)
+
+    def _values(self, places: Mapping[int, float] | None = None) -> dict[str, Value]:
+        n = len(self._space)
+        return self._space.decode(tuple((places or {}).get(i, 0.5) for i in range(n)))
+
+    async def _train(
+        self,
+        step: int,
+        parent: str | None,
+        places: Mapping[int, float] | None = None,
+        seed: int = 1,
+        longer: float = 1.0,
+    ) -> Ending:
+        budget = self._experiment.budget
+        trial = Trial(
+            id=f"0-{step}",
+            slot=0,
+            step=step,
+            attempt=1,
+            hyperparameters=self._values(places),
+            parent=parent,
+            start=step * budget,
+            stop=(step + longer) * budget,
+            seed=seed,
+        )
+        return await self._trainer.train(self._experiment, trial)
+
+    async def _result(
+        self, step: int, parent: str | None, places: Mapping[int, float] | None = None
+    ) -> tuple[Seen, str]:
+        ending = await self._train(step, parent, places)
+        if isinstance(ending, Failure):
+            raise BrokenTaskError(f"{ending.reason}: {ending.message}")
+        if not isinstance(ending, Success):
+            raise BrokenTaskError(f"the task ended with {ending}, though nobody asked it to stop")
+        return (ending.value, tuple(sorted(ending.metrics.items()))), ending.checkpoint
+
+    async def run(self) -> list[Check]:
+        """Try everything; the first failure of the task itself ends it."""
+        try:
+            first, checkpoint = await self._result(0, None)
+            self._say("trains", "ok", f"{self._experiment.metric} = {first[0]:.6g} after one step")
+            on, _ = await self._result(1, checkpoint)
+            self._say("goes on", "ok", f"{self._experiment.metric} = {on[0]:.6g} after two")
+            await self._same(first, on, checkpoint)
+            await self._reads_its_parent(on)
+            await self._hyperparameters(first, on, checkpoint)
+            await self._stops(checkpoint)
+        except BrokenTaskError as error:
+            self._say("trains", "fault", str(error))
+        return self.checks
+
+    async def _same(self, first: Seen, on: Seen, checkpoint: str) -> None:
+        again, _ = await self._result(0, None)
+        on_again, _ = await self._result(1, checkpoint)
+        if (again, on_again) == (first, on):
+            self._say("same seed, same result", "ok", "twice the same, from scratch and restored")
+            return
+        one, other = (first, again) if first != again else (on, on_again)
+        self._say(
+            "same seed, same result",
+            "fault",
+            f"the same trial gave {one[0]!r} and {other[0]!r}: seed all generators with "
+            "trial.seed; a repeated attempt must not be another draw",
+        )
+
+    async def _reads_its_parent(self, on: Seen) -> None:
+        other_start = dict.fromkeys(range(len(self._space)), LOW)
+        _, other = await self._result(0, None, other_start)
+        elsewhere, _ = await self._result(1, other)
+        anew, _ = await self._result(1, None)
+        if on in (elsewhere, anew):
+            self._say(
+                "reads its parent",
+                "fault",
+                "what it goes on from makes no difference: is trial.parent read?",
+            )
+        else:
+            self._say("reads its parent", "ok", "another checkpoint leads to another result")
+
+    async def _hyperparameters(self, first: Seen, on: Seen, checkpoint: str) -> None:
+        lost, idle = [], []
+        for i, name in enumerate(self._experiment.space):
+            scratch = [(await self._result(0, None, {i: place}))[0] for place in (LOW, HIGH)]
+            restored = [(await self._result(1, checkpoint, {i: place}))[0] for place in (LOW, HIGH)]
+            acts_first = len({first, *scratch}) > 1
+            acts_later = len({on, *restored}) > 1
+            if acts_first and not acts_later:
+                lost.append(name)
+            elif not acts_later:
+                idle.append(name)
+        if lost:
+            self._say(
+                "hyperparameters take effect after a restore",
+                "fault",
+                f"{', '.join(lost)}: in effect from scratch, and not after a restore: apply "
+                "hyperparameters after the optimizer's state was loaded (trial.attach does)",
+            )
+        else:
+            self._say(
+                "hyperparameters take effect after a restore", "ok", "all that have an effect"
+            )
+        if idle:
+            everything = len(idle) == len(self._experiment.space)
+            self._say(
+                "hyperparameters have an effect",
+                "fault" if everything else "warning",
+                f"{', '.join(idle)}: no effect on any figure within one step",
+            )
+
+    async def _stops(self, checkpoint: str) -> None:
+        training = asyncio.create_task(self._train(1, checkpoint, longer=LONGER))
+        await asyncio.wait({training}, timeout=STOP_AFTER_S)
+        self._trainer.ask_to_stop()
+        await asyncio.wait({training}, timeout=self._grace_s)
+        name = "stops when asked"
+        if not training.done():
+            training.cancel()
+            await asyncio.gather(training, return_exceptions=True)
+            self._say(
+                name,
+                "fault",
+                f"still training {self._grace_s:g} s after it was asked to stop: look at "
+                "trial.should_stop every few seconds; a preempted trial is lost otherwise",
+            )
+            return
+        ending = training.result()
+        if isinstance(ending, Stopped) and ending.checkpoint is not None:
+            self._say(name, "ok", f"paused at {ending.at:g}, to be continued from there")
+        elif isinstance(ending, Stopped):
+            self._say(
+                name, "warning", "it stops, and saves nothing: return trial.pause(...) to keep it"
+            )
+        elif isinstance(ending, Failure):
+            self._say(name, "fault", f"{ending.reason}: {ending.message}")
+        else:
+            self._say(name, "warning", "it was through before it could be asked to stop")

@@ -1,0 +1,244 @@
+"""Hyperparameter schedules: what the winner of a search did, to train with again.
+
+A schedule is a list of stretches of training, each with its hyperparameters. It is read from the
+JSON that `romul schedule export` writes; nothing in it is run.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from romul_actors.errors import RomulError
+from romul_actors.events import Trial
+from romul_actors.experiment import Experiment
+from romul_actors.report import Told, lineage
+from romul_workers.trainer import ChildTrainer, Failure, Success
+from romul_workers.trial import Value
+
+VERSION = 1
+
+
+class ScheduleError(RomulError, ValueError):
+    """A schedule that cannot be made, read or followed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A stretch of training.
+
+    Attributes:
+        start, stop: from where to where, in the budget's unit.
+        hyperparameters: to train with.
+        trial: the trial that it comes from.
+        seed: that trial's.
+        value: the metric at its end.
+    """
+
+    start: float
+    stop: float
+    hyperparameters: Mapping[str, Value]
+    trial: str = ""
+    seed: int = 0
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Hyperparameters by how far training has come.
+
+    Attributes:
+        name: the experiment's.
+        task, metric, direction, budget_unit, constants: as it declares them.
+        stretches: in order, without gaps.
+        value: the metric that the search found at their end.
+    """
+
+    name: str
+    task: str
+    metric: str
+    direction: str
+    budget_unit: str
+    constants: Mapping[str, Value]
+    stretches: Sequence[Stretch]
+    value: float | None = None
+    device: str = "auto"
+    setup_s: float = field(default=300.0)
+
+    def at(self, position: float) -> dict[str, Value]:
+        """Hyperparameters at a place of the training; after the end, those of the end.
+
+        Args:
+            position: in the budget's unit, from the very beginning.
+        """
+        for stretch in self.stretches:
+            if position < stretch.stop:
+                return dict(stretch.hyperparameters)
+        return dict(self.stretches[-1].hyperparameters)
+
+    def write(self, file: Path) -> None:
+        """Write it as JSON."""
+        file.write_text(json.dumps({"version": VERSION, **asdict(self)}, indent=1) + "\n")
+
+
+def of_trial(experiment: Experiment, found: Mapping[str, Told], trial: str) -> Schedule:
+    """The schedule along a trial's line of descent, which may lead through several slots.
+
+    Args:
+        experiment: the declaration.
+        found: all trials, as `romul_actors.report.trials` gives them.
+        trial: the last one.
+
+    Raises:
+        ScheduleError: the line's beginning is no longer in history.
+    """
+    line = lineage(found, trial)
+    if not line:
+        raise ScheduleError(f"history holds no trial {trial!r}")
+    first = found[line[0]]
+    if first.parent is not None:
+        raise ScheduleError(
+            f"the line of {trial} goes back to {first.parent}, which is no longer in history "
+            "(see history_keep)"
+        )
+    stretches = [
+        Stretch(
+            start=found[one].step * experiment.budget,
+            stop=(found[one].step + 1) * experiment.budget,
+            hyperparameters=dict(found[one].hyperparameters),
+            trial=one,
+            seed=found[one].seed,
+            value=found[one].value,
+        )
+        for one in line
+    ]
+    # A slot that joined from scratch, or failed at first, has numbers that begin above 0.
+    begin = stretches[0].start
+    stretches = [
+        Stretch(s.start - begin, s.stop - begin, s.hyperparameters, s.trial, s.seed, s.value)
+        for s in stretches
+    ]
+    return Schedule(
+        name=experiment.name,
+        task=experiment.task,
+        metric=experiment.metric,
+        direction=experiment.direction,
+        budget_unit=experiment.budget_unit,
+        constants=dict(experiment.constants),
+        stretches=stretches,
+        value=stretches[-1].value,
+        device=experiment.resources.device,
+        setup_s=experiment.timeouts.setup_s,
+    )
+
+
+def read_schedule(file: Path) -> Schedule:
+    """Read a schedule.
+
+    Raises:
+        ScheduleError: the file is none.
+    """
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        version = told.pop("version")
+        stretches = [Stretch(**stretch) for stretch in told.pop("stretches")]
+        schedule = Schedule(stretches=stretches, **told)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScheduleError(f"{file}: cannot be read: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ScheduleError(f"{file}: not a schedule: {error}") from None
+    if version != VERSION:
+        raise ScheduleError(f"{file}: a schedule of version {version}, not {VERSION}")
+    ends = [0.0, *(stretch.stop for stretch in stretches)]
+    starts = [stretch.start for stretch in stretches]
+    if not stretches or starts != ends[:-1] or sorted(set(ends)) != ends:
+        raise ScheduleError(f"{file}: its stretches do not follow one another from 0")
+    return schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A training along a schedule.
+
+    Attributes:
+        values: the metric at the end of each stretch.
+        metrics: whatever else the task returned at the end.
+        checkpoint: name of the last checkpoint.
+    """
+
+    values: Sequence[float]
+    metrics: Mapping[str, float]
+    checkpoint: str
+
+    @property
+    def value(self) -> float:
+        """The metric at the end."""
+        return self.values[-1]
+
+
+async def train(
+    schedule: Schedule,
+    checkpoints: str,
+    trainer: ChildTrainer,
+    seed: int | None = None,
+    progress: Callable[[int, float], None] = lambda _n, _value: None,
+) -> Trained:
+    """Train one model from scratch along a schedule.
+
+    Args:
+        schedule: what to follow.
+        checkpoints: URL of a folder; only the last checkpoint stays there.
+        trainer: what trains.
+        seed: of all randomness; None: the seeds of the search.
+        progress: is called after each stretch with its number and the metric.
+
+    Raises:
+        ScheduleError: the task failed.
+    """
+    experiment = Experiment.model_validate(
+        {
+            "name": schedule.name,
+            "task": schedule.task,
+            "metric": schedule.metric,
+            "direction": schedule.direction,
+            "constants": dict(schedule.constants),
+            "budget_unit": schedule.budget_unit,
+            # What was searched for is fixed here.
+            "space": {"none": {"type": "float", "min": 0.0, "max": 1.0}},
+            "steps": len(schedule.stretches),
+            "checkpoints": checkpoints,
+            "resources": {"device": schedule.device},
+            "timeouts": {"setup_s": schedule.setup_s},
+        }
+    )
+    parent: str | None = None
+    values: list[float] = []
+    metrics: Mapping[str, float] = {}
+    for number, stretch in enumerate(schedule.stretches):
+        trial = Trial(
+            id=f"0-{number}",
+            slot=0,
+            step=number,
+            attempt=1,
+            hyperparameters=stretch.hyperparameters,
+            parent=parent,
+            start=stretch.start,
+            stop=stretch.stop,
+            seed=stretch.seed if seed is None else seed + number,
+        )
+        ending = await trainer.train(experiment, trial)
+        if not isinstance(ending, Success):
+            why = ending.message if isinstance(ending, Failure) else type(ending).__name__
+            raise ScheduleError(f"{schedule.task}, stretch {number}: {why}")
+        if parent is not None:
+            await trainer.discard(experiment, parent)
+        parent, metrics = ending.checkpoint, ending.metrics
+        values.append(ending.value)
+        progress(number, ending.value)
+    return Trained(values, metrics, str(parent))
+
+
+def closeness(value: float, wanted: float) -> float:
+    """How far a value is from another one, as a share of that one."""
+    return abs(value - wanted) / abs(wanted) if wanted else math.inf if value else 0.0
