@@ -11,7 +11,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY romul_actors romul_actors
 COPY workers workers
 COPY sim sim
-RUN /opt/romul/bin/pip install --no-cache-dir ".[torch]"
+RUN /opt/romul/bin/pip install --no-cache-dir ".[torch,prometheus]"
 
 FROM ${BASE}
 COPY --from=build /opt/romul /opt/romul

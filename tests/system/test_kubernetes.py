@@ -1,0 +1,122 @@
+"""The manifests: valid by Kubernetes' own schemas, and in step with the program."""
+
+import asyncio
+import re
+import shutil
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from romul_actors.store.redis import RedisStore
+from tests.conftest import wait_for
+
+FOLDER = Path(__file__).parents[2] / "docker" / "kubernetes"
+VERSION = "1.31"
+FOREIGN = {"keda.sh/v1alpha1", "monitoring.coreos.com/v1"}
+"""Kinds that come with operators; Kubernetes' own schemas do not know them."""
+
+
+def manifests():
+    for file in sorted(FOLDER.rglob("*.yaml")):
+        for i, found in enumerate(yaml.safe_load_all(file.read_text())):
+            if found["kind"] != "Kustomization":
+                yield pytest.param(found, id=f"{file.stem}-{i}-{found['kind']}")
+
+
+@pytest.mark.parametrize("manifest", list(manifests()))
+def test_a_manifest_is_valid(manifest):
+    if manifest["apiVersion"] in FOREIGN:
+        assert manifest["metadata"]["name"]
+        assert manifest["spec"]
+        return
+    kubernetes_validate.validate(manifest, VERSION, strict=True)
+
+
+def named(kind, name):
+    return next(
+        p.values[0]
+        for p in manifests()
+        if (p.values[0]["kind"], p.values[0]["metadata"]["name"]) == (kind, name)
+    )
+
+
+def test_kustomizations_name_every_manifest():
+    for file in FOLDER.rglob("kustomization.yaml"):
+        told = yaml.safe_load(file.read_text())
+        for resource in told["resources"]:
+            assert (file.parent / resource).exists(), (file, resource)
+        here = {path.name for path in file.parent.glob("*.yaml")} - {"kustomization.yaml"}
+        assert here <= set(told["resources"])
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl on this machine")
+@pytest.mark.parametrize("overlay", ["base", "gpu", "keda", "monitoring"])
+def test_kustomizations_render(overlay):
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(FOLDER / overlay)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rendered = list(yaml.safe_load_all(done.stdout))
+    for manifest in rendered:
+        if manifest["apiVersion"] not in FOREIGN:
+            kubernetes_validate.validate(manifest, VERSION, strict=True)
+    if overlay == "gpu":
+        worker = next(
+            m
+            for m in rendered
+            if m["metadata"]["name"] == "romul-worker" and m["kind"] == "Deployment"
+        )
+        limits = worker["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+        assert limits["nvidia.com/gpu"] == "1"
+
+
+def test_a_worker_has_the_time_to_give_its_trial_back():
+    pod = named("Deployment", "romul-worker")["spec"]["template"]["spec"]
+    environment = {e["name"]: e["value"] for e in pod["containers"][0]["env"]}
+    assert pod["terminationGracePeriodSeconds"] > float(environment["ROMUL_GRACE_S"]) + 5
+
+
+def test_the_arguments_are_the_programs_own(system):
+    for name in ("actor", "worker"):
+        container = named("Deployment", f"romul-{name}")["spec"]["template"]["spec"]["containers"][
+            0
+        ]
+        command, *options = container["args"]
+        told = system.call(command, "--help", COLUMNS="200").stdout
+        for option in options:
+            assert option.partition("=")[0] in told
+        for entry in container.get("env", []):
+            assert entry["name"] in told
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def test_eight_leased_and_none_queued_still_want_eight(system):
+    trigger = named("ScaledObject", "romul-worker")["spec"]["triggers"][0]["metadata"]
+    system.submit(name="busy", population=8, steps=3, timeouts={"lease_s": 60.0})
+    actor = system.actor("--metrics-port=0")
+    wait_for(lambda: system.client.xlen("romul:{busy}:trials") == 8, 30)
+
+    async def take():
+        store = RedisStore(system.url)
+        leases = [await store.lease(["busy"], f"w{n}", 0) for n in range(8)]
+        await store.close()
+        return leases
+
+    assert all(asyncio.run(take()))
+
+    def metric(name):
+        port = re.search(r"metrics: http://127\.0\.0\.1:(\d+)", actor.log.read_text())
+        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        found = re.search(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
+        return float(found[1])
+
+    wait_for(lambda: metric("romul_trials_leased") == 8, 30)
+    assert metric("romul_trials_queued") == 0
+    assert metric(trigger["valueLocation"]) == 8 * float(trigger["targetValue"])
+    system.call("stop", "busy")
+    wait_for(lambda: metric(trigger["valueLocation"]) == 0, 30)
