@@ -7,14 +7,14 @@ TORCH := torch==2.13.0
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench sim drill clean
+.PHONY: help demo test lint format bench sim drill containers clean
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)" --editable ".[torch,embedded,dashboard,tpe,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)" --editable ".[torch,embedded,dashboard,frames,metrics,tpe,dev]"
 	@touch $@
 
 demo: $(READY) ## Train a population on handwritten digits (about a minute and a half).
@@ -33,15 +33,19 @@ format: $(READY) ## Format the code.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Measure decisions a second and trials a second; a JSON line each.
+bench: $(READY) ## Measure decisions, trials and simulated trials a second; a JSON line each.
 	$(BIN)/python benchmarks/decisions.py
 	$(BIN)/python benchmarks/end_to_end.py
+	$(BIN)/python benchmarks/simulator.py
 
 sim: $(READY) ## Simulate a population on machines that come and go.
 	$(BIN)/romul sim
 
 drill: $(READY) ## Break everything on purpose, three hundred times, and audit what is left.
 	$(BIN)/romul drill --faults 300
+
+containers: ## Run the compose stack, and break it; the images must be there (docs/deploy.md).
+	docker/check
 
 clean: ## Remove what the other targets made.
 	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache runs

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from romul_actors.experiment import Experiment, FloatSpec, IntSpec
@@ -24,6 +23,7 @@ class Told:
     value: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     why: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
 
 
 async def read_history(store: Store, name: str) -> list[dict[str, Any]]:
@@ -48,6 +48,7 @@ def trials(events: Sequence[Mapping[str, Any]]) -> dict[str, Told]:
                 parent=event["parent"],
                 hyperparameters=event["hyperparameters"],
                 why=event["why"],
+                seed=event["seed"],
             )
         elif event["event"] == "result":
             results[event["trial"]] = event
@@ -58,6 +59,7 @@ def trials(events: Sequence[Mapping[str, Any]]) -> dict[str, Told]:
             parent=told.parent,
             hyperparameters=told.hyperparameters,
             why=told.why,
+            seed=told.seed,
             value=results[trial]["value"] if trial in results else None,
             metrics=results[trial].get("metrics", {}) if trial in results else {},
         )
@@ -93,8 +95,7 @@ def plot(
     found: Mapping[str, Told],
     best_trial: str | None,
     others: Mapping[str, Mapping[str, Told]],
-    file: Path,
-) -> None:
+) -> Any:
     """Draw losses and hyperparameter schedules of all slots by step; the winner's line is black.
 
     Args:
@@ -102,7 +103,9 @@ def plot(
         found: its trials.
         best_trial: the winner.
         others: trials of experiments to compare with, by name; their best so far is drawn.
-        file: the picture.
+
+    Returns:
+        A matplotlib figure.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -121,7 +124,77 @@ def plot(
     for ax in axes[len(names) + 1 :]:
         ax.set_visible(False)
     figure.suptitle(f"{experiment.name}: {experiment.population} slots, {experiment.steps} steps")
-    figure.savefig(file, dpi=110)
+    return figure
+
+
+def plot_lineage(found: Mapping[str, Told], best_trial: str | None) -> Any:
+    """Draw slots by step with an arrow for each copy; the winner's line of descent is black.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    slots = sorted({told.slot for told in found.values()})
+    figure = Figure(figsize=(11, max(2.5, min(14.0, 0.25 * len(slots) + 1))), layout="constrained")
+    ax = figure.subplots()
+    for told in found.values():
+        source = found.get(told.parent or "")
+        if source is not None and source.slot != told.slot:
+            ax.annotate(
+                "",
+                (told.step, told.slot),
+                (source.step, source.slot),
+                arrowprops={"arrowstyle": "->", "color": "#c8553d", "alpha": 0.5, "lw": 0.8},
+            )
+    for slot, stretch in _by_slot(found).items():
+        ax.plot([stretch[0].step, stretch[-1].step], [slot, slot], color="0.85", zorder=0)
+    line = [found[trial] for trial in lineage(found, best_trial)]
+    ax.plot([t.step for t in line], [t.slot for t in line], "k-", lw=2)
+    ax.set_xlabel("step")
+    ax.set_ylabel("slot")
+    ax.invert_yaxis()
+    return figure
+
+
+def plot_workers(lines: Sequence[Mapping[str, Any]]) -> Any:
+    """Draw workers by time, with a bar for each attempt.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    began_ms = lines[0].get("at_ms", 0) if lines else 0
+    bars: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for told in lines:
+        if told["event"] in ("result", "failed", "released"):
+            seconds = told.get("seconds", 0.0)
+            end_s = (told["at_ms"] - began_ms) / 1000
+            how = told.get("reason", "result")
+            bars.setdefault(told["worker"], {}).setdefault(how, []).append(
+                (max(0.0, end_s - seconds), max(seconds, 0.02))
+            )
+    figure = Figure(figsize=(11, max(2.0, min(14.0, 0.25 * len(bars) + 1))), layout="constrained")
+    ax = figure.subplots()
+    colours = {"result": "#2a7f62", "lost": "#c8553d", "preempted": "#e0a458"}
+    for place, by_end in enumerate(bars.values()):
+        for how, spans in by_end.items():
+            colour = colours.get(how, "#8d6a9f")
+            ax.broken_barh(spans, (place - 0.4, 0.8), color=colour, edgecolor="white", lw=0.2)
+    for how in sorted({how for by_end in bars.values() for how in by_end}):
+        ax.plot([], [], color=colours.get(how, "#8d6a9f"), lw=6, label=how)
+    ax.set_yticks(range(len(bars)), list(bars), fontsize=7)
+    ax.set_xlabel("seconds")
+    if bars:
+        ax.legend(fontsize=8)
+    return figure
 
 
 def _by_slot(found: Mapping[str, Told]) -> dict[int, list[Told]]:

@@ -6,12 +6,17 @@ from romul_actors import __version__
 from romul_actors.cli import (
     care,
     chaotic,
+    doors,
     drilling,
     inspecting,
     laboratory,
     local,
+    recording,
     services,
+    showing,
     simulating,
+    trying,
+    watching,
 )
 from romul_actors.cli.exits import HELP
 
@@ -38,7 +43,15 @@ def root(
 for panel, commands in (
     (
         "On one machine",
-        (local.demo, local.run, simulating.sim, laboratory.lab, chaotic.chaos, drilling.drill),
+        (
+            local.demo,
+            local.run,
+            simulating.sim,
+            laboratory.lab,
+            chaotic.chaos,
+            drilling.drill,
+            trying.check,
+        ),
     ),
     ("Each part alone", (services.actor, services.worker, services.serve)),
     (
@@ -51,11 +64,31 @@ for panel, commands in (
             inspecting.pause,
             inspecting.resume,
             inspecting.stop,
+            inspecting.pin,
+            inspecting.bounds,
             inspecting.remove,
         ),
     ),
-    ("Care", (care.failures, care.collect, care.control)),
+    (
+        "Look",
+        (
+            watching.top,
+            watching.workers,
+            watching.history,
+            watching.lineage,
+            watching.explain,
+            watching.logs,
+            watching.waste,
+            watching.doctor,
+            showing.dashboard,
+        ),
+    ),
+    ("Afterwards", (trying.report, trying.export, recording.record, recording.replay)),
+    ("Care", (care.failures, care.collect, care.control, doors.acl)),
 ):
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+for short, command in (("ls", inspecting.status), ("rm", inspecting.remove)):
+    app.command(short, hidden=True)(command)
+app.add_typer(trying.schedule, name="schedule", rich_help_panel="Afterwards")
 app.add_typer(care.dead, name="dead", rich_help_panel="Care")

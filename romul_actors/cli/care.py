@@ -1,6 +1,7 @@
 """`romul dead`, `failures`, `collect`, `control`: what an operator looks after."""
 
 import asyncio
+import getpass
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,10 @@ from romul_actors.cli.options import (
 )
 from romul_actors.cli.services import opened
 from romul_actors.errors import StoreError
+from romul_actors.events import Control
 from romul_actors.experiment import Experiment
 from romul_actors.experiment import from_json as experiment_from_json
+from romul_actors.messages import encode
 from romul_actors.presence import KEEPALIVE_S, Message, publish, topic
 from romul_actors.report import read_history
 from romul_actors.store import Dead, Store
@@ -264,6 +267,15 @@ async def needed(store: Store, experiment: Experiment) -> set[str]:
     return kept
 
 
+async def _write_down(redis: str, worker: str) -> None:
+    """Have it in the history of all experiments that the worker serves."""
+    async with opened(redis) as store:
+        for name in await store.experiments():
+            if worker in await store.workers(name):
+                event = Control(action="drain", by=getpass.getuser(), worker=worker)
+                await store.send(name, encode(event))
+
+
 def control(
     worker: Annotated[str, typer.Argument(help="Name of a worker.")],
     action: Annotated[
@@ -275,6 +287,12 @@ def control(
     ],
     mqtt: MqttUrl = None,
     mqtt_ca: MqttCa = None,
+    redis: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ROMUL_REDIS_URL", help="Server: then history tells who drained the worker."
+        ),
+    ] = None,
 ) -> None:
     """Tell a worker to drain, to stop, or how much to log. Needs a broker."""
     at = broker(mqtt, mqtt_ca, KEEPALIVE_S)
@@ -285,4 +303,6 @@ def control(
         asyncio.run(publish(at, Message(topic(worker, "control"), body)))
     except (aiomqtt.MqttError, OSError) as error:
         raise StoreError(f"broker {at.host}:{at.port}: {error}") from None
+    if redis is not None and action in ("drain", "stop"):
+        asyncio.run(_write_down(redis, worker))
     typer.echo(f"{worker}: asked to {action if action in ('drain', 'stop') else 'log ' + action}")

@@ -277,12 +277,18 @@ def copy(experiment: Experiment, checkpoint: str, target: Path) -> Path:
     return target
 
 
-def _control(name: str, redis: str, action: Literal["pause", "resume", "stop"]) -> None:
+def _control(
+    name: str,
+    redis: str,
+    action: Literal["pause", "resume", "stop", "pin", "unpin"],
+    slot: int | None = None,
+) -> None:
     async def run() -> None:
         async with opened(redis) as store:
             await store.spec(name)
-            await store.send(name, encode(Control(action=action, by=getpass.getuser())))
-        typer.echo(f"{name}: asked to {action}")
+            event = Control(action=action, by=getpass.getuser(), slot=slot)
+            await store.send(name, encode(event))
+        typer.echo(f"{name}: asked to {action}" + (f" slot {slot}" if slot is not None else ""))
 
     asyncio.run(run())
 
@@ -300,6 +306,38 @@ def resume(name: Name, redis: RedisUrl = DEFAULT_URL) -> None:
 def stop(name: Name, redis: RedisUrl = DEFAULT_URL) -> None:
     """End an experiment for good; what it found stays."""
     _control(name, redis, "stop")
+
+
+def pin(
+    name: Name,
+    slot: Annotated[int, typer.Argument(min=0, help="A slot.")],
+    release: Annotated[bool, typer.Option("--release", help="Let it go again.")] = False,
+    redis: RedisUrl = DEFAULT_URL,
+) -> None:
+    """Hold a slot: it goes on with its hyperparameters and weights, whatever the others do."""
+    _control(name, redis, "unpin" if release else "pin", slot)
+
+
+def bounds(
+    name: Name,
+    parameter: Annotated[str, typer.Argument(help="A hyperparameter that is a number.")],
+    low: Annotated[float, typer.Option("--min", help="Its least value from now on.")],
+    high: Annotated[float, typer.Option("--max", help="Its greatest.")],
+    redis: RedisUrl = DEFAULT_URL,
+) -> None:
+    """Search a hyperparameter between other bounds; places outside move to the nearest bound."""
+
+    async def run() -> None:
+        async with opened(redis) as store:
+            experiment = experiment_from_json(await store.spec(name))
+            experiment.search_space().with_bounds(parameter, low, high)
+            event = Control(
+                action="bounds", by=getpass.getuser(), parameter=parameter, low=low, high=high
+            )
+            await store.send(name, encode(event))
+        typer.echo(f"{name}: asked to search {parameter} from {low:g} to {high:g}")
+
+    asyncio.run(run())
 
 
 def remove(

@@ -42,6 +42,7 @@ from romul_actors.errors import ExperimentError, ExperimentExistsError, UnknownE
 from romul_actors.events import Control
 from romul_actors.experiment import Experiment, OptimizerSpec, from_json, load, parse
 from romul_actors.messages import encode
+from romul_actors.page import png
 from romul_actors.plan import settings
 from romul_actors.report import plot, read_history, summary, trials
 from romul_actors.server import check_idle, embedded_server
@@ -212,13 +213,9 @@ async def _write_down(
     first = experiments[0]
     others = {name: found for name, found in told.items() if name != first.name}
     try:
-        plot(
-            first,
-            told[first.name],
-            summaries[first.name]["best_trial"],
-            others,
-            folder / "schedules.png",
-        )
+        best = summaries[first.name]["best_trial"]
+        picture = png(plot(first, told[first.name], best, others))
+        (folder / "schedules.png").write_bytes(picture)
     except ImportError:
         console.print("no picture: matplotlib is not installed (pip install 'romul[dashboard]')")
     return summaries

@@ -1,10 +1,12 @@
 """Options that several commands share; each may come from an environment variable too."""
 
 import logging
+import os
 from datetime import datetime, timedelta
 from datetime import time as clock
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -61,6 +63,22 @@ LogLevel = Annotated[
     typer.Option("--log-level", envvar="ROMUL_LOG_LEVEL", help="debug, info, warning or error."),
 ]
 
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics-port",
+        envvar="ROMUL_METRICS_PORT",
+        min=0,
+        max=65_535,
+        help="Serve Prometheus metrics there (0: any free port).",
+    ),
+]
+
+MetricsHost = Annotated[
+    str,
+    typer.Option("--metrics-host", envvar="ROMUL_METRICS_HOST", help="Where metrics are served."),
+]
+
 RunsFolder = Annotated[
     Path, typer.Option("--runs", envvar="ROMUL_RUNS", help="Folder for local runs.")
 ]
@@ -110,11 +128,15 @@ def with_deadline(experiment: Experiment, when: str | None) -> Experiment:
 def resolve(url: str) -> str:
     """URL of the server that `url` names: itself, or what a local run's folder holds.
 
+    A URL with a user and no password gets the one in the file that ROMUL_REDIS_PASSWORD_FILE names,
+    as containers are given secrets.
+
     Raises:
-        StoreError: a folder without a server.
+        StoreError: a folder without a server, or a password that cannot be read.
     """
     if "://" in url:
-        return url
+        secret = os.environ.get("ROMUL_REDIS_PASSWORD_FILE")
+        return url if secret is None else _with_password(url, Path(secret))
     file = Path(url) / URL_FILE
     if not file.is_file():
         raise StoreError(
@@ -122,6 +144,18 @@ def resolve(url: str) -> str:
             f"(no {file}); a finished run's server is started by `romul serve {url}`"
         )
     return file.read_text().strip()
+
+
+def _with_password(url: str, file: Path) -> str:
+    scheme, _, rest = url.partition("://")
+    user, at, place = rest.rpartition("@")
+    if not at or ":" in user:
+        return url
+    try:
+        password = file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise StoreError(f"ROMUL_REDIS_PASSWORD_FILE: {error}") from None
+    return f"{scheme}://{user}:{quote(password, safe='')}@{place}"
 
 
 def broker(url: str | None, ca: Path | None, keepalive_s: int) -> Broker | None:

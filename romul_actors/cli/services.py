@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,8 @@ from romul_actors.cli.options import (
     DEFAULT_URL,
     Keepalive,
     LogLevel,
+    MetricsHost,
+    MetricsPort,
     MqttCa,
     MqttUrl,
     RedisUrl,
@@ -34,6 +37,8 @@ from romul_workers.announce import Announcer
 from romul_workers.notices import Source, source, watch
 from romul_workers.trainer import ChildTrainer, scratch_folder
 from romul_workers.worker import GARBAGE_MS, SHIPPED_TASKS, Worker, WorkerSettings
+
+Tell = Callable[[str, Sequence[Mapping[str, Any]]], None]
 
 
 def unique_name(kind: str) -> str:
@@ -104,6 +109,8 @@ def actor(
         str | None,
         typer.Option(envvar="ROMUL_ACTOR_NAME", help="Unique name; made up if left out."),
     ] = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
     log_level: LogLevel = "info",
 ) -> None:
     """Run a decision actor. A second one takes over when the first is gone."""
@@ -112,15 +119,45 @@ def actor(
     at = broker(mqtt, mqtt_ca, keepalive)
 
     async def run(store: RedisStore, stop: asyncio.Event) -> None:
-        if at is None:
-            await Actor(store, chosen, experiment).run(stop)
-            return
-        bridge = Bridge(at, chosen)
-        serving = Actor(store, chosen, experiment, bridge.tell)
-        async with beside(bridge.run(serving)):
+        tellers: list[Tell] = []
+        async with contextlib.AsyncExitStack() as stack:
+            bridge = None if at is None else Bridge(at, chosen)
+            if bridge is not None:
+                tellers.append(bridge.tell)
+            if metrics_port is not None:
+                metrics = _metrics().ActorMetrics()
+                tellers.append(metrics.tell)
+                await stack.enter_async_context(beside(metrics.keep(store)))
+                await _serve_metrics(stack, metrics.registry, metrics_host, metrics_port)
+
+            def tell(name: str, lines: Sequence[Mapping[str, Any]]) -> None:
+                for teller in tellers:
+                    teller(name, lines)
+
+            serving = Actor(store, chosen, experiment, tell if tellers else None)
+            if bridge is not None:
+                await stack.enter_async_context(beside(bridge.run(serving)))
             await serving.run(stop)
 
     asyncio.run(_serve(redis, run))
+
+
+def _metrics() -> Any:
+    """The module of metrics, which needs a library of its own."""
+    try:
+        from romul_actors import metrics  # noqa: PLC0415
+    except ImportError:
+        raise typer.BadParameter(
+            "--metrics-port needs prometheus-client: pip install 'romul[metrics]'"
+        ) from None
+    return metrics
+
+
+async def _serve_metrics(
+    stack: contextlib.AsyncExitStack, registry: Any, host: str, port: int
+) -> None:
+    served = await stack.enter_async_context(_metrics().served(registry, host, port))
+    logging.getLogger("romul").info("metrics: http://%s:%d/metrics", host, served)
 
 
 def worker(
@@ -198,6 +235,8 @@ def worker(
     max_trials: Annotated[
         int | None, typer.Option(min=1, help="End after this many trials.")
     ] = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
     log_level: LogLevel = "info",
 ) -> None:
     """Run a worker: it trains whatever trials there are, until it is told to end.
@@ -221,7 +260,13 @@ def worker(
     trainer = ChildTrainer(scratch, path or [], task_log, device, quota)
 
     async def run(store: RedisStore, stop: asyncio.Event) -> None:
-        await _work(Worker(store, trainer, settings), settings.name, stop, at, sources, notice_s)
+        working = Worker(store, trainer, settings)
+        async with contextlib.AsyncExitStack() as stack:
+            if metrics_port is not None:
+                metrics = _metrics().WorkerMetrics(settings.name)
+                metrics.watch(working)
+                await _serve_metrics(stack, metrics.registry, metrics_host, metrics_port)
+            await _work(working, settings.name, stop, at, sources, notice_s)
 
     try:
         asyncio.run(_serve(redis, run))

@@ -114,6 +114,11 @@ def system(redis_url, tmp_path):
     made.close()
 
 
+def timeless(line):
+    """A line of history without the time of its event: what was decided, not when."""
+    return {key: value for key, value in line.items() if key != "at_ms"}
+
+
 def processes_with(text):
     """Command lines of all processes that hold `text`, or whose working folder does."""
     found = []

@@ -8,14 +8,14 @@ from collections import Counter
 import msgpack
 import pytest
 
-from tests.system.conftest import processes_with, wait_for
+from tests.system.conftest import processes_with, timeless, wait_for
 
 FULL_QUORUM = {"name": "romul", "options": {"quorum_share": 1.0}}
 
 
 def decisions(system, name="e"):
     """Every decision by its trial, without times and worker names."""
-    return {line["trial"]: line for line in system.history(name, "trial")}
+    return {line["trial"]: timeless(line) for line in system.history(name, "trial")}
 
 
 def outcomes(system, name="e"):

@@ -1,0 +1,201 @@
+"""What a refresh of `romul top` and of the dashboard costs, on a large population.
+
+    python benchmarks/screens.py --slots 1000 --steps 100
+
+A real server holds a population of that many slots and its whole history. Measured: processor time
+of a refresh in the client, as a share of one core at the default intervals, and the server's own
+time for it (`INFO commandstats`); the dashboard's first look, which reads the whole history, apart.
+The peer is `HGETALL` of every slot in one pipeline, which is what a script of one's own would do.
+Prints one JSON line.
+"""
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from numpy.random import default_rng
+from rich.console import Console
+
+from romul_actors.cli.watching import Screen
+from romul_actors.dashboard import charts
+from romul_actors.dashboard.app import CHARTS_S, REFRESH_S
+from romul_actors.dashboard.feed import Feed
+from romul_actors.events import Submitted
+from romul_actors.experiment import Experiment, FloatSpec
+from romul_actors.messages import encode
+from romul_actors.plan import settings
+from romul_actors.records import text, write_meta, write_slot
+from romul_actors.server import embedded_server
+from romul_actors.slot import Outcome, Slot
+from romul_actors.state import Counts, Population
+from romul_actors.store import Commit
+from romul_actors.store.redis import RedisStore
+
+NAME = "bench"
+TOP_S = 2.0
+REPEATS = 15
+WORKERS = 200
+
+
+def experiment(slots: int, steps: int) -> Experiment:
+    """Declare the search whose population is looked at."""
+    space = {f"x{i}": FloatSpec(type="float", min=0.0, max=1.0) for i in range(8)}
+    return Experiment(
+        name=NAME,
+        task="none",
+        space=dict(space),
+        population=slots,
+        steps=steps + 1,
+        checkpoints="/nowhere",
+        history_keep=10**7,
+    )
+
+
+async def fill(store: RedisStore, declared: Experiment, steps: int) -> None:
+    """Put a population with its history into the store, a step a commit."""
+    rng, core = default_rng(0), settings(declared)
+    await store.create(NAME, declared.model_dump_json(), encode(Submitted()))
+    entries = [entry.id for entry in await store.read([NAME], "a", 10, 0)]
+    version = (await store.load(NAME)).version
+    names = list(declared.space)
+    for step in range(steps):
+        lines: list[Any] = [] if step else [{"event": "started", "at_ms": 0}]
+        slots, at_ms = [], 1000 * step
+        for index in range(declared.population):
+            vector = tuple(rng.random(len(names)).tolist())
+            parent = None if not step else f"{index}-{step - 1}"
+            if step and rng.random() < 0.125:  # noqa: PLR2004
+                parent = f"{rng.integers(declared.population)}-{step - 1}"
+            values = dict(zip(names, vector, strict=True))
+            lines.append(
+                {
+                    "event": "trial",
+                    "at_ms": at_ms,
+                    "trial": f"{index}-{step}",
+                    "slot": index,
+                    "step": step,
+                    "parent": parent,
+                    "hyperparameters": values,
+                    "vector": vector,
+                    "seed": 1,
+                    "why": {"rule": "mutated", "rank": 0.5, "known": 8, "pool": 8},
+                }
+            )
+            loss = float(rng.random()) / (step + 1)
+            lines.append(
+                {
+                    "event": "result",
+                    "at_ms": at_ms + 900,
+                    "trial": f"{index}-{step}",
+                    "attempt": 1,
+                    "worker": f"w{index % WORKERS}",
+                    "slot": index,
+                    "step": step,
+                    "value": loss,
+                    "checkpoint": f"{index}-{step}-1",
+                    "seconds": 0.9,
+                }
+            )
+            outcome = Outcome(loss, vector, f"{index}-{step}-1")
+            slots.append(Slot(index=index, vector=vector, step=step + 1, outcomes={step: outcome}))
+        done = declared.population * (step + 1)
+        counts = Counts(created=done + declared.population, reported=done)
+        population = Population(settings=core, status="running", slots=tuple(slots), counts=counts)
+        commit = Commit(
+            version,
+            entries,
+            write_meta(population, "loss"),
+            {slot.index: write_slot(slot, core, "loss") for slot in slots},
+            history=[text(line) for line in lines],
+            history_keep=10**7,
+            nonce=str(step),
+        )
+        version = str(await store.commit(NAME, "a", commit))
+        entries = []
+    for number in range(WORKERS):
+        await store.present([NAME], f"w{number}", {"state": "training", "trial": f"{number}-1"})
+
+
+async def server_us(store: RedisStore) -> float:
+    """Microseconds that the server has spent in commands so far."""
+    stats = await store._redis.info("commandstats")  # noqa: SLF001
+    return float(sum(row["usec"] for name, row in stats.items() if "info" not in name))
+
+
+async def measure(store: RedisStore, refresh: Callable[[], Awaitable[Any]]) -> tuple[float, float]:
+    """Median (processor seconds here, seconds in the server) of a refresh."""
+    here, there = [], []
+    for _ in range(REPEATS):
+        before, began = await server_us(store), time.process_time()
+        await refresh()
+        here.append(time.process_time() - began)
+        there.append((await server_us(store) - before) / 1e6)
+    return median(here), median(there)
+
+
+async def run(slots: int, steps: int) -> dict[str, Any]:
+    """Fill a server, and look at it in all ways."""
+    declared = experiment(slots, steps)
+    with tempfile.TemporaryDirectory() as folder:
+        async with embedded_server(Path(folder)) as url:
+            store = RedisStore(url)
+            await fill(store, declared, steps)
+            screen, feed = Screen(NAME), Feed(store, NAME)
+            console = Console(file=open("/dev/null", "w"), width=140)  # noqa: PTH123, SIM115, ASYNC230
+
+            async def top() -> None:
+                console.print(screen.render(await screen.refresh(store)))
+
+            async def dashboard() -> None:
+                await feed.refresh()
+                json.dumps(charts.rows(feed))
+
+            async def script() -> None:
+                async with store._redis.pipeline(transaction=False) as pipeline:  # noqa: SLF001
+                    for index in range(slots):
+                        pipeline.hgetall(f"romul:{{{NAME}}}:slot:{index}")
+                    await pipeline.execute()
+
+            await top()
+            began = time.process_time()
+            await dashboard()
+            first_s = time.process_time() - began
+            top_here, top_there = await measure(store, top)
+            feed_here, feed_there = await measure(store, dashboard)
+            script_here, script_there = await measure(store, script)
+            began = time.process_time()
+            json.dumps(charts.metric(feed, declared))
+            chart_s = time.process_time() - began
+            await store.close()
+    return {
+        "benchmark": "screens",
+        "slots": slots,
+        "trials": slots * steps,
+        "top_core_share": round(top_here / TOP_S, 4),
+        "top_server_ms": round(1000 * top_there, 2),
+        "dashboard_core_share": round(feed_here / REFRESH_S + chart_s / CHARTS_S, 4),
+        "dashboard_server_ms": round(1000 * feed_there, 2),
+        "dashboard_first_look_s": round(first_s, 2),
+        "dashboard_chart_ms": round(1000 * chart_s, 1),
+        "script_core_share": round(script_here / TOP_S, 4),
+        "script_server_ms": round(1000 * script_there, 2),
+    }
+
+
+def main() -> None:
+    """Measure, and print one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--slots", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=100)
+    given = parser.parse_args()
+    print(json.dumps(asyncio.run(run(given.slots, given.steps))))
+
+
+if __name__ == "__main__":
+    main()

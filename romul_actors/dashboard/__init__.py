@@ -1,0 +1,1 @@
+"""The population in a browser; needs 'romul[dashboard]'."""

@@ -1,0 +1,254 @@
+"""What the dashboard shows: charts as ECharts options, and the table's rows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from romul_actors.dashboard.feed import SHOWN, Feed
+from romul_actors.experiment import Experiment, FloatSpec, IntSpec
+
+Options = dict[str, Any]
+
+COLOURS = {
+    "result": "#2a7f62",
+    "lost": "#c8553d",
+    "preempted": "#e0a458",
+    "drained": "#e0a458",
+    "outdated": "#6b9ac4",
+}
+WINNER = "#111111"
+GRID = {"left": 60, "right": 20, "top": 40, "bottom": 40}
+
+
+def _base(title: str, **more: Any) -> Options:
+    return {
+        "title": {"text": title, "textStyle": {"fontSize": 13}},
+        "grid": dict(GRID),
+        "animation": False,
+        "tooltip": {"trigger": "item"},
+        **more,
+    }
+
+
+def _log(values: Sequence[float]) -> str:
+    known = [value for value in values if value is not None]
+    wide = bool(known) and min(known) > 0 and max(known) > 20 * min(known)
+    return "log" if wide else "value"
+
+
+def _zoom() -> list[Options]:
+    return [{"type": "inside", "xAxisIndex": 0}]
+
+
+def _line(name: str, data: Sequence[Any], **style: Any) -> Options:
+    return {"name": name, "type": "line", "data": list(data), "showSymbol": False, **style}
+
+
+def rows(feed: Feed) -> list[Options]:
+    """The population's table, the best slot first."""
+    return [
+        {
+            "slot": slot.index,
+            "status": slot.status + (" (pinned)" if slot.pinned else ""),
+            "step": slot.step,
+            "metric": None if slot.value is None else float(f"{slot.value:.6g}"),
+            "copied": "" if slot.copied is None else f"slot {slot.copied}",
+            "rule": slot.rule,
+            "hyperparameters": ", ".join(
+                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in slot.hyperparameters.items()
+            ),
+        }
+        for slot in feed.ranked()
+    ]
+
+
+def metric(feed: Feed, experiment: Experiment) -> Options:
+    """The metric by step: the best slots, quartiles of all, and the winner's line."""
+    shown = feed.ranked()[:SHOWN]
+    series = [
+        _line(
+            f"slot {slot.index}",
+            [list(pair) for pair in zip(slot.steps, slot.values, strict=True)],
+            lineStyle={"width": 1, "opacity": 0.5},
+        )
+        for slot in shown
+    ]
+    for i, name in ((1, "lower quartile"), (2, "median"), (3, "upper quartile")):
+        points = [[row[0], row[i]] for row in feed.quartiles()]
+        style = {"width": 2 if i == 2 else 1, "type": "dashed", "color": "#888"}  # noqa: PLR2004
+        series.append(_line(name, points, lineStyle=style, itemStyle={"color": "#888"}))
+    winner = feed.line_of(_best(feed))
+    points = [[int(t.partition("-")[2]), feed.results[t]] for t in winner if t in feed.results]
+    series.append(
+        _line("winner's line", points, lineStyle={"width": 3, "color": WINNER}, z=5)
+        | {"itemStyle": {"color": WINNER}}
+    )
+    values = [value for slot in shown for value in slot.values]
+    return _base(
+        f"{experiment.metric} by step",
+        xAxis={"type": "value", "name": "step"},
+        yAxis={"type": _log(values), "scale": True},
+        series=series,
+        dataZoom=_zoom(),
+    )
+
+
+def _best(feed: Feed) -> str | None:
+    return feed.seen.best.get("trial") if feed.seen is not None else None
+
+
+def hyperparameter(feed: Feed, experiment: Experiment, name: str) -> Options:
+    """A hyperparameter by step, for the best slots and along the winner's line."""
+    spec = experiment.space[name]
+    number = list(experiment.space).index(name)
+    log = isinstance(spec, FloatSpec | IntSpec) and spec.scale == "log"
+    numeric = isinstance(spec, FloatSpec | IntSpec)
+    axis: Options = {"type": "log" if log else "value", "scale": True}
+    if not numeric:
+        choices = [str(choice) for choice in getattr(spec, "choices", (False, True))]
+        axis = {"type": "category", "data": choices}
+
+    def place(value: Any) -> Any:
+        return value if numeric else str(value)
+
+    series = [
+        _line(
+            f"slot {slot.index}",
+            [[step, place(values[number])] for step, values in slot.schedule],
+            lineStyle={"width": 1, "opacity": 0.5},
+        )
+        for slot in feed.ranked()[:SHOWN]
+    ]
+    winner = []
+    schedules = {slot.index: dict(slot.schedule) for slot in feed.slots.values()}
+    for trial in feed.line_of(_best(feed)):
+        slot, step = map(int, trial.split("-"))
+        if step in schedules.get(slot, {}):
+            winner.append([step, place(schedules[slot][step][number])])
+    series.append(
+        _line("winner's line", winner, lineStyle={"width": 3, "color": WINNER}, z=5)
+        | {"itemStyle": {"color": WINNER}}
+    )
+    return _base(
+        name,
+        xAxis={"type": "value", "name": "step"},
+        yAxis=axis,
+        series=series,
+        dataZoom=_zoom(),
+    )
+
+
+def lineage(feed: Feed, slot: int | None) -> Options:
+    """Slots by step, with an arrow for each copy; a slot's own line of descent is black."""
+    ranked = [state.index for state in feed.ranked()]
+    shown = sorted({*ranked[:SHOWN], *([] if slot is None else [slot])} & set(ranked))
+    place = {index: i for i, index in enumerate(shown)}
+    arrows = [
+        [{"coord": [step - 1, place[source]]}, {"coord": [step, place[target]]}]
+        for step, source, target in feed.copies(shown)
+        if source in place and target in place
+    ]
+    lines = [
+        _line(
+            f"slot {index}",
+            [[0, place[index]], [feed.slots[index].step, place[index]]],
+            lineStyle={"width": 1, "color": "#ccc"},
+        )
+        for index in shown
+    ]
+    end = _best(feed) if slot is None else feed.slots[slot].trial if slot in feed.slots else None
+    own = []
+    for trial in feed.line_of(end):
+        index, step = map(int, trial.split("-"))
+        if index in place:
+            own.append([step, place[index]])
+    title = "winner" if slot is None else f"slot {slot}"
+    main = _line(f"line of {title}", own, lineStyle={"width": 3, "color": WINNER}, z=5)
+    main["itemStyle"] = {"color": WINNER}
+    main["markLine"] = {
+        "symbol": ["none", "arrow"],
+        "symbolSize": 6,
+        "silent": True,
+        "lineStyle": {"color": "#c8553d", "opacity": 0.5, "type": "solid"},
+        "label": {"show": False},
+        "data": arrows[-2_000:],
+    }
+    return _base(
+        f"who was copied from whom; the line of {title}",
+        xAxis={"type": "value", "name": "step"},
+        yAxis={"type": "category", "data": [f"slot {index}" for index in shown], "inverse": True},
+        series=[*lines, main],
+        dataZoom=_zoom(),
+    )
+
+
+def parallel(feed: Feed, experiment: Experiment) -> Options:
+    """Hyperparameters of the latest trials beside each other, coloured by the metric."""
+    axes: list[Options] = []
+    for i, (name, spec) in enumerate(experiment.space.items()):
+        axis: Options = {"dim": i, "name": name}
+        if isinstance(spec, FloatSpec | IntSpec):
+            axis |= {"type": "log" if spec.scale == "log" else "value", "min": spec.min}
+            axis["max"] = spec.max
+        else:
+            axis |= {"type": "category"}
+            axis["data"] = [str(choice) for choice in getattr(spec, "choices", (False, True))]
+        axes.append(axis)
+    n = len(axes)
+    axes.append({"dim": n, "name": experiment.metric, "scale": True})
+    data = [
+        [*(str(v) if isinstance(v, bool | str) else v for v in values), value]
+        for values, value, _ in list(feed.trials)[-500:]
+    ]
+    values = [value for _, value, _ in list(feed.trials)[-500:]]
+    axes[-1]["type"] = _log(values)
+    order = sorted(values)
+    low, high = (order[0], order[int(0.9 * (len(order) - 1))]) if order else (0.0, 1.0)
+    return {
+        "title": {"text": "the latest 500 trials", "textStyle": {"fontSize": 13}},
+        "animation": False,
+        "parallelAxis": axes,
+        "parallel": {"left": 60, "right": 90, "top": 60, "bottom": 30},
+        "visualMap": {
+            "show": False,
+            "min": low,
+            "max": high if high > low else low + 1.0,
+            "dimension": n,
+            "inRange": {"color": ["#2a7f62", "#e0e0e0"][:: -1 if feed.maximize else 1]},
+        },
+        "series": [{"type": "parallel", "lineStyle": {"width": 1, "opacity": 0.4}, "data": data}],
+    }
+
+
+def timeline(feed: Feed) -> Options:
+    """Workers by time: a bar for each attempt, coloured by how it ended."""
+    attempts = list(feed.attempts)
+    workers = list(dict.fromkeys(attempt.worker for attempt in attempts))[-60:]
+    place = {worker: i for i, worker in enumerate(workers)}
+    bars: dict[str, list[list[float | None]]] = {}
+    for attempt in attempts:
+        if attempt.worker in place:
+            at, end_s = place[attempt.worker], max(attempt.end_s, attempt.begin_s + 0.05)
+            # A gap ends each bar: one line a kind draws faster than a bar an attempt.
+            bars.setdefault(attempt.how, []).extend(
+                ([attempt.begin_s, at], [end_s, at], [None, None])
+            )
+    series = [
+        _line(
+            how,
+            points,
+            lineStyle={"width": 8, "color": COLOURS.get(how, "#8d6a9f"), "cap": "butt"},
+            itemStyle={"color": COLOURS.get(how, "#8d6a9f")},
+            connectNulls=False,
+        )
+        for how, points in bars.items()
+    ]
+    return _base(
+        "workers by time",
+        xAxis={"type": "value", "name": "s"},
+        yAxis={"type": "category", "data": workers, "inverse": True},
+        legend={"right": 20, "top": 0},
+        grid={**GRID, "left": 180, "top": 60},
+        series=series,
+        dataZoom=_zoom(),
+    )

@@ -1,0 +1,124 @@
+"""Who may look: a token, checked before anything else sees a request.
+
+Loopback needs none by default, but even there a page of another site must not act in the user's
+name: requests that say they come from elsewhere are refused, web sockets included.
+"""
+
+import hmac
+from collections.abc import Awaitable, Callable, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+COOKIE = "romul_token"
+
+
+class Guard:
+    """An ASGI application in front of another one.
+
+    Args:
+        app: what is guarded.
+        hosts: names that a browser may call this server by, without ports; one that reaches it by
+            another name (DNS rebinding) is refused. None: any.
+        token: what must be shown once, as ?token=...; None: nothing.
+        secure: whether the cookie is for TLS only.
+    """
+
+    def __init__(
+        self, app: App, hosts: frozenset[str] | None, token: str | None, *, secure: bool
+    ) -> None:
+        self._app = app
+        self._hosts = hosts
+        self._token = token
+        self._secure = secure
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers = {
+            key.decode("latin-1").lower(): v.decode("latin-1") for key, v in scope["headers"]
+        }
+        if why := self._foreign(headers):
+            await _refuse(scope, receive, send, 403, why)
+            return
+        if self._token is None or self._matches(_cookie(headers)):
+            await self._app(scope, receive, send)
+            return
+        shown = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[0]
+        if scope["type"] == "http" and scope["method"] == "GET" and self._matches(shown):
+            await self._let_in(scope, send)
+            return
+        await _refuse(scope, receive, send, 401, "a token is needed: open the URL with ?token=...")
+
+    def _foreign(self, headers: MutableMapping[str, str]) -> str:
+        host = headers.get("host", "")
+        if self._hosts is not None and _name(host) not in self._hosts:
+            return f"unknown host {host!r}"
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return "another site's page must not act here"
+        if headers.get("sec-fetch-site") in ("cross-site", "same-site") and (
+            headers.get("sec-fetch-mode") != "navigate"
+        ):
+            return "another site's page must not look here"
+        return ""
+
+    def _matches(self, shown: str) -> bool:
+        return self._token is not None and hmac.compare_digest(
+            shown.encode("utf-8", "replace"), self._token.encode()
+        )
+
+    async def _let_in(self, scope: Scope, send: Send) -> None:
+        """Keep the token in a cookie, and have it out of the address line."""
+        cookie = f"{COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Strict"
+        cookie += "; Secure" if self._secure else ""
+        # A path of this very server: "//elsewhere" would lead to another one.
+        path = "/" + scope["path"].lstrip("/\\")
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 303,
+                "headers": [
+                    (b"location", path.encode("utf-8")),
+                    (b"set-cookie", cookie.encode()),
+                    (b"referrer-policy", b"no-referrer"),
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _name(host: str) -> str:
+    """A host's name without its port: [::1]:80 too."""
+    return urlsplit(f"//{host}").hostname or ""
+
+
+def _cookie(headers: MutableMapping[str, str]) -> str:
+    jar: SimpleCookie = SimpleCookie()
+    try:
+        jar.load(headers.get("cookie", ""))
+    except CookieError:
+        return ""
+    return jar[COOKIE].value if COOKIE in jar else ""
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, why: str) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1008, "reason": why[:100]})
+        return
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", b"text/plain; charset=utf-8")],
+        }
+    )
+    await send({"type": "http.response.body", "body": f"{why}\n".encode()})

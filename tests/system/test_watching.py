@@ -1,0 +1,153 @@
+"""The terminal's views of a real run: top, workers, history, lineage, explain, logs, doctor."""
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+
+import pytest
+
+from tests.conftest import wait_for
+from tests.system.conftest import BASE
+
+
+@pytest.fixture
+def running(system):
+    system.submit(
+        name="seen",
+        task="chatty",
+        population=6,
+        steps=300,
+        budget=1,
+        space={"rate": {"type": "float", "min": 1e-3, "max": 1.0, "scale": "log"}},
+    )
+    system.actor()
+    system.doomed = system.worker("--allow=chatty")
+    system.worker("--allow=chatty")
+    wait_for(lambda: len(system.history("seen", "result")) > 20, 30)
+    return system
+
+
+def told(system, *arguments):
+    done = system.call(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_terminal_shows_what_goes_on(running):
+    top = told(running, "top", "seen")
+    assert (top["status"], len(top["slots"]), top["alarms"]) == ("running", 6, [])
+    assert sum(worker["alive"] for worker in top["workers"]) == 2
+    shown = running.call("top", "seen", "--once").stdout
+    assert "6 slots" in shown
+    assert "queues: inbox" in shown
+    assert len(told(running, "workers", "seen")) == 2
+    assert told(running, "ls")[0]["name"] == "seen"
+
+    lines = running.call("history", "seen", "-n", "1000", "--json").stdout.splitlines()
+    history = [json.loads(line) for line in lines]
+    assert history[0]["event"] == "started"
+    results = running.call("history", "seen", "-n", "9", "--event=result").stdout.splitlines()
+    assert 0 < len(results) <= 9
+    assert all("result" in line for line in results)
+
+    trial = next(x["trial"] for x in history if x["event"] == "trial" and x["parent"])
+    explained = told(running, "explain", "seen", trial)
+    assert (explained["trial"], explained["optimizer"]) == (trial, "romul")
+    words = running.call("explain", "seen", trial).stdout
+    assert f"trial {trial}" in words
+    assert "rule:" in words
+    assert told(running, "lineage", "seen", "0")["first"] == 0
+    assert "<- here" in running.call("lineage", "seen", "0").stdout
+    assert "no trial '77-1'" in " ".join(running.call("explain", "seen", "77-1").stderr.split())
+
+    [output] = told(running, "logs", "seen", "0-0")
+    assert output["text"].splitlines() == ["to stdout 0-0", "to stderr 0-0"]
+    assert "to stdout 0-0" in running.call("logs", "seen", "0-0").stdout
+    assert "printed nothing" in running.call("logs", "seen", "0-9999").stderr
+
+
+def test_operators_actions_and_lost_workers_stand_in_history(running):
+    assert running.call("pin", "seen", "2").returncode == 0
+    wait_for(lambda: running.slot(2, "seen").get("pinned") == "1", 20)
+    assert running.call("pin", "seen", "2", "--release").returncode == 0
+    wait_for(lambda: running.history("seen", "unpin"), 20)
+    assert running.call("bounds", "seen", "rate", "--min=0.1", "--max=0.2").returncode == 0
+    assert running.call("bounds", "seen", "rate", "--min=2", "--max=1").returncode != 0
+    wait_for(lambda: running.history("seen", "bounds"), 20)
+    n = len(running.history("seen", "trial"))
+    # The actor that comes next knows the new bounds from the store alone.
+    running.processes[0].kill()
+    running.actor()
+    wait_for(lambda: len(running.history("seen", "trial")) > n + 10, 40)
+    later = running.history("seen", "trial")[n:]
+    assert all(0.1 <= x["hyperparameters"]["rate"] <= 0.2 for x in later)
+    running.doomed.kill()
+    wait_for(lambda: running.history("seen", "failed"), 30)
+    waste = told(running, "waste", "seen")
+    assert waste["attempts"] == {"lost": 1}
+    assert 0 < waste["by_cause"]["lost"] < 20
+    assert waste["useful_s"] > 0
+    assert "lost" in running.call("waste", "seen").stdout
+    running.call("stop", "seen")
+    running.wait_for_status("stopped", "seen")
+    by = [line for line in running.history("seen") if "by" in line]
+    assert [line["event"] for line in by] == ["pin", "unpin", "bounds", "stop"]
+    followed = running.call("history", "seen", "--follow", "-n", "3")
+    assert "stop" in followed.stdout
+
+
+def test_top_is_live_in_a_terminal_and_ends_with_ctrl_c(running):
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [*BASE, "top", "seen", "--every=0.2"],
+        env={**running.environment, "TERM": "xterm", "COLUMNS": "120"},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    seen = b""
+
+    def more():
+        """What the terminal shows next; False when its last process has closed it."""
+        nonlocal seen
+        try:
+            if select.select([master], [], [], 0.1)[0]:
+                seen += os.read(master, 65_536)
+        except OSError:
+            return False
+        return True
+
+    try:
+        wait_for(lambda: not more() or seen.count(b"queues:") >= 4)
+        process.send_signal(signal.SIGINT)
+        wait_for(lambda: not more(), 20)
+        code = process.wait(20)
+    finally:
+        process.kill()
+        os.close(master)
+    assert seen.count(b"queues:") >= 4, seen.decode()
+    assert b"Traceback" not in seen
+    assert code in (0, 130)
+
+
+def test_the_doctor_names_faults_and_remedies(running, system):
+    findings = told(running, "doctor")
+    assert all(finding["level"] != "fault" for finding in findings)
+    assert any("seen: running, 2 workers" in finding["what"] for finding in findings)
+    system.submit(name="waits")
+    system.client.xadd(
+        "romul:{seen}:dead", {"origin": "inbox", "reason": "r", "body": "b", "size": "1"}
+    )
+    found = {f["what"]: f["remedy"] for f in told(running, "doctor")}
+    assert any("1 messages that nobody could use" in what for what in found)
+    nobody = system.call("doctor", "--redis=redis://127.0.0.1:1/0", "--json")
+    assert nobody.returncode == 1
+    assert json.loads(nobody.stdout)[0]["level"] == "fault"
+    broker = system.call("doctor", "--mqtt=mqtt://127.0.0.1:1", "--json")
+    assert broker.returncode == 1
+    assert "127.0.0.1:1" in json.loads(broker.stdout)[-1]["what"]

@@ -1,0 +1,175 @@
+"""The dashboard without a browser: who is let in, and what it knows."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from romul_actors.dashboard import charts
+from romul_actors.dashboard.app import DashboardError, Serving
+from romul_actors.dashboard.feed import Feed
+from romul_actors.dashboard.guard import Guard
+from romul_sim import world as world_module
+from romul_sim.churn import Change
+from romul_sim.loop import run
+from romul_sim.world import Scenario
+
+TOKEN = "s3cret"
+HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+async def inner(scope, receive, send):
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"inside"})
+
+
+def ask(guard, kind="http", path="/", query=b"", **headers):
+    given = {"host": "127.0.0.1:80", **{k.replace("_", "-"): v for k, v in headers.items()}}
+    scope = {
+        "type": kind,
+        "method": "GET",
+        "path": path,
+        "query_string": query,
+        "headers": [(k.encode(), v.encode("latin-1")) for k, v in given.items() if v is not None],
+    }
+    sent = []
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(guard(scope, receive, send))
+    return sent
+
+
+def status(sent):
+    return sent[0].get("status") or sent[0]["type"].removeprefix("websocket.")
+
+
+def test_loopback_is_open_to_its_own_pages_and_to_no_others():
+    guard = Guard(inner, HOSTS, None, secure=False)
+    assert status(ask(guard)) == 200
+    assert status(ask(guard, host="[::1]:8265")) == 200
+    assert status(ask(guard, origin="http://127.0.0.1:80")) == 200
+    assert status(ask(guard, origin="http://evil.example")) == 403
+    assert status(ask(guard, host="evil.example")) == 403
+    assert status(ask(guard, host="")) == 403
+    assert status(ask(guard, sec_fetch_site="cross-site", sec_fetch_mode="no-cors")) == 403
+    # A link on another page may lead here; it changes nothing.
+    assert status(ask(guard, sec_fetch_site="cross-site", sec_fetch_mode="navigate")) == 200
+    assert status(ask(guard, "websocket", origin="http://127.0.0.1:80")) == "accept"
+    assert status(ask(guard, "websocket", origin="http://evil.example")) == "close"
+    assert status(ask(guard, "websocket", origin="null")) == "close"
+
+
+def test_a_token_is_asked_for_once_and_kept_in_a_cookie():
+    guard = Guard(inner, None, TOKEN, secure=True)
+    for query in (b"", b"token=wrong", b"token=s3cret%20", b"token="):
+        assert status(ask(guard, query=query)) == 401
+    sent = ask(guard, path="//evil.example/", query=b"token=s3cret")
+    headers = dict(sent[0]["headers"])
+    assert sent[0]["status"] == 303
+    assert headers[b"location"] == b"/evil.example/"
+    cookie = headers[b"set-cookie"].decode()
+    assert {"HttpOnly", "SameSite=Strict", "Secure"} <= set(cookie.split("; "))
+    assert status(ask(guard, cookie=cookie.partition(";")[0])) == 200
+    assert status(ask(guard, cookie="romul_token=other")) == 401
+    assert status(ask(guard, cookie="romul_token=\xff; =;;")) == 401
+    assert status(ask(guard, "websocket")) == "close"
+    assert status(ask(guard, "websocket", cookie="romul_token=s3cret")) == "accept"
+    assert status(ask(guard, "websocket", query=b"token=s3cret")) == "close"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"host": "0.0.0.0"}, "give a --token"),
+        ({"host": "0.0.0.0", "token": TOKEN}, "--tls-cert"),
+        ({"certificate": Path("c")}, "belong together"),
+    ],
+)
+def test_strangers_are_not_served_by_mistake(fields, told):
+    with pytest.raises(DashboardError, match=told):
+        Serving(**fields).check()
+
+
+def test_what_is_asked_for_is_served():
+    Serving().check()
+    Serving(host="0.0.0.0", token=TOKEN, behind_proxy=True).check()
+    Serving(host="0.0.0.0", token=TOKEN, certificate=Path("c"), key=Path("k")).check()
+    assert Serving().hosts == HOSTS
+    assert Serving(host="0.0.0.0", token=TOKEN).hosts is None
+    assert "here.example" in Serving(host="0.0.0.0", token=TOKEN, names=("here.example",)).hosts
+
+
+@pytest.fixture(scope="module")
+def fed():
+    """A feed that was kept up to date during a search, and one that read it at its end."""
+
+    class Watched(world_module._World):
+        async def play(self):
+            self.keeping = asyncio.create_task(self.keep_up())
+            return await super().play()
+
+        async def keep_up(self):
+            while not hasattr(self, "store") or "search-0" not in self.store._all:
+                await asyncio.sleep(1.0)
+            feeds.append(Feed(self.store, "search-0"))
+            while True:
+                await feeds[0].refresh()
+                await asyncio.sleep(20.0)
+
+        async def tell(self, ended_s):
+            self.keeping.cancel()
+            await feeds[0].refresh()
+            feeds.append(Feed(self.store, "search-0"))
+            await feeds[1].refresh()
+            return await super().tell(ended_s)
+
+    feeds = []
+    world_module.KEEP_LINES = 100_000
+    changes = [Change(0.0, f"m{i}", "arrives") for i in range(4)]
+    changes.append(Change(90.0, "m3", "leaves"))
+    run(Watched(Scenario(changes, steps=12, problem="mixed")).play())
+    world_module.KEEP_LINES = 1_000
+    return feeds
+
+
+def test_a_feed_that_follows_knows_what_one_that_reads_everything_knows(fed):
+    live, whole = fed
+    assert live.slots == whole.slots
+    assert live.parents == whole.parents
+    assert list(live.attempts) == list(whole.attempts)
+    assert len(live.slots) == 8
+    assert {slot.status for slot in live.slots.values()} == {"done"}
+    assert sum(len(slot.values) for slot in live.slots.values()) == 96
+    assert [line["reason"] for line in live.failures] == ["lost"]
+    best = live.seen.best["trial"]
+    assert live.line_of(best)[-1] == best
+    assert live.parents[live.line_of(best)[0]] is None
+
+
+def test_charts_are_plain_json_and_hold_what_there_is(fed):
+    feed, experiment = fed[1], fed[1].seen.experiment
+    drawn = {
+        "metric": charts.metric(feed, experiment),
+        "lineage": charts.lineage(feed, None),
+        "slot": charts.lineage(feed, 3),
+        "parallel": charts.parallel(feed, experiment),
+        "timeline": charts.timeline(feed),
+        **{name: charts.hyperparameter(feed, experiment, name) for name in experiment.space},
+    }
+    for options in drawn.values():
+        json.dumps(options, allow_nan=False)
+    assert len(drawn["metric"]["series"]) == 8 + 3 + 1
+    assert len(drawn["parallel"]["series"][0]["data"]) == 96
+    assert len(drawn["timeline"]["yAxis"]["data"]) == 4
+    assert drawn["slot"]["title"]["text"].endswith("slot 3")
+    kinds = {name: drawn[name]["yAxis"]["type"] for name in experiment.space}
+    assert set(kinds.values()) >= {"category"}
