@@ -188,10 +188,21 @@ class _Events(Turn):
             return
         rounds = math.ceil(sum(slot.active for slot in self.slots) / workers)
         limit_s = max(settings.quorum_wait_min_s, settings.quorum_wait * one_s * rounds)
+        idle = self.idle(workers) > 0
+        asked = set()
         for slot in self.before.slots:
-            if slot.status == "waiting" and self.at_ms - slot.since_ms > 1000 * limit_s:
-                self.settle(slot, late=True)
+            if slot.status != "waiting":
+                continue
+            late = self.at_ms - slot.since_ms > 1000 * limit_s
+            # All that wait together are asked for once.
+            if late or (idle and (slot.tier, slot.step) not in asked):
+                asked.add((slot.tier, slot.step))
+                self.settle(slot, late=late, idle=idle)
         self.follow(workers, 1000 * one_s)
+
+    def idle(self, workers: int) -> int:
+        """How many workers have no trial."""
+        return workers - sum(len(slot.live) for slot in self.slots if slot.status == "queued")
 
     def follow(self, workers: int, patience_ms: float) -> None:
         """Park, resume, copy and grow, as the number of workers asks for."""
@@ -206,7 +217,7 @@ class _Events(Turn):
         apart.sort(key=lambda s: (not s.parking, s.outcomes[max(s.outcomes)].loss))
         for slot in apart[: max(0, room)]:
             room -= self.unpark(slot)
-        idle = workers - sum(len(slot.live) for slot in self.slots if slot.status == "queued")
+        idle = self.idle(workers)
         self.idle_since_ms = self._since(self.idle_since_ms, idle > 0)
         if not self._for_long(self.idle_since_ms, patience_ms):
             return

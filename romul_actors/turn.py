@@ -226,8 +226,14 @@ class Turn:
             if self.slots[slot.index].status == "waiting":
                 self.settle(self.slots[slot.index])
 
-    def settle(self, slot: Slot, *, late: bool = False) -> None:
-        """Decide all that wait with `slot`, if the quorum is there or no longer waited for."""
+    def settle(self, slot: Slot, *, late: bool = False, idle: bool = False) -> None:
+        """Decide all that wait with `slot`, if their peers are known or no longer waited for.
+
+        Args:
+            slot: one of those that wait.
+            late: the quorum has been waited for long enough.
+            idle: there are workers without a trial.
+        """
         settings, step, slots = self.settings, slot.step, self.slots
         waits = slots[slot.index].status in ("waiting", "parked")
         if not waits or slots[slot.index].step != step:
@@ -239,9 +245,18 @@ class Turn:
         pool = [i for i in peers if i in known or slots[i].may_know(step)]
         # While nobody has anything to continue from, the missing ones are worth waiting for.
         hopeless = len(known) < len(pool) and all(outcome.failed for outcome in known.values())
-        if not late and (hopeless or len(known) < optimizer.quorum(len(pool))):
+        quorum = optimizer.quorum(len(pool))
+        if not late and (hopeless or len(known) < quorum):
             return
         due = [i for i in known if slots[i].status == "waiting" and slots[i].step == step]
+        if (
+            not late
+            and optimizer.grace > 0
+            and len(known) < len(pool)
+            and not any(slots[i].step > step for i in known)
+            and not (idle and self.grace_is_over(due, quorum))
+        ):
+            return
         last = step if self.last is None else self.last[0]
         lead = optimizer.max_lead
         if not due or (lead is not None and not late and step + 1 - last > lead):
@@ -249,6 +264,12 @@ class Turn:
         view = self.view(step, pool, known, DECISION)
         for move in optimizer.decide(view, due):
             self.advance(view, move, last)
+
+    def grace_is_over(self, due: Sequence[int], quorum: int) -> bool:
+        """Whether the quorum, all of whom wait, has been there for as long as idle workers wait."""
+        since_ms = sorted(self.slots[i].since_ms for i in due)[:quorum]
+        grace_ms = 1000 * self.settings.optimizer.grace * median_trial_s(self.slots)
+        return bool(since_ms) and self.at_ms - since_ms[-1] >= grace_ms
 
     def view(self, step: int, pool: list[int], known: Mapping[int, Outcome], purpose: int) -> View:
         """What an optimizer may look at."""

@@ -82,6 +82,11 @@ class Optimizer(ABC):
     """How many steps a slot may be ahead of the last one; None: any number."""
     parked_last: ClassVar[str] = ""
     """The tier whose slots are parked last."""
+    grace: float = 0.5
+    """For how many median trials an idle worker waits for the rest of a pool whose quorum is there.
+
+    While no worker is idle the rest is waited for anyway: it costs nothing.
+    """
 
     def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
         """Tiers and first vectors of all slots: one tier and independent uniform draws."""
@@ -132,6 +137,7 @@ class Alone(Optimizer):
     """An optimizer that decides each slot by itself, and waits for nobody."""
 
     max_lead: ClassVar[int | None] = None
+    grace = 0.0
 
     def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
         """Compare the slot with nobody else."""

@@ -22,6 +22,7 @@ class Initiator(Optimizer):
     """
 
     name: ClassVar[str] = "initiator"
+    grace = 0.0
 
     resample: float = 0.25
     down: float = 0.8

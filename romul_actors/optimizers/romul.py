@@ -38,6 +38,8 @@ class Romul(Optimizer):
 
     Attributes:
         quorum_share: share of a pool whose outcomes must be known (source: this project).
+        grace: for how many median trials an idle worker then waits for the rest; 0: not at all
+            (source: this project).
         truncation: q, share of a pool that takes a checkpoint from the best ones, and share that
             it takes them from (truncation selection, Jaderberg et al. 2017).
         f1_max: F1 ~ U(0, f1_max), weight of the random difference (Storn & Price 1997).
@@ -56,6 +58,7 @@ class Romul(Optimizer):
     parked_last: ClassVar[str] = PATIENT
 
     quorum_share: float = 0.75
+    grace: float = 0.5
     truncation: float = 0.125
     f1_max: float = 1.8
     f2_max: float = 1.0

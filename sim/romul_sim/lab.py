@@ -15,13 +15,16 @@ import numpy as np
 from numpy.random import default_rng
 
 from romul_actors.errors import ExperimentError
-from romul_actors.events import Released, Result, Stamped, Submitted, Trial
+from romul_actors.events import Released, Result, Stamped, Submitted, Tick, Trial
 from romul_actors.experiment import Experiment
 from romul_actors.plan import settings
 from romul_actors.population import decide
 from romul_actors.state import Population
 from romul_sim.peers import IN_ONE_PROCESS, PEERS, Played, play_peer
 from romul_workers.tasks.toys import TOYS, State
+
+TICK = 0.125
+"""How often idle workers are thought of, in durations of the fastest worker's trial."""
 
 RESAMPLES = 2_000
 """Bootstrap samples behind each confidence."""
@@ -105,7 +108,7 @@ class _Run:
         self.speeds = job.conditions.speeds ** (self.rng.random(n) - 1.0)
         self.idle = list(range(n))
         self.queue: list[tuple[int, int, Trial]] = []
-        self.busy: list[tuple[float, int, int, Trial]] = []
+        self.busy: list[tuple[float, int, int, float, Trial]] = []
         self.now = 0.0
         self.told = 0
         self.states: dict[str, State] = {}
@@ -115,15 +118,22 @@ class _Run:
 
     def to_the_end(self) -> Played:
         self.tell(Submitted())
+        ticked = 0.0
         while self.busy or self.queue:
             self.hand_out()
-            self.now, _, worker, trial = heapq.heappop(self.busy)
+            if self.idle and self.busy[0][0] > ticked + TICK:
+                # Idle workers do not wait for ever; whoever is waited for is known by the clock.
+                self.now = ticked = max(self.now, ticked + TICK)
+                self.tell(Tick(workers=len(self.speeds)))
+                continue
+            self.now, _, worker, duration, trial = heapq.heappop(self.busy)
+            ticked = max(ticked, TICK * (self.now // TICK))
             self.idle.append(worker)
             cut_short = self.rng.random() < self.conditions.preempted
-            self.tell(_released(trial) if cut_short else self.train(trial))
+            self.tell(_released(trial) if cut_short else self.train(trial, duration))
         return self.played()
 
-    def train(self, trial: Trial) -> Result:
+    def train(self, trial: Trial, duration: float) -> Result:
         name = f"{trial.id}-{trial.attempt}"
         parent = self.states[trial.parent] if trial.parent else None
         # Of the trial, not of the worker: done again, it comes out the same.
@@ -140,10 +150,10 @@ class _Run:
             worker="lab",
             value=stepped.observed,
             checkpoint=name,
-            seconds=1.0,
+            seconds=duration,
         )
 
-    def tell(self, event: Submitted | Result | Released) -> None:
+    def tell(self, event: Submitted | Result | Released | Tick) -> None:
         decision = decide(self.population, Stamped(event, int(1000 * self.now)))
         self.population = decision.population
         for trial in decision.trials:
@@ -159,7 +169,7 @@ class _Run:
             _, _, trial = heapq.heappop(self.queue)
             worker = self.idle.pop(0)
             duration = float(self.rng.lognormal(0.0, self.conditions.spread)) / self.speeds[worker]
-            heapq.heappush(self.busy, (self.now + duration, self.next(), worker, trial))
+            heapq.heappush(self.busy, (self.now + duration, self.next(), worker, duration, trial))
 
     def played(self) -> Played:
         curve = []

@@ -116,13 +116,39 @@ def test_with_a_full_quorum_the_order_of_arrival_changes_nothing():
     assert decided(lambda q: q) == decided(lambda q: shuffler.sample(q, len(q)))
 
 
-def test_the_quorum_decides_all_that_wait_together():
-    run = Run(population()).start()
-    for slot in (6, 1, 3, 2, 5):
-        assert run.tell(run.result(slot, 1.0)).trials == ()
-    assert [t.slot for t in run.tell(run.result(0, 1.0)).trials] == [0, 1, 2, 3, 5, 6]
-    # A late one finds the quorum there.
+def quorum_of_six(**options):
+    run = Run(population(options=options)).start()
+    run.tick(1_000)
+    for slot in (6, 1, 3, 2, 5, 0):
+        run.tell(run.result(slot, 1.0, seconds=2.0))
+    return run
+
+
+def test_idle_workers_wait_half_a_trial_for_the_rest_of_a_pool():
+    run = quorum_of_six()
+    assert run.tick(1_006 + 999).trials == ()
+    # All that wait are decided together.
+    assert [t.slot for t in run.tick(1_006 + 1_000).trials] == [0, 1, 2, 3, 5, 6]
+    # A late one finds it decided.
     assert [t.slot for t in run.tell(run.result(4, 1.0)).trials] == [4]
+
+
+def test_while_no_worker_is_idle_waiting_costs_nothing():
+    run = quorum_of_six()
+    assert run.tick(60_000, workers=2).trials == ()
+    assert len(run.tick(61_000, workers=3).trials) == 6
+
+
+def test_a_whole_pool_is_decided_at_once():
+    run = quorum_of_six()
+    assert run.tell(run.result(4, 1.0)).trials == ()
+    assert [t.slot for t in run.tell(run.result(7, 1.0)).trials] == [*range(8)]
+
+
+def test_without_grace_the_quorum_is_enough():
+    run = quorum_of_six(grace=0.0)
+    assert run.queued() == [*range(8)]
+    assert [slot.step for slot in run.population.slots] == [1, 1, 1, 1, 0, 1, 1, 0]
 
 
 def test_nobody_waits_for_a_quorum_longer_than_the_limit():
@@ -189,7 +215,7 @@ def test_a_worker_that_gives_back_costs_the_trial_no_life():
 
 
 def test_after_max_attempts_the_slot_goes_on_from_a_good_peer():
-    run = Run(population(max_attempts=2)).start()
+    run = Run(population(options={"grace": 0.0}, max_attempts=2)).start()
     run.tell(run.failed(0))
     run.tell(run.failed(0))
     assert run.population.slots[0].status == "waiting"
@@ -288,7 +314,7 @@ def test_time_is_counted_from_the_very_beginning():
 
 
 def test_outcomes_are_kept_until_the_last_peer_has_passed_the_step():
-    run = Run(population(steps=9)).start()
+    run = Run(population(steps=9, options={"grace": 0.0})).start()
     for _ in range(2):
         for slot in range(6):
             run.tell(run.result(slot, float(slot)))
