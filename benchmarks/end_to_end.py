@@ -23,6 +23,7 @@ from typing import Any
 from romul_actors.cli.crew import crew
 from romul_actors.cli.inspecting import create
 from romul_actors.experiment import Experiment, FloatSpec
+from romul_actors.processes import running
 from romul_actors.server import embedded_server
 from romul_actors.store.redis import RedisStore
 
@@ -49,7 +50,7 @@ async def romul(workers: int, steps: int) -> float:
         async with embedded_server(folder) as url:
             store = RedisStore(url)
             await create(store, experiment(workers, steps, folder))
-            async with crew(url, folder, workers, [], []):
+            async with running(crew(url, folder, workers, [], [])):
                 first = await trials(store, WARM_UP * workers)
                 began = time.perf_counter()
                 last = await trials(store, workers * steps)

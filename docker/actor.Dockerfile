@@ -19,7 +19,7 @@ FROM python:3.11-slim-bookworm
 COPY --from=build /opt/romul /opt/romul
 # Volumes are mounted there; they take over the owner.
 RUN useradd --uid 10001 --no-create-home romul \
-  && install -d -o 10001 /acl /secrets /secrets/worker /secrets/actor /secrets/reader /secrets/operator
+  && install -d -o 10001 /acl /broker /secrets /secrets/worker /secrets/actor /secrets/reader /secrets/operator
 USER 10001
 ENV PATH=/opt/romul/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 HEALTHCHECK --interval=30s --timeout=10s CMD ["romul", "status", "--json"]

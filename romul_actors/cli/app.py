@@ -10,6 +10,7 @@ from romul_actors.cli import (
     drilling,
     inspecting,
     laboratory,
+    launching,
     local,
     recording,
     services,
@@ -53,7 +54,7 @@ for panel, commands in (
             trying.check,
         ),
     ),
-    ("Each part alone", (services.actor, services.worker, services.serve)),
+    ("Each part alone", (services.actor, services.worker, launching.launch, services.serve)),
     (
         "Experiments",
         (

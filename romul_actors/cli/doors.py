@@ -1,4 +1,4 @@
-"""`romul acl`: users of the server, one for each role."""
+"""`romul acl`: users of the server and of the broker, one for each role."""
 
 import os
 import secrets
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from romul_actors.broker_acl import password_line, topics
 from romul_actors.store.acl import NOBODY, ROLES, AclError, user
 
 
@@ -28,10 +29,17 @@ def acl(
     roles: Annotated[
         str, typer.Option(help=f"Some of {', '.join(ROLES)}, as role or role=user.")
     ] = ",".join(ROLES),
+    broker: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            help="Folder for mosquitto's files, passwords and acl: the same users and passwords.",
+        ),
+    ] = None,
 ) -> None:
     """Make users with passwords of their own: a stolen one opens one door (SECURITY.md)."""
     passwords.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lines = [NOBODY]
+    lines, known, hashes = [NOBODY], [], []
     for part in roles.split(","):
         role, _, name = part.partition("=")
         file = passwords / (name or role) / "password"
@@ -40,8 +48,15 @@ def acl(
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as writing:
                 writing.write(secrets.token_urlsafe(24))
-        lines.append(user(role, name or role, file.read_text().strip(), experiment))
+        password = file.read_text().strip()
+        lines.append(user(role, name or role, password, experiment))
+        known.append((role, name or role))
+        hashes.append(password_line(name or role, password))
     if out.exists() and not out.read_text().startswith(NOBODY):
         raise AclError(f"{out} exists, and is not of this command: name a new file")
     out.write_text("\n".join(lines) + "\n")
+    if broker is not None:
+        broker.mkdir(parents=True, exist_ok=True)
+        (broker / "passwords").write_text("\n".join(hashes) + "\n")
+        (broker / "acl").write_text(topics(known))
     typer.echo(f"{out}: {len(lines) - 1} users; passwords in {passwords}")

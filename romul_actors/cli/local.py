@@ -44,6 +44,7 @@ from romul_actors.experiment import Experiment, OptimizerSpec, from_json, load, 
 from romul_actors.messages import encode
 from romul_actors.page import png
 from romul_actors.plan import settings
+from romul_actors.processes import running
 from romul_actors.report import plot, read_history, summary, trials
 from romul_actors.server import check_idle, embedded_server
 from romul_actors.store import Store
@@ -126,7 +127,7 @@ async def _run(
             if not new and statuses[name] in ("paused", "failed"):
                 await store.send(name, encode(Control(action="resume", by="run --resume")))
         members = await stack.enter_async_context(
-            crew(url, folder, plan.workers, plan.allow, [Path(path) for path in plan.paths], mqtt)
+            running(crew(url, folder, plan.workers, plan.allow, [*map(Path, plan.paths)], mqtt))
         )
         watcher = _Watcher(store, experiments, console, resumed=not new)
         with watcher:

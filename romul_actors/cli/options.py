@@ -135,8 +135,7 @@ def resolve(url: str) -> str:
         StoreError: a folder without a server, or a password that cannot be read.
     """
     if "://" in url:
-        secret = os.environ.get("ROMUL_REDIS_PASSWORD_FILE")
-        return url if secret is None else _with_password(url, Path(secret))
+        return _with_password(url, "ROMUL_REDIS_PASSWORD_FILE")
     file = Path(url) / URL_FILE
     if not file.is_file():
         raise StoreError(
@@ -146,16 +145,27 @@ def resolve(url: str) -> str:
     return file.read_text().strip()
 
 
-def _with_password(url: str, file: Path) -> str:
+def _with_password(url: str, variable: str) -> str:
+    """The URL, with the password in the file that the variable names where it lacks one."""
     scheme, _, rest = url.partition("://")
     user, at, place = rest.rpartition("@")
-    if not at or ":" in user:
+    secret = os.environ.get(variable)
+    if secret is None or not at or ":" in user:
         return url
     try:
-        password = file.read_text(encoding="utf-8").strip()
+        password = Path(secret).read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise StoreError(f"ROMUL_REDIS_PASSWORD_FILE: {error}") from None
+        raise StoreError(f"{variable}: {error}") from None
     return f"{scheme}://{user}:{quote(password, safe='')}@{place}"
+
+
+def resolve_broker(url: str) -> str:
+    """URL of the broker, with the password in the file that ROMUL_MQTT_PASSWORD_FILE names.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    return _with_password(url, "ROMUL_MQTT_PASSWORD_FILE")
 
 
 def broker(url: str | None, ca: Path | None, keepalive_s: int) -> Broker | None:
@@ -164,7 +174,7 @@ def broker(url: str | None, ca: Path | None, keepalive_s: int) -> Broker | None:
     Raises:
         BrokerError: the URL is wrong.
     """
-    return None if url is None else Broker.parse(url, ca, keepalive_s)
+    return None if url is None else Broker.parse(resolve_broker(url), ca, keepalive_s)
 
 
 def start_log(level: str) -> None:

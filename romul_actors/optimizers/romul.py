@@ -58,7 +58,7 @@ class Romul(Optimizer):
     parked_last: ClassVar[str] = PATIENT
 
     quorum_share: float = 0.75
-    grace: float = 0.5
+    grace: float = 0.25
     truncation: float = 0.125
     f1_max: float = 1.8
     f2_max: float = 1.0
@@ -68,8 +68,8 @@ class Romul(Optimizer):
     keep_best: bool = True
     patient_from: int = 16
     patient_share: float = 1 / 3
-    patience: float = 0.6
-    merge: float = 0.8
+    patience: float = 0.7
+    merge: float = 0.85
 
     def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
         """A Latin hypercube in each tier; the patient slots are the last ones."""

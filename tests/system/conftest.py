@@ -62,6 +62,12 @@ class System:
             check=False,
         )
 
+    def told(self, *arguments):
+        """What a command tells programs."""
+        done = self.call(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
     def submit(self, **fields):
         """Submit an experiment with small defaults."""
         given = {

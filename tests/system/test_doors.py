@@ -1,19 +1,26 @@
 """Users of the server: each line of SECURITY.md's table is tried."""
 
 import contextlib
+import shutil
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import aiomqtt
 import pytest
 import redis
 from redis.exceptions import AuthenticationError, ResponseError
 
+from romul_actors.broker_acl import password_line
+from romul_actors.presence import Broker
 from romul_actors.server import find_server, free_port
 from romul_actors.store.acl import AclError, user
 from tests.conftest import wait_for
 from tests.system.conftest import System
+
+DOCKER = Path(__file__).parents[2] / "docker"
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +225,144 @@ def test_what_a_role_may_not_do_is_refused(guarded, role, command):
 def test_a_user_that_would_be_another_one_is_refused(fields, told):
     with pytest.raises(AclError, match=told):
         user(*fields)
+
+
+# -- the broker -----------------------------------------------------------------------------------
+
+STATUS, NOTICE, CONTROL = (f"romul/workers/w/{part}" for part in ("status", "notice", "control"))
+EVENTS = "romul/team-a/events"
+TOPICS = {STATUS, NOTICE, CONTROL, EVENTS, "other/topic"}
+MAY = {
+    "worker": {"say": {STATUS, NOTICE}, "hear": {CONTROL}},
+    "actor": {"say": {STATUS, EVENTS}, "hear": {STATUS}},
+    "reader": {"say": set(), "hear": {STATUS, EVENTS}},
+    "operator": {"say": {CONTROL}, "hear": {STATUS, NOTICE, CONTROL, EVENTS}},
+}
+
+
+@pytest.fixture(scope="module")
+def guarded_broker(tmp_path_factory):
+    """A real broker with a user for each role, as the compose file has it; URLs by role."""
+    if shutil.which("mosquitto") is None:
+        pytest.skip("no mosquitto here")
+    folder = tmp_path_factory.mktemp("broker")
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "romul_actors.cli", "acl", f"--out={folder / 'users.acl'}"),
+            *(f"--secrets={folder / 'secrets'}", f"--broker={folder / 'broker'}"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    with (folder / "broker" / "passwords").open("a") as out:
+        out.write(password_line("all", "seen") + "\n")
+    with (folder / "broker" / "acl").open("a") as out:
+        out.write("user all\ntopic readwrite #\n")
+    port = free_port()
+    ours = (DOCKER / "mosquitto.conf").read_text()
+    ours = ours.replace("listener 1883", f"listener {port} 127.0.0.1")
+    ours = ours.replace("/broker/", f"{folder}/broker/")
+    assert str(port) in ours
+    (folder / "mosquitto.conf").write_text(ours + "\nuser root\n")
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["mosquitto", "-c", str(folder / "mosquitto.conf")], stdout=log, stderr=log
+        )
+
+    def listens():
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        return False
+
+    wait_for(listens)
+    passwords = {file.parent.name: file.read_text() for file in folder.glob("secrets/*/password")}
+    assert set(passwords) == set(MAY)
+    told = (folder / "broker" / "passwords").read_text()
+    assert not any(password in told for password in passwords.values())
+    yield {
+        role: f"mqtt://{role}:{password}@127.0.0.1:{port}"
+        for role, password in {**passwords, "all": "seen", "stranger": "x"}.items()
+    }
+    process.terminate()
+    process.wait()
+
+
+def mqtt(url):
+    at = Broker.parse(url)
+    return aiomqtt.Client(
+        at.host,
+        at.port,
+        username=at.user,
+        password=at.password,
+        protocol=aiomqtt.ProtocolVersion.V5,
+        timeout=5,
+    )
+
+
+async def heard(client, last):
+    """Topics of all messages up to the one whose body is `last`."""
+    topics = []
+    async for message in client.messages:
+        if message.payload == last:
+            break
+        topics.append(str(message.topic))
+    return topics
+
+
+@pytest.mark.parametrize("role", MAY)
+async def test_what_a_role_says_to_the_broker_reaches_others_only_if_it_may(guarded_broker, role):
+    async with mqtt(guarded_broker["all"]) as everybody, mqtt(guarded_broker[role]) as client:
+        await everybody.subscribe("#", qos=1)
+        for topic in TOPICS:
+            # The broker answers each before the next one is sent.
+            await client.publish(topic, b"x", qos=1)
+        await everybody.publish("end", b"end", qos=1)
+        assert set(await heard(everybody, b"end")) == MAY[role]["say"]
+
+
+@pytest.mark.parametrize("role", MAY)
+async def test_what_a_role_hears_from_the_broker_is_what_it_may(guarded_broker, role):
+    async with mqtt(guarded_broker["all"]) as everybody, mqtt(guarded_broker[role]) as client:
+        with contextlib.suppress(aiomqtt.MqttError):
+            await client.subscribe("#", qos=1)
+        for topic in TOPICS:
+            with contextlib.suppress(aiomqtt.MqttError):
+                await client.subscribe(topic, qos=1)
+            await everybody.publish(topic, b"x", qos=1)
+        await everybody.publish(min(MAY[role]["hear"]), b"end", qos=1)
+        assert set(await heard(client, b"end")) == MAY[role]["hear"]
+
+
+async def test_who_has_no_password_does_not_reach_the_broker(guarded_broker):
+    for url in (guarded_broker["stranger"], guarded_broker["stranger"].replace("stranger:x@", "")):
+        with pytest.raises(aiomqtt.MqttError):
+            async with mqtt(url):
+                pass
+
+
+def test_the_doors_of_the_broker_let_a_search_through(system, guarded_broker):
+    """A lost worker is noticed at once, an operator drains another; passwords come from files."""
+    secrets = {}
+    for role in ("worker", "actor", "operator"):
+        user, _, rest = guarded_broker[role].removeprefix("mqtt://").partition(":")
+        password, _, place = rest.rpartition("@")
+        file = system.folder / role
+        file.write_text(password)
+        secrets[role] = {
+            "ROMUL_MQTT_URL": f"mqtt://{user}@{place}",
+            "ROMUL_MQTT_PASSWORD_FILE": str(file),
+            "ROMUL_MQTT_KEEPALIVE_S": "1",
+        }
+    system.submit(steps=300, budget=4, constants={"seconds": 0.3}, timeouts={"lease_s": 60.0})
+    system.actor(**secrets["actor"])
+    doomed = system.worker("--name=doomed", **secrets["worker"])
+    stays = system.worker("--name=stays", **secrets["worker"])
+    wait_for(lambda: "training" in (system.client.hget("romul:{e}:workers", "doomed") or ""))
+    wait_for(lambda: len(system.history(event="result")) > 4)
+    doomed.kill()
+    wait_for(lambda: system.history(event="failed"), 20)
+    assert system.history(event="failed")[0]["reason"] == "lost"
+    refused = system.call("control", "stays", "drain", **secrets["worker"])
+    assert stays.poll() is None, refused
+    assert system.call("control", "stays", "drain", **secrets["operator"]).returncode == 0
+    assert stays.wait(30) == 0

@@ -1,0 +1,98 @@
+"""Workers as a Slurm job array: requeued when a node goes, and before their time is up."""
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from romul_actors.launch import Fleet, LaunchError
+
+MARGIN_S = 30
+"""Seconds beyond the workers' own grace period at which Slurm announces the end of the time."""
+
+_SCRIPT = """\
+#!/bin/bash
+# Workers of ROMUL: an array of jobs, each of which goes back to the queue when its node is taken or
+# its time is nearly up. Passwords come with the environment that sbatch was called in.
+#SBATCH --job-name=romul-worker
+#SBATCH --array=1-{workers}
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task={cpus}
+{more}#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=romul-worker-%A_%a.log
+#SBATCH --export=ALL
+#SBATCH --signal=B:USR1@{signal_s}
+
+# Slurm tells the worker itself when the node is taken. When the time is up it tells this script,
+# since srun would end the worker at once.
+again=
+trap 'again=yes; scancel --signal=TERM "$SLURM_JOB_ID.0"' USR1
+trap : TERM INT
+srun --ntasks=1 {command} &
+step=$!
+# A signal ends a wait before the worker has ended.
+while kill -0 "$step" 2>/dev/null; do
+  wait "$step"
+  status=$?
+done
+[ -z "$again" ] || exec scontrol requeue "$SLURM_JOB_ID"
+exit "$status"
+"""
+
+
+def script(
+    fleet: Fleet, *, time: str | None = None, options: Sequence[str] = (), program: str = "romul"
+) -> str:
+    """Write the batch script.
+
+    Args:
+        fleet: the workers.
+        time: longest time of a job, as Slurm writes it (2:00:00); None: the partition's own.
+        options: further ones of sbatch, such as --partition=spot.
+        program: the command on the nodes.
+
+    Raises:
+        LaunchError: an option is none.
+    """
+    for option in options:
+        if not option.startswith("--") or "\n" in option:
+            raise LaunchError(f"{option!r} is not an option of sbatch: --NAME=VALUE")
+    more = [*options]
+    if fleet.gpus:
+        more.append(f"--gpus-per-task={fleet.gpus}")
+    if time is not None:
+        more.append(f"--time={time}")
+    return _SCRIPT.format(
+        workers=fleet.workers,
+        cpus=fleet.cpus,
+        more="".join(f"#SBATCH {option}\n" for option in more),
+        signal_s=int(fleet.grace_s) + MARGIN_S,
+        command=shlex.join([*shlex.split(program), "worker", *fleet.arguments]),
+    )
+
+
+def submit(text: str, fleet: Fleet) -> str:
+    """Hand a script to Slurm.
+
+    Returns:
+        The job's number.
+
+    Raises:
+        LaunchError: there is no sbatch, or it refuses.
+    """
+    program = shutil.which("sbatch")
+    if program is None:
+        raise LaunchError("no sbatch on the PATH: run this where jobs are submitted")
+    done = subprocess.run(  # noqa: S603
+        [program, "--parsable"],
+        input=text,
+        env={**os.environ, **fleet.environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise LaunchError(f"sbatch: {done.stderr.strip()}")
+    return done.stdout.strip().partition(";")[0]

@@ -1,0 +1,158 @@
+"""Workers on hosts that ssh reaches: started, started again when they go, ended with this command.
+
+The connection's standard input carries the environment, so that no password stands in a list of
+processes, here or there. Then it is the worker's lifeline: when it closes, the worker is told to
+end.
+"""
+
+import asyncio
+import contextlib
+import logging
+import shlex
+import shutil
+from collections.abc import Sequence
+
+from romul_actors.launch import Fleet, LaunchError
+
+log = logging.getLogger("romul.launch")
+
+RETRY_S = (2.0, 60.0)
+"""First and longest pause before a host is tried again."""
+CONNECT_S = 15
+ALIVE_S = 15
+"""How often ssh asks a silent host whether it is there; three times in vain, and it is gone."""
+
+_REMOTE = """\
+while IFS= read -r line && [ "$line" != . ]; do eval "export $line"; done
+exec 3<&0
+{command} </dev/null 2>&1 &
+worker=$!
+{{ cat <&3; kill -TERM "$worker"; }} >/dev/null 2>&1 &
+lifeline=$!
+wait "$worker"
+status=$?
+kill "$lifeline"
+exit "$status"
+"""
+
+
+def remote_script(fleet: Fleet, number: int, program: str = "romul") -> str:
+    """What the host's shell runs for worker `number` of this host, from 0."""
+    command = shlex.join([*shlex.split(program), "worker", *fleet.arguments])
+    if fleet.gpus:
+        command = f"CUDA_VISIBLE_DEVICES={fleet.gpus_of(number)} {command}"
+    return _REMOTE.format(command=command)
+
+
+def settings(fleet: Fleet) -> bytes:
+    """The environment, as the script reads it; a line with a dot ends it.
+
+    Raises:
+        LaunchError: a value has several lines.
+    """
+    for name, value in fleet.environment.items():
+        if "\n" in value:
+            raise LaunchError(f"{name} has several lines")
+    told = [f"{name}={shlex.quote(value)}" for name, value in fleet.environment.items()]
+    return "\n".join([*told, ".", ""]).encode()
+
+
+class Hosts:
+    """Workers on several hosts, dealt out evenly.
+
+    Args:
+        fleet: the workers.
+        hosts: as ssh knows them: HOST, USER@HOST, or an alias in its configuration.
+        options: further options of ssh, such as -p 2222.
+        program: the command on the hosts.
+
+    Raises:
+        LaunchError: no host, one that reads as an option, or no ssh.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        hosts: Sequence[str],
+        options: Sequence[str] = (),
+        program: str = "romul",
+    ) -> None:
+        if not hosts:
+            raise LaunchError("no --host to start workers on")
+        if wrong := next((host for host in hosts if not host or host.startswith("-")), None):
+            raise LaunchError(f"{wrong!r} is not a host")
+        if shutil.which("ssh") is None:
+            raise LaunchError("no ssh on the PATH")
+        self._fleet = fleet
+        self._hosts = hosts
+        self._options = options
+        self._program = program
+
+    def _ssh(self, host: str, number: int) -> list[str]:
+        # No question that nobody answers, and no connection that hangs.
+        ours = ["BatchMode=yes", f"ConnectTimeout={CONNECT_S}"]
+        ours += [f"ServerAliveInterval={ALIVE_S}", "ServerAliveCountMax=3"]
+        script = remote_script(self._fleet, number, self._program)
+        options = [*(f"-o{option}" for option in ours), *self._options]
+        return ["ssh", *options, "--", host, f"/bin/sh -c {shlex.quote(script)}"]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Keep the workers running until `stop`; then end them in order."""
+        n = len(self._hosts)
+        places = [(self._hosts[i % n], i // n) for i in range(self._fleet.workers)]
+        async with asyncio.TaskGroup() as group:
+            for host, number in places:
+                group.create_task(self._keep(host, number, stop))
+
+    async def _keep(self, host: str, number: int, stop: asyncio.Event) -> None:
+        pause_s = RETRY_S[0]
+        while not stop.is_set():
+            began = asyncio.get_running_loop().time()
+            code = await self._once(host, number, stop)
+            if stop.is_set():
+                return
+            lived_s = asyncio.get_running_loop().time() - began
+            pause_s = RETRY_S[0] if lived_s > RETRY_S[1] else min(2 * pause_s, RETRY_S[1])
+            log.warning("%s: worker %d ended (%d); again in %g s", host, number, code, pause_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await stop.wait()
+
+    async def _once(self, host: str, number: int, stop: asyncio.Event) -> int:
+        """One worker's life; its exit code, 255 where ssh itself failed."""
+        process = await asyncio.create_subprocess_exec(
+            *self._ssh(host, number),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            # Ctrl-C reaches this command only, which ends the others in order.
+            start_new_session=True,
+        )
+        listening = asyncio.create_task(_listen(process, f"{host}/{number}"))
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                await _say(process, settings(self._fleet))
+            await asyncio.wait({listening, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if process.stdin is not None:
+                process.stdin.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._fleet.grace_s + CONNECT_S):
+                    return await process.wait()
+        finally:
+            stopped.cancel()
+            listening.cancel()
+            if process.returncode is None:
+                process.kill()
+        return await process.wait()
+
+
+async def _say(process: asyncio.subprocess.Process, text: bytes) -> None:
+    if process.stdin is not None:
+        process.stdin.write(text)
+        await process.stdin.drain()
+
+
+async def _listen(process: asyncio.subprocess.Process, name: str) -> None:
+    """Tell what the worker says."""
+    while process.stdout is not None and (line := await process.stdout.readline()):
+        log.info("%s: %s", name, line.decode(errors="replace").rstrip())

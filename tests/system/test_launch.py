@@ -1,0 +1,351 @@
+"""`romul launch` on real engines: this machine, a real sshd, a real Slurm, a real Ray cluster."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from romul_actors.launch import Fleet, LaunchError, local, slurm, ssh
+from tests.conftest import free_port, wait_for
+from tests.system.conftest import BASE, TASKS, processes_with
+
+PROGRAM = " ".join(BASE)
+OURS = ["--", "--allow=misbehaving", f"--path={TASKS}"]
+
+
+def submit(system, **fields):
+    given = {"population": 4, "steps": 200, "constants": {"seconds": 0.2}}
+    system.submit(**{**given, **fields})
+    system.actor()
+
+
+def alive(system):
+    return [w for w in system.told("workers", "e") if w["alive"]]
+
+
+def password(system):
+    """The server's, which must be seen nowhere."""
+    found = system.url.rpartition("@")[0].rpartition(":")[2]
+    assert len(found) > 8
+    return found
+
+
+def some_results(system, more):
+    seen = len(system.history(event="result"))
+    wait_for(lambda: len(system.history(event="result")) >= seen + more, 60)
+
+
+def ends_in_order(process, seconds=60):
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(seconds) == 0, process.log.read_text()
+    assert "Traceback" not in process.log.read_text()
+
+
+def test_workers_of_this_machine_are_started_again_and_ended_together(system):
+    submit(system)
+    logs = system.folder / "logs"
+    launched = system.start("launch", "--on=local", "--workers=2", f"--logs={logs}", *OURS)
+    wait_for(lambda: len(alive(system)) == 2, 60)
+    some_results(system, 5)
+    before = {worker["worker"] for worker in alive(system)}
+    os.kill(int(min(before).split("-")[-2]), signal.SIGKILL)
+    wait_for(lambda: {worker["worker"] for worker in alive(system)} - before, 60)
+    ends_in_order(launched)
+    assert not processes_with(str(logs))
+
+
+def test_each_worker_has_gpus_of_its_own(tmp_path):
+    fleet = Fleet(workers=3, gpus=2, environment={"ROMUL_REDIS_URL": "redis://x"})
+    made = local.members(fleet, tmp_path)
+    assert [m.environment["CUDA_VISIBLE_DEVICES"] for m in made] == ["0,1", "2,3", "4,5"]
+    assert all(m.environment["ROMUL_REDIS_URL"] == "redis://x" for m in made)
+    assert "CUDA_VISIBLE_DEVICES=2,3 romul worker" in ssh.remote_script(fleet, 1)
+    assert "#SBATCH --gpus-per-task=2" in slurm.script(fleet)
+    without = local.members(Fleet(workers=1), tmp_path)[0].environment
+    assert without.get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+# -- ssh ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sshd(tmp_path):
+    """Options of ssh that reach a server of this test's own."""
+    program = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
+    if program is None or shutil.which("ssh") is None:
+        pytest.skip("no sshd and ssh on this machine")
+    for name in ("host", "user"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True
+        )
+    port = free_port()
+    (tmp_path / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {tmp_path}/host\n"
+        f"AuthorizedKeysFile {tmp_path}/user.pub\nStrictModes no\nUsePAM no\n"
+        f"PasswordAuthentication no\nPermitRootLogin prohibit-password\nPidFile none\n"
+    )
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    with (tmp_path / "sshd.log").open("wb") as log:
+        server = subprocess.Popen(
+            [program, "-D", "-e", "-f", str(tmp_path / "sshd_config")], stdout=log, stderr=log
+        )
+    wait_for(lambda: b"listening" in (tmp_path / "sshd.log").read_bytes())
+    (tmp_path / "known").write_text(f"[127.0.0.1]:{port} " + (tmp_path / "host.pub").read_text())
+    yield [
+        *("-p", str(port), "-i", str(tmp_path / "user"), "-F", "none"),
+        f"-oUserKnownHostsFile={tmp_path}/known",
+    ]
+    server.kill()
+    server.wait()
+
+
+def test_workers_on_hosts_that_ssh_reaches(system, sshd):
+    submit(system)
+    options = [f"--ssh-option={option}" for option in sshd]
+    launched = system.start(
+        *("launch", "--on=ssh", "--workers=2", "--host=127.0.0.1", f"--program={PROGRAM}"),
+        *options,
+        *OURS,
+    )
+    wait_for(lambda: len(alive(system)) == 2, 60)
+    some_results(system, 5)
+    # The password is in no list of processes.
+    assert not processes_with(password(system))
+    before = {worker["worker"] for worker in alive(system)}
+    os.kill(int(min(before).split("-")[-2]), signal.SIGKILL)
+    wait_for(lambda: {worker["worker"] for worker in alive(system)} - before, 60)
+    ends_in_order(launched)
+    wait_for(lambda: not alive(system))
+    # Told to end, they gave back what they had: nobody was lost but the one that was killed.
+    assert {line["reason"] for line in system.history(event="released")} <= {"preempted"}
+    assert len(system.history(event="failed")) <= 1
+
+
+def test_workers_end_when_the_command_that_launched_them_is_killed(system, sshd):
+    submit(system)
+    options = [f"--ssh-option={option}" for option in sshd]
+    launched = system.start(
+        *("launch", "--on=ssh", "--host=127.0.0.1", f"--program={PROGRAM}"), *options, *OURS
+    )
+    wait_for(lambda: alive(system), 60)
+    os.killpg(launched.pid, signal.SIGKILL)
+    for process in processes_with("ServerAliveInterval"):
+        assert process.startswith("ssh")
+    subprocess.run(["pkill", "-KILL", "-f", "ServerAliveInterval"], check=False)
+    wait_for(lambda: not alive(system), 60)
+
+
+def test_a_host_that_is_not_one_is_refused(system):
+    wrong = system.call("launch", "--on=ssh", "--host=-oProxyCommand=touch /tmp/x", *OURS)
+    assert wrong.returncode == 1
+    assert "is not a host" in wrong.stderr
+    assert "no --host" in system.call("launch", "--on=ssh", *OURS).stderr
+    with pytest.raises(LaunchError, match="several lines"):
+        ssh.settings(Fleet(workers=1, environment={"A": "x\ntouch /tmp/y"}))
+
+
+# -- Slurm ----------------------------------------------------------------------------------------
+
+_SLURM = """\
+ClusterName=test
+SlurmctldHost=localhost(127.0.0.1)
+SlurmctldPort={controller}
+SlurmdPort={node}
+SlurmUser={user}
+SlurmdUser={user}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.sock
+CredType=cred/munge
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
+ReturnToService=2
+KillWait=20
+NodeName=localhost NodeAddr=127.0.0.1 CPUs=4 State=UNKNOWN
+PartitionName=all Nodes=localhost Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@pytest.fixture
+def slurm_cluster(tmp_path, monkeypatch):
+    """A Slurm of one node, of this test's own."""
+    programs = ("munged", "slurmctld", "slurmd", "sbatch")
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    if os.getuid() or any(shutil.which(program, path=path) is None for program in programs):
+        pytest.skip("no slurmctld, slurmd and munged here, or not root")
+    for name in ("state", "spool"):
+        (tmp_path / name).mkdir()
+    configuration = tmp_path / "slurm.conf"
+    configuration.write_text(
+        _SLURM.format(folder=tmp_path, user="root", controller=free_port(), node=free_port())
+    )
+    (tmp_path / "munge.key").write_bytes(os.urandom(1024))
+    (tmp_path / "munge.key").chmod(0o400)
+    monkeypatch.setenv("SLURM_CONF", str(configuration))
+    files = {"key-file": "key", "socket": "sock", "pid-file": "pid", "log-file": "log"}
+    options = [f"--{option}={tmp_path}/munge.{end}" for option, end in files.items()]
+    commands = (
+        ["munged", "-F", "--force", f"--seed-file={tmp_path}/munge.seed", *options],
+        ["slurmctld", "-D", "-c"],
+        ["slurmd", "-D", "-N", "localhost"],
+    )
+    daemons = []
+    try:
+        for command in commands:
+            with (tmp_path / f"{command[0]}.out").open("wb") as output:
+                daemons.append(
+                    subprocess.Popen(
+                        [shutil.which(command[0], path=path), *command[1:]],
+                        stdout=output,
+                        stderr=output,
+                    )
+                )
+            if command[0] == "munged":
+                wait_for((tmp_path / "munge.sock").exists)
+        wait_for(lambda: b"idle" in asked("sinfo"), 60)
+        yield tmp_path
+    finally:
+        asked("scancel", "--user=root", "--signal=KILL", "--full")
+        asked("scancel", "--user=root")
+        with contextlib.suppress(AssertionError):
+            wait_for(lambda: not asked("squeue", "--noheader"), 20)
+        for daemon in reversed(daemons):
+            daemon.kill()
+            daemon.wait()
+
+
+def asked(*command):
+    return subprocess.run(command, capture_output=True, check=False).stdout
+
+
+def test_an_array_of_jobs_on_slurm_is_requeued_and_ends_in_order(system, slurm_cluster):
+    submit(system)
+    # A minute is Slurm's shortest time; the end is announced so long before that it comes at once.
+    launched = subprocess.run(
+        [
+            *BASE,
+            "launch",
+            "--on=slurm",
+            "--workers=2",
+            "--time=2:00",
+            f"--program={PROGRAM}",
+            *OURS,
+        ],
+        env={**system.environment, "SLURM_CONF": os.environ["SLURM_CONF"], "ROMUL_GRACE_S": "75"},
+        cwd=slurm_cluster,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert launched.returncode == 0, launched.stderr
+    assert "2 workers" in launched.stdout
+    number = launched.stdout.split()[1].rstrip(":")
+    wait_for(lambda: len(alive(system)) == 2, 60)
+    some_results(system, 5)
+    assert processes_with("slurm_script")
+    # 105 s before the end of 120 s the workers are told; each job goes back to the queue.
+    wait_for(lambda: len(system.history(event="released")) >= 1 or not alive(system), 60)
+    wait_for(lambda: asked("squeue", "--noheader", "--format=%T").split() == [b"PENDING"] * 2, 60)
+    assert not alive(system)
+    asked("scancel", number)
+    log = next(slurm_cluster.glob("romul-worker-*_1.log")).read_text()
+    assert "Traceback" not in log
+    assert password(system) not in log
+
+
+def test_the_batch_script_can_be_read_before_it_is_submitted(system):
+    options = ["--on=slurm", "--workers=8", "--cpus=4", "--gpus=1", "--time=4:00:00"]
+    shown = system.call(
+        "launch", *options, "--dry-run", "--sbatch=--partition=spot", *OURS, ROMUL_GRACE_S="60"
+    )
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert lines[0] == "#!/bin/bash"
+    for line in (
+        "#SBATCH --array=1-8",
+        "#SBATCH --cpus-per-task=4",
+        "#SBATCH --gpus-per-task=1",
+        "#SBATCH --time=4:00:00",
+        "#SBATCH --partition=spot",
+        "#SBATCH --requeue",
+        "#SBATCH --signal=B:USR1@90",
+    ):
+        assert line in lines
+    assert "redis" not in shown.stdout.replace("Redis", "")
+    assert (
+        subprocess.run(["bash", "-n"], input=shown.stdout, text=True, check=False).returncode == 0
+    )
+    wrong = system.call("launch", "--on=slurm", "--dry-run", "--sbatch=touch /tmp/x", *OURS)
+    assert wrong.returncode == 1
+    assert "is not an option of sbatch" in wrong.stderr
+
+
+# -- Ray ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ray_cluster():
+    """Address of a Ray cluster of one node, of this test's own."""
+    pytest.importorskip("ray")
+    program = shutil.which("ray", path=Path(sys.executable).parent)
+    port = free_port()
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    subprocess.run(
+        [
+            program,
+            "start",
+            "--head",
+            f"--port={port}",
+            "--num-cpus=3",
+            "--include-dashboard=false",
+            "--node-ip-address=127.0.0.1",
+            "--disable-usage-stats",
+        ],
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+    yield f"127.0.0.1:{port}"
+    subprocess.run([program, "stop", "--force"], check=False, capture_output=True)
+
+
+def test_workers_as_tasks_of_a_ray_cluster(system, ray_cluster):
+    submit(system)
+    launched = system.start("launch", "--on=ray", "--workers=2", f"--address={ray_cluster}", *OURS)
+    wait_for(lambda: len(alive(system)) == 2, 90)
+    some_results(system, 5)
+    # Ray's own process goes, as with its node: Ray starts the task anew, elsewhere if need be.
+    before = {worker["worker"] for worker in alive(system)}
+    found = [int(w.split("-")[-2]) for w in sorted(before)]
+    os.kill(parent_of(found[0]), signal.SIGKILL)
+    wait_for(lambda: {worker["worker"] for worker in alive(system)} - before, 90)
+    wait_for(lambda: len(alive(system)) == 2, 90)
+    ends_in_order(launched)
+    wait_for(lambda: not alive(system))
+
+
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_a_cluster_that_is_not_there_is_a_clear_error(system):
+    pytest.importorskip("ray")
+    missing = system.call("launch", "--on=ray", f"--address=127.0.0.1:{free_port()}", *OURS)
+    assert missing.returncode == 1
+    assert "no Ray cluster" in missing.stderr
+    assert "Traceback" not in missing.stderr
