@@ -8,12 +8,14 @@ COPY pyproject.toml README.md LICENSE ./
 COPY romul_actors romul_actors
 COPY workers workers
 COPY sim sim
-# Nothing writes into the image later: compiled files would only make it larger, as would pip and
-# the libraries' own tests.
+# Nothing writes into the image later: compiled files would only make it larger, as would pip, the
+# libraries' own tests, and what numpy brings for building on it.
 RUN python3 -m venv /opt/romul \
   && /opt/romul/bin/pip install --no-cache-dir --no-compile ".[${EXTRAS}]" \
   && /opt/romul/bin/pip uninstall --yes setuptools pip \
-  && find /opt/romul -type d \( -name tests -o -name __pycache__ \) -prune -exec rm -rf {} +
+  && find /opt/romul -type d \( -name tests -o -name __pycache__ -o -path '*/numpy/f2py' \
+    -o -path '*/numpy/distutils' -o -path '*/numpy/_core/include' \) -prune -exec rm -rf {} + \
+  && find /opt/romul -name '*.a' -delete
 
 FROM python:3.11-slim-bookworm
 COPY --from=build /opt/romul /opt/romul

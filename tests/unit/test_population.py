@@ -120,11 +120,11 @@ def quorum_of_six(**options):
     run = Run(population(options=options)).start()
     run.tick(1_000)
     for slot in (6, 1, 3, 2, 5, 0):
-        run.tell(run.result(slot, 1.0, seconds=2.0))
+        run.tell(run.result(slot, 1.0, seconds=4.0))
     return run
 
 
-def test_idle_workers_wait_half_a_trial_for_the_rest_of_a_pool():
+def test_idle_workers_wait_a_quarter_of_a_trial_for_the_rest_of_a_pool():
     run = quorum_of_six()
     assert run.tick(1_006 + 999).trials == ()
     # All that wait are decided together.
