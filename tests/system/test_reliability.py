@@ -115,7 +115,11 @@ def test_a_notice_file_drains_a_worker(system, tmp_path):
 
 def test_a_task_without_a_sign_of_progress_is_ended(system):
     system.submit(
-        task="misbehaving:deaf", steps=1, max_attempts=1, timeouts={"stall_s": 0.5, "lease_s": 30}
+        task="misbehaving:deaf",
+        constants={"marked": 3600.25},
+        steps=1,
+        max_attempts=1,
+        timeouts={"stall_s": 0.5, "lease_s": 30},
     )
     system.actor()
     system.worker()
@@ -124,7 +128,7 @@ def test_a_task_without_a_sign_of_progress_is_ended(system):
     assert "timeouts.stall_s = 0.5 s" in line["message"]
     assert json.loads(system.meta()["causes"])["stalled"] >= 1
     system.call("stop", "e")
-    wait_for(lambda: not processes_with("sleep 3600.125"))
+    wait_for(lambda: not processes_with("sleep 3600.25"))
 
 
 # -- the broker ---------------------------------------------------------------------------------

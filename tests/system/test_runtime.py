@@ -84,7 +84,7 @@ def test_a_killed_workers_trial_is_done_again_by_another(system):
 
 
 def test_a_worker_that_must_go_gives_its_trial_back_and_takes_its_children_along(system):
-    system.submit(task="misbehaving:deaf", steps=1)
+    system.submit(task="misbehaving:deaf", constants={"marked": 3600.125}, steps=1)
     system.actor()
     worker = system.worker("--grace=0.5")
     wait_for(lambda: processes_with("sleep 3600.125"))

@@ -45,8 +45,8 @@ def slow(trial):
 
 
 def deaf(trial):
-    """Train for a minute whatever anybody says, with a process of its own."""
+    """Train for a minute whatever anybody says, with a process of its own, known by `marked`."""
     if os.fork() == 0:
-        os.execvp("sleep", ["sleep", "3600.125"])
+        os.execvp("sleep", ["sleep", str(trial.constants["marked"])])
     time.sleep(60)
     return 0.0
