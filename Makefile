@@ -21,7 +21,7 @@ demo: $(READY) ## Train a population on handwritten digits (about a minute and a
 	$(BIN)/romul demo
 
 test: $(READY) ## Run all tests.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY) ## Check style, types and import walls.
 	$(BIN)/ruff check .

@@ -95,7 +95,7 @@ def test_operators_actions_and_lost_workers_stand_in_history(running):
     running.wait_for_status("stopped", "seen")
     by = [line for line in running.history("seen") if "by" in line]
     assert [line["event"] for line in by] == ["pin", "unpin", "bounds", "stop"]
-    followed = running.call("history", "seen", "--follow", "-n", "3")
+    followed = running.call("history", "seen", "--follow", "-n", "50")
     assert "stop" in followed.stdout
 
 

@@ -84,14 +84,14 @@ def test_a_base_is_held_until_a_better_rank_or_age_takes_it():
 
 
 def test_from_16_slots_on_a_third_is_patient_holds_and_joins_late():
-    run = Run(population(n_slots=18, steps=10, options=FULL)).start()
+    run = Run(population(n_slots=18, steps=20, options=FULL)).start()
     tiers = [slot.tier for slot in run.population.slots]
     assert tiers == ["greedy"] * 12 + ["patient"] * 6
     run.to_the_end(lambda trial: float(trial.slot))
-    for step in range(1, 7):
+    for step in range(1, 15):
         assert all(decided(run, step)[i]["why"]["rule"] == "held" for i in range(12, 18))
-    assert {decided(run, 7)[i]["why"]["pool"] for i in range(12, 18)} == {6}
-    assert {line["why"]["pool"] for line in decided(run, 9).values()} == {18}
+    assert {decided(run, 15)[i]["why"]["pool"] for i in range(12, 18)} == {6}
+    assert {line["why"]["pool"] for line in decided(run, 18).values()} == {18}
 
 
 def test_no_choice_dies_out_and_none_is_invented():
