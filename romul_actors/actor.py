@@ -42,7 +42,7 @@ TAKE_OVER_MS = 5_000
 """An actor that leaves an entry pending for so long is taken for dead."""
 RECONCILE_S = 30.0
 """How often it is checked that every trial is in a queue or with a worker; or once in a lease."""
-TICKS_A_TRIAL = 10
+TICKS_A_TRIAL = 20
 """A population hears of passing time so many times in a median trial, and once a second at most."""
 LONGEST_TICK_S = 300.0
 SILENT_MS = 1_000

@@ -82,7 +82,7 @@ class Optimizer(ABC):
     """How many steps a slot may be ahead of the last one; None: any number."""
     parked_last: ClassVar[str] = ""
     """The tier whose slots are parked last."""
-    grace: float = 0.25
+    grace: float = 0.05
     """For how many median trials an idle worker waits for the rest of a pool whose quorum is there.
 
     While no worker is idle the rest is waited for anyway: it costs nothing.

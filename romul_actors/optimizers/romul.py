@@ -58,7 +58,7 @@ class Romul(Optimizer):
     parked_last: ClassVar[str] = PATIENT
 
     quorum_share: float = 0.75
-    grace: float = 0.25
+    grace: float = 0.05
     truncation: float = 0.125
     f1_max: float = 1.8
     f2_max: float = 1.0

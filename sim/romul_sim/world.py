@@ -14,7 +14,7 @@ from typing import Any
 
 from numpy.random import default_rng
 
-from romul_actors.actor import Actor
+from romul_actors.actor import TICKS_A_TRIAL, Actor
 from romul_actors.events import Submitted
 from romul_actors.experiment import Experiment
 from romul_actors.messages import encode
@@ -215,7 +215,9 @@ class _World:
         for experiment in self.experiments:
             spec = experiment.model_dump_json()
             await self.store.create(experiment.name, spec, encode(Submitted()))
-        self.actor = Actor(self.store, "actor", pace_s=self.pace_s)
+        # Ticks come as often as in production: they end the wait for slow trials.
+        tick_s = self.scenario.durations.trial_s / TICKS_A_TRIAL
+        self.actor = Actor(self.store, "actor", pace_s=min(self.pace_s, tick_s / 2))
         stop = asyncio.Event()
         acting = self.guard(lambda: self.actor.run(stop))
         churning = asyncio.create_task(self.churn())
