@@ -23,7 +23,13 @@ from romul_sim.lab import (
     play,
 )
 from romul_sim.peers import PEERS, check_peer
-from romul_workers.tasks.toys import TOYS, best_dropout, best_noisy_quadratic, train
+from romul_workers.tasks.toys import (
+    TOYS,
+    best_dropout,
+    best_noisy_quadratic,
+    best_two_rates,
+    train,
+)
 from romul_workers.trial import Context, Trial
 from tests.unit.harness import Run, bowl, population
 
@@ -64,6 +70,7 @@ def test_the_known_bests_are_those_of_their_problems():
     constants = min(constant(rate) for rate in np.logspace(-3, 0, 30))
     assert constants == pytest.approx(0.227, abs=0.005)
     assert best_noisy_quadratic() == pytest.approx(0.0136, abs=0.0005)
+    assert best_two_rates() == pytest.approx(0.0287, abs=0.0005)
     assert best_dropout() == pytest.approx(0.0703, abs=0.0005)
 
 
