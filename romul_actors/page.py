@@ -43,7 +43,7 @@ def code(text: str) -> str:
 
 
 def figures(told: Mapping[str, Any], meaning: Mapping[str, str] | None = None) -> str:
-    """Names and values, a row each; a mapping has a row for each of its own."""
+    """Names and values, a row each, or for each of a mapping's; what is empty has none."""
     rows = []
     for name, value in told.items():
         items = value.items() if isinstance(value, dict) else [("", value)]
@@ -52,6 +52,7 @@ def figures(told: Mapping[str, Any], meaning: Mapping[str, str] | None = None) -
             f'<td class="n">{html.escape(short(one))}</td>'
             f"<td>{html.escape((meaning or {}).get(part, ''))}</td></tr>"
             for part, one in items
+            if one not in ("", {}, [])
         ]
     return f"<table>{''.join(rows)}</table>"
 
@@ -74,4 +75,6 @@ def short(value: Any) -> str:
     """A value for people."""
     if value is None:
         return "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {short(one)}" for name, one in value.items())
     return f"{value:.5g}" if isinstance(value, float) else str(value)

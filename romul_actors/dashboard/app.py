@@ -21,7 +21,7 @@ from romul_actors.dashboard.guard import Guard
 from romul_actors.errors import RomulError, StoreError
 from romul_actors.events import Control
 from romul_actors.experiment import Experiment
-from romul_actors.inspect import Seen, look_at_all
+from romul_actors.inspect import Seen, look_at_all, read_glance
 from romul_actors.messages import encode
 from romul_actors.presence import Broker, Message, publish, topic
 from romul_actors.store import Store
@@ -220,16 +220,8 @@ class Page:
         seen = feed.seen
         if seen is None:
             return
-        counts, experiment = seen.counts, seen.experiment
-        best = ""
-        if seen.best:
-            value = seen.best[experiment.metric]
-            best = f" · best {experiment.metric} {value:.6g} (trial {seen.best['trial']})"
         self._status.set_text(seen.status)
-        self._summary.set_text(
-            f"{len(feed.slots)} slots · {counts['reported']} trials · {counts['failed']} failed · "
-            f"{counts['retried']} retried · {len(seen.alive)} workers{best}"
-        )
+        self._summary.set_text(in_short(seen))
         none = seen.status == "running" and not seen.alive
         self._alarm.set_text("no worker is alive" if none else seen.reason)
         if self._changed("population", feed.lines):
@@ -373,6 +365,18 @@ class Page:
             ui.notify("asked")
 
 
+def in_short(seen: Seen) -> str:
+    """How an experiment stands, in a line."""
+    counts, best = seen.counts, ""
+    if seen.best:
+        metric = seen.experiment.metric
+        best = f" · best {metric} {seen.best[metric]:.6g} (trial {seen.best['trial']})"
+    return (
+        f"{seen.n_slots} slots · {counts['reported']} trials · {counts['failed']} failed · "
+        f"{counts['retried']} retried · {len(seen.alive)} workers{best}"
+    )
+
+
 def pages(store: Store, feeds: Feeds, broker: Broker | None) -> FastAPI:
     """The application."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -384,6 +388,9 @@ def pages(store: Store, feeds: Feeds, broker: Broker | None) -> FastAPI:
             with ui.row().classes("items-center"):
                 ui.link(name, f"/experiment/{name}")
                 ui.badge(status)
+                # One that cannot be read hides no other one.
+                with contextlib.suppress(RomulError):
+                    ui.label(in_short(read_glance(await store.glance(name))))
 
     @ui.page("/experiment/{name}", title="ROMUL")
     async def experiment(name: str) -> None:
