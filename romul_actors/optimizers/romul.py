@@ -44,6 +44,9 @@ class Romul(Optimizer):
             it takes them from (truncation selection, Jaderberg et al. 2017).
         f1_max: F1 ~ U(0, f1_max), weight of the random difference (Storn & Price 1997).
         f2_max: F2 ~ U(0, f2_max), weight of the attraction to the best (the same).
+        shared_factors: whether F1 and F2 are drawn once for all coordinates (source: this project).
+        ageing: a base that is not replaced becomes easier to replace by so many ranks of the known
+            ones at each decision (source: this project).
         crossover: CR, probability that a coordinate comes from the donor (the same).
         explorer_sigma: standard deviation of an explorer's step (source: this project).
         explorer_redraw: probability that an explorer draws a choice anew (source: this project).
@@ -62,6 +65,8 @@ class Romul(Optimizer):
     truncation: float = 0.125
     f1_max: float = 1.8
     f2_max: float = 1.0
+    shared_factors: bool = True
+    ageing: float = 2.0
     crossover: float = 0.7
     explorer_sigma: float = 0.05
     explorer_redraw: float = 0.1
@@ -140,7 +145,7 @@ class Romul(Optimizer):
             base, rho = own.vector, rank
         else:
             # Ageing: one lucky batch cannot hold a base for ever.
-            rho = min(1.0, rho + 2.0 / m)
+            rho = min(1.0, rho + self.ageing / m)
         if not best:
             return (None if own.failed else i), base, rho, why
         j = best[int(rng.integers(len(best)))]
@@ -162,7 +167,8 @@ class Romul(Optimizer):
         a, b = _two_others(pool, i, rng)
         # One F1 and one F2 for all coordinates: drawn for each, they would turn the step away from
         # the direction that the population's differences know.
-        f1, f2 = (rng.random(2) * (self.f1_max, self.f2_max)).tolist()
+        n_factors = 1 if self.shared_factors else len(view.space)
+        f1, f2 = rng.random((2, n_factors)) * ((self.f1_max,), (self.f2_max,))
         here, from_a, from_b = (
             np.array(bases[j] if j in bases else _base(view.slots[j])) for j in (i, a, b)
         )
@@ -170,15 +176,16 @@ class Romul(Optimizer):
         donor = here + f1 * (from_a - from_b) + f2 * (towards - here)
         for c in view.space.choice_axes:
             n = view.space.n_choices[c]
-            donor[c] = _choose(n, here[c], towards[c], from_a[c], from_b[c], f2, rng)
+            weight = float(f2[c % n_factors])
+            donor[c] = _choose(n, here[c], towards[c], from_a[c], from_b[c], weight, rng)
         vector, crossed = self._cross(here, donor, rng)
         why = {
             "rule": "mutated",
             "a": a,
             "b": b,
             "best": champion,
-            "F1": f1,
-            "F2": f2,
+            "F1": f1.tolist() if n_factors > 1 else float(f1[0]),
+            "F2": f2.tolist() if n_factors > 1 else float(f2[0]),
             **crossed,
         }
         return vector, why
