@@ -99,7 +99,7 @@ def ray_tune(members: int, steps: int) -> float | None:
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         # Members wait for nothing but the scheduler: none must queue for one of two cores.
-        ray.init(num_cpus=members, include_dashboard=False, log_to_driver=False)
+        ray.init(address="local", num_cpus=members, include_dashboard=False, log_to_driver=False)
         scheduler = PopulationBasedTraining(
             perturbation_interval=1,
             hyperparam_mutations={"x": tune.uniform(0.0, 1.0)},

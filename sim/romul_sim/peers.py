@@ -237,7 +237,7 @@ def _ray(toy: Toy, n_lines: int, seed: int) -> Played:
     domains = {key: _ray_domain(spec) for key, spec in toy.space.items()}
     trainable = _ray_trainable(toy.name, seed)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        ray.init(num_cpus=n_lines, include_dashboard=False, log_to_driver=False)
+        ray.init(address="local", num_cpus=n_lines, include_dashboard=False, log_to_driver=False)
         try:
             results = tune.Tuner(
                 trainable,

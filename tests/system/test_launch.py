@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -317,7 +318,10 @@ def ray_cluster():
     pytest.importorskip("ray")
     program = shutil.which("ray", path=Path(sys.executable).parent)
     port = free_port()
+    # A folder of its own, short enough for sockets: others on this machine must not find it.
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     options = [f"--port={port}", "--num-cpus=3", "--node-ip-address=127.0.0.1", "--block"]
+    options += [f"--temp-dir={folder}"]
     head = subprocess.Popen(
         [program, "start", "--head", *options, "--include-dashboard=false"],
         env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
@@ -329,6 +333,7 @@ def ray_cluster():
     yield f"127.0.0.1:{port}"
     head.terminate()
     head.wait(60)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def listens(port):
