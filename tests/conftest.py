@@ -43,6 +43,13 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def listens(port):
+    """Whether somebody takes connections there."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
 class Background:
     """An event loop in a thread of its own, for what runs beside a test."""
 

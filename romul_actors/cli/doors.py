@@ -39,7 +39,7 @@ def acl(
 ) -> None:
     """Make users with passwords of their own: a stolen one opens one door (SECURITY.md)."""
     passwords.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lines, known, hashes = [NOBODY], [], []
+    lines, known = [NOBODY], []
     for part in roles.split(","):
         role, _, name = part.partition("=")
         file = passwords / (name or role) / "password"
@@ -50,13 +50,13 @@ def acl(
                 writing.write(secrets.token_urlsafe(24))
         password = file.read_text().strip()
         lines.append(user(role, name or role, password, experiment))
-        known.append((role, name or role))
-        hashes.append(password_line(name or role, password))
+        known.append((role, name or role, password))
     if out.exists() and not out.read_text().startswith(NOBODY):
         raise AclError(f"{out} exists, and is not of this command: name a new file")
     out.write_text("\n".join(lines) + "\n")
     if broker is not None:
         broker.mkdir(parents=True, exist_ok=True)
+        hashes = [password_line(name, password) for _, name, password in known]
         (broker / "passwords").write_text("\n".join(hashes) + "\n")
-        (broker / "acl").write_text(topics(known))
+        (broker / "acl").write_text(topics((role, name) for role, name, _ in known))
     typer.echo(f"{out}: {len(lines) - 1} users; passwords in {passwords}")

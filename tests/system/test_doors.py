@@ -2,10 +2,8 @@
 
 import contextlib
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import aiomqtt
@@ -17,7 +15,7 @@ from romul_actors.broker_acl import password_line
 from romul_actors.presence import Broker
 from romul_actors.server import find_server, free_port
 from romul_actors.store.acl import AclError, user
-from tests.conftest import wait_for
+from tests.conftest import listens, wait_for
 from tests.system.conftest import System
 
 DOCKER = Path(__file__).parents[2] / "docker"
@@ -51,11 +49,7 @@ def guarded(tmp_path_factory):
             stdout=log,
             stderr=log,
         )
-    limit = time.monotonic() + 20
-    while time.monotonic() < limit:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            break
-        time.sleep(0.05)
+    wait_for(lambda: listens(port))
     roles = {}
     for secret in (folder / "secrets").glob("*/password"):
         role = secret.parent.name
@@ -268,13 +262,7 @@ def guarded_broker(tmp_path_factory):
         process = subprocess.Popen(
             ["mosquitto", "-c", str(folder / "mosquitto.conf")], stdout=log, stderr=log
         )
-
-    def listens():
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return True
-        return False
-
-    wait_for(listens)
+    wait_for(lambda: listens(port))
     passwords = {file.parent.name: file.read_text() for file in folder.glob("secrets/*/password")}
     assert set(passwords) == set(MAY)
     told = (folder / "broker" / "passwords").read_text()

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from romul_actors.launch import Fleet, LaunchError, local, slurm, ssh
-from tests.conftest import free_port, wait_for
+from tests.conftest import free_port, listens, wait_for
 from tests.system.conftest import BASE, TASKS, processes_with
 
 PROGRAM = " ".join(BASE)
@@ -334,12 +333,6 @@ def ray_cluster():
     head.terminate()
     head.wait(60)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def listens(port):
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
 
 
 def test_workers_as_tasks_of_a_ray_cluster(system, ray_cluster):
