@@ -267,13 +267,18 @@ async def needed(store: Store, experiment: Experiment) -> set[str]:
     return kept
 
 
-async def _write_down(redis: str, worker: str) -> None:
-    """Have it in the history of all experiments that the worker serves."""
+async def _served(redis: str, worker: str) -> list[str]:
+    """The experiments that the worker serves."""
     async with opened(redis) as store:
-        for name in await store.experiments():
-            if worker in await store.workers(name):
-                event = Control(action="drain", by=getpass.getuser(), worker=worker)
-                await store.send(name, encode(event))
+        return [n for n in await store.experiments() if worker in await store.workers(n)]
+
+
+async def _write_down(redis: str, worker: str, names: Sequence[str]) -> None:
+    """Have it in the history of these experiments."""
+    async with opened(redis) as store:
+        event = Control(action="drain", by=getpass.getuser(), worker=worker)
+        for name in names:
+            await store.send(name, encode(event))
 
 
 def control(
@@ -298,11 +303,14 @@ def control(
     at = broker(mqtt, mqtt_ca, KEEPALIVE_S)
     if at is None:
         raise typer.BadParameter("give the broker: --mqtt, or ROMUL_MQTT_URL")
-    body = {"do": action} if action in ("drain", "stop") else {"do": "log", "level": action}
+    ends = action in ("drain", "stop")
+    body = {"do": action} if ends else {"do": "log", "level": action}
+    # Before it is asked: a worker that has gone is listed nowhere.
+    served = asyncio.run(_served(redis, worker)) if redis is not None and ends else []
     try:
         asyncio.run(publish(at, Message(topic(worker, "control"), body)))
     except (aiomqtt.MqttError, OSError) as error:
         raise StoreError(f"broker {at.host}:{at.port}: {error}") from None
-    if redis is not None and action in ("drain", "stop"):
-        asyncio.run(_write_down(redis, worker))
-    typer.echo(f"{worker}: asked to {action if action in ('drain', 'stop') else 'log ' + action}")
+    if redis is not None and served:
+        asyncio.run(_write_down(redis, worker, served))
+    typer.echo(f"{worker}: asked to {action if ends else 'log ' + action}")

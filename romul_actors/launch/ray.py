@@ -62,6 +62,13 @@ def _check(address: str) -> None:
         raise LaunchError(f"no Ray cluster at {address}: {error}") from None
 
 
+def _hint() -> str:
+    # Ray does not try its token on a host that was named, and then says only that it failed.
+    if os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
+        return ""
+    return " (if it asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or its file)"
+
+
 class Cluster:
     """Workers on a Ray cluster.
 
@@ -82,8 +89,9 @@ class Cluster:
         _check(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise LaunchError(f"no Ray cluster at {address}: {error}") from None
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            told = " ".join(str(error).split())
+            raise LaunchError(f"no Ray cluster at {address}: {told}{_hint()}") from None
         self._fleet = fleet
         # A node that goes is no fault of the task: it is run again as often as need be.
         self._task = ray.remote(work).options(

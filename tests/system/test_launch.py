@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -313,7 +314,7 @@ def test_the_batch_script_can_be_read_before_it_is_submitted(system):
 
 @pytest.fixture
 def ray_cluster():
-    """Address of a Ray cluster of one node, of this test's own."""
+    """A Ray cluster of one node, of this test's own: (address, environment with its token)."""
     pytest.importorskip("ray")
     program = shutil.which("ray", path=Path(sys.executable).parent)
     port = free_port()
@@ -321,24 +322,29 @@ def ray_cluster():
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     options = [f"--port={port}", "--num-cpus=3", "--node-ip-address=127.0.0.1", "--block"]
     options += [f"--temp-dir={folder}"]
+    # Said, not left to whether this user's home holds a token.
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     head = subprocess.Popen(
         [program, "start", "--head", *options, "--include-dashboard=false"],
-        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **token},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     wait_for(lambda: listens(port), 60)
-    yield f"127.0.0.1:{port}"
+    yield f"127.0.0.1:{port}", token
     head.terminate()
     head.wait(60)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_workers_as_tasks_of_a_ray_cluster(system, ray_cluster):
+    address, token = ray_cluster
     submit(system)
-    launched = system.start("launch", "--on=ray", "--workers=2", f"--address={ray_cluster}", *OURS)
-    wait_for(lambda: len(alive(system)) == 2, 90)
+    options = ["--on=ray", "--workers=2", f"--address={address}"]
+    launched = system.start("launch", *options, *OURS, **token)
+    wait_for(lambda: launched.poll() is not None or len(alive(system)) == 2, 90)
+    assert launched.poll() is None, launched.log.read_text()
     some_results(system, 5)
     # Ray's own process goes, as with its node: Ray starts the task anew, elsewhere if need be.
     before = {worker["worker"] for worker in alive(system)}
@@ -348,6 +354,14 @@ def test_workers_as_tasks_of_a_ray_cluster(system, ray_cluster):
     wait_for(lambda: len(alive(system)) == 2, 90)
     ends_in_order(launched)
     wait_for(lambda: not alive(system))
+
+
+def test_a_cluster_that_asks_for_a_token_is_a_clear_error(system, ray_cluster):
+    address, _ = ray_cluster
+    refused = system.call("launch", "--on=ray", f"--address={address}", *OURS)
+    assert refused.returncode == 1
+    assert "RAY_AUTH_TOKEN" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_a_cluster_that_is_not_there_is_a_clear_error(system):
