@@ -1,8 +1,12 @@
 # The decision actor, and every other command that needs no task: submit, status, show, best ...
 #   docker build -f docker/actor.Dockerfile -t romul-actor .
 # With the dashboard: --build-arg EXTRAS=prometheus,dashboard (a larger image).
-FROM python:3.11-slim-bookworm AS build
+# Any Debian or Ubuntu with Python 3.11 or later will do as BASE. Debian's own Python is smaller than an
+# image of Python, and gets its security updates with the rest.
+ARG BASE=docker.io/library/debian:bookworm-20260824-slim@sha256:88200866dfff7ea7f5cbcb6ec7c8a701889efe6fe859fe64d6990e4b07ea4171
+FROM ${BASE} AS build
 ARG EXTRAS=prometheus
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3-venv
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY romul_actors romul_actors
@@ -17,7 +21,10 @@ RUN python3 -m venv /opt/romul \
     -o -path '*/numpy/distutils' -o -path '*/numpy/_core/include' \) -prune -exec rm -rf {} + \
   && find /opt/romul -name '*.a' -delete
 
-FROM python:3.11-slim-bookworm
+FROM ${BASE}
+RUN apt-get update \
+  && apt-get install -y --no-install-recommends ca-certificates python3 \
+  && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log
 COPY --from=build /opt/romul /opt/romul
 # Volumes are mounted there; they take over the owner.
 RUN useradd --uid 10001 --no-create-home romul \

@@ -1,8 +1,9 @@
-# A worker with torch. For a GPU, give a CUDA base that has Python 3.11 or later:
-#   docker build -f docker/worker.Dockerfile --build-arg BASE=... -t romul-worker .
+# A worker with torch. For a GPU, give a CUDA base: any Debian or Ubuntu with Python 3.11 or later, such as
+#   docker build -f docker/worker.Dockerfile --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 -t romul-worker .
 # Your own tasks: FROM romul-worker, COPY your modules, and set ROMUL_PATH and ROMUL_ALLOW.
-ARG BASE=python:3.11-slim-bookworm
+ARG BASE=docker.io/library/debian:bookworm-20260824-slim@sha256:88200866dfff7ea7f5cbcb6ec7c8a701889efe6fe859fe64d6990e4b07ea4171
 FROM ${BASE} AS build
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3-venv
 # torch as pip resolves it; name a version to pin one.
 ARG TORCH=torch
 WORKDIR /src
@@ -14,6 +15,9 @@ COPY sim sim
 RUN /opt/romul/bin/pip install --no-cache-dir ".[torch,prometheus]"
 
 FROM ${BASE}
+RUN apt-get update \
+  && apt-get install -y --no-install-recommends ca-certificates python3 \
+  && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log
 COPY --from=build /opt/romul /opt/romul
 # The folder for checkpoints must be the worker's own before a volume is mounted there.
 RUN useradd --uid 10001 --no-create-home romul && install -d -o 10001 /checkpoints
