@@ -185,7 +185,7 @@ class Actor:
             version=held.version,
             nonce=f"{self._name}#{self._commits}",
             entries=[entry.id for entry, _ in good],
-            meta=write_meta(population, metric) if population is not before else {},
+            meta=write_meta(population, metric, before) if population is not before else {},
             slots={slot.index: write_slot(slot, population.settings, metric) for slot in slots},
             trials=[encode(trial) for trial in trials],
             history=[text(line) for line in history],

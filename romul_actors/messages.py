@@ -41,6 +41,7 @@ def _by_type(*kinds: type) -> Mapping[str, tuple[type, type[BaseModel]]]:
 
 _EVENTS = _by_type(*get_args(Event))
 _TRIALS = _by_type(Trial)
+_NAMES = {kind: tuple(f.name for f in fields(kind)) for kind in (*get_args(Event), Trial)}
 
 
 def encode(message: Event | Trial) -> bytes:
@@ -49,7 +50,7 @@ def encode(message: Event | Trial) -> bytes:
     Raises:
         MessageError: it is longer than MAX_BYTES.
     """
-    content = {field.name: getattr(message, field.name) for field in fields(message)}
+    content = {name: getattr(message, name) for name in _NAMES[type(message)]}
     body: bytes = msgpack.packb({"v": VERSION, **content})
     if len(body) > MAX_BYTES:
         raise MessageError(f"a {message.type} message of {len(body)} bytes: at most {MAX_BYTES}")

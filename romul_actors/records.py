@@ -15,18 +15,39 @@ from romul_actors.state import Best, Counts, Population, Settings
 
 Fields = dict[str, str]
 
+_COUNTS = tuple(field.name for field in fields(Counts))
+
 
 def text(value: Any) -> str:
     """JSON of a value, floats to the last bit."""
     return to_json(value, inf_nan_mode="constants").decode()
 
 
-def write_meta(population: Population, metric: str) -> Fields:
-    """Fields of the experiment's own hash."""
-    settings, best = population.settings, population.best
-    told = {}
-    if best is not None:
-        told = {
+def write_meta(population: Population, metric: str, before: Population | None = None) -> Fields:
+    """Fields of the experiment's own hash; those of the best trial only if `before` had another."""
+    best = {}
+    if before is None or population.best is not before.best:
+        best = {"best": _best(population, metric)}
+    return {
+        "status": population.status,
+        "reason": population.reason,
+        "slots": str(len(population.slots)),
+        **best,
+        "causes": text(population.causes),
+        "idle_since_ms": _optional(population.idle_since_ms),
+        "crowded_since_ms": _optional(population.crowded_since_ms),
+        "horizon": str(population.horizon),
+        **{name: str(getattr(population.counts, name)) for name in _COUNTS},
+    }
+
+
+def _best(population: Population, metric: str) -> str:
+    """What people and `read` are told of the best trial; nothing before there is one."""
+    best, settings = population.best, population.settings
+    if best is None:
+        return ""
+    return text(
+        {
             metric: _signed(best.loss, settings),
             "trial": best.trial,
             "checkpoint": best.checkpoint,
@@ -34,17 +55,7 @@ def write_meta(population: Population, metric: str) -> Fields:
             "metrics": best.metrics,
             "vector": best.vector,
         }
-    return {
-        "status": population.status,
-        "reason": population.reason,
-        "slots": str(len(population.slots)),
-        "best": text(told) if told else "",
-        "causes": text(population.causes),
-        "idle_since_ms": _optional(population.idle_since_ms),
-        "crowded_since_ms": _optional(population.crowded_since_ms),
-        "horizon": str(population.horizon),
-        **{field.name: str(getattr(population.counts, field.name)) for field in fields(Counts)},
-    }
+    )
 
 
 def write_slot(slot: Slot, settings: Settings, metric: str) -> Fields:
@@ -108,7 +119,7 @@ def read(
         reason=meta.get("reason", ""),
         slots=tuple(_read_slot(i, row, settings, metric) for i, row in enumerate(slots)),
         best=best,
-        counts=Counts(**{field.name: int(meta.get(field.name, "0")) for field in fields(Counts)}),
+        counts=Counts(**{name: int(meta.get(name, "0")) for name in _COUNTS}),
         causes=from_json(meta.get("causes") or "{}"),
         idle_since_ms=_read_optional(meta.get("idle_since_ms")),
         crowded_since_ms=_read_optional(meta.get("crowded_since_ms")),

@@ -214,10 +214,12 @@ class MemoryStore(Store):
     def _take_new(self, names: Sequence[str], actor: str, count: int) -> list[Entry]:
         taken = []
         for name in names:
-            inbox = self._queue(name, "inbox")
+            found = self._all.get(name)
+            if found is None or not found.inbox.fresh:
+                continue
             taken += [
-                self._entry(name, entry_id, self._take(inbox, entry_id, actor))
-                for entry_id in list(inbox.fresh)[:count]
+                self._entry(name, entry_id, self._take(found.inbox, entry_id, actor))
+                for entry_id in list(found.inbox.fresh)[:count]
             ]
         return taken
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -95,6 +95,7 @@ class Worker:
         self._admission: dict[str, bool] = {}
         self._admitted: dict[str, str] = {}
         self._open: list[str] = []
+        self._statuses: dict[str, str] = {}
         self._refused: set[str] = set()
         self._refreshed = float("-inf")
         self._collected = float("-inf")
@@ -103,6 +104,7 @@ class Worker:
         self._ends_at: float | None = None
         self._grace_s = settings.grace_s
         self._stop = asyncio.Event()
+        self._stopping: asyncio.Task[Any] | None = None
         self._why: ReleaseReason = "preempted"
         self._state = "idle"
         self.trials = 0
@@ -141,7 +143,9 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then the trial in training ends within the grace period."""
-        stopping = asyncio.create_task(self._stop_with(stop))
+        listening = asyncio.create_task(self._stop_with(stop))
+        # One for all trials.
+        self._stopping = asyncio.create_task(self._stop.wait())
         try:
             while not self._stop.is_set() and self.trials != self._settings.max_trials:
                 try:
@@ -150,7 +154,8 @@ class Worker:
                     log.warning("%s; trying again", error)
                     await self._wait(BACKOFF_S)
         finally:
-            stopping.cancel()
+            listening.cancel()
+            self._stopping.cancel()
             await self._leave()
 
     async def _stop_with(self, stop: asyncio.Event) -> None:
@@ -195,8 +200,19 @@ class Worker:
         if now - self._refreshed < 2 * self._settings.pace_s:
             return
         self._refreshed = now
-        before = self._admitted
         statuses = await self._store.experiments()
+        if statuses != self._statuses or self._admission.keys() != statuses.keys():
+            await self._admit(statuses)
+            self._statuses = statuses
+        await self._store.present(list(self._admitted), self._settings.name, self._presence(""))
+        if now - self._collected >= COLLECT_EVERY * self._settings.pace_s:
+            self._collected = now
+            for experiment in [name for name in statuses if self._admission[name]]:
+                await self._collect(experiment)
+
+    async def _admit(self, statuses: Mapping[str, str]) -> None:
+        """Find which experiments to serve, and leave those that are served no more."""
+        before = self._admitted
         for name in statuses.keys() - self._admission.keys():
             self._admission[name] = await self._admits(name)
         for name in self._admission.keys() - statuses.keys():
@@ -206,13 +222,8 @@ class Worker:
         running = [name for name, s in self._admitted.items() if s in ("submitted", "running")]
         kept = [name for name in self._open if name in running]
         self._open = kept + [name for name in running if name not in kept]
-        name = self._settings.name
-        await self._store.present(list(self._admitted), name, self._presence(""))
-        await self._store.present([e for e in before if e not in self._admitted], name, {})
-        if now - self._collected >= COLLECT_EVERY * self._settings.pace_s:
-            self._collected = now
-            for experiment in ours:
-                await self._collect(experiment)
+        gone = [name for name in before if name not in self._admitted]
+        await self._store.present(gone, self._settings.name, {})
 
     async def _collect(self, name: str) -> None:
         """Remove checkpoints that nobody can ask for any more.
@@ -338,7 +349,6 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         training = asyncio.create_task(self._trainer.train(experiment, trial))
-        stopping = asyncio.create_task(self._stop.wait())
         deadline: float | None = None
         self._state = "training"
         # A trial of an instant needs no heartbeat; a longer one is to be seen soon.
@@ -347,7 +357,9 @@ class Worker:
             while True:
                 if deadline is not None:
                     limit_s = min(limit_s, max(0.0, deadline - loop.time()))
-                waits = {training} if deadline is not None else {training, stopping}
+                waits: set[asyncio.Task[Any]] = {training}
+                if deadline is None and self._stopping is not None:
+                    waits.add(self._stopping)
                 await asyncio.wait(waits, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
                 if training.done():
                     return training.result()
@@ -362,9 +374,9 @@ class Worker:
                 if self.quick:
                     limit_s = min(limit_s, QUICK_BEAT_S)
         finally:
-            stopping.cancel()
-            training.cancel()
-            await asyncio.gather(training, stopping, return_exceptions=True)
+            if not training.done():
+                training.cancel()
+                await asyncio.gather(training, return_exceptions=True)
 
     async def _beat(self, lease: Lease, trial: Trial) -> None:
         try:
