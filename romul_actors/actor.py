@@ -75,17 +75,21 @@ class _Held:
         for slot in slots:
             if slot.index < len(before.slots):
                 dropped = needed(before.slots[slot.index])
-                self.needs.subtract(dropped)
+                self._count(dropped, -1)
                 touched |= dropped
-            self.needs.update(needed(slot))
+            self._count(needed(slot), 1)
         if before.best is not after.best:
-            self.needs.subtract(_best(before))
-            self.needs.update(_best(after))
+            self._count(_best(before), -1)
+            self._count(_best(after), 1)
             touched |= _best(before)
         garbage = sorted(name for name in touched if name is not None and self.needs[name] <= 0)
         for name in garbage:
-            del self.needs[name]
+            self.needs.pop(name, None)
         return garbage if self.experiment.keep_checkpoints != "all" else []
+
+    def _count(self, names: set[str], change: int) -> None:
+        for name in names:
+            self.needs[name] += change
 
 
 class Actor:
@@ -268,11 +272,10 @@ class Actor:
         if now - self._ticked.get(name, float("-inf")) < every_s:
             return
         self._ticked[name] = now
-        workers = await self._store.workers(name)
-        for worker, presence in workers.items():
-            if presence["age_ms"] > FORGET_MS:
-                await self._store.present([name], worker, {})
-        alive = sum(presence["age_ms"] < 1000 * lease_s for presence in workers.values())
+        ages = await self._store.ages(name)
+        for worker in [worker for worker, age_ms in ages.items() if age_ms > FORGET_MS]:
+            await self._store.present([name], worker, {})
+        alive = sum(age_ms < 1000 * lease_s for age_ms in ages.values())
         await self._store.tick(name, encode(Tick(workers=alive)), int(1000 * every_s))
 
     async def _reconcile(self, name: str, every_s: float) -> None:

@@ -66,11 +66,8 @@ def expected_steps(slots: Sequence[Slot], workers: int, left_s: float, steps: in
     return max(1, min(steps, reached + int(max(0.0, left_s) / one_round_s)))
 
 
-def overdue(slots: Sequence[Slot], at_ms: int, factor: float) -> list[Slot]:
-    """Slots whose one live attempt is out for longer than `factor` median trials, oldest first."""
-    limit_ms = 1000 * factor * median_trial_s(slots)
-    if limit_ms <= 0:
-        return []
+def overdue(slots: Sequence[Slot], at_ms: int, limit_ms: float) -> list[Slot]:
+    """Slots whose one live attempt is out for longer than `limit_ms`, oldest first."""
     late = [
         slot
         for slot in slots

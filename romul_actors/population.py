@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from romul_actors.elasticity import (
     expected_steps,
-    median_trial_s,
     overdue,
     to_park,
 )
@@ -28,7 +27,7 @@ from romul_actors.events import (
 )
 from romul_actors.slot import Slot
 from romul_actors.state import Decision, Population
-from romul_actors.turn import START, Turn, generator
+from romul_actors.turn import START, Turn, generator, training_seed
 
 
 def decide(population: Population, stamped: Stamped) -> Decision:
@@ -76,7 +75,10 @@ class _Events(Turn):
         starts = settings.optimizer.start(settings.space, settings.n_slots, rng)
         for index, start in enumerate(starts):
             vector = settings.initial[index] if index < len(settings.initial) else start.vector
-            slot = self.put(Slot(index=index, tier=start.tier, vector=vector))
+            seed = training_seed(settings.seed, index, 0)
+            slot = Slot(
+                index=index, tier=start.tier, vector=vector, since_ms=self.at_ms, seed=seed
+            )
             self.queue(slot, {"rule": "drawn"})
 
     def control(self, event: Control) -> None:
@@ -179,14 +181,15 @@ class _Events(Turn):
         if self.status != "running":
             return
         self.ticked = workers
-        settings, one_s = self.settings, median_trial_s(self.slots)
+        settings, one_s = self.settings, self.trial_s
         if settings.deadline_ms is not None:
             left_s = (settings.deadline_ms - self.at_ms) / 1000
             self.horizon = expected_steps(self.slots, workers, left_s, settings.steps)
         if workers < 1 or not one_s:
             self.idle_since_ms = self.crowded_since_ms = None
             return
-        rounds = math.ceil(sum(slot.active for slot in self.slots) / workers)
+        active = [s for s in self.slots if s.status == "queued" or s.status == "waiting"]  # noqa: PLR1714
+        rounds = math.ceil(len(active) / workers)
         limit_s = max(settings.quorum_wait_min_s, settings.quorum_wait * one_s * rounds)
         idle = self.idle(workers) > 0
         asked = set()
@@ -202,7 +205,7 @@ class _Events(Turn):
 
     def idle(self, workers: int) -> int:
         """How many workers have no trial."""
-        return workers - sum(len(slot.live) for slot in self.slots if slot.status == "queued")
+        return workers - sum([len(slot.live) for slot in self.slots if slot.status == "queued"])
 
     def follow(self, workers: int, patience_ms: float) -> None:
         """Park, resume, copy and grow, as the number of workers asks for."""
@@ -222,7 +225,8 @@ class _Events(Turn):
         if not self._for_long(self.idle_since_ms, patience_ms):
             return
         if elasticity.second_copy > 0:
-            for slot in overdue(self.slots, self.at_ms, elasticity.second_copy)[:idle]:
+            limit_ms = elasticity.second_copy * patience_ms
+            for slot in overdue(self.slots, self.at_ms, limit_ms)[:idle]:
                 self.copy(slot)
                 idle -= 1
         for _ in range(min(idle, room)):

@@ -64,13 +64,13 @@ class Turn:
         self.last = population.oldest or oldest(population.slots)
         self.last_before = self.last
         self.ticked: int | None = None
+        self._trial_s: float | None = None
         self.trials: list[Trial] = []
         self.history: list[Mapping[str, Any]] = []
 
     def decision(self) -> Decision:
         """What the event leads to."""
-        population = replace(
-            self.before,
+        population = Population(
             settings=self.settings,
             status=self.status,
             reason=self.reason,
@@ -90,6 +90,13 @@ class Turn:
             told = {"event": "tick", "at_ms": self.at_ms, "workers": self.ticked}
             self.history.insert(0, told)
         return Decision(population, tuple(self.trials), tuple(self.history))
+
+    @property
+    def trial_s(self) -> float:
+        """Median duration of the slots' latest trials, in seconds; 0 before the first."""
+        if self._trial_s is None:
+            self._trial_s = median_trial_s(self.slots)
+        return self._trial_s
 
     def note(self, event: str, **values: Any) -> None:
         """Tell people what happened, and a replay: `at_ms` is the event's own time."""
@@ -149,7 +156,8 @@ class Turn:
             seconds=event.seconds,
             **{name: values for name, values in told.items() if values},
         )
-        self.end(replace(slot, seconds=event.seconds), outcome)
+        self._trial_s = None
+        self.end(slot, outcome, seconds=event.seconds)
 
     def fail(
         self, slot: Slot, token: Mapping[str, Any], reason: str, message: str, seconds: float = 0.0
@@ -193,7 +201,9 @@ class Turn:
         else:
             self.again(slot)
 
-    def end(self, slot: Slot, outcome: Outcome, fault: str = "") -> None:
+    def end(
+        self, slot: Slot, outcome: Outcome, fault: str = "", seconds: float | None = None
+    ) -> None:
         """Keep the outcome; the next trial follows when the quorum is there."""
         last = slot.step + 1 >= self.settings.steps
         parks = slot.parking and not last
@@ -205,6 +215,7 @@ class Turn:
             parking=False,
             outcomes={**slot.outcomes, slot.step: outcome},
             since_ms=self.at_ms,
+            seconds=slot.seconds if seconds is None else seconds,
         )
         if outcome.failed and self.nobody_is_left(slot.step):
             self.status = "failed"
@@ -268,7 +279,7 @@ class Turn:
     def grace_is_over(self, due: Sequence[int], quorum: int) -> bool:
         """Whether the quorum, all of whom wait, has been there for as long as idle workers wait."""
         since_ms = sorted(self.slots[i].since_ms for i in due)[:quorum]
-        grace_ms = 1000 * self.settings.optimizer.grace * median_trial_s(self.slots)
+        grace_ms = 1000 * self.settings.optimizer.grace * self.trial_s
         return bool(since_ms) and self.at_ms - since_ms[-1] >= grace_ms
 
     def view(self, step: int, pool: list[int], known: Mapping[int, Outcome], purpose: int) -> View:
@@ -313,6 +324,8 @@ class Turn:
             memory=move.memory,
             outcomes=outcomes,
             seconds=slot.seconds,
+            since_ms=self.at_ms,
+            seed=training_seed(self.settings.seed, slot.index, slot.step + 1),
         )
         self.queue(following, move.why)
 
@@ -329,15 +342,13 @@ class Turn:
         """Whether a trial that began now is expected to end before the deadline."""
         deadline_ms = self.settings.deadline_ms
         return deadline_ms is None or (
-            self.at_ms + 1000 * median_trial_s(self.slots) <= deadline_ms
+            self.at_ms + 1000 * self.trial_s <= deadline_ms
         )
 
     # -- how a trial begins ---------------------------------------------------------------------
 
     def queue(self, slot: Slot, why: Mapping[str, Any]) -> None:
-        """Hand out a new trial of `slot`."""
-        seed = training_seed(self.settings.seed, slot.index, slot.step)
-        slot = replace(slot, since_ms=self.at_ms, seed=seed)
+        """Hand out a new trial of `slot`, which has its seed and the time."""
         self.count(created=1)
         trial = self.hand_out(slot)
         self.note(
@@ -458,7 +469,8 @@ class Turn:
         elif parked is not None:
             # From scratch, under numbers that were never used.
             slot = replace(slot, step=parked.step + 1, joined=parked.step + 1)
-        self.queue(slot, move.why)
+        seed = training_seed(settings.seed, index, slot.step)
+        self.queue(replace(slot, since_ms=self.at_ms, seed=seed), move.why)
         return True
 
     def close(self, status: PopulationStatus, reason: str) -> None:

@@ -323,6 +323,10 @@ class Store(ABC):
     async def workers(self, name: str) -> dict[str, dict[str, Any]]:
         """Presence of each worker, with `age_ms` since it was last heard."""
 
+    async def ages(self, name: str) -> dict[str, int]:
+        """How long ago each worker was last heard, in milliseconds."""
+        return {worker: seen["age_ms"] for worker, seen in (await self.workers(name)).items()}
+
     @abstractmethod
     async def leases(self, name: str) -> dict[str, str]:
         """Worker of each trial entry in someone's hands, by entry id."""

@@ -390,6 +390,11 @@ class MemoryStore(Store):
             for worker, (seen_ms, presence) in found.items()
         }
 
+    async def ages(self, name: str) -> dict[str, int]:
+        now = self._now_ms()
+        found = self._all[name].workers if name in self._all else {}
+        return {worker: max(0, now - seen_ms) for worker, (seen_ms, _) in found.items()}
+
     async def leases(self, name: str) -> dict[str, str]:
         held = self._queue(name, "trials").held
         return {str(i): item.holder or "" for i, item in sorted(held.items())}

@@ -5,6 +5,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from numpy.random import Generator, default_rng
@@ -191,36 +192,38 @@ class Pace:
 
     def __init__(self, speed: float) -> None:
         self._speed = speed
-        self._changed: asyncio.Event | None = None
+        self._news: asyncio.Future[bool] | None = None
         self._stopped = False
 
     def change(self, speed: float) -> None:
         """Go on at another speed."""
         self._speed = speed
-        self._wake()
+        self._tell(over=False)
 
     def stop(self) -> None:
         """End the work under way, and any that comes."""
         self._stopped = True
-        self._wake()
+        self._tell(over=False)
 
-    def _wake(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
+    def _tell(self, *, over: bool) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(over)
 
     async def work(self, seconds: float) -> float:
         """Work for so many seconds of speed 1; the seconds' worth that was done when stopped."""
         loop, left = virtual_loop(), seconds
         while left > 0 and not self._stopped:
             began, speed = loop.now_s, self._speed
-            self._changed = asyncio.Event()
+            self._news = loop.create_future()
+            end = partial(self._tell, over=True)
+            timer = loop.call_later(left / speed, end) if speed else None
             try:
-                async with asyncio.timeout(left / speed if speed else None):
-                    await self._changed.wait()
-            except TimeoutError:
-                return seconds
+                if await self._news:
+                    return seconds
             finally:
-                self._changed = None
+                self._news = None
+                if timer is not None:
+                    timer.cancel()
             left -= speed * (loop.now_s - began)
         return seconds - max(0.0, left)
 
