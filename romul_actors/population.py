@@ -76,9 +76,7 @@ class _Events(Turn):
         for index, start in enumerate(starts):
             vector = settings.initial[index] if index < len(settings.initial) else start.vector
             seed = training_seed(settings.seed, index, 0)
-            slot = Slot(
-                index=index, tier=start.tier, vector=vector, since_ms=self.at_ms, seed=seed
-            )
+            slot = Slot(index=index, tier=start.tier, vector=vector, since_ms=self.at_ms, seed=seed)
             self.queue(slot, {"rule": "drawn"})
 
     def control(self, event: Control) -> None:

@@ -6,10 +6,13 @@ How a trial begins and ends, and when slots are decided; which event asks for wh
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
+import numpy as np
 from numpy.random import Generator, Philox
+from numpy.random.bit_generator import ISeedSequence
 
 from romul_actors.elasticity import median_trial_s
 from romul_actors.events import Result, Trial
@@ -21,9 +24,28 @@ from romul_actors.state import Best, Decision, Population, PopulationStatus
 START, DECISION, JOINING = 0, 1, 2
 
 
+class _Key(ISeedSequence):
+    """A seed as Philox's key of 128 bits, as it is.
+
+    Philox's own `key` argument would do the same, and read the system's randomness in vain.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._words = np.array([seed % 2**64, seed >> 64], np.uint64)
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> Any:
+        del n_words, dtype
+        return self._words
+
+
+_key = lru_cache(maxsize=256)(_Key)
+
+
 def generator(seed: int, slot: int, step: int, purpose: int) -> Generator:
     """Generator of one decision: a counter-based stream of its own (Philox: Salmon et al. 2011)."""
-    return Generator(Philox(key=seed, counter=[0, slot, step, purpose]))
+    # numpy takes any ISeedSequence; its annotations know only its own.
+    key: Any = _key(seed)
+    return Generator(Philox(key, counter=[0, slot, step, purpose]))
 
 
 def training_seed(seed: int, slot: int, step: int) -> int:
@@ -251,22 +273,30 @@ class Turn:
             return
         optimizer = settings.optimizer
         peers = optimizer.pool(slots, slot, self.horizon)
-        # Asked at every result, and mostly in vain: what is missing is counted only if it matters.
-        known = {i: o for i in peers if (o := slots[i].outcomes.get(step)) is not None}
-        pool = [i for i in peers if i in known or slots[i].may_know(step)]
+        # Asked at every result, and mostly in vain: one look at each, without `may_know`.
+        known: dict[int, Outcome] = {}
+        pool: list[int] = []
+        decided = False
+        for i in peers:
+            peer = slots[i]
+            outcome = peer.outcomes.get(step)
+            if outcome is not None:
+                known[i] = outcome
+                pool.append(i)
+                decided = decided or peer.step > step
+            elif peer.joined <= step and (peer.status == "queued" or peer.status == "waiting"):  # noqa: PLR1714
+                pool.append(i)
         # While nobody has anything to continue from, the missing ones are worth waiting for.
         hopeless = len(known) < len(pool) and all(outcome.failed for outcome in known.values())
         quorum = optimizer.quorum(len(pool))
         if not late and (hopeless or len(known) < quorum):
             return
+        # Whoever comes after his peers were decided waits for nobody.
+        wanted = not late and optimizer.grace > 0 and len(known) < len(pool) and not decided
+        if wanted and not idle:
+            return
         due = [i for i in known if slots[i].status == "waiting" and slots[i].step == step]
-        if (
-            not late
-            and optimizer.grace > 0
-            and len(known) < len(pool)
-            and not any(slots[i].step > step for i in known)
-            and not (idle and self.grace_is_over(due, quorum))
-        ):
+        if wanted and not self.grace_is_over(due, quorum):
             return
         last = step if self.last is None else self.last[0]
         lead = optimizer.max_lead
@@ -341,9 +371,7 @@ class Turn:
     def time_is_left(self) -> bool:
         """Whether a trial that began now is expected to end before the deadline."""
         deadline_ms = self.settings.deadline_ms
-        return deadline_ms is None or (
-            self.at_ms + 1000 * self.trial_s <= deadline_ms
-        )
+        return deadline_ms is None or (self.at_ms + 1000 * self.trial_s <= deadline_ms)
 
     # -- how a trial begins ---------------------------------------------------------------------
 

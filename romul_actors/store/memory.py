@@ -142,13 +142,14 @@ class MemoryStore(Store):
             raise ExperimentExistsError(f"experiment {name!r} exists already")
         meta = {"status": "submitted", "slots": "0"}
         self._all[name] = _Experiment(spec, self._next(), meta)
+        self._all = dict(sorted(self._all.items()))
         self._add(name, "inbox", submitted)
 
     async def remove(self, name: str) -> bool:
         return self._all.pop(name, None) is not None
 
     async def experiments(self) -> dict[str, str]:
-        return {name: self._all[name].meta["status"] for name in sorted(self._all)}
+        return {name: found.meta["status"] for name, found in self._all.items()}
 
     async def spec(self, name: str) -> str:
         return self._find(name).spec

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
-from numpy.random import Generator, default_rng
+from numpy.random import Generator
 
 from romul_actors.errors import StoreUnavailableError
 from romul_actors.events import Trial
 from romul_actors.experiment import Experiment
 from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
+from romul_actors.turn import generator
 from romul_sim.invariants import Watch
 from romul_sim.loop import VirtualLoop
 from romul_workers.tasks.toys import State, Toy
@@ -116,7 +117,8 @@ class Client:
         method = getattr(self._store, name)
 
         async def call(*args: Any, **kwargs: Any) -> Any:
-            await self._way()
+            if not self._quick():
+                await self._way()
             if self.lossy and self._rng.random() < self.lossy:
                 raise StoreUnavailableError("the request was lost")
             if self._store.away:
@@ -128,12 +130,17 @@ class Client:
                     await self._way()
                     return await method(*args, **kwargs)
                 raise StoreUnavailableError("the reply was lost")
-            await self._way()
+            if not self._quick():
+                await self._way()
             return reply
 
         # Found at once from now on.
         self.__dict__[name] = call
         return call
+
+    def _quick(self) -> bool:
+        """Whether nothing holds messages up: asked often, hence apart from `_way`."""
+        return not (self.dead or self._latency_s or self.frozen_until_s > self._loop.now_s)
 
     async def _way(self) -> None:
         if self._latency_s:
@@ -319,7 +326,7 @@ class SimulatedTrainer(Trainer):
             self._checkpoints[name] = Saved(before, at, lineage_s + loop.now_s - began_s)
             return Stopped(name, at)
         # Of the trial, not of the machine: a trial done again elsewhere comes out the same.
-        rng = default_rng(trial.seed)
+        rng = generator(trial.seed, 0, 0, 0)
         stepped = self._toy.step(before, trial.hyperparameters, trial.step, rng)
         lineage_s += loop.now_s - began_s
         self._checkpoints[name] = Saved(stepped.state, trial.stop, lineage_s)
