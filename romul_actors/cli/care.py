@@ -5,6 +5,7 @@ import getpass
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import aiomqtt
@@ -226,23 +227,24 @@ def collect(
     Workers remove what becomes garbage by themselves; this finds what nobody knew of.
     """
 
-    async def run() -> tuple[list[str], Checkpoints]:
+    async def run(scratch: Path) -> tuple[list[str], Checkpoints]:
         async with opened(redis) as store:
             experiment = experiment_from_json(await store.spec(name))
             if experiment.checkpoints is None:
                 raise StoreError(f"{name}: it has no place for checkpoints")
-            place = Checkpoints(experiment.checkpoints, scratch_folder())
+            place = Checkpoints(experiment.checkpoints, scratch)
             # The folder first: what is published meanwhile is not in the list.
             there = place.names(older)
             kept = await needed(store, experiment)
             return [checkpoint for checkpoint in there if checkpoint not in kept], place
 
-    found, place = asyncio.run(run())
-    for checkpoint in found:
-        typer.echo(checkpoint)
-        if not dry_run:
-            place.delete(checkpoint)
-    pieces = 0 if dry_run else place.tidy(older)
+    with scratch_folder() as scratch:
+        found, place = asyncio.run(run(scratch))
+        for checkpoint in found:
+            typer.echo(checkpoint)
+            if not dry_run:
+                place.delete(checkpoint)
+        pieces = 0 if dry_run else place.tidy(older)
     typer.echo(
         f"{name}: {len(found)} checkpoints{' would go' if dry_run else ' removed'}, "
         f"{pieces} unfinished ones"

@@ -268,12 +268,9 @@ def copy(experiment: Experiment, checkpoint: str, target: Path) -> Path:
 
     if target.exists():
         raise StoreError(f"{target} exists already: name a new folder")
-    scratch = scratch_folder()
-    try:
+    with scratch_folder() as scratch:
         source = Checkpoints(str(experiment.checkpoints), scratch).fetch(checkpoint)
         shutil.copytree(source, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return target
 
 

@@ -5,7 +5,6 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -255,11 +254,10 @@ def worker(
     )
     at = broker(mqtt, mqtt_ca, keepalive)
     sources = [source(text, notice_s) for text in notice or []]
-    scratch = scratch_folder()
     quota = None if quota_gb is None else int(1e9 * quota_gb)
-    trainer = ChildTrainer(scratch, path or [], task_log, device, quota)
 
     async def run(store: RedisStore, stop: asyncio.Event) -> None:
+        trainer = ChildTrainer(scratch, path or [], task_log, device, quota)
         working = Worker(store, trainer, settings)
         async with contextlib.AsyncExitStack() as stack:
             if metrics_port is not None:
@@ -268,10 +266,8 @@ def worker(
                 await _serve_metrics(stack, metrics.registry, metrics_host, metrics_port)
             await _work(working, settings.name, stop, at, sources, notice_s)
 
-    try:
+    with scratch_folder() as scratch:
         asyncio.run(_serve(redis, run))
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 async def _work(

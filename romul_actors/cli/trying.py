@@ -4,7 +4,6 @@ import asyncio
 import csv
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -99,11 +98,9 @@ def train_schedule(
     _check_allowed(found.task.partition(":")[0], allow)
     if to is not None and to.exists():
         raise typer.BadParameter(f"{to} exists already: name a new folder")
-    scratch = scratch_folder()
-    trainer = ChildTrainer(scratch, path or [])
     console = Console(stderr=True, quiet=as_json)
-    place = Path(tempfile.mkdtemp(prefix="romul-schedule-"))
-    try:
+    with scratch_folder() as scratch:
+        trainer, place = ChildTrainer(scratch, path or []), scratch / "checkpoints"
         with Progress(console=console, transient=True) as bars:
             bar = bars.add_task(found.metric, total=len(found.stretches))
 
@@ -124,9 +121,6 @@ def train_schedule(
             trained = asyncio.run(run())
         if to is not None:
             shutil.copytree(place / trained.checkpoint, to)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(place, ignore_errors=True)
     told = {
         "metric": found.metric,
         "value": trained.value,
@@ -167,30 +161,25 @@ def check(
     it runs the file's own task.
     """
     experiment = load(file)
-    place = Path(tempfile.mkdtemp(prefix="romul-check-"))
-    changes: dict[str, Any] = {"checkpoints": str(place)}
-    if budget is not None:
-        changes["budget"] = budget
-    scratch = scratch_folder()
-    trainer = ChildTrainer(scratch, [file.resolve().parent, *(path or [])])
     marks = {"ok": "ok ", "warning": "!  ", "fault": "!! "}
 
     def tell(check: Check) -> None:
         if not as_json:
             typer.echo(f"{marks[check.level]} {check.name}: {check.found}")
 
-    async def run() -> list[Check]:
+    async def run(scratch: Path) -> list[Check]:
+        changes: dict[str, Any] = {"checkpoints": str(scratch / "checkpoints")}
+        if budget is not None:
+            changes["budget"] = budget
+        trainer = ChildTrainer(scratch, [file.resolve().parent, *(path or [])])
         examination = Examination(experiment.model_copy(update=changes), trainer, grace, tell)
         try:
             return await examination.run()
         finally:
             await trainer.close()
 
-    try:
-        checks = asyncio.run(run())
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(place, ignore_errors=True)
+    with scratch_folder() as scratch:
+        checks = asyncio.run(run(scratch))
     if as_json:
         typer.echo(json.dumps([check.as_json() for check in checks]))
     if any(check.level == "fault" for check in checks):

@@ -5,15 +5,18 @@ The worker knows `Trainer` only, so that the simulator can stand in for the hour
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
 import tempfile
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,9 @@ from romul_actors.events import Trial as TrialMessage
 from romul_actors.experiment import Experiment
 from romul_workers.checkpoints import NO_ROOM, Checkpoints
 
+SCRATCH = "romul-worker-"
+LEFT_S = 60.0
+"""A folder that is younger may not be locked yet, though its worker lives."""
 LOG_TAIL = 2_000
 """How much of a crashed child's output is reported, in bytes."""
 
@@ -381,6 +387,36 @@ def _read_from(log: Path, start: int) -> str:
     return ""
 
 
-def scratch_folder() -> Path:
-    """A new local folder for a worker's own files."""
-    return Path(tempfile.mkdtemp(prefix="romul-worker-"))
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a local folder for a worker's own files, for the time of a `with` block.
+
+    What killed workers have left there is removed too: whoever lives holds a lock on its own.
+    """
+    place = Path(tempfile.gettempdir())
+    for left in place.glob(f"{SCRATCH}*"):
+        # Somebody else's, or gone meanwhile, or not locked yet: none of our business.
+        with contextlib.suppress(OSError), _locked(left):
+            if time.time() - left.stat().st_mtime > LEFT_S:
+                shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=SCRATCH))
+    with _locked(folder):
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, which ends with the process.
+
+    Raises:
+        OSError: another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
