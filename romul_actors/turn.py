@@ -18,7 +18,7 @@ from romul_actors.elasticity import median_trial_s
 from romul_actors.events import Result, Trial
 from romul_actors.optimizers.base import Move, View
 from romul_actors.slot import Outcome, Slot, failed
-from romul_actors.state import Best, Decision, Population, PopulationStatus
+from romul_actors.state import Best, Counts, Decision, Population, PopulationStatus
 
 # What a generator is for: no two decisions share random numbers.
 START, DECISION, JOINING = 0, 1, 2
@@ -124,11 +124,23 @@ class Turn:
         """Tell people what happened, and a replay: `at_ms` is the event's own time."""
         self.history.append({"event": event, "at_ms": self.at_ms, **values})
 
-    def count(self, **changes: int) -> None:
-        """Change the trials' counts."""
-        self.counts = replace(
-            self.counts,
-            **{name: getattr(self.counts, name) + change for name, change in changes.items()},
+    def count(
+        self,
+        *,
+        created: int = 0,
+        reported: int = 0,
+        failed: int = 0,
+        discarded: int = 0,
+        retried: int = 0,
+    ) -> None:
+        """Change the trials' counts by so many."""
+        before = self.counts
+        self.counts = Counts(
+            before.created + created,
+            before.reported + reported,
+            before.failed + failed,
+            before.discarded + discarded,
+            before.retried + retried,
         )
 
     def blame(self, cause: str) -> None:

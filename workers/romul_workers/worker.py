@@ -104,7 +104,7 @@ class Worker:
         self._ends_at: float | None = None
         self._grace_s = settings.grace_s
         self._stop = asyncio.Event()
-        self._stopping: asyncio.Task[Any] | None = None
+        self._news: asyncio.Future[None] | None = None
         self._why: ReleaseReason = "preempted"
         self._state = "idle"
         self.trials = 0
@@ -128,6 +128,7 @@ class Worker:
         if not self._stop.is_set():
             self._why = why
             self._stop.set()
+            self._wake()
 
     def announce(self, seconds: float) -> None:
         """Say that the machine goes in so many seconds.
@@ -144,8 +145,6 @@ class Worker:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then the trial in training ends within the grace period."""
         listening = asyncio.create_task(self._stop_with(stop))
-        # One for all trials.
-        self._stopping = asyncio.create_task(self._stop.wait())
         try:
             while not self._stop.is_set() and self.trials != self._settings.max_trials:
                 try:
@@ -155,7 +154,6 @@ class Worker:
                     await self._wait(BACKOFF_S)
         finally:
             listening.cancel()
-            self._stopping.cancel()
             await self._leave()
 
     async def _stop_with(self, stop: asyncio.Event) -> None:
@@ -349,6 +347,7 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         training = asyncio.create_task(self._trainer.train(experiment, trial))
+        training.add_done_callback(self._wake)
         deadline: float | None = None
         self._state = "training"
         # A trial of an instant needs no heartbeat; a longer one is to be seen soon.
@@ -357,10 +356,8 @@ class Worker:
             while True:
                 if deadline is not None:
                     limit_s = min(limit_s, max(0.0, deadline - loop.time()))
-                waits: set[asyncio.Task[Any]] = {training}
-                if deadline is None and self._stopping is not None:
-                    waits.add(self._stopping)
-                await asyncio.wait(waits, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+                if not training.done() and (deadline is not None or not self._stop.is_set()):
+                    await self._wait_for_news(limit_s)
                 if training.done():
                     return training.result()
                 if deadline is not None and loop.time() >= deadline:
@@ -377,6 +374,21 @@ class Worker:
             if not training.done():
                 training.cancel()
                 await asyncio.gather(training, return_exceptions=True)
+
+    async def _wait_for_news(self, seconds: float) -> None:
+        """Wait for the end of a training, or until it should stop, or so long."""
+        loop = asyncio.get_running_loop()
+        self._news = loop.create_future()
+        limit = loop.call_later(seconds, self._wake)
+        try:
+            await self._news
+        finally:
+            limit.cancel()
+            self._news = None
+
+    def _wake(self, _: object = None) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
 
     async def _beat(self, lease: Lease, trial: Trial) -> None:
         try:
