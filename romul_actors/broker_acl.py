@@ -15,6 +15,7 @@ _TOPICS: Mapping[str, Sequence[str]] = {
     "worker": (
         f"write {WORKERS}/+/status",
         f"write {WORKERS}/+/notice",
+        f"write {WORKERS}/+/heard",
         f"read {WORKERS}/+/control",
     ),
     # It hears of lost workers, and removes what was retained of them.

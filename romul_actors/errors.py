@@ -29,6 +29,10 @@ class StoreUnavailableError(StoreError):
     """The store does not answer now; it may later."""
 
 
+class NoAnswerError(StoreError):
+    """The broker cannot be used, or who was asked over it does not answer."""
+
+
 class UnknownExperimentError(StoreError):
     """No experiment of that name is in the store."""
 

@@ -2,7 +2,8 @@
 
     romul/workers/ID/status    retained JSON {"state", "session"}; the Last Will says "lost"
     romul/workers/ID/notice    {"seconds"}: its machine goes in so many seconds
-    romul/workers/ID/control   {"do": "drain" | "stop" | "log", "level"}
+    romul/workers/ID/control   {"do": "drain" | "stop" | "log", "level", "asked"}
+    romul/workers/ID/heard     {"asked"}: the worker has heard this, and does it
     romul/NAME/events          one line of history a message
 
 Everything works without a broker, only slower to notice: the lease in the store remains the truth.
@@ -27,7 +28,7 @@ from aiomqtt import MqttError, ProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from romul_actors.errors import RomulError
+from romul_actors.errors import NoAnswerError, RomulError
 
 log = logging.getLogger("romul.presence")
 
@@ -35,6 +36,8 @@ WORKERS = "romul/workers"
 KEEPALIVE_S = 10
 QUEUE = 1_000
 """Most messages that wait for the broker; the oldest go first: they are only news."""
+ANSWER_S = 5.0
+"""How long a worker is given to say that it has heard."""
 RETRY_S = (0.2, 5.0)
 """First and longest pause before the broker is tried again."""
 
@@ -263,6 +266,41 @@ async def publish(broker: Broker, message: Message) -> None:
         except (MqttError, OSError) as error:
             last = error
     raise last
+
+
+async def ask(broker: Broker, worker: str, wish: Mapping[str, Any]) -> None:
+    """Tell a worker what to do, and wait until it says that it has heard.
+
+    A broker takes whatever is sent, and drops it silently where nobody listens or the sender may
+    not speak: only an answer shows that it has arrived.
+
+    Raises:
+        NoAnswerError: there is no answer, or no broker.
+    """
+    asked = secrets.token_hex(8)
+
+    async def heard(_: Message) -> None:
+        return None
+
+    link = Link(broker, f"cli-{secrets.token_hex(4)}", [], heard)
+    last = "no answer"
+    for protocol in (ProtocolVersion.V5, ProtocolVersion.V311):
+        try:
+            async with link.client(protocol) as client:
+                await client.subscribe(topic(worker, "heard"), qos=1)
+                await _publish(client, Message(topic(worker, "control"), {**wish, "asked": asked}))
+                async with asyncio.timeout(ANSWER_S):
+                    async for message in client.messages:
+                        if asked.encode() in bytes(message.payload):
+                            return
+        except TimeoutError:
+            raise NoAnswerError(
+                f"{worker} does not answer: it is not connected to {broker.host}:{broker.port}, "
+                "or this user may not ask it"
+            ) from None
+        except (MqttError, OSError) as error:
+            last = str(error)
+    raise NoAnswerError(f"broker {broker.host}:{broker.port}: {last}")
 
 
 def topic(worker: str, part: str) -> str:

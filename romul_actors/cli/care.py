@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import aiomqtt
 import typer
 from pydantic_core import from_json
 from rich import box
@@ -29,7 +28,7 @@ from romul_actors.events import Control
 from romul_actors.experiment import Experiment
 from romul_actors.experiment import from_json as experiment_from_json
 from romul_actors.messages import encode
-from romul_actors.presence import KEEPALIVE_S, Message, publish, topic
+from romul_actors.presence import KEEPALIVE_S, ask
 from romul_actors.report import read_history
 from romul_actors.store import Dead, Store
 from romul_workers.checkpoints import Checkpoints
@@ -309,10 +308,7 @@ def control(
     body = {"do": action} if ends else {"do": "log", "level": action}
     # Before it is asked: a worker that has gone is listed nowhere.
     served = asyncio.run(_served(redis, worker)) if redis is not None and ends else []
-    try:
-        asyncio.run(publish(at, Message(topic(worker, "control"), body)))
-    except (aiomqtt.MqttError, OSError) as error:
-        raise StoreError(f"broker {at.host}:{at.port}: {error}") from None
+    asyncio.run(ask(at, worker, body))
     if redis is not None and served:
         asyncio.run(_write_down(redis, worker, served))
-    typer.echo(f"{worker}: asked to {action if ends else 'log ' + action}")
+    typer.echo(f"{worker}: has heard that it should {action if ends else 'log ' + action}")

@@ -23,7 +23,7 @@ from romul_actors.events import Control
 from romul_actors.experiment import Experiment
 from romul_actors.inspect import Seen, look_at_all, read_glance
 from romul_actors.messages import encode
-from romul_actors.presence import Broker, Message, publish, topic
+from romul_actors.presence import Broker, ask
 from romul_actors.store import Store
 from romul_actors.story import explain, in_words
 
@@ -351,10 +351,14 @@ class Page:
     async def _ask_drain(self, worker: str) -> None:
         if self._broker is None or not await self._confirmed(f"drain {worker}?"):
             return
-        at = self._broker
-        await self._try(lambda: publish(at, Message(topic(worker, "control"), {"do": "drain"})))
+        at, name = self._broker, self._name
         event = Control(action="drain", by=f"{getpass.getuser()} (dashboard)", worker=worker)
-        await self._try(lambda: self._store.send(self._name, encode(event)))
+
+        async def drain() -> None:
+            await ask(at, worker, {"do": "drain"})
+            await self._store.send(name, encode(event))
+
+        await self._try(drain)
 
     async def _try(self, act: Callable[[], Awaitable[Any]]) -> None:
         try:

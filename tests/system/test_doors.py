@@ -223,14 +223,16 @@ def test_a_user_that_would_be_another_one_is_refused(fields, told):
 
 # -- the broker -----------------------------------------------------------------------------------
 
-STATUS, NOTICE, CONTROL = (f"romul/workers/w/{part}" for part in ("status", "notice", "control"))
+STATUS, NOTICE, CONTROL, HEARD = (
+    f"romul/workers/w/{part}" for part in ("status", "notice", "control", "heard")
+)
 EVENTS = "romul/team-a/events"
-TOPICS = {STATUS, NOTICE, CONTROL, EVENTS, "other/topic"}
+TOPICS = {STATUS, NOTICE, CONTROL, HEARD, EVENTS, "other/topic"}
 MAY = {
-    "worker": {"say": {STATUS, NOTICE}, "hear": {CONTROL}},
+    "worker": {"say": {STATUS, NOTICE, HEARD}, "hear": {CONTROL}},
     "actor": {"say": {STATUS, EVENTS}, "hear": {STATUS}},
     "reader": {"say": set(), "hear": {STATUS, EVENTS}},
-    "operator": {"say": {CONTROL}, "hear": {STATUS, NOTICE, CONTROL, EVENTS}},
+    "operator": {"say": {CONTROL}, "hear": {STATUS, NOTICE, CONTROL, HEARD, EVENTS}},
 }
 
 
@@ -351,6 +353,7 @@ def test_the_doors_of_the_broker_let_a_search_through(system, guarded_broker):
     wait_for(lambda: system.history(event="failed"), 20)
     assert system.history(event="failed")[0]["reason"] == "lost"
     refused = system.call("control", "stays", "drain", **secrets["worker"])
-    assert stays.poll() is None, refused
+    assert (refused.returncode, "may not ask it" in refused.stderr) == (3, True)
+    assert stays.poll() is None
     assert system.call("control", "stays", "drain", **secrets["operator"]).returncode == 0
     assert stays.wait(30) == 0

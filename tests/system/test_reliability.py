@@ -226,6 +226,9 @@ def test_an_operator_drains_a_worker_over_the_broker(system, broker):
     [asked] = wait_for(lambda: system.history(event="drain"))
     assert asked["worker"] == "w"
     assert asked["by"]
+    # Nobody is told that it is done where nobody heard of it.
+    told = system.call("control", "w", "drain", **mqtt)
+    assert (told.returncode, "w does not answer" in told.stderr) == (3, True)
     told = system.call("control", "w", "drain", ROMUL_MQTT_URL="mqtt://127.0.0.1:1")
     assert (told.returncode, "127.0.0.1:1" in told.stderr) == (3, True)
 

@@ -9,6 +9,8 @@ from romul_workers.worker import Worker
 
 log = logging.getLogger("romul.worker")
 
+MAX_ASKED = 64
+"""Longest mark of a question that is repeated in the answer."""
 STATUS_S = 0.5
 """How often it is looked whether the worker's state has changed."""
 
@@ -85,3 +87,7 @@ class Announcer:
                 log.warning("log level is %s now", level)
             case _:
                 log.warning("unknown control message: %s", body)
+                return
+        if isinstance(asked := body.get("asked"), str):
+            # Who asks cannot know otherwise whether it has arrived.
+            self._link.send(Message(topic(self._name, "heard"), {"asked": asked[:MAX_ASKED]}))
