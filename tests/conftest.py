@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 
@@ -35,6 +37,25 @@ def wait_for(condition, seconds=30.0):
             return found
         time.sleep(0.02)
     raise AssertionError(f"not within {seconds} s: {condition}")
+
+
+def romul(*arguments, **environment):
+    """Run a command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "romul_actors.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture
+def quiet():
+    """What an actor warns of is what is simulated."""
+    logging.disable(logging.ERROR)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def free_port():

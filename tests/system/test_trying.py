@@ -3,8 +3,6 @@
 import csv
 import json
 import re
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
@@ -13,19 +11,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from romul_actors.metrics import ActorMetrics, WorkerMetrics
-from tests.conftest import wait_for
+from tests.conftest import romul, wait_for
 
 TASKS = Path(__file__).parents[1] / "tasks"
-
-
-def romul(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "romul_actors.cli", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=110,
-    )
 
 
 def examine(folder, mistake):

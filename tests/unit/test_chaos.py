@@ -2,10 +2,7 @@
 
 import asyncio
 import json
-import logging
 import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -17,26 +14,12 @@ from romul_actors.actor import Actor
 from romul_actors.store.memory import MemoryStore
 from romul_sim.chaos import KINDS, Chaos, Fault, draw, from_json, play, shrink, to_json
 from romul_workers.worker import Worker
+from tests.conftest import romul
 
 SEEDS = 200
 
 
-@pytest.fixture(autouse=True)
-def quiet():
-    """What an actor warns of is what is simulated."""
-    logging.disable(logging.ERROR)
-    yield
-    logging.disable(logging.NOTSET)
-
-
-def romul(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "romul_actors.cli", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment},
-    )
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.mark.timeout(600)

@@ -3,10 +3,6 @@
 import asyncio
 import contextvars
 import json
-import logging
-import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -20,24 +16,9 @@ from romul_sim.loop import Clock, DeadlockError, machine_clock, run
 from romul_sim.parts import Durations, Pace
 from romul_sim.sweep import Ended, Job, SweepError, common_target, compare, policy
 from romul_sim.world import Policy, Scenario, simulate
+from tests.conftest import romul
 
-
-@pytest.fixture(autouse=True)
-def quiet():
-    """What an actor warns of is what is simulated."""
-    logging.disable(logging.ERROR)
-    yield
-    logging.disable(logging.NOTSET)
-
-
-def romul(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "romul_actors.cli", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment},
-    )
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 # -- time -----------------------------------------------------------------------------------------
