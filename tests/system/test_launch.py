@@ -74,7 +74,8 @@ def test_workers_of_this_machine_are_started_again_and_ended_together(system):
     assert not processes_with(str(logs))
 
 
-def test_each_worker_has_gpus_of_its_own(tmp_path):
+def test_each_worker_has_gpus_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,GPU-6")
     fleet = Fleet(workers=3, gpus=2, environment={"ROMUL_REDIS_URL": "redis://x"})
     made = local.members(fleet, tmp_path)
     assert [m.environment["CUDA_VISIBLE_DEVICES"] for m in made] == ["0,1", "2,3", "4,5"]
@@ -83,6 +84,24 @@ def test_each_worker_has_gpus_of_its_own(tmp_path):
     assert "#SBATCH --gpus-per-task=2" in slurm.script(fleet)
     without = local.members(Fleet(workers=1), tmp_path)[0].environment
     assert without.get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_more_gpus_than_there_are_is_a_clear_error(system, tmp_path):
+    options = ["launch", "--on=local", "--workers=2", "--gpus=2", "--"]
+    told = system.call(*options, CUDA_VISIBLE_DEVICES="4,5,6")
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "ask for 4 GPUs: CUDA_VISIBLE_DEVICES knows of 3" in told.stderr
+    # As the driver's own program tells of them.
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: GPU-1)'\n")
+    smi.chmod(0o755)
+    without = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "environ", {**without, "PATH": str(tmp_path)})
+        made = local.members(Fleet(workers=1, gpus=1), tmp_path)
+        assert made[0].environment["CUDA_VISIBLE_DEVICES"] == "0"
+        with pytest.raises(LaunchError, match="nvidia-smi knows of 1"):
+            local.members(Fleet(workers=2, gpus=1), tmp_path)
 
 
 # -- ssh ------------------------------------------------------------------------------------------
