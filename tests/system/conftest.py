@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,27 @@ class System:
     def history(self, name="e", event=None):
         lines = [json.loads(f["json"]) for _, f in self.client.xrange(f"romul:{{{name}}}:history")]
         return [line for line in lines if event in (None, line["event"])]
+
+    def leases(self, name="e"):
+        """Worker of each leased trial."""
+        rows = self.client.xpending_range(f"romul:{{{name}}}:trials", "workers", "-", "+", 100)
+        return {row["message_id"]: row["consumer"] for row in rows}
+
+    def kill_in_training(self, process, worker, name="e"):
+        """Kill a worker that has a trial for sure: not between two of them."""
+
+        def caught():
+            # What stands still ends no trial; what it has just sent arrives meanwhile.
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(0.1)
+            if worker in self.leases(name).values():
+                return True
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.1)
+            return False
+
+        wait_for(caught)
+        process.kill()
 
     def wait_for_status(self, status, name="e", seconds=60.0):
         wait_for(lambda: self.meta(name)["status"] == status, seconds)

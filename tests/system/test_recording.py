@@ -18,12 +18,12 @@ def run_with_a_lost_worker(system):
         "record", "taped", f"--to={system.folder / 'live.jsonl'}", "--every-s=0.1"
     )
     system.actor()
-    doomed = system.worker()
+    doomed = system.worker("--name=doomed")
     system.worker()
     system.wait_for_status("running", "taped")
     while not system.history("taped", "result"):
         pass
-    doomed.kill()
+    system.kill_in_training(doomed, "doomed", "taped")
     system.wait_for_status("finished", "taped", 90)
     assert recording.wait(30) == 0, recording.log.read_text()
 

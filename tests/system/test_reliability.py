@@ -44,12 +44,6 @@ def broker(request, background, tmp_path):
     made[-1][1]()
 
 
-def leases(system):
-    """Worker of each leased trial."""
-    rows = system.client.xpending_range("romul:{e}:trials", "workers", "-", "+", 100)
-    return {row["message_id"]: row["consumer"] for row in rows}
-
-
 def nothing_lost_or_doubled(system, name="e"):
     created = Counter(line["trial"] for line in system.history(name, "trial"))
     ended = Counter(line["trial"] for line in system.history(name, "result"))
@@ -65,7 +59,7 @@ def test_a_trial_cut_short_goes_on_elsewhere_from_where_it_stood(system):
     system.submit(steps=1, budget=50, constants={"seconds": 10.0}, timeouts={"lease_s": 30})
     system.actor()
     first = system.worker("--name=first")
-    wait_for(lambda: "first" in leases(system).values())
+    wait_for(lambda: "first" in system.leases().values())
     time.sleep(1.5)
     began = time.monotonic()
     first.terminate()
@@ -106,7 +100,7 @@ def test_a_notice_file_drains_a_worker(system, tmp_path):
     system.actor()
     notice = tmp_path / "going"
     worker = system.worker(f"--notice={notice}", "--grace=30")
-    wait_for(lambda: leases(system))
+    wait_for(system.leases)
     notice.write_text("20")
     assert worker.wait(15) == 0
     [line] = wait_for(lambda: system.history(event="released"))
@@ -139,15 +133,15 @@ def test_a_killed_workers_trial_is_elsewhere_within_three_seconds(system, broker
     system.submit(task="misbehaving:slow", timeouts={"lease_s": 60}, steps=1)
     actor = system.actor(**mqtt)
     victim = system.worker("--name=victim", **mqtt)
-    entry, _ = wait_for(lambda: list(leases(system).items()))[0]
+    entry, _ = wait_for(lambda: list(system.leases().items()))[0]
     heirs = [system.worker(f"--name=heir-{n}", **mqtt) for n in range(4)]
     # Everybody is on the broker, three heirs have a trial each, one waits.
-    wait_for(lambda: len(leases(system)) == 4)
+    wait_for(lambda: len(system.leases()) == 4)
     wait_for(lambda: broker_knows(system, broker[0], 5))
     began = time.monotonic()
     os.killpg(victim.pid, signal.SIGKILL)
-    wait_for(lambda: entry not in leases(system), 10)
-    wait_for(lambda: len(leases(system)) == 4 and "victim" not in leases(system).values(), 10)
+    wait_for(lambda: entry not in system.leases(), 10)
+    wait_for(lambda: len(system.leases()) == 4 and "victim" not in system.leases().values(), 10)
     assert time.monotonic() - began < 3
     [line] = system.history(event="failed")
     assert (line["reason"], line["worker"], line["again"]) == ("lost", "victim", True)
@@ -179,14 +173,14 @@ def test_without_a_broker_the_lease_notices(system):
     system.submit(task="misbehaving:slow", timeouts={"lease_s": 2}, steps=1)
     system.actor()
     victim = system.worker("--name=victim")
-    entry, _ = wait_for(lambda: list(leases(system).items()))[0]
+    entry, _ = wait_for(lambda: list(system.leases().items()))[0]
     for _ in range(4):
         system.worker()
-    wait_for(lambda: len(leases(system)) == 4)
+    wait_for(lambda: len(system.leases()) == 4)
     began = time.monotonic()
     os.killpg(victim.pid, signal.SIGKILL)
-    wait_for(lambda: entry not in leases(system), 10)
-    wait_for(lambda: len(leases(system)) == 4 and "victim" not in leases(system).values(), 10)
+    wait_for(lambda: entry not in system.leases(), 10)
+    wait_for(lambda: len(system.leases()) == 4 and "victim" not in system.leases().values(), 10)
     # The lease, the sweep's second, and the time to hand it on.
     assert time.monotonic() - began < 2 + 1 + 0.9
 
@@ -214,7 +208,7 @@ def test_an_operator_drains_a_worker_over_the_broker(system, broker):
     system.submit(task="misbehaving:slow", steps=1)
     system.actor(**mqtt)
     worker = system.worker("--name=w", "--grace=30", **mqtt)
-    wait_for(lambda: leases(system))
+    wait_for(system.leases)
     wait_for(lambda: broker_knows(system, broker[0], 1))
     assert system.call("control", "w", "debug", **mqtt).returncode == 0
     wait_for(lambda: "log level is debug now" in worker.log.read_text())

@@ -22,9 +22,11 @@ def running(system):
         steps=300,
         budget=1,
         space={"rate": {"type": "float", "min": 1e-3, "max": 1.0, "scale": "log"}},
+        # Nobody else does a lost trial before it is missed.
+        elasticity={"second_copy": 0},
     )
     system.actor()
-    system.doomed = system.worker("--allow=chatty")
+    system.doomed = system.worker("--name=doomed", "--allow=chatty")
     system.worker("--allow=chatty")
     wait_for(lambda: len(system.history("seen", "result")) > 20, 30)
     return system
@@ -84,7 +86,7 @@ def test_operators_actions_and_lost_workers_stand_in_history(running):
     wait_for(lambda: len(running.history("seen", "trial")) > n + 10, 40)
     later = running.history("seen", "trial")[n:]
     assert all(0.1 <= x["hyperparameters"]["rate"] <= 0.2 for x in later)
-    running.doomed.kill()
+    running.kill_in_training(running.doomed, "doomed", "seen")
     wait_for(lambda: running.history("seen", "failed"), 30)
     waste = told(running, "waste", "seen")
     assert waste["attempts"] == {"lost": 1}
