@@ -17,7 +17,7 @@ import secrets
 import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -246,11 +246,12 @@ async def _publish(client: aiomqtt.Client, message: Message) -> None:
     await client.publish(message.topic, body, qos=1, retain=message.retain)
 
 
-async def publish(broker: Broker, message: Message) -> None:
-    """Send one message over a connection of its own.
+@contextlib.asynccontextmanager
+async def _connection(broker: Broker) -> AsyncIterator[aiomqtt.Client]:
+    """Connect for a moment, by MQTT 5 or else 3.1.1.
 
     Raises:
-        MqttError: the broker does not take it.
+        MqttError, OSError: the broker does not take it.
     """
 
     async def heard(_: Message) -> None:
@@ -259,13 +260,25 @@ async def publish(broker: Broker, message: Message) -> None:
     link = Link(broker, f"cli-{secrets.token_hex(4)}", [], heard)
     last: Exception = MqttError("no answer")
     for protocol in (ProtocolVersion.V5, ProtocolVersion.V311):
-        try:
-            async with link.client(protocol) as client:
-                await _publish(client, message)
-                return
-        except (MqttError, OSError) as error:
-            last = error
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                client = await stack.enter_async_context(link.client(protocol))
+            except (MqttError, OSError) as error:
+                last = error
+                continue
+            yield client
+            return
     raise last
+
+
+async def publish(broker: Broker, message: Message) -> None:
+    """Send one message over a connection of its own.
+
+    Raises:
+        MqttError, OSError: the broker does not take it.
+    """
+    async with _connection(broker) as client:
+        await _publish(client, message)
 
 
 async def ask(broker: Broker, worker: str, wish: Mapping[str, Any]) -> None:
@@ -278,29 +291,22 @@ async def ask(broker: Broker, worker: str, wish: Mapping[str, Any]) -> None:
         NoAnswerError: there is no answer, or no broker.
     """
     asked = secrets.token_hex(8)
-
-    async def heard(_: Message) -> None:
-        return None
-
-    link = Link(broker, f"cli-{secrets.token_hex(4)}", [], heard)
-    last = "no answer"
-    for protocol in (ProtocolVersion.V5, ProtocolVersion.V311):
-        try:
-            async with link.client(protocol) as client:
-                await client.subscribe(topic(worker, "heard"), qos=1)
-                await _publish(client, Message(topic(worker, "control"), {**wish, "asked": asked}))
-                async with asyncio.timeout(ANSWER_S):
-                    async for message in client.messages:
-                        if asked.encode() in bytes(message.payload):
-                            return
-        except TimeoutError:
-            raise NoAnswerError(
-                f"{worker} does not answer: it is not connected to {broker.host}:{broker.port}, "
-                "or this user may not ask it"
-            ) from None
-        except (MqttError, OSError) as error:
-            last = str(error)
-    raise NoAnswerError(f"broker {broker.host}:{broker.port}: {last}")
+    try:
+        async with _connection(broker) as client:
+            await client.subscribe(topic(worker, "heard"), qos=1)
+            await _publish(client, Message(topic(worker, "control"), {**wish, "asked": asked}))
+            async with asyncio.timeout(ANSWER_S):
+                async for message in client.messages:
+                    if asked.encode() in bytes(message.payload):
+                        return
+    except TimeoutError:
+        raise NoAnswerError(
+            f"{worker} does not answer: it is not connected to {broker.host}:{broker.port}, "
+            "or this user may not ask it"
+        ) from None
+    except (MqttError, OSError) as error:
+        raise NoAnswerError(f"broker {broker.host}:{broker.port}: {error}") from None
+    raise NoAnswerError(f"broker {broker.host}:{broker.port}: the connection ended")
 
 
 def topic(worker: str, part: str) -> str:

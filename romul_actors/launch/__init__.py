@@ -34,6 +34,6 @@ class Fleet:
     gpus: int = 0
     grace_s: float = 10.0
 
-    def gpus_of(self, number: int) -> str:
-        """CUDA_VISIBLE_DEVICES of the worker `number`, from 0, on a machine with all of them."""
-        return ",".join(str(i) for i in range(number * self.gpus, (number + 1) * self.gpus))
+    def gpus_of(self, number: int) -> range:
+        """Places of the GPUs of the worker `number`, from 0, on a machine with all of them."""
+        return range(number * self.gpus, (number + 1) * self.gpus)

@@ -24,8 +24,8 @@ def members(fleet: Fleet, logs: Path) -> Sequence[Member]:
         name = f"worker-{number + 1}"
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **fleet.environment}
         if fleet.gpus:
-            ours = gpus[number * fleet.gpus : (number + 1) * fleet.gpus]
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(ours)
+            ours = fleet.gpus_of(number)
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[i] for i in ours)
         arguments = ["worker", *fleet.arguments, f"--task-log={logs / name}.tasks.log"]
         made.append(Member(name, arguments, environment))
     return made

@@ -40,7 +40,8 @@ def remote_script(fleet: Fleet, number: int, program: str = "romul") -> str:
     """What the host's shell runs for worker `number` of this host, from 0."""
     command = shlex.join([*shlex.split(program), "worker", *fleet.arguments])
     if fleet.gpus:
-        command = f"CUDA_VISIBLE_DEVICES={fleet.gpus_of(number)} {command}"
+        ours = ",".join(map(str, fleet.gpus_of(number)))
+        command = f"CUDA_VISIBLE_DEVICES={ours} {command}"
     return _REMOTE.format(command=command)
 
 
