@@ -212,7 +212,7 @@ class _Events(Turn):
         room = elasticity.bound(workers, settings.n_slots) - len(staying)
         self.crowded_since_ms = self._since(self.crowded_since_ms, room < 0)
         if self._for_long(self.crowded_since_ms, patience_ms):
-            for slot in to_park(staying, -room, settings.optimizer.parked_last):
+            for slot in to_park(staying, -room, settings.optimizer.spares):
                 self.park(slot)
         apart = [s for s in self.slots if s.status == "parked" or s.parking]
         apart.sort(key=lambda s: (not s.parking, s.outcomes[max(s.outcomes)].loss))

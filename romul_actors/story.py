@@ -16,7 +16,7 @@ Line = Mapping[str, Any]
 _RULES = {
     "drawn": "drawn at the start, from a Latin hypercube or at random",
     "kept": "its hyperparameters were kept: it is among the best",
-    "held": "its hyperparameters were held: a patient slot waits before it is compared",
+    "held": "its hyperparameters were held: it waits before it is compared",
     "explored": "a small step in all directions from its base, for diversity",
     "mutated": "base + F1 (base of a - base of b) + F2 (best - base)",
     "pinned": "an operator pinned the slot: it goes on as it is",
@@ -95,7 +95,6 @@ def _attempt(line: Line) -> dict[str, Any]:
 
 def in_words(told: Mapping[str, Any]) -> list[str]:
     """What `explain` found, as sentences."""
-    why, rule = told["why"], told["rule"]
     words = [f"trial {told['trial']}: step {told['step']} of slot {told['slot']}"]
     if told["parent"] is None:
         words.append("it starts from scratch")
@@ -106,17 +105,7 @@ def in_words(told: Mapping[str, Any]) -> list[str]:
         )
     else:
         words.append(f"it goes on from its own trial {told['parent']}")
-    if "rank" in why:
-        words.append(
-            f"{100 * why['rank']:.0f} % of the {why['known']} results known were better than "
-            f"slot {told['slot']}'s (a pool of {why['pool']} slots)"
-        )
-    words.append(f"rule: {rule}: {_RULES.get(rule, '')}".rstrip(": "))
-    if rule == "mutated":
-        words.append(
-            f"a = slot {why['a']}, b = slot {why['b']}, best = slot {why['best']}, "
-            f"F1 = {why['F1']:.4g}, F2 = {why['F2']:.4g}"
-        )
+    words += _reasons(told)
     for name, change in told["changes"].items():
         text = f"  {name} = {_plain(change['after'])}"
         if change.get("changed"):
@@ -134,6 +123,28 @@ def in_words(told: Mapping[str, Any]) -> list[str]:
         how = attempt.get("reason") or attempt["event"]
         value = f" = {attempt['value']:.6g}" if "value" in attempt else ""
         words.append(f"attempt {attempt['attempt']} on {attempt['worker']}: {how}{value}")
+    return words
+
+
+def _reasons(told: Mapping[str, Any]) -> list[str]:
+    """How the slot was compared, and the rule that followed."""
+    why, rule, words = told["why"], told["rule"], []
+    if "rank" in why:
+        words.append(
+            f"{100 * why['rank']:.0f} % of the {why['known']} results known were better than "
+            f"slot {told['slot']}'s (a pool of {why['pool']} slots)"
+        )
+    words.append(f"rule: {rule}: {_RULES.get(rule, '')}".rstrip(": "))
+    if "promises" in why:
+        words.append(
+            f"its learning curve leads to {why['promises']:.4g} at the end, no worse than "
+            f"{why['bar']:.4g}, which slot {why['leader']} has or leads to"
+        )
+    if rule == "mutated":
+        words.append(
+            f"a = slot {why['a']}, b = slot {why['b']}, best = slot {why['best']}, "
+            f"F1 = {why['F1']:.4g}, F2 = {why['F2']:.4g}"
+        )
     return words
 
 

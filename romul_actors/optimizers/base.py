@@ -80,8 +80,6 @@ class Optimizer(ABC):
     name: ClassVar[str]
     max_lead: ClassVar[int | None] = 2
     """How many steps a slot may be ahead of the last one; None: any number."""
-    parked_last: ClassVar[str] = ""
-    """The tier whose slots are parked last."""
     grace: float = 0.05
     """For how many median trials an idle worker waits for the rest of a pool whose quorum is there.
 
@@ -107,6 +105,11 @@ class Optimizer(ABC):
     @abstractmethod
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
         """Moves of the slots `due`, all of one pool and with a known outcome, in their order."""
+
+    def spares(self, slot: Slot) -> bool:
+        """Whether `slot` is parked last, whatever its loss: none is."""
+        del slot
+        return False
 
     def moved(
         self, memory: Mapping[str, Any], move: Callable[[Sequence[float]], tuple[float, ...]]

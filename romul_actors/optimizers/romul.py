@@ -5,6 +5,7 @@ current-to-best/1 of Storn & Price (1997) on a population of M >= 4, whose step 
 they are differences inside the population. The rest is this project's own, and marked so.
 """
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,13 +24,17 @@ from romul_actors.optimizers.base import (
     share,
     step_around,
 )
+from romul_actors.optimizers.trend import Trend
 from romul_actors.slot import Outcome, Slot
 from romul_actors.space import Space, Vector
 
 GREEDY = "greedy"
 PATIENT = "patient"
+TENTATIVE = "tentative"
 MIN_POOL = 4
 """Smallest population that differential evolution is defined for (the paper, section 2.2)."""
+MIN_TREND = 3
+"""Losses from which on a learning curve is believed."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +56,15 @@ class Romul(Optimizer):
         explorer_sigma: standard deviation of an explorer's step (source: this project).
         explorer_redraw: probability that an explorer draws a choice anew (source: this project).
         keep_best: whether the best share q goes on with its tested vector (source: this project).
-        patient_from: smallest population with a patient tier (source: this project).
-        patient_share: share of the slots that are patient.
-        patience: share of the steps for which they hold what they drew.
+        patient_share: share of the slots that hold what they drew (source: this project).
+        patient_from: smallest population in which they do so whatever happens, as a tier of their
+            own; in a smaller one, as long as they promise to overtake the others.
+        patience: share of the steps for which they hold it at most.
+        review: share of the steps after which they must promise more than the leader does.
         merge: share of the steps after which all slots are one pool.
     """
 
     name: ClassVar[str] = "romul"
-    parked_last: ClassVar[str] = PATIENT
-
     quorum_share: float = 0.75
     grace: float = 0.05
     truncation: float = 0.125
@@ -71,28 +76,31 @@ class Romul(Optimizer):
     explorer_sigma: float = 0.05
     explorer_redraw: float = 0.1
     keep_best: bool = True
-    patient_from: int = 16
     patient_share: float = 1 / 3
+    patient_from: int = 16
     patience: float = 0.7
+    review: float = 0.35
     merge: float = 0.85
 
     def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
-        """A Latin hypercube in each tier; the patient slots are the last ones."""
-        n_patient = share(self.patient_share, n_slots) if n_slots >= self.patient_from else 0
+        """A Latin hypercube in each tier; those that hold what they draw are the last ones."""
+        n_holding = max(0, min(share(self.patient_share, n_slots), n_slots - MIN_POOL))
+        holding = PATIENT if n_slots >= self.patient_from else TENTATIVE
         starts: list[Start] = []
-        for tier, n in ((GREEDY, n_slots - n_patient), (PATIENT, n_patient)):
+        for tier, n in ((GREEDY, n_slots - n_holding), (holding, n_holding)):
             starts += [
                 Start(tier, tuple(row)) for row in latin_hypercube(n, len(space), rng).tolist()
             ]
         return starts
 
     def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
-        """All slots late in the run, else those of its tier; a patient one that holds: itself."""
+        """All slots, or the patient ones apart until late in the run; one that holds: itself."""
         if slot.step >= self.merge * steps:
             return range(len(slots))
         if slot.tier == PATIENT and slot.step < self.patience * steps:
             return [slot.index]
-        return [peer.index for peer in slots if peer.tier == slot.tier]
+        patient = slot.tier == PATIENT
+        return [peer.index for peer in slots if (peer.tier == PATIENT) is patient]
 
     def quorum(self, n_pool: int) -> int:
         """Share of the pool, and never fewer than differential evolution needs."""
@@ -100,17 +108,32 @@ class Romul(Optimizer):
 
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
         """Select for all slots due, then mutate them, so that their order changes nothing."""
-        ranking = _Ranking.of(view.known, self.truncation)
+        trends = self._trends(view)
+        holding = self._holding(view, trends)
+        # Whoever holds is compared with nobody; but with its losses there are enough to select.
+        n_selected = share(self.truncation, len(view.known) - len(holding))
+        ranking = _Ranking.of(
+            {i: outcome for i, outcome in view.known.items() if i not in holding},
+            n_selected if len(view.known) >= MIN_POOL else 0,
+        )
         best = [i for i in ranking.best if not view.known[i].failed]
         rngs = {i: view.rng(i) for i in due}
         selected = {}
         for i in due:
+            if i in holding:
+                continue
             copies = i in ranking.worst or view.known[i].failed
             selected[i] = self._select(view, i, ranking, best if copies else [], rngs[i])
         bases = {i: base for i, (_, base, _, _) in selected.items()}
 
         moves = []
         for i in due:
+            if i in holding:
+                vector = view.known[i].vector
+                why = {"rule": "held", **holding[i]}
+                kept = {"base": list(vector), "trend": list(trends[i])}
+                moves.append(Move(i, i, vector, kept, why))
+                continue
             source, base, rho, why = selected[i]
             if self.keep_best and i in best:
                 vector, rule = view.known[i].vector, {"rule": "kept"}
@@ -122,7 +145,9 @@ class Romul(Optimizer):
                 champion = ranking.order[0]
                 champion = i if view.known[champion].failed else champion
                 vector, rule = self._mutate(view, i, bases, champion, rngs[i])
-            memory = {"base": list(base), "rho": rho}
+            memory: dict[str, Any] = {"base": list(base), "rho": rho}
+            if trends:
+                memory["trend"] = list(trends[i if source is None else source])
             moves.append(Move(i, source, vector, memory, {**why, **rule}))
         return moves
 
@@ -130,6 +155,49 @@ class Romul(Optimizer):
         """Join the greedy tier: a patient slot is worth its history, which a new one lacks."""
         _, move = super().join(view, slot)
         return GREEDY, move
+
+    def spares(self, slot: Slot) -> bool:
+        """Whether it holds what it drew: what it would show later, it shows not yet."""
+        return slot.tier == PATIENT or _tentative(slot)
+
+    def _trends(self, view: View) -> dict[int, Trend]:
+        """Learning curves of the known lines, while slots hold on condition; else none."""
+        if view.step >= self.patience * view.steps or all(
+            slot.tier != TENTATIVE for slot in view.slots
+        ):
+            return {}
+        trends = {}
+        for i, outcome in view.known.items():
+            trend = Trend.of(view.slots[i].memory.get("trend", ()))
+            # One that was decided before the others has this loss in it; infinity fits no line.
+            old = view.slots[i].step == view.step or not trend.weight
+            if old and not outcome.failed:
+                trend = trend.after(view.step + 1, outcome.loss)
+            trends[i] = trend
+        return trends
+
+    def _holding(self, view: View, trends: Mapping[int, Trend]) -> dict[int, dict[str, Any]]:
+        """Slots that hold on, and what they promise.
+
+        Early, one holds as long as its curve leads below where the leader is now: whoever learns
+        slowly for a better end looks bad for a long time. After the review, curves are long enough
+        to be compared: it must promise a better end than the leader's own line does.
+        """
+        known = view.known
+        tentative = [i for i in trends if _tentative(view.slots[i]) and not known[i].failed]
+        others = [i for i in trends if not _tentative(view.slots[i]) and not known[i].failed]
+        if not tentative or not others:
+            return {}
+        leader = min(others, key=lambda i: (known[i].loss, i))
+        ends = {i: trends[i].at(view.steps) for i in (*tentative, leader)}
+        reviewed = view.step + 1 >= self.review * view.steps
+        bar = ends[leader] if reviewed else known[leader].loss
+        young = view.step + 1 < MIN_TREND
+        return {
+            i: {"promises": ends[i], "bar": bar, "leader": leader}
+            for i in tentative
+            if young or -math.inf < ends[i] <= bar
+        }
 
     def _select(
         self, view: View, i: int, ranking: "_Ranking", best: Sequence[int], rng: Generator
@@ -226,7 +294,7 @@ class _Ranking:
     Attributes:
         order: slot indices, best first.
         losses: their losses.
-        best: the best share of them; empty where there are too few to select from.
+        best: the best n of them; empty where there are too few to select from.
         worst: as many of the worst, the very worst last.
     """
 
@@ -236,16 +304,23 @@ class _Ranking:
     worst: Sequence[int]
 
     @classmethod
-    def of(cls, known: Mapping[int, Outcome], truncation: float) -> "_Ranking":
+    def of(cls, known: Mapping[int, Outcome], n: int) -> "_Ranking":
         pairs = sorted((outcome.loss, i) for i, outcome in known.items())
         order = [i for _, i in pairs]
-        n = share(truncation, len(order)) if len(order) >= MIN_POOL else 0
         return cls(order, [loss for loss, _ in pairs], order[:n], order[len(order) - n :])
 
     def rank(self, i: int) -> float:
         """Share of the known losses that are lower than that of slot `i`."""
         loss = self.losses[self.order.index(i)]
         return bisect_left(self.losses, loss) / len(self.losses)
+
+
+def _tentative(slot: Slot) -> bool:
+    """Whether a slot holds what it drew as long as it promises something.
+
+    It was never ranked: that is what it is known by.
+    """
+    return slot.tier == TENTATIVE and "rho" not in slot.memory
 
 
 def _two_others(pool: Sequence[int], i: int, rng: Generator) -> tuple[int, int]:

@@ -133,9 +133,10 @@ def test_parking_never_goes_below_the_minimum():
     assert run.population.status == "finished"
 
 
-def test_patient_slots_are_parked_last():
-    run = elastic(n_slots=24, per_worker=1.0)
-    idle_for_long(run, workers=16)
+@pytest.mark.parametrize(("n_slots", "n_searching"), [(24, 16), (9, 6)])
+def test_slots_that_hold_what_they_drew_are_parked_last(n_slots, n_searching):
+    run = elastic(n_slots=n_slots, per_worker=1.0)
+    idle_for_long(run, workers=n_searching)
     parking = {slot.tier for slot in run.population.slots if slot.parking}
     assert parking == {"greedy"}
 

@@ -1,5 +1,6 @@
 """What ROMUL does, rule by rule, and that it beats its peers where it should."""
 
+import math
 from statistics import median
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from romul_actors.optimizers import make
 from romul_actors.optimizers.base import latin_hypercube, reflect
+from romul_actors.optimizers.trend import Trend
 from romul_actors.space import CategoricalParameter, FloatParameter, Space
 from tests.unit.harness import Run, population
 
@@ -20,8 +22,8 @@ def one_round(run, losses):
         run.tell(run.result(slot, loss))
 
 
-# A quarter of eight are two: more to look at than the one of the default.
-FULL = {"quorum_share": 1.0, "truncation": 0.25}
+# A quarter of eight are two: more to look at than the one of the default. And nobody holds.
+FULL = {"quorum_share": 1.0, "truncation": 0.25, "patient_share": 0.0}
 
 
 def test_the_best_quarter_goes_on_with_what_it_tested():
@@ -84,7 +86,7 @@ def test_a_base_is_held_until_a_better_rank_or_age_takes_it():
 
 
 def test_from_16_slots_on_a_third_is_patient_holds_and_joins_late():
-    run = Run(population(n_slots=18, steps=20, options=FULL)).start()
+    run = Run(population(n_slots=18, steps=20, options={"quorum_share": 1.0})).start()
     tiers = [slot.tier for slot in run.population.slots]
     assert tiers == ["greedy"] * 12 + ["patient"] * 6
     run.to_the_end(lambda trial: float(trial.slot))
@@ -92,6 +94,102 @@ def test_from_16_slots_on_a_third_is_patient_holds_and_joins_late():
         assert all(decided(run, step)[i]["why"]["rule"] == "held" for i in range(12, 18))
     assert {decided(run, 15)[i]["why"]["pool"] for i in range(12, 18)} == {6}
     assert {line["why"]["pool"] for line in decided(run, 18).values()} == {18}
+
+
+def slow_but_steady(trial):
+    """Slots 6 and 7 come down to 0 in a straight line over log(step); all others stop at 0.5."""
+    steps = trial.step + 1
+    if trial.slot > 5:
+        return 1.0 - math.log(steps) / math.log(40)
+    return max(0.5, 1.0 - 0.3 * steps)
+
+
+def held(run, slot):
+    """The steps that a slot began with what it had held before."""
+    lines = [line for line in run.of("trial") if line["slot"] == slot and line["step"]]
+    return [line["step"] for line in lines if line["why"]["rule"] == "held"]
+
+
+@pytest.mark.parametrize(
+    ("n_slots", "n_holding"), [(4, 0), (5, 1), (6, 2), (8, 3), (12, 4), (15, 5)]
+)
+def test_below_16_slots_a_third_holds_on_condition_but_four_always_search(n_slots, n_holding):
+    run = Run(population(n_slots=n_slots)).start()
+    tiers = [slot.tier for slot in run.population.slots]
+    assert tiers == ["greedy"] * (n_slots - n_holding) + ["tentative"] * n_holding
+
+
+def test_a_slot_that_learns_slowly_for_a_better_end_holds_until_it_is_compared():
+    run = Run(population(steps=40)).start()
+    run.to_the_end(slow_but_steady)
+    first = decided(run, 0)
+    for slot in (6, 7):
+        # 0.7 of the steps, though nearly all slots are ahead of it for the first half of that.
+        assert held(run, slot) == list(range(1, 29))
+        assert decided(run, 28)[slot]["vector"] == first[slot]["vector"]
+        assert decided(run, 28)[slot]["parent"] == f"{slot}-27"
+        assert decided(run, 29)[slot]["why"]["rule"] != "held"
+    assert run.population.best.trial.split("-")[0] in "67"
+
+
+def test_a_slot_that_promises_nothing_searches_with_the_others_at_once():
+    run = Run(population(steps=40)).start()
+    run.to_the_end(lambda trial: 1.0 if trial.slot > 4 else 0.5)
+    assert all(held(run, slot) == [1, 2] for slot in (5, 6, 7))
+    # Its curve is flat and ends above where the leader is.
+    [last] = [line for line in run.of("trial") if line["trial"] == "7-2"]
+    assert last["why"]["promises"] == pytest.approx(1.0)
+    assert (last["why"]["leader"], last["why"]["bar"]) == (0, 0.5)
+    assert {decided(run, 3)[slot]["why"]["rule"] for slot in (5, 6, 7)} <= {"mutated", "explored"}
+
+
+def test_after_the_review_it_must_promise_more_than_the_leader_does():
+    """Both curves fall; the holding one stays behind for ever, at any step with less to come."""
+
+    def loss(trial):
+        return 10.0 - (2.5 if trial.slot > 4 else 3.0) * math.log(trial.step + 1)
+
+    run = Run(population(steps=40, options={"truncation": 0.0})).start()
+    run.to_the_end(loss)
+    # With the 14th trial 0.35 of the steps have passed.
+    assert all(held(run, slot) == list(range(1, 14)) for slot in (5, 6, 7))
+
+
+def test_who_fails_holds_no_longer():
+    run = Run(population(steps=40)).start()
+    for slot in range(7):
+        run.tell(run.result(slot, float(slot)))
+    run.tell(run.failed(7, "not_finite"))
+    moved = decided(run, 1)[7]["why"]
+    assert (moved["rule"], moved["copied"]) == ("explored", 0)
+    assert decided(run, 1)[6]["why"]["rule"] == "held"
+
+
+def test_who_holds_is_never_replaced_and_with_it_there_are_enough_to_select():
+    run = Run(population(steps=40)).start()
+    # Six of eight are the quorum, and only three of them search: the worst of these copies.
+    for slot in (0, 1, 2, 5, 6, 7):
+        run.tell(run.result(slot, float(slot)))
+    run.tick(run.now_ms + 1_000)
+    rules = {slot: line["why"]["rule"] for slot, line in decided(run, 1).items()}
+    assert rules == {0: "kept", 1: "mutated", 2: "explored", 5: "held", 6: "held", 7: "held"}
+    assert decided(run, 1)[2]["why"]["copied"] == 0
+
+
+def test_a_curve_is_fitted_over_the_logarithm_of_its_steps():
+    trend = Trend()
+    for step in range(1, 9):
+        trend = trend.after(step, 5.0 - 2.0 * math.log(step))
+    assert trend.at(64) == pytest.approx(5.0 - 2.0 * math.log(64))
+    assert Trend().after(3, 0.7).at(50) == 0.7
+    # As numpy's own fit with these weights has it; the weights are squared there.
+    losses = np.random.default_rng(0).random(20)
+    steps = np.arange(1, 21)
+    trend = Trend()
+    for step, value in zip(steps, losses, strict=True):
+        trend = Trend.of(list(trend.after(int(step), float(value))))
+    fit = np.polynomial.Polynomial.fit(np.log(steps), losses, 1, w=steps**2.0)
+    assert trend.at(40) == pytest.approx(fit(math.log(40)))
 
 
 def test_no_choice_dies_out_and_none_is_invented():

@@ -76,12 +76,14 @@ def test_every_trial_can_be_explained(seen):
         if told["copied_from"] is not None:
             assert line["parent"] == f"{told['copied_from']}-{line['step'] - 1}"
             assert f"of slot {told['copied_from']}" in words
+        if told["rule"] == "held":
+            assert f"leads to {told['why']['promises']:.4g} at the end" in words
         if told["rule"] == "mutated":
             assert {"a", "b", "best", "F1", "F2", "rank", "known", "pool"} <= told["why"].keys()
             assert len(told["why"]["base"]) == 3
         for change in told["changes"].values():
             assert ("before" in change) == (line["parent"] is not None)
-    assert {"drawn", "mutated", "explored", "kept"} <= rules
+    assert {"drawn", "mutated", "explored", "kept", "held"} <= rules
     with pytest.raises(StoryError, match="9-99"):
         explain(seen.experiment, seen.history, "9-99")
 
