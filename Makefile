@@ -14,7 +14,7 @@ help: ## Show this list.
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)" --editable ".[torch,embedded,dashboard,frames,metrics,tpe,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)" --editable ".[torch,embedded,dashboard,frames,metrics,tpe,pb2,dev]"
 	@touch $@
 
 demo: $(READY) ## Train a population on handwritten digits (about a minute and a half).

@@ -1,6 +1,5 @@
 """`romul lab`: optimizers compared on toy problems."""
 
-import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,10 +37,17 @@ def _names(given: str | None, known: Sequence[str], what: str) -> list[str]:
     return names
 
 
+def _is_there(name: str) -> bool:
+    try:
+        make(name, {})
+    except OptimizerError:
+        return False
+    return True
+
+
 def _optimizers(given: str | None) -> list[str]:
     """Check names and options before hours of work."""
-    there = [name for name in OPTIMIZERS if name != "tpe" or importlib.util.find_spec("optuna")]
-    texts = there if given is None else given.split(",")
+    texts = [name for name in OPTIMIZERS if _is_there(name)] if given is None else given.split(",")
     for text in texts:
         try:
             if text in PEERS:

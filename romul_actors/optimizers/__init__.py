@@ -11,6 +11,7 @@ from romul_actors.optimizers.base import Move, Optimizer, Start, View
 from romul_actors.optimizers.de import PlainDE
 from romul_actors.optimizers.initiator import Initiator
 from romul_actors.optimizers.mf_pbt import MultiFrequency
+from romul_actors.optimizers.pb2 import Pb2
 from romul_actors.optimizers.random_search import RandomSearch
 from romul_actors.optimizers.romul import Romul
 from romul_actors.optimizers.tpe import Tpe
@@ -25,6 +26,7 @@ OPTIMIZERS: Mapping[str, type[Optimizer]] = {
         Truncation,
         Initiator,
         MultiFrequency,
+        Pb2,
         PlainDE,
         RandomSearch,
         Asha,

@@ -209,6 +209,31 @@ def test_a_peer_that_is_not_installed_is_told(monkeypatch):
         check_peer("ray-pbt")
     with pytest.raises(OptimizerError, match=r"pip install 'romul\[tpe\]'"):
         make("tpe", {})
+    with pytest.raises(OptimizerError, match=r"pip install 'romul\[pb2\]'"):
+        make("pb2", {})
+
+
+def test_pb2_copies_go_where_losses_fell_most():
+    """One hyperparameter says how much the loss falls in a step, most of all at 0.8."""
+
+    def fall(trial):
+        return 1.0 - (trial.hyperparameters["x"] - 0.8) ** 2
+
+    lines = {}
+
+    def loss(trial):
+        lines[trial.id] = lines.get((trial.parent or "").rpartition("-")[0], 100.0) - fall(trial)
+        return lines[trial.id]
+
+    run = Run(population("pb2", n_slots=8, steps=25)).start().to_the_end(loss)
+    tried = [line for line in run.of("trial") if line["why"]["rule"] == "bandit"]
+    assert len(tried) > 30
+    late = [line["hyperparameters"]["x"] for line in tried[10:]]
+    assert abs(np.median(late) - 0.8) < 0.1
+    # The bound lies above the best fall there is, and not far.
+    assert np.median([line["why"]["hopes_for"] for line in tried[10:]]) == pytest.approx(1, abs=0.2)
+    # Peers are told apart: two copies of one step do not try the same.
+    assert len({tuple(line["vector"]) for line in tried}) == len(tried)
 
 
 def test_tpe_draws_where_good_ones_were_found():
