@@ -56,11 +56,13 @@ class Romul(Optimizer):
         explorer_sigma: standard deviation of an explorer's step (source: this project).
         explorer_redraw: probability that an explorer draws a choice anew (source: this project).
         keep_best: whether the best share q goes on with its tested vector (source: this project).
-        patient_share: share of the slots that hold what they drew (source: this project).
-        patient_from: smallest population in which they do so whatever happens, as a tier of their
-            own; in a smaller one, as long as they promise to overtake the others.
+        patient_from: smallest population with a patient tier, whose slots hold what they drew
+            whatever happens (source: this project).
+        patient_share: share of the slots that are patient there.
+        tentative_share: in a smaller population, share of the slots that hold what they drew as
+            long as they promise to overtake the others (source: this project).
         patience: share of the steps for which they hold it at most.
-        review: share of the steps after which they must promise more than the leader does.
+        review: share of the steps after which a tentative one must promise more than the leader.
         merge: share of the steps after which all slots are one pool.
     """
 
@@ -76,16 +78,20 @@ class Romul(Optimizer):
     explorer_sigma: float = 0.05
     explorer_redraw: float = 0.1
     keep_best: bool = True
-    patient_share: float = 1 / 3
     patient_from: int = 16
+    patient_share: float = 1 / 3
+    tentative_share: float = 0.25
     patience: float = 0.7
     review: float = 0.35
     merge: float = 0.85
 
     def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
         """A Latin hypercube in each tier; those that hold what they draw are the last ones."""
-        n_holding = max(0, min(share(self.patient_share, n_slots), n_slots - MIN_POOL))
-        holding = PATIENT if n_slots >= self.patient_from else TENTATIVE
+        large = n_slots >= self.patient_from
+        holding, holding_share = (
+            (PATIENT, self.patient_share) if large else (TENTATIVE, self.tentative_share)
+        )
+        n_holding = max(0, min(share(holding_share, n_slots), n_slots - MIN_POOL))
         starts: list[Start] = []
         for tier, n in ((GREEDY, n_slots - n_holding), (holding, n_holding)):
             starts += [
@@ -122,7 +128,9 @@ class Romul(Optimizer):
         for i in due:
             if i in holding:
                 continue
-            copies = i in ranking.worst or view.known[i].failed
+            # Whoever gives up what it held begins anew where the others are.
+            gave_up = i in trends and _tentative(view.slots[i]) and i not in ranking.best
+            copies = i in ranking.worst or view.known[i].failed or gave_up
             selected[i] = self._select(view, i, ranking, best if copies else [], rngs[i])
         bases = {i: base for i, (_, base, _, _) in selected.items()}
 
