@@ -15,7 +15,6 @@ import json
 import logging
 import secrets
 import ssl
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -131,6 +130,7 @@ class Link:
         self._connected = connected or (lambda _: None)
         self._out: deque[Message] = deque(maxlen=QUEUE)
         self._news = asyncio.Event()
+        self._since: float | None = None
         # MQTT 5 first; a broker that speaks 3.1.1 only gets that.
         self._protocols = [ProtocolVersion.V5, ProtocolVersion.V311]
 
@@ -141,16 +141,17 @@ class Link:
 
     async def run(self, farewell: Message | None = None) -> None:
         """Keep the connection until cancelled; then say `farewell`."""
-        pause_s = RETRY_S[0]
+        loop, pause_s = asyncio.get_running_loop(), RETRY_S[0]
         while True:
-            began = time.monotonic()
+            self._since = None
             try:
                 await self._hold(farewell)
             except (MqttError, OSError) as error:
                 log.info("broker %s:%d: %s", self._broker.host, self._broker.port, error)
             finally:
                 self._connected(False)  # noqa: FBT003
-            lived = time.monotonic() - began > RETRY_S[1]
+            # A broker that takes long to refuse is to be left in peace, too.
+            lived = self._since is not None and loop.time() - self._since > RETRY_S[1]
             pause_s = RETRY_S[0] if lived else min(2 * pause_s, RETRY_S[1])
             await asyncio.sleep(pause_s)
 
@@ -169,6 +170,7 @@ class Link:
                 await client.subscribe(topic, qos=1)
             if self._greeting is not None:
                 await _publish(client, self._greeting())
+            self._since = asyncio.get_running_loop().time()
             self._connected(True)  # noqa: FBT003
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._listen(client))
@@ -218,6 +220,10 @@ class Link:
 
     async def _listen(self, client: aiomqtt.Client) -> None:
         async for raw in client.messages:
+            if not any(raw.topic.matches(wanted) for wanted in self._subscriptions):
+                # Seen with amqtt when many clients connect at once.
+                log.debug("a message on %s, which was not asked for", raw.topic)
+                continue
             try:
                 body = json.loads(bytes(raw.payload)) if raw.payload else None
             except ValueError as error:

@@ -8,6 +8,7 @@ from romul_actors.errors import StoreUnavailableError
 from romul_actors.events import Submitted, Trial
 from romul_actors.experiment import Experiment
 from romul_actors.messages import encode
+from romul_actors.presence import Broker, Link, MqttError
 from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
 from romul_sim.loop import run
@@ -145,6 +146,74 @@ def test_a_report_that_came_too_late_takes_its_checkpoint_along():
         return trainer.discarded
 
     assert run(main()) == ["0-0-1-a"]
+
+
+class TimedStore(MemoryStore):
+    """Remembers when heartbeats came."""
+
+    def __init__(self):
+        self.loop = asyncio.get_running_loop()
+        super().__init__(lambda: int(1000 * self.loop.time()))
+        self.beats = []
+
+    async def beat(self, *args):
+        self.beats.append(round(self.loop.time(), 3))
+        return await super().beat(*args)
+
+
+def test_a_worker_that_loses_the_broker_is_heard_at_once():
+    async def main():
+        store = await filled(TimedStore(), TRIAL)
+        working = worker(store, StubTrainer(Success(1.0, "c"), seconds=8.0), max_trials=1)
+        store.loop.call_later(5.0, setattr, working, "quick", True)
+        store.loop.call_later(6.0, setattr, working, "quick", False)
+        await working.run(asyncio.Event())
+        return store.beats
+
+    # The lease is of 30 s: without the broker's news the second heartbeat is due at 10.2.
+    assert run(main()) == [0.2, 5.0, 5.4, 5.8, 6.0]
+
+
+def test_a_worker_that_was_taken_for_dead_learns_of_it_when_its_connection_is_back():
+    async def main():
+        store = await filled(TimedStore(), TRIAL)
+        trainer = StubTrainer(Success(1.0, "c"), Success(1.0, "c"), seconds=8.0)
+        working, stop = worker(store, trainer), asyncio.Event()
+        work = asyncio.create_task(working.run(stop))
+        working.quick = True
+        await asyncio.sleep(0.3)
+        await store.sweep("e", "a", 0, 10)
+        await asyncio.sleep(0.05)
+        states = [working.state]
+        working.quick = False
+        await asyncio.sleep(0.05)
+        states.append(working.state)
+        stop.set()
+        await work
+        return states, trainer.discarded
+
+    assert run(main()) == (["training", "idle"], [])
+
+
+def test_a_broker_that_refuses_slowly_is_asked_less_and_less_often():
+    class Refused(Link):
+        async def _hold(self, farewell):
+            began.append(asyncio.get_running_loop().time())
+            await asyncio.sleep(5.0)
+            raise MqttError("no answer")
+
+    async def heard(_):
+        raise AssertionError
+
+    async def main():
+        link = asyncio.create_task(Refused(Broker("h", 1), "w", [], heard).run())
+        await asyncio.sleep(60.0)
+        link.cancel()
+
+    began = []
+    run(main())
+    pauses = [round(later - earlier - 5.0, 1) for earlier, later in itertools.pairwise(began)]
+    assert pauses == [0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
 
 
 def test_without_room_a_worker_waits_longer_each_time():

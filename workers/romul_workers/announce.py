@@ -48,6 +48,7 @@ class Announcer:
 
     async def run(self) -> None:
         """Serve until cancelled; then the status is removed."""
+        self._connected(False)  # noqa: FBT003
         link = asyncio.create_task(
             self._link.run(farewell=Message(self._status, None, retain=True))
         )

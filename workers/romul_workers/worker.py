@@ -108,13 +108,25 @@ class Worker:
         self._why: ReleaseReason = "preempted"
         self._state = "idle"
         self.trials = 0
-        self.quick = False
-        """Whether heartbeats go out quickly: the broker, which notices a death sooner, is lost."""
+        self._quick = False
 
     @property
     def state(self) -> str:
         """What it does: idle, training, draining, or no room."""
         return self._state
+
+    @property
+    def quick(self) -> bool:
+        """Whether heartbeats go out quickly: the broker, which notices a death sooner, is lost."""
+        return self._quick
+
+    @quick.setter
+    def quick(self, quick: bool) -> None:
+        if quick != self._quick:
+            self._quick = quick
+            # At once, not only after the pause under way: who is taken for dead is still heard,
+            # and who was taken for dead learns of it.
+            self._wake()
 
     def drain(self, why: ReleaseReason = "drained", grace_s: float | None = None) -> None:
         """Take no more trials, and end; the trial in training has the grace period.
@@ -368,7 +380,7 @@ class Worker:
                     self._trainer.ask_to_stop()
                 await self._beat(lease, trial)
                 limit_s = experiment.timeouts.lease_s / 3
-                if self.quick:
+                if self._quick:
                     limit_s = min(limit_s, QUICK_BEAT_S)
         finally:
             if not training.done():
