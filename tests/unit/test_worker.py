@@ -165,9 +165,12 @@ def test_a_worker_that_loses_the_broker_is_heard_at_once():
     async def main():
         store = await filled(TimedStore(), TRIAL)
         working = worker(store, StubTrainer(Success(1.0, "c"), seconds=8.0), max_trials=1)
-        store.loop.call_later(5.0, setattr, working, "quick", True)
-        store.loop.call_later(6.0, setattr, working, "quick", False)
-        await working.run(asyncio.Event())
+        work = asyncio.create_task(working.run(asyncio.Event()))
+        await asyncio.sleep(5.0)
+        working.quick = True
+        await asyncio.sleep(1.0)
+        working.quick = False
+        await work
         return store.beats
 
     # The lease is of 30 s: without the broker's news the second heartbeat is due at 10.2.
