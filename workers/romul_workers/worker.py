@@ -386,6 +386,9 @@ class Worker:
             if not training.done():
                 training.cancel()
                 await asyncio.gather(training, return_exceptions=True)
+            elif not training.cancelled():
+                # Looked at, even if nobody waits for it any more: asyncio would complain.
+                training.exception()
 
     async def _wait_for_news(self, seconds: float) -> None:
         """Wait for the end of a training, or until it should stop, or so long."""
