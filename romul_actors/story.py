@@ -135,10 +135,10 @@ def _reasons(told: Mapping[str, Any]) -> list[str]:
             f"slot {told['slot']}'s (a pool of {why['pool']} slots)"
         )
     words.append(f"rule: {rule}: {_RULES.get(rule, '')}".rstrip(": "))
-    if "promises" in why:
+    if "bar" in why:
         words.append(
-            f"its learning curve leads to {why['promises']:.4g} at the end, no worse than "
-            f"{why['bar']:.4g}, which slot {why['leader']} has or leads to"
+            f"its loss was no worse than {why['bar']:.4g}, where it would give up: it keeps pace "
+            f"with slot {why['leader']}"
         )
     if rule == "mutated":
         words.append(

@@ -356,7 +356,7 @@ class Turn:
             line = source.vector
         following = Slot(
             index=slot.index,
-            tier=slot.tier,
+            tier=slot.tier if move.tier is None else move.tier,
             step=slot.step + 1,
             vector=self.held_fixed(move.vector, line),
             parent=parent,

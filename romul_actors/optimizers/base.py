@@ -64,6 +64,7 @@ class Move:
         memory: what the optimizer wants to find in the slot at its next decision.
         why: the reasons, for people, as JSON values.
         fresh: start from scratch.
+        tier: the slot's tier from now on; None: it stays.
     """
 
     slot: int
@@ -72,6 +73,7 @@ class Move:
     memory: Mapping[str, Any] = field(default_factory=dict)
     why: Mapping[str, Any] = field(default_factory=dict)
     fresh: bool = False
+    tier: str | None = None
 
 
 class Optimizer(ABC):

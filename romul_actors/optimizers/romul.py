@@ -5,11 +5,10 @@ current-to-best/1 of Storn & Price (1997) on a population of M >= 4, whose step 
 they are differences inside the population. The rest is this project's own, and marked so.
 """
 
-import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -24,17 +23,17 @@ from romul_actors.optimizers.base import (
     share,
     step_around,
 )
-from romul_actors.optimizers.trend import Trend
 from romul_actors.slot import Outcome, Slot
 from romul_actors.space import Space, Vector
 
 GREEDY = "greedy"
 PATIENT = "patient"
-TENTATIVE = "tentative"
 MIN_POOL = 4
 """Smallest population that differential evolution is defined for (the paper, section 2.2)."""
-MIN_TREND = 3
-"""Losses from which on a learning curve is believed."""
+LEARNT_NOTHING = 0.75
+"""Quantile of the first step's losses from which progress counts: diverged ones lie above it."""
+MIN_LOSSES = 3
+"""Losses from which on a patient slot is judged: the first two tell only how it starts."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,10 @@ class Romul(Optimizer):
         explorer_sigma: standard deviation of an explorer's step (source: this project).
         explorer_redraw: probability that an explorer draws a choice anew (source: this project).
         keep_best: whether the best share q goes on with its tested vector (source: this project).
-        patient_from: smallest population with a patient tier, whose slots hold what they drew
-            whatever happens (source: this project).
-        patient_share: share of the slots that are patient there.
-        tentative_share: in a smaller population, share of the slots that hold what they drew as
-            long as they promise to overtake the others (source: this project).
-        patience: share of the steps for which they hold it at most.
-        review: share of the steps after which a tentative one must promise more than the leader.
+        patient_share: share of the slots that are patient, but for four: they hold what they drew
+            as long as they keep pace (source: this project).
+        patience: share of the steps for which they hold it at most; then they decide among
+            themselves.
         merge: share of the steps after which all slots are one pool.
     """
 
@@ -78,35 +74,25 @@ class Romul(Optimizer):
     explorer_sigma: float = 0.05
     explorer_redraw: float = 0.1
     keep_best: bool = True
-    patient_from: int = 16
-    patient_share: float = 1 / 3
-    tentative_share: float = 0.25
+    patient_share: float = 0.5
     patience: float = 0.7
-    review: float = 0.35
     merge: float = 0.85
 
     def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
-        """A Latin hypercube in each tier; those that hold what they draw are the last ones."""
-        large = n_slots >= self.patient_from
-        holding, holding_share = (
-            (PATIENT, self.patient_share) if large else (TENTATIVE, self.tentative_share)
-        )
-        n_holding = max(0, min(share(holding_share, n_slots), n_slots - MIN_POOL))
+        """A Latin hypercube in each tier, the patient slots last."""
+        n_patient = max(0, min(share(self.patient_share, n_slots), n_slots - MIN_POOL))
         starts: list[Start] = []
-        for tier, n in ((GREEDY, n_slots - n_holding), (holding, n_holding)):
+        for tier, n in ((GREEDY, n_slots - n_patient), (PATIENT, n_patient)):
             starts += [
                 Start(tier, tuple(row)) for row in latin_hypercube(n, len(space), rng).tolist()
             ]
         return starts
 
     def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
-        """All slots, or the patient ones apart until late in the run; one that holds: itself."""
-        if slot.step >= self.merge * steps:
+        """All slots, but for a while those that are patient still are apart."""
+        if not self.patience * steps <= slot.step < self.merge * steps:
             return range(len(slots))
-        if slot.tier == PATIENT and slot.step < self.patience * steps:
-            return [slot.index]
-        patient = slot.tier == PATIENT
-        return [peer.index for peer in slots if (peer.tier == PATIENT) is patient]
+        return [peer.index for peer in slots if (peer.tier == PATIENT) is (slot.tier == PATIENT)]
 
     def quorum(self, n_pool: int) -> int:
         """Share of the pool, and never fewer than differential evolution needs."""
@@ -114,49 +100,43 @@ class Romul(Optimizer):
 
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
         """Select for all slots due, then mutate them, so that their order changes nothing."""
-        trends = self._trends(view)
-        holding = self._holding(view, trends)
-        # Whoever holds is compared with nobody; but with its losses there are enough to select.
-        n_selected = share(self.truncation, len(view.known) - len(holding))
-        ranking = _Ranking.of(
-            {i: outcome for i, outcome in view.known.items() if i not in holding},
-            n_selected if len(view.known) >= MIN_POOL else 0,
-        )
+        holding = self._holding(view)
+        ranking = self._ranking(view, holding)
         best = [i for i in ranking.best if not view.known[i].failed]
         rngs = {i: view.rng(i) for i in due}
-        selected = {}
-        for i in due:
-            if i in holding:
-                continue
-            # Whoever gives up what it held begins anew where the others are.
-            gave_up = i in trends and _tentative(view.slots[i]) and i not in ranking.best
-            copies = i in ranking.worst or view.known[i].failed or gave_up
-            selected[i] = self._select(view, i, ranking, best if copies else [], rngs[i])
+        selected = {
+            i: self._select(view, i, ranking, best, rngs[i]) for i in due if i not in holding
+        }
         bases = {i: base for i, (_, base, _, _) in selected.items()}
+        late = view.step >= self.patience * view.steps
+        others = sorted(set(range(len(view.slots))) - set(view.pool))
+        few = _patient_alone(view) and len(others) > 0 and len(view.pool) < MIN_POOL
 
         moves = []
         for i in due:
+            slot, tested = view.slots[i], view.known[i].vector
             if i in holding:
-                vector = view.known[i].vector
-                why = {"rule": "held", **holding[i]}
-                kept = {"base": list(vector), "trend": list(trends[i])}
-                moves.append(Move(i, i, vector, kept, why))
+                memory = {**slot.memory, "base": list(tested), "start": holding[i].start}
+                moves.append(Move(i, i, tested, memory, {"rule": "held", **holding[i].why}))
                 continue
             source, base, rho, why = selected[i]
             if self.keep_best and i in best:
-                vector, rule = view.known[i].vector, {"rule": "kept"}
-            elif len(view.pool) == 1 and source == i:
-                vector, rule = view.known[i].vector, {"rule": "held"}
-            elif i in ranking.worst[-2:]:
+                vector, rule = tested, {"rule": "kept"}
+            elif i in ranking.worst[-2:] and not few:
                 vector, rule = self._explore(view.space, base, rngs[i])
             else:
                 champion = ranking.order[0]
-                champion = i if view.known[champion].failed else champion
-                vector, rule = self._mutate(view, i, bases, champion, rngs[i])
-            memory: dict[str, Any] = {"base": list(base), "rho": rho}
-            if trends:
-                memory["trend"] = list(trends[i if source is None else source])
-            moves.append(Move(i, source, vector, memory, {**why, **rule}))
+                towards = view.known[champion].vector
+                if few:
+                    # A few that held alike differ too little; the others have searched meanwhile.
+                    champion = others[int(rngs[i].integers(len(others)))]
+                    towards = _base(view.slots[champion])
+                elif view.known[champion].failed:
+                    champion, towards = i, tested
+                vector, rule = self._mutate(view, i, bases, champion, towards, rngs[i])
+            memory = {"base": list(base), "rho": rho}
+            tier = slot.tier if late else GREEDY
+            moves.append(Move(i, source, vector, memory, {**why, **rule}, tier=tier))
         return moves
 
     def join(self, view: View, slot: int) -> tuple[str, Move]:
@@ -166,53 +146,49 @@ class Romul(Optimizer):
 
     def spares(self, slot: Slot) -> bool:
         """Whether it holds what it drew: what it would show later, it shows not yet."""
-        return slot.tier == PATIENT or _tentative(slot)
+        return slot.tier == PATIENT
 
-    def _trends(self, view: View) -> dict[int, Trend]:
-        """Learning curves of the known lines, while slots hold on condition; else none."""
-        if view.step >= self.patience * view.steps or all(
-            slot.tier != TENTATIVE for slot in view.slots
-        ):
-            return {}
-        trends = {}
-        for i, outcome in view.known.items():
-            trend = Trend.of(view.slots[i].memory.get("trend", ()))
-            # One that was decided before the others has this loss in it; infinity fits no line.
-            old = view.slots[i].step == view.step or not trend.weight
-            if old and not outcome.failed:
-                trend = trend.after(view.step + 1, outcome.loss)
-            trends[i] = trend
-        return trends
+    def _holding(self, view: View) -> dict[int, "_Held"]:
+        """Patient slots that hold on, and why.
 
-    def _holding(self, view: View, trends: Mapping[int, Trend]) -> dict[int, dict[str, Any]]:
-        """Slots that hold on, and what they promise.
-
-        Early, one holds as long as its curve leads below where the leader is now: whoever learns
-        slowly for a better end looks bad for a long time. After the review, curves are long enough
-        to be compared: it must promise a better end than the leader's own line does.
+        Early in a run a slot may lag behind for a better end, but not by any distance: it must have
+        made a share of the leader's progress, the share of the steps that have passed. Progress
+        counts from where the worst quarter of the first step's losses begins, and only its ratio
+        matters, so the losses' scale and origin do not.
         """
-        known = view.known
-        tentative = [i for i in trends if _tentative(view.slots[i]) and not known[i].failed]
-        others = [i for i in trends if not _tentative(view.slots[i]) and not known[i].failed]
-        if not tentative or not others:
+        if view.step >= self.patience * view.steps:
             return {}
-        leader = min(others, key=lambda i: (known[i].loss, i))
-        ends = {i: trends[i].at(view.steps) for i in (*tentative, leader)}
-        reviewed = view.step + 1 >= self.review * view.steps
-        bar = ends[leader] if reviewed else known[leader].loss
-        young = view.step + 1 < MIN_TREND
-        return {
-            i: {"promises": ends[i], "bar": bar, "leader": leader}
-            for i in tentative
-            if young or -math.inf < ends[i] <= bar
-        }
+        losses = {i: outcome.loss for i, outcome in view.known.items() if not outcome.failed}
+        greedy = [i for i in losses if view.slots[i].tier != PATIENT]
+        if not greedy:
+            return {}
+        leader = min(greedy, key=lambda i: (losses[i], i))
+        passed = (view.step + 1) / view.steps
+        first = float(np.quantile(list(losses.values()), LEARNT_NOTHING))
+        holding = {}
+        for i in losses.keys() - greedy:
+            start = float(view.slots[i].memory.get("start", first))
+            bar = start - passed * (start - losses[leader])
+            if view.step + 1 < MIN_LOSSES:
+                holding[i] = _Held(start, {})
+            elif losses[i] <= bar:
+                holding[i] = _Held(start, {"bar": bar, "leader": leader})
+        return holding
+
+    def _ranking(self, view: View, holding: Mapping[int, "_Held"]) -> "_Ranking":
+        """Ranking of those that do not hold; with the others' losses there are enough to select."""
+        n = share(self.truncation, len(view.known) - len(holding))
+        ranked = {i: outcome for i, outcome in view.known.items() if i not in holding}
+        # Patient slots that decide among themselves may be few, and have waited long enough.
+        n_needed = 2 if _patient_alone(view) else MIN_POOL
+        return _Ranking.of(ranked, n if len(view.known) >= n_needed else 0)
 
     def _select(
         self, view: View, i: int, ranking: "_Ranking", best: Sequence[int], rng: Generator
     ) -> tuple[int | None, tuple[float, ...], float, dict[str, Any]]:
         """Source, base, rho and reasons of slot `i`: hyperparameters and weights by two rules.
 
-        `best`: the slots that it may copy; empty unless it is among the worst.
+        `best`: the slots that it may copy.
         """
         own, slot, rank, m = view.known[i], view.slots[i], ranking.rank(i), len(ranking.order)
         why: dict[str, Any] = {"rank": rank, "known": m, "pool": len(view.pool)}
@@ -222,10 +198,17 @@ class Romul(Optimizer):
         else:
             # Ageing: one lucky batch cannot hold a base for ever.
             rho = min(1.0, rho + self.ageing / m)
-        if not best:
+        worst = i in ranking.worst or own.failed
+        gave_up = slot.tier == PATIENT and view.step < self.patience * view.steps
+        if not best or not (worst or (gave_up and i not in ranking.best)):
             return (None if own.failed else i), base, rho, why
         j = best[int(rng.integers(len(best)))]
-        return j, view.known[j].vector, ranking.rank(j), {**why, "copied": j}
+        why["copied"] = j
+        if worst:
+            base, rho = view.known[j].vector, ranking.rank(j)
+        # Who gives up takes weights only. All would end up with the leader's vector at once else,
+        # and the differences that mutation lives on would be gone.
+        return j, base, rho, why
 
     def _mutate(
         self,
@@ -233,6 +216,7 @@ class Romul(Optimizer):
         i: int,
         bases: Mapping[int, tuple[float, ...]],
         champion: int,
+        towards: tuple[float, ...],
         rng: Generator,
     ) -> tuple[tuple[float, ...], dict[str, Any]]:
         """Mutate by current-to-best/1: b_i + F1 (b_a - b_b) + F2 (x_best - b_i).
@@ -248,12 +232,12 @@ class Romul(Optimizer):
         here, from_a, from_b = (
             np.array(bases[j] if j in bases else _base(view.slots[j])) for j in (i, a, b)
         )
-        towards = np.array(view.known[champion].vector)
-        donor = here + f1 * (from_a - from_b) + f2 * (towards - here)
+        attractor = np.array(towards)
+        donor = here + f1 * (from_a - from_b) + f2 * (attractor - here)
         for c in view.space.choice_axes:
             n = view.space.n_choices[c]
             weight = float(f2[c % n_factors])
-            donor[c] = _choose(n, here[c], towards[c], from_a[c], from_b[c], weight, rng)
+            donor[c] = _choose(n, here[c], attractor[c], from_a[c], from_b[c], weight, rng)
         vector, crossed = self._cross(here, donor, rng)
         why = {
             "rule": "mutated",
@@ -295,6 +279,13 @@ class Romul(Optimizer):
         return tuple(vector.tolist()), why
 
 
+class _Held(NamedTuple):
+    """Why a patient slot holds on, and the loss that its progress is counted from."""
+
+    start: float
+    why: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class _Ranking:
     """Known losses of one pool at one step.
@@ -323,12 +314,9 @@ class _Ranking:
         return bisect_left(self.losses, loss) / len(self.losses)
 
 
-def _tentative(slot: Slot) -> bool:
-    """Whether a slot holds what it drew as long as it promises something.
-
-    It was never ranked: that is what it is known by.
-    """
-    return slot.tier == TENTATIVE and "rho" not in slot.memory
+def _patient_alone(view: View) -> bool:
+    """Whether the pool consists of patient slots that decide among themselves."""
+    return all(view.slots[i].tier == PATIENT for i in view.pool)
 
 
 def _two_others(pool: Sequence[int], i: int, rng: Generator) -> tuple[int, int]:

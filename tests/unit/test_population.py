@@ -277,7 +277,7 @@ def test_stopped_is_for_good_and_what_was_queued_is_discarded():
 def test_a_metric_to_maximise_is_negated_once():
     run = Run(
         population(
-            maximize=True, options={"quorum_share": 1.0, "truncation": 0.25, "tentative_share": 0.0}
+            maximize=True, options={"quorum_share": 1.0, "truncation": 0.25, "patient_share": 0.0}
         )
     ).start()
     for slot in range(8):

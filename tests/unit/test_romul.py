@@ -1,6 +1,5 @@
 """What ROMUL does, rule by rule, and that it beats its peers where it should."""
 
-import math
 from statistics import median
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 
 from romul_actors.optimizers import make
 from romul_actors.optimizers.base import latin_hypercube, reflect
-from romul_actors.optimizers.trend import Trend
 from romul_actors.space import CategoricalParameter, FloatParameter, Space
 from tests.unit.harness import Run, population
 
@@ -22,8 +20,8 @@ def one_round(run, losses):
         run.tell(run.result(slot, loss))
 
 
-# A quarter of eight are two: more to look at than the one of the default. And nobody holds.
-FULL = {"quorum_share": 1.0, "truncation": 0.25, "tentative_share": 0.0}
+# A quarter of eight are two: more to look at than the one of the default. And nobody is patient.
+FULL = {"quorum_share": 1.0, "truncation": 0.25, "patient_share": 0.0}
 
 
 def test_the_best_quarter_goes_on_with_what_it_tested():
@@ -85,23 +83,13 @@ def test_a_base_is_held_until_a_better_rank_or_age_takes_it():
     assert run.population.slots[3].memory["base"] == list(decided(run, 2)[3]["vector"])
 
 
-def test_from_16_slots_on_a_third_is_patient_holds_and_joins_late():
-    run = Run(population(n_slots=18, steps=20, options={"quorum_share": 1.0})).start()
+@pytest.mark.parametrize(
+    ("n_slots", "n_patient"), [(4, 0), (5, 1), (6, 2), (7, 3), (8, 4), (9, 5), (24, 12)]
+)
+def test_half_the_slots_are_patient_but_four_always_search(n_slots, n_patient):
+    run = Run(population(n_slots=n_slots)).start()
     tiers = [slot.tier for slot in run.population.slots]
-    assert tiers == ["greedy"] * 12 + ["patient"] * 6
-    run.to_the_end(lambda trial: float(trial.slot))
-    for step in range(1, 15):
-        assert all(decided(run, step)[i]["why"]["rule"] == "held" for i in range(12, 18))
-    assert {decided(run, 15)[i]["why"]["pool"] for i in range(12, 18)} == {6}
-    assert {line["why"]["pool"] for line in decided(run, 18).values()} == {18}
-
-
-def slow_but_steady(trial):
-    """Slots 6 and 7 come down to 0 in a straight line over log(step); all others stop at 0.5."""
-    steps = trial.step + 1
-    if trial.slot > 5:
-        return 1.0 - math.log(steps) / math.log(40)
-    return max(0.5, 1.0 - 0.3 * steps)
+    assert tiers == ["greedy"] * (n_slots - n_patient) + ["patient"] * n_patient
 
 
 def held(run, slot):
@@ -110,58 +98,78 @@ def held(run, slot):
     return [line["step"] for line in lines if line["why"]["rule"] == "held"]
 
 
-@pytest.mark.parametrize(
-    ("n_slots", "n_holding"), [(4, 0), (5, 1), (6, 2), (8, 2), (12, 3), (15, 4)]
-)
-def test_below_16_slots_a_quarter_holds_on_condition_but_four_always_search(n_slots, n_holding):
-    run = Run(population(n_slots=n_slots)).start()
-    tiers = [slot.tier for slot in run.population.slots]
-    assert tiers == ["greedy"] * (n_slots - n_holding) + ["tentative"] * n_holding
+def slow_but_steady(trial):
+    """Patient slots of eight come down from 1 to 0 evenly; all others stop at 0.5 early."""
+    if trial.slot > 3:
+        return 1.0 - trial.step / 39 + 0.001 * trial.slot
+    return max(0.5, 1.0 - 0.3 * trial.step) + 0.001 * trial.slot
 
 
-def test_a_slot_that_learns_slowly_for_a_better_end_holds_until_it_is_compared():
+def test_who_learns_slowly_for_a_better_end_holds_until_it_is_compared():
     run = Run(population(steps=40)).start()
     run.to_the_end(slow_but_steady)
     first = decided(run, 0)
-    for slot in (6, 7):
-        # 0.7 of the steps, though nearly all slots are ahead of it for the first half of that.
+    for slot in range(4, 8):
+        # 0.7 of the steps, though all others are ahead of it for the first half of the run.
         assert held(run, slot) == list(range(1, 29))
         assert decided(run, 28)[slot]["vector"] == first[slot]["vector"]
         assert decided(run, 28)[slot]["parent"] == f"{slot}-27"
-        assert decided(run, 29)[slot]["why"]["rule"] != "held"
-    assert run.population.best.trial.split("-")[0] in "67"
+    # Then the patient decide among themselves, and late in the run all are one pool.
+    assert {decided(run, 29)[slot]["why"]["pool"] for slot in range(8)} == {4}
+    assert {decided(run, 34)[slot]["why"]["pool"] for slot in range(8)} == {4}
+    assert {decided(run, 35)[slot]["why"]["pool"] for slot in range(8)} == {8}
+    assert run.population.best.trial.split("-")[0] in "4567"
 
 
-def test_a_slot_that_promises_nothing_searches_with_the_others_at_once():
+def at_once_or_partly(trial):
+    """All start at 1. Then patient slots of eight stop at 0.6, the others at about 0."""
+    if trial.step == 0:
+        return 1.0
+    return 0.6 if trial.slot > 3 else 0.01 * trial.slot
+
+
+def test_who_falls_behind_gives_up_its_weights_and_keeps_its_place_in_the_search():
     run = Run(population(steps=40)).start()
-    run.to_the_end(lambda trial: 1.0 if trial.slot > 5 else 0.5)
-    assert all(held(run, slot) == [1, 2] for slot in (6, 7))
-    # Its curve is flat and ends above where the leader is.
-    [last] = [line for line in run.of("trial") if line["trial"] == "7-2"]
-    assert last["why"]["promises"] == pytest.approx(1.0)
-    assert (last["why"]["leader"], last["why"]["bar"]) == (0, 0.5)
-    assert {decided(run, 3)[slot]["why"]["rule"] for slot in (6, 7)} <= {"mutated", "explored"}
+    run.to_the_end(at_once_or_partly)
+    first = decided(run, 0)
+    for slot in range(4, 8):
+        # They made 0.4 of the leader's progress: enough until 0.4 of the 40 steps have passed.
+        assert held(run, slot) == list(range(1, 17))
+        began = decided(run, 17)[slot]
+        assert began["parent"] == "0-16"
+    [last] = [line for line in run.of("trial") if line["trial"] == "7-16"]
+    assert last["why"]["leader"] == 0
+    assert last["why"]["bar"] == pytest.approx(0.6)
+    # The very worst is selected against as anybody is; all others search from where they were.
+    bases = {slot: decided(run, 17)[slot]["why"]["base"] for slot in range(4, 8)}
+    assert bases[7] == pytest.approx(decided(run, 16)[0]["vector"], abs=1e-5)
+    for slot in (4, 5, 6):
+        assert bases[slot] == pytest.approx(first[slot]["vector"], abs=1e-5)
+    assert {slot.tier for slot in run.population.slots} == {"greedy"}
 
 
-def test_who_gives_up_goes_on_from_one_of_the_best():
-    run = Run(population(steps=40)).start()
-    run.to_the_end(lambda trial: 1.0 if trial.slot > 5 else 0.5 + 0.01 * trial.slot)
-    assert all(decided(run, 3)[slot]["parent"] == "0-2" for slot in (6, 7))
-    # At the end of all patience nobody gave up: whoever held till then goes on with what it has.
-    run = Run(population(steps=40)).start().to_the_end(slow_but_steady)
-    assert all(decided(run, 29)[slot]["parent"] == f"{slot}-28" for slot in (6, 7))
+def test_patience_asks_neither_for_the_scale_nor_for_the_origin_of_the_losses():
+    def tried(transformed):
+        run = Run(population(steps=40)).start()
+        run.to_the_end(lambda trial: transformed(at_once_or_partly(trial)))
+        return [(line["trial"], line["vector"], line["parent"]) for line in run.of("trial")]
+
+    assert tried(lambda loss: loss) == tried(lambda loss: 1024.0 * loss - 4096.0)
 
 
-def test_after_the_review_it_must_promise_more_than_the_leader_does():
-    """Both curves fall; the holding one stays behind for ever, at any step with less to come."""
-
+def test_few_patient_slots_decide_among_themselves_and_move_towards_the_others():
     def loss(trial):
-        return 10.0 - (2.5 if trial.slot > 5 else 3.0) * math.log(trial.step + 1)
+        return 0.6 if trial.slot in (4, 5) and trial.step else slow_but_steady(trial)
 
-    run = Run(population(steps=40, options={"truncation": 0.0})).start()
-    run.to_the_end(loss)
-    # With the 14th trial 0.35 of the steps have passed.
-    assert all(held(run, slot) == list(range(1, 14)) for slot in (6, 7))
+    # Half as good as the leader would be enough to hold; a line that stops at the start is not.
+    run = Run(population(steps=40)).start()
+    run.to_the_end(lambda trial: 2.0 if trial.slot in (4, 5) else loss(trial))
+    assert [slot.tier for slot in run.population.slots] == ["greedy"] * 6 + ["patient"] * 2
+    moved = decided(run, 29)
+    assert {moved[slot]["why"]["pool"] for slot in (6, 7)} == {2}
+    assert moved[6]["why"]["rule"] == "kept"
+    assert (moved[7]["why"]["rule"], moved[7]["why"]["copied"]) == ("mutated", 6)
+    assert moved[7]["why"]["best"] < 6
 
 
 def test_who_fails_holds_no_longer():
@@ -172,33 +180,28 @@ def test_who_fails_holds_no_longer():
     moved = decided(run, 1)[7]["why"]
     assert (moved["rule"], moved["copied"]) == ("explored", 0)
     assert decided(run, 1)[6]["why"]["rule"] == "held"
+    assert [slot.tier for slot in run.population.slots][6:] == ["patient", "greedy"]
+
+
+def test_nobody_holds_while_nobody_else_can_be_copied():
+    run = Run(population(steps=40)).start()
+    for slot in range(4):
+        run.tell(run.failed(slot, "not_finite"))
+    for slot in range(4, 8):
+        run.tell(run.result(slot, float(slot)))
+    assert all(decided(run, 1)[slot]["why"]["copied"] == 4 for slot in range(4))
+    assert "held" not in {line["why"]["rule"] for line in decided(run, 1).values()}
 
 
 def test_who_holds_is_never_replaced_and_with_it_there_are_enough_to_select():
-    run = Run(population(steps=40, options={"tentative_share": 0.375})).start()
-    # Six of eight are the quorum, and only three of them search: the worst of these copies.
-    for slot in (0, 1, 2, 5, 6, 7):
+    run = Run(population(steps=40)).start()
+    # Six of eight are the quorum, and only two of them search: the worse of these copies.
+    for slot in (0, 1, 4, 5, 6, 7):
         run.tell(run.result(slot, float(slot)))
     run.tick(run.now_ms + 1_000)
     rules = {slot: line["why"]["rule"] for slot, line in decided(run, 1).items()}
-    assert rules == {0: "kept", 1: "mutated", 2: "explored", 5: "held", 6: "held", 7: "held"}
-    assert decided(run, 1)[2]["why"]["copied"] == 0
-
-
-def test_a_curve_is_fitted_over_the_logarithm_of_its_steps():
-    trend = Trend()
-    for step in range(1, 9):
-        trend = trend.after(step, 5.0 - 2.0 * math.log(step))
-    assert trend.at(64) == pytest.approx(5.0 - 2.0 * math.log(64))
-    assert Trend().after(3, 0.7).at(50) == 0.7
-    # As numpy's own fit with these weights has it; the weights are squared there.
-    losses = np.random.default_rng(0).random(20)
-    steps = np.arange(1, 21)
-    trend = Trend()
-    for step, value in zip(steps, losses, strict=True):
-        trend = Trend.of(list(trend.after(int(step), float(value))))
-    fit = np.polynomial.Polynomial.fit(np.log(steps), losses, 1, w=steps**2.0)
-    assert trend.at(40) == pytest.approx(fit(math.log(40)))
+    assert rules == {0: "kept", 1: "explored", 4: "held", 5: "held", 6: "held", 7: "held"}
+    assert decided(run, 1)[1]["why"]["copied"] == 0
 
 
 def test_no_choice_dies_out_and_none_is_invented():

@@ -63,7 +63,7 @@ def test_a_snapshot_is_plain_values_and_frames(seen):
 
 
 def test_every_trial_can_be_explained(seen):
-    rules = set()
+    rules, judged = set(), 0
     for line in seen.history:
         if line["event"] != "trial":
             continue
@@ -76,14 +76,17 @@ def test_every_trial_can_be_explained(seen):
         if told["copied_from"] is not None:
             assert line["parent"] == f"{told['copied_from']}-{line['step'] - 1}"
             assert f"of slot {told['copied_from']}" in words
-        if told["rule"] == "held":
-            assert f"leads to {told['why']['promises']:.4g} at the end" in words
+        if "bar" in told["why"]:
+            assert told["rule"] == "held"
+            assert f"no worse than {told['why']['bar']:.4g}, where it would give up" in words
+            judged += 1
         if told["rule"] == "mutated":
             assert {"a", "b", "best", "F1", "F2", "rank", "known", "pool"} <= told["why"].keys()
             assert len(told["why"]["base"]) == 3
         for change in told["changes"].values():
             assert ("before" in change) == (line["parent"] is not None)
     assert {"drawn", "mutated", "explored", "kept", "held"} <= rules
+    assert judged
     with pytest.raises(StoryError, match="9-99"):
         explain(seen.experiment, seen.history, "9-99")
 
