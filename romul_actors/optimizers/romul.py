@@ -7,7 +7,7 @@ they are differences inside the population. The rest is this project's own, and 
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -89,10 +89,15 @@ class Romul(Optimizer):
         return starts
 
     def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
-        """All slots, but for a while those that are patient still are apart."""
-        if not self.patience * steps <= slot.step < self.merge * steps:
-            return range(len(slots))
-        return [peer.index for peer in slots if (peer.tier == PATIENT) is (slot.tier == PATIENT)]
+        """All slots, but for a while the patient and the others apart, if there are enough."""
+        everybody = range(len(slots))
+        if not self._apart(slot.step, steps):
+            return everybody
+        patient, others = _by_tier(everybody, slots)
+        # A few look at what the others have found: it must not depend on who is ahead of whom.
+        if len(patient) < MIN_POOL:
+            return everybody
+        return patient if slot.tier == PATIENT else others
 
     def quorum(self, n_pool: int) -> int:
         """Share of the pool, and never fewer than differential evolution needs."""
@@ -100,6 +105,23 @@ class Romul(Optimizer):
 
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
         """Select for all slots due, then mutate them, so that their order changes nothing."""
+        if not self._apart(view.step, view.steps):
+            return self._decide(view, due)
+        moves: dict[int, Move] = {}
+        for tier in _by_tier(view.pool, view.slots):
+            members = {i: view.known[i] for i in tier if i in view.known}
+            part = replace(view, pool=tier, known=members)
+            moves |= {
+                move.slot: move for move in self._decide(part, [i for i in due if i in members])
+            }
+        return [moves[i] for i in due]
+
+    def _apart(self, step: int, steps: int) -> bool:
+        """Whether the patient that are left are compared with each other only."""
+        return self.patience * steps <= step < self.merge * steps
+
+    def _decide(self, view: View, due: Sequence[int]) -> list[Move]:
+        """Moves of slots that are compared with each other."""
         holding = self._holding(view)
         ranking = self._ranking(view, holding)
         best = [i for i in ranking.best if not view.known[i].failed]
@@ -317,6 +339,12 @@ class _Ranking:
 def _patient_alone(view: View) -> bool:
     """Whether the pool consists of patient slots that decide among themselves."""
     return all(view.slots[i].tier == PATIENT for i in view.pool)
+
+
+def _by_tier(indices: Sequence[int], slots: Sequence[Slot]) -> tuple[list[int], list[int]]:
+    """Those of `indices` that are patient still, and the others."""
+    patient = [i for i in indices if slots[i].tier == PATIENT]
+    return patient, [i for i in indices if slots[i].tier != PATIENT]
 
 
 def _two_others(pool: Sequence[int], i: int, rng: Generator) -> tuple[int, int]:
