@@ -20,7 +20,7 @@ def train(trial):
         count += int((trial.parent / "count").read_text())
     (trial.checkpoint / "count").write_text(str(count))
     return {
-        "loss": count,
+        "loss": float("nan") if trial.hyperparameters.get("diverges") else count,
         "pid": os.getpid(),
         "setups": SETUPS.count(trial.context.experiment),
         "weight": trial.state.get("weight", 0),

@@ -24,6 +24,8 @@ from romul_workers.trainer import (
     Success,
     scratch_folder,
 )
+from romul_workers.trial import Context
+from romul_workers.trial import Trial as Task
 
 TASKS = Path(__file__).parents[1] / "tasks"
 
@@ -92,6 +94,14 @@ async def test_after_a_failure_the_process_is_another(trainer, tmp_path):
     assert (failed.reason, "below 0" in failed.message) == ("exception", True)
     second = await trainer.train(experiment(tmp_path), trial(attempt=2))
     assert second.metrics["pid"] != first.metrics["pid"]
+
+
+async def test_after_a_loss_that_is_not_finite_it_is_the_same(trainer, tmp_path):
+    first = await trainer.train(experiment(tmp_path), trial())
+    failed = await trainer.train(experiment(tmp_path), trial(x=0.5, diverges=True))
+    assert failed.reason == "not_finite"
+    second = await trainer.train(experiment(tmp_path), trial(attempt=2))
+    assert second.metrics["pid"] == first.metrics["pid"]
 
 
 async def test_a_parent_that_is_gone_is_told(trainer, tmp_path):
@@ -199,6 +209,19 @@ async def test_a_stall_is_told_apart_from_a_trial_that_takes_too_long(trainer, t
     slow = {"stall_s": 60.0, "trial_s": 0.4}
     ending = await trainer.train(experiment(tmp_path, "misbehaving", timeouts=slow), hanging())
     assert ending.reason == "timed_out"
+
+
+def test_whichever_sign_is_passed_on_it_says_where_training_stands(tmp_path, monkeypatch):
+    now, told = [0.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    context = Context("e", "cpu", {})
+    one = Task("0-0", {}, None, tmp_path, 0.0, 9.0, 0, 0, context, _tell=told.append)
+    for epoch in range(9):
+        one.progress(epoch)
+        now[0] += 0.6
+        # Asked at the end of an epoch, it is the sign that is due.
+        assert not one.should_stop
+    assert told == [0.0, *range(9)]
 
 
 async def test_signs_of_progress_keep_a_trial_alive(trainer, tmp_path):

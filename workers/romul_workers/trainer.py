@@ -185,8 +185,10 @@ class ChildTrainer(Trainer):
                 return Failure("lost_parent", str(error))
         answer = await self._ask_child(folder, parent, experiment, trial)
         if answer["is"] == "failed":
-            # Memory, CUDA contexts and half-done work of the task go with the process.
-            await self.close()
+            if answer["reason"] != "not_finite":
+                # Memory, CUDA contexts and half-done work of the task go with the process. Whoever
+                # diverged has come to its end as others do: no reason to import all anew.
+                await self.close()
             if answer["reason"] == "exception" and await asyncio.to_thread(checkpoints.full):
                 return NoRoom(f"the disk is full; the task said: {answer['message']}")
             return Failure(answer["reason"], answer["message"])

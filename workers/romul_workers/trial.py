@@ -94,6 +94,7 @@ class Trial:
     _stopping: Event = field(default_factory=Event)
     _tell: Callable[[float | None], None] | None = None
     _told: float = float("-inf")
+    _at: float | None = None
     _attached: "Attached | None" = None
 
     @property
@@ -128,10 +129,12 @@ class Trial:
         Args:
             at: where training stands, in the budget's unit.
         """
+        # Kept for whichever sign is passed on: it may well be one without a place.
+        self._at = self._at if at is None else float(at)
         now = time.monotonic()
         if self._tell is not None and now - self._told >= SIGN_OF_LIFE_S:
             self._told = now
-            self._tell(None if at is None else float(at))
+            self._tell(self._at)
 
     def pause(self, at: float) -> Paused:
         """Say that `checkpoint` holds the state at `at`; to be returned by the task.
