@@ -79,7 +79,7 @@ class WorkerSeen:
 
     Attributes:
         name, host, pid: which.
-        state: idle, training, draining or no room.
+        state: idle, training, draining, no room or failing.
         trial: what it trains; "" if nothing.
         at: where training stands, in the budget's unit, if the task says so.
         age_s: since it was last heard.

@@ -103,6 +103,9 @@ class Screen:
             told.append(f"silent for half a lease: {', '.join(silent[:3])}")
         if any(w.state == "no room" for w in seen.alive):
             told.append("a worker has no room for checkpoints")
+        failing = [w.name for w in seen.alive if w.state == "failing"]
+        if failing:
+            told.append(f"trials fail on these workers only: {', '.join(failing[:3])}")
         if seen.depths["dead"]:
             told.append(f"{seen.depths['dead']} dead messages (romul dead list {self._name})")
         if seen.depths["inbox"] > 10 * max(10, len(seen.slots)):

@@ -174,6 +174,10 @@ class Store(ABC):
         """
 
     @abstractmethod
+    async def reported(self, name: str) -> int:
+        """How many results of an experiment count so far; 0 when there is none of that name."""
+
+    @abstractmethod
     async def load(self, name: str) -> Stored:
         """Snapshot of the whole population.
 

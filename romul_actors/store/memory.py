@@ -154,6 +154,9 @@ class MemoryStore(Store):
     async def spec(self, name: str) -> str:
         return self._find(name).spec
 
+    async def reported(self, name: str) -> int:
+        return int(self._all[name].meta.get("reported", 0)) if name in self._all else 0
+
     async def load(self, name: str) -> Stored:
         found = self._find(name)
         slots = [dict(found.slots.get(i, {})) for i in range(int(found.meta["slots"]))]

@@ -149,6 +149,9 @@ class RedisStore(Store):
             raise UnknownExperimentError(f"no experiment {name!r} on {hide_password(self.url)}")
         return cast("bytes", text).decode()
 
+    async def reported(self, name: str) -> int:
+        return int(cast("bytes", await _reply(self._redis.hget(_key(name), "reported"))) or 0)
+
     async def load(self, name: str) -> Stored:
         found = await self._look("load", [_key(name)], [])
         if found is None:

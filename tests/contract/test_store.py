@@ -38,6 +38,7 @@ async def test_an_unknown_experiment_is_said_to_be_unknown(store):
         with pytest.raises(UnknownExperimentError, match="no experiment 'no'"):
             await call
     assert await store.remove("no") is False
+    assert await store.reported("no") == 0
     assert await store.read(["no"], "a", 10, 0) == []
     assert await store.lease(["no"], "w", 0) is None
     assert await store.sweep("no", "a", 0, 10) == []

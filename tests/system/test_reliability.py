@@ -367,6 +367,26 @@ def test_a_full_quota_stops_a_worker_and_costs_no_trial(system):
     assert full.wait(10) == 0
 
 
+def test_a_machine_where_everything_fails_does_not_eat_the_population(system):
+    """It fails faster than others train, and would take nearly every trial."""
+    system.submit(
+        task="misbehaving:sick",
+        space={"x": {"type": "float", "min": 0.0, "max": 1.0}},
+        population=8,
+        steps=6,
+    )
+    system.actor()
+    sick = system.worker("--name=sick", SICK="1")
+    system.worker("--name=well")
+    wait_for(lambda: "failing" in (system.client.hget("romul:{e}:workers", "sick") or ""))
+    assert "failed here, one after the other" in sick.log.read_text()
+    system.wait_for_status("finished")
+    causes = json.loads(system.meta()["causes"])
+    # Left alone it would have failed twice as many as the other one trains, which are 48.
+    assert causes["exception"] < 24
+    assert {line["worker"] for line in system.history(event="failed")} == {"sick"}
+
+
 # -- queues -------------------------------------------------------------------------------------
 
 

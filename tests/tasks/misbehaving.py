@@ -44,6 +44,15 @@ def slow(trial):
     return 0.0
 
 
+def sick(trial):
+    """Train well, but not on a machine that says of itself that it is sick."""
+    if "SICK" in os.environ:
+        raise RuntimeError("no such device")
+    time.sleep(0.3)
+    (trial.checkpoint / DONE).write_text("done")
+    return trial.hyperparameters["x"]
+
+
 def deaf(trial):
     """Train for a minute whatever anybody says, with a process of its own, known by `marked`."""
     if os.fork() == 0:

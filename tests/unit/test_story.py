@@ -232,9 +232,15 @@ def test_top_keeps_what_it_saw_and_raises_alarms():
         alarms = screen.alarms(first)
         await store.present(["e"], "w", {"state": "no room", "trial": "", "host": "h", "pid": 1})
         second = await screen.refresh(store)
-        return alarms, screen.alarms(second), read_glance(await store.glance("e", SLOT_FIELDS))
+        told = screen.alarms(second)
+        await store.present(["e"], "w", {"state": "failing", "trial": "", "host": "h", "pid": 1})
+        told += screen.alarms(await screen.refresh(store))
+        return alarms, told, read_glance(await store.glance("e", SLOT_FIELDS))
 
     none, full, last = run(main())
     assert none == ["no worker is alive"]
-    assert full == ["a worker has no room for checkpoints"]
+    assert full == [
+        "a worker has no room for checkpoints",
+        "trials fail on these workers only: w",
+    ]
     assert [w.name for w in last.alive] == ["w"]

@@ -12,7 +12,7 @@ from romul_actors.presence import Broker, Link, MqttError
 from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
 from romul_sim.loop import run
-from romul_workers.trainer import NoRoom, Success, Trainer
+from romul_workers.trainer import Failure, NoRoom, Success, Trainer
 from romul_workers.worker import Worker, WorkerSettings
 
 EXPERIMENT = Experiment.model_validate(
@@ -233,6 +233,46 @@ def test_without_room_a_worker_waits_longer_each_time():
     times, released = run(main())
     waits = [round(later - earlier) for earlier, later in itertools.pairwise(times)]
     assert (waits, released) == ([1, 2, 4], 3)
+
+
+def pauses_after(*endings, elsewhere):
+    """Between trials that end so, while so many of others' end well in the meantime; and states."""
+
+    class Elsewhere(MemoryStore):
+        async def reported(self, name):
+            self._all[name].meta["reported"] = str(await super().reported(name) + elsewhere)
+            return await super().reported(name)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        store = Elsewhere(lambda: int(1000 * loop.time()))
+        await filled(store, *[TRIAL] * len(endings))
+        trainer = StubTrainer(*endings, seconds=0.0)
+        working = worker(store, trainer, max_trials=len(endings), pace_s=0.1)
+        work = asyncio.create_task(working.run(asyncio.Event()))
+        states = set()
+        while not work.done():
+            states.add(working.state)
+            await asyncio.sleep(0.1)
+        return trainer.trained, states
+
+    times, states = run(main())
+    pauses = [round(later - earlier) for earlier, later in itertools.pairwise(times)]
+    return pauses, "failing" in states
+
+
+BROKEN, DIVERGED, FINE = Failure("task", "x"), Failure("not_finite", "x"), Success(1.0, "0-0-1-a")
+
+
+def test_where_everything_fails_that_goes_well_elsewhere_a_worker_takes_less_and_less():
+    endings = [BROKEN] * 6 + [FINE] + [BROKEN] * 4
+    assert pauses_after(*endings, elsewhere=1) == ([0, 0, 1, 2, 4, 8, 0, 0, 0, 1], True)
+
+
+def test_what_fails_everywhere_or_for_its_hyperparameters_is_not_the_machines_fault():
+    assert pauses_after(*[BROKEN] * 6, elsewhere=0) == ([0] * 5, False)
+    assert pauses_after(*[DIVERGED] * 6, elsewhere=1) == ([0] * 5, False)
+    assert pauses_after(*[BROKEN, BROKEN, FINE] * 3, elsewhere=1) == ([0] * 8, False)
 
 
 def test_after_a_notice_only_what_can_be_finished_is_taken():

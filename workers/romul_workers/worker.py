@@ -28,8 +28,10 @@ PACE_S = 0.5
 FIRST_BEAT_S = 0.2
 BACKOFF_S = 1.0
 """Pause before the store is tried again."""
-NO_ROOM_S = (1.0, 60.0)
-"""First and longest pause of a worker that finds no room for checkpoints."""
+PAUSE_S = (1.0, 60.0)
+"""First and longest pause of a worker on whose machine trials cannot end well."""
+FAILING = 3
+"""So many failures one after the other, while others' trials went well, are the machine's fault."""
 QUICK_BEAT_S = 0.4
 """Time between heartbeats while the broker is lost, which would otherwise stand for them."""
 COLLECT_EVERY = 10
@@ -78,6 +80,22 @@ class _Useless(Exception):  # noqa: N818  (a reason to stop, no error)
         self.reason = reason
 
 
+@dataclass(slots=True)
+class _Failing:
+    """An experiment whose trials fail here.
+
+    Attributes:
+        reported: its results, everybody's, when the first of them failed.
+        times: how many did, one after the other.
+        pause_s, until: how long it is left to others, and the loop's time when that ends.
+    """
+
+    reported: int
+    times: int = 0
+    pause_s: float = 0.0
+    until: float = 0.0
+
+
 class Worker:
     """One worker.
 
@@ -100,6 +118,7 @@ class Worker:
         self._refreshed = float("-inf")
         self._collected = float("-inf")
         self._no_room_s = 0.0
+        self._failing: dict[str, _Failing] = {}
         self._typical_s: dict[str, float] = {}
         self._ends_at: float | None = None
         self._grace_s = settings.grace_s
@@ -112,8 +131,9 @@ class Worker:
 
     @property
     def state(self) -> str:
-        """What it does: idle, training, draining, or no room."""
-        return self._state
+        """What it does: idle, training, draining, no room, or failing."""
+        pauses = self._state == "idle" and any(self._pauses(name) for name in self._open)
+        return "failing" if pauses else self._state
 
     @property
     def quick(self) -> bool:
@@ -182,9 +202,10 @@ class Worker:
 
     async def _turn(self) -> None:
         await self._refresh()
-        names = [name for name in self._open if self._has_time_for(name)]
+        wanted = [name for name in self._open if not self._pauses(name)]
+        names = [name for name in wanted if self._has_time_for(name)]
         if not names:
-            if self._open:
+            if wanted:
                 # The machine goes before another trial would end.
                 self.drain("preempted")
             await self._wait(self._settings.pace_s)
@@ -227,6 +248,7 @@ class Worker:
             self._admission[name] = await self._admits(name)
         for name in self._admission.keys() - statuses.keys():
             del self._admission[name]
+            self._failing.pop(name, None)
         ours = {name: status for name, status in statuses.items() if self._admission[name]}
         self._admitted = {n: s for n, s in ours.items() if s not in ("finished", "stopped")}
         running = [name for name, s in self._admitted.items() if s in ("submitted", "running")]
@@ -280,7 +302,7 @@ class Worker:
         settings = self._settings
         at = self._trainer.at if trial else None
         return {
-            "state": self._state,
+            "state": self.state,
             "trial": trial,
             "host": settings.host,
             "pid": settings.pid,
@@ -321,6 +343,7 @@ class Worker:
             if isinstance(ending, Success | Stopped) and ending.checkpoint is not None:
                 await self._trainer.discard(experiment, ending.checkpoint)
         await self._keep_output(experiment.name, trial)
+        await self._judge(experiment.name, ending)
         await self._rest(ending)
 
     async def _keep_output(self, name: str, trial: Trial) -> None:
@@ -332,12 +355,44 @@ class Worker:
             except StoreError as error:
                 log.debug("output of trial %s not kept: %s", trial.id, error)
 
+    async def _judge(self, name: str, ending: Ending | ReleaseReason) -> None:
+        """Leave an experiment to others for a while, if all its trials fail here and not there.
+
+        A machine with a broken GPU, say, fails faster than the others train, and would draw one
+        trial after the other to itself. Where nobody succeeds the fault is not the machine's, and
+        is best told soon.
+        """
+        if isinstance(ending, Success):
+            self._failing.pop(name, None)
+        if not isinstance(ending, Failure) or ending.reason == "not_finite":
+            return
+        reported = await self._store.reported(name)
+        failing = self._failing.setdefault(name, _Failing(reported))
+        failing.times += 1
+        if failing.times < FAILING or reported == failing.reported:
+            return
+        first, longest = PAUSE_S
+        failing.pause_s = min(longest, max(first, 2 * failing.pause_s))
+        failing.until = asyncio.get_running_loop().time() + failing.pause_s
+        log.error(
+            "%s: %d trials failed here, one after the other, while others went well elsewhere; "
+            "trying again in %.0f s",
+            name,
+            failing.times,
+            failing.pause_s,
+        )
+
+    def _pauses(self, name: str) -> bool:
+        """Whether an experiment is left to others for now."""
+        failing = self._failing.get(name)
+        return failing is not None and asyncio.get_running_loop().time() < failing.until
+
     async def _rest(self, ending: Ending | ReleaseReason) -> None:
         """Without room for checkpoints, wait: longer each time."""
         if not isinstance(ending, NoRoom):
             self._no_room_s = 0.0
             return
-        first, longest = NO_ROOM_S
+        first, longest = PAUSE_S
         self._no_room_s = min(longest, max(first, 2 * self._no_room_s))
         log.error("%s; trying again in %.0f s", ending.message, self._no_room_s)
         self._state = "no room"
