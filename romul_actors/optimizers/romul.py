@@ -181,26 +181,34 @@ class Romul(Optimizer):
         if view.step >= self.patience * view.steps:
             return {}
         losses = {i: outcome.loss for i, outcome in view.known.items() if not outcome.failed}
-        greedy = [i for i in losses if view.slots[i].tier != PATIENT]
-        if not greedy:
+        if not losses:
             return {}
-        leader = min(greedy, key=lambda i: (losses[i], i))
+        leader = min(losses, key=lambda i: (losses[i], i))
         passed = (view.step + 1) / view.steps
         first = float(np.quantile(list(losses.values()), LEARNT_NOTHING))
         holding = {}
-        for i in losses.keys() - greedy:
+        for i, loss in losses.items():
+            if view.slots[i].tier != PATIENT:
+                continue
             start = float(view.slots[i].memory.get("start", first))
             bar = start - passed * (start - losses[leader])
             if view.step + 1 < MIN_LOSSES:
                 holding[i] = _Held(start, {})
-            elif losses[i] <= bar:
+            elif loss <= bar:
                 holding[i] = _Held(start, {"bar": bar, "leader": leader})
         return holding
 
     def _ranking(self, view: View, holding: Mapping[int, "_Held"]) -> "_Ranking":
-        """Ranking of those that do not hold; with the others' losses there are enough to select."""
-        n = share(self.truncation, len(view.known) - len(holding))
+        """Ranking of those that do not hold, and of those that are better than all of these.
+
+        With the others' losses there are enough to select.
+        """
         ranked = {i: outcome for i, outcome in view.known.items() if i not in holding}
+        n = share(self.truncation, len(ranked))
+        if ranked:
+            # Whoever holds what makes it the best is worth a copy, like any other.
+            best = min(outcome.loss for outcome in ranked.values())
+            ranked |= {i: view.known[i] for i in holding if view.known[i].loss < best}
         # Patient slots that decide among themselves may be few, and have waited long enough.
         n_needed = 2 if _patient_alone(view) else MIN_POOL
         return _Ranking.of(ranked, n if len(view.known) >= n_needed else 0)

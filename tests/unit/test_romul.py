@@ -183,14 +183,31 @@ def test_who_fails_holds_no_longer():
     assert [slot.tier for slot in run.population.slots][6:] == ["patient", "greedy"]
 
 
-def test_nobody_holds_while_nobody_else_can_be_copied():
+def test_who_holds_can_be_copied_where_nobody_searches_with_success():
     run = Run(population(steps=40)).start()
     for slot in range(4):
         run.tell(run.failed(slot, "not_finite"))
     for slot in range(4, 8):
         run.tell(run.result(slot, float(slot)))
     assert all(decided(run, 1)[slot]["why"]["copied"] == 4 for slot in range(4))
-    assert "held" not in {line["why"]["rule"] for line in decided(run, 1).values()}
+    assert all(decided(run, 1)[slot]["why"]["rule"] == "held" for slot in range(4, 8))
+
+
+def test_the_only_one_that_learns_is_copied_though_it_holds_and_the_dead_hold_no_longer():
+    def loss(trial):
+        # Whatever continues slot 4 learns on; nothing else ever does.
+        born[trial.id] = trial.slot == 4 or born.get((trial.parent or "").rpartition("-")[0], False)
+        return (1.0 - trial.step / 80 if born[trial.id] else 1.0) + 0.0001 * abs(trial.slot - 4)
+
+    born = {}
+    run = Run(population(steps=40)).start()
+    run.to_the_end(loss)
+    assert held(run, 4) == list(range(1, 29))
+    assert [held(run, slot) for slot in (5, 6, 7)] == [[1, 2]] * 3
+    # The very worst from the beginning, then those who give up.
+    assert decided(run, 2)[0]["why"]["copied"] == 4
+    assert [decided(run, 3)[slot]["why"]["copied"] for slot in (5, 6, 7)] == [4, 4, 4]
+    assert all(born[f"{slot}-39"] for slot in range(8))
 
 
 def test_who_holds_is_never_replaced_and_with_it_there_are_enough_to_select():
