@@ -205,7 +205,7 @@ def test_the_only_one_that_learns_is_copied_though_it_holds_and_the_dead_hold_no
     assert held(run, 4) == list(range(1, 29))
     assert [held(run, slot) for slot in (5, 6, 7)] == [[1, 2]] * 3
     # The very worst from the beginning, then those who give up.
-    assert decided(run, 2)[0]["why"]["copied"] == 4
+    assert decided(run, 1)[0]["why"]["copied"] == 4
     assert [decided(run, 3)[slot]["why"]["copied"] for slot in (5, 6, 7)] == [4, 4, 4]
     assert all(born[f"{slot}-39"] for slot in range(8))
 
