@@ -20,7 +20,7 @@ from rich.tree import Tree
 
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import DEFAULT_URL, AsJson, MqttCa, MqttUrl, RedisUrl, broker, resolve
-from romul_actors.cli.services import opened
+from romul_actors.cli.services import interruptible, opened
 from romul_actors.doctor import Finding, examine
 from romul_actors.inspect import SLOT_FIELDS, Seen, SlotSeen, look, look_at_all, read_glance
 from romul_actors.presence import KEEPALIVE_S
@@ -217,10 +217,7 @@ def top(
                     await asyncio.sleep(every)
                     live.update(screen.render(await screen.refresh(store)), refresh=True)
 
-    try:
-        asyncio.run(run())
-    except KeyboardInterrupt:
-        raise typer.Exit from None
+    asyncio.run(interruptible(run()))
 
 
 def _as_json(screen: Screen, seen: Seen) -> dict[str, Any]:
@@ -305,10 +302,7 @@ def history(
                 await asyncio.sleep(0.5)
                 glance = await store.glance(name, after=after, count=LINES)
 
-    try:
-        asyncio.run(run())
-    except KeyboardInterrupt:
-        raise typer.Exit from None
+    asyncio.run(interruptible(run()))
 
 
 def over(status: str, lines: Sequence[Any]) -> bool:
