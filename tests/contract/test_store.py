@@ -59,6 +59,14 @@ async def test_a_removed_experiment_leaves_nothing_and_its_name_is_free(store):
     assert (await store.depths("e"))["trials"] == 0
 
 
+async def test_results_are_counted_where_a_worker_can_see_it(store):
+    await made(store)
+    assert await store.reported("e") == 0
+    stored = await store.load("e")
+    await store.commit("e", "a", Commit(stored.version, [], {"reported": "3"}))
+    assert await store.reported("e") == 3
+
+
 async def test_entries_arrive_in_order_and_each_at_one_actor(store):
     await made(store)
     await store.send("e", b"1")

@@ -11,8 +11,7 @@ from tests.conftest import wait_for
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
-MIB = 2**20
-HELD = 4096 * MIB
+HELD = 4 * 2**30
 HOW = {
     "asks for too much": ("out_of_memory", "out of memory"),
     "reads beyond the end": ("exception", "device-side assert"),

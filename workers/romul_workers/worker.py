@@ -69,6 +69,12 @@ class WorkerSettings:
     pid: int = field(default_factory=os.getpid)
 
 
+def _longer(pause_s: float) -> float:
+    """The pause after one of `pause_s` seconds that was of no use."""
+    first, longest = PAUSE_S
+    return min(longest, max(first, 2 * pause_s))
+
+
 class _LostError(Exception):
     """The lease is somebody else's now."""
 
@@ -371,8 +377,7 @@ class Worker:
         failing.times += 1
         if failing.times < FAILING or reported == failing.reported:
             return
-        first, longest = PAUSE_S
-        failing.pause_s = min(longest, max(first, 2 * failing.pause_s))
+        failing.pause_s = _longer(failing.pause_s)
         failing.until = asyncio.get_running_loop().time() + failing.pause_s
         log.error(
             "%s: %d trials failed here, one after the other, while others went well elsewhere; "
@@ -392,8 +397,7 @@ class Worker:
         if not isinstance(ending, NoRoom):
             self._no_room_s = 0.0
             return
-        first, longest = PAUSE_S
-        self._no_room_s = min(longest, max(first, 2 * self._no_room_s))
+        self._no_room_s = _longer(self._no_room_s)
         log.error("%s; trying again in %.0f s", ending.message, self._no_room_s)
         self._state = "no room"
         loop = asyncio.get_running_loop()
