@@ -1,7 +1,8 @@
 """Prometheus metrics of an actor or a worker, served over HTTP beside it.
 
-`romul_workers_desired` is what an autoscaler wants: trials queued or with a worker, since a queue's
-length alone reads 0 while all are being trained.
+`romul_workers_desired` is what an autoscaler wants: slots that have not ended their last step, and
+second copies. Depths of the queue swing with each quorum: with one worker and a full quorum they count
+down from the population to 1, again and again, though as many workers would be busy all the time.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
@@ -53,7 +55,7 @@ class ActorMetrics:
                 ("trials_queued", "Trials that no worker has yet"),
                 ("trials_leased", "Trials with a worker"),
                 ("workers_alive", "Workers heard of within the lease"),
-                ("workers_desired", "Workers that would have something to do: queued and leased"),
+                ("workers_desired", "Workers that would have something to do: slots, and second copies"),
                 ("inbox", "Events that wait for a decision"),
                 ("dead", "Messages that nobody could use"),
                 ("best", "Best metric so far, in the experiment's own unit"),
@@ -80,7 +82,9 @@ class ActorMetrics:
         """Look at all experiments once."""
         statuses, desired = await store.experiments(), 0.0
         for name, status in statuses.items():
-            seen = read_glance(await store.glance(name))
+            glance = await store.glance(name, ("status",))
+            going = sum(slot["status"] != "done" for slot in glance.slots)
+            seen = read_glance(replace(glance, slots=()))
             leased = len(await store.leases(name))
             waiting = status in ("submitted", "running")
             told = {
@@ -90,7 +94,7 @@ class ActorMetrics:
                 "workers_alive": float(len(seen.alive)),
                 # A new experiment wants its first worker before it has its first trial.
                 "workers_desired": float(
-                    max(seen.depths["trials"], status == "submitted") if waiting else 0
+                    max(going, seen.depths["trials"], status == "submitted") if waiting else 0
                 ),
                 "inbox": float(seen.depths["inbox"]),
                 "dead": float(seen.depths["dead"]),

@@ -1,0 +1,53 @@
+"""What an autoscaler reads."""
+
+from romul_actors.actor import Actor
+from romul_actors.events import Result, Submitted
+from romul_actors.experiment import Experiment
+from romul_actors.messages import decode_trial, encode
+from romul_actors.metrics import ActorMetrics
+from romul_actors.store.memory import MemoryStore
+
+STEPS = 3
+
+
+async def desired(store):
+    metrics = ActorMetrics()
+    await metrics.look(store)
+    value = metrics.registry.get_sample_value
+    assert value("romul_fleet_workers_desired") == value(
+        "romul_workers_desired", {"experiment": "e"}
+    )
+    return value("romul_fleet_workers_desired")
+
+
+async def ends_a_trial(store):
+    lease = await store.lease(["e"], "w", 0)
+    trial = decode_trial(lease.body)
+    token = {"trial": trial.id, "slot": trial.slot, "attempt": trial.attempt, "worker": "w"}
+    result = Result(**token, value=1.0 + trial.slot, checkpoint=f"{trial.id}-1", seconds=1.0)
+    await store.settle(lease, trial.slot, f"{trial.id}#{trial.attempt}", encode(result))
+
+
+async def test_workers_are_desired_for_all_slots_though_they_wait_for_the_last():
+    store = MemoryStore()
+    experiment = Experiment(
+        name="e",
+        task="toys",
+        space={"x": {"type": "float", "min": 0.0, "max": 1.0}},
+        population=4,
+        steps=STEPS,
+    )
+    await store.create("e", experiment.model_dump_json(), encode(Submitted()))
+    assert await desired(store) == 1
+    actor = Actor(store, "a", pace_s=0.01)
+    await actor.turn()
+    seen = []
+    for _ in range(4 * STEPS):
+        seen.append((await desired(store), (await store.depths("e"))["trials"]))
+        await ends_a_trial(store)
+        await actor.turn()
+    steps = [4, 3, 2, 1]
+    assert [depth for _, depth in seen] == steps * STEPS
+    # In the last step there is nothing to wait for.
+    assert [wanted for wanted, _ in seen] == [4.0] * 4 * (STEPS - 1) + steps
+    assert await desired(store) == 0
