@@ -1,8 +1,8 @@
 """Prometheus metrics of an actor or a worker, served over HTTP beside it.
 
 `romul_workers_desired` is what an autoscaler wants: slots that have not ended their last step, and
-second copies. Depths of the queue swing with each quorum: with one worker and a full quorum they count
-down from the population to 1, again and again, though as many workers would be busy all the time.
+second copies. The queue swings with each quorum: with one worker and a full quorum it counts down
+from the population to 1, again and again, though as many workers would be busy all the time.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class ActorMetrics:
                 ("trials_queued", "Trials that no worker has yet"),
                 ("trials_leased", "Trials with a worker"),
                 ("workers_alive", "Workers heard of within the lease"),
-                ("workers_desired", "Workers that would have something to do: slots, and second copies"),
+                ("workers_desired", "Workers with something to do: slots that go on, and copies"),
                 ("inbox", "Events that wait for a decision"),
                 ("dead", "Messages that nobody could use"),
                 ("best", "Best metric so far, in the experiment's own unit"),

@@ -27,6 +27,7 @@ from aiomqtt import MqttError, ProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from romul_actors.cancellation import heeding
 from romul_actors.errors import NoAnswerError, RomulError
 
 log = logging.getLogger("romul.presence")
@@ -160,14 +161,16 @@ class Link:
         protocol = self._protocols[0]
         client = self.client(protocol)
         try:
-            await client.__aenter__()
+            with heeding():
+                await client.__aenter__()
         except (MqttError, OSError):
             # Perhaps it does not speak this version: the other one is tried next.
             self._protocols.reverse()
             raise
         try:
             for topic in self._subscriptions:
-                await client.subscribe(topic, qos=1)
+                with heeding():
+                    await client.subscribe(topic, qos=1)
             if self._greeting is not None:
                 await _publish(client, self._greeting())
             self._since = asyncio.get_running_loop().time()
@@ -249,7 +252,8 @@ class Link:
 
 async def _publish(client: aiomqtt.Client, message: Message) -> None:
     body = b"" if message.body is None else json.dumps(message.body)
-    await client.publish(message.topic, body, qos=1, retain=message.retain)
+    with heeding():
+        await client.publish(message.topic, body, qos=1, retain=message.retain)
 
 
 @contextlib.asynccontextmanager

@@ -170,7 +170,8 @@ async def end(process: asyncio.subprocess.Process, patience_s: float = 20.0) -> 
     if process.returncode is None:
         process.terminate()
         try:
-            await asyncio.wait_for(asyncio.shield(process.wait()), patience_s)
+            async with asyncio.timeout(patience_s):
+                await process.wait()
         except TimeoutError:
             process.kill()
     await process.wait()

@@ -37,9 +37,6 @@ from romul_workers.notices import Source, source, watch
 from romul_workers.trainer import ChildTrainer, scratch_folder
 from romul_workers.worker import GARBAGE_MS, SHIPPED_TASKS, Worker, WorkerSettings
 
-AGAIN_S = 0.5
-"""Until what was cancelled, and goes on, is cancelled again."""
-
 Tell = Callable[[str, Sequence[Mapping[str, Any]]], None]
 
 
@@ -68,23 +65,6 @@ async def stopping() -> AsyncIterator[asyncio.Event]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-
-
-async def interruptible(work: Coroutine[Any, Any, None]) -> None:
-    """Do `work` until it ends, or until SIGTERM or SIGINT comes.
-
-    It is cancelled as often as it takes: in Python 3.11 `asyncio.wait_for`, which the Redis client
-    writes with, swallows a cancellation that comes just as the write ends.
-    """
-    async with stopping() as stop:
-        working, told = asyncio.create_task(work), asyncio.create_task(stop.wait())
-        await asyncio.wait({working, told}, return_when=asyncio.FIRST_COMPLETED)
-        told.cancel()
-        while not working.done():
-            working.cancel()
-            await asyncio.wait({working}, timeout=AGAIN_S)
-        if not working.cancelled():
-            working.result()
 
 
 @contextlib.asynccontextmanager

@@ -20,7 +20,7 @@ from rich.tree import Tree
 
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import DEFAULT_URL, AsJson, MqttCa, MqttUrl, RedisUrl, broker, resolve
-from romul_actors.cli.services import interruptible, opened
+from romul_actors.cli.services import opened
 from romul_actors.doctor import Finding, examine
 from romul_actors.inspect import SLOT_FIELDS, Seen, SlotSeen, look, look_at_all, read_glance
 from romul_actors.presence import KEEPALIVE_S
@@ -217,7 +217,10 @@ def top(
                     await asyncio.sleep(every)
                     live.update(screen.render(await screen.refresh(store)), refresh=True)
 
-    asyncio.run(interruptible(run()))
+    try:
+        asyncio.run(run())
+    except KeyboardInterrupt:
+        raise typer.Exit from None
 
 
 def _as_json(screen: Screen, seen: Seen) -> dict[str, Any]:
@@ -302,7 +305,10 @@ def history(
                 await asyncio.sleep(0.5)
                 glance = await store.glance(name, after=after, count=LINES)
 
-    asyncio.run(interruptible(run()))
+    try:
+        asyncio.run(run())
+    except KeyboardInterrupt:
+        raise typer.Exit from None
 
 
 def over(status: str, lines: Sequence[Any]) -> bool:

@@ -28,6 +28,7 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
+from romul_actors.cancellation import heeding
 from romul_actors.errors import (
     ExperimentExistsError,
     StoreError,
@@ -91,7 +92,8 @@ class RedisStore(Store):
         """Run a script that writes nothing, for users that may write nothing."""
         known = self._scripts[script]
         try:
-            return await self._redis.evalsha_ro(known.sha, len(keys), *keys, *args)
+            with heeding():
+                return await self._redis.evalsha_ro(known.sha, len(keys), *keys, *args)
         except NoScriptError:
             return await _reply(self._redis.eval_ro(known.script, len(keys), *keys, *args))
         except ResponseError as error:
@@ -457,10 +459,11 @@ class RedisStore(Store):
 
     async def info(self) -> list[Mapping[str, Any]]:
         """What each server says of itself."""
-        if self._cluster:
-            by_node = await self._redis.info(target_nodes=RedisCluster.PRIMARIES)
-            return list(by_node.values())
-        return [await self._redis.info()]
+        with heeding():
+            if self._cluster:
+                by_node = await self._redis.info(target_nodes=RedisCluster.PRIMARIES)
+                return list(by_node.values())
+            return [await self._redis.info()]
 
     async def now_ms(self) -> int:
         """The server's time, in milliseconds since the epoch."""
@@ -560,7 +563,8 @@ async def _raised(error: BaseException) -> Any:
 async def _reply(reply: Awaitable[Any] | Any) -> Any:
     """Await a reply, and turn the client's errors into this project's."""
     try:
-        return await reply
+        with heeding():
+            return await reply
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
         raise StoreUnavailableError(f"the server does not answer: {error}") from error
     except RedisError as error:

@@ -1,6 +1,5 @@
 """The terminal's views of a real run: top, workers, history, lineage, explain, logs, doctor."""
 
-import asyncio
 import json
 import os
 import pty
@@ -10,7 +9,6 @@ import subprocess
 
 import pytest
 
-from romul_actors.cli.services import interruptible
 from tests.conftest import wait_for
 from tests.system.conftest import BASE
 
@@ -101,23 +99,6 @@ def test_operators_actions_and_lost_workers_stand_in_history(running):
     assert [line["event"] for line in by] == ["pin", "unpin", "bounds", "stop"]
     followed = running.call("history", "seen", "--follow", "-n", "50")
     assert "stop" in followed.stdout
-
-
-async def test_an_interrupt_ends_also_what_swallows_a_cancellation():
-    cancelled = 0
-
-    async def deaf_at_first():
-        nonlocal cancelled
-        while cancelled < 2:
-            try:
-                await asyncio.sleep(60)
-            except asyncio.CancelledError:
-                cancelled += 1
-
-    asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGINT)
-    async with asyncio.timeout(30):
-        await interruptible(deaf_at_first())
-    assert cancelled == 2
 
 
 def test_top_is_live_in_a_terminal_and_ends_with_ctrl_c(running):

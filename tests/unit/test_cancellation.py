@@ -1,0 +1,71 @@
+"""A cancelled task ends, whatever libraries below it do."""
+
+import asyncio
+
+import pytest
+
+from romul_actors.cancellation import heeding
+from romul_actors.errors import StoreError
+from romul_actors.store.redis import RedisStore
+
+
+async def ends_as_it_is_cancelled(work):
+    """Cancel `work(waited)` in the moment in which `waited` is done."""
+    waited = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(work(waited))
+    await asyncio.sleep(0)
+    waited.set_result("done")
+    task.cancel()
+    return await task
+
+
+async def test_a_cancellation_that_is_swallowed_is_raised():
+    async def work(waited):
+        with heeding():
+            await asyncio.wait_for(waited, 60)
+
+    with pytest.raises(asyncio.CancelledError):
+        await ends_as_it_is_cancelled(work)
+
+
+async def test_an_error_does_not_hide_a_cancellation():
+    async def work(waited):
+        with heeding():
+            try:
+                await waited
+            except asyncio.CancelledError:
+                raise StoreError("not now") from None
+
+    with pytest.raises(asyncio.CancelledError):
+        await ends_as_it_is_cancelled(work)
+
+
+async def test_what_is_not_cancelled_is_left_alone():
+    with heeding():
+        async with asyncio.timeout(60):
+            await asyncio.sleep(0)
+    with pytest.raises(TimeoutError), heeding():
+        async with asyncio.timeout(0):
+            await asyncio.sleep(60)
+    with pytest.raises(StoreError), heeding():
+        raise StoreError("really")
+
+
+async def test_a_task_busy_with_the_server_ends_whenever_it_is_cancelled(redis_url):
+    store = RedisStore(redis_url)
+
+    async def busy():
+        while True:
+            await store.experiments()
+
+    try:
+        await store.experiments()
+        for i in range(200):
+            task = asyncio.create_task(busy())
+            for _ in range(10 + i % 20):
+                await asyncio.sleep(0)
+            task.cancel()
+            ended, _ = await asyncio.wait({task}, timeout=10)
+            assert ended
+    finally:
+        await store.close()
