@@ -60,7 +60,7 @@ def explain(experiment: Experiment, lines: Sequence[Line], trial: str) -> dict[s
             (x for x in lines if x["event"] == "trial" and x["trial"] == line["parent"]), None
         )
     names = list(experiment.space)
-    crossover = why.get("crossover")
+    crossover, reflected = why.get("crossover"), why.get("reflected", [])
     changes = {}
     for i, name in enumerate(names):
         after = line["hyperparameters"][name]
@@ -70,8 +70,7 @@ def explain(experiment: Experiment, lines: Sequence[Line], trial: str) -> dict[s
             told["changed"] = told["before"] != after
         if crossover is not None:
             told["from"] = "donor" if crossover[i] else "base"
-            told["reflected"] = i in why.get("reflected", [])
-            told["clipped"] = i in why.get("clipped", [])
+            told["reflected"] = i in reflected
         changes[name] = told
     return {
         "trial": trial,
@@ -115,8 +114,6 @@ def in_words(told: Mapping[str, Any]) -> list[str]:
             text += ", as before"
         if change.get("reflected"):
             text += "; folded back at a bound"
-        if change.get("clipped"):
-            text += "; stopped at a bound"
         words.append(text)
     random = told["random"]
     words.append(

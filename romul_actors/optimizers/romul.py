@@ -52,8 +52,6 @@ class Romul(Optimizer):
         ageing: a base that is not replaced becomes easier to replace by so many ranks of the known
             ones at each decision (source: this project).
         crossover: CR, probability that a coordinate comes from the donor (the same).
-        clipping: probability that a step past the bounds ends at them; else it is folded back
-            inside, which keeps differences alive (source: this project).
         explorer_sigma: standard deviation of an explorer's step (source: this project).
         explorer_redraw: probability that an explorer draws a choice anew (source: this project).
         keep_best: whether the best share q goes on with its tested vector (source: this project).
@@ -73,7 +71,6 @@ class Romul(Optimizer):
     shared_factors: bool = True
     ageing: float = 2.0
     crossover: float = 0.7
-    clipping: float = 0.5
     explorer_sigma: float = 0.05
     explorer_redraw: float = 0.1
     keep_best: bool = True
@@ -298,20 +295,16 @@ class Romul(Optimizer):
         """Cross binomially: each coordinate from the donor with probability CR, one at least.
 
         Returns:
-            The vector, and reasons: the base, whence each coordinate, and which were folded back
-            or clipped.
+            The vector, and reasons: the base, whence each coordinate, and which were folded back.
         """
         mask = rng.random(len(base)) < self.crossover
         mask[rng.integers(len(base))] = True
         crossed = np.where(mask, donor, base)
-        # The best may lie at a bound, where folding never ends; if all were clipped, all would
-        # soon be alike there, and no difference would lead away again.
-        clipped = rng.random() < self.clipping
-        vector = np.clip(crossed, 0.0, 1.0) if clipped else reflect(crossed)
+        vector = reflect(crossed)
         why = {
             "base": base.tolist(),
             "crossover": mask.astype(int).tolist(),
-            "clipped" if clipped else "reflected": np.flatnonzero(vector != crossed).tolist(),
+            "reflected": np.flatnonzero(vector != crossed).tolist(),
         }
         return tuple(vector.tolist()), why
 
