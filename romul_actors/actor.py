@@ -31,6 +31,7 @@ from romul_actors.slot import Slot, needed
 from romul_actors.space import FloatParameter, IntParameter
 from romul_actors.state import Population, Settings, changed
 from romul_actors.store import Commit, Entry, Store
+from romul_actors.waiting import pause
 
 log = logging.getLogger("romul.actor")
 
@@ -135,11 +136,7 @@ class Actor:
             except (StoreError, ExperimentError) as error:
                 log.warning("%s; trying again", error)
                 self._held.clear()
-                try:
-                    async with asyncio.timeout(BACKOFF_S):
-                        await stop.wait()
-                except TimeoutError:
-                    pass
+                await pause(BACKOFF_S, stop)
 
     async def turn(self) -> None:
         """One round: what is due at times, then the next batch of each experiment."""

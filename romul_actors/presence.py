@@ -27,8 +27,8 @@ from aiomqtt import MqttError, ProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from romul_actors.cancellation import heeding
 from romul_actors.errors import NoAnswerError, RomulError
+from romul_actors.waiting import heeding
 
 log = logging.getLogger("romul.presence")
 

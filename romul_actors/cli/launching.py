@@ -1,7 +1,6 @@
 """`romul launch`: workers on this machine, by ssh, by Slurm, on a Ray cluster."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine
 from enum import StrEnum
 from pathlib import Path
@@ -24,6 +23,7 @@ from romul_actors.launch import Fleet, local, slurm
 from romul_actors.launch.ray import Cluster
 from romul_actors.launch.ssh import Hosts
 from romul_actors.processes import Crew, running
+from romul_actors.waiting import pause
 
 LOOK_S = 1.0
 
@@ -132,6 +132,4 @@ async def _local(fleet: Fleet, logs: Path, stop: asyncio.Event) -> None:
         typer.echo(f"{fleet.workers} workers; logs in {logs}", err=True)
         while not stop.is_set():
             await crew.start()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await stop.wait()
+            await pause(LOOK_S, stop)

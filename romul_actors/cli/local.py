@@ -48,6 +48,7 @@ from romul_actors.processes import running
 from romul_actors.report import plot, read_history, summary, trials
 from romul_actors.server import check_idle, embedded_server
 from romul_actors.store import Store
+from romul_actors.waiting import pause
 
 ENDED = ("finished", "failed", "stopped")
 REFRESH_S = 0.5
@@ -133,9 +134,7 @@ async def _run(
         with watcher:
             while not stop.is_set() and not await watcher.look():
                 await members.start()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(REFRESH_S):
-                        await stop.wait()
+                await pause(REFRESH_S, stop)
         wall_s = time.monotonic() - began
         summaries = await _write_down(store, folder, experiments, console)
         return Outcome(summaries, stop.is_set(), wall_s)

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Sequence
 
 from romul_actors.launch import Fleet, LaunchError
+from romul_actors.waiting import pause
 
 log = logging.getLogger("romul.launch")
 
@@ -115,9 +116,7 @@ class Hosts:
             lived_s = asyncio.get_running_loop().time() - began
             pause_s = RETRY_S[0] if lived_s > RETRY_S[1] else min(2 * pause_s, RETRY_S[1])
             log.warning("%s: worker %d ended (%d); again in %g s", host, number, code, pause_s)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await stop.wait()
+            await pause(pause_s, stop)
 
     async def _once(self, host: str, number: int, stop: asyncio.Event) -> int:
         """One worker's life; its exit code, 255 where ssh itself failed."""

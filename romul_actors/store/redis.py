@@ -28,7 +28,6 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
-from romul_actors.cancellation import heeding
 from romul_actors.errors import (
     ExperimentExistsError,
     StoreError,
@@ -52,6 +51,7 @@ from romul_actors.store.base import (
     Stored,
 )
 from romul_actors.store.connect import connect, hide_password
+from romul_actors.waiting import heeding
 
 
 class _NoGroupError(StoreError):

@@ -18,6 +18,7 @@ from romul_actors.events import MAX_TEXT, Failed, Released, ReleaseReason, Resul
 from romul_actors.experiment import Experiment, from_json
 from romul_actors.messages import decode_trial, encode
 from romul_actors.store import Lease, Output, Store
+from romul_actors.waiting import pause
 from romul_workers.trainer import Ending, Failure, NoRoom, Stopped, Success, Trainer
 
 log = logging.getLogger("romul.worker")
@@ -189,7 +190,7 @@ class Worker:
                     await self._turn()
                 except (StoreError, ExperimentError) as error:
                     log.warning("%s; trying again", error)
-                    await self._wait(BACKOFF_S)
+                    await pause(BACKOFF_S, self._stop)
         finally:
             listening.cancel()
             await self._leave()
@@ -197,14 +198,6 @@ class Worker:
     async def _stop_with(self, stop: asyncio.Event) -> None:
         await stop.wait()
         self.drain("preempted")
-
-    async def _wait(self, seconds: float) -> None:
-        """Wait, or until it should stop."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stop.wait()
-        except TimeoutError:
-            pass
 
     async def _turn(self) -> None:
         await self._refresh()
@@ -214,7 +207,7 @@ class Worker:
             if wanted:
                 # The machine goes before another trial would end.
                 self.drain("preempted")
-            await self._wait(self._settings.pace_s)
+            await pause(self._settings.pace_s, self._stop)
             return
         block_ms = int(1000 * self._settings.pace_s)
         lease = await self._store.lease(names, self._settings.name, block_ms)
@@ -404,7 +397,7 @@ class Worker:
         ends = loop.time() + self._no_room_s
         while not self._stop.is_set() and loop.time() < ends:
             await self._refresh()
-            await self._wait(min(2 * self._settings.pace_s, ends - loop.time()))
+            await pause(min(2 * self._settings.pace_s, ends - loop.time()), self._stop)
         self._state = "idle"
 
     async def _train(

@@ -1,4 +1,4 @@
-"""Cancellation that is never lost."""
+"""How long-running parts wait, and how they are interrupted."""
 
 import asyncio
 import contextlib
@@ -24,3 +24,10 @@ def heeding() -> Iterator[None]:
     finally:
         if task is not None and task.cancelling() > asked:
             raise asyncio.CancelledError
+
+
+async def pause(seconds: float, stop: asyncio.Event) -> None:
+    """Wait so many seconds, or until `stop` is set."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from romul_actors.cancellation import heeding
 from romul_actors.errors import StoreError
 from romul_actors.store.redis import RedisStore
+from romul_actors.waiting import heeding
 
 
 async def ends_as_it_is_cancelled(work):
