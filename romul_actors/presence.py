@@ -146,7 +146,10 @@ class Link:
         while True:
             self._since = None
             try:
-                await self._hold(farewell)
+                # A group of tasks forgets that it was cancelled if one of them fails meanwhile, as
+                # both do when the broker ends together with this process.
+                with heeding():
+                    await self._hold(farewell)
             except (MqttError, OSError) as error:
                 log.info("broker %s:%d: %s", self._broker.host, self._broker.port, error)
             finally:
