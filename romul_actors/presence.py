@@ -146,10 +146,7 @@ class Link:
         while True:
             self._since = None
             try:
-                # A group of tasks forgets that it was cancelled if one of them fails meanwhile, as
-                # both do when the broker ends together with this process.
-                with heeding():
-                    await self._hold(farewell)
+                await self._hold(farewell)
             except (MqttError, OSError) as error:
                 log.info("broker %s:%d: %s", self._broker.host, self._broker.port, error)
             finally:
@@ -178,12 +175,19 @@ class Link:
                 await _publish(client, self._greeting())
             self._since = asyncio.get_running_loop().time()
             self._connected(True)  # noqa: FBT003
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._listen(client))
-                both.create_task(self._speak(client))
-        except* (MqttError, OSError) as group:
-            raise group.exceptions[0] from None
-        except* asyncio.CancelledError:
+            # No group of tasks: on Python 3.11 it forgets that it was cancelled if a part fails
+            # meanwhile, as both do when the broker ends together with this process.
+            both = [asyncio.create_task(part(client)) for part in (self._listen, self._speak)]
+            try:
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in both:
+                    task.cancel()
+                ends = await asyncio.gather(*both, return_exceptions=True)
+            for end in ends:
+                if isinstance(end, Exception):
+                    raise end
+        except asyncio.CancelledError:
             if farewell is not None:
                 with contextlib.suppress(MqttError, OSError, TimeoutError):
                     async with asyncio.timeout(2):

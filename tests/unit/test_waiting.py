@@ -3,10 +3,8 @@
 import asyncio
 
 import pytest
-from aiomqtt import MqttError
 
 from romul_actors.errors import StoreError
-from romul_actors.presence import Broker, Link
 from romul_actors.store.redis import RedisStore
 from romul_actors.waiting import heeding
 
@@ -71,33 +69,3 @@ async def test_a_task_busy_with_the_server_ends_whenever_it_is_cancelled(redis_u
             assert ended
     finally:
         await store.close()
-
-
-async def test_a_link_that_is_cancelled_as_its_connection_breaks_ends(monkeypatch):
-    async def heard(_):
-        return None
-
-    link = Link(Broker("127.0.0.1", 1), "l", [], heard)
-    broken = asyncio.Event()
-
-    async def breaks():
-        await broken.wait()
-        raise MqttError("the connection ended")
-
-    async def hold(_):
-        # As the real one: the connection's two tasks, of which one fails.
-        try:
-            async with asyncio.TaskGroup() as both:
-                both.create_task(breaks())
-        except* MqttError as group:
-            raise group.exceptions[0] from None
-
-    monkeypatch.setattr(link, "_hold", hold)
-    running = asyncio.create_task(link.run())
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    broken.set()
-    running.cancel()
-    ended, _ = await asyncio.wait({running}, timeout=10)
-    assert ended
-    assert running.cancelled()
