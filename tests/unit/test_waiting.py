@@ -3,8 +3,10 @@
 import asyncio
 
 import pytest
+from aiomqtt import MqttError
 
 from romul_actors.errors import StoreError
+from romul_actors.presence import Broker, Link
 from romul_actors.store.redis import RedisStore
 from romul_actors.waiting import heeding
 
@@ -69,3 +71,34 @@ async def test_a_task_busy_with_the_server_ends_whenever_it_is_cancelled(redis_u
             assert ended
     finally:
         await store.close()
+
+
+class Connected:
+    """A client of a broker that takes everything."""
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        return None
+
+
+async def test_a_link_that_is_cancelled_as_its_connection_breaks_ends(monkeypatch):
+    broken = asyncio.Event()
+
+    async def breaks(_):
+        await broken.wait()
+        raise MqttError("the connection ended")
+
+    link = Link(Broker("127.0.0.1", 1), "l", [], breaks)
+    monkeypatch.setattr(link, "client", lambda _: Connected())
+    monkeypatch.setattr(link, "_listen", breaks)
+    running = asyncio.create_task(link.run())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    broken.set()
+    await asyncio.sleep(0)
+    running.cancel()
+    ended, _ = await asyncio.wait({running}, timeout=10)
+    assert ended
+    assert running.cancelled()
