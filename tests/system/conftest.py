@@ -106,6 +106,10 @@ class System:
         rows = self.client.xpending_range(f"romul:{{{name}}}:trials", "workers", "-", "+", 100)
         return {row["message_id"]: row["consumer"] for row in rows}
 
+    def presence(self, worker, name="e"):
+        """What a worker last told of itself."""
+        return json.loads(self.client.hget(f"romul:{{{name}}}:workers", worker) or "{}")
+
     def kill_in_training(self, process, worker, name="e"):
         """Kill a worker that has a trial for sure: not between two of them."""
 

@@ -354,7 +354,7 @@ def test_the_doors_of_the_broker_let_a_search_through(system, guarded_broker):
     system.actor(**secrets["actor"])
     doomed = system.worker("--name=doomed", **secrets["worker"])
     stays = system.worker("--name=stays", **secrets["worker"])
-    wait_for(lambda: "training" in (system.client.hget("romul:{e}:workers", "doomed") or ""))
+    wait_for(lambda: system.presence("doomed").get("state") == "training")
     wait_for(lambda: len(system.history(event="result")) > 4)
     system.kill_in_training(doomed, "doomed")
     wait_for(lambda: system.history(event="failed"), 20)

@@ -73,10 +73,7 @@ def test_a_killed_workers_trial_is_done_again_by_another(system):
     system.submit(task="misbehaving:slow", timeouts={"lease_s": 1.0}, steps=1, max_attempts=9)
     system.actor()
     victim = system.worker("--name=victim")
-    wait_for(
-        lambda: system.slot(0).get("status") and system.client.hget("romul:{e}:workers", "victim")
-    )
-    wait_for(lambda: json.loads(system.client.hget("romul:{e}:workers", "victim"))["trial"])
+    wait_for(lambda: system.presence("victim").get("trial"))
     os.killpg(victim.pid, signal.SIGKILL)
     [line] = wait_for(lambda: system.history(event="failed"))
     assert (line["reason"], line["worker"], line["again"]) == ("lost", "victim", True)
@@ -89,7 +86,7 @@ def test_a_worker_that_must_go_gives_its_trial_back_and_takes_its_children_along
     worker = system.worker("--grace=0.5")
     wait_for(lambda: processes_with("sleep 3600.125"))
     worker.terminate()
-    assert worker.wait(10) == 0
+    assert worker.wait(30) == 0
     [line] = wait_for(lambda: system.history(event="released"))
     assert line["reason"] == "preempted"
     assert system.slot(0)["failures"] == "0"
@@ -102,7 +99,7 @@ def test_a_task_that_listens_ends_early_and_what_it_returns_does_not_count(syste
     worker = system.worker("--grace=30")
     wait_for(lambda: any("training" in v for v in system.client.hvals("romul:{e}:workers")))
     worker.terminate()
-    assert worker.wait(10) == 0
+    assert worker.wait(30) == 0
     wait_for(lambda: system.history(event="released"))
     assert system.meta()["reported"] == "0"
 

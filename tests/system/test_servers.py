@@ -194,7 +194,7 @@ def test_a_broker_behind_tls_and_a_password(system, tmp_path):
         system.submit(task="misbehaving:slow", steps=1)
         system.actor(**good)
         worker = system.worker("--name=w", "--grace=30", **good)
-        wait_for(lambda: "training" in (system.client.hget("romul:{e}:workers", "w") or ""))
+        wait_for(lambda: system.presence("w").get("state") == "training")
         # Neither a wrong password nor an unknown certificate gets in.
         for wrong in (
             {**good, "ROMUL_MQTT_URL": f"mqtts://w:wrong@127.0.0.1:{port}"},

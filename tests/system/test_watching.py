@@ -128,7 +128,7 @@ def test_top_is_live_in_a_terminal_and_ends_with_ctrl_c(running):
         wait_for(lambda: not more() or seen.count(b"queues:") >= 4)
         process.send_signal(signal.SIGINT)
         wait_for(lambda: not more(), 20)
-        code = process.wait(20)
+        code = process.wait(30)
     finally:
         process.kill()
         os.close(master)

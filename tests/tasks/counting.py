@@ -31,6 +31,8 @@ def train(trial):
 def pausing(trial):
     """Count seconds, give signs of progress, and save oneself when asked to stop."""
     done = trial.start
+    if trial.resumed and float((trial.parent / "count").read_text()) != done:
+        raise ValueError(f"resumed at {done} from another place")
     while done < trial.stop:
         time.sleep(0.05)
         done += 0.01
@@ -39,4 +41,4 @@ def pausing(trial):
             (trial.checkpoint / "count").write_text(str(done))
             return trial.pause(trial.hyperparameters.get("says", done))
     (trial.checkpoint / "count").write_text(str(done))
-    return done
+    return {"loss": done, "start": trial.start}

@@ -3,7 +3,6 @@
 import asyncio
 import contextvars
 import json
-import time
 from dataclasses import replace
 
 import pytest
@@ -34,10 +33,8 @@ def test_virtual_time_jumps_from_timer_to_timer():
     async def main():
         await asyncio.gather(sleeper("late", 10**6), sleeper("soon", 1.5), sleeper("also", 1.5))
 
-    began = time.monotonic()
     run(main())
     assert told == [("soon", 1.5), ("also", 1.5), ("late", 10.0**6)]
-    assert time.monotonic() - began < 10
 
 
 def test_waiting_for_what_never_comes_is_an_error_not_a_hang():
