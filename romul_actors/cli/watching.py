@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -201,6 +202,9 @@ def top(
     screen = Screen(name, rows)
 
     async def run() -> None:
+        # Whoever ends it, the terminal gets its screen back.
+        if task := asyncio.current_task():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         async with opened(redis) as store:
             seen = await screen.refresh(store)
             if as_json:
@@ -219,7 +223,7 @@ def top(
 
     try:
         asyncio.run(run())
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Exit from None
 
 

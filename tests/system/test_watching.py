@@ -101,7 +101,8 @@ def test_operators_actions_and_lost_workers_stand_in_history(running):
     assert "stop" in followed.stdout
 
 
-def test_top_is_live_in_a_terminal_and_ends_with_ctrl_c(running):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_top_is_live_in_a_terminal_and_gives_it_back(running, number):
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [*BASE, "top", "seen", "--every=0.2"],
@@ -126,15 +127,17 @@ def test_top_is_live_in_a_terminal_and_ends_with_ctrl_c(running):
 
     try:
         wait_for(lambda: not more() or seen.count(b"queues:") >= 4)
-        process.send_signal(signal.SIGINT)
-        wait_for(lambda: not more(), 20)
+        process.send_signal(number)
+        wait_for(lambda: not more())
         code = process.wait(30)
     finally:
         process.kill()
         os.close(master)
     assert seen.count(b"queues:") >= 4, seen.decode()
     assert b"Traceback" not in seen
-    assert code in (0, 130)
+    assert code == 0
+    # The terminal's own screen is back.
+    assert seen.count(b"\x1b[?1049h") == seen.count(b"\x1b[?1049l") == 1
 
 
 def test_the_doctor_names_faults_and_remedies(running, system):
