@@ -143,6 +143,27 @@ def test_what_happens_to_a_machine_shows_in_the_accounts(changes, faults, cause)
     assert told["goodput"] + sum(told["waste"].values()) == pytest.approx(1.0, abs=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("policy", "soonest_s", "latest_s"),
+    [
+        # A heartbeat comes every third of a lease, a look for leases that ended every tenth.
+        (Policy(lease_s=20.0), 20.0 * 2 / 3, 20.0 + 2.0),
+        (Policy(lease_s=20.0, broker_s=2.0), 2.0, 2.0),
+    ],
+)
+def test_a_lost_workers_trial_is_given_on_after_the_lease_and_a_look(policy, soonest_s, latest_s):
+    there = [Change(0.0, f"m{i}", "arrives", speed=1.0) for i in range(5)]
+    scenario = replace(
+        CALM,
+        changes=[*there, Change(30.0, "m0", "leaves")],
+        durations=Durations(60.0, 0.0),
+        policy=policy,
+    )
+    lost = [line for line in simulate(scenario).history if line["event"] == "failed"]
+    assert [line["reason"] for line in lost] == ["lost"]
+    assert soonest_s <= lost[0]["at_ms"] / 1000 - 30.0 <= latest_s
+
+
 def test_a_broker_spares_the_wait_for_the_lease():
     there = [Change(0.0, f"m{i}", "arrives") for i in range(4)]
     changes = [*there, *(Change(100.0 * i, f"m{i}", "leaves") for i in range(1, 4))]
