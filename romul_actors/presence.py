@@ -28,7 +28,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from romul_actors.errors import NoAnswerError, RomulError
-from romul_actors.waiting import heeding
+from romul_actors.waiting import cancel, heeding
 
 log = logging.getLogger("romul.presence")
 
@@ -181,9 +181,7 @@ class Link:
             try:
                 await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in both:
-                    task.cancel()
-                ends = await asyncio.gather(*both, return_exceptions=True)
+                ends = await cancel(*both)
             for end in ends:
                 if isinstance(end, Exception):
                     raise end

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -24,6 +25,17 @@ def heeding() -> Iterator[None]:
     finally:
         if task is not None and task.cancelling() > asked:
             raise asyncio.CancelledError
+
+
+async def cancel(*tasks: asyncio.Task[Any]) -> list[Any]:
+    """Cancel tasks and wait until they have ended.
+
+    Returns:
+        Of each its result, or the exception with which it ended.
+    """
+    for task in tasks:
+        task.cancel()
+    return await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def pause(seconds: float, stop: asyncio.Event) -> None:

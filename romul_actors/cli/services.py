@@ -32,6 +32,7 @@ from romul_actors.cli.options import (
 from romul_actors.presence import KEEPALIVE_S, Broker
 from romul_actors.server import embedded_server
 from romul_actors.store.redis import RedisStore
+from romul_actors.waiting import cancel
 from romul_workers.announce import Announcer
 from romul_workers.notices import Source, source, watch
 from romul_workers.trainer import ChildTrainer, scratch_folder
@@ -91,9 +92,7 @@ async def beside(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(*tasks)
 
 
 def actor(

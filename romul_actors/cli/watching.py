@@ -203,8 +203,8 @@ def top(
 
     async def run() -> None:
         # Whoever ends it, the terminal gets its screen back.
-        if task := asyncio.current_task():
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
         async with opened(redis) as store:
             seen = await screen.refresh(store)
             if as_json:
@@ -223,7 +223,7 @@ def top(
 
     try:
         asyncio.run(run())
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except KeyboardInterrupt:
         raise typer.Exit from None
 
 

@@ -26,6 +26,7 @@ from romul_actors.messages import encode
 from romul_actors.presence import Broker, ask
 from romul_actors.store import Store
 from romul_actors.story import explain, in_words
+from romul_actors.waiting import cancel
 
 log = logging.getLogger("romul.dashboard")
 
@@ -116,10 +117,7 @@ class Feeds:
 
     async def close(self) -> None:
         """Stop all."""
-        tasks = [task for _, task in self._feeds.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(*(task for _, task in self._feeds.values()))
 
 
 class Page:

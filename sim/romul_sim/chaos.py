@@ -19,6 +19,7 @@ from romul_actors.actor import Actor
 from romul_actors.events import Submitted
 from romul_actors.experiment import Experiment
 from romul_actors.messages import encode
+from romul_actors.waiting import cancel
 from romul_sim.invariants import Violation, Watch
 from romul_sim.loop import Clock, DeadlockError, machine_clock, run
 from romul_sim.parts import Client, Durations, Pace, Saved, SimulatedTrainer, WatchedStore
@@ -184,9 +185,7 @@ class _World:
             violation = str(found)
         ended_s = loop.time()
         everybody = [p.task for p in (*self.workers.values(), *self.actors.values())]
-        for task in (playing, *everybody, *self.later):
-            task.cancel()
-        await asyncio.gather(playing, *everybody, *self.later, return_exceptions=True)
+        await cancel(playing, *everybody, *self.later)
         return Outcome(
             violation,
             self.store.history_sha256,

@@ -32,6 +32,7 @@ from romul_actors.report import read_history
 from romul_actors.server import embedded_server, free_port
 from romul_actors.state import Population
 from romul_actors.store.redis import RedisStore
+from romul_actors.waiting import cancel
 from romul_workers.checkpoints import Checkpoints
 
 LEASE_S = 2.0
@@ -357,7 +358,7 @@ class Drill:
                 fleet = self._fleet = Fleet(self._folder, self._environment(), self._commands())
                 stack.push_async_callback(fleet.end)
                 keeping = asyncio.create_task(fleet.keep())
-                stack.push_async_callback(_cancel, keeping)
+                stack.push_async_callback(cancel, keeping)
                 verdicts = await self._searches()
         broken = [text for verdict in verdicts for text in verdict.broken]
         causes: Counter[str] = sum((verdict.causes for verdict in verdicts), Counter())
@@ -436,7 +437,7 @@ class Drill:
             await chaos
             return [await self._judge(store, self._experiment(n)) for n in range(len(names))]
         finally:
-            await _cancel(chaos)
+            await cancel(chaos)
             await store.close()
 
     def _experiment(self, number: int) -> Experiment:
@@ -618,8 +619,3 @@ async def _patiently(call: Callable[[], Any]) -> None:
             await asyncio.sleep(0.5)
         else:
             return
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

@@ -18,6 +18,7 @@ from romul_actors.actor import TICKS_A_TRIAL, Actor
 from romul_actors.events import Submitted
 from romul_actors.experiment import Experiment
 from romul_actors.messages import encode
+from romul_actors.waiting import cancel
 from romul_sim.churn import Change, with_notice
 from romul_sim.invariants import Violation, Watch
 from romul_sim.ledger import Ledger
@@ -230,9 +231,7 @@ class _World:
         tasks = [acting, churning, *self.later, *(m.task for m in self.machines.values())]
         for machine in self.machines.values():
             machine.trainer.leaving = False
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(*tasks)
         self.ledger.end(ended_s)
         return Played(await self.tell(ended_s), self.ledger, self.history)
 

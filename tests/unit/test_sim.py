@@ -82,6 +82,7 @@ def test_work_takes_as_long_as_the_machine_is_slow():
 # -- machines -------------------------------------------------------------------------------------
 
 CALM = Scenario(changes=[Change(0.0, f"m{i}", "arrives") for i in range(4)], steps=10, history=True)
+FIVE = [Change(0.0, f"m{i}", "arrives", speed=1.0) for i in range(5)]
 
 
 def poisson(machines, lifetime_s, span_s, seed):
@@ -122,10 +123,9 @@ def test_churn_costs_time_and_nothing_else(notice_s):
     ],
 )
 def test_what_happens_to_a_machine_shows_in_the_accounts(changes, faults, cause):
-    there = [Change(0.0, f"m{i}", "arrives", speed=1.0) for i in range(5)]
     scenario = replace(
         CALM,
-        changes=[*there, *changes],
+        changes=[*FIVE, *changes],
         durations=Durations(60.0, 0.0),
         policy=Policy(second_copy=2.0),
     )
@@ -152,10 +152,9 @@ def test_what_happens_to_a_machine_shows_in_the_accounts(changes, faults, cause)
     ],
 )
 def test_a_lost_workers_trial_is_given_on_after_the_lease_and_a_look(policy, soonest_s, latest_s):
-    there = [Change(0.0, f"m{i}", "arrives", speed=1.0) for i in range(5)]
     scenario = replace(
         CALM,
-        changes=[*there, Change(30.0, "m0", "leaves")],
+        changes=[*FIVE, Change(30.0, "m0", "leaves")],
         durations=Durations(60.0, 0.0),
         policy=policy,
     )

@@ -5,6 +5,7 @@ import logging
 import time
 
 from romul_actors.presence import Broker, Link, Message, topic
+from romul_actors.waiting import cancel
 from romul_workers.worker import Worker
 
 log = logging.getLogger("romul.worker")
@@ -60,8 +61,7 @@ class Announcer:
                     told = state
                     self._link.send(self._message(state))
         finally:
-            link.cancel()
-            await asyncio.gather(link, return_exceptions=True)
+            await cancel(link)
 
     def _will(self) -> Message:
         # Each connection has a later number than the one before, also after a restart.

@@ -12,6 +12,7 @@ from typing import Literal
 from romul_actors.errors import RomulError
 from romul_actors.events import Trial
 from romul_actors.experiment import Experiment
+from romul_actors.waiting import cancel
 from romul_workers.trainer import ChildTrainer, Ending, Failure, Stopped, Success
 from romul_workers.trial import Value
 
@@ -192,8 +193,7 @@ class Examination:
         await asyncio.wait({training}, timeout=self._grace_s)
         name = "stops when asked"
         if not training.done():
-            training.cancel()
-            await asyncio.gather(training, return_exceptions=True)
+            await cancel(training)
             self._say(
                 name,
                 "fault",

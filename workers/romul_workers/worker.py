@@ -18,7 +18,7 @@ from romul_actors.events import MAX_TEXT, Failed, Released, ReleaseReason, Resul
 from romul_actors.experiment import Experiment, from_json
 from romul_actors.messages import decode_trial, encode
 from romul_actors.store import Lease, Output, Store
-from romul_actors.waiting import pause
+from romul_actors.waiting import cancel, pause
 from romul_workers.trainer import Ending, Failure, NoRoom, Stopped, Success, Trainer
 
 log = logging.getLogger("romul.worker")
@@ -436,8 +436,7 @@ class Worker:
                     limit_s = min(limit_s, QUICK_BEAT_S)
         finally:
             if not training.done():
-                training.cancel()
-                await asyncio.gather(training, return_exceptions=True)
+                await cancel(training)
             elif not training.cancelled():
                 # Looked at, even if nobody waits for it any more: asyncio would complain.
                 training.exception()
