@@ -136,9 +136,10 @@ def _reasons(told: Mapping[str, Any]) -> list[str]:
         )
     words.append(f"rule: {rule}: {_RULES.get(rule, '')}".rstrip(": "))
     if "bar" in why:
+        others = f"slot {why['leader']}" if "leader" in why else "those that search"
         words.append(
             f"its loss was no worse than {why['bar']:.4g}, where it would give up: it keeps pace "
-            f"with slot {why['leader']}"
+            f"with {others}"
         )
     if rule == "mutated":
         words.append(

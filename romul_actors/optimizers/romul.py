@@ -35,6 +35,9 @@ LEARNT_NOTHING = 0.75
 MIN_LOSSES = 3
 """Losses from which on a patient slot is judged: the first two tell only how it starts."""
 
+GAINED = 0.75
+"""Quantile of the patient slots' gains that counts as what can be gained."""
+
 
 @dataclass(frozen=True)
 class Romul(Optimizer):
@@ -57,8 +60,10 @@ class Romul(Optimizer):
         keep_best: whether the best share q goes on with its tested vector (source: this project).
         patient_share: share of the slots that are patient, but for four: they hold what they drew
             as long as they keep pace (source: this project).
-        patience: share of the steps for which they hold it at most; then they decide among
-            themselves.
+        patience: share of the steps after which they decide among themselves.
+        held_to_end: share of those that hold until then, but for four, that hold on as long as
+            they gain beside those that search (source: this project).
+        late_pace: share of the others' gain that they must make.
         merge: share of the steps after which all slots are one pool.
     """
 
@@ -76,6 +81,8 @@ class Romul(Optimizer):
     keep_best: bool = True
     patient_share: float = 0.5
     patience: float = 0.7
+    held_to_end: float = 0.5
+    late_pace: float = 0.33
     merge: float = 0.85
 
     def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
@@ -138,7 +145,7 @@ class Romul(Optimizer):
         for i in due:
             slot, tested = view.slots[i], view.known[i].vector
             if i in holding:
-                memory = {**slot.memory, "base": list(tested), "start": holding[i].start}
+                memory = {"base": list(tested), **holding[i].memory}
                 moves.append(Move(i, i, tested, memory, {"rule": "held", **holding[i].why}))
                 continue
             source, base, rho, why = selected[i]
@@ -157,6 +164,8 @@ class Romul(Optimizer):
                     champion, towards = i, tested
                 vector, rule = self._mutate(view, i, bases, champion, towards, rngs[i])
             memory = {"base": list(base), "rho": rho}
+            if late and source == i:
+                memory |= _gaining(slot, view.known[i].loss)
             tier = slot.tier if late else GREEDY
             moves.append(Move(i, source, vector, memory, {**why, **rule}, tier=tier))
         return moves
@@ -178,11 +187,12 @@ class Romul(Optimizer):
         counts from where the worst quarter of the first step's losses begins, and only its ratio
         matters, so the losses' scale and origin do not.
         """
-        if view.step >= self.patience * view.steps:
-            return {}
         losses = {i: outcome.loss for i, outcome in view.known.items() if not outcome.failed}
         if not losses:
             return {}
+        if view.step >= self.patience * view.steps:
+            patient = {i: loss for i, loss in losses.items() if view.slots[i].tier == PATIENT}
+            return self._holding_late(view, patient)
         leader = min(losses, key=lambda i: (losses[i], i))
         passed = (view.step + 1) / view.steps
         first = float(np.quantile(list(losses.values()), LEARNT_NOTHING))
@@ -193,9 +203,36 @@ class Romul(Optimizer):
             start = float(view.slots[i].memory.get("start", first))
             bar = start - passed * (start - losses[leader])
             if view.step + 1 < MIN_LOSSES:
-                holding[i] = _Held(start, {})
+                holding[i] = _Held({"start": start}, {})
             elif loss <= bar:
-                holding[i] = _Held(start, {"bar": bar, "leader": leader})
+                holding[i] = _Held({"start": start}, {"bar": bar, "leader": leader})
+        return holding
+
+    def _holding_late(self, view: View, losses: Mapping[int, float]) -> dict[int, "_Held"]:
+        """Patient slots that hold on while the other patient ones begin to search, and why.
+
+        Where it is time for other hyperparameters, those that search soon gain much more than those
+        that hold. Where it is not, whoever goes on as it began comes to the better end. Gains count
+        from where the search began, and only their ratio matters.
+
+        Args:
+            view: what is known.
+            losses: of the patient slots, none of them failed.
+        """
+        n = max(0, min(share(self.held_to_end, len(losses)), len(losses) - MIN_POOL))
+        best = sorted(losses, key=lambda i: (losses[i], i))[:n]
+        memories = {i: view.slots[i].memory for i in losses}
+        gains = [m["since"] - losses[i] for i, m in memories.items() if "since" in m]
+        # Not the highest, which would be that of the luckiest.
+        gain = float(np.quantile(gains, GAINED)) if gains else 0.0
+        holding = {}
+        for i, memory in memories.items():
+            if "start" in memory and i in best:
+                holding[i] = _Held({"since": losses[i]}, {})
+            elif "since" in memory and "rho" not in memory:
+                bar = memory["since"] - self.late_pace * gain
+                if losses[i] <= bar:
+                    holding[i] = _Held({"since": memory["since"]}, {"bar": bar})
         return holding
 
     def _ranking(self, view: View, holding: Mapping[int, "_Held"]) -> "_Ranking":
@@ -310,9 +347,9 @@ class Romul(Optimizer):
 
 
 class _Held(NamedTuple):
-    """Why a patient slot holds on, and the loss that its progress is counted from."""
+    """Why a patient slot holds on, and what it must remember: the loss it counts from."""
 
-    start: float
+    memory: Mapping[str, float]
     why: Mapping[str, Any]
 
 
@@ -342,6 +379,16 @@ class _Ranking:
         """Share of the known losses that are lower than that of slot `i`."""
         loss = self.losses[self.order.index(i)]
         return bisect_left(self.losses, loss) / len(self.losses)
+
+
+def _gaining(slot: Slot, loss: float) -> dict[str, float]:
+    """The loss from which a patient slot's own training gains, once the pool has begun to search.
+
+    Those that hold on are measured by it.
+    """
+    if "since" in slot.memory:
+        return {"since": slot.memory["since"]}
+    return {"since": loss} if slot.tier == PATIENT and "start" in slot.memory else {}
 
 
 def _patient_alone(view: View) -> bool:

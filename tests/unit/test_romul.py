@@ -157,6 +157,59 @@ def test_patience_asks_neither_for_the_scale_nor_for_the_origin_of_the_losses():
     assert tried(lambda loss: loss) == tried(lambda loss: 1024.0 * loss - 4096.0)
 
 
+def of_sixteen(searching):
+    """A loss that comes down by 0.02 a step, of patient slots: the others stop at 0.6 early.
+
+    The gain of who has moved from what it drew is `searching` times as much.
+    """
+    drawn, losses = {}, {}
+
+    def loss(trial):
+        x = trial.hyperparameters["x"]
+        before = losses.get((trial.parent or "").rpartition("-")[0], 1.0 + 0.0001 * trial.slot)
+        gain = 0.02 * (1 if drawn.setdefault(trial.slot, x) == x else searching)
+        if trial.slot < 8:
+            gain = 0.05 if trial.step < 8 else 0.0
+        losses[trial.id] = before - gain
+        return losses[trial.id]
+
+    return loss
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+@pytest.mark.parametrize("origin", [0.0, -1.0])
+def test_some_hold_to_the_end_where_searching_gains_no_more(scale, origin):
+    loss = of_sixteen(searching=1.0)
+    run = Run(population(n_slots=16, steps=40)).start()
+    run.to_the_end(lambda trial: origin + scale * loss(trial))
+    # Four search, as everywhere; the better half goes on.
+    assert [slot for slot in range(16) if 39 in held(run, slot)] == [8, 9, 10, 11]
+    assert all(held(run, slot) == list(range(1, 40)) for slot in range(8, 12))
+    assert all(decided(run, 39)[slot]["parent"] == f"{slot}-38" for slot in range(8, 12))
+    assert all(held(run, slot) == list(range(1, 29)) for slot in range(12, 16))
+    assert {line["why"]["rule"] for line in decided(run, 29).values()} >= {"held", "mutated"}
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+@pytest.mark.parametrize("origin", [0.0, -1.0])
+def test_nobody_holds_to_the_end_where_searching_gains_much_more(scale, origin):
+    loss = of_sixteen(searching=4.0)
+    run = Run(population(n_slots=16, steps=40)).start()
+    run.to_the_end(lambda trial: origin + scale * loss(trial))
+    # The others have searched for one step when they see it, and keep their weights.
+    assert all(held(run, slot) == list(range(1, 30)) for slot in range(8, 12))
+    gave_up = [decided(run, 30)[slot] for slot in range(8, 12)]
+    assert {line["parent"] for line in gave_up} >= {"9-29", "10-29"}
+    assert {line["why"]["pool"] for line in gave_up} == {8}
+
+
+def test_nobody_holds_on_where_none_but_four_are_patient_still():
+    run = Run(population(n_slots=9, steps=40)).start()
+    run.to_the_end(lambda trial: 2.0 if trial.slot == 4 else slow_but_steady(trial))
+    assert [slot for slot in range(9) if 28 in held(run, slot)] == [5, 6, 7, 8]
+    assert not any(29 in held(run, slot) for slot in range(9))
+
+
 def test_few_patient_slots_decide_among_themselves_and_move_towards_the_others():
     def loss(trial):
         return 0.6 if trial.slot in (4, 5) and trial.step else slow_but_steady(trial)
