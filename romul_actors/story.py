@@ -45,8 +45,8 @@ def explain(experiment: Experiment, lines: Sequence[Line], trial: str) -> dict[s
 
     Returns:
         `rule`, `why` (all numbers of the decision), `parent`, `copied_from`, `changes` (by
-        hyperparameter: before, after, whether it came from the donor, whether it was folded back at
-        a bound), `random` (the counter of its random numbers), `attempts` and how they ended.
+        hyperparameter: before, after, whether it came from the donor, whether it was out of
+        bounds), `random` (the counter of its random numbers), `attempts` and how they ended.
 
     Raises:
         StoryError: history does not know the trial.
@@ -60,7 +60,7 @@ def explain(experiment: Experiment, lines: Sequence[Line], trial: str) -> dict[s
             (x for x in lines if x["event"] == "trial" and x["trial"] == line["parent"]), None
         )
     names = list(experiment.space)
-    crossover, reflected = why.get("crossover"), why.get("reflected", [])
+    crossover, outside = why.get("crossover"), why.get("outside", [])
     changes = {}
     for i, name in enumerate(names):
         after = line["hyperparameters"][name]
@@ -70,7 +70,7 @@ def explain(experiment: Experiment, lines: Sequence[Line], trial: str) -> dict[s
             told["changed"] = told["before"] != after
         if crossover is not None:
             told["from"] = "donor" if crossover[i] else "base"
-            told["reflected"] = i in reflected
+            told["outside"] = i in outside
         changes[name] = told
     return {
         "trial": trial,
@@ -112,8 +112,8 @@ def in_words(told: Mapping[str, Any]) -> list[str]:
             text += f", was {_plain(change['before'])}"
         elif "changed" in change:
             text += ", as before"
-        if change.get("reflected"):
-            text += "; folded back at a bound"
+        if change.get("outside"):
+            text += "; brought back from out of bounds"
         words.append(text)
     random = told["random"]
     words.append(

@@ -305,7 +305,7 @@ class Romul(Optimizer):
             n = view.space.n_choices[c]
             weight = float(f2[c % n_factors])
             donor[c] = _choose(n, here[c], attractor[c], from_a[c], from_b[c], weight, rng)
-        vector, crossed = self._cross(here, donor, rng)
+        vector, crossed = self._cross(here, donor, rng, attractor)
         why = {
             "rule": "mutated",
             "a": a,
@@ -327,21 +327,31 @@ class Romul(Optimizer):
         return vector, {"rule": "explored", **crossed}
 
     def _cross(
-        self, base: Vector, donor: Vector, rng: Generator
+        self, base: Vector, donor: Vector, rng: Generator, best: Vector | None = None
     ) -> tuple[tuple[float, ...], dict[str, Any]]:
         """Cross binomially: each coordinate from the donor with probability CR, one at least.
 
+        What is out of bounds is folded back, but no farther from the bound than `best` lies: there
+        it is drawn between the two.
+
         Returns:
-            The vector, and reasons: the base, whence each coordinate, and which were folded back.
+            The vector, and reasons: the base, whence each coordinate, and which were out of bounds.
         """
         mask = rng.random(len(base)) < self.crossover
         mask[rng.integers(len(base))] = True
         crossed = np.where(mask, donor, base)
         vector = reflect(crossed)
+        outside = np.flatnonzero(vector != crossed)
+        for c in outside if best is not None else ():
+            bound = float(crossed[c] > 1.0)
+            # The best may lie at a bound. Folding would lead away from it for ever, and clipping
+            # would make all alike there, with no difference left to lead away again.
+            if abs(vector[c] - bound) > abs(best[c] - bound):
+                vector[c] = bound + rng.random() * (best[c] - bound)
         why = {
             "base": base.tolist(),
             "crossover": mask.astype(int).tolist(),
-            "reflected": np.flatnonzero(vector != crossed).tolist(),
+            "outside": outside.tolist(),
         }
         return tuple(vector.tolist()), why
 

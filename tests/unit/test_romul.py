@@ -49,8 +49,9 @@ def test_the_worst_quarter_copies_and_explores_around_what_it_copied():
         assert not step[kept].any()
 
 
-def test_the_rest_moves_by_current_to_best_1():
-    run = Run(population(options=FULL)).start()
+@pytest.mark.parametrize("seed", range(8))
+def test_the_rest_moves_by_current_to_best_1(seed):
+    run = Run(population(seed=seed, options=FULL)).start()
     one_round(run, range(8))
     first, second = decided(run, 0), decided(run, 1)
     # The worst two took over the bases of those that they copied before anybody mutated.
@@ -66,8 +67,18 @@ def test_the_rest_moves_by_current_to_best_1():
             + why["F1"] * (bases[why["a"]] - bases[why["b"]])
             + why["F2"] * (bases[0] - bases[slot])
         )
-        crossed = np.where(why["crossover"], reflect(donor), bases[slot])
-        assert second[slot]["vector"] == pytest.approx(crossed, abs=1e-5)
+        crossed = np.where(why["crossover"], donor, bases[slot])
+        assert why["outside"] == np.flatnonzero((crossed < 0.0) | (crossed > 1.0)).tolist()
+        for c, (coordinate, x) in enumerate(zip(crossed, second[slot]["vector"], strict=True)):
+            if c not in why["outside"]:
+                assert x == pytest.approx(coordinate, abs=1e-5)
+                continue
+            # Back inside, but no farther from the bound than the best is.
+            bound, folded = float(coordinate > 1.0), reflect(coordinate)
+            nearer = min(abs(folded - bound), abs(bases[0][c] - bound))
+            assert abs(x - bound) <= nearer + 1e-5
+            if nearer == abs(folded - bound):
+                assert x == pytest.approx(folded, abs=1e-5)
 
 
 def test_a_base_is_held_until_a_better_rank_or_age_takes_it():
@@ -289,6 +300,13 @@ def test_the_first_vectors_fill_every_axis_evenly():
     assert points.shape == (8, 3)
     for axis in points.T:
         assert sorted((axis * 8).astype(int)) == list(range(8))
+
+
+def test_a_best_that_lies_at_a_bound_is_reached():
+    # The best of both is a corner: folding alone would keep it at a distance.
+    run = Run(population(steps=40)).start()
+    run.to_the_end(lambda trial: 2.0 - sum(trial.hyperparameters.values()))
+    assert run.population.best.loss < 1e-6
 
 
 def test_outside_the_cube_is_reflected():

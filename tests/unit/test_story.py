@@ -91,7 +91,7 @@ def test_every_trial_can_be_explained(seen):
         explain(seen.experiment, seen.history, "9-99")
 
 
-def test_a_coordinate_that_was_folded_back_is_told():
+def test_a_coordinate_that_was_brought_back_is_told():
     lines = [
         {
             "event": "trial",
@@ -101,13 +101,13 @@ def test_a_coordinate_that_was_folded_back_is_told():
             "parent": None,
             "at_ms": 0,
             "hyperparameters": {"x0": 0.1, "x1": 0.2},
-            "why": {"rule": "explored", "crossover": [1, 0], "reflected": [0]},
+            "why": {"rule": "explored", "crossover": [1, 0], "outside": [0]},
         }
     ]
     told = explain(EXPERIMENT, lines, "0-1")
-    assert told["changes"]["x0"] == {"after": 0.1, "from": "donor", "reflected": True}
-    assert told["changes"]["x1"] == {"after": 0.2, "from": "base", "reflected": False}
-    assert any("folded back" in words for words in in_words(told))
+    assert told["changes"]["x0"] == {"after": 0.1, "from": "donor", "outside": True}
+    assert told["changes"]["x1"] == {"after": 0.2, "from": "base", "outside": False}
+    assert any("brought back" in words for words in in_words(told))
 
 
 def test_the_tree_of_descent_holds_every_trial_once(seen):
