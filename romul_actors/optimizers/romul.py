@@ -342,11 +342,11 @@ class Romul(Optimizer):
         crossed = np.where(mask, donor, base)
         vector = reflect(crossed)
         outside = np.flatnonzero(vector != crossed)
-        for c in outside if best is not None else ():
+        for c in outside:
             bound = float(crossed[c] > 1.0)
             # The best may lie at a bound. Folding would lead away from it for ever, and clipping
             # would make all alike there, with no difference left to lead away again.
-            if abs(vector[c] - bound) > abs(best[c] - bound):
+            if best is not None and abs(vector[c] - bound) > abs(best[c] - bound):
                 vector[c] = bound + rng.random() * (best[c] - bound)
         why = {
             "base": base.tolist(),
