@@ -200,6 +200,8 @@ def top(
 ) -> None:
     """Show a running experiment live: workers, slots, queues, alarms. One round trip a refresh."""
     screen = Screen(name, rows)
+    # A shell's background job begins with it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     async def run() -> None:
         # Whoever ends it, the terminal gets its screen back.
