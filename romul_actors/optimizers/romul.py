@@ -87,7 +87,7 @@ class Romul(Optimizer):
 
     def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
         """A Latin hypercube in each tier, the patient slots last."""
-        n_patient = max(0, min(share(self.patient_share, n_slots), n_slots - MIN_POOL))
+        n_patient = _but_for_four(self.patient_share, n_slots)
         starts: list[Start] = []
         for tier, n in ((GREEDY, n_slots - n_patient), (PATIENT, n_patient)):
             starts += [
@@ -219,7 +219,7 @@ class Romul(Optimizer):
             view: what is known.
             losses: of the patient slots, none of them failed.
         """
-        n = max(0, min(share(self.held_to_end, len(losses)), len(losses) - MIN_POOL))
+        n = _but_for_four(self.held_to_end, len(losses))
         best = sorted(losses, key=lambda i: (losses[i], i))[:n]
         memories = {i: view.slots[i].memory for i in losses}
         gains = [m["since"] - losses[i] for i, m in memories.items() if "since" in m]
@@ -391,6 +391,11 @@ class _Ranking:
         return bisect_left(self.losses, loss) / len(self.losses)
 
 
+def _but_for_four(fraction: float, n: int) -> int:
+    """Size of a fraction of `n` slots that leaves enough of them to search."""
+    return max(0, min(share(fraction, n), n - MIN_POOL))
+
+
 def _gaining(slot: Slot, loss: float) -> dict[str, float]:
     """The loss from which a patient slot's own training gains, once the pool has begun to search.
 
@@ -398,7 +403,7 @@ def _gaining(slot: Slot, loss: float) -> dict[str, float]:
     """
     if "since" in slot.memory:
         return {"since": slot.memory["since"]}
-    return {"since": loss} if slot.tier == PATIENT and "start" in slot.memory else {}
+    return {"since": loss} if "start" in slot.memory else {}
 
 
 def _patient_alone(view: View) -> bool:

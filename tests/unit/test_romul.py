@@ -168,8 +168,8 @@ def test_patience_asks_neither_for_the_scale_nor_for_the_origin_of_the_losses():
     assert tried(lambda loss: loss) == tried(lambda loss: 1024.0 * loss - 4096.0)
 
 
-def of_sixteen(searching):
-    """A loss that comes down by 0.02 a step, of patient slots: the others stop at 0.6 early.
+def sixteen(searching, scale, origin):
+    """A run whose patient slots come down by 0.02 a step, while the others stop at 0.6 early.
 
     The gain of who has moved from what it drew is `searching` times as much.
     """
@@ -182,17 +182,15 @@ def of_sixteen(searching):
         if trial.slot < 8:
             gain = 0.05 if trial.step < 8 else 0.0
         losses[trial.id] = before - gain
-        return losses[trial.id]
+        return origin + scale * losses[trial.id]
 
-    return loss
+    return Run(population(n_slots=16, steps=40)).start().to_the_end(loss)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-6])
 @pytest.mark.parametrize("origin", [0.0, -1.0])
 def test_some_hold_to_the_end_where_searching_gains_no_more(scale, origin):
-    loss = of_sixteen(searching=1.0)
-    run = Run(population(n_slots=16, steps=40)).start()
-    run.to_the_end(lambda trial: origin + scale * loss(trial))
+    run = sixteen(1.0, scale, origin)
     # Four search, as everywhere; the better half goes on.
     assert [slot for slot in range(16) if 39 in held(run, slot)] == [8, 9, 10, 11]
     assert all(held(run, slot) == list(range(1, 40)) for slot in range(8, 12))
@@ -204,9 +202,7 @@ def test_some_hold_to_the_end_where_searching_gains_no_more(scale, origin):
 @pytest.mark.parametrize("scale", [1.0, 1e-6])
 @pytest.mark.parametrize("origin", [0.0, -1.0])
 def test_nobody_holds_to_the_end_where_searching_gains_much_more(scale, origin):
-    loss = of_sixteen(searching=4.0)
-    run = Run(population(n_slots=16, steps=40)).start()
-    run.to_the_end(lambda trial: origin + scale * loss(trial))
+    run = sixteen(4.0, scale, origin)
     # The others have searched for one step when they see it, and keep their weights.
     assert all(held(run, slot) == list(range(1, 30)) for slot in range(8, 12))
     gave_up = [decided(run, 30)[slot] for slot in range(8, 12)]
