@@ -18,6 +18,7 @@ _RULES = {
     "kept": "its hyperparameters were kept: it is among the best",
     "held": "its hyperparameters were held: it waits before it is compared",
     "explored": "a small step in all directions from its base, for diversity",
+    "probed": "one hyperparameter drawn anew, the others as in its base, for diversity",
     "mutated": "base + F1 (base of a - base of b) + F2 (best - base)",
     "pinned": "an operator pinned the slot: it goes on as it is",
     "joined": "it joined the running search, with a small step from a good slot",

@@ -55,6 +55,9 @@ class Romul(Optimizer):
         ageing: a base that is not replaced becomes easier to replace by so many ranks of the known
             ones at each decision (source: this project).
         crossover: CR, probability that a coordinate comes from the donor (the same).
+        probe: probability that a slot draws one hyperparameter anew in place of a mutation, where
+            there are no more slots than hyperparameters; with twice as many slots half of it, and
+            so on, so that each hyperparameter is probed as often (source: this project).
         explorer_sigma: standard deviation of an explorer's step (source: this project).
         explorer_redraw: probability that an explorer draws a choice anew (source: this project).
         keep_best: whether the best share q goes on with its tested vector (source: this project).
@@ -76,6 +79,7 @@ class Romul(Optimizer):
     shared_factors: bool = True
     ageing: float = 2.0
     crossover: float = 0.7
+    probe: float = 0.24
     explorer_sigma: float = 0.05
     explorer_redraw: float = 0.1
     keep_best: bool = True
@@ -137,6 +141,7 @@ class Romul(Optimizer):
             i: self._select(view, i, ranking, best, rngs[i]) for i in due if i not in holding
         }
         bases = {i: base for i, (_, base, _, _) in selected.items()}
+        probe = self.probe * min(1.0, sum(view.space.mutable) / len(view.slots))
         late = view.step >= self.patience * view.steps
         others = sorted(set(range(len(view.slots))) - set(view.pool))
         few = _patient_alone(view) and len(others) > 0 and len(view.pool) < MIN_POOL
@@ -153,6 +158,8 @@ class Romul(Optimizer):
                 vector, rule = tested, {"rule": "kept"}
             elif i in ranking.worst[-2:] and not few:
                 vector, rule = self._explore(view.space, base, rngs[i])
+            elif rngs[i].random() < probe:
+                vector, rule = self._probe(view.space, base, rngs[i])
             else:
                 champion = ranking.order[0]
                 towards = view.known[champion].vector
@@ -325,6 +332,25 @@ class Romul(Optimizer):
         donor = step_around(space, here, self.explorer_sigma, self.explorer_redraw, rng)
         vector, crossed = self._cross(here, donor, rng)
         return vector, {"rule": "explored", **crossed}
+
+    def _probe(
+        self, space: Space, base: tuple[float, ...], rng: Generator
+    ) -> tuple[tuple[float, ...], dict[str, Any]]:
+        """Draw one coordinate anew from all of its range, and leave the others.
+
+        A hyperparameter that matters late only comes early from whoever leads for other reasons;
+        then all slots have the same value, and no difference of theirs leads away from it.
+        """
+        vector = list(base)
+        probed = int(rng.choice(np.flatnonzero(space.mutable)))
+        vector[probed] = rng.random()
+        why = {
+            "rule": "probed",
+            "base": list(base),
+            "crossover": [int(c == probed) for c in range(len(base))],
+            "outside": [],
+        }
+        return tuple(vector), why
 
     def _cross(
         self, base: Vector, donor: Vector, rng: Generator, best: Vector | None = None

@@ -20,8 +20,8 @@ def one_round(run, losses):
         run.tell(run.result(slot, loss))
 
 
-# A quarter of eight are two: more to look at than the one of the default. And nobody is patient.
-FULL = {"quorum_share": 1.0, "truncation": 0.25, "patient_share": 0.0}
+# A quarter of eight are two: more to look at than the one of the default. Nobody waits or probes.
+FULL = {"quorum_share": 1.0, "truncation": 0.25, "patient_share": 0.0, "probe": 0.0}
 
 
 def test_the_best_quarter_goes_on_with_what_it_tested():
@@ -79,6 +79,53 @@ def test_the_rest_moves_by_current_to_best_1(seed):
             assert abs(x - bound) <= nearer + 1e-5
             if nearer == abs(folded - bound):
                 assert x == pytest.approx(folded, abs=1e-5)
+
+
+def test_a_probe_draws_one_hyperparameter_anew_and_leaves_the_others():
+    run = Run(population(options={**FULL, "probe": 4.0})).start()
+    one_round(run, range(8))
+    first, second = decided(run, 0), decided(run, 1)
+    for slot in (0, 1, 6, 7):
+        assert second[slot]["why"]["rule"] == ("kept" if slot < 2 else "explored")
+    for slot in range(2, 6):
+        why = second[slot]["why"]
+        assert (why["rule"], second[slot]["parent"]) == ("probed", f"{slot}-0")
+        assert sum(why["crossover"]) == 1
+        for c, anew in enumerate(why["crossover"]):
+            assert (second[slot]["vector"][c] != first[slot]["vector"][c]) == bool(anew)
+        # It is a trial: the base stays what it was until the probe has shown what it is worth.
+        assert why["base"] == list(first[slot]["vector"])
+        assert run.population.slots[slot].memory["base"] == why["base"]
+    # From all of the range, not from around the base.
+    moved = [
+        np.abs(np.subtract(second[i]["vector"], first[i]["vector"])).max() for i in range(2, 6)
+    ]
+    assert max(moved) > 0.3
+
+
+def test_what_goes_with_the_checkpoint_is_not_probed():
+    free = FloatParameter("x", 0.0, 1.0)
+    fixed = FloatParameter("y", 0.0, 1.0, mutable=False)
+    for space, n_probes in (([free, fixed], 4), ([fixed], 0)):
+        run = Run(population(space=Space(space), options={**FULL, "probe": 8.0})).start()
+        one_round(run, range(8))
+        probed = [line["why"] for line in decided(run, 1).values()]
+        probed = [why for why in probed if why["rule"] == "probed"]
+        assert [why["crossover"][0] for why in probed] == [1] * n_probes
+
+
+@pytest.mark.parametrize(("n_slots", "dims"), [(8, 8), (8, 2), (32, 2)])
+def test_each_hyperparameter_is_probed_as_often_whatever_the_number_of_slots(n_slots, dims):
+    space = Space([FloatParameter(f"x{c}", 0.0, 1.0) for c in range(dims)])
+    options = {"patient_share": 0.0}
+    run = Run(population(space=space, n_slots=n_slots, steps=400, options=options)).start()
+    run.to_the_end(lambda trial: trial.hyperparameters["x0"])
+    rules = [line["why"]["rule"] for line in run.of("trial") if line["step"]]
+    searching = rules.count("probed") + rules.count("mutated")
+    # Of each slot's moves, 0.24 with as many hyperparameters as slots; within three deviations.
+    share = 0.24 * dims / n_slots
+    allowed = 3.0 * (share * (1.0 - share) * searching) ** 0.5
+    assert abs(rules.count("probed") - share * searching) < allowed
 
 
 def test_a_base_is_held_until_a_better_rank_or_age_takes_it():
@@ -176,9 +223,9 @@ def sixteen(searching, scale, origin):
     drawn, losses = {}, {}
 
     def loss(trial):
-        x = trial.hyperparameters["x"]
+        place = dict(trial.hyperparameters)
         before = losses.get((trial.parent or "").rpartition("-")[0], 1.0 + 0.0001 * trial.slot)
-        gain = 0.02 * (1 if drawn.setdefault(trial.slot, x) == x else searching)
+        gain = 0.02 * (1 if drawn.setdefault(trial.slot, place) == place else searching)
         if trial.slot < 8:
             gain = 0.05 if trial.step < 8 else 0.0
         losses[trial.id] = before - gain

@@ -85,7 +85,7 @@ def test_every_trial_can_be_explained(seen):
             assert len(told["why"]["base"]) == 3
         for change in told["changes"].values():
             assert ("before" in change) == (line["parent"] is not None)
-    assert {"drawn", "mutated", "explored", "kept", "held"} <= rules
+    assert {"drawn", "mutated", "probed", "explored", "kept", "held"} <= rules
     assert judged
     with pytest.raises(StoryError, match="9-99"):
         explain(seen.experiment, seen.history, "9-99")

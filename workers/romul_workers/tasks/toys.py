@@ -329,6 +329,28 @@ def best_surrogate() -> float:
     return float(2 * (0.9 * 0.98 ** (4 * 40)) ** 2)
 
 
+_HITCHHIKING_STEPS = 40
+_FLOOR_AT = np.array([0.0, 1.0, 0.0, 0.3, 0.5, 0.7])
+
+
+def _step_hitchhiking(state: State | None, values: Values, number: int, rng: Generator) -> Stepped:
+    """Learn by one hyperparameter; six others raise the loss by little, which counts at the end.
+
+    Whoever learns first is copied, and its six bystanders with it, before they can be judged (a
+    label smoothing that costs 0.1 is not seen while the loss is 2). Noise of 10 %.
+    """
+    del number
+    error, x = 1.0 if state is None else state[0], _vector(values)
+    error *= 1.0 - 0.3 * math.exp(-(((x[0] - 0.6) / 0.1) ** 2) / 2.0)
+    loss = error + 0.1 * float(np.abs(x[1:] - _FLOOR_AT).sum())
+    return Stepped((error,), loss * math.exp(0.1 * float(rng.standard_normal())), loss)
+
+
+def best_hitchhiking() -> float:
+    """What is left of the error after steps at the best rate: 6e-7."""
+    return float(0.7**_HITCHHIKING_STEPS)
+
+
 _RATE = {"rate": {"type": "float", "min": 1e-4, "max": 1.0, "scale": "log"}}
 _SEEN = "by construction"
 
@@ -390,6 +412,17 @@ TOYS: Mapping[str, Toy] = {
             best_surrogate,
             "both weights at 1",
             lambda: {"x0": [1.0] * 40, "x1": [1.0] * 40},
+        ),
+        Toy(
+            "hitchhiking",
+            _unit(7),
+            _HITCHHIKING_STEPS,
+            _step_hitchhiking,
+            best_hitchhiking,
+            "all seven at their best",
+            lambda: {
+                f"x{i}": [x] * _HITCHHIKING_STEPS for i, x in enumerate((0.6, *_FLOOR_AT.tolist()))
+            },
         ),
     )
 }
