@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from romul_actors.optimizers.base import (
     Move,
@@ -341,16 +342,9 @@ class Romul(Optimizer):
         A hyperparameter that matters late only comes early from whoever leads for other reasons;
         then all slots have the same value, and no difference of theirs leads away from it.
         """
-        vector = list(base)
-        probed = int(rng.choice(np.flatnonzero(space.mutable)))
-        vector[probed] = rng.random()
-        why = {
-            "rule": "probed",
-            "base": list(base),
-            "crossover": [int(c == probed) for c in range(len(base))],
-            "outside": [],
-        }
-        return tuple(vector), why
+        mask = np.arange(len(base)) == rng.choice(np.flatnonzero(space.mutable))
+        vector = np.where(mask, rng.random(), base)
+        return tuple(vector.tolist()), {"rule": "probed", **_whence(base, mask, ())}
 
     def _cross(
         self, base: Vector, donor: Vector, rng: Generator, best: Vector | None = None
@@ -374,12 +368,7 @@ class Romul(Optimizer):
             # would make all alike there, with no difference left to lead away again.
             if best is not None and abs(vector[c] - bound) > abs(best[c] - bound):
                 vector[c] = bound + rng.random() * (best[c] - bound)
-        why = {
-            "base": base.tolist(),
-            "crossover": mask.astype(int).tolist(),
-            "outside": outside.tolist(),
-        }
-        return tuple(vector.tolist()), why
+        return tuple(vector.tolist()), _whence(base.tolist(), mask, outside.tolist())
 
 
 class _Held(NamedTuple):
@@ -420,6 +409,17 @@ class _Ranking:
 def _but_for_four(fraction: float, n: int) -> int:
     """Size of a fraction of `n` slots that leaves enough of them to search."""
     return max(0, min(share(fraction, n), n - MIN_POOL))
+
+
+def _whence(
+    base: Sequence[float], mask: NDArray[np.bool_], outside: Sequence[int]
+) -> dict[str, Any]:
+    """Reasons of a vector: its base, which coordinates are new, and which were out of bounds."""
+    return {
+        "base": list(base),
+        "crossover": mask.astype(int).tolist(),
+        "outside": list(outside),
+    }
 
 
 def _gaining(slot: Slot, loss: float) -> dict[str, float]:
