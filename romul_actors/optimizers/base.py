@@ -184,9 +184,13 @@ def step_around(
 
 
 def latin_hypercube(n_points: int, n_dims: int, rng: Generator) -> Vector:
-    """Points that fill each axis evenly, shape (n_points, n_dims) (McKay et al. 1979)."""
+    """Points that fill each axis evenly, shape (n_points, n_dims) (McKay et al. 1979).
+
+    Along an axis all lie at the same place in their cells (a random shift, Cranley & Patterson
+    1976), so that no gap is wider than a cell.
+    """
     cells = np.stack([rng.permutation(n_points) for _ in range(n_dims)], axis=1)
-    return (cells + rng.random((n_points, n_dims))) / n_points
+    return (cells + rng.random(n_dims)) / n_points
 
 
 def reflect(vector: Vector) -> Vector:

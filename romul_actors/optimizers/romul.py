@@ -351,8 +351,8 @@ class Romul(Optimizer):
     ) -> tuple[tuple[float, ...], dict[str, Any]]:
         """Cross binomially: each coordinate from the donor with probability CR, one at least.
 
-        What is out of bounds is folded back, but no farther from the bound than `best` lies: there
-        it is drawn between the two.
+        What is out of bounds is folded back, but stops at the bound where that would lead farther
+        from it than `best` lies.
 
         Returns:
             The vector, and reasons: the base, whence each coordinate, and which were out of bounds.
@@ -364,10 +364,9 @@ class Romul(Optimizer):
         outside = np.flatnonzero(vector != crossed)
         for c in outside:
             bound = float(crossed[c] > 1.0)
-            # The best may lie at a bound. Folding would lead away from it for ever, and clipping
-            # would make all alike there, with no difference left to lead away again.
+            # The best may lie at a bound: folding would lead away from it for ever.
             if best is not None and abs(vector[c] - bound) > abs(best[c] - bound):
-                vector[c] = bound + rng.random() * (best[c] - bound)
+                vector[c] = bound
         return tuple(vector.tolist()), _whence(base.tolist(), mask, outside.tolist())
 
 
