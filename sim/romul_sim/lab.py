@@ -8,7 +8,7 @@ import heapq
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from romul_actors.plan import settings
 from romul_actors.population import decide
 from romul_actors.state import Population
 from romul_sim.peers import IN_ONE_PROCESS, PEERS, Played, play_peer
-from romul_workers.tasks.toys import TOYS, State
+from romul_workers.tasks.toys import TOYS, State, Toy
 
 TICK = 0.125
 """How often idle workers are thought of, in durations of the fastest worker's trial."""
@@ -53,13 +53,20 @@ ASYNCHRONOUS = Conditions(speeds=4.0, spread=0.2, preempted=0.2)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run."""
+    """One run; of `steps` PBT steps, or of those that the problem is meant for."""
 
     problem: str
     optimizer: str
     population: int
     seed: int
     conditions: Conditions = SYNCHRONOUS
+    steps: int | None = None
+
+    @property
+    def toy(self) -> Toy:
+        """The problem, of so many steps."""
+        toy = TOYS[self.problem]
+        return toy if self.steps is None else replace(toy, steps=self.steps)
 
 
 def optimizer_spec(text: str) -> dict[str, Any]:
@@ -82,8 +89,8 @@ def optimizer_spec(text: str) -> dict[str, Any]:
 def play(job: Job) -> Played:
     """Run one job; the same job comes out the same."""
     if job.optimizer in PEERS:
-        return play_peer(job.optimizer, TOYS[job.problem], job.population, job.seed)
-    toy = TOYS[job.problem]
+        return play_peer(job.optimizer, job.toy, job.population, job.seed)
+    toy = job.toy
     experiment = Experiment.model_validate(
         {
             "name": "lab",
@@ -100,7 +107,7 @@ def play(job: Job) -> Played:
 
 class _Run:
     def __init__(self, job: Job, population: Population) -> None:
-        self.toy = TOYS[job.problem]
+        self.toy = job.toy
         self.conditions = job.conditions
         self.population = population
         self.rng = default_rng([job.seed, 17])
@@ -248,10 +255,11 @@ def jobs(
     populations: Sequence[int],
     seeds: int,
     conditions: Conditions,
+    steps: int | None = None,
 ) -> list[Job]:
     """All runs of a comparison."""
     return [
-        Job(problem, optimizer, population, seed, conditions)
+        Job(problem, optimizer, population, seed, conditions, steps)
         for population in populations
         for problem in problems
         for optimizer in optimizers

@@ -152,6 +152,22 @@ def test_an_optimizers_constants_may_stand_behind_its_name():
     assert play(Job("misspecified", "romul:crossover=0.7", 8, 0)) == base
 
 
+def test_a_barrier_on_unequal_workers_is_as_good_as_equal_ones_and_slower():
+    barrier = "romul:quorum_share=1.0"
+    equal = play(Job("misspecified", barrier, 8, 0))
+    unequal = play(Job("misspecified", barrier, 8, 0, ASYNCHRONOUS))
+    assert (unequal.final, unequal.curve) == (equal.final, equal.curve)
+    assert unequal.makespan > 2 * equal.makespan
+
+
+def test_a_job_may_have_other_steps_than_its_problem_is_meant_for():
+    few = play(Job("misspecified", "romul", 8, 0, steps=12))
+    assert (len(few.curve), len(few.schedule["x0"]), few.makespan) == (12, 12, 12.0)
+    assert play(Job("misspecified", "romul", 8, 0, steps=60)) == play(
+        Job("misspecified", "romul", 8, 0)
+    )
+
+
 def test_the_command_prints_one_line(tmp_path):
     arguments = ["lab", "--problems", "dropout,mixed", "--optimizers", "romul,random"]
     arguments += ["--population", "4", "--seeds", "2", "--out", str(tmp_path), "--json"]

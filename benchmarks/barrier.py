@@ -1,0 +1,83 @@
+"""What deciding at a quorum is worth against a barrier, in the same wall-clock time.
+
+    python benchmarks/barrier.py [--population 24] [--seeds 21] [--problems misspecified,mixed]
+
+Toy problems on the laboratory's unequal workers (up to four times different speeds, a fifth of the
+trials cut short), in virtual time. A barrier needs longer for as many steps; here it is given the
+quorum's time, and plans with the steps that it can do in it. One JSON line: for each problem the
+median final true losses (`barrier_unhurried`: with all steps), the steps, durations in trials of
+the fastest worker, and the bootstrap's probability that the quorum's median is lower.
+"""
+
+import argparse
+import json
+import sys
+from statistics import median
+from typing import Any
+
+from romul_sim.lab import ASYNCHRONOUS, confidence, jobs, play_all
+from romul_sim.peers import Played
+from romul_workers.tasks.toys import TOYS
+
+SURE = 0.975
+QUORUM, BARRIER = "romul", "romul:quorum_share=1.0"
+
+
+def runs(
+    problem: str, optimizer: str, population: int, seeds: int, steps: int | None = None
+) -> list[Played]:
+    """Runs of one optimizer, in any order."""
+    todo = jobs([problem], [optimizer], [population], seeds, ASYNCHRONOUS, steps)
+    return [played for _, played in play_all(todo)]
+
+
+def compared(problem: str, population: int, seeds: int) -> dict[str, Any]:
+    """Both on one problem."""
+    quorum = runs(problem, QUORUM, population, seeds)
+    unhurried = runs(problem, BARRIER, population, seeds)
+    times = [median(played.makespan for played in some) for some in (quorum, unhurried)]
+    steps = TOYS[problem].steps
+    fewer = max(1, round(steps * times[0] / times[1]))
+    barrier = runs(problem, BARRIER, population, seeds, fewer)
+    finals, others = ([played.final for played in some] for some in (quorum, barrier))
+    return {
+        "problem": problem,
+        "quorum": median(finals),
+        "barrier": median(others),
+        "barrier_unhurried": median(played.final for played in unhurried),
+        "quorum_steps": steps,
+        "barrier_steps": fewer,
+        "quorum_trials": round(times[0], 1),
+        "barrier_trials": round(median(played.makespan for played in barrier), 1),
+        "quorum_lower": confidence(finals, others),
+    }
+
+
+def main() -> None:
+    """Read the arguments and print the line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--population", type=int, default=24)
+    parser.add_argument("--seeds", type=int, default=21)
+    parser.add_argument("--problems", default=",".join(TOYS))
+    chosen = parser.parse_args()
+    rows = []
+    for problem in chosen.problems.split(","):
+        rows.append(row := compared(problem, chosen.population, chosen.seeds))
+        print(f"{problem}: {row['quorum']:.2g}, barrier {row['barrier']:.2g}", file=sys.stderr)
+    print(
+        json.dumps(
+            {
+                "benchmark": "barrier",
+                "population": chosen.population,
+                "seeds": chosen.seeds,
+                "rows": rows,
+                "problems_lower": sum(row["quorum"] < row["barrier"] for row in rows),
+                "surely_lower": sum(row["quorum_lower"] >= SURE for row in rows),
+                "surely_higher": sum(row["quorum_lower"] <= 1.0 - SURE for row in rows),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
