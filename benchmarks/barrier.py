@@ -71,7 +71,7 @@ def main() -> None:
                 "population": chosen.population,
                 "seeds": chosen.seeds,
                 "rows": rows,
-                "problems_lower": sum(row["quorum"] < row["barrier"] for row in rows),
+                "problems_lower": sum(bool(row["quorum"] < row["barrier"]) for row in rows),
                 "surely_lower": sum(row["quorum_lower"] >= SURE for row in rows),
                 "surely_higher": sum(row["quorum_lower"] <= 1.0 - SURE for row in rows),
             }
