@@ -1,9 +1,11 @@
 """A run told afterwards: its history as lines of descent, a picture, and a summary for programs."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from romul_actors.experiment import Experiment, FloatSpec, IntSpec
 from romul_actors.store import Store
@@ -231,11 +233,31 @@ def _draw_metric(
             [step for step, _ in best], [value for _, value in best], "k:", label=f"best of {name}"
         )
     values = [t.value for t in found.values() if t.value is not None]
-    if values and min(values) > 0 and max(values) > 10 * min(values):
+    logarithmic = bool(values) and min(values) > 0 and max(values) > 10 * min(values)
+    if logarithmic:
         ax.set_yscale("log")
+    if values:
+        edge = _edge(found.values(), maximize=maximize, logarithmic=logarithmic)
+        if min(values) < edge < max(values):
+            ax.set_ylim(**{"bottom" if maximize else "top": edge})
     ax.set_title(experiment.metric)
     ax.set_xlabel("step")
     ax.legend(fontsize=8)
+
+
+def _edge(found: Iterable[Told], *, maximize: bool, logarithmic: bool) -> float:
+    """Where the picture of a metric ends on its worse side: one that diverged must not flatten it.
+
+    As far again from the worst of the steps' quartiles on that side as this is from the best.
+    """
+    steps: dict[int, list[float]] = {}
+    for told in found:
+        if told.value is not None:
+            steps.setdefault(told.step, []).append(told.value)
+    quartiles = [float(np.quantile(step, 0.25 if maximize else 0.75)) for step in steps.values()]
+    pick = (max, min) if maximize else (min, max)
+    best, worst = pick[0](value for step in steps.values() for value in step), pick[1](quartiles)
+    return worst * (worst / best) if logarithmic else worst + (worst - best)
 
 
 def _draw_schedule(
