@@ -19,7 +19,7 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)" --editable ".[torch,embedded,dashboard,frames,metrics,tpe,pb2,dev]"
 	@touch $@
 
-demo: $(READY) ## Train a population on handwritten digits (about a minute and a half).
+demo: $(READY) ## Train a population on handwritten digits (about two minutes).
 	$(BIN)/romul demo
 
 test: $(READY) ## Run all tests.
