@@ -12,10 +12,9 @@ the fastest worker, and the bootstrap's probability that the quorum's median is 
 import argparse
 import json
 import sys
-from statistics import median
 from typing import Any
 
-from romul_sim.lab import ASYNCHRONOUS, confidence, jobs, play_all
+from romul_sim.lab import ASYNCHRONOUS, Job, compare, jobs, play_all
 from romul_sim.peers import Played
 from romul_workers.tasks.toys import TOYS
 
@@ -23,33 +22,29 @@ SURE = 0.975
 QUORUM, BARRIER = "romul", "romul:quorum_share=1.0"
 
 
-def runs(
-    problem: str, optimizer: str, population: int, seeds: int, steps: int | None = None
-) -> list[Played]:
-    """Runs of one optimizer, in any order."""
-    todo = jobs([problem], [optimizer], [population], seeds, ASYNCHRONOUS, steps)
-    return [played for _, played in play_all(todo)]
-
-
 def compared(problem: str, population: int, seeds: int) -> dict[str, Any]:
     """Both on one problem."""
-    quorum = runs(problem, QUORUM, population, seeds)
-    unhurried = runs(problem, BARRIER, population, seeds)
-    times = [median(played.makespan for played in some) for some in (quorum, unhurried)]
+
+    def played(optimizer: str, steps: int | None = None) -> dict[Job, Played]:
+        todo = jobs([problem], [optimizer], [population], seeds, ASYNCHRONOUS, steps)
+        return dict(play_all(todo))
+
+    ours = played(QUORUM)
+    [quorum], [unhurried] = compare(ours), compare(played(BARRIER))
     steps = TOYS[problem].steps
-    fewer = max(1, round(steps * times[0] / times[1]))
-    barrier = runs(problem, BARRIER, population, seeds, fewer)
-    finals, others = ([played.final for played in some] for some in (quorum, barrier))
+    fewer = max(1, round(steps * quorum.makespan / unhurried.makespan))
+    rows = {row.optimizer: row for row in compare(ours | played(BARRIER, fewer))}
+    quorum, barrier = rows[QUORUM], rows[BARRIER]
     return {
         "problem": problem,
-        "quorum": median(finals),
-        "barrier": median(others),
-        "barrier_unhurried": median(played.final for played in unhurried),
+        "quorum": quorum.median,
+        "barrier": barrier.median,
+        "barrier_unhurried": unhurried.median,
         "quorum_steps": steps,
         "barrier_steps": fewer,
-        "quorum_trials": round(times[0], 1),
-        "barrier_trials": round(median(played.makespan for played in barrier), 1),
-        "quorum_lower": confidence(finals, others),
+        "quorum_trials": round(quorum.makespan, 1),
+        "barrier_trials": round(barrier.makespan, 1),
+        "quorum_lower": quorum.beats[BARRIER],
     }
 
 
@@ -71,7 +66,7 @@ def main() -> None:
                 "population": chosen.population,
                 "seeds": chosen.seeds,
                 "rows": rows,
-                "problems_lower": sum(bool(row["quorum"] < row["barrier"]) for row in rows),
+                "problems_lower": sum(row["quorum"] < row["barrier"] for row in rows),
                 "surely_lower": sum(row["quorum_lower"] >= SURE for row in rows),
                 "surely_higher": sum(row["quorum_lower"] <= 1.0 - SURE for row in rows),
             }

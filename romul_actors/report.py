@@ -1,7 +1,7 @@
 """A run told afterwards: its history as lines of descent, a picture, and a summary for programs."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,12 +82,8 @@ def best_so_far(found: Mapping[str, Told], *, maximize: bool) -> list[tuple[int,
     """Best value up to each step, over all slots."""
     better = max if maximize else min
     best: list[tuple[int, float]] = []
-    by_step: dict[int, list[float]] = {}
-    for told in found.values():
-        if told.value is not None:
-            by_step.setdefault(told.step, []).append(told.value)
-    for step in sorted(by_step):
-        here = better(by_step[step])
+    for step, values in sorted(_by_step(found).items()):
+        here = better(values)
         best.append((step, better(best[-1][1], here) if best else here))
     return best
 
@@ -206,6 +202,14 @@ def _by_slot(found: Mapping[str, Told]) -> dict[int, list[Told]]:
     return slots
 
 
+def _by_step(found: Mapping[str, Told]) -> dict[int, list[float]]:
+    steps: dict[int, list[float]] = {}
+    for told in found.values():
+        if told.value is not None:
+            steps.setdefault(told.step, []).append(told.value)
+    return steps
+
+
 def _draw_metric(
     ax: Any,
     experiment: Experiment,
@@ -237,7 +241,7 @@ def _draw_metric(
     if logarithmic:
         ax.set_yscale("log")
     if values:
-        edge = _edge(found.values(), maximize=maximize, logarithmic=logarithmic)
+        edge = _edge(found, maximize=maximize, logarithmic=logarithmic)
         if min(values) < edge < max(values):
             ax.set_ylim(**{"bottom" if maximize else "top": edge})
     ax.set_title(experiment.metric)
@@ -245,18 +249,15 @@ def _draw_metric(
     ax.legend(fontsize=8)
 
 
-def _edge(found: Iterable[Told], *, maximize: bool, logarithmic: bool) -> float:
+def _edge(found: Mapping[str, Told], *, maximize: bool, logarithmic: bool) -> float:
     """Where the picture of a metric ends on its worse side: one that diverged must not flatten it.
 
     As far again from the worst of the steps' quartiles on that side as this is from the best.
     """
-    steps: dict[int, list[float]] = {}
-    for told in found:
-        if told.value is not None:
-            steps.setdefault(told.step, []).append(told.value)
-    quartiles = [float(np.quantile(step, 0.25 if maximize else 0.75)) for step in steps.values()]
-    pick = (max, min) if maximize else (min, max)
-    best, worst = pick[0](value for step in steps.values() for value in step), pick[1](quartiles)
+    share = 0.25 if maximize else 0.75
+    quartiles = [float(np.quantile(values, share)) for values in _by_step(found).values()]
+    worst = min(quartiles) if maximize else max(quartiles)
+    _, best = best_so_far(found, maximize=maximize)[-1]
     return worst * (worst / best) if logarithmic else worst + (worst - best)
 
 

@@ -361,13 +361,15 @@ class Romul(Optimizer):
         mask[rng.integers(len(base))] = True
         crossed = np.where(mask, donor, base)
         vector = reflect(crossed)
-        outside = np.flatnonzero(vector != crossed)
-        for c in outside:
-            bound = float(crossed[c] > 1.0)
+        outside = vector != crossed
+        if best is not None:
             # The best may lie at a bound: folding would lead away from it for ever.
-            if best is not None and abs(vector[c] - bound) > abs(best[c] - bound):
-                vector[c] = bound
-        return tuple(vector.tolist()), _whence(base.tolist(), mask, outside.tolist())
+            bound = np.where(crossed > 1.0, 1.0, 0.0)
+            farther = np.abs(vector - bound) > np.abs(best - bound)
+            vector = np.where(outside & farther, bound, vector)
+        return tuple(vector.tolist()), _whence(
+            base.tolist(), mask, np.flatnonzero(outside).tolist()
+        )
 
 
 class _Held(NamedTuple):

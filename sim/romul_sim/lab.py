@@ -209,7 +209,7 @@ class Row:
         finals: final true losses, by seed.
         curves: by seed and step, shape (n_seeds, n_steps).
         schedules: by seed, that of the winner.
-        makespan: median duration.
+        makespan: mean duration, in trials of the fastest worker.
         rank: of the medians on this problem with this population, from 1.
         beats: by other optimizer, the bootstrap's probability that this one's median is lower.
     """
