@@ -40,8 +40,8 @@ GRACE_S = 2.0
 DISK_BYTES = 64_000_000
 RESTART_S = 0.3
 """Who ends is started again after so long."""
-AGAIN = 20
-"""How often a fault is tried that finds no victim."""
+PATIENCE_S = 60.0
+"""How long a fault waits that finds no victim yet; those after it come as much later."""
 SETTLE_S = 60.0
 """Longest time for a run to end after the last fault."""
 
@@ -339,6 +339,7 @@ class Drill:
         self._actors = actors
         self._ports = {"server": free_port(), "broker": free_port()}
         self._services: dict[str, contextlib.AsyncExitStack] = {}
+        self._small = False
         self._urls: dict[str, str] = {}
         self._thaws: set[asyncio.Task[None]] = set()
         self.played: Counter[str] = Counter()
@@ -493,16 +494,24 @@ class Drill:
         began = loop.time()
         for number, fault in enumerate(self._faults, 1):
             await asyncio.sleep(max(0.0, began + fault.at_s - loop.time()))
-            done = await self._inflict(fault)
-            for _ in range(AGAIN):
-                # Nobody to strike just now, or the server is not back yet.
-                if done:
-                    break
+            possible = self._possible(fault)
+            done = possible and await self._inflict(fault)
+            limit = loop.time() + PATIENCE_S
+            # Nobody to strike just now, or the server is not back yet: on a slow machine the
+            # first checkpoint may be long in coming.
+            while possible and not done and loop.time() < limit:
                 await asyncio.sleep(RESTART_S)
+                began += RESTART_S
                 done = await self._inflict(fault)
             (self.played if done else self.skipped)[fault.kind] += 1
             self._progress(number)
         await asyncio.gather(*self._thaws, return_exceptions=True)
+
+    def _possible(self, fault: Fault) -> bool:
+        """Whether such a fault is possible on this machine at all."""
+        if fault.kind == "fill disk":
+            return self._small
+        return fault.kind != "kill broker" or "broker" in self._services
 
     async def _inflict(self, fault: Fault) -> bool:
         what, _, whom = fault.kind.partition(" ")
@@ -510,12 +519,11 @@ class Drill:
             pid = self._fleet.pick(whom, fault.pick)
             return pid is not None and self._strike(what, pid, fault.for_s)
         if whom in ("server", "broker"):
-            if whom not in self._services:
-                return False
             await self._restart(whom, fault.for_s)
             return True
         if fault.kind == "fill disk":
-            return await self._fill(fault.for_s)
+            await self._fill(fault.for_s)
+            return True
         if fault.kind == "damage checkpoint":
             return await self._damage(fault.pick)
         return await self._litter(fault.pick)
@@ -550,10 +558,8 @@ class Drill:
         await asyncio.sleep(min(for_s, 1.5))
         await self._start_service(which)
 
-    async def _fill(self, for_s: float) -> bool:
+    async def _fill(self, for_s: float) -> None:
         """Leave no byte free where the checkpoints are."""
-        if not self._small:
-            return False
         filler = self._folder / "checkpoints" / ".filler"
 
         def fill() -> None:
@@ -563,7 +569,6 @@ class Drill:
 
         await asyncio.to_thread(fill)
         self._later(min(for_s, 2.0), lambda: filler.unlink(missing_ok=True))
-        return True
 
     async def _damage(self, pick: float) -> bool:
         """Change one byte of a checkpoint that a trial is about to continue from."""

@@ -6,7 +6,8 @@ import pytest
 
 from romul_actors.errors import RomulError
 from romul_actors.experiment import Experiment
-from romul_sim.drill import FAULTS, Fault, audit, draw, read_schedule, write_schedule
+from romul_sim import drill
+from romul_sim.drill import FAULTS, Drill, Fault, audit, draw, read_schedule, write_schedule
 from romul_workers.checkpoints import Checkpoints
 from tests.unit.harness import Run, population
 
@@ -135,3 +136,37 @@ def test_a_schedule_that_is_none_is_refused(tmp_path, line, told):
 
 def test_faults_are_values():
     assert Fault(1.0, "kill worker", 0.5, 1.0) == Fault(1.0, "kill worker", 0.5, 1.0)
+
+
+class Scripted(Drill):
+    """A drill whose faults find a victim after so many tries; it notes what was tried."""
+
+    def __init__(self, folder, faults, tries):
+        super().__init__(folder, faults, workers=2, actors=1, seed=0)
+        self._tries = iter(tries)
+        self.struck = []
+
+    async def _inflict(self, fault):
+        self.struck.append(fault.kind)
+        return next(self._tries)
+
+
+async def test_a_fault_waits_for_its_victim_and_is_given_up_only_in_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(drill, "RESTART_S", 0.001)
+    faults = [Fault(0.0, "damage checkpoint", 0.5, 1.0), Fault(0.01, "kill actor", 0.5, 1.0)]
+    patient = Scripted(tmp_path, faults, [False] * 40 + [True, True])
+    await patient._play()
+    assert (sum(patient.played.values()), patient.skipped) == (2, {})
+    assert patient.struck == ["damage checkpoint"] * 41 + ["kill actor"]
+    monkeypatch.setattr(drill, "PATIENCE_S", 0.0)
+    given_up = Scripted(tmp_path, faults, [False, True])
+    await given_up._play()
+    assert (given_up.played, given_up.skipped) == ({"kill actor": 1}, {"damage checkpoint": 1})
+
+
+async def test_a_fault_that_this_machine_cannot_have_is_skipped_at_once(tmp_path):
+    faults = [Fault(0.0, kind, 0.5, 1.0) for kind in ("fill disk", "kill broker", "kill server")]
+    drill_ = Scripted(tmp_path, faults, [True])
+    await drill_._play()
+    assert drill_.struck == ["kill server"]
+    assert drill_.skipped == {"fill disk": 1, "kill broker": 1}
