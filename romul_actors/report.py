@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from romul_actors.axes import metric_axis
 from romul_actors.experiment import Experiment, FloatSpec, IntSpec
 from romul_actors.store import Store
 
@@ -236,29 +237,19 @@ def _draw_metric(
         ax.plot(
             [step for step, _ in best], [value for _, value in best], "k:", label=f"best of {name}"
         )
-    values = [t.value for t in found.values() if t.value is not None]
-    logarithmic = bool(values) and min(values) > 0 and max(values) > 10 * min(values)
-    if logarithmic:
+    steps = _by_step(found)
+    axis = metric_axis(
+        [value for values in steps.values() for value in values],
+        [float(np.quantile(values, 0.25 if maximize else 0.75)) for values in steps.values()],
+        maximize=maximize,
+    )
+    if axis.logarithmic:
         ax.set_yscale("log")
-    if values:
-        edge = _edge(found, maximize=maximize, logarithmic=logarithmic)
-        if min(values) < edge < max(values):
-            ax.set_ylim(**{"bottom" if maximize else "top": edge})
+    if axis.edge is not None:
+        ax.set_ylim(**{"bottom" if maximize else "top": axis.edge})
     ax.set_title(experiment.metric)
     ax.set_xlabel("step")
     ax.legend(fontsize=8)
-
-
-def _edge(found: Mapping[str, Told], *, maximize: bool, logarithmic: bool) -> float:
-    """Where the picture of a metric ends on its worse side: one that diverged must not flatten it.
-
-    As far again from the worst of the steps' quartiles on that side as this is from the best.
-    """
-    share = 0.25 if maximize else 0.75
-    quartiles = [float(np.quantile(values, share)) for values in _by_step(found).values()]
-    worst = min(quartiles) if maximize else max(quartiles)
-    _, best = best_so_far(found, maximize=maximize)[-1]
-    return worst * (worst / best) if logarithmic else worst + (worst - best)
 
 
 def _draw_schedule(

@@ -1,8 +1,10 @@
 """What the dashboard shows: charts as ECharts options, and the table's rows."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+from romul_actors.axes import metric_axis
 from romul_actors.dashboard.feed import SHOWN, Feed
 from romul_actors.experiment import Experiment, FloatSpec, IntSpec
 
@@ -29,10 +31,15 @@ def _base(title: str, **more: Any) -> Options:
     }
 
 
-def _log(values: Sequence[float]) -> str:
-    known = [value for value in values if value is not None]
-    wide = bool(known) and min(known) > 0 and max(known) > 20 * min(known)
-    return "log" if wide else "value"
+def _axis(feed: Feed, values: Sequence[float]) -> Options:
+    """The metric's axis for some of its values."""
+    worse = [row[1 if feed.maximize else 3] for row in feed.quartiles()]
+    axis = metric_axis(values, worse, maximize=feed.maximize)
+    told: Options = {"type": "log" if axis.logarithmic else "value", "scale": True}
+    if axis.edge is not None:
+        # Rounded: it is written at the axis.
+        told["min" if feed.maximize else "max"] = float(f"{axis.edge:.2g}")
+    return told
 
 
 def _zoom() -> list[Options]:
@@ -73,8 +80,9 @@ def metric(feed: Feed, experiment: Experiment) -> Options:
         )
         for slot in shown
     ]
+    quartiles = feed.quartiles()
     for i, name in ((1, "lower quartile"), (2, "median"), (3, "upper quartile")):
-        points = [[row[0], row[i]] for row in feed.quartiles()]
+        points = [[row[0], row[i]] for row in quartiles]
         style = {"width": 2 if i == 2 else 1, "type": "dashed", "color": "#888"}  # noqa: PLR2004
         series.append(_line(name, points, lineStyle=style, itemStyle={"color": "#888"}))
     winner = feed.line_of(_best(feed))
@@ -87,7 +95,7 @@ def metric(feed: Feed, experiment: Experiment) -> Options:
     return _base(
         f"{experiment.metric} by step",
         xAxis={"type": "value", "name": "step"},
-        yAxis={"type": _log(values), "scale": True},
+        yAxis=_axis(feed, values),
         series=series,
         dataZoom=_zoom(),
     )
@@ -194,16 +202,21 @@ def parallel(feed: Feed, experiment: Experiment) -> Options:
             axis |= {"type": "category"}
             axis["data"] = [str(choice) for choice in getattr(spec, "choices", (False, True))]
         axes.append(axis)
+    latest = list(feed.trials)[-500:]
+    order = sorted((value for _, value, _ in latest), reverse=feed.maximize)
     n = len(axes)
-    axes.append({"dim": n, "name": experiment.metric, "scale": True})
+    last = {"dim": n, "name": experiment.metric, **_axis(feed, order)}
+    axes.append(last)
+    # Such an axis does not cut what lies beyond its end.
+    lowest, highest = last.get("min", -math.inf), last.get("max", math.inf)
     data = [
-        [*(str(v) if isinstance(v, bool | str) else v for v in values), value]
-        for values, value, _ in list(feed.trials)[-500:]
+        [
+            *(str(v) if isinstance(v, bool | str) else v for v in values),
+            min(max(value, lowest), highest),
+        ]
+        for values, value, _ in latest
     ]
-    values = [value for _, value, _ in list(feed.trials)[-500:]]
-    axes[-1]["type"] = _log(values)
-    order = sorted(values)
-    low, high = (order[0], order[int(0.9 * (len(order) - 1))]) if order else (0.0, 1.0)
+    low, high = sorted((order[0], order[int(0.9 * (len(order) - 1))])) if order else (0.0, 1.0)
     return {
         "title": {"text": "the latest 500 trials", "textStyle": {"fontSize": 13}},
         "animation": False,

@@ -1,6 +1,7 @@
 """The dashboard without a browser: who is let in, and what it knows."""
 
 import asyncio
+import copy
 import json
 from pathlib import Path
 
@@ -153,6 +154,23 @@ def test_a_feed_that_follows_knows_what_one_that_reads_everything_knows(fed):
     best = live.seen.best["trial"]
     assert live.line_of(best)[-1] == best
     assert live.parents[live.line_of(best)[0]] is None
+
+
+def test_a_trial_that_diverged_does_not_flatten_the_charts(fed):
+    feed = copy.copy(fed[1])
+    feed.slots, feed.trials = copy.deepcopy(feed.slots), copy.copy(feed.trials)
+    experiment = feed.seen.experiment
+    usual = charts.metric(feed, experiment)["yAxis"], charts.parallel(feed, experiment)
+    diverged = feed.ranked()[3]
+    diverged.values[-1] = 1e32
+    hyperparameters, _, slot = feed.trials[-1]
+    feed.trials[-1] = (hyperparameters, 1e32, slot)
+    axis = charts.metric(feed, experiment)["yAxis"]
+    assert axis["type"] == usual[0]["type"]
+    assert axis["max"] < 1e6
+    parallel = charts.parallel(feed, experiment)
+    assert parallel["parallelAxis"][-1]["max"] == parallel["series"][0]["data"][-1][-1] < 1e6
+    assert parallel["series"][0]["data"][:-1] == usual[1]["series"][0]["data"][:-1]
 
 
 def test_charts_are_plain_json_and_hold_what_there_is(fed):
