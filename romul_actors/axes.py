@@ -20,21 +20,21 @@ class Axis:
     edge: float | None
 
 
-def metric_axis(values: Sequence[float], quartiles: Sequence[float], *, maximize: bool) -> Axis:
+def metric_axis(values: Sequence[float], medians: Sequence[float], *, maximize: bool) -> Axis:
     """Choose an axis (source: this project).
 
-    It ends as far again from the worst of the quartiles as this is from the best value, on the
+    It ends as far again from the worst of the medians as this is from the best value, on the
     scale that is drawn.
 
     Args:
         values: all that are drawn.
-        quartiles: of the values of each step, that on the worse side.
+        medians: of the values of each step.
         maximize: whether higher is better.
     """
-    if not values or not quartiles:
+    if not values or not medians:
         return Axis(logarithmic=False, edge=None)
     low, high = min(values), max(values)
-    best, worst = (high, min(quartiles)) if maximize else (low, max(quartiles))
+    best, worst = (high, min(medians)) if maximize else (low, max(medians))
     logarithmic = low > 0 and max(best, worst) > WIDE * min(best, worst)
     edge = worst * (worst / best) if logarithmic else worst + (worst - best)
     return Axis(logarithmic, edge if low < edge < high else None)

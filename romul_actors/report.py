@@ -3,9 +3,8 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
-
-import numpy as np
 
 from romul_actors.axes import metric_axis
 from romul_actors.experiment import Experiment, FloatSpec, IntSpec
@@ -240,7 +239,7 @@ def _draw_metric(
     steps = _by_step(found)
     axis = metric_axis(
         [value for values in steps.values() for value in values],
-        [float(np.quantile(values, 0.25 if maximize else 0.75)) for values in steps.values()],
+        [median(values) for values in steps.values()],
         maximize=maximize,
     )
     if axis.logarithmic:

@@ -33,8 +33,8 @@ def _base(title: str, **more: Any) -> Options:
 
 def _axis(feed: Feed, values: Sequence[float]) -> Options:
     """The metric's axis for some of its values."""
-    worse = [row[1 if feed.maximize else 3] for row in feed.quartiles()]
-    axis = metric_axis(values, worse, maximize=feed.maximize)
+    medians = [median for _, _, median, _ in feed.quartiles()]
+    axis = metric_axis(values, medians, maximize=feed.maximize)
     told: Options = {"type": "log" if axis.logarithmic else "value", "scale": True}
     if axis.edge is not None:
         # Rounded: it is written at the axis.

@@ -6,7 +6,7 @@ from romul_actors.axes import Axis, metric_axis
 
 
 @pytest.mark.parametrize(
-    ("values", "quartiles", "maximize", "axis"),
+    ("values", "medians", "maximize", "axis"),
     [
         ([], [], False, Axis(logarithmic=False, edge=None)),
         ([1.0, 2.0, 3.0], [3.0, 2.0], False, Axis(logarithmic=False, edge=None)),
@@ -21,5 +21,5 @@ from romul_actors.axes import Axis, metric_axis
         ([0.0, 0.0], [0.0], False, Axis(logarithmic=False, edge=None)),
     ],
 )
-def test_the_axis_fits_most_and_ends_before_the_worst(values, quartiles, maximize, axis):
-    assert metric_axis(values, quartiles, maximize=maximize) == axis
+def test_the_axis_fits_most_and_ends_before_the_worst(values, medians, maximize, axis):
+    assert metric_axis(values, medians, maximize=maximize) == axis
