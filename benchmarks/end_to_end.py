@@ -27,6 +27,7 @@ from romul_actors.processes import running
 from romul_actors.server import embedded_server
 from romul_actors.store.redis import RedisStore
 
+MIN_WORKERS = 4
 WARM_UP = 5
 """Steps of each slot that are not counted: processes start and import."""
 
@@ -131,11 +132,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--steps", type=int, default=100, help="PBT steps of each slot")
-    parser.add_argument("--peer-steps", type=int, default=20, help="the same for Ray Tune")
+    parser.add_argument(
+        "--peer-steps", type=int, default=20, help="the same for Ray Tune; 0: without it"
+    )
     chosen = parser.parse_args()
+    if chosen.workers < MIN_WORKERS:
+        parser.error(f"argument --workers: {MIN_WORKERS} at least, one for each slot")
     ours = asyncio.run(romul(chosen.workers, chosen.steps))
     print(f"romul: {ours:.1f} trials/s", file=sys.stderr)
-    peer = ray_tune(chosen.workers, chosen.peer_steps)
+    peer = ray_tune(chosen.workers, chosen.peer_steps) if chosen.peer_steps else None
     told = {
         "benchmark": "end_to_end",
         "workers": chosen.workers,

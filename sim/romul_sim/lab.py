@@ -280,10 +280,21 @@ def play_all(todo: Sequence[Job], processes: int | None = None) -> Iterator[tupl
 
 
 def compare(played: Mapping[Job, Played]) -> list[Row]:
-    """Rows of a comparison, in order of problem, population and rank."""
+    """Rows of a comparison, in order of problem, population and rank.
+
+    Args:
+        played: runs; those of one problem, population and optimizer differ in their seeds only.
+
+    Raises:
+        ValueError: some of them differ in more.
+    """
     rows: dict[tuple[str, int, str], Row] = {}
+    firsts: dict[tuple[str, int, str], Job] = {}
     for job in sorted(played, key=lambda j: j.seed):
         key = (job.problem, job.population, job.optimizer)
+        first = firsts.setdefault(key, job)
+        if replace(job, seed=first.seed) != first:
+            raise ValueError(f"{first} and {job} do not belong into one row")
         row = rows.setdefault(key, Row(job.problem, job.optimizer, job.population, [], [], [], 0.0))
         row.finals.append(played[job].final)
         row.curves.append(played[job].curve)

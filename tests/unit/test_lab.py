@@ -118,6 +118,18 @@ def test_rows_are_ranked_and_say_how_sure_they_are():
     assert told["quartiles"][0] <= told["median"] <= told["quartiles"][1]
 
 
+def test_runs_that_differ_in_more_than_seeds_are_no_row():
+    ran = play(Job("misspecified", "random", 8, 0, SYNCHRONOUS, 4))
+    [row] = compare({Job("misspecified", "random", 8, s, SYNCHRONOUS, 4): ran for s in (0, 1)})
+    assert len(row.finals) == 2
+    for other in (
+        Job("misspecified", "random", 8, 1),
+        Job("misspecified", "random", 8, 1, ASYNCHRONOUS, 4),
+    ):
+        with pytest.raises(ValueError, match="do not belong into one row"):
+            compare({Job("misspecified", "random", 8, 0, SYNCHRONOUS, 4): ran, other: ran})
+
+
 def test_a_confidence_is_a_half_where_there_is_no_difference():
     assert confidence([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == pytest.approx(0.5, abs=0.05)
     assert confidence([1.0, 1.1], [2.0, 2.1]) == 1.0
