@@ -65,8 +65,9 @@ class Romul(Optimizer):
         patient_share: share of the slots that are patient, but for four: they hold what they drew
             as long as they keep pace (source: this project).
         patience: share of the steps after which they decide among themselves.
-        held_to_end: share of those that hold until then, but for four, that hold on as long as
-            they gain beside those that search (source: this project).
+        held_to_end: share of those that hold until then, but for four, or for half of those that
+            began so, that hold on as long as they gain beside those that search (source: this
+            project).
         late_pace: share of the others' gain that they must make.
         merge: share of the steps after which all slots are one pool.
     """
@@ -85,7 +86,7 @@ class Romul(Optimizer):
     explorer_redraw: float = 0.1
     keep_best: bool = True
     patient_share: float = 0.5
-    patience: float = 0.7
+    patience: float = 0.6
     held_to_end: float = 0.5
     late_pace: float = 0.33
     merge: float = 0.85
@@ -227,7 +228,10 @@ class Romul(Optimizer):
             view: what is known.
             losses: of the patient slots, none of them failed.
         """
-        n = _but_for_four(self.held_to_end, len(losses))
+        began = _but_for_four(self.patient_share, len(view.slots))
+        # The more have given up, the less speaks for holding.
+        n_searching = min(MIN_POOL, began // 2)
+        n = max(0, min(share(self.held_to_end, len(losses)), len(losses) - n_searching))
         best = sorted(losses, key=lambda i: (losses[i], i))[:n]
         memories = {i: view.slots[i].memory for i in losses}
         gains = [m["since"] - losses[i] for i, m in memories.items() if "since" in m]

@@ -166,14 +166,20 @@ def test_who_learns_slowly_for_a_better_end_holds_until_it_is_compared():
     run.to_the_end(slow_but_steady)
     first = decided(run, 0)
     for slot in range(4, 8):
-        # 0.7 of the steps, though all others are ahead of it for the first half of the run.
-        assert held(run, slot) == list(range(1, 29))
-        assert decided(run, 28)[slot]["vector"] == first[slot]["vector"]
-        assert decided(run, 28)[slot]["parent"] == f"{slot}-27"
+        # 0.6 of the steps, though all others are ahead of it for the first half of the run.
+        assert held(run, slot)[:24] == list(range(1, 25))
+        assert decided(run, 24)[slot]["vector"] == first[slot]["vector"]
+        assert decided(run, 24)[slot]["parent"] == f"{slot}-23"
     # Then the patient decide among themselves, and late in the run all are one pool.
-    assert {decided(run, 29)[slot]["why"]["pool"] for slot in range(8)} == {4}
-    assert {decided(run, 34)[slot]["why"]["pool"] for slot in range(8)} == {4}
-    assert {decided(run, 35)[slot]["why"]["pool"] for slot in range(8)} == {8}
+    searching = {
+        step: [slot for slot in range(8) if step not in held(run, slot)] for step in (25, 34, 35)
+    }
+    assert searching[25] == [0, 1, 2, 3, 6, 7]
+    pools = {
+        step: {decided(run, step)[slot]["why"]["pool"] for slot in searching[step]}
+        for step in searching
+    }
+    assert pools == {25: {4}, 34: {4}, 35: {8}}
     assert run.population.best.trial.split("-")[0] in "4567"
 
 
@@ -240,8 +246,8 @@ def test_some_hold_to_the_end_where_searching_gains_no_more(scale, origin):
     assert [slot for slot in range(16) if 39 in held(run, slot)] == [8, 9, 10, 11]
     assert all(held(run, slot) == list(range(1, 40)) for slot in range(8, 12))
     assert all(decided(run, 39)[slot]["parent"] == f"{slot}-38" for slot in range(8, 12))
-    assert all(held(run, slot) == list(range(1, 29)) for slot in range(12, 16))
-    assert {line["why"]["rule"] for line in decided(run, 29).values()} >= {"held", "mutated"}
+    assert all(held(run, slot) == list(range(1, 25)) for slot in range(12, 16))
+    assert {line["why"]["rule"] for line in decided(run, 25).values()} >= {"held", "mutated"}
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-6])
@@ -249,17 +255,35 @@ def test_some_hold_to_the_end_where_searching_gains_no_more(scale, origin):
 def test_nobody_holds_to_the_end_where_searching_gains_much_more(scale, origin):
     run = sixteen(4.0, scale, origin)
     # The others have searched for one step when they see it, and keep their weights.
-    assert all(held(run, slot) == list(range(1, 30)) for slot in range(8, 12))
-    gave_up = [decided(run, 30)[slot] for slot in range(8, 12)]
-    assert {line["parent"] for line in gave_up} >= {"9-29", "10-29"}
+    assert all(held(run, slot) == list(range(1, 26)) for slot in range(8, 12))
+    gave_up = [decided(run, 26)[slot] for slot in range(8, 12)]
+    assert {line["parent"] for line in gave_up} >= {"9-25", "10-25"}
     assert {line["why"]["pool"] for line in gave_up} == {8}
 
 
-def test_nobody_holds_on_where_none_but_four_are_patient_still():
-    run = Run(population(n_slots=9, steps=40)).start()
-    run.to_the_end(lambda trial: 2.0 if trial.slot == 4 else slow_but_steady(trial))
-    assert [slot for slot in range(9) if 28 in held(run, slot)] == [5, 6, 7, 8]
-    assert not any(29 in held(run, slot) for slot in range(9))
+@pytest.mark.parametrize(
+    ("n_slots", "gave_up", "n_held"),
+    [
+        *[(8, 0, 2), (8, 1, 1), (8, 2, 0), (9, 0, 3), (9, 1, 2), (9, 3, 0)],
+        *[(16, 0, 4), (16, 1, 3), (16, 2, 2), (16, 4, 0), (24, 0, 6), (24, 2, 5), (24, 8, 0)],
+    ],
+)
+def test_half_hold_on_but_fewer_where_many_have_given_up(n_slots, gave_up, n_held):
+    n_patient = min(n_slots // 2 + n_slots % 2, n_slots - 4)
+    run = Run(population(n_slots=n_slots, steps=40)).start()
+    searching = range(n_slots - n_patient)
+    lost = range(n_slots - gave_up, n_slots)
+
+    def loss(trial):
+        if trial.slot in lost:
+            return 2.0
+        if trial.slot in searching:
+            return max(0.5, 1.0 - 0.3 * trial.step) + 0.001 * trial.slot
+        return 1.0 - trial.step / 39 + 0.001 * trial.slot
+
+    run.to_the_end(loss)
+    holding = [slot for slot in range(n_slots) if 25 in held(run, slot)]
+    assert holding == list(range(len(searching), len(searching) + n_held))
 
 
 def test_few_patient_slots_decide_among_themselves_and_move_towards_the_others():
@@ -270,7 +294,7 @@ def test_few_patient_slots_decide_among_themselves_and_move_towards_the_others()
     run = Run(population(steps=40)).start()
     run.to_the_end(lambda trial: 2.0 if trial.slot in (4, 5) else loss(trial))
     assert [slot.tier for slot in run.population.slots] == ["greedy"] * 6 + ["patient"] * 2
-    moved = decided(run, 29)
+    moved = decided(run, 25)
     assert {moved[slot]["why"]["pool"] for slot in (6, 7)} == {2}
     assert moved[6]["why"]["rule"] == "kept"
     assert (moved[7]["why"]["rule"], moved[7]["why"]["copied"]) == ("mutated", 6)
@@ -307,7 +331,7 @@ def test_the_only_one_that_learns_is_copied_though_it_holds_and_the_dead_hold_no
     born = {}
     run = Run(population(steps=40)).start()
     run.to_the_end(loss)
-    assert held(run, 4) == list(range(1, 29))
+    assert held(run, 4) == list(range(1, 25))
     assert [held(run, slot) for slot in (5, 6, 7)] == [[1, 2]] * 3
     # The very worst from the beginning, then those who give up.
     assert decided(run, 1)[0]["why"]["copied"] == 4
