@@ -23,11 +23,11 @@ from typing import Any
 from romul_actors.cli.crew import crew
 from romul_actors.cli.inspecting import create
 from romul_actors.experiment import Experiment, FloatSpec
+from romul_actors.optimizers.romul import MIN_POOL
 from romul_actors.processes import running
 from romul_actors.server import embedded_server
 from romul_actors.store.redis import RedisStore
 
-MIN_WORKERS = 4
 WARM_UP = 5
 """Steps of each slot that are not counted: processes start and import."""
 
@@ -136,8 +136,8 @@ def main() -> None:
         "--peer-steps", type=int, default=20, help="the same for Ray Tune; 0: without it"
     )
     chosen = parser.parse_args()
-    if chosen.workers < MIN_WORKERS:
-        parser.error(f"argument --workers: {MIN_WORKERS} at least, one for each slot")
+    if chosen.workers < MIN_POOL:
+        parser.error(f"argument --workers: {MIN_POOL} at least, one for each slot")
     ours = asyncio.run(romul(chosen.workers, chosen.steps))
     print(f"romul: {ours:.1f} trials/s", file=sys.stderr)
     peer = ray_tune(chosen.workers, chosen.peer_steps) if chosen.peer_steps else None

@@ -31,9 +31,11 @@ def _base(title: str, **more: Any) -> Options:
     }
 
 
-def _axis(feed: Feed, values: Sequence[float]) -> Options:
-    """The metric's axis for some of its values."""
-    medians = [median for _, _, median, _ in feed.quartiles()]
+def _axis(
+    feed: Feed, values: Sequence[float], quartiles: Sequence[tuple[int, float, float, float]]
+) -> Options:
+    """The metric's axis for some of its values; `quartiles`: those of the feed."""
+    medians = [median for _, _, median, _ in quartiles]
     axis = metric_axis(values, medians, maximize=feed.maximize)
     told: Options = {"type": "log" if axis.logarithmic else "value", "scale": True}
     if axis.edge is not None:
@@ -95,7 +97,7 @@ def metric(feed: Feed, experiment: Experiment) -> Options:
     return _base(
         f"{experiment.metric} by step",
         xAxis={"type": "value", "name": "step"},
-        yAxis=_axis(feed, values),
+        yAxis=_axis(feed, values, quartiles),
         series=series,
         dataZoom=_zoom(),
     )
@@ -205,7 +207,7 @@ def parallel(feed: Feed, experiment: Experiment) -> Options:
     latest = list(feed.trials)[-500:]
     order = sorted((value for _, value, _ in latest), reverse=feed.maximize)
     n = len(axes)
-    last = {"dim": n, "name": experiment.metric, **_axis(feed, order)}
+    last = {"dim": n, "name": experiment.metric, **_axis(feed, order, feed.quartiles())}
     axes.append(last)
     # Such an axis does not cut what lies beyond its end.
     lowest, highest = last.get("min", -math.inf), last.get("max", math.inf)

@@ -93,7 +93,7 @@ class Romul(Optimizer):
 
     def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
         """A Latin hypercube in each tier, the patient slots last."""
-        n_patient = _but_for_four(self.patient_share, n_slots)
+        n_patient = self._n_patient(n_slots)
         starts: list[Start] = []
         for tier, n in ((GREEDY, n_slots - n_patient), (PATIENT, n_patient)):
             starts += [
@@ -128,6 +128,10 @@ class Romul(Optimizer):
                 move.slot: move for move in self._decide(part, [i for i in due if i in members])
             }
         return [moves[i] for i in due]
+
+    def _n_patient(self, n_slots: int) -> int:
+        """How many of `n_slots` begin as patient: enough are left that search."""
+        return _share_but_for(MIN_POOL, self.patient_share, n_slots)
 
     def _apart(self, step: int, steps: int) -> bool:
         """Whether the patient that are left are compared with each other only."""
@@ -228,10 +232,9 @@ class Romul(Optimizer):
             view: what is known.
             losses: of the patient slots, none of them failed.
         """
-        began = _but_for_four(self.patient_share, len(view.slots))
         # The more have given up, the less speaks for holding.
-        n_searching = min(MIN_POOL, began // 2)
-        n = max(0, min(share(self.held_to_end, len(losses)), len(losses) - n_searching))
+        n_searching = min(MIN_POOL, self._n_patient(len(view.slots)) // 2)
+        n = _share_but_for(n_searching, self.held_to_end, len(losses))
         best = sorted(losses, key=lambda i: (losses[i], i))[:n]
         memories = {i: view.slots[i].memory for i in losses}
         gains = [m["since"] - losses[i] for i, m in memories.items() if "since" in m]
@@ -411,9 +414,9 @@ class _Ranking:
         return bisect_left(self.losses, loss) / len(self.losses)
 
 
-def _but_for_four(fraction: float, n: int) -> int:
-    """Size of a fraction of `n` slots that leaves enough of them to search."""
-    return max(0, min(share(fraction, n), n - MIN_POOL))
+def _share_but_for(n_left: int, fraction: float, n: int) -> int:
+    """Size of a fraction of `n` slots that leaves `n_left` of them at least."""
+    return max(0, min(share(fraction, n), n - n_left))
 
 
 def _whence(

@@ -242,7 +242,7 @@ def sixteen(searching, scale, origin):
 @pytest.mark.parametrize("origin", [0.0, -1.0])
 def test_some_hold_to_the_end_where_searching_gains_no_more(scale, origin):
     run = sixteen(1.0, scale, origin)
-    # Four search, as everywhere; the better half goes on.
+    # The better half goes on; four are left to search.
     assert [slot for slot in range(16) if 39 in held(run, slot)] == [8, 9, 10, 11]
     assert all(held(run, slot) == list(range(1, 40)) for slot in range(8, 12))
     assert all(decided(run, 39)[slot]["parent"] == f"{slot}-38" for slot in range(8, 12))
