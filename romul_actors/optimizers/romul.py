@@ -48,8 +48,10 @@ class Romul(Optimizer):
         quorum_share: share of a pool whose outcomes must be known (source: this project).
         grace: for how many median trials an idle worker then waits for the rest; 0: not at all
             (source: this project).
-        truncation: q, share of a pool that takes a checkpoint from the best ones, and share that
-            it takes them from (truncation selection, Jaderberg et al. 2017).
+        truncation: q, share of a pool that takes checkpoint and hyperparameters from the best ones,
+            and share that it takes them from (truncation selection, Jaderberg et al. 2017).
+        copying: share of a pool, the worst of it, that takes a checkpoint from the best ones; but
+            for the share q it keeps its own base (source: this project).
         f1_max: F1 ~ U(0, f1_max), weight of the random difference (Storn & Price 1997).
         f2_max: F2 ~ U(0, f2_max), weight of the attraction to the best (the same).
         shared_factors: whether F1 and F2 are drawn once for all coordinates (source: this project).
@@ -76,6 +78,7 @@ class Romul(Optimizer):
     quorum_share: float = 0.75
     grace: float = 0.05
     truncation: float = 0.125
+    copying: float = 0.5
     f1_max: float = 1.8
     f2_max: float = 1.0
     shared_factors: bool = True
@@ -282,14 +285,16 @@ class Romul(Optimizer):
             rho = min(1.0, rho + self.ageing / m)
         worst = i in ranking.worst or own.failed
         gave_up = slot.tier == PATIENT and view.step < self.patience * view.steps
-        if not best or not (worst or (gave_up and i not in ranking.best)):
+        # Not of the patient: who is ahead of whom does not tell yet who comes to the better end.
+        behind = rank >= 1.0 - self.copying and not _patient_alone(view)
+        if not best or not (worst or ((gave_up or behind) and i not in ranking.best)):
             return (None if own.failed else i), base, rho, why
         j = best[int(rng.integers(len(best)))]
         why["copied"] = j
         if worst:
             base, rho = view.known[j].vector, ranking.rank(j)
-        # Who gives up takes weights only. All would end up with the leader's vector at once else,
-        # and the differences that mutation lives on would be gone.
+        # All others take weights only: they cost no differences between hyperparameters, which
+        # mutation lives on, and whoever goes on from the same ones is compared by its vector.
         return j, base, rho, why
 
     def _mutate(

@@ -49,6 +49,26 @@ def test_the_worst_quarter_copies_and_explores_around_what_it_copied():
         assert not step[kept].any()
 
 
+def test_the_worse_half_goes_on_from_the_best_and_all_but_the_worst_keep_their_base():
+    run = Run(population(options=FULL)).start()
+    one_round(run, range(8))
+    first, second = decided(run, 0), decided(run, 1)
+    for slot in range(4):
+        assert second[slot]["parent"] == f"{slot}-0"
+    for slot in range(4, 8):
+        why = second[slot]["why"]
+        assert why["copied"] in (0, 1)
+        assert second[slot]["parent"] == f"{why['copied']}-0"
+        base = first[slot if slot < 6 else why["copied"]]["vector"]
+        assert why["base"] == pytest.approx(base, abs=1e-5)
+
+
+def test_with_copying_0_nobody_but_the_worst_is_replaced():
+    run = Run(population(options={**FULL, "copying": 0.0})).start()
+    one_round(run, range(8))
+    assert copied(run, 1) == [6, 7]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_the_rest_moves_by_current_to_best_1(seed):
     run = Run(population(seed=seed, options=FULL)).start()
@@ -60,7 +80,7 @@ def test_the_rest_moves_by_current_to_best_1(seed):
         bases[slot] = bases[second[slot]["why"]["copied"]]
     for slot in range(2, 6):
         why = second[slot]["why"]
-        assert (why["rule"], why["best"], second[slot]["parent"]) == ("mutated", 0, f"{slot}-0")
+        assert (why["rule"], why["best"]) == ("mutated", 0)
         assert len({slot, why["a"], why["b"]}) == 3
         donor = (
             bases[slot]
@@ -80,7 +100,7 @@ def test_the_rest_moves_by_current_to_best_1(seed):
 
 
 def test_a_probe_draws_one_hyperparameter_anew_and_leaves_the_others():
-    run = Run(population(options={**FULL, "probe": 4.0})).start()
+    run = Run(population(options={**FULL, "probe": 4.0, "copying": 0.0})).start()
     one_round(run, range(8))
     first, second = decided(run, 0), decided(run, 1)
     for slot in (0, 1, 6, 7):
@@ -152,6 +172,11 @@ def held(run, slot):
     """The steps that a slot began with what it had held before."""
     lines = [line for line in run.of("trial") if line["slot"] == slot and line["step"]]
     return [line["step"] for line in lines if line["why"]["rule"] == "held"]
+
+
+def copied(run, step):
+    """The slots that began a step with the checkpoint of another one."""
+    return sorted(slot for slot, line in decided(run, step).items() if "copied" in line["why"])
 
 
 def slow_but_steady(trial):
@@ -248,6 +273,9 @@ def test_some_hold_to_the_end_where_searching_gains_no_more(scale, origin):
     assert all(decided(run, 39)[slot]["parent"] == f"{slot}-38" for slot in range(8, 12))
     assert all(held(run, slot) == list(range(1, 25)) for slot in range(12, 16))
     assert {line["why"]["rule"] for line in decided(run, 25).values()} >= {"held", "mutated"}
+    # The worse half of those that always searched took weights; of the patient only the worst does.
+    assert copied(run, 1) == [4, 5, 6, 7]
+    assert [slot for slot in copied(run, 25) if slot > 7] == [15]
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-6])
