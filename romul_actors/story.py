@@ -100,9 +100,11 @@ def in_words(told: Mapping[str, Any]) -> list[str]:
     if told["parent"] is None:
         words.append("it starts from scratch")
     elif told["copied_from"] is not None:
+        alone = told["why"].get("weights_only", False)
         words.append(
-            f"slot {told['slot']} took the weights and hyperparameters of slot "
+            f"slot {told['slot']} took the weights {'' if alone else 'and hyperparameters '}of slot "
             f"{told['copied_from']}: it goes on from trial {told['parent']}"
+            + (", and searches on from hyperparameters of its own" if alone else "")
         )
     else:
         words.append(f"it goes on from its own trial {told['parent']}")

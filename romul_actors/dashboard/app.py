@@ -204,7 +204,7 @@ class Page:
             self._choice = ui.select(
                 {None: "the winner"}, value=None, label="line of", on_change=self._choose
             ).classes("w-40")
-            ui.label("arrows: weights and hyperparameters copied")
+            ui.label("arrows: checkpoints copied")
         self._chart("lineage", "h-[560px]")
 
     def _workers(self) -> None:

@@ -285,7 +285,7 @@ class Romul(Optimizer):
             rho = min(1.0, rho + self.ageing / m)
         worst = i in ranking.worst or own.failed
         gave_up = slot.tier == PATIENT and view.step < self.patience * view.steps
-        # Not of the patient: who is ahead of whom does not tell yet who comes to the better end.
+        # But for the patient: who is ahead does not tell yet who comes to the better end.
         behind = rank >= 1.0 - self.copying and not _patient_alone(view)
         if not best or not (worst or ((gave_up or behind) and i not in ranking.best)):
             return (None if own.failed else i), base, rho, why
@@ -293,8 +293,10 @@ class Romul(Optimizer):
         why["copied"] = j
         if worst:
             base, rho = view.known[j].vector, ranking.rank(j)
-        # All others take weights only: they cost no differences between hyperparameters, which
-        # mutation lives on, and whoever goes on from the same ones is compared by its vector.
+        else:
+            # They cost no differences between hyperparameters, which mutation lives on, and whoever
+            # goes on from the same ones is compared by its vector.
+            why["weights_only"] = True
         return j, base, rho, why
 
     def _mutate(

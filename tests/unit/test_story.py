@@ -63,7 +63,7 @@ def test_a_snapshot_is_plain_values_and_frames(seen):
 
 
 def test_every_trial_can_be_explained(seen):
-    rules, judged = set(), 0
+    rules, copies, judged = set(), set(), 0
     for line in seen.history:
         if line["event"] != "trial":
             continue
@@ -76,6 +76,9 @@ def test_every_trial_can_be_explained(seen):
         if told["copied_from"] is not None:
             assert line["parent"] == f"{told['copied_from']}-{line['step'] - 1}"
             assert f"of slot {told['copied_from']}" in words
+            alone = told["why"].get("weights_only", False)
+            copies.add(alone)
+            assert ("took the weights of" in words) == alone
         if "bar" in told["why"]:
             assert told["rule"] == "held"
             assert f"no worse than {told['why']['bar']:.4g}, where it would give up" in words
@@ -86,6 +89,7 @@ def test_every_trial_can_be_explained(seen):
         for change in told["changes"].values():
             assert ("before" in change) == (line["parent"] is not None)
     assert {"drawn", "mutated", "probed", "explored", "kept", "held"} <= rules
+    assert copies == {False, True}
     assert judged
     with pytest.raises(StoryError, match="9-99"):
         explain(seen.experiment, seen.history, "9-99")
