@@ -100,11 +100,8 @@ def in_words(told: Mapping[str, Any]) -> list[str]:
     if told["parent"] is None:
         words.append("it starts from scratch")
     elif told["copied_from"] is not None:
-        alone = told["why"].get("weights_only", False)
         words.append(
-            f"slot {told['slot']} took the weights {'' if alone else 'and hyperparameters '}of slot "
-            f"{told['copied_from']}: it goes on from trial {told['parent']}"
-            + (", and searches on from hyperparameters of its own" if alone else "")
+            f"slot {told['slot']} took {_taken(told)}: it goes on from trial {told['parent']}"
         )
     else:
         words.append(f"it goes on from its own trial {told['parent']}")
@@ -127,6 +124,16 @@ def in_words(told: Mapping[str, Any]) -> list[str]:
         value = f" = {attempt['value']:.6g}" if "value" in attempt else ""
         words.append(f"attempt {attempt['attempt']} on {attempt['worker']}: {how}{value}")
     return words
+
+
+def _taken(told: Mapping[str, Any]) -> str:
+    """What a slot took from which others."""
+    weights, vector = told["copied_from"], told["why"].get("hyperparameters_of")
+    if vector is None or vector == weights:
+        return f"the weights and hyperparameters of slot {weights}"
+    if vector == told["slot"]:
+        return f"the weights of slot {weights}, to search on from its own hyperparameters"
+    return f"the weights of slot {weights} and the hyperparameters of slot {vector}"
 
 
 def _reasons(told: Mapping[str, Any]) -> list[str]:

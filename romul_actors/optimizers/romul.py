@@ -296,7 +296,7 @@ class Romul(Optimizer):
         else:
             # They cost no differences between hyperparameters, which mutation lives on, and whoever
             # goes on from the same ones is compared by its vector.
-            why["weights_only"] = True
+            why["hyperparameters_of"] = i
         return j, base, rho, why
 
     def _mutate(

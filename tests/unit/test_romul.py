@@ -59,7 +59,7 @@ def test_the_worse_half_goes_on_from_the_best_and_all_but_the_worst_keep_their_b
         why = second[slot]["why"]
         assert why["copied"] in (0, 1)
         assert second[slot]["parent"] == f"{why['copied']}-0"
-        assert why.get("weights_only", False) == (slot < 6)
+        assert why.get("hyperparameters_of") == (slot if slot < 6 else None)
         base = first[slot if slot < 6 else why["copied"]]["vector"]
         assert why["base"] == pytest.approx(base, abs=1e-5)
 

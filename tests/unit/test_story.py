@@ -76,9 +76,9 @@ def test_every_trial_can_be_explained(seen):
         if told["copied_from"] is not None:
             assert line["parent"] == f"{told['copied_from']}-{line['step'] - 1}"
             assert f"of slot {told['copied_from']}" in words
-            alone = told["why"].get("weights_only", False)
+            alone = "hyperparameters_of" in told["why"]
             copies.add(alone)
-            assert ("took the weights of" in words) == alone
+            assert ("to search on from its own hyperparameters" in words) == alone
         if "bar" in told["why"]:
             assert told["rule"] == "held"
             assert f"no worse than {told['why']['bar']:.4g}, where it would give up" in words
@@ -93,6 +93,23 @@ def test_every_trial_can_be_explained(seen):
     assert judged
     with pytest.raises(StoryError, match="9-99"):
         explain(seen.experiment, seen.history, "9-99")
+
+
+@pytest.mark.parametrize(
+    ("vector_of", "taken"),
+    [
+        (None, "the weights and hyperparameters of slot 4"),
+        (4, "the weights and hyperparameters of slot 4"),
+        (0, "the weights of slot 4, to search on from its own hyperparameters"),
+        (2, "the weights of slot 4 and the hyperparameters of slot 2"),
+    ],
+)
+def test_what_was_copied_is_told(vector_of, taken):
+    why = {"rule": "migrated", "copied": 4, "hyperparameters_of": vector_of}
+    line = {"event": "trial", "trial": "0-1", "slot": 0, "step": 1, "parent": "4-0", "at_ms": 0}
+    lines = [line | {"hyperparameters": {"x0": 0.1, "x1": 0.2}, "why": why}]
+    words = in_words(explain(EXPERIMENT, lines, "0-1"))
+    assert f"slot 0 took {taken}: it goes on from trial 4-0" in words
 
 
 def test_a_coordinate_that_was_brought_back_is_told():
