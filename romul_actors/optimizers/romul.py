@@ -264,9 +264,11 @@ class Romul(Optimizer):
             # Whoever holds what makes it the best is worth a copy, like any other.
             best = min(outcome.loss for outcome in ranked.values())
             ranked |= {i: view.known[i] for i in holding if view.known[i].loss < best}
-        # Patient slots that decide among themselves may be few, and have waited long enough.
-        n_needed = 2 if _patient_alone(view) else MIN_POOL
-        return _Ranking.of(ranked, n if len(view.known) >= n_needed else 0)
+        # Patient slots that decide among themselves may be few, and have waited long enough. Who is
+        # ahead of them does not tell yet who comes to the better end: only the worst copy.
+        alone = _patient_alone(view)
+        n_needed, behind = (2, 1.0) if alone else (MIN_POOL, 1.0 - self.copying)
+        return _Ranking.of(ranked, n if len(view.known) >= n_needed else 0, behind)
 
     def _select(
         self, view: View, i: int, ranking: "_Ranking", best: Sequence[int], rng: Generator
@@ -285,8 +287,7 @@ class Romul(Optimizer):
             rho = min(1.0, rho + self.ageing / m)
         worst = i in ranking.worst or own.failed
         gave_up = slot.tier == PATIENT and view.step < self.patience * view.steps
-        # But for the patient: who is ahead does not tell yet who comes to the better end.
-        behind = rank >= 1.0 - self.copying and not _patient_alone(view)
+        behind = rank >= ranking.behind
         if not best or not (worst or ((gave_up or behind) and i not in ranking.best)):
             return (None if own.failed else i), base, rho, why
         j = best[int(rng.integers(len(best)))]
@@ -402,18 +403,21 @@ class _Ranking:
         losses: their losses.
         best: the best n of them; empty where there are too few to select from.
         worst: as many of the worst, the very worst last.
+        behind: rank from which on a slot takes weights; 1.0, which none has: only the worst do.
     """
 
     order: Sequence[int]
     losses: Sequence[float]
     best: Sequence[int]
     worst: Sequence[int]
+    behind: float
 
     @classmethod
-    def of(cls, known: Mapping[int, Outcome], n: int) -> "_Ranking":
+    def of(cls, known: Mapping[int, Outcome], n: int, behind: float) -> "_Ranking":
         pairs = sorted((outcome.loss, i) for i, outcome in known.items())
         order = [i for _, i in pairs]
-        return cls(order, [loss for loss, _ in pairs], order[:n], order[len(order) - n :])
+        losses = [loss for loss, _ in pairs]
+        return cls(order, losses, order[:n], order[len(order) - n :], behind)
 
     def rank(self, i: int) -> float:
         """Share of the known losses that are lower than that of slot `i`."""
