@@ -5,6 +5,7 @@
 Runs the decision core and the shipped digits task, each trial in this program's own processes, and
 prints one JSON line: best validation loss by seed, test accuracy, and for each rival in how many
 seeds the first optimizer's loss is lower. `--wide` mis-specifies two ranges by a factor of 100.
+With `--device cuda` the networks of all seeds are trained side by side on a GPU instead.
 """
 
 import argparse
@@ -16,9 +17,11 @@ import tempfile
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import batched_digits
 import torch
 
 from romul_actors.events import Result, Stamped, Submitted
@@ -100,6 +103,38 @@ def run(optimizer: str, seed: int, slots: int, steps: int, wide: bool) -> tuple[
     return best.loss, best.metrics["test_accuracy"]
 
 
+Rows = dict[str, list[tuple[float, float]]]
+"""By optimizer, validation loss and test accuracy of each seed."""
+
+
+def train_apart(chosen: argparse.Namespace) -> Rows:
+    """Each run in a process of its own."""
+    rows: Rows = {}
+    with ProcessPoolExecutor() as pool:
+        for optimizer in chosen.optimizers.split(","):
+            waiting = [
+                pool.submit(run, optimizer, seed, chosen.slots, chosen.steps, chosen.wide)
+                for seed in range(chosen.seeds)
+            ]
+            rows[optimizer] = []
+            for done in waiting:
+                rows[optimizer].append(done.result())
+                print(f"{optimizer}: {len(rows[optimizer])} of {chosen.seeds}", file=sys.stderr)
+    return rows
+
+
+def train_together(chosen: argparse.Namespace) -> Rows:
+    """All runs at once, as one batched network."""
+    optimizers = chosen.optimizers.split(",")
+    experiments = [
+        experiment(optimizer, seed, chosen.slots, chosen.steps, wide=chosen.wide)
+        for optimizer in optimizers
+        for seed in range(chosen.seeds)
+    ]
+    ended = iter(batched_digits.run(experiments, chosen.device))
+    return {optimizer: list(islice(ended, chosen.seeds)) for optimizer in optimizers}
+
+
 def main() -> None:
     """Read the arguments and print the line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -108,24 +143,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25, help="of 2 epochs each")
     parser.add_argument("--optimizers", default="romul,truncation,random")
     parser.add_argument("--wide", action="store_true", help="ranges mis-specified by 100")
+    parser.add_argument("--device", help="train the networks of all seeds side by side there")
     chosen = parser.parse_args()
-    rows: dict[str, list[tuple[float, float]]] = {}
-    with ProcessPoolExecutor() as pool:
-        for optimizer in chosen.optimizers.split(","):
-            rows[optimizer] = list(
-                pool.map(
-                    run,
-                    *zip(
-                        *[
-                            (optimizer, seed, chosen.slots, chosen.steps, chosen.wide)
-                            for seed in range(chosen.seeds)
-                        ],
-                        strict=True,
-                    ),
-                )
-            )
-            median = statistics.median(loss for loss, _ in rows[optimizer])
-            print(f"{optimizer}: median {median:.4f}", file=sys.stderr)
+    rows = train_together(chosen) if chosen.device else train_apart(chosen)
+    for optimizer, row in rows.items():
+        median = statistics.median(loss for loss, _ in row)
+        print(f"{optimizer}: median {median:.4f}", file=sys.stderr)
     first, *rivals = rows
     print(
         json.dumps(

@@ -78,7 +78,7 @@ class Romul(Optimizer):
     quorum_share: float = 0.75
     grace: float = 0.05
     truncation: float = 0.125
-    copying: float = 0.5
+    copying: float = 0.25
     f1_max: float = 1.8
     f2_max: float = 1.0
     shared_factors: bool = True
