@@ -204,9 +204,9 @@ def run(
 
     Args:
         experiments: all with the same population and budget, and with optimizers that continue
-            checkpoints of the last two steps only.
+            checkpoints of the last three rounds only.
         device: where the networks are trained, as torch names it.
-        at_once: how many networks are trained side by side; 4,800 take 12 GiB.
+        at_once: how many networks are trained side by side; 2,400 took 6 GiB.
 
     Returns:
         Validation loss and test accuracy of each one's best trial.
