@@ -238,6 +238,8 @@ def _run(
         for row, (run, trial) in enumerate(asked):
             if trial.parent is not None:
                 then, source = places[run, trial.parent]
+                if then not in rounds:
+                    raise RuntimeError(f"{trial.parent} is older than {ROUNDS_KEPT} rounds")
                 sources.setdefault(then, []).append((row, source))
         for then, pairs in sources.items():
             to, source_rows = torch.tensor(pairs, device=trainer.device).T
