@@ -31,6 +31,7 @@ from romul_workers.trial import Context
 SHIFT = 2
 """Largest shift that the task's ranges allow, in pixels."""
 ROUNDS_KEPT = 3
+"""Rounds of trials whose networks may still be continued; more would fill the GPU."""
 SHAPES = {
     "conv1": (9, 16),
     "conv2": (9 * 16, 32),
@@ -195,6 +196,42 @@ def augment(images: Tensor, shift: Tensor, scale: Tensor, gaussian: Tensor) -> T
     return moved + scale * torch.where(gaussian, torch.randn_like(moved), uniform)
 
 
+def begin(experiment: Experiment) -> Decision:
+    """What is asked for first."""
+    return decide(Population(settings=settings(experiment)), Stamped(Submitted(), 0))
+
+
+def checkpoint(trial: AskedTrial) -> str:
+    """Name of the checkpoint that a trial writes."""
+    return f"{trial.id}-{trial.attempt}"
+
+
+def result(trial: AskedTrial, metrics: Mapping[str, float]) -> Result:
+    """What a worker would report."""
+    return Result(
+        trial=trial.id,
+        slot=trial.slot,
+        attempt=trial.attempt,
+        worker="benchmark",
+        value=metrics["val_loss"],
+        checkpoint=checkpoint(trial),
+        seconds=1.0,
+        metrics=metrics,
+    )
+
+
+def best(population: Population) -> tuple[float, float]:
+    """Validation loss and test accuracy of the best trial.
+
+    Raises:
+        RuntimeError: no trial ended well.
+    """
+    if population.best is None:
+        known = population.settings
+        raise RuntimeError(f"{known.optimizer}, seed {known.seed}: no trial ended well")
+    return population.best.loss, population.best.metrics["test_accuracy"]
+
+
 def run(
     experiments: Sequence[Experiment], device: str, at_once: int = 4800
 ) -> list[tuple[float, float]]:
@@ -225,7 +262,7 @@ def run(
 def _run(
     experiments: Sequence[Experiment], trainer: Trainer, pool: Executor
 ) -> list[tuple[float, float]]:
-    decisions = list(pool.map(_begin, experiments, chunksize=20))
+    decisions = list(pool.map(begin, experiments, chunksize=20))
     # Networks of a whole round, and where in them each checkpoint of a run is.
     rounds: dict[int, Networks] = {}
     places: dict[tuple[int, str], tuple[int, int]] = {}
@@ -254,28 +291,11 @@ def _run(
         for row, ((run, trial), loss, accuracy) in enumerate(
             zip(asked, losses.tolist(), accuracies.tolist(), strict=True)
         ):
-            checkpoint = f"{trial.id}-{trial.attempt}"
-            places[run, checkpoint] = (now, row)
-            metrics = {"val_loss": loss, "test_accuracy": accuracy}
-            results[run].append(
-                Result(
-                    trial=trial.id,
-                    slot=trial.slot,
-                    attempt=trial.attempt,
-                    worker="benchmark",
-                    value=loss,
-                    checkpoint=checkpoint,
-                    seconds=1.0,
-                    metrics=metrics,
-                )
-            )
+            places[run, checkpoint(trial)] = (now, row)
+            results[run].append(result(trial, {"val_loss": loss, "test_accuracy": accuracy}))
         populations = [known.population for known in decisions]
         decisions = list(pool.map(_go_on, populations, results, chunksize=20))
-    return [_best(known.population) for known in decisions]
-
-
-def _begin(experiment: Experiment) -> Decision:
-    return decide(Population(settings=settings(experiment)), Stamped(Submitted(), 0))
+    return [best(known.population) for known in decisions]
 
 
 def _go_on(population: Population, results: Sequence[Result]) -> Decision:
@@ -286,9 +306,3 @@ def _go_on(population: Population, results: Sequence[Result]) -> Decision:
         population = decision.population
         asked += decision.trials
     return Decision(population, tuple(asked))
-
-
-def _best(population: Population) -> tuple[float, float]:
-    if population.best is None:
-        raise RuntimeError("a run in which no trial ended well")
-    return population.best.loss, population.best.metrics["test_accuracy"]

@@ -24,11 +24,9 @@ from typing import Any
 import batched_digits
 import torch
 
-from romul_actors.events import Result, Stamped, Submitted
+from romul_actors.events import Stamped
 from romul_actors.experiment import Experiment, OptimizerSpec, parse
-from romul_actors.plan import settings
 from romul_actors.population import decide
-from romul_actors.state import Population
 from romul_sim.lab import optimizer_spec
 from romul_workers.tasks import digits
 from romul_workers.trial import Context, Trial
@@ -62,18 +60,18 @@ def run(optimizer: str, seed: int, slots: int, steps: int, wide: bool) -> tuple[
     data = digits.setup(CONTEXT)
     declared = experiment(optimizer, seed, slots, steps, wide=wide)
     folder = Path(tempfile.mkdtemp())
-    decision = decide(Population(settings=settings(declared)), Stamped(Submitted(), 0))
+    decision = batched_digits.begin(declared)
     waiting = deque(decision.trials)
     try:
         while waiting:
             asked = waiting.popleft()
-            checkpoint = f"{asked.id}-{asked.attempt}"
-            (folder / checkpoint).mkdir()
+            checkpoint = folder / batched_digits.checkpoint(asked)
+            checkpoint.mkdir()
             trial = Trial(
                 id=asked.id,
                 hyperparameters=asked.hyperparameters,
                 parent=folder / asked.parent if asked.parent else None,
-                checkpoint=folder / checkpoint,
+                checkpoint=checkpoint,
                 start=asked.start,
                 stop=asked.stop,
                 seed=asked.seed,
@@ -83,24 +81,12 @@ def run(optimizer: str, seed: int, slots: int, steps: int, wide: bool) -> tuple[
             )
             torch.manual_seed(asked.seed)
             metrics: Any = digits.train(trial)
-            result = Result(
-                trial=asked.id,
-                slot=asked.slot,
-                attempt=asked.attempt,
-                worker="benchmark",
-                value=metrics["val_loss"],
-                checkpoint=checkpoint,
-                seconds=1.0,
-                metrics=metrics,
-            )
+            result = batched_digits.result(asked, metrics)
             decision = decide(decision.population, Stamped(result, 0))
             waiting.extend(decision.trials)
     finally:
         shutil.rmtree(folder)
-    best = decision.population.best
-    if best is None:
-        raise RuntimeError(f"{optimizer}, seed {seed}: no trial ended well")
-    return best.loss, best.metrics["test_accuracy"]
+    return batched_digits.best(decision.population)
 
 
 Rows = dict[str, list[tuple[float, float]]]
