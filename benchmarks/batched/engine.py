@@ -1,0 +1,259 @@
+"""Runs many populations on one batched task: the production core decides, the task trains."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+from batched import streams
+from batched.task import Task, Weights
+from torch import Tensor
+
+from romul_actors.events import Result, Stamped, Submitted, Trial
+from romul_actors.experiment import Experiment
+from romul_actors.plan import settings
+from romul_actors.population import decide
+from romul_actors.space import Value
+from romul_actors.state import Decision, Population
+
+ROUNDS_KEPT = 3
+"""Rounds of trials whose networks may still be continued; more would fill the device."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended.
+
+    Attributes:
+        trial: the best trial ever, by its validation loss.
+        validation: its loss.
+        test: what it is judged by.
+        test_last: the same of the last step's trial with the lowest validation loss.
+        curve: lowest validation loss of each step.
+    """
+
+    trial: str
+    validation: float
+    test: float
+    test_last: float
+    curve: tuple[float, ...]
+
+
+def play(
+    task: Task, experiments: Sequence[Experiment], pool: Executor | None = None
+) -> list[Ended]:
+    """Run populations to their ends, all at once.
+
+    Args:
+        task: what is trained; its space is that of the experiments.
+        experiments: with optimizers that continue checkpoints of the last three rounds only.
+        pool: where decisions are made; None: here.
+
+    Raises:
+        RuntimeError: an optimizer continues an older checkpoint, or no trial of a run succeeded.
+    """
+    return _Batch(task, experiments, pool).play()
+
+
+def play_all(
+    task: Task, experiments: Sequence[Experiment], at_once: int, processes: int = 4
+) -> Iterator[Ended]:
+    """Run any number of populations of one size, and give their ends in order.
+
+    Args:
+        task: what is trained.
+        experiments: see `play`.
+        at_once: how many networks are trained side by side.
+        processes: that decide meanwhile; 0: this one does.
+    """
+    size = max(1, at_once // experiments[0].population)
+    with ExitStack() as stack:
+        pool = None
+        if processes:
+            pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+            stack.enter_context(pool)
+        for first in range(0, len(experiments), size):
+            part = experiments[first : first + size]
+            # Always as many: another shape would be compiled and captured anew.
+            filled = [*part, *experiments[:1] * (min(size, len(experiments)) - len(part))]
+            yield from play(task, filled, pool)[: len(part)]
+
+
+class _Stored:
+    """For each run, the networks of the trial with the lowest validation loss so far."""
+
+    def __init__(self, n_runs: int) -> None:
+        self.losses = [math.inf] * n_runs
+        self.trials = [""] * n_runs
+        self.weights: Weights = {}
+
+    def keep(self, weights: Weights, found: Mapping[int, tuple[float, int, str]]) -> None:
+        """Take what is better: by run, loss, row and trial."""
+        better = {run: new for run, new in found.items() if new[0] < self.losses[run]}
+        if not self.weights:
+            self.weights = {
+                name: weight.new_zeros((len(self.losses), *weight.shape[1:]))
+                for name, weight in weights.items()
+            }
+        if not better:
+            return
+        to, rows = list(better), [row for _, row, _ in better.values()]
+        for name, weight in weights.items():
+            self.weights[name][to] = weight[rows]
+        for run, (loss, _, trial) in better.items():
+            self.losses[run], self.trials[run] = loss, trial
+
+
+class _Batch:
+    """Populations in lockstep: a round trains one trial of every slot that has one."""
+
+    def __init__(
+        self, task: Task, runs: Sequence[Experiment], pool: Executor | None
+    ) -> None:
+        self.task, self.runs, self.pool = task, runs, pool
+        self.size = sum(run.population for run in runs)
+        self.rounds: dict[int, tuple[Weights, Weights]] = {}
+        self.places: dict[tuple[int, str], tuple[int, int]] = {}
+        self.best, self.last = _Stored(len(runs)), _Stored(len(runs))
+        self.curves: list[dict[int, float]] = [{} for _ in runs]
+
+    def play(self) -> list[Ended]:
+        decisions = list(self._each(begin, self.runs))
+        number = 0
+        while asked := [(run, t) for run, known in enumerate(decisions) for t in known.trials]:
+            results = self._round(number, asked)
+            populations = [known.population for known in decisions]
+            decisions = list(self._each(go_on, populations, results))
+            number += 1
+        for run, loss in zip(self.runs, self.best.losses, strict=True):
+            if not math.isfinite(loss):
+                raise RuntimeError(f"{run.optimizer.name}, seed {run.seed}: no trial succeeded")
+        tests, lasts = self._tested(self.best), self._tested(self.last)
+        return [
+            Ended(
+                self.best.trials[run],
+                self.best.losses[run],
+                tests[run],
+                lasts[run],
+                tuple(curve[step] for step in sorted(curve)),
+            )
+            for run, curve in enumerate(self.curves)
+        ]
+
+    def _tested(self, stored: _Stored) -> list[float]:
+        return [float(judged) for judged in self.task.test(stored.weights).tolist()]
+
+    def _each(self, function: Any, *given: Sequence[Any]) -> Iterable[Any]:
+        if self.pool is None:
+            return map(function, *given)
+        return self.pool.map(function, *given, chunksize=math.ceil(len(self.runs) / 32))
+
+    def _round(self, number: int, asked: Sequence[tuple[int, Trial]]) -> list[list[Result]]:
+        """Train what is asked for; by run, what a worker would report."""
+        device = self.task.device
+        # Always as many rows as there are slots: one compiled shape, one captured graph.
+        rows = [*asked, *asked[:1] * (self.size - len(asked))]
+        keys = torch.tensor(
+            [streams.key(self.runs[run].seed, t.slot, t.step, t.attempt) for run, t in rows],
+            dtype=torch.int32,
+            device=device,
+        )
+        weights, momenta = self._start(rows, keys)
+        values = {
+            name: torch.tensor(
+                [_number(declared, t.hyperparameters[name]) for _, t in rows],
+                dtype=self.task.dtype,
+                device=device,
+            )
+            for name, declared in self.task.space.items()
+        }
+        self.task.train(weights, momenta, values, keys)
+        losses = self.task.validate(weights).tolist()
+        self.rounds[number] = weights, momenta
+        self.rounds.pop(number - ROUNDS_KEPT, None)
+        return self._results(number, asked, losses)
+
+    def _start(self, rows: Sequence[tuple[int, Trial]], keys: Tensor) -> tuple[Weights, Weights]:
+        """Weights and momenta that training goes on from."""
+        weights = self.task.new(keys)
+        momenta = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+        sources: dict[int, list[tuple[int, int]]] = {}
+        for row, (run, trial) in enumerate(rows):
+            if trial.parent is not None:
+                then, source = self.places[run, trial.parent]
+                if then not in self.rounds:
+                    raise RuntimeError(f"{trial.parent} is older than {ROUNDS_KEPT} rounds")
+                sources.setdefault(then, []).append((row, source))
+        for then, pairs in sources.items():
+            to, source_rows = torch.tensor(pairs, device=keys.device).T
+            for new, old in zip((weights, momenta), self.rounds[then], strict=True):
+                for name in new:
+                    new[name][to] = old[name][source_rows]
+        return weights, momenta
+
+    def _results(
+        self, number: int, asked: Sequence[tuple[int, Trial]], losses: Sequence[float]
+    ) -> list[list[Result]]:
+        results: list[list[Result]] = [[] for _ in self.runs]
+        best: dict[int, tuple[float, int, str]] = {}
+        last: dict[int, tuple[float, int, str]] = {}
+        for row, ((run, trial), loss) in enumerate(zip(asked, losses, strict=False)):
+            self.places[run, checkpoint(trial)] = (number, row)
+            results[run].append(result(trial, loss))
+            if not math.isfinite(loss):
+                continue
+            curve = self.curves[run]
+            curve[trial.step] = min(loss, curve.get(trial.step, math.inf))
+            found = (loss, row, trial.id)
+            best[run] = min(best.get(run, found), found)
+            if trial.step + 1 == self.runs[run].steps:
+                last[run] = min(last.get(run, found), found)
+        weights = self.rounds[number][0]
+        self.best.keep(weights, best)
+        self.last.keep(weights, last)
+        return results
+
+
+def _number(declared: Mapping[str, Any], value: Value) -> float:
+    """A hyperparameter as a number: a choice is its place among the choices."""
+    if declared["type"] == "categorical":
+        return float(declared["choices"].index(value))
+    return float(value)
+
+
+def begin(declared: Experiment) -> Decision:
+    """What is asked for first."""
+    return decide(Population(settings=settings(declared)), Stamped(Submitted(), 0))
+
+
+def go_on(population: Population, results: Sequence[Result]) -> Decision:
+    """What follows from all results of a round."""
+    asked: list[Trial] = []
+    for each in results:
+        decision = decide(population, Stamped(each, 0))
+        population = decision.population
+        asked += decision.trials
+    return Decision(population, tuple(asked))
+
+
+def checkpoint(trial: Trial) -> str:
+    """Name of the checkpoint that a trial writes."""
+    return f"{trial.id}-{trial.attempt}"
+
+
+def result(trial: Trial, loss: float, metrics: Mapping[str, float] | None = None) -> Result:
+    """What a worker would report."""
+    return Result(
+        trial=trial.id,
+        slot=trial.slot,
+        attempt=trial.attempt,
+        worker="batched",
+        value=loss,
+        checkpoint=checkpoint(trial),
+        seconds=1.0,
+        metrics=metrics or {},
+    )

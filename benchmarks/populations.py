@@ -1,0 +1,188 @@
+"""Optimizers on real CIFAR-10 and Penn Treebank, many populations side by side.
+
+    python benchmarks/populations.py --task cifar-twin --data FOLDER --seeds 40
+
+FOLDER holds cifar-10-batches-py and ptb.train.txt, ptb.valid.txt, ptb.test.txt. The twins are small
+enough for a CPU; `cifar-small` and `ptb-small` are for `--device cuda`. The production core decides.
+Each run is a line of `--results`, from which a later call goes on. Prints one JSON line: medians of
+the best checkpoint's test loss, and the share of all pairs of runs that the first optimizer wins
+against each other one, ties counted half, with its 95 % interval.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from batched import cifar, ptb
+from batched.engine import Ended, play, play_all
+from batched.task import Task
+
+from romul_actors.experiment import Experiment
+from romul_sim.bench import canonical, optimizer_source
+from romul_sim.fingerprint import fingerprint
+from romul_sim.play import optimizer_spec
+from romul_sim.results import Results
+from romul_sim.standings import standings
+
+TASKS = (*cifar.SIZES, *ptb.SIZES)
+_DIGITS = 6
+"""Significant digits of a curve."""
+
+
+def make(name: str, folder: Path, device: str) -> Task:
+    """The task of that name, with its data on a device."""
+    where = torch.device(device)
+    if name in cifar.SIZES:
+        images = cifar.SIZES[name]
+        return cifar.Cifar(images, cifar.split(images, folder), where)
+    text = ptb.SIZES[name]
+    return ptb.Ptb(text, ptb.split(text, folder), where)
+
+
+def experiment(task: type[Task], optimizer: str, seed: int, slots: int, steps: int) -> Experiment:
+    """What a user would declare."""
+    return Experiment.model_validate(
+        {
+            "name": "populations",
+            "task": "populations",
+            "space": task.space,
+            "population": slots,
+            "steps": steps,
+            "seed": seed,
+            "optimizer": optimizer_spec(optimizer),
+            # A network that diverges does so again.
+            "max_attempts": 1,
+        }
+    )
+
+
+def key(name: str, optimizer: str, chosen: argparse.Namespace, seed: int) -> str:
+    """What a run's outcome depends on, but for the device and the data's files."""
+    module = "batched.cifar" if name in cifar.SIZES else "batched.ptb"
+    source = fingerprint(module, ("batched",)) + fingerprint("batched.engine", ("batched",))
+    told = [name, source, optimizer, optimizer_source(optimizer.partition(":")[0])]
+    told += [chosen.device, chosen.slots, chosen.steps, seed]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:20]
+
+
+Todo = list[tuple[str, str, int, Experiment]]
+"""Key, optimizer, seed and experiment of runs."""
+
+
+def train(chosen: argparse.Namespace, todo: Todo) -> Iterator[tuple[int, Ended]]:
+    """Play runs, and give the place of each in `todo` with its end."""
+    experiments = [declared for *_, declared in todo]
+    if chosen.device != "cpu":
+        task = make(chosen.task, chosen.data, chosen.device)
+        yield from enumerate(play_all(task, experiments, chosen.at_once or 448))
+        return
+    size = max(1, (chosen.at_once or chosen.slots) // chosen.slots)
+    with ProcessPoolExecutor(
+        chosen.processes,
+        mp_context=get_context("spawn"),
+        initializer=_prepare,
+        initargs=(chosen.task, chosen.data),
+    ) as pool:
+        waiting = {
+            pool.submit(_play, experiments[first : first + size]): first
+            for first in range(0, len(experiments), size)
+        }
+        for future in as_completed(waiting):
+            yield from enumerate(future.result(), waiting[future])
+
+
+_TASK: list[Task] = []
+
+
+def _prepare(name: str, folder: Path) -> None:
+    torch.set_num_threads(1)
+    _TASK.append(make(name, folder, "cpu"))
+
+
+def _play(experiments: Sequence[Experiment]) -> list[Ended]:
+    return play(_TASK[0], experiments)
+
+
+def line(chosen: argparse.Namespace, run: tuple[str, str, int], ended: Ended) -> dict[str, Any]:
+    """What is kept of a run."""
+    its_key, optimizer, seed = run
+    return {
+        "key": its_key,
+        "problem": chosen.task,
+        "optimizer": optimizer,
+        "population": chosen.slots,
+        "steps": chosen.steps,
+        "conditions": "synchronous",
+        "seed": seed,
+        "device": chosen.device,
+        "test": ended.test,
+        "test_last": ended.test_last,
+        "loss": ended.validation,
+        "makespan": float(chosen.steps),
+        "curve": [float(f"{loss:.{_DIGITS}g}") for loss in ended.curve],
+    }
+
+
+def main() -> None:
+    """Read the arguments, train what is not in the results yet, and print the line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="folder of both data sets")
+    parser.add_argument("--optimizers", default="romul,truncation,mf_pbt,random")
+    parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--processes", type=int, help="on the CPU; else all cores")
+    parser.add_argument("--at-once", type=int, help="networks trained side by side")
+    parser.add_argument("--results", type=Path, help="file of lines to go on from")
+    chosen = parser.parse_args()
+    optimizers = [canonical(text) for text in chosen.optimizers.split(",")]
+    task = cifar.Cifar if chosen.task in cifar.SIZES else ptb.Ptb
+    seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
+    runs: Todo = [
+        (
+            key(chosen.task, optimizer, chosen, seed),
+            optimizer,
+            seed,
+            experiment(task, optimizer, seed, chosen.slots, chosen.steps),
+        )
+        for seed in seeds
+        for optimizer in optimizers
+    ]
+    began = time.monotonic()
+    with Results(chosen.results) as results:
+        todo = [run for run in runs if run[0] not in results.lines]
+        for done, (place, ended) in enumerate(train(chosen, todo) if todo else (), 1):
+            results.append(line(chosen, todo[place][:3], ended))
+            print(f"{done} of {len(todo)}, {time.monotonic() - began:.0f} s", file=sys.stderr)
+        lines = [results.lines[run[0]] for run in runs]
+    told = standings(lines, [chosen.task], optimizers)
+    print(
+        json.dumps(
+            {
+                "benchmark": "populations",
+                "task": chosen.task,
+                "device": chosen.device,
+                "slots": chosen.slots,
+                "steps": chosen.steps,
+                "seeds": chosen.seeds,
+                "first_seed": chosen.first_seed,
+                "first": told["first"],
+                "optimizers": told["problems"],
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
