@@ -1,0 +1,118 @@
+"""Word-level Penn Treebank: an LSTM language model, with AWD-LSTM's many regularizers to tune.
+
+The data is not shipped: `ptb_data` says which files are wanted. The budget's unit is the epoch. A
+step may be a fraction of one: the state of the text's streams is kept with the checkpoint.
+
+Hyperparameters and constants: the fields of `ptb_model.Settings`. Constants only: data (the folder;
+else the environment variable ROMUL_PTB), train_words, valid_words, test_words (how many words are
+kept of each text; 0: all), eval_batch (streams of text that are evaluated side by side).
+"""
+
+import math
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from romul_actors.errors import CheckpointError, TaskError
+from romul_workers.tasks.ptb_data import Corpus, data_folder, read_corpus
+from romul_workers.tasks.ptb_model import LanguageModel, Settings, evaluate
+from romul_workers.tasks.ptb_training import Training
+from romul_workers.torch_support import FILE
+from romul_workers.trial import Context, Paused, Trial
+
+LIMITS = {"train": "train_words", "valid": "valid_words", "test": "test_words"}
+EVAL_BATCH = 10
+LARGEST_LOSS = 700.0
+"""Exp of more is no floating-point number."""
+OF_SETUP = {"data", "eval_batch", *LIMITS.values()}
+"""Constants that are no settings of a network."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The texts on the device.
+
+    Attributes:
+        corpus: the three texts.
+        eval_batch: streams of text that are evaluated side by side.
+    """
+
+    corpus: Corpus
+    eval_batch: int
+
+
+def setup(context: Context) -> Data:
+    """Read the texts, once per process.
+
+    Raises:
+        FileNotFoundError: the folder or a file is missing.
+        ValueError: a file is not as expected.
+    """
+    constants = context.constants
+    limits = {part: int(constants.get(name, 0)) for part, name in LIMITS.items()}
+    read = read_corpus(data_folder(str(constants.get("data", ""))), limits)
+    return Data(read.to(context.device), int(constants.get("eval_batch", EVAL_BATCH)))
+
+
+def train(trial: Trial) -> Mapping[str, float] | Paused:
+    """Train from `trial.start` to `trial.stop` epochs; asked to stop, after the update in hand.
+
+    Returns:
+        val_loss (nats a word), val_perplexity, and test_perplexity, by which nothing is decided.
+
+    Raises:
+        TaskError: the step is shorter than one word of each stream.
+    """
+    data: Data = trial.state
+    values: dict[str, Any] = {**trial.constants, **trial.hyperparameters}
+    settings = Settings.of({name: values[name] for name in values.keys() - OF_SETUP})
+    model = LanguageModel(len(data.corpus.vocabulary), settings).to(trial.device)
+    optimizer = Training.new_optimizer(model)
+    training = Training(model, optimizer, data.corpus.train)
+    training.place = round(trial.start * training.rows)
+    stop = round(trial.stop * training.rows)
+    if training.place >= stop:
+        raise TaskError(
+            f"a budget of {trial.budget:g} epochs is less than a word of each stream: an epoch is "
+            f"{training.rows} words of each of the {settings.batch}"
+        )
+    if settings.average:
+        training.start_average()
+    trial.attach(model=model, optimizer=optimizer)
+    if trial.parent is not None:
+        training.restore(_extra(trial.parent), mean=trial.resumed)
+    while training.place < stop:
+        training.update(stop)
+        at = training.place / training.rows
+        trial.progress(at)
+        if trial.should_stop and training.place < stop:
+            trial.save(**training.saved())
+            return trial.pause(at)
+    trial.save(**training.saved())
+    with training.averaged():
+        val_loss = evaluate(model, data.corpus.valid, data.eval_batch)
+        test_loss = evaluate(model, data.corpus.test, data.eval_batch)
+    return {
+        "val_loss": val_loss,
+        "val_perplexity": _perplexity(val_loss),
+        "test_perplexity": _perplexity(test_loss),
+    }
+
+
+def _perplexity(loss: float) -> float:
+    """Exp of the loss; finite also where training diverged."""
+    return math.exp(min(loss, LARGEST_LOSS))
+
+
+def _extra(parent: Path) -> Mapping[str, Any]:
+    """What `trial.save` was given when the parent's checkpoint was written."""
+    file = parent / FILE
+    try:
+        extra: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)["extra"]
+    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{file}: cannot be restored: {error}") from error
+    return extra
