@@ -477,7 +477,9 @@ def test_a_step_of_less_than_a_word_is_refused(step):
         step("a", stop=1e-5)
 
 
-@pytest.mark.parametrize("file", ["workers/romul_workers/tasks/ptb.toml", "examples/ptb-small.toml"])
+@pytest.mark.parametrize(
+    "file", ["workers/romul_workers/tasks/ptb.toml", "examples/ptb-small.toml"]
+)
 def test_a_declared_experiment_names_what_the_task_knows(file):
     experiment = parse((ROOT / file).read_text())
     space = experiment.search_space()
