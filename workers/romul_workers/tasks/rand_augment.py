@@ -1,0 +1,221 @@
+"""RandAugment (Cubuk et al. 2020) on batches of images, on whatever device they are.
+
+Each image undergoes `count` of 14 operations, drawn with replacement, all with one `magnitude`.
+The operations and their ranges are those of the paper's section 3 and of AutoAugment (Cubuk et al.
+2019, table 6) from which they come.
+
+Instead of drawing an operation for each image by itself, a layer deals out a random permutation of
+the batch to the 14 operations in random order, in parts of equal size: an image's operation is
+still uniform, each image is transformed by its own operation alone, and no size depends on a random
+number, so that a GPU is never waited for.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+TOP = 10.0
+"""Magnitude at which an operation is as strong as it gets."""
+WHITE = 255.0
+FILL = 128.0
+"""Grey of what a moved image leaves free."""
+ROTATION = math.radians(30.0)
+SHEAR = 0.3
+SHIFT = 10.0
+"""Pixels."""
+CONTRAST = 0.9
+"""Most that a factor of 1 is raised or lowered by."""
+POSTERIZED_BITS = 4
+"""Most that are dropped of 8."""
+
+Operation = Callable[[Tensor, float, Tensor], Tensor]
+"""Of images of shape (n, 3, h, w) with values from 0 to 255, a strength from 0 to 1, and signs of
+shape (n, 1, 1, 1): images of the same shape and range."""
+
+
+def rand_augment(images: Tensor, count: int, magnitude: float) -> Tensor:
+    """Transform each image by `count` random operations.
+
+    Args:
+        images: float, shape (n, 3, h, w), values from 0 to 255.
+        count: operations an image; N in the paper.
+        magnitude: from 0 to 10; M in the paper.
+
+    Raises:
+        ValueError: `count` or `magnitude` is out of range.
+    """
+    if count < 0 or not 0.0 <= magnitude <= TOP:
+        raise ValueError(
+            f"count {count}, magnitude {magnitude}: from 0, and from 0 to {TOP:g}, are possible"
+        )
+    n = len(images)
+    for _ in range(count):
+        # Drawn on the CPU: which operations get one image more than others.
+        order = torch.randperm(len(OPERATIONS)).tolist()
+        signs = 2.0 * torch.randint(0, 2, (n, 1, 1, 1), device=images.device) - 1.0
+        dealt = torch.randperm(n, device=images.device)
+        parts = [
+            OPERATIONS[which](images[chosen], magnitude / TOP, signs[chosen])
+            for which, chosen in zip(order, torch.tensor_split(dealt, len(order)), strict=True)
+            if len(chosen)
+        ]
+        images = torch.empty_like(images).index_copy_(0, dealt, torch.cat(parts))
+    return images
+
+
+def identity(images: Tensor, _strength: float, _signs: Tensor) -> Tensor:
+    """The images as they are."""
+    return images
+
+
+def auto_contrast(images: Tensor, _strength: float, _signs: Tensor) -> Tensor:
+    """Stretch each channel to the whole range."""
+    low = images.amin((2, 3), keepdim=True)
+    high = images.amax((2, 3), keepdim=True)
+    stretched = (images - low) * (WHITE / (high - low).clamp(min=1.0))
+    return torch.where(high - low >= 1.0, stretched, images)
+
+
+def equalize(images: Tensor, _strength: float, _signs: Tensor) -> Tensor:
+    """Make each channel's histogram as flat as it can be.
+
+    As Pillow's `ImageOps.equalize` does: a value's new one is the number of pixels below it, in
+    steps of what 255 equal parts hold of all pixels but the brightest ones.
+    """
+    n, channels, height, width = images.shape
+    values = images.round().long().reshape(n * channels, height * width)
+    counts = torch.zeros((n * channels, 256), dtype=torch.long, device=images.device)
+    counts.scatter_add_(1, values, torch.ones_like(values))
+    brightest = counts.gather(1, values.amax(1, keepdim=True))
+    step = (height * width - brightest) // 255
+    below = counts.cumsum(1) - counts
+    table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255)
+    equal = table.gather(1, values).to(images.dtype).reshape(images.shape)
+    flat = (step == 0).reshape(n, channels, 1, 1)
+    return torch.where(flat, images, equal)
+
+
+def solarize(images: Tensor, strength: float, _signs: Tensor) -> Tensor:
+    """Invert what is brighter than a threshold."""
+    return torch.where(images >= 256.0 * (1.0 - strength), WHITE - images, images)
+
+
+def posterize(images: Tensor, strength: float, _signs: Tensor) -> Tensor:
+    """Drop the lowest bits."""
+    unit = 2.0 ** int(POSTERIZED_BITS * strength)
+    return torch.floor(images / unit) * unit
+
+
+def color(images: Tensor, strength: float, signs: Tensor) -> Tensor:
+    """More or less of the colour."""
+    return _blend(_grey(images), images, strength, signs)
+
+
+def contrast(images: Tensor, strength: float, signs: Tensor) -> Tensor:
+    """More or less distance from the image's mean grey."""
+    return _blend(_grey(images).mean((2, 3), keepdim=True), images, strength, signs)
+
+
+def brightness(images: Tensor, strength: float, signs: Tensor) -> Tensor:
+    """More or less light."""
+    return _blend(torch.zeros_like(images), images, strength, signs)
+
+
+def sharpness(images: Tensor, strength: float, signs: Tensor) -> Tensor:
+    """More or less distance from a smoothed image; a border of one pixel stays as it is.
+
+    The filter is Pillow's SMOOTH: 5 for the pixel, 1 for each of its 8 neighbours, of 13.
+    """
+    smooth = images.clone()
+    inside = images[:, :, 1:-1, 1:-1]
+    smooth[:, :, 1:-1, 1:-1] = (9.0 * functional.avg_pool2d(images, 3, 1) + 4.0 * inside) / 13.0
+    return _blend(smooth, images, strength, signs)
+
+
+def rotate(images: Tensor, strength: float, signs: Tensor) -> Tensor:
+    """Rotate about the middle."""
+    angle = ROTATION * strength * signs
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    return _warp(images, (cos, -sin, None), (sin, cos, None))
+
+
+def shear_x(images: Tensor, strength: float, signs: Tensor) -> Tensor:
+    """Move rows sideways, in proportion to their height."""
+    return _warp(images, (None, SHEAR * strength * signs, None), (None, None, None))
+
+
+def shear_y(images: Tensor, strength: float, signs: Tensor) -> Tensor:
+    """Move columns up and down."""
+    return _warp(images, (None, None, None), (SHEAR * strength * signs, None, None))
+
+
+def translate_x(images: Tensor, strength: float, signs: Tensor) -> Tensor:
+    """Move sideways."""
+    moved = 2.0 * SHIFT * strength / images.shape[3] * signs
+    return _warp(images, (None, None, moved), (None, None, None))
+
+
+def translate_y(images: Tensor, strength: float, signs: Tensor) -> Tensor:
+    """Move up or down."""
+    moved = 2.0 * SHIFT * strength / images.shape[2] * signs
+    return _warp(images, (None, None, None), (None, None, moved))
+
+
+OPERATIONS: Sequence[Operation] = (
+    identity,
+    auto_contrast,
+    equalize,
+    rotate,
+    solarize,
+    color,
+    posterize,
+    contrast,
+    brightness,
+    sharpness,
+    shear_x,
+    shear_y,
+    translate_x,
+    translate_y,
+)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """Luma of ITU-R 601-2, shape (n, 1, h, w)."""
+    return 0.299 * images[:, 0:1] + 0.587 * images[:, 1:2] + 0.114 * images[:, 2:3]
+
+
+def _blend(other: Tensor, images: Tensor, strength: float, signs: Tensor) -> Tensor:
+    """Away from `other`, or towards it."""
+    factor = 1.0 + CONTRAST * strength * signs
+    return (other + factor * (images - other)).clamp(0.0, WHITE)
+
+
+Row = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def _warp(images: Tensor, above: Row, below: Row) -> Tensor:
+    """Take each pixel from where a matrix says, in coordinates from -1 to 1.
+
+    Args:
+        images: shape (n, 3, h, w).
+        above: the matrix's first row, elements of shape (n, 1, 1, 1); None: as in the identity.
+        below: its second row.
+    """
+    n = len(images)
+    same = torch.eye(2, 3, device=images.device, dtype=images.dtype).expand(n, 2, 3)
+    rows = [
+        torch.stack(
+            [
+                same[:, y, x] if given is None else given.reshape(n)
+                for x, given in enumerate((above, below)[y])
+            ],
+            1,
+        )
+        for y in range(2)
+    ]
+    grid = functional.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    moved = functional.grid_sample(images - FILL, grid, padding_mode="zeros", align_corners=False)
+    return moved + FILL
