@@ -83,3 +83,9 @@ class WideResNet(nn.Module):
         x = torch.relu(self.norm(self.layers(images)))
         logits: Tensor = self.classify(x.mean((2, 3)))
         return logits
+
+    def set_dropout(self, dropout: float) -> None:
+        """Change the probability within each block."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = dropout
