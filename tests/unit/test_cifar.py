@@ -442,3 +442,23 @@ def test_the_training_script_tells_what_is_wrong(benchmark, options, words):
     code, told = benchmark(*options)
     assert code == 2
     assert words in told
+
+
+# Collected only where there is a GPU: there is nothing to skip elsewhere.
+if torch.cuda.is_available():
+
+    def test_a_gpu_is_never_waited_for_within_an_epoch(small):
+        data = cifar.prepare(settings_of(small), torch.device("cuda"))
+        recipe = recipe_of({}, everything())
+        model = cifar.network(data, recipe)
+        optimizer = cifar.descent(model, recipe)
+        model.train()
+        cifar.learn(model, optimizer, data, torch.arange(20, device="cuda"), recipe)
+        order = [chosen for _, chosen in cifar.minibatches(data, 0, BATCHES, 0)]
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for chosen in order:
+                cifar.learn(model, optimizer, data, chosen, recipe)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert np.isfinite(cifar.evaluate(model, data, data.test)).all()

@@ -129,6 +129,16 @@ def test_an_array_is_made_empty_and_then_filled(tmp_path, call):
         load(SMALL10, tmp_path)
 
 
+def test_a_file_cannot_change_what_reads_it(tmp_path):
+    """A state with slots is set attribute by attribute."""
+    folder = write(SMALL10, tmp_path)
+    name = b"c_codecs\nencode\n"
+    slots = b"N}X\x0c\x00\x00\x00__defaults__K\x01\x85s\x86b."
+    (folder / "data_batch_1").write_bytes(b"\x80\x02" + name + slots)
+    with pytest.raises(DataError, match=r"data_batch_1: .*__defaults__"):
+        load(SMALL10, tmp_path)
+
+
 def without(file):
     file.unlink()
 

@@ -203,40 +203,40 @@ def read_batch(file: Path, layout: Layout, images: int) -> Images:
     return Images(pixels.reshape(-1, 3, SIDE, SIDE), np.array(labels, np.int64))
 
 
-def _reconstruct(kind: object, shape: object, code: object) -> NDArray[Any]:
-    """An empty array, which the pickle then fills.
-
-    numpy's function of this name would also make arrays of any size and of other types.
-    """
-    if kind is not np.ndarray or shape != (0,) or code not in (b"b", "b"):
-        raise pickle.UnpicklingError(f"no plain array: {kind!r}, {shape!r}, {code!r}")
-    return np.ndarray((0,), np.int8)
-
-
-def _encode(text: object, encoding: object) -> bytes:
-    """Bytes, as Python 3 writes them in protocol 2."""
-    if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError(f"not bytes: {encoding!r}")
-    return text.encode("latin1")
-
-
-_ADMITTED: Mapping[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _encode,
-}
-
-
 class _Unpickler(pickle.Unpickler):
-    """Makes arrays and plain values; every name but a few is refused."""
+    """Makes arrays and plain values; every name but five is refused.
+
+    What stands in for numpy's and the codecs' functions is a bound method: a file can call it, and
+    cannot change it.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         """What a name in the file stands for."""
-        if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which no batch needs")
-        return _ADMITTED[module, name]
+        match module, name:
+            case (("numpy.core.multiarray" | "numpy._core.multiarray"), "_reconstruct"):
+                return self._empty_array
+            case "numpy", "ndarray":
+                return np.ndarray
+            case "numpy", "dtype":
+                return np.dtype
+            case "_codecs", "encode":
+                return self._encoded
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which no batch needs")
+
+    def _empty_array(self, kind: object, shape: object, code: object) -> NDArray[Any]:
+        """An empty array, which the file then fills.
+
+        numpy's own function would also make arrays of any size and of other types.
+        """
+        if kind is not np.ndarray or shape != (0,) or code not in (b"b", "b"):
+            raise pickle.UnpicklingError(f"no plain array: {kind!r}, {shape!r}, {code!r}")
+        return np.ndarray((0,), np.int8)
+
+    def _encoded(self, text: object, encoding: object) -> bytes:
+        """Bytes, as Python 3 writes them in protocol 2."""
+        if not isinstance(text, str) or encoding != "latin1":
+            raise pickle.UnpicklingError(f"not bytes: {encoding!r}")
+        return text.encode("latin1")
 
 
 def _unpickle(file: Path) -> object:
