@@ -1,0 +1,59 @@
+"""Small real training problems to compare optimizers on: the suite.
+
+Each trains a model on real data (or an agent in a world of its own) in a few milliseconds a step,
+on one core, without a download. Problems are made when asked for, so that this import is light;
+what they need is scikit-learn (pip install 'romul[torch]').
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+
+from romul_sim.suite import tabular
+from romul_sim.suite.problem import Problem
+
+_MADE_BY: Mapping[str, tuple[str, Callable[[], Problem]]] = {
+    "cancer-mlp": (tabular.KIND, tabular.cancer),
+    "digits-features": (tabular.KIND, tabular.features),
+}
+
+
+@lru_cache
+def _make(name: str) -> Problem:
+    return _MADE_BY[name][1]()
+
+
+class _Suite(Mapping[str, Problem]):
+    """The problems by name, each made and its data loaded when first asked for."""
+
+    def __getitem__(self, name: str) -> Problem:
+        if name not in _MADE_BY:
+            raise KeyError(f"no problem {name!r}; there are {', '.join(_MADE_BY)}")
+        return _make(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MADE_BY)
+
+    def __len__(self) -> int:
+        return len(_MADE_BY)
+
+
+def _halves() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Deal the names of each kind, in the order of their SHA-256, to two halves in turn.
+
+    The half that is dealt to first alternates from kind to kind.
+    """
+    halves: tuple[list[str], list[str]] = ([], [])
+    for turn, kind in enumerate(sorted({kind for kind, _ in _MADE_BY.values()})):
+        names = [name for name, (its_kind, _) in _MADE_BY.items() if its_kind == kind]
+        names.sort(key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+        for place, name in enumerate(names):
+            halves[(turn + place) % 2].append(name)
+    return tuple(sorted(halves[0])), tuple(sorted(halves[1]))
+
+
+SUITE: Mapping[str, Problem] = _Suite()
+"""All problems by name."""
+
+DEVELOP, REPORT = _halves()
+"""Names of the halves: one to develop optimizers on, one to report what came out."""

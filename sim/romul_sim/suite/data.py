@@ -1,0 +1,104 @@
+"""The suite's data: tables and images that scikit-learn ships, English that Python ships.
+
+Nothing is downloaded. Splits are fixed; each is loaded once a process, when first asked for.
+Needs scikit-learn, which the extra brings: pip install 'romul[torch]'.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.random import default_rng
+
+from romul_actors.errors import TaskError
+from romul_sim.suite.problem import Array
+
+SPLIT_SEED = 20
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the data: inputs, shape (n, d), and labels or targets, shape (n,)."""
+
+    x: Array
+    y: Array
+
+
+@dataclass(frozen=True)
+class Split:
+    """A fixed split, and the SHA-256 of what it is made of."""
+
+    train: Part
+    validation: Part
+    test: Part
+    identity: str
+
+
+def fingerprint(*parts: object) -> str:
+    """SHA-256, hexadecimal, of arrays and of anything else as text."""
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            found.update(f"{part.dtype.str}{part.shape}".encode())
+            found.update(np.ascontiguousarray(part).tobytes())
+        else:
+            found.update(repr(part).encode())
+    return found.hexdigest()
+
+
+def _load(name: str) -> tuple[Array, Array]:
+    """A data set of scikit-learn by the name of its loader.
+
+    Raises:
+        TaskError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn import datasets  # noqa: PLC0415
+    except ImportError:
+        raise TaskError(
+            "the suite's data comes with scikit-learn, which is not installed: "
+            "pip install 'romul[torch]'"
+        ) from None
+    x, y = getattr(datasets, name)(return_X_y=True)
+    return np.asarray(x, dtype=np.float64), np.asarray(y)
+
+
+def _sizes(n: int, n_train: int, n_validation: int) -> tuple[Array, Array, Array]:
+    order = default_rng(SPLIT_SEED).permutation(n)
+    return tuple(np.split(order, [n_train, n_train + n_validation]))  # type: ignore[return-value]
+
+
+@lru_cache
+def classes(name: str, n_train: int, n_validation: int, mislabelled: float) -> Split:
+    """Split a classification set; a share of the training labels is replaced by drawn ones."""
+    x, y = _load(name)
+    train, validation, test = _sizes(len(y), n_train, n_validation)
+    rng = default_rng(SPLIT_SEED + 1)
+    labels = y.copy()
+    wrong = train[rng.random(n_train) < mislabelled]
+    labels[wrong] = rng.integers(int(y.max()) + 1, size=len(wrong))
+    identity = fingerprint(x, labels, train, validation, test)
+    scaled = _standard(x, train) if name != "load_digits" else (x / 16.0).astype(np.float32)
+    return _parts(scaled, labels.astype(np.int64), (train, validation, test), identity)
+
+
+@lru_cache
+def targets(name: str, n_train: int, n_validation: int) -> Split:
+    """Split a regression set; inputs and targets are standardised by the training part."""
+    x, y = _load(name)
+    train, validation, test = rows = _sizes(len(y), n_train, n_validation)
+    identity = fingerprint(x, y, train, validation, test)
+    return _parts(_standard(x, train), _standard(y[:, None], train)[:, 0], rows, identity)
+
+
+def _standard(x: Array, train: Array) -> Array:
+    scale = x[train].std(0)
+    standard = (x - x[train].mean(0)) / np.where(scale > 0.0, scale, 1.0)
+    return np.asarray(standard, dtype=np.float32)
+
+
+def _parts(x: Array, y: Array, rows: tuple[Any, Any, Any], identity: str) -> Split:
+    train, validation, test = (Part(x[chosen], y[chosen]) for chosen in rows)
+    return Split(train, validation, test, identity)
