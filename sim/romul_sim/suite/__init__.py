@@ -9,12 +9,24 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 
-from romul_sim.suite import tabular
+from romul_sim.suite import control, images, reconstruction, rewards, tabular, text
 from romul_sim.suite.problem import Problem
 
 _MADE_BY: Mapping[str, tuple[str, Callable[[], Problem]]] = {
+    "cart-pole": (control.KIND, control.cart_pole),
+    "digits-bandit": (rewards.KIND, rewards.bandit),
+    "grid-td": (rewards.KIND, rewards.grid),
+    "pendulum-es": (control.KIND, control.pendulum),
+    "digits-conv": (images.KIND, images.convolutional),
+    "digits-mlp": (images.KIND, images.perceptron),
+    "letters-rnn": (text.KIND, text.letters),
+    "words-window": (text.KIND, text.words),
     "cancer-mlp": (tabular.KIND, tabular.cancer),
+    "diabetes-groups": (tabular.KIND, tabular.diabetes),
     "digits-features": (tabular.KIND, tabular.features),
+    "wine-mlp": (tabular.KIND, tabular.wine),
+    "digits-completion": (reconstruction.KIND, reconstruction.completion),
+    "digits-denoising": (reconstruction.KIND, reconstruction.autoencoder),
 }
 
 

@@ -5,9 +5,10 @@ Needs scikit-learn, which the extra brings: pip install 'romul[torch]'.
 """
 
 import hashlib
+import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.random import default_rng
@@ -65,16 +66,17 @@ def _load(name: str) -> tuple[Array, Array]:
     return np.asarray(x, dtype=np.float64), np.asarray(y)
 
 
-def _sizes(n: int, n_train: int, n_validation: int) -> tuple[Array, Array, Array]:
+def _rows(n: int, n_train: int, n_validation: int) -> tuple[Array, Array, Array]:
     order = default_rng(SPLIT_SEED).permutation(n)
-    return tuple(np.split(order, [n_train, n_train + n_validation]))  # type: ignore[return-value]
+    train, validation, test = np.split(order, [n_train, n_train + n_validation])
+    return train, validation, test
 
 
 @lru_cache
 def classes(name: str, n_train: int, n_validation: int, mislabelled: float) -> Split:
     """Split a classification set; a share of the training labels is replaced by drawn ones."""
     x, y = _load(name)
-    train, validation, test = _sizes(len(y), n_train, n_validation)
+    train, validation, test = _rows(len(y), n_train, n_validation)
     rng = default_rng(SPLIT_SEED + 1)
     labels = y.copy()
     wrong = train[rng.random(n_train) < mislabelled]
@@ -88,7 +90,7 @@ def classes(name: str, n_train: int, n_validation: int, mislabelled: float) -> S
 def targets(name: str, n_train: int, n_validation: int) -> Split:
     """Split a regression set; inputs and targets are standardised by the training part."""
     x, y = _load(name)
-    train, validation, test = rows = _sizes(len(y), n_train, n_validation)
+    train, validation, test = rows = _rows(len(y), n_train, n_validation)
     identity = fingerprint(x, y, train, validation, test)
     return _parts(_standard(x, train), _standard(y[:, None], train)[:, 0], rows, identity)
 
@@ -99,6 +101,69 @@ def _standard(x: Array, train: Array) -> Array:
     return np.asarray(standard, dtype=np.float32)
 
 
-def _parts(x: Array, y: Array, rows: tuple[Any, Any, Any], identity: str) -> Split:
+def _parts(x: Array, y: Array, rows: tuple[Array, Array, Array], identity: str) -> Split:
     train, validation, test = (Part(x[chosen], y[chosen]) for chosen in rows)
     return Split(train, validation, test, identity)
+
+
+# -- text -----------------------------------------------------------------------------------------
+
+ALPHABET = " abcdefghijklmnopqrstuvwxyz.,()"
+"""What is left of the text: all else becomes a space."""
+
+N_WORDS = 200
+"""The most frequent words; all others are one of them, the first."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Codes of letters or words: to train, to validate, to test, and the text's SHA-256."""
+
+    train: Array
+    validation: Array
+    test: Array
+    identity: str
+
+
+@lru_cache
+def _paragraphs() -> tuple[tuple[str, ...], str]:
+    """The paragraphs of Python's manual, in a fixed random order, and the text's SHA-256."""
+    from pydoc_data.topics import topics  # noqa: PLC0415
+
+    whole = "\n\n".join(topics[name] for name in sorted(topics)).lower()
+    kept = [
+        " ".join(re.sub(r"[^a-z.,()]+", " ", paragraph).split())
+        for paragraph in whole.split("\n\n")
+    ]
+    # Short ones are code, tables and headings.
+    kept = sorted({paragraph for paragraph in kept if len(paragraph) > _SHORTEST})
+    order = default_rng(SPLIT_SEED).permutation(len(kept))
+    return tuple(kept[i] for i in order), fingerprint(whole)
+
+
+_SHORTEST = 80
+
+
+@lru_cache
+def letters() -> Text:
+    """Letters: 24,000 to train, shape (n,); 80 and 400 streams to judge, shape (61, n_streams)."""
+    paragraphs, identity = _paragraphs()
+    text = " ".join(paragraphs)
+    codes = np.array([ALPHABET.index(letter) for letter in text[:60_000]])
+    train, validation, test = np.split(codes, [24_000, 24_000 + 61 * 80])
+    test = test[: 61 * 400]
+    identity = fingerprint(identity, codes)
+    return Text(train, validation.reshape(80, 61).T, test.reshape(400, 61).T, identity)
+
+
+@lru_cache
+def words() -> Text:
+    """Words and stops: 6,000 to train, 1,000 to validate, 6,000 to test, shape (n,)."""
+    paragraphs, identity = _paragraphs()
+    found = re.findall(r"[a-z]+|[.,]", " ".join(paragraphs))
+    counts = Counter(found)
+    known = sorted(counts, key=lambda word: (-counts[word], word))[: N_WORDS - 1]
+    code = {word: i for i, word in enumerate(known, 1)}
+    codes = np.array([code.get(word, 0) for word in found[:13_000]])
+    train, validation, test = np.split(codes, [6_000, 7_000])
+    return Text(train, validation, test, fingerprint(identity, codes))

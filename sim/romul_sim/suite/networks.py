@@ -133,7 +133,19 @@ class Mlp:
         dropout: float = 0.0,
         rng: Generator | None = None,
     ) -> Array:
-        """Gradient of a loss by the weights, shape (size,).
+        """Gradient of a loss by the weights, shape (size,); see `gradients`."""
+        return self.gradients(flat, inputs, derivative, activation, dropout, rng)[0]
+
+    def gradients(
+        self,
+        flat: Array,
+        inputs: Array,
+        derivative: Callable[[Array], Array],
+        activation: str = "relu",
+        dropout: float = 0.0,
+        rng: Generator | None = None,
+    ) -> tuple[Array, Array]:
+        """Gradient of a loss by the weights, shape (size,), and by the first layer's sums.
 
         Args:
             flat: weights, shape (size,).
@@ -144,34 +156,29 @@ class Mlp:
             rng: chooses them; needed with dropout only.
         """
         views = self.layout.views(flat)
-        layers, masks = [inputs], list[tuple[Array, Array | None]]()
+        # Of each hidden layer: what it gives, and the derivative of that by its sums.
+        layers, slopes = [inputs], list[Array]()
         for layer in range(0, len(views) - 2, 2):
             hidden = activate(activation, layers[-1] @ views[layer] + views[layer + 1])
-            mask = None
+            inward = slope(activation, hidden)
             if dropout > 0.0 and rng is not None:
-                mask = drop(hidden, dropout, rng)
-                masks.append((hidden, mask))
+                mask = drop(hidden.shape, dropout, rng)
                 hidden = hidden * mask
-            else:
-                masks.append((hidden, mask))
+                inward *= mask
             layers.append(hidden)
+            slopes.append(inward)
         error = derivative(layers[-1] @ views[-2] + views[-1])
-        flat_gradient = np.empty_like(flat)
-        gradients = self.layout.views(flat_gradient)
-        for layer in range(len(views) - 2, -1, -2):
-            below = layers[layer // 2]
-            np.matmul(below.T, error, out=gradients[layer])
-            error.sum(0, out=gradients[layer + 1])
+        found = np.empty_like(flat)
+        gradients = self.layout.views(found)
+        for layer in range(len(slopes), -1, -1):
+            np.matmul(layers[layer].T, error, out=gradients[2 * layer])
+            error.sum(0, out=gradients[2 * layer + 1])
             if layer:
-                hidden, mask = masks[layer // 2 - 1]
-                error = error @ views[layer].T
-                error *= slope(activation, hidden)
-                if mask is not None:
-                    error *= mask
-        return flat_gradient
+                error = (error @ views[2 * layer].T) * slopes[layer - 1]
+        return found, error
 
 
-def drop(units: Array, share: float, rng: Generator) -> Array:
+def drop(shape: tuple[int, ...], share: float, rng: Generator) -> Array:
     """A mask that leaves out a share of the units and scales up the rest."""
-    kept = rng.random(units.shape, dtype=np.float32) >= share
-    return np.asarray(kept / (1.0 - share), dtype=units.dtype)
+    kept = rng.random(shape, dtype=np.float32) >= share
+    return np.asarray(kept / (1.0 - share), dtype=np.float32)

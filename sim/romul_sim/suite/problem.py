@@ -16,6 +16,9 @@ Array = NDArray[Any]
 Values = Mapping[str, Any]
 Spec = dict[str, Any]
 
+STEPS = 20
+"""PBT steps of every problem."""
+
 State = Any
 """Whatever a problem keeps between steps: immutable; `step` never writes into the given one."""
 

@@ -6,8 +6,16 @@ import numpy as np
 from numpy.random import Generator, default_rng
 
 from romul_sim.suite import data
-from romul_sim.suite.networks import ACTIVATIONS, Mlp, classification, cross_entropy
+from romul_sim.suite.classifiers import CAP, classifier
+from romul_sim.suite.networks import (
+    ACTIVATIONS,
+    Mlp,
+    classification,
+    cross_entropy,
+    regression,
+)
 from romul_sim.suite.problem import (
+    STEPS,
     Array,
     Problem,
     State,
@@ -18,68 +26,39 @@ from romul_sim.suite.problem import (
     log,
     whole,
 )
-from romul_sim.suite.training import Rule, Trained, descend, untrained
+from romul_sim.suite.training import Rule, descend, untrained
 
 KIND = "tabular"
-STEPS = 20
-
-
-def _classify(
-    net: Mlp,
-    split: data.Split,
-    n_updates: int,
-    state: State | None,
-    values: Values,
-    number: int,
-    rng: Generator,
-) -> tuple[State, float]:
-    """Train a perceptron with whatever regularisers `values` names."""
-    del number
-    trained: Trained = state[0] if state else untrained(net.layout.initial(rng))
-    train, activation = split.train, str(values.get("activation", "relu"))
-    noise, smoothing = values.get("noise", 0.0), values.get("smoothing", 0.0)
-
-    def gradient(weights: Array) -> Array:
-        rows = rng.integers(len(train.y), size=values.get("batch", 32))
-        inputs = train.x[rows]
-        if noise:
-            inputs = inputs + noise * rng.standard_normal(inputs.shape, dtype=np.float32)
-        derivative = classification(train.y[rows], smoothing)
-        return net.gradient(weights, inputs, derivative, activation, values["dropout"], rng)
-
-    rule = Rule(values["rate"], values["momentum"], values["decay"], values.get("optimizer", "sgd"))
-    # The activation is the step's, so the judge must know it.
-    after = (descend(trained, rule, n_updates, gradient), activation)
-    return after, _loss(net, split.validation, after)
-
-
-def _loss(net: Mlp, part: data.Part, state: State) -> float:
-    return capped(cross_entropy(net.outputs(state[0].weights, part.x, state[1]), part.y), 5.0)
 
 
 def cancer() -> Problem:
-    """Tell malignant from benign by 150 rows, 30 of them with a drawn label."""
+    """Tell malignant from benign by 150 rows, 40 % of them with a drawn label."""
+    space = {
+        "rate": log(1e-5, 3.0),
+        "momentum": linear(0.0, 0.99),
+        "decay": log(1e-6, 1.0),
+        "dropout": linear(0.0, 0.9),
+        "smoothing": linear(0.0, 0.5),
+        "noise": log(1e-3, 10.0),
+        "optimizer": choice("sgd", "adam", "rmsprop"),
+        "activation": choice(*ACTIVATIONS),
+        "batch": whole(8, 64, "log"),
+    }
     split = data.classes("load_breast_cancer", 150, 200, 0.4)
-    net = Mlp(30, 64, 32, 2)
-    return Problem(
-        "cancer-mlp",
-        KIND,
-        {
-            "rate": log(1e-5, 3.0),
-            "momentum": linear(0.0, 0.99),
-            "decay": log(1e-6, 1.0),
-            "dropout": linear(0.0, 0.9),
-            "smoothing": linear(0.0, 0.5),
-            "noise": log(1e-3, 10.0),
-            "optimizer": choice("sgd", "adam", "rmsprop"),
-            "activation": choice(*ACTIVATIONS),
-            "batch": whole(8, 64, "log"),
-        },
-        STEPS,
-        partial(_classify, net, split, 60),
-        partial(_loss, net, split.test),
-        split.identity,
-    )
+    return classifier("cancer-mlp", KIND, space, Mlp(30, 64, 32, 2), split, 60)
+
+
+def wine() -> Problem:
+    """Tell three growers by 50 rows, 40 % of them with a drawn label."""
+    space = {
+        "rate": log(1e-5, 10.0),
+        "momentum": linear(0.0, 0.99),
+        "decay": log(1e-6, 10.0),
+        "dropout": linear(0.0, 0.9),
+        "noise": log(1e-2, 10.0),
+    }
+    split = data.classes("load_wine", 50, 60, 0.4)
+    return classifier("wine-mlp", KIND, space, Mlp(13, 64, 64, 3), split, 60)
 
 
 def features() -> Problem:
@@ -92,10 +71,9 @@ def features() -> Problem:
         inputs = split.train.x[rows]
         inputs = inputs * (rng.random(inputs.shape, dtype=np.float32) >= values["dropout"])
         inputs /= 1.0 - values["dropout"]
-        found = net.gradient(
-            weights, inputs, classification(split.train.y[rows], values["smoothing"])
-        )
-        return np.asarray(found + values["sparsity"] * np.sign(weights))
+        derivative = classification(split.train.y[rows], values["smoothing"])
+        found = net.gradient(weights, inputs, derivative)
+        return np.asarray(found + np.float32(values["sparsity"]) * np.sign(weights))
 
     def step(
         state: State | None, values: Values, number: int, rng: Generator
@@ -107,25 +85,19 @@ def features() -> Problem:
         return after, loss(split.validation, after)
 
     def loss(part: data.Part, state: State) -> float:
-        return capped(cross_entropy(net.outputs(state.weights, part.x), part.y), 5.0)
+        return capped(cross_entropy(net.outputs(state.weights, part.x), part.y), CAP)
 
-    return Problem(
-        "digits-features",
-        KIND,
-        {
-            "rate": log(1e-4, 100.0),
-            "momentum": linear(0.0, 0.99),
-            "decay": log(1e-7, 1.0),
-            "sparsity": log(1e-7, 0.1),
-            "dropout": linear(0.0, 0.9),
-            "smoothing": linear(0.0, 0.9),
-            "batch": whole(4, 64, "log"),
-        },
-        STEPS,
-        step,
-        partial(loss, split.test),
-        split.identity,
-    )
+    space = {
+        "rate": log(1e-4, 100.0),
+        "momentum": linear(0.0, 0.99),
+        "decay": log(1e-7, 1.0),
+        "sparsity": log(1e-7, 0.1),
+        "dropout": linear(0.0, 0.9),
+        "smoothing": linear(0.0, 0.9),
+        "batch": whole(4, 64, "log"),
+    }
+    test = partial(loss, split.test)
+    return Problem("digits-features", KIND, space, STEPS, step, test, split.identity)
 
 
 def _fourier(split: data.Split, n_features: int) -> data.Split:
@@ -139,3 +111,52 @@ def _fourier(split: data.Split, n_features: int) -> data.Split:
 
     identity = data.fingerprint(split.identity, n_features)
     return data.Split(mapped(split.train), mapped(split.validation), mapped(split.test), identity)
+
+
+_LAYERS = ("input", "hidden", "output")
+
+
+def diabetes() -> Problem:
+    """Predict a disease's progress by a perceptron of 20 hyperparameters.
+
+    Each layer has a learning rate and a weight decay of its own, each of the ten measurements a
+    noise of its own, by which it can be ignored.
+    """
+    split, net = data.targets("load_diabetes", 120, 150), Mlp(10, 48, 24, 1)
+
+    def gradient(weights: Array, values: Values, scales: Array, rng: Generator) -> Array:
+        rows = rng.integers(len(split.train.y), size=values["batch"])
+        inputs = split.train.x[rows]
+        inputs = inputs + scales * rng.standard_normal(inputs.shape, dtype=np.float32)
+        derivative = regression(split.train.y[rows, None], values["huber"])
+        return net.gradient(weights, inputs, derivative, "relu", values["dropout"], rng)
+
+    def step(
+        state: State | None, values: Values, number: int, rng: Generator
+    ) -> tuple[State, float]:
+        del number
+        trained = untrained(net.layout.initial(rng)) if state is None else state
+        rates, decays = (
+            net.layout.spread([values[f"{what}_{layer}"] for layer in _LAYERS for _ in range(2)])
+            for what in ("rate", "decay")
+        )
+        scales = np.array([values[f"noise_{i}"] for i in range(10)], dtype=np.float32)
+        rule = Rule(rates, values["momentum"], decays, clip=10.0)
+        after = descend(trained, rule, 60, lambda weights: gradient(weights, values, scales, rng))
+        return after, loss(split.validation, after)
+
+    def loss(part: data.Part, state: State) -> float:
+        errors = net.outputs(state.weights, part.x)[:, 0] - part.y
+        return capped((errors * errors).mean(), 3.0)
+
+    space = {
+        **{f"rate_{layer}": log(1e-5, 1.0) for layer in _LAYERS},
+        **{f"decay_{layer}": log(1e-5, 10.0) for layer in _LAYERS},
+        **{f"noise_{i}": log(1e-2, 10.0) for i in range(10)},
+        "momentum": linear(0.0, 0.99),
+        "dropout": linear(0.0, 0.9),
+        "huber": log(0.01, 10.0),
+        "batch": whole(4, 64, "log"),
+    }
+    test = partial(loss, split.test)
+    return Problem("diabetes-groups", KIND, space, STEPS, step, test, split.identity)

@@ -1,0 +1,260 @@
+"""Control learned from noisy returns: a cart-pole by policy gradients, a pendulum by evolution.
+
+Both worlds step all episodes at once. What a search sees is the mean return of a few episodes.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator, default_rng
+
+from romul_sim.suite.data import fingerprint
+from romul_sim.suite.networks import Mlp, softmax
+from romul_sim.suite.problem import (
+    STEPS,
+    Array,
+    Problem,
+    State,
+    Values,
+    choice,
+    linear,
+    log,
+)
+from romul_sim.suite.training import Rule, descend, untrained
+
+KIND = "reinforcement learning"
+N_TESTED = 400
+"""Episodes of a test return."""
+_TEST_SEED = 99
+
+# -- cart-pole ------------------------------------------------------------------------------------
+
+_TRACK, _FALLEN = 2.4, 0.6
+_HORIZON, _TICK_S = 60, 0.04
+_N_TOLD = 10
+"""What the critic is told: 1, the time, and sizes of what the policy sees with their squares."""
+_HOW_FAR = np.linspace(0.0, 1.0, _HORIZON + 1)[:, None]
+
+
+class Episodes(NamedTuple):
+    """Episodes of one policy, shape (t, n, ...).
+
+    Attributes:
+        seen: what the policy saw, shape (t + 1, n, 4).
+        actions: shape (t, n).
+        rewards: shape (t, n): 1 in the middle of the track, 0 at its ends, or fallen.
+        alive: 1 while the pole stands before the action, shape (t + 1, n).
+    """
+
+    seen: Array
+    actions: Array
+    rewards: Array
+    alive: Array
+
+
+def _push(cart: Array, right: Array, wind: Array) -> Array:
+    """Cart and pole, shape (4, n), after one push (Barto, Sutton & Anderson 1983) in the wind."""
+    _, speed, angle, turning = cart
+    sine, cosine = np.sin(angle), np.cos(angle)
+    force = 20.0 * right - 10.0 + wind
+    pushed = (force + 0.05 * turning * turning * sine) / 1.1
+    turned = (9.8 * sine - cosine * pushed) / (0.5 * (4.0 / 3.0 - 0.1 / 1.1 * cosine * cosine))
+    gained = pushed - 0.05 / 1.1 * turned * cosine
+    return cart + _TICK_S * np.array([speed, gained, turning, turned])
+
+
+def _balance(net: Mlp, weights: Array, n: int, rng: Generator, *, greedy: bool) -> Episodes:
+    """Let a policy balance the pole in `n` episodes."""
+    cart = rng.uniform(-1.0, 1.0, (4, n)) * np.array([[1.2], [0.5], [0.2], [0.5]])
+    winds = 4.0 * rng.standard_normal((_HORIZON, n))
+    # A logistic variable below the difference of logits: the softmax policy's draw.
+    draws = np.zeros((_HORIZON, n)) if greedy else rng.logistic(size=(_HORIZON, n))
+    kept = np.empty((_HORIZON + 1, 4, n), dtype=np.float32)
+    actions = np.empty((_HORIZON, n), dtype=bool)
+    for t in range(_HORIZON):
+        kept[t] = cart
+        logits = net.outputs(weights, kept[t].T, "tanh")
+        actions[t] = logits[:, 1] - logits[:, 0] > draws[t]
+        # A pole that has fallen goes on falling: what comes after does not count.
+        cart = np.clip(_push(cart, actions[t], winds[t]), -10.0, 10.0)
+    kept[-1] = cart
+    x, angle = np.abs(kept[:, 0]), np.abs(kept[:, 2])
+    alive = np.logical_and.accumulate((x < _TRACK) & (angle < _FALLEN)).astype(float)
+    rewards = alive[1:] * (1.0 - x[1:] / _TRACK)
+    return Episodes(kept.swapaxes(1, 2), actions, rewards, alive)
+
+
+def cart_pole() -> Problem:
+    """Balance a pole in gusts of wind: an actor and a linear critic, 2 updates of 24 episodes.
+
+    The advantages are those of Schulman et al. (2016).
+    """
+    net, n_seen = Mlp(4, 16, 2), 32
+
+    def step(
+        state: State | None, values: Values, number: int, rng: Generator
+    ) -> tuple[State, float]:
+        del number
+        if state is None:
+            state = (untrained(net.layout.initial(rng, 0.5)), np.zeros(_N_TOLD))
+        trained, critic = state
+
+        def gradient(weights: Array) -> Array:
+            nonlocal critic
+            episodes = _balance(net, weights, 24, rng, greedy=False)
+            found, critic = _policy_gradient(net, weights, critic, episodes, values)
+            return found
+
+        rule = Rule(values["rate"], values["momentum"], 0.0, values["optimizer"], values["clip"])
+        after = descend(trained, rule, 2, gradient)
+        return (after, critic), loss(n_seen, rng, (after, critic))
+
+    def loss(n: int, rng: Generator, state: State) -> float:
+        return -float(_balance(net, state[0].weights, n, rng, greedy=True).rewards.sum(0).mean())
+
+    space = {
+        "rate": log(1e-4, 10.0),
+        "critic_rate": log(1e-3, 1.0),
+        "myopia": log(1e-3, 1.0),
+        "trace": linear(0.0, 1.0),
+        "entropy": log(1e-4, 10.0),
+        "momentum": linear(0.0, 0.99),
+        "clip": log(1e-2, 100.0),
+        "optimizer": choice("sgd", "adam", "rmsprop"),
+    }
+    identity = fingerprint("cart-pole 1", _HORIZON, N_TESTED, _TEST_SEED)
+    return Problem(
+        "cart-pole",
+        KIND,
+        space,
+        STEPS,
+        step,
+        lambda state: loss(N_TESTED, default_rng(_TEST_SEED), state),
+        identity,
+    )
+
+
+def _policy_gradient(
+    net: Mlp, weights: Array, critic: Array, episodes: Episodes, values: Values
+) -> tuple[Array, Array]:
+    """Gradient of minus the advantage-weighted likelihood, and the critic after its update."""
+    alive, discount = episodes.alive, 1.0 - values["myopia"]
+    seen = episodes.seen
+    sizes = np.minimum(np.abs(seen) / np.array([_TRACK, 2.0, _FALLEN, 2.0]), 1.0)
+    told = np.concatenate([np.ones_like(sizes[..., :2]), sizes, sizes * sizes], axis=-1)
+    told[..., 1] = _HOW_FAR
+    worth = (told @ critic) * alive
+    surprises = episodes.rewards + discount * worth[1:] - worth[:-1]
+    advantages = np.empty_like(surprises)
+    ahead = np.zeros(surprises.shape[1])
+    for t in range(len(surprises) - 1, -1, -1):
+        ahead = surprises[t] + discount * values["trace"] * ahead
+        advantages[t] = ahead
+    lived = alive[:-1] > 0.0
+    inputs, weighed = told[:-1][lived], advantages[lived]
+    # A rate of 1 goes all the way to the (ridge) regression of what was seen.
+    curvature = inputs.T @ inputs + np.eye(_N_TOLD)
+    pull = np.linalg.solve(curvature, inputs.T @ weighed)
+    critic = np.clip(critic + values["critic_rate"] * pull, -100.0, 100.0)
+    weighed = (weighed - weighed.mean()) / (weighed.std() + 1e-6)
+    actions = episodes.actions[lived].astype(int)
+
+    def derivative(logits: Array) -> Array:
+        found = softmax(logits)
+        logs = np.log(found + 1e-8)
+        entropy = -(found * logs).sum(1, keepdims=True)
+        pushed = found.copy()
+        pushed[np.arange(len(actions)), actions] -= 1.0
+        pushed *= weighed[:, None]
+        pushed += values["entropy"] * found * (logs + entropy)
+        return np.asarray(pushed / len(actions), dtype=logits.dtype)
+
+    flat = net.gradient(weights, seen[:-1][lived], derivative, "tanh")
+    return flat, critic
+
+
+# -- pendulum -------------------------------------------------------------------------------------
+
+_SWING = 60
+_FEATURES = 8
+
+
+def _swing(policies: Array, n: int, rng: Generator) -> Array:
+    """Mean rewards, shape (p, n), of linear policies (p, 8) that swing a pendulum up.
+
+    Every policy meets the same `n` starts and the same wind.
+    """
+    angle = np.tile(rng.uniform(-np.pi, np.pi, n), (len(policies), 1))
+    turning = np.tile(rng.uniform(-1.0, 1.0, n), (len(policies), 1))
+    winds = rng.standard_normal((_SWING, n))
+    total = np.zeros_like(angle)
+    dt = 0.08
+    seen = np.empty((len(policies), n, _FEATURES))
+    for wind in winds:
+        sine, cosine = np.sin(angle), np.cos(angle)
+        energy = 0.5 * turning * turning / 15.0 + cosine - 1.0
+        upright = cosine > 0.8  # noqa: PLR2004
+        seen[..., 0], seen[..., 1], seen[..., 2] = sine, turning / 4.0, sine * cosine
+        seen[..., 3], seen[..., 4] = turning * energy, turning * cosine / 4.0
+        seen[..., 5], seen[..., 6] = sine * upright, turning * upright / 4.0
+        seen[..., 7] = np.sign(turning)
+        torque = 3.0 * np.tanh((seen @ policies[:, :, None])[..., 0])
+        turning = turning + dt * (15.0 * sine + 3.0 * torque + 2.0 * wind)
+        turning = np.clip(turning, -10.0, 10.0)
+        angle = angle + dt * turning
+        total += cosine - 0.02 * turning * turning - 0.02 * torque * torque
+    return total / _SWING
+
+
+def pendulum() -> Problem:
+    """Swing a pendulum up by an evolution strategy (Salimans et al. 2017) on a linear policy.
+
+    Two generations of 2 x 12 mirrored policies a step.
+    """
+    n_seen = 6
+
+    def gradient(weights: Array, values: Values, rng: Generator) -> Array:
+        width, half = values["width"], 12
+        directions = rng.standard_normal((half, _FEATURES))
+        policies = weights + width * np.concatenate([directions, -directions])
+        returns = _swing(policies, 3, rng).mean(1)
+        if values["shaping"] == "ranks":
+            returns = returns.argsort().argsort() / (2 * half - 1) - 0.5
+        elif values["shaping"] == "standard":
+            returns = (returns - returns.mean()) / (returns.std() + 1e-6)
+        weighed = returns[:half] - returns[half:]
+        return np.asarray(-(weighed @ directions) / (2 * half * width))
+
+    def step(
+        state: State | None, values: Values, number: int, rng: Generator
+    ) -> tuple[State, float]:
+        del number
+        trained = untrained(0.1 * rng.standard_normal(_FEATURES)) if state is None else state
+        rule = Rule(
+            values["rate"], values["momentum"], values["decay"], values["optimizer"], values["clip"]
+        )
+        after = descend(trained, rule, 2, lambda weights: gradient(weights, values, rng))
+        return after, loss(n_seen, rng, after)
+
+    def loss(n: int, rng: Generator, state: State) -> float:
+        return -float(_swing(state.weights[None], n, rng).mean())
+
+    space = {
+        "rate": log(1e-4, 100.0),
+        "width": log(1e-3, 10.0),
+        "momentum": linear(0.0, 0.99),
+        "decay": log(1e-5, 10.0),
+        "clip": log(1e-3, 100.0),
+        "shaping": choice("raw", "ranks", "standard"),
+        "optimizer": choice("sgd", "adam"),
+    }
+    identity = fingerprint("pendulum 1", _SWING, N_TESTED, _TEST_SEED)
+    return Problem(
+        "pendulum-es",
+        KIND,
+        space,
+        STEPS,
+        step,
+        lambda state: loss(N_TESTED, default_rng(_TEST_SEED), state),
+        identity,
+    )
