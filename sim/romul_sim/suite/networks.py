@@ -106,6 +106,26 @@ def regression(targets: Array, width: float = np.inf) -> Callable[[Array], Array
     return derivative
 
 
+def policy(actions: Array, weights: Array, entropy: float) -> Callable[[Array], Array]:
+    """Derivative of minus the weighed log-likelihood of actions (Williams 1992), a mean over rows.
+
+    Args:
+        actions: what was done, shape (n,), by a softmax policy.
+        weights: how good that was, shape (n,).
+        entropy: weight of the policy's entropy, which is subtracted (Mnih et al. 2016).
+    """
+
+    def derivative(logits: Array) -> Array:
+        odds = softmax(logits)
+        logs = np.log(odds + 1e-8)
+        found = odds * weights[:, None]
+        found[np.arange(len(actions)), actions] -= weights
+        found += entropy * odds * (logs - (odds * logs).sum(1, keepdims=True))
+        return np.asarray(found / len(actions), dtype=logits.dtype)
+
+    return derivative
+
+
 class Mlp:
     """A multilayer perceptron: dense layers, one activation, linear outputs."""
 

@@ -75,7 +75,7 @@ def autoencoder() -> Problem:
 
 
 _RANK = 12
-_SHOWN, _VALIDATED = 0.3, 0.15
+_SHOWN, _VALIDATED = 0.4, 0.15
 
 
 class Factors:
@@ -104,11 +104,11 @@ class Factors:
 
 
 def completion() -> Problem:
-    """Complete 300 digits from 30 % of their pixels, seen with noise."""
+    """Complete 300 digits from 40 % of their pixels, seen with noise."""
     images = data.classes("load_digits", 300, 400, 0.0)
     matrix = images.train.x - images.train.x.mean()
     chosen = default_rng(data.SPLIT_SEED)
-    seen = (matrix + 0.15 * chosen.standard_normal(matrix.shape)).astype(np.float32)
+    seen = (matrix + 0.1 * chosen.standard_normal(matrix.shape)).astype(np.float32)
     which = chosen.random(matrix.shape)
     shown = (which < _SHOWN).astype(np.float32)
     validated = (which >= _SHOWN) & (which < _SHOWN + _VALIDATED)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.random import Generator, default_rng
 
 from romul_sim.suite import data
-from romul_sim.suite.networks import Mlp, softmax
+from romul_sim.suite.networks import Mlp, policy, softmax
 from romul_sim.suite.problem import (
     STEPS,
     Array,
@@ -159,16 +159,7 @@ def bandit() -> Problem:
         # What was drawn from the mixture is weighed as if the policy had drawn it.
         weighed = (rewards - baseline[0]) * odds[each, drawn] / mixed[each, drawn]
         baseline += values["baseline_rate"] * (rewards.mean() - baseline)
-
-        def derivative(logits: Array) -> Array:
-            found = softmax(logits)
-            logs = np.log(found + 1e-8)
-            pushed = found.copy()
-            pushed[each, drawn] -= 1.0
-            pushed *= weighed[:, None]
-            pushed += values["entropy"] * found * (logs - (found * logs).sum(1, keepdims=True))
-            return np.asarray(pushed / len(rows), dtype=logits.dtype)
-
+        derivative = policy(drawn, weighed, values["entropy"])
         return net.gradient(weights, images, derivative, "tanh")
 
     def step(
