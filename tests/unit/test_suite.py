@@ -13,25 +13,36 @@ from romul_actors.errors import TaskError
 from romul_actors.experiment import Experiment
 from romul_sim import suite
 from romul_sim.suite import DEVELOP, REPORT, SUITE, data, networks, training
+from romul_sim.suite.control import _balance
 from romul_sim.suite.images import ConvNet, shifted
 from romul_sim.suite.networks import Mlp, classification, cross_entropy, policy, regression
 from romul_sim.suite.problem import capped
 from romul_sim.suite.reconstruction import Factors
-from romul_sim.suite.rewards import Grid
+from romul_sim.suite.regulator import System
 from romul_sim.suite.text import Recurrent, Window
 
 EVERY = pytest.mark.parametrize("name", SUITE)
 
 SANE = {
     "cart-pole": {
-        "rate": 0.03,
+        "rate": 0.1,
         "critic_rate": 0.5,
+        "width": 0.3,
         "myopia": 0.02,
         "trace": 0.9,
-        "entropy": 0.01,
         "momentum": 0.8,
+        "decay": 1e-4,
         "clip": 10.0,
-        "optimizer": "adam",
+    },
+    "regulator-pg": {
+        "rate": 0.03,
+        "width": 0.5,
+        "myopia": 0.1,
+        "momentum": 0.8,
+        "decay": 1e-4,
+        "clip": 1.0,
+        "baseline": "by tick",
+        "optimizer": "sgd",
     },
     "digits-bandit": {
         "rate": 0.01,
@@ -42,14 +53,6 @@ SANE = {
         "baseline_rate": 0.1,
         "optimizer": "adam",
         "batch": 64,
-    },
-    "grid-td": {
-        "rate": 0.1,
-        "exploration": 0.1,
-        "myopia": 0.02,
-        "trace": 0.8,
-        "forgetting": 1e-5,
-        "target": "expected",
     },
     "pendulum-es": {
         "rate": 0.3,
@@ -229,21 +232,21 @@ def test_a_problem_trains_with_sane_hyperparameters(name):
 def test_the_halves_are_these():
     assert DEVELOP == (
         "cancer-mlp",
-        "cart-pole",
         "digits-bandit",
         "digits-completion",
         "digits-conv",
+        "pendulum-es",
         "wine-mlp",
         "words-window",
     )
     assert REPORT == (
+        "cart-pole",
         "diabetes-groups",
         "digits-denoising",
         "digits-features",
         "digits-mlp",
-        "grid-td",
         "letters-rnn",
-        "pendulum-es",
+        "regulator-pg",
     )
     assert set(DEVELOP) | set(REPORT) == set(SUITE)
     assert not set(DEVELOP) & set(REPORT)
@@ -502,19 +505,33 @@ def test_an_image_is_shifted_by_no_more_than_it_may():
     assert shifted(image, 0, default_rng(0)) is image
 
 
-def test_on_the_grid_the_way_to_the_goal_is_worth_most():
-    world = Grid()
-    goal = world.n_cells - 1
-    assert world.ends[goal]
-    assert world.earns[goal] == 1.0
-    # Down from the cell above the goal.
-    assert world.leads[goal - 8, 1] == goal
-    lost = world.play(np.zeros((world.n_cells, 4)), 100, default_rng(0)).mean()
-    worth = np.zeros((world.n_cells, 4))
-    rng = default_rng(0)
-    for _ in range(100):
-        worth = world.learn(worth, SANE["grid-td"], 8, rng)
-    assert world.play(worth, 100, default_rng(0)).mean() > lost + 0.5
+def test_the_regulator_learns_what_control_theory_computes():
+    system = System(default_rng(data.SPLIT_SEED))
+    # The discrete Riccati equation by iteration, from costs |x|^2 and 0.3 |u|^2.
+    moves, pushes = system.moves.T, system.pushes.T
+    worth = np.eye(len(moves))
+    for _ in range(500):
+        gain = np.linalg.solve(
+            0.3 * np.eye(pushes.shape[1]) + pushes.T @ worth @ pushes, pushes.T @ worth @ moves
+        )
+        worth = np.eye(len(moves)) + moves.T @ worth @ (moves - pushes @ gain)
+
+    def cost(policy):
+        return system.play(policy, 400, default_rng(0))[2].mean()
+
+    best, idle = cost(-gain.T), cost(np.zeros_like(gain.T))
+    state, _ = trained(SUITE["regulator-pg"], SANE["regulator-pg"], 20)
+    learned = cost(state.weights.reshape(gain.T.shape))
+    assert best < learned < best + 0.2 * (idle - best)
+
+
+def test_a_pole_that_has_fallen_earns_nothing_more():
+    net = Mlp(4, 1)
+    episodes = _balance(net, np.zeros(net.layout.size, dtype=np.float32), 50, default_rng(0))
+    fallen = episodes.alive[1:] == 0.0
+    assert fallen[-1].all()
+    assert not episodes.rewards[fallen].any()
+    assert (np.diff(episodes.alive, axis=0) <= 0.0).all()
 
 
 def test_the_suite_is_made_once_a_process():

@@ -9,14 +9,14 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 
-from romul_sim.suite import control, images, reconstruction, rewards, tabular, text
+from romul_sim.suite import bandit, control, images, reconstruction, regulator, tabular, text
 from romul_sim.suite.problem import Problem
 
 _MADE_BY: Mapping[str, tuple[str, Callable[[], Problem]]] = {
     "cart-pole": (control.KIND, control.cart_pole),
-    "digits-bandit": (rewards.KIND, rewards.bandit),
-    "grid-td": (rewards.KIND, rewards.grid),
+    "digits-bandit": (bandit.KIND, bandit.bandit),
     "pendulum-es": (control.KIND, control.pendulum),
+    "regulator-pg": (regulator.KIND, regulator.regulator),
     "digits-conv": (images.KIND, images.convolutional),
     "digits-mlp": (images.KIND, images.perceptron),
     "letters-rnn": (text.KIND, text.letters),

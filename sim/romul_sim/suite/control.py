@@ -9,7 +9,7 @@ import numpy as np
 from numpy.random import Generator, default_rng
 
 from romul_sim.suite.data import fingerprint
-from romul_sim.suite.networks import Mlp, policy
+from romul_sim.suite.networks import Mlp
 from romul_sim.suite.problem import (
     STEPS,
     Array,
@@ -41,7 +41,7 @@ class Episodes(NamedTuple):
 
     Attributes:
         seen: what the policy saw, shape (t + 1, n, 4).
-        actions: shape (t, n).
+        actions: shape (t, n): forces in units of 10 N, larger ones than 1 are cut.
         rewards: shape (t, n): 1 in the middle of the track, 0 at its ends, or fallen.
         alive: 1 while the pole stands before the action, shape (t + 1, n).
     """
@@ -52,29 +52,26 @@ class Episodes(NamedTuple):
     alive: Array
 
 
-def _push(cart: Array, right: Array, wind: Array) -> Array:
+def _push(cart: Array, action: Array, wind: Array) -> Array:
     """Cart and pole, shape (4, n), after one push (Barto, Sutton & Anderson 1983) in the wind."""
     _, speed, angle, turning = cart
     sine, cosine = np.sin(angle), np.cos(angle)
-    force = 20.0 * right - 10.0 + wind
+    force = 10.0 * np.clip(action, -1.0, 1.0) + wind
     pushed = (force + 0.05 * turning * turning * sine) / 1.1
     turned = (9.8 * sine - cosine * pushed) / (0.5 * (4.0 / 3.0 - 0.1 / 1.1 * cosine * cosine))
     gained = pushed - 0.05 / 1.1 * turned * cosine
     return cart + _TICK_S * np.array([speed, gained, turning, turned])
 
 
-def _balance(net: Mlp, weights: Array, n: int, rng: Generator, *, greedy: bool) -> Episodes:
-    """Let a policy balance the pole in `n` episodes."""
+def _balance(net: Mlp, weights: Array, n: int, rng: Generator, width: float = 0.0) -> Episodes:
+    """Let a policy balance the pole in `n` episodes; `width`: of the noise on its forces."""
     cart = rng.uniform(-1.0, 1.0, (4, n)) * np.array([[1.2], [0.5], [0.2], [0.5]])
     winds = 4.0 * rng.standard_normal((_HORIZON, n))
-    # A logistic variable below the difference of logits: the softmax policy's draw.
-    draws = np.zeros((_HORIZON, n)) if greedy else rng.logistic(size=(_HORIZON, n))
     kept = np.empty((_HORIZON + 1, 4, n), dtype=np.float32)
-    actions = np.empty((_HORIZON, n), dtype=bool)
+    actions = width * rng.standard_normal((_HORIZON, n), dtype=np.float32)
     for t in range(_HORIZON):
         kept[t] = cart
-        logits = net.outputs(weights, kept[t].T, "tanh")
-        actions[t] = logits[:, 1] - logits[:, 0] > draws[t]
+        actions[t] += net.outputs(weights, kept[t].T, "tanh")[:, 0]
         # A pole that has fallen goes on falling: what comes after does not count.
         cart = np.clip(_push(cart, actions[t], winds[t]), -10.0, 10.0)
     kept[-1] = cart
@@ -85,11 +82,11 @@ def _balance(net: Mlp, weights: Array, n: int, rng: Generator, *, greedy: bool) 
 
 
 def cart_pole() -> Problem:
-    """Balance a pole in gusts of wind: an actor and a linear critic, 3 updates of 24 episodes.
+    """Balance a pole in gusts of wind: an actor and a linear critic, 3 updates of 32 episodes.
 
     The advantages are those of Schulman et al. (2016).
     """
-    net, n_seen = Mlp(4, 16, 2), 32
+    net, n_seen = Mlp(4, 1), 64
 
     def step(
         state: State | None, values: Values, number: int, rng: Generator
@@ -101,26 +98,26 @@ def cart_pole() -> Problem:
 
         def gradient(weights: Array) -> Array:
             nonlocal critic
-            episodes = _balance(net, weights, 24, rng, greedy=False)
+            episodes = _balance(net, weights, 32, rng, values["width"])
             found, critic = _policy_gradient(net, weights, critic, episodes, values)
             return found
 
-        rule = Rule(values["rate"], values["momentum"], 0.0, values["optimizer"], values["clip"])
+        rule = Rule(values["rate"], values["momentum"], values["decay"], clip=values["clip"])
         after = descend(trained, rule, 3, gradient)
         return (after, critic), loss(n_seen, rng, (after, critic))
 
     def loss(n: int, rng: Generator, state: State) -> float:
-        return -float(_balance(net, state[0].weights, n, rng, greedy=True).rewards.sum(0).mean())
+        return -float(_balance(net, state[0].weights, n, rng).rewards.sum(0).mean())
 
     space = {
-        "rate": log(1e-5, 100.0),
+        "rate": log(1e-4, 10.0),
         "critic_rate": log(1e-3, 1.0),
+        "width": log(1e-2, 3.0),
         "myopia": log(1e-3, 1.0),
         "trace": linear(0.0, 1.0),
-        "entropy": log(1e-4, 100.0),
         "momentum": linear(0.0, 0.99),
-        "clip": log(1e-3, 100.0),
-        "optimizer": choice("sgd", "adam", "rmsprop"),
+        "decay": log(1e-5, 1.0),
+        "clip": log(1e-2, 10.0),
     }
     identity = fingerprint("cart-pole 1", _HORIZON, N_TESTED, _TEST_SEED)
     return Problem(
@@ -144,6 +141,8 @@ def _policy_gradient(
     told = np.concatenate([np.ones_like(sizes[..., :2]), sizes, sizes * sizes], axis=-1)
     told[..., 1] = _HOW_FAR
     worth = (told @ critic) * alive
+    # Nothing comes after the last tick.
+    worth[-1] = 0.0
     surprises = episodes.rewards + discount * worth[1:] - worth[:-1]
     advantages = np.empty_like(surprises)
     ahead = np.zeros(surprises.shape[1])
@@ -157,8 +156,13 @@ def _policy_gradient(
     pull = np.linalg.solve(curvature, inputs.T @ weighed)
     critic = np.clip(critic + values["critic_rate"] * pull, -100.0, 100.0)
     weighed = (weighed - weighed.mean()) / (weighed.std() + 1e-6)
-    actions = episodes.actions[lived].astype(int)
-    derivative = policy(actions, weighed, values["entropy"])
+    actions, width = episodes.actions[lived], values["width"]
+
+    def derivative(means: Array) -> Array:
+        # Of a normal density, by its mean, in units of its width.
+        pushed = weighed * (means[:, 0] - actions) / width
+        return np.asarray(pushed[:, None] / len(actions), dtype=means.dtype)
+
     return net.gradient(weights, seen[:-1][lived], derivative, "tanh"), critic
 
 

@@ -143,19 +143,19 @@ def convolutional() -> Problem:
         del number
         trained = untrained(net.layout.initial(rng)) if state is None else state
         rule = Rule(values["rate"], values["momentum"], values["decay"])
-        after = descend(trained, rule, 25, lambda weights: gradient(weights, values, rng))
+        after = descend(trained, rule, 32, lambda weights: gradient(weights, values, rng))
         return after, loss(validation, after)
 
     def loss(part: data.Part, state: State) -> float:
         return capped(cross_entropy(net.outputs(state.weights, part.x), part.y), CAP)
 
     space = {
-        "rate": log(1e-4, 10.0),
+        "rate": log(1e-3, 10.0),
         "momentum": linear(0.0, 0.99),
-        "decay": log(1e-6, 10.0),
+        "decay": log(1e-6, 1.0),
         "dropout": linear(0.0, 0.9),
-        "smoothing": linear(0.0, 0.9),
-        "noise": log(1e-3, 10.0),
+        "smoothing": linear(0.0, 0.5),
+        "noise": log(1e-3, 3.0),
         "shift": whole(0, _LARGEST_SHIFT),
     }
     test = partial(loss, test_part)
