@@ -9,13 +9,22 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 
-from romul_sim.suite import bandit, control, images, reconstruction, regulator, tabular, text
+from romul_sim.suite import (
+    bandit,
+    control,
+    images,
+    pursuit,
+    reconstruction,
+    regulator,
+    tabular,
+    text,
+)
 from romul_sim.suite.problem import Problem
 
 _MADE_BY: Mapping[str, tuple[str, Callable[[], Problem]]] = {
     "cart-pole": (control.KIND, control.cart_pole),
     "digits-bandit": (bandit.KIND, bandit.bandit),
-    "pendulum-es": (control.KIND, control.pendulum),
+    "pursuit-es": (pursuit.KIND, pursuit.pursuit),
     "regulator-pg": (regulator.KIND, regulator.regulator),
     "digits-conv": (images.KIND, images.convolutional),
     "digits-mlp": (images.KIND, images.perceptron),

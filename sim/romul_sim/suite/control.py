@@ -1,6 +1,6 @@
-"""Control learned from noisy returns: a cart-pole by policy gradients, a pendulum by evolution.
+"""A cart-pole balanced by policy gradients; a search sees the mean return of a few episodes.
 
-Both worlds step all episodes at once. What a search sees is the mean return of a few episodes.
+All episodes step at once.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,6 @@ from romul_sim.suite.problem import (
     Problem,
     State,
     Values,
-    choice,
     linear,
     log,
 )
@@ -26,8 +25,6 @@ KIND = "reinforcement learning"
 N_TESTED = 400
 """Episodes of a test return."""
 _TEST_SEED = 99
-
-# -- cart-pole ------------------------------------------------------------------------------------
 
 _TRACK, _FALLEN = 2.4, 0.6
 _HORIZON, _TICK_S = 60, 0.04
@@ -164,90 +161,3 @@ def _policy_gradient(
         return np.asarray(pushed[:, None] / len(actions), dtype=means.dtype)
 
     return net.gradient(weights, seen[:-1][lived], derivative, "tanh"), critic
-
-
-# -- pendulum -------------------------------------------------------------------------------------
-
-_SWING = 60
-_FEATURES = 8
-
-
-def _swing(policies: Array, n: int, rng: Generator) -> Array:
-    """Mean rewards, shape (p, n), of linear policies (p, 8) that swing a pendulum up.
-
-    Every policy meets the same `n` starts and the same wind.
-    """
-    angle = np.tile(rng.uniform(-np.pi, np.pi, n), (len(policies), 1))
-    turning = np.tile(rng.uniform(-1.0, 1.0, n), (len(policies), 1))
-    winds = rng.standard_normal((_SWING, n))
-    total = np.zeros_like(angle)
-    dt = 0.08
-    seen = np.empty((len(policies), n, _FEATURES))
-    for wind in winds:
-        sine, cosine = np.sin(angle), np.cos(angle)
-        energy = 0.5 * turning * turning / 15.0 + cosine - 1.0
-        upright = cosine > 0.8  # noqa: PLR2004
-        seen[..., 0], seen[..., 1], seen[..., 2] = sine, turning / 4.0, sine * cosine
-        seen[..., 3], seen[..., 4] = turning * energy, turning * cosine / 4.0
-        seen[..., 5], seen[..., 6] = sine * upright, turning * upright / 4.0
-        seen[..., 7] = np.sign(turning)
-        torque = 3.0 * np.tanh((seen @ policies[:, :, None])[..., 0])
-        turning = turning + dt * (15.0 * sine + 3.0 * torque + 2.0 * wind)
-        turning = np.clip(turning, -10.0, 10.0)
-        angle = angle + dt * turning
-        total += cosine - 0.02 * turning * turning - 0.02 * torque * torque
-    return total / _SWING
-
-
-def pendulum() -> Problem:
-    """Swing a pendulum up by an evolution strategy (Salimans et al. 2017) on a linear policy.
-
-    Two generations of 2 x 12 mirrored policies a step.
-    """
-    n_seen = 6
-
-    def gradient(weights: Array, values: Values, rng: Generator) -> Array:
-        width, half = values["width"], 12
-        directions = rng.standard_normal((half, _FEATURES))
-        policies = weights + width * np.concatenate([directions, -directions])
-        returns = _swing(policies, 3, rng).mean(1)
-        if values["shaping"] == "ranks":
-            returns = returns.argsort().argsort() / (2 * half - 1) - 0.5
-        elif values["shaping"] == "standard":
-            returns = (returns - returns.mean()) / (returns.std() + 1e-6)
-        weighed = returns[:half] - returns[half:]
-        return np.asarray(-(weighed @ directions) / (2 * half * width))
-
-    def step(
-        state: State | None, values: Values, number: int, rng: Generator
-    ) -> tuple[State, float]:
-        del number
-        trained = untrained(0.1 * rng.standard_normal(_FEATURES)) if state is None else state
-        rule = Rule(
-            values["rate"], values["momentum"], values["decay"], values["optimizer"], values["clip"]
-        )
-        after = descend(trained, rule, 2, lambda weights: gradient(weights, values, rng))
-        return after, loss(n_seen, rng, after)
-
-    def loss(n: int, rng: Generator, state: State) -> float:
-        return -float(_swing(state.weights[None], n, rng).mean())
-
-    space = {
-        "rate": log(1e-4, 100.0),
-        "width": log(1e-3, 10.0),
-        "momentum": linear(0.0, 0.99),
-        "decay": log(1e-5, 10.0),
-        "clip": log(1e-3, 100.0),
-        "shaping": choice("raw", "ranks", "standard"),
-        "optimizer": choice("sgd", "adam"),
-    }
-    identity = fingerprint("pendulum 1", _SWING, N_TESTED, _TEST_SEED)
-    return Problem(
-        "pendulum-es",
-        KIND,
-        space,
-        STEPS,
-        step,
-        lambda state: loss(N_TESTED, default_rng(_TEST_SEED), state),
-        identity,
-    )
