@@ -27,7 +27,7 @@ _TEST_SEED = 99
 _HORIZON, _TICK_S = 50, 0.15
 _PILOT = Mlp(6, 8, 2)
 _N_WEIGHTS = _PILOT.layout.size
-_PAIRS, _EPISODES, _GENERATIONS, _SEEN = 12, 3, 2, 8
+_PAIRS, _EPISODES, _GENERATIONS, _SEEN = 12, 3, 2, 16
 
 
 def follow(policies: Array, n: int, rng: Generator) -> Array:
@@ -77,7 +77,7 @@ def _gradient(weights: Array, values: Values, rng: Generator) -> Array:
 def pursuit() -> Problem:
     """Follow a target by an evolution strategy (Salimans et al. 2017): 2 generations a step.
 
-    A generation is 2 x 12 mirrored perceptrons of 74 weights; 8 episodes judge.
+    A generation is 2 x 12 mirrored perceptrons of 74 weights; 16 episodes judge.
     """
 
     def step(
