@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 TESTERS := $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench sim drill containers clean
+.PHONY: help demo test lint format bench sim golden drill containers clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench: $(READY) ## Measure decisions, trials and simulated trials a second; a JS
 
 sim: $(READY) ## Simulate a population on machines that come and go.
 	$(BIN)/romul sim
+
+golden: $(READY) ## Has a decision moved? BASE=commit: since then; RENEW=1: write the file again.
+	$(BIN)/python -m tests.golden.compare $(if $(BASE),--base $(BASE)) $(if $(RENEW),--renew)
 
 drill: $(READY) ## Break everything on purpose, three hundred times, and audit what is left.
 	$(BIN)/romul drill --faults 300

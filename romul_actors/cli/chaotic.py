@@ -71,7 +71,7 @@ def chaos(
         "broken": [{"seed": seed, "what": what} for seed, what in sorted(sweep.broken)],
     }
     if as_json:
-        typer.echo(json.dumps(told))
+        typer.echo(json.dumps({**told, "golden_sha256": dict(sorted(sweep.golden.items()))}))
     else:
         for key, value in told.items():
             typer.echo(f"{key:18} {json.dumps(value) if isinstance(value, dict | list) else value}")

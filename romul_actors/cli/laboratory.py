@@ -95,6 +95,7 @@ def lab(
         sizes,
         seeds,
         ASYNCHRONOUS if asynchronous else SYNCHRONOUS,
+        golden=as_json,
     )
     played: dict[Job, Played] = {}
     bar = Progress(

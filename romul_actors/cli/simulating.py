@@ -154,6 +154,7 @@ def sim(
         notice_s=notice_s,
         latency_s=latency_s,
         price=price,
+        golden=as_json,
     )
     # Every lost machine is a warning in production, and the point of the whole thing here.
     logging.getLogger("romul").setLevel(logging.ERROR)

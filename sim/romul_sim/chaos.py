@@ -20,6 +20,7 @@ from romul_actors.events import Submitted
 from romul_actors.experiment import Experiment
 from romul_actors.messages import encode
 from romul_actors.waiting import cancel
+from romul_sim.golden import HistoryHash
 from romul_sim.invariants import Violation, Watch
 from romul_sim.loop import Clock, DeadlockError, machine_clock, run
 from romul_sim.parts import Client, Durations, Pace, Saved, SimulatedTrainer, WatchedStore
@@ -112,7 +113,8 @@ class Outcome:
 
     Attributes:
         violation: what broke; empty if nothing did.
-        history_sha256: of all lines of history.
+        history_sha256: of all lines of history, byte for byte.
+        golden_sha256: of the same lines in their canonical form (`golden.py`).
     """
 
     violation: str
@@ -120,6 +122,7 @@ class Outcome:
     hours: float
     trials: int
     causes: dict[str, int]
+    golden_sha256: str = ""
 
 
 @dataclass(slots=True)
@@ -166,7 +169,8 @@ class _World:
 
     async def play(self) -> Outcome:
         loop = asyncio.get_running_loop()
-        self.store = WatchedStore({NAME: self.watch})
+        golden = HistoryHash()
+        self.store = WatchedStore({NAME: self.watch}, lambda _, line: golden.add(line))
         self.broken = loop.create_future()
         spec = self.experiment.model_dump_json()
         await self.store.create(NAME, spec, encode(Submitted()))
@@ -192,6 +196,7 @@ class _World:
             round(ended_s / 3600, 4),
             self.watch.book.accepted,
             dict(sorted(self.watch.causes.items())),
+            golden.hexdigest(),
         )
 
     async def to_the_end(self) -> None:
@@ -428,19 +433,25 @@ def from_json(text: str) -> Chaos:
 
 @dataclass(slots=True)
 class Sweep:
-    """Many simulations together."""
+    """Many simulations together.
+
+    Attributes:
+        golden: by seed, the hash of its history (`golden.py`).
+    """
 
     runs: int = 0
     trials: int = 0
     hours: float = 0.0
     causes: Counter[str] = field(default_factory=Counter)
     broken: list[tuple[int, str]] = field(default_factory=list)
+    golden: dict[int, str] = field(default_factory=dict)
 
     def add(self, seed: int, outcome: Outcome) -> None:
         """Count one."""
         self.runs += 1
         self.trials += outcome.trials
         self.causes += Counter(outcome.causes)
+        self.golden[seed] = outcome.golden_sha256
         if outcome.violation:
             self.broken.append((seed, outcome.violation))
         else:

@@ -20,6 +20,7 @@ from romul_actors.experiment import Experiment
 from romul_actors.plan import settings
 from romul_actors.population import decide
 from romul_actors.state import Population
+from romul_sim.golden import HistoryHash
 from romul_sim.peers import IN_ONE_PROCESS, PEERS, Played, play_peer
 from romul_workers.tasks.toys import TOYS, State, Toy
 
@@ -53,7 +54,10 @@ ASYNCHRONOUS = Conditions(speeds=4.0, spread=0.2, preempted=0.2)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run; of `steps` PBT steps, or of those that the problem is meant for."""
+    """One run; of `steps` PBT steps, or of those that the problem is meant for.
+
+    With `golden` its history is hashed, which takes about a third more time.
+    """
 
     problem: str
     optimizer: str
@@ -61,6 +65,7 @@ class Job:
     seed: int
     conditions: Conditions = SYNCHRONOUS
     steps: int | None = None
+    golden: bool = False
 
     @property
     def toy(self) -> Toy:
@@ -122,6 +127,7 @@ class _Run:
         self.true: dict[str, float] = {}
         self.observed: dict[str, float] = {}
         self.trials: dict[str, tuple[Mapping[str, Any], str | None]] = {}
+        self.golden = HistoryHash() if job.golden else None
 
     def to_the_end(self) -> Played:
         self.tell(Submitted())
@@ -163,6 +169,9 @@ class _Run:
     def tell(self, event: Submitted | Result | Released | Tick) -> None:
         decision = decide(self.population, Stamped(event, int(1000 * self.now)))
         self.population = decision.population
+        if self.golden is not None:
+            for line in decision.history:
+                self.golden.add(line)
         for trial in decision.trials:
             heapq.heappush(self.queue, (trial.step, self.next(), trial))
 
@@ -192,7 +201,8 @@ class _Run:
             values, trial = self.trials[trial]
             line.append(values)
         schedule = {name: [values[name] for values in line[::-1]] for name in self.toy.space}
-        return Played(curve[-1], curve, schedule, self.now)
+        golden = None if self.golden is None else self.golden.hexdigest()
+        return Played(curve[-1], curve, schedule, self.now, golden)
 
 
 def _released(trial: Trial) -> Released:
@@ -212,6 +222,7 @@ class Row:
         makespan: mean duration, in trials of the fastest worker.
         rank: of the medians on this problem with this population, from 1.
         beats: by other optimizer, the bootstrap's probability that this one's median is lower.
+        golden: by seed, the hash of the history, if it was asked for and the core decided it.
     """
 
     problem: str
@@ -223,6 +234,7 @@ class Row:
     makespan: float
     rank: int = 0
     beats: dict[str, float] = field(default_factory=dict)
+    golden: dict[int, str] = field(default_factory=dict)
 
     @property
     def median(self) -> float:
@@ -246,6 +258,7 @@ class Row:
             "rank": self.rank,
             "makespan": round(self.makespan, 2),
             "beats": self.beats,
+            **({"golden_sha256": self.golden} if self.golden else {}),
         }
 
 
@@ -256,10 +269,12 @@ def jobs(
     seeds: int,
     conditions: Conditions,
     steps: int | None = None,
+    *,
+    golden: bool = False,
 ) -> list[Job]:
     """All runs of a comparison."""
     return [
-        Job(problem, optimizer, population, seed, conditions, steps)
+        Job(problem, optimizer, population, seed, conditions, steps, golden)
         for population in populations
         for problem in problems
         for optimizer in optimizers
@@ -300,6 +315,8 @@ def compare(played: Mapping[Job, Played]) -> list[Row]:
         row.curves.append(played[job].curve)
         row.schedules.append(played[job].schedule)
         row.makespan += played[job].makespan
+        if (golden := played[job].golden_sha256) is not None:
+            row.golden[job.seed] = golden
     groups: dict[tuple[str, int], list[Row]] = {}
     for row in rows.values():
         row.makespan /= len(row.finals)

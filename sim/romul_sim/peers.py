@@ -36,12 +36,15 @@ class Played:
         curve: the same at each step, as far as anybody came to it.
         schedule: by hyperparameter, the values along the winner's line of descent.
         makespan: duration, in units of the fastest worker's median trial.
+        golden_sha256: hash of the history (`golden.py`); None: it was not asked for, or the core
+            has not decided it.
     """
 
     final: float
     curve: list[float]
     schedule: dict[str, list[Any]]
     makespan: float
+    golden_sha256: str | None = None
 
 
 @dataclass(slots=True)

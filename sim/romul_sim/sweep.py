@@ -138,7 +138,10 @@ def compare(
     pairs.sort(key=lambda pair: (pair[0].optimizer, pair[0].policy, pair[0].seed))
     limit = common_target([ended for _, ended in pairs]) if target is None else target
     groups: dict[tuple[str, str], list[Ended]] = {}
+    golden: dict[tuple[str, str], dict[int, str | None]] = {}
     for job, ended in pairs:
+        hashes = golden.setdefault((job.optimizer, job.policy), {})
+        hashes[job.seed] = ended.told.get("golden_sha256")
         groups.setdefault((job.optimizer, job.policy), []).append(ended)
     rows = []
     for (optimizer, name), group in groups.items():
@@ -164,6 +167,8 @@ def compare(
                 "invariants_broken": sum(e.told["invariants_broken"] for e in group),
             }
         )
+        if all("golden_sha256" in ended.told for ended in group):
+            rows[-1]["golden_sha256"] = golden[optimizer, name]
     worst = math.inf
     rows.sort(
         key=lambda row: (

@@ -20,6 +20,7 @@ from romul_actors.experiment import Experiment
 from romul_actors.messages import encode
 from romul_actors.waiting import cancel
 from romul_sim.churn import Change, with_notice
+from romul_sim.golden import HistoryHash
 from romul_sim.invariants import Violation, Watch
 from romul_sim.ledger import Ledger
 from romul_sim.loop import Clock, machine_clock, run
@@ -99,6 +100,8 @@ class Scenario:
         until_s: the end at the latest; None: when the searches have ended, or all machines.
         history: whether all lines of history are returned.
         picture: whether all that a picture needs is returned.
+        golden: whether history is hashed in its canonical form as well (`golden.py`), which takes
+            a tenth of a simulation's time.
         seed: all randomness derives from it.
     """
 
@@ -118,6 +121,7 @@ class Scenario:
     until_s: float | None = None
     history: bool = False
     picture: bool = False
+    golden: bool = False
     seed: int = 0
 
 
@@ -158,6 +162,7 @@ class _World:
         self.machines: dict[str, _Machine] = {}
         self.later: set[asyncio.Task[None]] = set()
         self.history: list[dict[str, Any]] = []
+        self.golden = HistoryHash() if scenario.golden else None
         self.counts: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.ended: set[str] = set()
@@ -256,6 +261,8 @@ class _World:
         if event in ("failed", "released"):
             self.faults[str(line["reason"])] += 1
         self.ledger.line(name, line)
+        if self.golden is not None:
+            self.golden.add(line, name)
         if self.scenario.history:
             self.history.append({"search": name, **line})
         if event == "result" and line["metrics"]["true_loss"] < self.best:
@@ -398,6 +405,7 @@ class _World:
             "invariants_broken": int(self.broken is not None),
             "broken": str(self.broken or ""),
             "history_sha256": self.store.history_sha256,
+            **({} if self.golden is None else {"golden_sha256": self.golden.hexdigest()}),
         }
 
     def losing(self) -> float | None:

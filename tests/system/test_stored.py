@@ -1,0 +1,150 @@
+"""What older commits stored: read, told, decided again and gone on with by this one."""
+
+import json
+from pathlib import Path
+
+import pytest
+import redis
+
+from romul_sim.record import read_record
+from tests.stored.listing import dump, load, write_folder
+
+FOLDERS = sorted(path for path in (Path(__file__).parents[1] / "stored").iterdir() if path.is_dir())
+COMMITS = [path.name for path in FOLDERS if (path / "finished.json").exists()]
+PARTED: set[str] = set()
+"""Commits since which an optimizer was changed on purpose; see tests/stored/README.md."""
+
+
+@pytest.fixture
+def raw(system):
+    client = redis.Redis.from_url(system.url, protocol=2)
+    yield client
+    client.close()
+
+
+@pytest.fixture(params=COMMITS)
+def stored(request, system, raw):
+    """Puts a stored search onto the server, and its checkpoints into the test's folder."""
+    folder = Path(__file__).parents[1] / "stored" / request.param
+
+    def put(name, **changes):
+        text = (folder / f"{name}.json").read_text().replace("/stored", str(system.folder / name))
+        told = json.loads(text)
+        load(raw, told["keys"])
+        write_folder(system.folder / name, told["files"])
+        spec = {**json.loads(raw.hget(f"romul:{{{name}}}", "spec")), **changes}
+        raw.hset(f"romul:{{{name}}}", "spec", json.dumps(spec))
+        return told
+
+    put.folder = folder
+    return put
+
+
+def told_by(system, *arguments):
+    done = system.call(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def lines_of(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def results(lines):
+    return [line for line in lines if line["event"] == "result"]
+
+
+@pytest.mark.parametrize("name", ["finished", "paused", "killed"])
+def test_a_listing_is_the_whole_of_a_server(stored, system, raw, name):
+    keys = stored(name)["keys"]
+    spec = keys[f"romul:{{{name}}}"]["value"]
+    found = dump(raw)
+    assert json.loads(found[f"romul:{{{name}}}"]["value"].pop("spec")) == json.loads(
+        spec.pop("spec")
+    )
+    for row in (*keys.values(), *found.values()):
+        row.pop("lives_ms", None)
+    keys.pop(f"romul:{{{name}}}:tick", None)
+    found.pop(f"romul:{{{name}}}:tick", None)
+    assert found == keys
+
+
+def test_a_finished_search_is_told_as_it_was(stored, system, tmp_path):
+    stored("finished")
+    exported = lines_of(stored.folder / "finished.history.jsonl")
+    (row,) = system.told("status")
+    assert (row["name"], row["status"], row["trials"]) == ("finished", "finished", 32)
+    shown = system.told("show", "finished")
+    assert [slot["status"] for slot in shown["slots"]] == ["done"] * 8
+    lines = told_by(system, "history", "finished", "-n1000", "--json").splitlines()
+    assert [json.loads(line) for line in lines] == exported
+    assert len(results(exported)) == 32
+
+    best = system.told("best", "finished", f"--copy-to={tmp_path / 'best'}")
+    least = min(results(exported), key=lambda line: line["value"])
+    assert (best["trial"], best["checkpoint"]) == (least["trial"], least["checkpoint"])
+    x, _, updates = json.loads((tmp_path / "best" / "state.json").read_text())
+    assert (abs(x), updates) == (least["value"], 16)
+
+    tree = told_by(system, "lineage", "finished", str(least["slot"])).splitlines()
+    (here,) = [branch for branch in tree if "<- here" in branch]
+    assert f"slot {least['slot']}: steps" in here
+    decided = next(line for line in exported if line.get("why", {}).get("rule") == "explored")
+    explained = told_by(system, "explain", "finished", decided["trial"])
+    assert str(decided["why"]["copied"]) in explained
+    told_by(system, "export", "finished", f"--to={tmp_path / 'again.jsonl'}")
+    assert lines_of(tmp_path / "again.jsonl") == exported
+
+
+def test_a_record_is_decided_again(stored, system):
+    file = stored.folder / "finished.record.jsonl"
+    assert read_record(file).lines == lines_of(stored.folder / "finished.history.jsonl")
+    done = system.call("replay", str(file), "--verify")
+    if stored.folder.name in PARTED:
+        assert (done.returncode, "the decisions part" in done.stdout) == (1, True)
+    else:
+        assert done.returncode == 0, done.stdout
+
+
+def gone_on(system, name, before):
+    """Check that a search has gone on to its end from what it had."""
+    lines = system.history(name)
+    assert lines[: len(before)] == before
+    trials = [line["trial"] for line in results(lines)]
+    assert sorted(trials) == sorted(f"{slot}-{step}" for slot in range(8) for step in range(4))
+    assert lines[-1]["event"] == "finished"
+    return lines
+
+
+def test_a_paused_search_goes_on_to_its_end(stored, system):
+    stored("paused", constants={"seconds": 0.05})
+    before = system.history("paused")
+    slots = [system.slot(index, "paused") for index in range(8)]
+    assert sum(slot["partial"] != "" for slot in slots) == 2
+    (row,) = system.told("status")
+    assert (row["status"], row["trials"]) == ("paused", len(results(before)))
+    done = system.call(
+        "run", "--resume=paused", f"--runs={system.folder}", f"--redis={system.url}", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "finished"
+    lines = gone_on(system, "paused", before)
+    # The task refuses a checkpoint of another length. On a busy machine a lease may end.
+    failed = [line for line in lines[len(before) :] if line["event"] == "failed"]
+    assert {line["reason"] for line in failed} <= {"lost"}
+
+
+def test_a_killed_search_goes_on_to_its_end(stored, system):
+    stored("killed", constants={"seconds": 0.05})
+    before = system.history("killed")
+    held = system.leases("killed")
+    assert len(held) == 2
+    system.actor()
+    system.start("worker", "--allow=romul_workers.tasks.toys")
+    system.wait_for_status("finished", "killed", 90)
+    lines = gone_on(system, "killed", before)
+    failed = [line for line in lines[len(before) :] if line["event"] == "failed"]
+    assert {line["reason"] for line in failed} == {"lost"}
+    assert {(line["worker"], line["attempt"]) for line in failed} >= {
+        (worker, 1) for worker in held.values()
+    }
