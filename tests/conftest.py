@@ -6,7 +6,6 @@ import logging
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 
@@ -17,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from romul_actors.server import embedded_server, find_server
 from romul_actors.store.memory import MemoryStore
 from romul_actors.store.redis import RedisStore
+from tests import warm
 
 # How fast a busy machine draws examples says nothing about the product. On CI the examples are the
 # same each time; elsewhere new ones are sought.
@@ -41,8 +41,13 @@ def wait_for(condition, seconds=30.0):
 
 def romul(*arguments, **environment):
     """Run a command to its end."""
+    return warm.call(arguments, {**os.environ, **environment})
+
+
+def romul_anew(*arguments, **environment):
+    """The same in an interpreter of its own, for what Python reads at its start."""
     return subprocess.run(
-        [sys.executable, "-m", "romul_actors.cli", *arguments],
+        [*warm.COLD, *arguments],
         capture_output=True,
         text=True,
         check=False,

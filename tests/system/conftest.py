@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,10 +11,10 @@ import pytest
 import redis
 
 from romul_actors.experiment import Experiment
+from tests import warm
 from tests.conftest import wait_for
 
 TASKS = Path(__file__).parents[1] / "tasks"
-BASE = [sys.executable, "-m", "romul_actors.cli"]
 
 
 class System:
@@ -32,14 +30,7 @@ class System:
     def start(self, *arguments, **environment):
         """Start a command in the background."""
         log = self.folder / f"{len(self.processes)}-{arguments[0]}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*BASE, *arguments],
-                env={**self.environment, **environment},
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        process = warm.Command(arguments, {**self.environment, **environment}, log, log)
         process.log = log
         self.processes.append(process)
         return process
@@ -54,14 +45,7 @@ class System:
 
     def call(self, *arguments, **environment):
         """Run a command to its end."""
-        return subprocess.run(
-            [*BASE, *arguments],
-            env={**self.environment, **environment},
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
+        return warm.call(arguments, {**self.environment, **environment}, seconds=100)
 
     def told(self, *arguments):
         """What a command tells programs."""

@@ -13,7 +13,8 @@ from redis import Redis
 
 from romul_actors.experiment import parse
 from romul_actors.server import embedded_server
-from tests.system.conftest import BASE, processes_with, wait_for
+from tests.system.conftest import processes_with, wait_for
+from tests.warm import COLD
 
 TOML = """\
 name = "bowl"
@@ -29,7 +30,7 @@ rate = {{ type = "float", min = 1e-3, max = 1.0, scale = "log" }}
 
 def local(folder, *arguments):
     return subprocess.Popen(
-        [*BASE, *arguments],
+        [*COLD, *arguments],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -14,9 +14,10 @@ import pytest
 
 from romul_actors.launch import Fleet, LaunchError, local, slurm, ssh
 from tests.conftest import free_port, listens, wait_for
-from tests.system.conftest import BASE, TASKS, processes_with
+from tests.system.conftest import TASKS, processes_with
+from tests.warm import COLD
 
-PROGRAM = " ".join(BASE)
+PROGRAM = " ".join(COLD)
 OURS = ["--", "--allow=misbehaving", f"--path={TASKS}"]
 
 
@@ -271,7 +272,7 @@ def test_an_array_of_jobs_on_slurm_is_requeued_and_ends_in_order(system, slurm_c
     # A minute is Slurm's shortest time; the end is announced so long before that it comes at once.
     launched = subprocess.run(
         [
-            *BASE,
+            *COLD,
             "launch",
             "--on=slurm",
             "--workers=2",

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from tests.conftest import wait_for
-from tests.system.conftest import BASE
+from tests.warm import COLD
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_operators_actions_and_lost_workers_stand_in_history(running):
 def test_top_is_live_in_a_terminal_and_gives_it_back(running, number):
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        [*BASE, "top", "seen", "--every=0.2"],
+        [*COLD, "top", "seen", "--every=0.2"],
         env={**running.environment, "TERM": "xterm", "COLUMNS": "120"},
         stdin=slave,
         stdout=slave,

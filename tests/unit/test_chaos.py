@@ -14,7 +14,7 @@ from romul_actors.actor import Actor
 from romul_actors.store.memory import MemoryStore
 from romul_sim.chaos import KINDS, Chaos, Fault, draw, from_json, play, shrink, to_json
 from romul_workers.worker import Worker
-from tests.conftest import romul
+from tests.conftest import romul, romul_anew
 
 SEEDS = 200
 
@@ -38,7 +38,7 @@ def test_the_same_seed_is_the_same_history_in_any_process(tmp_path):
     file.write_text(to_json(draw(11)))
     here = play(draw(11)).history_sha256
     for seed in ("0", "77"):
-        done = romul("chaos", f"--replay={file}", "--json", PYTHONHASHSEED=seed)
+        done = romul_anew("chaos", f"--replay={file}", "--json", PYTHONHASHSEED=seed)
         assert json.loads(done.stdout) == {"violation": "", "sha256": here}
     assert play(draw(12)).history_sha256 != here
 

@@ -15,7 +15,7 @@ from romul_sim.loop import Clock, DeadlockError, machine_clock, run
 from romul_sim.parts import Durations, Pace
 from romul_sim.sweep import Ended, Job, SweepError, common_target, compare, policy
 from romul_sim.world import Policy, Scenario, simulate
-from tests.conftest import romul
+from tests.conftest import romul, romul_anew
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -206,7 +206,9 @@ def test_the_same_seed_is_the_same_history_byte_for_byte():
 
 def test_the_same_seed_is_the_same_history_in_any_process():
     told = [
-        json.loads(romul("sim", "--json", "--days=0.3", "--churn=zones", PYTHONHASHSEED=n).stdout)
+        json.loads(
+            romul_anew("sim", "--json", "--days=0.3", "--churn=zones", PYTHONHASHSEED=n).stdout
+        )
         for n in ("0", "1")
     ]
     assert told[0]["history_sha256"] == told[1]["history_sha256"]
