@@ -55,6 +55,11 @@ class _Queue:
         """Every entry, oldest first."""
         return [item for _, item in sorted((self.fresh | self.held).items())]
 
+    def copy(self) -> "_Queue":
+        """The queue as it stands, for good."""
+        fresh = {entry_id: replace(item) for entry_id, item in self.fresh.items()}
+        return _Queue(fresh, {entry_id: replace(item) for entry_id, item in self.held.items()})
+
     def touch(self, entry_id: int, now_ms: int) -> None:
         """Say that a held entry is not forgotten."""
         item = self.held.pop(entry_id)
@@ -85,6 +90,22 @@ class _Experiment:
     def token(self) -> str:
         """The version as others know it."""
         return f"{self.epoch}.{self.version}.{self.nonce}"
+
+    def copy(self) -> "_Experiment":
+        """The experiment as it stands, for good; what never changes is shared."""
+        return replace(
+            self,
+            meta=dict(self.meta),
+            slots={index: dict(slot) for index, slot in self.slots.items()},
+            inbox=self.inbox.copy(),
+            trials=self.trials.copy(),
+            history=list(self.history),
+            dead=list(self.dead),
+            workers=dict(self.workers),
+            settled=dict(self.settled),
+            garbage=dict(self.garbage),
+            outputs=list(self.outputs),
+        )
 
     def queue(self, name: str) -> _Queue:
         """The queue of that name."""

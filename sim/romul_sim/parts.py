@@ -1,7 +1,6 @@
 """What the real actors and workers stand on in a simulation: store, network, training."""
 
 import asyncio
-import copy
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -71,7 +70,8 @@ class WatchedStore(MemoryStore):
         """Remember how things stand, as a replica would."""
         now = self._now_ms()
         books = {name: watch.book.copy() for name, watch in self.watches.items()}
-        self._kept.append((now, copy.deepcopy(self._all), books))
+        everything = {name: found.copy() for name, found in self._all.items()}
+        self._kept.append((now, everything, books))
         self._kept = [kept for kept in self._kept if now - kept[0] < KEPT_MS]
 
     def lose(self, seconds: float) -> None:
@@ -80,7 +80,7 @@ class WatchedStore(MemoryStore):
         older = [kept for kept in self._kept if kept[0] <= limit] or self._kept[:1]
         if older:
             _, everything, books = older[-1]
-            self._all = copy.deepcopy(everything)
+            self._all = {name: found.copy() for name, found in everything.items()}
             for name, book in books.items():
                 self.watches[name].book = book.copy()
                 self.watches[name].rolled_back = True
