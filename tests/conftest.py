@@ -8,6 +8,8 @@ import socket
 import subprocess
 import threading
 import time
+from collections import deque
+from itertools import chain, groupby
 
 import pytest
 import redis
@@ -27,6 +29,32 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("romul")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with what takes longest, so that no worker of xdist is left alone with it.
+
+    Each worker gets an equal run of the tests in their order, and one that is done takes over
+    others' last ones: the long tests are dealt out first, then modules of real processes, and the
+    short tests come last, to be passed on.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers == 1:
+        return
+    seconds = {item: mark.args[0] for item in items if (mark := item.get_closest_marker("long"))}
+    heads = [sorted(seconds, key=seconds.get, reverse=True)[n::workers] for n in range(workers)]
+    rest = [item for item in items if item not in seconds]
+    modules = [list(found) for _, found in groupby(rest, lambda item: item.path)]
+    short = [found for found in modules if found[0].path.parent.name in ("contract", "unit")]
+    for n, module in enumerate(module for module in modules if module not in short):
+        heads[n % workers] += module
+    tail = deque(chain.from_iterable(short))
+    ordered = []
+    for n, head in enumerate(heads):
+        size = (len(items) - len(ordered)) // (workers - n)
+        filled = [tail.popleft() for _ in range(min(max(0, size - len(head)), len(tail)))]
+        ordered += head + filled
+    items[:] = [*ordered, *tail]
 
 
 def wait_for(condition, seconds=30.0):

@@ -228,6 +228,7 @@ def fields(meta):
     }
 
 
+@pytest.mark.long(15)
 @pytest.mark.timeout(300)
 def test_memory_and_redis_agree_in_everything_visible(redis_url):
     Machine.url = redis_url

@@ -44,6 +44,7 @@ def ended(process, seconds=100):
     return process.returncode, out, err
 
 
+@pytest.mark.long(25)
 def test_the_demo_trains_on_real_data_and_leaves_nothing_running(tmp_path):
     code, out, err = ended(local(tmp_path, "demo", "--population", "4", "--steps", "2", "--json"))
     assert code == 0, err

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 
+@pytest.mark.long(35)
 @pytest.mark.timeout(400)
 def test_thirty_faults_cost_nothing(tmp_path):
     done = subprocess.run(

@@ -140,6 +140,7 @@ def sshd(tmp_path):
     server.wait()
 
 
+@pytest.mark.long(15)
 def test_workers_on_hosts_that_ssh_reaches(system, sshd):
     submit(system)
     options = [f"--ssh-option={option}" for option in sshd]
@@ -267,6 +268,7 @@ def asked(*command):
     return subprocess.run(command, capture_output=True, check=False).stdout
 
 
+@pytest.mark.long(30)
 def test_an_array_of_jobs_on_slurm_is_requeued_and_ends_in_order(system, slurm_cluster):
     submit(system)
     # A minute is Slurm's shortest time; the end is announced so long before that it comes at once.
@@ -332,9 +334,9 @@ def test_the_batch_script_can_be_read_before_it_is_submitted(system):
 # -- Ray ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ray_cluster():
-    """A Ray cluster of one node, of this test's own: (address, environment with its token)."""
+    """A Ray cluster of one node, of these tests' own: (address, environment with its token)."""
     pytest.importorskip("ray")
     program = shutil.which("ray", path=Path(sys.executable).parent)
     port = free_port()
@@ -358,6 +360,7 @@ def ray_cluster():
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.long(40)
 def test_workers_as_tasks_of_a_ray_cluster(system, ray_cluster):
     address, token = ray_cluster
     submit(system)
@@ -376,6 +379,7 @@ def test_workers_as_tasks_of_a_ray_cluster(system, ray_cluster):
     wait_for(lambda: not alive(system))
 
 
+@pytest.mark.long(30)
 def test_a_cluster_that_asks_for_a_token_is_a_clear_error(system, ray_cluster):
     address, _ = ray_cluster
     refused = system.call("launch", "--on=ray", f"--address={address}", *OURS)

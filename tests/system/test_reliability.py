@@ -434,6 +434,7 @@ def test_failures_are_shown_by_reason_and_region(system):
 # -- elasticity ---------------------------------------------------------------------------------
 
 
+@pytest.mark.long(20)
 @pytest.mark.timeout(300)
 def test_one_worker_then_sixteen_then_two_then_eight(system):
     system.submit(
@@ -489,6 +490,7 @@ def spread(system):
     return spreads
 
 
+@pytest.mark.long(25)
 @pytest.mark.timeout(600)
 def test_an_actor_killed_fifty_times_decides_as_one_that_never_was(system):
     fields = {

@@ -22,6 +22,7 @@ SEEDS = 200
 pytestmark = pytest.mark.usefixtures("quiet")
 
 
+@pytest.mark.long(60)
 @pytest.mark.timeout(600)
 def test_two_hundred_schedules_break_nothing(tmp_path):
     done = romul("chaos", f"--seeds={SEEDS}", "--json", f"--out={tmp_path}")
