@@ -382,7 +382,9 @@ def test_workers_as_tasks_of_a_ray_cluster(system, ray_cluster):
 @pytest.mark.long(30)
 def test_a_cluster_that_asks_for_a_token_is_a_clear_error(system, ray_cluster):
     address, _ = ray_cluster
-    refused = system.call("launch", "--on=ray", f"--address={address}", *OURS)
+    # Ray asks a cluster that refuses it twenty times, a second apart.
+    quick = {"RAY_NUM_REDIS_GET_RETRIES": "2"}
+    refused = system.call("launch", "--on=ray", f"--address={address}", *OURS, **quick)
     assert refused.returncode == 1
     assert "RAY_AUTH_TOKEN" in refused.stderr
     assert "Traceback" not in refused.stderr
