@@ -234,9 +234,13 @@ def test_pause_resume_and_stop(system):
     wait_for(lambda: len(outcomes(system)) > 4)
     assert system.call("pause", "e").returncode == 0
     system.wait_for_status("paused")
-    # What is in training ends; then nothing moves.
-    wait_for(lambda: not any("training" in v for v in system.client.hvals("romul:{e}:workers")))
-    assert system.client.xpending("romul:{e}:trials", "workers")["pending"] == 0
+    # What is in training ends, and what a worker took before it heard; then nothing moves.
+    wait_for(
+        lambda: (
+            not any("training" in v for v in system.client.hvals("romul:{e}:workers"))
+            and system.client.xpending("romul:{e}:trials", "workers")["pending"] == 0
+        )
+    )
     before = len(outcomes(system))
     system.call("resume", "e")
     wait_for(lambda: len(outcomes(system)) > before + 8)
