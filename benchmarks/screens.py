@@ -20,8 +20,8 @@ from statistics import median
 from typing import Any
 
 from numpy.random import default_rng
-from rich.console import Console
 
+from romul_actors.cli.printing import Console
 from romul_actors.cli.watching import Screen
 from romul_actors.dashboard import charts
 from romul_actors.dashboard.app import CHARTS_S, REFRESH_S

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from romul_actors.visible import visible
+
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;
 color:#222}table{border-collapse:collapse}td,th{padding:.15em .8em;text-align:left;
 border-bottom:1px solid #ddd}td.n{text-align:right;font-variant-numeric:tabular-nums}
@@ -16,11 +18,16 @@ img{max-width:100%}code,pre{background:#f3f3f3;padding:.1em .3em}pre{overflow:au
 def write(file: Path, title: str, parts: Sequence[str]) -> None:
     """Write a page of parts that are HTML already."""
     text = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>{''.join(parts)}</html>\n"
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(title)}</title>'
+        f"<style>{_STYLE}</style><h1>{_text(title)}</h1>{''.join(parts)}</html>\n"
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
+
+
+def _text(text: str) -> str:
+    """Text inside of HTML."""
+    return html.escape(visible(text))
 
 
 def png(figure: Any) -> bytes:
@@ -33,13 +40,13 @@ def png(figure: Any) -> bytes:
 def image(name: str, picture: bytes) -> str:
     """A heading with a picture below."""
     data = base64.b64encode(picture).decode()
-    told = html.escape(name)
+    told = _text(name)
     return f'<h2>{told}</h2><img alt="{told}" src="data:image/png;base64,{data}">'
 
 
 def code(text: str) -> str:
     """A command, or text as it is."""
-    return f"<p><code>{html.escape(text)}</code></p>"
+    return f"<p><code>{_text(text)}</code></p>"
 
 
 def figures(told: Mapping[str, Any], meaning: Mapping[str, str] | None = None) -> str:
@@ -48,9 +55,9 @@ def figures(told: Mapping[str, Any], meaning: Mapping[str, str] | None = None) -
     for name, value in told.items():
         items = value.items() if isinstance(value, dict) else [("", value)]
         rows += [
-            f"<tr><td>{html.escape(f'{name} {part}'.replace('_', ' '))}</td>"
-            f'<td class="n">{html.escape(short(one))}</td>'
-            f"<td>{html.escape((meaning or {}).get(part, ''))}</td></tr>"
+            f"<tr><td>{_text(f'{name} {part}'.replace('_', ' '))}</td>"
+            f'<td class="n">{_text(short(one))}</td>'
+            f"<td>{_text((meaning or {}).get(part, ''))}</td></tr>"
             for part, one in items
             if one not in ("", {}, [])
         ]
@@ -61,10 +68,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows of the same columns."""
     if not rows:
         return "<p>none</p>"
-    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in rows[0])
+    head = "".join(f"<th>{_text(name.replace('_', ' '))}</th>" for name in rows[0])
     body = "".join(
         "<tr>"
-        + "".join(f'<td class="n">{html.escape(short(value))}</td>' for value in row.values())
+        + "".join(f'<td class="n">{_text(short(value))}</td>' for value in row.values())
         + "</tr>"
         for row in rows
     )

@@ -9,6 +9,7 @@ from typing import Any
 from romul_actors.axes import metric_axis
 from romul_actors.experiment import Experiment, FloatSpec, IntSpec
 from romul_actors.store import Store
+from romul_actors.visible import visible
 
 PAGE = 5_000
 """History entries read at a time."""
@@ -188,7 +189,7 @@ def plot_workers(lines: Sequence[Mapping[str, Any]]) -> Any:
             ax.broken_barh(spans, (place - 0.4, 0.8), color=colour, edgecolor="white", lw=0.2)
     for how in sorted({how for by_end in bars.values() for how in by_end}):
         ax.plot([], [], color=colours.get(how, "#8d6a9f"), lw=6, label=how)
-    ax.set_yticks(range(len(bars)), list(bars), fontsize=7)
+    ax.set_yticks(range(len(bars)), map(visible, bars), fontsize=7, parse_math=False)
     ax.set_xlabel("seconds")
     if bars:
         ax.legend(fontsize=8)
@@ -246,7 +247,7 @@ def _draw_metric(
         ax.set_yscale("log")
     if axis.edge is not None:
         ax.set_ylim(**{"bottom" if maximize else "top": axis.edge})
-    ax.set_title(experiment.metric)
+    ax.set_title(visible(experiment.metric), parse_math=False)
     ax.set_xlabel("step")
     ax.legend(fontsize=8)
 
@@ -282,8 +283,9 @@ def _draw_schedule(
     if isinstance(spec, FloatSpec | IntSpec):
         ax.set_yscale("log" if spec.scale == "log" else "linear")
     else:
-        ax.set_yticks(range(len(choices)), [str(choice) for choice in choices])
-    ax.set_title(name)
+        names = [visible(str(choice)) for choice in choices]
+        ax.set_yticks(range(len(choices)), names, parse_math=False)
+    ax.set_title(visible(name), parse_math=False)
     ax.set_xlabel("step")
 
 

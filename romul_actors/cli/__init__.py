@@ -2,17 +2,21 @@
 
 import logging
 import sys
+import traceback
 
-from rich.console import Console
-
-from romul_actors.cli.exits import exit_code
+from romul_actors.cli.exits import EXPERIMENT_FAILED, exit_code
+from romul_actors.cli.printing import Console, echo
 from romul_actors.errors import RomulError
+from romul_actors.visible import VisibleFormatter
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line; this project's errors are one line and an exit code of their own."""
+    if logging.lastResort is not None:
+        # For commands that start no log.
+        logging.lastResort.setFormatter(VisibleFormatter())
     # Imported here, so that a wrong installation is told in the same way.
     from romul_actors.cli.app import app  # noqa: PLC0415
 
@@ -20,5 +24,8 @@ def main() -> None:
         app(prog_name="romul")
     except RomulError as error:
         logging.getLogger("romul").debug("failed", exc_info=True)
-        Console(stderr=True, highlight=False).print(f"romul: {error}", style="red", markup=False)
+        Console(stderr=True).print(f"romul: {error}", style="red")
         sys.exit(exit_code(error))
+    except Exception:  # noqa: BLE001  (a fault of ours: its text may quote what others wrote)
+        echo(traceback.format_exc(), err=True, nl=False)
+        sys.exit(EXPERIMENT_FAILED)

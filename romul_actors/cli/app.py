@@ -20,9 +20,11 @@ from romul_actors.cli import (
     watching,
 )
 from romul_actors.cli.exits import HELP
+from romul_actors.cli.printing import Commands, echo
 
 app = typer.Typer(
     name="romul",
+    cls=Commands,
     help="Population based training with ROMUL on machines that come and go.",
     epilog=HELP,
     no_args_is_help=True,
@@ -37,7 +39,7 @@ def root(
 ) -> None:
     """Print the version, or go on to the command."""
     if version:
-        typer.echo(f"romul {__version__}")
+        echo(f"romul {__version__}")
         raise typer.Exit
 
 

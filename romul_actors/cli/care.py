@@ -2,7 +2,6 @@
 
 import asyncio
 import getpass
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +9,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 from pydantic_core import from_json
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from romul_actors.cli.options import (
     DEFAULT_URL,
@@ -22,6 +18,7 @@ from romul_actors.cli.options import (
     RedisUrl,
     broker,
 )
+from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
 from romul_actors.cli.services import opened
 from romul_actors.errors import StoreError
 from romul_actors.events import Control
@@ -88,13 +85,13 @@ def list_(
             }
             for d in found
         ]
-        typer.echo(json.dumps(rows))
+        echo_json(rows)
         return
-    table = Table("id", "queue", "bytes", "reason", "begins with", box=box.SIMPLE_HEAD)
+    table = Table("id", "queue", "bytes", "reason", "begins with")
     for message in found:
         begin = repr(message.body[:40])
         table.add_row(message.id, message.origin, str(message.size), message.reason, begin)
-    Console(highlight=False, markup=False).print(table if found else f"{name}: none")
+    Console().print(table if found else f"{name}: none")
 
 
 def _chosen(ids: Sequence[str] | None, everything: bool) -> Sequence[str] | None:
@@ -118,7 +115,7 @@ def retry(
             return sum(back), len(found) - len(whole)
 
     back, cut = asyncio.run(run())
-    typer.echo(f"{name}: {back} put back" + (f", {cut} too long to have been kept" if cut else ""))
+    echo(f"{name}: {back} put back" + (f", {cut} too long to have been kept" if cut else ""))
 
 
 @dead.command()
@@ -135,7 +132,7 @@ def drop(
                 dropped += await store.drop(name, [d.id for d in found[start : start + PAGE]])
             return dropped
 
-    typer.echo(f"{name}: {asyncio.run(run())} dropped")
+    echo(f"{name}: {asyncio.run(run())} dropped")
 
 
 def failures(name: Name, redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
@@ -154,18 +151,22 @@ def failures(name: Name, redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False)
     experiment, causes, history = asyncio.run(run())
     regions = by_region(experiment, history)
     if as_json:
-        typer.echo(json.dumps({"causes": causes, "regions": regions}))
+        echo_json({"causes": causes, "regions": regions})
         return
-    console = Console(highlight=False, markup=False)
+    console = Console()
     told = ", ".join(f"{cause} {n}" for cause, n in sorted(causes.items()))
     console.print(f"{name}: {told or 'no attempt was lost'}")
-    table = Table("hyperparameter", "region", "failed", "of", "why", box=box.SIMPLE_HEAD)
+    table = Table("hyperparameter", "region", "failed", "of", "why")
     for parameter, rows in regions.items():
         for row in rows:
             if row["failed"]:
                 why = ", ".join(f"{reason} {n}" for reason, n in sorted(row["reasons"].items()))
                 table.add_row(
-                    parameter, row["region"], str(row["failed"]), str(row["attempts"]), why
+                    shortened(parameter),
+                    shortened(row["region"]),
+                    str(row["failed"]),
+                    str(row["attempts"]),
+                    why,
                 )
     if table.row_count:
         console.print(table)
@@ -240,11 +241,11 @@ def collect(
     with scratch_folder() as scratch:
         found, place = asyncio.run(run(scratch))
         for checkpoint in found:
-            typer.echo(checkpoint)
+            echo(checkpoint)
             if not dry_run:
                 place.delete(checkpoint)
         pieces = 0 if dry_run else place.tidy(older)
-    typer.echo(
+    echo(
         f"{name}: {len(found)} checkpoints{' would go' if dry_run else ' removed'}, "
         f"{pieces} unfinished ones"
     )
@@ -311,4 +312,4 @@ def control(
     asyncio.run(ask(at, worker, body))
     if redis is not None and served:
         asyncio.run(_write_down(redis, worker, served))
-    typer.echo(f"{worker}: has heard that it should {action if ends else 'log ' + action}")
+    echo(f"{worker}: has heard that it should {action if ends else 'log ' + action}")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import AsJson
+from romul_actors.cli.printing import Console, echo, echo_json
 from romul_sim.chaos import Chaos, Outcome, Sweep, draw, from_json, play, shrink, to_json
 
 
@@ -45,7 +45,7 @@ def chaos(
     if replay is not None:
         _replay(replay, as_json=as_json)
         return
-    console = Console(stderr=True, quiet=as_json, highlight=False)
+    console = Console(stderr=True, quiet=as_json)
     sweep = Sweep()
     bar = Progress(
         TextColumn("schedules"),
@@ -71,14 +71,14 @@ def chaos(
         "broken": [{"seed": seed, "what": what} for seed, what in sorted(sweep.broken)],
     }
     if as_json:
-        typer.echo(json.dumps({**told, "golden_sha256": dict(sorted(sweep.golden.items()))}))
+        echo_json({**told, "golden_sha256": dict(sorted(sweep.golden.items()))})
     else:
         for key, value in told.items():
-            typer.echo(f"{key:18} {json.dumps(value) if isinstance(value, dict | list) else value}")
+            echo(f"{key:18} {json.dumps(value) if isinstance(value, dict | list) else value}")
     if sweep.broken:
         seed, _ = min(sweep.broken)
         file = _shrunk(draw(seed, faults), out / f"{seed}.json", console)
-        console.print(f"shortest schedule: {file}; romul chaos --replay {file}", markup=False)
+        console.print(f"shortest schedule: {file}; romul chaos --replay {file}")
         raise typer.Exit(EXPERIMENT_FAILED)
 
 
@@ -98,10 +98,10 @@ def _replay(file: Path, *, as_json: bool) -> None:
         raise typer.BadParameter(f"{file}: {error}") from None
     outcome = play(given)
     if as_json:
-        typer.echo(json.dumps({"violation": outcome.violation, "sha256": outcome.history_sha256}))
+        echo_json({"violation": outcome.violation, "sha256": outcome.history_sha256})
     else:
         for fault in given.faults:
-            typer.echo(f"{fault.at_s:8.1f} s  {fault.kind}, {fault.for_s:g} s")
-        typer.echo(outcome.violation or "nothing broke")
+            echo(f"{fault.at_s:8.1f} s  {fault.kind}, {fault.for_s:g} s")
+        echo(outcome.violation or "nothing broke")
     if outcome.violation:
         raise typer.Exit(EXPERIMENT_FAILED)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from romul_actors.broker_acl import password_line, topics
+from romul_actors.cli.printing import echo
 from romul_actors.store.acl import NOBODY, ROLES, AclError, user
 
 
@@ -59,4 +60,4 @@ def acl(
         hashes = [password_line(name, password) for _, name, password in known]
         (broker / "passwords").write_text("\n".join(hashes) + "\n")
         (broker / "acl").write_text(topics((role, name) for role, name, _ in known))
-    typer.echo(f"{out}: {len(lines) - 1} users; passwords in {passwords}")
+    echo(f"{out}: {len(lines) - 1} users; passwords in {passwords}")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import AsJson, RunsFolder
+from romul_actors.cli.printing import Console, echo, echo_json
 from romul_actors.errors import ExperimentError
 from romul_actors.server import check_idle
 from romul_sim.drill import Drill, draw, read_schedule, write_schedule
@@ -37,7 +37,7 @@ def drill(
     Also fills the disk (as root: on a small file system of its own), damages checkpoints and puts
     garbage on the queues. Then audits history and checkpoints: nothing lost, nothing counted twice.
     """
-    console = Console(stderr=True, quiet=as_json, highlight=False)
+    console = Console(stderr=True, quiet=as_json)
     folder = runs / "drill"
     if folder.exists():
         check_idle(folder)
@@ -55,9 +55,9 @@ def drill(
         told = asyncio.run(drilling.run())
     (folder / "verdict.json").write_text(json.dumps(told, indent=1))
     if as_json:
-        typer.echo(json.dumps(told))
+        echo_json(told)
     else:
         for key, value in told.items():
-            typer.echo(f"{key:18} {json.dumps(value) if isinstance(value, dict | list) else value}")
+            echo(f"{key:18} {json.dumps(value) if isinstance(value, dict | list) else value}")
     if told["lost"] or told["doubled"] or told["invariants_broken"] or not told["completed"]:
         raise typer.Exit(EXPERIMENT_FAILED)

@@ -11,11 +11,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 from pydantic_core import from_json
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from romul_actors.cli.options import DEFAULT_URL, AsJson, Deadline, RedisUrl, with_deadline
+from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
 from romul_actors.cli.services import opened
 from romul_actors.errors import ExperimentError, StoreError, UnknownExperimentError
 from romul_actors.events import Control, Submitted
@@ -54,7 +52,7 @@ def submit(
         experiment = with_deadline(load(file), deadline)
         async with opened(redis) as store:
             await create(store, experiment)
-        typer.echo(f"{experiment.name}: submitted; `romul status` shows it")
+        echo(f"{experiment.name}: submitted; `romul status` shows it")
 
     asyncio.run(run())
 
@@ -111,16 +109,16 @@ def status(redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
 
     rows = asyncio.run(run())
     if as_json:
-        typer.echo(json.dumps(rows))
+        echo_json(rows)
         return
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table()
     for column in ("experiment", "status", "trials", "failed", "workers", "dead", "best"):
         table.add_column(column, justify="left" if column in ("experiment", "status") else "right")
     for row in rows:
         best = (
             ""
             if row["best"] is None
-            else f"{row['metric']} {row['best']:.6g} ({row['best_trial']})"
+            else f"{shortened(row['metric'])} {row['best']:.6g} ({row['best_trial']})"
         )
         table.add_row(
             row["name"],
@@ -134,10 +132,10 @@ def status(redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     Console().print(table if rows else "no experiments")
     for row in rows:
         if row["reason"]:
-            Console(highlight=False).print(f"{row['name']}: {row['reason']}", markup=False)
+            Console().print(f"{row['name']}: {row['reason']}")
         if row["causes"]:
             told = ", ".join(f"{cause} {n}" for cause, n in sorted(row["causes"].items()))
-            Console(highlight=False).print(f"{row['name']}: attempts lost: {told}", markup=False)
+            Console().print(f"{row['name']}: attempts lost: {told}")
 
 
 JSON_FIELDS = ("latest", "hyperparameters", "vector", "memory", "outcomes", "live")
@@ -162,10 +160,10 @@ def figure(value: Any) -> str:
 
 def slots_table(slots: list[dict[str, Any]], experiment: Experiment) -> Table:
     """The population, a row a slot."""
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table()
     for column in ("slot", "status", "step", experiment.metric, "parent", *experiment.space):
         left = column in ("status", "parent")
-        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+        table.add_column(column, justify="left" if left else "right")
     for index, slot in enumerate(slots):
         latest = slot["latest"] or {}
         value = latest.get(experiment.metric)
@@ -176,7 +174,7 @@ def slots_table(slots: list[dict[str, Any]], experiment: Experiment) -> Table:
             f"{slot['step'] + (slot['status'] == 'done')}/{experiment.steps}",
             "" if not latest else "failed" if value is None else figure(value),
             slot["parent"],
-            *(figure(slot["hyperparameters"][name]) for name in experiment.space),
+            *(shortened(figure(slot["hyperparameters"][name])) for name in experiment.space),
         )
     return table
 
@@ -205,11 +203,11 @@ def show(
             raise UnknownExperimentError(f"{name} has no slot {slot}: it has {len(slots)}")
         slots = [slots[slot]]
     if as_json:
-        typer.echo(json.dumps({**row, "slots": slots}))
+        echo_json({**row, "slots": slots})
         return
-    console = Console(highlight=False)
+    console = Console()
     if slot is not None:
-        table = Table("field", "value", box=box.SIMPLE_HEAD)
+        table = Table("field", "value")
         for field, value in slots[0].items():
             table.add_row(
                 field, json.dumps(value) if isinstance(value, dict | list) else str(value)
@@ -219,7 +217,6 @@ def show(
     console.print(
         f"{name}: {row['status']}, {row['trials']} of {row['trials_total']} trials, best "
         f"{experiment.metric} {row['best']} ({row['best_trial']})  {row['reason']}",
-        markup=False,
     )
     console.print(slots_table(slots, experiment))
 
@@ -247,13 +244,13 @@ def best(
     if copy_to is not None:
         found["copied_to"] = str(copy(experiment, found["checkpoint"], copy_to))
     if as_json:
-        typer.echo(json.dumps(found))
+        echo_json(found)
         return
-    table = Table("field", "value", box=box.SIMPLE_HEAD)
+    table = Table("field", "value")
     for field, value in found.items():
         if field != "vector":
             table.add_row(field, json.dumps(value) if isinstance(value, dict) else str(value))
-    Console(highlight=False).print(table)
+    Console().print(table)
 
 
 def copy(experiment: Experiment, checkpoint: str, target: Path) -> Path:
@@ -285,7 +282,7 @@ def _control(
             await store.spec(name)
             event = Control(action=action, by=getpass.getuser(), slot=slot)
             await store.send(name, encode(event))
-        typer.echo(f"{name}: asked to {action}" + (f" slot {slot}" if slot is not None else ""))
+        echo(f"{name}: asked to {action}" + (f" slot {slot}" if slot is not None else ""))
 
     asyncio.run(run())
 
@@ -332,7 +329,7 @@ def bounds(
                 action="bounds", by=getpass.getuser(), parameter=parameter, low=low, high=high
             )
             await store.send(name, encode(event))
-        typer.echo(f"{name}: asked to search {parameter} from {low:g} to {high:g}")
+        echo(f"{name}: asked to search {parameter} from {low:g} to {high:g}")
 
     asyncio.run(run())
 
@@ -354,4 +351,4 @@ def remove(
         raise typer.Exit(2)
     if not asyncio.run(run()):
         raise UnknownExperimentError(f"no experiment {name!r}")
-    typer.echo(f"{name}: removed")
+    echo(f"{name}: removed")

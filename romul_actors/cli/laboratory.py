@@ -7,12 +7,10 @@ from statistics import median
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from romul_actors.cli.options import AsJson
+from romul_actors.cli.printing import Console, Table, echo, echo_json
 from romul_actors.errors import OptimizerError
 from romul_actors.optimizers import OPTIMIZERS, make
 from romul_sim.lab import (
@@ -120,13 +118,13 @@ def lab(
         for size in sizes:
             _plot([row for row in rows if row.population == size], out / f"lab-{size}.png")
     if as_json:
-        typer.echo(json.dumps(told))
+        echo_json(told)
     else:
-        Console(highlight=False).print(_table(told["rows"]))
+        Console().print(_table(told["rows"]))
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table()
     for column in ("problem", "slots", "optimizer"):
         table.add_column(column)
     for column in ("median", "quartiles", "to best", "rank", "P(beats romul)"):
@@ -153,9 +151,7 @@ def _plot(rows: Sequence[Row], file: Path) -> None:
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError:
-        typer.echo(
-            "no plots: matplotlib is not installed (pip install 'romul[dashboard]')", err=True
-        )
+        echo("no plots: matplotlib is not installed (pip install 'romul[dashboard]')", err=True)
         return
     problems = list(dict.fromkeys(row.problem for row in rows))
     figure = Figure(figsize=(12, 3 * len(problems)), layout="constrained")

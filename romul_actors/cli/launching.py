@@ -18,6 +18,7 @@ from romul_actors.cli.options import (
     resolve_broker,
     start_log,
 )
+from romul_actors.cli.printing import echo
 from romul_actors.cli.services import stopping
 from romul_actors.launch import Fleet, local, slurm
 from romul_actors.launch.ray import Cluster
@@ -112,10 +113,10 @@ def launch(
         case Engine.SLURM:
             text = slurm.script(fleet, time=time, options=sbatch or [], program=program)
             if dry_run:
-                typer.echo(text, nl=False)
+                echo(text, nl=False)
                 return
             number = slurm.submit(text, fleet)
-            typer.echo(f"job {number}: {workers} workers (scancel {number} ends them)")
+            echo(f"job {number}: {workers} workers (scancel {number} ends them)")
 
 
 def _until_stopped(run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
@@ -129,7 +130,7 @@ def _until_stopped(run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) ->
 async def _local(fleet: Fleet, logs: Path, stop: asyncio.Event) -> None:
     crew = Crew(local.members(fleet, logs), logs, fleet.grace_s + 20)
     async with running(crew):
-        typer.echo(f"{fleet.workers} workers; logs in {logs}", err=True)
+        echo(f"{fleet.workers} workers; logs in {logs}", err=True)
         while not stop.is_set():
             await crew.start()
             await pause(LOOK_S, stop)

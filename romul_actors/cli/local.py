@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import typer
-from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -23,7 +22,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from romul_actors.broker import embedded_broker, has_broker
 from romul_actors.cli.crew import crew
@@ -37,6 +35,7 @@ from romul_actors.cli.options import (
     resolve,
     with_deadline,
 )
+from romul_actors.cli.printing import Console, Table, echo_json, shortened
 from romul_actors.cli.services import opened, stopping
 from romul_actors.errors import ExperimentError, ExperimentExistsError, UnknownExperimentError
 from romul_actors.events import Control
@@ -52,6 +51,8 @@ from romul_actors.waiting import pause
 
 ENDED = ("finished", "failed", "stopped")
 REFRESH_S = 0.5
+MOST_FIGURES = 4
+"""Figures beside the metric that the table at the end shows."""
 LINE_S = 5.0
 """How often a line is printed where there is no terminal to draw on."""
 
@@ -108,7 +109,7 @@ async def _run(
     quiet: bool,
 ) -> Outcome:
     """Start everything, watch it to its end, write down what came out."""
-    console = Console(stderr=True, quiet=quiet, highlight=False)
+    console = Console(stderr=True, quiet=quiet)
     began = time.monotonic()
     async with contextlib.AsyncExitStack() as stack:
         stop = await stack.enter_async_context(stopping())
@@ -150,10 +151,10 @@ class _Watcher:
         self._experiments = experiments
         self._console = console
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("trials  {task.fields[best]}"),
+            TextColumn("trials  {task.fields[best]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
@@ -182,7 +183,7 @@ class _Watcher:
             stored = await self._store.load(experiment.name)
             row = progress(stored.meta, experiment)
             rows.append(row)
-            best = "" if row["best"] is None else f"best {row['metric']} {figure(row['best'])}"
+            best = "" if row["best"] is None else _best(row)
             self._bars.update(self._tasks[experiment.name], completed=row["trials"], best=best)
             if index == 0 and self._console.is_terminal:
                 first = slots_table([readable(slot) for slot in stored.slots], experiment)
@@ -192,10 +193,10 @@ class _Watcher:
             self._said = time.monotonic()
             told = (
                 f"{row['name']} {row['trials']}/{row['trials_total']}"
-                + ("" if row["best"] is None else f", best {row['metric']} {figure(row['best'])}")
+                + ("" if row["best"] is None else f", {_best(row)}")
                 for row in rows
             )
-            self._console.print("; ".join(told), markup=False, soft_wrap=True)
+            self._console.print("; ".join(told), soft_wrap=True)
         ended = all(row["status"] in ENDED for row in rows)
         failed = any(row["status"] == "failed" for row in rows)
         return ended and not (failed and time.monotonic() < self._ignore_until)
@@ -221,6 +222,10 @@ async def _write_down(
     return summaries
 
 
+def _best(row: Mapping[str, Any]) -> str:
+    return f"best {shortened(row['metric'])} {figure(row['best'])}"
+
+
 def _begin(folder: Path, plan: LocalRun) -> None:
     if (folder / "run.json").exists():
         raise ExperimentExistsError(
@@ -232,9 +237,11 @@ def _begin(folder: Path, plan: LocalRun) -> None:
 
 
 def _table(console: Console, summaries: Sequence[Mapping[str, Any]]) -> None:
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table()
     metric = summaries[0]["metric"]
     others = sorted({name for row in summaries for name in row["best_metrics"] or {}})
+    left_out = len(others) - MOST_FIGURES
+    others = others[:MOST_FIGURES]
     for column in ("experiment", "status", "trials", "failed", metric, *others, "checkpoint"):
         table.add_column(column, justify="left" if column in ("experiment", "status") else "right")
     for row in summaries:
@@ -249,12 +256,14 @@ def _table(console: Console, summaries: Sequence[Mapping[str, Any]]) -> None:
             row["best_checkpoint"] or "",
         )
     console.print(table)
+    if left_out > 0:
+        console.print(f"{left_out} more figures: summary.json")
     best = summaries[0]["best_hyperparameters"]
     if best:
         console.print("best: " + ", ".join(f"{name} {figure(v)}" for name, v in best.items()))
     for row in summaries:
         if row["reason"]:
-            console.print(f"{row['name']}: {row['reason']}", markup=False, soft_wrap=True)
+            console.print(f"{row['name']}: {row['reason']}", soft_wrap=True)
 
 
 def _finish(folder: Path, outcome: Outcome, extra: Mapping[str, Any], *, as_json: bool) -> None:
@@ -262,9 +271,9 @@ def _finish(folder: Path, outcome: Outcome, extra: Mapping[str, Any], *, as_json
     rows = list(outcome.summaries.values())
     told = {**rows[0], **extra, "wall_s": round(outcome.wall_s, 3)}
     (folder / "summary.json").write_text(json.dumps(told, indent=1) + "\n")
-    console = Console(highlight=False)
+    console = Console()
     if as_json:
-        typer.echo(json.dumps(told))
+        echo_json(told)
     else:
         _table(console, rows)
         console.print(

@@ -14,6 +14,7 @@ from romul_actors.errors import StoreError
 from romul_actors.experiment import Experiment
 from romul_actors.presence import Broker
 from romul_actors.server import URL_FILE
+from romul_actors.visible import VisibleFormatter
 
 RedisUrl = Annotated[
     str,
@@ -185,6 +186,6 @@ def start_log(level: str) -> None:
     """
     if level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise typer.BadParameter(f"{level!r} is not debug, info, warning or error")
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])

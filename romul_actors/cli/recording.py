@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.inspecting import Name
 from romul_actors.cli.options import DEFAULT_URL, AsJson, RedisUrl
+from romul_actors.cli.printing import Console, echo, echo_json
 from romul_actors.cli.services import opened
 from romul_sim.record import Record, read_record
 from romul_sim.record import record as write_record
@@ -29,7 +29,7 @@ def record(
 
     One that has ended already is recorded from its history.
     """
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True)
 
     async def run() -> int:
         async with opened(redis) as store:
@@ -39,7 +39,7 @@ def record(
                 )
 
     lines = asyncio.run(run())
-    typer.echo(f"{to}: {lines} lines of history")
+    echo(f"{to}: {lines} lines of history")
 
 
 def replay(
@@ -75,21 +75,19 @@ def replay(
     elif not as_json:
         _say_verified(told, verified.parting)
     if as_json:
-        typer.echo(json.dumps(told))
+        echo_json(told)
     if verified.parting is not None:
         raise typer.Exit(EXPERIMENT_FAILED)
 
 
 def _say_verified(told: dict[str, Any], parting: Step | None) -> None:
     if parting is None:
-        typer.echo(
-            f"{told['events']} events, {told['trials']} trials: decided the same, to the last bit"
-        )
+        echo(f"{told['events']} events, {told['trials']} trials: decided the same, to the last bit")
         return
-    typer.echo(f"after {told['events']} events the decisions part:")
+    echo(f"after {told['events']} events the decisions part:")
     for title in ("recorded", "replayed"):
         for line in told[title]:
-            typer.echo(f"  {title}: {json.dumps(line)}")
+            echo(f"  {title}: {json.dumps(line)}")
 
 
 def _forked(
@@ -111,23 +109,23 @@ def _forked(
 
 
 def _say_forked(forked: Fork, told: dict[str, Any], toy: str | None, seeds: int) -> None:
-    typer.echo(
+    echo(
         f"{forked.changed} of {forked.decisions} decisions would have been others, each taken "
         "from the population as it was"
     )
     if forked.parting is not None:
-        typer.echo(f"the first, at {forked.parting.event.at_ms} ms:")
+        echo(f"the first, at {forked.parting.event.at_ms} ms:")
         for title in ("recorded", "forked"):
             for line in told["parting"][title]:
                 if line["event"] == "trial":
-                    typer.echo(
+                    echo(
                         f"  {title}: trial {line['trial']} from {line['parent']}, "
                         f"{json.dumps(line['hyperparameters'])}, {line['why'].get('rule')}"
                     )
     if toy is None:
-        typer.echo("the result of trials that were never trained is not known (see --problem)")
+        echo("the result of trials that were never trained is not known (see --problem)")
     else:
-        typer.echo(
+        echo(
             f"{toy} on the recorded machines, median of {seeds}: best {told['best_recorded']:.6g} "
             f"as recorded, {told['best_forked']:.6g} so"
         )

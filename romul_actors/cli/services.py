@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from romul_actors.actor import Actor
 from romul_actors.bridge import Bridge
@@ -29,6 +28,7 @@ from romul_actors.cli.options import (
     resolve,
     start_log,
 )
+from romul_actors.cli.printing import Console, echo
 from romul_actors.presence import KEEPALIVE_S, Broker
 from romul_actors.server import embedded_server
 from romul_actors.store.redis import RedisStore
@@ -74,7 +74,7 @@ async def opened(url: str, console: Console | None = None) -> AsyncIterator[Redi
     store = RedisStore(resolve(url))
     try:
         for warning in await store.check():
-            (console or Console(stderr=True)).print(f"warning: {warning}", markup=False)
+            (console or Console(stderr=True)).print(f"warning: {warning}")
         yield store
     finally:
         await store.close()
@@ -300,7 +300,7 @@ def serve(
 
     async def run() -> None:
         async with stopping() as stop, embedded_server(folder) as url:
-            typer.echo(f"{url}\n(romul status --redis {folder}; Ctrl-C ends the server)")
+            echo(f"{url}\n(romul status --redis {folder}; Ctrl-C ends the server)")
             await stop.wait()
 
     asyncio.run(run())

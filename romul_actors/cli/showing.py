@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from romul_actors.cli.options import DEFAULT_URL, MqttCa, MqttUrl, RedisUrl, broker
+from romul_actors.cli.printing import echo
 from romul_actors.cli.services import opened, stopping
 from romul_actors.presence import KEEPALIVE_S
 
@@ -52,7 +53,7 @@ def dashboard(
     async def run() -> None:
         async with stopping() as stop, opened(redis) as store, serving(store, where, at):
             scheme = "https" if tls_cert else "http"
-            typer.echo(
+            echo(
                 f"{scheme}://{host}:{port}/"
                 + ("?token=..." if token else "")
                 + "  (Ctrl-C ends it)"

@@ -14,13 +14,11 @@ from typing import Annotated, Any
 
 import typer
 from numpy.random import default_rng
-from rich import box
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import AsJson
+from romul_actors.cli.printing import Console, Table, echo, echo_json
 from romul_actors.errors import ExperimentError
 from romul_actors.optimizers import OPTIMIZERS
 from romul_sim.churn import DAY_S, GENERATORS, Pool, Trace, generate, read_trace, write_trace
@@ -286,22 +284,22 @@ def _write(file: Path, told: dict[str, Any], ledger: Any, rows: Sequence[dict[st
         raise typer.BadParameter(
             "--report needs matplotlib: pip install 'romul[dashboard]'"
         ) from None
-    typer.echo(f"written: {file}", err=True)
+    echo(f"written: {file}", err=True)
 
 
 def _print(told: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(told))
+        echo_json(told)
         return
-    console = Console(highlight=False)
+    console = Console()
     if "rows" not in told:
-        table = Table("figure", "value", box=box.SIMPLE_HEAD)
+        table = Table("figure", "value")
         for name, value in told.items():
             shown = json.dumps(value) if isinstance(value, dict) else str(value)
             table.add_row(name.replace("_", " "), shown)
         console.print(table)
         return
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table()
     for column in ("optimizer", "policy"):
         table.add_column(column)
     for column in ("goodput", "best", "hours to target", "dollars to target", "worst waste"):

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, ProgressColumn, TextColumn
 
 from romul_actors import page
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import DEFAULT_URL, AsJson, RedisUrl
+from romul_actors.cli.printing import Console, echo, echo_json, shortened
 from romul_actors.cli.services import opened
 from romul_actors.errors import ExperimentError
 from romul_actors.experiment import load
@@ -74,7 +74,7 @@ def export_schedule(
     made = of_trial(seen.experiment, trials(seen.history), chosen)
     made.write(to)
     slots = {stretch.trial.partition("-")[0] for stretch in made.stretches}
-    typer.echo(
+    echo(
         f"{to}: {len(made.stretches)} stretches through {len(slots)} slots, "
         f"{made.metric} {made.value:.6g}"
     )
@@ -101,8 +101,9 @@ def train_schedule(
     console = Console(stderr=True, quiet=as_json)
     with scratch_folder() as scratch:
         trainer, place = ChildTrainer(scratch, path or []), scratch / "checkpoints"
-        with Progress(console=console, transient=True) as bars:
-            bar = bars.add_task(found.metric, total=len(found.stretches))
+        metric = shortened(found.metric)
+        with Progress(*_columns(), console=console, transient=True) as bars:
+            bar = bars.add_task(metric, total=len(found.stretches))
 
             async def run() -> Any:
                 try:
@@ -112,7 +113,7 @@ def train_schedule(
                         trainer,
                         seed,
                         lambda n, value: bars.update(
-                            bar, completed=n + 1, description=f"{found.metric} {value:.5g}"
+                            bar, completed=n + 1, description=f"{metric} {value:.5g}"
                         ),
                     )
                 finally:
@@ -130,15 +131,19 @@ def train_schedule(
         "metrics": dict(trained.metrics),
     }
     if as_json:
-        typer.echo(json.dumps(told))
+        echo_json(told)
         return
-    typer.echo(f"{found.metric} {trained.value:.6g} from scratch")
+    echo(f"{found.metric} {trained.value:.6g} from scratch")
     if found.value is not None:
-        typer.echo(
-            f"{found.metric} {found.value:.6g} in the search: {100 * told['apart']:.1f} % apart"
-        )
+        echo(f"{found.metric} {found.value:.6g} in the search: {100 * told['apart']:.1f} % apart")
     if to is not None:
-        typer.echo(f"the model: {to}")
+        echo(f"the model: {to}")
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    """Rich's own, but for a description that is no markup."""
+    _, *others = Progress.get_default_columns()
+    return (TextColumn("{task.description}", markup=False), *others)
 
 
 def _check_allowed(module: str, allow: Sequence[str] | None) -> None:
@@ -165,7 +170,7 @@ def check(
 
     def tell(check: Check) -> None:
         if not as_json:
-            typer.echo(f"{marks[check.level]} {check.name}: {check.found}")
+            echo(f"{marks[check.level]} {check.name}: {check.found}")
 
     async def run(scratch: Path) -> list[Check]:
         changes: dict[str, Any] = {"checkpoints": str(scratch / "checkpoints")}
@@ -181,7 +186,7 @@ def check(
     with scratch_folder() as scratch:
         checks = asyncio.run(run(scratch))
     if as_json:
-        typer.echo(json.dumps([check.as_json() for check in checks]))
+        echo_json([check.as_json() for check in checks])
     if any(check.level == "fault" for check in checks):
         raise typer.Exit(EXPERIMENT_FAILED)
 
@@ -213,9 +218,9 @@ def export(
     try:
         if tensorboard is not None:
             n = to_tensorboard(seen.experiment, seen.history, tensorboard)
-            typer.echo(f"{tensorboard}: {n} trials")
+            echo(f"{tensorboard}: {n} trials")
         if mlflow is not None:
-            typer.echo(f"{mlflow}: {to_mlflow(seen.experiment, seen.history, mlflow)} trials")
+            echo(f"{mlflow}: {to_mlflow(seen.experiment, seen.history, mlflow)} trials")
     except ImportError as error:
         raise typer.BadParameter(f"{error}: pip install 'romul[metrics]'") from None
 
@@ -225,7 +230,7 @@ def _write(seen: Seen, to: Path) -> None:
         raise typer.BadParameter(f"{to}: .parquet, .csv or .jsonl")
     if to.suffix == ".jsonl":
         to.write_text("".join(json.dumps(line) + "\n" for line in seen.history))
-        typer.echo(f"{to}: {len(seen.history)} lines of history")
+        echo(f"{to}: {len(seen.history)} lines of history")
         return
     rows = trial_rows(seen.history)
     if to.suffix == ".csv":
@@ -241,7 +246,7 @@ def _write(seen: Seen, to: Path) -> None:
         except ImportError:
             raise typer.BadParameter("parquet needs pyarrow: pip install 'romul[frames]'") from None
         pq.write_table(pa.Table.from_pylist(rows), to)
-    typer.echo(f"{to}: {len(rows)} trials")
+    echo(f"{to}: {len(rows)} trials")
 
 
 def report(
@@ -294,7 +299,7 @@ def report(
     ]
     file = to or Path(f"{name}.html")
     page.write(file, f"{name}: {seen.status}", parts)
-    typer.echo(f"written: {file}")
+    echo(f"written: {file}")
 
 
 def _end(line: Mapping[str, Any]) -> str:

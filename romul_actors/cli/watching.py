@@ -1,7 +1,6 @@
 """`romul top`, `workers`, `history`, `lineage`, `explain`, `waste`, `doctor`: what goes on."""
 
 import asyncio
-import json
 import math
 import signal
 import time
@@ -12,15 +11,14 @@ from typing import Annotated, Any
 
 import typer
 from pydantic_core import from_json
-from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import DEFAULT_URL, AsJson, MqttCa, MqttUrl, RedisUrl, broker, resolve
+from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
 from romul_actors.cli.services import opened
 from romul_actors.doctor import Finding, examine
 from romul_actors.inspect import SLOT_FIELDS, Seen, SlotSeen, look, look_at_all, read_glance
@@ -30,6 +28,7 @@ from romul_actors.store.redis import RedisStore
 from romul_actors.story import Branch, in_words, root_of
 from romul_actors.story import explain as explain_trial
 from romul_actors.story import waste as waste_of
+from romul_actors.visible import visible
 
 Name = Annotated[str, typer.Argument(help="Name of an experiment.")]
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -124,8 +123,8 @@ class Screen:
         best = ""
         if seen.best:
             value = seen.best[experiment.metric]
-            best = f"   best {experiment.metric} {value:.6g} ({seen.best['trial']})"
-        yield Text(
+            best = f"   best {shortened(experiment.metric)} {value:.6g} ({seen.best['trial']})"
+        yield (
             f"{self._name}: {seen.status}   {len(seen.slots)} slots   "
             f"{counts['reported']} trials, {counts['failed']} failed, {counts['retried']} retried"
             f"{best}"
@@ -133,19 +132,19 @@ class Screen:
         depths = "  ".join(f"{queue} {depth}" for queue, depth in seen.depths.items())
         yield Text(f"queues: {depths}   decisions/s {self.decisions_per_s:.2f}", style="dim")
         for alarm in self.alarms(seen):
-            yield Text(f"! {alarm}", style="bold red")
+            yield Text(visible(f"! {alarm}"), style="bold red")
         yield self._workers(seen)
         yield self._slots(seen)
 
     def _workers(self, seen: Seen) -> Table:
-        table = Table("worker", "state", "trial", "at", "heard", box=box.SIMPLE_HEAD)
+        table = Table("worker", "state", "trial", "at", "heard")
         lease_s = seen.experiment.timeouts.lease_s
         for worker in sorted(seen.workers, key=lambda w: (w.age_s >= lease_s, w.name))[
             : self._rows
         ]:
             table.add_row(
-                worker.name,
-                worker.state,
+                shortened(worker.name),
+                shortened(worker.state),
                 worker.trial,
                 "" if worker.at is None else f"{worker.at:g}",
                 f"{worker.age_s:.1f} s ago",
@@ -155,7 +154,7 @@ class Screen:
 
     def _slots(self, seen: Seen) -> Table:
         metric, maximize = seen.experiment.metric, seen.experiment.direction == "maximize"
-        table = Table(box=box.SIMPLE_HEAD)
+        table = Table()
         for column in ("slot", "tier", "status", "step", metric, "lately", "for", "copied from"):
             right = column in ("slot", "step", metric, "for")
             table.add_column(column, justify="right" if right else "left")
@@ -210,9 +209,9 @@ def top(
         async with opened(redis) as store:
             seen = await screen.refresh(store)
             if as_json:
-                typer.echo(json.dumps(_as_json(screen, seen)))
+                echo_json(_as_json(screen, seen))
                 return
-            console = Console(highlight=False)
+            console = Console()
             if once:
                 console.print(screen.render(seen))
                 return
@@ -278,12 +277,12 @@ def workers(name: Name, redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) 
     seen = asyncio.run(run())
     rows = [_worker_row(seen, i) for i in range(len(seen.workers))]
     if as_json:
-        typer.echo(json.dumps(rows))
+        echo_json(rows)
         return
-    table = Table(*(rows[0] if rows else ("worker",)), box=box.SIMPLE_HEAD)
+    table = Table(*(rows[0] if rows else ("worker",)))
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
-    Console(highlight=False, markup=False).print(table if rows else f"{name}: none")
+    Console().print(table if rows else f"{name}: none")
 
 
 def history(
@@ -305,7 +304,7 @@ def history(
                     after = entry_id
                     line = from_json(text)
                     if event in (None, line["event"]):
-                        typer.echo(text if as_json else said(line))
+                        echo_json(line) if as_json else echo(said(line))
                 if not follow or over(glance.meta["status"], glance.history):
                     return
                 await asyncio.sleep(0.5)
@@ -351,9 +350,9 @@ def lineage(
     seen = _all_of(name, redis)
     root, own = root_of(seen.history, slot)
     if as_json:
-        typer.echo(json.dumps(root.as_json()))
+        echo_json(root.as_json())
         return
-    Console(highlight=False, markup=False).print(_tree(root, own, seen.experiment.metric))
+    Console().print(_tree(root, own, seen.experiment.metric))
 
 
 def _all_of(name: str, redis: str) -> Seen:
@@ -365,10 +364,10 @@ def _all_of(name: str, redis: str) -> Seen:
 
 
 def _tree(root: Branch, own: Branch, metric: str) -> Tree:
-    def label(branch: Branch) -> Text:
+    def label(branch: Branch) -> str:
         value = "" if branch.value is None else f", {metric} {branch.value:.5g}"
         text = f"slot {branch.slot}: steps {branch.first} to {branch.last}{value}"
-        return Text(text + ("  <- here" if branch is own else ""))
+        return text + ("  <- here" if branch is own else "")
 
     tree = Tree(label(root))
     stack = [(tree, root)]
@@ -387,7 +386,7 @@ def explain(
     """Say why a trial was decided as it was: what was copied, mutated, drawn, and from where."""
     seen = _all_of(name, redis)
     told = explain_trial(seen.experiment, seen.history, trial)
-    typer.echo(json.dumps(told) if as_json else "\n".join(in_words(told)))
+    echo_json(told) if as_json else echo("\n".join(in_words(told)))
 
 
 def logs(
@@ -405,29 +404,31 @@ def logs(
 
     found = asyncio.run(run())
     if as_json:
-        typer.echo(json.dumps([asdict(output) for output in found]))
+        echo_json([asdict(output) for output in found])
         return
     for output in found:
-        typer.echo(f"--- attempt {output.attempt} on {output.worker}")
-        typer.echo(output.text, nl=not output.text.endswith("\n"))
+        echo(f"--- attempt {output.attempt} on {output.worker}")
+        # A progress bar begins its line again and again: here each state has a line.
+        text = output.text.replace("\r\n", "\n").replace("\r", "\n")
+        echo(text, nl=not text.endswith("\n"))
     if not found:
-        typer.echo(f"{name}: trial {trial} printed nothing, or that is no longer kept", err=True)
+        echo(f"{name}: trial {trial} printed nothing, or that is no longer kept", err=True)
 
 
 def waste(name: Name, redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Show where the machines' time went: useful, and lost by cause and by worker."""
     told = waste_of(_all_of(name, redis).history).as_json()
     if as_json:
-        typer.echo(json.dumps(told))
+        echo_json(told)
         return
-    typer.echo(
+    echo(
         f"{name}: {told['useful_s']:.1f} s useful, {told['lost_s']:.1f} s lost "
         f"({100 * told['share_lost']:.1f} %)"
     )
     for title in ("by_cause", "by_worker"):
         for key, seconds in sorted(told[title].items(), key=lambda item: -item[1]):
             n = told["attempts"].get(key)
-            typer.echo(f"  {key:<40} {seconds:10.1f} s" + (f"   {n} attempts" if n else ""))
+            echo(f"  {key:<40} {seconds:10.1f} s" + (f"   {n} attempts" if n else ""))
 
 
 def doctor(
@@ -440,12 +441,12 @@ def doctor(
     at = broker(mqtt, mqtt_ca, KEEPALIVE_S)
     findings: list[Finding] = asyncio.run(examine(resolve(redis), at))
     if as_json:
-        typer.echo(json.dumps([finding.as_json() for finding in findings]))
+        echo_json([finding.as_json() for finding in findings])
     else:
         marks = {"ok": "ok ", "warning": "!  ", "fault": "!! "}
         for finding in findings:
-            typer.echo(f"{marks[finding.level]} {finding.what}")
+            echo(f"{marks[finding.level]} {finding.what}")
             if finding.remedy:
-                typer.echo(f"      {finding.remedy}")
+                echo(f"      {finding.remedy}")
     if any(finding.level == "fault" for finding in findings):
         raise typer.Exit(EXPERIMENT_FAILED)
