@@ -78,6 +78,8 @@ class Result:
     metrics: Mapping[str, float] = field(default_factory=dict)
     in_effect: Mapping[str, Value] = field(default_factory=dict)
     """Hyperparameters that the worker read back after it had applied them."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """What else the task returned, and is no figure: types by name, told once by each worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -179,7 +179,11 @@ class Turn:
         if self.best is None or loss < self.best.loss:
             self.best = Best(slot.trial, loss, slot.vector, event.checkpoint, event.metrics)
         self.count(reported=1)
-        told = {"metrics": dict(event.metrics), "in_effect": dict(event.in_effect)}
+        told: dict[str, dict[str, Any]] = {
+            "metrics": dict(event.metrics),
+            "in_effect": dict(event.in_effect),
+            "left_out": dict(event.left_out),
+        }
         self.note(
             "result",
             **token,

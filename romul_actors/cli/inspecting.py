@@ -13,7 +13,7 @@ import typer
 from pydantic_core import from_json
 
 from romul_actors.cli.options import DEFAULT_URL, AsJson, Deadline, RedisUrl, with_deadline
-from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
+from romul_actors.cli.printing import NARROW, Console, Table, echo, echo_json, shortened
 from romul_actors.cli.services import opened
 from romul_actors.errors import ExperimentError, StoreError, UnknownExperimentError
 from romul_actors.events import Control, Submitted
@@ -163,7 +163,7 @@ def slots_table(slots: list[dict[str, Any]], experiment: Experiment) -> Table:
     table = Table()
     for column in ("slot", "status", "step", experiment.metric, "parent", *experiment.space):
         left = column in ("status", "parent")
-        table.add_column(column, justify="left" if left else "right")
+        table.add_column(column, justify="left" if left else "right", max_width=NARROW)
     for index, slot in enumerate(slots):
         latest = slot["latest"] or {}
         value = latest.get(experiment.metric)

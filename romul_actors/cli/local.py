@@ -35,7 +35,7 @@ from romul_actors.cli.options import (
     resolve,
     with_deadline,
 )
-from romul_actors.cli.printing import Console, Table, echo_json, shortened
+from romul_actors.cli.printing import NARROW, Console, Table, echo_json, shortened
 from romul_actors.cli.services import opened, stopping
 from romul_actors.errors import ExperimentError, ExperimentExistsError, UnknownExperimentError
 from romul_actors.events import Control
@@ -48,6 +48,7 @@ from romul_actors.report import plot, read_history, summary, trials
 from romul_actors.server import check_idle, embedded_server
 from romul_actors.store import Store
 from romul_actors.waiting import pause
+from romul_workers.figures import in_words
 
 ENDED = ("finished", "failed", "stopped")
 REFRESH_S = 0.5
@@ -209,7 +210,13 @@ async def _write_down(
     summaries, told = {}, {}
     for experiment in experiments:
         meta = (await store.load(experiment.name)).meta
-        told[experiment.name] = trials(await read_history(store, experiment.name))
+        history = await read_history(store, experiment.name)
+        told[experiment.name] = trials(history)
+        left_out: dict[str, str] = {}
+        for line in history:
+            left_out = {**line.get("left_out", {}), **left_out}
+        if left_out:
+            console.print(f"warning: {experiment.name}: {in_words(left_out)}", soft_wrap=True)
         summaries[experiment.name] = summary(experiment, meta, told[experiment.name])
     first = experiments[0]
     others = {name: found for name, found in told.items() if name != first.name}
@@ -243,7 +250,11 @@ def _table(console: Console, summaries: Sequence[Mapping[str, Any]]) -> None:
     left_out = len(others) - MOST_FIGURES
     others = others[:MOST_FIGURES]
     for column in ("experiment", "status", "trials", "failed", metric, *others, "checkpoint"):
-        table.add_column(column, justify="left" if column in ("experiment", "status") else "right")
+        table.add_column(
+            column,
+            justify="left" if column in ("experiment", "status") else "right",
+            max_width=NARROW if column in (metric, *others) else None,
+        )
     for row in summaries:
         metrics = row["best_metrics"] or {}
         table.add_row(

@@ -20,6 +20,8 @@ from romul_actors.visible import ascii_json, visible
 
 LONGEST = 32
 """Longest name in a table, in characters."""
+NARROW = 16
+"""Widest column of figures: a longer heading is folded."""
 
 
 def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:

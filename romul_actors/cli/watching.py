@@ -18,7 +18,7 @@ from rich.tree import Tree
 
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import DEFAULT_URL, AsJson, MqttCa, MqttUrl, RedisUrl, broker, resolve
-from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
+from romul_actors.cli.printing import NARROW, Console, Table, echo, echo_json, shortened
 from romul_actors.cli.services import opened
 from romul_actors.doctor import Finding, examine
 from romul_actors.inspect import SLOT_FIELDS, Seen, SlotSeen, look, look_at_all, read_glance
@@ -157,7 +157,12 @@ class Screen:
         table = Table()
         for column in ("slot", "tier", "status", "step", metric, "lately", "for", "copied from"):
             right = column in ("slot", "step", metric, "for")
-            table.add_column(column, justify="right" if right else "left")
+            table.add_column(
+                column,
+                justify="right" if right else "left",
+                max_width=NARROW if column == metric else None,
+                no_wrap=column == "lately",
+            )
         leased = {w.trial: w for w in seen.alive if w.trial}
         for slot in _ranked(seen.slots, maximize=maximize)[: self._rows]:
             copied = (slot.parent or "").partition("-")[0]

@@ -67,6 +67,7 @@ def _report_of(line: Mapping[str, Any]) -> Event:
             seconds=line["seconds"],
             metrics=line.get("metrics", {}),
             in_effect=line.get("in_effect", {}),
+            left_out=line.get("left_out", {}),
         )
     if line["event"] == "failed":
         if reason == "lost":

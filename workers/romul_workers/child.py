@@ -4,7 +4,6 @@ Started by `trainer.py` as `python -m romul_workers.child FD`; speaks MessagePac
 that number. It ends with its parent: when the socket closes, it ends its whole process group.
 """
 
-import contextlib
 import importlib
 import math
 import os
@@ -15,7 +14,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ import numpy as np
 
 from romul_actors.errors import TaskError
 from romul_actors.events import MAX_TEXT
+from romul_workers.figures import figures
 from romul_workers.trial import Context, Paused, Trial
 
 Message = dict[str, Any]
@@ -79,7 +79,9 @@ class Child:
 
     def _send(self, message: Message) -> None:
         with self._sending:
-            self._connection.sendall(msgpack.packb(message))
+            # What a task says may hold what is no text: a file's name in another encoding, say.
+            body = msgpack.packb(message, unicode_errors="backslashreplace")
+            self._connection.sendall(body)
 
     def _answer(self, job: Message) -> Message:
         try:
@@ -138,46 +140,20 @@ class Child:
             return {"is": "stopped", "at": returned.at}
         if trial.stop_seen:
             return {"is": "stopped", "at": None}
-        value, metrics = _metrics(returned, job["metric"])
-        if not math.isfinite(value):
-            message = f"{job['metric']} is {value}"
+        found = figures(returned, job["metric"])
+        if not math.isfinite(found.value):
+            message = f"{job['metric']} is {found.value}"
             return {"is": "failed", "reason": "not_finite", "message": message}
         if not any(trial.checkpoint.iterdir()):
             message = "the task wrote nothing into trial.checkpoint: nobody could continue from it"
             return {"is": "failed", "reason": "no_checkpoint", "message": message}
         return {
             "is": "done",
-            "value": value,
-            "metrics": metrics,
+            "value": found.value,
+            "metrics": found.kept,
+            "left_out": found.left_out,
             "in_effect": trial.in_effect,
         }
-
-
-def _metrics(returned: object, metric: str) -> tuple[float, dict[str, float]]:
-    """The experiment's metric, and all other figures that the task gave.
-
-    Raises:
-        TaskError: it returned something else.
-    """
-    if not isinstance(returned, Mapping):
-        return _number(metric, returned), {}
-    if metric not in returned:
-        given = ", ".join(str(name) for name in returned) or "nothing"
-        raise TaskError(
-            f"the task returned no {metric!r}, which the experiment goes by, but {given}"
-        )
-    numbers = {str(name): _number(str(name), value) for name, value in returned.items()}
-    return numbers.pop(metric), numbers
-
-
-def _number(name: str, value: Any) -> float:
-    # A tensor or an array of one element is a number to its author.
-    if hasattr(value, "item") and getattr(value, "size", 1) is not None:
-        with contextlib.suppress(ValueError, RuntimeError):
-            value = value.item()
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TaskError(f"the task returned {name} = {value!r}, which is not a number")
-    return float(value)
 
 
 def _device(wanted: str) -> str:

@@ -13,6 +13,7 @@ from romul_actors.errors import RomulError
 from romul_actors.events import Trial
 from romul_actors.experiment import Experiment
 from romul_actors.waiting import cancel
+from romul_workers.figures import in_words
 from romul_workers.trainer import ChildTrainer, Ending, Failure, Stopped, Success
 from romul_workers.trial import Value
 
@@ -70,6 +71,7 @@ class Examination:
         self._grace_s = grace_s
         self._told = told
         self._space = experiment.search_space()
+        self._left_out: dict[str, str] = {}
         self.checks: list[Check] = []
 
     def _say(self, name: str, level: Literal["ok", "warning", "fault"], found: str) -> None:
@@ -111,6 +113,7 @@ class Examination:
             raise BrokenTaskError(f"{ending.reason}: {ending.message}")
         if not isinstance(ending, Success):
             raise BrokenTaskError(f"the task ended with {ending}, though nobody asked it to stop")
+        self._left_out = {**ending.left_out, **self._left_out}
         return (ending.value, tuple(sorted(ending.metrics.items()))), ending.checkpoint
 
     async def run(self) -> list[Check]:
@@ -123,6 +126,8 @@ class Examination:
             await self._same(first, on, checkpoint)
             await self._reads_its_parent(on)
             await self._hyperparameters(first, on, checkpoint)
+            if self._left_out:
+                self._say("returns figures", "warning", in_words(self._left_out))
             await self._stops(checkpoint)
         except BrokenTaskError as error:
             self._say("trains", "fault", str(error))

@@ -38,12 +38,21 @@ LOG_TAIL = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """A trial trained its whole budget, and its checkpoint is stored."""
+    """A trial trained its whole budget, and its checkpoint is stored.
+
+    Attributes:
+        value: the experiment's metric.
+        checkpoint: its name.
+        metrics: all other figures that the task returned.
+        in_effect: hyperparameters that were read back after they had been applied.
+        left_out: what the task returned and is no figure; see `romul_workers.figures`.
+    """
 
     value: float
     checkpoint: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     in_effect: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +206,8 @@ class ChildTrainer(Trainer):
         await asyncio.to_thread(checkpoints.publish, folder, name)
         if answer["is"] == "stopped":
             return Stopped(name, answer["at"])
-        return Success(answer["value"], name, answer["metrics"], answer["in_effect"])
+        told = (answer[key] for key in ("metrics", "in_effect", "left_out"))
+        return Success(answer["value"], name, *told)
 
     async def _ask_child(
         self, folder: Path, parent: Path | None, experiment: Experiment, trial: TrialMessage

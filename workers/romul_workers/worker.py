@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -19,6 +19,7 @@ from romul_actors.experiment import Experiment, from_json
 from romul_actors.messages import decode_trial, encode
 from romul_actors.store import Lease, Output, Store
 from romul_actors.waiting import cancel, pause
+from romul_workers.figures import LeftOut, in_words
 from romul_workers.trainer import Ending, Failure, NoRoom, Stopped, Success, Trainer
 
 log = logging.getLogger("romul.worker")
@@ -122,6 +123,7 @@ class Worker:
         self._open: list[str] = []
         self._statuses: dict[str, str] = {}
         self._refused: set[str] = set()
+        self._left_out = LeftOut()
         self._refreshed = float("-inf")
         self._collected = float("-inf")
         self._no_room_s = 0.0
@@ -248,6 +250,7 @@ class Worker:
         for name in self._admission.keys() - statuses.keys():
             del self._admission[name]
             self._failing.pop(name, None)
+            self._left_out.forget(name)
         ours = {name: status for name, status in statuses.items() if self._admission[name]}
         self._admitted = {n: s for n, s in ours.items() if s not in ("finished", "stopped")}
         running = [name for name, s in self._admitted.items() if s in ("submitted", "running")]
@@ -336,19 +339,35 @@ class Worker:
         seconds = loop.time() - began
         if isinstance(ending, Success) and not trial.resumed:
             self._typical_s[experiment.name] = seconds
+        ending, warning = self._tell_once(experiment.name, ending)
         accepted = await self._settle(lease, trial, self._report(trial, ending, seconds))
         if accepted is False:
             log.warning("%s: trial %s: the report came too late", experiment.name, trial.id)
             if isinstance(ending, Success | Stopped) and ending.checkpoint is not None:
                 await self._trainer.discard(experiment, ending.checkpoint)
-        await self._keep_output(experiment.name, trial)
+        await self._keep_output(experiment.name, trial, warning)
         await self._judge(experiment.name, ending)
         await self._rest(ending)
 
-    async def _keep_output(self, name: str, trial: Trial) -> None:
-        """Keep what the task printed, for people; nothing depends on it."""
-        if self._trainer.output:
-            told = Output(trial.id, trial.attempt, self._settings.name, self._trainer.output)
+    def _tell_once(
+        self, name: str, ending: Ending | ReleaseReason
+    ) -> tuple[Ending | ReleaseReason, str]:
+        """An ending with what was not yet told of what was left out; a warning of it, or ""."""
+        if not isinstance(ending, Success) or not ending.left_out:
+            return ending, ""
+        new = self._left_out.new(name, ending.left_out)
+        if new:
+            log.warning("%s: %s", name, in_words(new))
+        warning = f"romul: warning: {in_words(new)}\n" if new else ""
+        return replace(ending, left_out=new), warning
+
+    async def _keep_output(self, name: str, trial: Trial, warning: str) -> None:
+        """Keep what the task printed, and our warning, for people; nothing depends on it."""
+        text = self._trainer.output
+        if warning:
+            text += ("\n" if text and not text.endswith("\n") else "") + warning
+        if text:
+            told = Output(trial.id, trial.attempt, self._settings.name, text)
             try:
                 await self._store.write_output(name, told)
             except StoreError as error:
@@ -488,6 +507,7 @@ class Worker:
                     seconds=seconds,
                     metrics=ending.metrics,
                     in_effect=ending.in_effect,
+                    left_out=ending.left_out,
                 )
             case Failure(reason=reason, message=message):
                 log.warning("trial %s failed: %s: %s", trial.id, reason, message)
