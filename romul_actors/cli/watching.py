@@ -5,14 +5,15 @@ import math
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 from pydantic_core import from_json
-from rich.console import Group
+from rich.console import ConsoleOptions, Group
 from rich.live import Live
+from rich.measure import Measurement
 from rich.text import Text
 from rich.tree import Tree
 
@@ -52,6 +53,19 @@ def sparkline(values: Sequence[float]) -> str:
         return SPARKS[0] * len(values)
     top = len(SPARKS) - 1
     return "".join(SPARKS[round(top * (value - low) / (high - low))] for value in values)
+
+
+class _Sparkline:
+    """The latest values, as many as there is room for."""
+
+    def __init__(self, values: Iterable[float]) -> None:
+        self._values = list(values)
+
+    def __rich_console__(self, _: Any, options: ConsoleOptions) -> Iterator[str]:
+        yield sparkline(self._values[-options.max_width :])
+
+    def __rich_measure__(self, *_: Any) -> Measurement:
+        return Measurement(min(1, len(self._values)), len(self._values))
 
 
 class Screen:
@@ -161,7 +175,6 @@ class Screen:
                 column,
                 justify="right" if right else "left",
                 max_width=NARROW if column == metric else None,
-                no_wrap=column == "lately",
             )
         leased = {w.trial: w for w in seen.alive if w.trial}
         for slot in _ranked(seen.slots, maximize=maximize)[: self._rows]:
@@ -173,7 +186,7 @@ class Screen:
                 status + (f" x{slot.copies}" if slot.copies > 1 else ""),
                 str(slot.step),
                 "" if slot.value is None else f"{slot.value:.5g}",
-                sparkline(list(self._losses.get(slot.index, ()))),
+                _Sparkline(self._losses.get(slot.index, ())),
                 _age(slot.since_s),
                 "" if copied in ("", str(slot.index)) else copied,
             )

@@ -156,3 +156,30 @@ def test_the_doctor_names_faults_and_remedies(running, system):
     broker = system.call("doctor", "--mqtt=mqtt://127.0.0.1:1", "--json")
     assert broker.returncode == 1
     assert "127.0.0.1:1" in json.loads(broker.stdout)[-1]["what"]
+
+
+def test_long_names_leave_the_other_columns_their_room(system):
+    """At 80 columns, with names as long as they may be."""
+    name = "a metric whose name is as long as that of a metric can be " + 42 * "x"
+    rate = {"type": "float", "min": 0.0, "max": 1.0}
+    choice = {"type": "categorical", "choices": [name, f"another {name}"]}
+    system.submit(name="long", metric=name, space={"rate": rate, name: choice})
+    system.actor()
+    wait_for(lambda: system.meta("long").get("slots") == "4")
+    seen_ms = 1000 * system.client.time()[0]
+    told = json.dumps({"state": "idle", "host": name, "pid": 12345, "seen_ms": seen_ms})
+    system.client.hset("romul:{long}:workers", f"worker-{name}", told)
+    best = {name: 0.123456, "trial": "3-1", "metrics": {}}
+    system.client.hset("romul:{long}", "best", json.dumps(best))
+    expected = {
+        "show long": "slot status step parent rate queued 0/3",
+        "top long --once": "slot tier status step lately greedy queued idle",
+        "workers long": "pid state trial 12345 idle",
+        "status": "experiment status trials failed workers dead long running 0/12 0.123456",
+    }
+    for command, words in expected.items():
+        done = system.call(*command.split(), COLUMNS="80")
+        assert (command, done.returncode) == (command, 0), done.stderr
+        assert (command, max(map(len, done.stdout.splitlines())) <= 80) == (command, True)
+        missing = set(words.split()) - set(done.stdout.split())
+        assert (command, missing) == (command, set())
