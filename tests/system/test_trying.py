@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import urllib.request
 from pathlib import Path
@@ -68,6 +69,35 @@ def test_a_task_that_raises_is_told_with_its_reason(tmp_path):
     assert done.returncode == 1
     assert "RuntimeError: no data" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_figures_that_are_none_are_left_out_and_every_place_says_so(system):
+    file = system.folder / "odd.toml"
+    file.write_text(
+        """
+name = "odd"
+task = "figures"
+population = 4
+steps = 2
+constants = { beside = "odd" }
+[space]
+x = { type = "float", min = 0.0, max = 1.0 }
+"""
+    )
+    given = (str(file), f"--runs={system.folder}", "--redis", system.url, "--workers=1")
+    done = system.call("run", *given, PYTHONPATH=f"{TASKS}:{os.environ.get('PYTHONPATH', '')}")
+    assert done.returncode == 0, done.stderr
+    assert " ".join(done.stderr.split()).count("odd: left out of results: 'text' (str)") == 1
+    assert system.meta("odd")["failed"] == "0"
+    [line] = [line for line in system.history("odd", "result") if "left_out" in line]
+    assert line["left_out"]["nan"] == "nan"
+    assert "romul: warning: left out of" in system.call("logs", "odd", line["trial"]).stdout
+    log = (system.folder / "odd" / "logs" / "worker-1.log").read_text()
+    assert log.count("left out of results") == 1
+    checked = system.call("check", str(file), f"--path={TASKS}", "--json")
+    [said] = [c for c in json.loads(checked.stdout) if c["name"] == "returns figures"]
+    assert said["level"] == "warning"
+    assert "'text' (str), 'list' (list), 'none' (None), 'nan' (nan)" in said["found"]
 
 
 @pytest.fixture

@@ -104,6 +104,21 @@ async def test_after_a_loss_that_is_not_finite_it_is_the_same(trainer, tmp_path)
     assert second.metrics["pid"] == first.metrics["pid"]
 
 
+@pytest.mark.parametrize(
+    ("beside", "kept", "left_out"),
+    [
+        ("plain", {"true": 1.0, "np": 0.5, "np_true": 1.0, "0-d": 3.0}, 0),
+        ("odd", {"\\udcff": 1.0}, 9),
+        ("many", {f"figure {n}": float(n) for n in range(256)}, 44),
+    ],
+)
+async def test_nothing_beside_the_metric_fails_a_trial(trainer, tmp_path, beside, kept, left_out):
+    e = experiment(tmp_path, task="figures", constants={"beside": beside})
+    ending = await trainer.train(e, trial())
+    assert isinstance(ending, Success), ending
+    assert (ending.value, ending.metrics, len(ending.left_out)) == (0.25, kept, left_out)
+
+
 async def test_a_parent_that_is_gone_is_told(trainer, tmp_path):
     failed = await trainer.train(experiment(tmp_path), trial(1, parent="9-9-1"))
     assert failed.reason == "lost_parent"

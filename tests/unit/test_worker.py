@@ -7,7 +7,7 @@ from dataclasses import replace
 from romul_actors.errors import StoreUnavailableError
 from romul_actors.events import Submitted, Trial
 from romul_actors.experiment import Experiment
-from romul_actors.messages import encode
+from romul_actors.messages import decode_event, encode
 from romul_actors.presence import Broker, Link, MqttError
 from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
@@ -290,3 +290,28 @@ def test_after_a_notice_only_what_can_be_finished_is_taken():
     assert run(main(1.0)) == (6, 6)
     # One that was never seen to end is not begun.
     assert run(main(4.0)) == (1, 4)
+
+
+def test_what_is_left_out_of_results_is_warned_of_once(caplog):
+    class Printing(StubTrainer):
+        output = "10 %"
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        store = MemoryStore(lambda: int(1000 * loop.time()))
+        await filled(store, TRIAL, replace(TRIAL, id="1-0", slot=1))
+        odd = {"note": "str", "nan": "nan"}
+        endings = [Success(1.0, "a", left_out=odd), Success(1.0, "b", {"n": 1.0}, left_out=odd)]
+        await worker(store, Printing(*endings), max_trials=2).run(asyncio.Event())
+        inbox = await store.read(["e"], "a", 10, 0)
+        outputs = [(await store.outputs("e", name))[0].text for name in ("0-0", "1-0")]
+        return [decode_event(entry.body) for entry in inbox], outputs
+
+    events, outputs = run(main())
+    results = [event for event in events if event.type == "result"]
+    assert [result.left_out for result in results] == [{"note": "str", "nan": "nan"}, {}]
+    assert [result.metrics for result in results] == [{}, {"n": 1.0}]
+    [line] = [text for text in caplog.messages if "left out" in text]
+    assert "e: left out of results: 'note' (str), 'nan' (nan)" in line
+    assert outputs[0].startswith("10 %\nromul: warning: left out of results: 'note' (str)")
+    assert outputs[1] == "10 %"
