@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
+from math import isfinite
 from typing import Any
 
 from romul_actors.errors import OptimizerError
@@ -39,7 +40,8 @@ def make(name: str, options: Mapping[str, Any]) -> Optimizer:
     """Make the optimizer `name` with some constants changed.
 
     Raises:
-        OptimizerError: no such optimizer or option, or an option's value is of another type.
+        OptimizerError: no such optimizer or option, or an option's value is of another type, below
+            0 or not finite.
     """
     if name not in OPTIMIZERS:
         raise OptimizerError(f"optimizer {name!r} is not one of {', '.join(OPTIMIZERS)}")
@@ -58,6 +60,10 @@ def make(name: str, options: Mapping[str, Any]) -> Optimizer:
             raise OptimizerError(
                 f"optimizer {name!r}: {option} = {value!r} is not a {wanted[-1].__name__}"
             )
+        if isinstance(value, str):
+            continue
+        if not isfinite(value):
+            raise OptimizerError(f"optimizer {name!r}: {option} = {value!r} is not finite")
         if value < 0:
             raise OptimizerError(f"optimizer {name!r}: {option} = {value!r} is below 0")
     return kind(**options)

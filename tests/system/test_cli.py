@@ -174,6 +174,19 @@ def test_errors_are_one_line_and_an_exit_code(system, arguments, code, told):
     assert told in " ".join(called.stderr.split())
 
 
+@pytest.mark.parametrize("command", ["run", "submit"])
+def test_an_option_of_the_wrong_type_is_refused_before_anything_is_written(system, command):
+    file = system.folder / "bowl.toml"
+    option = 'optimizer = { name = "romul", crossover = "x" }\n'
+    file.write_text(option + TOML.format(steps=2))
+    runs = system.folder / "runs"
+    called = system.call(command, str(file), *(["--runs", str(runs)] if command == "run" else []))
+    assert (called.returncode, "Traceback" in called.stderr) == (2, False), called.stderr
+    assert "crossover = 'x' is not a float" in " ".join(called.stderr.split())
+    assert not runs.exists()
+    assert system.client.keys("romul:*") == []
+
+
 async def test_a_server_that_would_evict_or_wants_a_password_is_refused(system, tmp_path):
     async with embedded_server(tmp_path / "other", durable=False) as url:
         wrong = url.replace(url.split("@")[0], "redis://:secret")

@@ -1,7 +1,12 @@
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 
 from romul_actors.errors import ExperimentError
 from romul_actors.experiment import from_json, load, parse
+from romul_actors.optimizers import OPTIMIZERS, make
+from romul_actors.optimizers.random_search import RandomSearch
 from romul_actors.plan import settings
 
 GOOD = """\
@@ -74,13 +79,34 @@ def test_a_mistake_is_told_with_its_line_and_field(tmp_path, old, new, told):
         ('"gradient"', "optimizer 'gradient' is not one of romul, truncation, initiator"),
         ('{ name = "romul", crosover = 0.5 }', "no option 'crosover': did you mean 'crossover'"),
         ('{ name = "romul", crossover = "half" }', "crossover = 'half' is not a float"),
+        ('{ name = "romul", crossover = true }', "crossover = True is not a float"),
+        ('{ name = "romul", keep_best = "yes" }', "keep_best = 'yes' is not a bool"),
         ('{ name = "romul", crossover = -1 }', "crossover = -1 is below 0"),
+        ('{ name = "romul", crossover = nan }', "crossover = nan is not finite"),
+        ('{ name = "romul", crossover = inf }', "crossover = inf is not finite"),
+        ('{ name = "romul", crossover = [0.5] }', r"options\.crossover: .* not \[0\.5\]"),
         ('{ name = "random", crossover = 0.5 }', "no option 'crossover': it takes none"),
     ],
 )
 def test_a_wrong_optimizer_is_refused_before_anything_runs(optimizer, told):
     text = GOOD.replace('{ name = "romul", crossover = 0.5 }', optimizer)
     with pytest.raises(ExperimentError, match=told):
+        settings(parse(text))
+
+
+@dataclass(frozen=True)
+class Worded(RandomSearch):
+    """An optimizer with a constant that is text: none that ROMUL has takes any."""
+
+    name: ClassVar[str] = "worded"
+    rule: str = "plain"
+
+
+def test_an_option_that_is_text_takes_text_alone(monkeypatch):
+    monkeypatch.setitem(OPTIMIZERS, "worded", Worded)
+    assert make("worded", {"rule": "other"}).rule == "other"
+    text = GOOD.replace("crossover = 0.5", "rule = 3").replace("romul", "worded")
+    with pytest.raises(ExperimentError, match="rule = 3 is not a str"):
         settings(parse(text))
 
 
