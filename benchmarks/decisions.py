@@ -1,19 +1,26 @@
 """How many decisions a second one actor takes, through a real server.
 
-    python benchmarks/decisions.py --population 256
+    python benchmarks/decisions.py --slots 256 --rounds 5
 
-The load is in the same process: it answers every trial at once with a result, so that the actor
+The load is a process of its own: it answers every trial at once with a result, so that the actor
 never waits for training. The ceiling, measured in the same run, is what the server does of
 pipelined calls of a script of six commands, which is what one decision costs it at the least.
-Prints one JSON line.
+
+Decisions are told by the clock, where server, load and actor share the cores, and by the CPU time
+that the actor's process takes; each also as a ratio to the ceiling. Prints one JSON line, with
+medians of the rounds.
 """
 
 import argparse
 import asyncio
 import json
+import multiprocessing
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,6 +35,8 @@ from romul_actors.server import embedded_server
 from romul_actors.store.redis import RedisStore
 
 DIMS = 8
+WARM_UP = 2
+"""Steps of each slot that are not counted."""
 PIPELINE = 256
 CEILING = """
 redis.call('HGET', KEYS[1], 'version')
@@ -46,25 +55,55 @@ end
 """
 
 
-def experiment(population: int) -> Experiment:
+def experiment(slots: int) -> Experiment:
     """Declare an experiment that never ends by itself."""
     space = {f"x{i}": FloatSpec(type="float", min=0.0, max=1.0) for i in range(DIMS)}
     return Experiment(
         name="bench",
         task="none",
         space=dict(space),
-        population=population,
+        population=slots,
         steps=1_000_000,
         checkpoints="/nowhere",
         history_keep=10_000,
     )
 
 
-async def answer(client: Redis, stop: asyncio.Event) -> None:
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one actor did.
+
+    Attributes:
+        wall: decisions a second by the clock.
+        cpu: decisions a second of CPU time of the actor's process, user and system.
+    """
+
+    wall: float
+    cpu: float
+
+
+def load(url: str) -> None:
+    """Be the process that answers, until it is ended."""
+    asyncio.run(answer(Redis.from_url(url, protocol=2)))
+
+
+@contextmanager
+def loaded(url: str) -> Iterator[None]:
+    """Have a process that answers."""
+    process = multiprocessing.get_context("spawn").Process(target=load, args=(url,), daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.join()
+
+
+async def answer(client: Redis) -> None:
     """Answer every trial at once, as many at a time as there are."""
     inbox, trials = "romul:{bench}:inbox", "romul:{bench}:trials"
     script = client.register_script(ANSWER)
-    while not stop.is_set():
+    while True:
         found: Any = await client.xreadgroup("workers", "load", {trials: ">"}, PIPELINE, 100)
         told: list[bytes] = []
         for entry_id, fields in found[0][1] if found else ():
@@ -98,54 +137,69 @@ async def ceiling(client: Redis, seconds: float) -> float:
     return calls / (time.perf_counter() - began)
 
 
-async def measure(url: str, population: int, seconds: float) -> float:
-    """Decisions a second of one actor."""
-    store, client = RedisStore(url), Redis.from_url(url, protocol=2)
+async def measure(url: str, slots: int, seconds: float) -> Measured:
+    """Let one actor decide, for `seconds` and for a step of each slot at the least."""
+    store = RedisStore(url)
     await store.remove("bench")
-    await store.create("bench", experiment(population).model_dump_json(), encode(Submitted()))
+    await store.create("bench", experiment(slots).model_dump_json(), encode(Submitted()))
     stop, actor = asyncio.Event(), Actor(store, "bench-actor")
-    load = asyncio.create_task(answer(client, stop))
-    running = asyncio.create_task(actor.run(stop))
-    await asyncio.sleep(0.5)
-    before, began = actor.decisions, time.perf_counter()
-    await asyncio.sleep(seconds)
-    rate = (actor.decisions - before) / (time.perf_counter() - began)
-    stop.set()
-    await asyncio.gather(load, running)
+    with loaded(url):
+        running = asyncio.create_task(actor.run(stop))
+        await decided(actor, WARM_UP * slots)
+        before, cpu, began = actor.decisions, time.process_time(), time.perf_counter()
+        await asyncio.sleep(seconds)
+        await decided(actor, before + slots)
+        wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
+        decisions = actor.decisions - before
+        stop.set()
+        await running
     await store.close()
-    await client.aclose()
-    return rate
+    return Measured(decisions / wall_s, decisions / cpu_s)
 
 
-async def run(population: int, seconds: float, rounds: int) -> dict[str, Any]:
+async def decided(actor: Actor, at_least: int) -> None:
+    """Wait until the actor has taken so many decisions."""
+    while True:
+        if actor.decisions >= at_least:
+            return
+        await asyncio.sleep(0.02)
+
+
+async def run(slots: int, seconds: float, rounds: int) -> dict[str, Any]:
     """Measure actor and ceiling in turn, so that a slow moment of the machine hits both."""
-    rates, ceilings = [], []
+    rows: list[Measured] = []
+    ceilings: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         async with embedded_server(Path(folder), durable=False) as url:
             client = Redis.from_url(url, protocol=2)
             for number in range(rounds):
                 ceilings.append(await ceiling(client, seconds / 2))
-                rates.append(await measure(url, population, seconds))
+                rows.append(await measure(url, slots, seconds))
                 print(f"round {number + 1} of {rounds}", file=sys.stderr)
             await client.aclose()
+    pairs = list(zip(rows, ceilings, strict=True))
     return {
         "benchmark": "decisions",
-        "population": population,
-        "decisions_per_s": round(median(rates), 1),
+        "slots": slots,
+        "decisions_per_s": round(median(row.wall for row in rows), 1),
+        "decisions_per_cpu_s": round(median(row.cpu for row in rows), 1),
         "ceiling_per_s": round(median(ceilings), 1),
-        "ratio_to_ceiling": round(median(r / c for r, c in zip(rates, ceilings, strict=True)), 4),
+        "ratio_to_ceiling": round(median(row.wall / most for row, most in pairs), 4),
+        "cpu_ratio_to_ceiling": round(median(row.cpu / most for row, most in pairs), 4),
         "rounds": rounds,
     }
 
 
 def main() -> None:
     """Read the arguments and print the line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--population", type=int, default=256)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--slots", "--population", type=int, default=256, help="4 at least")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
-    print(json.dumps(asyncio.run(run(chosen.population, chosen.seconds, chosen.rounds))))
+    print(json.dumps(asyncio.run(run(chosen.slots, chosen.seconds, chosen.rounds))))
 
 
 if __name__ == "__main__":

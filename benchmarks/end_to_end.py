@@ -1,10 +1,20 @@
 """How many trials a second the whole system does when training costs nothing.
 
-    python benchmarks/end_to_end.py
+    python benchmarks/end_to_end.py --rounds 5
 
 A real server, one actor process, 8 worker processes with a child process each, and a task that
-does nothing but write an empty file. With the extra `peers` installed, Ray Tune's PBT does the same
-with 8 members in the same run. Prints one JSON line.
+returns the sum of its hyperparameters and writes an empty file. With the extra `peers` installed,
+Ray Tune's PBT does the same with 8 members, in turn with us, so that a slow moment of the machine
+hits both. Prints one JSON line, with medians of the rounds.
+
+Both are measured alike: as many members, as many steps that are not counted, as many that are, from
+the result that ends the former to the last one. Start-up is told apart, from before the server (for
+Ray: `ray.init`) is started to the first result; what this program itself imports is not counted.
+
+Both keep each trial's checkpoint, on the same disk. Ours is the empty file and a manifest with its
+SHA-256, both flushed to the disk and renamed into place; Ray's is the empty file, not flushed. Both
+write each result down: our server appends it to a file that is flushed once a second, Ray to JSON
+and CSV files (and to TensorBoard's, where that is installed).
 """
 
 import argparse
@@ -17,7 +27,10 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from romul_actors.cli.crew import crew
@@ -29,7 +42,22 @@ from romul_actors.server import embedded_server
 from romul_actors.store.redis import RedisStore
 
 WARM_UP = 5
-"""Steps of each slot that are not counted: processes start and import."""
+"""Steps of each member that are not counted, of either system."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one run of a system took.
+
+    Attributes:
+        server_s: from nothing to a server that answers; for Ray, what `ray.init` takes.
+        first_trial_s: from there to the first trial's result: processes start and import.
+        trials_per_s: after the warm-up.
+    """
+
+    server_s: float
+    first_trial_s: float
+    trials_per_s: float
 
 
 def experiment(population: int, steps: int, folder: Path) -> Experiment:
@@ -39,43 +67,72 @@ def experiment(population: int, steps: int, folder: Path) -> Experiment:
         task="romul_workers.tasks.toys:nothing",
         space={"x": FloatSpec(type="float", min=0.0, max=1.0)},
         population=population,
-        steps=steps,
+        steps=WARM_UP + steps,
         checkpoints=str(folder / "checkpoints"),
+        # Ray removes none either.
+        keep_checkpoints="all",
     )
 
 
-async def romul(workers: int, steps: int) -> float:
-    """Trials a second of this system."""
+async def romul(workers: int, steps: int) -> Measured:
+    """Run this system."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        began = time.perf_counter()
         async with embedded_server(folder) as url:
+            served = time.perf_counter()
             store = RedisStore(url)
             await create(store, experiment(workers, steps, folder))
             async with running(crew(url, folder, workers, [], [])):
-                first = await trials(store, WARM_UP * workers)
-                began = time.perf_counter()
-                last = await trials(store, workers * steps)
-                seconds = time.perf_counter() - began
+                await reported(store, 1)
+                first = time.perf_counter()
+                before = await reported(store, WARM_UP * workers)
+                warm = time.perf_counter()
+                after = await reported(store, (WARM_UP + steps) * workers)
+                ended = time.perf_counter()
             await store.close()
-    return (last - first) / seconds
+    return Measured(served - began, first - served, (after - before) / (ended - warm))
 
 
-async def trials(store: RedisStore, at_least: int) -> int:
-    """Wait until so many trials have been reported."""
+async def reported(store: RedisStore, at_least: int) -> int:
+    """Wait until so many trials have been reported; how many there are."""
     while True:
-        reported = int((await store.load("bench")).meta.get("reported", 0))
-        if reported >= at_least:
-            return reported
+        found = await store.reported("bench")
+        if found >= at_least:
+            return found
         await asyncio.sleep(0.01)
 
 
-def ray_tune(members: int, steps: int) -> float | None:
-    """Trials a second of Ray Tune's PBT; None where Ray is not installed."""
-    if importlib.util.find_spec("ray") is None:
-        return None
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+def ray_tune(members: int, steps: int) -> Measured:
+    """Run Ray Tune's PBT."""
     import ray  # noqa: PLC0415
+    from ray import tune  # noqa: PLC0415
+
+    ended: list[float] = []
+
+    class Clock(tune.Callback):  # type: ignore[misc]
+        """Notes when each result arrives."""
+
+        def on_trial_result(self, *_: Any, **__: Any) -> None:
+            ended.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        began = time.perf_counter()
+        # Members wait for nothing but the scheduler: none must queue for one of two cores.
+        ray.init(address="local", num_cpus=members, include_dashboard=False, log_to_driver=False)
+        try:
+            served = time.perf_counter()
+            _tuner(members, WARM_UP + steps, Path(folder), Clock()).fit()
+        finally:
+            ray.shutdown()
+    # A member that goes on from another's checkpoint takes over its count of steps, so that all
+    # together do some more or fewer than asked for.
+    counted = ended[WARM_UP * members - 1 :]
+    rate = (len(counted) - 1) / (counted[-1] - counted[0])
+    return Measured(served - began, ended[0] - served, rate)
+
+
+def _tuner(members: int, steps: int, folder: Path, clock: Any) -> Any:
     from ray import tune  # noqa: PLC0415
     from ray.tune.schedulers import PopulationBasedTraining  # noqa: PLC0415
 
@@ -98,57 +155,72 @@ def ray_tune(members: int, steps: int) -> float | None:
             self.config = new_config
             return True
 
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        # Members wait for nothing but the scheduler: none must queue for one of two cores.
-        ray.init(address="local", num_cpus=members, include_dashboard=False, log_to_driver=False)
-        scheduler = PopulationBasedTraining(
-            perturbation_interval=1,
-            hyperparam_mutations={"x": tune.uniform(0.0, 1.0)},
-            metric="loss",
-            mode="min",
-        )
-        tuner = tune.Tuner(
-            Nothing,
-            param_space={"x": tune.uniform(0.0, 1.0)},
-            tune_config=tune.TuneConfig(
-                scheduler=scheduler, num_samples=members, reuse_actors=True
-            ),
-            run_config=tune.RunConfig(
-                stop={"training_iteration": steps},
-                storage_path=folder,
-                verbose=0,
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
-            ),
-        )
-        began = time.perf_counter()
-        tuner.fit()
-        seconds = time.perf_counter() - began
-        ray.shutdown()
-    return members * steps / seconds
+    scheduler = PopulationBasedTraining(
+        perturbation_interval=1,
+        hyperparam_mutations={"x": tune.uniform(0.0, 1.0)},
+        metric="loss",
+        mode="min",
+    )
+    return tune.Tuner(
+        Nothing,
+        param_space={"x": tune.uniform(0.0, 1.0)},
+        tune_config=tune.TuneConfig(scheduler=scheduler, num_samples=members, reuse_actors=True),
+        run_config=tune.RunConfig(
+            stop={"training_iteration": steps},
+            storage_path=str(folder),
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
+            callbacks=[clock],
+        ),
+    )
+
+
+def measure(workers: int, steps: int, rounds: int, *, peer: bool) -> dict[str, Any]:
+    """Run both in turn; medians of the rounds."""
+    ours: list[Measured] = []
+    theirs: list[Measured] = []
+    for number in range(rounds):
+        ours.append(asyncio.run(romul(workers, steps)))
+        if peer:
+            theirs.append(ray_tune(workers, steps))
+        rates = ", ".join(f"{row[-1].trials_per_s:.1f}" for row in (ours, theirs) if row)
+        print(f"round {number + 1} of {rounds}: {rates} trials/s", file=sys.stderr)
+    ratios = [a.trials_per_s / b.trials_per_s for a, b in zip(ours, theirs, strict=False)]
+    return {
+        "benchmark": "end_to_end",
+        "workers": workers,
+        "warm_up": WARM_UP,
+        "steps": steps,
+        "rounds": rounds,
+        "romul": medians(ours),
+        "ray_tune": medians(theirs) if theirs else None,
+        "ratio_to_ray_tune": round(median(ratios), 2) if ratios else None,
+        "ratios_to_ray_tune": [round(ratio, 2) for ratio in ratios],
+    }
+
+
+def medians(rows: Sequence[Measured]) -> dict[str, float]:
+    """Medians of all runs of one system."""
+    told = [asdict(row) for row in rows]
+    return {key: round(median(row[key] for row in told), 2) for key in told[0]}
 
 
 def main() -> None:
     """Read the arguments and print the line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=100, help="PBT steps of each slot")
-    parser.add_argument(
-        "--peer-steps", type=int, default=20, help="the same for Ray Tune; 0: without it"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--workers", type=int, default=8, help="and as many members of Ray's")
+    parser.add_argument("--steps", type=int, default=40, help="counted PBT steps of each member")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each system")
+    parser.add_argument("--no-peer", action="store_true", help="without Ray Tune")
     chosen = parser.parse_args()
     if chosen.workers < MIN_POOL:
         parser.error(f"argument --workers: {MIN_POOL} at least, one for each slot")
-    ours = asyncio.run(romul(chosen.workers, chosen.steps))
-    print(f"romul: {ours:.1f} trials/s", file=sys.stderr)
-    peer = ray_tune(chosen.workers, chosen.peer_steps) if chosen.peer_steps else None
-    told = {
-        "benchmark": "end_to_end",
-        "workers": chosen.workers,
-        "trials_per_s": round(ours, 1),
-        "ray_tune_trials_per_s": None if peer is None else round(peer, 2),
-        "ratio_to_ray_tune": None if peer is None else round(ours / peer, 1),
-    }
-    print(json.dumps(told))
+    peer = not chosen.no_peer and importlib.util.find_spec("ray") is not None
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    print(json.dumps(measure(chosen.workers, chosen.steps, chosen.rounds, peer=peer)))
 
 
 if __name__ == "__main__":
