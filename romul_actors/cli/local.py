@@ -56,6 +56,12 @@ MOST_FIGURES = 4
 """Figures beside the metric that the table at the end shows."""
 LINE_S = 5.0
 """How often a line is printed where there is no terminal to draw on."""
+RANDOM_SEED = 3
+"""Seed of the demo's random search: its result is the median of seeds 0 to 20.
+
+By `python benchmarks/digits.py --seeds 21 --steps 40 --optimizers random`, which takes the demo's
+task, slots and steps. One seed says little, and seed 0 is the worst of them.
+"""
 
 
 @dataclass(frozen=True)
@@ -346,12 +352,17 @@ def demo(
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
     population: Annotated[int, typer.Option(min=4, help="Slots.")] = 8,
     steps: Annotated[int | None, typer.Option(min=1, help="PBT steps of each slot.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the search; random search has one of its own.")
+    ] = 0,
     runs: RunsFolder = Path("runs"),
     broker: WithBroker = True,
     as_json: AsJson = False,
 ) -> None:
-    """Train a population on handwritten digits, with random search beside it."""
+    """Train a population on handwritten digits, with random search beside it.
+
+    The random search is the one whose result, with 8 slots and 40 steps, is the median of 21 seeds.
+    """
     folder = runs / "demo"
     changes: dict[str, Any] = {
         "population": population,
@@ -365,6 +376,7 @@ def demo(
     rival = experiment.model_copy(
         update={
             "name": "demo-random",
+            "seed": RANDOM_SEED,
             "optimizer": OptimizerSpec(name="random"),
             "checkpoints": str((folder / "checkpoints-random").resolve()),
         }

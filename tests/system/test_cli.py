@@ -56,9 +56,13 @@ def test_the_demo_trains_on_real_data_and_leaves_nothing_running(tmp_path):
     assert 0 <= told["random_test_accuracy"] <= 1
     assert (tmp_path / "runs/demo/schedules.png").stat().st_size > 10_000
     assert processes_with(str(tmp_path)) == []
-    # A second one takes the place of the first.
-    code, _, err = ended(local(tmp_path, "demo", "--population", "4", "--steps", "1"))
+    # A second one takes the place of the first; its random search is the same, whatever the seed.
+    other = ("--population", "4", "--steps", "2", "--seed", "5", "--json")
+    code, out, err = ended(local(tmp_path, "demo", *other))
     assert code == 0, err
+    again = json.loads(out)
+    assert again["random_best_val_loss"] == pytest.approx(told["random_best_val_loss"], rel=1e-3)
+    assert again["best_hyperparameters"] != told["best_hyperparameters"]
 
 
 def test_ctrl_c_ends_a_run_cleanly_and_resume_goes_on(tmp_path):
