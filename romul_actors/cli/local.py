@@ -56,7 +56,7 @@ MOST_FIGURES = 4
 """Figures beside the metric that the table at the end shows."""
 LINE_S = 5.0
 """How often a line is printed where there is no terminal to draw on."""
-RANDOM_SEED = 3
+RANDOM_SEED = 2
 """Seed of the demo's random search: its result is the median of seeds 0 to 20.
 
 By `python benchmarks/digits.py --seeds 21 --steps 40 --optimizers random`, which takes the demo's
