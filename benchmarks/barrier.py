@@ -14,8 +14,8 @@ import json
 import sys
 from typing import Any
 
-from romul_sim.lab import ASYNCHRONOUS, Job, compare, jobs, play_all
-from romul_sim.peers import Played
+from romul_sim.lab import Job, compare, jobs, play_all
+from romul_sim.play import ASYNCHRONOUS, Played
 from romul_workers.tasks.toys import TOYS
 
 SURE = 0.975

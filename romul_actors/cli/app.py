@@ -4,6 +4,7 @@ import typer
 
 from romul_actors import __version__
 from romul_actors.cli import (
+    bench,
     care,
     chaotic,
     doors,
@@ -51,6 +52,7 @@ for panel, commands in (
             local.run,
             simulating.sim,
             laboratory.lab,
+            bench.bench,
             chaotic.chaos,
             drilling.drill,
             trying.check,

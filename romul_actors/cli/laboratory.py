@@ -7,55 +7,15 @@ from statistics import median
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from romul_actors.cli import choosing
 from romul_actors.cli.options import AsJson
 from romul_actors.cli.printing import Console, Table, echo, echo_json
-from romul_actors.errors import OptimizerError
-from romul_actors.optimizers import OPTIMIZERS, make
-from romul_sim.lab import (
-    ASYNCHRONOUS,
-    SYNCHRONOUS,
-    Job,
-    Row,
-    compare,
-    jobs,
-    optimizer_spec,
-    play_all,
-)
-from romul_sim.peers import PEERS, Played, check_peer
+from romul_actors.optimizers import OPTIMIZERS
+from romul_sim.lab import Job, Row, compare, jobs, play_all
+from romul_sim.peers import PEERS
+from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, Played
 from romul_workers.tasks.toys import TOYS
-
-
-def _names(given: str | None, known: Sequence[str], what: str) -> list[str]:
-    names = list(known) if given is None else given.split(",")
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise typer.BadParameter(f"{what} {unknown[0]!r} is not one of {', '.join(known)}")
-    return names
-
-
-def _is_there(name: str) -> bool:
-    try:
-        make(name, {})
-    except OptimizerError:
-        return False
-    return True
-
-
-def _optimizers(given: str | None) -> list[str]:
-    """Check names and options before hours of work."""
-    texts = [name for name in OPTIMIZERS if _is_there(name)] if given is None else given.split(",")
-    for text in texts:
-        try:
-            if text in PEERS:
-                check_peer(text)
-                continue
-            spec = optimizer_spec(text)
-            make(spec.pop("name"), spec)
-        except OptimizerError as error:
-            raise typer.BadParameter(str(error)) from None
-    return texts
 
 
 def lab(
@@ -67,7 +27,7 @@ def lab(
         typer.Option(
             help=f"Some of {', '.join(OPTIMIZERS)}, with options if need be "
             "(romul:crossover=0.5:truncation=0.2); else all of these. Other libraries, with "
-            f"'romul[peers]': {', '.join(PEERS)}."
+            f"the extra `peers` and synchronously only: {', '.join(PEERS)}."
         ),
     ] = None,
     population: Annotated[
@@ -87,25 +47,17 @@ def lab(
     if not all(part.isdigit() and int(part) >= 4 for part in population.split(",")):  # noqa: PLR2004
         raise typer.BadParameter(f"population {population!r}: whole numbers of 4 or more")
     sizes = [int(part) for part in population.split(",")]
+    conditions = ASYNCHRONOUS if asynchronous else SYNCHRONOUS
     todo = jobs(
-        _names(problems, list(TOYS), "problem"),
-        _optimizers(optimizers),
+        choosing.names(problems, list(TOYS), "problem"),
+        choosing.optimizers(optimizers, conditions),
         sizes,
         seeds,
-        ASYNCHRONOUS if asynchronous else SYNCHRONOUS,
+        conditions,
         golden=as_json,
     )
     played: dict[Job, Played] = {}
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=as_json,
-    )
-    with bar:
+    with choosing.progress(hidden=as_json) as bar:
         task = bar.add_task("runs", total=len(todo))
         for job, result in play_all(todo):
             played[job] = result

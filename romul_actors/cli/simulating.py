@@ -22,8 +22,8 @@ from romul_actors.cli.printing import Console, Table, echo, echo_json
 from romul_actors.errors import ExperimentError
 from romul_actors.optimizers import OPTIMIZERS
 from romul_sim.churn import DAY_S, GENERATORS, Pool, Trace, generate, read_trace, write_trace
-from romul_sim.lab import optimizer_spec
 from romul_sim.parts import Durations
+from romul_sim.play import optimizer_spec
 from romul_sim.sweep import (
     POLICIES,
     Job,

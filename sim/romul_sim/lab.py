@@ -1,55 +1,22 @@
 """The laboratory: optimizers on toy problems, over many seeds, compared with their uncertainty.
 
-The optimizers run in the production core (`decide`, events, quorum and all); only training and the
-arrival of results are simulated, one heap of events a run.
+The optimizers run in the production core (`play.py`).
 """
 
-import heapq
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.random import default_rng
+from numpy.random import Generator, default_rng
 
-from romul_actors.errors import ExperimentError
-from romul_actors.events import Released, Result, Stamped, Submitted, Tick, Trial
-from romul_actors.experiment import Experiment
-from romul_actors.plan import settings
-from romul_actors.population import decide
-from romul_actors.state import Population
-from romul_sim.golden import HistoryHash
-from romul_sim.peers import IN_ONE_PROCESS, PEERS, Played, play_peer
-from romul_workers.tasks.toys import TOYS, State, Toy
-
-TICK = 0.125
-"""How often idle workers are thought of, in durations of the fastest worker's trial."""
+from romul_sim.peers import IN_ONE_PROCESS, PEERS, check_peer, play_peer
+from romul_sim.play import SYNCHRONOUS, Conditions, Played, Run, Training, Values, schedule
+from romul_workers.tasks.toys import TOYS, Stepped, Toy
 
 RESAMPLES = 2_000
 """Bootstrap samples behind each confidence."""
-
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """How results arrive.
-
-    Attributes:
-        workers: how many; None: one for each slot.
-        speeds: ratio of the fastest worker's speed to the slowest one's.
-        spread: standard deviation of a trial's duration, in log.
-        preempted: probability that a trial is cut short and done again.
-    """
-
-    workers: int | None = None
-    speeds: float = 1.0
-    spread: float = 0.0
-    preempted: float = 0.0
-
-
-SYNCHRONOUS = Conditions()
-ASYNCHRONOUS = Conditions(speeds=4.0, spread=0.2, preempted=0.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,141 +41,43 @@ class Job:
         return toy if self.steps is None else replace(toy, steps=self.steps)
 
 
-def optimizer_spec(text: str) -> dict[str, Any]:
-    """Read "name" or "name:option=value:option=value" into what an experiment declares.
+def training(toy: Toy) -> Training:
+    """A toy as what a run trains; its states carry the true loss that they are judged by."""
 
-    Raises:
-        ExperimentError: an option is not of that form.
-    """
-    name, *options = text.split(":")
-    spec: dict[str, Any] = {"name": name}
-    for option in options:
-        key, _, value = option.partition("=")
-        try:
-            spec[key] = json.loads(value)
-        except ValueError:
-            raise ExperimentError(f"optimizer {text!r}: {option!r} is not option=value") from None
-    return spec
+    def step(
+        state: Stepped | None, values: Values, number: int, rng: Generator
+    ) -> tuple[Stepped, float]:
+        stepped = toy.step(None if state is None else state.state, values, number, rng)
+        return stepped, stepped.observed
+
+    return Training(toy.space, toy.steps, step, lambda stepped: float(stepped.true))
 
 
 def play(job: Job) -> Played:
-    """Run one job; the same job comes out the same."""
-    if job.optimizer in PEERS:
-        return play_peer(job.optimizer, job.toy, job.population, job.seed)
+    """Run one job; the same job comes out the same.
+
+    Raises:
+        OptimizerError: a peer that is not installed, or one under other than synchronous
+            conditions.
+    """
     toy = job.toy
-    experiment = Experiment.model_validate(
-        {
-            "name": "lab",
-            "task": "lab",
-            "space": toy.space,
-            "population": job.population,
-            "steps": toy.steps,
-            "seed": job.seed,
-            "optimizer": optimizer_spec(job.optimizer),
-        }
-    )
-    return _Run(job, Population(settings=settings(experiment))).to_the_end()
-
-
-class _Run:
-    def __init__(self, job: Job, population: Population) -> None:
-        self.toy = job.toy
-        self.conditions = job.conditions
-        self.population = population
-        self.rng = default_rng([job.seed, 17])
-        n = job.conditions.workers or job.population
-        self.speeds = job.conditions.speeds ** (self.rng.random(n) - 1.0)
-        self.idle = list(range(n))
-        self.queue: list[tuple[int, int, Trial]] = []
-        self.busy: list[tuple[float, int, int, float, Trial]] = []
-        self.now = 0.0
-        self.told = 0
-        self.states: dict[str, State] = {}
-        self.true: dict[str, float] = {}
-        self.observed: dict[str, float] = {}
-        self.trials: dict[str, tuple[Mapping[str, Any], str | None]] = {}
-        self.golden = HistoryHash() if job.golden else None
-
-    def to_the_end(self) -> Played:
-        self.tell(Submitted())
-        ticked = 0.0
-        while self.busy or self.queue:
-            self.hand_out()
-            if self.idle and self.busy[0][0] > ticked + TICK:
-                # Idle workers do not wait for ever; whoever is waited for is known by the clock.
-                self.now = ticked = max(self.now, ticked + TICK)
-                self.tell(Tick(workers=len(self.speeds)))
-                continue
-            self.now, _, worker, duration, trial = heapq.heappop(self.busy)
-            ticked = max(ticked, TICK * (self.now // TICK))
-            self.idle.append(worker)
-            cut_short = self.rng.random() < self.conditions.preempted
-            self.tell(_released(trial) if cut_short else self.train(trial, duration))
-        return self.played()
-
-    def train(self, trial: Trial, duration: float) -> Result:
-        name = f"{trial.id}-{trial.attempt}"
-        parent = self.states[trial.parent] if trial.parent else None
-        # Of the trial, not of the worker: done again, it comes out the same.
-        rng = default_rng(trial.seed)
-        stepped = self.toy.step(parent, trial.hyperparameters, trial.step, rng)
-        self.states[name] = stepped.state
-        self.observed[trial.id], self.true[trial.id] = stepped.observed, stepped.true
-        parent_trial = trial.parent and trial.parent.rpartition("-")[0]
-        self.trials[trial.id] = (trial.hyperparameters, parent_trial)
-        return Result(
-            trial=trial.id,
-            slot=trial.slot,
-            attempt=trial.attempt,
-            worker="lab",
-            value=stepped.observed,
-            checkpoint=name,
-            seconds=duration,
-        )
-
-    def tell(self, event: Submitted | Result | Released | Tick) -> None:
-        decision = decide(self.population, Stamped(event, int(1000 * self.now)))
-        self.population = decision.population
-        if self.golden is not None:
-            for line in decision.history:
-                self.golden.add(line)
-        for trial in decision.trials:
-            heapq.heappush(self.queue, (trial.step, self.next(), trial))
-
-    def next(self) -> int:
-        self.told += 1
-        return self.told
-
-    def hand_out(self) -> None:
-        """Lowest step first, as the elastic queue would."""
-        while self.queue and self.idle:
-            _, _, trial = heapq.heappop(self.queue)
-            worker = self.idle.pop(0)
-            duration = float(self.rng.lognormal(0.0, self.conditions.spread)) / self.speeds[worker]
-            heapq.heappush(self.busy, (self.now + duration, self.next(), worker, duration, trial))
-
-    def played(self) -> Played:
-        curve = []
-        winner = ""
-        for step in range(self.toy.steps):
-            ids = [f"{i}-{step}" for i in range(len(self.population.slots))]
-            known = [trial for trial in ids if trial in self.observed]
-            winner = min(known, key=lambda trial: (self.observed[trial], trial))
-            curve.append(self.true[winner])
-        line: list[Mapping[str, Any]] = []
-        trial: str | None = winner
-        while trial:
-            values, trial = self.trials[trial]
-            line.append(values)
-        schedule = {name: [values[name] for values in line[::-1]] for name in self.toy.space}
-        golden = None if self.golden is None else self.golden.hexdigest()
-        return Played(curve[-1], curve, schedule, self.now, golden)
-
-
-def _released(trial: Trial) -> Released:
-    return Released(
-        trial=trial.id, slot=trial.slot, attempt=trial.attempt, worker="lab", reason="drained"
-    )
+    if job.optimizer in PEERS:
+        check_peer(job.optimizer, job.conditions)
+        return play_peer(job.optimizer, training(toy), job.population, job.seed).played()
+    run = Run(
+        training(toy),
+        job.optimizer,
+        job.population,
+        job.seed,
+        job.conditions,
+        keep=True,
+        golden=job.golden,
+    ).to_the_end()
+    winners = [run.winner(step) for step in range(toy.steps)]
+    curve = [run.training.judge(run.state(trial)) for trial in winners if trial is not None]
+    golden = None if run.golden is None else run.golden.hexdigest()
+    line = run.line(winners[-1])
+    return Played(curve[-1], curve, schedule(toy.space, line), run.now, golden)
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Other libraries on the laboratory's problems, each through its own interface.
+"""Other libraries on whatever a run trains, each through its own interface.
 
 The budget is the population's: as many lines of training as slots, of as many steps. Those that
 search for constants (nevergrad's DE, Optuna's TPE) train a quarter of the lines at a time, learn
@@ -13,9 +13,9 @@ import logging
 import os
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,27 +24,7 @@ from numpy.random import default_rng
 from romul_actors.errors import OptimizerError
 from romul_actors.experiment import Experiment
 from romul_actors.space import Space
-from romul_workers.tasks.toys import State, Toy
-
-
-@dataclass(frozen=True, slots=True)
-class Played:
-    """How a run went.
-
-    Attributes:
-        final: true loss, at the last step, of the slot whose observed loss is lowest.
-        curve: the same at each step, as far as anybody came to it.
-        schedule: by hyperparameter, the values along the winner's line of descent.
-        makespan: duration, in units of the fastest worker's median trial.
-        golden_sha256: hash of the history (`golden.py`); None: it was not asked for, or the core
-            has not decided it.
-    """
-
-    final: float
-    curve: list[float]
-    schedule: dict[str, list[Any]]
-    makespan: float
-    golden_sha256: str | None = None
+from romul_sim.play import SYNCHRONOUS, Conditions, Played, State, Training, Winners, schedule
 
 
 @dataclass(slots=True)
@@ -60,72 +40,74 @@ class _Line:
 
 
 @dataclass(slots=True)
-class _Bench:
-    """Trains lines of one toy and keeps what was seen."""
+class Lines:
+    """Trains lines of models, and keeps the best of what was seen.
 
-    toy: Toy
+    Attributes:
+        training: what is trained.
+        seed: of what is random in training.
+        winners: of each step and of all; kept of a trial: what judges it, and its history.
+        trials: how many there were.
+    """
+
+    training: Training
     seed: int
-    seen: list[tuple[int, float, float, tuple[Mapping[str, Any], ...]]] = field(
-        default_factory=list
-    )
+    winners: Winners = field(default_factory=Winners)
     trials: int = 0
 
     def train(self, line: _Line, values: Mapping[str, Any]) -> float:
-        """Train one step; the observed loss."""
+        """Train one step; the reported loss."""
         self.trials += 1
         rng = default_rng([self.seed, self.trials])
-        stepped = self.toy.step(line.state, values, line.step, rng)
-        step = line.step
-        line.state, line.history = stepped.state, (*line.history, dict(values))
-        self.seen.append((step, stepped.observed, stepped.true, line.history))
-        return stepped.observed
+        line.state, loss = self.training.step(line.state, values, line.step, rng)
+        line.history = (*line.history, dict(values))
+        judge = partial(self.training.judge, line.state)
+        self.winners.see(line.step - 1, loss, (judge, line.history))
+        return loss
 
     def played(self) -> Played:
-        curve = []
-        winner: tuple[Mapping[str, Any], ...] = ()
-        for step in range(self.toy.steps):
-            known = [row for row in self.seen if row[0] == step]
-            if not known:
-                break
-            _, _, true, winner = min(known, key=lambda row: row[1])
-            curve.append(true)
-        schedule = {name: [values[name] for values in winner] for name in self.toy.space}
-        return Played(curve[-1], curve, schedule, float(self.toy.steps))
+        """How the run went; its steps end before the first that has no loss."""
+        won: list[tuple[Callable[[], float], tuple[Mapping[str, Any], ...]]] = []
+        while len(won) in self.winners.steps:
+            won.append(self.winners.steps[len(won)][1])
+        curve = [judge() for judge, _ in won]
+        line = schedule(self.training.space, won[-1][1])
+        return Played(curve[-1], curve, line, float(self.training.steps))
 
 
-def _space(toy: Toy) -> Space:
-    given = {"name": "lab", "task": "lab", "steps": toy.steps, "space": toy.space}
+def _space(training: Training) -> Space:
+    given = {"name": "lab", "task": "lab", "steps": training.steps, "space": training.space}
     return Experiment.model_validate(given).search_space()
 
 
 def _constants(
-    bench: _Bench,
+    lines: Lines,
     n_lines: int,
     ask: Callable[[int], Sequence[Any]],
     tell: Callable[[Any, float], None],
     values: Callable[[Any], Mapping[str, Any]],
-) -> Played:
+) -> Lines:
     """Train lines with constants, a quarter of them at a time."""
     batch = max(1, n_lines // 4)
     for start in range(0, n_lines, batch):
         asked = ask(min(batch, n_lines - start))
         for one in asked:
             line, loss = _Line(), 0.0
-            for _ in range(bench.toy.steps):
-                loss = bench.train(line, values(one))
+            for _ in range(lines.training.steps):
+                loss = lines.train(line, values(one))
             tell(one, loss)
-    return bench.played()
+    return lines
 
 
-def _nevergrad(toy: Toy, n_lines: int, seed: int) -> Played:
+def _nevergrad(training: Training, n_lines: int, seed: int) -> Lines:
     import nevergrad as ng  # noqa: PLC0415
 
-    space = _space(toy)
+    space = _space(training)
     cube = ng.p.Array(shape=(len(space),), lower=0.0, upper=1.0)
     cube.random_state.seed(seed)
     optimizer = ng.optimizers.registry["DE"](cube, budget=n_lines, num_workers=max(1, n_lines // 4))
     return _constants(
-        _Bench(toy, seed),
+        Lines(training, seed),
         n_lines,
         lambda n: [optimizer.ask() for _ in range(n)],
         optimizer.tell,
@@ -133,7 +115,7 @@ def _nevergrad(toy: Toy, n_lines: int, seed: int) -> Played:
     )
 
 
-def _optuna(toy: Toy, n_lines: int, seed: int) -> Played:
+def _optuna(training: Training, n_lines: int, seed: int) -> Lines:
     import optuna  # noqa: PLC0415
     from optuna.distributions import (  # noqa: PLC0415
         CategoricalDistribution,
@@ -153,10 +135,10 @@ def _optuna(toy: Toy, n_lines: int, seed: int) -> Played:
                 return IntDistribution(spec["min"], spec["max"], log=spec.get("scale") == "log")
         return FloatDistribution(spec["min"], spec["max"], log=spec.get("scale") == "log")
 
-    kinds = {name: distribution(spec) for name, spec in toy.space.items()}
+    kinds = {name: distribution(spec) for name, spec in training.space.items()}
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
     return _constants(
-        _Bench(toy, seed),
+        Lines(training, seed),
         n_lines,
         lambda n: [study.ask(kinds) for _ in range(n)],
         lambda trial, loss: (study.tell(trial, loss), None)[1],
@@ -164,7 +146,7 @@ def _optuna(toy: Toy, n_lines: int, seed: int) -> Played:
     )
 
 
-def _syne_tune(toy: Toy, n_lines: int, seed: int) -> Played:
+def _syne_tune(training: Training, n_lines: int, seed: int) -> Lines:
     logging.getLogger("syne_tune").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         from syne_tune import config_space  # noqa: PLC0415
@@ -190,15 +172,15 @@ def _syne_tune(toy: Toy, n_lines: int, seed: int) -> Played:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     scheduler = PopulationBasedTraining(
-        config_space={name: domain(spec) for name, spec in toy.space.items()},
+        config_space={name: domain(spec) for name, spec in training.space.items()},
         metric="loss",
         time_attr="step",
-        max_t=toy.steps,
+        max_t=training.steps,
         population_size=n_lines,
         perturbation_interval=1,
         random_seed=seed,
     )
-    bench = _Bench(toy, seed)
+    ran = Lines(training, seed)
     lines: dict[int, _Line] = {}
     trials: dict[int, Any] = {}
 
@@ -217,19 +199,19 @@ def _syne_tune(toy: Toy, n_lines: int, seed: int) -> Played:
         following = []
         for number in running:
             line = lines[number]
-            loss = bench.train(line, trials[number].config)
+            loss = ran.train(line, trials[number].config)
             told = {"loss": loss, "step": line.step}
             decision = scheduler.on_trial_result(trials[number], told)
             if decision == SchedulerDecision.CONTINUE:
                 following.append(number)
-            elif line.step < toy.steps:
+            elif line.step < training.steps:
                 # It exploits: another trial goes on in its place, from somebody's checkpoint.
                 following.append(start())
         running = following
-    return bench.played()
+    return ran
 
 
-def _ray(toy: Toy, n_lines: int, seed: int) -> Played:
+def _ray(training: Training, n_lines: int, seed: int) -> Lines:
     """Through Tuner.fit: processes of its own, seconds a run."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -237,8 +219,8 @@ def _ray(toy: Toy, n_lines: int, seed: int) -> Played:
     from ray import tune  # noqa: PLC0415
     from ray.tune.schedulers import PopulationBasedTraining  # noqa: PLC0415
 
-    domains = {key: _ray_domain(spec) for key, spec in toy.space.items()}
-    trainable = _ray_trainable(toy.name, seed)
+    domains = {key: _ray_domain(spec) for key, spec in training.space.items()}
+    trainable = _ray_trainable(training, seed)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         ray.init(address="local", num_cpus=n_lines, include_dashboard=False, log_to_driver=False)
         try:
@@ -258,20 +240,21 @@ def _ray(toy: Toy, n_lines: int, seed: int) -> Played:
                     reuse_actors=True,
                 ),
                 run_config=tune.RunConfig(
-                    stop={"training_iteration": toy.steps},
+                    stop={"training_iteration": training.steps},
                     storage_path=folder,
                     verbose=0,
                     checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
                 ),
             ).fit()
-            bench = _Bench(toy, seed)
+            ran = Lines(training, seed)
             for result in results:
                 for row in result.metrics_dataframe.to_dict("records"):
                     history = tuple(json.loads(row["history"]))
-                    bench.seen.append((len(history) - 1, row["loss"], row["true"], history))
+                    judge = partial(float, row["true"])
+                    ran.winners.see(len(history) - 1, row["loss"], (judge, history))
         finally:
             ray.shutdown()
-    return bench.played()
+    return ran
 
 
 def _ray_domain(spec: Mapping[str, Any]) -> Any:
@@ -288,7 +271,7 @@ def _ray_domain(spec: Mapping[str, Any]) -> Any:
     return (tune.loguniform if log else tune.uniform)(spec["min"], spec["max"])
 
 
-def _ray_trainable(name: str, seed: int) -> type:
+def _ray_trainable(training: Training, seed: int) -> type:
     from ray import tune  # noqa: PLC0415
 
     class Line(tune.Trainable):  # type: ignore[misc]
@@ -298,33 +281,28 @@ def _ray_trainable(name: str, seed: int) -> type:
             self.config, self.line = config, _Line()
 
         def step(self) -> dict[str, Any]:
-            from romul_workers.tasks.toys import TOYS  # noqa: PLC0415
-
             rng = default_rng([seed, self.iteration, os.getpid()])
             # Its perturbation leaves the range that it was given.
             config = {
                 key: min(max(value, spec["min"]), spec["max"]) if "min" in spec else value
                 for (key, value), spec in zip(
-                    self.config.items(), TOYS[name].space.values(), strict=True
+                    self.config.items(), training.space.values(), strict=True
                 )
             }
-            stepped = TOYS[name].step(self.line.state, config, self.line.step, rng)
-            history = (*self.line.history, config)
-            self.line = _Line(stepped.state, history)
+            state, loss = training.step(self.line.state, config, self.line.step, rng)
+            self.line = _Line(state, (*self.line.history, config))
             return {
-                "loss": stepped.observed,
-                "true": stepped.true,
-                "history": json.dumps(history),
+                "loss": loss,
+                "true": training.judge(state),
+                "history": json.dumps(self.line.history),
             }
 
-        def save_checkpoint(self, checkpoint_dir: str) -> None:
-            told = json.dumps([self.line.state, self.line.history])
-            (Path(checkpoint_dir) / "line.json").write_text(told)
+        def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+            del checkpoint_dir
+            return {"line": self.line}
 
         def load_checkpoint(self, checkpoint: Any) -> None:
-            folder = Path(getattr(checkpoint, "path", checkpoint))
-            state, history = json.loads((folder / "line.json").read_text())
-            self.line = _Line(tuple(state), tuple(history))
+            self.line = checkpoint["line"]
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             self.config = new_config
@@ -339,11 +317,11 @@ class Peer:
 
     Attributes:
         module: what must be installed.
-        play: runs it on a toy with so many lines of training and a seed.
+        play: runs it with so many lines of training and a seed.
     """
 
     module: str
-    play: Callable[[Toy, int, int], Played]
+    play: Callable[[Training, int, int], Lines]
 
 
 IN_ONE_PROCESS = "ray-pbt"
@@ -357,24 +335,23 @@ PEERS: Mapping[str, Peer] = {
 }
 
 
-def check_peer(name: str) -> None:
-    """Make sure that a peer's library is there.
+def check_peer(name: str, conditions: Conditions = SYNCHRONOUS) -> None:
+    """Make sure that a peer can run.
 
     Raises:
-        OptimizerError: it is not installed.
+        OptimizerError: its library is not installed, or the conditions are not synchronous.
     """
+    if conditions != SYNCHRONOUS:
+        raise OptimizerError(
+            f"peer {name!r} runs synchronously only: leave it out, or leave out --asynchronous"
+        )
     if importlib.util.find_spec(PEERS[name].module) is None:
         raise OptimizerError(
             f"peer {name!r}: {PEERS[name].module} is not installed (pip install 'romul[peers]')"
         )
 
 
-def installed() -> Iterator[str]:
-    """Names of the peers whose libraries are there."""
-    return (name for name, peer in PEERS.items() if importlib.util.find_spec(peer.module))
-
-
-def play_peer(name: str, toy: Toy, population: int, seed: int) -> Played:
-    """Run a peer with the budget of a population."""
+def play_peer(name: str, training: Training, population: int, seed: int) -> Lines:
+    """Run a peer with the budget of a population: its lines of training."""
     check_peer(name)
-    return PEERS[name].play(toy, population, seed)
+    return PEERS[name].play(training, population, seed)

@@ -1,0 +1,278 @@
+"""`romul bench`: optimizers judged on small real training problems.
+
+Also `python -m romul_actors.cli.bench`, which needs numpy, pydantic, typer and rich only: no
+server, no broker and none of their clients.
+"""
+
+import importlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from romul_actors.cli import choosing
+from romul_actors.cli.exits import INTERRUPTED
+from romul_actors.optimizers import OPTIMIZERS
+from romul_sim.bench import SUITE, Job, Line, canonical, jobs, key, play_all, shard
+from romul_sim.peers import PEERS
+from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS
+from romul_sim.results import Results
+from romul_sim.standings import curve, standings
+
+REMINDER = (
+    "The half `report` is for reporting: at most two looks at it for each redesign, each of them "
+    "entered in docs/experiments/report-looks.md with its date, its reason and what was seen."
+)
+
+Half = Literal["develop", "report", "all"]
+
+
+def bench(
+    problems: Annotated[
+        str | None, typer.Option(help="Names with commas between, in place of a half.")
+    ] = None,
+    half: Annotated[
+        Half, typer.Option(help="Develop optimizers on one half; report on the other.")
+    ] = "develop",
+    optimizers: Annotated[
+        str,
+        typer.Option(
+            help="The first is compared with the others. "
+            f"Some of {', '.join(OPTIMIZERS)}, with options if need be (romul:copying=0.0). Other "
+            f"libraries, with the extra `peers` and synchronously only: {', '.join(PEERS)}."
+        ),
+    ] = "romul,truncation,mf_pbt,random",
+    population: Annotated[int, typer.Option(min=4, help="Slots.")] = 8,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each; few of them mislead.")] = 40,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first of the seeds.")] = 0,
+    peer_seeds: Annotated[int, typer.Option(min=1, help="Of these, for other libraries.")] = 10,
+    asynchronous: Annotated[
+        bool,
+        typer.Option("--asynchronous", help="Workers of up to 4x different speed, 20 % preempted."),
+    ] = False,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="PBT steps, in place of each problem's own.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for bench.json, a page of plots and the runs.")
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="File of runs to go on from and to add to; else runs.jsonl in --out."),
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--shard", metavar="I/N", help="Play only part I (from 1) of N, for --results."
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; else one for each core.")
+    ] = None,
+    suite: Annotated[
+        str, typer.Option(help="Module of the problems: SUITE, DEVELOP and REPORT.")
+    ] = SUITE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Judge optimizers by test losses on small real training problems, on all cores."""
+    console = Console(stderr=True)
+    chosen = _problems(suite, half, problems, console)
+    conditions = ASYNCHRONOUS if asynchronous else SYNCHRONOUS
+    texts = [canonical(text) for text in choosing.optimizers(optimizers, conditions)]
+    path = results or (out / "runs.jsonl" if out is not None else None)
+    todo = jobs(
+        chosen,
+        list(dict.fromkeys(texts)),
+        population,
+        range(first_seed, first_seed + seeds),
+        peer_seeds,
+        steps=steps,
+        asynchronous=asynchronous,
+        module=suite,
+    )
+    if part is not None:
+        todo = _part(todo, part, path)
+    lines = _played(todo, path, processes, console, hidden=as_json)
+    if part is not None:
+        console.print(f"{len(lines)} runs of shard {part} are in {path}.", markup=False)
+        return
+    told = {
+        "population": population,
+        "steps": steps,
+        "conditions": "asynchronous" if asynchronous else "synchronous",
+        "seeds": [first_seed, first_seed + seeds - 1],
+        **standings(lines, chosen, list(dict.fromkeys(texts))),
+    }
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "bench.json").write_text(json.dumps(told, indent=1) + "\n")
+        _plots(told, lines, out / "bench.png", console)
+    if as_json:
+        echo_json(told)
+    else:
+        terminal = Console()
+        # A file or a pipe has no width of its own.
+        shown = terminal if terminal.is_terminal else Console(width=120)
+        shown.print(_by_problem(told))
+        shown.print(_over_all(told))
+
+
+def _problems(suite: str, half: Half, given: str | None, console: Console) -> list[str]:
+    module = importlib.import_module(suite)
+    halves = {"develop": [*module.DEVELOP], "report": [*module.REPORT]}
+    halves["all"] = halves["develop"] + halves["report"]
+    chosen = halves[half] if given is None else choosing.names(given, list(module.SUITE), "problem")
+    if set(chosen) & set(halves["report"]):
+        console.print(REMINDER, style="yellow", markup=False)
+    return list(dict.fromkeys(chosen))
+
+
+def _part(todo: Sequence[Job], part: str, path: Path | None) -> list[Job]:
+    index, _, n_shards = part.partition("/")
+    if not (index.isdigit() and n_shards.isdigit() and 1 <= int(index) <= int(n_shards)):
+        raise typer.BadParameter(f"--shard {part!r}: I/N, with I from 1 to N")
+    if path is None:
+        raise typer.BadParameter("--shard needs --results or --out, for the runs")
+    return shard(todo, int(index), int(n_shards))
+
+
+def _played(
+    todo: Sequence[Job], path: Path | None, processes: int | None, console: Console, *, hidden: bool
+) -> list[Line]:
+    """Lines of all jobs: those of the file, and the others played and added to it."""
+    wanted = {key(job): job for job in todo}
+    with Results(path) as results, choosing.progress(hidden=hidden) as bar:
+        if results.dropped:
+            console.print(f"{path}: the last line was half-written; it is dropped.", markup=False)
+        left = {name: job for name, job in wanted.items() if name not in results.lines}
+        task = bar.add_task("runs", total=len(wanted), completed=len(wanted) - len(left))
+        try:
+            for line in play_all(left, processes):
+                results.append(line)
+                bar.advance(task)
+        except KeyboardInterrupt:
+            known = sum(name in results.lines for name in wanted)
+            kept = "none is kept without --out or --results" if path is None else f"kept in {path}"
+            console.print(f"interrupted: {known} of {len(wanted)} runs done, {kept}.", markup=False)
+            raise typer.Exit(INTERRUPTED) from None
+        return [results.lines[name] for name in wanted]
+
+
+def _label(row: dict[str, Any]) -> str:
+    return f"{row['optimizer']} (peer, synchronous)" if row["peer"] else str(row["optimizer"])
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "none" if value is None else f"{value:.{digits}g}"
+
+
+def _won(share: dict[str, Any] | None) -> str:
+    if share is None:
+        return ""
+    return f"{share['share']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"
+
+
+def _by_problem(told: dict[str, Any]) -> Table:
+    table = Table()
+    table.title = f"Test losses, {told['conditions']}"
+    for column in ("problem", "optimizer"):
+        table.add_column(column)
+    columns = (
+        "runs",
+        "median",
+        "quartiles",
+        "at the last step",
+        f"{told['first']} wins",
+        "p (Holm)",
+    )
+    for column in columns:
+        table.add_column(column, justify="right")
+    rows = told["problems"]
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        low, high = row["quartiles"]
+        table.add_row(
+            row["problem"],
+            _label(row),
+            str(row["runs"]),
+            _number(row["median"]),
+            f"{_number(low, 3)} - {_number(high, 3)}",
+            _number(row["median_last"]),
+            _won(row["first_wins"]),
+            "" if row["p_holm"] is None else f"{row['p_holm']:.2g}",
+            end_section=following is None or following["problem"] != row["problem"],
+        )
+    return table
+
+
+def _over_all(told: dict[str, Any]) -> Table:
+    first = told["first"]
+    table = Table()
+    table.title = "Over all problems"
+    table.add_column("optimizer")
+    columns = ("mean rank", f"{first} wins", "P(more than half)", "P(lower mean rank)", "surely")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in told["all"]:
+        won, lower = row["first_wins"], row["first_ranks_lower"]
+        table.add_row(
+            _label(row),
+            f"{row['mean_rank']:.2f}",
+            _won(won),
+            "" if won is None else f"{won['chance']:.3f}",
+            "" if lower is None else f"{lower:.3f}",
+            "" if won is None else "yes" if won["surely"] else "no",
+        )
+    return table
+
+
+def _plots(told: dict[str, Any], lines: Sequence[Line], file: Path, console: Console) -> None:
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except ImportError:
+        console.print(f"{file.name} needs: pip install 'romul[dashboard]'", markup=False)
+        return
+    problems = list(dict.fromkeys(row["problem"] for row in told["problems"]))
+    names = [row["optimizer"] for row in told["all"]]
+    n_rows = 1 + (len(problems) + 1) // 2
+    figure = Figure(figsize=(12, 2 + 0.3 * len(problems) * len(names) + 2.8 * n_rows))
+    figure.set_layout_engine("constrained")
+    top, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, n_rows - 0.5]).ravel()
+    _draw_pairs(top.subplots(), told, problems)
+    panels = below.subplots(n_rows - 1, 2, squeeze=False).ravel()
+    for axes, problem in zip(panels, problems, strict=False):
+        for name in names:
+            its = [
+                line for line in lines if (line["problem"], line["optimizer"]) == (problem, name)
+            ]
+            axes.plot(range(1, 1 + len(its[0]["curve"])), curve(its), label=name, lw=1)
+        axes.set_title(f"{problem}: lowest validation loss by step, median", fontsize=9)
+    panels[0].legend(fontsize=7)
+    for axes in panels[len(problems) :]:
+        axes.set_axis_off()
+    figure.savefig(file, dpi=90)
+
+
+def _draw_pairs(axes: Any, told: dict[str, Any], problems: Sequence[str]) -> None:
+    """Pairs won by problem, with intervals, and over all problems."""
+    rivals = [row for row in told["all"] if row["first_wins"] is not None]
+    for place, rival in enumerate(rivals):
+        rows = [r for r in told["problems"] if r["optimizer"] == rival["optimizer"]]
+        shares = [*(row["first_wins"] for row in rows), rival["first_wins"]]
+        y = [i + 0.18 * (place - (len(rivals) - 1) / 2) for i in range(len(shares))]
+        x = [share["share"] for share in shares]
+        below = [max(0.0, share["share"] - share["low"]) for share in shares]
+        above = [max(0.0, share["high"] - share["share"]) for share in shares]
+        axes.errorbar(x, y, xerr=[below, above], fmt="o", ms=4, label=f"against {_label(rival)}")
+    axes.axvline(0.5, color="k", lw=0.7)
+    axes.set_yticks(range(len(problems) + 1), [*problems, "all"])
+    axes.invert_yaxis()
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_title(f"pairs of runs that {told['first']} wins, 95 % intervals", fontsize=9)
+    if rivals:
+        axes.legend(fontsize=7)
+
+
+if __name__ == "__main__":
+    typer.run(bench)

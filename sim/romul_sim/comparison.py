@@ -1,0 +1,202 @@
+"""How surely one optimizer's losses are lower than others', over seeds and over problems.
+
+Losses are compared within a problem only: by pairs of runs and by ranks, never by their size.
+What is resampled are the seeds of each optimizer within each problem (percentile bootstrap, Efron
+1979): intervals speak of other seeds on these problems, not of other problems. Pure functions; the
+random numbers come from the names, so that nothing depends on what else is compared.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.random import default_rng
+from numpy.typing import NDArray
+
+RESAMPLES = 2_000
+"""Bootstrap samples behind each interval."""
+
+INTERVAL = (0.025, 0.975)
+SURELY = 0.975
+"""Probability from which a difference is called sure."""
+
+Losses = NDArray[np.float64]
+Scores = Mapping[str, Mapping[str, Sequence[float]]]
+"""By problem and optimizer: the runs' losses; a run without one has infinity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share of pairs that the first optimizer wins against a rival.
+
+    Attributes:
+        share: the share itself; a tie counts half.
+        low, high: its 95 % interval.
+        chance: share of the bootstrap's samples in which it is above a half; a half counts half.
+    """
+
+    share: float
+    low: float
+    high: float
+    chance: float
+
+    @property
+    def surely(self) -> bool:
+        """Whether the first optimizer surely is better."""
+        return self.chance >= SURELY
+
+    @classmethod
+    def of(cls, share: float, samples: Losses) -> "Share":
+        """A share with what its samples, shape (RESAMPLES,), say of it."""
+        low, high = np.quantile(samples, INTERVAL)
+        chance = (samples > 0.5).mean() + 0.5 * (samples == 0.5).mean()  # noqa: PLR2004
+        return cls(share, float(low), float(high), float(chance))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The first optimizer against the others.
+
+    Attributes:
+        first: the first optimizer.
+        pairs: by problem and rival, the share of pairs that the first one wins.
+        p: by problem and rival, of equal losses, Holm-corrected over all of them.
+        over_all: by rival, the mean share over problems.
+        ranks: by optimizer, mean rank of its median over problems, from 1.
+        ranks_lower: by rival, share of the bootstrap's samples in which the first one's mean rank
+            is lower; an equal one counts half.
+    """
+
+    first: str
+    pairs: Mapping[tuple[str, str], Share]
+    p: Mapping[tuple[str, str], float]
+    over_all: Mapping[str, Share]
+    ranks: Mapping[str, float]
+    ranks_lower: Mapping[str, float]
+
+
+def compare(scores: Scores, first: str) -> Comparison:
+    """Compare the first optimizer with all others.
+
+    Args:
+        scores: all optimizers on all problems; the numbers of runs may differ.
+        first: one of the optimizers.
+
+    Raises:
+        ValueError: a problem lacks runs of an optimizer that another one has.
+    """
+    names = list(dict.fromkeys(name for rows in scores.values() for name in rows))
+    for problem, rows in scores.items():
+        missing = [name for name in names if not len(rows.get(name, ()))]
+        if missing:
+            raise ValueError(f"problem {problem!r} has no run of {missing[0]!r}")
+    rivals = [name for name in names if name != first]
+    pairs, p = {}, {}
+    sampled_shares: dict[str, list[Losses]] = {rival: [] for rival in rivals}
+    ranks, sampled_ranks = [], []
+    for problem, rows in scores.items():
+        losses = {name: np.asarray(rows[name], dtype=float) for name in names}
+        drawn = {name: draws(f"{problem}/{name}", len(losses[name])) for name in names}
+        for rival in rivals:
+            at = (problem, rival)
+            samples = sampled_pairs_won(losses[first], losses[rival], drawn[first], drawn[rival])
+            share = pairs_won(losses[first], losses[rival])
+            pairs[at], p[at] = Share.of(share, samples), mann_whitney(losses[first], losses[rival])
+            sampled_shares[rival].append(samples)
+        ranks.append(mean_ranks(np.array([[np.median(losses[name]) for name in names]]))[0])
+        medians = [np.median(losses[name][drawn[name]], axis=1) for name in names]
+        sampled_ranks.append(mean_ranks(np.stack(medians, axis=1)))
+    mean_rank, samples_of_ranks = np.mean(ranks, axis=0), np.mean(sampled_ranks, axis=0)
+    lower = {
+        rival: _lower(samples_of_ranks[:, names.index(first)], samples_of_ranks[:, place])
+        for place, rival in enumerate(names)
+        if rival != first
+    }
+    over_all = {
+        rival: Share.of(
+            float(np.mean([pairs[problem, rival].share for problem in scores])),
+            np.mean(sampled_shares[rival], axis=0),
+        )
+        for rival in rivals
+    }
+    ranked = dict(zip(names, mean_rank.tolist(), strict=True))
+    adjusted = dict(zip(p, holm(list(p.values())), strict=True))
+    return Comparison(first, pairs, adjusted, over_all, ranked, lower)
+
+
+def _lower(ours: Losses, theirs: Losses) -> float:
+    return float((ours < theirs).mean() + 0.5 * (ours == theirs).mean())
+
+
+def draws(name: str, n: int) -> NDArray[np.int64]:
+    """Indices of bootstrap samples of `n` runs, shape (RESAMPLES, n), always the same of a name."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
+    return default_rng(seed).integers(n, size=(RESAMPLES, n))
+
+
+def pairs_won(ours: Losses, theirs: Losses) -> float:
+    """Share of all pairs of runs, one of each side, in which ours is lower; a tie counts half."""
+    whole = np.arange(len(ours))[None], np.arange(len(theirs))[None]
+    return float(sampled_pairs_won(ours, theirs, *whole)[0])
+
+
+def sampled_pairs_won(
+    ours: Losses, theirs: Losses, drawn_ours: NDArray[Any], drawn_theirs: NDArray[Any]
+) -> Losses:
+    """The same of resampled runs: by ranks, so that the time grows with runs and not with pairs.
+
+    Args:
+        ours: losses, shape (n,).
+        theirs: losses, shape (m,).
+        drawn_ours: indices of ours, shape (samples, n).
+        drawn_theirs: indices of theirs, shape (samples, m).
+
+    Returns:
+        Shape (samples,).
+    """
+    values = np.unique(np.concatenate([ours, theirs]))
+    place_ours, place_theirs = np.searchsorted(values, ours), np.searchsorted(values, theirs)
+    n_samples, n_values = len(drawn_ours), len(values)
+    offsets = n_values * np.arange(n_samples)[:, None]
+    counts = np.bincount(
+        (place_theirs[drawn_theirs] + offsets).ravel(), minlength=n_samples * n_values
+    ).reshape(n_samples, n_values)
+    # How many of theirs a loss at each place beats: all that are higher, and half of the equal.
+    beaten = drawn_theirs.shape[1] - np.cumsum(counts, axis=1) + 0.5 * counts
+    won = np.take_along_axis(beaten, place_ours[drawn_ours], axis=1)
+    return np.asarray(won.mean(axis=1) / drawn_theirs.shape[1])
+
+
+def mean_ranks(medians: Losses) -> Losses:
+    """Ranks from 1 along the last axis, lowest first; equal ones share their mean rank."""
+    lower = medians[..., None, :] < medians[..., :, None]
+    equal = medians[..., None, :] == medians[..., :, None]
+    return np.asarray(lower.sum(-1) + 0.5 * (equal.sum(-1) + 1.0))
+
+
+def mann_whitney(ours: Losses, theirs: Losses) -> float:
+    """Two-sided p of equal distributions (Mann & Whitney 1947), by the normal distribution.
+
+    With corrections for ties and for continuity; for 8 runs a side or more.
+    """
+    n, m = len(ours), len(theirs)
+    total = n + m
+    _, ties = np.unique(np.concatenate([ours, theirs]), return_counts=True)
+    tied = float((ties.astype(float) ** 3 - ties).sum())
+    variance = n * m / 12 * (total + 1 - tied / (total * (total - 1)))
+    if variance <= 0.0:
+        return 1.0
+    away = abs(pairs_won(ours, theirs) * n * m - n * m / 2) - 0.5
+    return min(1.0, math.erfc(max(away, 0.0) / math.sqrt(2 * variance)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Corrected for so many tests (Holm 1979), in the given order."""
+    adjusted, highest = [0.0] * len(p), 0.0
+    for place, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        highest = max(highest, min(1.0, (len(p) - place) * p[i]))
+        adjusted[i] = highest
+    return adjusted

@@ -1,0 +1,101 @@
+"""Fingerprints of code: whether what a result came from is still the same.
+
+A fingerprint covers a module and all that it imports from its own packages, so that splitting or
+moving code inside them needs no list to be kept. It is of the syntax tree, without docstrings,
+comments and formatting: wording changes no result. The same under all Python versions.
+"""
+
+import ast
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+
+@lru_cache
+def fingerprint(module: str, within: tuple[str, ...]) -> str:
+    """SHA-256, hexadecimal, of a module and of what it imports, directly or not.
+
+    Args:
+        module: full name.
+        within: packages whose modules are followed; others are taken as they are.
+
+    Raises:
+        ModuleNotFoundError: there is no source of that name.
+    """
+    found: dict[str, str] = {}
+    to_do = [module]
+    while to_do:
+        name = to_do.pop()
+        if name in found:
+            continue
+        tree = _tree(name)
+        found[name] = _canonical(tree)
+        to_do += [other for other in _imports(tree) if _is_in(other, within) and _source(other)]
+    text = "\n".join(f"{name} {found[name]}" for name in sorted(found))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def mentions(module: str, text: str) -> bool:
+    """Whether a module's source has this text as a literal."""
+    nodes = ast.walk(_tree(module))
+    return any(isinstance(node, ast.Constant) and node.value == text for node in nodes)
+
+
+def _is_in(name: str, packages: tuple[str, ...]) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+def _source(name: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        # A name that is imported out of a module, which is no package.
+        return None
+    return None if spec is None or spec.origin is None else Path(spec.origin)
+
+
+def _tree(name: str) -> ast.Module:
+    path = _source(name)
+    if path is None:
+        raise ModuleNotFoundError(f"module {name!r} has no source to take a fingerprint of")
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """Names of modules; of "from package import module" that of the module only."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if _source(inner) else node.module
+
+
+def _canonical(node: object) -> str:
+    """A tree as text; fields that are empty are left out, as versions differ in them."""
+    if isinstance(node, list):
+        return "[" + ",".join(_canonical(part) for part in node) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    parts = []
+    for name, value in ast.iter_fields(node):
+        kept = _without_texts(value) if name == "body" and isinstance(value, list) else value
+        if isinstance(node, ast.Constant) or not (kept is None or kept == []):
+            parts.append(f"{name}={_canonical(kept)}")
+    return f"{type(node).__name__}({','.join(parts)})"
+
+
+def _without_texts(body: list[ast.AST]) -> list[ast.AST]:
+    """Statements but for docstrings: one that is a text does nothing, wherever it stands."""
+    return [
+        part
+        for part in body
+        if not (
+            isinstance(part, ast.Expr)
+            and isinstance(part.value, ast.Constant)
+            and isinstance(part.value.value, str)
+        )
+    ]

@@ -1,0 +1,108 @@
+"""From the bench's lines to what is shown of them: rows by problem, and one over all problems."""
+
+from collections.abc import Mapping, Sequence
+from math import inf, isfinite
+from typing import Any
+
+import numpy as np
+
+from romul_sim.bench import Line
+from romul_sim.comparison import Scores, Share, compare
+from romul_sim.peers import PEERS
+
+
+def scores(lines: Sequence[Line], problems: Sequence[str], optimizers: Sequence[str]) -> Scores:
+    """Test losses by problem and optimizer, in the given order; no loss is infinity."""
+    found: dict[str, dict[str, list[float]]] = {
+        problem: {optimizer: [] for optimizer in optimizers} for problem in problems
+    }
+    for line in sorted(lines, key=lambda line: int(line["seed"])):
+        found[line["problem"]][line["optimizer"]].append(_loss(line["test"]))
+    return found
+
+
+def standings(
+    lines: Sequence[Line], problems: Sequence[str], optimizers: Sequence[str]
+) -> dict[str, Any]:
+    """All that is told of a comparison, as JSON values.
+
+    Args:
+        lines: the runs, of one population and conditions.
+        problems: names, in order.
+        optimizers: names with options, in order; the first is compared with the others.
+
+    Returns:
+        `first`; `problems`: a row for each problem and optimizer; `all`: one for each optimizer.
+        Of the first optimizer there is no share of pairs won, of the others that of the first
+        against them.
+    """
+    compared = compare(scores(lines, problems, optimizers), optimizers[0])
+    by_row: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        by_row.setdefault((line["problem"], line["optimizer"]), []).append(line)
+    rows = [
+        {
+            "problem": problem,
+            **_row(optimizer, by_row[problem, optimizer]),
+            "first_wins": _share(compared.pairs.get((problem, optimizer))),
+            "p_holm": compared.p.get((problem, optimizer)),
+        }
+        for problem in problems
+        for optimizer in optimizers
+    ]
+    over_all = [
+        {
+            "optimizer": optimizer,
+            "peer": optimizer in PEERS,
+            "mean_rank": compared.ranks[optimizer],
+            "first_wins": _share(compared.over_all.get(optimizer)),
+            "first_ranks_lower": compared.ranks_lower.get(optimizer),
+        }
+        for optimizer in optimizers
+    ]
+    return {"first": optimizers[0], "problems": rows, "all": over_all}
+
+
+def _row(optimizer: str, lines: Sequence[Line]) -> dict[str, Any]:
+    tests = [_loss(line["test"]) for line in lines]
+    # Not interpolated between a number and infinity, which would be none.
+    low, median, high = np.quantile(tests, [0.25, 0.5, 0.75], method="inverted_cdf")
+    if all(isfinite(test) for test in tests):
+        low, median, high = np.quantile(tests, [0.25, 0.5, 0.75])
+    last = float(np.median([_loss(line["test_last"]) for line in lines]))
+    return {
+        "optimizer": optimizer,
+        "peer": optimizer in PEERS,
+        "runs": len(lines),
+        "without_loss": sum(not isfinite(test) for test in tests),
+        "median": _json(float(median)),
+        "quartiles": [_json(float(low)), _json(float(high))],
+        "median_last": _json(last),
+        "makespan": round(float(np.mean([line["makespan"] for line in lines])), 2),
+    }
+
+
+def curve(lines: Sequence[Line]) -> list[float]:
+    """Median over runs of the lowest validation loss up to each step; no loss is infinity."""
+    so_far = [np.minimum.accumulate([_loss(loss) for loss in line["curve"]]) for line in lines]
+    return [float(loss) for loss in np.median(so_far, axis=0)]
+
+
+def _loss(value: float | None) -> float:
+    return inf if value is None else value
+
+
+def _json(value: float) -> float | None:
+    return value if isfinite(value) else None
+
+
+def _share(share: Share | None) -> Mapping[str, Any] | None:
+    if share is None:
+        return None
+    return {
+        "share": share.share,
+        "low": share.low,
+        "high": share.high,
+        "chance": share.chance,
+        "surely": share.surely,
+    }
