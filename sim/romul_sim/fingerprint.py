@@ -24,17 +24,22 @@ def fingerprint(module: str, within: tuple[str, ...]) -> str:
     Raises:
         ModuleNotFoundError: there is no source of that name.
     """
+    found = covered(module, within)
+    text = "\n".join(f"{name} {found[name]}" for name in sorted(found))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def covered(module: str, within: tuple[str, ...]) -> dict[str, str]:
+    """What a fingerprint is of: by name of the module, its code in a form of its own."""
     found: dict[str, str] = {}
     to_do = [module]
     while to_do:
         name = to_do.pop()
-        if name in found:
-            continue
-        tree = _tree(name)
-        found[name] = _canonical(tree)
-        to_do += [other for other in _imports(tree) if _is_in(other, within) and _source(other)]
-    text = "\n".join(f"{name} {found[name]}" for name in sorted(found))
-    return hashlib.sha256(text.encode()).hexdigest()
+        if name not in found:
+            tree = _tree(name)
+            found[name] = _canonical(tree)
+            to_do += [other for other in _imports(tree) if _is_in(other, within)]
+    return found
 
 
 def mentions(module: str, text: str) -> bool:
@@ -70,8 +75,8 @@ def _imports(tree: ast.AST) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                yield inner if _source(inner) else node.module
+                member = f"{node.module}.{alias.name}"
+                yield member if _source(member) else node.module
 
 
 def _canonical(node: object) -> str:
