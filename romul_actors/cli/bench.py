@@ -222,9 +222,17 @@ def _over_all(told: dict[str, Any]) -> Table:
             _won(won),
             "" if won is None else f"{won['chance']:.3f}",
             "" if lower is None else f"{lower:.3f}",
-            "" if won is None else "yes" if won["surely"] else "no",
+            _surely(row),
         )
     return table
+
+
+def _surely(row: dict[str, Any]) -> str:
+    if row["first_wins"] is None:
+        return ""
+    if not row["enough_runs"]:
+        return "too few runs"
+    return "yes" if row["first_wins"]["surely"] else "no"
 
 
 def _plots(told: dict[str, Any], lines: Sequence[Line], file: Path, console: Console) -> None:
@@ -271,7 +279,7 @@ def _draw_pairs(axes: Any, told: dict[str, Any], problems: Sequence[str]) -> Non
     axes.set_xlim(-0.02, 1.02)
     axes.set_title(f"pairs of runs that {told['first']} wins, 95 % intervals", fontsize=9)
     if rivals:
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 if __name__ == "__main__":

@@ -220,6 +220,11 @@ def _ray(training: Training, n_lines: int, seed: int) -> Lines:
     from ray.tune.schedulers import PopulationBasedTraining  # noqa: PLC0415
 
     domains = {key: _ray_domain(spec) for key, spec in training.space.items()}
+    # It multiplies whatever is no list.
+    mutations = {
+        key: domain.categories if hasattr(domain, "categories") else domain
+        for key, domain in domains.items()
+    }
     trainable = _ray_trainable(training, seed)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         ray.init(address="local", num_cpus=n_lines, include_dashboard=False, log_to_driver=False)
@@ -231,7 +236,7 @@ def _ray(training: Training, n_lines: int, seed: int) -> Lines:
                     scheduler=PopulationBasedTraining(
                         time_attr="training_iteration",
                         perturbation_interval=1,
-                        hyperparam_mutations=domains,
+                        hyperparam_mutations=mutations,
                         metric="loss",
                         mode="min",
                         synch=True,

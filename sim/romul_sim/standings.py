@@ -10,6 +10,10 @@ from romul_sim.bench import Line
 from romul_sim.comparison import Scores, Share, compare
 from romul_sim.peers import PEERS
 
+ENOUGH = 8
+"""Runs of each side on each problem below which nothing is called sure: the bootstrap of a few runs
+knows only these few."""
+
 
 def scores(lines: Sequence[Line], problems: Sequence[str], optimizers: Sequence[str]) -> Scores:
     """Test losses by problem and optimizer, in the given order; no loss is infinity."""
@@ -34,17 +38,24 @@ def standings(
     Returns:
         `first`; `problems`: a row for each problem and optimizer; `all`: one for each optimizer.
         Of the first optimizer there is no share of pairs won, of the others that of the first
-        against them.
+        against them. With too few runs (`enough_runs`) nothing is sure.
     """
     compared = compare(scores(lines, problems, optimizers), optimizers[0])
     by_row: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
         by_row.setdefault((line["problem"], line["optimizer"]), []).append(line)
+    enough = {
+        optimizer: all(len(by_row[problem, optimizer]) >= ENOUGH for problem in problems)
+        for optimizer in optimizers
+    }
     rows = [
         {
             "problem": problem,
             **_row(optimizer, by_row[problem, optimizer]),
-            "first_wins": _share(compared.pairs.get((problem, optimizer))),
+            "first_wins": _share(
+                compared.pairs.get((problem, optimizer)),
+                enough=enough[optimizer] and enough[optimizers[0]],
+            ),
             "p_holm": compared.p.get((problem, optimizer)),
         }
         for problem in problems
@@ -54,8 +65,12 @@ def standings(
         {
             "optimizer": optimizer,
             "peer": optimizer in PEERS,
+            "enough_runs": enough[optimizer] and enough[optimizers[0]],
             "mean_rank": compared.ranks[optimizer],
-            "first_wins": _share(compared.over_all.get(optimizer)),
+            "first_wins": _share(
+                compared.over_all.get(optimizer),
+                enough=enough[optimizer] and enough[optimizers[0]],
+            ),
             "first_ranks_lower": compared.ranks_lower.get(optimizer),
         }
         for optimizer in optimizers
@@ -96,7 +111,7 @@ def _json(value: float) -> float | None:
     return value if isfinite(value) else None
 
 
-def _share(share: Share | None) -> Mapping[str, Any] | None:
+def _share(share: Share | None, *, enough: bool) -> Mapping[str, Any] | None:
     if share is None:
         return None
     return {
@@ -104,5 +119,5 @@ def _share(share: Share | None) -> Mapping[str, Any] | None:
         "low": share.low,
         "high": share.high,
         "chance": share.chance,
-        "surely": share.surely,
+        "surely": enough and share.surely,
     }

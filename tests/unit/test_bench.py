@@ -159,6 +159,19 @@ def test_a_peer_under_asynchronous_conditions_is_refused(name):
         play(Job("bowl", "nevergrad-de", 8, 6, 0, asynchronous=True, suite=SUITE), "k")
 
 
+def test_with_a_few_runs_nothing_is_called_sure():
+    lines = [
+        {**play(replace(BOWL, seed=seed), "k"), "optimizer": name, "test": test + seed}
+        for seed in range(8)
+        for name, test in (("romul", 0.0), ("random", 100.0), ("asha", 100.0))
+        if name != "asha" or seed < 7
+    ]
+    told = standings(lines, ["bowl"], ["romul", "random", "asha"])
+    assert [row["enough_runs"] for row in told["all"]] == [True, True, False]
+    assert [row["first_wins"]["surely"] for row in told["all"][1:]] == [True, False]
+    assert [row["first_wins"]["surely"] for row in told["problems"][1:]] == [True, False]
+
+
 # -- keys -----------------------------------------------------------------------------------------
 
 
