@@ -2,8 +2,9 @@
 
     python benchmarks/populations.py --task cifar-twin --data FOLDER --seeds 40
 
-FOLDER holds cifar-10-batches-py and ptb.train.txt, ptb.valid.txt, ptb.test.txt. The twins are small
-enough for a CPU; `cifar-small` and `ptb-small` are for `--device cuda`. The production core decides.
+FOLDER holds cifar-10-batches-py and ptb.train.txt, ptb.valid.txt, ptb.test.txt. The twins are
+small enough for a CPU; `cifar-small` and `ptb-small` are for `--device cuda`. The production core
+decides.
 Each run is a line of `--results`, from which a later call goes on. Prints one JSON line: medians of
 the best checkpoint's test loss, and the share of all pairs of runs that the first optimizer wins
 against each other one, ties counted half, with its 95 % interval.
@@ -47,13 +48,13 @@ def make(name: str, folder: Path, device: str) -> Task:
     return ptb.Ptb(text, ptb.split(text, folder), where)
 
 
-def experiment(task: type[Task], optimizer: str, seed: int, slots: int, steps: int) -> Experiment:
-    """What a user would declare."""
+def experiment(name: str, optimizer: str, seed: int, slots: int, steps: int) -> Experiment:
+    """What a user would declare to tune the task of that name."""
     return Experiment.model_validate(
         {
             "name": "populations",
             "task": "populations",
-            "space": task.space,
+            "space": cifar.SPACE if name in cifar.SIZES else ptb.SPACE,
             "population": slots,
             "steps": steps,
             "seed": seed,
@@ -68,7 +69,7 @@ def key(name: str, optimizer: str, chosen: argparse.Namespace, seed: int) -> str
     """What a run's outcome depends on, but for the device and the data's files."""
     module = "batched.cifar" if name in cifar.SIZES else "batched.ptb"
     source = fingerprint(module, ("batched",)) + fingerprint("batched.engine", ("batched",))
-    told = [name, source, optimizer, optimizer_source(optimizer.partition(":")[0])]
+    told: list[str | int] = [name, source, optimizer, optimizer_source(optimizer.partition(":")[0])]
     told += [chosen.device, chosen.slots, chosen.steps, seed]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:20]
 
@@ -147,14 +148,13 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="file of lines to go on from")
     chosen = parser.parse_args()
     optimizers = [canonical(text) for text in chosen.optimizers.split(",")]
-    task = cifar.Cifar if chosen.task in cifar.SIZES else ptb.Ptb
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
     runs: Todo = [
         (
             key(chosen.task, optimizer, chosen, seed),
             optimizer,
             seed,
-            experiment(task, optimizer, seed, chosen.slots, chosen.steps),
+            experiment(chosen.task, optimizer, seed, chosen.slots, chosen.steps),
         )
         for seed in seeds
         for optimizer in optimizers

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from batched import streams
-from batched.layers import patches, pooled
-from batched.task import Task, Values, Weights, descend
 from numpy.random import default_rng
 from torch import Tensor
 from torch.nn import functional
 
+from batched import streams
+from batched.layers import patches, pooled
+from batched.task import Task, Values, Weights, descend
 from romul_workers.tasks.cifar_data import CIFAR10, load
 
 _EPOCH, _SHIFT, _FLIP, _HOLE, _COLOUR, _DROPOUT = range(100, 106)
@@ -62,20 +62,21 @@ SIZES: Mapping[str, Sizes] = {
 }
 
 
+SPACE: Mapping[str, Mapping[str, Any]] = {
+    "learning_rate": {"type": "float", "min": 1e-4, "max": 1.0, "scale": "log"},
+    "momentum": {"type": "float", "min": 0.0, "max": 0.99},
+    "weight_decay": {"type": "float", "min": 1e-6, "max": 1e-1, "scale": "log"},
+    "dropout": {"type": "float", "min": 0.0, "max": 0.8},
+    "label_smoothing": {"type": "float", "min": 0.0, "max": 0.4},
+    "cutout": {"type": "int", "min": 0, "max": 16},
+    "shift": {"type": "int", "min": 0, "max": 6},
+    "colour": {"type": "float", "min": 0.0, "max": 0.8},
+    "flip": {"type": "float", "min": 0.0, "max": 0.5},
+}
+
+
 class Cifar(Task):
     """The networks of one size."""
-
-    space = {
-        "learning_rate": {"type": "float", "min": 1e-4, "max": 1.0, "scale": "log"},
-        "momentum": {"type": "float", "min": 0.0, "max": 0.99},
-        "weight_decay": {"type": "float", "min": 1e-6, "max": 1e-1, "scale": "log"},
-        "dropout": {"type": "float", "min": 0.0, "max": 0.8},
-        "label_smoothing": {"type": "float", "min": 0.0, "max": 0.4},
-        "cutout": {"type": "int", "min": 0, "max": 16},
-        "shift": {"type": "int", "min": 0, "max": 6},
-        "colour": {"type": "float", "min": 0.0, "max": 0.8},
-        "flip": {"type": "float", "min": 0.0, "max": 0.5},
-    }
 
     def __init__(
         self, sizes: Sizes, parts: Parts, device: torch.device, dtype: torch.dtype = torch.float32
@@ -83,7 +84,7 @@ class Cifar(Task):
         """Take the parts "train", "validation" and "test" of `sizes`."""
         fast = sizes.fast and device.type == "cuda"
         super().__init__(device, dtype, torch.bfloat16 if fast else None)
-        self.sizes = sizes
+        self.space, self.sizes = SPACE, sizes
         self.parts = {name: (x.to(device, dtype), y.to(device)) for name, (x, y) in parts.items()}
         self.shapes = _shapes(sizes)
         self._augment = self.compiled(self.augment)
@@ -132,7 +133,9 @@ class Cifar(Task):
         """Cross-entropy, in pieces that a GPU holds."""
         n = len(weights["out.b"])
         loss = torch.zeros(n, dtype=self.dtype, device=self.device)
-        for seen, wanted in zip(images.split(_PIECE), labels.split(_PIECE), strict=True):
+        for seen, wanted in zip(
+            torch.split(images, _PIECE), torch.split(labels, _PIECE), strict=True
+        ):
             loss += self._entropy(weights, seen, wanted)
         return loss / len(labels)
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from batched import streams
-from batched.layers import patches, pooled
-from batched.task import Task, Values, Weights, descend
 from torch import Tensor
 from torch.nn import functional
 
+from batched import streams
+from batched.layers import patches, pooled
+from batched.task import Task, Values, Weights, descend
 from romul_workers.tasks import digits
 from romul_workers.tasks.digits import BATCH, Part
 from romul_workers.trial import Context
@@ -71,7 +71,7 @@ class Digits(Task):
         iteration = self.scalar()
         for _ in range(self.epochs):
             order = streams.bits(keys, iteration, _ORDER, len(train.labels))
-            for chosen in order.argsort(dim=1, stable=True).split(BATCH, 1):
+            for chosen in torch.split(order.argsort(dim=1, stable=True), BATCH, 1):
                 images = train.images[:, 0].to(self.dtype)[chosen]
                 seen = augment(images, values, keys, iteration)
                 for weight in weights.values():
@@ -118,7 +118,9 @@ class Digits(Task):
         n = len(weights["dense2.b"])
         loss, right = torch.zeros((2, n), dtype=self.dtype, device=self.device)
         images = part.images[:, 0].to(self.dtype)
-        for seen, labels in zip(images.split(BATCH), part.labels.split(BATCH), strict=True):
+        for seen, labels in zip(
+            torch.split(images, BATCH), torch.split(part.labels, BATCH), strict=True
+        ):
             logits = self._forward(weights, seen.expand(n, *seen.shape))
             logs = functional.log_softmax(logits, -1)
             loss -= logs.gather(-1, labels.expand(n, -1)[..., None])[..., 0].sum(1)

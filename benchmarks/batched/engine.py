@@ -9,10 +9,10 @@ from multiprocessing import get_context
 from typing import Any
 
 import torch
-from batched import streams
-from batched.task import Task, Weights
 from torch import Tensor
 
+from batched import streams
+from batched.task import Task, Weights
 from romul_actors.events import Result, Stamped, Submitted, Trial
 from romul_actors.experiment import Experiment
 from romul_actors.plan import settings
@@ -79,7 +79,8 @@ def play_all(
         for first in range(0, len(experiments), size):
             part = experiments[first : first + size]
             # Always as many: another shape would be compiled and captured anew.
-            filled = [*part, *experiments[:1] * (min(size, len(experiments)) - len(part))]
+            missing = min(size, len(experiments)) - len(part)
+            filled = [*part, *[experiments[0]] * missing]
             yield from play(task, filled, pool)[: len(part)]
 
 
@@ -111,9 +112,7 @@ class _Stored:
 class _Batch:
     """Populations in lockstep: a round trains one trial of every slot that has one."""
 
-    def __init__(
-        self, task: Task, runs: Sequence[Experiment], pool: Executor | None
-    ) -> None:
+    def __init__(self, task: Task, runs: Sequence[Experiment], pool: Executor | None) -> None:
         self.task, self.runs, self.pool = task, runs, pool
         self.size = sum(run.population for run in runs)
         self.rounds: dict[int, tuple[Weights, Weights]] = {}
@@ -156,7 +155,7 @@ class _Batch:
         """Train what is asked for; by run, what a worker would report."""
         device = self.task.device
         # Always as many rows as there are slots: one compiled shape, one captured graph.
-        rows = [*asked, *asked[:1] * (self.size - len(asked))]
+        rows = [*asked, *[asked[0]] * (self.size - len(asked))]
         keys = torch.tensor(
             [streams.key(self.runs[run].seed, t.slot, t.step, t.attempt) for run, t in rows],
             dtype=torch.int32,

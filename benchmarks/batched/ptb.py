@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from batched import streams
-from batched.task import Task, Values, Weights, descend
 from torch import Tensor
 
+from batched import streams
+from batched.task import Task, Values, Weights, descend
 from romul_workers.tasks.ptb_data import read_corpus
 
 _START, _WORDS, _INPUT, _STATE, _OUTPUT = range(100, 105)
@@ -56,6 +56,18 @@ SIZES: Mapping[str, Sizes] = {
 }
 
 
+SPACE: Mapping[str, Mapping[str, Any]] = {
+    "learning_rate": {"type": "float", "min": 0.03, "max": 100.0, "scale": "log"},
+    "clip": {"type": "float", "min": 0.02, "max": 2.0, "scale": "log"},
+    "weight_decay": {"type": "float", "min": 1e-8, "max": 1e-2, "scale": "log"},
+    "momentum": {"type": "float", "min": 0.0, "max": 0.95},
+    "drop_words": {"type": "float", "min": 0.0, "max": 0.5},
+    "drop_input": {"type": "float", "min": 0.0, "max": 0.8},
+    "drop_state": {"type": "float", "min": 0.0, "max": 0.8},
+    "drop_output": {"type": "float", "min": 0.0, "max": 0.8},
+}
+
+
 class _Scanned(NamedTuple):
     """What an LSTM's forward pass leaves for the way back; gates are those after activation."""
 
@@ -68,24 +80,13 @@ class _Scanned(NamedTuple):
 class Ptb(Task):
     """The networks of one size."""
 
-    space = {
-        "learning_rate": {"type": "float", "min": 0.03, "max": 100.0, "scale": "log"},
-        "clip": {"type": "float", "min": 0.02, "max": 2.0, "scale": "log"},
-        "weight_decay": {"type": "float", "min": 1e-8, "max": 1e-2, "scale": "log"},
-        "momentum": {"type": "float", "min": 0.0, "max": 0.95},
-        "drop_words": {"type": "float", "min": 0.0, "max": 0.5},
-        "drop_input": {"type": "float", "min": 0.0, "max": 0.8},
-        "drop_state": {"type": "float", "min": 0.0, "max": 0.8},
-        "drop_output": {"type": "float", "min": 0.0, "max": 0.8},
-    }
-
     def __init__(
         self, sizes: Sizes, parts: Parts, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> None:
         """Take the parts "train", "validation" and "test" of `sizes`."""
         fast = sizes.fast and device.type == "cuda"
         super().__init__(device, dtype, torch.bfloat16 if fast else None)
-        self.sizes = sizes
+        self.space, self.sizes = SPACE, sizes
         self.parts = {name: text.to(device) for name, text in parts.items()}
         self._cell = self.compiled(_cell)
         self._cell_back = self.compiled(_cell_back)
@@ -141,7 +142,7 @@ class Ptb(Task):
     def _capture(self, *given: Mapping[str, Tensor]) -> tuple[Any, list[dict[str, Tensor]]]:
         """One update as a graph, and the tensors that it works on, of the shapes of `given`."""
         held = [{name: value.clone() for name, value in kind.items()} for kind in given]
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):

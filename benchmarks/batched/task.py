@@ -59,9 +59,7 @@ class Task(ABC):
         return torch.tensor(value, dtype=torch.int32, device=self.device)
 
 
-def descend(
-    weights: Weights, momenta: Weights, gradients: Weights, values: Values
-) -> None:
+def descend(weights: Weights, momenta: Weights, gradients: Weights, values: Values) -> None:
     """One update of SGD with momentum and weight decay, in place; clipped where that is searched.
 
     As `torch.optim.SGD` does it, with `clip_grad_norm_` before (its 1e-6 included).

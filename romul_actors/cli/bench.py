@@ -14,6 +14,7 @@ import typer
 
 from romul_actors.cli import choosing
 from romul_actors.cli.exits import INTERRUPTED
+from romul_actors.cli.printing import Console, Table, echo_json
 from romul_actors.optimizers import OPTIMIZERS
 from romul_sim.bench import SUITE, Job, Line, canonical, jobs, key, play_all, shard
 from romul_sim.peers import PEERS

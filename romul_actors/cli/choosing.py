@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from romul_actors.cli.printing import Console
 from romul_actors.errors import ExperimentError, OptimizerError
 from romul_actors.optimizers import OPTIMIZERS, make
 from romul_sim.peers import PEERS, check_peer

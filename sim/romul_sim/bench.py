@@ -145,7 +145,7 @@ def key(job: Job) -> str:
         {name: dict(spec) for name, spec in problem.space.items()},
         _problem_source(job.suite, job.problem),
         job.optimizer,
-        _optimizer_source(job.optimizer.partition(":")[0]),
+        optimizer_source(job.optimizer.partition(":")[0]),
         fingerprint("romul_sim.play", ()),
         job.population,
         job.steps,
@@ -170,7 +170,8 @@ def _problem_source(module: str, name: str) -> str:
 
 
 @lru_cache
-def _optimizer_source(name: str) -> str:
+def optimizer_source(name: str) -> str:
+    """Fingerprint of an optimizer with the core that decides; of a peer, its version too."""
     if name in PEERS:
         version = importlib.metadata.version(PEERS[name].module.replace("_", "-"))
         return f"{version} {fingerprint('romul_sim.peers', ())}"

@@ -32,9 +32,7 @@ def module(name):
 
 
 def numbers(**values):
-    return {
-        name: torch.tensor(each, dtype=torch.float64) for name, each in values.items()
-    }
+    return {name: torch.tensor(each, dtype=torch.float64) for name, each in values.items()}
 
 
 def keys(n):
@@ -127,7 +125,10 @@ def test_runs_of_several_batches_come_in_order():
 
 def test_a_network_that_diverges_fails_and_the_others_go_on():
     engine, task = module("engine"), cifar()
-    task.space = {**task.space, "learning_rate": {"type": "float", "min": 0.1, "max": 1e6, "scale": "log"}}
+    task.space = {
+        **task.space,
+        "learning_rate": {"type": "float", "min": 0.1, "max": 1e6, "scale": "log"},
+    }
     run = experiment(task.space, 0, population=8, steps=3).model_copy(update={"max_attempts": 1})
     [ended] = engine.play(task, [run])
     assert len(ended.curve) == 3
