@@ -26,6 +26,7 @@ from batched import cifar, ptb
 from batched.engine import Ended, play, play_all
 from batched.task import Task
 
+from romul_actors.errors import RomulError
 from romul_actors.experiment import Experiment
 from romul_sim.bench import canonical, optimizer_source
 from romul_sim.fingerprint import fingerprint
@@ -108,6 +109,18 @@ def _prepare(name: str, folder: Path) -> None:
     _TASK.append(make(name, folder, "cpu"))
 
 
+def check(name: str, folder: Path) -> None:
+    """Read the data once before any process does.
+
+    Raises:
+        RomulError, OSError, ValueError: it is not there, or not what it should be.
+    """
+    if name in cifar.SIZES:
+        cifar.split(cifar.SIZES[name], folder)
+    else:
+        ptb.split(ptb.SIZES[name], folder)
+
+
 def _play(experiments: Sequence[Experiment]) -> list[Ended]:
     return play(_TASK[0], experiments)
 
@@ -162,6 +175,11 @@ def main() -> None:
     began = time.monotonic()
     with Results(chosen.results) as results:
         todo = [run for run in runs if run[0] not in results.lines]
+        try:
+            if todo:
+                check(chosen.task, chosen.data)
+        except (RomulError, OSError, ValueError) as error:
+            parser.error(str(error))
         for done, (place, ended) in enumerate(train(chosen, todo) if todo else (), 1):
             results.append(line(chosen, todo[place][:3], ended))
             print(f"{done} of {len(todo)}, {time.monotonic() - began:.0f} s", file=sys.stderr)

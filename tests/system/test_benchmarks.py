@@ -1,6 +1,7 @@
 """The benchmarks, as small as they go: their figures are for whoever runs them at full size."""
 
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,7 @@ def test_decisions_are_told_by_the_clock_and_by_cpu_time():
         assert told[ratio] == pytest.approx(share, rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.long(40)
 def test_both_systems_are_measured_alike_with_their_start_up_apart():
     pytest.importorskip("ray")
     done = bench("end_to_end", "--workers=4", "--steps=3", "--rounds=1")
@@ -75,3 +77,48 @@ def test_too_few_workers_are_refused_in_words():
     done = bench("end_to_end", "--workers=2")
     assert done.returncode == 2
     assert "--workers: 4 at least" in done.stderr
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """A text of a hundred words in the Penn Treebank's files."""
+    draw = random.Random(0)
+    for part, lines in (("train", 900), ("valid", 700), ("test", 1200)):
+        text = "".join(
+            " ".join(f"w{min(int(draw.expovariate(0.05)), 98)}" for _ in range(9)) + " \n"
+            for _ in range(lines)
+        )
+        (tmp_path / f"ptb.{part}.txt").write_text(
+            " ".join(f"w{i}" for i in range(99)) + " \n" + text
+        )
+    return tmp_path
+
+
+def test_populations_go_on_from_the_results_file(texts):
+    results = texts / "runs.jsonl"
+    options = ["--task=ptb-twin", f"--data={texts}", f"--results={results}", "--slots=4"]
+    options += ["--steps=1", "--optimizers=truncation,random", "--processes=1"]
+    first = bench("populations", *options, "--seeds=1")
+    assert first.returncode == 0, first.stderr
+    [one, other] = map(json.loads, results.read_text().splitlines())
+    assert {one["optimizer"], other["optimizer"]} == {"truncation", "random"}
+    before = results.read_text()
+    # Two runs are there already: only those of the second seed are trained.
+    second = bench("populations", *options, "--seeds=2")
+    assert second.returncode == 0, second.stderr
+    assert "2 of 2" in second.stderr
+    lines = results.read_text().splitlines()
+    assert len(lines) == 4
+    assert set(before.splitlines()) < set(lines)
+    printed = json.loads(second.stdout)
+    rows = {row["optimizer"]: row for row in printed["optimizers"]}
+    assert rows["truncation"]["runs"] == 2
+    assert rows["random"]["first_wins"]["share"] in {0.0, 0.25, 0.5, 0.75, 1.0}
+    assert rows["random"]["median"] < 5.0  # of a hundred words, no better than chance is 4.6
+
+
+def test_data_that_is_not_there_is_said(tmp_path):
+    done = bench("populations", "--task=cifar-twin", f"--data={tmp_path}", "--seeds=1")
+    assert done.returncode == 2
+    assert str(tmp_path) in done.stderr
+    assert "Traceback" not in done.stderr
