@@ -72,7 +72,7 @@ class Table(rich.table.Table):
     """
 
     def __init__(self, *columns: str) -> None:
-        super().__init__(*columns, box=box.SIMPLE_HEAD)
+        super().__init__(*columns, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
 
     def add_column(self, header: Any = "", footer: Any = "", **more: Any) -> None:
         """Add a column; a heading that is too long for one is shortened."""

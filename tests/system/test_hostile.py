@@ -23,7 +23,7 @@ from romul_actors.store.redis import RedisStore
 from romul_workers.trainer import ChildTrainer
 from romul_workers.worker import Worker, WorkerSettings
 from tests.conftest import wait_for
-from tests.system.conftest import BASE, TASKS
+from tests.system.conftest import TASKS
 from tests.tasks.hostile import BAD
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -82,6 +82,7 @@ EXCEPTIONS = {
     "demo": "trains its own experiment",
     "sim": "simulates experiments of its own",
     "lab": "simulates experiments of its own",
+    "bench": "trains experiments of its own",
     "chaos": "simulates experiments of its own",
     "drill": "breaks an experiment of its own",
     "actor": "prints its log only: see the test of the log",
@@ -232,7 +233,15 @@ def test_the_log_is_harmless(place, tmp_path, command):
     log = tmp_path / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*BASE, command, f"--name={BAD}", f"--redis={place['url']}"], stderr=output
+            [
+                sys.executable,
+                "-m",
+                "romul_actors.cli",
+                command,
+                f"--name={BAD}",
+                f"--redis={place['url']}",
+            ],
+            stderr=output,
         )
     try:
         # Both refuse the experiment whose declaration is none, and name it.
