@@ -125,7 +125,8 @@ def train_together(chosen: argparse.Namespace) -> Rows:
     space = {name: declared.model_dump() for name, declared in experiments[0].space.items()}
     task = Digits(space, int(experiments[0].budget), torch.device(chosen.device))
     rows: Rows = {optimizer: [] for optimizer in optimizers}
-    for done, ended in enumerate(engine.play_all(task, experiments, AT_ONCE), 1):
+    deciding = 0 if chosen.device == "cpu" else 4
+    for done, ended in enumerate(engine.play_all(task, experiments, AT_ONCE, deciding), 1):
         rows[optimizers[(done - 1) // chosen.seeds]].append((ended.validation, ended.test))
         print(f"{done} of {len(experiments)} runs", file=sys.stderr)
     return rows

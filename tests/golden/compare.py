@@ -118,7 +118,8 @@ def machine() -> dict[str, Any]:
     with contextlib.suppress(ImportError):
         pools = importlib.import_module("threadpoolctl").threadpool_info()
         # OpenBLAS chooses its kernels by the CPU, or by OPENBLAS_CORETYPE.
-        kernels = sorted(p.get("architecture", "") for p in pools if p["user_api"] == "blas")
+        # Other libraries may have brought a BLAS of their own, which chooses alike.
+        kernels = sorted({p.get("architecture", "") for p in pools if p["user_api"] == "blas"})
     return {
         "python": ".".join(platform.python_version_tuple()[:2]),
         "libc": " ".join(platform.libc_ver()),
