@@ -39,14 +39,23 @@ _DIGITS = 6
 """Significant digits of a curve."""
 
 
+def read(name: str, folder: Path) -> Any:
+    """The data of the task of that name.
+
+    Raises:
+        RomulError, OSError, ValueError: it is not there, or not what it should be.
+    """
+    if name in cifar.SIZES:
+        return cifar.split(cifar.SIZES[name], folder)
+    return ptb.split(ptb.SIZES[name], folder)
+
+
 def make(name: str, folder: Path, device: str) -> Task:
     """The task of that name, with its data on a device."""
-    where = torch.device(device)
+    parts, where = read(name, folder), torch.device(device)
     if name in cifar.SIZES:
-        images = cifar.SIZES[name]
-        return cifar.Cifar(images, cifar.split(images, folder), where)
-    text = ptb.SIZES[name]
-    return ptb.Ptb(text, ptb.split(text, folder), where)
+        return cifar.Cifar(cifar.SIZES[name], parts, where)
+    return ptb.Ptb(ptb.SIZES[name], parts, where)
 
 
 def experiment(name: str, optimizer: str, seed: int, slots: int, steps: int) -> Experiment:
@@ -109,18 +118,6 @@ def _prepare(name: str, folder: Path) -> None:
     _TASK.append(make(name, folder, "cpu"))
 
 
-def check(name: str, folder: Path) -> None:
-    """Read the data once before any process does.
-
-    Raises:
-        RomulError, OSError, ValueError: it is not there, or not what it should be.
-    """
-    if name in cifar.SIZES:
-        cifar.split(cifar.SIZES[name], folder)
-    else:
-        ptb.split(ptb.SIZES[name], folder)
-
-
 def _play(experiments: Sequence[Experiment]) -> list[Ended]:
     return play(_TASK[0], experiments)
 
@@ -176,8 +173,9 @@ def main() -> None:
     with Results(chosen.results) as results:
         todo = [run for run in runs if run[0] not in results.lines]
         try:
+            # Before any process does: what is wrong with the data is said once.
             if todo:
-                check(chosen.task, chosen.data)
+                read(chosen.task, chosen.data)
         except (RomulError, OSError, ValueError) as error:
             parser.error(str(error))
         for done, (place, ended) in enumerate(train(chosen, todo) if todo else (), 1):
