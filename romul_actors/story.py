@@ -16,10 +16,12 @@ Line = Mapping[str, Any]
 _RULES = {
     "drawn": "drawn at the start, from a Latin hypercube or at random",
     "kept": "its hyperparameters were kept: it is among the best",
-    "held": "its hyperparameters were held: it waits before it is compared",
+    "held": "its hyperparameters were held: it is not among the worst",
+    "redrawn": "a step in all directions from its base, some hyperparameters drawn anew",
+    "mutated": "base + F1 (base of a - base of b) + F2 (best - base), and a small step",
+    # Of searches that an older version decided.
     "explored": "a small step in all directions from its base, for diversity",
     "probed": "one hyperparameter drawn anew, the others as in its base, for diversity",
-    "mutated": "base + F1 (base of a - base of b) + F2 (best - base)",
     "pinned": "an operator pinned the slot: it goes on as it is",
     "joined": "it joined the running search, with a small step from a good slot",
 }
@@ -46,8 +48,9 @@ def explain(experiment: Experiment, lines: Sequence[Line], trial: str) -> dict[s
 
     Returns:
         `rule`, `why` (all numbers of the decision), `parent`, `copied_from`, `changes` (by
-        hyperparameter: before, after, whether it came from the donor, whether it was out of
-        bounds), `random` (the counter of its random numbers), `attempts` and how they ended.
+        hyperparameter: before, after, whence it came, whether it was out of bounds, whether the
+        guard turned it upwards), `random` (the counter of its random numbers), `attempts` and how
+        they ended.
 
     Raises:
         StoryError: history does not know the trial.
@@ -71,7 +74,12 @@ def explain(experiment: Experiment, lines: Sequence[Line], trial: str) -> dict[s
             told["changed"] = told["before"] != after
         if crossover is not None:
             told["from"] = "donor" if crossover[i] else "base"
+        if "drawn" in why:
+            told["from"] = "drawn anew" if why["drawn"][i] else "moved"
+        if crossover is not None or "drawn" in why:
             told["outside"] = i in outside
+        if i in why.get("guarded", ()):
+            told["guarded"] = True
         changes[name] = told
     return {
         "trial": trial,
@@ -112,8 +120,12 @@ def in_words(told: Mapping[str, Any]) -> list[str]:
             text += f", was {_plain(change['before'])}"
         elif "changed" in change:
             text += ", as before"
+        if change.get("from") == "drawn anew":
+            text += "; drawn anew"
         if change.get("outside"):
             text += "; brought back from out of bounds"
+        if change.get("guarded"):
+            text += "; not lowered: it has a logarithmic scale, and the end is far"
         words.append(text)
     random = told["random"]
     words.append(
