@@ -129,8 +129,11 @@ async def _run(
         store = await stack.enter_async_context(opened(url, console))
         for experiment in new:
             await create(store, experiment)
-        plan.write(folder)
         experiments = [from_json(await store.spec(name)) for name in plan.experiments]
+        for experiment in experiments:
+            # An older version may have stored what this one cannot decide.
+            settings(experiment)
+        plan.write(folder)
         statuses = await store.experiments()
         for name in plan.experiments:
             if not new and statuses[name] in ("paused", "failed"):

@@ -181,12 +181,12 @@ def test_errors_are_one_line_and_an_exit_code(system, arguments, code, told):
 @pytest.mark.parametrize("command", ["run", "submit"])
 def test_an_option_of_the_wrong_type_is_refused_before_anything_is_written(system, command):
     file = system.folder / "bowl.toml"
-    option = 'optimizer = { name = "romul", crossover = "x" }\n'
+    option = 'optimizer = { name = "romul", mutation = "x" }\n'
     file.write_text(option + TOML.format(steps=2))
     runs = system.folder / "runs"
     called = system.call(command, str(file), *(["--runs", str(runs)] if command == "run" else []))
     assert (called.returncode, "Traceback" in called.stderr) == (2, False), called.stderr
-    assert "crossover = 'x' is not a float" in " ".join(called.stderr.split())
+    assert "mutation = 'x' is not a float" in " ".join(called.stderr.split())
     assert not runs.exists()
     assert system.client.keys("romul:*") == []
 

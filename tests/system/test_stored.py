@@ -11,7 +11,7 @@ from tests.stored.listing import dump, load, write_folder
 
 FOLDERS = sorted(path for path in (Path(__file__).parents[1] / "stored").iterdir() if path.is_dir())
 COMMITS = [path.name for path in FOLDERS if (path / "finished.json").exists()]
-PARTED: set[str] = set()
+PARTED: set[str] = {"ca05a5f"}
 """Commits since which an optimizer was changed on purpose; see tests/stored/README.md."""
 
 
@@ -148,3 +148,17 @@ def test_a_killed_search_goes_on_to_its_end(stored, system):
     assert {(line["worker"], line["attempt"]) for line in failed} >= {
         (worker, 1) for worker in held.values()
     }
+
+
+def test_an_option_that_is_no_more_is_refused_in_words_before_anything_changes(stored, system, raw):
+    stored("paused", optimizer={"name": "romul", "patience": 0.7})
+    before = dump(raw)
+    done = system.call("run", "--resume=paused", f"--runs={system.folder}", f"--redis={system.url}")
+    assert done.returncode != 0
+    said = " ".join((done.stdout + done.stderr).split())
+    assert "optimizer 'romul' has no option 'patience'" in said
+    after = dump(raw)
+    for rows in (before, after):
+        for row in rows.values():
+            row.pop("lives_ms", None)
+    assert after == before

@@ -179,7 +179,7 @@ def test_a_key_is_of_all_that_a_run_depends_on():
     others = [
         replace(BOWL, problem="gated"),
         replace(BOWL, optimizer="truncation"),
-        replace(BOWL, optimizer="romul:copying=0.0"),
+        replace(BOWL, optimizer="romul:guarded=0.0"),
         replace(BOWL, population=9),
         replace(BOWL, steps=7),
         replace(BOWL, seed=1),
@@ -200,10 +200,10 @@ def test_a_key_changes_with_data_and_with_space(monkeypatch):
 
 
 def test_options_have_one_order():
-    assert canonical("romul:truncation=0.20:copying=0.0") == "romul:copying=0.0:truncation=0.2"
+    assert canonical("romul:redraw=0.20:guarded=0.0") == "romul:guarded=0.0:redraw=0.2"
     assert canonical("random") == "random"
     with pytest.raises(ExperimentError, match="is not option=value"):
-        canonical("romul:copying")
+        canonical("romul:guarded")
 
 
 @pytest.fixture
@@ -365,17 +365,17 @@ def test_a_killed_run_goes_on_and_comes_to_the_same_bytes(tmp_path, monkeypatch)
 
 
 def test_the_command_writes_its_table_its_page_and_its_runs(tmp_path):
-    arguments = ["--problems", "bowl,rising", "--optimizers", "romul:copying=0.0,random,truncation"]
+    arguments = ["--problems", "bowl,rising", "--optimizers", "romul:guarded=0.0,random,truncation"]
     arguments += ["--seeds", "3", "--first-seed", "5", "--steps", "3", "--out", str(tmp_path)]
     done = called(*arguments, "--json")
     [line] = done.stdout.splitlines()
     told = json.loads(line)
     assert json.loads((tmp_path / "bench.json").read_text()) == told
     assert (tmp_path / "bench.png").stat().st_size > 10_000
-    assert (told["first"], told["seeds"]) == ("romul:copying=0.0", [5, 7])
+    assert (told["first"], told["seeds"]) == ("romul:guarded=0.0", [5, 7])
     assert [row["problem"] for row in told["problems"]] == ["bowl"] * 3 + ["rising"] * 3
     assert [row["optimizer"] for row in told["all"]] == [
-        "romul:copying=0.0",
+        "romul:guarded=0.0",
         "random",
         "truncation",
     ]
@@ -386,7 +386,7 @@ def test_the_command_writes_its_table_its_page_and_its_runs(tmp_path):
     assert "at most two looks" in " ".join(done.stderr.split())
     shown = called(*arguments)
     assert "Over all problems" in shown.stdout
-    assert "romul:copying=0.0" in shown.stdout
+    assert "romul:guarded=0.0" in shown.stdout
 
 
 def test_the_command_plays_a_part_only(tmp_path):

@@ -71,7 +71,7 @@ def test_idle_workers_make_the_population_grow_by_forks_of_good_slots():
     decision = idle_for_long(run, workers=20)
     assert [trial.slot for trial in decision.trials] == [8, 9, 10, 11]
     for slot in run.population.slots[8:]:
-        assert (slot.step, slot.joined, slot.tier) == (1, 1, "greedy")
+        assert (slot.step, slot.joined, slot.tier) == (1, 1, "all")
         assert slot.parent in ("0-0", "1-0")
         assert slot.checkpoint == f"{slot.parent}-1"
         assert slot.vector != run.population.slots[0].vector
@@ -131,14 +131,6 @@ def test_parking_never_goes_below_the_minimum():
     run.to_the_end(bowl)
     assert sum(line["event"] == "parked" for line in run.history) == 2
     assert run.population.status == "finished"
-
-
-@pytest.mark.parametrize(("n_slots", "n_searching"), [(24, 16), (9, 6)])
-def test_slots_that_hold_what_they_drew_are_parked_last(n_slots, n_searching):
-    run = elastic(n_slots=n_slots, per_worker=1.0)
-    idle_for_long(run, workers=n_searching)
-    parking = {slot.tier for slot in run.population.slots if slot.parking}
-    assert parking == {"greedy"}
 
 
 def test_parked_slots_come_back_first_and_where_the_others_are():

@@ -15,7 +15,7 @@ task = "package.module:fit"
 metric = "accuracy"
 direction = "maximize"
 steps = 3
-optimizer = { name = "romul", crossover = 0.5 }
+optimizer = { name = "romul", mutation = 0.5 }
 
 [space]
 lr = { type = "float", min = 1e-4, max = 1.0, scale = "log" }
@@ -39,7 +39,7 @@ def test_a_declaration_says_it_all():
     assert (experiment.module, experiment.function) == ("package.module", "fit")
     core = settings(experiment)
     assert (core.n_slots, core.steps, core.maximize) == (8, 3, True)
-    assert core.optimizer.crossover == 0.5
+    assert core.optimizer.mutation == 0.5
     assert core.space.mutable == (True, True, False)
     assert core.space.decode(core.initial[0]) == {"lr": pytest.approx(0.1), "kind": True, "n": 2}
 
@@ -77,19 +77,19 @@ def test_a_mistake_is_told_with_its_line_and_field(tmp_path, old, new, told):
     ("optimizer", "told"),
     [
         ('"gradient"', "optimizer 'gradient' is not one of romul, truncation, initiator"),
-        ('{ name = "romul", crosover = 0.5 }', "no option 'crosover': did you mean 'crossover'"),
-        ('{ name = "romul", crossover = "half" }', "crossover = 'half' is not a float"),
-        ('{ name = "romul", crossover = true }', "crossover = True is not a float"),
-        ('{ name = "romul", keep_best = "yes" }', "keep_best = 'yes' is not a bool"),
-        ('{ name = "romul", crossover = -1 }', "crossover = -1 is below 0"),
-        ('{ name = "romul", crossover = nan }', "crossover = nan is not finite"),
-        ('{ name = "romul", crossover = inf }', "crossover = inf is not finite"),
-        ('{ name = "romul", crossover = [0.5] }', r"options\.crossover: .* not \[0\.5\]"),
-        ('{ name = "random", crossover = 0.5 }', "no option 'crossover': it takes none"),
+        ('{ name = "romul", mutaton = 0.5 }', "no option 'mutaton': did you mean 'mutation'"),
+        ('{ name = "romul", mutation = "half" }', "mutation = 'half' is not a float"),
+        ('{ name = "romul", mutation = true }', "mutation = True is not a float"),
+        ('{ name = "romul", patience = 0.6 }', "no option 'patience': it takes quorum_share"),
+        ('{ name = "romul", mutation = -1 }', "mutation = -1 is below 0"),
+        ('{ name = "romul", mutation = nan }', "mutation = nan is not finite"),
+        ('{ name = "romul", mutation = inf }', "mutation = inf is not finite"),
+        ('{ name = "romul", mutation = [0.5] }', r"options\.mutation: .* not \[0\.5\]"),
+        ('{ name = "random", mutation = 0.5 }', "no option 'mutation': it takes none"),
     ],
 )
 def test_a_wrong_optimizer_is_refused_before_anything_runs(optimizer, told):
-    text = GOOD.replace('{ name = "romul", crossover = 0.5 }', optimizer)
+    text = GOOD.replace('{ name = "romul", mutation = 0.5 }', optimizer)
     with pytest.raises(ExperimentError, match=told):
         settings(parse(text))
 
@@ -105,7 +105,7 @@ class Worded(RandomSearch):
 def test_an_option_that_is_text_takes_text_alone(monkeypatch):
     monkeypatch.setitem(OPTIMIZERS, "worded", Worded)
     assert make("worded", {"rule": "other"}).rule == "other"
-    text = GOOD.replace("crossover = 0.5", "rule = 3").replace("romul", "worded")
+    text = GOOD.replace("mutation = 0.5", "rule = 3").replace("romul", "worded")
     with pytest.raises(ExperimentError, match="rule = 3 is not a str"):
         settings(parse(text))
 

@@ -87,7 +87,7 @@ def test_other_settings_part_where_they_matter(recorded):
     found = read_record(recorded)
     same = fork(found, with_settings(found.experiment, ["history_keep=5"]))
     assert (same.changed, same.parting) == (0, None)
-    other = fork(found, with_settings(found.experiment, ["optimizer.truncation=0.5"]))
+    other = fork(found, with_settings(found.experiment, ["optimizer.donors=0.5"]))
     assert 0 < other.changed < other.decisions
     assert other.parting is not None
     random = fork(found, with_settings(found.experiment, ["optimizer.name=random"]))

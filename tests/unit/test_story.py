@@ -63,7 +63,7 @@ def test_a_snapshot_is_plain_values_and_frames(seen):
 
 
 def test_every_trial_can_be_explained(seen):
-    rules, copies, judged = set(), set(), 0
+    rules, n_copies = set(), 0
     for line in seen.history:
         if line["event"] != "trial":
             continue
@@ -76,21 +76,15 @@ def test_every_trial_can_be_explained(seen):
         if told["copied_from"] is not None:
             assert line["parent"] == f"{told['copied_from']}-{line['step'] - 1}"
             assert f"of slot {told['copied_from']}" in words
-            alone = "hyperparameters_of" in told["why"]
-            copies.add(alone)
-            assert ("to search on from its own hyperparameters" in words) == alone
-        if "bar" in told["why"]:
-            assert told["rule"] == "held"
-            assert f"no worse than {told['why']['bar']:.4g}, where it would give up" in words
-            judged += 1
+            assert told["rule"] in ("mutated", "redrawn")
+            n_copies += 1
         if told["rule"] == "mutated":
             assert {"a", "b", "best", "F1", "F2", "rank", "known", "pool"} <= told["why"].keys()
             assert len(told["why"]["base"]) == 3
         for change in told["changes"].values():
             assert ("before" in change) == (line["parent"] is not None)
-    assert {"drawn", "mutated", "probed", "explored", "kept", "held"} <= rules
-    assert copies == {False, True}
-    assert judged
+    assert rules == {"drawn", "mutated", "redrawn", "kept", "held"}
+    assert n_copies
     with pytest.raises(StoryError, match="9-99"):
         explain(seen.experiment, seen.history, "9-99")
 
@@ -129,6 +123,23 @@ def test_a_coordinate_that_was_brought_back_is_told():
     assert told["changes"]["x0"] == {"after": 0.1, "from": "donor", "outside": True}
     assert told["changes"]["x1"] == {"after": 0.2, "from": "base", "outside": False}
     assert any("brought back" in words for words in in_words(told))
+
+
+def test_what_was_drawn_anew_or_guarded_is_told():
+    why = {"rule": "redrawn", "copied": 4, "drawn": [1, 0], "outside": [], "guarded": [1]}
+    line = {"event": "trial", "trial": "0-1", "slot": 0, "step": 1, "parent": "4-0", "at_ms": 0}
+    lines = [line | {"hyperparameters": {"x0": 0.1, "x1": 0.2}, "why": why}]
+    told = explain(EXPERIMENT, lines, "0-1")
+    assert told["changes"]["x0"] == {"after": 0.1, "from": "drawn anew", "outside": False}
+    assert told["changes"]["x1"] == {
+        "after": 0.2,
+        "from": "moved",
+        "outside": False,
+        "guarded": True,
+    }
+    words = in_words(told)
+    assert "  x0 = 0.1; drawn anew" in words
+    assert any(text.startswith("  x1 = 0.2; not lowered") for text in words)
 
 
 def test_the_tree_of_descent_holds_every_trial_once(seen):

@@ -1,0 +1,134 @@
+"""A second implementation of ROMUL, from docs/algorithm.md alone, makes the same moves."""
+
+import math
+
+import numpy as np
+import pytest
+
+from romul_actors.optimizers import make
+from romul_actors.optimizers.base import View
+from romul_actors.slot import Outcome, Slot, failed
+from romul_actors.space import (
+    BooleanParameter,
+    CategoricalParameter,
+    FloatParameter,
+    IntParameter,
+    Space,
+)
+
+D, V0, V1, P, F, SIGMA, R, G = 0.25, 0.25, 0.75, 0.5, 1.0, 0.1, 0.1, 0.7
+
+
+def fold(x):
+    x = abs(x) % 2.0
+    return 2.0 - x if x > 1.0 else x
+
+
+def selected(results, due, step, steps):
+    """Order, the best that are copied, and those that copy; `results` as below."""
+    m, t = len(results), (step + 1) / steps
+    order = sorted(results, key=lambda i: (math.inf if results[i] is None else results[i], i))
+    best = [i for i in order[: math.ceil(D * m)] if results[i] is not None] if m >= 4 else []
+    n = round((V0 + (V1 - V0) * t) * m) if best else 0
+    worst = {*order[m - n :]} | {i for i in due if results[i] is None}
+    return order, best, worst - {*best}
+
+
+def mutated(y, i, first, space, base, draw):
+    """Current-to-best/1, in place."""
+    others = [k for k in sorted(base) if k != i]
+    a = others[draw.integers(len(others))]
+    rest = [k for k in others if k != a]
+    b = rest[draw.integers(len(rest))]
+    f1, f2 = F * draw.random(2)
+    for c, p in enumerate(space):
+        if p.categorical:
+            x = draw.random()
+            y[c] = first[c] if x < 0.3 else base[a][c] if x < 0.5 else base[i][c]
+        else:
+            y[c] += f1 * (base[a][c] - base[b][c]) + f2 * (first[c] - base[i][c])
+
+
+def next_vector(i, first, space, base, draw, *, early):
+    """Where slot `i` goes from its base."""
+    dims, here = len(space), base[i]
+    z = draw.standard_normal(dims)
+    y = [here[c] + (0.0 if p.categorical else SIGMA * z[c]) for c, p in enumerate(space)]
+    differential = draw.random() < P and len(base) >= 4
+    if differential:
+        mutated(y, i, first, space, base, draw)
+    anew = draw.random(dims) < R
+    free = [c for c, p in enumerate(space) if p.mutable]
+    if not differential and free:
+        anew[free[draw.integers(len(free))]] = True
+    u = draw.random(dims)
+    for c, p in enumerate(space):
+        if early and getattr(p, "scale", "") == "log":
+            y[c] = min(1.0, here[c] + abs(y[c] - here[c]))
+            u[c] = max(u[c], here[c])
+    return tuple(fold(u[c] if anew[c] else y[c]) for c in range(dims))
+
+
+def moves_by_the_page(space, vectors, results, due, step, steps, rng_of):
+    """By slot due: the slot whose checkpoint it takes (None: its own last one), and its vector.
+
+    `results`: by slot known, its loss or None where it failed.
+    """
+    order, best, worst = selected(results, due, step, steps)
+    base, taken, rng = dict(vectors), {}, {i: rng_of(i) for i in due if i in worst}
+    for i in rng:
+        if best:
+            taken[i] = best[rng[i].integers(len(best))]
+            base[i] = vectors[taken[i]]
+    first, early = vectors[order[0]], (step + 1) / steps < G
+    return {
+        i: (taken.get(i), next_vector(i, first, space, base, rng[i], early=early))
+        if i in rng
+        else (i, tuple(vectors[i]))
+        for i in due
+    }
+
+
+def some_space(rng):
+    kinds = [
+        lambda name, **more: FloatParameter(name, 0.0, 2.0, **more),
+        lambda name, **more: FloatParameter(name, 1e-4, 10.0, scale="log", **more),
+        lambda name, **more: IntParameter(name, 1, 64, scale="log", **more),
+        lambda name, **more: IntParameter(name, 0, 5, **more),
+        lambda name, **more: CategoricalParameter(name, ("a", "b", "c"), **more),
+        BooleanParameter,
+    ]
+    chosen = rng.integers(len(kinds), size=rng.integers(1, 9))
+    return Space(
+        [kinds[k](f"h{c}", mutable=bool(rng.random() < 0.8)) for c, k in enumerate(chosen)]
+    )
+
+
+@pytest.mark.parametrize("number", range(100))
+def test_the_page_says_all(number):
+    rng = np.random.default_rng(number)
+    space, n, steps = some_space(rng), int(rng.integers(4, 30)), int(rng.integers(2, 40))
+    step = int(rng.integers(steps))
+    vectors = {i: tuple(rng.random(len(space)).tolist()) for i in range(n)}
+    known = (
+        sorted(rng.permutation(n)[: rng.integers(1, n + 1)].tolist()) if number % 2 else [*range(n)]
+    )
+    results = {i: None if rng.random() < 0.15 else float(rng.integers(20)) for i in known}
+    due = [i for i in known if number % 3 or rng.random() < 0.7]
+
+    def rng_of(i):
+        return np.random.default_rng([number, i])
+
+    outcomes = {
+        i: failed(vectors[i]) if loss is None else Outcome(loss, vectors[i], f"{i}")
+        for i, loss in results.items()
+    }
+    slots = tuple(Slot(index=i, vector=vectors[i], outcomes={}) for i in range(n))
+    view = View(
+        space=space, slots=slots, pool=range(n), step=step, steps=steps, known=outcomes, rng=rng_of
+    )
+    moves = make("romul", {}).decide(view, due)
+    wanted = moves_by_the_page(space, vectors, results, due, step, steps, rng_of)
+    assert {move.slot: (move.source, tuple(move.vector)) for move in moves} == wanted
+    assert [move.slot for move in moves] == due
+    assert all(not move.memory and move.tier == "all" for move in moves)
