@@ -64,7 +64,10 @@ def explain(experiment: Experiment, lines: Sequence[Line], trial: str) -> dict[s
             (x for x in lines if x["event"] == "trial" and x["trial"] == line["parent"]), None
         )
     names = list(experiment.space)
-    crossover, outside = why.get("crossover"), why.get("outside", [])
+    taken, origins = why.get("crossover"), ("base", "donor")
+    if "drawn" in why:
+        taken, origins = why["drawn"], ("moved", "drawn anew")
+    outside, guarded = why.get("outside", []), why.get("guarded", [])
     changes = {}
     for i, name in enumerate(names):
         after = line["hyperparameters"][name]
@@ -72,13 +75,10 @@ def explain(experiment: Experiment, lines: Sequence[Line], trial: str) -> dict[s
         if before is not None:
             told["before"] = before["hyperparameters"].get(name)
             told["changed"] = told["before"] != after
-        if crossover is not None:
-            told["from"] = "donor" if crossover[i] else "base"
-        if "drawn" in why:
-            told["from"] = "drawn anew" if why["drawn"][i] else "moved"
-        if crossover is not None or "drawn" in why:
+        if taken is not None:
+            told["from"] = origins[bool(taken[i])]
             told["outside"] = i in outside
-        if i in why.get("guarded", ()):
+        if i in guarded:
             told["guarded"] = True
         changes[name] = told
     return {

@@ -92,6 +92,10 @@ def test_a_finished_search_is_told_as_it_was(stored, system, tmp_path):
     decided = next(line for line in exported if line.get("why", {}).get("rule") == "explored")
     explained = told_by(system, "explain", "finished", decided["trial"])
     assert str(decided["why"]["copied"]) in explained
+    # What only an older version's rules said is still told.
+    paced = next(line for line in exported if "bar" in line.get("why", {}))
+    explained = " ".join(told_by(system, "explain", "finished", paced["trial"]).split())
+    assert f"no worse than {paced['why']['bar']:.4g}, where it would give up" in explained
     told_by(system, "export", "finished", f"--to={tmp_path / 'again.jsonl'}")
     assert lines_of(tmp_path / "again.jsonl") == exported
 

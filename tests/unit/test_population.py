@@ -110,7 +110,7 @@ def test_the_same_seed_is_the_same_run_and_another_seed_another():
 @pytest.mark.parametrize("n_slots", [6, 8, 16, 24])
 @pytest.mark.parametrize("seed", range(3))
 def test_with_a_full_quorum_the_order_of_arrival_changes_nothing(n_slots, seed):
-    """Nor who runs ahead, in whatever phase the slots are: few patient ones, many, or none."""
+    """Nor which slot runs ahead."""
     asked = population(n_slots=n_slots, steps=30, seed=seed, options={"quorum_share": 1.0})
 
     def decided(order):
