@@ -32,7 +32,7 @@ CHOICE_OF_BEST, CHOICE_OF_A = 0.3, 0.2
 
 @dataclass(frozen=True)
 class Romul(Optimizer):
-    """ROMUL's constants; what each is worth is in docs/experiments.
+    """ROMUL's constants; what some of them are worth is in docs/results.md.
 
     Attributes:
         quorum_share: share of the population whose outcomes must be known.
@@ -86,6 +86,7 @@ class Romul(Optimizer):
             i: np.array((known[sources.get(i, i)] if i in known else view.slots[i]).vector)
             for i in view.pool
         }
+        # The one tier is told at each move: what an older version stored has two.
         moves = []
         for i in due:
             why: dict[str, Any] = {"rank": order.index(i) / m, "known": m, "pool": len(view.pool)}
