@@ -173,7 +173,7 @@ def test_long_names_leave_the_other_columns_their_room(system):
     system.client.hset("romul:{long}", "best", json.dumps(best))
     expected = {
         "show long": "slot status step parent rate queued 0/3",
-        "top long --once": "slot tier status step lately greedy queued idle",
+        "top long --once": "slot tier status step lately all queued idle",
         "workers long": "pid state trial 12345 idle",
         "status": "experiment status trials failed workers dead long running 0/12 0.123456",
     }
