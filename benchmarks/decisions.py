@@ -27,11 +27,11 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from romul_actors.actor import Actor
-from romul_actors.events import Result, Submitted
-from romul_actors.experiment import Experiment, FloatSpec
-from romul_actors.messages import decode_trial, encode
-from romul_actors.server import embedded_server
+from romul_actors.actor.loop import Actor
+from romul_actors.core.events import Result, Submitted
+from romul_actors.local.redis_server import embedded_server
+from romul_actors.protocol.experiment import Experiment, FloatSpec
+from romul_actors.protocol.messages import decode_trial, encode
 from romul_actors.store.redis import RedisStore
 
 DIMS = 8

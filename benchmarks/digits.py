@@ -24,9 +24,9 @@ import torch
 from batched import engine
 from batched.digits import Digits
 
-from romul_actors.events import Stamped
-from romul_actors.experiment import Experiment, OptimizerSpec, parse
-from romul_actors.population import decide
+from romul_actors.core.decide import decide
+from romul_actors.core.events import Stamped
+from romul_actors.protocol.experiment import Experiment, OptimizerSpec, parse
 from romul_sim.play import optimizer_spec
 from romul_workers.tasks import digits
 from romul_workers.trial import Context, Trial

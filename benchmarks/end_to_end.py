@@ -33,12 +33,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from romul_actors.cli.crew import crew
-from romul_actors.cli.inspecting import create
-from romul_actors.experiment import Experiment, FloatSpec
-from romul_actors.optimizers.romul import MIN_POOL
-from romul_actors.processes import running
-from romul_actors.server import embedded_server
+from romul_actors.cli.experiments import create
+from romul_actors.core.optimizers.romul import MIN_POOL
+from romul_actors.launch.crew import crew
+from romul_actors.local.processes import running
+from romul_actors.local.redis_server import embedded_server
+from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.store.redis import RedisStore
 
 WARM_UP = 5

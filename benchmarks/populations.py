@@ -27,7 +27,7 @@ from batched.engine import Ended, play, play_all
 from batched.task import Task
 
 from romul_actors.errors import RomulError
-from romul_actors.experiment import Experiment
+from romul_actors.protocol.experiment import Experiment
 from romul_sim.bench import canonical, optimizer_source
 from romul_sim.fingerprint import fingerprint
 from romul_sim.play import optimizer_spec

@@ -22,18 +22,18 @@ from typing import Any
 from numpy.random import default_rng
 
 from romul_actors.cli.printing import Console
-from romul_actors.cli.watching import Screen
+from romul_actors.cli.watch import Screen
+from romul_actors.core.events import Submitted
+from romul_actors.core.population import Counts, Population
+from romul_actors.core.slot import Outcome, Slot
 from romul_actors.dashboard import charts
 from romul_actors.dashboard.app import CHARTS_S, REFRESH_S
 from romul_actors.dashboard.feed import Feed
-from romul_actors.events import Submitted
-from romul_actors.experiment import Experiment, FloatSpec
-from romul_actors.messages import encode
-from romul_actors.plan import settings
-from romul_actors.records import text, write_meta, write_slot
-from romul_actors.server import embedded_server
-from romul_actors.slot import Outcome, Slot
-from romul_actors.state import Counts, Population
+from romul_actors.local.redis_server import embedded_server
+from romul_actors.protocol.experiment import Experiment, FloatSpec
+from romul_actors.protocol.messages import encode
+from romul_actors.protocol.plan import settings
+from romul_actors.protocol.slot_codec import text, write_meta, write_slot
 from romul_actors.store import Commit
 from romul_actors.store.redis import RedisStore
 

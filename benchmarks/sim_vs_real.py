@@ -20,13 +20,13 @@ from typing import Any
 
 from numpy.random import default_rng
 
-from romul_actors.experiment import Experiment
-from romul_actors.report import read_history
+from romul_actors.observe.lineage import read_history
+from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.redis import RedisStore
 from romul_sim.churn import Change
+from romul_sim.cluster import Policy, Scenario, simulate
 from romul_sim.drill import GRACE_S, LEASE_S, RESTART_S, Drill, Fault, Verdict
-from romul_sim.parts import Durations
-from romul_sim.world import Policy, Scenario, simulate
+from romul_sim.fakes import Durations
 from romul_workers.tasks.toys import TOYS
 
 WORKERS, SLOTS, STEPS, TRIAL_S = 4, 8, 15, 1.0

@@ -28,10 +28,10 @@ from typing import Any
 from numpy.random import default_rng
 
 from romul_sim.churn import DAY_S, Pool, generate
-from romul_sim.loop import run
-from romul_sim.parts import Durations
+from romul_sim.cluster import Policy, Scenario, simulate
+from romul_sim.fakes import Durations
 from romul_sim.sweep import laid_out
-from romul_sim.world import Policy, Scenario, simulate
+from romul_sim.virtual_time import run
 
 TRIAL_S = 600.0
 WAITS = 200_000

@@ -3,7 +3,7 @@
 import json
 import math
 
-from romul_actors.experiment import Experiment, FloatSpec
+from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_workers import Trial
 
 experiment = Experiment(

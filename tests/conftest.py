@@ -15,7 +15,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
-from romul_actors.server import embedded_server, find_server
+from romul_actors.local.redis_server import embedded_server, find_server
 from romul_actors.store.memory import MemoryStore
 from romul_actors.store.redis import RedisStore
 from tests import warm

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from batched import streams
 from batched.task import Task, Weights
-from romul_actors.events import Result, Stamped, Submitted, Trial
-from romul_actors.experiment import Experiment
-from romul_actors.plan import settings
-from romul_actors.population import decide
-from romul_actors.space import Value
-from romul_actors.state import Decision, Population
+from romul_actors.core.decide import decide
+from romul_actors.core.events import Result, Stamped, Submitted, Trial
+from romul_actors.core.population import Decision, Population
+from romul_actors.core.space import Value
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.plan import settings
 
 ROUNDS_KEPT = 3
 """Rounds of trials whose networks may still be continued; more would fill the device."""

@@ -7,7 +7,7 @@ import traceback
 from romul_actors.cli.exits import EXPERIMENT_FAILED, exit_code
 from romul_actors.cli.printing import Console, echo
 from romul_actors.errors import RomulError
-from romul_actors.visible import VisibleFormatter
+from romul_actors.observe.visible import VisibleFormatter
 
 __all__ = ["main"]
 

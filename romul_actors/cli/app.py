@@ -4,21 +4,21 @@ import typer
 
 from romul_actors import __version__
 from romul_actors.cli import (
+    acl,
     bench,
-    care,
-    chaotic,
-    doors,
-    drilling,
-    inspecting,
-    laboratory,
-    launching,
+    chaos,
+    check,
+    dashboard,
+    drill,
+    experiments,
+    lab,
+    launch,
     local,
-    recording,
+    record,
     services,
-    showing,
-    simulating,
-    trying,
-    watching,
+    sim,
+    upkeep,
+    watch,
 )
 from romul_actors.cli.exits import HELP
 from romul_actors.cli.printing import Commands, echo
@@ -50,50 +50,50 @@ for panel, commands in (
         (
             local.demo,
             local.run,
-            simulating.sim,
-            laboratory.lab,
+            sim.sim,
+            lab.lab,
             bench.bench,
-            chaotic.chaos,
-            drilling.drill,
-            trying.check,
+            chaos.chaos,
+            drill.drill,
+            check.check,
         ),
     ),
-    ("Each part alone", (services.actor, services.worker, launching.launch, services.serve)),
+    ("Each part alone", (services.actor, services.worker, launch.launch, services.serve)),
     (
         "Experiments",
         (
-            inspecting.submit,
-            inspecting.status,
-            inspecting.show,
-            inspecting.best,
-            inspecting.pause,
-            inspecting.resume,
-            inspecting.stop,
-            inspecting.pin,
-            inspecting.bounds,
-            inspecting.remove,
+            experiments.submit,
+            experiments.status,
+            experiments.show,
+            experiments.best,
+            experiments.pause,
+            experiments.resume,
+            experiments.stop,
+            experiments.pin,
+            experiments.bounds,
+            experiments.remove,
         ),
     ),
     (
         "Look",
         (
-            watching.top,
-            watching.workers,
-            watching.history,
-            watching.lineage,
-            watching.explain,
-            watching.logs,
-            watching.waste,
-            watching.doctor,
-            showing.dashboard,
+            watch.top,
+            watch.workers,
+            watch.history,
+            watch.lineage,
+            watch.explain,
+            watch.logs,
+            watch.waste,
+            watch.doctor,
+            dashboard.dashboard,
         ),
     ),
-    ("Afterwards", (trying.report, trying.export, recording.record, recording.replay)),
-    ("Care", (care.failures, care.collect, care.control, doors.acl)),
+    ("Afterwards", (check.report, check.export, record.record, record.replay)),
+    ("Care", (upkeep.failures, upkeep.collect, upkeep.control, acl.acl)),
 ):
     for command in commands:
         app.command(rich_help_panel=panel)(command)
-for short, command in (("ls", inspecting.status), ("rm", inspecting.remove)):
+for short, command in (("ls", experiments.status), ("rm", experiments.remove)):
     app.command(short, hidden=True)(command)
-app.add_typer(trying.schedule, name="schedule", rich_help_panel="Afterwards")
-app.add_typer(care.dead, name="dead", rich_help_panel="Care")
+app.add_typer(check.schedule, name="schedule", rich_help_panel="Afterwards")
+app.add_typer(upkeep.dead, name="dead", rich_help_panel="Care")

@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from romul_actors.cli import choosing
+from romul_actors.cli import optimizers as choosing
 from romul_actors.cli.exits import INTERRUPTED
 from romul_actors.cli.printing import Console, Table, echo_json
-from romul_actors.optimizers import OPTIMIZERS
+from romul_actors.core.optimizers import OPTIMIZERS
+from romul_sim.baselines import PEERS
 from romul_sim.bench import SUITE, Job, Line, canonical, jobs, key, play_all, shard
-from romul_sim.peers import PEERS
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS
 from romul_sim.results import Results
 from romul_sim.standings import curve, standings

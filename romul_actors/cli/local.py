@@ -23,10 +23,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from romul_actors.broker import embedded_broker, has_broker
-from romul_actors.cli.crew import crew
 from romul_actors.cli.exits import EXPERIMENT_FAILED, INTERRUPTED
-from romul_actors.cli.inspecting import create, figure, progress, readable, slots_table
+from romul_actors.cli.experiments import create, figure, progress, readable, slots_table
 from romul_actors.cli.options import (
     AsJson,
     Deadline,
@@ -37,15 +35,17 @@ from romul_actors.cli.options import (
 )
 from romul_actors.cli.printing import NARROW, Console, Table, echo_json, shortened
 from romul_actors.cli.services import opened, stopping
+from romul_actors.core.events import Control
 from romul_actors.errors import ExperimentError, ExperimentExistsError, UnknownExperimentError
-from romul_actors.events import Control
-from romul_actors.experiment import Experiment, OptimizerSpec, from_json, load, parse
-from romul_actors.messages import encode
-from romul_actors.page import png
-from romul_actors.plan import settings
-from romul_actors.processes import running
-from romul_actors.report import plot, read_history, summary, trials
-from romul_actors.server import check_idle, embedded_server
+from romul_actors.launch.crew import crew
+from romul_actors.local.mqtt_broker import embedded_broker, has_broker
+from romul_actors.local.processes import running
+from romul_actors.local.redis_server import check_idle, embedded_server
+from romul_actors.observe.html import png
+from romul_actors.observe.lineage import plot, read_history, summary, trials
+from romul_actors.protocol.experiment import Experiment, OptimizerSpec, from_json, load, parse
+from romul_actors.protocol.messages import encode
+from romul_actors.protocol.plan import settings
 from romul_actors.store import Store
 from romul_actors.waiting import pause
 from romul_workers.figures import in_words

@@ -11,10 +11,10 @@ from urllib.parse import quote
 import typer
 
 from romul_actors.errors import StoreError
-from romul_actors.experiment import Experiment
-from romul_actors.presence import Broker
-from romul_actors.server import URL_FILE
-from romul_actors.visible import VisibleFormatter
+from romul_actors.local.redis_server import URL_FILE
+from romul_actors.mqtt.connection import Broker
+from romul_actors.observe.visible import VisibleFormatter
+from romul_actors.protocol.experiment import Experiment
 
 RedisUrl = Annotated[
     str,

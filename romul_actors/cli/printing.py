@@ -16,7 +16,7 @@ from rich.segment import Segment
 from rich.text import Text
 from typer.core import TyperGroup
 
-from romul_actors.visible import ascii_json, visible
+from romul_actors.observe.visible import ascii_json, visible
 
 LONGEST = 32
 """Longest name in a table, in characters."""

@@ -13,8 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from romul_actors.actor import Actor
-from romul_actors.bridge import Bridge
+from romul_actors.actor.loop import Actor
 from romul_actors.cli.options import (
     DEFAULT_URL,
     Keepalive,
@@ -29,8 +28,9 @@ from romul_actors.cli.options import (
     start_log,
 )
 from romul_actors.cli.printing import Console, echo
-from romul_actors.presence import KEEPALIVE_S, Broker
-from romul_actors.server import embedded_server
+from romul_actors.local.redis_server import embedded_server
+from romul_actors.mqtt.bridge import Bridge
+from romul_actors.mqtt.connection import KEEPALIVE_S, Broker
 from romul_actors.store.redis import RedisStore
 from romul_actors.waiting import cancel
 from romul_workers.announce import Announcer
@@ -143,7 +143,7 @@ def actor(
 def _metrics() -> Any:
     """The module of metrics, which needs a library of its own."""
     try:
-        from romul_actors import metrics  # noqa: PLC0415
+        from romul_actors.observe import metrics  # noqa: PLC0415
     except ImportError:
         raise typer.BadParameter(
             "--metrics-port needs prometheus-client: pip install 'romul[metrics]'"

@@ -15,17 +15,17 @@ import uvicorn
 from fastapi import FastAPI
 from nicegui import ui
 
+from romul_actors.core.events import Control
 from romul_actors.dashboard import charts
 from romul_actors.dashboard.feed import Feed
 from romul_actors.dashboard.guard import Guard
 from romul_actors.errors import RomulError, StoreError
-from romul_actors.events import Control
-from romul_actors.experiment import Experiment
-from romul_actors.inspect import Seen, look_at_all, read_glance
-from romul_actors.messages import encode
-from romul_actors.presence import Broker, ask
+from romul_actors.mqtt.connection import Broker, ask
+from romul_actors.observe.explain import explain, in_words
+from romul_actors.observe.snapshot import Seen, look_at_all, read_glance
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.messages import encode
 from romul_actors.store import Store
-from romul_actors.story import explain, in_words
 from romul_actors.waiting import cancel
 
 log = logging.getLogger("romul.dashboard")

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from romul_actors.axes import metric_axis
 from romul_actors.dashboard.feed import SHOWN, Feed
-from romul_actors.experiment import Experiment, FloatSpec, IntSpec
+from romul_actors.observe.plots import metric_axis
+from romul_actors.protocol.experiment import Experiment, FloatSpec, IntSpec
 
 Options = dict[str, Any]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from romul_actors.inspect import Seen, read_glance
+from romul_actors.observe.snapshot import Seen, read_glance
 from romul_actors.store import Store
 
 PAGE = 5_000

@@ -30,7 +30,7 @@ def work(arguments: Sequence[str], environment: Mapping[str, str], grace_s: floa
     Returns:
         The worker's exit code.
     """
-    from romul_actors.server import die_with_parent  # noqa: PLC0415
+    from romul_actors.local.redis_server import die_with_parent  # noqa: PLC0415
 
     process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "romul_actors.cli", "worker", *arguments],

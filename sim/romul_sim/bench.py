@@ -23,10 +23,10 @@ from math import isfinite
 from multiprocessing.connection import wait
 from typing import Any
 
-from romul_actors.optimizers import OPTIMIZERS
-from romul_actors.population import decide
+from romul_actors.core.decide import decide
+from romul_actors.core.optimizers import OPTIMIZERS
+from romul_sim.baselines import IN_ONE_PROCESS, PEERS, check_peer, play_peer
 from romul_sim.fingerprint import fingerprint, mentions
-from romul_sim.peers import IN_ONE_PROCESS, PEERS, check_peer, play_peer
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, Run, Training, optimizer_spec
 
 SUITE = "romul_sim.suite"
@@ -174,7 +174,7 @@ def optimizer_source(name: str) -> str:
     """Fingerprint of an optimizer with the core that decides; of a peer, its version too."""
     if name in PEERS:
         version = importlib.metadata.version(PEERS[name].module.replace("_", "-"))
-        return f"{version} {fingerprint('romul_sim.peers', ())}"
+        return f"{version} {fingerprint('romul_sim.baselines', ())}"
     return "".join(
         fingerprint(root, ("romul_actors",))
         for root in (OPTIMIZERS[name].__module__, decide.__module__)

@@ -15,15 +15,15 @@ from typing import Any
 
 from numpy.random import default_rng
 
-from romul_actors.actor import Actor
-from romul_actors.events import Submitted
-from romul_actors.experiment import Experiment
-from romul_actors.messages import encode
+from romul_actors.actor.loop import Actor
+from romul_actors.core.events import Submitted
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.messages import encode
 from romul_actors.waiting import cancel
+from romul_sim.fakes import Client, Durations, Pace, Saved, SimulatedTrainer, WatchedStore
 from romul_sim.golden import HistoryHash
 from romul_sim.invariants import Violation, Watch
-from romul_sim.loop import Clock, DeadlockError, machine_clock, run
-from romul_sim.parts import Client, Durations, Pace, Saved, SimulatedTrainer, WatchedStore
+from romul_sim.virtual_time import Clock, DeadlockError, machine_clock, run
 from romul_workers.tasks.toys import TOYS
 from romul_workers.worker import Worker, WorkerSettings
 

@@ -20,17 +20,17 @@ from typing import Any
 import msgpack
 from numpy.random import default_rng
 
-from romul_actors.broker import embedded_broker, has_broker
+from romul_actors.core.events import Submitted
+from romul_actors.core.population import Population
 from romul_actors.errors import CheckpointError, RomulError, StoreError
-from romul_actors.events import Submitted
-from romul_actors.experiment import Experiment
-from romul_actors.messages import encode
-from romul_actors.plan import settings
-from romul_actors.processes import spawn
-from romul_actors.records import read
-from romul_actors.report import read_history
-from romul_actors.server import embedded_server, free_port
-from romul_actors.state import Population
+from romul_actors.local.mqtt_broker import embedded_broker, has_broker
+from romul_actors.local.processes import spawn
+from romul_actors.local.redis_server import embedded_server, free_port
+from romul_actors.observe.lineage import read_history
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.messages import encode
+from romul_actors.protocol.plan import settings
+from romul_actors.protocol.slot_codec import read
 from romul_actors.store.redis import RedisStore
 from romul_actors.waiting import cancel
 from romul_workers.checkpoints import Checkpoints

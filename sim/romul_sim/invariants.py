@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from romul_actors.experiment import Experiment
-from romul_actors.plan import settings
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.plan import settings
 from romul_actors.store import Commit
 
 _DECIDED, _ACCEPTED, _GIVEN_UP = 1, 2, 3

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from romul_sim.parts import Span
+from romul_sim.fakes import Span
 
 CAUSES = {
     "preemption": "training that ended with its machine",

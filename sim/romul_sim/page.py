@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from romul_actors import page
+from romul_actors.observe import html as page
 from romul_sim.ledger import CAUSES, Ledger
 
 COLOURS = {

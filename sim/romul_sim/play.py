@@ -13,12 +13,12 @@ from typing import Any
 
 from numpy.random import Generator, default_rng
 
+from romul_actors.core.decide import decide
+from romul_actors.core.events import Released, Result, Stamped, Submitted, Tick, Trial
+from romul_actors.core.population import Population
 from romul_actors.errors import ExperimentError
-from romul_actors.events import Released, Result, Stamped, Submitted, Tick, Trial
-from romul_actors.experiment import Experiment
-from romul_actors.plan import settings
-from romul_actors.population import decide
-from romul_actors.state import Population
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.plan import settings
 from romul_sim.golden import HistoryHash
 
 TICK = 0.125

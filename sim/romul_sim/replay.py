@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from romul_actors.errors import ExperimentError
-from romul_actors.events import (
+from romul_actors.core.decide import decide
+from romul_actors.core.events import (
     Control,
     Event,
     Expired,
@@ -20,14 +20,14 @@ from romul_actors.events import (
     Submitted,
     Tick,
 )
-from romul_actors.experiment import Experiment
-from romul_actors.plan import settings
-from romul_actors.population import decide
-from romul_actors.records import text
-from romul_actors.state import Population
-from romul_sim.parts import Durations
+from romul_actors.core.population import Population
+from romul_actors.errors import ExperimentError
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.plan import settings
+from romul_actors.protocol.slot_codec import text
+from romul_sim.cluster import Policy, Scenario, simulate
+from romul_sim.fakes import Durations
 from romul_sim.record import Record, RecordError
-from romul_sim.world import Policy, Scenario, simulate
 from romul_workers.tasks.toys import TOYS
 
 _TOYS = "romul_workers.tasks.toys"

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from romul_sim.baselines import PEERS
 from romul_sim.bench import Line
 from romul_sim.comparison import Scores, Share, compare
-from romul_sim.peers import PEERS
 
 ENOUGH = 8
 """Runs of each side on each problem below which nothing is called sure: the bootstrap of a few runs

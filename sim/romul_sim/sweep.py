@@ -9,8 +9,8 @@ from typing import Any
 
 from romul_actors.errors import RomulError
 from romul_sim.churn import Change
+from romul_sim.cluster import Policy, Scenario, machine_seconds, most_machines, simulate
 from romul_sim.ledger import Ledger
-from romul_sim.world import Policy, Scenario, machine_seconds, most_machines, simulate
 
 LEASES_A_TRIAL = 2
 """The default lease is this part of a trial: many heartbeats are no news, and cost time here."""

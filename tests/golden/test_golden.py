@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
+from romul_sim.cluster import Scenario, simulate
 from romul_sim.golden import HistoryHash, canonical
 from romul_sim.lab import Job, play
-from romul_sim.world import Scenario, simulate
 from tests.golden import compare
 
 LINE = {

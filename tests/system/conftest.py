@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from romul_actors.experiment import Experiment
+from romul_actors.protocol.experiment import Experiment
 from tests import warm
 from tests.conftest import wait_for
 
@@ -68,7 +68,7 @@ class System:
         experiment = Experiment.model_validate(given)
         file = self.folder / f"{experiment.name}.py"
         file.write_text(
-            "from romul_actors.experiment import from_json\n"
+            "from romul_actors.protocol.experiment import from_json\n"
             f"experiment = from_json({experiment.model_dump_json()!r})\n"
         )
         called = self.call("submit", str(file))

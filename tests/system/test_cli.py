@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from romul_actors.experiment import parse
-from romul_actors.server import embedded_server
+from romul_actors.local.redis_server import embedded_server
+from romul_actors.protocol.experiment import parse
 from tests.system.conftest import processes_with, wait_for
 from tests.warm import COLD
 
@@ -102,7 +102,7 @@ def test_a_killed_run_takes_its_processes_along(tmp_path):
 
 def test_a_task_beside_its_experiment_needs_no_leave(tmp_path):
     (tmp_path / "mine.py").write_text(
-        "from romul_actors.experiment import Experiment, FloatSpec\n"
+        "from romul_actors.protocol.experiment import Experiment, FloatSpec\n"
         "experiment = Experiment(name='mine', task='mine', steps=2, population=4,\n"
         "    space={'x': FloatSpec(type='float', min=0.0, max=1.0)})\n"
         "def train(trial):\n"
@@ -116,7 +116,7 @@ def test_a_task_beside_its_experiment_needs_no_leave(tmp_path):
 
 def test_a_run_whose_every_trial_fails_says_why(tmp_path):
     (tmp_path / "bad.py").write_text(
-        "from romul_actors.experiment import Experiment, FloatSpec\n"
+        "from romul_actors.protocol.experiment import Experiment, FloatSpec\n"
         "experiment = Experiment(name='bad', task='bad', steps=2, population=4, max_attempts=1,\n"
         "    space={'x': FloatSpec(type='float', min=0.0, max=1.0)})\n"
         "def train(trial):\n"

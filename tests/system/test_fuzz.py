@@ -8,9 +8,9 @@ import msgpack
 import pytest
 from numpy.random import default_rng
 
+from romul_actors.core.events import Result, Trial
 from romul_actors.errors import MessageError
-from romul_actors.events import Result, Trial
-from romul_actors.messages import decode_event, decode_trial, encode
+from romul_actors.protocol.messages import decode_event, decode_trial, encode
 from tests.conftest import wait_for
 
 # 100,000 on each queue take minutes; ROMUL_FUZZ=100000 is the long version.

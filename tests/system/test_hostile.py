@@ -13,12 +13,12 @@ import pytest
 import redis
 from typer.main import get_command
 
-from romul_actors.actor import Actor
+from romul_actors.actor.loop import Actor
 from romul_actors.cli import main
 from romul_actors.cli.app import app
-from romul_actors.events import Submitted
-from romul_actors.experiment import Experiment
-from romul_actors.messages import encode
+from romul_actors.core.events import Submitted
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.messages import encode
 from romul_actors.store.redis import RedisStore
 from romul_workers.trainer import ChildTrainer
 from romul_workers.worker import Worker, WorkerSettings
@@ -116,7 +116,8 @@ COMMANDS = dict(commands(get_command(app)))
 def write(file, **fields):
     text = Experiment.model_validate({**FIELDS, **fields}).model_dump_json()
     file.write_text(
-        f"from romul_actors.experiment import from_json\nexperiment = from_json({text!r})\n"
+        "from romul_actors.protocol.experiment import from_json\n"
+        f"experiment = from_json({text!r})\n"
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from romul_actors.launch import Fleet, LaunchError, local, slurm, ssh
+from romul_actors.launch import Fleet, LaunchError, local_workers, slurm, ssh
 from tests.conftest import free_port, listens, wait_for
 from tests.system.conftest import TASKS, processes_with
 from tests.warm import COLD
@@ -78,12 +78,12 @@ def test_workers_of_this_machine_are_started_again_and_ended_together(system):
 def test_each_worker_has_gpus_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,GPU-6")
     fleet = Fleet(workers=3, gpus=2, environment={"ROMUL_REDIS_URL": "redis://x"})
-    made = local.members(fleet, tmp_path)
+    made = local_workers.members(fleet, tmp_path)
     assert [m.environment["CUDA_VISIBLE_DEVICES"] for m in made] == ["0,1", "2,3", "4,5"]
     assert all(m.environment["ROMUL_REDIS_URL"] == "redis://x" for m in made)
     assert "CUDA_VISIBLE_DEVICES=2,3 romul worker" in ssh.remote_script(fleet, 1)
     assert "#SBATCH --gpus-per-task=2" in slurm.script(fleet)
-    without = local.members(Fleet(workers=1), tmp_path)[0].environment
+    without = local_workers.members(Fleet(workers=1), tmp_path)[0].environment
     assert without.get("CUDA_VISIBLE_DEVICES") == os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
@@ -99,10 +99,10 @@ def test_more_gpus_than_there_are_is_a_clear_error(system, tmp_path):
     without = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "environ", {**without, "PATH": str(tmp_path)})
-        made = local.members(Fleet(workers=1, gpus=1), tmp_path)
+        made = local_workers.members(Fleet(workers=1, gpus=1), tmp_path)
         assert made[0].environment["CUDA_VISIBLE_DEVICES"] == "0"
         with pytest.raises(LaunchError, match="nvidia-smi knows of 1"):
-            local.members(Fleet(workers=2, gpus=1), tmp_path)
+            local_workers.members(Fleet(workers=2, gpus=1), tmp_path)
 
 
 # -- ssh ------------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from collections import Counter
 import aiomqtt
 import pytest
 
-from romul_actors.broker import embedded_broker
-from romul_actors.presence import Broker
-from romul_actors.server import embedded_server
+from romul_actors.local.mqtt_broker import embedded_broker
+from romul_actors.local.redis_server import embedded_server
+from romul_actors.mqtt.connection import Broker
 from tests.conftest import free_port, wait_for
 from tests.system.conftest import System, processes_with, timeless
 

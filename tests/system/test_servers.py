@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from romul_actors.server import find_server
+from romul_actors.local.redis_server import find_server
 from tests.conftest import answers, free_port, wait_for
 from tests.system.conftest import System
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from romul_actors.metrics import ActorMetrics, WorkerMetrics
+from romul_actors.observe.metrics import ActorMetrics, WorkerMetrics
 from tests.conftest import romul, wait_for
 
 TASKS = Path(__file__).parents[1] / "tasks"
@@ -60,7 +60,7 @@ def test_each_planted_mistake_is_found(tmp_path, mistake, check):
 def test_a_task_that_raises_is_told_with_its_reason(tmp_path):
     file = tmp_path / "broken.py"
     file.write_text(
-        "from romul_actors.experiment import Experiment\n"
+        "from romul_actors.protocol.experiment import Experiment\n"
         "experiment = Experiment(name='b', task='broken', steps=1,\n"
         "    space={'x': {'type': 'float', 'min': 0, 'max': 1}})\n"
         "def train(trial):\n    raise RuntimeError('no data')\n"

@@ -1,10 +1,10 @@
 """A population driven by hand: no store, no worker, any order of arrival."""
 
-from romul_actors.events import Expired, Failed, Released, Result, Stamped, Submitted, Tick
-from romul_actors.optimizers import make
-from romul_actors.population import decide
-from romul_actors.space import FloatParameter, Space
-from romul_actors.state import Population, Settings
+from romul_actors.core.decide import decide
+from romul_actors.core.events import Expired, Failed, Released, Result, Stamped, Submitted, Tick
+from romul_actors.core.optimizers import make
+from romul_actors.core.population import Population, Settings
+from romul_actors.core.space import FloatParameter, Space
 
 CUBE = Space([FloatParameter("x", 0.0, 1.0), FloatParameter("y", 0.0, 1.0)])
 

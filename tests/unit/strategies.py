@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from romul_actors.space import (
+from romul_actors.core.space import (
     BooleanParameter,
     CategoricalParameter,
     FloatParameter,

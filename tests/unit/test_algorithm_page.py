@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from romul_actors.optimizers import make
-from romul_actors.optimizers.base import View
-from romul_actors.slot import Outcome, Slot, failed
-from romul_actors.space import (
+from romul_actors.core.optimizers import make
+from romul_actors.core.optimizers.base import View
+from romul_actors.core.slot import Outcome, Slot, failed
+from romul_actors.core.space import (
     BooleanParameter,
     CategoricalParameter,
     FloatParameter,

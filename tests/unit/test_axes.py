@@ -2,7 +2,7 @@
 
 import pytest
 
-from romul_actors.axes import Axis, metric_axis
+from romul_actors.observe.plots import Axis, metric_axis
 
 
 @pytest.mark.parametrize(

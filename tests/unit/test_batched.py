@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from romul_actors.experiment import Experiment
+from romul_actors.protocol.experiment import Experiment
 from romul_workers.tasks import digits as digits_task
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"

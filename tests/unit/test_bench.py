@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from romul_actors.core.decide import decide
+from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.errors import ExperimentError, OptimizerError
-from romul_actors.optimizers import OPTIMIZERS
-from romul_actors.population import decide
 from romul_sim import bench
+from romul_sim.baselines import PEERS
 from romul_sim.bench import Job, canonical, jobs, key, play, play_all, shard
 from romul_sim.fingerprint import covered, fingerprint
-from romul_sim.peers import PEERS
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, Run, Training, Winners
 from romul_sim.results import Results
 from romul_sim.standings import curve, standings
@@ -254,9 +254,12 @@ def test_a_fingerprint_is_not_of_words_nor_of_what_is_not_imported(package):
 def test_the_core_is_in_an_optimizers_fingerprint_and_another_optimizer_is_not():
     theirs = OPTIMIZERS["truncation"].__module__
     core, optimizer = (covered(name, ("romul_actors",)) for name in (decide.__module__, theirs))
-    assert {"romul_actors.slot", "romul_actors.optimizers.base"} <= set(core)
+    assert {"romul_actors.core.slot", "romul_actors.core.optimizers.base"} <= set(core)
     assert theirs in optimizer
-    assert not {OPTIMIZERS["romul"].__module__, "romul_actors.experiment"} & {*core, *optimizer}
+    assert not {OPTIMIZERS["romul"].__module__, "romul_actors.protocol.experiment"} & {
+        *core,
+        *optimizer,
+    }
 
 
 # -- many runs ------------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from romul_actors import actor as actor_module
-from romul_actors import population as population_module
-from romul_actors import turn as turn_module
-from romul_actors.actor import Actor
+from romul_actors.actor import loop as actor_module
+from romul_actors.actor.loop import Actor
+from romul_actors.core import decide as population_module
+from romul_actors.core import transition as turn_module
 from romul_actors.store.memory import MemoryStore
 from romul_sim.chaos import KINDS, Chaos, Fault, draw, from_json, play, shrink, to_json
 from romul_workers.worker import Worker

@@ -22,7 +22,7 @@ from romul_sim.churn import (
     without,
     write_trace,
 )
-from romul_sim.world import machine_seconds, most_machines
+from romul_sim.cluster import machine_seconds, most_machines
 
 POOL = Pool(machines=12, lifetime_s=3 * 3600.0, span_s=3 * DAY_S, zones=3)
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from romul_actors.core.events import Trial as AskedTrial
 from romul_actors.errors import CheckpointError, TaskError
-from romul_actors.events import Trial as AskedTrial
-from romul_actors.experiment import Experiment, load
+from romul_actors.protocol.experiment import Experiment, load
 from romul_workers.child import _seed
 from romul_workers.schedule import Schedule, Stretch
 from romul_workers.tasks import cifar

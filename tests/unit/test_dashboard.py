@@ -11,10 +11,10 @@ from romul_actors.dashboard import charts
 from romul_actors.dashboard.app import DashboardError, Serving
 from romul_actors.dashboard.feed import Feed
 from romul_actors.dashboard.guard import Guard
-from romul_sim import world as world_module
+from romul_sim import cluster as world_module
 from romul_sim.churn import Change
-from romul_sim.loop import run
-from romul_sim.world import Scenario
+from romul_sim.cluster import Scenario
+from romul_sim.virtual_time import run
 
 TOKEN = "s3cret"
 HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from romul_actors.errors import RomulError
-from romul_actors.experiment import Experiment
+from romul_actors.protocol.experiment import Experiment
 from romul_sim import drill
 from romul_sim.drill import FAULTS, Drill, Fault, audit, draw, read_schedule, write_schedule
 from romul_workers.checkpoints import Checkpoints

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from romul_actors.elasticity import Elasticity
-from romul_actors.events import Control, Released
-from romul_actors.optimizers import OPTIMIZERS
-from romul_actors.records import read, write_meta, write_slot
+from romul_actors.core.elasticity import Elasticity
+from romul_actors.core.events import Control, Released
+from romul_actors.core.optimizers import OPTIMIZERS
+from romul_actors.protocol.slot_codec import read, write_meta, write_slot
 from tests.unit.harness import Run, bowl, population
 
 

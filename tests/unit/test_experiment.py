@@ -3,11 +3,11 @@ from typing import ClassVar
 
 import pytest
 
+from romul_actors.core.optimizers import OPTIMIZERS, make
+from romul_actors.core.optimizers.random_search import RandomSearch
 from romul_actors.errors import ExperimentError
-from romul_actors.experiment import from_json, load, parse
-from romul_actors.optimizers import OPTIMIZERS, make
-from romul_actors.optimizers.random_search import RandomSearch
-from romul_actors.plan import settings
+from romul_actors.protocol.experiment import from_json, load, parse
+from romul_actors.protocol.plan import settings
 
 GOOD = """\
 name = "e"
@@ -111,7 +111,7 @@ def test_an_option_that_is_text_takes_text_alone(monkeypatch):
 
 
 PYTHON = """\
-from romul_actors.experiment import Experiment, FloatSpec
+from romul_actors.protocol.experiment import Experiment, FloatSpec
 
 experiment = Experiment(
     name="e", task="mine", steps=2,

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
+from romul_actors.core.optimizers import OPTIMIZERS, make
 from romul_actors.errors import ExperimentError, OptimizerError
-from romul_actors.experiment import Experiment
-from romul_actors.optimizers import OPTIMIZERS, make
+from romul_actors.protocol.experiment import Experiment
+from romul_sim.baselines import PEERS, check_peer
 from romul_sim.lab import Job, compare, confidence, jobs, play
-from romul_sim.peers import PEERS, check_peer
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, optimizer_spec
 from romul_workers.tasks.toys import (
     TOYS,

@@ -5,9 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from romul_actors.core.events import (
+    Control,
+    Expired,
+    Failed,
+    Released,
+    Result,
+    Submitted,
+    Tick,
+    Trial,
+)
 from romul_actors.errors import MessageError
-from romul_actors.events import Control, Expired, Failed, Released, Result, Submitted, Tick, Trial
-from romul_actors.messages import MAX_BYTES, VERSION, decode_event, decode_trial, encode
+from romul_actors.protocol.messages import MAX_BYTES, VERSION, decode_event, decode_trial, encode
 
 TOKEN = {"trial": "3-7", "slot": 3, "attempt": 2, "worker": "w"}
 RESULT = Result(**TOKEN, value=0.25, checkpoint="3-7-2", seconds=1.5, metrics={"accuracy": 0.9})

@@ -1,10 +1,10 @@
 """What an autoscaler reads."""
 
-from romul_actors.actor import Actor
-from romul_actors.events import Result, Submitted
-from romul_actors.experiment import Experiment
-from romul_actors.messages import decode_trial, encode
-from romul_actors.metrics import ActorMetrics
+from romul_actors.actor.loop import Actor
+from romul_actors.core.events import Result, Submitted
+from romul_actors.observe.metrics import ActorMetrics
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.messages import decode_trial, encode
 from romul_actors.store.memory import MemoryStore
 
 STEPS = 3

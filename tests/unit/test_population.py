@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from romul_actors.events import Control, Result, Stamped, Submitted
-from romul_actors.optimizers import OPTIMIZERS
-from romul_actors.population import decide
-from romul_actors.records import read, write_meta, write_slot
-from romul_actors.space import CategoricalParameter, FloatParameter, Space
+from romul_actors.core.decide import decide
+from romul_actors.core.events import Control, Result, Stamped, Submitted
+from romul_actors.core.optimizers import OPTIMIZERS
+from romul_actors.core.space import CategoricalParameter, FloatParameter, Space
+from romul_actors.protocol.slot_codec import read, write_meta, write_slot
 from tests.unit.harness import Run, bowl, population
 from tests.unit.strategies import spaces
 

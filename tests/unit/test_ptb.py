@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from romul_actors.errors import CheckpointError, TaskError
-from romul_actors.experiment import parse
+from romul_actors.protocol.experiment import parse
 from romul_workers.child import _seed
 from romul_workers.tasks import ptb
 from romul_workers.tasks.ptb_data import FILES, STANDARD, data_folder, read_corpus

@@ -7,16 +7,16 @@ from dataclasses import replace
 import pytest
 from numpy.random import default_rng
 
+from romul_actors.core.events import Control, Submitted
 from romul_actors.errors import ExperimentError, UnknownExperimentError
-from romul_actors.events import Control, Submitted
-from romul_actors.messages import encode
+from romul_actors.protocol.messages import encode
 from romul_actors.store.memory import MemoryStore
-from romul_sim import world as world_module
+from romul_sim import cluster as world_module
 from romul_sim.churn import Pool, generate, read_trace, with_notice
-from romul_sim.loop import run
+from romul_sim.cluster import Policy, Scenario, simulate
 from romul_sim.record import RecordError, machines_of, read_record, record
 from romul_sim.replay import fork, outcome, verify, with_settings
-from romul_sim.world import Policy, Scenario, simulate
+from romul_sim.virtual_time import run
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from romul_actors.experiment import Experiment
-from romul_actors.report import Told, plot
+from romul_actors.observe.lineage import Told, plot
+from romul_actors.protocol.experiment import Experiment
 
 
 def drawn(values, direction="minimize"):

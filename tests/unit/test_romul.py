@@ -5,9 +5,9 @@ from statistics import median
 import numpy as np
 import pytest
 
-from romul_actors.optimizers import make
-from romul_actors.optimizers.base import latin_hypercube, reflect
-from romul_actors.space import CategoricalParameter, FloatParameter, Space
+from romul_actors.core.optimizers import make
+from romul_actors.core.optimizers.base import latin_hypercube, reflect
+from romul_actors.core.space import CategoricalParameter, FloatParameter, Space
 from tests.unit.harness import Run, population
 
 

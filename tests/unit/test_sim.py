@@ -9,12 +9,12 @@ import pytest
 from numpy.random import default_rng
 
 from romul_actors.store.memory import MemoryStore
-from romul_sim import world as world_module
+from romul_sim import cluster as world_module
 from romul_sim.churn import Change, Pool, from_counts, generate
-from romul_sim.loop import Clock, DeadlockError, machine_clock, run
-from romul_sim.parts import Durations, Pace
+from romul_sim.cluster import Policy, Scenario, simulate
+from romul_sim.fakes import Durations, Pace
 from romul_sim.sweep import Ended, Job, SweepError, common_target, compare, policy
-from romul_sim.world import Policy, Scenario, simulate
+from romul_sim.virtual_time import Clock, DeadlockError, machine_clock, run
 from tests.conftest import romul, romul_anew
 
 pytestmark = pytest.mark.usefixtures("quiet")

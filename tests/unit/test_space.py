@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from romul_actors.errors import SpaceError
-from romul_actors.space import (
+from romul_actors.core.space import (
     BooleanParameter,
     CategoricalParameter,
     FloatParameter,
     IntParameter,
     Space,
 )
+from romul_actors.errors import SpaceError
 from tests.unit.strategies import spaces, values
 
 

@@ -5,17 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from romul_actors.cli.watching import Screen, said, sparkline
-from romul_actors.events import Control, Expired, Failed, Released
-from romul_actors.experiment import Experiment
-from romul_actors.inspect import SLOT_FIELDS, look_at_all, read_glance, trial_rows
+from romul_actors.cli.watch import Screen, said, sparkline
+from romul_actors.core.events import Control, Expired, Failed, Released
+from romul_actors.observe.explain import StoryError, branches, explain, in_words, root_of, waste
+from romul_actors.observe.snapshot import SLOT_FIELDS, look_at_all, read_glance, trial_rows
+from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.memory import MemoryStore
-from romul_actors.story import StoryError, branches, explain, in_words, root_of, waste
-from romul_sim import world as world_module
+from romul_sim import cluster as world_module
 from romul_sim.churn import Change
-from romul_sim.loop import run
-from romul_sim.parts import Durations
-from romul_sim.world import Policy, Scenario
+from romul_sim.cluster import Policy, Scenario
+from romul_sim.fakes import Durations
+from romul_sim.virtual_time import run
 from tests.unit.harness import Run, bowl, population
 
 EXPERIMENT = Experiment.model_validate(

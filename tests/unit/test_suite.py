@@ -10,7 +10,7 @@ import pytest
 from numpy.random import default_rng
 
 from romul_actors.errors import TaskError
-from romul_actors.experiment import Experiment
+from romul_actors.protocol.experiment import Experiment
 from romul_sim import suite
 from romul_sim.suite import DEVELOP, REPORT, SUITE, data, networks, training
 from romul_sim.suite.control import _balance

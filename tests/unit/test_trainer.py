@@ -13,8 +13,8 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from romul_actors.events import Trial
-from romul_actors.experiment import Experiment
+from romul_actors.core.events import Trial
+from romul_actors.protocol.experiment import Experiment
 from romul_workers.trainer import (
     LEFT_S,
     ChildTrainer,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from rich.text import Text
 
 from romul_actors.cli.printing import LONGEST, Console, Table, shortened
-from romul_actors.page import code
-from romul_actors.visible import VisibleFormatter, ascii_json, visible
+from romul_actors.observe.html import code
+from romul_actors.observe.visible import VisibleFormatter, ascii_json, visible
 
 CODES = (*range(9), *range(11, 32), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F))
 CONTROLS = [chr(code) for code in (*CODES, *range(0x2066, 0x206A), 0xD800, 0xDFFF)]

@@ -7,7 +7,7 @@ import pytest
 from aiomqtt import MqttError
 
 from romul_actors.errors import StoreError
-from romul_actors.presence import Broker, Link
+from romul_actors.mqtt.connection import Broker, Link
 from romul_actors.store.redis import RedisStore
 from romul_actors.waiting import heeding
 

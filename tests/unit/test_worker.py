@@ -4,14 +4,14 @@ import asyncio
 import itertools
 from dataclasses import replace
 
+from romul_actors.core.events import Submitted, Trial
 from romul_actors.errors import StoreUnavailableError
-from romul_actors.events import Submitted, Trial
-from romul_actors.experiment import Experiment
-from romul_actors.messages import decode_event, encode
-from romul_actors.presence import Broker, Link, MqttError
+from romul_actors.mqtt.connection import Broker, Link, MqttError
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.messages import decode_event, encode
 from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
-from romul_sim.loop import run
+from romul_sim.virtual_time import run
 from romul_workers.trainer import Failure, NoRoom, Success, Trainer
 from romul_workers.worker import Worker, WorkerSettings
 

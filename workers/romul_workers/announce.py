@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 
-from romul_actors.presence import Broker, Link, Message, topic
+from romul_actors.mqtt.connection import Broker, Link, Message, topic
 from romul_actors.waiting import cancel
 from romul_workers.worker import Worker
 

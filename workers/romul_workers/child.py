@@ -22,8 +22,8 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from romul_actors.core.events import MAX_TEXT
 from romul_actors.errors import TaskError
-from romul_actors.events import MAX_TEXT
 from romul_workers.figures import figures
 from romul_workers.trial import Context, Paused, Trial
 

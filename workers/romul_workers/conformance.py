@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from romul_actors.core.events import Trial
 from romul_actors.errors import RomulError
-from romul_actors.events import Trial
-from romul_actors.experiment import Experiment
+from romul_actors.protocol.experiment import Experiment
 from romul_actors.waiting import cancel
 from romul_workers.figures import in_words
 from romul_workers.trainer import ChildTrainer, Ending, Failure, Stopped, Success

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from romul_actors.core.events import Trial
 from romul_actors.errors import RomulError
-from romul_actors.events import Trial
-from romul_actors.experiment import Experiment
-from romul_actors.report import Told, lineage
+from romul_actors.observe.lineage import Told, lineage
+from romul_actors.protocol.experiment import Experiment
 from romul_workers.trainer import ChildTrainer, Failure, Success
 from romul_workers.trial import Value
 
@@ -87,7 +87,7 @@ def of_trial(experiment: Experiment, found: Mapping[str, Told], trial: str) -> S
 
     Args:
         experiment: the declaration.
-        found: all trials, as `romul_actors.report.trials` gives them.
+        found: all trials, as `romul_actors.observe.lineage.trials` gives them.
         trial: the last one.
 
     Raises:

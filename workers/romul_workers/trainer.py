@@ -23,10 +23,10 @@ from typing import Any
 
 import msgpack
 
+from romul_actors.core.events import MAX_TEXT, FailureReason
+from romul_actors.core.events import Trial as TrialMessage
 from romul_actors.errors import CheckpointError, NoRoomError
-from romul_actors.events import MAX_TEXT, FailureReason
-from romul_actors.events import Trial as TrialMessage
-from romul_actors.experiment import Experiment
+from romul_actors.protocol.experiment import Experiment
 from romul_workers.checkpoints import NO_ROOM, Checkpoints
 
 SCRATCH = "romul-worker-"

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from romul_actors.core.events import MAX_TEXT, Failed, Released, ReleaseReason, Result, Trial
 from romul_actors.errors import ExperimentError, MessageError, StoreError, UnknownExperimentError
-from romul_actors.events import MAX_TEXT, Failed, Released, ReleaseReason, Result, Trial
-from romul_actors.experiment import Experiment, from_json
-from romul_actors.messages import decode_trial, encode
+from romul_actors.protocol.experiment import Experiment, from_json
+from romul_actors.protocol.messages import decode_trial, encode
 from romul_actors.store import Lease, Output, Store
 from romul_actors.waiting import cancel, pause
 from romul_workers.figures import LeftOut, in_words

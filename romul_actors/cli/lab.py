@@ -1,0 +1,130 @@
+"""`romul lab`: optimizers compared on toy problems."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import typer
+
+from romul_actors.cli import optimizers as choosing
+from romul_actors.cli.options import AsJson
+from romul_actors.cli.printing import Console, Table, echo, echo_json
+from romul_actors.core.optimizers import OPTIMIZERS
+from romul_sim.baselines import PEERS
+from romul_sim.lab import Job, Row, compare, jobs, play_all
+from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, Played
+from romul_workers.tasks.toys import TOYS
+
+
+def lab(
+    problems: Annotated[
+        str | None, typer.Option(help=f"Some of {', '.join(TOYS)}; else all.")
+    ] = None,
+    optimizers: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Some of {', '.join(OPTIMIZERS)}, with options if need be "
+            "(romul:mutation=0.25:donors=0.2); else all of these. Other libraries, with "
+            f"the extra `peers` and synchronously only: {', '.join(PEERS)}."
+        ),
+    ] = None,
+    population: Annotated[
+        str, typer.Option(help="Slots; several sizes with commas between.")
+    ] = "24",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each; few of them mislead.")] = 21,
+    asynchronous: Annotated[
+        bool,
+        typer.Option("--asynchronous", help="Workers of up to 4x different speed, 20 % preempted."),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for lab.json and a page of plots for each size.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare optimizers on toy problems, over many seeds, on all cores."""
+    if not all(part.isdigit() and int(part) >= 4 for part in population.split(",")):  # noqa: PLR2004
+        raise typer.BadParameter(f"population {population!r}: whole numbers of 4 or more")
+    sizes = [int(part) for part in population.split(",")]
+    conditions = ASYNCHRONOUS if asynchronous else SYNCHRONOUS
+    todo = jobs(
+        choosing.names(problems, list(TOYS), "problem"),
+        choosing.optimizers(optimizers, conditions),
+        sizes,
+        seeds,
+        conditions,
+        golden=as_json,
+    )
+    played: dict[Job, Played] = {}
+    with choosing.progress(hidden=as_json) as bar:
+        task = bar.add_task("runs", total=len(todo))
+        for job, result in play_all(todo):
+            played[job] = result
+            bar.advance(task)
+    rows = compare(played)
+    told = {"rows": [row.as_json() for row in rows]}
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "lab.json").write_text(json.dumps(told, indent=1) + "\n")
+        for size in sizes:
+            _plot([row for row in rows if row.population == size], out / f"lab-{size}.png")
+    if as_json:
+        echo_json(told)
+    else:
+        Console().print(_table(told["rows"]))
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table()
+    for column in ("problem", "slots", "optimizer"):
+        table.add_column(column)
+    for column in ("median", "quartiles", "to best", "rank", "P(beats romul)"):
+        table.add_column(column, justify="right")
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        low, high = row["quartiles"]
+        ratio, chance = row["ratio_to_best"], row["beats"].get("romul")
+        table.add_row(
+            row["problem"],
+            str(row["population"]),
+            row["optimizer"],
+            f"{row['median']:.3g}",
+            f"{low:.2g} - {high:.2g}",
+            "" if ratio is None else f"{ratio:.3g}",
+            str(row["rank"]),
+            "" if chance is None else f"{chance:.2f}",
+            end_section=following is None or following["problem"] != row["problem"],
+        )
+    return table
+
+
+def _plot(rows: Sequence[Row], file: Path) -> None:
+    """Median true loss by step of every optimizer, and ROMUL's (or the best's) chosen schedules."""
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except ImportError:
+        echo("no plots: matplotlib is not installed (pip install 'romul[dashboard]')", err=True)
+        return
+    problems = list(dict.fromkeys(row.problem for row in rows))
+    figure = Figure(figsize=(12, 3 * len(problems)), layout="constrained")
+    axes = figure.subplots(len(problems), 2, squeeze=False)
+    for (left, right), problem in zip(axes, problems, strict=True):
+        group = [row for row in rows if row.problem == problem]
+        for row in group:
+            medians = [median(step) for step in zip(*row.curves, strict=True)]
+            left.plot(medians, label=row.optimizer)
+        if min(min(row.finals) for row in group) > 0:
+            left.set_yscale("log")
+        left.set_title(f"{problem}: median true loss by step")
+        left.legend(fontsize=7)
+        shown = next((row for row in group if row.optimizer == "romul"), group[0])
+        name = next(iter(TOYS[problem].space))
+        for schedule in shown.schedules:
+            right.plot(schedule[name], lw=0.7, alpha=0.7)
+        if (known := TOYS[problem].best_schedule) is not None:
+            right.plot(known()[name], "k--", lw=2, label="best known")
+            right.legend(fontsize=7)
+        if TOYS[problem].space[name].get("scale") == "log":
+            right.set_yscale("log")
+        right.set_title(f"{shown.optimizer}: {name} along each winner's line")
+    figure.savefig(file, dpi=90)

@@ -1,0 +1,136 @@
+"""`romul launch`: workers on this machine, by ssh, by Slurm, on a Ray cluster."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from romul_actors.cli.options import (
+    DEFAULT_URL,
+    LogLevel,
+    MqttCa,
+    MqttUrl,
+    RedisUrl,
+    resolve,
+    resolve_broker,
+    start_log,
+)
+from romul_actors.cli.printing import echo
+from romul_actors.cli.services import stopping
+from romul_actors.launch import Fleet, local_workers, slurm
+from romul_actors.launch.ray import Cluster
+from romul_actors.launch.ssh import Hosts
+from romul_actors.local.processes import Crew, running
+from romul_actors.waiting import pause
+
+LOOK_S = 1.0
+
+
+class Engine(StrEnum):
+    """Where workers run."""
+
+    LOCAL = "local"
+    SSH = "ssh"
+    SLURM = "slurm"
+    RAY = "ray"
+
+
+def launch(
+    on: Annotated[Engine, typer.Option(help="This machine, hosts by ssh, Slurm, or Ray.")],
+    workers: Annotated[int, typer.Option(min=1, help="How many.")] = 1,
+    redis: RedisUrl = DEFAULT_URL,
+    mqtt: MqttUrl = None,
+    mqtt_ca: MqttCa = None,
+    cpus: Annotated[int, typer.Option(min=1, help="CPUs of each worker (Slurm, Ray).")] = 1,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of each worker.")] = 0,
+    grace: Annotated[
+        float,
+        typer.Option(envvar="ROMUL_GRACE_S", min=0, help="Seconds a worker may take to end."),
+    ] = 10.0,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="ssh: HOST, USER@HOST or an alias (repeatable); workers are dealt out."),
+    ] = None,
+    ssh_option: Annotated[
+        list[str] | None, typer.Option(help="ssh: a further option of ssh (repeatable).")
+    ] = None,
+    program: Annotated[
+        str, typer.Option(help="ssh, Slurm: the command there, if it is not on the PATH.")
+    ] = "romul",
+    time: Annotated[
+        str | None, typer.Option(help="Slurm: longest time of a job, such as 4:00:00.")
+    ] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(help="Slurm: a further option, such as --sbatch=--partition=spot."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Slurm: print the script, and submit nothing.")
+    ] = False,
+    address: Annotated[
+        str, typer.Option(envvar="RAY_ADDRESS", help="Ray: auto, HOST:PORT or ray://HOST:PORT.")
+    ] = "auto",
+    logs: Annotated[
+        Path, typer.Option(file_okay=False, help="This machine: folder for the workers' logs.")
+    ] = Path("romul-logs"),
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(help="Further options of `romul worker`, after --."),
+    ] = None,
+    log_level: LogLevel = "info",
+) -> None:
+    """Start workers, and keep them running until Ctrl-C; Slurm keeps its own.
+
+    romul launch --on ray --workers 8 --gpus 1 -- --allow mytasks --path /shared/tasks
+
+    Workers that end are started again. Passwords go by environment only.
+    """
+    start_log(log_level)
+    environment = {"ROMUL_REDIS_URL": resolve(redis), "ROMUL_GRACE_S": f"{grace:g}"}
+    if mqtt is not None:
+        environment["ROMUL_MQTT_URL"] = resolve_broker(mqtt)
+    if mqtt_ca is not None:
+        environment["ROMUL_MQTT_CA"] = str(mqtt_ca)
+    fleet = Fleet(
+        workers=workers,
+        arguments=options or [],
+        environment=environment,
+        cpus=cpus,
+        gpus=gpus,
+        grace_s=grace,
+    )
+    match on:
+        case Engine.LOCAL:
+            _until_stopped(lambda stop: _local(fleet, logs, stop))
+        case Engine.SSH:
+            hosts = Hosts(fleet, host or [], ssh_option or [], program)
+            _until_stopped(hosts.run)
+        case Engine.RAY:
+            _until_stopped(Cluster(fleet, address).run)
+        case Engine.SLURM:
+            text = slurm.script(fleet, time=time, options=sbatch or [], program=program)
+            if dry_run:
+                echo(text, nl=False)
+                return
+            number = slurm.submit(text, fleet)
+            echo(f"job {number}: {workers} workers (scancel {number} ends them)")
+
+
+def _until_stopped(run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    async def all_of_it() -> None:
+        async with stopping() as stop:
+            await run(stop)
+
+    asyncio.run(all_of_it())
+
+
+async def _local(fleet: Fleet, logs: Path, stop: asyncio.Event) -> None:
+    crew = Crew(local_workers.members(fleet, logs), logs, fleet.grace_s + 20)
+    async with running(crew):
+        echo(f"{fleet.workers} workers; logs in {logs}", err=True)
+        while not stop.is_set():
+            await crew.start()
+            await pause(LOOK_S, stop)

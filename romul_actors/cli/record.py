@@ -1,0 +1,131 @@
+"""`romul record` and `romul replay`: a real run kept, decided again, and decided otherwise."""
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from romul_actors.cli.exits import EXPERIMENT_FAILED
+from romul_actors.cli.experiments import Name
+from romul_actors.cli.options import DEFAULT_URL, AsJson, RedisUrl
+from romul_actors.cli.printing import Console, echo, echo_json
+from romul_actors.cli.services import opened
+from romul_sim.record import Record, read_record
+from romul_sim.record import record as write_record
+from romul_sim.replay import Fork, Step, fork, outcome, problem_of, verify, with_settings
+from romul_workers.tasks.toys import TOYS
+
+
+def record(
+    name: Name,
+    to: Annotated[Path, typer.Option("--to", dir_okay=False, help="File for the record.")],
+    every_s: Annotated[float, typer.Option(min=0.05, help="How often to look.")] = 1.0,
+    redis: RedisUrl = DEFAULT_URL,
+) -> None:
+    """Record a run, with its machines, until it ends: for `romul replay` and `romul sim --trace`.
+
+    One that has ended already is recorded from its history.
+    """
+    console = Console(stderr=True)
+
+    async def run() -> int:
+        async with opened(redis) as store:
+            with console.status("recording") as shown:
+                return await write_record(
+                    store, name, to, every_s, lambda n: shown.update(f"recording: {n} lines")
+                )
+
+    lines = asyncio.run(run())
+    echo(f"{to}: {lines} lines of history")
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(help="A record, made by `romul record`.")],
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Only prove that the same events lead to the same decisions."
+        ),
+    ] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SETTING=VALUE", help="Decide with this changed."),
+    ] = None,
+    problem: Annotated[
+        str | None,
+        typer.Option(
+            help="With --set: simulate this toy problem on the recorded machines, in place of the "
+            f"run's own. One of {', '.join(TOYS)}."
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="With --set: simulations of each.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Decide a recorded run again: the same, or with other settings, to see where they part."""
+    found = read_record(file)
+    verified = verify(found)
+    told: dict[str, Any] = verified.as_json()
+    if verified.parting is None and changes and not check:
+        if problem is not None and problem not in TOYS:
+            raise typer.BadParameter(f"{problem!r} is not one of {', '.join(TOYS)}")
+        told |= _forked(found, changes, problem, seeds, as_json=as_json)
+    elif not as_json:
+        _say_verified(told, verified.parting)
+    if as_json:
+        echo_json(told)
+    if verified.parting is not None:
+        raise typer.Exit(EXPERIMENT_FAILED)
+
+
+def _say_verified(told: dict[str, Any], parting: Step | None) -> None:
+    if parting is None:
+        echo(f"{told['events']} events, {told['trials']} trials: decided the same, to the last bit")
+        return
+    echo(f"after {told['events']} events the decisions part:")
+    for title in ("recorded", "replayed"):
+        for line in told[title]:
+            echo(f"  {title}: {json.dumps(line)}")
+
+
+def _forked(
+    found: Record, changes: list[str], problem: str | None, seeds: int, *, as_json: bool
+) -> dict[str, Any]:
+    other = with_settings(found.experiment, changes)
+    forked = fork(found, other)
+    toy = problem or problem_of(found.experiment)
+    if toy is not None:
+        logging.getLogger("romul").setLevel(logging.ERROR)
+        for title, experiment in (("recorded", found.experiment), ("forked", other)):
+            forked.outcomes[title] = [
+                outcome(found, experiment, toy, seed) for seed in range(seeds)
+            ]
+    told = forked.as_json()
+    if not as_json:
+        _say_forked(forked, told, toy, seeds)
+    return told
+
+
+def _say_forked(forked: Fork, told: dict[str, Any], toy: str | None, seeds: int) -> None:
+    echo(
+        f"{forked.changed} of {forked.decisions} decisions would have been others, each taken "
+        "from the population as it was"
+    )
+    if forked.parting is not None:
+        echo(f"the first, at {forked.parting.event.at_ms} ms:")
+        for title in ("recorded", "forked"):
+            for line in told["parting"][title]:
+                if line["event"] == "trial":
+                    echo(
+                        f"  {title}: trial {line['trial']} from {line['parent']}, "
+                        f"{json.dumps(line['hyperparameters'])}, {line['why'].get('rule')}"
+                    )
+    if toy is None:
+        echo("the result of trials that were never trained is not known (see --problem)")
+    else:
+        echo(
+            f"{toy} on the recorded machines, median of {seeds}: best {told['best_recorded']:.6g} "
+            f"as recorded, {told['best_forked']:.6g} so"
+        )

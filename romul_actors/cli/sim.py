@@ -1,0 +1,322 @@
+"""`romul sim`: a population on machines that come and go, years of them in minutes."""
+
+import json
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from numpy.random import default_rng
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from romul_actors.cli.exits import EXPERIMENT_FAILED
+from romul_actors.cli.options import AsJson
+from romul_actors.cli.printing import Console, Table, echo, echo_json
+from romul_actors.core.optimizers import OPTIMIZERS
+from romul_actors.errors import ExperimentError
+from romul_sim.churn import DAY_S, GENERATORS, Pool, Trace, generate, read_trace, write_trace
+from romul_sim.cluster import Policy, Scenario, most_machines
+from romul_sim.fakes import Durations
+from romul_sim.play import optimizer_spec
+from romul_sim.sweep import (
+    POLICIES,
+    Job,
+    checkpoint_interval_s,
+    choices,
+    chosen,
+    compare,
+    default_population,
+    laid_out,
+    mean_life_s,
+    picture,
+    play_all,
+    policy,
+)
+from romul_workers.tasks.toys import TOYS
+
+RECOMMEND_SEEDS = 3
+
+
+def sim(
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="Machine counts by time (JSON), or machines' events (JSON lines, also a record "
+            "of a real run); else a small one that comes with ROMUL."
+        ),
+    ] = None,
+    churn: Annotated[
+        str | None, typer.Option(help=f"Generate the machines instead: {', '.join(GENERATORS)}.")
+    ] = None,
+    machines: Annotated[int, typer.Option(min=1, help="With --churn: machines.")] = 16,
+    lifetime_h: Annotated[
+        float, typer.Option(min=0.001, help="With --churn: mean life of a machine, hours.")
+    ] = 4.0,
+    zones: Annotated[int, typer.Option(min=1, help="With --churn: zones.")] = 4,
+    days: Annotated[float, typer.Option(min=0.001, help="With --churn: length.")] = 2.0,
+    save_trace: Annotated[
+        Path | None, typer.Option(help="Write the machines' events to this file as well.")
+    ] = None,
+    problem: Annotated[str, typer.Option(help=f"One of {', '.join(TOYS)}.")] = "misspecified",
+    optimizer: Annotated[
+        str,
+        typer.Option(
+            help=f"Some of {', '.join(OPTIMIZERS)}, commas between, with options if need be "
+            "(romul:truncation=0.2)."
+        ),
+    ] = "romul",
+    policies: Annotated[
+        str,
+        typer.Option(
+            "--policy",
+            help=f"Some of {', '.join(POLICIES)}, commas between, with settings if need be "
+            "(default:lease_s=60:per_worker=2).",
+        ),
+    ] = "default",
+    population: Annotated[
+        int | None,
+        typer.Option(min=4, help="Slots; 1.5 for each machine if left out.", show_default=False),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="PBT steps of each slot; as many as the machines' time holds if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    searches: Annotated[int, typer.Option(min=1, help="Searches on the same machines.")] = 1,
+    trial_s: Annotated[float, typer.Option(min=0.001, help="Median trial, seconds.")] = 1800.0,
+    spread: Annotated[
+        float, typer.Option(min=0, help="Standard deviation of its logarithm; 0: fixed.")
+    ] = 0.3,
+    by_hyperparameter: Annotated[
+        float,
+        typer.Option(min=1, help="Ratio of longest to shortest along the first hyperparameter."),
+    ] = 1.0,
+    speeds: Annotated[
+        float, typer.Option(min=1, help="Ratio of the fastest machine to the slowest.")
+    ] = 2.0,
+    save_s: Annotated[float, typer.Option(min=0, help="To save a checkpoint, seconds.")] = 0.0,
+    load_s: Annotated[float, typer.Option(min=0, help="To load a checkpoint, seconds.")] = 0.0,
+    latency_s: Annotated[float, typer.Option(min=0, help="Mean way to the store, seconds.")] = 0.0,
+    notice_s: Annotated[
+        float, typer.Option(min=0, help="Warning before a machine goes, if the trace has none.")
+    ] = 0.0,
+    price: Annotated[float, typer.Option(min=0, help="Dollars for a machine's hour.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="All randomness derives from it.")] = 0,
+    seeds: Annotated[int | None, typer.Option(min=1, help="A sweep over so many seeds.")] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(help="Loss to reach; what half of all runs reach if left out."),
+    ] = None,
+    recommend: Annotated[
+        bool,
+        typer.Option(
+            "--recommend", help="Compare slots for each machine, leases and lengths of a step."
+        ),
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a page with pictures to this HTML file.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes; as many as cores if left out.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate a population on machines that come and go.
+
+    The actor, the workers and the decisions are the real ones; time, machines and training are not.
+    With several optimizers or policies, or with --seeds, all are compared on the same machines.
+    """
+    if problem not in TOYS:
+        raise typer.BadParameter(f"{problem!r} is not one of {', '.join(TOYS)}")
+    pool = Pool(machines, 3600 * lifetime_h, DAY_S * days, zones)
+    there = _machines(trace, churn, pool, seed)
+    if save_trace is not None:
+        write_trace(save_trace, there.changes)
+    scenario = Scenario(
+        there.changes,
+        problem=problem,
+        population=population or default_population(there.changes),
+        searches=searches,
+        durations=Durations(trial_s, spread, by_hyperparameter, load_s, save_s),
+        speeds=speeds,
+        notice_s=notice_s,
+        latency_s=latency_s,
+        price=price,
+        golden=as_json,
+    )
+    # Every lost machine is a warning in production, and the point of the whole thing here.
+    logging.getLogger("romul").setLevel(logging.ERROR)
+    began = time.monotonic()
+    if recommend:
+        many = range(seed, seed + (seeds or RECOMMEND_SEEDS))
+        told = _recommend(scenario, there, _only(optimizer), many, target, processes, not as_json)
+        _print(told, as_json=as_json)
+        return
+    jobs = [
+        Job(
+            one,
+            text,
+            number,
+            laid_out(
+                replace(scenario, optimizer=_spec(one), policy=policy(text, trial_s), seed=number),
+                there.span_s,
+                steps,
+            ),
+        )
+        for one in optimizer.split(",")
+        for text in policies.split(",")
+        for number in range(seed, seed + (seeds or 1))
+    ]
+    rows: list[dict[str, Any]] = []
+    if len(jobs) > 1:
+        rows = _sweep(jobs, target, processes, quiet=as_json)
+    if len(jobs) == 1 or report is not None:
+        told, ledger = picture(jobs[0].scenario)
+        if report is not None:
+            _write(report, told, ledger, rows)
+    told = {"rows": rows} if rows else told
+    told["wall_s"] = round(time.monotonic() - began, 3)
+    _print(told, as_json=as_json)
+    broken = sum(row["invariants_broken"] for row in rows) if rows else told["invariants_broken"]
+    if broken:
+        raise typer.Exit(EXPERIMENT_FAILED)
+
+
+def _machines(trace: Path | None, churn: str | None, pool: Pool, seed: int) -> Trace:
+    if trace is not None and churn is not None:
+        raise typer.BadParameter("--trace and --churn: one of them")
+    if churn is not None:
+        return generate(churn, pool, default_rng(seed))
+    shipped = Path(str(files("romul_sim"))) / "traces" / "default.jsonl"
+    found = read_trace(trace or shipped)
+    if not most_machines(found.changes):
+        raise typer.BadParameter(f"{trace}: no machine ever arrives")
+    return found
+
+
+def _spec(text: str) -> dict[str, Any]:
+    try:
+        return optimizer_spec(text)
+    except ExperimentError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _only(optimizer: str) -> str:
+    if "," in optimizer:
+        raise typer.BadParameter("--recommend takes one optimizer")
+    return optimizer
+
+
+def _bar(*, quiet: bool) -> Progress:
+    return Progress(
+        TextColumn("simulations"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True, quiet=quiet),
+        transient=True,
+    )
+
+
+def _sweep(
+    jobs: Sequence[Job], target: float | None, processes: int | None, *, quiet: bool
+) -> list[dict[str, Any]]:
+    results = []
+    with _bar(quiet=quiet) as bar:
+        task = bar.add_task("simulations", total=len(jobs))
+        for job, ended in play_all(jobs, processes or os.cpu_count()):
+            results.append((job, ended))
+            bar.advance(task)
+            if ended.told["invariants_broken"]:
+                bar.console.print(f"{job.policy}, seed {job.seed}: {ended.told['broken']}")
+    return compare(results, target)
+
+
+def _recommend(
+    scenario: Scenario,
+    there: Trace,
+    optimizer: str,
+    seeds: range,
+    target: float | None,
+    processes: int | None,
+    shown: bool,
+) -> dict[str, Any]:
+    scenario = replace(scenario, optimizer=_spec(optimizer), policy=Policy())
+    jobs = [
+        Job(optimizer, choice.name, n, chosen(replace(scenario, seed=n), choice, there.span_s))
+        for choice in choices(scenario.durations.trial_s)
+        for n in seeds
+    ]
+    rows = _sweep(jobs, target, processes, quiet=not shown)
+    life_s = mean_life_s(there.changes, there.span_s)
+    interval_s = checkpoint_interval_s(scenario.durations.save_s, life_s)
+    best = next(c for c in choices(scenario.durations.trial_s) if c.name == rows[0]["policy"])
+    machines = most_machines(there.changes)
+    return {
+        "rows": rows,
+        "recommended": {
+            "population": max(4, round(best.per_machine * machines)),
+            "lease_s": best.lease_s,
+            "step_s": best.trial_s,
+            "checkpoint_interval_s": None if interval_s is None else round(interval_s, 1),
+            "mean_life_s": round(life_s, 1) if life_s < float("inf") else None,
+        },
+    }
+
+
+def _write(file: Path, told: dict[str, Any], ledger: Any, rows: Sequence[dict[str, Any]]) -> None:
+    from romul_sim.page import write_page  # noqa: PLC0415
+
+    command = "romul " + shlex.join(sys.argv[1:])
+    try:
+        write_page(file, "A simulated search", command, told, ledger, rows)
+    except ImportError:
+        raise typer.BadParameter(
+            "--report needs matplotlib: pip install 'romul[dashboard]'"
+        ) from None
+    echo(f"written: {file}", err=True)
+
+
+def _print(told: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        echo_json(told)
+        return
+    console = Console()
+    if "rows" not in told:
+        table = Table("figure", "value")
+        for name, value in told.items():
+            shown = json.dumps(value) if isinstance(value, dict) else str(value)
+            table.add_row(name.replace("_", " "), shown)
+        console.print(table)
+        return
+    table = Table()
+    for column in ("optimizer", "policy"):
+        table.add_column(column)
+    for column in ("goodput", "best", "hours to target", "dollars to target", "worst waste"):
+        table.add_column(column, justify="right")
+    for row in told["rows"]:
+        worst = max(row["waste"].items(), key=lambda item: item[1] or 0.0)
+        table.add_row(
+            row["optimizer"],
+            row["policy"],
+            *(
+                "-" if row[key] is None else f"{row[key]:.4g}"
+                for key in ("goodput", "best", "hours_to_target", "dollars_to_target")
+            ),
+            f"{worst[0]} {100 * (worst[1] or 0.0):.0f} %",
+        )
+    console.print(table)
+    if told["rows"]:
+        console.print(f"target: {told['rows'][0]['target']:.6g}")
+    for name, value in told.get("recommended", {}).items():
+        console.print(f"recommended {name.replace('_', ' ')}: {'-' if value is None else value}")

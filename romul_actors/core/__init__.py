@@ -1,0 +1,1 @@
+"""The decision core: pure functions over frozen values; numpy and the standard library, no I/O."""

@@ -1,0 +1,69 @@
+"""Optimizers of population based training, by the name that an experiment gives."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from math import isfinite
+from typing import Any
+
+from romul_actors.core.optimizers.asha import Asha
+from romul_actors.core.optimizers.base import Move, Optimizer, Start, View
+from romul_actors.core.optimizers.de import PlainDE
+from romul_actors.core.optimizers.initiator import Initiator
+from romul_actors.core.optimizers.mf_pbt import MultiFrequency
+from romul_actors.core.optimizers.pb2 import Pb2
+from romul_actors.core.optimizers.random_search import RandomSearch
+from romul_actors.core.optimizers.romul import Romul
+from romul_actors.core.optimizers.tpe import Tpe
+from romul_actors.core.optimizers.truncation import Truncation
+from romul_actors.errors import OptimizerError
+
+__all__ = ["OPTIMIZERS", "Move", "Optimizer", "Start", "View", "make"]
+
+OPTIMIZERS: Mapping[str, type[Optimizer]] = {
+    optimizer.name: optimizer
+    for optimizer in (
+        Romul,
+        Truncation,
+        Initiator,
+        MultiFrequency,
+        Pb2,
+        PlainDE,
+        RandomSearch,
+        Asha,
+        Tpe,
+    )
+}
+
+
+def make(name: str, options: Mapping[str, Any]) -> Optimizer:
+    """Make the optimizer `name` with some constants changed.
+
+    Raises:
+        OptimizerError: no such optimizer or option, or an option's value is of another type, below
+            0 or not finite.
+    """
+    if name not in OPTIMIZERS:
+        raise OptimizerError(f"optimizer {name!r} is not one of {', '.join(OPTIMIZERS)}")
+    kind = OPTIMIZERS[name]
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    for option, value in options.items():
+        if option not in known:
+            near = get_close_matches(option, known, n=1)
+            hint = (
+                f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'none'}"
+            )
+            raise OptimizerError(f"optimizer {name!r} has no option {option!r}: {hint}")
+        default = known[option].default
+        wanted = (int, float) if isinstance(default, float) else (type(default),)
+        if type(value) not in wanted:
+            raise OptimizerError(
+                f"optimizer {name!r}: {option} = {value!r} is not a {wanted[-1].__name__}"
+            )
+        if isinstance(value, str):
+            continue
+        if not isfinite(value):
+            raise OptimizerError(f"optimizer {name!r}: {option} = {value!r} is not finite")
+        if value < 0:
+            raise OptimizerError(f"optimizer {name!r}: {option} = {value!r} is below 0")
+    return kind(**options)

@@ -1,0 +1,70 @@
+"""Asynchronous successive halving (Li et al. 2020, "A System for Massively Parallel Tuning").
+
+The stopping variant: a slot trains one draw until, at a rung, it is not among the best 1/eta of
+all that ever came to that rung; then it draws anew and starts from scratch. It never mutates.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from romul_actors.core.optimizers.base import Alone, Move, View
+
+
+@dataclass(frozen=True)
+class Asha(Alone):
+    """ASHA's constants.
+
+    Attributes:
+        eta: reduction factor; rungs lie at 1, eta, eta^2 ... steps.
+    """
+
+    name: ClassVar[str] = "asha"
+
+    eta: int = 3
+
+    def decide(self, view: View, due: Sequence[int]) -> list[Move]:
+        """Go on, or start anew."""
+        moves = []
+        for i in due:
+            memory = view.slots[i].memory
+            age = view.step - int(memory.get("born", 0)) + 1
+            rungs = {rung: list(losses) for rung, losses in memory.get("rungs", {}).items()}
+            loss = view.known[i].loss
+            stopped = view.known[i].failed
+            if self._is_rung(age) and not stopped:
+                peers = [
+                    other
+                    for slot in view.slots
+                    for other in slot.memory.get("rungs", {}).get(str(age), ())
+                ]
+                better = sum(other < loss for other in peers)
+                # With fewer than eta there is no best 1/eta to speak of: go on.
+                n = len(peers) + 1
+                stopped = n >= self.eta and better >= max(1, n // self.eta)
+                rungs.setdefault(str(age), []).append(loss)
+            born = view.step + 1 if stopped else int(memory.get("born", 0))
+            told: dict[str, Any] = {"born": born, "rungs": rungs}
+            if tried := self._tried(view, i, age):
+                told["tried"] = tried
+            if stopped:
+                vector = self.draw(view, i, told)
+                moves.append(Move(i, None, vector, told, {"rule": "drawn anew"}, fresh=True))
+            else:
+                moves.append(Move(i, i, view.known[i].vector, told, {"rule": "held"}))
+        return moves
+
+    def draw(self, view: View, i: int, memory: Mapping[str, Any]) -> tuple[float, ...]:
+        """Draw a vector for slot `i`, whose memory will be `memory`: uniformly."""
+        del memory
+        return tuple(view.rng(i).random(len(view.space)).tolist())
+
+    def _tried(self, view: View, i: int, age: int) -> dict[str, Any]:
+        """By rung, [loss, *vector] of each draw that came to it; ASHA itself needs none."""
+        del view, i, age
+        return {}
+
+    def _is_rung(self, age: int) -> bool:
+        while age > 1 and age % self.eta == 0:
+            age //= self.eta
+        return age == 1

@@ -1,0 +1,82 @@
+"""Plain differential evolution on values (Storn & Price 1997): what ROMUL adds to it shows here.
+
+Current-to-best/1, and a trial's vector replaces its base if its loss is lower than the base's own
+was. Losses fall while models train, so it nearly always is: the trap that ROMUL's ranks avoid.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from romul_actors.core.optimizers.base import (
+    Move,
+    Optimizer,
+    View,
+    reflect,
+    share,
+)
+from romul_actors.core.slot import Slot
+
+
+@dataclass(frozen=True)
+class PlainDE(Optimizer):
+    """Plain DE's constants.
+
+    Attributes:
+        quorum_share: share of the population whose outcomes must be known.
+        f1, f2: weights of the random difference and of the attraction to the best.
+        crossover: probability that a coordinate comes from the donor.
+    """
+
+    name: ClassVar[str] = "de"
+
+    quorum_share: float = 0.75
+    f1: float = 0.8
+    f2: float = 0.8
+    crossover: float = 0.5
+
+    def quorum(self, n_pool: int) -> int:
+        """Wait for a share of the population."""
+        return min(n_pool, max(4, share(self.quorum_share, n_pool)))
+
+    def decide(self, view: View, due: Sequence[int]) -> list[Move]:
+        """Replace if better, then mutate; a checkpoint is never copied, unless there is none."""
+        order = sorted(view.known, key=lambda i: (view.known[i].loss, i))
+        best = order[0]
+        bases = {}
+        for i in due:
+            base, loss = _base(view.slots[i])
+            own = view.known[i]
+            bases[i] = (own.vector, own.loss) if own.loss <= loss else (base, loss)
+        moves = []
+        for i in due:
+            rng = view.rng(i)
+            others = [j for j in view.pool if j != i]
+            a, b = (others[int(j)] for j in rng.choice(len(others), size=2, replace=False))
+            base, loss = bases[i]
+            here, from_a, from_b = (
+                np.array(bases[j][0] if j in bases else _base(view.slots[j])[0]) for j in (i, a, b)
+            )
+            towards = np.array(view.known[best].vector)
+            donor = here + self.f1 * (from_a - from_b) + self.f2 * (towards - here)
+            mask = rng.random(len(here)) < self.crossover
+            mask[rng.integers(len(here))] = True
+            vector = tuple(reflect(np.where(mask, donor, here)).tolist())
+            source = i
+            if view.known[i].failed:
+                source = best
+            memory = {"base": list(base), "loss": loss if np.isfinite(loss) else None}
+            why = {"rule": "mutated", "a": a, "b": b, "best": best}
+            moves.append(
+                Move(i, None if view.known[source].failed else source, vector, memory, why)
+            )
+        return moves
+
+
+def _base(slot: Slot) -> tuple[tuple[float, ...], float]:
+    """A slot's base and the loss that it had."""
+    if slot.memory.get("loss") is None:
+        return slot.vector, float("inf")
+    return tuple(slot.memory["base"]), float(slot.memory["loss"])

@@ -1,0 +1,54 @@
+"""Initiator PBT (Li et al. 2019, "A Generalized Framework for Population Based Training").
+
+Whoever comes free starts a trial at once: it draws an opponent, and continues the better of the
+two with perturbed hyperparameters. There is no generation and no quorum.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from romul_actors.core.optimizers.base import Move, Optimizer, View
+from romul_actors.core.optimizers.truncation import perturb
+
+
+@dataclass(frozen=True)
+class Initiator(Optimizer):
+    """Initiator PBT's constants.
+
+    Attributes:
+        resample: probability that a hyperparameter is drawn anew.
+        down, up: the factors that it is multiplied by otherwise, one or the other.
+    """
+
+    name: ClassVar[str] = "initiator"
+    grace = 0.0
+
+    resample: float = 0.25
+    down: float = 0.8
+    up: float = 1.2
+
+    def quorum(self, n_pool: int) -> int:
+        """Wait for one opponent."""
+        return min(n_pool, 2)
+
+    def decide(self, view: View, due: Sequence[int]) -> list[Move]:
+        """Continue the winner of a tournament of two."""
+        moves = []
+        for i in due:
+            rng = view.rng(i)
+            others = [j for j in view.known if j != i and not view.known[j].failed]
+            winner = i
+            if others:
+                j = others[int(rng.integers(len(others)))]
+                winner = j if view.known[j].loss < view.known[i].loss else i
+            vector = tuple(
+                perturb(parameter, position, rng, self.resample, (self.down, self.up))
+                for parameter, position in zip(view.space, view.known[winner].vector, strict=True)
+            )
+            source = None if view.known[winner].failed else winner
+            why = {"rule": "perturbed", "known": len(view.known)}
+            moves.append(
+                Move(i, source, vector, why=why if winner == i else {**why, "copied": winner})
+            )
+        return moves

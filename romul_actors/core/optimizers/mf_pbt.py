@@ -1,0 +1,97 @@
+"""Multiple-Frequencies PBT (arXiv 2506.03225, 2025), in this project's words and code.
+
+Sub-populations evolve at different periods, so that the slow ones are not greedy. A sub-population
+that evolves does truncation inside itself; then its third quarter takes in better ones from
+outside, asymmetrically: of a greedier one only the weights, with the hyperparameters of its own
+best; of a slower one weights and hyperparameters.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from numpy.random import Generator
+
+from romul_actors.core.optimizers.base import Move, Optimizer, Start, View, share
+from romul_actors.core.optimizers.truncation import perturb
+from romul_actors.core.space import Space
+
+
+@dataclass(frozen=True)
+class MultiFrequency(Optimizer):
+    """MF-PBT's constants.
+
+    Attributes:
+        quorum_share: share of the population whose outcomes must be known.
+        slowest: longest period, in steps; the periods are 1, and `slowest` divided by 4, 2 and 1.
+        resample: probability that a copied hyperparameter is drawn anew.
+        down, up: the factors that it is multiplied by otherwise, one or the other.
+    """
+
+    name: ClassVar[str] = "mf_pbt"
+
+    quorum_share: float = 0.75
+    slowest: int = 16
+    resample: float = 0.25
+    down: float = 0.8
+    up: float = 1.2
+
+    @property
+    def periods(self) -> tuple[int, ...]:
+        """Period of each sub-population."""
+        return (1, max(1, self.slowest // 4), max(1, self.slowest // 2), self.slowest)
+
+    def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
+        """Independent uniform draws, dealt to sub-populations of 4 or more, the greedy first."""
+        n_tiers = max(1, min(len(self.periods), n_slots // 4))
+        return [
+            Start(str(self.periods[i * n_tiers // n_slots]), tuple(row))
+            for i, row in enumerate(rng.random((n_slots, len(space))).tolist())
+        ]
+
+    def quorum(self, n_pool: int) -> int:
+        """Wait for a share of the population."""
+        return min(n_pool, max(4, share(self.quorum_share, n_pool)))
+
+    def decide(self, view: View, due: Sequence[int]) -> list[Move]:
+        """Exploit inside the sub-populations whose turn it is, then let migrants in."""
+        known = view.known
+        order = sorted(known, key=lambda i: (known[i].loss, i))
+        place = {i: n for n, i in enumerate(order)}
+        weights = {i: i for i in due}
+        vectors = {i: i for i in due}
+        for tier in {view.slots[i].tier for i in order}:
+            period = int(tier)
+            if (view.step + 1) % period:
+                continue
+            inside = [i for i in order if view.slots[i].tier == tier]
+            outside = [i for i in order if view.slots[i].tier != tier and not known[i].failed]
+            n = max(1, len(inside) // 4)
+            if len(inside) > 1:
+                for loser, winner in zip(inside[-n:], inside[:n], strict=True):
+                    weights[loser] = vectors[loser] = winner
+            for i in inside[2 * n : 3 * n]:
+                if not outside or place[outside[0]] > place[i]:
+                    break
+                migrant = outside.pop(0)
+                weights[i] = migrant
+                slower = int(view.slots[migrant].tier) > period
+                vectors[i] = migrant if slower else inside[0]
+        return [self._move(view, i, weights[i], vectors[i], order[0]) for i in due]
+
+    def _move(self, view: View, i: int, weights: int, vectors: int, best: int) -> Move:
+        if view.known[weights].failed:
+            weights = vectors = best
+        vector = view.known[vectors].vector
+        why: dict[str, object] = {"rule": "kept", "period": int(view.slots[i].tier)}
+        if weights != i and weights == vectors:
+            rng = view.rng(i)
+            vector = tuple(
+                perturb(parameter, position, rng, self.resample, (self.down, self.up))
+                for parameter, position in zip(view.space, vector, strict=True)
+            )
+            why |= {"rule": "perturbed", "copied": weights}
+        elif weights != i:
+            why |= {"rule": "migrated", "copied": weights, "hyperparameters_of": vectors}
+        source = None if view.known[weights].failed else weights
+        return Move(i, source, vector, why=why)

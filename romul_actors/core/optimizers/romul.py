@@ -1,0 +1,159 @@
+"""ROMUL: differential evolution of the hyperparameters of models in training.
+
+What the paper fixes ("ROMUL: Scale Adaptative Population Based Training", section 2.2): the scheme
+current-to-best/1 of Storn & Price (1997) on a population of M >= 4, whose step sizes adapt because
+they are differences inside the population. The rest is this project's own. Numbers in brackets are
+those of the equations in docs/algorithm.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.random import Generator
+
+from romul_actors.core.optimizers.base import (
+    Move,
+    Optimizer,
+    Start,
+    View,
+    latin_hypercube,
+    reflect,
+    share,
+)
+from romul_actors.core.space import FloatParameter, IntParameter, Space, Vector
+
+MIN_POOL = 4
+"""Smallest population that differential evolution is defined for (the paper, section 2.2)."""
+CHOICE_OF_BEST, CHOICE_OF_A = 0.3, 0.2
+"""How often a mutation takes the best's choice, and that of slot a; choices are not added up."""
+
+
+@dataclass(frozen=True)
+class Romul(Optimizer):
+    """ROMUL's constants; what some of them are worth is in docs/results.md.
+
+    Attributes:
+        quorum_share: share of the population whose outcomes must be known.
+        grace: for how many median trials an idle worker then waits for the rest; 0: not at all.
+        donors: share of the known slots, the best, that hold and that the others copy.
+        replaced_first, replaced_last: share of the known slots, the worst, that copy: before the
+            first step, and at the last one.
+        mutation: probability that a copied vector moves by current-to-best/1.
+        factor: F1 and F2 ~ U(0, factor), weights of the difference and of the attraction.
+        sigma: standard deviation of the noise of each coordinate.
+        redraw: probability that a coordinate is drawn anew.
+        guarded: share of the steps until which no move lowers what has a logarithmic scale.
+    """
+
+    name: ClassVar[str] = "romul"
+    quorum_share: float = 0.75
+    grace: float = 0.05
+    donors: float = 0.25
+    replaced_first: float = 0.25
+    replaced_last: float = 0.75
+    mutation: float = 0.5
+    factor: float = 1.0
+    sigma: float = 0.1
+    redraw: float = 0.1
+    guarded: float = 0.7
+
+    def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
+        """A Latin hypercube."""
+        rows = latin_hypercube(n_slots, len(space), rng)
+        return [Start("all", tuple(row)) for row in rows.tolist()]
+
+    def quorum(self, n_pool: int) -> int:
+        """Share of the population, and never fewer than differential evolution needs."""
+        return min(n_pool, max(MIN_POOL, share(self.quorum_share, n_pool)))
+
+    def decide(self, view: View, due: Sequence[int]) -> list[Move]:
+        """Select for all slots due, then move vectors, so that the slots' order changes nothing."""
+        known, m = view.known, len(view.known)
+        t = (view.step + 1) / view.steps
+        order = sorted(known, key=lambda i: (known[i].loss, i))  # (1)
+        n_best = share(self.donors, m) if m >= MIN_POOL else 0
+        best = [i for i in order[:n_best] if not known[i].failed]
+        replaced = self.replaced_first + (self.replaced_last - self.replaced_first) * t  # (2)
+        n_worst = round(replaced * m) if best else 0
+        worst = {*order[m - n_worst :], *(i for i in due if known[i].failed)} - set(best)
+
+        moving = [i for i in due if i in worst]
+        rngs = {i: view.rng(i) for i in moving}
+        sources = {i: best[int(rngs[i].integers(len(best)))] for i in moving} if best else {}  # (3)
+        bases = {
+            i: np.array((known[sources.get(i, i)] if i in known else view.slots[i]).vector)
+            for i in view.pool
+        }
+        # The one tier is told at each move: what an older version stored has two.
+        moves = []
+        for i in due:
+            why: dict[str, Any] = {"rank": order.index(i) / m, "known": m, "pool": len(view.pool)}
+            if i not in worst:
+                why["rule"] = "kept" if i in best else "held"
+                moves.append(Move(i, i, known[i].vector, why=why, tier="all"))
+                continue
+            if i in sources:
+                why["copied"] = sources[i]
+            vector, how = self._move(view, i, bases, order[0], t < self.guarded, rngs[i])
+            moves.append(Move(i, sources.get(i), vector, why={**why, **how}, tier="all"))
+        return moves
+
+    def _move(
+        self,
+        view: View,
+        i: int,
+        bases: Mapping[int, Vector],
+        first: int,
+        guarded: bool,  # noqa: FBT001
+        rng: Generator,
+    ) -> tuple[tuple[float, ...], dict[str, Any]]:
+        """New vector of slot `i`, and its reasons; `first` leads the ranking."""
+        space, base, d = view.space, bases[i], len(view.space)
+        moved = base + self.sigma * rng.standard_normal(d)  # (4)
+        mutated = rng.random() < self.mutation and len(view.pool) >= MIN_POOL
+        why: dict[str, Any] = {"rule": "mutated" if mutated else "redrawn", "base": base.tolist()}
+        choices = list(space.choice_axes)
+        moved[choices] = base[choices]
+        if mutated:  # (5)
+            a, b = _two_others(view.pool, i, rng)
+            f1, f2 = (self.factor * rng.random(2)).tolist()
+            best = np.array(view.known[first].vector)
+            step = f1 * (bases[a] - bases[b]) + f2 * (best - base)
+            for c in choices:
+                draw = rng.random()
+                to_a = bases[a] if draw < CHOICE_OF_BEST + CHOICE_OF_A else base
+                step[c] = (best if draw < CHOICE_OF_BEST else to_a)[c] - base[c]
+            moved = moved + step
+            why |= {"a": a, "b": b, "best": first, "F1": f1, "F2": f2}
+        anew = rng.random(d) < self.redraw  # (6)
+        free = np.flatnonzero(space.mutable)
+        if not mutated and len(free):
+            anew[free[rng.integers(len(free))]] = True
+        drawn = rng.random(d)
+        if guarded:  # (7)
+            axes = _logarithmic(space)
+            lowered = np.where(anew, drawn, moved)[axes] < base[axes]
+            why["guarded"] = np.array(axes, int)[lowered].tolist()
+            moved[axes] = np.minimum(1.0, base[axes] + np.abs(moved[axes] - base[axes]))
+            drawn[axes] = np.maximum(drawn[axes], base[axes])
+        crossed = np.where(anew, drawn, moved)
+        vector = reflect(crossed)
+        why["drawn"] = anew.astype(int).tolist()
+        why["outside"] = np.flatnonzero(vector != crossed).tolist()
+        return tuple(vector.tolist()), why
+
+
+def _logarithmic(space: Space) -> list[int]:
+    """Axes of hyperparameters that have a logarithmic scale: rates, penalties, magnitudes."""
+    numbers = (FloatParameter, IntParameter)
+    return [c for c, p in enumerate(space) if isinstance(p, numbers) and p.scale == "log"]
+
+
+def _two_others(pool: Sequence[int], i: int, rng: Generator) -> tuple[int, int]:
+    """Two distinct members of `pool`, neither of them `i`."""
+    own, n = pool.index(i), len(pool)
+    first, second = int(rng.integers(n - 1)), int(rng.integers(n - 2))
+    second += second >= first
+    return pool[first + (first >= own)], pool[second + (second >= own)]

@@ -1,0 +1,110 @@
+"""Tree-structured Parzen estimator (Bergstra et al. 2011), with Optuna's sampler.
+
+Slots train and stop as in ASHA; where ASHA draws anew at random, this draws where good ones were
+found: by the losses at the highest rung that enough draws have reached (the rule of BOHB, Falkner
+et al. 2018), with those that were stopped before it behind them, in the order of how far they came
+(source: this project). Needs Optuna: pip install 'romul[tpe]'.
+"""
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from romul_actors.core.optimizers.asha import Asha
+from romul_actors.core.optimizers.base import View
+from romul_actors.errors import OptimizerError
+
+
+@dataclass(frozen=True)
+class Tpe(Asha):
+    """TPE's constants.
+
+    Attributes:
+        eta: reduction factor; rungs lie at 1, eta, eta^2 ... steps.
+        startup: losses at one rung before the estimator is asked; until then draws are uniform.
+    """
+
+    name: ClassVar[str] = "tpe"
+
+    startup: int = 8
+
+    def __post_init__(self) -> None:
+        if importlib.util.find_spec("optuna") is None:
+            raise OptimizerError("optimizer 'tpe' needs Optuna: pip install 'romul[tpe]'")
+
+    def moved(
+        self, memory: Mapping[str, Any], move: Callable[[Sequence[float]], tuple[float, ...]]
+    ) -> Mapping[str, Any]:
+        """Move what was tried as well."""
+        tried = {
+            rung: [[loss, *move(vector)] for loss, *vector in rows]
+            for rung, rows in memory.get("tried", {}).items()
+        }
+        return {**memory, "tried": tried} if tried else memory
+
+    def _tried(self, view: View, i: int, age: int) -> dict[str, Any]:
+        before = view.slots[i].memory.get("tried", {})
+        tried = {rung: list(rows) for rung, rows in before.items()}
+        outcome = view.known[i]
+        if self._is_rung(age) and not outcome.failed:
+            tried.setdefault(str(age), []).append([outcome.loss, *outcome.vector])
+        return tried
+
+    def draw(self, view: View, i: int, memory: Mapping[str, Any]) -> tuple[float, ...]:
+        """Ask the estimator, fed with all that was learned at the highest rung known well."""
+        tried: dict[int, dict[tuple[float, ...], float]] = {}
+        for slot in view.slots:
+            told = memory if slot.index == i else slot.memory
+            for rung, rows in told.get("tried", {}).items():
+                tried.setdefault(int(rung), {}).update((tuple(row[1:]), row[0]) for row in rows)
+        known = [rung for rung, losses in tried.items() if len(losses) >= self.startup]
+        if not known:
+            return super().draw(view, i, memory)
+        # Those that still train below the rung are not judged yet.
+        judged = {slot.vector for slot in view.slots if slot.index != i}
+        order: list[tuple[float, ...]] = []
+        for rung in sorted((rung for rung in tried if rung <= max(known)), reverse=True):
+            losses = tried[rung]
+            for vector in sorted(losses, key=losses.__getitem__):
+                if vector not in judged or rung == max(known):
+                    order.append(vector)
+                judged.add(vector)
+        ranks = [(vector, float(rank)) for rank, vector in enumerate(dict.fromkeys(order))]
+        return _ask(view, ranks, int(view.rng(i).integers(2**31)))
+
+
+def _ask(view: View, rows: list[tuple[tuple[float, ...], float]], seed: int) -> tuple[float, ...]:
+    """One vector, from vectors with their ranks; choices are choices to the estimator too."""
+    import optuna  # noqa: PLC0415
+    from optuna.distributions import (  # noqa: PLC0415
+        BaseDistribution,
+        CategoricalDistribution,
+        FloatDistribution,
+    )
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    n_choices = view.space.n_choices
+    kinds: dict[str, BaseDistribution] = {
+        str(axis): CategoricalDistribution(range(n)) if n else FloatDistribution(0.0, 1.0)
+        for axis, n in enumerate(n_choices)
+    }
+
+    def told(vector: tuple[float, ...]) -> dict[str, float | int]:
+        return {
+            str(axis): min(int(x * n), n - 1) if n else x
+            for axis, (x, n) in enumerate(zip(vector, n_choices, strict=True))
+        }
+
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=1))
+    study.add_trials(
+        [
+            optuna.create_trial(params=told(vector), distributions=kinds, value=rank)
+            for vector, rank in rows
+        ]
+    )
+    asked = study.ask(kinds).params
+    return tuple(
+        (asked[str(axis)] + 0.5) / n if n else float(asked[str(axis)])
+        for axis, n in enumerate(n_choices)
+    )

@@ -1,0 +1,86 @@
+"""Truncation PBT (Jaderberg et al. 2017, "Population Based Training of Neural Networks")."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from numpy.random import Generator
+
+from romul_actors.core.optimizers.base import Move, Optimizer, View, share
+from romul_actors.core.space import FloatParameter, IntParameter, Parameter
+
+MIN_POOL = 2
+
+
+@dataclass(frozen=True)
+class Truncation(Optimizer):
+    """Truncation PBT's constants.
+
+    Attributes:
+        quorum_share: share of the population whose outcomes must be known; the same rule as
+            ROMUL's, so that the two differ in their moves only.
+        truncation: share of the population that copies, and share that is copied.
+        resample: probability that a copied hyperparameter is drawn anew.
+        down, up: the factors that a copied hyperparameter is multiplied by, one or the other.
+    """
+
+    name: ClassVar[str] = "truncation"
+
+    quorum_share: float = 0.75
+    truncation: float = 0.2
+    resample: float = 0.25
+    down: float = 0.8
+    up: float = 1.2
+
+    def quorum(self, n_pool: int) -> int:
+        """Wait for a share of the population."""
+        return min(n_pool, max(MIN_POOL, share(self.quorum_share, n_pool)))
+
+    def decide(self, view: View, due: Sequence[int]) -> list[Move]:
+        """Exploit: the worst copy the best; explore: what was copied is perturbed or redrawn."""
+        known = view.known
+        order = sorted(known, key=lambda i: (known[i].loss, i))
+        n = share(self.truncation, len(order)) if len(order) >= MIN_POOL else 0
+        best = [i for i in order[:n] if not known[i].failed]
+        worst = {*order[len(order) - n :], *(i for i in due if known[i].failed)}
+        moves = []
+        for i in due:
+            why: dict[str, Any] = {"known": len(order), "pool": len(view.pool)}
+            if i not in worst or (best and i in best):
+                moves.append(Move(i, i, known[i].vector, why={**why, "rule": "kept"}))
+                continue
+            rng = view.rng(i)
+            j = best[int(rng.integers(len(best)))] if best else None
+            copied = known[i if j is None else j].vector
+            vector = tuple(
+                perturb(parameter, position, rng, self.resample, (self.down, self.up))
+                for parameter, position in zip(view.space, copied, strict=True)
+            )
+            moves.append(Move(i, j, vector, why={**why, "rule": "perturbed", "copied": j}))
+        return moves
+
+
+def perturb(
+    parameter: Parameter,
+    position: float,
+    rng: Generator,
+    resample: float,
+    factors: tuple[float, float],
+) -> float:
+    """Move one coordinate: drawn anew, or its value times one of two factors.
+
+    A choice without an order moves to another choice instead, with the probability `resample`.
+    """
+    if rng.random() < resample:
+        return float(rng.random())
+    if not isinstance(parameter, FloatParameter | IntParameter):
+        n = len(parameter.choices)
+        step = int(rng.integers(1, n)) if rng.random() < resample else 0
+        return ((min(int(position * n), n - 1) + step) % n + 0.5) / n
+    factor = factors[int(rng.integers(2))]
+    value = parameter.decode(position) * factor
+    if isinstance(parameter, IntParameter):
+        # A small whole number must be able to move at all.
+        value = math.ceil(value) if factor > 1 else math.floor(value)
+    return parameter.encode(min(max(value, parameter.low), parameter.high))

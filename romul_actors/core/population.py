@@ -1,0 +1,141 @@
+"""The population as a value: what the experiment fixes, and how things stand.
+
+Only data, frozen: `population.py` makes the next population out of one and an event.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from romul_actors.core.elasticity import Elasticity
+from romul_actors.core.events import Trial
+from romul_actors.core.optimizers.base import Optimizer
+from romul_actors.core.slot import Slot, needed
+from romul_actors.core.space import Space
+
+PopulationStatus = Literal[
+    "submitted",  # created; no slot yet
+    "running",
+    "paused",  # by an operator: results are kept, nothing is decided
+    "finished",  # every slot has ended its last step
+    "failed",  # every slot failed at one step; `resume` tries it again
+    "stopped",  # by an operator, for good
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an experiment fixes for its whole life.
+
+    Attributes:
+        n_slots: size of the population at its start.
+        steps: PBT steps of each slot.
+        budget: length of one step, in the user's unit (epochs, updates, seconds).
+        maximize: whether a higher metric is better.
+        max_attempts: failures after which a trial is given up.
+        max_losses: lost workers after which it is: it may be what ends them.
+        initial: first vectors of the first slots, in place of the optimizer's.
+        quorum_wait: longest wait for a quorum, as a multiple of the time that the population
+            needs for one step (median trial, slots and living workers counted).
+        quorum_wait_min_s: a wait shorter than this never ends early, in seconds.
+        elasticity: how the population follows the workers.
+        deadline_ms: when the search must have ended, in milliseconds since the epoch; None: no
+            deadline.
+    """
+
+    space: Space
+    optimizer: Optimizer
+    n_slots: int
+    steps: int
+    budget: float
+    seed: int
+    maximize: bool = False
+    max_attempts: int = 3
+    max_losses: int = 10
+    initial: tuple[tuple[float, ...], ...] = ()
+    quorum_wait: float = 5.0
+    quorum_wait_min_s: float = 60.0
+    elasticity: Elasticity = field(default_factory=Elasticity)
+    deadline_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best loss ever accepted, and where it lies."""
+
+    trial: str
+    loss: float
+    vector: tuple[float, ...]
+    checkpoint: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Trials by their end. created = reported + failed + discarded + live, at all times."""
+
+    created: int = 0
+    reported: int = 0
+    failed: int = 0
+    discarded: int = 0
+    retried: int = 0
+    """Attempts beyond the first of a trial."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Population:
+    """All that a decision may depend on, but for the event.
+
+    Attributes:
+        settings: what is fixed.
+        status: see `PopulationStatus`.
+        reason: why it is so, for people.
+        slots: by index.
+        best: the best trial so far.
+        counts: trials by their end.
+        causes: how often attempts ended otherwise than well, by cause.
+        idle_since_ms: since when there are more workers than trials; None: there are not.
+        crowded_since_ms: since when there are more slots than the workers' number allows.
+        horizon: how many steps a slot is expected to come to; fewer than `settings.steps` only
+            with a deadline.
+        oldest: step of the active slots that are farthest behind, and how many these are; None:
+            not known. It follows from the slots, and spares the next event a look at all of them.
+    """
+
+    settings: Settings
+    status: PopulationStatus = "submitted"
+    reason: str = ""
+    slots: tuple[Slot, ...] = ()
+    best: Best | None = None
+    counts: Counts = field(default_factory=Counts)
+    causes: Mapping[str, int] = field(default_factory=dict)
+    idle_since_ms: int | None = None
+    crowded_since_ms: int | None = None
+    horizon: int = 0
+    oldest: tuple[int, int] | None = field(default=None, compare=False)
+
+    def needed_checkpoints(self) -> set[str]:
+        """Names of all checkpoints that must be kept; whatever else there is, is garbage."""
+        names = {name for slot in self.slots for name in needed(slot)}
+        return names | {self.best.checkpoint} if self.best is not None else names
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What an event leads to.
+
+    Attributes:
+        population: the population after it; unchanged slots are the very same objects.
+        trials: to be handed to workers.
+        history: what happened, for people, as JSON values.
+    """
+
+    population: Population
+    trials: tuple[Trial, ...] = ()
+    history: tuple[Mapping[str, Any], ...] = ()
+
+
+def changed(before: Sequence[Slot], after: Sequence[Slot]) -> list[Slot]:
+    """Slots of `after` that are not the very same objects in `before`."""
+    new = [slot for old, slot in zip(before, after, strict=False) if old is not slot]
+    return [*new, *after[len(before) :]]

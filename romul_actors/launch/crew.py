@@ -1,0 +1,34 @@
+"""An actor and workers as processes of this machine, for a local run."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from romul_actors.launch import Fleet, local_workers
+from romul_actors.local.processes import Crew, Member
+
+
+def crew(
+    url: str,
+    folder: Path,
+    workers: int,
+    allow: Sequence[str],
+    paths: Sequence[Path],
+    mqtt: str | None = None,
+) -> Crew:
+    """Make the crew of a local run.
+
+    Args:
+        url: the server; passed by the environment, where other users do not see its password.
+        folder: the run's folder; logs go to its `logs`.
+        workers: how many workers.
+        allow: task modules that they may import.
+        paths: folders that they find task modules in.
+        mqtt: the broker, passed in the same way; None: there is none.
+    """
+    told = {"ROMUL_REDIS_URL": url, **({} if mqtt is None else {"ROMUL_MQTT_URL": mqtt})}
+    options = [f"--allow={module}" for module in allow] + [f"--path={path}" for path in paths]
+    logs = folder / "logs"
+    fleet = Fleet(workers=workers, arguments=options, environment=told)
+    actor = Member("actor", ["actor"], {**os.environ, **told})
+    return Crew([actor, *local_workers.members(fleet, logs)], logs)

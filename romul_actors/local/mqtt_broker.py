@@ -1,0 +1,125 @@
+"""The embedded broker: a real MQTT broker of this run's own, for one machine.
+
+mosquitto if it is on the PATH, else amqtt. It listens on loopback, asks for a password that only
+this user can read, and ends with the process that started it.
+"""
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from romul_actors.errors import RomulError
+from romul_actors.local.redis_server import die_with_parent, end, free_port
+
+USER = "romul"
+START_S = 10.0
+END_S = 5.0
+
+
+def has_broker() -> bool:
+    """Whether there is a broker program on this machine."""
+    return bool(shutil.which("mosquitto")) or importlib.util.find_spec("amqtt") is not None
+
+
+@contextlib.asynccontextmanager
+async def embedded_broker(
+    folder: Path, port: int | None = None, password: str | None = None, kind: str | None = None
+) -> AsyncIterator[str]:
+    """Run a broker with its files in `folder` and yield its URL.
+
+    Args:
+        folder: created if need be.
+        port: a free one if left out.
+        password: made up if left out.
+        kind: "mosquitto" or "amqtt"; else what there is.
+
+    Raises:
+        RomulError: there is no broker program, or it does not start.
+    """
+    home = folder.resolve() / "broker"  # noqa: ASYNC240  (nothing else runs yet)
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    port, password = port or free_port(), password or secrets.token_urlsafe(24)
+    kind = kind or ("mosquitto" if shutil.which("mosquitto") else "amqtt")
+    command = (_mosquitto if kind == "mosquitto" else _amqtt)(home, port, password)
+    with (home / "broker.log").open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+        )
+    (home / "broker.pid").write_text(str(process.pid))
+    try:
+        await _answers(port, process, home)
+        yield f"mqtt://{USER}:{password}@127.0.0.1:{port}"
+    finally:
+        await end(process, END_S)
+
+
+def _mosquitto(home: Path, port: int, password: str) -> list[str]:
+    program, tool = shutil.which("mosquitto"), shutil.which("mosquitto_passwd")
+    if program is None or tool is None:
+        raise RomulError("no mosquitto and mosquitto_passwd on the PATH")
+    users = home / "users"
+    users.unlink(missing_ok=True)
+    users.touch(mode=0o600)
+    subprocess.run([tool, "-b", str(users), USER, password], check=True, capture_output=True)  # noqa: S603
+    settings = [f"listener {port} 127.0.0.1", "allow_anonymous false", f"password_file {users}"]
+    if os.getuid() == 0:
+        # Else it would become a user who may not read the passwords.
+        settings.append("user root")
+    (home / "broker.conf").write_text("\n".join([*settings, "persistence false", ""]))
+    return [program, "-c", str(home / "broker.conf")]
+
+
+def _amqtt(home: Path, port: int, password: str) -> list[str]:
+    try:
+        from pwdlib import PasswordHash  # noqa: PLC0415
+        from pwdlib.hashers.argon2 import Argon2Hasher  # noqa: PLC0415
+    except ImportError:
+        raise RomulError(
+            "no mosquitto on the PATH, and the embedded broker is not installed: "
+            "pip install 'romul[embedded]', or do without (--no-broker)"
+        ) from None
+    users = home / "users"
+    users.touch(mode=0o600)
+    # amqtt checks a password in the loop that serves everybody: with Argon2's usual cost a few
+    # clients that connect at once would find no answer. What is made up here cannot be guessed.
+    cheap = Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1)
+    users.write_text(f"{USER}:{PasswordHash((cheap,)).hash(password)}\n")
+    settings = {
+        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
+        "plugins": {
+            "amqtt.plugins.authentication.FileAuthPlugin": {"password_file": str(users)},
+        },
+    }
+    # JSON is YAML too.
+    (home / "broker.yaml").write_text(json.dumps(settings, indent=1))
+    return [sys.executable, "-m", "amqtt.scripts.broker_script", "-c", str(home / "broker.yaml")]
+
+
+async def _answers(port: int, process: asyncio.subprocess.Process, home: Path) -> None:
+    """Wait until the broker takes connections."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(START_S):
+            while process.returncode is None:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                except OSError:
+                    await asyncio.sleep(0.05)
+                else:
+                    writer.close()
+                    await writer.wait_closed()
+                    return
+    raise RomulError(f"the broker does not start; its log is {home / 'broker.log'}")

@@ -1,0 +1,114 @@
+"""`romul` commands as processes of this machine: started, started again, ended together."""
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from romul_actors.errors import RomulError
+from romul_actors.local.redis_server import die_with_parent
+
+PATIENCE = 5
+"""So many ends of one process within PATIENCE_S are no accident."""
+PATIENCE_S = 60.0
+
+
+async def spawn(
+    arguments: Sequence[str], log: Path, environment: Mapping[str, str]
+) -> asyncio.subprocess.Process:
+    """Start `romul ARGUMENTS`, with all it says appended to `log`; it ends with this process."""
+    with log.open("ab") as output:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "romul_actors.cli",
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            # Ctrl-C reaches the parent only, which ends the others in order.
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+
+
+@dataclass(slots=True)
+class Member:
+    """One process of a crew: a command, and what it is told by its environment."""
+
+    name: str
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    process: asyncio.subprocess.Process | None = None
+    ends: list[float] = field(default_factory=list)
+
+
+class Crew:
+    """Processes that are kept running.
+
+    Args:
+        members: they are ended in groups, by their first argument, the last member's first.
+        logs: folder for what each says.
+        end_s: how long one may take to end, in seconds.
+    """
+
+    def __init__(self, members: Sequence[Member], logs: Path, end_s: float = 30.0) -> None:
+        self._members = members
+        self._logs = logs
+        self._end_s = end_s
+
+    async def start(self) -> None:
+        """Start whoever is not running.
+
+        Raises:
+            RomulError: one of them ends again and again.
+        """
+        self._logs.mkdir(parents=True, exist_ok=True)
+        for member in self._members:
+            if member.process is not None and member.process.returncode is None:
+                continue
+            if member.process is not None:
+                member.ends.append(time.monotonic())
+                recent = [at for at in member.ends if at > time.monotonic() - PATIENCE_S]
+                if len(recent) >= PATIENCE:
+                    raise RomulError(
+                        f"{member.name} ended {PATIENCE} times within {PATIENCE_S:g} s; "
+                        f"see {self._logs / member.name}.log"
+                    )
+            member.process = await spawn(
+                member.arguments, self._logs / f"{member.name}.log", member.environment
+            )
+
+    async def end(self) -> None:
+        """End the workers first, so that the actor still hears what they give back."""
+        for kind in reversed(dict.fromkeys(member.arguments[0] for member in self._members)):
+            members = [member for member in self._members if member.arguments[0] == kind]
+            await asyncio.gather(*(self._end(member) for member in members))
+
+    async def _end(self, member: Member) -> None:
+        process = member.process
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(self._end_s):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def running(crew: Crew) -> AsyncIterator[Crew]:
+    """Run a crew, and end it whatever happens."""
+    try:
+        await crew.start()
+        yield crew
+    finally:
+        # Shielded: a second Ctrl-C must not leave processes behind.
+        await asyncio.shield(crew.end())

@@ -1,0 +1,1 @@
+"""MQTT: presence, notices, control and live events; low-latency hints, never state."""

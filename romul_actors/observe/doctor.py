@@ -1,0 +1,209 @@
+"""An examination of all that a search stands on, with a remedy for each fault."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import aiomqtt
+import fsspec
+
+from romul_actors.errors import ExperimentError, RomulError, StoreError
+from romul_actors.mqtt.connection import Broker, Message, publish
+from romul_actors.observe.snapshot import Seen, look
+from romul_actors.store.redis import RedisStore
+
+FULL = 0.8
+"""Share of the server's memory limit from which it is spoken of."""
+SLOW_S = 0.05
+CLOCK_S = 2.0
+STUCK_LEASES = 2.0
+"""A trial whose worker was not heard of for so many leases is stuck: no actor takes it away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        level: "ok", "warning", or "fault".
+        what: in words.
+        remedy: what to do; "" if nothing.
+    """
+
+    level: Literal["ok", "warning", "fault"]
+    what: str
+    remedy: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        """JSON values."""
+        return asdict(self)
+
+
+async def examine(url: str, broker: Broker | None) -> list[Finding]:
+    """Look at everything that the server at `url` leads to."""
+    store = RedisStore(url)
+    try:
+        found = await _server(store)
+        if not any(finding.level == "fault" for finding in found):
+            for name in await store.experiments():
+                found += await _experiment(store, name)
+    finally:
+        await store.close()
+    return found + await _broker(broker)
+
+
+async def _server(store: RedisStore) -> list[Finding]:
+    began = time.perf_counter()
+    try:
+        warnings = await store.check()
+    except StoreError as error:
+        return [
+            Finding("fault", str(error), "start it, or correct --redis and the server's settings")
+        ]
+    took_s = time.perf_counter() - began
+    found = [Finding("ok", f"the server answers, in {1000 * took_s:.0f} ms")]
+    if took_s > SLOW_S:
+        found = [
+            Finding(
+                "warning",
+                f"the server took {1000 * took_s:.0f} ms to answer",
+                "is it far away, swapping, or forking for a snapshot?",
+            )
+        ]
+    found += [
+        Finding("warning", warning, "CONFIG SET appendonly yes, and in its configuration file")
+        for warning in warnings
+    ]
+    for info in await store.info():
+        found += _memory(info)
+        found += _persistence(info)
+    apart_s = await store.now_ms() / 1000 - time.time()
+    if abs(apart_s) > CLOCK_S:
+        found.append(
+            Finding(
+                "warning",
+                f"the server's clock and this machine's are {abs(apart_s):.1f} s apart",
+                "leases are on the server's clock alone; deadlines and logs may surprise: run NTP",
+            )
+        )
+    else:
+        found.append(Finding("ok", "the server's clock agrees with this machine's"))
+    return found
+
+
+def _memory(info: Mapping[str, Any]) -> list[Finding]:
+    used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    text = f"the server uses {used / 2**20:.0f} MiB"
+    if not limit:
+        return [Finding("ok", f"{text}, without a limit of its own")]
+    if used > FULL * limit:
+        return [
+            Finding(
+                "warning",
+                f"{text} of {limit / 2**20:.0f}",
+                "raise maxmemory, lower history_keep, or remove experiments that have ended",
+            )
+        ]
+    return [Finding("ok", f"{text} of {limit / 2**20:.0f}")]
+
+
+def _persistence(info: Mapping[str, Any]) -> list[Finding]:
+    found = []
+    for key, what in (
+        ("rdb_last_bgsave_status", "the last snapshot"),
+        ("aof_last_write_status", "the last write of the append-only file"),
+    ):
+        if info.get(key, "ok") != "ok":
+            found.append(
+                Finding("fault", f"{what} failed", "is the server's disk full? see its log")
+            )
+    return found
+
+
+async def _experiment(store: RedisStore, name: str) -> list[Finding]:
+    try:
+        seen = await look(store, name)
+    except ExperimentError as error:
+        return [Finding("warning", f"{name}: {error}", "of another version: upgrade, or remove it")]
+    found = _population(name, seen)
+    if seen.status in ("submitted", "running", "paused"):
+        found += await _checkpoints(name, str(seen.experiment.checkpoints))
+    return found
+
+
+def _population(name: str, seen: Seen) -> list[Finding]:
+    found = []
+    lease_s = seen.experiment.timeouts.lease_s
+    if seen.status == "submitted" or seen.depths["inbox"] > 10 * max(10, len(seen.slots)):
+        found.append(
+            Finding(
+                "warning",
+                f"{name}: {seen.depths['inbox']} events wait for a decision",
+                "is an actor running? `romul actor` starts one",
+            )
+        )
+    if seen.status == "running" and not seen.alive:
+        found.append(Finding("warning", f"{name}: no worker is alive", "`romul worker` starts one"))
+    stuck = [w for w in seen.workers if w.trial and w.age_s > STUCK_LEASES * lease_s]
+    if stuck and seen.status == "running":
+        found.append(
+            Finding(
+                "warning",
+                f"{name}: {len(stuck)} leases have ended and nobody took them away, "
+                f"the first of {stuck[0].name}",
+                "is an actor running?",
+            )
+        )
+    if seen.depths["dead"]:
+        found.append(
+            Finding(
+                "warning",
+                f"{name}: {seen.depths['dead']} messages that nobody could use",
+                f"`romul dead list {name}` shows them",
+            )
+        )
+    if seen.status == "failed":
+        found.append(
+            Finding("fault", f"{name}: {seen.reason}", f"`romul failures {name}`, then `resume`")
+        )
+    return found or [Finding("ok", f"{name}: {seen.status}, {len(seen.alive)} workers alive")]
+
+
+async def _checkpoints(name: str, url: str) -> list[Finding]:
+    """Whether checkpoints can be listed from here; workers may see another file system."""
+
+    def look_there() -> None:
+        system, path = fsspec.core.url_to_fs(url)
+        if system.exists(path):
+            system.ls(path)
+
+    try:
+        await asyncio.to_thread(look_there)
+    except Exception as error:  # noqa: BLE001  (any file system, any error)
+        return [
+            Finding(
+                "warning",
+                f"{name}: {url}: {type(error).__name__}: {error}",
+                "they cannot be read from here: is the path right, are there credentials?",
+            )
+        ]
+    return [Finding("ok", f"{name}: checkpoints at {url} can be listed from here")]
+
+
+async def _broker(broker: Broker | None) -> list[Finding]:
+    if broker is None:
+        return [
+            Finding(
+                "ok",
+                "no broker was named: lost workers are noticed by their leases",
+                "--mqtt, for actor and workers, notices them in a second or two",
+            )
+        ]
+    where = f"{broker.host}:{broker.port}"
+    try:
+        await publish(broker, Message("romul/doctor", {"at": time.time()}))
+    except (aiomqtt.MqttError, OSError, RomulError) as error:
+        return [Finding("fault", f"the broker at {where}: {error}", "start it, or correct --mqtt")]
+    return [Finding("ok", f"the broker at {where} answers")]

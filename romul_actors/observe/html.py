@@ -1,0 +1,87 @@
+"""HTML pages that need nothing else: text, tables, and pictures inside."""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from romul_actors.observe.visible import visible
+
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;
+color:#222}table{border-collapse:collapse}td,th{padding:.15em .8em;text-align:left;
+border-bottom:1px solid #ddd}td.n{text-align:right;font-variant-numeric:tabular-nums}
+img{max-width:100%}code,pre{background:#f3f3f3;padding:.1em .3em}pre{overflow:auto}"""
+
+
+def write(file: Path, title: str, parts: Sequence[str]) -> None:
+    """Write a page of parts that are HTML already."""
+    text = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(title)}</title>'
+        f"<style>{_STYLE}</style><h1>{_text(title)}</h1>{''.join(parts)}</html>\n"
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+
+
+def _text(text: str) -> str:
+    """Text inside of HTML."""
+    return html.escape(visible(text))
+
+
+def png(figure: Any) -> bytes:
+    """A matplotlib figure as a PNG picture."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def image(name: str, picture: bytes) -> str:
+    """A heading with a picture below."""
+    data = base64.b64encode(picture).decode()
+    told = _text(name)
+    return f'<h2>{told}</h2><img alt="{told}" src="data:image/png;base64,{data}">'
+
+
+def code(text: str) -> str:
+    """A command, or text as it is."""
+    return f"<p><code>{_text(text)}</code></p>"
+
+
+def figures(told: Mapping[str, Any], meaning: Mapping[str, str] | None = None) -> str:
+    """Names and values, a row each, or for each of a mapping's; what is empty has none."""
+    rows = []
+    for name, value in told.items():
+        items = value.items() if isinstance(value, dict) else [("", value)]
+        rows += [
+            f"<tr><td>{_text(f'{name} {part}'.replace('_', ' '))}</td>"
+            f'<td class="n">{_text(short(one))}</td>'
+            f"<td>{_text((meaning or {}).get(part, ''))}</td></tr>"
+            for part, one in items
+            if one not in ("", {}, [])
+        ]
+    return f"<table>{''.join(rows)}</table>"
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of the same columns."""
+    if not rows:
+        return "<p>none</p>"
+    head = "".join(f"<th>{_text(name.replace('_', ' '))}</th>" for name in rows[0])
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td class="n">{_text(short(value))}</td>' for value in row.values())
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def short(value: Any) -> str:
+    """A value for people."""
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {short(one)}" for name, one in value.items())
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

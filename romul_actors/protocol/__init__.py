@@ -1,0 +1,1 @@
+"""What travels between processes, and what a user declares."""

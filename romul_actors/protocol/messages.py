@@ -1,0 +1,108 @@
+"""The protocol: events and trials as MessagePack on the queues.
+
+A message is one map with a version, a type and the fields of its dataclass (see `events.py`).
+Whatever comes from a queue is validated before anything looks at it; nothing is ever unpickled.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields
+from typing import Any, get_args, get_type_hints
+
+import msgpack
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import Field as Default
+
+from romul_actors.core.events import Event, Trial
+from romul_actors.errors import MessageError
+
+VERSION = 1
+MAX_BYTES = 256 * 1024
+"""Longest message; a longer one is not even unpacked."""
+
+
+def _model(kind: type) -> type[BaseModel]:
+    """Validator of one kind of message: its dataclass's fields, their very types, no others."""
+
+    def default(field: Field[Any]) -> Any:
+        if field.default_factory is not MISSING:
+            return Default(default_factory=field.default_factory)
+        return ... if field.default is MISSING else field.default
+
+    hints = get_type_hints(kind)
+    columns: dict[str, Any] = {f.name: (hints[f.name], default(f)) for f in fields(kind)}
+    config = ConfigDict(strict=True, extra="forbid")
+    return create_model(kind.__name__, __config__=config, **columns)
+
+
+def _by_type(*kinds: type) -> Mapping[str, tuple[type, type[BaseModel]]]:
+    names = (get_args(get_type_hints(kind)["type"])[0] for kind in kinds)
+    return {name: (kind, _model(kind)) for name, kind in zip(names, kinds, strict=True)}
+
+
+_EVENTS = _by_type(*get_args(Event))
+_TRIALS = _by_type(Trial)
+_NAMES = {kind: tuple(f.name for f in fields(kind)) for kind in (*get_args(Event), Trial)}
+
+
+def encode(message: Event | Trial) -> bytes:
+    """Put a message into bytes.
+
+    Raises:
+        MessageError: it is longer than MAX_BYTES.
+    """
+    content = {name: getattr(message, name) for name in _NAMES[type(message)]}
+    body: bytes = msgpack.packb({"v": VERSION, **content})
+    if len(body) > MAX_BYTES:
+        raise MessageError(f"a {message.type} message of {len(body)} bytes: at most {MAX_BYTES}")
+    return body
+
+
+def decode_event(body: bytes) -> Event:
+    """Read an event for the decision actor.
+
+    Raises:
+        MessageError: `body` is oversized, truncated, of another version, or not an event.
+    """
+    event: Event = _validate(_EVENTS, body)
+    return event
+
+
+def decode_trial(body: bytes) -> Trial:
+    """Read a trial for a worker.
+
+    Raises:
+        MessageError: `body` is oversized, truncated, of another version, or not a trial.
+    """
+    trial: Trial = _validate(_TRIALS, body)
+    return trial
+
+
+def _validate(kinds: Mapping[str, tuple[type, type[BaseModel]]], body: bytes) -> Any:
+    content = _unpack(body)
+    kind = content.get("type")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise MessageError(f"unknown type {kind!r}: not one of {', '.join(kinds)}")
+    dataclass, model = kinds[kind]
+    try:
+        return dataclass(**model.model_validate(content).__dict__)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in (kind, *first["loc"]))
+        raise MessageError(f"{where}: {first['msg']}") from None
+
+
+def _unpack(body: bytes) -> dict[str, Any]:
+    if len(body) > MAX_BYTES:
+        raise MessageError(f"oversized: {len(body)} bytes, at most {MAX_BYTES}")
+    try:
+        content = msgpack.unpackb(body)
+    except (ValueError, TypeError) as error:
+        # msgpack's own exceptions are ValueErrors too; some of them carry no text. A list as a
+        # map's key is a TypeError.
+        raise MessageError(f"not MessagePack: {error or type(error).__name__}") from None
+    if not isinstance(content, dict):
+        raise MessageError(f"a {type(content).__name__} in place of a map")
+    version = content.pop("v", None)
+    if version != VERSION:
+        raise MessageError(f"version {version!r}: this program speaks {VERSION}")
+    return content

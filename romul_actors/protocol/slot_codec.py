@@ -1,0 +1,178 @@
+"""The population as text: what `redis-cli HGETALL` shows, and all that a decision needs again.
+
+One function each way. Figures bear the user's metric name and sign here; the core's minimised loss
+exists only between `read` and `write`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, cast
+
+from pydantic_core import from_json, to_json
+
+from romul_actors.core.population import Best, Counts, Population, Settings
+from romul_actors.core.slot import Outcome, Slot
+
+Fields = dict[str, str]
+
+_COUNTS = tuple(field.name for field in fields(Counts))
+
+
+def text(value: Any) -> str:
+    """JSON of a value, floats to the last bit."""
+    return to_json(value, inf_nan_mode="constants").decode()
+
+
+def write_meta(population: Population, metric: str, before: Population | None = None) -> Fields:
+    """Fields of the experiment's own hash; those of the best trial only if `before` had another."""
+    best = {}
+    if before is None or population.best is not before.best:
+        best = {"best": _best(population, metric)}
+    return {
+        "status": population.status,
+        "reason": population.reason,
+        "slots": str(len(population.slots)),
+        **best,
+        "causes": text(population.causes),
+        "idle_since_ms": _optional(population.idle_since_ms),
+        "crowded_since_ms": _optional(population.crowded_since_ms),
+        "horizon": str(population.horizon),
+        **{name: str(getattr(population.counts, name)) for name in _COUNTS},
+    }
+
+
+def _best(population: Population, metric: str) -> str:
+    """What people and `read` are told of the best trial; nothing before there is one."""
+    best, settings = population.best, population.settings
+    if best is None:
+        return ""
+    return text(
+        {
+            metric: _signed(best.loss, settings),
+            "trial": best.trial,
+            "checkpoint": best.checkpoint,
+            "hyperparameters": settings.space.decode(best.vector),
+            "metrics": best.metrics,
+            "vector": best.vector,
+        }
+    )
+
+
+def write_slot(slot: Slot, settings: Settings, metric: str) -> Fields:
+    """Fields of one slot's hash."""
+    latest = max(slot.outcomes, default=None)
+    return {
+        "status": slot.status,
+        "step": str(slot.step),
+        "trial": slot.trial,
+        "attempt": str(slot.attempt),
+        "live": text(slot.live),
+        "failures": str(slot.failures),
+        "losses": str(slot.losses),
+        "tier": slot.tier,
+        "latest": ""
+        if latest is None
+        else text({"step": latest, metric: _outcome(slot.outcomes[latest], settings)}),
+        "hyperparameters": text(settings.space.decode(slot.vector)),
+        "parent": slot.parent or "",
+        "checkpoint": slot.checkpoint or "",
+        "partial": slot.partial or "",
+        "position": repr(slot.position),
+        "joined": str(slot.joined),
+        "parking": str(int(slot.parking)),
+        "pinned": str(int(slot.pinned)),
+        "seconds": repr(slot.seconds),
+        "since_ms": str(slot.since_ms),
+        "seed": str(slot.seed),
+        "vector": text(slot.vector),
+        "memory": text(slot.memory),
+        "outcomes": text(
+            {
+                step: {
+                    metric: _outcome(outcome, settings),
+                    "vector": outcome.vector,
+                    "checkpoint": outcome.checkpoint,
+                }
+                for step, outcome in slot.outcomes.items()
+            }
+        ),
+    }
+
+
+def read(
+    settings: Settings, metric: str, meta: Mapping[str, str], slots: Sequence[Mapping[str, str]]
+) -> Population:
+    """Rebuild the population from its fields."""
+    best = None
+    if meta.get("best"):
+        told = from_json(meta["best"])
+        best = Best(
+            told["trial"],
+            _signed(told[metric], settings),
+            tuple(told["vector"]),
+            told["checkpoint"],
+            told["metrics"],
+        )
+    return Population(
+        settings=settings,
+        status=cast("Any", meta["status"]),
+        reason=meta.get("reason", ""),
+        slots=tuple(_read_slot(i, row, settings, metric) for i, row in enumerate(slots)),
+        best=best,
+        counts=Counts(**{name: int(meta.get(name, "0")) for name in _COUNTS}),
+        causes=from_json(meta.get("causes") or "{}"),
+        idle_since_ms=_read_optional(meta.get("idle_since_ms")),
+        crowded_since_ms=_read_optional(meta.get("crowded_since_ms")),
+        horizon=int(meta.get("horizon", "0")),
+    )
+
+
+def _read_slot(index: int, row: Mapping[str, str], settings: Settings, metric: str) -> Slot:
+    outcomes = {}
+    for step, told in from_json(row["outcomes"]).items():
+        value = told[metric]
+        outcomes[int(step)] = Outcome(
+            float("inf") if value is None else _signed(value, settings),
+            tuple(told["vector"]),
+            told["checkpoint"],
+        )
+    return Slot(
+        index=index,
+        tier=row["tier"],
+        status=cast("Any", row["status"]),
+        step=int(row["step"]),
+        attempt=int(row["attempt"]),
+        live=tuple(from_json(row["live"])),
+        failures=int(row["failures"]),
+        losses=int(row["losses"]),
+        vector=tuple(from_json(row["vector"])),
+        seed=int(row["seed"]),
+        parent=row["parent"] or None,
+        checkpoint=row["checkpoint"] or None,
+        partial=row["partial"] or None,
+        position=float(row["position"]),
+        joined=int(row["joined"]),
+        parking=row["parking"] == "1",
+        pinned=row.get("pinned") == "1",
+        memory=from_json(row["memory"]),
+        outcomes=outcomes,
+        since_ms=int(row["since_ms"]),
+        seconds=float(row["seconds"]),
+    )
+
+
+def _signed(loss: float, settings: Settings) -> float:
+    """Turn a loss into the user's metric, or back: the sign is its own inverse."""
+    return -loss if settings.maximize else loss
+
+
+def _optional(number: int | None) -> str:
+    return "" if number is None else str(number)
+
+
+def _read_optional(given: str | None) -> int | None:
+    return int(given) if given else None
+
+
+def _outcome(outcome: Outcome, settings: Settings) -> float | None:
+    return None if outcome.failed else _signed(outcome.loss, settings)

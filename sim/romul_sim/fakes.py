@@ -1,0 +1,343 @@
+"""What the real actors and workers stand on in a simulation: store, network, training."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+from numpy.random import Generator
+
+from romul_actors.core.events import Trial
+from romul_actors.core.transition import generator
+from romul_actors.errors import StoreUnavailableError
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.store import Commit
+from romul_actors.store.memory import MemoryStore
+from romul_sim.invariants import Watch
+from romul_sim.virtual_time import VirtualLoop
+from romul_workers.tasks.toys import State, Toy
+from romul_workers.trainer import Ending, Failure, Stopped, Success, Trainer
+
+KEPT_MS = 30_000
+"""How far back in time the store can go."""
+AMBIGUOUS = ("settle", "beat", "present")
+"""Calls that a client sends again when no answer comes: they may arrive twice."""
+
+Told = Callable[[str, Mapping[str, Any]], None]
+
+
+def virtual_loop() -> VirtualLoop:
+    """The loop of the running simulation."""
+    return cast("VirtualLoop", asyncio.get_running_loop())
+
+
+class WatchedStore(MemoryStore):
+    """The one store of a simulation: every commit is looked at; it can go back in time.
+
+    Args:
+        watches: by experiment.
+        told: is called with each line of history.
+    """
+
+    def __init__(self, watches: Mapping[str, Watch], told: Told | None = None) -> None:
+        loop = virtual_loop()
+        # The server's own clock is right, whichever machine asks.
+        super().__init__(lambda: int(1000 * loop.now_s))
+        self.watches = watches
+        self.away = False
+        self._told = told
+        self._sha256 = hashlib.sha256()
+        self._kept: list[tuple[int, Any, Any]] = []
+
+    @property
+    def history_sha256(self) -> str:
+        """Of all lines of all histories, in the order in which they were committed."""
+        return self._sha256.hexdigest()
+
+    async def commit(self, name: str, actor: str, commit: Commit) -> str | None:
+        version = await super().commit(name, actor, commit)
+        if version is not None:
+            for line in commit.history:
+                self._sha256.update(line.encode())
+            for event in self.watches[name].committed(commit, self._all[name].meta):
+                if self._told is not None:
+                    self._told(name, event)
+        return version
+
+    def keep(self) -> None:
+        """Remember how things stand, as a replica would."""
+        now = self._now_ms()
+        books = {name: watch.book.copy() for name, watch in self.watches.items()}
+        everything = {name: found.copy() for name, found in self._all.items()}
+        self._kept.append((now, everything, books))
+        self._kept = [kept for kept in self._kept if now - kept[0] < KEPT_MS]
+
+    def lose(self, seconds: float) -> None:
+        """Go back to the newest state that is so old; a replica took over without the rest."""
+        limit = self._now_ms() - 1000 * seconds
+        older = [kept for kept in self._kept if kept[0] <= limit] or self._kept[:1]
+        if older:
+            _, everything, books = older[-1]
+            self._all = {name: found.copy() for name, found in everything.items()}
+            for name, book in books.items():
+                self.watches[name].book = book.copy()
+                self.watches[name].rolled_back = True
+
+    def lose_trial(self, name: str, pick: float) -> None:
+        """Lose one entry, as a damaged file or a careless operator would."""
+        trials = self._queue(name, "trials")
+        if len(trials):
+            chosen = sorted([*trials.fresh, *trials.held])[int(pick * len(trials))]
+            trials.fresh.pop(chosen, None)
+            trials.held.pop(chosen, None)
+            self.watches[name].rolled_back = True
+
+
+class Client:
+    """The store as one machine sees it: late, deaf, frozen or cut off at times.
+
+    Args:
+        store: the store.
+        rng: of the network's delays and losses.
+        latency_s: mean time of each way.
+    """
+
+    def __init__(self, store: WatchedStore, rng: Generator, latency_s: float) -> None:
+        self._store = store
+        self._rng = rng
+        self._latency_s = latency_s
+        self._loop = virtual_loop()
+        self.dead = False
+        self.lossy = 0.0
+        self.frozen_until_s = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            if not self._quick():
+                await self._way()
+            if self.lossy and self._rng.random() < self.lossy:
+                raise StoreUnavailableError("the request was lost")
+            if self._store.away:
+                raise StoreUnavailableError("the store is away")
+            reply = await method(*args, **kwargs)
+            if self.lossy and self._rng.random() < self.lossy:
+                if self._rng.random() < 0.5 and name in AMBIGUOUS:  # noqa: PLR2004
+                    # The client asked again: what it sent arrives twice.
+                    await self._way()
+                    return await method(*args, **kwargs)
+                raise StoreUnavailableError("the reply was lost")
+            if not self._quick():
+                await self._way()
+            return reply
+
+        # Found at once from now on.
+        self.__dict__[name] = call
+        return call
+
+    def _quick(self) -> bool:
+        """Whether nothing holds messages up: asked often, hence apart from `_way`."""
+        return not (self.dead or self._latency_s or self.frozen_until_s > self._loop.now_s)
+
+    async def _way(self) -> None:
+        if self._latency_s:
+            await asyncio.sleep(float(self._rng.exponential(self._latency_s)))
+        if (left_s := self.frozen_until_s - self._loop.now_s) > 0:
+            await asyncio.sleep(left_s)
+        if self.dead:
+            raise StoreUnavailableError("this machine is gone")
+
+
+@dataclass(slots=True)
+class Saved:
+    """A checkpoint: the toy's state, where training stands, and what led to it."""
+
+    state: State | None
+    at: float
+    lineage_s: float = 0.0
+    """Seconds of training along its line of descent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """How long a trial takes, in seconds.
+
+    Attributes:
+        trial_s: median of a whole trial on a machine of speed 1.
+        spread: standard deviation of its logarithm.
+        by_hyperparameter: ratio of the longest to the shortest along the first hyperparameter.
+        load_s, save_s: for its checkpoints.
+    """
+
+    trial_s: float = 60.0
+    spread: float = 0.3
+    by_hyperparameter: float = 1.0
+    load_s: float = 0.0
+    save_s: float = 0.0
+
+    def of(self, experiment: Experiment, trial: Trial, rng: Generator) -> float:
+        """Seconds of training that a trial needs, without its checkpoints."""
+        whole = experiment.budget
+        seconds = self.trial_s * (trial.stop - trial.start) / whole
+        if self.spread:
+            seconds *= float(rng.lognormal(0.0, self.spread))
+        if self.by_hyperparameter != 1.0:
+            place = experiment.search_space().encode(trial.hyperparameters)[0]
+            seconds *= self.by_hyperparameter ** (place - 0.5)
+        return seconds
+
+
+class Pace:
+    """A machine's speed at present; work waits for it.
+
+    Args:
+        speed: relative to other machines; 0: it stands still.
+    """
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._news: asyncio.Future[bool] | None = None
+        self._stopped = False
+
+    def change(self, speed: float) -> None:
+        """Go on at another speed."""
+        self._speed = speed
+        self._tell(over=False)
+
+    def stop(self) -> None:
+        """End the work under way, and any that comes."""
+        self._stopped = True
+        self._tell(over=False)
+
+    def _tell(self, *, over: bool) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(over)
+
+    async def work(self, seconds: float) -> float:
+        """Work for so many seconds of speed 1; the seconds' worth that was done when stopped."""
+        loop, left = virtual_loop(), seconds
+        while left > 0 and not self._stopped:
+            began, speed = loop.now_s, self._speed
+            self._news = loop.create_future()
+            end = partial(self._tell, over=True)
+            timer = loop.call_later(left / speed, end) if speed else None
+            try:
+                if await self._news:
+                    return seconds
+            finally:
+                self._news = None
+                if timer is not None:
+                    timer.cancel()
+            left -= speed * (loop.now_s - began)
+        return seconds - max(0.0, left)
+
+
+@dataclass(slots=True)
+class Span:
+    """One attempt of a trial on a machine."""
+
+    machine: str
+    experiment: str
+    trial: str
+    attempt: int
+    begin_s: float
+    end_s: float | None = None
+    how: str = ""
+    """done, paused, cut (by its machine's end), or cancelled."""
+
+
+class SimulatedTrainer(Trainer):
+    """Takes a trial's time, then does the toy's step; pauses inside a trial when asked to stop.
+
+    Args:
+        machine: whose it is.
+        toy: the problem.
+        durations: how long things take.
+        checkpoints: all there are.
+        watches: by experiment.
+        pace: the machine's speed.
+        rng: of durations.
+        numbers: makes names of checkpoints.
+    """
+
+    def __init__(
+        self,
+        machine: str,
+        toy: Toy,
+        durations: Durations,
+        checkpoints: dict[str, Saved],
+        watches: Mapping[str, Watch],
+        pace: Pace,
+        rng: Generator,
+        numbers: Callable[[], int],
+        spans: Callable[[Span], None] | None = None,
+    ) -> None:
+        self._machine = machine
+        self._toy = toy
+        self._durations = durations
+        self._checkpoints = checkpoints
+        self._watches = watches
+        self._pace = pace
+        self._rng = rng
+        self._numbers = numbers
+        self._spans = spans
+        self.leaving = False
+        """Whether its machine is going away this moment."""
+
+    async def train(self, experiment: Experiment, trial: Trial) -> Ending:
+        loop = virtual_loop()
+        span = Span(self._machine, experiment.name, trial.id, trial.attempt, loop.now_s)
+        if self._spans is not None:
+            self._spans(span)
+        try:
+            ending = await self._train(experiment, trial, loop)
+            span.how = "paused" if isinstance(ending, Stopped) else "done"
+        except asyncio.CancelledError:
+            span.how = "cut" if self.leaving else "cancelled"
+            raise
+        finally:
+            span.end_s = loop.now_s
+            if self._spans is not None:
+                self._spans(span)
+        return ending
+
+    async def _train(self, experiment: Experiment, trial: Trial, loop: VirtualLoop) -> Ending:
+        began_s = loop.now_s
+        parent = self._checkpoints.get(trial.parent) if trial.parent is not None else None
+        if trial.parent is not None and parent is None:
+            # A machine may thaw long after its trial has ended elsewhere: only a report that is
+            # still heard would break an invariant.
+            return Failure("lost_parent", f"{trial.parent} is gone")
+        watch = self._watches[experiment.name]
+        watch.trained(trial.id, trial.start, parent.at if parent is not None else 0.0)
+        before = None if parent is None else parent.state
+        lineage_s = 0.0 if parent is None else parent.lineage_s
+        name = f"{experiment.name}/{trial.id}-{trial.attempt}-{self._numbers():x}"
+        durations = self._durations
+        seconds = durations.of(experiment, trial, self._rng)
+        around_s = durations.load_s + durations.save_s
+        done_s = await self._pace.work(seconds + around_s)
+        if done_s < seconds + around_s:
+            share = max(0.0, done_s - around_s) / seconds
+            at = trial.start + share * (trial.stop - trial.start)
+            self._checkpoints[name] = Saved(before, at, lineage_s + loop.now_s - began_s)
+            return Stopped(name, at)
+        # Of the trial, not of the machine: a trial done again elsewhere comes out the same.
+        rng = generator(trial.seed, 0, 0, 0)
+        stepped = self._toy.step(before, trial.hyperparameters, trial.step, rng)
+        lineage_s += loop.now_s - began_s
+        self._checkpoints[name] = Saved(stepped.state, trial.stop, lineage_s)
+        return Success(stepped.observed, name, {"true_loss": stepped.true})
+
+    def ask_to_stop(self) -> None:
+        self._pace.stop()
+
+    async def discard(self, experiment: Experiment, checkpoint: str) -> None:
+        self._watches[experiment.name].removed(checkpoint)
+        self._checkpoints.pop(checkpoint, None)
+
+    async def close(self) -> None:
+        return None
