@@ -1,0 +1,348 @@
+"""What happened, line by line: every kind of line that a run's history has, and one codec.
+
+A decision appends lines; the store keeps them as JSON texts, oldest first. Whatever shows, counts,
+explains or replays a run reads them through `from_json` and asks for their types: no other module
+knows the names of events. Stored names and their order never change; a field that is added has a
+default, which is not written.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar
+
+from romul_actors.core.space import Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One line of history.
+
+    Attributes:
+        event: the stored name of its kind.
+        at_ms: when the event arrived that led to it, in milliseconds since the epoch.
+    """
+
+    event: ClassVar[str]
+    at_ms: int
+
+
+# -- the search -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchStarted(Line):
+    """The first trials are handed out."""
+
+    event: ClassVar[str] = "started"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchPaused(Line):
+    """An operator paused the search."""
+
+    event: ClassVar[str] = "pause"
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResumed(Line):
+    """An operator resumed a paused or failed search."""
+
+    event: ClassVar[str] = "resume"
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchStopped(Line):
+    """An operator stopped the search for good."""
+
+    event: ClassVar[str] = "stop"
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchFailed(Line):
+    """Every trial of one step failed."""
+
+    event: ClassVar[str] = "gave up"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchFinished(Line):
+    """Every slot ended its last step, or the deadline came."""
+
+    event: ClassVar[str] = "finished"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundsChanged(Line):
+    """An operator gave a hyperparameter other bounds."""
+
+    event: ClassVar[str] = "bounds"
+    parameter: str
+    low: float
+    high: float
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlIgnored(Line):
+    """An operator's action that does not fit the search's status, or is not possible."""
+
+    event: ClassVar[str] = "ignored"
+    action: str
+    status: str
+    why: str = ""
+    parameter: str = ""
+    low: float | None = None
+    high: float | None = None
+    by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimePassed(Line):
+    """A tick that changed the population."""
+
+    event: ClassVar[str] = "tick"
+    workers: int
+    """Workers that were alive."""
+
+
+# -- slots and workers ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotPinned(Line):
+    """An operator holds a slot's hyperparameters and its line of descent."""
+
+    event: ClassVar[str] = "pin"
+    slot: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotUnpinned(Line):
+    """An operator let a slot go that was pinned."""
+
+    event: ClassVar[str] = "unpin"
+    slot: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotParked(Line):
+    """A slot was set aside, because there are too few workers for all slots."""
+
+    event: ClassVar[str] = "parked"
+    slot: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotResumed(Line):
+    """A parked slot takes part again."""
+
+    event: ClassVar[str] = "resumed"
+    slot: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerDrained(Line):
+    """An operator asked a worker to end."""
+
+    event: ClassVar[str] = "drain"
+    worker: str
+    by: str
+
+
+# -- trials -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialCreated(Line):
+    """A slot was decided: its next trial is queued.
+
+    Attributes:
+        trial: its id, "SLOT-STEP".
+        parent: id of the trial whose checkpoint it continues from; None: from scratch.
+        vector: its place in the unit cube, shape (n_dims,).
+        seed: seed of its own randomness.
+        why: the optimizer's reasons, for people.
+    """
+
+    event: ClassVar[str] = "trial"
+    trial: str
+    slot: int
+    step: int
+    parent: str | None
+    hyperparameters: Mapping[str, Value]
+    vector: Sequence[float]
+    seed: int = 0
+    why: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialReported(Line):
+    """An attempt ended with a result, which was accepted.
+
+    Attributes:
+        value: the user's metric, with the user's sign.
+        seconds: how long training took.
+        metrics, in_effect, left_out: as in `events.Result`.
+    """
+
+    event: ClassVar[str] = "result"
+    trial: str
+    attempt: int
+    worker: str
+    slot: int
+    step: int
+    value: float
+    checkpoint: str
+    seconds: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    in_effect: Mapping[str, Value] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialFailed(Line):
+    """An attempt ended without a result.
+
+    Attributes:
+        reason: one of `events.FailureReason`, or "lost" with its worker.
+        again: whether the trial is tried once more, or another attempt of it still runs.
+        seconds: how long the attempt took; 0: not known.
+    """
+
+    event: ClassVar[str] = "failed"
+    trial: str
+    attempt: int
+    worker: str
+    slot: int
+    step: int
+    reason: str
+    message: str
+    again: bool
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialReleased(Line):
+    """An attempt was given back, through no fault of the trial.
+
+    Attributes:
+        reason: one of `events.ReleaseReason`.
+        checkpoint: name of a partial checkpoint, from which the next attempt goes on.
+        seconds: how long the worker had it; 0: not known.
+        at: where training stands in the partial checkpoint, in the budget's unit.
+    """
+
+    event: ClassVar[str] = "released"
+    trial: str
+    attempt: int
+    worker: str
+    reason: str
+    message: str = ""
+    checkpoint: str | None = None
+    seconds: float = 0.0
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecondCopyStarted(Line):
+    """A second attempt runs beside one that takes too long; the first report counts."""
+
+    event: ClassVar[str] = "second copy"
+    trial: str
+    attempt: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportStale(Line):
+    """A report of an attempt that no longer counts; it changed nothing."""
+
+    event: ClassVar[str] = "stale"
+    trial: str
+    attempt: int
+    worker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown(Line):
+    """A line of a kind, or with fields, that this version does not know; kept as it is.
+
+    Attributes:
+        name: what it calls its event.
+        values: the whole line, as it is stored.
+    """
+
+    event: ClassVar[str] = ""
+    name: str
+    values: Mapping[str, Any]
+
+
+KINDS: Mapping[str, type[Line]] = {
+    kind.event: kind
+    for kind in (
+        SearchStarted,
+        SearchPaused,
+        SearchResumed,
+        SearchStopped,
+        SearchFailed,
+        SearchFinished,
+        BoundsChanged,
+        ControlIgnored,
+        TimePassed,
+        SlotPinned,
+        SlotUnpinned,
+        SlotParked,
+        SlotResumed,
+        WorkerDrained,
+        TrialCreated,
+        TrialReported,
+        TrialFailed,
+        TrialReleased,
+        SecondCopyStarted,
+        ReportStale,
+    )
+}
+"""All kinds of lines by their stored names."""
+
+_DEFAULTS: dict[type[Line], tuple[tuple[str, Any], ...]] = {
+    kind: tuple(
+        (f.name, f.default_factory() if f.default_factory is not MISSING else f.default)
+        for f in fields(kind)
+        if f.name != "at_ms"
+    )
+    for kind in KINDS.values()
+}
+
+
+def to_json(line: Line) -> dict[str, Any]:
+    """A line as JSON values, in the stored order; fields at their defaults are left out."""
+    if isinstance(line, Unknown):
+        return dict(line.values)
+    values: dict[str, Any] = {"event": line.event, "at_ms": line.at_ms}
+    for name, default in _DEFAULTS[type(line)]:
+        value = getattr(line, name)
+        if default is MISSING or value != default:
+            values[name] = value
+    return values
+
+
+def from_json(values: Mapping[str, Any]) -> Line:
+    """A line from its JSON values; `Unknown` where this version cannot read them."""
+    name, at_ms = str(values.get("event", "")), values.get("at_ms", 0)
+    at_ms = at_ms if isinstance(at_ms, int) else 0
+    kind = KINDS.get(name)
+    if kind is not None:
+        known = {key: values[key] for key, _ in _DEFAULTS[kind] if key in values}
+        missing = [key for key, default in _DEFAULTS[kind] if default is MISSING]
+        if all(key in known for key in missing):
+            return kind(at_ms=at_ms, **known)
+    return Unknown(at_ms=at_ms, name=name, values=dict(values))
