@@ -7,7 +7,7 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def heeding() -> Iterator[None]:
+def reraise_cancellation() -> Iterator[None]:
     """Raise a cancellation that comes within, though what is awaited there swallows it.
 
     Before Python 3.12 `asyncio.wait_for` does, when what it waits for ends in the same moment; the

@@ -221,7 +221,7 @@ class Actor:
                 bad.append((entry.id, str(error), entry.body))
         if bad:
             log.warning("%s: %d unusable messages, the first: %s", name, len(bad), bad[0][1])
-            await self._store.bury(name, "inbox", bad)
+            await self._store.dead_letter(name, "inbox", bad)
         return good
 
     async def _load(self, name: str) -> _Held:
@@ -321,7 +321,7 @@ class Actor:
             try:
                 trial = decode_trial(lease.body)
             except MessageError as error:
-                await self._store.bury(name, "trials", [(lease.id, str(error), lease.body)])
+                await self._store.dead_letter(name, "trials", [(lease.id, str(error), lease.body)])
                 continue
             log.warning("%s: trial %s: nothing heard of %s any more", name, trial.id, last)
             expired = Expired(trial=trial.id, slot=trial.slot, attempt=trial.attempt, worker=last)

@@ -21,7 +21,7 @@ from romul_actors.observe import html as page
 from romul_actors.observe.explain import waste
 from romul_actors.observe.export import to_mlflow, to_tensorboard
 from romul_actors.observe.lineage import plot, plot_lineage, plot_workers, trials
-from romul_actors.observe.snapshot import Seen, look_at_all, trial_rows
+from romul_actors.observe.snapshot import Snapshot, full_snapshot, trial_rows
 from romul_actors.protocol.experiment import load
 from romul_workers.conformance import Check, Examination
 from romul_workers.schedule import ScheduleError, closeness, of_trial, read_schedule
@@ -48,10 +48,10 @@ schedule = typer.Typer(
 )
 
 
-def _all_of(name: str, redis: str) -> Seen:
-    async def run() -> Seen:
+def _all_of(name: str, redis: str) -> Snapshot:
+    async def run() -> Snapshot:
         async with opened(redis) as store:
-            return await look_at_all(store, name)
+            return await full_snapshot(store, name)
 
     return asyncio.run(run())
 
@@ -225,7 +225,7 @@ def export(
         raise typer.BadParameter(f"{error}: pip install 'romul[metrics]'") from None
 
 
-def _write(seen: Seen, to: Path) -> None:
+def _write(seen: Snapshot, to: Path) -> None:
     if to.suffix not in (".parquet", ".csv", ".jsonl"):
         raise typer.BadParameter(f"{to}: .parquet, .csv or .jsonl")
     if to.suffix == ".jsonl":

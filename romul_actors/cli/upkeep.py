@@ -27,7 +27,7 @@ from romul_actors.observe.lineage import read_history
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_from_json
 from romul_actors.protocol.messages import encode
-from romul_actors.store import Dead, Store
+from romul_actors.store import DeadLetter, Store
 from romul_workers.checkpoints import Checkpoints
 from romul_workers.trainer import scratch_folder
 
@@ -42,14 +42,14 @@ QUARTERS = 4
 dead = typer.Typer(help="Messages that nobody could use.", no_args_is_help=True)
 
 
-async def _dead(store: Store, name: str, ids: Sequence[str] | None, limit: int) -> list[Dead]:
+async def _dead(store: Store, name: str, ids: Sequence[str] | None, limit: int) -> list[DeadLetter]:
     """Dead messages, those of `ids` only if some are given.
 
     Raises:
         StoreError: an id is not among them.
     """
     await store.spec(name)
-    found: list[Dead] = []
+    found: list[DeadLetter] = []
     after = "0"
     while len(found) < limit and (page := await store.dead(name, after, PAGE)):
         after = page[-1].id
@@ -69,7 +69,7 @@ def list_(
 ) -> None:
     """List them with their reasons."""
 
-    async def run() -> list[Dead]:
+    async def run() -> list[DeadLetter]:
         async with opened(redis) as store:
             return await _dead(store, name, None, count)
 
@@ -111,7 +111,7 @@ def retry(
             found = await _dead(store, name, _chosen(ids, everything), 10**9)
             # Only its beginning was kept of a long one.
             whole = [message for message in found if len(message.body) == message.size]
-            back = [await store.revive(name, message) for message in whole]
+            back = [await store.resubmit(name, message) for message in whole]
             return sum(back), len(found) - len(whole)
 
     back, cut = asyncio.run(run())

@@ -28,11 +28,11 @@ from romul_actors.observe.explain import explain as explain_trial
 from romul_actors.observe.explain import waste as waste_of
 from romul_actors.observe.snapshot import (
     SLOT_FIELDS,
-    Seen,
-    SlotSeen,
-    look,
-    look_at_all,
+    SlotSnapshot,
+    Snapshot,
+    full_snapshot,
     read_glance,
+    snapshot,
 )
 from romul_actors.observe.visible import visible
 from romul_actors.store import Output
@@ -89,10 +89,10 @@ class Screen:
         self._after = ""
         self._losses: dict[int, deque[float]] = {}
         self._decisions: deque[tuple[int, int]] = deque(maxlen=30)
-        self._seen: Seen | None = None
+        self._seen: Snapshot | None = None
         self.took_s = 0.0
 
-    async def refresh(self, store: RedisStore) -> Seen:
+    async def refresh(self, store: RedisStore) -> Snapshot:
         """Look once, in one round trip."""
         began = time.perf_counter()
         glance = await store.glance(self._name, SLOT_FIELDS, self._after, LINES)
@@ -113,7 +113,7 @@ class Screen:
         (first_ms, first), (last_ms, last) = self._decisions[0], self._decisions[-1]
         return 1000 * (last - first) / (last_ms - first_ms) if last_ms > first_ms else 0.0
 
-    def alarms(self, seen: Seen) -> list[str]:
+    def alarms(self, seen: Snapshot) -> list[str]:
         """What an operator should look at."""
         lease_s = seen.experiment.timeouts.lease_s
         told = []
@@ -135,11 +135,11 @@ class Screen:
             told.append(seen.reason)
         return told
 
-    def render(self, seen: Seen) -> Group:
+    def render(self, seen: Snapshot) -> Group:
         """The screen."""
         return Group(*self._parts(seen))
 
-    def _parts(self, seen: Seen) -> Iterator[Any]:
+    def _parts(self, seen: Snapshot) -> Iterator[Any]:
         counts, experiment = seen.counts, seen.experiment
         best = ""
         if seen.best:
@@ -157,7 +157,7 @@ class Screen:
         yield self._workers(seen)
         yield self._slots(seen)
 
-    def _workers(self, seen: Seen) -> Table:
+    def _workers(self, seen: Snapshot) -> Table:
         table = Table("worker", "state", "trial", "at", "heard")
         lease_s = seen.experiment.timeouts.lease_s
         for worker in sorted(seen.workers, key=lambda w: (w.age_s >= lease_s, w.name))[
@@ -173,7 +173,7 @@ class Screen:
             )
         return table
 
-    def _slots(self, seen: Seen) -> Table:
+    def _slots(self, seen: Snapshot) -> Table:
         metric, maximize = seen.experiment.metric, seen.experiment.direction == "maximize"
         table = Table()
         for column in ("slot", "tier", "status", "step", metric, "lately", "for", "copied from"):
@@ -202,7 +202,7 @@ class Screen:
         return table
 
 
-def _ranked(slots: Sequence[SlotSeen], *, maximize: bool) -> list[SlotSeen]:
+def _ranked(slots: Sequence[SlotSnapshot], *, maximize: bool) -> list[SlotSnapshot]:
     sign = -1 if maximize else 1
     return sorted(slots, key=lambda s: (s.value is None, sign * (s.value or 0.0), s.index))
 
@@ -253,7 +253,7 @@ def top(
         raise typer.Exit from None
 
 
-def _as_json(screen: Screen, seen: Seen) -> dict[str, Any]:
+def _as_json(screen: Screen, seen: Snapshot) -> dict[str, Any]:
     slots = [
         {
             "slot": s.index,
@@ -278,7 +278,7 @@ def _as_json(screen: Screen, seen: Seen) -> dict[str, Any]:
     }
 
 
-def _worker_row(seen: Seen, i: int) -> dict[str, Any]:
+def _worker_row(seen: Snapshot, i: int) -> dict[str, Any]:
     worker = seen.workers[i]
     return {
         "worker": worker.name,
@@ -295,9 +295,9 @@ def _worker_row(seen: Seen, i: int) -> dict[str, Any]:
 def workers(name: Name, redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     """List an experiment's workers: what they do, and when they were last heard."""
 
-    async def run() -> Seen:
+    async def run() -> Snapshot:
         async with opened(redis) as store:
-            return await look(store, name)
+            return await snapshot(store, name)
 
     seen = asyncio.run(run())
     rows = [_worker_row(seen, i) for i in range(len(seen.workers))]
@@ -380,10 +380,10 @@ def lineage(
     Console().print(_tree(root, own, seen.experiment.metric))
 
 
-def _all_of(name: str, redis: str) -> Seen:
-    async def run() -> Seen:
+def _all_of(name: str, redis: str) -> Snapshot:
+    async def run() -> Snapshot:
         async with opened(redis) as store:
-            return await look_at_all(store, name)
+            return await full_snapshot(store, name)
 
     return asyncio.run(run())
 

@@ -100,7 +100,7 @@ class Slot:
         """Whether it takes part: neither done nor parked."""
         return self.status in ("queued", "waiting")
 
-    def may_know(self, step: int) -> bool:
+    def can_report(self, step: int) -> bool:
         """Whether it has an outcome of `step`, or may still get one."""
         return step in self.outcomes or (self.joined <= step and self.active)
 

@@ -264,7 +264,7 @@ class Turn:
 
     def nobody_is_left(self, step: int) -> bool:
         """Whether all that may have come to `step` failed there."""
-        judged = [peer for peer in self.slots if peer.may_know(step)]
+        judged = [peer for peer in self.slots if peer.can_report(step)]
         return all(step in peer.outcomes and peer.outcomes[step].failed for peer in judged)
 
     # -- when slots are decided -----------------------------------------------------------------
@@ -289,7 +289,7 @@ class Turn:
             return
         optimizer = settings.optimizer
         peers = optimizer.pool(slots, slot, self.horizon)
-        # Asked at every result, and mostly in vain: one look at each, without `may_know`.
+        # Asked at every result, and mostly in vain: one look at each, without `can_report`.
         known: dict[int, Outcome] = {}
         pool: list[int] = []
         decided = False

@@ -22,7 +22,7 @@ from romul_actors.dashboard.guard import Guard
 from romul_actors.errors import RomulError, StoreError
 from romul_actors.mqtt.connection import Broker, ask
 from romul_actors.observe.explain import explain, in_words
-from romul_actors.observe.snapshot import Seen, look_at_all, read_glance
+from romul_actors.observe.snapshot import Snapshot, full_snapshot, read_glance
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
 from romul_actors.store import Store
@@ -226,7 +226,7 @@ class Page:
             self._table.rows = charts.rows(feed)
         self._lists(feed, seen)
 
-    def _lists(self, feed: Feed, seen: Seen) -> None:
+    def _lists(self, feed: Feed, seen: Snapshot) -> None:
         """Failures, actions and workers, built anew only where there is something new."""
         if self._changed("failures", len(feed.failures) and feed.failures[-1]["at_ms"]):
             self._failures.clear()
@@ -310,7 +310,7 @@ class Page:
         """Why the slot's trial is as it is, and what can be done with it."""
         feed = self._feeds.want(self._name)
         slot = feed.slots[index]
-        seen = await look_at_all(self._store, self._name)
+        seen = await full_snapshot(self._store, self._name)
         words = in_words(explain(seen.experiment, seen.history, slot.trial))
         with ui.dialog() as dialog, ui.card():
             ui.label(f"slot {index}").classes("text-lg")
@@ -367,7 +367,7 @@ class Page:
             ui.notify("asked")
 
 
-def in_short(seen: Seen) -> str:
+def in_short(seen: Snapshot) -> str:
     """How an experiment stands, in a line."""
     counts, best = seen.counts, ""
     if seen.best:

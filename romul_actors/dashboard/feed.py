@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from romul_actors.observe.snapshot import Seen, read_glance
+from romul_actors.observe.snapshot import Snapshot, read_glance
 from romul_actors.store import Store
 
 PAGE = 5_000
@@ -76,7 +76,7 @@ class Feed:
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
         self.name = name
-        self.seen: Seen | None = None
+        self.seen: Snapshot | None = None
         self.slots: dict[int, SlotState] = {}
         self.parents: dict[str, str | None] = {}
         self.results: dict[str, float] = {}
@@ -89,7 +89,7 @@ class Feed:
         self.lines = 0
         self._after = "0"
 
-    async def refresh(self) -> Seen:
+    async def refresh(self) -> Snapshot:
         """Read what is new; the first time everything.
 
         Raises:

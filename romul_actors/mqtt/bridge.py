@@ -8,7 +8,7 @@ from typing import Any
 
 from romul_actors.actor.loop import Actor
 from romul_actors.errors import StoreError
-from romul_actors.mqtt.connection import WORKERS, Broker, Link, Message, topic
+from romul_actors.mqtt.connection import WORKERS, Broker, Message, MqttConnection, topic
 
 log = logging.getLogger("romul.presence")
 
@@ -25,7 +25,7 @@ class Bridge:
     """
 
     def __init__(self, broker: Broker, name: str) -> None:
-        self._link = Link(broker, name, [f"{WORKERS}/+/status"], self._heard)
+        self._link = MqttConnection(broker, name, [f"{WORKERS}/+/status"], self._heard)
         self._actor: Actor | None = None
         self._sessions: dict[str, float] = {}
         self._burying: set[asyncio.Task[None]] = set()

@@ -28,7 +28,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from romul_actors.errors import NoAnswerError, RomulError
-from romul_actors.waiting import cancel, heeding
+from romul_actors.waiting import cancel, reraise_cancellation
 
 log = logging.getLogger("romul.presence")
 
@@ -98,14 +98,14 @@ class Message:
     retain: bool = False
 
 
-class Link:
+class MqttConnection:
     """A connection that comes back by itself.
 
     Args:
         broker: where to.
         identifier: unique among all clients of the broker.
         subscriptions: topics to hear.
-        heard: is called with each message.
+        on_message: is called with each message.
         will: makes the message that the broker sends when the connection is lost.
         greeting: makes the message for each new connection.
         connected: is called with whether there is a connection, at each change.
@@ -116,7 +116,7 @@ class Link:
         broker: Broker,
         identifier: str,
         subscriptions: Sequence[str],
-        heard: Callable[[Message], Awaitable[None]],
+        on_message: Callable[[Message], Awaitable[None]],
         *,
         will: Callable[[], Message] | None = None,
         greeting: Callable[[], Message] | None = None,
@@ -125,7 +125,7 @@ class Link:
         self._broker = broker
         self._identifier = identifier
         self._subscriptions = subscriptions
-        self._heard = heard
+        self._on_message = on_message
         self._will = will
         self._greeting = greeting
         self._connected = connected or (lambda _: None)
@@ -161,7 +161,7 @@ class Link:
         protocol = self._protocols[0]
         client = self.client(protocol)
         try:
-            with heeding():
+            with reraise_cancellation():
                 await client.__aenter__()
         except (MqttError, OSError):
             # Perhaps it does not speak this version: the other one is tried next.
@@ -169,7 +169,7 @@ class Link:
             raise
         try:
             for topic in self._subscriptions:
-                with heeding():
+                with reraise_cancellation():
                     await client.subscribe(topic, qos=1)
             if self._greeting is not None:
                 await _publish(client, self._greeting())
@@ -238,7 +238,7 @@ class Link:
                 log.warning("unusable message on %s: %s", raw.topic, error)
                 continue
             if body is None or isinstance(body, dict):
-                await self._heard(Message(str(raw.topic), body, bool(raw.retain)))
+                await self._on_message(Message(str(raw.topic), body, bool(raw.retain)))
         raise MqttError("the connection ended")
 
     async def _speak(self, client: aiomqtt.Client) -> None:
@@ -257,7 +257,7 @@ class Link:
 
 async def _publish(client: aiomqtt.Client, message: Message) -> None:
     body = b"" if message.body is None else json.dumps(message.body)
-    with heeding():
+    with reraise_cancellation():
         await client.publish(message.topic, body, qos=1, retain=message.retain)
 
 
@@ -272,7 +272,7 @@ async def _connection(broker: Broker) -> AsyncIterator[aiomqtt.Client]:
     async def heard(_: Message) -> None:
         return None
 
-    link = Link(broker, f"cli-{secrets.token_hex(4)}", [], heard)
+    link = MqttConnection(broker, f"cli-{secrets.token_hex(4)}", [], heard)
     last: Exception = MqttError("no answer")
     for protocol in (ProtocolVersion.V5, ProtocolVersion.V311):
         async with contextlib.AsyncExitStack() as stack:

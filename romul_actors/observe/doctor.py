@@ -11,7 +11,7 @@ import fsspec
 
 from romul_actors.errors import ExperimentError, RomulError, StoreError
 from romul_actors.mqtt.connection import Broker, Message, publish
-from romul_actors.observe.snapshot import Seen, look
+from romul_actors.observe.snapshot import Snapshot, snapshot
 from romul_actors.store.redis import RedisStore
 
 FULL = 0.8
@@ -124,7 +124,7 @@ def _persistence(info: Mapping[str, Any]) -> list[Finding]:
 
 async def _experiment(store: RedisStore, name: str) -> list[Finding]:
     try:
-        seen = await look(store, name)
+        seen = await snapshot(store, name)
     except ExperimentError as error:
         return [Finding("warning", f"{name}: {error}", "of another version: upgrade, or remove it")]
     found = _population(name, seen)
@@ -133,7 +133,7 @@ async def _experiment(store: RedisStore, name: str) -> list[Finding]:
     return found
 
 
-def _population(name: str, seen: Seen) -> list[Finding]:
+def _population(name: str, seen: Snapshot) -> list[Finding]:
     found = []
     lease_s = seen.experiment.timeouts.lease_s
     if seen.status == "submitted" or seen.depths["inbox"] > 10 * max(10, len(seen.slots)):

@@ -16,7 +16,7 @@ PAGE = 5_000
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class TrialRecord:
     """One trial as the history tells it."""
 
     slot: int
@@ -39,13 +39,13 @@ async def read_history(store: Store, name: str) -> list[dict[str, Any]]:
     return events
 
 
-def trials(events: Sequence[Mapping[str, Any]]) -> dict[str, Told]:
+def trials(events: Sequence[Mapping[str, Any]]) -> dict[str, TrialRecord]:
     """Every trial by its id, with its result where it has one."""
-    found: dict[str, Told] = {}
+    found: dict[str, TrialRecord] = {}
     results: dict[str, Mapping[str, Any]] = {}
     for event in events:
         if event["event"] == "trial":
-            found[event["trial"]] = Told(
+            found[event["trial"]] = TrialRecord(
                 slot=event["slot"],
                 step=event["step"],
                 parent=event["parent"],
@@ -56,7 +56,7 @@ def trials(events: Sequence[Mapping[str, Any]]) -> dict[str, Told]:
         elif event["event"] == "result":
             results[event["trial"]] = event
     return {
-        trial: Told(
+        trial: TrialRecord(
             slot=told.slot,
             step=told.step,
             parent=told.parent,
@@ -70,7 +70,7 @@ def trials(events: Sequence[Mapping[str, Any]]) -> dict[str, Told]:
     }
 
 
-def lineage(found: Mapping[str, Told], trial: str | None) -> list[str]:
+def lineage(found: Mapping[str, TrialRecord], trial: str | None) -> list[str]:
     """Ids of a trial's ancestors and its own, oldest first; across slots, where one copied."""
     line: list[str] = []
     while trial is not None and trial in found:
@@ -79,7 +79,7 @@ def lineage(found: Mapping[str, Told], trial: str | None) -> list[str]:
     return line[::-1]
 
 
-def best_so_far(found: Mapping[str, Told], *, maximize: bool) -> list[tuple[int, float]]:
+def best_so_far(found: Mapping[str, TrialRecord], *, maximize: bool) -> list[tuple[int, float]]:
     """Best value up to each step, over all slots."""
     better = max if maximize else min
     best: list[tuple[int, float]] = []
@@ -91,9 +91,9 @@ def best_so_far(found: Mapping[str, Told], *, maximize: bool) -> list[tuple[int,
 
 def plot(
     experiment: Experiment,
-    found: Mapping[str, Told],
+    found: Mapping[str, TrialRecord],
     best_trial: str | None,
-    others: Mapping[str, Mapping[str, Told]],
+    others: Mapping[str, Mapping[str, TrialRecord]],
 ) -> Any:
     """Draw losses and hyperparameter schedules of all slots by step; the winner's line is black.
 
@@ -126,7 +126,7 @@ def plot(
     return figure
 
 
-def plot_lineage(found: Mapping[str, Told], best_trial: str | None) -> Any:
+def plot_lineage(found: Mapping[str, TrialRecord], best_trial: str | None) -> Any:
     """Draw slots by step with an arrow for each copy; the winner's line of descent is black.
 
     Returns:
@@ -196,14 +196,14 @@ def plot_workers(lines: Sequence[Mapping[str, Any]]) -> Any:
     return figure
 
 
-def _by_slot(found: Mapping[str, Told]) -> dict[int, list[Told]]:
-    slots: dict[int, list[Told]] = {}
+def _by_slot(found: Mapping[str, TrialRecord]) -> dict[int, list[TrialRecord]]:
+    slots: dict[int, list[TrialRecord]] = {}
     for told in sorted(found.values(), key=lambda t: (t.slot, t.step)):
         slots.setdefault(told.slot, []).append(told)
     return slots
 
 
-def _by_step(found: Mapping[str, Told]) -> dict[int, list[float]]:
+def _by_step(found: Mapping[str, TrialRecord]) -> dict[int, list[float]]:
     steps: dict[int, list[float]] = {}
     for told in found.values():
         if told.value is not None:
@@ -214,9 +214,9 @@ def _by_step(found: Mapping[str, Told]) -> dict[int, list[float]]:
 def _draw_metric(
     ax: Any,
     experiment: Experiment,
-    found: Mapping[str, Told],
+    found: Mapping[str, TrialRecord],
     line: Sequence[str],
-    others: Mapping[str, Mapping[str, Told]],
+    others: Mapping[str, Mapping[str, TrialRecord]],
 ) -> None:
     maximize = experiment.direction == "maximize"
     for slot, told in _by_slot(found).items():
@@ -253,7 +253,11 @@ def _draw_metric(
 
 
 def _draw_schedule(
-    ax: Any, experiment: Experiment, name: str, found: Mapping[str, Told], line: Sequence[str]
+    ax: Any,
+    experiment: Experiment,
+    name: str,
+    found: Mapping[str, TrialRecord],
+    line: Sequence[str],
 ) -> None:
     spec = experiment.space[name]
     numeric = isinstance(spec, FloatSpec | IntSpec)
@@ -290,7 +294,7 @@ def _draw_schedule(
 
 
 def summary(
-    experiment: Experiment, meta: Mapping[str, str], found: Mapping[str, Told]
+    experiment: Experiment, meta: Mapping[str, str], found: Mapping[str, TrialRecord]
 ) -> dict[str, Any]:
     """The run in figures, as JSON values."""
     best = json.loads(meta["best"]) if meta.get("best") else {}

@@ -44,7 +44,7 @@ SLOT_FIELDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class SlotSeen:
+class SlotSnapshot:
     """A slot.
 
     Attributes:
@@ -74,7 +74,7 @@ class SlotSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerSeen:
+class WorkerSnapshot:
     """A worker.
 
     Attributes:
@@ -95,7 +95,7 @@ class WorkerSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Snapshot:
     """An experiment at one moment.
 
     Attributes:
@@ -121,14 +121,14 @@ class Seen:
     causes: Mapping[str, int]
     best: Mapping[str, Any]
     n_slots: int
-    slots: Sequence[SlotSeen]
-    workers: Sequence[WorkerSeen]
+    slots: Sequence[SlotSnapshot]
+    workers: Sequence[WorkerSnapshot]
     depths: Mapping[str, int]
     history: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
     last_id: str = ""
 
     @property
-    def alive(self) -> list[WorkerSeen]:
+    def alive(self) -> list[WorkerSnapshot]:
         """Workers that were heard of within the lease."""
         return [w for w in self.workers if w.age_s < self.experiment.timeouts.lease_s]
 
@@ -199,13 +199,13 @@ def _row(values: dict[str, Any], nested: str) -> dict[str, Any]:
     return {**values, **{f"h.{name}": value for name, value in inner.items()}}
 
 
-def read_glance(glance: Glance, experiment: Experiment | None = None) -> Seen:
+def read_glance(glance: Glance, experiment: Experiment | None = None) -> Snapshot:
     """Make a snapshot of what a store showed; `experiment` spares reading its declaration again."""
     meta = glance.meta
     experiment = experiment or experiment_from_json(meta["spec"])
     history = [from_json(line) for _, line in glance.history]
     counts = ("created", "reported", "failed", "discarded", "retried")
-    return Seen(
+    return Snapshot(
         experiment=experiment,
         now_ms=glance.now_ms,
         status=meta["status"],
@@ -224,9 +224,9 @@ def read_glance(glance: Glance, experiment: Experiment | None = None) -> Seen:
     )
 
 
-def _slot(index: int, row: Mapping[str, str], metric: str, now_ms: int) -> SlotSeen:
+def _slot(index: int, row: Mapping[str, str], metric: str, now_ms: int) -> SlotSnapshot:
     latest = from_json(row["latest"]) if row.get("latest") else {}
-    return SlotSeen(
+    return SlotSnapshot(
         index=index,
         tier=row["tier"],
         status=row["status"],
@@ -244,9 +244,9 @@ def _slot(index: int, row: Mapping[str, str], metric: str, now_ms: int) -> SlotS
     )
 
 
-def _worker(name: str, told: Mapping[str, Any]) -> WorkerSeen:
+def _worker(name: str, told: Mapping[str, Any]) -> WorkerSnapshot:
     at = told.get("at")
-    return WorkerSeen(
+    return WorkerSnapshot(
         name=name,
         host=str(told.get("host", "")),
         pid=int(told.get("pid", 0)),
@@ -257,8 +257,8 @@ def _worker(name: str, told: Mapping[str, Any]) -> WorkerSeen:
     )
 
 
-async def look(store: Store, name: str, lines: int = 0) -> Seen:
-    """One look at an experiment, in one round trip, with its latest lines of history.
+async def snapshot(store: Store, name: str, lines: int = 0) -> Snapshot:
+    """An experiment at one moment, in one round trip, with its latest lines of history.
 
     Raises:
         UnknownExperimentError: there is none of that name.
@@ -266,13 +266,13 @@ async def look(store: Store, name: str, lines: int = 0) -> Seen:
     return read_glance(await store.glance(name, SLOT_FIELDS, count=lines))
 
 
-async def look_at_all(store: Store, name: str) -> Seen:
+async def full_snapshot(store: Store, name: str) -> Snapshot:
     """The same with its whole history."""
-    seen = await look(store, name)
+    seen = await snapshot(store, name)
     return replace(seen, history=await read_history(store, name))
 
 
-def open(url: str, name: str) -> Seen:  # noqa: A001  (as a file is opened)
+def open(url: str, name: str) -> Snapshot:  # noqa: A001  (as a file is opened)
     """Look at an experiment with its whole history; also from inside a notebook.
 
     Args:
@@ -284,10 +284,10 @@ def open(url: str, name: str) -> Seen:  # noqa: A001  (as a file is opened)
         StoreUnavailableError: the server does not answer.
     """
 
-    async def run() -> Seen:
+    async def run() -> Snapshot:
         store = RedisStore(url)
         try:
-            return await look_at_all(store, name)
+            return await full_snapshot(store, name)
         finally:
             await store.close()
 

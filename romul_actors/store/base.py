@@ -79,7 +79,7 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
-class Dead:
+class DeadLetter:
     """A message that nobody could use."""
 
     id: str
@@ -208,11 +208,11 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[Dead]:
+    async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[DeadLetter]:
         """Up to `count` messages that nobody could use after the id `after`, oldest first."""
 
     @abstractmethod
-    async def revive(self, name: str, dead: Dead) -> bool:
+    async def resubmit(self, name: str, dead: DeadLetter) -> bool:
         """Put a dead message back into the queue that it came from; False if it is gone."""
 
     @abstractmethod
@@ -247,7 +247,9 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def bury(self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]) -> int:
+    async def dead_letter(
+        self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]
+    ) -> int:
         """Move entries of `inbox` or `trials`, (id, reason, body) each, to the dead ones.
 
         Returns:

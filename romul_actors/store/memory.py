@@ -18,7 +18,7 @@ from romul_actors.store.base import (
     MAX_LOGS,
     Beat,
     Commit,
-    Dead,
+    DeadLetter,
     Entry,
     Glance,
     Lease,
@@ -78,7 +78,7 @@ class _Experiment:
     inbox: _Queue = field(default_factory=_Queue)
     trials: _Queue = field(default_factory=_Queue)
     history: list[tuple[int, str]] = field(default_factory=list)
-    dead: list[Dead] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
     workers: dict[str, tuple[int, Mapping[str, Any]]] = field(default_factory=dict)
     settled: dict[int, str] = field(default_factory=dict)
     garbage: dict[str, int] = field(default_factory=dict)
@@ -207,11 +207,11 @@ class MemoryStore(Store):
             lines if after else lines[len(lines) - min(count, len(lines)) :],
         )
 
-    async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[Dead]:
+    async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[DeadLetter]:
         dead = self._all[name].dead if name in self._all else []
         return [message for message in dead if int(message.id) > int(after)][:count]
 
-    async def revive(self, name: str, dead: Dead) -> bool:
+    async def resubmit(self, name: str, dead: DeadLetter) -> bool:
         if not await self.drop(name, [dead.id]):
             return False
         self._add(name, dead.origin, dead.body)
@@ -297,14 +297,16 @@ class MemoryStore(Store):
         found.version, found.nonce = found.version + 1, commit.nonce
         return found.token
 
-    async def bury(self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]) -> int:
+    async def dead_letter(
+        self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]
+    ) -> int:
         items, n = self._queue(name, queue).held, 0
         for entry_id, reason, body in unusable:
             item = items.get(int(entry_id))
             if item is None:
                 continue
             del items[int(entry_id)]
-            kept = Dead(str(self._next()), queue, reason, body[:MAX_DEAD_BODY], len(body))
+            kept = DeadLetter(str(self._next()), queue, reason, body[:MAX_DEAD_BODY], len(body))
             self._all[name].dead.append(kept)
             del self._all[name].dead[:-MAX_DEAD]
             n += 1

@@ -41,7 +41,7 @@ from romul_actors.store.base import (
     MAX_LOGS,
     Beat,
     Commit,
-    Dead,
+    DeadLetter,
     Entry,
     Glance,
     Lease,
@@ -51,7 +51,7 @@ from romul_actors.store.base import (
     Stored,
 )
 from romul_actors.store.connect import connect, hide_password
-from romul_actors.waiting import heeding
+from romul_actors.waiting import reraise_cancellation
 
 
 class _NoGroupError(StoreError):
@@ -92,7 +92,7 @@ class RedisStore(Store):
         """Run a script that writes nothing, for users that may write nothing."""
         known = self._scripts[script]
         try:
-            with heeding():
+            with reraise_cancellation():
                 return await self._redis.evalsha_ro(known.sha, len(keys), *keys, *args)
         except NoScriptError:
             return await _reply(self._redis.eval_ro(known.script, len(keys), *keys, *args))
@@ -192,10 +192,10 @@ class RedisStore(Store):
             [(entry_id.decode(), pairs[1].decode()) for entry_id, pairs in lines],
         )
 
-    async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[Dead]:
+    async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[DeadLetter]:
         rows = await _reply(self._redis.xrange(_key(name, "dead"), f"({after}", "+", count))
         return [
-            Dead(
+            DeadLetter(
                 entry_id.decode(),
                 fields[b"origin"].decode(),
                 fields[b"reason"].decode(),
@@ -205,9 +205,9 @@ class RedisStore(Store):
             for entry_id, fields in rows
         ]
 
-    async def revive(self, name: str, dead: Dead) -> bool:
+    async def resubmit(self, name: str, dead: DeadLetter) -> bool:
         keys = [_key(name, "dead"), _key(name, dead.origin)]
-        return bool(await self._run("revive", keys, [dead.id, dead.body]))
+        return bool(await self._run("resubmit", keys, [dead.id, dead.body]))
 
     async def drop(self, name: str, ids: Sequence[str]) -> int:
         return int(await _reply(self._redis.xdel(_key(name, "dead"), *ids))) if ids else 0
@@ -314,11 +314,13 @@ class RedisStore(Store):
         version = await self._run("commit", keys, [actor, packed])
         return None if version is None else cast("bytes", version).decode()
 
-    async def bury(self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]) -> int:
+    async def dead_letter(
+        self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]
+    ) -> int:
         args: list[Any] = [_GROUPS[queue], queue, MAX_DEAD, _key(name, "dead")]
         for entry_id, reason, body in unusable:
             args += [entry_id, reason, body[:MAX_DEAD_BODY], len(body)]
-        return int(await self._run("bury", [_key(name, queue)], args))
+        return int(await self._run("dead_letter", [_key(name, queue)], args))
 
     async def tick(self, name: str, body: bytes, every_ms: int) -> bool:
         keys = [_key(name, "tick"), _key(name, "inbox")]
@@ -459,7 +461,7 @@ class RedisStore(Store):
 
     async def info(self) -> list[Mapping[str, Any]]:
         """What each server says of itself."""
-        with heeding():
+        with reraise_cancellation():
             if self._cluster:
                 by_node = await self._redis.info(target_nodes=RedisCluster.PRIMARIES)
                 return list(by_node.values())
@@ -563,7 +565,7 @@ async def _raised(error: BaseException) -> Any:
 async def _reply(reply: Awaitable[Any] | Any) -> Any:
     """Await a reply, and turn the client's errors into this project's."""
     try:
-        with heeding():
+        with reraise_cancellation():
             return await reply
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
         raise StoreUnavailableError(f"the server does not answer: {error}") from error

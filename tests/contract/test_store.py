@@ -246,9 +246,9 @@ async def test_an_unusable_entry_is_buried_with_its_reason(store):
     [entry] = await store.read(["e"], "a", 10, 0)
     lease = await store.lease(["e"], "w", 0)
     twice = [(entry.id, "not a message", entry.body), (entry.id, "again", b"x")]
-    assert await store.bury("e", "inbox", twice) == 1
-    assert await store.bury("e", "trials", [(lease.id, "not a trial", lease.body)]) == 1
-    assert await store.bury("e", "inbox", [(entry.id, "buried before", b"x")]) == 0
+    assert await store.dead_letter("e", "inbox", twice) == 1
+    assert await store.dead_letter("e", "trials", [(lease.id, "not a trial", lease.body)]) == 1
+    assert await store.dead_letter("e", "inbox", [(entry.id, "buried before", b"x")]) == 0
     found = [(dead.origin, dead.reason, dead.body) for dead in await store.dead("e")]
     assert found == [
         ("inbox", "not a message", b"garbage"),
@@ -262,12 +262,12 @@ async def test_a_dead_message_is_kept_short_and_can_be_revived_or_dropped(store)
     await queue_trials(store, b"x" * 5_000, b"second", b"third")
     for _ in range(3):
         lease = await store.lease(["e"], "w", 0)
-        await store.bury("e", "trials", [(lease.id, "bad", lease.body)])
+        await store.dead_letter("e", "trials", [(lease.id, "bad", lease.body)])
     long, second, third = await store.dead("e")
     assert (len(long.body), long.size) == (1_024, 5_000)
     assert [dead.body for dead in await store.dead("e", long.id, 1)] == [b"second"]
-    assert await store.revive("e", second) is True
-    assert await store.revive("e", second) is False
+    assert await store.resubmit("e", second) is True
+    assert await store.resubmit("e", second) is False
     assert (await store.lease(["e"], "w", 0)).body == b"second"
     assert await store.drop("e", [long.id, second.id, third.id]) == 2
     assert await store.dead("e") == []

@@ -123,20 +123,22 @@ class Machine(RuleBasedStateMachine):
         )
 
     @rule(name=NAMES, actor=ACTORS)
-    def bury(self, name, actor):
+    def dead_letter(self, name, actor):
         entries = self.entries.get((name, actor))
         if entries:
             entry = self.each(entries)
-            self.both(lambda store: store.bury(name, "inbox", [(entry(store)[0], "bad", b"x")]))
+            self.both(
+                lambda store: store.dead_letter(name, "inbox", [(entry(store)[0], "bad", b"x")])
+            )
 
-    @rule(name=NAMES, revive=st.booleans())
-    def revive_or_drop(self, name, revive):
+    @rule(name=NAMES, resubmit=st.booleans())
+    def revive_or_drop(self, name, resubmit):
         dead = self.both(lambda store: store.dead(name, count=1), len)
         if all(dead):
             [one], [other] = dead
             mine = self.each([one, other])
-            if revive:
-                self.both(lambda store: store.revive(name, mine(store)))
+            if resubmit:
+                self.both(lambda store: store.resubmit(name, mine(store)))
             else:
                 self.both(lambda store: store.drop(name, [mine(store).id]))
 

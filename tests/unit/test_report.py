@@ -2,7 +2,7 @@
 
 import pytest
 
-from romul_actors.observe.lineage import Told, plot
+from romul_actors.observe.lineage import TrialRecord, plot
 from romul_actors.protocol.experiment import Experiment
 
 
@@ -19,7 +19,7 @@ def drawn(values, direction="minimize"):
         }
     )
     found = {
-        f"{slot}-{step}": Told(slot, step, None, {"x": 0.5}, value)
+        f"{slot}-{step}": TrialRecord(slot, step, None, {"x": 0.5}, value)
         for step, row in enumerate(values)
         for slot, value in enumerate(row)
     }

@@ -8,7 +8,7 @@ import pytest
 from romul_actors.cli.watch import Screen, said, sparkline
 from romul_actors.core.events import Control, Expired, Failed, Released
 from romul_actors.observe.explain import StoryError, branches, explain, in_words, root_of, waste
-from romul_actors.observe.snapshot import SLOT_FIELDS, look_at_all, read_glance, trial_rows
+from romul_actors.observe.snapshot import SLOT_FIELDS, full_snapshot, read_glance, trial_rows
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.memory import MemoryStore
 from romul_sim import cluster as world_module
@@ -34,7 +34,7 @@ def seen():
 
     class Watched(world_module._World):
         async def tell(self, ended_s):
-            found.append(await look_at_all(self.store, "search-0"))
+            found.append(await full_snapshot(self.store, "search-0"))
             return await super().tell(ended_s)
 
     found = []

@@ -7,9 +7,9 @@ import pytest
 from aiomqtt import MqttError
 
 from romul_actors.errors import StoreError
-from romul_actors.mqtt.connection import Broker, Link
+from romul_actors.mqtt.connection import Broker, MqttConnection
 from romul_actors.store.redis import RedisStore
-from romul_actors.waiting import heeding
+from romul_actors.waiting import reraise_cancellation
 
 
 async def ends_as_it_is_cancelled(work):
@@ -24,7 +24,7 @@ async def ends_as_it_is_cancelled(work):
 
 async def test_a_cancellation_that_is_swallowed_is_raised():
     async def work(waited):
-        with heeding():
+        with reraise_cancellation():
             await asyncio.wait_for(waited, 60)
 
     with pytest.raises(asyncio.CancelledError):
@@ -33,7 +33,7 @@ async def test_a_cancellation_that_is_swallowed_is_raised():
 
 async def test_an_error_does_not_hide_a_cancellation():
     async def work(waited):
-        with heeding():
+        with reraise_cancellation():
             try:
                 await waited
             except asyncio.CancelledError:
@@ -44,13 +44,13 @@ async def test_an_error_does_not_hide_a_cancellation():
 
 
 async def test_what_is_not_cancelled_is_left_alone():
-    with heeding():
+    with reraise_cancellation():
         async with asyncio.timeout(60):
             await asyncio.sleep(0)
-    with pytest.raises(TimeoutError), heeding():
+    with pytest.raises(TimeoutError), reraise_cancellation():
         async with asyncio.timeout(0):
             await asyncio.sleep(60)
-    with pytest.raises(StoreError), heeding():
+    with pytest.raises(StoreError), reraise_cancellation():
         raise StoreError("really")
 
 
@@ -81,7 +81,7 @@ async def test_a_link_that_is_cancelled_as_its_connection_breaks_ends(monkeypatc
         await broken.wait()
         raise MqttError("the connection ended")
 
-    link = Link(Broker("127.0.0.1", 1), "l", [], breaks)
+    link = MqttConnection(Broker("127.0.0.1", 1), "l", [], breaks)
     monkeypatch.setattr(link, "client", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(link, "_listen", breaks)
     running = asyncio.create_task(link.run())

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 
-from romul_actors.mqtt.connection import Broker, Link, Message, topic
+from romul_actors.mqtt.connection import Broker, Message, MqttConnection, topic
 from romul_actors.waiting import cancel
 from romul_workers.worker import Worker
 
@@ -33,7 +33,7 @@ class Announcer:
         self._worker = worker
         self._status = topic(name, "status")
         self._session = 0.0
-        self._link = Link(
+        self._link = MqttConnection(
             broker,
             name,
             [topic(name, "control")],

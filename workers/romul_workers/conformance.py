@@ -23,7 +23,7 @@ STOP_AFTER_S = 0.5
 LONGER = 1000.0
 """How many times the budget a trial has that is asked to stop."""
 
-Seen = tuple[float, tuple[tuple[str, float], ...]]
+Observation = tuple[float, tuple[tuple[str, float], ...]]
 
 
 class BrokenTaskError(RomulError):
@@ -107,7 +107,7 @@ class Examination:
 
     async def _result(
         self, step: int, parent: str | None, places: Mapping[int, float] | None = None
-    ) -> tuple[Seen, str]:
+    ) -> tuple[Observation, str]:
         ending = await self._train(step, parent, places)
         if isinstance(ending, Failure):
             raise BrokenTaskError(f"{ending.reason}: {ending.message}")
@@ -133,7 +133,7 @@ class Examination:
             self._say("trains", "fault", str(error))
         return self.checks
 
-    async def _same(self, first: Seen, on: Seen, checkpoint: str) -> None:
+    async def _same(self, first: Observation, on: Observation, checkpoint: str) -> None:
         again, _ = await self._result(0, None)
         on_again, _ = await self._result(1, checkpoint)
         if (again, on_again) == (first, on):
@@ -147,7 +147,7 @@ class Examination:
             "trial.seed; a repeated attempt must not be another draw",
         )
 
-    async def _reads_its_parent(self, on: Seen) -> None:
+    async def _reads_its_parent(self, on: Observation) -> None:
         other_start = dict.fromkeys(range(len(self._space)), LOW)
         _, other = await self._result(0, None, other_start)
         elsewhere, _ = await self._result(1, other)
@@ -161,7 +161,7 @@ class Examination:
         else:
             self._say("reads its parent", "ok", "another checkpoint leads to another result")
 
-    async def _hyperparameters(self, first: Seen, on: Seen, checkpoint: str) -> None:
+    async def _hyperparameters(self, first: Observation, on: Observation, checkpoint: str) -> None:
         lost, idle = [], []
         for i, name in enumerate(self._experiment.space):
             scratch = [(await self._result(0, None, {i: place}))[0] for place in (LOW, HIGH)]

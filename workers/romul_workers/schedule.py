@@ -12,7 +12,7 @@ from pathlib import Path
 
 from romul_actors.core.events import Trial
 from romul_actors.errors import RomulError
-from romul_actors.observe.lineage import Told, lineage
+from romul_actors.observe.lineage import TrialRecord, lineage
 from romul_actors.protocol.experiment import Experiment
 from romul_workers.trainer import ChildTrainer, Failure, Success
 from romul_workers.trial import Value
@@ -82,7 +82,7 @@ class Schedule:
         file.write_text(json.dumps({"version": VERSION, **asdict(self)}, indent=1) + "\n")
 
 
-def of_trial(experiment: Experiment, found: Mapping[str, Told], trial: str) -> Schedule:
+def of_trial(experiment: Experiment, found: Mapping[str, TrialRecord], trial: str) -> Schedule:
     """The schedule along a trial's line of descent, which may lead through several slots.
 
     Args:

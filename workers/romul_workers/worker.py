@@ -319,7 +319,7 @@ class Worker:
         except MessageError as error:
             log.warning("unusable trial of %s: %s", lease.experiment, error)
             unusable = [(lease.id, str(error), lease.body)]
-            await self._store.bury(lease.experiment, "trials", unusable)
+            await self._store.dead_letter(lease.experiment, "trials", unusable)
             return
         experiment = await self._spec(lease.experiment)
         loop = asyncio.get_running_loop()
