@@ -9,14 +9,14 @@ READY := $(VENV)/.ready
 TESTERS := $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench sim golden drill containers clean
+.PHONY: help demo test lint format docs bench sim golden drill containers clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)" --editable ".[torch,embedded,dashboard,frames,metrics,tpe,pb2,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)" --editable ".[torch,embedded,dashboard,frames,metrics,tpe,pb2,docs,dev]"
 	@touch $@
 
 demo: $(READY) ## Train a population on handwritten digits (about two minutes).
@@ -25,11 +25,16 @@ demo: $(READY) ## Train a population on handwritten digits (about two minutes).
 test: $(READY) ## Run all tests.
 	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
 
-lint: $(READY) ## Check style, types and import walls.
+lint: $(READY) ## Check style, types, import walls and the documentation.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
+
+docs: $(READY) ## Build the documentation site in build/docs.
+	$(BIN)/sphinx-build --fail-on-warning --keep-going docs build/docs
+	@echo "build/docs/index.html"
 
 format: $(READY) ## Format the code.
 	$(BIN)/ruff check --fix .

@@ -1,5 +1,7 @@
 """What a user's task sees: `train(trial)`, and if it likes `setup(context)`.
 
+::
+
     def train(trial):
         model, optimizer = ...
         trial.attach(model=model, optimizer=optimizer)

@@ -6,9 +6,9 @@ step, and the copy takes the place with the highest upper confidence bound on th
 peers try at the same time (GP-BUCB, Desautels et al. 2014). Choices move as in truncation PBT.
 Needs scikit-learn: pip install 'romul[pb2]'.
 
-The paper lets covariance fall with time as (1 - epsilon)^(|t - t'| / 2), which is an exponential
-kernel; here time is one more input of a squared exponential kernel, whose length scales are all
-learned (source: this project).
+The paper lets covariance fall with time as ``(1 - epsilon)^(|t - t'| / 2)``, which is an
+exponential kernel; here time is one more input of a squared exponential kernel, whose length scales
+are all learned (source: this project).
 """
 
 import importlib.util

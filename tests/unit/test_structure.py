@@ -1,0 +1,97 @@
+"""What holds for all product code: short modules and functions, flat bodies, no event names."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from romul_actors.core.history import KINDS
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(
+    path
+    for folder in ("romul", "romul_actors", "workers/romul_workers", "sim/romul_sim")
+    for path in (ROOT / folder).rglob("*.py")
+)
+HISTORY = ROOT / "romul_actors" / "core" / "history.py"
+
+MAX_LINES, MAX_BODY, MAX_NESTING = 400, 60, 4
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.Match)
+
+
+def functions(tree: ast.AST) -> Iterator[Function]:
+    return (node for node in ast.walk(tree) if isinstance(node, Function))
+
+
+def body_lines(function: Function) -> int:
+    """Lines of a body, without the signature and the docstring."""
+    body = function.body
+    if ast.get_docstring(function) is not None:
+        body = body[1:]
+    return (function.end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def nesting(node: ast.AST) -> int:
+    """How deep blocks lie in blocks: an `elif` as deep as its `if`, functions inside left out."""
+    deepest = 0
+    for name, value in ast.iter_fields(node):
+        children = [v for v in (value if isinstance(value, list) else [value]) if _is_node(v)]
+        chained = name == "orelse" and isinstance(node, ast.If) and len(children) == 1
+        for child in children:
+            if isinstance(child, Function | ast.ClassDef | ast.Lambda):
+                continue
+            block = isinstance(child, BLOCKS) and not (chained and isinstance(child, ast.If))
+            deepest = max(deepest, block + nesting(child))
+    return deepest
+
+
+def _is_node(value: object) -> bool:
+    return isinstance(value, ast.AST)
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_a_module_is_short_and_flat(path: Path):
+    text = path.read_text(encoding="utf-8")
+    faults = []
+    if (n := text.count("\n")) > MAX_LINES:
+        faults.append(f"{n} lines")
+    for function in functions(ast.parse(text)):
+        if (n := body_lines(function)) > MAX_BODY:
+            faults.append(f"{function.name}: a body of {n} lines")
+        if (n := nesting(function)) > MAX_NESTING:
+            faults.append(f"{function.name}: blocks {n} deep")
+    assert not faults
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p != HISTORY], ids=relative)
+def test_no_module_but_history_reads_the_names_of_events(path: Path):
+    """Neither `line["event"]` nor `line.get("event")`, nor comparisons of `line.event`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Subscript(slice=ast.Constant(value="event")):
+                found.append(node.lineno)
+            case ast.Call(func=ast.Attribute(attr="get"), args=[ast.Constant(value="event"), *_]):
+                found.append(node.lineno)
+            case ast.Compare(left=ast.Attribute(attr="event")):
+                found.append(node.lineno)
+    assert not found, f"lines {found}: read history by the types in core/history.py"
+
+
+def test_history_knows_every_kind_that_it_defines():
+    tree = ast.parse(HISTORY.read_text(encoding="utf-8"))
+    lines = [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+        and any(isinstance(base, ast.Name) and base.id == "Line" for base in node.bases)
+    ]
+    assert sorted(lines) == sorted([*(kind.__name__ for kind in KINDS.values()), "Unknown"])
