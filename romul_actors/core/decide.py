@@ -24,6 +24,20 @@ from romul_actors.core.events import (
     Submitted,
     Tick,
 )
+from romul_actors.core.history import (
+    BoundsChanged,
+    ControlIgnored,
+    ReportStale,
+    SearchFinished,
+    SearchPaused,
+    SearchResumed,
+    SearchStarted,
+    SearchStopped,
+    SlotPinned,
+    SlotUnpinned,
+    TrialReleased,
+    WorkerDrained,
+)
 from romul_actors.core.population import Decision, Population
 from romul_actors.core.slot import Slot
 from romul_actors.core.transition import START, Turn, generator, training_seed
@@ -47,7 +61,14 @@ def decide(population: Population, stamped: Stamped) -> Decision:
         case Result() | Failed() | Released() | Expired() as event:
             if population.status == "stopped" or not _counts(population, event):
                 turn.blame("stale")
-                turn.note("stale", trial=event.trial, attempt=event.attempt, worker=event.worker)
+                turn.record(
+                    ReportStale(
+                        at_ms=turn.at_ms,
+                        trial=event.trial,
+                        attempt=event.attempt,
+                        worker=event.worker,
+                    )
+                )
             else:
                 turn.report(event)
     turn.wind_up()
@@ -69,7 +90,7 @@ class _Events(Turn):
         if self.status != "submitted":
             return
         self.status = "running"
-        self.note("started")
+        self.record(SearchStarted(at_ms=self.at_ms))
         settings = self.settings
         rng = generator(settings.seed, 0, 0, START)
         starts = settings.optimizer.start(settings.space, settings.n_slots, rng)
@@ -81,38 +102,51 @@ class _Events(Turn):
 
     def control(self, event: Control) -> None:
         action, by, status = event.action, event.by, self.status
+        at_ms = self.at_ms
         if action == "pause" and status == "running":
-            self.note(action, by=by)
+            self.record(SearchPaused(at_ms=at_ms, by=by))
             self.status, self.reason = "paused", f"paused by {by}" if by else "paused"
         elif action == "resume" and status in ("paused", "failed"):
-            self.note(action, by=by)
+            self.record(SearchResumed(at_ms=at_ms, by=by))
             if status == "failed":
                 self.retry_failed()
             self.status, self.reason = "running", ""
             self.settle_all()
         elif action == "stop" and status not in ("finished", "stopped"):
-            self.note(action, by=by)
+            self.record(SearchStopped(at_ms=at_ms, by=by))
             self.close("stopped", f"stopped by {by}" if by else "stopped")
         elif action in ("pin", "unpin") and 0 <= (slot := event.slot or 0) < len(self.slots):
-            self.note(action, slot=slot, by=by)
+            kind = SlotPinned if action == "pin" else SlotUnpinned
+            self.record(kind(at_ms=at_ms, slot=slot, by=by))
             self.change(self.slots[slot], pinned=action == "pin")
         elif action == "bounds" and self.status not in ("finished", "stopped"):
             self.bounds(event)
         elif action == "drain":
-            self.note(action, worker=event.worker, by=by)
+            self.record(WorkerDrained(at_ms=at_ms, worker=event.worker, by=by))
         else:
-            self.note("ignored", action=action, status=status, by=by)
+            self.record(ControlIgnored(at_ms=at_ms, action=action, status=status, by=by))
 
     def bounds(self, event: Control) -> None:
         """Search a hyperparameter between other bounds; trials that are out end as they began."""
-        told = {"parameter": event.parameter, "low": event.low, "high": event.high, "by": event.by}
+        parameter, low, high, by = event.parameter, event.low, event.high, event.by
         before = self.settings.space
         try:
-            space = before.with_bounds(event.parameter, event.low, event.high)
+            space = before.with_bounds(parameter, low, high)
         except SpaceError as error:
-            self.note("ignored", action="bounds", status=self.status, why=str(error), **told)
+            self.record(
+                ControlIgnored(
+                    at_ms=self.at_ms,
+                    action="bounds",
+                    status=self.status,
+                    why=str(error),
+                    parameter=parameter,
+                    low=low,
+                    high=high,
+                    by=by,
+                )
+            )
             return
-        self.note("bounds", **told)
+        self.record(BoundsChanged(at_ms=self.at_ms, parameter=parameter, low=low, high=high, by=by))
         self.settings = replace(self.settings, space=space)
 
         def move(vector: Sequence[float]) -> tuple[float, ...]:
@@ -140,37 +174,39 @@ class _Events(Turn):
 
     def report(self, event: Result | Failed | Released | Expired) -> None:
         slot = self.slots[event.slot]
-        token = {"trial": event.trial, "attempt": event.attempt, "worker": event.worker}
         match event:
             case Result(value=value) if not math.isfinite(value):
-                self.fail(slot, token, "not_finite", f"the metric is {value}")
+                self.fail(slot, event, "not_finite", f"the metric is {value}")
             case Result():
-                self.accept(slot, event, token)
+                self.accept(slot, event)
             case Released():
                 self.released(slot, event)
             case Expired():
-                self.fail(slot, token, "lost", "the lease ended without a word from the worker")
+                self.fail(slot, event, "lost", "the lease ended without a word from the worker")
             case Failed():
-                self.fail(slot, token, event.reason, event.message, event.seconds)
+                self.fail(slot, event, event.reason, event.message, event.seconds)
 
     def released(self, slot: Slot, event: Released) -> None:
         """Hand a trial out again that was given back, from where it stood if that was kept."""
         self.blame(event.reason)
         start = slot.position if slot.partial else slot.step * self.settings.budget
         stop = (slot.step + 1) * self.settings.budget
-        told = {"message": event.message} if event.message else {}
+        kept = None
         if event.checkpoint is not None and event.at is not None and start < event.at < stop:
             slot = replace(slot, partial=event.checkpoint, position=event.at)
-            told |= {"checkpoint": event.checkpoint}
-        self.note(
-            "released",
-            trial=event.trial,
-            attempt=event.attempt,
-            worker=event.worker,
-            reason=event.reason,
-            **told,
-            **({"seconds": event.seconds} if event.seconds else {}),
-            **({"at": event.at} if event.at is not None else {}),
+            kept = event.checkpoint
+        self.record(
+            TrialReleased(
+                at_ms=self.at_ms,
+                trial=event.trial,
+                attempt=event.attempt,
+                worker=event.worker,
+                reason=event.reason,
+                message=event.message,
+                checkpoint=kept,
+                seconds=event.seconds,
+                at=event.at,
+            )
         )
         self.give_back(slot, event.attempt)
 
@@ -255,4 +291,4 @@ class _Events(Turn):
             early = any(slot.step + 1 < settings.steps for slot in self.slots)
             cut = early and settings.deadline_ms is not None
             self.close("finished", "at its deadline" if cut else "")
-            self.note("finished", **({"reason": self.reason} if cut else {}))
+            self.record(SearchFinished(at_ms=self.at_ms, reason=self.reason))

@@ -5,10 +5,11 @@ Only data, frozen: `population.py` makes the next population out of one and an e
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from romul_actors.core.elasticity import Elasticity
 from romul_actors.core.events import Trial
+from romul_actors.core.history import Line
 from romul_actors.core.optimizers.base import Optimizer
 from romul_actors.core.slot import Slot, needed
 from romul_actors.core.space import Space
@@ -127,12 +128,12 @@ class Decision:
     Attributes:
         population: the population after it; unchanged slots are the very same objects.
         trials: to be handed to workers.
-        history: what happened, for people, as JSON values.
+        history: the lines that it adds to the run's history.
     """
 
     population: Population
     trials: tuple[Trial, ...] = ()
-    history: tuple[Mapping[str, Any], ...] = ()
+    history: tuple[Line, ...] = ()
 
 
 def changed(before: Sequence[Slot], after: Sequence[Slot]) -> list[Slot]:

@@ -15,7 +15,18 @@ from numpy.random import Generator, Philox
 from numpy.random.bit_generator import ISeedSequence
 
 from romul_actors.core.elasticity import median_trial_s
-from romul_actors.core.events import Result, Trial
+from romul_actors.core.events import Expired, Failed, Result, Trial
+from romul_actors.core.history import (
+    Line,
+    SearchFailed,
+    SecondCopyStarted,
+    SlotParked,
+    SlotResumed,
+    TimePassed,
+    TrialCreated,
+    TrialFailed,
+    TrialReported,
+)
 from romul_actors.core.optimizers.base import Move, View
 from romul_actors.core.population import Best, Counts, Decision, Population, PopulationStatus
 from romul_actors.core.slot import Outcome, Slot, failed
@@ -88,7 +99,7 @@ class Turn:
         self.ticked: int | None = None
         self._trial_s: float | None = None
         self.trials: list[Trial] = []
-        self.history: list[Mapping[str, Any]] = []
+        self.history: list[Line] = []
 
     def decision(self) -> Decision:
         """What the event leads to."""
@@ -109,8 +120,7 @@ class Turn:
             # Most ticks change nothing; those that do are a part of what led to the rest.
             if population == self.before:
                 return Decision(self.before)
-            told = {"event": "tick", "at_ms": self.at_ms, "workers": self.ticked}
-            self.history.insert(0, told)
+            self.history.insert(0, TimePassed(at_ms=self.at_ms, workers=self.ticked))
         return Decision(population, tuple(self.trials), tuple(self.history))
 
     @property
@@ -120,9 +130,9 @@ class Turn:
             self._trial_s = median_trial_s(self.slots)
         return self._trial_s
 
-    def note(self, event: str, **values: Any) -> None:
-        """Tell people what happened, and a replay: `at_ms` is the event's own time."""
-        self.history.append({"event": event, "at_ms": self.at_ms, **values})
+    def record(self, line: Line) -> None:
+        """Add a line to the run's history, for people and for a replay."""
+        self.history.append(line)
 
     def count(
         self,
@@ -172,33 +182,39 @@ class Turn:
 
     # -- how a trial ends -----------------------------------------------------------------------
 
-    def accept(self, slot: Slot, event: Result, token: Mapping[str, Any]) -> None:
+    def accept(self, slot: Slot, event: Result) -> None:
         """Take a trial's result."""
         loss = -event.value if self.settings.maximize else event.value
         outcome = Outcome(loss, slot.vector, event.checkpoint)
         if self.best is None or loss < self.best.loss:
             self.best = Best(slot.trial, loss, slot.vector, event.checkpoint, event.metrics)
         self.count(reported=1)
-        told: dict[str, dict[str, Any]] = {
-            "metrics": dict(event.metrics),
-            "in_effect": dict(event.in_effect),
-            "left_out": dict(event.left_out),
-        }
-        self.note(
-            "result",
-            **token,
-            slot=slot.index,
-            step=slot.step,
-            value=event.value,
-            checkpoint=event.checkpoint,
-            seconds=event.seconds,
-            **{name: values for name, values in told.items() if values},
+        self.record(
+            TrialReported(
+                at_ms=self.at_ms,
+                trial=event.trial,
+                attempt=event.attempt,
+                worker=event.worker,
+                slot=slot.index,
+                step=slot.step,
+                value=event.value,
+                checkpoint=event.checkpoint,
+                seconds=event.seconds,
+                metrics=event.metrics,
+                in_effect=event.in_effect,
+                left_out=event.left_out,
+            )
         )
         self._trial_s = None
         self.end(slot, outcome, seconds=event.seconds)
 
     def fail(
-        self, slot: Slot, token: Mapping[str, Any], reason: str, message: str, seconds: float = 0.0
+        self,
+        slot: Slot,
+        event: Result | Failed | Expired,
+        reason: str,
+        message: str,
+        seconds: float = 0.0,
     ) -> None:
         """Take the failure of one attempt: once more, or given up."""
         self.blame(reason)
@@ -215,21 +231,25 @@ class Turn:
         )
         # A loss that is not finite would be so again: the fault lies in the hyperparameters.
         again = reason != "not_finite" and (len(slot.live) > 1 or not tried)
-        self.note(
-            "failed",
-            **token,
-            slot=slot.index,
-            step=slot.step,
-            reason=reason,
-            message=message,
-            again=again,
-            **({"seconds": seconds} if seconds else {}),
+        self.record(
+            TrialFailed(
+                at_ms=self.at_ms,
+                trial=event.trial,
+                attempt=event.attempt,
+                worker=event.worker,
+                slot=slot.index,
+                step=slot.step,
+                reason=reason,
+                message=message,
+                again=again,
+                seconds=seconds,
+            )
         )
         if not again:
             self.count(failed=1)
             self.end(slot, failed(slot.vector), f"{reason}: {message}")
         else:
-            self.give_back(slot, token["attempt"])
+            self.give_back(slot, event.attempt)
 
     def give_back(self, slot: Slot, attempt: int) -> None:
         """Hear no more of an attempt; hand the trial out again, unless a copy of it still runs."""
@@ -258,7 +278,7 @@ class Turn:
         if outcome.failed and self.nobody_is_left(slot.step):
             self.status = "failed"
             self.reason = f"every trial of step {slot.step} failed; the last one: {fault}"
-            self.note("gave up", reason=self.reason)
+            self.record(SearchFailed(at_ms=self.at_ms, reason=self.reason))
         elif self.status == "running":
             self.settle(slot)
 
@@ -395,16 +415,18 @@ class Turn:
         """Hand out a new trial of `slot`, which has its seed and the time."""
         self.count(created=1)
         trial = self.hand_out(slot)
-        self.note(
-            "trial",
-            trial=slot.trial,
-            slot=slot.index,
-            step=slot.step,
-            parent=slot.parent,
-            hyperparameters=trial.hyperparameters,
-            vector=slot.vector,
-            seed=slot.seed,
-            why=why,
+        self.record(
+            TrialCreated(
+                at_ms=self.at_ms,
+                trial=trial.id,
+                slot=slot.index,
+                step=slot.step,
+                parent=slot.parent,
+                hyperparameters=trial.hyperparameters,
+                vector=slot.vector,
+                seed=slot.seed,
+                why=why,
+            )
         )
 
     def again(self, slot: Slot) -> None:
@@ -425,7 +447,9 @@ class Turn:
         """Hand out a second copy of a trial that takes long; the first result wins."""
         self.count(retried=1)
         attempt = slot.attempt + 1
-        self.note("second copy", trial=slot.trial, attempt=attempt, slot=slot.index)
+        self.record(
+            SecondCopyStarted(at_ms=self.at_ms, trial=slot.trial, attempt=attempt, slot=slot.index)
+        )
         self.hand_out(replace(slot, attempt=attempt, live=(*slot.live, attempt)))
 
     def hand_out(self, slot: Slot) -> Trial:
@@ -452,7 +476,7 @@ class Turn:
 
     def park(self, slot: Slot) -> None:
         """Set a slot aside, now or when its trial has ended."""
-        self.note("parked", slot=slot.index, step=slot.step)
+        self.record(SlotParked(at_ms=self.at_ms, slot=slot.index, step=slot.step))
         if slot.status == "waiting":
             self.change(slot, status="parked", since_ms=self.at_ms)
         else:
@@ -466,7 +490,7 @@ class Turn:
             self.settle(self.change(slot, status="waiting", since_ms=self.at_ms))
         else:
             return self.join(slot.index)
-        self.note("resumed", slot=slot.index, step=slot.step)
+        self.record(SlotResumed(at_ms=self.at_ms, slot=slot.index, step=slot.step))
         return True
 
     def front(self) -> int | None:

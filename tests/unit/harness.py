@@ -69,8 +69,8 @@ class Run:
     def queued(self):
         return [slot.index for slot in self.population.slots if slot.status == "queued"]
 
-    def of(self, event):
-        return [line for line in self.history if line["event"] == event]
+    def of(self, kind):
+        return [line for line in self.history if isinstance(line, kind)]
 
     def to_the_end(self, loss, order=lambda queued: queued):
         """Answer all trials by `loss(trial)`, a round at a time, in the order given."""
