@@ -18,7 +18,8 @@ from romul_actors.core.decide import decide
 from romul_actors.core.elasticity import median_trial_s
 from romul_actors.core.events import Event, Expired, Released, Result, Stamped, Tick, Trial
 from romul_actors.core.history import Line, TrialCreated, to_json
-from romul_actors.core.population import Population, Settings, changed
+from romul_actors.core.population import Population, changed
+from romul_actors.core.settings import Settings
 from romul_actors.core.slot import Slot, needed
 from romul_actors.core.space import FloatParameter, IntParameter
 from romul_actors.errors import (
@@ -296,7 +297,7 @@ class Actor:
             if hasattr(event, "attempt")
         }
         for slot in held.population.slots:
-            for attempt in slot.live if slot.status == "queued" else ():
+            for attempt in slot.live_attempts if slot.status == "queued" else ():
                 if (slot.trial, attempt) in known:
                     continue
                 log.warning("%s: trial %s was in no queue: queued again", name, slot.trial)

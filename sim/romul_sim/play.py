@@ -234,7 +234,7 @@ class Run:
     def _train(self, trial: Trial, duration: float) -> Result:
         name, slot = f"{trial.id}-{trial.attempt}", self.population.slots[trial.slot]
         loss = nan
-        if slot.trial == trial.id and trial.attempt in slot.live:
+        if slot.trial == trial.id and trial.attempt in slot.live_attempts:
             parent = self.states[trial.parent] if trial.parent else None
             # Of the trial, not of the worker: done again, it comes out the same.
             rng = default_rng(trial.seed)

@@ -3,7 +3,8 @@
 from romul_actors.core.decide import decide
 from romul_actors.core.events import Expired, Failed, Released, Result, Stamped, Submitted, Tick
 from romul_actors.core.optimizers import make
-from romul_actors.core.population import Population, Settings
+from romul_actors.core.population import Population
+from romul_actors.core.settings import Settings
 from romul_actors.core.space import FloatParameter, Space
 
 CUBE = Space([FloatParameter("x", 0.0, 1.0), FloatParameter("y", 0.0, 1.0)])

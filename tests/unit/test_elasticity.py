@@ -169,9 +169,9 @@ def test_one_copy_that_ends_badly_leaves_the_other_alone():
     late = run.token(0)
     run.tick(run.now_ms + 10, workers=20)
     run.tick(run.now_ms + 5_000, workers=20)
-    assert run.population.slots[0].live == (1, 2)
+    assert run.population.slots[0].live_attempts == (1, 2)
     assert run.tell(Released(**late, reason="preempted")).trials == ()
-    assert run.population.slots[0].live == (2,)
+    assert run.population.slots[0].live_attempts == (2,)
     (again,) = run.tell(run.failed(0)).trials
     assert again.attempt == 3
 
@@ -266,7 +266,7 @@ def test_whatever_the_workers_do_the_search_ends_and_its_bounds_hold(seed, optim
             run.tick(run.now_ms + shuffler.choice([100, 2_000, 20_000]), shuffler.randint(0, 16))
         else:
             slot = shuffler.choice(queued)
-            attempt = shuffler.choice(run.population.slots[slot].live)
+            attempt = shuffler.choice(run.population.slots[slot].live_attempts)
             token = {**run.token(slot), "attempt": attempt}
             if what < 0.4:
                 run.tell(Released(**token, reason="preempted"))

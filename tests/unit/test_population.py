@@ -334,12 +334,12 @@ def test_outcomes_are_kept_until_the_last_peer_has_passed_the_step():
 
 
 def test_vanished_workers_are_counted_apart_from_failures():
-    run = Run(population(max_attempts=2, max_losses=3)).start()
+    run = Run(population(max_attempts=2, max_lost_attempts=3)).start()
     for _ in range(2):
         run.tell(run.expired(0))
     run.tell(run.failed(0))
     slot = run.population.slots[0]
-    assert (slot.status, slot.losses, slot.failures, slot.attempt) == ("queued", 2, 1, 4)
+    assert (slot.status, slot.lost_attempts, slot.failures, slot.attempt) == ("queued", 2, 1, 4)
     run.tell(run.expired(0))
     assert run.population.slots[0].status == "waiting"
     assert run.population.counts.failed == 1
