@@ -10,14 +10,16 @@ import contextlib
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from romul_actors.core.decide import decide
 from romul_actors.core.elasticity import median_trial_s
 from romul_actors.core.events import Event, Expired, Released, Result, Stamped, Tick, Trial
-from romul_actors.core.population import Population, Settings, changed
+from romul_actors.core.history import Line, TrialCreated, to_json
+from romul_actors.core.population import Population, changed
+from romul_actors.core.settings import Settings
 from romul_actors.core.slot import Slot, needed
 from romul_actors.core.space import FloatParameter, IntParameter
 from romul_actors.errors import (
@@ -100,8 +102,8 @@ class Actor:
         store: where everything lasts.
         name: unique among all actors that are alive.
         experiments: names to serve; None: all of them.
-        tell: is called after each commit with an experiment's name and what was added to its
-            history.
+        on_commit: is called after each commit with an experiment's name and the lines that were
+            added to its history.
         pace_s: longest wait for an event; leases, other actors' leftovers and the list of
             experiments are looked at every other time.
     """
@@ -111,7 +113,7 @@ class Actor:
         store: Store,
         name: str,
         experiments: Sequence[str] | None = None,
-        tell: Callable[[str, Sequence[Mapping[str, Any]]], None] | None = None,
+        on_commit: Callable[[str, Sequence[Line]], None] | None = None,
         pace_s: float = PACE_S,
     ) -> None:
         self._store = store
@@ -124,7 +126,7 @@ class Actor:
         self._tidied = float("-inf")
         self._ticked: dict[str, float] = {}
         self._reconciled: dict[str, float] = {}
-        self._tell = tell
+        self._on_commit = on_commit
         self._commits = 0
         self.decisions = 0
 
@@ -173,7 +175,7 @@ class Actor:
             return True
         before = population = held.population
         trials: list[Trial] = []
-        history: list[Any] = []
+        history: list[Line] = []
         for entry, event in good:
             decision = decide(population, Stamped(event, entry.at_ms))
             population = decision.population
@@ -189,7 +191,7 @@ class Actor:
             meta=write_meta(population, metric, before) if population is not before else {},
             slots={slot.index: write_slot(slot, population.settings, metric) for slot in slots},
             trials=[encode(trial) for trial in trials],
-            history=[text(line) for line in history],
+            history=[text(to_json(line)) for line in history],
             history_keep=held.experiment.history_keep,
             garbage=held.garbage(population, slots, [event for _, event in good]),
         )
@@ -203,9 +205,9 @@ class Actor:
         held.version, held.population = version, population
         if other is not None:
             held.experiment, held.settings = other, population.settings
-        if self._tell is not None and history:
-            self._tell(name, history)
-        self.decisions += sum(line["event"] == "trial" for line in history)
+        if self._on_commit is not None and history:
+            self._on_commit(name, history)
+        self.decisions += sum(isinstance(line, TrialCreated) for line in history)
         if population.status != before.status:
             log.info("%s: %s %s", name, population.status, population.reason)
         return True
@@ -295,7 +297,7 @@ class Actor:
             if hasattr(event, "attempt")
         }
         for slot in held.population.slots:
-            for attempt in slot.live if slot.status == "queued" else ():
+            for attempt in slot.live_attempts if slot.status == "queued" else ():
                 if (slot.trial, attempt) in known:
                     continue
                 log.warning("%s: trial %s was in no queue: queued again", name, slot.trial)

@@ -28,6 +28,7 @@ from romul_actors.cli.options import (
     start_log,
 )
 from romul_actors.cli.printing import Console, echo
+from romul_actors.core.history import Line, to_json
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.mqtt.bridge import Bridge
 from romul_actors.mqtt.connection import KEEPALIVE_S, Broker
@@ -128,9 +129,10 @@ def actor(
                 await stack.enter_async_context(beside(metrics.keep(store)))
                 await _serve_metrics(stack, metrics.registry, metrics_host, metrics_port)
 
-            def tell(name: str, lines: Sequence[Mapping[str, Any]]) -> None:
+            def tell(name: str, lines: Sequence[Line]) -> None:
+                told = [to_json(line) for line in lines]
                 for teller in tellers:
-                    teller(name, lines)
+                    teller(name, told)
 
             serving = Actor(store, chosen, experiment, tell if tellers else None)
             if bridge is not None:

@@ -3,17 +3,18 @@
 This is the heart of the system and knows nothing of queues, servers, clocks or workers' insides:
 time comes with events, randomness from (seed, slot, step). The actor folds `decide` over what it
 reads; the simulator and a replay do the same and must come to the same end.
+
+Here stands what each kind of event asks for, in the order of the match in `decide`. How a trial
+begins is in `dispatch`, how it ends in `reports`, when slots are decided in `quorum`, which slots
+take part in `membership`.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from romul_actors.core.elasticity import (
-    expected_steps,
-    overdue,
-    to_park,
-)
+from romul_actors.core.dispatch import queue, retry
+from romul_actors.core.elasticity import expected_steps
 from romul_actors.core.events import (
     Control,
     Expired,
@@ -24,10 +25,30 @@ from romul_actors.core.events import (
     Submitted,
     Tick,
 )
-from romul_actors.core.population import Decision, Population
+from romul_actors.core.history import (
+    BoundsChanged,
+    ControlIgnored,
+    ReportStale,
+    SearchFinished,
+    SearchPaused,
+    SearchResumed,
+    SearchStarted,
+    SearchStopped,
+    SlotPinned,
+    SlotUnpinned,
+    WorkerDrained,
+)
+from romul_actors.core.membership import follow, idle_workers
+from romul_actors.core.population import Decision, Population, PopulationStatus
+from romul_actors.core.quorum import decide_pool, decide_waiting
+from romul_actors.core.reports import accept, fail, release
+from romul_actors.core.rng import START, generator, training_seed
 from romul_actors.core.slot import Slot
-from romul_actors.core.transition import START, Turn, generator, training_seed
+from romul_actors.core.transition import Transition
 from romul_actors.errors import SpaceError
+
+Report = Result | Failed | Released | Expired
+"""An event about one attempt."""
 
 
 def decide(population: Population, stamped: Stamped) -> Decision:
@@ -36,223 +57,249 @@ def decide(population: Population, stamped: Stamped) -> Decision:
     An event that does not fit (a result of an old attempt, a second `submitted`) changes nothing:
     whatever the queue delivers twice or late, the population has it once.
     """
-    turn = _Events(population, stamped.at_ms)
+    transition = Transition(population, stamped.at_ms)
     match stamped.event:
         case Submitted():
-            turn.submitted()
+            _submitted(transition)
         case Control() as event:
-            turn.control(event)
+            _control(transition, event)
         case Tick(workers=workers):
-            turn.tick(workers)
+            _tick(transition, workers)
         case Result() | Failed() | Released() | Expired() as event:
-            if population.status == "stopped" or not _counts(population, event):
-                turn.blame("stale")
-                turn.note("stale", trial=event.trial, attempt=event.attempt, worker=event.worker)
-            else:
-                turn.report(event)
-    turn.wind_up()
-    return turn.decision()
+            _report(transition, event)
+    if transition.status == "running" and transition.slots:
+        _decide_slots_held_back(transition)
+        _finish_if_over(transition)
+    return transition.decision()
 
 
-def _counts(population: Population, event: Result | Failed | Released | Expired) -> bool:
-    """Whether the event speaks of an attempt that counts (the fencing token)."""
+# -- submitted ------------------------------------------------------------------------------------
+
+
+def _submitted(transition: Transition) -> None:
+    """Start the search: the first trial of every slot."""
+    if transition.status != "submitted":
+        return
+    transition.status = "running"
+    transition.record(SearchStarted(at_ms=transition.at_ms))
+    settings = transition.settings
+    rng = generator(settings.seed, 0, 0, START)
+    starts = settings.optimizer.start(settings.space, settings.n_slots, rng)
+    for index, start in enumerate(starts):
+        slot = Slot(
+            index=index,
+            tier=start.tier,
+            vector=settings.initial[index] if index < len(settings.initial) else start.vector,
+            since_ms=transition.at_ms,
+            seed=training_seed(settings.seed, index, 0),
+        )
+        queue(transition, slot, {"rule": "drawn"})
+
+
+# -- control --------------------------------------------------------------------------------------
+
+
+def _control(transition: Transition, event: Control) -> None:
+    """Do what an operator asks for, if it fits the search's status."""
+    at_ms, by = transition.at_ms, event.by
+    match event.action, transition.status:
+        case "pause", "running":
+            transition.record(SearchPaused(at_ms=at_ms, by=by))
+            transition.status, transition.reason = "paused", f"paused by {by}" if by else "paused"
+        case "resume", "paused" | "failed":
+            transition.record(SearchResumed(at_ms=at_ms, by=by))
+            _resume(transition)
+        case "stop", status if status not in ("finished", "stopped"):
+            transition.record(SearchStopped(at_ms=at_ms, by=by))
+            _close(transition, "stopped", f"stopped by {by}" if by else "stopped")
+        case "pin" | "unpin" as action, _ if 0 <= (slot := event.slot or 0) < len(transition.slots):
+            kind = SlotPinned if action == "pin" else SlotUnpinned
+            transition.record(kind(at_ms=at_ms, slot=slot, by=by))
+            transition.change_slot(transition.slots[slot], pinned=action == "pin")
+        case "bounds", status if status not in ("finished", "stopped"):
+            _change_bounds(transition, event)
+        case "drain", _:
+            transition.record(WorkerDrained(at_ms=at_ms, worker=event.worker, by=by))
+        case action, status:
+            transition.record(ControlIgnored(at_ms=at_ms, action=action, status=status, by=by))
+
+
+def _resume(transition: Transition) -> None:
+    """Go on from a pause or a failed step."""
+    if transition.status == "failed":
+        _retry_failed(transition)
+    transition.status, transition.reason = "running", ""
+    decide_waiting(transition)
+
+
+def _retry_failed(transition: Transition) -> None:
+    """Try the trials again that failed for good at their slot's last step, all attempts anew."""
+    for slot in tuple(transition.slots):
+        outcome = slot.outcomes.get(slot.step)
+        if slot.status == "queued" or outcome is None or not outcome.failed:
+            continue
+        outcomes = {step: o for step, o in slot.outcomes.items() if step != slot.step}
+        transition.count(failed=-1)
+        retry(transition, replace(slot, outcomes=outcomes, failures=0, lost_attempts=0))
+
+
+def _change_bounds(transition: Transition, event: Control) -> None:
+    """Search a hyperparameter between other bounds; queued trials keep their values."""
+    parameter, low, high = event.parameter, event.low, event.high
+    before = transition.settings.space
+    try:
+        space = before.with_bounds(parameter, low, high)
+    except SpaceError as error:
+        transition.record(
+            ControlIgnored(
+                at_ms=transition.at_ms,
+                action="bounds",
+                status=transition.status,
+                why=str(error),
+                parameter=parameter,
+                low=low,
+                high=high,
+                by=event.by,
+            )
+        )
+        return
+    transition.record(
+        BoundsChanged(at_ms=transition.at_ms, parameter=parameter, low=low, high=high, by=event.by)
+    )
+    transition.settings = replace(transition.settings, space=space)
+
+    def move(vector: Sequence[float]) -> tuple[float, ...]:
+        return before.translate(vector, space)
+
+    for slot in tuple(transition.slots):
+        outcomes = {
+            step: replace(outcome, vector=move(outcome.vector))
+            for step, outcome in slot.outcomes.items()
+        }
+        memory = transition.settings.optimizer.moved(slot.memory, move)
+        transition.change_slot(slot, vector=move(slot.vector), outcomes=outcomes, memory=memory)
+    if transition.best is not None:
+        transition.best = replace(transition.best, vector=move(transition.best.vector))
+
+
+# -- tick -----------------------------------------------------------------------------------------
+
+
+def _tick(transition: Transition, workers: int) -> None:
+    """Let time pass: waits end, and the population follows the workers."""
+    if transition.status != "running":
+        return
+    transition.living_workers = workers
+    settings, trial_s = transition.settings, transition.trial_s
+    if settings.deadline_ms is not None:
+        left_s = (settings.deadline_ms - transition.at_ms) / 1000
+        transition.horizon = expected_steps(transition.slots, workers, left_s, settings.steps)
+    if workers < 1 or not trial_s:
+        transition.idle_since_ms = transition.crowded_since_ms = None
+        return
+    _end_waits(transition, workers)
+    follow(transition, workers, 1000 * trial_s)
+
+
+def _end_waits(transition: Transition, workers: int) -> None:
+    """Decide slots that have waited for long enough, or that idle workers need not wait for."""
+    settings = transition.settings
+    # Called at every tick, hence without `Slot.active`.
+    active = [s for s in transition.slots if s.status == "queued" or s.status == "waiting"]  # noqa: PLR1714
+    rounds = math.ceil(len(active) / workers)
+    limit_s = max(settings.quorum_wait_min_s, settings.quorum_wait * transition.trial_s * rounds)
+    idle = idle_workers(transition, workers) > 0
+    looked_at = set()
+    for slot in transition.before.slots:
+        if slot.status != "waiting":
+            continue
+        late = transition.at_ms - slot.since_ms > 1000 * limit_s
+        # Slots that wait together are decided together: one of them is enough.
+        if late or (idle and (slot.tier, slot.step) not in looked_at):
+            looked_at.add((slot.tier, slot.step))
+            decide_pool(transition, slot, late=late, idle=idle)
+
+
+# -- reports --------------------------------------------------------------------------------------
+
+
+def _report(transition: Transition, event: Report) -> None:
+    """End an attempt as its report says; a stale report changes nothing."""
+    if transition.status == "stopped" or not _counts(transition.before, event):
+        transition.count_cause("stale")
+        transition.record(
+            ReportStale(
+                at_ms=transition.at_ms,
+                trial=event.trial,
+                attempt=event.attempt,
+                worker=event.worker,
+            )
+        )
+        return
+    slot = transition.slots[event.slot]
+    match event:
+        case Result(value=value) if not math.isfinite(value):
+            fail(transition, slot, event, "not_finite", f"the metric is {value}")
+        case Result():
+            accept(transition, slot, event)
+        case Failed():
+            fail(transition, slot, event, event.reason, event.message)
+        case Expired():
+            message = "the lease ended without a word from the worker"
+            fail(transition, slot, event, "lost", message)
+        case Released():
+            release(transition, slot, event)
+
+
+def _counts(population: Population, event: Report) -> bool:
+    """Whether the report is about a live attempt (the fencing token)."""
     if not 0 <= event.slot < len(population.slots):
         return False
     slot = population.slots[event.slot]
-    return slot.status == "queued" and slot.trial == event.trial and event.attempt in slot.live
+    return (
+        slot.status == "queued"
+        and slot.trial == event.trial
+        and event.attempt in slot.live_attempts
+    )
 
 
-class _Events(Turn):
-    """What each kind of event asks for."""
+# -- after any event ------------------------------------------------------------------------------
 
-    def submitted(self) -> None:
-        if self.status != "submitted":
-            return
-        self.status = "running"
-        self.note("started")
-        settings = self.settings
-        rng = generator(settings.seed, 0, 0, START)
-        starts = settings.optimizer.start(settings.space, settings.n_slots, rng)
-        for index, start in enumerate(starts):
-            vector = settings.initial[index] if index < len(settings.initial) else start.vector
-            seed = training_seed(settings.seed, index, 0)
-            slot = Slot(index=index, tier=start.tier, vector=vector, since_ms=self.at_ms, seed=seed)
-            self.queue(slot, {"rule": "drawn"})
 
-    def control(self, event: Control) -> None:
-        action, by, status = event.action, event.by, self.status
-        if action == "pause" and status == "running":
-            self.note(action, by=by)
-            self.status, self.reason = "paused", f"paused by {by}" if by else "paused"
-        elif action == "resume" and status in ("paused", "failed"):
-            self.note(action, by=by)
-            if status == "failed":
-                self.retry_failed()
-            self.status, self.reason = "running", ""
-            self.settle_all()
-        elif action == "stop" and status not in ("finished", "stopped"):
-            self.note(action, by=by)
-            self.close("stopped", f"stopped by {by}" if by else "stopped")
-        elif action in ("pin", "unpin") and 0 <= (slot := event.slot or 0) < len(self.slots):
-            self.note(action, slot=slot, by=by)
-            self.change(self.slots[slot], pinned=action == "pin")
-        elif action == "bounds" and self.status not in ("finished", "stopped"):
-            self.bounds(event)
-        elif action == "drain":
-            self.note(action, worker=event.worker, by=by)
-        else:
-            self.note("ignored", action=action, status=status, by=by)
+def _decide_slots_held_back(transition: Transition) -> None:
+    """Decide slots that were too far ahead of the last one, when that one has moved."""
+    before = transition.oldest_before
+    while transition.oldest is not None and (before is None or transition.oldest[0] != before[0]):
+        before = transition.oldest
+        decide_waiting(transition)
 
-    def bounds(self, event: Control) -> None:
-        """Search a hyperparameter between other bounds; trials that are out end as they began."""
-        told = {"parameter": event.parameter, "low": event.low, "high": event.high, "by": event.by}
-        before = self.settings.space
-        try:
-            space = before.with_bounds(event.parameter, event.low, event.high)
-        except SpaceError as error:
-            self.note("ignored", action="bounds", status=self.status, why=str(error), **told)
-            return
-        self.note("bounds", **told)
-        self.settings = replace(self.settings, space=space)
 
-        def move(vector: Sequence[float]) -> tuple[float, ...]:
-            return before.translate(vector, space)
+def _finish_if_over(transition: Transition) -> None:
+    """End the search when no slot is active any more, or at its deadline."""
+    settings = transition.settings
+    came = settings.deadline_ms is not None and transition.at_ms >= settings.deadline_ms
+    if not came and transition.oldest is not None:
+        return
+    early = any(slot.step + 1 < settings.steps for slot in transition.slots)
+    reason = "at its deadline" if early and settings.deadline_ms is not None else ""
+    _close(transition, "finished", reason)
+    transition.record(SearchFinished(at_ms=transition.at_ms, reason=reason))
 
-        for slot in tuple(self.slots):
-            outcomes = {
-                step: replace(outcome, vector=move(outcome.vector))
-                for step, outcome in slot.outcomes.items()
-            }
-            memory = self.settings.optimizer.moved(slot.memory, move)
-            self.change(slot, vector=move(slot.vector), outcomes=outcomes, memory=memory)
-        if self.best is not None:
-            self.best = replace(self.best, vector=move(self.best.vector))
 
-    def retry_failed(self) -> None:
-        """Give the trials that failed for good at their slot's last step a new life."""
-        for slot in tuple(self.slots):
-            outcome = slot.outcomes.get(slot.step)
-            if slot.status == "queued" or outcome is None or not outcome.failed:
-                continue
-            outcomes = {step: o for step, o in slot.outcomes.items() if step != slot.step}
-            self.count(failed=-1)
-            self.again(replace(slot, outcomes=outcomes, failures=0, losses=0))
-
-    def report(self, event: Result | Failed | Released | Expired) -> None:
-        slot = self.slots[event.slot]
-        token = {"trial": event.trial, "attempt": event.attempt, "worker": event.worker}
-        match event:
-            case Result(value=value) if not math.isfinite(value):
-                self.fail(slot, token, "not_finite", f"the metric is {value}")
-            case Result():
-                self.accept(slot, event, token)
-            case Released():
-                self.released(slot, event)
-            case Expired():
-                self.fail(slot, token, "lost", "the lease ended without a word from the worker")
-            case Failed():
-                self.fail(slot, token, event.reason, event.message, event.seconds)
-
-    def released(self, slot: Slot, event: Released) -> None:
-        """Hand a trial out again that was given back, from where it stood if that was kept."""
-        self.blame(event.reason)
-        start = slot.position if slot.partial else slot.step * self.settings.budget
-        stop = (slot.step + 1) * self.settings.budget
-        told = {"message": event.message} if event.message else {}
-        if event.checkpoint is not None and event.at is not None and start < event.at < stop:
-            slot = replace(slot, partial=event.checkpoint, position=event.at)
-            told |= {"checkpoint": event.checkpoint}
-        self.note(
-            "released",
-            trial=event.trial,
-            attempt=event.attempt,
-            worker=event.worker,
-            reason=event.reason,
-            **told,
-            **({"seconds": event.seconds} if event.seconds else {}),
-            **({"at": event.at} if event.at is not None else {}),
+def _close(transition: Transition, status: PopulationStatus, reason: str) -> None:
+    """End the search: queued trials are discarded, and no outcome but the last one is kept."""
+    transition.status, transition.reason = status, reason
+    transition.count(discarded=sum(slot.status == "queued" for slot in transition.slots))
+    transition.slots = [
+        replace(
+            slot,
+            status="done",
+            live_attempts=(),
+            partial=None,
+            since_ms=transition.at_ms,
+            # No slot is decided any more: the last checkpoint of each one is what stays.
+            outcomes={k: slot.outcomes[k] for k in sorted(slot.outcomes)[-1:]},
         )
-        self.give_back(slot, event.attempt)
-
-    def tick(self, workers: int) -> None:
-        """Time passed: waits end, and the population follows the workers."""
-        if self.status != "running":
-            return
-        self.ticked = workers
-        settings, one_s = self.settings, self.trial_s
-        if settings.deadline_ms is not None:
-            left_s = (settings.deadline_ms - self.at_ms) / 1000
-            self.horizon = expected_steps(self.slots, workers, left_s, settings.steps)
-        if workers < 1 or not one_s:
-            self.idle_since_ms = self.crowded_since_ms = None
-            return
-        active = [s for s in self.slots if s.status == "queued" or s.status == "waiting"]  # noqa: PLR1714
-        rounds = math.ceil(len(active) / workers)
-        limit_s = max(settings.quorum_wait_min_s, settings.quorum_wait * one_s * rounds)
-        idle = self.idle(workers) > 0
-        asked = set()
-        for slot in self.before.slots:
-            if slot.status != "waiting":
-                continue
-            late = self.at_ms - slot.since_ms > 1000 * limit_s
-            # All that wait together are asked for once.
-            if late or (idle and (slot.tier, slot.step) not in asked):
-                asked.add((slot.tier, slot.step))
-                self.settle(slot, late=late, idle=idle)
-        self.follow(workers, 1000 * one_s)
-
-    def idle(self, workers: int) -> int:
-        """How many workers have no trial."""
-        return workers - sum([len(slot.live) for slot in self.slots if slot.status == "queued"])
-
-    def follow(self, workers: int, patience_ms: float) -> None:
-        """Park, resume, copy and grow, as the number of workers asks for."""
-        settings, elasticity = self.settings, self.settings.elasticity
-        staying = [s for s in self.slots if s.status != "parked" and not s.parking]
-        room = elasticity.bound(workers, settings.n_slots) - len(staying)
-        self.crowded_since_ms = self._since(self.crowded_since_ms, room < 0)
-        if self._for_long(self.crowded_since_ms, patience_ms):
-            for slot in to_park(staying, -room, settings.optimizer.spares):
-                self.park(slot)
-        apart = [s for s in self.slots if s.status == "parked" or s.parking]
-        apart.sort(key=lambda s: (not s.parking, s.outcomes[max(s.outcomes)].loss))
-        for slot in apart[: max(0, room)]:
-            room -= self.unpark(slot)
-        idle = self.idle(workers)
-        self.idle_since_ms = self._since(self.idle_since_ms, idle > 0)
-        if not self._for_long(self.idle_since_ms, patience_ms):
-            return
-        if elasticity.second_copy > 0:
-            limit_ms = elasticity.second_copy * patience_ms
-            for slot in overdue(self.slots, self.at_ms, limit_ms)[:idle]:
-                self.copy(slot)
-                idle -= 1
-        for _ in range(min(idle, room)):
-            if not self.join(len(self.slots)):
-                break
-
-    def _since(self, since_ms: int | None, holds: bool) -> int | None:  # noqa: FBT001
-        """Since when something holds that holds now, or does not."""
-        if not holds:
-            return None
-        return self.at_ms if since_ms is None else since_ms
-
-    def _for_long(self, since_ms: int | None, patience_ms: float) -> bool:
-        return since_ms is not None and self.at_ms - since_ms >= patience_ms
-
-    def wind_up(self) -> None:
-        """See to what any event may have brought about."""
-        if self.status != "running" or not self.slots:
-            return
-        # Whoever was too far ahead of the last slot may go on when that has moved.
-        before = self.last_before
-        while self.last is not None and (before is None or self.last[0] != before[0]):
-            before = self.last
-            self.settle_all()
-        settings = self.settings
-        came = settings.deadline_ms is not None and self.at_ms >= settings.deadline_ms
-        if came or self.last is None:
-            early = any(slot.step + 1 < settings.steps for slot in self.slots)
-            cut = early and settings.deadline_ms is not None
-            self.close("finished", "at its deadline" if cut else "")
-            self.note("finished", **({"reason": self.reason} if cut else {}))
+        for slot in transition.slots
+    ]
+    transition.oldest = None

@@ -1,6 +1,6 @@
 """How a population follows its workers: when to grow, to park, to run a second copy.
 
-Pure policy: numbers in, a wish out; `population.py` carries it out. The population does not depend
+Pure policy: numbers in, a wish out; `membership.py` carries it out. The population does not depend
 on the workers otherwise: any worker takes any slot's trial, and more slots than workers is the
 normal case (source: this project).
 """
@@ -71,7 +71,9 @@ def overdue(slots: Sequence[Slot], at_ms: int, limit_ms: float) -> list[Slot]:
     late = [
         slot
         for slot in slots
-        if slot.status == "queued" and len(slot.live) == 1 and at_ms - slot.since_ms > limit_ms
+        if slot.status == "queued"
+        and len(slot.live_attempts) == 1
+        and at_ms - slot.since_ms > limit_ms
     ]
     return sorted(late, key=lambda slot: slot.since_ms)
 

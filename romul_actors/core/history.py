@@ -3,14 +3,17 @@
 A decision appends lines; the store keeps them as JSON texts, oldest first. Whatever shows, counts,
 explains or replays a run reads them through `from_json` and asks for their types: no other module
 knows the names of events. Stored names and their order never change; a field that is added has a
-default, which is not written.
+default, which is not written unless the field is marked so.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, ClassVar, Final
 
 from romul_actors.core.space import Value
+
+_WRITTEN: Final = {"written": True}
+"""Metadata of a field that is written at its default, too: only older lines are without it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +98,7 @@ class ControlIgnored(Line):
     action: str
     status: str
     why: str = ""
-    parameter: str = ""
+    parameter: str | None = None
     low: float | None = None
     high: float | None = None
     by: str | None = None
@@ -180,8 +183,8 @@ class TrialCreated(Line):
     parent: str | None
     hyperparameters: Mapping[str, Value]
     vector: Sequence[float]
-    seed: int = 0
-    why: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = field(default=0, metadata=_WRITTEN)
+    why: Mapping[str, Any] = field(default_factory=dict, metadata=_WRITTEN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,12 +316,25 @@ KINDS: Mapping[str, type[Line]] = {
 }
 """All kinds of lines by their stored names."""
 
-_DEFAULTS: dict[type[Line], tuple[tuple[str, Any], ...]] = {
-    kind: tuple(
-        (f.name, f.default_factory() if f.default_factory is not MISSING else f.default)
-        for f in fields(kind)
-        if f.name != "at_ms"
-    )
+
+def _unwritten(field: Field[Any]) -> Any:
+    """The value at which a field is left out; MISSING: it is always written."""
+    if field.metadata.get("written"):
+        return MISSING
+    return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def _required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+_FIELDS: dict[type[Line], tuple[tuple[str, Any], ...]] = {
+    kind: tuple((f.name, _unwritten(f)) for f in fields(kind) if f.name != "at_ms")
+    for kind in KINDS.values()
+}
+"""By kind, its fields in the stored order, each with the value at which it is left out."""
+_REQUIRED: dict[type[Line], frozenset[str]] = {
+    kind: frozenset(f.name for f in fields(kind) if f.name != "at_ms" and _required(f))
     for kind in KINDS.values()
 }
 
@@ -328,9 +344,9 @@ def to_json(line: Line) -> dict[str, Any]:
     if isinstance(line, Unknown):
         return dict(line.values)
     values: dict[str, Any] = {"event": line.event, "at_ms": line.at_ms}
-    for name, default in _DEFAULTS[type(line)]:
+    for name, unwritten in _FIELDS[type(line)]:
         value = getattr(line, name)
-        if default is MISSING or value != default:
+        if unwritten is MISSING or value != unwritten:
             values[name] = value
     return values
 
@@ -340,9 +356,7 @@ def from_json(values: Mapping[str, Any]) -> Line:
     name, at_ms = str(values.get("event", "")), values.get("at_ms", 0)
     at_ms = at_ms if isinstance(at_ms, int) else 0
     kind = KINDS.get(name)
-    if kind is not None:
-        known = {key: values[key] for key, _ in _DEFAULTS[kind] if key in values}
-        missing = [key for key, default in _DEFAULTS[kind] if default is MISSING]
-        if all(key in known for key in missing):
-            return kind(at_ms=at_ms, **known)
+    if kind is not None and values.keys() >= _REQUIRED[kind]:
+        known = {key: values[key] for key, _ in _FIELDS[kind] if key in values}
+        return kind(at_ms=at_ms, **known)
     return Unknown(at_ms=at_ms, name=name, values=dict(values))

@@ -1,17 +1,16 @@
-"""The population as a value: what the experiment fixes, and how things stand.
+"""The population as a value, and what an event leads to.
 
-Only data, frozen: `population.py` makes the next population out of one and an event.
+Only data, frozen: `decide` makes the next population out of one and an event.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from romul_actors.core.elasticity import Elasticity
 from romul_actors.core.events import Trial
-from romul_actors.core.optimizers.base import Optimizer
+from romul_actors.core.history import Line
+from romul_actors.core.settings import Settings
 from romul_actors.core.slot import Slot, needed
-from romul_actors.core.space import Space
 
 PopulationStatus = Literal[
     "submitted",  # created; no slot yet
@@ -21,42 +20,6 @@ PopulationStatus = Literal[
     "failed",  # every slot failed at one step; `resume` tries it again
     "stopped",  # by an operator, for good
 ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What an experiment fixes for its whole life.
-
-    Attributes:
-        n_slots: size of the population at its start.
-        steps: PBT steps of each slot.
-        budget: length of one step, in the user's unit (epochs, updates, seconds).
-        maximize: whether a higher metric is better.
-        max_attempts: failures after which a trial is given up.
-        max_losses: lost workers after which it is: it may be what ends them.
-        initial: first vectors of the first slots, in place of the optimizer's.
-        quorum_wait: longest wait for a quorum, as a multiple of the time that the population
-            needs for one step (median trial, slots and living workers counted).
-        quorum_wait_min_s: a wait shorter than this never ends early, in seconds.
-        elasticity: how the population follows the workers.
-        deadline_ms: when the search must have ended, in milliseconds since the epoch; None: no
-            deadline.
-    """
-
-    space: Space
-    optimizer: Optimizer
-    n_slots: int
-    steps: int
-    budget: float
-    seed: int
-    maximize: bool = False
-    max_attempts: int = 3
-    max_losses: int = 10
-    initial: tuple[tuple[float, ...], ...] = ()
-    quorum_wait: float = 5.0
-    quorum_wait_min_s: float = 60.0
-    elasticity: Elasticity = field(default_factory=Elasticity)
-    deadline_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +90,12 @@ class Decision:
     Attributes:
         population: the population after it; unchanged slots are the very same objects.
         trials: to be handed to workers.
-        history: what happened, for people, as JSON values.
+        history: the lines that it adds to the run's history.
     """
 
     population: Population
     trials: tuple[Trial, ...] = ()
-    history: tuple[Mapping[str, Any], ...] = ()
+    history: tuple[Line, ...] = ()
 
 
 def changed(before: Sequence[Slot], after: Sequence[Slot]) -> list[Slot]:

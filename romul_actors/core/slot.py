@@ -50,9 +50,9 @@ class Slot:
         status: see `Status`.
         step: PBT step of its current trial, from 0.
         attempt: how often the current trial was handed out; part of the fencing token.
-        live: the attempts that are still heard: one, or two while a second copy runs.
-        failures: how many of these attempts failed.
-        losses: how many of them vanished with their workers.
+        live_attempts: those whose report counts: one, or two while a second attempt runs.
+        failures: how many attempts at the current trial failed.
+        lost_attempts: how many were lost with their workers.
         vector: the current trial's place in the unit cube, shape (n_dims,).
         seed: the current trial's training seed.
         parent: id of the trial whose checkpoint the current one continues from.
@@ -73,9 +73,9 @@ class Slot:
     status: Status = "queued"
     step: int = 0
     attempt: int = 1
-    live: tuple[int, ...] = (1,)
+    live_attempts: tuple[int, ...] = (1,)
     failures: int = 0
-    losses: int = 0
+    lost_attempts: int = 0
     vector: tuple[float, ...]
     seed: int = 0
     parent: str | None = None

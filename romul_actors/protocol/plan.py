@@ -2,7 +2,7 @@
 
 from romul_actors.core import optimizers
 from romul_actors.core.elasticity import Elasticity
-from romul_actors.core.population import Settings
+from romul_actors.core.settings import Settings
 from romul_actors.errors import ExperimentError, OptimizerError
 from romul_actors.protocol.experiment import Experiment
 
@@ -28,7 +28,7 @@ def settings(experiment: Experiment) -> Settings:
         seed=experiment.seed,
         maximize=experiment.direction == "maximize",
         max_attempts=experiment.max_attempts,
-        max_losses=experiment.max_losses,
+        max_lost_attempts=experiment.max_losses,
         initial=tuple(space.encode(values) for values in experiment.initial),
         quorum_wait_min_s=experiment.timeouts.quorum_s,
         elasticity=Elasticity(

@@ -10,7 +10,8 @@ from typing import Any, cast
 
 from pydantic_core import from_json, to_json
 
-from romul_actors.core.population import Best, Counts, Population, Settings
+from romul_actors.core.population import Best, Counts, Population
+from romul_actors.core.settings import Settings
 from romul_actors.core.slot import Outcome, Slot
 
 Fields = dict[str, str]
@@ -66,9 +67,9 @@ def write_slot(slot: Slot, settings: Settings, metric: str) -> Fields:
         "step": str(slot.step),
         "trial": slot.trial,
         "attempt": str(slot.attempt),
-        "live": text(slot.live),
+        "live": text(slot.live_attempts),
         "failures": str(slot.failures),
-        "losses": str(slot.losses),
+        "losses": str(slot.lost_attempts),
         "tier": slot.tier,
         "latest": ""
         if latest is None
@@ -142,9 +143,9 @@ def _read_slot(index: int, row: Mapping[str, str], settings: Settings, metric: s
         status=cast("Any", row["status"]),
         step=int(row["step"]),
         attempt=int(row["attempt"]),
-        live=tuple(from_json(row["live"])),
+        live_attempts=tuple(from_json(row["live"])),
         failures=int(row["failures"]),
-        losses=int(row["losses"]),
+        lost_attempts=int(row["losses"]),
         vector=tuple(from_json(row["vector"])),
         seed=int(row["seed"]),
         parent=row["parent"] or None,

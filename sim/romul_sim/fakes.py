@@ -10,7 +10,7 @@ from typing import Any, cast
 from numpy.random import Generator
 
 from romul_actors.core.events import Trial
-from romul_actors.core.transition import generator
+from romul_actors.core.rng import generator
 from romul_actors.errors import StoreUnavailableError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Commit

@@ -15,6 +15,7 @@ from numpy.random import Generator, default_rng
 
 from romul_actors.core.decide import decide
 from romul_actors.core.events import Released, Result, Stamped, Submitted, Tick, Trial
+from romul_actors.core.history import to_json
 from romul_actors.core.population import Population
 from romul_actors.errors import ExperimentError
 from romul_actors.protocol.experiment import Experiment
@@ -233,7 +234,7 @@ class Run:
     def _train(self, trial: Trial, duration: float) -> Result:
         name, slot = f"{trial.id}-{trial.attempt}", self.population.slots[trial.slot]
         loss = nan
-        if slot.trial == trial.id and trial.attempt in slot.live:
+        if slot.trial == trial.id and trial.attempt in slot.live_attempts:
             parent = self.states[trial.parent] if trial.parent else None
             # Of the trial, not of the worker: done again, it comes out the same.
             rng = default_rng(trial.seed)
@@ -258,7 +259,7 @@ class Run:
         self.population = decision.population
         if self.golden is not None:
             for line in decision.history:
-                self.golden.add(line)
+                self.golden.add(to_json(line))
         for trial in decision.trials:
             heapq.heappush(self.queue, (trial.step, self._next(), trial))
         if not self.keep and len(self.states) > 4 * len(self.population.slots):

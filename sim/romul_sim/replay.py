@@ -20,6 +20,7 @@ from romul_actors.core.events import (
     Submitted,
     Tick,
 )
+from romul_actors.core.history import to_json
 from romul_actors.core.population import Population
 from romul_actors.errors import ExperimentError
 from romul_actors.protocol.experiment import Experiment
@@ -127,7 +128,8 @@ def steps(record: Record) -> Iterator[Step]:
             continue
         stamped = Stamped(event, group[0]["at_ms"])
         decision = decide(population, stamped)
-        yield Step(stamped, population, decision.population, decision.history, group)
+        decided = [to_json(line) for line in decision.history]
+        yield Step(stamped, population, decision.population, decided, group)
         population = decision.population
 
 
@@ -251,13 +253,14 @@ def fork(record: Record, other: Experiment) -> Fork:
     for step in steps(record):
         here = [line for line in step.decided if line["event"] == "trial"]
         decision = decide(replace(step.before, settings=core), step.event)
-        there = [line for line in decision.history if line["event"] == "trial"]
+        forked = [to_json(line) for line in decision.history]
+        there = [line for line in forked if line["event"] == "trial"]
         found.decisions += len(here)
         same = len({text(line) for line in here} & {text(line) for line in there})
         found.changed += len(here) - same
         found.sooner += max(0, len(there) - len(here))
         if found.parting is None and same < max(len(here), len(there)):
-            found.parting, found.forked = step, decision.history
+            found.parting, found.forked = step, forked
     return found
 
 

@@ -3,7 +3,8 @@
 from romul_actors.core.decide import decide
 from romul_actors.core.events import Expired, Failed, Released, Result, Stamped, Submitted, Tick
 from romul_actors.core.optimizers import make
-from romul_actors.core.population import Population, Settings
+from romul_actors.core.population import Population
+from romul_actors.core.settings import Settings
 from romul_actors.core.space import FloatParameter, Space
 
 CUBE = Space([FloatParameter("x", 0.0, 1.0), FloatParameter("y", 0.0, 1.0)])
@@ -69,8 +70,8 @@ class Run:
     def queued(self):
         return [slot.index for slot in self.population.slots if slot.status == "queued"]
 
-    def of(self, event):
-        return [line for line in self.history if line["event"] == event]
+    def of(self, kind):
+        return [line for line in self.history if isinstance(line, kind)]
 
     def to_the_end(self, loss, order=lambda queued: queued):
         """Answer all trials by `loss(trial)`, a round at a time, in the order given."""

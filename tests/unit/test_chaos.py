@@ -9,8 +9,9 @@ import pytest
 
 from romul_actors.actor import loop as actor_module
 from romul_actors.actor.loop import Actor
-from romul_actors.core import decide as population_module
-from romul_actors.core import transition as turn_module
+from romul_actors.core import decide as decide_module
+from romul_actors.core import dispatch as dispatch_module
+from romul_actors.core import reports as reports_module
 from romul_actors.store.memory import MemoryStore
 from romul_sim.chaos import KINDS, Chaos, Fault, draw, from_json, play, shrink, to_json
 from romul_workers.worker import Worker
@@ -61,7 +62,7 @@ def no_fencing(patch):
             population.slots[event.slot].status == "queued"
         )
 
-    patch.setattr(population_module, "_counts", counts)
+    patch.setattr(decide_module, "_counts", counts)
 
 
 def acknowledged_before_the_commit(patch):
@@ -82,12 +83,12 @@ def acknowledged_before_the_commit(patch):
 
 
 def forgotten_to_queue_again(patch):
-    def again(self, slot):
-        self.count(retried=1)
+    def retry(transition, slot):
+        transition.count(retried=1)
         attempt = slot.attempt + 1
-        self.change(slot, status="queued", attempt=attempt, live=(attempt,))
+        transition.change_slot(slot, status="queued", attempt=attempt, live_attempts=(attempt,))
 
-    patch.setattr(turn_module.Turn, "again", again)
+    patch.setattr(reports_module, "retry", retry)
 
 
 def never_acknowledged(patch):
@@ -158,12 +159,13 @@ def never_reconciled(patch):
 
 
 def partial_checkpoint_taken_for_the_start(patch):
-    hand_out = turn_module.Turn.hand_out
+    dispatch = dispatch_module.dispatch
 
-    def forgets(self, slot):
-        return hand_out(self, replace(slot, position=slot.step * self.settings.budget))
+    def forgets(transition, slot):
+        start = slot.step * transition.settings.budget
+        return dispatch(transition, replace(slot, position=start))
 
-    patch.setattr(turn_module.Turn, "hand_out", forgets)
+    patch.setattr(dispatch_module, "dispatch", forgets)
 
 
 def drained_worker_says_nothing(patch):
@@ -178,7 +180,7 @@ def drained_worker_says_nothing(patch):
 
 
 def random_numbers_from_the_clock(patch):
-    patch.setattr(turn_module, "training_seed", lambda *_: int.from_bytes(os.urandom(3)))
+    patch.setattr(dispatch_module, "training_seed", lambda *_: int.from_bytes(os.urandom(3)))
 
 
 MUTANTS = [

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from romul_actors.core.history import to_json
 from romul_actors.errors import RomulError
 from romul_actors.protocol.experiment import Experiment
 from romul_sim import drill
@@ -37,7 +38,7 @@ def ended(tmp_path):
     return {
         "experiment": experiment,
         "population": run.population,
-        "history": run.history,
+        "history": [to_json(line) for line in run.history],
         "depths": EMPTY,
         "checkpoints": place,
     }

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from romul_actors.core.elasticity import Elasticity
 from romul_actors.core.events import Control, Released
+from romul_actors.core.history import ReportStale, SlotParked, TrialCreated
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
 from tests.unit.harness import Run, bowl, population
@@ -129,7 +130,7 @@ def test_parking_never_goes_below_the_minimum():
     run = elastic(per_worker=1.0, min_slots=6)
     idle_for_long(run, workers=1)
     run.to_the_end(bowl)
-    assert sum(line["event"] == "parked" for line in run.history) == 2
+    assert len(run.of(SlotParked)) == 2
     assert run.population.status == "finished"
 
 
@@ -145,7 +146,7 @@ def test_parked_slots_come_back_first_and_where_the_others_are():
     assert {trial.slot for trial in decision.trials} == parked
     front = {run.population.slots[i].step for i in active(run)}
     assert max(front) - min(front) <= 1
-    assert len({line["trial"] for line in run.of("trial")}) == len(run.of("trial"))
+    assert len({line.trial for line in run.of(TrialCreated)}) == len(run.of(TrialCreated))
 
 
 def test_a_late_trial_gets_a_second_copy_and_the_first_result_wins():
@@ -160,7 +161,7 @@ def test_a_late_trial_gets_a_second_copy_and_the_first_result_wins():
     assert (first.attempt, second.attempt) == (1, 2)
     run.tell(first)
     assert run.population.slots[0].step == 2
-    assert [line["event"] for line in run.tell(second).history] == ["stale"]
+    assert [type(line) for line in run.tell(second).history] == [ReportStale]
 
 
 def test_one_copy_that_ends_badly_leaves_the_other_alone():
@@ -168,9 +169,9 @@ def test_one_copy_that_ends_badly_leaves_the_other_alone():
     late = run.token(0)
     run.tick(run.now_ms + 10, workers=20)
     run.tick(run.now_ms + 5_000, workers=20)
-    assert run.population.slots[0].live == (1, 2)
+    assert run.population.slots[0].live_attempts == (1, 2)
     assert run.tell(Released(**late, reason="preempted")).trials == ()
-    assert run.population.slots[0].live == (2,)
+    assert run.population.slots[0].live_attempts == (2,)
     (again,) = run.tell(run.failed(0)).trials
     assert again.attempt == 3
 
@@ -213,7 +214,7 @@ def test_at_the_deadline_the_search_ends_with_what_it_has():
     assert run.population.best.trial == "3-1"
     counts = run.population.counts
     assert counts.created == counts.reported + counts.failed + counts.discarded
-    assert run.tell(run.result(4, -5.0)).history[0]["event"] == "stale"
+    assert [type(x) for x in run.tell(run.result(4, -5.0)).history] == [ReportStale]
 
 
 def test_no_trial_begins_that_would_end_after_the_deadline():
@@ -265,7 +266,7 @@ def test_whatever_the_workers_do_the_search_ends_and_its_bounds_hold(seed, optim
             run.tick(run.now_ms + shuffler.choice([100, 2_000, 20_000]), shuffler.randint(0, 16))
         else:
             slot = shuffler.choice(queued)
-            attempt = shuffler.choice(run.population.slots[slot].live)
+            attempt = shuffler.choice(run.population.slots[slot].live_attempts)
             token = {**run.token(slot), "attempt": attempt}
             if what < 0.4:
                 run.tell(Released(**token, reason="preempted"))
@@ -288,5 +289,5 @@ def test_whatever_the_workers_do_the_search_ends_and_its_bounds_hold(seed, optim
         run.tell(Control(action="resume"))
     run.to_the_end(lambda _: shuffler.random())
     assert run.population.status == "finished"
-    created = [line["trial"] for line in run.of("trial")]
+    created = [line.trial for line in run.of(TrialCreated)]
     assert len(created) == len(set(created))

@@ -9,6 +9,7 @@ import pytest
 
 from romul_actors.core.history import (
     KINDS,
+    ControlIgnored,
     Line,
     SearchFinished,
     TrialCreated,
@@ -52,6 +53,26 @@ def test_fields_at_their_defaults_are_not_written():
         "reason",
         "at",
     ]
+
+
+def test_fields_that_only_older_lines_lack_are_always_written():
+    line = TrialCreated(
+        at_ms=1, trial="0-0", slot=0, step=0, parent=None, hyperparameters={}, vector=()
+    )
+    assert list(to_json(line))[-3:] == ["vector", "seed", "why"]
+
+
+def test_an_ignored_control_names_the_parameter_it_gave():
+    line = ControlIgnored(at_ms=1, action="bounds", status="running", parameter="", low=0.0, by="")
+    assert to_json(line) == {
+        "event": "ignored",
+        "at_ms": 1,
+        "action": "bounds",
+        "status": "running",
+        "parameter": "",
+        "low": 0.0,
+        "by": "",
+    }
 
 
 @pytest.mark.parametrize(

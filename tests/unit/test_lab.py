@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
+from romul_actors.core.history import TrialCreated
 from romul_actors.core.optimizers import OPTIMIZERS, make
 from romul_actors.errors import ExperimentError, OptimizerError
 from romul_actors.protocol.experiment import Experiment
@@ -133,14 +134,14 @@ def test_mf_pbt_takes_only_weights_of_a_greedier_one():
     assert [s.tier for s in run.population.slots] == ["1"] * 4 + ["4"] * 4 + ["8"] * 4 + ["16"] * 4
     # The greedy ones are the best all the time, the second tier the next.
     run.to_the_end(lambda trial: float(trial.slot))
-    fourth = [line for line in run.of("trial") if line["step"] == 4 and 4 <= line["slot"] < 8]
-    migrated = [line for line in fourth if line["why"]["rule"] == "migrated"]
-    assert [line["slot"] for line in migrated] == [6]
+    fourth = [line for line in run.of(TrialCreated) if line.step == 4 and 4 <= line.slot < 8]
+    migrated = [line for line in fourth if line.why["rule"] == "migrated"]
+    assert [line.slot for line in migrated] == [6]
     [line] = migrated
-    assert line["parent"] == "0-3"
-    assert line["why"]["hyperparameters_of"] == 4
-    kept = {line["trial"]: line["vector"] for line in run.of("trial")}
-    assert line["vector"] == kept["4-3"]
+    assert line.parent == "0-3"
+    assert line.why["hyperparameters_of"] == 4
+    kept = {line.trial: line.vector for line in run.of(TrialCreated)}
+    assert line.vector == kept["4-3"]
 
 
 def test_an_optimizers_constants_may_stand_behind_its_name():
@@ -246,14 +247,14 @@ def test_pb2_copies_go_where_losses_fell_most():
         return lines[trial.id]
 
     run = Run(population("pb2", n_slots=8, steps=25)).start().to_the_end(loss)
-    tried = [line for line in run.of("trial") if line["why"]["rule"] == "bandit"]
+    tried = [line for line in run.of(TrialCreated) if line.why["rule"] == "bandit"]
     assert len(tried) > 30
-    late = [line["hyperparameters"]["x"] for line in tried[10:]]
+    late = [line.hyperparameters["x"] for line in tried[10:]]
     assert abs(np.median(late) - 0.8) < 0.1
     # The bound lies above the best fall there is, and not far.
-    assert np.median([line["why"]["hopes_for"] for line in tried[10:]]) == pytest.approx(1, abs=0.2)
+    assert np.median([line.why["hopes_for"] for line in tried[10:]]) == pytest.approx(1, abs=0.2)
     # Peers are told apart: two copies of one step do not try the same.
-    assert len({tuple(line["vector"]) for line in tried}) == len(tried)
+    assert len({tuple(line.vector) for line in tried}) == len(tried)
 
 
 def test_tpe_draws_where_good_ones_were_found():
@@ -263,9 +264,9 @@ def test_tpe_draws_where_good_ones_were_found():
         return bowl(trial) + 0.001 * trial.step
 
     run.to_the_end(loss)
-    drawn = [line for line in run.of("trial") if line["why"]["rule"] == "drawn anew"]
+    drawn = [line for line in run.of(TrialCreated) if line.why["rule"] == "drawn anew"]
     assert len(drawn) > 12
-    later = [abs(line["hyperparameters"]["y"] - 0.7) for line in drawn[6:]]
+    later = [abs(line.hyperparameters["y"] - 0.7) for line in drawn[6:]]
     # Uniform draws would be 0.29 away on average.
     assert sum(later) / len(later) < 0.2
     again = Run(population("tpe", n_slots=8, steps=30)).start().to_the_end(loss)

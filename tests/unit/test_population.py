@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from romul_actors.core.decide import decide
 from romul_actors.core.events import Control, Result, Stamped, Submitted
+from romul_actors.core.history import ReportStale, TrialCreated, TrialReported
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.core.space import CategoricalParameter, FloatParameter, Space
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
@@ -79,7 +80,7 @@ def test_whatever_happens_proposals_stay_in_the_space_and_trials_add_up(data):
         for trial in decision.trials:
             assert all(0.0 <= p <= 1.0 for p in run.population.slots[trial.slot].vector)
             space.encode(trial.hyperparameters)
-        known = {e["checkpoint"] for e in run.of("result")}
+        known = {e.checkpoint for e in run.of(TrialReported)}
         assert {t.parent for t in decision.trials} <= known | {None}
         if isinstance(ending, float) and math.isfinite(ending):
             loss = -ending if run.population.settings.maximize else ending
@@ -115,7 +116,7 @@ def test_with_a_full_quorum_the_order_of_arrival_changes_nothing(n_slots, seed):
 
     def decided(order):
         run = Run(asked).start().to_the_end(bowl, order)
-        return sorted((line["trial"], line["vector"], line["parent"]) for line in run.of("trial"))
+        return sorted((line.trial, line.vector, line.parent) for line in run.of(TrialCreated))
 
     shuffler = random.Random(5)
     assert decided(lambda q: q) == decided(lambda q: [shuffler.choice(q)])
@@ -164,7 +165,7 @@ def test_nobody_waits_for_a_quorum_longer_than_the_limit():
     # 5 times what the population needs for a step: a median of 20 s, 8 slots on 8 workers.
     assert [t.slot for t in run.tick(100_004).trials] == [0, 1, 2]
     # With fewer than 4 known there is no selection.
-    assert {line["why"]["rule"] for line in run.of("trial")[8:]} == {"held"}
+    assert {line.why["rule"] for line in run.of(TrialCreated)[8:]} == {"held"}
 
 
 def test_few_workers_for_many_slots_are_no_reason_to_stop_waiting():
@@ -183,7 +184,7 @@ def test_a_report_of_another_attempt_changes_nothing(change):
     fields = {**run.token(0), "value": 1.0, "checkpoint": "0-0-1", "seconds": 1.0, **change}
     decision = run.tell(Result(**fields))
     assert decision.population == replace(before, causes={"stale": 1})
-    assert [line["event"] for line in decision.history] == ["stale"]
+    assert [type(line) for line in decision.history] == [ReportStale]
 
 
 def test_a_result_told_twice_counts_once():
@@ -197,7 +198,7 @@ def test_a_result_told_twice_counts_once():
 def test_a_second_submission_changes_nothing():
     run = Run(population()).start()
     assert run.tell(Submitted()).population == run.population
-    assert len(run.of("trial")) == 8
+    assert len(run.of(TrialCreated)) == 8
 
 
 def test_a_failed_trial_is_tried_again_with_the_same_everything():
@@ -285,7 +286,7 @@ def test_a_metric_to_maximise_is_negated_once():
         run.tell(run.result(slot, float(slot)))
     assert run.population.best.trial == "7-0"
     assert {run.population.slots[i].parent for i in (0, 1)} <= {"6-0", "7-0"}
-    assert run.of("result")[7]["value"] == 7.0
+    assert run.of(TrialReported)[7].value == 7.0
 
 
 def test_an_immutable_hyperparameter_travels_with_the_checkpoint():
@@ -295,14 +296,14 @@ def test_an_immutable_hyperparameter_travels_with_the_checkpoint():
     run = Run(population(space=space, n_slots=12, steps=12)).start()
     shuffler = random.Random(0)
     run.to_the_end(lambda _: shuffler.random())
-    drawn = {line["trial"]: line for line in run.of("trial")}
+    drawn = {line.trial: line for line in run.of(TrialCreated)}
     copied = 0
     for line in drawn.values():
-        if line["parent"] is not None:
-            parent = drawn[line["parent"]]
-            copied += parent["slot"] != line["slot"]
+        if line.parent is not None:
+            parent = drawn[line.parent]
+            copied += parent.slot != line.slot
             for name in ("optimizer", "width"):
-                assert line["hyperparameters"][name] == parent["hyperparameters"][name]
+                assert line.hyperparameters[name] == parent.hyperparameters[name]
     assert copied > 10
 
 
@@ -333,12 +334,12 @@ def test_outcomes_are_kept_until_the_last_peer_has_passed_the_step():
 
 
 def test_vanished_workers_are_counted_apart_from_failures():
-    run = Run(population(max_attempts=2, max_losses=3)).start()
+    run = Run(population(max_attempts=2, max_lost_attempts=3)).start()
     for _ in range(2):
         run.tell(run.expired(0))
     run.tell(run.failed(0))
     slot = run.population.slots[0]
-    assert (slot.status, slot.losses, slot.failures, slot.attempt) == ("queued", 2, 1, 4)
+    assert (slot.status, slot.lost_attempts, slot.failures, slot.attempt) == ("queued", 2, 1, 4)
     run.tell(run.expired(0))
     assert run.population.slots[0].status == "waiting"
     assert run.population.counts.failed == 1

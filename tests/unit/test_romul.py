@@ -5,6 +5,7 @@ from statistics import median
 import numpy as np
 import pytest
 
+from romul_actors.core.history import TrialCreated
 from romul_actors.core.optimizers import make
 from romul_actors.core.optimizers.base import latin_hypercube, reflect
 from romul_actors.core.space import CategoricalParameter, FloatParameter, Space
@@ -12,7 +13,7 @@ from tests.unit.harness import Run, population
 
 
 def decided(run, step):
-    return {line["slot"]: line for line in run.of("trial") if line["step"] == step}
+    return {line.slot: line for line in run.of(TrialCreated) if line.step == step}
 
 
 def one_round(run, losses):
@@ -30,15 +31,15 @@ def test_the_best_quarter_and_the_middle_go_on_with_what_they_tested(seed):
     first, second = decided(run, 0), decided(run, 1)
     # A third of the way from a quarter to three quarters, of six steps: 0.33 of eight.
     for slot in range(5):
-        assert second[slot]["why"]["rule"] == ("kept" if slot < 2 else "held")
-        assert second[slot]["vector"] == first[slot]["vector"]
-        assert second[slot]["parent"] == f"{slot}-0"
+        assert second[slot].why["rule"] == ("kept" if slot < 2 else "held")
+        assert second[slot].vector == first[slot].vector
+        assert second[slot].parent == f"{slot}-0"
     assert copied(run, 1) == [5, 6, 7]
 
 
 def copied(run, step):
     """The slots that began a step with the checkpoint of another one."""
-    return sorted(slot for slot, line in decided(run, step).items() if "copied" in line["why"])
+    return sorted(slot for slot, line in decided(run, step).items() if "copied" in line.why)
 
 
 @pytest.mark.parametrize("n_slots", [4, 8, 24])
@@ -67,13 +68,13 @@ def test_a_copy_moves_by_current_to_best_1_around_what_it_copied(seed):
     one_round(run, range(8))
     first, second = decided(run, 0), decided(run, 1)
     # All copies are made before any vector moves.
-    bases = {i: np.array(first[i]["vector"]) for i in range(8)}
+    bases = {i: np.array(first[i].vector) for i in range(8)}
     for slot in (5, 6, 7):
-        bases[slot] = bases[second[slot]["why"]["copied"]]
+        bases[slot] = bases[second[slot].why["copied"]]
     for slot in (5, 6, 7):
-        why = second[slot]["why"]
+        why = second[slot].why
         assert why["copied"] in (0, 1)
-        assert second[slot]["parent"] == f"{why['copied']}-0"
+        assert second[slot].parent == f"{why['copied']}-0"
         assert why["base"] == pytest.approx(bases[slot], abs=1e-5)
         assert (why["rule"], why["best"]) == ("mutated", 0)
         assert len({slot, why["a"], why["b"]}) == 3
@@ -83,13 +84,13 @@ def test_a_copy_moves_by_current_to_best_1_around_what_it_copied(seed):
             + why["F2"] * (bases[0] - bases[slot])
         )
         assert why["outside"] == np.flatnonzero((moved < 0.0) | (moved > 1.0)).tolist()
-        assert second[slot]["vector"] == pytest.approx(reflect(moved), abs=1e-5)
+        assert second[slot].vector == pytest.approx(reflect(moved), abs=1e-5)
 
 
 def test_about_half_of_the_moves_are_differential():
     run = Run(population(steps=200)).start()
     run.to_the_end(lambda trial: trial.hyperparameters["x"])
-    rules = [line["why"]["rule"] for line in run.of("trial") if line["step"]]
+    rules = [line.why["rule"] for line in run.of(TrialCreated) if line.step]
     n = rules.count("mutated") + rules.count("redrawn")
     assert abs(rules.count("mutated") - 0.5 * n) < 3.0 * (0.25 * n) ** 0.5
 
@@ -99,13 +100,13 @@ def test_a_redraw_draws_one_hyperparameter_anew_from_all_of_its_range():
     run = Run(population(steps=100, options=options)).start()
     run.to_the_end(lambda trial: float(trial.slot))
     drawn = []
-    for line in run.of("trial"):
-        if line["why"]["rule"] == "redrawn":
-            assert sum(line["why"]["drawn"]) == 1
-            for c, anew in enumerate(line["why"]["drawn"]):
-                base = line["why"]["base"][c]
-                assert (line["vector"][c] != pytest.approx(base, abs=1e-5)) == bool(anew)
-                drawn += [line["vector"][c]] * anew
+    for line in run.of(TrialCreated):
+        if line.why["rule"] == "redrawn":
+            assert sum(line.why["drawn"]) == 1
+            for c, anew in enumerate(line.why["drawn"]):
+                base = line.why["base"][c]
+                assert (line.vector[c] != pytest.approx(base, abs=1e-5)) == bool(anew)
+                drawn += [line.vector[c]] * anew
     assert min(drawn) < 0.05
     assert max(drawn) > 0.95
 
@@ -117,7 +118,7 @@ def test_what_goes_with_the_checkpoint_is_not_drawn_anew():
     for space, wanted in (([free, fixed], [1, 0]), ([fixed], [0])):
         run = Run(population(space=Space(space), options=options)).start()
         one_round(run, range(8))
-        redrawn = [line["why"] for line in decided(run, 1).values() if "drawn" in line["why"]]
+        redrawn = [line.why for line in decided(run, 1).values() if "drawn" in line.why]
         assert [why["drawn"] for why in redrawn] == [wanted] * 3
 
 
@@ -130,13 +131,13 @@ def test_until_late_no_move_lowers_what_has_a_logarithmic_scale(seed):
     run.to_the_end(lambda trial: trial.hyperparameters["rate"] + trial.hyperparameters["x"])
     lowered = {True: [0, 0], False: [0, 0]}
     turned = 0
-    for line in run.of("trial"):
-        if "base" in line["why"]:
-            early = line["step"] / 40 < 0.7
-            turned += len(line["why"].get("guarded", ()))
-            assert ("guarded" in line["why"]) == early
+    for line in run.of(TrialCreated):
+        if "base" in line.why:
+            early = line.step / 40 < 0.7
+            turned += len(line.why.get("guarded", ()))
+            assert ("guarded" in line.why) == early
             for c in range(2):
-                lowered[early][c] += line["vector"][c] < line["why"]["base"][c] - 1e-5
+                lowered[early][c] += line.vector[c] < line.why["base"][c] - 1e-5
     assert lowered[True][0] == 0
     assert lowered[True][1] > 0
     assert lowered[False][0] > 0
@@ -146,8 +147,8 @@ def test_until_late_no_move_lowers_what_has_a_logarithmic_scale(seed):
 def test_selection_may_lower_what_moves_do_not():
     run = Run(population(space=RATES, steps=40)).start()
     run.to_the_end(lambda trial: trial.hyperparameters["rate"])
-    first = [line["vector"][0] for line in decided(run, 0).values()]
-    middle = [line["vector"][0] for line in decided(run, 20).values()]
+    first = [line.vector[0] for line in decided(run, 0).values()]
+    middle = [line.vector[0] for line in decided(run, 20).values()]
     assert median(middle) < median(first)
 
 
@@ -156,7 +157,7 @@ def test_who_fails_copies_whoever_leads():
     for slot in range(7):
         run.tell(run.result(slot, float(slot)))
     run.tell(run.failed(7, "not_finite"))
-    assert decided(run, 1)[7]["why"]["copied"] in (0, 1)
+    assert decided(run, 1)[7].why["copied"] in (0, 1)
 
 
 def test_slots_remember_nothing():
@@ -170,7 +171,7 @@ def test_no_choice_dies_out_and_none_is_invented():
     space = Space([FloatParameter("x", 0.0, 1.0), choices])
     run = Run(population(space=space, steps=200, options=FULL)).start()
     run.to_the_end(lambda trial: trial.hyperparameters["x"] + (trial.hyperparameters["c"] != "a"))
-    late = [line["hyperparameters"]["c"] for line in run.of("trial") if line["step"] > 150]
+    late = [line.hyperparameters["c"] for line in run.of(TrialCreated) if line.step > 150]
     assert late.count("a") > 0.8 * len(late)
     assert {"b", "c"} <= set(late)
 

@@ -1,0 +1,139 @@
+"""How a trial begins: a slot's next trial, another attempt at it, a second one beside it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from romul_actors.core.events import Trial
+from romul_actors.core.history import SecondCopyStarted, TrialCreated
+from romul_actors.core.optimizers.base import Move, View
+from romul_actors.core.rng import training_seed
+from romul_actors.core.slot import Slot
+from romul_actors.core.transition import Transition
+
+
+def advance(transition: Transition, view: View, move: Move, oldest: int) -> None:
+    """Carry out an optimizer's move: the slot goes on to its next step.
+
+    Args:
+        transition: the population.
+        view: what the move was decided on.
+        move: the decision for one slot.
+        oldest: outcomes of earlier steps are dropped: no slot is compared at these any more.
+    """
+    slot = view.slots[move.slot]
+    outcomes = {step: known for step, known in slot.outcomes.items() if step >= oldest}
+    if not transition.time_is_left:
+        transition.change_slot(slot, status="done", outcomes=outcomes, since_ms=transition.at_ms)
+        return
+    if slot.pinned and not view.known[slot.index].failed:
+        own = view.known[slot.index].vector
+        move = Move(slot.index, slot.index, own, slot.memory, {"rule": "pinned"})
+    parent, checkpoint, inherited = slot.parent, slot.checkpoint, slot.vector
+    if move.fresh:
+        parent, checkpoint, inherited = None, None, move.vector
+    elif move.source is not None:
+        source = view.known[move.source]
+        parent, checkpoint = f"{move.source}-{view.step}", source.checkpoint
+        inherited = source.vector
+    following = Slot(
+        index=slot.index,
+        tier=slot.tier if move.tier is None else move.tier,
+        step=slot.step + 1,
+        vector=keep_immutable(transition, move.vector, inherited),
+        parent=parent,
+        checkpoint=checkpoint,
+        joined=slot.joined,
+        pinned=slot.pinned,
+        memory=move.memory,
+        outcomes=outcomes,
+        seconds=slot.seconds,
+        since_ms=transition.at_ms,
+        seed=training_seed(transition.settings.seed, slot.index, slot.step + 1),
+    )
+    queue(transition, following, move.why)
+
+
+def keep_immutable(
+    transition: Transition, vector: tuple[float, ...], inherited: tuple[float, ...]
+) -> tuple[float, ...]:
+    """`vector`, with the line of descent's values of those hyperparameters that never change.
+
+    Args:
+        transition: the population, which has the space.
+        vector: the next place in the unit cube, shape (n_dims,).
+        inherited: the place of the trial whose checkpoint is continued, shape (n_dims,).
+    """
+    mutable = transition.settings.space.mutable
+    if all(mutable):
+        return vector
+    return tuple(
+        new if free else held for new, held, free in zip(vector, inherited, mutable, strict=True)
+    )
+
+
+def queue(transition: Transition, slot: Slot, why: Mapping[str, Any]) -> None:
+    """Begin a new trial of `slot`, which has its seed and the time; `why` is for people."""
+    transition.count(created=1)
+    trial = dispatch(transition, slot)
+    transition.record(
+        TrialCreated(
+            at_ms=transition.at_ms,
+            trial=trial.id,
+            slot=slot.index,
+            step=slot.step,
+            parent=slot.parent,
+            hyperparameters=trial.hyperparameters,
+            vector=slot.vector,
+            seed=slot.seed,
+            why=why,
+        )
+    )
+
+
+def retry(transition: Transition, slot: Slot) -> None:
+    """Begin the next attempt at the same trial: same vector, parent and seed."""
+    transition.count(retried=1)
+    attempt = slot.attempt + 1
+    following = replace(
+        slot,
+        status="queued",
+        attempt=attempt,
+        live_attempts=(attempt,),
+        since_ms=transition.at_ms,
+    )
+    dispatch(transition, following)
+
+
+def start_second_attempt(transition: Transition, slot: Slot) -> None:
+    """Begin an attempt beside one that takes too long; the first result wins."""
+    transition.count(retried=1)
+    attempt = slot.attempt + 1
+    transition.record(
+        SecondCopyStarted(
+            at_ms=transition.at_ms, trial=slot.trial, attempt=attempt, slot=slot.index
+        )
+    )
+    live_attempts = (*slot.live_attempts, attempt)
+    dispatch(transition, replace(slot, attempt=attempt, live_attempts=live_attempts))
+
+
+def dispatch(transition: Transition, slot: Slot) -> Trial:
+    """Put a slot into its place, and make the message that a worker receives of its attempt."""
+    settings = transition.settings
+    transition.put_slot(slot)
+    start = slot.step * settings.budget if slot.partial is None else slot.position
+    trial = Trial(
+        id=slot.trial,
+        slot=slot.index,
+        step=slot.step,
+        attempt=slot.attempt,
+        hyperparameters=settings.space.decode(slot.vector),
+        parent=slot.partial or slot.checkpoint,
+        start=start,
+        stop=(slot.step + 1) * settings.budget,
+        seed=slot.seed,
+        resumed=slot.partial is not None,
+    )
+    transition.trials.append(trial)
+    return trial

@@ -1,0 +1,110 @@
+"""When the waiting slots of a pool are decided: at a quorum of outcomes, or after a limited wait.
+
+The optimizer defines pools, quorum and grace, and chooses what comes next; this module only says
+when it does.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from romul_actors.core.dispatch import advance
+from romul_actors.core.optimizers.base import View
+from romul_actors.core.rng import DECISION, generator
+from romul_actors.core.slot import Outcome, Slot
+from romul_actors.core.transition import Transition
+
+
+def decide_waiting(transition: Transition) -> None:
+    """Decide every waiting slot that need not wait any longer."""
+    for slot in tuple(transition.slots):
+        if transition.slots[slot.index].status == "waiting":
+            decide_pool(transition, transition.slots[slot.index])
+
+
+def decide_pool(
+    transition: Transition, slot: Slot, *, late: bool = False, idle: bool = False
+) -> None:
+    """Decide all slots that wait with `slot`, if the rest of their pool need not be waited for.
+
+    Args:
+        transition: the population.
+        slot: one of the slots that wait.
+        late: the quorum has been waited for long enough.
+        idle: there are workers without a trial.
+    """
+    optimizer, step, slots = transition.settings.optimizer, slot.step, transition.slots
+    waits = slots[slot.index].status in ("waiting", "parked")
+    if not waits or slots[slot.index].step != step:
+        return
+    # Called at every result, and mostly in vain: each peer is looked at once, without `can_report`.
+    known: dict[int, Outcome] = {}
+    pool: list[int] = []
+    decided = False
+    for i in optimizer.pool(slots, slot, transition.horizon):
+        peer = slots[i]
+        outcome = peer.outcomes.get(step)
+        if outcome is not None:
+            known[i] = outcome
+            pool.append(i)
+            decided = decided or peer.step > step
+        elif peer.joined <= step and (peer.status == "queued" or peer.status == "waiting"):  # noqa: PLR1714
+            pool.append(i)
+    # While no known outcome can be continued from, the missing ones are worth waiting for.
+    hopeless = len(known) < len(pool) and all(outcome.failed for outcome in known.values())
+    quorum = optimizer.quorum(len(pool))
+    if not late and (hopeless or len(known) < quorum):
+        return
+    # A slot that arrives after its pool was decided does not wait.
+    graced = not late and optimizer.grace > 0 and len(known) < len(pool) and not decided
+    if graced and not idle:
+        return
+    due = [i for i in known if slots[i].status == "waiting" and slots[i].step == step]
+    if graced and not _grace_is_over(transition, due, quorum):
+        return
+    oldest = step if transition.oldest is None else transition.oldest[0]
+    lead = optimizer.max_lead
+    if not due or (lead is not None and not late and step + 1 - oldest > lead):
+        return
+    view = view_of(transition, step, pool, known, DECISION)
+    for move in optimizer.decide(view, due):
+        advance(transition, view, move, oldest)
+
+
+def _grace_is_over(transition: Transition, due: Sequence[int], quorum: int) -> bool:
+    """Whether a quorum of slots has waited for as long as idle workers wait for the rest."""
+    since_ms = sorted(transition.slots[i].since_ms for i in due)[:quorum]
+    grace_ms = 1000 * transition.settings.optimizer.grace * transition.trial_s
+    return bool(since_ms) and transition.at_ms - since_ms[-1] >= grace_ms
+
+
+def view_of(
+    transition: Transition,
+    step: int,
+    pool: list[int],
+    known: Mapping[int, Outcome],
+    purpose: int,
+) -> View:
+    """What an optimizer decides on.
+
+    Args:
+        transition: the population.
+        step: the step that is judged.
+        pool: indices of the slots that are compared with each other.
+        known: their outcomes at that step, by slot index.
+        purpose: of the random numbers; one of those in `rng`.
+    """
+    seed = transition.settings.seed
+    return View(
+        space=transition.settings.space,
+        slots=tuple(transition.slots),
+        pool=pool,
+        step=step,
+        steps=transition.horizon,
+        known=known,
+        rng=lambda i: generator(seed, i, step, purpose),
+    )
+
+
+def every_slot_failed(transition: Transition, step: int) -> bool:
+    """Whether all slots that came to `step`, or may still come to it, failed there."""
+    judged = [peer for peer in transition.slots if peer.can_report(step)]
+    return all(step in peer.outcomes and peer.outcomes[step].failed for peer in judged)

@@ -1,0 +1,164 @@
+"""How an attempt at a trial ends: its result is accepted, it failed, or it was given back.
+
+A result, and a failure that is not tried again, end the trial: the slot keeps the outcome, and its
+pool may be decided. Any other end leads to the next attempt, unless one still runs.
+"""
+
+from dataclasses import replace
+
+from romul_actors.core.dispatch import retry
+from romul_actors.core.events import Expired, Failed, Released, Result
+from romul_actors.core.history import SearchFailed, TrialFailed, TrialReleased, TrialReported
+from romul_actors.core.population import Best
+from romul_actors.core.quorum import decide_pool, every_slot_failed
+from romul_actors.core.slot import Outcome, Slot, failed
+from romul_actors.core.transition import Transition
+
+
+def accept(transition: Transition, slot: Slot, event: Result) -> None:
+    """End a trial with its result."""
+    loss = -event.value if transition.settings.maximize else event.value
+    outcome = Outcome(loss, slot.vector, event.checkpoint)
+    if transition.best is None or loss < transition.best.loss:
+        transition.best = Best(slot.trial, loss, slot.vector, event.checkpoint, event.metrics)
+    transition.count(reported=1)
+    transition.record(
+        TrialReported(
+            at_ms=transition.at_ms,
+            trial=event.trial,
+            attempt=event.attempt,
+            worker=event.worker,
+            slot=slot.index,
+            step=slot.step,
+            value=event.value,
+            checkpoint=event.checkpoint,
+            seconds=event.seconds,
+            metrics=event.metrics,
+            in_effect=event.in_effect,
+            left_out=event.left_out,
+        )
+    )
+    end(transition, slot, outcome, seconds=event.seconds)
+
+
+def fail(
+    transition: Transition,
+    slot: Slot,
+    event: Result | Failed | Expired,
+    reason: str,
+    message: str,
+) -> None:
+    """Count the failure of one attempt: the trial is tried once more, or it has failed for good.
+
+    Args:
+        transition: the population.
+        slot: the slot of the trial.
+        event: the report about the attempt.
+        reason: one of `events.FailureReason`, or "lost" with the worker.
+        message: the reason in words.
+    """
+    settings = transition.settings
+    transition.count_cause(reason)
+    # A partial checkpoint that cannot be read costs what it held, not an attempt.
+    spared = reason == "lost_parent" and slot.partial is not None
+    slot = replace(
+        slot,
+        lost_attempts=slot.lost_attempts + (reason == "lost"),
+        failures=slot.failures + (reason != "lost" and not spared),
+        partial=None if spared else slot.partial,
+    )
+    exhausted = (
+        slot.failures >= settings.max_attempts or slot.lost_attempts >= settings.max_lost_attempts
+    )
+    # A loss that is not finite would be so again: the fault lies in the hyperparameters.
+    again = reason != "not_finite" and (len(slot.live_attempts) > 1 or not exhausted)
+    transition.record(
+        TrialFailed(
+            at_ms=transition.at_ms,
+            trial=event.trial,
+            attempt=event.attempt,
+            worker=event.worker,
+            slot=slot.index,
+            step=slot.step,
+            reason=reason,
+            message=message,
+            again=again,
+            seconds=event.seconds if isinstance(event, Failed) else 0.0,
+        )
+    )
+    if again:
+        give_back(transition, slot, event.attempt)
+    else:
+        transition.count(failed=1)
+        end(transition, slot, failed(slot.vector), f"{reason}: {message}")
+
+
+def release(transition: Transition, slot: Slot, event: Released) -> None:
+    """Begin another attempt at a trial that was given back: where it stood, if that was kept."""
+    transition.count_cause(event.reason)
+    budget = transition.settings.budget
+    start = slot.position if slot.partial else slot.step * budget
+    stop = (slot.step + 1) * budget
+    kept = None
+    if event.checkpoint is not None and event.at is not None and start < event.at < stop:
+        kept = event.checkpoint
+        slot = replace(slot, partial=kept, position=event.at)
+    transition.record(
+        TrialReleased(
+            at_ms=transition.at_ms,
+            trial=event.trial,
+            attempt=event.attempt,
+            worker=event.worker,
+            reason=event.reason,
+            message=event.message,
+            checkpoint=kept,
+            seconds=event.seconds,
+            at=event.at,
+        )
+    )
+    give_back(transition, slot, event.attempt)
+
+
+def give_back(transition: Transition, slot: Slot, attempt: int) -> None:
+    """Let an attempt count no more; begin the next one, unless another one still runs."""
+    others = tuple(other for other in slot.live_attempts if other != attempt)
+    if others:
+        transition.change_slot(slot, live_attempts=others)
+    else:
+        retry(transition, slot)
+
+
+def end(
+    transition: Transition,
+    slot: Slot,
+    outcome: Outcome,
+    fault: str = "",
+    seconds: float | None = None,
+) -> None:
+    """Keep a trial's outcome; the slot's next trial follows when its pool is decided.
+
+    Args:
+        transition: the population.
+        slot: the slot of the trial.
+        outcome: what the slot keeps.
+        fault: why the trial failed, in words.
+        seconds: how long it took; None: the slot keeps the duration of its trial before.
+    """
+    last = slot.step + 1 >= transition.settings.steps
+    parks = slot.parking and not last
+    slot = transition.change_slot(
+        slot,
+        status="done" if last else "parked" if parks else "waiting",
+        live_attempts=(),
+        partial=None,
+        parking=False,
+        outcomes={**slot.outcomes, slot.step: outcome},
+        since_ms=transition.at_ms,
+        seconds=slot.seconds if seconds is None else seconds,
+    )
+    if outcome.failed and every_slot_failed(transition, slot.step):
+        transition.status = "failed"
+        transition.reason = f"every trial of step {slot.step} failed; the last one: {fault}"
+        transition.record(SearchFailed(at_ms=transition.at_ms, reason=transition.reason))
+    elif transition.status == "running":
+        decide_pool(transition, slot)

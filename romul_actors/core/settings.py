@@ -1,0 +1,47 @@
+"""What an experiment fixes for its whole life, as the core needs it."""
+
+from dataclasses import dataclass, field
+
+from romul_actors.core.elasticity import Elasticity
+from romul_actors.core.optimizers.base import Optimizer
+from romul_actors.core.space import Space
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an experiment fixes for its whole life.
+
+    Attributes:
+        space: the search space; only an operator's new bounds change it.
+        optimizer: the algorithm, with its constants.
+        n_slots: size of the population at its start.
+        steps: PBT steps of each slot.
+        budget: length of one step, in the user's unit (epochs, updates, seconds).
+        seed: from which all random numbers follow.
+        maximize: whether a higher metric is better.
+        max_attempts: failures after which a trial is given up.
+        max_lost_attempts: attempts lost with their workers after which a trial is given up: the
+            trial may be what ends the workers.
+        initial: first vectors of the first slots, in place of the optimizer's.
+        quorum_wait: longest wait for a quorum, as a multiple of the time that the population
+            needs for one step (median trial, slots and living workers counted).
+        quorum_wait_min_s: a wait shorter than this never ends early, in seconds.
+        elasticity: how the population follows the workers.
+        deadline_ms: when the search must have ended, in milliseconds since the epoch; None: no
+            deadline.
+    """
+
+    space: Space
+    optimizer: Optimizer
+    n_slots: int
+    steps: int
+    budget: float
+    seed: int
+    maximize: bool = False
+    max_attempts: int = 3
+    max_lost_attempts: int = 10
+    initial: tuple[tuple[float, ...], ...] = ()
+    quorum_wait: float = 5.0
+    quorum_wait_min_s: float = 60.0
+    elasticity: Elasticity = field(default_factory=Elasticity)
+    deadline_ms: int | None = None
