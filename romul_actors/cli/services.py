@@ -28,6 +28,7 @@ from romul_actors.cli.options import (
     start_log,
 )
 from romul_actors.cli.printing import Console, echo
+from romul_actors.core.history import from_json
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.mqtt.bridge import Bridge
 from romul_actors.mqtt.connection import KEEPALIVE_S, Broker
@@ -124,8 +125,10 @@ def actor(
                 tellers.append(bridge.tell)
             if metrics_port is not None:
                 metrics = _metrics().ActorMetrics()
-                tellers.append(metrics.tell)
-                await stack.enter_async_context(beside(metrics.keep(store)))
+                tellers.append(
+                    lambda name, lines: metrics.count(name, [from_json(line) for line in lines])
+                )
+                await stack.enter_async_context(beside(metrics.run(store)))
                 await _serve_metrics(stack, metrics.registry, metrics_host, metrics_port)
 
             def tell(name: str, lines: Sequence[Mapping[str, Any]]) -> None:
