@@ -27,8 +27,9 @@ from romul_actors.core.events import Submitted
 from romul_actors.core.population import Counts, Population
 from romul_actors.core.slot import Outcome, Slot
 from romul_actors.dashboard import charts
-from romul_actors.dashboard.app import CHARTS_S, REFRESH_S
 from romul_actors.dashboard.feed import Feed
+from romul_actors.dashboard.feeds import REFRESH_S
+from romul_actors.dashboard.page import CHARTS_S
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.protocol.messages import encode

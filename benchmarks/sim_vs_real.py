@@ -20,7 +20,8 @@ from typing import Any
 
 from numpy.random import default_rng
 
-from romul_actors.observe.lineage import read_history
+from romul_actors.core.history import to_json
+from romul_actors.observe.snapshot import read_history
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.redis import RedisStore
 from romul_sim.churn import Change
@@ -73,7 +74,7 @@ class Compared(Drill):
 
     async def _judge(self, store: RedisStore, experiment: Experiment) -> Verdict:
         if experiment.name == "compared-0":
-            self.lines = await read_history(store, experiment.name)
+            self.lines = [to_json(line) for line in await read_history(store, experiment.name)]
         # The drill's own audit reads the checkpoints of another task.
         status = (await store.experiments())[experiment.name]
         return Verdict(completed=status == "finished")

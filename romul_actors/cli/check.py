@@ -4,7 +4,7 @@ import asyncio
 import csv
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,12 +16,14 @@ from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import DEFAULT_URL, AsJson, RedisUrl
 from romul_actors.cli.printing import Console, echo, echo_json, shortened
 from romul_actors.cli.services import opened
+from romul_actors.core.history import TrialFailed, to_json
 from romul_actors.errors import ExperimentError
 from romul_actors.observe import html as page
-from romul_actors.observe.explain import waste
 from romul_actors.observe.export import to_mlflow, to_tensorboard
-from romul_actors.observe.lineage import plot, plot_lineage, plot_workers, trials
-from romul_actors.observe.snapshot import Snapshot, full_snapshot, trial_rows
+from romul_actors.observe.plots import plot, plot_lineage, plot_workers
+from romul_actors.observe.snapshot import Snapshot, full_snapshot
+from romul_actors.observe.trial_records import trial_rows, trials
+from romul_actors.observe.waste import waste
 from romul_actors.protocol.experiment import load
 from romul_workers.conformance import Check, Examination
 from romul_workers.schedule import ScheduleError, closeness, of_trial, read_schedule
@@ -229,7 +231,7 @@ def _write(seen: Snapshot, to: Path) -> None:
     if to.suffix not in (".parquet", ".csv", ".jsonl"):
         raise typer.BadParameter(f"{to}: .parquet, .csv or .jsonl")
     if to.suffix == ".jsonl":
-        to.write_text("".join(json.dumps(line) + "\n" for line in seen.history))
+        to.write_text("".join(json.dumps(to_json(line)) + "\n" for line in seen.history))
         echo(f"{to}: {len(seen.history)} lines of history")
         return
     rows = trial_rows(seen.history)
@@ -280,9 +282,9 @@ def report(
         for title, image in images.items():
             (pictures / f"{title.lower().replace(' ', '-')}.png").write_bytes(image)
     failed = [
-        {"trial": x["trial"], "worker": x["worker"], "reason": x["reason"], "message": _end(x)}
+        {"trial": x.trial, "worker": x.worker, "reason": x.reason, "message": _end(x.message)}
         for x in seen.history
-        if x["event"] == "failed" and x["reason"] != "lost"
+        if isinstance(x, TrialFailed) and x.reason != "lost"
     ]
     shown = {key: value for key, value in seen.best.items() if key != "vector"}
     parts = [
@@ -302,6 +304,6 @@ def report(
     echo(f"written: {file}")
 
 
-def _end(line: Mapping[str, Any]) -> str:
+def _end(message: str) -> str:
     """The last line of a failure's message, which names it."""
-    return str(line.get("message", "")).strip().rpartition("\n")[2][:300]
+    return message.strip().rpartition("\n")[2][:300]

@@ -41,7 +41,7 @@ def dashboard(
 ) -> None:
     """Show populations in a browser: live, with lineage, schedules, workers and actions."""
     try:
-        from romul_actors.dashboard.app import Serving, serving  # noqa: PLC0415
+        from romul_actors.dashboard.server import Serving, serving  # noqa: PLC0415
     except ImportError:
         raise typer.BadParameter(
             "the dashboard needs NiceGUI: pip install 'romul[dashboard]'"

@@ -36,13 +36,17 @@ from romul_actors.cli.options import (
 from romul_actors.cli.printing import NARROW, Console, Table, echo_json, shortened
 from romul_actors.cli.services import opened, stopping
 from romul_actors.core.events import Control
+from romul_actors.core.history import TrialReported
 from romul_actors.errors import ExperimentError, ExperimentExistsError, UnknownExperimentError
 from romul_actors.launch.crew import crew
 from romul_actors.local.mqtt_broker import embedded_broker, has_broker
 from romul_actors.local.processes import running
 from romul_actors.local.redis_server import check_idle, embedded_server
 from romul_actors.observe.html import png
-from romul_actors.observe.lineage import plot, read_history, summary, trials
+from romul_actors.observe.plots import plot
+from romul_actors.observe.snapshot import read_history
+from romul_actors.observe.summary import summary
+from romul_actors.observe.trial_records import trials
 from romul_actors.protocol.experiment import Experiment, OptimizerSpec, from_json, load, parse
 from romul_actors.protocol.messages import encode
 from romul_actors.protocol.plan import settings
@@ -223,7 +227,8 @@ async def _write_down(
         told[experiment.name] = trials(history)
         left_out: dict[str, str] = {}
         for line in history:
-            left_out = {**line.get("left_out", {}), **left_out}
+            if isinstance(line, TrialReported):
+                left_out = {**line.left_out, **left_out}
         if left_out:
             console.print(f"warning: {experiment.name}: {in_words(left_out)}", soft_wrap=True)
         summaries[experiment.name] = summary(experiment, meta, told[experiment.name])

@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +28,7 @@ from romul_actors.cli.options import (
     start_log,
 )
 from romul_actors.cli.printing import Console, echo
-from romul_actors.core.history import Line, to_json
+from romul_actors.core.history import Line
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.mqtt.bridge import Bridge
 from romul_actors.mqtt.connection import KEEPALIVE_S, Broker
@@ -39,7 +39,7 @@ from romul_workers.notices import Source, source, watch
 from romul_workers.trainer import ChildTrainer, scratch_folder
 from romul_workers.worker import GARBAGE_MS, SHIPPED_TASKS, Worker, WorkerSettings
 
-Tell = Callable[[str, Sequence[Mapping[str, Any]]], None]
+Tell = Callable[[str, Sequence[Line]], None]
 
 
 def unique_name(kind: str) -> str:
@@ -125,14 +125,13 @@ def actor(
                 tellers.append(bridge.tell)
             if metrics_port is not None:
                 metrics = _metrics().ActorMetrics()
-                tellers.append(metrics.tell)
-                await stack.enter_async_context(beside(metrics.keep(store)))
+                tellers.append(metrics.count)
+                await stack.enter_async_context(beside(metrics.run(store)))
                 await _serve_metrics(stack, metrics.registry, metrics_host, metrics_port)
 
             def tell(name: str, lines: Sequence[Line]) -> None:
-                told = [to_json(line) for line in lines]
                 for teller in tellers:
-                    teller(name, told)
+                    teller(name, lines)
 
             serving = Actor(store, chosen, experiment, tell if tellers else None)
             if bridge is not None:

@@ -21,9 +21,10 @@ from romul_actors.cli.options import (
 from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
 from romul_actors.cli.services import opened
 from romul_actors.core.events import Control
+from romul_actors.core.history import to_json
 from romul_actors.errors import StoreError
 from romul_actors.mqtt.connection import KEEPALIVE_S, ask
-from romul_actors.observe.lineage import read_history
+from romul_actors.observe.snapshot import read_history
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_from_json
 from romul_actors.protocol.messages import encode
@@ -145,7 +146,7 @@ def failures(name: Name, redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False)
             return (
                 experiment,
                 from_json(meta.get("causes") or "{}"),
-                await read_history(store, name),
+                [to_json(line) for line in await read_history(store, name)],
             )
 
     experiment, causes, history = asyncio.run(run())

@@ -21,11 +21,12 @@ from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import DEFAULT_URL, AsJson, MqttCa, MqttUrl, RedisUrl, broker, resolve
 from romul_actors.cli.printing import NARROW, Console, Table, echo, echo_json, shortened
 from romul_actors.cli.services import opened
+from romul_actors.core.history import TrialReported
 from romul_actors.mqtt.connection import KEEPALIVE_S
 from romul_actors.observe.doctor import Finding, examine
-from romul_actors.observe.explain import Branch, in_words, root_of
 from romul_actors.observe.explain import explain as explain_trial
-from romul_actors.observe.explain import waste as waste_of
+from romul_actors.observe.explain import in_words
+from romul_actors.observe.lineage import Branch, root_of
 from romul_actors.observe.snapshot import (
     SLOT_FIELDS,
     SlotSnapshot,
@@ -34,7 +35,9 @@ from romul_actors.observe.snapshot import (
     read_glance,
     snapshot,
 )
+from romul_actors.observe.trial_records import trials
 from romul_actors.observe.visible import visible
+from romul_actors.observe.waste import waste as waste_of
 from romul_actors.store import Output
 from romul_actors.store.redis import RedisStore
 
@@ -100,9 +103,9 @@ class Screen:
         seen = self._seen = read_glance(glance, known)
         self._after = seen.last_id or self._after
         for line in seen.history:
-            if line["event"] == "result":
-                kept = self._losses.setdefault(line["slot"], deque(maxlen=KEPT))
-                kept.append(line["value"])
+            if isinstance(line, TrialReported):
+                kept = self._losses.setdefault(line.slot, deque(maxlen=KEPT))
+                kept.append(line.value)
         self._decisions.append((seen.now_ms, seen.counts["created"]))
         self.took_s = time.perf_counter() - began
         return seen
@@ -119,7 +122,7 @@ class Screen:
         told = []
         if seen.status in ("running", "paused") and not seen.alive:
             told.append("no worker is alive")
-        silent = [w.name for w in seen.workers if lease_s / 2 < w.age_s < lease_s]
+        silent = [w.name for w in seen.workers if w.age_s and lease_s / 2 < w.age_s < lease_s]
         if silent:
             told.append(f"silent for half a lease: {', '.join(silent[:3])}")
         if any(w.state == "no room" for w in seen.alive):
@@ -160,7 +163,7 @@ class Screen:
     def _workers(self, seen: Snapshot) -> Table:
         table = Table("worker", "state", "trial", "at", "heard")
         lease_s = seen.experiment.timeouts.lease_s
-        for worker in sorted(seen.workers, key=lambda w: (w.age_s >= lease_s, w.name))[
+        for worker in sorted(seen.workers, key=lambda w: (not w.heard_within(lease_s), w.name))[
             : self._rows
         ]:
             table.add_row(
@@ -168,8 +171,8 @@ class Screen:
                 shortened(worker.state),
                 worker.trial,
                 "" if worker.at is None else f"{worker.at:g}",
-                f"{worker.age_s:.1f} s ago",
-                style="dim" if worker.age_s >= lease_s else "",
+                "unknown" if worker.age_s is None else f"{worker.age_s:.1f} s ago",
+                style="" if worker.heard_within(lease_s) else "dim",
             )
         return table
 
@@ -287,8 +290,8 @@ def _worker_row(seen: Snapshot, i: int) -> dict[str, Any]:
         "state": worker.state,
         "trial": worker.trial,
         "at": worker.at,
-        "age_s": round(worker.age_s, 3),
-        "alive": worker.age_s < seen.experiment.timeouts.lease_s,
+        "age_s": None if worker.age_s is None else round(worker.age_s, 3),
+        "alive": worker.heard_within(seen.experiment.timeouts.lease_s),
     }
 
 
@@ -373,7 +376,7 @@ def lineage(
 ) -> None:
     """Show the tree that a slot belongs to: who was copied from whom."""
     seen = _all_of(name, redis)
-    root, own = root_of(seen.history, slot)
+    root, own = root_of(trials(seen.history), slot)
     if as_json:
         echo_json(root.as_json())
         return
@@ -410,8 +413,8 @@ def explain(
 ) -> None:
     """Say why a trial was decided as it was: what was copied, mutated, drawn, and from where."""
     seen = _all_of(name, redis)
-    told = explain_trial(seen.experiment, seen.history, trial)
-    echo_json(told) if as_json else echo("\n".join(in_words(told)))
+    found = explain_trial(seen.experiment, seen.history, trial)
+    echo_json(found.as_json()) if as_json else echo("\n".join(in_words(found)))
 
 
 def logs(

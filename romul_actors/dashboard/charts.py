@@ -37,11 +37,11 @@ def _axis(
     """The metric's axis for some of its values; `quartiles`: those of the feed."""
     medians = [median for _, _, median, _ in quartiles]
     axis = metric_axis(values, medians, maximize=feed.maximize)
-    told: Options = {"type": "log" if axis.logarithmic else "value", "scale": True}
+    options: Options = {"type": "log" if axis.logarithmic else "value", "scale": True}
     if axis.edge is not None:
         # Rounded: it is written at the axis.
-        told["min" if feed.maximize else "max"] = float(f"{axis.edge:.2g}")
-    return told
+        options["min" if feed.maximize else "max"] = float(f"{axis.edge:.2g}")
+    return options
 
 
 def _zoom() -> list[Options]:
@@ -60,7 +60,7 @@ def rows(feed: Feed) -> list[Options]:
             "status": slot.status + (" (pinned)" if slot.pinned else ""),
             "step": slot.step,
             "metric": None if slot.value is None else float(f"{slot.value:.6g}"),
-            "copied": "" if slot.copied is None else f"slot {slot.copied}",
+            "copied": "" if slot.copied_from is None else f"slot {slot.copied_from}",
             "rule": slot.rule,
             "hyperparameters": ", ".join(
                 f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
@@ -104,7 +104,7 @@ def metric(feed: Feed, experiment: Experiment) -> Options:
 
 
 def _best(feed: Feed) -> str | None:
-    return feed.seen.best.get("trial") if feed.seen is not None else None
+    return feed.snapshot.best.get("trial") if feed.snapshot is not None else None
 
 
 def hyperparameter(feed: Feed, experiment: Experiment, name: str) -> Options:

@@ -1,7 +1,8 @@
-"""What the dashboard knows of an experiment: read once, then kept up with what is new.
+"""An experiment as the dashboard shows it: read once, then kept up to date with new lines.
 
-A refresh asks for the experiment's own fields, the workers, and the lines of history since the
-last one; the slots' states follow from these lines: a large population costs no more than a small.
+A refresh reads the experiment's own fields, the workers, and the lines of history since the last
+refresh. Slots are not read: their states follow from the lines, so that a large population costs
+no more than a small one.
 """
 
 import time
@@ -10,32 +11,63 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from romul_actors.core.history import (
+    BoundsChanged,
+    ControlIgnored,
+    Line,
+    SearchFinished,
+    SearchPaused,
+    SearchResumed,
+    SearchStopped,
+    SlotParked,
+    SlotPinned,
+    SlotUnpinned,
+    TrialCreated,
+    TrialFailed,
+    TrialReleased,
+    TrialReported,
+    WorkerDrained,
+)
 from romul_actors.observe.snapshot import Snapshot, read_glance
 from romul_actors.store import Store
 
 PAGE = 5_000
 """Lines of history in one round trip."""
 SPANS = 3_000
+"""Most attempts on the timeline."""
 FAILURES = 200
+"""Most failures, and most actions of operators, that are listed."""
 TRIALS = 2_000
-"""Most attempts on the timeline, failures, and trials for parallel coordinates that are kept."""
+"""Most trials that are kept for parallel coordinates."""
 SHOWN = 30
-"""Slots whose curves are drawn: the best; of all others only quartiles."""
+"""Slots whose curves are drawn: the best ones; all others appear in the quartiles only."""
+
+OPERATOR_LINES = (
+    SearchPaused,
+    SearchResumed,
+    SearchStopped,
+    BoundsChanged,
+    SlotPinned,
+    SlotUnpinned,
+    WorkerDrained,
+)
+"""Lines about what an operator did."""
 
 
 @dataclass(slots=True)
 class SlotState:
-    """A slot, as history tells it.
+    """A slot with its curves, built from lines of history alone.
 
     Attributes:
         index: its number.
-        status: queued, waiting, parked or done, as far as it can be told.
-        step, trial, parent, copied, rule: of its current trial.
+        status: queued, waiting, parked or done, as far as history says.
+        step, trial, parent, copied_from, rule: of its current trial.
         hyperparameters: of its current trial.
-        value: of its latest result.
-        steps, values: all its results.
+        value: of its latest result; None: it has none.
+        steps, values: of all its results.
         schedule: hyperparameters by step, in the order of the space.
         attempts: of its current trial.
+        pinned: whether an operator pinned it.
     """
 
     index: int
@@ -43,7 +75,7 @@ class SlotState:
     step: int = 0
     trial: str = ""
     parent: str | None = None
-    copied: int | None = None
+    copied_from: int | None = None
     rule: str = ""
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     value: float | None = None
@@ -56,7 +88,7 @@ class SlotState:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt on the timeline, in seconds from the search's begin."""
+    """An attempt on the timeline, in seconds since the search began."""
 
     worker: str
     begin_s: float
@@ -66,112 +98,114 @@ class Attempt:
 
 
 class Feed:
-    """One experiment, kept up to date for all who look at it.
+    """One experiment, kept up to date for every page that shows it.
 
     Args:
-        store: where it lies.
+        store: where it is stored.
         name: its name.
     """
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
         self.name = name
-        self.seen: Snapshot | None = None
+        self.snapshot: Snapshot | None = None
         self.slots: dict[int, SlotState] = {}
         self.parents: dict[str, str | None] = {}
         self.results: dict[str, float] = {}
         self.attempts: deque[Attempt] = deque(maxlen=SPANS)
-        self.failures: deque[Mapping[str, Any]] = deque(maxlen=FAILURES)
+        self.failures: deque[TrialFailed] = deque(maxlen=FAILURES)
         self.trials: deque[tuple[tuple[Any, ...], float, int]] = deque(maxlen=TRIALS)
-        self.actions: deque[Mapping[str, Any]] = deque(maxlen=FAILURES)
+        self.actions: deque[Line] = deque(maxlen=FAILURES)
         self.began_ms: int | None = None
         self.took_s = 0.0
-        self.lines = 0
+        self.n_lines = 0
         self._after = "0"
 
     async def refresh(self) -> Snapshot:
         """Read what is new; the first time everything.
 
         Raises:
-            UnknownExperimentError: it is no more.
+            UnknownExperimentError: it was removed.
         """
         began = time.perf_counter()
         while True:
             glance = await self._store.glance(self.name, (), self._after, PAGE)
-            known = None if self.seen is None else self.seen.experiment
-            self.seen = read_glance(glance, known)
-            self._after = self.seen.last_id or self._after
-            for line in self.seen.history:
-                self._take(line)
-            self.lines += len(glance.history)
-            if len(glance.history) < PAGE:
+            known = None if self.snapshot is None else self.snapshot.experiment
+            self.snapshot = snapshot = read_glance(glance, known)
+            self._after = snapshot.last_id or self._after
+            for line in snapshot.history:
+                self._add(line)
+            self.n_lines += len(snapshot.history)
+            if len(snapshot.history) < PAGE:
                 break
         self.took_s = time.perf_counter() - began
-        return self.seen
+        return snapshot
 
     # -- lines of history -----------------------------------------------------------------------
 
-    def _take(self, line: Mapping[str, Any]) -> None:
-        event = line["event"]
+    def _add(self, line: Line) -> None:
         if self.began_ms is None:
-            self.began_ms = line.get("at_ms", 0)
-        if event == "trial":
-            self._trial(line)
-        elif event == "result":
-            self._result(line)
-        elif event in ("failed", "released"):
-            self._ended_otherwise(line)
-        elif event == "parked":
-            self.slots[line["slot"]].status = "parked"
-        elif event in ("pin", "unpin"):
-            self.slots[line["slot"]].pinned = event == "pin"
-        elif event == "finished":
-            for slot in self.slots.values():
-                slot.status = "done"
-        if "by" in line:
+            self.began_ms = line.at_ms
+        if isinstance(line, OPERATOR_LINES) or (
+            isinstance(line, ControlIgnored) and line.by is not None
+        ):
             self.actions.append(line)
+        match line:
+            case TrialCreated():
+                self._add_trial(line)
+            case TrialReported():
+                self._add_result(line)
+            case TrialFailed() | TrialReleased():
+                self._add_lost_attempt(line)
+            case SlotParked() if line.slot in self.slots:
+                self.slots[line.slot].status = "parked"
+            case SlotPinned() | SlotUnpinned() if line.slot in self.slots:
+                self.slots[line.slot].pinned = isinstance(line, SlotPinned)
+            case SearchFinished():
+                for slot in self.slots.values():
+                    slot.status = "done"
 
-    def _trial(self, line: Mapping[str, Any]) -> None:
-        slot = self.slots.setdefault(line["slot"], SlotState(line["slot"]))
+    def _add_trial(self, line: TrialCreated) -> None:
+        slot = self.slots.setdefault(line.slot, SlotState(line.slot))
         slot.status, slot.attempts = "queued", 1
-        slot.step, slot.trial, slot.parent = line["step"], line["trial"], line["parent"]
-        slot.copied = line["why"].get("copied")
-        slot.rule = line["why"].get("rule", "")
-        slot.hyperparameters = line["hyperparameters"]
-        slot.schedule.append((line["step"], tuple(line["hyperparameters"].values())))
-        self.parents[line["trial"]] = line["parent"]
+        slot.step, slot.trial, slot.parent = line.step, line.trial, line.parent
+        slot.copied_from = line.why.get("copied")
+        slot.rule = line.why.get("rule", "")
+        slot.hyperparameters = line.hyperparameters
+        slot.schedule.append((line.step, tuple(line.hyperparameters.values())))
+        self.parents[line.trial] = line.parent
 
-    def _result(self, line: Mapping[str, Any]) -> None:
-        slot = self.slots.get(line["slot"])
+    def _add_result(self, line: TrialReported) -> None:
+        slot = self.slots.get(line.slot)
         if slot is None:
             return
-        last = self.seen is not None and line["step"] + 1 >= self.seen.experiment.steps
-        slot.status, slot.value = "done" if last else "waiting", line["value"]
-        slot.steps.append(line["step"])
-        slot.values.append(line["value"])
-        self.results[line["trial"]] = line["value"]
-        self.trials.append((tuple(slot.hyperparameters.values()), line["value"], line["step"]))
-        self._attempt(line, line["seconds"], "result")
+        last = self.snapshot is not None and line.step + 1 >= self.snapshot.experiment.steps
+        slot.status, slot.value = "done" if last else "waiting", line.value
+        slot.steps.append(line.step)
+        slot.values.append(line.value)
+        self.results[line.trial] = line.value
+        self.trials.append((tuple(slot.hyperparameters.values()), line.value, line.step))
+        self._add_attempt(line, "result")
 
-    def _ended_otherwise(self, line: Mapping[str, Any]) -> None:
-        index = int(line["trial"].partition("-")[0])
+    def _add_lost_attempt(self, line: TrialFailed | TrialReleased) -> None:
+        index = int(line.trial.partition("-")[0])
         if index in self.slots:
             self.slots[index].attempts += 1
-        if line["event"] == "failed":
+        if isinstance(line, TrialFailed):
             self.failures.append(line)
-        self._attempt(line, line.get("seconds", 0.0), line.get("reason", "failed"))
+        self._add_attempt(line, line.reason)
 
-    def _attempt(self, line: Mapping[str, Any], seconds: float, how: str) -> None:
-        end_s = (line["at_ms"] - (self.began_ms or 0)) / 1000
-        begin_s = max(0.0, end_s - seconds)
-        self.attempts.append(Attempt(line["worker"], begin_s, end_s, how, line["trial"]))
+    def _add_attempt(self, line: TrialReported | TrialFailed | TrialReleased, how: str) -> None:
+        end_s = (line.at_ms - (self.began_ms or 0)) / 1000
+        begin_s = max(0.0, end_s - line.seconds)
+        self.attempts.append(Attempt(line.worker, begin_s, end_s, how, line.trial))
 
     # -- what is drawn --------------------------------------------------------------------------
 
     @property
     def maximize(self) -> bool:
         """Whether a higher metric is better."""
-        return self.seen is not None and self.seen.experiment.direction == "maximize"
+        return self.snapshot is not None and self.snapshot.experiment.direction == "maximize"
 
     def ranked(self) -> list[SlotState]:
         """Slots, the best first."""
@@ -187,12 +221,12 @@ class Feed:
         for slot in self.slots.values():
             for step, value in zip(slot.steps, slot.values, strict=True):
                 by_step.setdefault(step, []).append(value)
-        told = []
+        quartiles = []
         for step, values in sorted(by_step.items()):
             values.sort()
             low, middle, high = (values[int(q * (len(values) - 1))] for q in (0.25, 0.5, 0.75))
-            told.append((step, low, middle, high))
-        return told
+            quartiles.append((step, low, middle, high))
+        return quartiles
 
     def line_of(self, trial: str | None) -> list[str]:
         """Ids of a trial's ancestors and its own, oldest first."""
@@ -203,14 +237,14 @@ class Feed:
         return line[::-1]
 
     def copies(self, slots: Sequence[int]) -> list[tuple[int, int, int]]:
-        """(step, from slot, to slot) of all copies that touch one of `slots`."""
+        """(step, from slot, to slot) of all copies from or to one of `slots`."""
         wanted = set(slots)
-        told = []
+        found = []
         for trial, parent in self.parents.items():
             if parent is None:
                 continue
             slot, step = map(int, trial.split("-"))
             source = int(parent.partition("-")[0])
             if source != slot and (slot in wanted or source in wanted):
-                told.append((step, source, slot))
-        return told
+                found.append((step, source, slot))
+        return found

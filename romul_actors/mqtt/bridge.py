@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from romul_actors.actor.loop import Actor
+from romul_actors.core.history import Line, to_json
 from romul_actors.errors import StoreError
 from romul_actors.mqtt.connection import WORKERS, Broker, Message, MqttConnection, topic
 
@@ -30,10 +30,10 @@ class Bridge:
         self._sessions: dict[str, float] = {}
         self._burying: set[asyncio.Task[None]] = set()
 
-    def tell(self, experiment: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    def tell(self, experiment: str, lines: Sequence[Line]) -> None:
         """Send what was added to an experiment's history."""
         for line in lines:
-            self._link.send(Message(f"romul/{experiment}/events", line))
+            self._link.send(Message(f"romul/{experiment}/events", to_json(line)))
 
     async def run(self, actor: Actor) -> None:
         """Serve until cancelled."""

@@ -1,4 +1,4 @@
-"""An examination of all that a search stands on, with a remedy for each fault."""
+"""Checks of server, broker, experiments and checkpoint stores, with a remedy for each fault."""
 
 import asyncio
 import time
@@ -11,24 +11,26 @@ import fsspec
 
 from romul_actors.errors import ExperimentError, RomulError, StoreError
 from romul_actors.mqtt.connection import Broker, Message, publish
-from romul_actors.observe.snapshot import Snapshot, snapshot
+from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, snapshot
 from romul_actors.store.redis import RedisStore
 
 FULL = 0.8
-"""Share of the server's memory limit from which it is spoken of."""
+"""Share of the server's memory limit from which there is a warning."""
 SLOW_S = 0.05
+"""A server that takes longer to answer is slow."""
 CLOCK_S = 2.0
+"""Clocks that differ by more are worth a warning."""
 STUCK_LEASES = 2.0
-"""A trial whose worker was not heard of for so many leases is stuck: no actor takes it away."""
+"""A trial whose worker sent no heartbeat for so many leases is stuck: no actor takes it back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         level: "ok", "warning", or "fault".
-        what: in words.
+        what: what was found, in words.
         remedy: what to do; "" if nothing.
     """
 
@@ -42,7 +44,7 @@ class Finding:
 
 
 async def examine(url: str, broker: Broker | None) -> list[Finding]:
-    """Look at everything that the server at `url` leads to."""
+    """Check the server at `url`, its experiments with their checkpoint stores, and the broker."""
     store = RedisStore(url)
     try:
         found = await _server(store)
@@ -124,31 +126,33 @@ def _persistence(info: Mapping[str, Any]) -> list[Finding]:
 
 async def _experiment(store: RedisStore, name: str) -> list[Finding]:
     try:
-        seen = await snapshot(store, name)
+        found = await snapshot(store, name)
     except ExperimentError as error:
         return [Finding("warning", f"{name}: {error}", "of another version: upgrade, or remove it")]
-    found = _population(name, seen)
-    if seen.status in ("submitted", "running", "paused"):
-        found += await _checkpoints(name, str(seen.experiment.checkpoints))
-    return found
+    findings = _population(name, found)
+    if found.status in ("submitted", "running", "paused"):
+        findings += await _checkpoints(name, str(found.experiment.checkpoints))
+    return findings
 
 
-def _population(name: str, seen: Snapshot) -> list[Finding]:
-    found = []
-    lease_s = seen.experiment.timeouts.lease_s
-    if seen.status == "submitted" or seen.depths["inbox"] > 10 * max(10, len(seen.slots)):
-        found.append(
+def _population(name: str, found: Snapshot) -> list[Finding]:
+    findings = []
+    lease_s = found.experiment.timeouts.lease_s
+    if found.status == "submitted" or found.depths["inbox"] > 10 * max(10, len(found.slots)):
+        findings.append(
             Finding(
                 "warning",
-                f"{name}: {seen.depths['inbox']} events wait for a decision",
+                f"{name}: {found.depths['inbox']} events wait for a decision",
                 "is an actor running? `romul actor` starts one",
             )
         )
-    if seen.status == "running" and not seen.alive:
-        found.append(Finding("warning", f"{name}: no worker is alive", "`romul worker` starts one"))
-    stuck = [w for w in seen.workers if w.trial and w.age_s > STUCK_LEASES * lease_s]
-    if stuck and seen.status == "running":
-        found.append(
+    if found.status == "running" and not found.alive:
+        findings.append(
+            Finding("warning", f"{name}: no worker is alive", "`romul worker` starts one")
+        )
+    stuck = [w for w in found.workers if w.trial and _silent_for(w, STUCK_LEASES * lease_s)]
+    if stuck and found.status == "running":
+        findings.append(
             Finding(
                 "warning",
                 f"{name}: {len(stuck)} leases have ended and nobody took them away, "
@@ -156,31 +160,35 @@ def _population(name: str, seen: Snapshot) -> list[Finding]:
                 "is an actor running?",
             )
         )
-    if seen.depths["dead"]:
-        found.append(
+    if found.depths["dead"]:
+        findings.append(
             Finding(
                 "warning",
-                f"{name}: {seen.depths['dead']} messages that nobody could use",
+                f"{name}: {found.depths['dead']} messages that nobody could use",
                 f"`romul dead list {name}` shows them",
             )
         )
-    if seen.status == "failed":
-        found.append(
-            Finding("fault", f"{name}: {seen.reason}", f"`romul failures {name}`, then `resume`")
+    if found.status == "failed":
+        findings.append(
+            Finding("fault", f"{name}: {found.reason}", f"`romul failures {name}`, then `resume`")
         )
-    return found or [Finding("ok", f"{name}: {seen.status}, {len(seen.alive)} workers alive")]
+    return findings or [Finding("ok", f"{name}: {found.status}, {len(found.alive)} workers alive")]
+
+
+def _silent_for(worker: WorkerSnapshot, seconds: float) -> bool:
+    return worker.age_s is not None and worker.age_s > seconds
 
 
 async def _checkpoints(name: str, url: str) -> list[Finding]:
-    """Whether checkpoints can be listed from here; workers may see another file system."""
+    """Whether checkpoints can be listed from here; workers may use another file system."""
 
-    def look_there() -> None:
+    def list_them() -> None:
         system, path = fsspec.core.url_to_fs(url)
         if system.exists(path):
             system.ls(path)
 
     try:
-        await asyncio.to_thread(look_there)
+        await asyncio.to_thread(list_them)
     except Exception as error:  # noqa: BLE001  (any file system, any error)
         return [
             Finding(

@@ -1,17 +1,39 @@
-"""What a history tells to people: why a trial is as it is, who came from whom, what was lost.
+"""Why a trial is as it is: its rule, where each hyperparameter came from, how its attempts ended.
 
-Pure functions over lines of history, as the store keeps them; `lineage.py` holds those that draw.
+Pure functions over lines of history; the reasons are those that the optimizer wrote down when it
+decided the trial.
 """
 
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from romul_actors.errors import RomulError
+from romul_actors.core.history import (
+    Line,
+    ReportStale,
+    SecondCopyStarted,
+    TrialFailed,
+    TrialReleased,
+    TrialReported,
+    to_json,
+)
+from romul_actors.observe.trial_records import TrialRecord, UnknownTrialError, trials
 from romul_actors.protocol.experiment import Experiment
 
-Line = Mapping[str, Any]
+AttemptLine = TrialReported | TrialFailed | TrialReleased | SecondCopyStarted | ReportStale
+"""Lines about one attempt of a trial."""
+
+_ATTEMPT_KEYS = (
+    "event",
+    "attempt",
+    "worker",
+    "reason",
+    "message",
+    "value",
+    "seconds",
+    "at_ms",
+)
+"""What `--json` says of an attempt."""
 
 _RULES = {
     "drawn": "drawn at the start, from a Latin hypercube or at random",
@@ -27,134 +49,171 @@ _RULES = {
 }
 
 
-class StoryError(RomulError, ValueError):
-    """A trial that history does not know."""
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How one hyperparameter came to its value.
+
+    Attributes:
+        after: its value.
+        before: its value in the parent; of use only if `compared`.
+        compared: whether the parent is known.
+        origin: "base" or "donor", "moved" or "drawn anew"; "": history does not say.
+        outside: whether it was out of bounds and brought back.
+        guarded: whether it was kept from being lowered: it has a logarithmic scale.
+    """
+
+    after: Any
+    before: Any = None
+    compared: bool = False
+    origin: str = ""
+    outside: bool = False
+    guarded: bool = False
+
+    @property
+    def changed(self) -> bool:
+        """Whether it differs from the parent's value."""
+        return self.compared and bool(self.before != self.after)
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values; what is not known has no key."""
+        values: dict[str, Any] = {"after": self.after}
+        if self.compared:
+            values |= {"before": self.before, "changed": self.changed}
+        if self.origin:
+            values |= {"from": self.origin, "outside": self.outside}
+        return values | ({"guarded": True} if self.guarded else {})
 
 
-def trial_line(lines: Sequence[Line], trial: str) -> Line:
-    """The line that tells of a trial's decision.
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why one trial is as it is.
+
+    Attributes:
+        record: the trial, with all numbers of its decision in `record.why`.
+        optimizer: name of the optimizer.
+        seed: the search's seed.
+        changes: by hyperparameter.
+        attempts: what history says of its attempts, oldest first.
+    """
+
+    record: TrialRecord
+    optimizer: str
+    seed: int
+    changes: Mapping[str, Change]
+    attempts: Sequence[AttemptLine]
+
+    @property
+    def counter(self) -> dict[str, int]:
+        """What its random numbers were drawn with."""
+        return {"seed": self.seed, "slot": self.record.slot, "step": self.record.step - 1}
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values."""
+        record = self.record
+        return {
+            "trial": record.id,
+            "slot": record.slot,
+            "step": record.step,
+            "at_ms": record.created_ms,
+            "rule": record.rule,
+            "optimizer": self.optimizer,
+            "parent": record.parent,
+            "copied_from": record.copied_from,
+            "why": dict(record.why),
+            "changes": {name: change.as_json() for name, change in self.changes.items()},
+            "random": self.counter,
+            "attempts": [_attempt(attempt) for attempt in self.attempts],
+        }
+
+
+def explain(experiment: Experiment, lines: Sequence[Line], trial: str) -> Explanation:
+    """Find out why a trial was decided as it was, and how its attempts ended.
 
     Raises:
-        StoryError: there is none.
+        UnknownTrialError: history does not hold the trial.
     """
-    for line in lines:
-        if line["event"] == "trial" and line["trial"] == trial:
-            return line
-    raise StoryError(f"history holds no trial {trial!r} (trials are called SLOT-STEP: 3-12)")
-
-
-def explain(experiment: Experiment, lines: Sequence[Line], trial: str) -> dict[str, Any]:
-    """Why a trial was decided as it was, as JSON values.
-
-    Returns:
-        `rule`, `why` (all numbers of the decision), `parent`, `copied_from`, `changes` (by
-        hyperparameter: before, after, whence it came, whether it was out of bounds, whether the
-        guard turned it upwards), `random` (the counter of its random numbers), `attempts` and how
-        they ended.
-
-    Raises:
-        StoryError: history does not know the trial.
-    """
-    line = trial_line(lines, trial)
-    why = dict(line["why"])
-    slot, step = int(line["slot"]), int(line["step"])
-    before: Line | None = None
-    if line["parent"] is not None:
-        before = next(
-            (x for x in lines if x["event"] == "trial" and x["trial"] == line["parent"]), None
+    found = trials(lines)
+    if trial not in found:
+        raise UnknownTrialError(
+            f"history holds no trial {trial!r} (trials are called SLOT-STEP: 3-12)"
         )
-    names = list(experiment.space)
+    record = found[trial]
+    return Explanation(
+        record=record,
+        optimizer=experiment.optimizer.name,
+        seed=experiment.seed,
+        changes=_changes(list(experiment.space), record, found.get(record.parent or "")),
+        attempts=[x for x in lines if isinstance(x, AttemptLine) and x.trial == trial],
+    )
+
+
+def _changes(
+    names: Sequence[str], record: TrialRecord, parent: TrialRecord | None
+) -> dict[str, Change]:
+    """By hyperparameter; the optimizer's reasons name them by their places in the space."""
+    why = record.why
     taken, origins = why.get("crossover"), ("base", "donor")
     if "drawn" in why:
         taken, origins = why["drawn"], ("moved", "drawn anew")
-    outside, guarded = why.get("outside", []), why.get("guarded", [])
-    changes = {}
-    for i, name in enumerate(names):
-        after = line["hyperparameters"][name]
-        told: dict[str, Any] = {"after": after}
-        if before is not None:
-            told["before"] = before["hyperparameters"].get(name)
-            told["changed"] = told["before"] != after
-        if taken is not None:
-            told["from"] = origins[bool(taken[i])]
-            told["outside"] = i in outside
-        if i in guarded:
-            told["guarded"] = True
-        changes[name] = told
     return {
-        "trial": trial,
-        "slot": slot,
-        "step": step,
-        "at_ms": line["at_ms"],
-        "rule": why.get("rule", ""),
-        "optimizer": experiment.optimizer.name,
-        "parent": line["parent"],
-        "copied_from": why.get("copied"),
-        "why": why,
-        "changes": changes,
-        "random": {"seed": experiment.seed, "slot": slot, "step": step - 1},
-        "attempts": [_attempt(x) for x in lines if x.get("trial") == trial and "attempt" in x],
+        name: Change(
+            after=record.hyperparameters[name],
+            before=None if parent is None else parent.hyperparameters.get(name),
+            compared=parent is not None,
+            origin="" if taken is None else origins[bool(taken[i])],
+            outside=taken is not None and i in why.get("outside", ()),
+            guarded=i in why.get("guarded", ()),
+        )
+        for i, name in enumerate(names)
     }
 
 
-def _attempt(line: Line) -> dict[str, Any]:
-    keys = ("event", "attempt", "worker", "reason", "message", "value", "seconds", "at_ms")
-    return {key: line[key] for key in keys if key in line}
+def _attempt(line: AttemptLine) -> dict[str, Any]:
+    values = to_json(line)
+    return {key: values[key] for key in _ATTEMPT_KEYS if key in values}
 
 
-def in_words(told: Mapping[str, Any]) -> list[str]:
-    """What `explain` found, as sentences."""
-    words = [f"trial {told['trial']}: step {told['step']} of slot {told['slot']}"]
-    if told["parent"] is None:
+# -- in words -------------------------------------------------------------------------------------
+
+
+def in_words(found: Explanation) -> list[str]:
+    """An explanation as sentences."""
+    record = found.record
+    words = [f"trial {record.id}: step {record.step} of slot {record.slot}"]
+    if record.parent is None:
         words.append("it starts from scratch")
-    elif told["copied_from"] is not None:
+    elif record.copied_from is not None:
         words.append(
-            f"slot {told['slot']} took {_taken(told)}: it goes on from trial {told['parent']}"
+            f"slot {record.slot} took {_taken(record)}: it goes on from trial {record.parent}"
         )
     else:
-        words.append(f"it goes on from its own trial {told['parent']}")
-    words += _reasons(told)
-    for name, change in told["changes"].items():
-        text = f"  {name} = {_plain(change['after'])}"
-        if change.get("changed"):
-            text += f", was {_plain(change['before'])}"
-        elif "changed" in change:
-            text += ", as before"
-        if change.get("from") == "drawn anew":
-            text += "; drawn anew"
-        if change.get("outside"):
-            text += "; brought back from out of bounds"
-        if change.get("guarded"):
-            text += "; not lowered: it has a logarithmic scale, and the end is far"
-        words.append(text)
-    random = told["random"]
+        words.append(f"it goes on from its own trial {record.parent}")
+    words += _reasons(record)
+    words += [_change_in_words(name, change) for name, change in found.changes.items()]
+    counter = found.counter
     words.append(
-        f"random numbers: seed {random['seed']}, slot {random['slot']}, step {random['step']}"
+        f"random numbers: seed {counter['seed']}, slot {counter['slot']}, step {counter['step']}"
     )
-    for attempt in told["attempts"]:
-        how = attempt.get("reason") or attempt["event"]
-        value = f" = {attempt['value']:.6g}" if "value" in attempt else ""
-        words.append(f"attempt {attempt['attempt']} on {attempt['worker']}: {how}{value}")
-    return words
+    return words + [_attempt_in_words(attempt) for attempt in found.attempts]
 
 
-def _taken(told: Mapping[str, Any]) -> str:
+def _taken(record: TrialRecord) -> str:
     """What a slot took from which others."""
-    weights, vector = told["copied_from"], told["why"].get("hyperparameters_of")
+    weights, vector = record.copied_from, record.why.get("hyperparameters_of")
     if vector is None or vector == weights:
         return f"the weights and hyperparameters of slot {weights}"
-    if vector == told["slot"]:
+    if vector == record.slot:
         return f"the weights of slot {weights}, to search on from its own hyperparameters"
     return f"the weights of slot {weights} and the hyperparameters of slot {vector}"
 
 
-def _reasons(told: Mapping[str, Any]) -> list[str]:
+def _reasons(record: TrialRecord) -> list[str]:
     """How the slot was compared, and the rule that followed."""
-    why, rule, words = told["why"], told["rule"], []
+    why, rule, words = record.why, record.rule, []
     if "rank" in why:
         words.append(
             f"{100 * why['rank']:.0f} % of the {why['known']} results known were better than "
-            f"slot {told['slot']}'s (a pool of {why['pool']} slots)"
+            f"slot {record.slot}'s (a pool of {why['pool']} slots)"
         )
     words.append(f"rule: {rule}: {_RULES.get(rule, '')}".rstrip(": "))
     if "bar" in why:
@@ -171,159 +230,27 @@ def _reasons(told: Mapping[str, Any]) -> list[str]:
     return words
 
 
+def _change_in_words(name: str, change: Change) -> str:
+    text = f"  {name} = {_plain(change.after)}"
+    if change.changed:
+        text += f", was {_plain(change.before)}"
+    elif change.compared:
+        text += ", as before"
+    if change.origin == "drawn anew":
+        text += "; drawn anew"
+    if change.outside:
+        text += "; brought back from out of bounds"
+    if change.guarded:
+        text += "; not lowered: it has a logarithmic scale, and the end is far"
+    return text
+
+
+def _attempt_in_words(line: AttemptLine) -> str:
+    where = "" if isinstance(line, SecondCopyStarted) else f" on {line.worker}"
+    how = line.reason if isinstance(line, TrialFailed | TrialReleased) else ""
+    value = f" = {line.value:.6g}" if isinstance(line, TrialReported) else ""
+    return f"attempt {line.attempt}{where}: {how or line.event}{value}"
+
+
 def _plain(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
-
-
-# -- descent --------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Branch:
-    """A stretch of trials of one slot, with what was copied away from it.
-
-    Attributes:
-        slot: whose.
-        first, last: steps of its first and last trial.
-        value: of the last one that ended well.
-        children: branches that began with a copy from this one, by the step they were copied at.
-    """
-
-    slot: int
-    first: int
-    last: int
-    value: float | None = None
-    children: list["Branch"] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        """JSON values."""
-        return {
-            "slot": self.slot,
-            "first": self.first,
-            "last": self.last,
-            "value": self.value,
-            "children": [child.as_json() for child in self.children],
-        }
-
-
-def branches(lines: Sequence[Line]) -> tuple[list[Branch], dict[str, Branch]]:
-    """The whole population as trees: who was copied from whom.
-
-    Returns:
-        The roots, which began from scratch, and the branch of every trial.
-    """
-    of: dict[str, Branch] = {}
-    roots: list[Branch] = []
-    for line in lines:
-        if line["event"] == "result":
-            if line["trial"] in of:
-                of[line["trial"]].value = line["value"]
-            continue
-        if line["event"] != "trial":
-            continue
-        slot, step, parent = line["slot"], line["step"], line["parent"]
-        before = of.get(parent) if parent is not None else None
-        if before is not None and before.slot == slot and before.last == step - 1:
-            before.last = step
-            of[line["trial"]] = before
-            continue
-        branch = Branch(slot, step, step)
-        (roots if before is None else before.children).append(branch)
-        of[line["trial"]] = branch
-    return roots, of
-
-
-def root_of(lines: Sequence[Line], slot: int) -> tuple[Branch, Branch]:
-    """The tree that holds a slot's latest trial, and the slot's own branch in it.
-
-    Raises:
-        StoryError: the slot has no trial.
-    """
-    roots, of = branches(lines)
-    trials = [x["trial"] for x in lines if x["event"] == "trial" and x["slot"] == slot]
-    if not trials:
-        raise StoryError(f"history holds no trial of slot {slot}")
-    own = of[trials[-1]]
-    for root in roots:
-        if _holds(root, own):
-            return root, own
-    raise StoryError(f"slot {slot}: its first trials are no longer in history")
-
-
-def _holds(branch: Branch, wanted: Branch) -> bool:
-    stack = [branch]
-    while stack:
-        here = stack.pop()
-        if here is wanted:
-            return True
-        stack += here.children
-    return False
-
-
-# -- what was lost --------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Waste:
-    """Machine seconds by what became of them.
-
-    Attributes:
-        useful_s: of attempts whose result, or partial checkpoint, counts.
-        by_cause: of all others, by the reason that history gives.
-        by_worker: the same, by worker.
-        attempts: how many were lost, by cause.
-    """
-
-    useful_s: float = 0.0
-    by_cause: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    by_worker: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    attempts: Counter[str] = field(default_factory=Counter)
-
-    def as_json(self) -> dict[str, Any]:
-        """JSON values."""
-        lost_s = sum(self.by_cause.values())
-        whole_s = self.useful_s + lost_s
-        return {
-            "useful_s": round(self.useful_s, 3),
-            "lost_s": round(lost_s, 3),
-            "share_lost": round(lost_s / whole_s, 4) if whole_s else 0.0,
-            "by_cause": {k: round(v, 3) for k, v in sorted(self.by_cause.items())},
-            "by_worker": {k: round(v, 3) for k, v in sorted(self.by_worker.items())},
-            "attempts": dict(sorted(self.attempts.items())),
-        }
-
-
-def waste(lines: Sequence[Line]) -> Waste:
-    """Where the machines' time went.
-
-    A lost worker says nothing of how long it had a trial: from when it was handed out, or from the
-    worker's last word, whichever came later, to when it was missed. That is the most it can be.
-    """
-    told = Waste()
-    handed_out: dict[str, int] = {}
-    last_word: dict[str, int] = {}
-    for line in lines:
-        event, at_ms = line["event"], int(line.get("at_ms", 0))
-        trial, worker = str(line.get("trial", "")), str(line.get("worker", ""))
-        if event in ("trial", "second copy"):
-            handed_out[trial] = at_ms
-            continue
-        if event not in ("result", "failed", "released", "stale"):
-            continue
-        seconds = line.get("seconds")
-        if seconds is None:
-            began = max(handed_out.get(trial, at_ms), last_word.get(worker, 0))
-            seconds = max(0.0, (at_ms - began) / 1000)
-        if event == "result" or "checkpoint" in line:
-            told.useful_s += seconds
-        else:
-            cause = line.get("reason", event)
-            told.by_cause[cause] += seconds
-            told.attempts[cause] += 1
-            if worker:
-                told.by_worker[worker] += seconds
-        if event in ("failed", "released"):
-            handed_out[trial] = at_ms
-        if worker:
-            last_word[worker] = at_ms
-    return told

@@ -1,15 +1,17 @@
 """Trials in other programs' formats: TensorBoard's event files, and MLflow's runs.
 
 One run for each slot. Hyperparameters change from step to step, so they are metrics there, not
-parameters; nothing is rescaled. A choice is told by its place in the list of choices.
+parameters; nothing is rescaled. A choice is written as its place in the list of choices.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from romul_actors.core.history import Line
 from romul_actors.errors import RomulError
-from romul_actors.observe.snapshot import trial_rows
+from romul_actors.observe.trial_records import trials
 from romul_actors.protocol.experiment import Experiment, FloatSpec, IntSpec
 
 
@@ -21,35 +23,48 @@ BATCH = 500
 """Metrics in one call to MLflow, which takes 1,000."""
 
 
-def points(
-    experiment: Experiment, lines: Sequence[Mapping[str, Any]]
-) -> Iterator[tuple[int, int, int, dict[str, float]]]:
-    """(slot, step, ms since the epoch, figures by name) of every trial that ended well."""
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The figures of one trial that has a result.
+
+    Attributes:
+        slot, step: which trial.
+        at_ms: when its result came, in milliseconds since the epoch.
+        figures: by name.
+    """
+
+    slot: int
+    step: int
+    at_ms: int
+    figures: Mapping[str, float]
+
+
+def points(experiment: Experiment, lines: Sequence[Line]) -> Iterator[Point]:
+    """The figures of every trial that has a result."""
     choices = {
         name: list(getattr(spec, "choices", (False, True)))
         for name, spec in experiment.space.items()
         if not isinstance(spec, FloatSpec | IntSpec)
     }
-    for row in trial_rows(lines):
-        if row["value"] is None:
+    for record in trials(lines).values():
+        if record.value is None:
             continue
-        told = {
-            experiment.metric: float(row["value"]),
-            "seconds": float(row["seconds"]),
-            "attempt": float(row["attempt"]),
+        places = {
+            name: choices[name].index(value) if name in choices else value
+            for name, value in record.hyperparameters.items()
         }
-        for key, value in row.items():
-            name = key[2:]
-            if key.startswith("m."):
-                told[name] = float(value)
-            elif key.startswith("h."):
-                place = choices[name].index(value) if name in choices else value
-                told[f"hyperparameters/{name}"] = float(place)
-        yield row["slot"], row["step"], row["ended_ms"], told
+        figures = {
+            experiment.metric: float(record.value),
+            "seconds": float(record.seconds or 0.0),
+            "attempt": float(record.attempt or 0),
+            **{f"hyperparameters/{name}": float(place) for name, place in places.items()},
+            **{name: float(value) for name, value in record.metrics.items()},
+        }
+        yield Point(record.slot, record.step, record.ended_ms or 0, figures)
 
 
-def to_tensorboard(experiment: Experiment, lines: Sequence[Mapping[str, Any]], folder: Path) -> int:
-    """Write event files, a folder for each slot; the number of trials.
+def to_tensorboard(experiment: Experiment, lines: Sequence[Line], folder: Path) -> int:
+    """Write event files, a folder for each slot; returns the number of trials.
 
     Raises:
         ImportError: tensorboard is not installed.
@@ -60,20 +75,23 @@ def to_tensorboard(experiment: Experiment, lines: Sequence[Mapping[str, Any]], f
 
     writers: dict[int, Any] = {}
     n = 0
-    for slot, step, at_ms, told in points(experiment, lines):
+    for point in points(experiment, lines):
+        slot = point.slot
         if slot not in writers:
             writers[slot] = EventFileWriter(str(folder / f"slot-{slot}"))
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in told.items()]
-        event = Event(wall_time=at_ms / 1000, step=step, summary=Summary(value=values))
-        writers[slot].add_event(event)
+        values = [
+            Summary.Value(tag=tag, simple_value=value) for tag, value in point.figures.items()
+        ]
+        wall_time, summary = point.at_ms / 1000, Summary(value=values)
+        writers[slot].add_event(Event(wall_time=wall_time, step=point.step, summary=summary))
         n += 1
     for writer in writers.values():
         writer.close()
     return n
 
 
-def to_mlflow(experiment: Experiment, lines: Sequence[Mapping[str, Any]], uri: str) -> int:
-    """Log runs of an MLflow experiment of the same name, one for each slot; the number of trials.
+def to_mlflow(experiment: Experiment, lines: Sequence[Line], uri: str) -> int:
+    """Log a run for each slot, in an MLflow experiment of the same name; the number of trials.
 
     Raises:
         ImportError: mlflow is not installed.
@@ -87,7 +105,7 @@ def to_mlflow(experiment: Experiment, lines: Sequence[Mapping[str, Any]], uri: s
         raise ExportError(f"{uri}: {error}") from None
 
 
-def _log_to_mlflow(experiment: Experiment, lines: Sequence[Mapping[str, Any]], uri: str) -> int:
+def _log_to_mlflow(experiment: Experiment, lines: Sequence[Line], uri: str) -> int:
     from mlflow.entities import Metric  # noqa: PLC0415
     from mlflow.tracking import MlflowClient  # noqa: PLC0415
 
@@ -96,9 +114,9 @@ def _log_to_mlflow(experiment: Experiment, lines: Sequence[Mapping[str, Any]], u
     place = client.create_experiment(experiment.name) if found is None else found.experiment_id
     metrics: dict[int, list[Any]] = {}
     n = 0
-    for slot, step, at_ms, told in points(experiment, lines):
-        metrics.setdefault(slot, []).extend(
-            Metric(tag, value, at_ms, step) for tag, value in told.items()
+    for point in points(experiment, lines):
+        metrics.setdefault(point.slot, []).extend(
+            Metric(tag, value, point.at_ms, point.step) for tag, value in point.figures.items()
         )
         n += 1
     for slot, logged in sorted(metrics.items()):

@@ -1,4 +1,4 @@
-"""HTML pages that need nothing else: text, tables, and pictures inside."""
+"""HTML pages in one file: text, tables, and pictures inside."""
 
 import base64
 import html
@@ -40,8 +40,8 @@ def png(figure: Any) -> bytes:
 def image(name: str, picture: bytes) -> str:
     """A heading with a picture below."""
     data = base64.b64encode(picture).decode()
-    told = _text(name)
-    return f'<h2>{told}</h2><img alt="{told}" src="data:image/png;base64,{data}">'
+    title = _text(name)
+    return f'<h2>{title}</h2><img alt="{title}" src="data:image/png;base64,{data}">'
 
 
 def code(text: str) -> str:
@@ -49,10 +49,15 @@ def code(text: str) -> str:
     return f"<p><code>{_text(text)}</code></p>"
 
 
-def figures(told: Mapping[str, Any], meaning: Mapping[str, str] | None = None) -> str:
-    """Names and values, a row each, or for each of a mapping's; what is empty has none."""
+def figures(values: Mapping[str, Any], meaning: Mapping[str, str] | None = None) -> str:
+    """A table of names and values.
+
+    Args:
+        values: a row each; a mapping has a row for each of its own values, an empty one none.
+        meaning: texts beside values of a mapping, by their names in it.
+    """
     rows = []
-    for name, value in told.items():
+    for name, value in values.items():
         items = value.items() if isinstance(value, dict) else [("", value)]
         rows += [
             f"<tr><td>{_text(f'{name} {part}'.replace('_', ' '))}</td>"

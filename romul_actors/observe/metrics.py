@@ -9,21 +9,22 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from prometheus_client import Counter as PrometheusCounter
 
+from romul_actors.core.history import Line, TrialFailed, TrialReleased, Unknown
 from romul_actors.errors import RomulError, StoreError
 from romul_actors.observe.snapshot import read_glance
 from romul_actors.store import Store
 
 log = logging.getLogger("romul.metrics")
 
-LOOK_S = 5.0
-"""How often the store is asked."""
+REFRESH_S = 5.0
+"""How often the store is read."""
 
 
 class MetricsError(RomulError):
@@ -31,7 +32,7 @@ class MetricsError(RomulError):
 
 
 class ActorMetrics:
-    """What an actor counts, and what it sees of each experiment."""
+    """Lines of history that one actor wrote, and the state of each experiment."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -49,8 +50,8 @@ class ActorMetrics:
             registry=self.registry,
         )
         self._gauges = {
-            name: Gauge(f"romul_{name}", told, per, registry=self.registry)
-            for name, told in (
+            name: Gauge(f"romul_{name}", description, per, registry=self.registry)
+            for name, description in (
                 ("slots", "Slots of the population"),
                 ("trials_queued", "Trials that no worker has yet"),
                 ("trials_leased", "Trials with a worker"),
@@ -69,41 +70,22 @@ class ActorMetrics:
             registry=self.registry,
         )
 
-    def tell(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Count what was written to an experiment's history."""
-        kinds = Counter(line["event"] for line in lines)
+    def count(self, name: str, lines: Sequence[Line]) -> None:
+        """Count lines that were written to an experiment's history."""
+        kinds = Counter(x.name if isinstance(x, Unknown) else x.event for x in lines)
         for kind, n in kinds.items():
             self._events.labels(name, kind).inc(n)
         for line in lines:
-            if line["event"] in ("failed", "released"):
-                self._lost.labels(name, line["reason"]).inc()
+            if isinstance(line, TrialFailed | TrialReleased):
+                self._lost.labels(name, line.reason).inc()
 
-    async def look(self, store: Store) -> None:
-        """Look at all experiments once."""
+    async def refresh(self, store: Store) -> None:
+        """Read all experiments once."""
         statuses, desired = await store.experiments(), 0.0
         for name, status in statuses.items():
-            glance = await store.glance(name, ("status",))
-            going = sum(slot["status"] != "done" for slot in glance.slots)
-            seen = read_glance(replace(glance, slots=()))
-            leased = len(await store.leases(name))
-            waiting = status in ("submitted", "running")
-            told = {
-                "slots": float(seen.n_slots),
-                "trials_leased": float(leased),
-                "trials_queued": float(max(0, seen.depths["trials"] - leased)),
-                "workers_alive": float(len(seen.alive)),
-                # A new experiment wants its first worker before it has its first trial.
-                "workers_desired": float(
-                    max(going, seen.depths["trials"], status == "submitted") if waiting else 0
-                ),
-                "inbox": float(seen.depths["inbox"]),
-                "dead": float(seen.depths["dead"]),
-                "running": float(status == "running"),
-            }
-            if seen.best:
-                told["best"] = float(seen.best[seen.experiment.metric])
-            desired += told["workers_desired"]
-            for key, value in told.items():
+            values = await _values(store, name, status)
+            desired += values["workers_desired"]
+            for key, value in values.items():
                 self._gauges[key].labels(name).set(value)
         self._desired.set(desired)
         self._forget(set(statuses))
@@ -114,21 +96,45 @@ class ActorMetrics:
                 if labels[0] not in names:
                     gauge.remove(*labels)
 
-    async def keep(self, store: Store) -> None:
-        """Look again and again, until cancelled."""
+    async def run(self, store: Store) -> None:
+        """Refresh again and again, until cancelled."""
         while True:
             try:
-                await self.look(store)
+                await self.refresh(store)
             except (StoreError, RomulError) as error:
                 log.debug("no metrics: %s", error)
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(REFRESH_S)
+
+
+async def _values(store: Store, name: str, status: str) -> dict[str, float]:
+    """An experiment's gauges by their names."""
+    glance = await store.glance(name, ("status",))
+    going = sum(slot["status"] != "done" for slot in glance.slots)
+    snapshot = read_glance(replace(glance, slots=()))
+    leased = len(await store.leases(name))
+    depths = snapshot.depths
+    # A new experiment wants its first worker before it has its first trial.
+    desired = max(going, depths["trials"], status == "submitted")
+    values = {
+        "slots": snapshot.n_slots,
+        "trials_leased": leased,
+        "trials_queued": max(0, depths["trials"] - leased),
+        "workers_alive": len(snapshot.alive),
+        "workers_desired": desired if status in ("submitted", "running") else 0,
+        "inbox": depths["inbox"],
+        "dead": depths["dead"],
+        "running": status == "running",
+    }
+    if snapshot.best:
+        values["best"] = snapshot.best[snapshot.experiment.metric]
+    return {key: float(value) for key, value in values.items()}
 
 
 class WorkerMetrics:
-    """What a worker counts.
+    """How many trials one worker trained, and whether it trains now.
 
     Args:
-        name: the worker's.
+        name: the worker's name.
     """
 
     def __init__(self, name: str) -> None:
@@ -149,7 +155,7 @@ class WorkerMetrics:
 
 @contextlib.asynccontextmanager
 async def served(registry: CollectorRegistry, host: str, port: int) -> AsyncIterator[int]:
-    """Serve metrics while the context is open; the port, which may have been given as 0.
+    """Serve metrics while the context is open; yields the port, which may be given as 0.
 
     Raises:
         MetricsError: the port is taken.

@@ -2,9 +2,9 @@
 
 import romul_actors.observe.snapshot as inspect
 
-seen = inspect.open("redis://127.0.0.1:6379/0", "mymodel")
-seen.status, seen.best, seen.slots[3].hyperparameters
-seen.trials_frame().groupby("slot")["value"].min()
+snapshot = inspect.open("redis://127.0.0.1:6379/0", "mymodel")
+snapshot.status, snapshot.best, snapshot.slots[3].hyperparameters
+snapshot.trials_frame().groupby("slot")["value"].min()
 """
 
 import asyncio
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic_core import from_json
 
-from romul_actors.observe.lineage import read_history
+from romul_actors.core.history import Line, to_json
+from romul_actors.core.history import from_json as line_from_json
+from romul_actors.observe.trial_records import trial_rows
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_from_json
 from romul_actors.store import Glance, Store
@@ -40,21 +42,25 @@ SLOT_FIELDS = (
     "pinned",
     "since_ms",
 )
-"""What of a slot is looked at."""
+"""Fields of a slot that a snapshot reads."""
+LARGEST = 1e300
+"""A number in a worker's entry that is larger is not shown."""
+PAGE = 5_000
+"""Lines of history read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlotSnapshot:
-    """A slot.
+    """A slot at one moment.
 
     Attributes:
         index, tier, status, step, trial, attempt, parent, checkpoint: see `romul_actors.core.slot`.
-        copies: how many attempts of its trial are out.
+        copies: how many attempts of its trial are live.
         hyperparameters: of its current trial.
-        value: metric of its latest trial that ended; None: none has, or it failed.
+        value: metric of its latest trial that ended; None: none has ended, or that one failed.
         value_step: that trial's step.
-        pinned: whether an operator holds it.
-        since_s: for how long it has had its status.
+        pinned: whether an operator pinned it.
+        since_s: for how long it has had its status, in seconds.
     """
 
     index: int
@@ -75,14 +81,14 @@ class SlotSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSnapshot:
-    """A worker.
+    """A worker at one moment, as its own heartbeats describe it.
 
     Attributes:
-        name, host, pid: which.
+        name, host, pid: which one.
         state: idle, training, draining, no room or failing.
-        trial: what it trains; "" if nothing.
+        trial: the trial that it trains; "" if none.
         at: where training stands, in the budget's unit, if the task says so.
-        age_s: since it was last heard.
+        age_s: seconds since its last heartbeat; None: its entry does not say.
     """
 
     name: str
@@ -91,7 +97,11 @@ class WorkerSnapshot:
     state: str
     trial: str
     at: float | None
-    age_s: float
+    age_s: float | None
+
+    def heard_within(self, seconds: float) -> bool:
+        """Whether its last heartbeat is not older than that."""
+        return self.age_s is not None and self.age_s < seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +113,14 @@ class Snapshot:
         now_ms: the server's time, in milliseconds since the epoch.
         status, reason: see `romul_actors.core.population`.
         counts: trials `created`, `reported`, `failed`, `discarded`, `retried`.
-        causes: how often attempts ended otherwise than well.
+        causes: how often attempts were lost, by reason.
         best: metric, trial, checkpoint and hyperparameters of the best trial; empty: there is none.
-        n_slots: how many there are.
-        slots: by index, if they were looked at.
-        workers: by name.
+        n_slots: how many slots there are.
+        slots: by index; empty if they were not read.
+        workers: in the order of their names.
         depths: entries in the queues.
-        history: its lines, oldest first, as far as they were asked for.
-        last_id: of the last line; "" if there is none.
+        history: its lines, oldest first, as far as they were read.
+        last_id: id of the last line; "" if there is none.
     """
 
     experiment: Experiment
@@ -124,13 +134,13 @@ class Snapshot:
     slots: Sequence[SlotSnapshot]
     workers: Sequence[WorkerSnapshot]
     depths: Mapping[str, int]
-    history: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    history: Sequence[Line] = field(default=(), repr=False)
     last_id: str = ""
 
     @property
     def alive(self) -> list[WorkerSnapshot]:
-        """Workers that were heard of within the lease."""
-        return [w for w in self.workers if w.age_s < self.experiment.timeouts.lease_s]
+        """Workers whose last heartbeat is not older than a lease."""
+        return [w for w in self.workers if w.heard_within(self.experiment.timeouts.lease_s)]
 
     def slots_frame(self) -> "pd.DataFrame":
         """Slots, a row each; hyperparameters are columns of their own.
@@ -152,7 +162,7 @@ class Snapshot:
         """Lines of history, a row each."""
         import pandas as pd  # noqa: PLC0415
 
-        return pd.DataFrame(list(self.history))
+        return pd.DataFrame([to_json(line) for line in self.history])
 
     def trials_frame(self) -> "pd.DataFrame":
         """Trials, a row each, with hyperparameters and metrics as columns."""
@@ -161,49 +171,15 @@ class Snapshot:
         return pd.DataFrame(trial_rows(self.history))
 
 
-def trial_rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Trials as flat rows: hyperparameters as "h.NAME", metrics as "m.NAME", never rescaled."""
-    rows: dict[str, dict[str, Any]] = {}
-    for line in lines:
-        trial = line.get("trial", "")
-        if line["event"] == "trial":
-            rows[trial] = {
-                "trial": trial,
-                "slot": line["slot"],
-                "step": line["step"],
-                "parent": line["parent"],
-                "rule": line["why"].get("rule", ""),
-                "copied": line["why"].get("copied"),
-                "decided_ms": line["at_ms"],
-                "ended_ms": None,
-                "value": None,
-                "seconds": None,
-                "attempt": None,
-                "worker": None,
-                "failed": "",
-                **{f"h.{name}": value for name, value in line["hyperparameters"].items()},
-            }
-        elif line["event"] == "result" and trial in rows:
-            rows[trial] |= {
-                "ended_ms": line["at_ms"],
-                **{key: line[key] for key in ("value", "seconds", "attempt", "worker")},
-                **{f"m.{name}": value for name, value in line.get("metrics", {}).items()},
-            }
-        elif line["event"] == "failed" and not line["again"] and trial in rows:
-            rows[trial] |= {"ended_ms": line["at_ms"], "failed": line["reason"]}
-    return list(rows.values())
-
-
 def _row(values: dict[str, Any], nested: str) -> dict[str, Any]:
     inner = values.pop(nested)
     return {**values, **{f"h.{name}": value for name, value in inner.items()}}
 
 
 def read_glance(glance: Glance, experiment: Experiment | None = None) -> Snapshot:
-    """Make a snapshot of what a store showed; `experiment` spares reading its declaration again."""
+    """Make a snapshot of what a store shows; `experiment` saves parsing its declaration again."""
     meta = glance.meta
     experiment = experiment or experiment_from_json(meta["spec"])
-    history = [from_json(line) for _, line in glance.history]
     counts = ("created", "reported", "failed", "discarded", "retried")
     return Snapshot(
         experiment=experiment,
@@ -217,9 +193,12 @@ def read_glance(glance: Glance, experiment: Experiment | None = None) -> Snapsho
         slots=[
             _slot(i, row, experiment.metric, glance.now_ms) for i, row in enumerate(glance.slots)
         ],
-        workers=[_worker(name, told) for name, told in sorted(glance.workers.items())],
+        workers=[
+            _worker(name, presence, glance.now_ms)
+            for name, presence in sorted(glance.workers.items())
+        ],
         depths=glance.depths,
-        history=history,
+        history=[_line(text) for _, text in glance.history],
         last_id=glance.history[-1][0] if glance.history else "",
     )
 
@@ -244,21 +223,43 @@ def _slot(index: int, row: Mapping[str, str], metric: str, now_ms: int) -> SlotS
     )
 
 
-def _worker(name: str, told: Mapping[str, Any]) -> WorkerSnapshot:
-    at = told.get("at")
+def _worker(name: str, presence: Mapping[str, Any], now_ms: int) -> WorkerSnapshot:
+    """A worker from its presence: values of any type, since workers write them."""
+    age_ms = presence["age_ms"]
     return WorkerSnapshot(
         name=name,
-        host=str(told.get("host", "")),
-        pid=int(told.get("pid", 0)),
-        state=str(told.get("state", "")),
-        trial=str(told.get("trial", "")),
-        at=None if at is None else float(at),
-        age_s=told["age_ms"] / 1000,
+        host=str(presence.get("host", "")),
+        pid=int(_number(presence.get("pid")) or 0),
+        state=str(presence.get("state", "")),
+        trial=str(presence.get("trial", "")),
+        at=_number(presence.get("at")),
+        # A store counts from the epoch where an entry does not say when its worker was heard.
+        age_s=age_ms / 1000 if age_ms < now_ms else None,
     )
 
 
+def _number(value: Any) -> float | None:
+    """A number; None for anything else, and for one that is not finite or absurdly large."""
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if numeric and abs(value) < LARGEST else None
+
+
+def _line(text: str) -> Line:
+    return line_from_json(from_json(text))
+
+
+async def read_history(store: Store, name: str) -> list[Line]:
+    """All lines of history that the store still has, oldest first."""
+    lines: list[Line] = []
+    after = "0"
+    while page := await store.history(name, after, PAGE):
+        lines += [_line(text) for _, text in page]
+        after = page[-1][0]
+    return lines
+
+
 async def snapshot(store: Store, name: str, lines: int = 0) -> Snapshot:
-    """An experiment at one moment, in one round trip, with its latest lines of history.
+    """Read an experiment in one round trip, with its latest lines of history.
 
     Raises:
         UnknownExperimentError: there is none of that name.
@@ -267,13 +268,13 @@ async def snapshot(store: Store, name: str, lines: int = 0) -> Snapshot:
 
 
 async def full_snapshot(store: Store, name: str) -> Snapshot:
-    """The same with its whole history."""
-    seen = await snapshot(store, name)
-    return replace(seen, history=await read_history(store, name))
+    """Read an experiment with its whole history."""
+    latest = await snapshot(store, name)
+    return replace(latest, history=await read_history(store, name))
 
 
 def open(url: str, name: str) -> Snapshot:  # noqa: A001  (as a file is opened)
-    """Look at an experiment with its whole history; also from inside a notebook.
+    """Read an experiment with its whole history; from inside a notebook, too.
 
     Args:
         url: of the server, see `romul_actors.store.connect`.

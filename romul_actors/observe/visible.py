@@ -1,7 +1,7 @@
-"""Control characters as visible text: nothing that a task or a worker wrote drives a terminal.
+"""Control characters as visible text: no text of a task or a worker controls a terminal.
 
-It knows text only. Commands print with it (`romul_actors.cli.printing`), the log and HTML pages are
-written with it; files for programs keep every character.
+This module knows text only. Commands print with it (`romul_actors.cli.printing`), the log and HTML
+pages are written with it; files for programs keep every character.
 """
 
 import logging

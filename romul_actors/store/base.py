@@ -109,7 +109,8 @@ class Glance:
         now_ms: the store's own time, in milliseconds since the epoch.
         meta: fields of the experiment's own hash, its declaration `spec` among them.
         slots: by index, those of a slot's fields that were asked for.
-        workers: presence of each worker, with `age_ms` since it was last heard.
+        workers: presence of each worker, with `age_ms` since it was last heard; `now_ms` where its
+            entry does not say.
         depths: number of entries in `inbox`, `trials`, `history` and `dead`.
         history: (id, JSON text), oldest first.
     """

@@ -5,9 +5,10 @@ What programs exchange is MessagePack; what people read is text.
 """
 
 import asyncio
+import contextlib
 import re
 import secrets
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, cast
 
@@ -61,6 +62,8 @@ class _NoGroupError(StoreError):
 EXPERIMENTS = "romul:experiments"
 MIN_VERSION = (6, 2)
 """XAUTOCLAIM and XPENDING ... IDLE came with Redis 6.2."""
+LAST_MS = 2**53
+"""A number beyond this one is no time."""
 
 _GROUPS = {"inbox": "actors", "trials": "workers"}
 _SCRIPTS = files("romul_actors.store") / "scripts"
@@ -184,10 +187,7 @@ class RedisStore(Store):
                 {field: (value or b"").decode() for field, value in zip(fields, row, strict=True)}
                 for row in slots
             ],
-            {
-                worker.decode(): _presence(told, now_ms)
-                for worker, told in zip(workers[::2], workers[1::2], strict=True)
-            },
+            _workers(zip(workers[::2], workers[1::2], strict=True), now_ms),
             dict(zip(("inbox", "trials", "history", "dead"), depths, strict=True)),
             [(entry_id.decode(), pairs[1].decode()) for entry_id, pairs in lines],
         )
@@ -444,7 +444,7 @@ class RedisStore(Store):
         rows = await _reply(self._redis.hgetall(_key(name, "workers")))
         seconds, microseconds = await _reply(self._time(name))
         now_ms = seconds * 1000 + microseconds // 1000
-        return {worker.decode(): _presence(told, now_ms) for worker, told in rows.items()}
+        return _workers(rows.items(), now_ms)
 
     async def leases(self, name: str) -> dict[str, str]:
         rows = await _reply(
@@ -526,9 +526,20 @@ def _name(key: str) -> str:
     return key.partition("{")[2].partition("}")[0]
 
 
-def _presence(told: bytes, now_ms: int) -> dict[str, Any]:
-    presence: dict[str, Any] = from_json(told)
-    presence["age_ms"] = max(0, now_ms - int(presence.pop("seen_ms")))
+def _workers(rows: Iterable[tuple[bytes, bytes]], now_ms: int) -> dict[str, dict[str, Any]]:
+    """Presence of each worker: a worker may have written anything, for a name as for a value."""
+    return {name.decode(errors="backslashreplace"): _presence(text, now_ms) for name, text in rows}
+
+
+def _presence(text: bytes, now_ms: int) -> dict[str, Any]:
+    found: Any = None
+    with contextlib.suppress(ValueError):
+        found = from_json(text)
+    presence: dict[str, Any] = found if isinstance(found, dict) else {}
+    seen_ms = presence.pop("seen_ms", None)
+    # A worker whose entry does not say when it was seen was never seen.
+    known = type(seen_ms) in (int, float) and abs(seen_ms) < LAST_MS
+    presence["age_ms"] = max(0, now_ms - int(seen_ms)) if known else now_ms
     return presence
 
 

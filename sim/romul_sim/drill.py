@@ -21,12 +21,13 @@ import msgpack
 from numpy.random import default_rng
 
 from romul_actors.core.events import Submitted
+from romul_actors.core.history import to_json
 from romul_actors.core.population import Population
 from romul_actors.errors import CheckpointError, RomulError, StoreError
 from romul_actors.local.mqtt_broker import embedded_broker, has_broker
 from romul_actors.local.processes import spawn
 from romul_actors.local.redis_server import embedded_server, free_port
-from romul_actors.observe.lineage import read_history
+from romul_actors.observe.snapshot import read_history
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
 from romul_actors.protocol.plan import settings
@@ -483,7 +484,7 @@ class Drill:
             if depths["trials"] == depths["inbox"] == 0:
                 break
             await asyncio.sleep(0.5)
-        history = await read_history(store, experiment.name)
+        history = [to_json(line) for line in await read_history(store, experiment.name)]
         place = Checkpoints(str(experiment.checkpoints), self._folder / "scratch")
         return audit(experiment, population, history, depths, place)
 

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any, TextIO
 
 from romul_actors.errors import RomulError, UnknownExperimentError
-from romul_actors.observe.lineage import PAGE
+from romul_actors.observe.snapshot import PAGE
 from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.store import Store
 from romul_sim.churn import Change, line_of, read_trace

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from romul_actors.core.history import TrialReleased
 from romul_actors.observe.metrics import ActorMetrics, WorkerMetrics
 from tests.conftest import romul, wait_for
 
@@ -232,7 +233,8 @@ def test_the_grafana_dashboard_asks_for_metrics_that_there_are(system):
         for name in re.findall(r"romul_\w+", target["expr"])
     }
     metrics = ActorMetrics()
-    metrics.tell("e", [{"event": "failed", "reason": "lost"}])
+    lost = TrialReleased(at_ms=1, trial="0-0", attempt=1, worker="w", reason="preempted")
+    metrics.count("e", [lost])
     worker = WorkerMetrics("w")
     there = {
         sample.name

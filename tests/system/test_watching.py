@@ -183,3 +183,42 @@ def test_long_names_leave_the_other_columns_their_room(system):
         assert (command, max(map(len, done.stdout.splitlines())) <= 80) == (command, True)
         missing = set(words.split()) - set(done.stdout.split())
         assert (command, missing) == (command, set())
+
+
+def test_a_presence_entry_that_cannot_be_read_ends_no_command(system):
+    """A worker may write anything into the hash of workers."""
+    system.submit()
+    actor = system.actor()
+    wait_for(lambda: system.meta().get("slots") == "4")
+    # It removes workers that were not seen for long.
+    actor.terminate()
+    actor.wait()
+    entries = {
+        "no time": '{"state": "idle"}',
+        "another time": '{"state": "idle", "seen_ms": "soon", "pid": "1", "at": [2]}',
+        "endless": '{"state": "idle", "seen_ms": 1e999, "pid": 1e999, "at": NaN}',
+        "true": '{"state": "idle", "seen_ms": true}',
+        "large": f'{{"seen_ms": 1{400 * "0"}, "pid": 1{400 * "0"}, "at": -1{400 * "0"}}}',
+        "no object": "[1]",
+        "no json": "{",
+        b"no text \xff": '{"state": "idle"}',
+    }
+    workers = "romul:{e}:workers"
+    system.client.hset(workers, mapping=entries)
+    rows = told(system, "workers", "e")
+    assert len(rows) == len(entries)
+    assert {(row["age_s"], row["alive"], row["pid"], row["at"]) for row in rows} == {
+        (None, False, 0, None)
+    }
+    top = system.call("top", "e", "--once")
+    assert top.returncode == 0, top.stderr
+    assert top.stdout.count("unknown") == len(entries)
+    assert told(system, "top", "e")["alarms"] == ["no worker is alive"]
+    assert told(system, "ls")[0]["workers"] == 0
+    for command in ("workers e", "doctor"):
+        assert "Traceback" not in system.call(*command.split()).stderr
+    # The search goes on all the same, and the actor removes them.
+    system.actor()
+    wait_for(lambda: not any(system.client.hexists(workers, name) for name in list(entries)[:-1]))
+    system.worker()
+    system.wait_for_status("finished")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from romul_actors.core.history import ControlIgnored, SlotParked, SlotPinned, SlotUnpinned
 from romul_actors.dashboard import charts
-from romul_actors.dashboard.app import DashboardError, Serving
 from romul_actors.dashboard.feed import Feed
 from romul_actors.dashboard.guard import Guard
+from romul_actors.dashboard.server import DashboardError, Serving
 from romul_sim import cluster as world_module
 from romul_sim.churn import Change
 from romul_sim.cluster import Scenario
@@ -150,8 +151,8 @@ def test_a_feed_that_follows_knows_what_one_that_reads_everything_knows(fed):
     assert len(live.slots) == 8
     assert {slot.status for slot in live.slots.values()} == {"done"}
     assert sum(len(slot.values) for slot in live.slots.values()) == 96
-    assert [line["reason"] for line in live.failures] == ["lost"]
-    best = live.seen.best["trial"]
+    assert [line.reason for line in live.failures] == ["lost"]
+    best = live.snapshot.best["trial"]
     assert live.line_of(best)[-1] == best
     assert live.parents[live.line_of(best)[0]] is None
 
@@ -159,7 +160,7 @@ def test_a_feed_that_follows_knows_what_one_that_reads_everything_knows(fed):
 def test_a_trial_that_diverged_does_not_flatten_the_charts(fed):
     feed = copy.copy(fed[1])
     feed.slots, feed.trials = copy.deepcopy(feed.slots), copy.copy(feed.trials)
-    experiment = feed.seen.experiment
+    experiment = feed.snapshot.experiment
     usual = charts.metric(feed, experiment)["yAxis"], charts.parallel(feed, experiment)
     diverged = feed.ranked()[3]
     diverged.values[-1] = 1e32
@@ -173,8 +174,26 @@ def test_a_trial_that_diverged_does_not_flatten_the_charts(fed):
     assert parallel["series"][0]["data"][:-1] == usual[1]["series"][0]["data"][:-1]
 
 
+def test_what_an_operator_did_is_listed(fed):
+    feed = copy.copy(fed[1])
+    feed.slots, feed.actions = copy.deepcopy(feed.slots), copy.copy(feed.actions)
+    before = len(feed.actions)
+    by = [
+        SlotPinned(at_ms=1, slot=2, by="somebody"),
+        SlotPinned(at_ms=2, slot=99, by="somebody"),
+        ControlIgnored(at_ms=3, action="pin", status="running", by="somebody"),
+    ]
+    for line in (*by, SlotParked(at_ms=4, slot=3, step=1), SlotParked(at_ms=5, slot=99, step=1)):
+        feed._add(line)
+    assert list(feed.actions)[before:] == by
+    assert [feed.slots[2].pinned, feed.slots[3].status] == [True, "parked"]
+    assert 99 not in feed.slots
+    feed._add(SlotUnpinned(at_ms=6, slot=2, by="somebody"))
+    assert not feed.slots[2].pinned
+
+
 def test_charts_are_plain_json_and_hold_what_there_is(fed):
-    feed, experiment = fed[1], fed[1].seen.experiment
+    feed, experiment = fed[1], fed[1].snapshot.experiment
     drawn = {
         "metric": charts.metric(feed, experiment),
         "lineage": charts.lineage(feed, None),

@@ -2,6 +2,7 @@
 
 from romul_actors.actor.loop import Actor
 from romul_actors.core.events import Result, Submitted
+from romul_actors.core.history import SearchStarted, TrialReleased, Unknown
 from romul_actors.observe.metrics import ActorMetrics
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import decode_trial, encode
@@ -12,7 +13,7 @@ STEPS = 3
 
 async def desired(store):
     metrics = ActorMetrics()
-    await metrics.look(store)
+    await metrics.refresh(store)
     value = metrics.registry.get_sample_value
     assert value("romul_fleet_workers_desired") == value(
         "romul_workers_desired", {"experiment": "e"}
@@ -51,3 +52,22 @@ async def test_workers_are_desired_for_all_slots_though_they_wait_for_the_last()
     # In the last step there is nothing to wait for.
     assert [wanted for wanted, _ in seen] == [4.0] * 4 * (STEPS - 1) + steps
     assert await desired(store) == 0
+
+
+def test_lines_and_lost_attempts_are_counted_by_their_stored_names():
+    metrics = ActorMetrics()
+    token = {"trial": "0-0", "attempt": 1, "worker": "w"}
+    lines = [
+        SearchStarted(at_ms=1),
+        TrialReleased(**token, at_ms=2, reason="preempted"),
+        Unknown(at_ms=3, name="of a later version", values={}),
+    ]
+    metrics.count("e", lines)
+    metrics.count("e", lines[:1])
+    value = metrics.registry.get_sample_value
+
+    def n(event):
+        return value("romul_events_total", {"experiment": "e", "event": event})
+
+    assert [n("started"), n("released"), n("of a later version")] == [2.0, 1.0, 1.0]
+    assert value("romul_attempts_lost_total", {"experiment": "e", "reason": "preempted"}) == 1.0

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from romul_actors.core.events import Trial
 from romul_actors.errors import RomulError
-from romul_actors.observe.lineage import TrialRecord, lineage
+from romul_actors.observe.lineage import lineage
+from romul_actors.observe.trial_records import TrialRecord
 from romul_actors.protocol.experiment import Experiment
 from romul_workers.trainer import ChildTrainer, Failure, Success
 from romul_workers.trial import Value
@@ -87,7 +88,7 @@ def of_trial(experiment: Experiment, found: Mapping[str, TrialRecord], trial: st
 
     Args:
         experiment: the declaration.
-        found: all trials, as `romul_actors.observe.lineage.trials` gives them.
+        found: all trials, as `romul_actors.observe.trial_records.trials` gives them.
         trial: the last one.
 
     Raises:

@@ -1,0 +1,263 @@
+"""The page of one experiment: its layout, and what it sends to the browser after a change."""
+
+import json
+from collections.abc import Sequence
+
+from nicegui import ui
+
+from romul_actors.core.history import Line, to_json
+from romul_actors.dashboard import charts
+from romul_actors.dashboard.actions import Action, Actions
+from romul_actors.dashboard.feed import Feed
+from romul_actors.dashboard.feeds import REFRESH_S, Feeds
+from romul_actors.observe.explain import explain, in_words
+from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, full_snapshot
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.store import Store
+
+CHARTS_S = 4.0
+"""How often charts are sent."""
+
+
+class Page:
+    """One browser's view of one experiment.
+
+    Args:
+        store: where the experiment is stored.
+        feeds: shared by all pages.
+        name: the experiment's name.
+        actions: what its operator can do.
+    """
+
+    def __init__(self, store: Store, feeds: Feeds, name: str, actions: Actions) -> None:
+        self._store = store
+        self._feeds = feeds
+        self._name = name
+        self._actions = actions
+        self._slot: int | None = None
+        self._charts: dict[str, ui.echart] = {}
+        self._drawn: dict[str, str] = {}
+        self._shown: dict[str, object] = {}
+
+    def build(self) -> None:
+        """Build the layout; timers fill it."""
+        with ui.row().classes("items-center w-full"):
+            ui.link("experiments", "/")
+            self._title = ui.label(self._name).classes("text-xl").mark("title")
+            self._status = ui.badge("...").mark("status")
+            ui.space()
+            for action in ("pause", "resume", "stop"):
+                ui.button(action, on_click=lambda _, a=action: self._actions.control(a)).props(
+                    f"dense outline data-action={action}"
+                )
+        self._summary = ui.label().classes("text-sm text-gray-700")
+        self._alarm = ui.label().classes("text-red-700")
+        with ui.tabs() as tabs:
+            names = (
+                "population",
+                "curves",
+                "lineage",
+                "parallel",
+                "workers",
+                "failures",
+                "actions",
+            )
+            self._tabs = {name: ui.tab(name) for name in names}
+        self._panels = ui.tab_panels(tabs, value="population").classes("w-full")
+        with self._panels:
+            with ui.tab_panel("population"):
+                self._population()
+            with ui.tab_panel("curves"):
+                self._curves = ui.column().classes("w-full")
+            with ui.tab_panel("lineage"):
+                self._lineage()
+            with ui.tab_panel("parallel"):
+                self._chart("parallel", "h-[520px]")
+            with ui.tab_panel("workers"):
+                self._workers()
+            with ui.tab_panel("failures"):
+                self._failure_rows = ui.column().classes("w-full")
+            with ui.tab_panel("actions"):
+                self._action_rows = ui.column().classes("w-full")
+        ui.timer(REFRESH_S, self._figures, immediate=True)
+        ui.timer(CHARTS_S, self._draw, immediate=True)
+        tabs.on_value_change(self._draw)
+
+    def _chart(self, name: str, height: str) -> None:
+        self._charts[name] = ui.echart({}).classes(f"w-full {height}").props(f"data-chart={name}")
+
+    def _population(self) -> None:
+        columns = ["slot", "status", "step", "metric", "copied", "rule", "hyperparameters"]
+        self._table = ui.table(
+            columns=[
+                {
+                    "name": c,
+                    "label": c,
+                    "field": c,
+                    "sortable": c != "hyperparameters",
+                    "align": "left",
+                }
+                for c in columns
+            ],
+            rows=[],
+            row_key="slot",
+            pagination=25,
+        ).classes("w-full")
+        self._table.on("rowClick", lambda event: self._open_slot(event.args[1]["slot"]))
+
+    def _lineage(self) -> None:
+        with ui.row().classes("items-center"):
+            self._choice = ui.select(
+                {None: "the winner"}, value=None, label="line of", on_change=self._choose
+            ).classes("w-40")
+            ui.label("arrows: checkpoints copied")
+        self._chart("lineage", "h-[560px]")
+
+    def _workers(self) -> None:
+        self._chart("timeline", "h-[420px]")
+        self._worker_rows = ui.column().classes("w-full")
+
+    # -- refreshes ------------------------------------------------------------------------------
+
+    def _figures(self) -> None:
+        feed = self._feeds.request(self._name)
+        snapshot = feed.snapshot
+        if snapshot is None:
+            return
+        self._status.set_text(snapshot.status)
+        self._summary.set_text(in_short(snapshot))
+        none = snapshot.status == "running" and not snapshot.alive
+        self._alarm.set_text("no worker is alive" if none else snapshot.reason)
+        if self._changed("population", feed.n_lines):
+            self._table.rows = charts.rows(feed)
+        # Lists are built anew only where there is something new.
+        if self._changed("failures", _latest(feed.failures)):
+            self._list_failures(feed)
+        if self._changed("actions", _latest(feed.actions)):
+            self._list_actions(feed)
+        if self._changed("workers", tuple((w.name, w.state, w.trial) for w in snapshot.workers)):
+            self._list_workers(snapshot.workers)
+
+    def _list_failures(self, feed: Feed) -> None:
+        self._failure_rows.clear()
+        with self._failure_rows:
+            for line in reversed(feed.failures):
+                title = f"trial {line.trial}, attempt {line.attempt}: {line.reason}"
+                with ui.expansion(title).classes("w-full"):
+                    ui.label(f"on {line.worker}")
+                    ui.code(line.message, language="text").classes("w-full")
+            if not feed.failures:
+                ui.label("none")
+
+    def _list_actions(self, feed: Feed) -> None:
+        self._action_rows.clear()
+        with self._action_rows:
+            for line in reversed(feed.actions):
+                values = {k: v for k, v in to_json(line).items() if k not in ("at_ms", "event")}
+                ui.label(f"{line.event}: {json.dumps(values)}")
+
+    def _list_workers(self, workers: Sequence[WorkerSnapshot]) -> None:
+        self._worker_rows.clear()
+        with self._worker_rows:
+            for worker in workers:
+                with ui.row().classes("items-center"):
+                    ui.label(f"{worker.name}: {worker.state} {worker.trial}")
+                    if self._actions.can_drain:
+                        ui.button(
+                            "drain", on_click=lambda _, w=worker.name: self._actions.drain(w)
+                        ).props("dense outline")
+
+    def _changed(self, what: str, now: object) -> bool:
+        """Whether something differs from when it was last shown."""
+        if what in self._shown and self._shown[what] == now:
+            return False
+        self._shown[what] = now
+        return True
+
+    def _draw(self) -> None:
+        feed = self._feeds.request(self._name)
+        if feed.snapshot is None:
+            return
+        tab = str(self._panels.value)
+        if self._changed("charts", (tab, self._slot, feed.n_lines)):
+            self._draw_tab(feed, feed.snapshot.experiment, tab)
+
+    def _draw_tab(self, feed: Feed, experiment: Experiment, tab: str) -> None:
+        if tab == "curves":
+            self._draw_curves(feed, experiment)
+        elif tab == "lineage":
+            if self._changed("slots", len(feed.slots)):
+                options: dict[int | None, str] = {None: "the winner"}
+                options |= {i: f"slot {i}" for i in sorted(feed.slots)}
+                self._choice.set_options(options, value=self._slot)
+            self._set("lineage", charts.lineage(feed, self._slot))
+        elif tab == "parallel":
+            self._set("parallel", charts.parallel(feed, experiment))
+        elif tab == "workers":
+            self._set("timeline", charts.timeline(feed))
+
+    def _draw_curves(self, feed: Feed, experiment: Experiment) -> None:
+        if not self._curves.default_slot.children:
+            with self._curves:
+                self._chart("metric", "h-[360px]")
+                with ui.grid(columns=2).classes("w-full"):
+                    for name in experiment.space:
+                        self._chart(f"h.{name}", "h-[260px]")
+        self._set("metric", charts.metric(feed, experiment))
+        for name in experiment.space:
+            self._set(f"h.{name}", charts.hyperparameter(feed, experiment, name))
+
+    def _set(self, name: str, options: charts.Options) -> None:
+        """Send a chart's options if they have changed."""
+        text = json.dumps(options)
+        if self._drawn.get(name) == text:
+            return
+        self._drawn[name] = text
+        chart = self._charts[name]
+        chart.options.clear()
+        chart.options.update(options)
+        chart.update()
+
+    def _choose(self) -> None:
+        self._slot = self._choice.value
+        self._draw()
+
+    async def _open_slot(self, index: int) -> None:
+        """Show why the slot's trial is as it is, and what can be done with the slot."""
+        slot = self._feeds.request(self._name).slots[index]
+        whole = await full_snapshot(self._store, self._name)
+        words = in_words(explain(whole.experiment, whole.history, slot.trial))
+        with ui.dialog() as dialog, ui.card():
+            ui.label(f"slot {index}").classes("text-lg")
+            ui.code("\n".join(words), language="text")
+            with ui.row():
+                ui.button("its line", on_click=lambda: self._follow(dialog, index))
+                action: Action = "unpin" if slot.pinned else "pin"
+                ui.button(action, on_click=lambda: self._actions.control(action, index)).props(
+                    "outline"
+                )
+                ui.button("close", on_click=dialog.close).props("flat")
+        dialog.open()
+
+    def _follow(self, dialog: ui.dialog, index: int) -> None:
+        dialog.close()
+        self._slot = index
+        self._panels.set_value("lineage")
+        self._draw()
+        self._choice.set_value(index)
+
+
+def _latest(lines: Sequence[Line]) -> Line | None:
+    return lines[-1] if lines else None
+
+
+def in_short(snapshot: Snapshot) -> str:
+    """An experiment's figures in one line."""
+    counts, best = snapshot.counts, ""
+    if snapshot.best:
+        metric = snapshot.experiment.metric
+        best = f" · best {metric} {snapshot.best[metric]:.6g} (trial {snapshot.best['trial']})"
+    return (
+        f"{snapshot.n_slots} slots · {counts['reported']} trials · {counts['failed']} failed · "
+        f"{counts['retried']} retried · {len(snapshot.alive)} workers{best}"
+    )

@@ -1,0 +1,138 @@
+"""The dashboard's web server: where it listens, which requests it admits, and its addresses."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from nicegui import ui
+
+from romul_actors.dashboard.actions import Actions
+from romul_actors.dashboard.feeds import Feeds
+from romul_actors.dashboard.guard import Guard
+from romul_actors.dashboard.page import Page, in_short
+from romul_actors.errors import RomulError
+from romul_actors.mqtt.connection import Broker
+from romul_actors.observe.snapshot import read_glance
+from romul_actors.store import Store
+
+
+class DashboardError(RomulError):
+    """The dashboard cannot be served so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Where the dashboard listens, and which requests it admits.
+
+    Attributes:
+        host, port: where it listens.
+        token: what a browser must show; None: nothing, on loopback only.
+        certificate, key: files for TLS.
+        behind_proxy: whether a proxy in front of it brings TLS.
+        names: further host names that browsers call it by.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8265
+    token: str | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    behind_proxy: bool = False
+    names: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Refuse settings that would admit strangers.
+
+        Raises:
+            DashboardError: it listens beyond this machine without a token, or without TLS.
+        """
+        if (self.certificate is None) != (self.key is None):
+            raise DashboardError("--tls-cert and --tls-key belong together")
+        if self.host in ("127.0.0.1", "::1", "localhost"):
+            return
+        if self.token is None:
+            raise DashboardError(f"{self.host} is not this machine alone: give a --token")
+        if self.certificate is None and not self.behind_proxy:
+            raise DashboardError(
+                f"{self.host} is not this machine alone: give --tls-cert and --tls-key, or say "
+                "--behind-proxy if a proxy brings TLS"
+            )
+
+    @property
+    def hosts(self) -> frozenset[str] | None:
+        """Host names that browsers may call it by; None: any, where the token decides."""
+        if self.token is not None and not self.names:
+            return None
+        return frozenset({"127.0.0.1", "::1", "localhost", self.host, *self.names})
+
+
+def application(store: Store, feeds: Feeds, broker: Broker | None) -> FastAPI:
+    """The web application: a list of all experiments, and a page for each."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @ui.page("/", title="ROMUL")
+    async def index() -> None:
+        ui.label("experiments").classes("text-xl")
+        for name, status in (await store.experiments()).items():
+            with ui.row().classes("items-center"):
+                ui.link(name, f"/experiment/{name}")
+                ui.badge(status)
+                # One experiment that cannot be read does not hide the others.
+                with contextlib.suppress(RomulError):
+                    ui.label(in_short(read_glance(await store.glance(name))))
+
+    @ui.page("/experiment/{name}", title="ROMUL")
+    async def experiment(name: str) -> None:
+        if name not in await store.experiments():
+            ui.label(f"no experiment {name!r}")
+            ui.link("experiments", "/")
+            return
+        Page(store, feeds, name, Actions(store, name, broker)).build()
+
+    ui.run_with(app, title="ROMUL", show_welcome_message=False)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    store: Store, where: Serving, broker: Broker | None = None
+) -> AsyncIterator[uvicorn.Server]:
+    """Serve the dashboard while the context is open.
+
+    Raises:
+        DashboardError: strangers would be admitted, or the port is taken.
+    """
+    where.check()
+    feeds = Feeds(store)
+    app = application(store, feeds, broker)
+    guarded = Guard(app, where.hosts, where.token, secure=where.certificate is not None)
+    config = uvicorn.Config(
+        guarded,
+        host=where.host,
+        port=where.port,
+        log_level="warning",
+        ssl_certfile=where.certificate,
+        ssl_keyfile=where.key,
+        ssl_version=ssl.PROTOCOL_TLS_SERVER,
+        timeout_graceful_shutdown=2,
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    # The caller handles signals.
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+    task = asyncio.create_task(server.serve())
+    try:
+        while not server.started:
+            if task.done():
+                raise DashboardError(f"{where.host}:{where.port} cannot be listened on")
+            await asyncio.sleep(0.05)
+        yield server
+    finally:
+        server.should_exit = True
+        await feeds.close()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,134 @@
+"""One record for each trial, put together from the lines of history that concern it.
+
+Pure functions over typed lines; a record says what was decided and how the trial ended, whatever
+happened to its attempts in between.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from romul_actors.core.history import Line, TrialCreated, TrialFailed, TrialReported
+from romul_actors.errors import RomulError
+
+
+class UnknownTrialError(RomulError, ValueError):
+    """A trial, or a slot, that history does not hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """One trial.
+
+    Attributes:
+        slot, step: which one.
+        parent: id of the trial whose checkpoint it continues from; None: from scratch.
+        hyperparameters: what it trained with.
+        value: the user's metric, with the user's sign; None: there is no result so far.
+        metrics: what else the task returned.
+        why: the optimizer's reasons, for people.
+        seed: seed of its own randomness.
+        created_ms: when it was decided, in milliseconds since the epoch.
+        ended_ms: when its result came, or it failed for good; None: neither so far.
+        seconds, attempt, worker: of the attempt that brought the result; None: there is none.
+        failed: the reason if it failed for good; "": it did not.
+    """
+
+    slot: int
+    step: int
+    parent: str | None
+    hyperparameters: Mapping[str, Any]
+    value: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    why: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    created_ms: int = 0
+    ended_ms: int | None = None
+    seconds: float | None = None
+    attempt: int | None = None
+    worker: str | None = None
+    failed: str = ""
+
+    @property
+    def id(self) -> str:
+        """The trial's id, "SLOT-STEP"."""
+        return f"{self.slot}-{self.step}"
+
+    @property
+    def rule(self) -> str:
+        """Name of the optimizer's rule that decided it; "" if history does not say."""
+        return str(self.why.get("rule", ""))
+
+    @property
+    def copied_from(self) -> int | None:
+        """The slot whose checkpoint was copied; None: the slot continues from its own."""
+        slot: int | None = self.why.get("copied")
+        return slot
+
+
+def trials(lines: Sequence[Line]) -> dict[str, TrialRecord]:
+    """Every trial by its id, in the order in which they were decided.
+
+    A trial whose decision is no longer in history has no record.
+    """
+    records: dict[str, TrialRecord] = {}
+    for line in lines:
+        match line:
+            case TrialCreated():
+                records[line.trial] = _created(line)
+            case TrialReported() if line.trial in records:
+                records[line.trial] = _reported(records[line.trial], line)
+            case TrialFailed(again=False) if line.trial in records:
+                records[line.trial] = replace(
+                    records[line.trial], ended_ms=line.at_ms, failed=line.reason
+                )
+    return records
+
+
+def _created(line: TrialCreated) -> TrialRecord:
+    return TrialRecord(
+        slot=line.slot,
+        step=line.step,
+        parent=line.parent,
+        hyperparameters=line.hyperparameters,
+        why=line.why,
+        seed=line.seed,
+        created_ms=line.at_ms,
+    )
+
+
+def _reported(record: TrialRecord, line: TrialReported) -> TrialRecord:
+    return replace(
+        record,
+        value=line.value,
+        metrics=line.metrics,
+        ended_ms=line.at_ms,
+        seconds=line.seconds,
+        attempt=line.attempt,
+        worker=line.worker,
+    )
+
+
+def trial_rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """Trials as flat rows: hyperparameters as "h.NAME", metrics as "m.NAME", never rescaled."""
+    return [_row(record) for record in trials(lines).values()]
+
+
+def _row(record: TrialRecord) -> dict[str, Any]:
+    return {
+        "trial": record.id,
+        "slot": record.slot,
+        "step": record.step,
+        "parent": record.parent,
+        "rule": record.rule,
+        "copied": record.copied_from,
+        "decided_ms": record.created_ms,
+        "ended_ms": record.ended_ms,
+        "value": record.value,
+        "seconds": record.seconds,
+        "attempt": record.attempt,
+        "worker": record.worker,
+        "failed": record.failed,
+        **{f"h.{name}": value for name, value in record.hyperparameters.items()},
+        **{f"m.{name}": value for name, value in record.metrics.items()},
+    }

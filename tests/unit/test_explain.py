@@ -1,0 +1,136 @@
+"""Explanations: why a trial is as it is."""
+
+import json
+
+import pytest
+
+from romul_actors.core.history import SecondCopyStarted, TrialCreated, TrialFailed, TrialReported
+from romul_actors.observe.explain import explain, in_words
+from romul_actors.observe.trial_records import UnknownTrialError
+from romul_actors.protocol.experiment import Experiment
+
+EXPERIMENT = Experiment.model_validate(
+    {
+        "name": "e",
+        "task": "t",
+        "steps": 9,
+        "space": {n: {"type": "float", "min": 0, "max": 1} for n in ("x0", "x1")},
+    }
+)
+
+
+def trial(parent="4-0", **why):
+    """The decision of trial 0-1."""
+    return TrialCreated(
+        at_ms=0,
+        trial="0-1",
+        slot=0,
+        step=1,
+        parent=parent,
+        hyperparameters={"x0": 0.1, "x1": 0.2},
+        vector=(0.1, 0.2),
+        why=why,
+    )
+
+
+def test_every_trial_can_be_explained(searched):
+    rules, n_copies = set(), 0
+    for line in searched.history:
+        if not isinstance(line, TrialCreated):
+            continue
+        found = explain(searched.experiment, searched.history, line.trial)
+        values = found.as_json()
+        rules.add(values["rule"])
+        words = " ".join(in_words(found))
+        assert f"trial {line.trial}" in words
+        assert f"rule: {values['rule']}" in words
+        json.dumps(values)
+        if values["copied_from"] is not None:
+            assert line.parent == f"{values['copied_from']}-{line.step - 1}"
+            assert f"of slot {values['copied_from']}" in words
+            assert values["rule"] in ("mutated", "redrawn")
+            n_copies += 1
+        if values["rule"] == "mutated":
+            assert {"a", "b", "best", "F1", "F2", "rank", "known", "pool"} <= values["why"].keys()
+            assert len(values["why"]["base"]) == 3
+        for change in values["changes"].values():
+            assert ("before" in change) == (line.parent is not None)
+    assert rules == {"drawn", "mutated", "redrawn", "kept", "held"}
+    assert n_copies
+    with pytest.raises(UnknownTrialError, match="9-99"):
+        explain(searched.experiment, searched.history, "9-99")
+
+
+@pytest.mark.parametrize(
+    ("vector_of", "taken"),
+    [
+        (None, "the weights and hyperparameters of slot 4"),
+        (4, "the weights and hyperparameters of slot 4"),
+        (0, "the weights of slot 4, to search on from its own hyperparameters"),
+        (2, "the weights of slot 4 and the hyperparameters of slot 2"),
+    ],
+)
+def test_it_says_what_was_copied(vector_of, taken):
+    line = trial(rule="migrated", copied=4, hyperparameters_of=vector_of)
+    words = in_words(explain(EXPERIMENT, [line], "0-1"))
+    assert f"slot 0 took {taken}: it goes on from trial 4-0" in words
+
+
+def test_it_says_which_coordinate_was_brought_back():
+    line = trial(parent=None, rule="explored", crossover=[1, 0], outside=[0])
+    found = explain(EXPERIMENT, [line], "0-1")
+    changes = found.as_json()["changes"]
+    assert changes["x0"] == {"after": 0.1, "from": "donor", "outside": True}
+    assert changes["x1"] == {"after": 0.2, "from": "base", "outside": False}
+    assert any("brought back" in words for words in in_words(found))
+
+
+def test_it_says_what_was_drawn_anew_or_guarded():
+    line = trial(rule="redrawn", copied=4, drawn=[1, 0], outside=[], guarded=[1])
+    found = explain(EXPERIMENT, [line], "0-1")
+    changes = found.as_json()["changes"]
+    assert changes["x0"] == {"after": 0.1, "from": "drawn anew", "outside": False}
+    assert changes["x1"] == {
+        "after": 0.2,
+        "from": "moved",
+        "outside": False,
+        "guarded": True,
+    }
+    words = in_words(found)
+    assert "  x0 = 0.1; drawn anew" in words
+    assert any(text.startswith("  x1 = 0.2; not lowered") for text in words)
+
+
+def test_it_says_how_each_attempt_ended():
+    token = {"trial": "0-1", "worker": "w", "slot": 0, "step": 1}
+    lines = [
+        trial(rule="kept"),
+        SecondCopyStarted(at_ms=4, trial="0-1", attempt=2, slot=0),
+        TrialFailed(**token, at_ms=5, attempt=1, reason="lost", message="silent", again=True),
+        TrialReported(**token, at_ms=6, attempt=2, value=0.25, checkpoint="0-1-2", seconds=2.0),
+    ]
+    found = explain(EXPERIMENT, lines, "0-1")
+    assert in_words(found)[-3:] == [
+        "attempt 2: second copy",
+        "attempt 1 on w: lost",
+        "attempt 2 on w: result = 0.25",
+    ]
+    assert found.as_json()["attempts"] == [
+        {"event": "second copy", "attempt": 2, "at_ms": 4},
+        {
+            "event": "failed",
+            "attempt": 1,
+            "worker": "w",
+            "reason": "lost",
+            "message": "silent",
+            "at_ms": 5,
+        },
+        {
+            "event": "result",
+            "attempt": 2,
+            "worker": "w",
+            "value": 0.25,
+            "seconds": 2.0,
+            "at_ms": 6,
+        },
+    ]

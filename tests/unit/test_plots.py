@@ -1,0 +1,83 @@
+"""Pictures of a run, and the axis of a metric."""
+
+import pytest
+
+from romul_actors.core.history import SearchStarted, TrialFailed, TrialReported
+from romul_actors.observe.plots import Axis, metric_axis, plot, plot_workers
+from romul_actors.observe.trial_records import TrialRecord
+from romul_actors.protocol.experiment import Experiment
+
+
+@pytest.mark.parametrize(
+    ("values", "medians", "maximize", "axis"),
+    [
+        ([], [], False, Axis(logarithmic=False, edge=None)),
+        ([1.0, 2.0, 3.0], [3.0, 2.0], False, Axis(logarithmic=False, edge=None)),
+        # One that diverged sets neither scale nor end.
+        ([1.0, 2.0, 1e32], [3.0, 2.0], False, Axis(logarithmic=False, edge=5.0)),
+        ([0.1, 2.0, 1e32], [2.0, 1.0], False, Axis(logarithmic=True, edge=40.0)),
+        ([0.1, 0.6, 0.9], [0.6, 0.7], True, Axis(logarithmic=False, edge=pytest.approx(0.3))),
+        ([-1e9, -2.0, -1.0], [-2.0], True, Axis(logarithmic=False, edge=-3.0)),
+        ([1e-9, 1.0, 100.0], [1.0, 50.0], True, Axis(logarithmic=True, edge=pytest.approx(0.01))),
+        # What is not positive has no place on a log axis.
+        ([-1.0, 50.0, 1e9], [50.0], False, Axis(logarithmic=False, edge=101.0)),
+        ([0.0, 0.0], [0.0], False, Axis(logarithmic=False, edge=None)),
+    ],
+)
+def test_the_axis_fits_most_and_ends_before_the_worst(values, medians, maximize, axis):
+    assert metric_axis(values, medians, maximize=maximize) == axis
+
+
+def drawn(values, direction="minimize"):
+    """Limits of the metric's axis; `values` by step, then by slot."""
+    experiment = Experiment.model_validate(
+        {
+            "name": "t",
+            "task": "t",
+            "steps": len(values),
+            "population": 8,
+            "direction": direction,
+            "space": {"x": {"type": "float", "min": 0.0, "max": 1.0}},
+        }
+    )
+    found = {
+        f"{slot}-{step}": TrialRecord(slot, step, None, {"x": 0.5}, value)
+        for step, row in enumerate(values)
+        for slot, value in enumerate(row)
+    }
+    return plot(experiment, found, "0-1", {}).axes[0].get_ylim()
+
+
+def test_one_that_diverges_does_not_flatten_the_others():
+    usual = [[2.3 + 0.01 * slot for slot in range(8)], [0.1 + 0.1 * slot for slot in range(8)]]
+    low, high = drawn([usual[0], [*usual[1][:7], 1e32]])
+    # As far again in the logarithm: from 0.1 to 2.335, and on to 54.5.
+    assert low < 0.1
+    assert high == pytest.approx(2.335**2 / 0.1, rel=1e-3)
+    assert drawn(usual)[1] < 3.0
+
+
+def test_of_a_metric_to_maximize_the_lower_side_is_cut():
+    usual = [[-1.0] * 8, [-0.5] * 8]
+    low, high = drawn([usual[0], [*usual[1][:7], -1e9]], "maximize")
+    assert (low, high > -0.5) == (-1.5, True)
+    assert -1.1 < drawn(usual, "maximize")[0] < -1.0
+
+
+def test_workers_are_drawn_by_how_their_attempts_ended():
+    token = {"trial": "0-0", "slot": 0, "step": 0}
+    lines = [
+        SearchStarted(at_ms=1_000),
+        TrialFailed(
+            **token, at_ms=6_000, attempt=1, worker="a", reason="lost", message="", again=True
+        ),
+        TrialReported(
+            **token, at_ms=9_000, attempt=2, worker="b", value=1.0, checkpoint="c", seconds=3.0
+        ),
+    ]
+    [ax] = plot_workers(lines).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["lost", "result"]
+    ends = [bars.get_paths()[0].get_extents().x1 for bars in ax.collections]
+    assert ends == [pytest.approx(5.02), pytest.approx(8.0)]
+    assert plot_workers([]).axes[0].get_legend() is None

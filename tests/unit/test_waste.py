@@ -1,0 +1,55 @@
+"""Where the machines' time went."""
+
+import pytest
+
+from romul_actors.core.events import Expired, Failed, Released
+from romul_actors.core.history import (
+    ReportStale,
+    TrialCreated,
+    TrialReleased,
+    TrialReported,
+    from_json,
+)
+from romul_actors.observe.waste import waste
+from tests.unit.harness import Run, population
+
+
+def test_waste_is_counted_by_cause_and_worker(searched):
+    found = waste(searched.history).as_json()
+    assert found["attempts"] == {"lost": 1}
+    # Lost at 90 s in its second trial; missed when its lease ended.
+    assert 30 <= found["by_cause"]["lost"] <= 70
+    assert [name.partition("-")[0] for name in found["by_worker"]] == ["m3"]
+    seconds = sum(x.seconds for x in searched.history if isinstance(x, TrialReported))
+    assert found["useful_s"] == pytest.approx(seconds, abs=0.01)
+
+
+def test_waste_takes_what_workers_say_of_their_time():
+    run_ = Run(population(n_slots=4, steps=3))
+    run_.start()
+    token = {"slot": 0, "trial": "0-0", "worker": "w"}
+    run_.tell(Failed(**token, attempt=1, reason="exception", message="x", seconds=7.0))
+    run_.tell(Released(**token, attempt=2, reason="preempted", seconds=3.0))
+    run_.tell(Expired(**token, attempt=3))
+    found = waste([from_json(line) for line in run_.history])
+    assert found.by_cause["exception"] == 7.0
+    assert found.by_cause["preempted"] == 3.0
+    assert found.attempts["lost"] == 1
+
+
+def test_an_attempt_of_unknown_length_is_counted_from_its_workers_previous_line():
+    token = {"trial": "0-0", "attempt": 1, "worker": "w"}
+    created = TrialCreated(
+        at_ms=1000,
+        trial="0-0",
+        slot=0,
+        step=0,
+        parent=None,
+        hyperparameters={},
+        vector=(),
+    )
+    released = TrialReleased(at_ms=3000, **token, reason="preempted", checkpoint="0-0-1")
+    stale = ReportStale(at_ms=7000, **token)
+    found = waste([created, released, stale])
+    assert found.useful_s == 2.0
+    assert (found.by_cause, found.by_worker) == ({"stale": 4.0}, {"w": 4.0})
