@@ -1,6 +1,7 @@
 """Checkpoints are whole or absent, on a local disk and elsewhere alike."""
 
 import contextlib
+import hashlib
 import json
 import os
 import uuid
@@ -10,6 +11,7 @@ import pytest
 from romul_actors.errors import CheckpointError, NoRoomError
 from romul_sim.drill import small_disk
 from romul_workers.checkpoints import MANIFEST, Checkpoints
+from romul_workers.hashing import Written
 
 
 @pytest.fixture(params=["local", "remote"])
@@ -161,3 +163,32 @@ def test_leftovers_are_listed_by_their_age(tmp_path):
     assert place.names(60.0) == []
     place.begin("0-2-1-abc")
     assert (place.tidy(60.0), place.tidy(0.0)) == (0, 1)
+
+
+def test_a_file_that_is_hashed_and_flushed_is_not_read_again(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(str(tmp_path / "store"), tmp_path / "scratch")
+    folder = checkpoints.begin("0-0-1")
+    (folder / "a").write_bytes(b"one")
+    (folder / "b").write_bytes(b"two")
+    written = {"a": Written.of(folder / "a"), "b": Written.of(folder / "b")}
+    os.utime(folder / "b", ns=(1, 1))
+    hashed, of = [], Written.of
+    monkeypatch.setattr(Written, "of", lambda path: hashed.append(path.name) or of(path))
+    checkpoints.publish(folder, "0-0-1", written)
+    assert hashed == ["b"]
+    assert (checkpoints.fetch("0-0-1") / "a").read_bytes() == b"one"
+
+
+def test_a_manifest_of_an_older_version_is_checked_too(tmp_path):
+    checkpoints = Checkpoints(str(tmp_path / "store"), tmp_path / "scratch")
+    folder = checkpoints.begin("0-0-1")
+    (folder / "a").write_bytes(b"one")
+    checkpoints.publish(folder, "0-0-1")
+    place = tmp_path / "store" / "0-0-1"
+    digest = hashlib.sha256(b"one").hexdigest()
+    manifest = {"files": {"a": {"bytes": 3, "sha256": digest}}}
+    (place / "MANIFEST.json").write_text(json.dumps(manifest))
+    assert (checkpoints.fetch("0-0-1") / "a").read_bytes() == b"one"
+    (place / "a").write_bytes(b"eno")
+    with pytest.raises(CheckpointError, match="damaged"):
+        checkpoints.fetch("0-0-1")

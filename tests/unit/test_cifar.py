@@ -19,6 +19,7 @@ from romul_workers.tasks import cifar
 from romul_workers.tasks.cifar_data import LAYOUTS, VARIABLE
 from romul_workers.tasks.cifar_recipe import Recipe, Settings, recipe_of, settings_of
 from romul_workers.tasks.wide_resnet import WideResNet
+from romul_workers.torch_support import load as load_state
 from romul_workers.trainer import ChildTrainer, Failure
 from romul_workers.trial import Context, Paused, Trial
 
@@ -75,7 +76,7 @@ class After:
 
 
 def checkpoint(folder):
-    return torch.load(folder / "torch.pt", weights_only=True)
+    return load_state(folder)
 
 
 def same(one, other):

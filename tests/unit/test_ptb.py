@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from romul_actors.errors import CheckpointError, TaskError
 from romul_actors.protocol.experiment import parse
+from romul_workers import tensor_file
 from romul_workers.child import _seed
 from romul_workers.tasks import ptb
 from romul_workers.tasks.ptb_data import FILES, STANDARD, data_folder, read_corpus
@@ -22,7 +23,7 @@ from romul_workers.tasks.ptb_model import (
     streams,
 )
 from romul_workers.tasks.ptb_training import Training
-from romul_workers.torch_support import FILE
+from romul_workers.torch_support import FILE, load
 from romul_workers.trial import Context, Paused, Trial
 
 ROOT = Path(__file__).parents[2]
@@ -394,7 +395,7 @@ def step(tmp_path, folder):
 
 
 def content(folder):
-    return torch.load(folder / FILE, weights_only=True)
+    return load(folder)
 
 
 def test_a_trial_gives_loss_and_perplexities(step):
@@ -445,7 +446,8 @@ def test_a_step_that_begins_inside_an_epoch_goes_on_with_text_and_state(step, tm
         saved["extra"]["state"] = [
             [torch.ones_like(part) for part in layer] for layer in saved["extra"]["state"]
         ]
-        torch.save(saved, tmp_path / "first" / FILE)
+        (tmp_path / "first" / FILE).unlink()
+        tensor_file.write(tmp_path / "first" / FILE, saved)
         assert step("other", parent="first", start=0.5) != second
     else:
         assert step("other", parent="first", start=0.0, stop=0.5) != second
@@ -467,7 +469,8 @@ def test_a_parent_without_a_state_is_damaged(step, tmp_path):
     step("first", stop=0.5)
     saved = content(tmp_path / "first")
     del saved["extra"]
-    torch.save(saved, tmp_path / "first" / FILE)
+    (tmp_path / "first" / FILE).unlink()
+    tensor_file.write(tmp_path / "first" / FILE, saved)
     with pytest.raises(CheckpointError, match="cannot be restored"):
         step("second", parent="first", start=0.5)
 

@@ -9,7 +9,7 @@ from romul_actors.errors import CheckpointError, TaskError
 from romul_workers.child import _seed
 from romul_workers.schedule import Schedule, Stretch
 from romul_workers.tasks import digits
-from romul_workers.torch_support import apply_schedule, load_model
+from romul_workers.torch_support import apply_schedule, load, load_model
 from romul_workers.trial import Context, Paused, Trial
 
 
@@ -196,3 +196,24 @@ def test_a_schedule_is_written_into_an_optimizer_of_ones_own():
     wrong = Schedule("e", "t", "l", "minimize", "epoch", {}, [Stretch(0.0, 1.0, {"rate": 0.1})])
     with pytest.raises(TaskError, match="no field"):
         apply_schedule(wrong, optimizer, 0, {"rate": "learning_speed"})
+
+
+def test_a_checkpoint_of_an_older_version_is_restored(tmp_path):
+    folder, model = trained(tmp_path / "a")
+    content = load(folder)
+    (folder / "state.safetensors").unlink()
+    torch.save(content, folder / "torch.pt")
+    other = torch.nn.Linear(2, 1)
+    load_model(folder, other)
+    assert torch.equal(other.weight, model.weight)
+
+
+def test_a_second_save_takes_the_place_of_the_first(tmp_path):
+    folder, model = trained(tmp_path / "a")
+    following = trial(tmp_path / "b", folder)
+    following.attach(model=model)
+    following.save(place=1)
+    first = following.written["state.safetensors"]
+    following.save(place=2)
+    assert load(following.checkpoint)["extra"] == {"place": 2}
+    assert following.written["state.safetensors"] != first

@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from romul_actors.errors import CheckpointError, NoRoomError
+from romul_workers.hashing import Written
 
 MANIFEST = "MANIFEST.json"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -104,8 +105,16 @@ class Checkpoints:
             return int(self._fs.du(self._root))
         return 0
 
-    def publish(self, folder: Path, name: str) -> None:
+    def publish(
+        self, folder: Path, name: str, written: Mapping[str, Written] | None = None
+    ) -> None:
         """Make what lies in `folder` the checkpoint `name`, and remove `folder`.
+
+        Args:
+            folder: local, from `begin`.
+            name: the checkpoint's.
+            written: by path in `folder`, files that are flushed and hashed already; one that was
+                changed since is flushed and hashed again.
 
         Raises:
             NoRoomError: the disk is full; nothing is stored then.
@@ -114,26 +123,25 @@ class Checkpoints:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         try:
             with self._errors(f"checkpoint {name}: cannot be stored"):
-                manifest = {
-                    "files": {
-                        str(path.relative_to(folder)): {
-                            "bytes": path.stat().st_size,
-                            "sha256": _digest(path),
-                        }
-                        for path in files
-                    }
-                }
-                (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+                listed, unflushed = {}, []
+                for path in files:
+                    file = str(path.relative_to(folder))
+                    known = (written or {}).get(file)
+                    if known is None or not known.describes(path):
+                        unflushed.append(path)
+                        known = Written.of(path)
+                    listed[file] = {"bytes": known.bytes, "blake3": known.blake3}
+                (folder / MANIFEST).write_text(json.dumps({"files": listed}, indent=1))
                 if self._local:
-                    self._rename(folder, name, files)
+                    self._rename(folder, name, unflushed)
                 else:
                     self._upload(folder, name, files)
         except CheckpointError:
             self.discard(folder)
             raise
 
-    def _rename(self, folder: Path, name: str, files: list[Path]) -> None:
-        for path in (*files, folder / MANIFEST):
+    def _rename(self, folder: Path, name: str, unflushed: list[Path]) -> None:
+        for path in (*unflushed, folder / MANIFEST):
             with path.open("rb") as handle:
                 os.fsync(handle.fileno())
         folder.chmod(0o755)
@@ -168,7 +176,7 @@ class Checkpoints:
             path = folder / file
             if not path.is_file() or path.stat().st_size != told["bytes"]:
                 raise CheckpointError(f"checkpoint {name}: {file} is missing or cut off")
-            if self._local and _digest(path) != told["sha256"]:
+            if self._local and not _is_whole(path, told):
                 raise CheckpointError(f"checkpoint {name}: {file} is damaged")
         return folder
 
@@ -178,7 +186,7 @@ class Checkpoints:
             path = folder / file
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fs.get_file(f"{place}/{file}", str(path))
-            if _digest(path) != told["sha256"]:
+            if not _is_whole(path, told):
                 raise CheckpointError(f"checkpoint {folder.name}: {file} was damaged on its way")
         (folder / MANIFEST).write_text(json.dumps(manifest))
 
@@ -232,9 +240,12 @@ class Checkpoints:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _digest(path: Path) -> str:
+def _is_whole(path: Path, listed: Mapping[str, Any]) -> bool:
+    """Whether a file is what the manifest says; manifests of older versions have SHA-256."""
+    if "blake3" in listed:
+        return Written.of(path).blake3 == str(listed["blake3"])
     with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+        return hashlib.file_digest(handle, "sha256").hexdigest() == str(listed["sha256"])
 
 
 def _check_names(files: dict[str, Any]) -> None:

@@ -137,7 +137,7 @@ class Child:
         if isinstance(returned, Paused):
             if not any(trial.checkpoint.iterdir()):
                 raise TaskError("the task paused, and wrote nothing into trial.checkpoint")
-            return {"is": "stopped", "at": returned.at}
+            return {"is": "stopped", "at": returned.at, "written": _written(trial)}
         if trial.stop_seen:
             return {"is": "stopped", "at": None}
         found = figures(returned, job["metric"])
@@ -153,7 +153,12 @@ class Child:
             "metrics": found.kept,
             "left_out": found.left_out,
             "in_effect": trial.in_effect,
+            "written": _written(trial),
         }
+
+
+def _written(trial: Trial) -> dict[str, list[int | str]]:
+    return {name: [file.bytes, file.blake3, file.mtime_ns] for name, file in trial.written.items()}
 
 
 def _device(wanted: str) -> str:

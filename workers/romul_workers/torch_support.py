@@ -1,6 +1,7 @@
-"""Torch models and optimizers in checkpoints: saved, restored, and told what to train with.
+"""Torch models and optimizers in checkpoints: saved, restored, and given what to train with.
 
-Files are read with weights_only=True: a checkpoint can hold numbers, never code.
+A checkpoint holds numbers, never code: it is a file of tensors (`tensor_file.py`). Those of older
+versions, written by torch.save, are read with weights_only=True.
 """
 
 import math
@@ -14,11 +15,14 @@ import numpy as np
 import torch
 
 from romul_actors.errors import CheckpointError, TaskError
+from romul_workers.hashing import Written
+from romul_workers.tensor_file import read, write
 
 if TYPE_CHECKING:
     from romul_workers.schedule import Schedule
 
-FILE = "torch.pt"
+FILE = "state.safetensors"
+OLD_FILE = "torch.pt"
 OPTIMIZER_FIELDS = {"learning_rate": "lr"}
 """Fields of an optimizer's parameter groups that go by another name in most experiments."""
 
@@ -46,18 +50,24 @@ class Attached:
             The hyperparameters that were applied, as they are in effect.
         """
         if parent is not None:
-            self._load(parent / FILE)
+            self._load(parent)
         return self._apply(hyperparameters, {**OPTIMIZER_FIELDS, **names})
 
-    def save(self, folder: Path, extra: Mapping[str, Any]) -> None:
-        """Write model, optimizer, random state and `extra` into a checkpoint's folder."""
+    def save(self, folder: Path, extra: Mapping[str, Any]) -> Written:
+        """Write model, optimizer, random state and `extra` into a checkpoint's folder, flushed.
+
+        Raises:
+            TaskError: something is neither a tensor nor a plain value; the message says where.
+        """
         content = {
             "model": None if self.model is None else self.model.state_dict(),
             "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
             "rng": _random_state(),
             "extra": dict(extra),
         }
-        torch.save(content, folder / FILE)
+        file = folder / FILE
+        file.unlink(missing_ok=True)
+        return write(file, content)
 
     def restore_random_state(self, folder: Path) -> None:
         """Set all generators as they were when the checkpoint was saved.
@@ -65,28 +75,29 @@ class Attached:
         Raises:
             CheckpointError: the folder's file holds no such state.
         """
-        file = folder / FILE
+        saved = load(folder)
         try:
-            saved = torch.load(file, map_location="cpu", weights_only=True)["rng"]
-            torch.set_rng_state(saved["torch"])
+            saved = saved["rng"]
+            # A state that lies in a file is read-only, and generators keep what they are given.
+            torch.set_rng_state(saved["torch"].clone())
             for device, state in enumerate(saved["cuda"][: torch.cuda.device_count()]):
-                torch.cuda.set_rng_state(state, device)
+                torch.cuda.set_rng_state(state.clone(), device)
             version, numbers, gauss = saved["python"]
             random.setstate((version, tuple(numbers), gauss))
             name, keys, *rest = saved["numpy"]
             np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-        except (OSError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-            raise CheckpointError(f"{file}: no random state in it: {error}") from error
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise CheckpointError(f"{folder}: no random state in it: {error}") from error
 
-    def _load(self, file: Path) -> None:
+    def _load(self, folder: Path) -> None:
+        content = load(folder)
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
             if self.model is not None:
                 self.model.load_state_dict(content["model"])
             if self.optimizer is not None:
                 self.optimizer.load_state_dict(content["optimizer"])
-        except (OSError, KeyError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-            raise CheckpointError(f"{file}: cannot be restored: {error}") from error
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise CheckpointError(f"{folder}: cannot be restored: {error}") from error
 
     def _apply(
         self, hyperparameters: Mapping[str, Any], names: Mapping[str, str]
@@ -113,6 +124,28 @@ class Attached:
             if name in names and name not in OPTIMIZER_FIELDS and name not in in_effect:
                 raise TaskError(f"{name}: the optimizer has no field {field!r}")
         return in_effect
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """Everything that `Attached.save` wrote: model, optimizer, rng, extra.
+
+    Tensors lie in the file: copy them before they are changed or the file goes.
+
+    Raises:
+        CheckpointError: there is no such file, or it cannot be read.
+    """
+    content: Any
+    if (folder / FILE).exists():
+        content = read(folder / FILE)
+    else:
+        file = folder / OLD_FILE
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise CheckpointError(f"{file}: cannot be restored: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{folder}: cannot be restored: it holds no table")
+    return content
 
 
 def load_model(folder: Path, model: torch.nn.Module) -> None:

@@ -28,6 +28,7 @@ from romul_actors.core.events import Trial as TrialMessage
 from romul_actors.errors import CheckpointError, NoRoomError
 from romul_actors.protocol.experiment import Experiment
 from romul_workers.checkpoints import NO_ROOM, Checkpoints
+from romul_workers.hashing import Written
 
 SCRATCH = "romul-worker-"
 LEFT_S = 60.0
@@ -203,7 +204,8 @@ class ChildTrainer(Trainer):
             return Failure(answer["reason"], answer["message"])
         if answer["is"] == "stopped" and answer.get("at") is None:
             return Stopped()
-        await asyncio.to_thread(checkpoints.publish, folder, name)
+        written = {file: Written(*known) for file, known in answer.get("written", {}).items()}
+        await asyncio.to_thread(checkpoints.publish, folder, name, written)
         if answer["is"] == "stopped":
             return Stopped(name, answer["at"])
         told = (answer[key] for key in ("metrics", "in_effect", "left_out"))

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from romul_actors.errors import TaskError
 
 if TYPE_CHECKING:
+    from romul_workers.hashing import Written
     from romul_workers.torch_support import Attached
 
 Value = float | int | str | bool
@@ -98,6 +99,8 @@ class Trial:
     _told: float = float("-inf")
     _at: float | None = None
     _attached: "Attached | None" = None
+    written: "dict[str, Written]" = field(default_factory=dict)
+    """Files of the checkpoint that are flushed and hashed already, by name."""
 
     @property
     def budget(self) -> float:
@@ -185,4 +188,6 @@ class Trial:
         """
         if self._attached is None:
             raise TaskError("trial.save() before trial.attach(): there is nothing to save")
-        self._attached.save(self.checkpoint, extra)
+        from romul_workers.torch_support import FILE  # noqa: PLC0415
+
+        self.written[FILE] = self._attached.save(self.checkpoint, extra)

@@ -9,19 +9,16 @@ kept of each text; 0: all), eval_batch (streams of text that are evaluated side 
 """
 
 import math
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from romul_actors.errors import CheckpointError, TaskError
 from romul_workers.tasks.ptb_data import Corpus, data_folder, read_corpus
 from romul_workers.tasks.ptb_model import LanguageModel, Settings, evaluate
 from romul_workers.tasks.ptb_training import Training
-from romul_workers.torch_support import FILE
+from romul_workers.torch_support import load
 from romul_workers.trial import Context, Paused, Trial
 
 LIMITS = {"train": "train_words", "valid": "valid_words", "test": "test_words"}
@@ -110,9 +107,8 @@ def _perplexity(loss: float) -> float:
 
 def _extra(parent: Path) -> Mapping[str, Any]:
     """What `trial.save` was given when the parent's checkpoint was written."""
-    file = parent / FILE
     try:
-        extra: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)["extra"]
-    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{file}: cannot be restored: {error}") from error
+        extra: Mapping[str, Any] = load(parent)["extra"]
+    except KeyError as error:
+        raise CheckpointError(f"{parent}: cannot be restored: it has no {error}") from error
     return extra
