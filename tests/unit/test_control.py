@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from romul_actors.core.events import Control
+from romul_actors.core.history import BoundsChanged, ControlIgnored, SlotPinned, TrialCreated
 from tests.unit.harness import Run, bowl, population
 
 
@@ -14,10 +15,10 @@ def test_a_pinned_slot_goes_on_as_it_is():
     run_.tell(Control(action="pin", by="somebody", slot=2))
     run_.tell(Control(action="pin", by="somebody", slot=9))
     run_.to_the_end(bowl)
-    lines = [x for x in run_.history if x["event"] == "trial" and x["slot"] == 2]
-    assert len({tuple(line["vector"]) for line in lines}) == 1
-    assert [line["parent"] for line in lines[1:]] == [f"2-{step}" for step in range(5)]
-    assert [x["event"] for x in run_.history if x.get("by")] == ["pin", "ignored"]
+    lines = [line for line in run_.of(TrialCreated) if line.slot == 2]
+    assert len({tuple(line.vector) for line in lines}) == 1
+    assert [line.parent for line in lines[1:]] == [f"2-{step}" for step in range(5)]
+    assert [type(x) for x in run_.history if getattr(x, "by", "")] == [SlotPinned, ControlIgnored]
 
 
 @pytest.mark.parametrize("optimizer", ["romul", "truncation", "de", "mf_pbt", "tpe"])
@@ -32,12 +33,14 @@ def test_bounds_are_changed_in_the_middle_of_a_search(optimizer):
     run_.tell(wrong)
     run_.tell(replace(wrong, parameter="x", low=0.5, high=0.5))
     run_.tell(replace(wrong, parameter="x", low=0.25, high=0.5))
-    first = len(run_.history)
+    first = len(run_.of(TrialCreated))
     run_.to_the_end(bowl)
-    lines = [x for x in run_.history[first:] if x["event"] == "trial"]
-    assert all(0.25 <= x["hyperparameters"]["x"] <= 0.5 for x in lines)
-    told = [(x["event"], x.get("why", "")) for x in run_.history if x.get("by")]
-    assert [event for event, _ in told] == ["ignored", "ignored", "bounds"]
-    assert "z: not in the space" in told[0][1]
-    assert "not below" in told[1][1]
+    lines = run_.of(TrialCreated)[first:]
+    assert all(0.25 <= line.hyperparameters["x"] <= 0.5 for line in lines)
+    unknown, inverted, changed = (x for x in run_.history if getattr(x, "by", ""))
+    assert isinstance(unknown, ControlIgnored)
+    assert isinstance(inverted, ControlIgnored)
+    assert isinstance(changed, BoundsChanged)
+    assert "z: not in the space" in unknown.why
+    assert "not below" in inverted.why
     assert run_.population.best.loss <= best.loss

@@ -8,7 +8,6 @@ from romul_actors.core.history import (
     TrialCreated,
     TrialReleased,
     TrialReported,
-    from_json,
 )
 from romul_actors.observe.waste import waste
 from tests.unit.harness import Run, population
@@ -31,7 +30,7 @@ def test_waste_takes_what_workers_say_of_their_time():
     run_.tell(Failed(**token, attempt=1, reason="exception", message="x", seconds=7.0))
     run_.tell(Released(**token, attempt=2, reason="preempted", seconds=3.0))
     run_.tell(Expired(**token, attempt=3))
-    found = waste([from_json(line) for line in run_.history])
+    found = waste(run_.history)
     assert found.by_cause["exception"] == 7.0
     assert found.by_cause["preempted"] == 3.0
     assert found.attempts["lost"] == 1
