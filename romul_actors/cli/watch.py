@@ -163,7 +163,7 @@ class Screen:
     def _workers(self, seen: Snapshot) -> Table:
         table = Table("worker", "state", "trial", "at", "heard")
         lease_s = seen.experiment.timeouts.lease_s
-        for worker in sorted(seen.workers, key=lambda w: (not w.heard_within(lease_s), w.name))[
+        for worker in sorted(seen.workers, key=lambda w: (not w.alive_within(lease_s), w.name))[
             : self._rows
         ]:
             table.add_row(
@@ -172,7 +172,7 @@ class Screen:
                 worker.trial,
                 "" if worker.at is None else f"{worker.at:g}",
                 "unknown" if worker.age_s is None else f"{worker.age_s:.1f} s ago",
-                style="" if worker.heard_within(lease_s) else "dim",
+                style="" if worker.alive_within(lease_s) else "dim",
             )
         return table
 
@@ -291,7 +291,7 @@ def _worker_row(seen: Snapshot, i: int) -> dict[str, Any]:
         "trial": worker.trial,
         "at": worker.at,
         "age_s": None if worker.age_s is None else round(worker.age_s, 3),
-        "alive": worker.heard_within(seen.experiment.timeouts.lease_s),
+        "alive": worker.alive_within(seen.experiment.timeouts.lease_s),
     }
 
 

@@ -1,4 +1,4 @@
-"""What an operator can do from a page: each action asks first and says whether it was accepted."""
+"""An operator's actions from a page: each needs a confirmation and shows its error if it fails."""
 
 import getpass
 from collections.abc import Awaitable, Callable
@@ -35,7 +35,7 @@ class Actions:
         return self._broker is not None
 
     async def control(self, action: Action, slot: int | None = None) -> None:
-        """Ask, and send the action to the experiment's inbox; `slot` for pin and unpin."""
+        """Send an action to the experiment's inbox, once confirmed; `slot` for pin and unpin."""
         target = self._name if slot is None else f"slot {slot} of {self._name}"
         if not await _confirmed(f"{action} {target}?"):
             return
@@ -43,7 +43,7 @@ class Actions:
         await _try(lambda: self._store.send(self._name, encode(event)))
 
     async def drain(self, worker: str) -> None:
-        """Ask, drain a worker through the broker, and have that in history."""
+        """Drain a worker through the broker, once confirmed; history has a line of it."""
         if self._broker is None or not await _confirmed(f"drain {worker}?"):
             return
         broker, name = self._broker, self._name

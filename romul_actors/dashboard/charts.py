@@ -1,4 +1,4 @@
-"""What the dashboard shows: charts as ECharts options, and the table's rows."""
+"""Charts as ECharts options, and rows of the population's table, both made from a feed."""
 
 import math
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def _axis(
     axis = metric_axis(values, medians, maximize=feed.maximize)
     options: Options = {"type": "log" if axis.logarithmic else "value", "scale": True}
     if axis.edge is not None:
-        # Rounded: it is written at the axis.
+        # Rounded, since the axis shows the number.
         options["min" if feed.maximize else "max"] = float(f"{axis.edge:.2g}")
     return options
 
@@ -209,7 +209,7 @@ def parallel(feed: Feed, experiment: Experiment) -> Options:
     n = len(axes)
     last = {"dim": n, "name": experiment.metric, **_axis(feed, order, feed.quartiles())}
     axes.append(last)
-    # Such an axis does not cut what lies beyond its end.
+    # A parallel axis does not clip values beyond its end.
     lowest, highest = last.get("min", -math.inf), last.get("max", math.inf)
     data = [
         [

@@ -1,7 +1,7 @@
-"""Who may look: a token, checked before anything else sees a request.
+"""Access to the dashboard: a token, checked before any other code handles a request.
 
-Loopback needs none by default, but even there a page of another site must not act in the user's
-name: requests that say they come from elsewhere are refused, web sockets included.
+On loopback no token is needed by default. A page of another site must not act in the user's name
+even there: requests that come from other sites are refused, web sockets included.
 """
 
 import hmac
@@ -22,10 +22,10 @@ class Guard:
     """An ASGI application in front of another one.
 
     Args:
-        app: what is guarded.
-        hosts: names that a browser may call this server by, without ports; one that reaches it by
-            another name (DNS rebinding) is refused. None: any.
-        token: what must be shown once, as ?token=...; None: nothing.
+        app: the guarded application.
+        hosts: names that a browser may call this server by, without ports; a request by another
+            name (DNS rebinding) is refused. None: any name.
+        token: must be sent once, as ?token=...; None: no token is needed.
         secure: whether the cookie is for TLS only.
     """
 
@@ -58,6 +58,7 @@ class Guard:
         await _refuse(scope, receive, send, 401, "a token is needed: open the URL with ?token=...")
 
     def _foreign(self, headers: MutableMapping[str, str]) -> str:
+        """Why a request comes from another site; "" if it does not."""
         host = headers.get("host", "")
         if self._hosts is not None and _name(host) not in self._hosts:
             return f"unknown host {host!r}"
@@ -76,10 +77,10 @@ class Guard:
         )
 
     async def _let_in(self, scope: Scope, send: Send) -> None:
-        """Keep the token in a cookie, and have it out of the address line."""
+        """Put the token into a cookie, and redirect to the address without it."""
         cookie = f"{COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Strict"
         cookie += "; Secure" if self._secure else ""
-        # A path of this very server: "//elsewhere" would lead to another one.
+        # A path of this server: "//elsewhere" would lead to another server.
         path = "/" + scope["path"].lstrip("/\\")
         await send(
             {
@@ -96,7 +97,7 @@ class Guard:
 
 
 def _name(host: str) -> str:
-    """A host's name without its port: [::1]:80 too."""
+    """A host's name without its port, also in [::1]:80."""
     return urlsplit(f"//{host}").hostname or ""
 
 

@@ -45,7 +45,7 @@ def image(name: str, picture: bytes) -> str:
 
 
 def code(text: str) -> str:
-    """A command, or text as it is."""
+    """Text in a monospaced font, such as a command."""
     return f"<p><code>{_text(text)}</code></p>"
 
 
@@ -70,7 +70,7 @@ def figures(values: Mapping[str, Any], meaning: Mapping[str, str] | None = None)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of the same columns."""
+    """A table of rows that have the same columns."""
     if not rows:
         return "<p>none</p>"
     head = "".join(f"<th>{_text(name.replace('_', ' '))}</th>" for name in rows[0])
@@ -84,7 +84,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def short(value: Any) -> str:
-    """A value for people."""
+    """A value as short text."""
     if value is None:
         return "-"
     if isinstance(value, dict):

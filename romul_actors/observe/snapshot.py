@@ -99,7 +99,7 @@ class WorkerSnapshot:
     at: float | None
     age_s: float | None
 
-    def heard_within(self, seconds: float) -> bool:
+    def alive_within(self, seconds: float) -> bool:
         """Whether its last heartbeat is not older than that."""
         return self.age_s is not None and self.age_s < seconds
 
@@ -140,7 +140,7 @@ class Snapshot:
     @property
     def alive(self) -> list[WorkerSnapshot]:
         """Workers whose last heartbeat is not older than a lease."""
-        return [w for w in self.workers if w.heard_within(self.experiment.timeouts.lease_s)]
+        return [w for w in self.workers if w.alive_within(self.experiment.timeouts.lease_s)]
 
     def slots_frame(self) -> "pd.DataFrame":
         """Slots, a row each; hyperparameters are columns of their own.
@@ -233,7 +233,7 @@ def _worker(name: str, presence: Mapping[str, Any], now_ms: int) -> WorkerSnapsh
         state=str(presence.get("state", "")),
         trial=str(presence.get("trial", "")),
         at=_number(presence.get("at")),
-        # A store counts from the epoch where an entry does not say when its worker was heard.
+        # Where an entry does not say when it was written, a store counts from the epoch.
         age_s=age_ms / 1000 if age_ms < now_ms else None,
     )
 

@@ -10,8 +10,11 @@ import pytest
 from romul_actors.core.history import ControlIgnored, SlotParked, SlotPinned, SlotUnpinned
 from romul_actors.dashboard import charts
 from romul_actors.dashboard.feed import Feed
+from romul_actors.dashboard.feeds import FORGET_S, REFRESH_S, Feeds
 from romul_actors.dashboard.guard import Guard
 from romul_actors.dashboard.server import DashboardError, Serving
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.store.memory import MemoryStore
 from romul_sim import cluster as world_module
 from romul_sim.churn import Change
 from romul_sim.cluster import Scenario
@@ -210,3 +213,24 @@ def test_charts_are_plain_json_and_hold_what_there_is(fed):
     assert drawn["slot"]["title"]["text"].endswith("slot 3")
     kinds = {name: drawn[name]["yAxis"]["type"] for name in experiment.space}
     assert set(kinds.values()) >= {"category"}
+
+
+def test_a_feed_is_shared_while_it_is_shown_and_dropped_afterwards():
+    async def main():
+        store = MemoryStore()
+        space = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
+        experiment = Experiment(name="e", task="t", steps=2, space=space)
+        await store.create("e", experiment.model_dump_json(), b"x")
+        feeds = Feeds(store)
+        first = feeds.request("e")
+        await asyncio.sleep(FORGET_S - REFRESH_S)
+        status = first.snapshot.status
+        assert feeds.request("e") is first
+        await asyncio.sleep(FORGET_S - REFRESH_S)
+        assert feeds.request("e") is first
+        await asyncio.sleep(FORGET_S + 2 * REFRESH_S)
+        second = feeds.request("e")
+        await feeds.close()
+        return status, first is second
+
+    assert run(main()) == ("submitted", False)
