@@ -109,7 +109,7 @@ def test_a_refusal_after_a_silence_leaves_the_checkpoint_of_a_report_that_may_ha
             if self.arrives:
                 self.arrives = False
                 await MemoryStore.settle(self, lease, *args)
-                self._all["e"].settled[0] = "0-1#1 result by another"
+                self.memory.experiments["e"].settled[0] = "0-1#1 result by another"
                 raise StoreUnavailableError("no answer")
             return await MemoryStore.settle(self, lease, *args)
 
@@ -240,7 +240,9 @@ def pauses_after(*endings, elsewhere):
 
     class Elsewhere(MemoryStore):
         async def reported(self, name):
-            self._all[name].meta["reported"] = str(await super().reported(name) + elsewhere)
+            self.memory.experiments[name].meta["reported"] = str(
+                await super().reported(name) + elsewhere
+            )
             return await super().reported(name)
 
     async def main():
