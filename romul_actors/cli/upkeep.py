@@ -22,7 +22,8 @@ from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
 from romul_actors.cli.services import opened
 from romul_actors.core.events import Control
 from romul_actors.errors import StoreError
-from romul_actors.mqtt.connection import KEEPALIVE_S, ask
+from romul_actors.mqtt.broker import KEEPALIVE_S
+from romul_actors.mqtt.presence import ask
 from romul_actors.observe.lineage import read_history
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_from_json

@@ -21,7 +21,7 @@ from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import DEFAULT_URL, AsJson, MqttCa, MqttUrl, RedisUrl, broker, resolve
 from romul_actors.cli.printing import NARROW, Console, Table, echo, echo_json, shortened
 from romul_actors.cli.services import opened
-from romul_actors.mqtt.connection import KEEPALIVE_S
+from romul_actors.mqtt.broker import KEEPALIVE_S
 from romul_actors.observe.doctor import Finding, examine
 from romul_actors.observe.explain import Branch, in_words, root_of
 from romul_actors.observe.explain import explain as explain_trial

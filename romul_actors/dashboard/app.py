@@ -20,7 +20,8 @@ from romul_actors.dashboard import charts
 from romul_actors.dashboard.feed import Feed
 from romul_actors.dashboard.guard import Guard
 from romul_actors.errors import RomulError, StoreError
-from romul_actors.mqtt.connection import Broker, ask
+from romul_actors.mqtt.broker import Broker
+from romul_actors.mqtt.presence import ask
 from romul_actors.observe.explain import explain, in_words
 from romul_actors.observe.snapshot import Snapshot, full_snapshot, read_glance
 from romul_actors.protocol.experiment import Experiment

@@ -4,9 +4,12 @@ import asyncio
 import itertools
 from dataclasses import replace
 
+from aiomqtt import MqttError
+
 from romul_actors.core.events import Submitted, Trial
 from romul_actors.errors import StoreUnavailableError
-from romul_actors.mqtt.connection import Broker, MqttConnection, MqttError
+from romul_actors.mqtt.broker import Broker
+from romul_actors.mqtt.connection import MqttConnection
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import decode_event, encode
 from romul_actors.store import Commit
@@ -200,7 +203,7 @@ def test_a_worker_that_was_taken_for_dead_learns_of_it_when_its_connection_is_ba
 
 def test_a_broker_that_refuses_slowly_is_asked_less_and_less_often():
     class Refused(MqttConnection):
-        async def _hold(self, farewell):
+        async def _serve_once(self, farewell):
             began.append(asyncio.get_running_loop().time())
             await asyncio.sleep(5.0)
             raise MqttError("no answer")
