@@ -125,7 +125,7 @@ async def fill(store: RedisStore, declared: Experiment, steps: int) -> None:
 
 async def server_us(store: RedisStore) -> float:
     """Microseconds that the server has spent in commands so far."""
-    stats = await store._redis.info("commandstats")  # noqa: SLF001
+    stats = await store.connection.client.info("commandstats")
     return float(sum(row["usec"] for name, row in stats.items() if "info" not in name))
 
 
@@ -158,7 +158,7 @@ async def run(slots: int, steps: int) -> dict[str, Any]:
                 json.dumps(charts.rows(feed))
 
             async def script() -> None:
-                async with store._redis.pipeline(transaction=False) as pipeline:  # noqa: SLF001
+                async with store.connection.client.pipeline(transaction=False) as pipeline:
                     for index in range(slots):
                         pipeline.hgetall(f"romul:{{{NAME}}}:slot:{index}")
                     await pipeline.execute()

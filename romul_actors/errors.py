@@ -1,4 +1,4 @@
-"""Every exception that a caller may want to tell apart; nothing else."""
+"""Every exception that callers may want to tell apart; nothing else."""
 
 
 class RomulError(Exception):
@@ -22,7 +22,7 @@ class MessageError(RomulError, ValueError):
 
 
 class StoreError(RomulError):
-    """The store cannot be used: unreachable, misconfigured, or not what was expected."""
+    """The store cannot be used: it is unreachable, misconfigured, or holds unusable data."""
 
 
 class StoreUnavailableError(StoreError):
@@ -30,7 +30,7 @@ class StoreUnavailableError(StoreError):
 
 
 class NoAnswerError(StoreError):
-    """The broker cannot be used, or who was asked over it does not answer."""
+    """The broker cannot be used, or a worker does not answer a request sent over it."""
 
 
 class UnknownExperimentError(StoreError):
@@ -41,12 +41,20 @@ class ExperimentExistsError(StoreError):
     """An experiment of that name is already in the store."""
 
 
+class AclError(RomulError, ValueError):
+    """A user of the server cannot be made: its role, name or pattern is wrong."""
+
+
+class BrokerError(RomulError):
+    """A broker's URL, or a name that is to stand in a topic, is wrong."""
+
+
 class CheckpointError(RomulError):
     """A checkpoint is missing, damaged, or cannot be written."""
 
 
 class NoRoomError(CheckpointError):
-    """The disk, or the quota, for checkpoints is full; it may not be later."""
+    """The disk, or the quota, for checkpoints is full; later there may be room."""
 
 
 class TaskError(RomulError):

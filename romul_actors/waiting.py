@@ -1,4 +1,4 @@
-"""How long-running parts wait, and how they are interrupted."""
+"""Waiting and cancellation that hold whatever the libraries below do."""
 
 import asyncio
 import contextlib
@@ -8,22 +8,23 @@ from typing import Any
 
 @contextlib.contextmanager
 def reraise_cancellation() -> Iterator[None]:
-    """Raise a cancellation that comes within, though what is awaited there swallows it.
+    """Raise a cancellation that arrives inside, even if the awaited code swallows it.
 
-    Before Python 3.12 `asyncio.wait_for` does, when what it waits for ends in the same moment; the
-    Redis client writes with it, and the MQTT client waits for answers with it. A task that goes on
-    after `cancel()` never ends where it is awaited, and a timeout around it never comes (source:
-    this project; 167 of 300 tasks cancelled at any moment of a read from Redis went on).
+    Before Python 3.12 `asyncio.wait_for` swallows a cancellation when the awaited future ends at
+    the same moment; the Redis client writes with it, and the MQTT client waits for replies with it.
+    A task that goes on after `cancel()` keeps its caller waiting for ever, and a timeout around it
+    never fires (source: this project; 167 of 300 tasks went on that were cancelled at a random
+    moment of a read from Redis).
 
     Raises:
-        asyncio.CancelledError: the task was cancelled within.
+        asyncio.CancelledError: the task was cancelled inside.
     """
     task = asyncio.current_task()
-    asked = task.cancelling() if task is not None else 0
+    before = task.cancelling() if task is not None else 0
     try:
         yield
     finally:
-        if task is not None and task.cancelling() > asked:
+        if task is not None and task.cancelling() > before:
             raise asyncio.CancelledError
 
 
@@ -31,7 +32,7 @@ async def cancel(*tasks: asyncio.Task[Any]) -> list[Any]:
     """Cancel tasks and wait until they have ended.
 
     Returns:
-        Of each its result, or the exception with which it ended.
+        The result of each, or the exception with which it ended.
     """
     for task in tasks:
         task.cancel()
@@ -39,7 +40,7 @@ async def cancel(*tasks: asyncio.Task[Any]) -> list[Any]:
 
 
 async def pause(seconds: float, stop: asyncio.Event) -> None:
-    """Wait so many seconds, or until `stop` is set."""
+    """Wait for `seconds`, or until `stop` is set."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await stop.wait()

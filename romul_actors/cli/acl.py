@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from romul_actors.cli.printing import echo
+from romul_actors.errors import AclError
 from romul_actors.mqtt.acl import password_line, topics
-from romul_actors.store.acl import NOBODY, ROLES, AclError, user
+from romul_actors.store.acl import NO_DEFAULT_USER, ROLES, user
 
 
 def acl(
@@ -40,7 +41,7 @@ def acl(
 ) -> None:
     """Make users with passwords of their own: a stolen one opens one door (SECURITY.md)."""
     passwords.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lines, known = [NOBODY], []
+    lines, known = [NO_DEFAULT_USER], []
     for part in roles.split(","):
         role, _, name = part.partition("=")
         file = passwords / (name or role) / "password"
@@ -52,7 +53,7 @@ def acl(
         password = file.read_text().strip()
         lines.append(user(role, name or role, password, experiment))
         known.append((role, name or role, password))
-    if out.exists() and not out.read_text().startswith(NOBODY):
+    if out.exists() and not out.read_text().startswith(NO_DEFAULT_USER):
         raise AclError(f"{out} exists, and is not of this command: name a new file")
     out.write_text("\n".join(lines) + "\n")
     if broker is not None:

@@ -9,7 +9,7 @@ import typer
 from romul_actors.cli.options import DEFAULT_URL, MqttCa, MqttUrl, RedisUrl, broker
 from romul_actors.cli.printing import echo
 from romul_actors.cli.services import opened, stopping
-from romul_actors.mqtt.connection import KEEPALIVE_S
+from romul_actors.mqtt.broker import KEEPALIVE_S
 
 
 def dashboard(

@@ -12,7 +12,7 @@ import typer
 
 from romul_actors.errors import StoreError
 from romul_actors.local.redis_server import URL_FILE
-from romul_actors.mqtt.connection import Broker
+from romul_actors.mqtt.broker import Broker
 from romul_actors.observe.visible import VisibleFormatter
 from romul_actors.protocol.experiment import Experiment
 

@@ -31,7 +31,7 @@ from romul_actors.cli.printing import Console, echo
 from romul_actors.core.history import Line
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.mqtt.bridge import Bridge
-from romul_actors.mqtt.connection import KEEPALIVE_S, Broker
+from romul_actors.mqtt.broker import KEEPALIVE_S, Broker
 from romul_actors.store.redis import RedisStore
 from romul_actors.waiting import cancel
 from romul_workers.announce import Announcer
@@ -122,7 +122,7 @@ def actor(
         async with contextlib.AsyncExitStack() as stack:
             bridge = None if at is None else Bridge(at, chosen)
             if bridge is not None:
-                tellers.append(bridge.tell)
+                tellers.append(bridge.publish)
             if metrics_port is not None:
                 metrics = _metrics().ActorMetrics()
                 tellers.append(metrics.count)

@@ -23,7 +23,8 @@ from romul_actors.cli.services import opened
 from romul_actors.core.events import Control
 from romul_actors.core.history import to_json
 from romul_actors.errors import StoreError
-from romul_actors.mqtt.connection import KEEPALIVE_S, ask
+from romul_actors.mqtt.broker import KEEPALIVE_S
+from romul_actors.mqtt.presence import ask
 from romul_actors.observe.snapshot import read_history
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_from_json

@@ -22,7 +22,7 @@ from romul_actors.cli.options import DEFAULT_URL, AsJson, MqttCa, MqttUrl, Redis
 from romul_actors.cli.printing import NARROW, Console, Table, echo, echo_json, shortened
 from romul_actors.cli.services import opened
 from romul_actors.core.history import TrialReported
-from romul_actors.mqtt.connection import KEEPALIVE_S
+from romul_actors.mqtt.broker import KEEPALIVE_S
 from romul_actors.observe.doctor import Finding, examine
 from romul_actors.observe.explain import explain as explain_trial
 from romul_actors.observe.explain import in_words

@@ -8,7 +8,8 @@ from nicegui import ui
 
 from romul_actors.core.events import Control
 from romul_actors.errors import RomulError
-from romul_actors.mqtt.connection import Broker, ask
+from romul_actors.mqtt.broker import Broker
+from romul_actors.mqtt.presence import ask
 from romul_actors.protocol.messages import encode
 from romul_actors.store import Store
 

@@ -16,7 +16,7 @@ from romul_actors.dashboard.feeds import Feeds
 from romul_actors.dashboard.guard import Guard
 from romul_actors.dashboard.page import Page, in_short
 from romul_actors.errors import RomulError
-from romul_actors.mqtt.connection import Broker
+from romul_actors.mqtt.broker import Broker
 from romul_actors.observe.snapshot import read_glance
 from romul_actors.store import Store
 

@@ -1,4 +1,4 @@
-"""An actor on the broker: hears of lost workers, tells what it decided."""
+"""An actor on the broker: learns of lost workers, publishes what it decided."""
 
 import asyncio
 import contextlib
@@ -8,16 +8,21 @@ from collections.abc import Sequence
 from romul_actors.actor.loop import Actor
 from romul_actors.core.history import Line, to_json
 from romul_actors.errors import StoreError
-from romul_actors.mqtt.connection import WORKERS, Broker, Message, MqttConnection, topic
+from romul_actors.mqtt.broker import Broker, Message
+from romul_actors.mqtt.connection import MqttConnection
+from romul_actors.mqtt.presence import EVERY_STATUS, event, no_status, worker_of
 
 log = logging.getLogger("romul.presence")
 
-LOOK_AGAIN_S = (0.0, 0.5, 0.5, 0.5)
-"""When a lost worker's leases are looked at: a heartbeat just before its death is no life."""
+SWEEP_AFTER_S = (0.0, 0.5, 0.5, 0.5)
+"""Pauses before each sweep of a lost worker's leases.
+
+Several, since a heartbeat sent just before a crash does not prove that the worker is alive.
+"""
 
 
 class Bridge:
-    """What an actor does with the broker: hears of lost workers, tells what it decided.
+    """What an actor does with the broker.
 
     Args:
         broker: where the broker is.
@@ -25,28 +30,28 @@ class Bridge:
     """
 
     def __init__(self, broker: Broker, name: str) -> None:
-        self._link = MqttConnection(broker, name, [f"{WORKERS}/+/status"], self._heard)
+        self._connection = MqttConnection(broker, name, [EVERY_STATUS], self._on_status)
         self._actor: Actor | None = None
         self._sessions: dict[str, float] = {}
-        self._burying: set[asyncio.Task[None]] = set()
+        self._sweeps: set[asyncio.Task[None]] = set()
 
-    def tell(self, experiment: str, lines: Sequence[Line]) -> None:
-        """Send what was added to an experiment's history."""
+    def publish(self, experiment: str, lines: Sequence[Line]) -> None:
+        """Publish what was added to an experiment's history."""
         for line in lines:
-            self._link.send(Message(f"romul/{experiment}/events", to_json(line)))
+            self._connection.send(event(experiment, to_json(line)))
 
     async def run(self, actor: Actor) -> None:
         """Serve until cancelled."""
         self._actor = actor
-        await self._link.run()
+        await self._connection.run()
 
-    async def _heard(self, message: Message) -> None:
-        worker = message.topic.split("/")[2]
+    async def _on_status(self, message: Message) -> None:
+        worker = worker_of(message.topic)
         body = message.body or {}
         state, session = body.get("state"), body.get("session", 0.0)
         if not isinstance(session, int | float):
             return
-        # A will of a connection that was followed by another one buries nobody.
+        # The will of an earlier connection says nothing of a worker that has connected again.
         if session < self._sessions.get(worker, 0.0):
             return
         self._sessions[worker] = session
@@ -54,18 +59,18 @@ class Bridge:
             self._sessions.pop(worker, None)
         elif state == "lost":
             log.warning("worker %s: its connection to the broker is lost", worker)
-            burying = asyncio.create_task(self._bury(worker, session))
-            self._burying.add(burying)
-            burying.add_done_callback(self._burying.discard)
+            sweep = asyncio.create_task(self._sweep(worker, session))
+            self._sweeps.add(sweep)
+            sweep.add_done_callback(self._sweeps.discard)
 
-    async def _bury(self, worker: str, session: float) -> None:
-        """Give a lost worker's trials to others, unless it comes back meanwhile."""
-        for pause_s in LOOK_AGAIN_S:
+    async def _sweep(self, worker: str, session: float) -> None:
+        """Take a lost worker's trials from it, unless it connects again in the meantime."""
+        for pause_s in SWEEP_AFTER_S:
             await asyncio.sleep(pause_s)
             if self._actor is None or self._sessions.get(worker) != session:
                 return
             with contextlib.suppress(StoreError):
                 await self._actor.lost(worker)
-        # Said and done: who connects later need not hear of it again.
+        # Dealt with: an actor that connects later need not learn of it again.
         self._sessions.pop(worker, None)
-        self._link.send(Message(topic(worker, "status"), None, retain=True))
+        self._connection.send(no_status(worker))

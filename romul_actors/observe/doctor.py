@@ -10,7 +10,8 @@ import aiomqtt
 import fsspec
 
 from romul_actors.errors import ExperimentError, RomulError, StoreError
-from romul_actors.mqtt.connection import Broker, Message, publish
+from romul_actors.mqtt.broker import Broker, Message
+from romul_actors.mqtt.presence import publish
 from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, snapshot
 from romul_actors.store.redis import RedisStore
 

@@ -1,35 +1,37 @@
 """Users of a Redis or Valkey server, one for each role: what each may do, and nothing else.
 
-The server enforces it (Redis 7 or later, or any Valkey), whatever program uses the password. What
-each role can and cannot do is listed in SECURITY.md and tried in tests/system/test_doors.py.
+The server enforces it (Redis 7 or later, or any Valkey), whichever program uses the password. What
+each role can and cannot do is listed in SECURITY.md and tried in tests/system/test_doors.py; the
+calls that each role needs are `romul_actors.store.roles`.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
-from romul_actors.errors import RomulError
+from romul_actors.errors import AclError
+from romul_actors.store.keys import EXPERIMENTS, key
 
 _CONNECT = "+ping +hello +auth +info +time"
 _SCRIPTS = "+evalsha +script|load"
-_LOOK = (
+_READ = (
     "+smembers +hget +hmget +hgetall +xrange +xrevrange +xlen +xpending +exists "
     "+evalsha_ro +eval_ro +zrangebyscore"
 )
-_WORK = "+xreadgroup +xclaim +xack +xdel +xadd +xgroup|delconsumer +hset +hdel +zrem"
-_DECIDE = f"{_WORK} +xautoclaim +hincrby +zadd +set"
-_OWN = "+xgroup|create +del +sadd +srem"
+_QUEUE = "+xreadgroup +xclaim +xack +xdel +xadd +xgroup|delconsumer +hset +hdel +zrem"
+_DECIDE = f"{_QUEUE} +xautoclaim +hincrby +zadd +set"
+_OPERATE = "+xgroup|create +del +sadd +srem"
 
 _COMMANDS: Mapping[str, str] = {
-    # A worker reads no queue but the trials': no xrange.
-    "worker": f"{_CONNECT} {_SCRIPTS} +smembers +hget +exists +xpending +zrangebyscore {_WORK}",
-    "actor": f"{_CONNECT} {_SCRIPTS} {_LOOK} {_DECIDE}",
-    "reader": f"{_CONNECT} +script|load {_LOOK}",
-    "operator": f"{_CONNECT} {_SCRIPTS} {_LOOK} {_DECIDE} {_OWN}",
+    # A worker reads no queue but that of trials: no xrange.
+    "worker": f"{_CONNECT} {_SCRIPTS} +smembers +hget +exists +xpending +zrangebyscore {_QUEUE}",
+    "actor": f"{_CONNECT} {_SCRIPTS} {_READ} {_DECIDE}",
+    "reader": f"{_CONNECT} +script|load {_READ}",
+    "operator": f"{_CONNECT} {_SCRIPTS} {_READ} {_DECIDE} {_OPERATE}",
 }
 _KEYS: Mapping[str, Sequence[str]] = {
     "worker": (
-        "%R~romul:experiments",
+        f"%R~{EXPERIMENTS}",
         "%R~{e}",
         "~{e}:trials",
         "~{e}:settled",
@@ -39,16 +41,12 @@ _KEYS: Mapping[str, Sequence[str]] = {
         "%W~{e}:logs",
         "%W~{e}:dead",
     ),
-    "actor": ("%R~romul:experiments", "~{e}", "~{e}:*"),
-    "reader": ("%R~romul:experiments", "%R~{e}", "%R~{e}:*"),
-    "operator": ("~romul:experiments", "~{e}", "~{e}:*"),
+    "actor": (f"%R~{EXPERIMENTS}", "~{e}", "~{e}:*"),
+    "reader": (f"%R~{EXPERIMENTS}", "%R~{e}", "%R~{e}:*"),
+    "operator": (f"~{EXPERIMENTS}", "~{e}", "~{e}:*"),
 }
 ROLES = tuple(_COMMANDS)
 """Worker, actor, reader (dashboard, status and so on) and operator (submit, pause, remove ...)."""
-
-
-class AclError(RomulError, ValueError):
-    """A user that cannot be made."""
 
 
 def user(role: str, name: str, password: str, experiment: str = "*") -> str:
@@ -56,9 +54,9 @@ def user(role: str, name: str, password: str, experiment: str = "*") -> str:
 
     Args:
         role: out of `ROLES`.
-        name: the user's.
-        password: only its hash stands in the line.
-        experiment: the experiments that it is for, with * and ? as in a file name.
+        name: the user's name.
+        password: the user's password; only its hash stands in the line.
+        experiment: pattern of the experiments' names, with * and ? as in a file name.
 
     Raises:
         AclError: there is no such role, or a name is not one.
@@ -69,10 +67,10 @@ def user(role: str, name: str, password: str, experiment: str = "*") -> str:
         raise AclError(f"{name!r} is no name for a user: letters, digits, - . _")
     if not re.fullmatch(r"[A-Za-z0-9_.*?-]+", experiment):
         raise AclError(f"{experiment!r} is no pattern of experiments' names")
-    keys = " ".join(key.replace("{e}", f"romul:{{{experiment}}}") for key in _KEYS[role])
+    keys = " ".join(pattern.replace("{e}", key(experiment)) for pattern in _KEYS[role])
     digest = sha256(password.encode()).hexdigest()
     return f"user {name} on #{digest} resetchannels {keys} -@all {_COMMANDS[role]}"
 
 
-NOBODY = "user default off"
-"""The line that keeps out who shows no name."""
+NO_DEFAULT_USER = "user default off"
+"""The line that refuses connections without a user's name."""

@@ -29,7 +29,7 @@ def hide_password(url: str) -> str:
 
 
 def connect(url: str) -> "Redis | RedisCluster":
-    """Make a client that tries again when the server is away for a moment.
+    """Make a client that tries again when the server does not answer for a moment.
 
     Raises:
         StoreError: the URL is none of the four kinds above.

@@ -61,33 +61,33 @@ class WatchedStore(MemoryStore):
         if version is not None:
             for line in commit.history:
                 self._sha256.update(line.encode())
-            for event in self.watches[name].committed(commit, self._all[name].meta):
+            for event in self.watches[name].committed(commit, self.memory.experiments[name].meta):
                 if self._told is not None:
                     self._told(name, event)
         return version
 
     def keep(self) -> None:
         """Remember how things stand, as a replica would."""
-        now = self._now_ms()
+        now = self.memory.now_ms()
         books = {name: watch.book.copy() for name, watch in self.watches.items()}
-        everything = {name: found.copy() for name, found in self._all.items()}
+        everything = {name: found.copy() for name, found in self.memory.experiments.items()}
         self._kept.append((now, everything, books))
         self._kept = [kept for kept in self._kept if now - kept[0] < KEPT_MS]
 
     def lose(self, seconds: float) -> None:
         """Go back to the newest state that is so old; a replica took over without the rest."""
-        limit = self._now_ms() - 1000 * seconds
+        limit = self.memory.now_ms() - 1000 * seconds
         older = [kept for kept in self._kept if kept[0] <= limit] or self._kept[:1]
         if older:
             _, everything, books = older[-1]
-            self._all = {name: found.copy() for name, found in everything.items()}
+            self.memory.experiments = {name: found.copy() for name, found in everything.items()}
             for name, book in books.items():
                 self.watches[name].book = book.copy()
                 self.watches[name].rolled_back = True
 
     def lose_trial(self, name: str, pick: float) -> None:
         """Lose one entry, as a damaged file or a careless operator would."""
-        trials = self._queue(name, "trials")
+        trials = self.memory.queue(name, "trials")
         if len(trials):
             chosen = sorted([*trials.fresh, *trials.held])[int(pick * len(trials))]
             trials.fresh.pop(chosen, None)

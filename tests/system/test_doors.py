@@ -11,10 +11,11 @@ import pytest
 import redis
 from redis.exceptions import AuthenticationError, ResponseError
 
+from romul_actors.errors import AclError
 from romul_actors.local.redis_server import find_server, free_port
 from romul_actors.mqtt.acl import password_line
-from romul_actors.mqtt.connection import Broker
-from romul_actors.store.acl import AclError, user
+from romul_actors.mqtt.broker import Broker
+from romul_actors.store.acl import user
 from tests.conftest import listens, wait_for
 from tests.system.conftest import System
 

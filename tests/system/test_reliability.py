@@ -15,7 +15,7 @@ import pytest
 
 from romul_actors.local.mqtt_broker import embedded_broker
 from romul_actors.local.redis_server import embedded_server
-from romul_actors.mqtt.connection import Broker
+from romul_actors.mqtt.broker import Broker
 from tests.conftest import free_port, wait_for
 from tests.system.conftest import System, processes_with, timeless
 

@@ -71,7 +71,7 @@ def acknowledged_before_the_commit(patch):
     async def forgetful(self, names, actor, count, block_ms):
         entries = await read(self, names, actor, count, block_ms)
         for entry in entries:
-            self._queue(entry.experiment, "inbox").held.pop(int(entry.id), None)
+            self.memory.queue(entry.experiment, "inbox").held.pop(int(entry.id), None)
         return entries
 
     async def trusting(self, name, actor, commit):
@@ -119,10 +119,10 @@ def commits_on_any_version(patch):
     commit_checked = MemoryStore.commit
 
     async def careless(self, name, actor, commit):
-        if name not in self._all:
+        if name not in self.memory.experiments:
             return None
         return await commit_checked(
-            self, name, actor, replace(commit, version=self._all[name].token)
+            self, name, actor, replace(commit, version=self.memory.experiments[name].token)
         )
 
     patch.setattr(MemoryStore, "commit", careless)

@@ -123,7 +123,7 @@ def fed():
             return await super().play()
 
         async def keep_up(self):
-            while not hasattr(self, "store") or "search-0" not in self.store._all:
+            while not hasattr(self, "store") or "search-0" not in self.store.memory.experiments:
                 await asyncio.sleep(1.0)
             feeds.append(Feed(self.store, "search-0"))
             while True:

@@ -47,7 +47,7 @@ def recorded(tmp_path, monkeypatch):
             loop = world_module.virtual_loop()
             for at_s, action in ((200.0, "pause"), (230.0, "resume"), (240.0, "resume")):
                 body = encode(Control(action=action, by="somebody"))
-                loop.call_later(at_s, lambda b=body: self.store._add("search-0", "inbox", b))
+                loop.call_later(at_s, lambda b=body: self.store.memory.add("search-0", "inbox", b))
             return await super().play()
 
     told = run(Recorded(scenario).play()).told
@@ -164,8 +164,8 @@ def test_a_history_without_its_beginning_is_refused(recorded, tmp_path):
         store = MemoryStore()
         name = found.experiment.name
         await store.create(name, found.experiment.model_dump_json(), encode(Submitted()))
-        store._all[name].meta["status"] = "finished"
-        store._all[name].history = [(1, json.dumps(found.lines[5]))]
+        store.memory.experiments[name].meta["status"] = "finished"
+        store.memory.experiments[name].history = [(1, json.dumps(found.lines[5]))]
         await record(store, name, tmp_path / "cut.jsonl")
 
     with pytest.raises(RecordError, match="history_keep"):

@@ -31,7 +31,7 @@ def test_top_keeps_what_it_saw_and_raises_alarms():
         store = MemoryStore()
         spec = EXPERIMENT.model_copy(update={"checkpoints": "memory://x"})
         await store.create("e", spec.model_dump_json(), b"x")
-        store._all["e"].meta["status"] = "running"
+        store.memory.experiments["e"].meta["status"] = "running"
         screen = Screen("e")
         first = await screen.refresh(store)
         alarms = screen.alarms(first)

@@ -7,7 +7,8 @@ import pytest
 from aiomqtt import MqttError
 
 from romul_actors.errors import StoreError
-from romul_actors.mqtt.connection import Broker, MqttConnection
+from romul_actors.mqtt.broker import Broker
+from romul_actors.mqtt.connection import MqttConnection
 from romul_actors.store.redis import RedisStore
 from romul_actors.waiting import reraise_cancellation
 
@@ -83,7 +84,7 @@ async def test_a_link_that_is_cancelled_as_its_connection_breaks_ends(monkeypatc
 
     link = MqttConnection(Broker("127.0.0.1", 1), "l", [], breaks)
     monkeypatch.setattr(link, "client", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(link, "_listen", breaks)
+    monkeypatch.setattr(link, "_receive", breaks)
     running = asyncio.create_task(link.run())
     for _ in range(5):
         await asyncio.sleep(0)

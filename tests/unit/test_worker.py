@@ -4,9 +4,12 @@ import asyncio
 import itertools
 from dataclasses import replace
 
+from aiomqtt import MqttError
+
 from romul_actors.core.events import Submitted, Trial
 from romul_actors.errors import StoreUnavailableError
-from romul_actors.mqtt.connection import Broker, MqttConnection, MqttError
+from romul_actors.mqtt.broker import Broker
+from romul_actors.mqtt.connection import MqttConnection
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import decode_event, encode
 from romul_actors.store import Commit
@@ -109,7 +112,7 @@ def test_a_refusal_after_a_silence_leaves_the_checkpoint_of_a_report_that_may_ha
             if self.arrives:
                 self.arrives = False
                 await MemoryStore.settle(self, lease, *args)
-                self._all["e"].settled[0] = "0-1#1 result by another"
+                self.memory.experiments["e"].settled[0] = "0-1#1 result by another"
                 raise StoreUnavailableError("no answer")
             return await MemoryStore.settle(self, lease, *args)
 
@@ -200,7 +203,7 @@ def test_a_worker_that_was_taken_for_dead_learns_of_it_when_its_connection_is_ba
 
 def test_a_broker_that_refuses_slowly_is_asked_less_and_less_often():
     class Refused(MqttConnection):
-        async def _hold(self, farewell):
+        async def _serve_once(self, farewell):
             began.append(asyncio.get_running_loop().time())
             await asyncio.sleep(5.0)
             raise MqttError("no answer")
@@ -240,7 +243,9 @@ def pauses_after(*endings, elsewhere):
 
     class Elsewhere(MemoryStore):
         async def reported(self, name):
-            self._all[name].meta["reported"] = str(await super().reported(name) + elsewhere)
+            self.memory.experiments[name].meta["reported"] = str(
+                await super().reported(name) + elsewhere
+            )
             return await super().reported(name)
 
     async def main():

@@ -4,14 +4,14 @@ import asyncio
 import logging
 import time
 
-from romul_actors.mqtt.connection import Broker, Message, MqttConnection, topic
+from romul_actors.mqtt.broker import Broker, Message
+from romul_actors.mqtt.connection import MqttConnection
+from romul_actors.mqtt.presence import answer, no_status, notice, status, topic
 from romul_actors.waiting import cancel
 from romul_workers.worker import Worker
 
 log = logging.getLogger("romul.worker")
 
-MAX_ASKED = 64
-"""Longest mark of a question that is repeated in the answer."""
 STATUS_S = 0.5
 """How often it is looked whether the worker's state has changed."""
 
@@ -31,37 +31,34 @@ class Announcer:
     def __init__(self, broker: Broker, name: str, worker: Worker) -> None:
         self._name = name
         self._worker = worker
-        self._status = topic(name, "status")
         self._session = 0.0
-        self._link = MqttConnection(
+        self._connection = MqttConnection(
             broker,
             name,
             [topic(name, "control")],
-            self._heard,
+            self._on_request,
             will=self._will,
             greeting=lambda: self._message(self._worker.state),
-            connected=self._connected,
+            on_change=self._on_change,
         )
 
     def notice(self, seconds: float) -> None:
         """Tell others that this machine goes in so many seconds."""
-        self._link.send(Message(topic(self._name, "notice"), {"seconds": seconds}))
+        self._connection.send(notice(self._name, seconds))
 
     async def run(self) -> None:
         """Serve until cancelled; then the status is removed."""
-        self._connected(False)  # noqa: FBT003
-        link = asyncio.create_task(
-            self._link.run(farewell=Message(self._status, None, retain=True))
-        )
+        self._on_change(False)  # noqa: FBT003
+        connection = asyncio.create_task(self._connection.run(farewell=no_status(self._name)))
         told = self._worker.state
         try:
             while True:
                 await asyncio.sleep(STATUS_S)
                 if (state := self._worker.state) != told:
                     told = state
-                    self._link.send(self._message(state))
+                    self._connection.send(self._message(state))
         finally:
-            await cancel(link)
+            await cancel(connection)
 
     def _will(self) -> Message:
         # Each connection has a later number than the one before, also after a restart.
@@ -69,12 +66,12 @@ class Announcer:
         return self._message("lost")
 
     def _message(self, state: str) -> Message:
-        return Message(self._status, {"state": state, "session": self._session}, retain=True)
+        return status(self._name, state, self._session)
 
-    def _connected(self, connected: bool) -> None:  # noqa: FBT001
+    def _on_change(self, connected: bool) -> None:  # noqa: FBT001
         self._worker.quick = not connected
 
-    async def _heard(self, message: Message) -> None:
+    async def _on_request(self, message: Message) -> None:
         body = message.body or {}
         match body.get("do"), body.get("level"):
             case "drain", _:
@@ -90,5 +87,5 @@ class Announcer:
                 log.warning("unknown control message: %s", body)
                 return
         if isinstance(asked := body.get("asked"), str):
-            # Who asks cannot know otherwise whether it has arrived.
-            self._link.send(Message(topic(self._name, "heard"), {"asked": asked[:MAX_ASKED]}))
+            # The sender cannot know otherwise whether its request has arrived.
+            self._connection.send(answer(self._name, asked))

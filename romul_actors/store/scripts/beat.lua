@@ -1,8 +1,9 @@
--- Heartbeat: worker is present, and its lease goes on if it still is its own.
+-- Heartbeat: record the worker's presence, and renew its lease if it still holds it.
 -- KEYS: workers, trials, settled   ARGV: worker, presence (JSON), entry id or '', slot, trial, meta
--- meta is no key of the call's: what a script declares it must be allowed to write, and a worker is not.
--- Claiming without asking who holds the lease would steal it back from the one who took it over.
--- Returns {kept, status, outdated}: outdated when another copy of the trial has its result.
+-- meta is not declared as a key: a user must have the right to write every declared key, and a
+-- worker may not write this one.
+-- XCLAIM without the check of the holder would steal the lease back from the actor that took it.
+-- Returns {kept, status, outdated}: outdated when another attempt of the trial has a result.
 local now = redis.call('TIME')
 local seen = now[1] * 1000 + math.floor(now[2] / 1000)
 local status = redis.call('HGET', ARGV[6], 'status')
@@ -11,8 +12,8 @@ if not status then
 end
 if ARGV[2] == '' then
   redis.call('HDEL', KEYS[1], ARGV[1])
-  -- Names are never used again: without this the group would grow with every worker that ever was.
-  -- Not while an entry is pending: it would be nobody's, and no sweep would find it.
+  -- Names are never used again: without this the group would grow with every worker.
+  -- Not while an entry is pending: it would belong to no consumer, and no sweep would find it.
   if #redis.call('XPENDING', KEYS[2], 'workers', '-', '+', 1, ARGV[1]) == 0 then
     redis.call('XGROUP', 'DELCONSUMER', KEYS[2], 'workers', ARGV[1])
   end

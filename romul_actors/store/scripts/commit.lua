@@ -1,7 +1,8 @@
--- Apply a batch of decisions whole, or not at all.
+-- Apply a batch of decisions, whole or not at all.
 -- KEYS: meta, inbox, trials, history, garbage, then the hash of each changed slot
 -- ARGV: actor, MessagePack of {version, entries, meta, slots, trials, history, keep, garbage, nonce}
--- Returns the new version; nil if the version moved on or an entry is no longer this actor's.
+-- Returns the new version; nil if the version has moved on, or an entry is no longer pending with
+-- this actor.
 local c = cmsgpack.unpack(ARGV[2])
 local epoch, version, nonce = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version', 'nonce'))
 if not epoch or epoch .. '.' .. version .. '.' .. nonce ~= c.version then

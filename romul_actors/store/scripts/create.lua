@@ -1,6 +1,6 @@
--- Create an experiment whole, or not at all.
+-- Create an experiment, whole or not at all.
 -- KEYS: meta, inbox, trials   ARGV: spec, submitted message, token of this call
--- Returns 1; 0 if there is one already (the same call sent twice is 1 again).
+-- Returns 1; 0 if there is one of that name (the same call sent twice returns 1 again).
 local token = redis.call('HGET', KEYS[1], 'created_by')
 if token then
   return token == ARGV[3] and 1 or 0

@@ -1,8 +1,9 @@
--- Move unusable entries to the dead ones.
--- KEYS: the queue   ARGV: consumer group, queue's name, most kept, dead, then for each entry:
--- id, reason, body (its beginning), its whole length
--- dead is no key of the call's: a worker must not read it.
--- Returns how many were still pending.
+-- Move unusable entries of a queue to the dead messages.
+-- KEYS: the queue   ARGV: consumer group, queue's name, most dead messages kept, dead, then for each
+-- entry: id, reason, body (its beginning), its whole length
+-- dead is not declared as a key: a user must have the right to read every declared key, and a worker
+-- may not read this one.
+-- Returns how many entries were still pending.
 local n = 0
 for i = 5, #ARGV, 4 do
   if redis.call('XACK', KEYS[1], ARGV[1], ARGV[i]) == 1 then

@@ -1,6 +1,6 @@
--- What a screen shows, in one call: few fields of each slot, workers, queues, the latest history.
+-- What a screen shows, in one call: some fields of each slot, workers, queues, the latest history.
 -- KEYS: meta, workers, inbox, trials, history, dead. The slots' keys share their hash tag.
--- ARGV: history after this id ('' for the latest), how many lines, fields of a slot ...
+-- ARGV: history after this id ('' for the latest), how many lines, names of a slot's fields ...
 -- Returns {now in ms, meta, {values of a slot's fields, ...}, workers, depths, history}; nil if there
 -- is no such experiment.
 local meta = redis.call('HGETALL', KEYS[1])

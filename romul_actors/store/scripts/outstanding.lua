@@ -1,4 +1,4 @@
--- All messages on the way, at one version.
+-- All messages in the two queues, read or not, at one version.
 -- KEYS: meta, trials, inbox   Returns {version, {trial, ...}, {inbox entry, ...}}; nil if there is
 -- no such experiment.
 local epoch, version, nonce = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version', 'nonce'))

@@ -1,5 +1,6 @@
--- Hand a leased trial on as it is, as if it had never been taken.
+-- Queue a leased trial again, as if it had never been leased.
 -- KEYS: trials   ARGV: worker, entry id, message
+-- Returns 1; 0 if the worker no longer holds the lease.
 if not redis.call('XPENDING', KEYS[1], 'workers', ARGV[2], ARGV[2], 1, ARGV[1])[1] then
   return 0
 end

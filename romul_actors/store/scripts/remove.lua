@@ -1,5 +1,5 @@
--- Remove an experiment with all it has.
--- KEYS: meta, then every fixed key   Returns 1; 0 if there is none.
+-- Remove an experiment and all its data.
+-- KEYS: meta, then every key that is no slot's   Returns 1; 0 if there is no such experiment.
 local slots = redis.call('HGET', KEYS[1], 'slots')
 if not slots then
   return 0

@@ -1,8 +1,9 @@
--- End a lease with a message to the inbox, once: a report, a release or an expiry.
+-- End a lease with a message to the inbox, once: a result, a failure, a release or an expiry.
 -- KEYS: trials, settled   ARGV: holder, entry id, token, message, slot, inbox
--- inbox is no key of the call's: what a script declares it must be allowed to read, and a worker is not.
--- The token is kept, so that the same call sent twice (its first answer was lost) is 1 again.
--- Returns 1; 0 if the lease is not the holder's any more.
+-- inbox is not declared as a key: a user must have the right to read every declared key, and a
+-- worker may not read this one.
+-- The token is kept, so that the same call sent twice (its first reply was lost) returns 1 again.
+-- Returns 1; 0 if the holder has lost the lease.
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return 0
 end

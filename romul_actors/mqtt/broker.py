@@ -1,0 +1,63 @@
+"""Where a broker is, and the messages that go to it and come from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from romul_actors.errors import BrokerError
+
+KEEPALIVE_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where the broker is.
+
+    Attributes:
+        host, port: its address.
+        user, password: None: the connection is anonymous.
+        tls: whether the connection is encrypted and the broker's certificate checked.
+        ca: file with the certificates to trust; None: the system's.
+        keepalive_s: a connection silent for 1.5 times this is lost.
+    """
+
+    host: str
+    port: int
+    user: str | None = None
+    password: str | None = None
+    tls: bool = False
+    ca: Path | None = None
+    keepalive_s: int = KEEPALIVE_S
+
+    @staticmethod
+    def parse(url: str, ca: Path | None = None, keepalive_s: int = KEEPALIVE_S) -> "Broker":
+        """Read mqtt://[user:password@]host[:port], or mqtts:// for TLS.
+
+        Raises:
+            BrokerError: it is neither.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+            raise BrokerError(f"{url!r} is not of the form mqtt://host:port or mqtts://host:port")
+        tls = parts.scheme == "mqtts"
+        return Broker(
+            host=parts.hostname,
+            port=parts.port or (8883 if tls else 1883),
+            user=unquote(parts.username) if parts.username else None,
+            password=unquote(parts.password) if parts.password else None,
+            tls=tls,
+            ca=ca,
+            keepalive_s=keepalive_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message to the broker, or from it."""
+
+    topic: str
+    body: Mapping[str, Any] | None
+    """None: removes the retained message of the topic."""
+    retain: bool = False

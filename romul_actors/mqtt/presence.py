@@ -1,0 +1,108 @@
+"""What is said over MQTT: topics, messages, and requests to a worker.
+
+    romul/workers/ID/status    retained JSON {"state", "session"}; the Last Will says "lost"
+    romul/workers/ID/notice    {"seconds"}: its machine goes in so many seconds
+    romul/workers/ID/control   {"do": "drain" | "stop" | "log", "level", "asked"}
+    romul/workers/ID/heard     {"asked"}: the worker has received this request, and obeys
+    romul/NAME/events          one line of history a message
+
+Low-latency hints; the store is the source of truth.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from aiomqtt import MqttError
+
+from romul_actors.errors import BrokerError, NoAnswerError
+from romul_actors.mqtt.broker import Broker, Message
+from romul_actors.mqtt.connection import connected, publish_on
+
+WORKERS = "romul/workers"
+EVERY_STATUS = f"{WORKERS}/+/status"
+"""The status of every worker, as a subscription."""
+ANSWER_S = 5.0
+"""How long `ask` waits for a worker's answer."""
+MAX_ASKED = 64
+"""Longest mark of a request that is repeated in the answer, in characters."""
+
+
+def topic(worker: str, part: str) -> str:
+    """Topic of one worker.
+
+    Raises:
+        BrokerError: the worker's name cannot stand in a topic.
+    """
+    if not worker or any(c in worker for c in "+#/\0"):
+        raise BrokerError(f"worker name {worker!r}: MQTT has other uses for / + and #")
+    return f"{WORKERS}/{worker}/{part}"
+
+
+def worker_of(topic: str) -> str:
+    """Name of the worker that a topic belongs to."""
+    return topic.split("/")[2]
+
+
+def status(worker: str, state: str, session: float) -> Message:
+    """A worker's state; `session` is larger for each later connection of the worker."""
+    return Message(topic(worker, "status"), {"state": state, "session": session}, retain=True)
+
+
+def no_status(worker: str) -> Message:
+    """Removes a worker's retained status."""
+    return Message(topic(worker, "status"), None, retain=True)
+
+
+def notice(worker: str, seconds: float) -> Message:
+    """A worker's machine goes in so many seconds."""
+    return Message(topic(worker, "notice"), {"seconds": seconds})
+
+
+def answer(worker: str, asked: str) -> Message:
+    """A worker has received the request with the mark `asked`."""
+    return Message(topic(worker, "heard"), {"asked": asked[:MAX_ASKED]})
+
+
+def event(experiment: str, line: Mapping[str, Any]) -> Message:
+    """One line of an experiment's history."""
+    return Message(f"romul/{experiment}/events", line)
+
+
+async def publish(broker: Broker, message: Message) -> None:
+    """Publish one message over a connection of its own.
+
+    Raises:
+        MqttError, OSError: the broker does not take it.
+    """
+    async with connected(broker) as client:
+        await publish_on(client, message)
+
+
+async def ask(broker: Broker, worker: str, request: Mapping[str, Any]) -> None:
+    """Send a request to a worker, and wait until the worker answers that it has received it.
+
+    A broker accepts every message, and drops it silently if no client subscribed to it or the
+    sender may not publish it: only an answer shows that the request has arrived.
+
+    Raises:
+        NoAnswerError: there is no answer, or no broker.
+    """
+    asked = secrets.token_hex(8)
+    try:
+        async with connected(broker) as client:
+            await client.subscribe(topic(worker, "heard"), qos=1)
+            await publish_on(client, Message(topic(worker, "control"), {**request, "asked": asked}))
+            async with asyncio.timeout(ANSWER_S):
+                async for message in client.messages:
+                    if asked.encode() in bytes(message.payload):
+                        return
+    except TimeoutError:
+        raise NoAnswerError(
+            f"{worker} does not answer: it is not connected to {broker.host}:{broker.port}, "
+            "or this user may not ask it"
+        ) from None
+    except (MqttError, OSError) as error:
+        raise NoAnswerError(f"broker {broker.host}:{broker.port}: {error}") from None
+    raise NoAnswerError(f"broker {broker.host}:{broker.port}: the connection ended")

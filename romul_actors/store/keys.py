@@ -1,0 +1,30 @@
+"""Names of the keys in Redis; docs/redis.md says what each of them holds.
+
+All keys of an experiment share the hash tag {NAME}, so that a Cluster keeps them on one shard.
+"""
+
+from collections.abc import Mapping
+
+EXPERIMENTS = "romul:experiments"
+"""The set of all experiments' names."""
+GROUPS: Mapping[str, str] = {"inbox": "actors", "trials": "workers"}
+"""The two queues, each with its consumer group."""
+STREAMS = (*GROUPS, "history", "dead")
+"""The streams whose lengths are an experiment's depths."""
+PARTS = (*STREAMS, "workers", "settled", "garbage", "tick", "logs")
+"""Every key of an experiment besides its own hash and its slots' hashes."""
+
+
+def key(experiment: str, part: str = "") -> str:
+    """Key of one part of an experiment; without a part, the experiment's own hash."""
+    return f"romul:{{{experiment}}}:{part}" if part else f"romul:{{{experiment}}}"
+
+
+def slot_key(experiment: str, index: int) -> str:
+    """Key of one slot's hash."""
+    return f"romul:{{{experiment}}}:slot:{index}"
+
+
+def experiment_of(key: str) -> str:
+    """Name of the experiment that a key belongs to."""
+    return key.partition("{")[2].partition("}")[0]

@@ -1,0 +1,95 @@
+"""What a decision actor may do in memory."""
+
+from collections.abc import Sequence
+
+from romul_actors.store.memory.queues import MemoryQueues
+from romul_actors.store.memory.reader import MemoryReader
+from romul_actors.store.memory.state import Item
+from romul_actors.store.roles import ActorStore
+from romul_actors.store.values import Commit, Entry, Lease
+
+HISTORY_SLACK = 1.1
+"""History is cut to what is to be kept when it is longer by this factor."""
+
+
+class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
+    """Reads of the inbox, commits, ticks, and sweeps of lost leases."""
+
+    async def read(
+        self, names: Sequence[str], actor: str, count: int, block_ms: int
+    ) -> list[Entry]:
+        entries = self._read_now(names, actor, count)
+        if not entries and block_ms:
+            await self.memory.arrival("inbox", names, block_ms)
+            entries = self._read_now(names, actor, count)
+        return entries
+
+    def _read_now(self, names: Sequence[str], actor: str, count: int) -> list[Entry]:
+        entries: list[Entry] = []
+        now = self.memory.now_ms()
+        for name in names:
+            inbox = self.memory.queue(name, "inbox")
+            fresh = list(inbox.fresh)[:count]
+            entries += [_entry(name, i, inbox.take(i, actor, now)) for i in fresh]
+        return entries
+
+    async def pending(self, name: str, actor: str, count: int) -> list[Entry]:
+        held = self.memory.queue(name, "inbox").held
+        mine = sorted((i, item) for i, item in held.items() if item.holder == actor)
+        return [_entry(name, i, item) for i, item in mine[:count]]
+
+    async def take_over(self, name: str, actor: str, idle_ms: int, count: int) -> list[Entry]:
+        inbox, now = self.memory.queue(name, "inbox"), self.memory.now_ms()
+        idle = sorted(inbox.idle(now - idle_ms))[:count]
+        return [_entry(name, i, inbox.take(i, actor, now)) for i in idle]
+
+    async def commit(self, name: str, actor: str, commit: Commit) -> str | None:
+        found = self.memory.experiments.get(name)
+        if found is None or found.token != commit.version:
+            return None
+        inbox = found.inbox.held
+        held = [inbox.get(int(entry_id)) for entry_id in commit.entries]
+        if any(item is None or item.holder != actor for item in held):
+            return None
+        found.meta.update(commit.meta)
+        found.spec = found.meta.pop("spec", found.spec)
+        for index, fields in commit.slots.items():
+            found.slots.setdefault(index, {}).update(fields)
+        for body in commit.trials:
+            self.memory.add(name, "trials", body)
+        found.history += [(self.memory.next_id(), line) for line in commit.history]
+        if len(found.history) > HISTORY_SLACK * commit.history_keep:
+            del found.history[: -commit.history_keep]
+        for entry_id in commit.entries:
+            del inbox[int(entry_id)]
+        for checkpoint in commit.garbage:
+            found.garbage.setdefault(checkpoint, self.memory.now_ms())
+        found.version, found.nonce = found.version + 1, commit.nonce
+        return found.token
+
+    async def tick(self, name: str, body: bytes, every_ms: int) -> bool:
+        found, now = self.memory.find(name), self.memory.now_ms()
+        if found.ticked_ms is not None and now - found.ticked_ms < every_ms:
+            return False
+        found.ticked_ms = now
+        self.memory.add(name, "inbox", body)
+        return True
+
+    async def sweep(
+        self, name: str, actor: str, idle_ms: int, count: int, worker: str | None = None
+    ) -> list[tuple[Lease, str]]:
+        trials, now = self.memory.queue(name, "trials"), self.memory.now_ms()
+        swept: list[tuple[Lease, str]] = []
+        for entry_id in trials.idle(now - idle_ms):
+            last = trials.held[entry_id].holder or ""
+            if worker not in (None, last):
+                continue
+            item = trials.take(entry_id, actor, now)
+            swept.append((Lease(name, str(entry_id), actor, item.body), last))
+            if len(swept) == count:
+                break
+        return swept
+
+
+def _entry(name: str, entry_id: int, item: Item) -> Entry:
+    return Entry(name, str(entry_id), item.at_ms, item.body)

@@ -1,0 +1,31 @@
+"""What every role may do in memory."""
+
+from romul_actors.store.memory.state import Memory
+from romul_actors.store.roles import CatalogStore
+
+
+class MemoryCatalog(CatalogStore):
+    """Experiments and their declarations.
+
+    Args:
+        memory: what all roles share.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+
+    async def experiments(self) -> dict[str, str]:
+        return {name: found.meta["status"] for name, found in self.memory.experiments.items()}
+
+    async def spec(self, name: str) -> str:
+        return self.memory.find(name).spec
+
+    async def reported(self, name: str) -> int:
+        found = self.memory.experiments.get(name)
+        return 0 if found is None else int(found.meta.get("reported", 0))
+
+    async def check(self) -> list[str]:
+        return []
+
+    async def close(self) -> None:
+        return None

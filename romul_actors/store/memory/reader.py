@@ -1,0 +1,84 @@
+"""What a reader may do in memory."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from romul_actors.store.keys import STREAMS
+from romul_actors.store.memory.catalog import MemoryCatalog
+from romul_actors.store.roles import ReaderStore
+from romul_actors.store.values import DeadLetter, Glance, Output, Outstanding, Stored
+
+
+class MemoryReader(MemoryCatalog, ReaderStore):
+    """Reads of everything that an experiment has."""
+
+    async def load(self, name: str) -> Stored:
+        found = self.memory.find(name)
+        slots = [dict(found.slots.get(i, {})) for i in range(int(found.meta["slots"]))]
+        return Stored(found.token, dict(found.meta), slots)
+
+    async def history(
+        self, name: str, after: str = "0", count: int = 1000
+    ) -> list[tuple[str, str]]:
+        found = self.memory.experiments.get(name)
+        lines = [] if found is None else found.history
+        later = [(str(i), line) for i, line in lines if i > int(after)]
+        return later[:count]
+
+    async def glance(
+        self, name: str, fields: Sequence[str] = (), after: str = "", count: int = 0
+    ) -> Glance:
+        found = self.memory.find(name)
+        slots = range(int(found.meta["slots"])) if fields else ()
+        lines = [(str(i), line) for i, line in found.history]
+        if after:
+            lines = [(i, line) for i, line in lines if int(i) > int(after)][:count]
+        return Glance(
+            now_ms=self.memory.now_ms(),
+            meta={**found.meta, "spec": found.spec},
+            slots=[{f: found.slots.get(i, {}).get(f, "") for f in fields} for i in slots],
+            workers=await self.workers(name),
+            depths=await self.depths(name),
+            history=lines if after else lines[len(lines) - min(count, len(lines)) :],
+        )
+
+    async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[DeadLetter]:
+        found = self.memory.experiments.get(name)
+        dead = [] if found is None else found.dead
+        return [message for message in dead if int(message.id) > int(after)][:count]
+
+    async def outstanding(self, name: str) -> Outstanding:
+        found = self.memory.find(name)
+        trials, inbox = ([x.body for x in queue.all()] for queue in (found.trials, found.inbox))
+        return Outstanding(found.token, trials, inbox)
+
+    async def outputs(self, name: str, trial: str) -> list[Output]:
+        found = self.memory.experiments.get(name)
+        return [output for output in found.outputs if output.trial == trial] if found else []
+
+    async def workers(self, name: str) -> dict[str, dict[str, Any]]:
+        found, now = self.memory.experiments.get(name), self.memory.now_ms()
+        return {
+            worker: {**presence, "age_ms": max(0, now - seen_ms)}
+            for worker, (seen_ms, presence) in (found.workers if found else {}).items()
+        }
+
+    async def ages(self, name: str) -> dict[str, int]:
+        found, now = self.memory.experiments.get(name), self.memory.now_ms()
+        present = (found.workers if found else {}).items()
+        return {worker: max(0, now - seen_ms) for worker, (seen_ms, _) in present}
+
+    async def leases(self, name: str) -> dict[str, str]:
+        held = self.memory.queue(name, "trials").held
+        return {str(i): item.holder or "" for i, item in sorted(held.items())}
+
+    async def depths(self, name: str) -> dict[str, int]:
+        found = self.memory.experiments.get(name)
+        if found is None:
+            return dict.fromkeys(STREAMS, 0)
+        return {
+            "inbox": len(found.inbox),
+            "trials": len(found.trials),
+            "history": len(found.history),
+            "dead": len(found.dead),
+        }

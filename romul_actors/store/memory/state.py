@@ -1,0 +1,176 @@
+"""What the store in memory holds: experiments with their queues, and the calls that wait."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from romul_actors.errors import UnknownExperimentError
+from romul_actors.store.values import DeadLetter, Output
+
+
+@dataclass(slots=True)
+class Item:
+    """An entry of a queue.
+
+    Attributes:
+        body: the message.
+        at_ms: time of its arrival.
+        holder: the actor or worker that read it; None: it is still to be read.
+        touched_ms: when the holder last gave a sign of life.
+    """
+
+    body: bytes
+    at_ms: int
+    holder: str | None = None
+    touched_ms: int = 0
+
+
+@dataclass(slots=True)
+class Queue:
+    """Entries by id: those still to be read, and those that an actor or worker holds."""
+
+    fresh: dict[int, Item] = field(default_factory=dict)
+    held: dict[int, Item] = field(default_factory=dict)
+    """Longest untouched first."""
+
+    def __len__(self) -> int:
+        return len(self.fresh) + len(self.held)
+
+    def all(self) -> list[Item]:
+        """Every entry, oldest first."""
+        return [item for _, item in sorted((self.fresh | self.held).items())]
+
+    def copy(self) -> "Queue":
+        """A copy that does not change with this one."""
+        fresh = {entry_id: replace(item) for entry_id, item in self.fresh.items()}
+        return Queue(fresh, {entry_id: replace(item) for entry_id, item in self.held.items()})
+
+    def take(self, entry_id: int, holder: str, now_ms: int) -> Item:
+        """Give an entry to a holder."""
+        item = self.fresh.pop(entry_id, None) or self.held.pop(entry_id)
+        item.holder, item.touched_ms = holder, now_ms
+        self.held[entry_id] = item
+        return item
+
+    def touch(self, entry_id: int, now_ms: int) -> None:
+        """Record a sign of life of an entry's holder."""
+        item = self.held.pop(entry_id)
+        item.touched_ms = now_ms
+        self.held[entry_id] = item
+
+    def idle(self, limit_ms: int) -> list[int]:
+        """Held entries that were last touched at `limit_ms` or before, longest untouched first."""
+        return list(itertools.takewhile(lambda i: self.held[i].touched_ms <= limit_ms, self.held))
+
+
+@dataclass(slots=True)
+class StoredExperiment:
+    """One experiment, as it lies in memory."""
+
+    spec: str
+    epoch: int
+    meta: dict[str, str]
+    version: int = 0
+    nonce: str = ""
+    slots: dict[int, dict[str, str]] = field(default_factory=dict)
+    inbox: Queue = field(default_factory=Queue)
+    trials: Queue = field(default_factory=Queue)
+    history: list[tuple[int, str]] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+    workers: dict[str, tuple[int, Mapping[str, Any]]] = field(default_factory=dict)
+    settled: dict[int, str] = field(default_factory=dict)
+    garbage: dict[str, int] = field(default_factory=dict)
+    outputs: list[Output] = field(default_factory=list)
+    ticked_ms: int | None = None
+
+    @property
+    def token(self) -> str:
+        """The version as callers see it."""
+        return f"{self.epoch}.{self.version}.{self.nonce}"
+
+    def copy(self) -> "StoredExperiment":
+        """A copy that does not change with this one; immutable parts are shared."""
+        return replace(
+            self,
+            meta=dict(self.meta),
+            slots={index: dict(slot) for index, slot in self.slots.items()},
+            inbox=self.inbox.copy(),
+            trials=self.trials.copy(),
+            history=list(self.history),
+            dead=list(self.dead),
+            workers=dict(self.workers),
+            settled=dict(self.settled),
+            garbage=dict(self.garbage),
+            outputs=list(self.outputs),
+        )
+
+    def queue(self, name: str) -> Queue:
+        """The queue `inbox` or `trials`."""
+        return self.inbox if name == "inbox" else self.trials
+
+
+class Memory:
+    """What all roles share.
+
+    Args:
+        now_ms: the clock, in milliseconds.
+
+    Attributes:
+        now_ms: the clock.
+        experiments: by name, sorted by name.
+    """
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self.now_ms = now_ms
+        self.experiments: dict[str, StoredExperiment] = {}
+        self._last_id = 0
+        self._waiting: dict[str, dict[asyncio.Future[None], Sequence[str]]]
+        self._waiting = {"inbox": {}, "trials": {}}
+
+    def next_id(self) -> int:
+        """A new id, larger than all before."""
+        self._last_id += 1
+        return self._last_id
+
+    def find(self, name: str) -> StoredExperiment:
+        """An experiment.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+        """
+        if name not in self.experiments:
+            raise UnknownExperimentError(f"no experiment {name!r} in memory")
+        return self.experiments[name]
+
+    def queue(self, name: str, queue: str) -> Queue:
+        """A queue of an experiment; an empty one if there is no such experiment."""
+        found = self.experiments.get(name)
+        return Queue() if found is None else found.queue(queue)
+
+    def add(self, name: str, queue: str, body: bytes) -> None:
+        """Put a message into a queue."""
+        self.experiments[name].queue(queue).fresh[self.next_id()] = Item(body, self.now_ms())
+        # Each entry ends one wait, the one that began first.
+        for future, names in self._waiting[queue].items():
+            if name in names and not future.done():
+                future.set_result(None)
+                return
+
+    async def arrival(self, queue: str, names: Sequence[str], block_ms: int) -> None:
+        """Wait for an entry of one of the experiments, at most `block_ms`."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        limit = loop.call_later(block_ms / 1000, _end, future)
+        self._waiting[queue][future] = names
+        try:
+            await future
+        finally:
+            limit.cancel()
+            del self._waiting[queue][future]
+
+
+def _end(wait: asyncio.Future[None]) -> None:
+    if not wait.done():
+        wait.set_result(None)

@@ -1,0 +1,61 @@
+"""What a worker may do in memory."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from romul_actors.store.memory.queues import MemoryQueues, leased
+from romul_actors.store.roles import WorkerStore
+from romul_actors.store.values import MAX_LOG, MAX_LOGS, Beat, Lease, Output
+
+
+class MemoryWorker(MemoryQueues, WorkerStore):
+    """Leases, heartbeats, outputs of tasks, and garbage."""
+
+    async def lease(self, names: Sequence[str], worker: str, block_ms: int) -> Lease | None:
+        lease = self._lease_now(names, worker)
+        if lease is None and block_ms:
+            await self.memory.arrival("trials", names, block_ms)
+            lease = self._lease_now(names, worker)
+        return lease
+
+    def _lease_now(self, names: Sequence[str], worker: str) -> Lease | None:
+        for name in names:
+            trials = self.memory.queue(name, "trials")
+            for entry_id in trials.fresh:
+                item = trials.take(entry_id, worker, self.memory.now_ms())
+                return Lease(name, str(entry_id), worker, item.body)
+        return None
+
+    async def beat(self, lease: Lease, slot: int, trial: str, presence: Mapping[str, Any]) -> Beat:
+        found = self.memory.experiments.get(lease.experiment)
+        if found is None:
+            return Beat(kept=False, status="")
+        await self.present([lease.experiment], lease.worker, presence)
+        item = leased(self.memory, lease)
+        if item is not None:
+            found.trials.touch(int(lease.id), self.memory.now_ms())
+        settled = found.settled.get(slot, "")
+        outdated = settled.startswith(f"{trial}#") and " result " in settled
+        return Beat(item is not None, found.meta["status"], outdated)
+
+    async def write_output(self, name: str, output: Output) -> None:
+        found = self.memory.experiments.get(name)
+        if found is not None:
+            found.outputs.append(replace(output, text=output.text[-MAX_LOG:]))
+            del found.outputs[:-MAX_LOGS]
+
+    async def garbage(self, name: str, older_ms: int, count: int) -> list[str]:
+        found = self.memory.experiments.get(name)
+        garbage = {} if found is None else found.garbage
+        limit = self.memory.now_ms() - older_ms
+        # The list is in order of times.
+        old = itertools.takewhile(lambda checkpoint: garbage[checkpoint] <= limit, garbage)
+        return list(itertools.islice(old, count))
+
+    async def forget(self, name: str, checkpoints: Sequence[str]) -> None:
+        found = self.memory.experiments.get(name)
+        if found is not None:
+            for checkpoint in checkpoints:
+                found.garbage.pop(checkpoint, None)

@@ -1,0 +1,111 @@
+"""What every role may do on the server."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+
+from romul_actors.errors import StoreError
+from romul_actors.store.keys import EXPERIMENTS, key
+from romul_actors.store.redis.connection import Connection, reply, store_error
+from romul_actors.store.roles import CatalogStore
+
+MIN_VERSION = (6, 2)
+"""XAUTOCLAIM and XPENDING ... IDLE came with Redis 6.2."""
+
+
+class RedisCatalog(CatalogStore):
+    """Experiments and their declarations.
+
+    Args:
+        connection: to the server, as a user of any role.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    async def experiments(self) -> dict[str, str]:
+        client = self.connection.client
+        names = sorted(name.decode() for name in await reply(client.smembers(EXPERIMENTS)))
+        if not names:
+            return {}
+        if self.connection.is_cluster:
+            # Of several shards: no pipeline reaches them all.
+            statuses = [await reply(client.hget(key(name), "status")) for name in names]
+        else:
+            async with client.pipeline(transaction=False) as pipeline:
+                for name in names:
+                    pipeline.hget(key(name), "status")
+                statuses = await reply(pipeline.execute(raise_on_error=False))
+        # Of those that this user may not read only the name is known.
+        found = {n: s for n, s in zip(names, statuses, strict=True) if not _forbidden(s)}
+        return {name: status.decode() for name, status in found.items() if status is not None}
+
+    async def spec(self, name: str) -> str:
+        text = await reply(self.connection.client.hget(key(name), "spec"))
+        if text is None:
+            raise self.connection.unknown(name)
+        return cast("bytes", text).decode()
+
+    async def reported(self, name: str) -> int:
+        found = await reply(self.connection.client.hget(key(name), "reported"))
+        return int(cast("bytes", found) or 0)
+
+    async def info(self) -> list[Mapping[str, Any]]:
+        """What each server says of itself."""
+        return await self.connection.info()
+
+    async def now_ms(self) -> int:
+        """The server's time, in milliseconds since the epoch."""
+        return await self.connection.now_ms("any")
+
+    async def check(self) -> list[str]:
+        place = self.connection.place
+        try:
+            infos = await self.info()
+        except (AuthenticationError, NoPermissionError) as error:
+            raise StoreError(f"{place}: access refused: {error}") from None
+        except (RedisError, OSError) as error:
+            raise StoreError(
+                f"{place}: no Redis or Valkey server answers ({error}); "
+                "is it running, and is the URL right?"
+            ) from None
+        warnings = [warning for info in infos for warning in _check_server(place, info)]
+        return list(dict.fromkeys(warnings))
+
+    async def close(self) -> None:
+        await self.connection.client.aclose()
+
+
+def _forbidden(status: Any) -> bool:
+    """Whether a reply of a pipeline says that the user may not do this.
+
+    Raises:
+        StoreError: it is another error.
+    """
+    if isinstance(status, NoPermissionError):
+        return True
+    if isinstance(status, RedisError):
+        raise store_error(status) from status
+    return False
+
+
+def _check_server(place: str, info: Mapping[str, Any]) -> list[str]:
+    """Warnings about one server's settings.
+
+    Raises:
+        StoreError: it is too old, or would lose data.
+    """
+    version = str(info.get("redis_version", "0"))
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < MIN_VERSION:
+        raise StoreError(f"{place}: server version {version}: 6.2 or later is needed")
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise StoreError(
+            f"{place}: maxmemory-policy is {policy!r}: the server would throw parts of the "
+            "population away when memory is short; set it to 'noeviction'"
+        )
+    if not info.get("aof_enabled"):
+        return [f"{place}: appendonly is off: a crash of the server loses what was not saved"]
+    return []

@@ -1,0 +1,170 @@
+"""A connection to the server: scripts and group reads, with this project's errors."""
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from importlib.resources import files
+from typing import Any, cast
+
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from romul_actors.errors import StoreError, StoreUnavailableError, UnknownExperimentError
+from romul_actors.store.connect import connect, hide_password
+from romul_actors.store.keys import experiment_of, key
+from romul_actors.waiting import reraise_cancellation
+
+_SCRIPTS = files("romul_actors.store") / "scripts"
+_NO_GROUP_PAUSE_S = 0.05
+"""Pause after a read of a queue that does not exist, so that a loop of reads does not spin."""
+
+
+class NoGroupError(StoreError):
+    """A queue does not exist: its experiment was removed in the meantime."""
+
+
+def store_error(error: Exception) -> StoreError:
+    """This project's error for one of the client's."""
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
+        return StoreUnavailableError(f"the server does not answer: {error}")
+    if "NOGROUP" in str(error):
+        return NoGroupError(str(error))
+    return StoreError(f"the server refuses: {error}")
+
+
+async def reply(request: Awaitable[Any] | Any) -> Any:
+    """Reply to a request.
+
+    Raises:
+        StoreUnavailableError: the server does not answer.
+        NoGroupError: the request concerns a queue that does not exist.
+        StoreError: the server refuses.
+    """
+    try:
+        with reraise_cancellation():
+            return await request
+    except (RedisError, OSError) as error:
+        raise store_error(error) from error
+
+
+class Connection:
+    """What all roles share: a client of the server, and the scripts.
+
+    Args:
+        url: see `romul_actors.store.connect`.
+
+    Attributes:
+        url: as given.
+        client: of redis-py.
+        is_cluster: whether the server is a Cluster.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        # Typed as what it offers in both cases; a Cluster's client is a class of its own.
+        self.client: Any = connect(url)
+        self.is_cluster = isinstance(self.client, RedisCluster)
+        self._waits = 0
+        self._scripts = {
+            path.name.removesuffix(".lua"): self.client.register_script(path.read_text())
+            for path in _SCRIPTS.iterdir()
+            if path.name.endswith(".lua")
+        }
+
+    @property
+    def place(self) -> str:
+        """The URL without its password."""
+        return hide_password(self.url)
+
+    def unknown(self, name: str) -> UnknownExperimentError:
+        """Error for an experiment that does not exist."""
+        return UnknownExperimentError(f"no experiment {name!r} on {self.place}")
+
+    async def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run a script."""
+        return await reply(self._scripts[script](keys=list(keys), args=list(args)))
+
+    async def run_read_only(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run a script that writes nothing, for users that may not write."""
+        known = self._scripts[script]
+        try:
+            with reraise_cancellation():
+                return await self.client.evalsha_ro(known.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await reply(self.client.eval_ro(known.script, len(keys), *keys, *args))
+        except ResponseError as error:
+            # Before Redis 7 there is no such command, and no user that may only read a key.
+            if "unknown command" not in str(error).lower():
+                raise store_error(error) from error
+            return await self.run(script, keys, args)
+        except (RedisError, OSError) as error:
+            raise store_error(error) from error
+
+    async def read_groups(
+        self,
+        group: str,
+        consumer: str,
+        streams: Mapping[str, str],
+        count: int,
+        block_ms: int,
+    ) -> list[tuple[str, list[Any]]]:
+        """New entries of several experiments; on a Cluster, of one shard at a time."""
+        if not self.is_cluster or len(streams) <= 1:
+            return await self.read_group(group, consumer, streams, count, block_ms)
+        found: list[tuple[str, list[Any]]] = []
+        for stream, after in streams.items():
+            found += await self.read_group(group, consumer, {stream: after}, count, None)
+        if not found:
+            # The call waits at one stream; the next call waits at the next one.
+            self._waits += 1
+            stream = list(streams)[self._waits % len(streams)]
+            wait_ms = max(10, block_ms // len(streams))
+            one = {stream: streams[stream]}
+            found = await self.read_group(group, consumer, one, count, wait_ms)
+        return found
+
+    async def read_group(
+        self,
+        group: str,
+        consumer: str,
+        streams: Mapping[str, str],
+        count: int,
+        block_ms: int | None,
+    ) -> list[tuple[str, list[Any]]]:
+        """New entries by experiment; nothing where a stream was removed in the meantime."""
+        if not streams:
+            await asyncio.sleep((block_ms or 0) / 1000)
+            return []
+        try:
+            # BLOCK 0 would wait for ever.
+            found = await reply(
+                self.client.xreadgroup(
+                    group, consumer, cast("Any", dict(streams)), count, block_ms or None
+                )
+            )
+        except NoGroupError:
+            await asyncio.sleep(_NO_GROUP_PAUSE_S)
+            return []
+        return [(experiment_of(stream.decode()), rows) for stream, rows in found or []]
+
+    async def now_ms(self, experiment: str) -> int:
+        """Time of the server that keeps the experiment, in milliseconds since the epoch."""
+        if self.is_cluster:
+            node = self.client.get_node_from_key(key(experiment))
+            seconds, microseconds = await reply(self.client.time(target_nodes=node))
+        else:
+            seconds, microseconds = await reply(self.client.time())
+        return int(seconds * 1000 + microseconds // 1000)
+
+    async def info(self) -> list[Mapping[str, Any]]:
+        """What each server says of itself.
+
+        Raises:
+            RedisError, OSError: it does not answer, or refuses.
+        """
+        with reraise_cancellation():
+            if self.is_cluster:
+                by_node = await self.client.info(target_nodes=RedisCluster.PRIMARIES)
+                return list(by_node.values())
+            return [await self.client.info()]

@@ -1,0 +1,40 @@
+"""What an operator may do on the server."""
+
+import secrets
+from collections.abc import Sequence
+
+from romul_actors.errors import ExperimentExistsError
+from romul_actors.store.keys import EXPERIMENTS, PARTS, key
+from romul_actors.store.redis.connection import reply
+from romul_actors.store.redis.queues import RedisQueues
+from romul_actors.store.redis.reader import RedisReader
+from romul_actors.store.roles import OperatorStore
+from romul_actors.store.values import DeadLetter
+
+
+class RedisOperator(RedisReader, RedisQueues, OperatorStore):
+    """Experiments created and removed, dead messages resubmitted and dropped."""
+
+    async def create(self, name: str, spec: str, submitted: bytes) -> None:
+        token = secrets.token_hex(8)
+        keys = [key(name), key(name, "inbox"), key(name, "trials")]
+        created = await self.connection.run("create", keys, [spec, submitted, token])
+        # Also when it existed: that completes a creation that was killed between the two calls.
+        await reply(self.connection.client.sadd(EXPERIMENTS, name))
+        if not created:
+            raise ExperimentExistsError(f"experiment {name!r} exists already")
+
+    async def remove(self, name: str) -> bool:
+        keys = [key(name), *(key(name, part) for part in PARTS)]
+        removed = await self.connection.run("remove", keys, [])
+        await reply(self.connection.client.srem(EXPERIMENTS, name))
+        return bool(removed)
+
+    async def resubmit(self, name: str, dead: DeadLetter) -> bool:
+        keys = [key(name, "dead"), key(name, dead.origin)]
+        return bool(await self.connection.run("resubmit", keys, [dead.id, dead.body]))
+
+    async def drop(self, name: str, ids: Sequence[str]) -> int:
+        if not ids:
+            return 0
+        return int(await reply(self.connection.client.xdel(key(name, "dead"), *ids)))

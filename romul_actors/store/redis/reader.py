@@ -1,0 +1,83 @@
+"""What a reader may do on the server."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from romul_actors.store.keys import GROUPS, STREAMS, key
+from romul_actors.store.redis.catalog import RedisCatalog
+from romul_actors.store.redis.connection import reply
+from romul_actors.store.redis.replies import (
+    read_dead_letter,
+    read_fields,
+    read_glance,
+    read_output,
+    read_workers,
+)
+from romul_actors.store.roles import ReaderStore
+from romul_actors.store.values import DeadLetter, Glance, Output, Outstanding, Stored
+
+MAX_LEASES = 100_000
+"""Most leases that are listed."""
+
+
+class RedisReader(RedisCatalog, ReaderStore):
+    """Reads of everything that an experiment has."""
+
+    async def load(self, name: str) -> Stored:
+        found = await self.connection.run_read_only("load", [key(name)], [])
+        if found is None:
+            raise self.connection.unknown(name)
+        version, meta, slots = found
+        return Stored(version.decode(), read_fields(meta), [read_fields(row) for row in slots])
+
+    async def history(
+        self, name: str, after: str = "0", count: int = 1000
+    ) -> list[tuple[str, str]]:
+        stream = key(name, "history")
+        rows = await reply(self.connection.client.xrange(stream, f"({after}", "+", count))
+        return [(entry_id.decode(), fields[b"json"].decode()) for entry_id, fields in rows]
+
+    async def glance(
+        self, name: str, fields: Sequence[str] = (), after: str = "", count: int = 0
+    ) -> Glance:
+        keys = [key(name), key(name, "workers"), *(key(name, stream) for stream in STREAMS)]
+        found = await self.connection.run_read_only("glance", keys, [after, count, *fields])
+        if found is None:
+            raise self.connection.unknown(name)
+        return read_glance(found, fields)
+
+    async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[DeadLetter]:
+        stream = key(name, "dead")
+        rows = await reply(self.connection.client.xrange(stream, f"({after}", "+", count))
+        return [read_dead_letter(entry_id, fields) for entry_id, fields in rows]
+
+    async def outstanding(self, name: str) -> Outstanding:
+        keys = [key(name), key(name, "trials"), key(name, "inbox")]
+        found = await self.connection.run_read_only("outstanding", keys, [])
+        if found is None:
+            raise self.connection.unknown(name)
+        return Outstanding(found[0].decode(), found[1], found[2])
+
+    async def outputs(self, name: str, trial: str) -> list[Output]:
+        rows = await reply(self.connection.client.xrange(key(name, "logs")))
+        found = [read_output(fields) for _, fields in rows]
+        return [output for output in found if output.trial == trial]
+
+    async def workers(self, name: str) -> dict[str, dict[str, Any]]:
+        rows = await reply(self.connection.client.hgetall(key(name, "workers")))
+        now_ms = await self.connection.now_ms(name)
+        return read_workers(rows.items(), now_ms)
+
+    async def leases(self, name: str) -> dict[str, str]:
+        rows = await reply(
+            self.connection.client.xpending_range(
+                key(name, "trials"), GROUPS["trials"], "-", "+", MAX_LEASES
+            )
+        )
+        return {row["message_id"].decode(): row["consumer"].decode() for row in rows}
+
+    async def depths(self, name: str) -> dict[str, int]:
+        async with self.connection.client.pipeline(transaction=False) as pipeline:
+            for stream in STREAMS:
+                pipeline.xlen(key(name, stream))
+            return dict(zip(STREAMS, await reply(pipeline.execute()), strict=True))

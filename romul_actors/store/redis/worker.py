@@ -1,0 +1,60 @@
+"""What a worker may do on the server."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from romul_actors.store.keys import GROUPS, key
+from romul_actors.store.redis.connection import reply
+from romul_actors.store.redis.queues import RedisQueues, run_beat
+from romul_actors.store.redis.replies import read_leases
+from romul_actors.store.roles import WorkerStore
+from romul_actors.store.values import MAX_LOG, MAX_LOGS, Beat, Lease, Output
+
+
+class RedisWorker(RedisQueues, WorkerStore):
+    """Leases, heartbeats, outputs of tasks, and garbage."""
+
+    async def lease(self, names: Sequence[str], worker: str, block_ms: int) -> Lease | None:
+        connection, group = self.connection, GROUPS["trials"]
+        # One experiment after the other first: a read of many streams takes one entry of each.
+        for name in names:
+            one = {key(name, "trials"): ">"}
+            found = await connection.read_group(group, worker, one, 1, None)
+            if found:
+                return read_leases(found, worker)[0]
+        streams = {key(name, "trials"): ">" for name in names}
+        found = await connection.read_groups(group, worker, streams, 1, block_ms)
+        leases = read_leases(found, worker)
+        for extra in leases[1:]:
+            keys = [key(extra.experiment, "trials")]
+            await connection.run("put_back", keys, [worker, extra.id, extra.body])
+        return leases[0] if leases else None
+
+    async def beat(self, lease: Lease, slot: int, trial: str, presence: Mapping[str, Any]) -> Beat:
+        kept, status, outdated = await run_beat(
+            self.connection, lease.experiment, lease.worker, presence, lease.id, slot, trial
+        )
+        return Beat(bool(kept), status.decode(), bool(outdated))
+
+    async def write_output(self, name: str, output: Output) -> None:
+        client = self.connection.client
+        if not await reply(client.exists(key(name))):
+            return
+        fields: Any = {
+            "trial": output.trial,
+            "attempt": output.attempt,
+            "worker": output.worker,
+            "text": output.text[-MAX_LOG:],
+        }
+        await reply(client.xadd(key(name, "logs"), fields, maxlen=MAX_LOGS))
+
+    async def garbage(self, name: str, older_ms: int, count: int) -> list[str]:
+        limit = await self.connection.now_ms(name) - older_ms
+        request = self.connection.client.zrangebyscore(
+            key(name, "garbage"), 0, limit, start=0, num=count
+        )
+        return [checkpoint.decode() for checkpoint in await reply(request)]
+
+    async def forget(self, name: str, checkpoints: Sequence[str]) -> None:
+        if checkpoints:
+            await reply(self.connection.client.zrem(key(name, "garbage"), *checkpoints))

@@ -1,0 +1,138 @@
+"""What a store takes and returns: plain frozen records, and the bounds of what it keeps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_DEAD = 250_000
+"""Most dead messages that are kept; the oldest go first."""
+MAX_LOGS = 2_000
+"""Most attempts whose output is kept; the oldest go first."""
+MAX_LOG = 8_000
+"""Longest output of an attempt that is kept, in characters: its end."""
+MAX_DEAD_BODY = 1_024
+"""Longest part of a dead message that is kept, in bytes: its beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An inbox entry, pending with the actor that read it."""
+
+    experiment: str
+    id: str
+    at_ms: int
+    """Time of its arrival by the store's clock, in milliseconds since the epoch."""
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A trial that one worker holds."""
+
+    experiment: str
+    id: str
+    worker: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An experiment's population as it was at one version."""
+
+    version: str
+    meta: Mapping[str, str]
+    slots: Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """All that one batch of decisions changes, applied in one piece.
+
+    Attributes:
+        version: the version that the batch was decided on.
+        nonce: makes the next version unique: a server that restarts from older data counts on
+            from there, and would use a plain number twice.
+        entries: ids of the inbox entries that the batch answers.
+        meta: fields of the experiment's own hash.
+        slots: by index, fields of the slots' hashes.
+        trials: messages for workers.
+        history: JSON texts, oldest first.
+        history_keep: how many history entries to keep at least.
+        garbage: names of checkpoints that no trial can need any more.
+    """
+
+    version: str
+    entries: Sequence[str]
+    meta: Mapping[str, str] = field(default_factory=dict)
+    slots: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    trials: Sequence[bytes] = ()
+    history: Sequence[str] = ()
+    history_keep: int = 200_000
+    garbage: Sequence[str] = ()
+    nonce: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that no actor or worker could use."""
+
+    id: str
+    origin: str
+    """The queue that it came from: inbox or trials."""
+    reason: str
+    body: bytes
+    """Its first MAX_DEAD_BODY bytes."""
+    size: int
+    """Its whole length in bytes; a message that was cut cannot be resubmitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outstanding:
+    """All messages in the two queues, read or not, at one version."""
+
+    version: str
+    trials: Sequence[bytes]
+    inbox: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """An experiment as a screen shows it, at one moment.
+
+    Attributes:
+        now_ms: the store's own time, in milliseconds since the epoch.
+        meta: fields of the experiment's own hash, its declaration `spec` among them.
+        slots: by index, the requested fields of each slot.
+        workers: presence of each worker, with `age_ms` since its latest heartbeat.
+        depths: number of entries in `inbox`, `trials`, `history` and `dead`.
+        history: (id, JSON text), oldest first.
+    """
+
+    now_ms: int
+    meta: Mapping[str, str]
+    slots: Sequence[Mapping[str, str]]
+    workers: Mapping[str, Mapping[str, Any]]
+    depths: Mapping[str, int]
+    history: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a task printed during one attempt."""
+
+    trial: str
+    attempt: int
+    worker: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The store's answer to a worker's heartbeat."""
+
+    kept: bool
+    """Whether the worker still holds the lease."""
+    status: str
+    """The experiment's status; empty when there is no such experiment."""
+    outdated: bool = False
+    """Whether another attempt of the same trial has already brought a result."""
