@@ -23,10 +23,11 @@ from romul_actors.observe.export import to_mlflow, to_tensorboard
 from romul_actors.observe.lineage import plot, plot_lineage, plot_workers, trials
 from romul_actors.observe.snapshot import Snapshot, full_snapshot, trial_rows
 from romul_actors.protocol.experiment import load
+from romul_workers.child_trainer import ChildTrainer
 from romul_workers.conformance import Check, Examination
 from romul_workers.schedule import ScheduleError, closeness, of_trial, read_schedule
 from romul_workers.schedule import train as train_along
-from romul_workers.trainer import ChildTrainer, scratch_folder
+from romul_workers.scratch import scratch_folder
 from romul_workers.worker import SHIPPED_TASKS
 
 Name = Annotated[str, typer.Argument(help="Name of an experiment.")]
