@@ -13,7 +13,8 @@ from romul_actors.core import decide as population_module
 from romul_actors.core import transition as turn_module
 from romul_actors.store.memory import MemoryStore
 from romul_sim.chaos import KINDS, Chaos, Fault, draw, from_json, play, shrink, to_json
-from romul_workers.worker import Worker
+from romul_workers.attempt import Attempt
+from romul_workers.reporting import Reporter
 from tests.conftest import romul, romul_anew
 
 SEEDS = 200
@@ -108,10 +109,10 @@ def best_checkpoint_removed(patch):
 
 
 def no_heartbeat(patch):
-    async def beat(self, lease, trial):
+    async def beat(self):
         return None
 
-    patch.setattr(Worker, "_beat", beat)
+    patch.setattr(Attempt, "_beat", beat)
 
 
 def commits_on_any_version(patch):
@@ -167,14 +168,14 @@ def partial_checkpoint_taken_for_the_start(patch):
 
 
 def drained_worker_says_nothing(patch):
-    settle = Worker._settle
+    settle = Reporter._settle
 
     async def silent(self, lease, trial, report):
         if report.type == "released":
             return True
         return await settle(self, lease, trial, report)
 
-    patch.setattr(Worker, "_settle", silent)
+    patch.setattr(Reporter, "_settle", silent)
 
 
 def random_numbers_from_the_clock(patch):
@@ -237,4 +238,4 @@ def test_one_fault_alone_does_what_it_says():
 def test_the_modules_are_what_the_mutants_think():
     # A renamed method would make a mutant harmless, and its test red for the wrong reason.
     assert asyncio.iscoroutinefunction(actor_module.Actor._sweep)
-    assert asyncio.iscoroutinefunction(Worker._beat)
+    assert asyncio.iscoroutinefunction(Attempt._beat)
