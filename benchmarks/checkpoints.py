@@ -28,7 +28,8 @@ from safetensors.torch import save_file
 
 from romul_actors.core.events import Trial as TrialMessage
 from romul_actors.protocol.experiment import Experiment, FloatSpec
-from romul_workers.trainer import ChildTrainer, Success
+from romul_workers.child_trainer import ChildTrainer
+from romul_workers.trainer import Success
 
 LAYERS = 24
 TASK = """

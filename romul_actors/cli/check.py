@@ -25,10 +25,11 @@ from romul_actors.observe.snapshot import Snapshot, full_snapshot
 from romul_actors.observe.trial_records import trial_rows, trials
 from romul_actors.observe.waste import waste
 from romul_actors.protocol.experiment import load
+from romul_workers.child_trainer import ChildTrainer
 from romul_workers.conformance import Check, Examination
 from romul_workers.schedule import ScheduleError, closeness, of_trial, read_schedule
 from romul_workers.schedule import train as train_along
-from romul_workers.trainer import ChildTrainer, scratch_folder
+from romul_workers.scratch import scratch_folder
 from romul_workers.worker import SHIPPED_TASKS
 
 Name = Annotated[str, typer.Argument(help="Name of an experiment.")]

@@ -261,7 +261,7 @@ def copy(experiment: Experiment, checkpoint: str, target: Path) -> Path:
         CheckpointError: the checkpoint is not there, or damaged.
     """
     from romul_workers.checkpoints import Checkpoints  # noqa: PLC0415
-    from romul_workers.trainer import scratch_folder  # noqa: PLC0415
+    from romul_workers.scratch import scratch_folder  # noqa: PLC0415
 
     if target.exists():
         raise StoreError(f"{target} exists already: name a new folder")

@@ -35,8 +35,9 @@ from romul_actors.mqtt.broker import KEEPALIVE_S, Broker
 from romul_actors.store.redis import RedisStore
 from romul_actors.waiting import cancel
 from romul_workers.announce import Announcer
+from romul_workers.child_trainer import ChildTrainer
 from romul_workers.notices import Source, source, watch
-from romul_workers.trainer import ChildTrainer, scratch_folder
+from romul_workers.scratch import scratch_folder
 from romul_workers.worker import GARBAGE_MS, SHIPPED_TASKS, Worker, WorkerSettings
 
 Tell = Callable[[str, Sequence[Line]], None]

@@ -31,7 +31,7 @@ from romul_actors.protocol.experiment import from_json as experiment_from_json
 from romul_actors.protocol.messages import encode
 from romul_actors.store import DeadLetter, Store
 from romul_workers.checkpoints import Checkpoints
-from romul_workers.trainer import scratch_folder
+from romul_workers.scratch import scratch_folder
 
 Name = Annotated[str, typer.Argument(help="Name of an experiment.")]
 Ids = Annotated[

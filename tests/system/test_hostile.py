@@ -20,7 +20,7 @@ from romul_actors.core.events import Submitted
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
 from romul_actors.store.redis import RedisStore
-from romul_workers.trainer import ChildTrainer
+from romul_workers.child_trainer import ChildTrainer
 from romul_workers.worker import Worker, WorkerSettings
 from tests.conftest import wait_for
 from tests.system.conftest import TASKS

@@ -14,7 +14,8 @@ from romul_actors.core import dispatch as dispatch_module
 from romul_actors.core import reports as reports_module
 from romul_actors.store.memory import MemoryStore
 from romul_sim.chaos import KINDS, Chaos, Fault, draw, from_json, play, shrink, to_json
-from romul_workers.worker import Worker
+from romul_workers.attempt import Attempt
+from romul_workers.reporting import Reporter
 from tests.conftest import romul, romul_anew
 
 SEEDS = 200
@@ -109,10 +110,10 @@ def best_checkpoint_removed(patch):
 
 
 def no_heartbeat(patch):
-    async def beat(self, lease, trial):
+    async def beat(self):
         return None
 
-    patch.setattr(Worker, "_beat", beat)
+    patch.setattr(Attempt, "_beat", beat)
 
 
 def commits_on_any_version(patch):
@@ -169,14 +170,14 @@ def partial_checkpoint_taken_for_the_start(patch):
 
 
 def drained_worker_says_nothing(patch):
-    settle = Worker._settle
+    settle = Reporter._settle
 
     async def silent(self, lease, trial, report):
         if report.type == "released":
             return True
         return await settle(self, lease, trial, report)
 
-    patch.setattr(Worker, "_settle", silent)
+    patch.setattr(Reporter, "_settle", silent)
 
 
 def random_numbers_from_the_clock(patch):
@@ -239,4 +240,4 @@ def test_one_fault_alone_does_what_it_says():
 def test_the_modules_are_what_the_mutants_think():
     # A renamed method would make a mutant harmless, and its test red for the wrong reason.
     assert asyncio.iscoroutinefunction(actor_module.Actor._sweep)
-    assert asyncio.iscoroutinefunction(Worker._beat)
+    assert asyncio.iscoroutinefunction(Attempt._beat)

@@ -14,13 +14,14 @@ from romul_actors.core.events import Trial as AskedTrial
 from romul_actors.errors import CheckpointError, TaskError
 from romul_actors.protocol.experiment import Experiment, load
 from romul_workers.child import _seed
+from romul_workers.child_trainer import ChildTrainer
 from romul_workers.schedule import Schedule, Stretch
 from romul_workers.tasks import cifar
 from romul_workers.tasks.cifar_data import LAYOUTS, VARIABLE
 from romul_workers.tasks.cifar_recipe import Recipe, Settings, recipe_of, settings_of
 from romul_workers.tasks.wide_resnet import WideResNet
 from romul_workers.torch_support import load as load_state
-from romul_workers.trainer import ChildTrainer, Failure
+from romul_workers.trainer import Failure
 from romul_workers.trial import Context, Paused, Trial
 
 from .cifar_files import SMALL10, SMALL100, write

@@ -10,20 +10,14 @@ import tempfile
 import time
 from pathlib import Path
 
-import msgpack
 import pytest
 
 from romul_actors.core.events import Trial
 from romul_actors.protocol.experiment import Experiment
-from romul_workers.trainer import (
-    LEFT_S,
-    ChildTrainer,
-    Failure,
-    NoRoom,
-    Stopped,
-    Success,
-    scratch_folder,
-)
+from romul_workers.child_messages import PrepareTask, encode
+from romul_workers.child_trainer import ChildTrainer
+from romul_workers.scratch import LEFT_S, scratch_folder
+from romul_workers.trainer import Failure, NoRoom, Stopped, Success
 from romul_workers.trial import Context
 from romul_workers.trial import Trial as Task
 
@@ -184,7 +178,7 @@ async def test_the_process_ends_with_its_worker_however_that_ends(tmp_path, unre
             start_new_session=True,
         )
         theirs.close()
-        ours.send(msgpack.packb({"do": "prepare", "key": "k", "module": "none", "function": "f"}))
+        ours.send(encode(PrepareTask("k", "e", "none", "f", "cpu", {})))
         # An answer that nobody reads makes the kernel reset the socket in place of closing it.
         await asyncio.to_thread(ours.recv, 1, socket.MSG_PEEK)
         if not unread:
@@ -230,7 +224,7 @@ def test_whichever_sign_is_passed_on_it_says_where_training_stands(tmp_path, mon
     now, told = [0.0], []
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     context = Context("e", "cpu", {})
-    one = Task("0-0", {}, None, tmp_path, 0.0, 9.0, 0, 0, context, _tell=told.append)
+    one = Task("0-0", {}, None, tmp_path, 0.0, 9.0, 0, 0, context, _report_progress=told.append)
     for epoch in range(9):
         one.progress(epoch)
         now[0] += 0.6
@@ -260,7 +254,7 @@ def hanging():
 def test_a_worker_removes_what_killed_ones_have_left(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     program = (
-        "import time\nfrom romul_workers.trainer import scratch_folder\n"
+        "import time\nfrom romul_workers.scratch import scratch_folder\n"
         "with scratch_folder() as folder:\n"
         "    (folder / 'copy').write_text('x')\n    print(folder, flush=True)\n    time.sleep(60)"
     )

@@ -1,7 +1,8 @@
 """The child process: imports the task once, then trains one trial after the other.
 
-Started by `trainer.py` as `python -m romul_workers.child FD`; speaks MessagePack over the socket of
-that number. It ends with its parent: when the socket closes, it ends its whole process group.
+`child_process.py` starts it as `python -m romul_workers.child FD`; what comes and goes over the
+socket of that number stands in `child_messages.py`. It ends with its parent: when the socket
+closes, it ends its whole process group.
 """
 
 import importlib
@@ -19,15 +20,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import numpy as np
 
-from romul_actors.core.events import MAX_TEXT
+from romul_actors.core.events import MAX_TEXT, FailureReason
 from romul_actors.errors import TaskError
+from romul_workers.child_messages import (
+    Answer,
+    Decoder,
+    PrepareTask,
+    StopTrial,
+    TaskFailed,
+    TaskInterrupted,
+    TaskProgress,
+    TaskReady,
+    TaskReturned,
+    TrainTrial,
+    TrialAnswer,
+    encode,
+)
 from romul_workers.figures import figures
 from romul_workers.trial import Context, Paused, Trial
-
-Message = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +60,7 @@ class Child:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._jobs: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[PrepareTask | TrainTrial] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._tasks: dict[str, _Task] = {}
         # A task's own threads may give signs of progress.
@@ -58,78 +70,75 @@ class Child:
         """Serve until the worker goes."""
         threading.Thread(target=self._listen, daemon=True).start()
         while True:
-            job = self._jobs.get()
-            self._send(self._answer(job))
+            request = self._requests.get()
+            self._send(self._answer(request))
 
     def _listen(self) -> None:
         """Read the worker's messages, also while the task trains."""
-        unpacker = msgpack.Unpacker(max_buffer_size=2**24)
+        decoder = Decoder()
         try:
             while data := self._connection.recv(65_536):
-                unpacker.feed(data)
-                for message in unpacker:
-                    if message["do"] == "stop":
+                for message in decoder.feed(data):
+                    if isinstance(message, StopTrial):
                         self._stopping.set()
-                    else:
-                        self._jobs.put(message)
+                    elif isinstance(message, PrepareTask | TrainTrial):
+                        self._requests.put(message)
         finally:
             # The worker is gone: at its end the socket was closed, or reset if an answer still lay
-            # there unread. Whatever the task started goes as well.
+            # there unread. All that the task started goes as well.
             os.killpg(os.getpgid(0), signal.SIGKILL)
 
-    def _send(self, message: Message) -> None:
+    def _send(self, message: Answer | TaskProgress) -> None:
         with self._sending:
-            # What a task says may hold what is no text: a file's name in another encoding, say.
-            body = msgpack.packb(message, unicode_errors="backslashreplace")
-            self._connection.sendall(body)
+            self._connection.sendall(encode(message))
 
-    def _answer(self, job: Message) -> Message:
+    def _answer(self, request: PrepareTask | TrainTrial) -> Answer:
         try:
-            if job["do"] == "prepare":
-                self._prepare(job)
-                return {"is": "ready"}
-            return self._train(job)
+            if isinstance(request, PrepareTask):
+                self._prepare(request)
+                return TaskReady()
+            return self._train(request)
         except MemoryError as error:
             return _failure("out_of_memory", error)
         except TaskError as error:
-            return {"is": "failed", "reason": "bad_result", "message": str(error)[-MAX_TEXT:]}
+            return TaskFailed("bad_result", str(error)[-MAX_TEXT:])
         except BaseException as error:  # noqa: BLE001  (sys.exit in a task is a failed trial too)
             if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") and "memory" in str(
                 error
             ):
                 return _failure("out_of_memory", error)
-            return _failure("task" if job["do"] == "prepare" else "exception", error)
+            return _failure("task" if isinstance(request, PrepareTask) else "exception", error)
 
-    def _prepare(self, job: Message) -> None:
+    def _prepare(self, request: PrepareTask) -> None:
         """Import the task and run its `setup`, once for each experiment."""
-        if job["key"] in self._tasks:
+        if request.key in self._tasks:
             return
-        module = importlib.import_module(job["module"])
-        train = getattr(module, job["function"], None)
+        module = importlib.import_module(request.module)
+        train = getattr(module, request.function, None)
         if not callable(train):
-            told = f"{job['module']} has no function {job['function']!r}"
-            raise AttributeError(told)  # noqa: TRY004  (what `from ... import` would say)
-        context = Context(job["experiment"], _device(job["device"]), job["constants"])
+            text = f"{request.module} has no function {request.function!r}"
+            raise AttributeError(text)  # noqa: TRY004  (what `from ... import` would say)
+        context = Context(request.experiment, _device(request.device), request.constants)
         setup = getattr(module, "setup", None)
         state = setup(context) if callable(setup) else None
-        self._tasks[job["key"]] = _Task(train, context, state)
+        self._tasks[request.key] = _Task(train, context, state)
 
-    def _train(self, job: Message) -> Message:
-        task = self._tasks[job["key"]]
+    def _train(self, request: TrainTrial) -> TrialAnswer:
+        task = self._tasks[request.key]
         trial = Trial(
-            id=job["id"],
-            hyperparameters=job["hyperparameters"],
-            parent=Path(job["parent"]) if job["parent"] else None,
-            checkpoint=Path(job["checkpoint"]),
-            start=job["start"],
-            stop=job["stop"],
-            seed=job["seed"],
-            step=job["step"],
+            id=request.id,
+            hyperparameters=request.hyperparameters,
+            parent=Path(request.parent) if request.parent else None,
+            checkpoint=Path(request.checkpoint),
+            start=request.start,
+            stop=request.stop,
+            seed=request.seed,
+            step=request.step,
             context=task.context,
             state=task.state,
-            resumed=job["resumed"],
+            resumed=request.resumed,
             _stopping=self._stopping,
-            _tell=lambda at: self._send({"is": "progress", "at": at}),
+            _report_progress=lambda at: self._send(TaskProgress(at)),
         )
         _seed(trial.seed)
         returned = task.train(trial)
@@ -137,28 +146,16 @@ class Child:
         if isinstance(returned, Paused):
             if not any(trial.checkpoint.iterdir()):
                 raise TaskError("the task paused, and wrote nothing into trial.checkpoint")
-            return {"is": "stopped", "at": returned.at, "written": _written(trial)}
+            return TaskInterrupted(returned.at, trial.written)
         if trial.stop_seen:
-            return {"is": "stopped", "at": None}
-        found = figures(returned, job["metric"])
+            return TaskInterrupted(None)
+        found = figures(returned, request.metric)
         if not math.isfinite(found.value):
-            message = f"{job['metric']} is {found.value}"
-            return {"is": "failed", "reason": "not_finite", "message": message}
+            return TaskFailed("not_finite", f"{request.metric} is {found.value}")
         if not any(trial.checkpoint.iterdir()):
             message = "the task wrote nothing into trial.checkpoint: nobody could continue from it"
-            return {"is": "failed", "reason": "no_checkpoint", "message": message}
-        return {
-            "is": "done",
-            "value": found.value,
-            "metrics": found.kept,
-            "left_out": found.left_out,
-            "in_effect": trial.in_effect,
-            "written": _written(trial),
-        }
-
-
-def _written(trial: Trial) -> dict[str, list[int | str]]:
-    return {name: [file.bytes, file.blake3, file.mtime_ns] for name, file in trial.written.items()}
+            return TaskFailed("no_checkpoint", message)
+        return TaskReturned(found.value, found.kept, found.left_out, trial.in_effect, trial.written)
 
 
 def _device(wanted: str) -> str:
@@ -177,10 +174,10 @@ def _seed(seed: int) -> None:
         torch.manual_seed(seed)
 
 
-def _failure(reason: str, error: BaseException) -> Message:
+def _failure(reason: FailureReason, error: BaseException) -> TaskFailed:
     """A failed trial, with the task's part of the traceback."""
     lines = traceback.format_exception(error)
-    return {"is": "failed", "reason": reason, "message": "".join(lines)[-MAX_TEXT:].strip()}
+    return TaskFailed(reason, "".join(lines)[-MAX_TEXT:].strip())
 
 
 def main() -> None:

@@ -13,8 +13,9 @@ from romul_actors.core.events import Trial
 from romul_actors.errors import RomulError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.waiting import cancel
+from romul_workers.child_trainer import ChildTrainer
 from romul_workers.figures import in_words
-from romul_workers.trainer import ChildTrainer, Ending, Failure, Stopped, Success
+from romul_workers.trainer import Ending, Failure, Stopped, Success
 from romul_workers.trial import Value
 
 LOW, HIGH = 0.2, 0.8

@@ -15,7 +15,8 @@ from romul_actors.errors import RomulError
 from romul_actors.observe.lineage import lineage
 from romul_actors.observe.trial_records import TrialRecord
 from romul_actors.protocol.experiment import Experiment
-from romul_workers.trainer import ChildTrainer, Failure, Success
+from romul_workers.child_trainer import ChildTrainer
+from romul_workers.trainer import Failure, Success
 from romul_workers.trial import Value
 
 VERSION = 1

@@ -93,10 +93,11 @@ class Trial:
     resumed: bool = False
     in_effect: dict[str, Value] = field(default_factory=dict)
     stop_seen: bool = False
-    """Whether the task was told to stop: then it did not train its whole budget."""
+    """Whether the task saw that it should stop: then it did not train its whole budget."""
     _stopping: Event = field(default_factory=Event)
-    _tell: Callable[[float | None], None] | None = None
-    _told: float = float("-inf")
+    _report_progress: Callable[[float | None], None] | None = None
+    _reported_s: float = float("-inf")
+    """Time of the latest sign of progress that was passed on, by the monotonic clock."""
     _at: float | None = None
     _attached: "Attached | None" = None
     written: "dict[str, Written]" = field(default_factory=dict)
@@ -134,12 +135,12 @@ class Trial:
         Args:
             at: where training stands, in the budget's unit.
         """
-        # Kept for whichever sign is passed on: it may well be one without a place.
+        # Kept for the next sign that is passed on, which may well be one without a place.
         self._at = self._at if at is None else float(at)
         now = time.monotonic()
-        if self._tell is not None and now - self._told >= SIGN_OF_LIFE_S:
-            self._told = now
-            self._tell(self._at)
+        if self._report_progress is not None and now - self._reported_s >= SIGN_OF_LIFE_S:
+            self._reported_s = now
+            self._report_progress(self._at)
 
     def pause(self, at: float) -> Paused:
         """Say that `checkpoint` holds the state at `at`; to be returned by the task.

@@ -1,0 +1,124 @@
+"""Which experiments a worker serves, and in which order it asks them for a trial.
+
+A worker admits an experiment by its own settings (names, task modules), and serves it while its
+status allows. What a claim prefers among the trials of one experiment is the store's matter.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from romul_actors.errors import ExperimentError, UnknownExperimentError
+from romul_actors.protocol.experiment import Experiment, from_json
+from romul_actors.store import Store
+
+log = logging.getLogger("romul.worker")
+
+
+class Admission:
+    """The experiments of one worker.
+
+    Args:
+        store: where experiments are.
+        worker: the worker's name.
+        names: name patterns of the experiments that it serves.
+        modules: patterns of the task modules that it may import.
+        forget: is called with the name of each experiment that was removed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        worker: str,
+        names: Sequence[str],
+        modules: Sequence[str],
+        forget: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._names = names
+        self._modules = modules
+        self._forget = forget
+        self._statuses: Mapping[str, str] = {}
+        self._declarations: dict[str, Experiment] = {}
+        self._admitted: dict[str, bool] = {}
+        self._served: list[str] = []
+        self._claims: list[str] = []
+        self._refused: set[str] = set()
+
+    @property
+    def admitted(self) -> list[str]:
+        """Experiments that the settings admit, whatever their status."""
+        return [name for name in self._statuses if self._admitted.get(name)]
+
+    @property
+    def served(self) -> list[str]:
+        """Admitted experiments that have not ended: the worker shows its presence there."""
+        return list(self._served)
+
+    @property
+    def claims(self) -> list[str]:
+        """Served experiments that may have trials, in the order in which they are asked."""
+        return list(self._claims)
+
+    async def refresh(self) -> None:
+        """Read the list of experiments, and leave those that are served no more.
+
+        Raises:
+            ExperimentError: a declaration cannot be read.
+        """
+        statuses = await self._store.experiments()
+        if statuses != self._statuses or self._admitted.keys() != statuses.keys():
+            await self._update(statuses)
+            self._statuses = statuses
+
+    async def _update(self, statuses: Mapping[str, str]) -> None:
+        before = self._served
+        for name in statuses.keys() - self._admitted.keys():
+            self._admitted[name] = await self._admits(name)
+        for name in self._admitted.keys() - statuses.keys():
+            del self._admitted[name]
+            self._forget(name)
+        ours = {name: status for name, status in statuses.items() if self._admitted[name]}
+        self._served = [n for n, status in ours.items() if status not in ("finished", "stopped")]
+        running = [n for n in self._served if ours[n] in ("submitted", "running")]
+        kept = [name for name in self._claims if name in running]
+        self._claims = kept + [name for name in running if name not in kept]
+        left = [name for name in before if name not in self._served]
+        await self._store.present(left, self._worker, {})
+
+    async def _admits(self, name: str) -> bool:
+        if not any(fnmatchcase(name, pattern) for pattern in self._names):
+            return False
+        try:
+            module = (await self.declaration(name)).module
+        except (ExperimentError, UnknownExperimentError) as error:
+            return self._refuse(name, str(error))
+        if any(fnmatchcase(module, pattern) for pattern in self._modules):
+            return True
+        return self._refuse(name, f"task module {module!r} is not allowed here (see --allow)")
+
+    def _refuse(self, name: str, why: str) -> bool:
+        if name not in self._refused:
+            log.warning("experiment %s is not served: %s", name, why)
+            self._refused.add(name)
+        return False
+
+    async def declaration(self, name: str) -> Experiment:
+        """An experiment's declaration, as it is now.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+            ExperimentError: the declaration cannot be read.
+        """
+        # By its text: an experiment of the same name may be another one meanwhile.
+        text = await self._store.spec(name)
+        if text not in self._declarations:
+            self._declarations[text] = from_json(text)
+            self._admitted.pop(name, None)
+        return self._declarations[text]
+
+    def claimed(self, name: str) -> None:
+        """Put the experiment that gave a trial last in order: fair turns."""
+        self._claims.remove(name)
+        self._claims.append(name)

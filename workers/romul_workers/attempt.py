@@ -1,0 +1,164 @@
+"""One leased trial: trained while heartbeats keep its lease.
+
+An attempt knows its own lease only. It ends with the training, with the worker's grace period, or
+with the lease; what is reported then is `reporting.py`'s matter.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from romul_actors.core.events import ReleaseReason, Trial
+from romul_actors.errors import StoreError
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.store import Lease, Store
+from romul_actors.waiting import cancel
+from romul_workers.shutdown import Shutdown
+from romul_workers.trainer import Ending, Trainer
+
+log = logging.getLogger("romul.worker")
+
+FIRST_BEAT_S = 0.2
+QUICK_BEAT_S = 0.4
+"""Time between heartbeats while the broker is lost, which would otherwise stand for them."""
+
+Presence = Mapping[str, str | int | float]
+
+
+class LeaseLostError(Exception):
+    """The lease belongs to another worker, or to the actor, now."""
+
+
+class Attempt:
+    """One leased trial.
+
+    Args:
+        store: where its lease is.
+        trainer: what trains it.
+        lease: the lease.
+        experiment: the trial's experiment.
+        trial: the trial.
+        shutdown: of the worker.
+        presence: what heartbeats say of the worker; is called with the trial's id.
+        quick: whether heartbeats go out quickly.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        trainer: Trainer,
+        lease: Lease,
+        experiment: Experiment,
+        trial: Trial,
+        shutdown: Shutdown,
+        presence: Callable[[str], Presence],
+        *,
+        quick: bool,
+    ) -> None:
+        self._store = store
+        self._trainer = trainer
+        self._lease = lease
+        self._experiment = experiment
+        self._trial = trial
+        self._shutdown = shutdown
+        self._presence = presence
+        self._quick = quick
+        self._deadline: float | None = None
+        self._wakeup: asyncio.Future[None] | None = None
+
+    @property
+    def draining(self) -> bool:
+        """Whether the grace period has begun."""
+        return self._deadline is not None
+
+    def beat_quickly(self, *, quick: bool) -> None:
+        """Send heartbeats quickly or not; one goes out at once, not after the pause under way.
+
+        A worker that is taken for dead can still prove the opposite; one that was taken for dead
+        learns of it.
+        """
+        self._quick = quick
+        self.wake()
+
+    def wake(self, _: object = None) -> None:
+        """Look at once at what has changed."""
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
+
+    async def run(self) -> Ending | ReleaseReason:
+        """Train while heartbeats go out.
+
+        Returns:
+            How the training ended, or why it was ended: no result of it is of use any more, or it
+            took longer than the grace period.
+
+        Raises:
+            LeaseLostError: the lease was lost; the training is ended.
+        """
+        training = asyncio.create_task(self._trainer.train(self._experiment, self._trial))
+        training.add_done_callback(self.wake)
+        try:
+            return await self._supervise(training)
+        finally:
+            if not training.done():
+                await cancel(training)
+            elif not training.cancelled():
+                # Looked at, even where no caller waits for it any more: asyncio would complain.
+                training.exception()
+
+    async def _supervise(self, training: asyncio.Task[Ending]) -> Ending | ReleaseReason:
+        loop = asyncio.get_running_loop()
+        # A trial of an instant needs no heartbeat; a longer one is to be seen soon.
+        limit_s = FIRST_BEAT_S
+        while True:
+            if self._deadline is not None:
+                limit_s = min(limit_s, max(0.0, self._deadline - loop.time()))
+            if not training.done() and (self.draining or not self._shutdown.begun):
+                await self._wait(limit_s)
+            if training.done():
+                return training.result()
+            if self._deadline is not None and loop.time() >= self._deadline:
+                return self._shutdown.reason
+            if not self.draining and self._shutdown.begun:
+                self._deadline = loop.time() + self._shutdown.grace_s
+                self._trainer.ask_to_stop()
+            if (useless := await self._beat()) is not None:
+                return useless
+            limit_s = self._experiment.timeouts.lease_s / 3
+            if self._quick:
+                limit_s = min(limit_s, QUICK_BEAT_S)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait until `wake` is called, or so long."""
+        loop = asyncio.get_running_loop()
+        self._wakeup = loop.create_future()
+        limit = loop.call_later(seconds, self.wake)
+        try:
+            await self._wakeup
+        finally:
+            limit.cancel()
+            self._wakeup = None
+
+    async def _beat(self) -> ReleaseReason | None:
+        """Send a heartbeat.
+
+        Returns:
+            Why no result of the trial is of use any more; None: it is.
+
+        Raises:
+            LeaseLostError: the lease was lost.
+        """
+        trial = self._trial
+        try:
+            beat = await self._store.beat(
+                self._lease, trial.slot, trial.id, self._presence(trial.id)
+            )
+        except StoreError as error:
+            # The trial goes on: the store may be back before the lease has ended.
+            log.warning("no heartbeat: %s", error)
+            return None
+        if beat.status in ("", "stopped", "finished"):
+            return "stopped"
+        if not beat.kept:
+            raise LeaseLostError
+        return "outdated" if beat.outdated else None

@@ -1,0 +1,100 @@
+"""When a worker pauses, because trials cannot succeed on its machine now.
+
+A machine with a broken GPU, say, fails faster than others train, and would draw one trial after the
+other to itself. Where trials fail on every machine, the machine is not at fault, and the failures
+should be reported soon: then no worker pauses.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from romul_actors.core.events import ReleaseReason
+from romul_actors.store import Store
+from romul_workers.trainer import Ending, Failure, NoRoom, Success
+
+log = logging.getLogger("romul.worker")
+
+PAUSE_S = (1.0, 60.0)
+"""First and longest pause of a worker on whose machine trials cannot succeed."""
+FAILING = 3
+"""So many failures in a row, while trials succeeded elsewhere, are the machine's fault."""
+
+
+@dataclass(slots=True)
+class _Failing:
+    """An experiment whose trials fail on this machine.
+
+    Attributes:
+        reported: results of all its workers when the first of these trials failed.
+        times: failures in a row.
+        pause_s, until: how long the experiment is left to other workers, and the loop's time when
+            that ends.
+    """
+
+    reported: int
+    times: int = 0
+    pause_s: float = 0.0
+    until: float = 0.0
+
+
+class Backoff:
+    """The pauses of one worker: from an experiment, or from all for want of room.
+
+    Args:
+        store: where results are counted.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._failing: dict[str, _Failing] = {}
+        self._no_room_s = 0.0
+
+    def pauses(self, experiment: str) -> bool:
+        """Whether an experiment is left to other workers for now."""
+        failing = self._failing.get(experiment)
+        return failing is not None and asyncio.get_running_loop().time() < failing.until
+
+    def forget(self, experiment: str) -> None:
+        """Begin anew with an experiment of that name."""
+        self._failing.pop(experiment, None)
+
+    async def judge(self, experiment: str, ending: Ending | ReleaseReason) -> None:
+        """Pause from an experiment, if all its trials fail here while others succeed elsewhere.
+
+        Raises:
+            StoreError: the store does not say how many results there are.
+        """
+        if isinstance(ending, Success):
+            self.forget(experiment)
+        if not isinstance(ending, Failure) or ending.reason == "not_finite":
+            return
+        reported = await self._store.reported(experiment)
+        failing = self._failing.setdefault(experiment, _Failing(reported))
+        failing.times += 1
+        if failing.times < FAILING or reported == failing.reported:
+            return
+        failing.pause_s = _longer(failing.pause_s)
+        failing.until = asyncio.get_running_loop().time() + failing.pause_s
+        log.error(
+            "%s: %d trials failed here, one after the other, while others went well elsewhere; "
+            "trying again in %.0f s",
+            experiment,
+            failing.times,
+            failing.pause_s,
+        )
+
+    def without_room(self, ending: Ending | ReleaseReason) -> float:
+        """Seconds to wait for room for checkpoints: longer each time; 0: there was room."""
+        if not isinstance(ending, NoRoom):
+            self._no_room_s = 0.0
+            return 0.0
+        self._no_room_s = _longer(self._no_room_s)
+        log.error("%s; trying again in %.0f s", ending.message, self._no_room_s)
+        return self._no_room_s
+
+
+def _longer(pause_s: float) -> float:
+    """The pause after one of `pause_s` seconds that was of no use."""
+    first, longest = PAUSE_S
+    return min(longest, max(first, 2 * pause_s))

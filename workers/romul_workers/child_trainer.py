@@ -1,0 +1,244 @@
+"""The real trainer: trials in a warm child process, with their checkpoints around them."""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from romul_actors.core.events import MAX_TEXT
+from romul_actors.core.events import Trial as TrialMessage
+from romul_actors.errors import CheckpointError, NoRoomError
+from romul_actors.protocol.experiment import Experiment
+from romul_workers.checkpoints import NO_ROOM, Checkpoints
+from romul_workers.child_messages import (
+    Answer,
+    PrepareTask,
+    StopTrial,
+    TaskFailed,
+    TaskInterrupted,
+    TaskReturned,
+    TrainTrial,
+    TrialAnswer,
+)
+from romul_workers.child_process import ChildDiedError, ChildProcess, StalledError
+from romul_workers.trainer import Ending, Failure, NoRoom, Stopped, Success, Trainer
+
+
+class ChildTrainer(Trainer):
+    """Trains in a child process, kept warm between trials and replaced after a failure.
+
+    A trial has three parts: its parent is fetched, the child trains, and what the child left is
+    stored. Only the middle one needs the child.
+
+    Args:
+        scratch: local folder for copies of remote checkpoints and the child's output.
+        paths: folders to find task modules in, before the installed ones.
+        log: file for the child's output; None: one in `scratch`.
+        device: in place of the experiment's own, if given.
+        quota: most bytes that an experiment's checkpoints may take; None: what the disk holds.
+    """
+
+    def __init__(
+        self,
+        scratch: Path,
+        paths: Sequence[Path] = (),
+        log: Path | None = None,
+        device: str | None = None,
+        quota: int | None = None,
+    ) -> None:
+        scratch.mkdir(parents=True, exist_ok=True)
+        self._scratch = scratch
+        self._paths = paths
+        self._log = log or scratch / "task.log"
+        self._device = device
+        self._quota = quota
+        self._child: ChildProcess | None = None
+        self._stopping = False
+
+    async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
+        # No two attempts ever share a name, not even those of a server that lost its last second.
+        name = f"{trial.id}-{trial.attempt}-{secrets.token_hex(3)}"
+        self.at, self.output = None, ""
+        printed = self._log.stat().st_size if self._log.exists() else 0
+        try:
+            checkpoints = self._checkpoints(experiment)
+            folder = await asyncio.to_thread(checkpoints.begin, name)
+            try:
+                return await self._train_into(folder, name, checkpoints, experiment, trial)
+            finally:
+                checkpoints.discard(folder)
+                self.output = _read_from(self._log, printed)
+        except NoRoomError as error:
+            return NoRoom(str(error))
+        except CheckpointError as error:
+            return Failure("storage", str(error))
+        except OSError as error:
+            # No process, no log, no socket: this machine's fault, and not the worker's end.
+            await self.close()
+            if error.errno in NO_ROOM:
+                return NoRoom(str(error))
+            return Failure("storage", f"this machine cannot train: {error}")
+
+    def _checkpoints(self, experiment: Experiment) -> Checkpoints:
+        if experiment.checkpoints is None:
+            raise CheckpointError("the experiment says no place for checkpoints")
+        return Checkpoints(experiment.checkpoints, self._scratch, self._quota)
+
+    async def _train_into(
+        self,
+        folder: Path,
+        name: str,
+        checkpoints: Checkpoints,
+        experiment: Experiment,
+        trial: TrialMessage,
+    ) -> Ending:
+        parent = await _fetch(checkpoints, trial.parent)
+        if isinstance(parent, Failure):
+            return parent
+        answer = await self._train_in_child(experiment, trial, parent, folder)
+        if isinstance(answer, TaskFailed):
+            return await self._failure(answer, checkpoints)
+        return await _store(checkpoints, folder, name, answer)
+
+    async def _train_in_child(
+        self, experiment: Experiment, trial: TrialMessage, parent: Path | None, folder: Path
+    ) -> TrialAnswer:
+        key = hashlib.sha256(experiment.model_dump_json().encode()).hexdigest()
+        prepare = PrepareTask(
+            key=key,
+            experiment=experiment.name,
+            module=experiment.module,
+            function=experiment.function,
+            device=self._device or experiment.resources.device,
+            constants=experiment.constants,
+        )
+        train = TrainTrial(
+            key=key,
+            metric=experiment.metric,
+            id=trial.id,
+            hyperparameters=trial.hyperparameters,
+            parent=str(parent) if parent else None,
+            checkpoint=str(folder),
+            start=trial.start,
+            stop=trial.stop,
+            seed=trial.seed,
+            step=trial.step,
+            resumed=trial.resumed,
+        )
+        limits = experiment.timeouts
+        child = await self._ready_child()
+        if child is not None and key not in child.prepared:
+            answer = await self._request(child, prepare, "setup", limits.setup_s, None)
+            if isinstance(answer, TaskFailed):
+                return answer
+            child.prepared.add(key)
+            child = await self._ready_child()
+        if child is None:
+            return TaskInterrupted(None)
+        # Only `PrepareTask` is answered by `TaskReady`.
+        answer = await self._request(child, train, "trial", limits.trial_s, limits.stall_s)
+        return cast("TrialAnswer", answer)
+
+    async def _ready_child(self) -> ChildProcess | None:
+        """The child process, started if there is none; None: the worker is about to end."""
+        # `StopTrial` does not reach a process that is still starting, so it is not started.
+        if self._stopping:
+            return None
+        if self._child is None:
+            self._child = await ChildProcess.start(self._paths, self._log)
+        return self._child
+
+    async def _request(
+        self,
+        child: ChildProcess,
+        request: PrepareTask | TrainTrial,
+        what: str,
+        limit_s: float | None,
+        stall_s: float | None,
+    ) -> Answer:
+        """Send a request and wait for its answer; without one in time, the trial has failed.
+
+        Args:
+            child: the process.
+            request: the request.
+            what: names the limit, as it is called in `timeouts`.
+            limit_s: longest time until the answer; None: any.
+            stall_s: longest time without a sign of progress; None: any.
+        """
+        try:
+            async with asyncio.timeout(limit_s):
+                return await child.request(request, stall_s, self._progress)
+        except TimeoutError:
+            text = f"the {what} took longer than timeouts.{what}_s = {limit_s:g} s"
+            return TaskFailed("timed_out", text)
+        except StalledError:
+            text = f"no sign of progress for timeouts.stall_s = {stall_s:g} s"
+            return TaskFailed("stalled", text)
+        except ChildDiedError as error:
+            return TaskFailed("killed", str(error))
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+
+    def _progress(self, at: float | None) -> None:
+        self.at = self.at if at is None else at
+
+    async def _failure(self, answer: TaskFailed, checkpoints: Checkpoints) -> Ending:
+        if answer.reason != "not_finite":
+            # Memory, CUDA contexts and half-done work of the task go with the process. A task that
+            # diverged has returned as others do: no reason to import everything again.
+            await self.close()
+        if answer.reason == "exception" and await asyncio.to_thread(checkpoints.full):
+            return NoRoom(f"the disk is full; the task said: {answer.message}")
+        return Failure(answer.reason, answer.message)
+
+    def ask_to_stop(self) -> None:
+        self._stopping = True
+        if self._child is not None:
+            self._child.send(StopTrial())
+
+    async def discard(self, experiment: Experiment, checkpoint: str) -> None:
+        with contextlib.suppress(CheckpointError, OSError):
+            await asyncio.to_thread(self._checkpoints(experiment).delete, checkpoint)
+
+    async def close(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            await child.end()
+
+
+async def _fetch(checkpoints: Checkpoints, parent: str | None) -> Path | Failure | None:
+    """The parent's folder; None: there is no parent."""
+    if parent is None:
+        return None
+    try:
+        return await asyncio.to_thread(checkpoints.fetch, parent)
+    except NoRoomError:
+        raise
+    except CheckpointError as error:
+        return Failure("lost_parent", str(error))
+
+
+async def _store(
+    checkpoints: Checkpoints, folder: Path, name: str, answer: TaskReturned | TaskInterrupted
+) -> Success | Stopped:
+    """Flush what the child left and make it a checkpoint: before this, nothing may be reported."""
+    if isinstance(answer, TaskInterrupted) and answer.at is None:
+        return Stopped()
+    await asyncio.to_thread(checkpoints.publish, folder, name, answer.written)
+    if isinstance(answer, TaskInterrupted):
+        return Stopped(name, answer.at)
+    return Success(answer.value, name, answer.metrics, answer.in_effect, answer.left_out)
+
+
+def _read_from(log: Path, start: int) -> str:
+    """What was written to a file since it had so many bytes: its end, if that is long."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(start, end - MAX_TEXT))
+        return file.read().decode(errors="replace")
+    return ""

@@ -1,0 +1,67 @@
+"""Workers remove checkpoints that no decision can ask for any more."""
+
+import asyncio
+
+from romul_actors.store import Store
+from romul_workers.admission import Admission
+from romul_workers.trainer import Trainer
+
+EVERY = 10
+"""After so many waits' time a worker looks for checkpoints to remove."""
+FOR_S = 1.0
+AT_ONCE = 32
+"""So many checkpoints are removed at a time, for so long."""
+
+
+class Collector:
+    """Collects the garbage of a worker's experiments.
+
+    Args:
+        store: where garbage is listed.
+        trainer: what removes checkpoints.
+        admission: the worker's experiments.
+        garbage_ms: how long garbage is kept.
+        pace_s: the worker's longest wait for a trial.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        trainer: Trainer,
+        admission: Admission,
+        garbage_ms: int,
+        pace_s: float,
+    ) -> None:
+        self._store = store
+        self._trainer = trainer
+        self._admission = admission
+        self._garbage_ms = garbage_ms
+        self._every_s = EVERY * pace_s
+        self._collected = float("-inf")
+
+    async def collect(self, now: float) -> None:
+        """Remove garbage of all admitted experiments, if it is time to.
+
+        Args:
+            now: the loop's time.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        if now - self._collected < self._every_s:
+            return
+        self._collected = now
+        for experiment in self._admission.admitted:
+            await self._collect(experiment)
+
+    async def _collect(self, name: str) -> None:
+        # Listed until they are gone: a worker that is killed here leaves them to another.
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + FOR_S
+        while names := await self._store.garbage(name, self._garbage_ms, AT_ONCE):
+            experiment = await self._admission.declaration(name)
+            for checkpoint in names:
+                await self._trainer.discard(experiment, checkpoint)
+            await self._store.forget(name, names)
+            if loop.time() >= ends:
+                return

@@ -1,0 +1,159 @@
+"""How the end of an attempt is reported: exactly once, with what belongs to it.
+
+A report ends the lease. A checkpoint must be stored before it is reported: from then on the
+population counts on it. A checkpoint whose report came too late is removed.
+"""
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Any
+
+from romul_actors.core.events import MAX_TEXT, Failed, Released, ReleaseReason, Result, Trial
+from romul_actors.errors import MessageError, StoreError
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.messages import encode
+from romul_actors.store import Lease, Output, Store
+from romul_workers.figures import LeftOut, in_words
+from romul_workers.shutdown import Shutdown
+from romul_workers.trainer import Ending, Failure, NoRoom, Stopped, Success, Trainer
+
+log = logging.getLogger("romul.worker")
+
+BACKOFF_S = 1.0
+"""Pause before the store is tried again."""
+
+Report = Result | Failed | Released
+
+
+class Reporter:
+    """Reports what becomes of one worker's attempts.
+
+    Args:
+        store: where reports go.
+        trainer: what trained, which removes checkpoints that came too late.
+        worker: the worker's name.
+        shutdown: of the worker.
+    """
+
+    def __init__(self, store: Store, trainer: Trainer, worker: str, shutdown: Shutdown) -> None:
+        self._store = store
+        self._trainer = trainer
+        self._worker = worker
+        self._shutdown = shutdown
+        self._left_out = LeftOut()
+
+    def forget(self, experiment: str) -> None:
+        """Begin anew with an experiment of that name."""
+        self._left_out.forget(experiment)
+
+    async def deliver(
+        self,
+        lease: Lease,
+        experiment: Experiment,
+        trial: Trial,
+        ending: Ending | ReleaseReason,
+        seconds: float,
+    ) -> None:
+        """Report how an attempt ended, and keep what its task printed.
+
+        Args:
+            lease: the lease that ends with it.
+            experiment: the trial's experiment.
+            trial: the trial.
+            ending: how training ended, or why it was ended.
+            seconds: how long the worker had the trial.
+        """
+        ending, warning = self._warn_once(experiment.name, ending)
+        accepted = await self._settle(lease, trial, self._report(trial, ending, seconds))
+        if accepted is False:
+            log.warning("%s: trial %s: the report came too late", experiment.name, trial.id)
+            if isinstance(ending, Success | Stopped) and ending.checkpoint is not None:
+                await self._trainer.discard(experiment, ending.checkpoint)
+        await self._keep_output(experiment.name, trial, warning)
+
+    def _warn_once(
+        self, experiment: str, ending: Ending | ReleaseReason
+    ) -> tuple[Ending | ReleaseReason, str]:
+        """The ending, with only what was left out for the first time; a warning of that, or ""."""
+        if not isinstance(ending, Success) or not ending.left_out:
+            return ending, ""
+        new = self._left_out.new(experiment, ending.left_out)
+        if new:
+            log.warning("%s: %s", experiment, in_words(new))
+        warning = f"romul: warning: {in_words(new)}\n" if new else ""
+        return replace(ending, left_out=new), warning
+
+    def _report(self, trial: Trial, ending: Ending | ReleaseReason, seconds: float) -> Report:
+        token: dict[str, Any] = {
+            "trial": trial.id,
+            "slot": trial.slot,
+            "attempt": trial.attempt,
+            "worker": self._worker,
+        }
+        match ending:
+            case Success():
+                return Result(
+                    **token,
+                    value=ending.value,
+                    checkpoint=ending.checkpoint,
+                    seconds=seconds,
+                    metrics=ending.metrics,
+                    in_effect=ending.in_effect,
+                    left_out=ending.left_out,
+                )
+            case Failure(reason=reason, message=message):
+                log.warning("trial %s failed: %s: %s", trial.id, reason, message)
+                return Failed(**token, reason=reason, message=message[-MAX_TEXT:], seconds=seconds)
+            case Stopped(checkpoint=checkpoint, at=at):
+                why = self._shutdown.reason
+                return Released(**token, reason=why, checkpoint=checkpoint, at=at, seconds=seconds)
+            case NoRoom(message=message):
+                text = message[-MAX_TEXT:]
+                return Released(**token, reason="no_room", message=text, seconds=seconds)
+        return Released(**token, reason=ending, seconds=seconds)
+
+    async def _settle(self, lease: Lease, trial: Trial, report: Report) -> bool | None:
+        """Send a report until the store answers.
+
+        Returns:
+            False: the lease was lost before. None: not known, because an answer of the store was
+            lost; the report may have arrived, so its checkpoint must stay.
+        """
+        token = f"{trial.id}#{trial.attempt} {report.type} by {self._worker}"
+        try:
+            body = encode(report)
+        except MessageError as error:
+            failure = Failure("bad_result", f"the task's metrics are too long: {error}")
+            body = encode(self._report(trial, failure, 0.0))
+        give_up: float | None = None
+        unsure = False
+        while True:
+            try:
+                accepted = await self._store.settle(lease, trial.slot, token, body)
+            except StoreError as error:
+                unsure = True
+                now = asyncio.get_running_loop().time()
+                if self._shutdown.begun:
+                    give_up = give_up or now + self._shutdown.grace_s
+                    if now >= give_up:
+                        log.warning("trial %s could not be reported: %s", trial.id, error)
+                        return None
+                log.warning("no report: %s; trying again", error)
+                await asyncio.sleep(BACKOFF_S)
+                continue
+            # The store remembers only the last end of a slot's lease. After a lost answer, "no" may
+            # mean that the report arrived then, and that the slot has gone on since.
+            return None if unsure and not accepted else accepted
+
+    async def _keep_output(self, experiment: str, trial: Trial, warning: str) -> None:
+        """Keep what the task printed, and the warning, for people; nothing depends on it."""
+        text = self._trainer.output
+        if warning:
+            text += ("\n" if text and not text.endswith("\n") else "") + warning
+        if text:
+            output = Output(trial.id, trial.attempt, self._worker, text)
+            try:
+                await self._store.write_output(experiment, output)
+            except StoreError as error:
+                log.debug("output of trial %s not kept: %s", trial.id, error)
