@@ -12,7 +12,9 @@ from romul_actors.actor.loop import Actor
 from romul_actors.core import decide as population_module
 from romul_actors.core import transition as turn_module
 from romul_actors.store.memory import MemoryStore
-from romul_sim.chaos import KINDS, Chaos, Fault, draw, from_json, play, shrink, to_json
+from romul_sim.chaos.run import play
+from romul_sim.chaos.schedule import KINDS, Chaos, draw, from_json, shrink, to_json
+from romul_sim.faults import Fault
 from romul_workers.worker import Worker
 from tests.conftest import romul, romul_anew
 

@@ -11,10 +11,10 @@ from romul_actors.observe.explain import StoryError, branches, explain, in_words
 from romul_actors.observe.snapshot import SLOT_FIELDS, full_snapshot, read_glance, trial_rows
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.memory import MemoryStore
-from romul_sim import cluster as world_module
+from romul_sim import simulation
 from romul_sim.churn import Change
-from romul_sim.cluster import Policy, Scenario
 from romul_sim.fakes import Durations
+from romul_sim.simulation import Policy, Scenario
 from romul_sim.virtual_time import run
 from tests.unit.harness import Run, bowl, population
 
@@ -32,20 +32,20 @@ EXPERIMENT = Experiment.model_validate(
 def seen():
     """A simulated search that lost a machine, as a program sees it."""
 
-    class Watched(world_module._World):
-        async def tell(self, ended_s):
+    class Watched(simulation.Simulation):
+        async def figures(self, ended_s):
             found.append(await full_snapshot(self.store, "search-0"))
-            return await super().tell(ended_s)
+            return await super().figures(ended_s)
 
     found = []
-    world_module.KEEP_LINES = 100_000
+    simulation.KEEP_LINES = 100_000
     changes = [Change(0.0, f"m{i}", "arrives", speed=1.0) for i in range(4)]
     changes.append(Change(90.0, "m3", "leaves"))
     scenario = Scenario(
         changes, steps=12, durations=Durations(60.0, 0.0), policy=Policy(second_copy=0.0)
     )
     run(Watched(scenario).play())
-    world_module.KEEP_LINES = 1_000
+    simulation.KEEP_LINES = 1_000
     return found[0]
 
 
