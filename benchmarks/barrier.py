@@ -14,7 +14,7 @@ import json
 import sys
 from typing import Any
 
-from romul_sim.lab import Job, compare, jobs, play_all
+from romul_sim.lab import LabJob, compare, jobs, play_all
 from romul_sim.play import ASYNCHRONOUS, Played
 from romul_workers.tasks.toys import TOYS
 
@@ -25,7 +25,7 @@ QUORUM, BARRIER = "romul", "romul:quorum_share=1.0"
 def compared(problem: str, population: int, seeds: int) -> dict[str, Any]:
     """Both on one problem."""
 
-    def played(optimizer: str, steps: int | None = None) -> dict[Job, Played]:
+    def played(optimizer: str, steps: int | None = None) -> dict[LabJob, Played]:
         todo = jobs([problem], [optimizer], [population], seeds, ASYNCHRONOUS, steps)
         return dict(play_all(todo))
 

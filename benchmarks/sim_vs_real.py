@@ -13,21 +13,24 @@ import asyncio
 import json
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from numpy.random import default_rng
 
-from romul_actors.core.history import to_json
+from romul_actors.core.history import Line, TrialReported
 from romul_actors.observe.snapshot import read_history
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.redis import RedisStore
 from romul_sim.churn import Change
-from romul_sim.cluster import Policy, Scenario, simulate
-from romul_sim.drill import GRACE_S, LEASE_S, RESTART_S, Drill, Fault, Verdict
+from romul_sim.drill.audit import Verdict
+from romul_sim.drill.processes import GRACE_S, RESTART_S
+from romul_sim.drill.run import Drill
+from romul_sim.drill.schedule import LEASE_S
 from romul_sim.fakes import Durations
+from romul_sim.faults import Fault
+from romul_sim.simulation import Policy, Scenario, simulate
 from romul_workers.tasks.toys import TOYS
 
 WORKERS, SLOTS, STEPS, TRIAL_S = 4, 8, 15, 1.0
@@ -54,7 +57,7 @@ def draw(n: int, span_s: float, seed: int) -> list[Fault]:
 class Compared(Drill):
     """A drill of one search, whose history is kept."""
 
-    lines: Sequence[Mapping[str, Any]] = ()
+    lines: Sequence[Line] = ()
 
     def _experiment(self, number: int) -> Experiment:
         return Experiment.model_validate(
@@ -74,7 +77,7 @@ class Compared(Drill):
 
     async def _judge(self, store: RedisStore, experiment: Experiment) -> Verdict:
         if experiment.name == "compared-0":
-            self.lines = [to_json(line) for line in await read_history(store, experiment.name)]
+            self.lines = await read_history(store, experiment.name)
         # The drill's own audit reads the checkpoints of another task.
         status = (await store.experiments())[experiment.name]
         return Verdict(completed=status == "finished")
@@ -103,19 +106,22 @@ def machines(faults: Sequence[Fault], start_s: float) -> list[Change]:
     return sorted(changes, key=lambda change: change.at_s)
 
 
-def by_step(lines: Sequence[Mapping[str, Any]], began_ms: float) -> list[float]:
+def by_step(lines: Sequence[TrialReported], began_ms: float) -> list[float]:
     """When half of the slots had ended each step, in seconds."""
     ended: dict[int, list[float]] = {}
     for line in lines:
-        if line["event"] == "result":
-            step = int(line["trial"].partition("-")[2])
-            ended.setdefault(step, []).append((line["at_ms"] - began_ms) / 1000)
+        ended.setdefault(line.step, []).append((line.at_ms - began_ms) / 1000)
     return [round(sorted(times)[(SLOTS - 1) // 2], 3) for _, times in sorted(ended.items())]
 
 
-def results(lines: Sequence[Mapping[str, Any]], began_ms: float) -> list[float]:
+def times(lines: Sequence[TrialReported], began_ms: float) -> list[float]:
     """Times of all results, in seconds."""
-    return [(line["at_ms"] - began_ms) / 1000 for line in lines if line["event"] == "result"]
+    return [(line.at_ms - began_ms) / 1000 for line in lines]
+
+
+def results(lines: Sequence[Line]) -> list[TrialReported]:
+    """The lines that are results."""
+    return [line for line in lines if isinstance(line, TrialReported)]
 
 
 def draw_picture(
@@ -126,8 +132,8 @@ def draw_picture(
 
     figure = Figure(figsize=(9, 4), layout="constrained")
     ax = figure.subplots()
-    for label, times in (("real processes", real), ("simulated", simulated)):
-        ax.step(times, range(1, len(times) + 1), where="post", label=label)
+    for label, ended_s in (("real processes", real), ("simulated", simulated)):
+        ax.step(ended_s, range(1, len(ended_s) + 1), where="post", label=label)
     for fault in faults:
         ax.axvline(fault.at_s, color="0.8", lw=0.8, zorder=0)
         ax.text(fault.at_s, 0, fault.kind.partition(" ")[0], rotation=90, size=7, color="0.4")
@@ -151,11 +157,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         drill = Compared(Path(folder), faults, WORKERS, 1, given.seed)
         verdict = asyncio.run(drill.run())
-    lines = drill.lines
-    began_ms = lines[0]["at_ms"]
-    first = [line for line in lines if line["event"] == "result"][:WORKERS]
-    around_s = median(line["seconds"] for line in lines if line["event"] == "result") - TRIAL_S
-    start_s = median((line["at_ms"] - began_ms) / 1000 - line["seconds"] for line in first)
+    began_ms, ended = drill.lines[0].at_ms, results(drill.lines)
+    around_s = median(line.seconds for line in ended) - TRIAL_S
+    start_s = median((line.at_ms - began_ms) / 1000 - line.seconds for line in ended[:WORKERS])
     played = simulate(
         Scenario(
             machines(faults, start_s),
@@ -168,15 +172,16 @@ def main() -> None:
             seed=given.seed,
         )
     )
-    real, simulated = by_step(lines, began_ms), by_step(played.history, 0.0)
+    ended_too = results(played.history["search-0"])
+    real, simulated = by_step(ended, began_ms), by_step(ended_too, 0.0)
     pairs = list(zip(real, simulated, strict=True))
     if given.picture is not None:
-        draw_picture(given.picture, faults, results(lines, began_ms), results(played.history, 0.0))
+        draw_picture(given.picture, faults, times(ended, began_ms), times(ended_too, 0.0))
     told = {
         "benchmark": "sim_vs_real",
         "faults": len(faults),
         "real_completed": verdict["completed"],
-        "simulated_completed": played.told["status"] == "finished",
+        "simulated_completed": played.figures["status"] == "finished",
         "start_s": round(start_s, 2),
         "around_a_trial_s": round(around_s, 3),
         "real_s": real,

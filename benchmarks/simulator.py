@@ -28,8 +28,8 @@ from typing import Any
 from numpy.random import default_rng
 
 from romul_sim.churn import DAY_S, Pool, generate
-from romul_sim.cluster import Policy, Scenario, simulate
 from romul_sim.fakes import Durations
+from romul_sim.simulation import Policy, Scenario, simulate
 from romul_sim.sweep import laid_out
 from romul_sim.virtual_time import run
 
@@ -56,14 +56,14 @@ def romul(machines: int, days: float, searches: int) -> dict[str, Any]:
     # Few of the many objects are garbage in cycles: looking for them less often saves a tenth.
     gc.set_threshold(200_000, 20, 100)
     began = time.perf_counter()
-    told = simulate(scenario).told
+    figures = simulate(scenario).figures
     wall_s = time.perf_counter() - began
     return {
-        "trials": told["trials"],
+        "trials": figures["trials"],
         "wall_s": round(wall_s, 2),
-        "trials_a_second": round(told["trials"] / wall_s, 1),
-        "invariants_broken": told["invariants_broken"],
-        "goodput": told["goodput"],
+        "trials_a_second": round(figures["trials"] / wall_s, 1),
+        "invariants_broken": figures["invariants_broken"],
+        "goodput": figures["goodput"],
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB),
     }
 

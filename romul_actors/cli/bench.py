@@ -17,7 +17,7 @@ from romul_actors.cli.exits import INTERRUPTED
 from romul_actors.cli.printing import Console, Table, echo_json
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_sim.baselines import PEERS
-from romul_sim.bench import SUITE, Job, Line, canonical, jobs, key, play_all, shard
+from romul_sim.bench import SUITE, BenchJob, RunLine, canonical, jobs, key, play_all, shard
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS
 from romul_sim.results import Results
 from romul_sim.standings import curve, standings
@@ -130,7 +130,7 @@ def _problems(suite: str, half: Half, given: str | None, console: Console) -> li
     return list(dict.fromkeys(chosen))
 
 
-def _part(todo: Sequence[Job], part: str, path: Path | None) -> list[Job]:
+def _part(todo: Sequence[BenchJob], part: str, path: Path | None) -> list[BenchJob]:
     index, _, n_shards = part.partition("/")
     if not (index.isdigit() and n_shards.isdigit() and 1 <= int(index) <= int(n_shards)):
         raise typer.BadParameter(f"--shard {part!r}: I/N, with I from 1 to N")
@@ -140,8 +140,13 @@ def _part(todo: Sequence[Job], part: str, path: Path | None) -> list[Job]:
 
 
 def _played(
-    todo: Sequence[Job], path: Path | None, processes: int | None, console: Console, *, hidden: bool
-) -> list[Line]:
+    todo: Sequence[BenchJob],
+    path: Path | None,
+    processes: int | None,
+    console: Console,
+    *,
+    hidden: bool,
+) -> list[RunLine]:
     """Lines of all jobs: those of the file, and the others played and added to it."""
     wanted = {key(job): job for job in todo}
     with Results(path) as results, choosing.progress(hidden=hidden) as bar:
@@ -236,7 +241,7 @@ def _surely(row: dict[str, Any]) -> str:
     return "yes" if row["first_wins"]["surely"] else "no"
 
 
-def _plots(told: dict[str, Any], lines: Sequence[Line], file: Path, console: Console) -> None:
+def _plots(told: dict[str, Any], lines: Sequence[RunLine], file: Path, console: Console) -> None:
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError:

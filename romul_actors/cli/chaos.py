@@ -13,10 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import AsJson
 from romul_actors.cli.printing import Console, echo, echo_json
-from romul_sim.chaos import Chaos, Outcome, Sweep, draw, from_json, play, shrink, to_json
+from romul_sim.chaos.run import Endured, Totals, play
+from romul_sim.chaos.schedule import Chaos, draw, from_json, shrink, to_json
 
 
-def _one(seed: int, faults: int) -> tuple[int, Outcome]:
+def _one(seed: int, faults: int) -> tuple[int, Endured]:
     # What an actor warns of is what is simulated.
     logging.disable(logging.ERROR)
     return seed, play(draw(seed, faults))
@@ -46,7 +47,7 @@ def chaos(
         _replay(replay, as_json=as_json)
         return
     console = Console(stderr=True, quiet=as_json)
-    sweep = Sweep()
+    totals = Totals()
     bar = Progress(
         TextColumn("schedules"),
         BarColumn(),
@@ -59,24 +60,24 @@ def chaos(
         task = bar.add_task("schedules", total=seeds)
         running = [pool.submit(_one, seed, faults) for seed in range(first, first + seeds)]
         for future in as_completed(running):
-            sweep.add(*future.result())
+            totals.add(*future.result())
             bar.advance(task)
     told = {
-        "seeds": sweep.runs,
-        "trials": sweep.trials,
-        "faults": sweep.runs * faults,
-        "hours": round(sweep.hours, 2),
-        "causes": dict(sorted(sweep.causes.items())),
-        "invariants_broken": len(sweep.broken),
-        "broken": [{"seed": seed, "what": what} for seed, what in sorted(sweep.broken)],
+        "seeds": totals.runs,
+        "trials": totals.trials,
+        "faults": totals.runs * faults,
+        "hours": round(totals.hours, 2),
+        "causes": dict(sorted(totals.causes.items())),
+        "invariants_broken": len(totals.broken),
+        "broken": [{"seed": seed, "what": what} for seed, what in sorted(totals.broken)],
     }
     if as_json:
-        echo_json({**told, "golden_sha256": dict(sorted(sweep.golden.items()))})
+        echo_json({**told, "golden_sha256": dict(sorted(totals.golden.items()))})
     else:
         for key, value in told.items():
             echo(f"{key:18} {json.dumps(value) if isinstance(value, dict | list) else value}")
-    if sweep.broken:
-        seed, _ = min(sweep.broken)
+    if totals.broken:
+        seed, _ = min(totals.broken)
         file = _shrunk(draw(seed, faults), out / f"{seed}.json", console)
         console.print(f"shortest schedule: {file}; romul chaos --replay {file}")
         raise typer.Exit(EXPERIMENT_FAILED)
@@ -96,12 +97,12 @@ def _replay(file: Path, *, as_json: bool) -> None:
         given = from_json(file.read_text())
     except ValueError as error:
         raise typer.BadParameter(f"{file}: {error}") from None
-    outcome = play(given)
+    endured = play(given)
     if as_json:
-        echo_json({"violation": outcome.violation, "sha256": outcome.history_sha256})
+        echo_json({"violation": endured.violation, "sha256": endured.history_sha256})
     else:
         for fault in given.faults:
             echo(f"{fault.at_s:8.1f} s  {fault.kind}, {fault.for_s:g} s")
-        echo(outcome.violation or "nothing broke")
-    if outcome.violation:
+        echo(endured.violation or "nothing broke")
+    if endured.violation:
         raise typer.Exit(EXPERIMENT_FAILED)

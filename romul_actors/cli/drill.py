@@ -14,7 +14,8 @@ from romul_actors.cli.options import AsJson, RunsFolder
 from romul_actors.cli.printing import Console, echo, echo_json
 from romul_actors.errors import ExperimentError
 from romul_actors.local.redis_server import check_idle
-from romul_sim.drill import Drill, draw, read_schedule, write_schedule
+from romul_sim.drill.run import Drill
+from romul_sim.drill.schedule import draw, read_schedule, write_schedule
 
 
 def drill(

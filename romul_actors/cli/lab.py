@@ -13,7 +13,7 @@ from romul_actors.cli.options import AsJson
 from romul_actors.cli.printing import Console, Table, echo, echo_json
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_sim.baselines import PEERS
-from romul_sim.lab import Job, Row, compare, jobs, play_all
+from romul_sim.lab import LabJob, Row, compare, jobs, play_all
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, Played
 from romul_workers.tasks.toys import TOYS
 
@@ -56,7 +56,7 @@ def lab(
         conditions,
         golden=as_json,
     )
-    played: dict[Job, Played] = {}
+    played: dict[LabJob, Played] = {}
     with choosing.progress(hidden=as_json) as bar:
         task = bar.add_task("runs", total=len(todo))
         for job, result in play_all(todo):

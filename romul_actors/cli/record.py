@@ -15,7 +15,7 @@ from romul_actors.cli.printing import Console, echo, echo_json
 from romul_actors.cli.services import opened
 from romul_sim.record import Record, read_record
 from romul_sim.record import record as write_record
-from romul_sim.replay import Fork, Step, fork, outcome, problem_of, verify, with_settings
+from romul_sim.replay import Fork, Step, fork, problem_of, simulated_loss, verify, with_settings
 from romul_workers.tasks.toys import TOYS
 
 
@@ -100,7 +100,7 @@ def _forked(
         logging.getLogger("romul").setLevel(logging.ERROR)
         for title, experiment in (("recorded", found.experiment), ("forked", other)):
             forked.outcomes[title] = [
-                outcome(found, experiment, toy, seed) for seed in range(seeds)
+                simulated_loss(found, experiment, toy, seed) for seed in range(seeds)
             ]
     told = forked.as_json()
     if not as_json:

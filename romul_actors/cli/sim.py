@@ -21,13 +21,22 @@ from romul_actors.cli.options import AsJson
 from romul_actors.cli.printing import Console, Table, echo, echo_json
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.errors import ExperimentError
-from romul_sim.churn import DAY_S, GENERATORS, Pool, Trace, generate, read_trace, write_trace
-from romul_sim.cluster import Policy, Scenario, most_machines
+from romul_sim.churn import (
+    DAY_S,
+    GENERATORS,
+    Pool,
+    Trace,
+    generate,
+    most_machines,
+    read_trace,
+    write_trace,
+)
 from romul_sim.fakes import Durations
 from romul_sim.play import optimizer_spec
+from romul_sim.simulation import Policy, Scenario
 from romul_sim.sweep import (
     POLICIES,
-    Job,
+    SweepJob,
     checkpoint_interval_s,
     choices,
     chosen,
@@ -163,7 +172,7 @@ def sim(
         _print(told, as_json=as_json)
         return
     jobs = [
-        Job(
+        SweepJob(
             one,
             text,
             number,
@@ -229,7 +238,7 @@ def _bar(*, quiet: bool) -> Progress:
 
 
 def _sweep(
-    jobs: Sequence[Job], target: float | None, processes: int | None, *, quiet: bool
+    jobs: Sequence[SweepJob], target: float | None, processes: int | None, *, quiet: bool
 ) -> list[dict[str, Any]]:
     results = []
     with _bar(quiet=quiet) as bar:
@@ -237,8 +246,8 @@ def _sweep(
         for job, ended in play_all(jobs, processes or os.cpu_count()):
             results.append((job, ended))
             bar.advance(task)
-            if ended.told["invariants_broken"]:
-                bar.console.print(f"{job.policy}, seed {job.seed}: {ended.told['broken']}")
+            if ended.figures["invariants_broken"]:
+                bar.console.print(f"{job.policy}, seed {job.seed}: {ended.figures['broken']}")
     return compare(results, target)
 
 
@@ -253,7 +262,7 @@ def _recommend(
 ) -> dict[str, Any]:
     scenario = replace(scenario, optimizer=_spec(optimizer), policy=Policy())
     jobs = [
-        Job(optimizer, choice.name, n, chosen(replace(scenario, seed=n), choice, there.span_s))
+        SweepJob(optimizer, choice.name, n, chosen(replace(scenario, seed=n), choice, there.span_s))
         for choice in choices(scenario.durations.trial_s)
         for n in seeds
     ]

@@ -37,12 +37,12 @@ DIGITS = 6
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
-Line = Mapping[str, Any]
+RunLine = Mapping[str, Any]
 """A finished run: what it was, and how it came out."""
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class BenchJob:
     """One run of an optimizer on a problem.
 
     Attributes:
@@ -92,7 +92,7 @@ def jobs(
     steps: int | None = None,
     asynchronous: bool = False,
     module: str = SUITE,
-) -> list[Job]:
+) -> list[BenchJob]:
     """All runs of a comparison, the first seed of everything first.
 
     Args:
@@ -102,12 +102,12 @@ def jobs(
         seeds: seeds of each.
         peer_seeds: how many of these other libraries get.
         steps: PBT steps, in place of each problem's own.
-        asynchronous: see `Job`.
+        asynchronous: see `BenchJob`.
         module: of the suite.
     """
     known = suite(module)
     return [
-        Job(
+        BenchJob(
             problem,
             optimizer,
             population,
@@ -123,7 +123,7 @@ def jobs(
     ]
 
 
-def shard(todo: Sequence[Job], index: int, n_shards: int) -> list[Job]:
+def shard(todo: Sequence[BenchJob], index: int, n_shards: int) -> list[BenchJob]:
     """Part `index` (from 1) of `n_shards` that have no run in common and together all of them."""
     return [job for place, job in enumerate(todo) if place % n_shards == index - 1]
 
@@ -131,7 +131,7 @@ def shard(todo: Sequence[Job], index: int, n_shards: int) -> list[Job]:
 # -- what a line came from ------------------------------------------------------------------------
 
 
-def key(job: Job) -> str:
+def key(job: BenchJob) -> str:
     """What a run's outcome depends on, as 20 hexadecimal digits.
 
     The problem's name, data, space and source; the optimizer's name, options and source with that
@@ -184,7 +184,7 @@ def optimizer_source(name: str) -> str:
 # -- one run --------------------------------------------------------------------------------------
 
 
-def play(job: Job, its_key: str) -> Line:
+def play(job: BenchJob, its_key: str) -> RunLine:
     """Run one job; the same job comes out the same.
 
     Raises:
@@ -222,7 +222,7 @@ def _of_run(training: Training, run: Run) -> dict[str, Any]:
     )
 
 
-def _of_peer(training: Training, job: Job) -> dict[str, Any]:
+def _of_peer(training: Training, job: BenchJob) -> dict[str, Any]:
     winners = play_peer(job.optimizer, training, job.population, job.seed).winners
     (_, best), steps = winners.best, winners.steps
     last = steps.get(training.steps - 1)
@@ -266,7 +266,7 @@ def _told(
 # -- all runs -------------------------------------------------------------------------------------
 
 
-def play_all(todo: Mapping[str, Job], processes: int | None = None) -> Iterator[Line]:
+def play_all(todo: Mapping[str, BenchJob], processes: int | None = None) -> Iterator[RunLine]:
     """Play jobs, by their keys, on all cores; lines as they end.
 
     Args:

@@ -159,6 +159,26 @@ def with_notice(changes: Sequence[Change], notice_s: float) -> list[Change]:
     return sorted([*changes, *more], key=lambda change: change.at_s)
 
 
+def most_machines(changes: Sequence[Change]) -> int:
+    """The largest number of machines that are there at a time."""
+    n = most = 0
+    for change in changes:
+        n += {"arrives": 1, "leaves": -1}.get(change.what, 0)
+        most = max(most, n)
+    return most
+
+
+def machine_seconds(changes: Sequence[Change], span_s: float) -> float:
+    """How many machine seconds a trace holds."""
+    total, came = 0.0, {}
+    for change in changes:
+        if change.what == "arrives":
+            came[change.machine] = change.at_s
+        elif change.what == "leaves" and change.machine in came:
+            total += change.at_s - came.pop(change.machine)
+    return total + sum(max(0.0, span_s - at_s) for at_s in came.values())
+
+
 # -- generators -----------------------------------------------------------------------------------
 
 

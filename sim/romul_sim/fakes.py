@@ -10,6 +10,7 @@ from typing import Any, cast
 from numpy.random import Generator
 
 from romul_actors.core.events import Trial
+from romul_actors.core.history import Line
 from romul_actors.core.rng import generator
 from romul_actors.errors import StoreUnavailableError
 from romul_actors.protocol.experiment import Experiment
@@ -25,7 +26,8 @@ KEPT_MS = 30_000
 AMBIGUOUS = ("settle", "beat", "present")
 """Calls that a client sends again when no answer comes: they may arrive twice."""
 
-Told = Callable[[str, Mapping[str, Any]], None]
+OnLine = Callable[[str, Line], None]
+"""Is called with the name of a search and a line of its history."""
 
 
 def virtual_loop() -> VirtualLoop:
@@ -34,20 +36,20 @@ def virtual_loop() -> VirtualLoop:
 
 
 class WatchedStore(MemoryStore):
-    """The one store of a simulation: every commit is looked at; it can go back in time.
+    """The one store of a simulation: every commit is checked; it can go back in time.
 
     Args:
         watches: by experiment.
-        told: is called with each line of history.
+        on_line: is called with each line of history.
     """
 
-    def __init__(self, watches: Mapping[str, Watch], told: Told | None = None) -> None:
+    def __init__(self, watches: Mapping[str, Watch], on_line: OnLine) -> None:
         loop = virtual_loop()
         # The server's own clock is right, whichever machine asks.
         super().__init__(lambda: int(1000 * loop.now_s))
         self.watches = watches
         self.away = False
-        self._told = told
+        self._on_line = on_line
         self._sha256 = hashlib.sha256()
         self._kept: list[tuple[int, Any, Any]] = []
 
@@ -59,15 +61,14 @@ class WatchedStore(MemoryStore):
     async def commit(self, name: str, actor: str, commit: Commit) -> str | None:
         version = await super().commit(name, actor, commit)
         if version is not None:
-            for line in commit.history:
-                self._sha256.update(line.encode())
-            for event in self.watches[name].committed(commit, self.memory.experiments[name].meta):
-                if self._told is not None:
-                    self._told(name, event)
+            for text in commit.history:
+                self._sha256.update(text.encode())
+            for line in self.watches[name].committed(commit, self.memory.experiments[name].meta):
+                self._on_line(name, line)
         return version
 
     def keep(self) -> None:
-        """Remember how things stand, as a replica would."""
+        """Keep a copy of the present state, as a replica would."""
         now = self.memory.now_ms()
         books = {name: watch.book.copy() for name, watch in self.watches.items()}
         everything = {name: found.copy() for name, found in self.memory.experiments.items()}
@@ -96,7 +97,7 @@ class WatchedStore(MemoryStore):
 
 
 class Client:
-    """The store as one machine sees it: late, deaf, frozen or cut off at times.
+    """The store as one machine sees it: slow, lossy, frozen or cut off at times.
 
     Args:
         store: the store.
@@ -139,7 +140,7 @@ class Client:
         return call
 
     def _quick(self) -> bool:
-        """Whether nothing holds messages up: asked often, hence apart from `_way`."""
+        """Whether nothing delays messages; called often, hence apart from `_way`."""
         return not (self.dead or self._latency_s or self.frozen_until_s > self._loop.now_s)
 
     async def _way(self) -> None:
@@ -205,14 +206,14 @@ class Pace:
     def change(self, speed: float) -> None:
         """Go on at another speed."""
         self._speed = speed
-        self._tell(over=False)
+        self._wake(over=False)
 
     def stop(self) -> None:
         """End the work under way, and any that comes."""
         self._stopped = True
-        self._tell(over=False)
+        self._wake(over=False)
 
-    def _tell(self, *, over: bool) -> None:
+    def _wake(self, *, over: bool) -> None:
         if self._news is not None and not self._news.done():
             self._news.set_result(over)
 
@@ -222,7 +223,7 @@ class Pace:
         while left > 0 and not self._stopped:
             began, speed = loop.now_s, self._speed
             self._news = loop.create_future()
-            end = partial(self._tell, over=True)
+            end = partial(self._wake, over=True)
             timer = loop.call_later(left / speed, end) if speed else None
             try:
                 if await self._news:
@@ -308,8 +309,8 @@ class SimulatedTrainer(Trainer):
         began_s = loop.now_s
         parent = self._checkpoints.get(trial.parent) if trial.parent is not None else None
         if trial.parent is not None and parent is None:
-            # A machine may thaw long after its trial has ended elsewhere: only a report that is
-            # still heard would break an invariant.
+            # A machine may thaw long after its trial has ended elsewhere: only a report that still
+            # counts would break an invariant.
             return Failure("lost_parent", f"{trial.parent} is gone")
         watch = self._watches[experiment.name]
         watch.trained(trial.id, trial.start, parent.at if parent is not None else 0.0)

@@ -1,7 +1,7 @@
 """Golden records: one SHA-256 of a whole history, which says whether any decision has moved.
 
 What is hashed is a canonical form of each line: no wall-clock fields, floats rounded, keys sorted.
-Knows lines of history as JSON values only, nothing of how they were decided.
+Knows nothing of how the lines were decided.
 """
 
 import hashlib
@@ -9,8 +9,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from romul_actors.core.history import Line, to_json
+
 CLOCK = frozenset({"at_ms", "seconds"})
-"""Fields of a line that tell of a clock: when its event came, and how long a trial took."""
+"""Fields of a line that depend on a clock: when its event came, and how long a trial took."""
 DIGITS = 9
 """Significant digits of a float: what is lost is the order of a sum, not a decision."""
 
@@ -48,9 +50,9 @@ class HistoryHash:
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
 
-    def add(self, line: Mapping[str, Any], search: str = "") -> None:
+    def add(self, line: Line, search: str = "") -> None:
         """Add a line; `search` is the name of its search, where several are hashed together."""
-        self._sha256.update(f"{search}\t{canonical(line)}\n".encode())
+        self._sha256.update(f"{search}\t{canonical(to_json(line))}\n".encode())
 
     def hexdigest(self) -> str:
         """The SHA-256 of all lines so far, in hexadecimal digits."""

@@ -1,6 +1,6 @@
 """What must hold after every event, whatever breaks (docs/simulation.md lists it).
 
-The watch looks at a store from inside: at each commit, before anybody can act on it. It looks at
+The watch stands inside the store: it checks each commit before any process can act on it. It reads
 what a commit changes and keeps a byte for each trial, so that it can follow millions of them.
 """
 
@@ -11,6 +11,14 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from romul_actors.core import history
+from romul_actors.core.history import (
+    Line,
+    TrialCreated,
+    TrialFailed,
+    TrialReleased,
+    TrialReported,
+)
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import settings
 from romul_actors.store import Commit
@@ -30,7 +38,7 @@ class Book:
         ends: by slot and step, how far its trial has come.
         parents: by slot whose trial is queued, the checkpoint that it continues from.
         decided, accepted: how many trials.
-        best: the best loss, and the text that tells of it.
+        best: the best loss, and the stored text that holds it.
     """
 
     ends: dict[int, bytearray] = field(default_factory=dict)
@@ -54,17 +62,16 @@ class Book:
             self.best_checkpoint,
         )
 
-    def end(self, trial: str) -> int:
-        """How far a trial has come; 0: never heard of."""
-        slot, step = map(int, trial.split("-"))
+    def end(self, slot: int, step: int) -> int:
+        """How far a trial has come; 0: unknown."""
         steps = self.ends.get(slot, b"")
         return steps[step] if step < len(steps) else 0
 
-    def mark(self, trial: str, end: int) -> None:
+    def mark(self, slot: int, step: int, end: int) -> None:
         """Note how far a trial has come."""
-        slot, step = map(int, trial.split("-"))
         steps = self.ends.setdefault(slot, bytearray())
-        steps.extend(bytes(max(0, step + 1 - len(steps))))
+        if len(steps) <= step:
+            steps.extend(bytes(step + 1 - len(steps)))
         steps[step] = end
 
 
@@ -74,10 +81,10 @@ class Watch:
 
     Attributes:
         experiment: what is watched.
-        checkpoints: those that exist.
-        excused: workers that something was done to: only these may lose a trial. None: all are.
+        checkpoints: those that exist, by name.
+        excused: workers that a fault struck: only these may lose a trial. None: all are excused.
         rolled_back: whether the store has lost writes: only then may a trial be missing.
-        causes: how often attempts ended otherwise than well, by cause.
+        causes: by cause, how many attempts ended without a result.
     """
 
     experiment: Experiment
@@ -99,9 +106,9 @@ class Watch:
         if not holds:
             raise Violation(what)
 
-    def committed(self, commit: Commit, meta: Mapping[str, str]) -> list[Mapping[str, Any]]:
-        """Look at a commit, and at the population's own fields after it; its lines of history."""
-        lines = [from_json(line) for line in commit.history]
+    def committed(self, commit: Commit, meta: Mapping[str, str]) -> list[Line]:
+        """Check a commit, and the population's own fields after it; its lines of history."""
+        lines = [history.from_json(from_json(text)) for text in commit.history]
         for line in lines:
             self._line(line)
         if commit.meta:
@@ -151,53 +158,65 @@ class Watch:
         if text and book.best_checkpoint not in self.checkpoints:
             raise Violation("the best checkpoint does not exist")
 
-    def _line(self, line: Mapping[str, Any]) -> None:
-        book, event, trial = self.book, line["event"], line.get("trial", "")
-        if event == "trial":
-            self.must(not book.end(trial), f"trial {trial} was decided twice")
-            parent = line["parent"]
-            self.must(
-                parent is None or book.end(parent) == _ACCEPTED,
-                f"trial {trial} has the parent {parent}, which never ended well",
-            )
-            book.mark(trial, _DECIDED)
-            book.decided += 1
-        elif event == "result":
-            self.must(book.end(trial) != _ACCEPTED, f"two results of trial {trial} were accepted")
-            self.must(book.end(trial) != 0, f"a result of trial {trial}, which nobody decided")
-            book.mark(trial, _ACCEPTED)
-            book.accepted += 1
-        elif event == "failed" and not line["again"]:
-            self.must(book.end(trial) != _GIVEN_UP, f"trial {trial} was given up twice")
-            book.mark(trial, _GIVEN_UP)
-        if event in ("failed", "released"):
-            self._attempt(line)
+    def _line(self, line: Line) -> None:
+        match line:
+            case TrialCreated():
+                self._created(line)
+            case TrialReported():
+                self._reported(line)
+            case TrialFailed() | TrialReleased():
+                self._ended(line)
 
-    def _attempt(self, line: Mapping[str, Any]) -> None:
-        """Look at an attempt that ended without a result."""
-        trial, reason, worker = line["trial"], line["reason"], line["worker"]
+    def _created(self, line: TrialCreated) -> None:
+        book, parent = self.book, line.parent
+        if book.end(line.slot, line.step):
+            raise Violation(f"trial {line.trial} was decided twice")
+        if parent is not None:
+            slot, _, step = parent.partition("-")
+            if book.end(int(slot), int(step)) != _ACCEPTED:
+                raise Violation(
+                    f"trial {line.trial} has the parent {parent}, which never ended well"
+                )
+        book.mark(line.slot, line.step, _DECIDED)
+        book.decided += 1
+
+    def _reported(self, line: TrialReported) -> None:
+        book, end = self.book, self.book.end(line.slot, line.step)
+        if end == _ACCEPTED:
+            raise Violation(f"two results of trial {line.trial} were accepted")
+        if not end:
+            raise Violation(f"a result of trial {line.trial}, which was never decided")
+        book.mark(line.slot, line.step, _ACCEPTED)
+        book.accepted += 1
+
+    def _ended(self, line: TrialFailed | TrialReleased) -> None:
+        """Check an attempt that ended without a result."""
+        book, trial, reason = self.book, line.trial, line.reason
+        if isinstance(line, TrialFailed) and not line.again:
+            end = book.end(line.slot, line.step)
+            self.must(end != _GIVEN_UP, f"trial {trial} was given up twice")
+            book.mark(line.slot, line.step, _GIVEN_UP)
         self.causes[reason] += 1
         if reason == "lost" and self.excused is not None:
             self.must(
-                worker in self.excused,
-                f"{worker} lost trial {trial}, and nothing had been done to it",
+                line.worker in self.excused,
+                f"{line.worker} lost trial {trial}, and nothing had been done to it",
             )
         if reason == "missing":
             self.must(self.rolled_back, f"trial {trial} was in no queue")
         self.must(
-            reason not in ("lost_parent", "bad_result"),
-            f"trial {trial}: {reason}: {line.get('message')}",
+            reason not in ("lost_parent", "bad_result"), f"trial {trial}: {reason}: {line.message}"
         )
 
     def trained(self, trial: str, start: float, done: float) -> None:
-        """Look at a checkpoint that a trial continues from."""
+        """Check the checkpoint that a trial continues from."""
         self.must(
             abs(start - done) < 1e-9,  # noqa: PLR2004
             f"trial {trial} starts at {start:g} from a checkpoint that stands at {done:g}",
         )
 
     def removed(self, checkpoint: str) -> None:
-        """Look at the removal of a checkpoint."""
+        """Check the removal of a checkpoint."""
         self.must(
             checkpoint not in self.book.parents.values(),
             f"checkpoint {checkpoint} was removed, and a queued trial continues from it",
@@ -205,7 +224,7 @@ class Watch:
         self.must(checkpoint != self.book.best_checkpoint, "the best checkpoint was removed")
 
     def ended(self, status: str, depths: Mapping[str, int]) -> None:
-        """Look at what is left when the faults are over and the time is up."""
+        """Check what is left when the faults are over and the time is up."""
         self.must(status == "finished", f"the faults are over, and the run is {status!r}")
         lost = [
             f"{slot}-{step}"

@@ -20,7 +20,7 @@ RESAMPLES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class LabJob:
     """One run; of `steps` PBT steps, or of those that the problem is meant for.
 
     With `golden` its history is hashed, which takes about a third more time.
@@ -53,7 +53,7 @@ def training(toy: Toy) -> Training:
     return Training(toy.space, toy.steps, step, lambda stepped: float(stepped.true))
 
 
-def play(job: Job) -> Played:
+def play(job: LabJob) -> Played:
     """Run one job; the same job comes out the same.
 
     Raises:
@@ -140,10 +140,10 @@ def jobs(
     steps: int | None = None,
     *,
     golden: bool = False,
-) -> list[Job]:
+) -> list[LabJob]:
     """All runs of a comparison."""
     return [
-        Job(problem, optimizer, population, seed, conditions, steps, golden)
+        LabJob(problem, optimizer, population, seed, conditions, steps, golden)
         for population in populations
         for problem in problems
         for optimizer in optimizers
@@ -151,7 +151,9 @@ def jobs(
     ]
 
 
-def play_all(todo: Sequence[Job], processes: int | None = None) -> Iterator[tuple[Job, Played]]:
+def play_all(
+    todo: Sequence[LabJob], processes: int | None = None
+) -> Iterator[tuple[LabJob, Played]]:
     """Play jobs on all cores, as they end."""
     with ProcessPoolExecutor(processes) as pool:
         running = {pool.submit(play, job): job for job in todo if job.optimizer != IN_ONE_PROCESS}
@@ -163,7 +165,7 @@ def play_all(todo: Sequence[Job], processes: int | None = None) -> Iterator[tupl
             yield job, play(job)
 
 
-def compare(played: Mapping[Job, Played]) -> list[Row]:
+def compare(played: Mapping[LabJob, Played]) -> list[Row]:
     """Rows of a comparison, in order of problem, population and rank.
 
     Args:
@@ -173,7 +175,7 @@ def compare(played: Mapping[Job, Played]) -> list[Row]:
         ValueError: some of them differ in more.
     """
     rows: dict[tuple[str, int, str], Row] = {}
-    firsts: dict[tuple[str, int, str], Job] = {}
+    firsts: dict[tuple[str, int, str], LabJob] = {}
     for job in sorted(played, key=lambda j: j.seed):
         key = (job.problem, job.population, job.optimizer)
         first = firsts.setdefault(key, job)

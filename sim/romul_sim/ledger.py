@@ -1,9 +1,14 @@
 """What machines were paid for, and what their time was used for, in machine seconds."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from romul_actors.core.history import (
+    Line,
+    ReportStale,
+    TrialFailed,
+    TrialReleased,
+    TrialReported,
+)
 from romul_sim.fakes import Span
 
 CAUSES = {
@@ -84,27 +89,17 @@ class Ledger:
         if span.end_s is not None and key in self._fate:
             self._close(key)
 
-    def line(self, name: str, line: Mapping[str, Any]) -> None:
-        """History tells how an attempt was judged."""
-        event = line["event"]
-        if event not in ("result", "released", "failed", "stale"):
-            return
-        key = (name, line["trial"], line["attempt"])
+    def judge(self, name: str, line: Line) -> None:
+        """Take from a line of history what became of an attempt."""
+        match line:
+            case TrialReported() | TrialReleased() | TrialFailed() | ReportStale():
+                key = (name, line.trial, line.attempt)
+            case _:
+                return
         if key not in self._open:
             return
         span = self._open[key]
-        if event == "result" or "checkpoint" in line:
-            fate = "useful"
-        elif span.how == "cut":
-            fate = "preemption"
-        elif event == "stale" and span.how == "cancelled":
-            # Its worker was told that another copy had been faster.
-            fate = "copies"
-        else:
-            fate = {"lost": "time-out", "preempted": "preemption", "outdated": "copies"}.get(
-                line.get("reason", ""), "stale" if event == "stale" else "given up"
-            )
-        self._fate[key] = fate
+        self._fate[key] = _fate(line, span)
         if span.end_s is not None:
             self._close(key)
 
@@ -130,3 +125,19 @@ class Ledger:
             self._close(key)
         used_s = self.useful_s + sum(self.waste_s.values())
         self.waste_s["idle"] = max(0.0, self.paid_s - used_s)
+
+
+def _fate(line: TrialReported | TrialReleased | TrialFailed | ReportStale, span: Span) -> str:
+    """Whether an attempt was useful, or why it was not."""
+    match line:
+        case TrialReported():
+            return "useful"
+        case TrialReleased(checkpoint=str()):
+            return "useful"
+    if span.how == "cut":
+        return "preemption"
+    if isinstance(line, ReportStale):
+        # Its worker was cancelled when the other attempt had been faster.
+        return "copies" if span.how == "cancelled" else "stale"
+    causes = {"lost": "time-out", "preempted": "preemption", "outdated": "copies"}
+    return causes.get(line.reason, "given up")

@@ -17,14 +17,14 @@ COLOURS = {
     "unfinished": "#bbbbbb",
 }
 MOST_MACHINES = 400
-"""Machines drawn in the chart, the first to come; more could not be told apart."""
+"""Machines drawn in the chart, the first to come; more could not be distinguished."""
 
 
 def write_page(
     file: Path,
     title: str,
     command: str,
-    told: Mapping[str, Any],
+    figures: Mapping[str, Any],
     ledger: Ledger,
     rows: Sequence[Mapping[str, Any]] = (),
 ) -> None:
@@ -34,7 +34,7 @@ def write_page(
         file: the page.
         title: what was simulated.
         command: how it is done again.
-        told: the figures of one simulation.
+        figures: the figures of one simulation.
         ledger: its accounts, with pictures' data.
         rows: of a comparison, if there was one.
 
@@ -45,14 +45,14 @@ def write_page(
         ("Machines and trials", _gantt(ledger)),
         ("Machines and slots with a trial", _sizes(ledger)),
         ("Loss by time and by cost", _loss(ledger)),
-        ("Where the machines' time went", _time(told)),
+        ("Where the machines' time went", _time(figures)),
     ]
     parts = [page.code(command)]
     if rows:
         shown = [{k: v for k, v in row.items() if k != "waste"} for row in rows]
         parts.append("<h2>Comparison</h2>" + page.table(shown))
     parts += [page.image(name, picture) for name, picture in pictures]
-    parts.append("<h2>Figures</h2>" + page.figures(told, CAUSES))
+    parts.append("<h2>Figures</h2>" + page.figures(figures, CAUSES))
     page.write(file, title, parts)
 
 
@@ -125,10 +125,10 @@ def _loss(ledger: Ledger) -> bytes:
     return page.png(figure)
 
 
-def _time(told: Mapping[str, Any]) -> bytes:
+def _time(figures: Mapping[str, Any]) -> bytes:
     figure, (ax,) = _figure(1.6)
     left = 0.0
-    for name, share in {"useful": told["goodput"] or 0.0, **told["waste"]}.items():
+    for name, share in {"useful": figures["goodput"] or 0.0, **figures["waste"]}.items():
         if share:
             ax.barh([0], [share], left=left, color=COLOURS.get(name, "#f0f0f0"), label=name)
             left += share

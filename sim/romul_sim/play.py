@@ -15,7 +15,6 @@ from numpy.random import Generator, default_rng
 
 from romul_actors.core.decide import decide
 from romul_actors.core.events import Released, Result, Stamped, Submitted, Tick, Trial
-from romul_actors.core.history import to_json
 from romul_actors.core.population import Population
 from romul_actors.errors import ExperimentError
 from romul_actors.protocol.experiment import Experiment
@@ -23,11 +22,11 @@ from romul_actors.protocol.plan import settings
 from romul_sim.golden import HistoryHash
 
 TICK = 0.125
-"""How often idle workers are thought of, in durations of the fastest worker's trial."""
+"""Time between two ticks, in durations of the fastest worker's trial."""
 
 Values = Mapping[str, Any]
 State = Any
-"""Whatever a training keeps from step to step; never changed in place."""
+"""What a training keeps from step to step; never changed in place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +69,8 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """A trial that ended well: loss, hyperparameters, the trial before it, checkpoint."""
+class EndedTrial:
+    """A trial that succeeded: loss, hyperparameters, the trial before it, checkpoint."""
 
     loss: float
     values: Values
@@ -88,7 +87,7 @@ class Played:
         curve: the same at each step, as far as any slot came to it.
         schedule: by hyperparameter, the values along the winner's line of descent.
         makespan: duration, in units of the fastest worker's median trial.
-        golden_sha256: hash of the history (`golden.py`); None: it was not asked for, or the core
+        golden_sha256: hash of the history (`golden.py`); None: it was not requested, or the core
             has not decided it.
     """
 
@@ -188,25 +187,25 @@ class Run:
         self.now = 0.0
         self.counted = 0
         self.states: dict[str, State] = {}
-        self.trials: dict[str, Record] = {}
+        self.trials: dict[str, EndedTrial] = {}
         self.golden = HistoryHash() if golden else None
 
     def to_the_end(self) -> "Run":
         """Play until no trial is left; the run itself."""
-        self._tell(Submitted())
+        self._decide(Submitted())
         ticked = 0.0
         while self.busy or self.queue:
-            self._hand_out()
+            self._dispatch()
             if self.idle and self.busy[0][0] > ticked + TICK:
-                # Idle workers do not wait for ever; which trials are late is known by the clock.
+                # Idle workers do not wait for ever; ticks make late trials known.
                 self.now = ticked = max(self.now, ticked + TICK)
-                self._tell(Tick(workers=len(self.speeds)))
+                self._decide(Tick(workers=len(self.speeds)))
                 continue
             self.now, _, worker, duration, trial = heapq.heappop(self.busy)
             ticked = max(ticked, TICK * (self.now // TICK))
             self.idle.append(worker)
             cut_short = self.rng.random() < self.conditions.preempted
-            self._tell(_released(trial) if cut_short else self._train(trial, duration))
+            self._decide(_released(trial) if cut_short else self._train(trial, duration))
         return self
 
     def winner(self, step: int) -> str | None:
@@ -236,14 +235,14 @@ class Run:
         loss = nan
         if slot.trial == trial.id and trial.attempt in slot.live_attempts:
             parent = self.states[trial.parent] if trial.parent else None
-            # Of the trial, not of the worker: done again, it comes out the same.
+            # Seeded by the trial, not by the worker: another attempt comes out the same.
             rng = default_rng(trial.seed)
             state, loss = self.training.step(parent, trial.hyperparameters, trial.step, rng)
             if isfinite(loss):
                 self.states[name] = state
                 parent_trial = trial.parent and trial.parent.rpartition("-")[0]
-                self.trials[trial.id] = Record(loss, trial.hyperparameters, parent_trial, name)
-        # Of two copies of a trial the later one is stale: the core looks at no loss of it.
+                self.trials[trial.id] = EndedTrial(loss, trial.hyperparameters, parent_trial, name)
+        # Of two attempts of a trial the later report is stale: the core reads no loss of it.
         return Result(
             trial=trial.id,
             slot=trial.slot,
@@ -254,12 +253,12 @@ class Run:
             seconds=duration,
         )
 
-    def _tell(self, event: Submitted | Result | Released | Tick) -> None:
+    def _decide(self, event: Submitted | Result | Released | Tick) -> None:
         decision = decide(self.population, Stamped(event, int(1000 * self.now)))
         self.population = decision.population
         if self.golden is not None:
             for line in decision.history:
-                self.golden.add(to_json(line))
+                self.golden.add(line)
         for trial in decision.trials:
             heapq.heappush(self.queue, (trial.step, self._next(), trial))
         if not self.keep and len(self.states) > 4 * len(self.population.slots):
@@ -272,8 +271,8 @@ class Run:
         self.counted += 1
         return self.counted
 
-    def _hand_out(self) -> None:
-        """Lowest step first, as the elastic queue would."""
+    def _dispatch(self) -> None:
+        """Give idle workers the queued trials, lowest step first, as the elastic queue would."""
         while self.queue and self.idle:
             _, _, trial = heapq.heappop(self.queue)
             worker = self.idle.pop(0)

@@ -13,14 +13,31 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TextIO
 
+from romul_actors.core import history
+from romul_actors.core.history import (
+    Line,
+    ReportStale,
+    SearchStarted,
+    TrialFailed,
+    TrialReleased,
+    TrialReported,
+    WorkerDrained,
+)
 from romul_actors.errors import RomulError, UnknownExperimentError
 from romul_actors.observe.snapshot import PAGE
-from romul_actors.protocol.experiment import Experiment, from_json
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.experiment import from_json as experiment_of
 from romul_actors.store import Store
 from romul_sim.churn import Change, line_of, read_trace
 
 VERSION = 1
 ENDED = ("finished", "failed", "stopped")
+LEAVING = ("lost", "preempted", "drained")
+"""Why an attempt ended whose worker is gone."""
+
+
+_Attempt = TrialFailed | TrialReleased
+"""Lines of attempts that ended without a result."""
 
 
 class RecordError(RomulError, ValueError):
@@ -41,7 +58,7 @@ class Record:
 
     experiment: Experiment
     began_ms: int
-    lines: Sequence[Mapping[str, Any]]
+    lines: Sequence[Line]
     changes: Sequence[Change]
     span_s: float
 
@@ -59,7 +76,7 @@ async def record(
         store: where it lies.
         name: its name.
         file: the record; is there, readable, at any time.
-        every_s: how often machines and history are looked at.
+        every_s: how often machines and history are read.
         progress: is called with the number of lines of history so far.
 
     Returns:
@@ -69,15 +86,15 @@ async def record(
         RecordError: the store has only the end of its history.
         UnknownExperimentError: there is no such experiment.
     """
-    experiment = from_json(await store.spec(name))
+    experiment = experiment_of(await store.spec(name))
     with file.open("w", encoding="utf-8") as out:
         writer = _Writer(store, experiment, out)
         while True:
-            # Asked before the history is read: what was committed with the end is in it then.
+            # Read before the history is: what was committed with the end is in it then.
             status = (await store.experiments()).get(name)
             if status is None and not writer.n:
                 raise UnknownExperimentError(f"no experiment {name!r}")
-            await writer.look(final=status in (None, *ENDED))
+            await writer.write_new(final=status in (None, *ENDED))
             progress(writer.n)
             if status in (None, *ENDED):
                 return writer.n
@@ -85,7 +102,7 @@ async def record(
 
 
 class _Writer:
-    """Writes what is new since it last looked."""
+    """Writes what is new since the last time."""
 
     def __init__(self, store: Store, experiment: Experiment, out: TextIO) -> None:
         self._store = store
@@ -94,11 +111,11 @@ class _Writer:
         self._after = "0"
         self._alive: set[str] = set()
         self._seen: set[str] = set()
-        self._lines: list[dict[str, Any]] = []
+        self._lines: list[Line] = []
         self._began_ms: int | None = None
         self.n = 0
 
-    async def look(self, *, final: bool) -> None:
+    async def write_new(self, *, final: bool) -> None:
         name = self._experiment.name
         while page := await self._store.history(name, self._after, PAGE):
             self._after = page[-1][0]
@@ -114,14 +131,16 @@ class _Writer:
                     self._out.write(line_of(change) + "\n")
         self._out.flush()
 
-    def _history(self, line: dict[str, Any]) -> None:
+    def _history(self, values: dict[str, Any]) -> None:
+        """Write one line, as it is stored."""
+        line = history.from_json(values)
         if self._began_ms is None:
-            if line["event"] != "started" or "at_ms" not in line:
+            if not isinstance(line, SearchStarted) or "at_ms" not in values:
                 raise RecordError(
                     f"{self._experiment.name}: the first lines of its history are gone: "
                     "raise history_keep, or record it while it runs"
                 )
-            self._began_ms = line["at_ms"]
+            self._began_ms = line.at_ms
             head = {
                 "at": 0.0,
                 "event": "record",
@@ -130,17 +149,17 @@ class _Writer:
                 "experiment": self._experiment.model_dump(mode="json"),
             }
             self._out.write(json.dumps(head) + "\n")
-        at_s = (line["at_ms"] - self._began_ms) / 1000
-        self._out.write(json.dumps({"at": at_s, "event": "history", "line": line}) + "\n")
+        at_s = (line.at_ms - self._began_ms) / 1000
+        self._out.write(json.dumps({"at": at_s, "event": "history", "line": values}) + "\n")
         self._lines.append(line)
         self.n += 1
 
     async def _machines(self, name: str) -> None:
         lease_ms = 1000 * self._experiment.timeouts.lease_s
-        told = await self._store.workers(name)
-        alive = {worker for worker, presence in told.items() if presence["age_ms"] < lease_ms}
-        # By this machine's clock, and never before what the store's own has told already.
-        at_ms = max(self._lines[-1]["at_ms"], time.time_ns() // 1_000_000)
+        present = await self._store.workers(name)
+        alive = {worker for worker, presence in present.items() if presence["age_ms"] < lease_ms}
+        # By this machine's clock, and never before the store's last line of history.
+        at_ms = max(self._lines[-1].at_ms, time.time_ns() // 1_000_000)
         at_s = (at_ms - (self._began_ms or 0)) / 1000
         for worker in sorted(alive - self._alive):
             self._out.write(line_of(Change(at_s, worker, "arrives", speed=1.0)) + "\n")
@@ -150,8 +169,8 @@ class _Writer:
         self._seen |= alive
 
 
-def machines_of(lines: Sequence[Mapping[str, Any]], began_ms: int) -> list[Change]:
-    """Machines as history knows them: from a worker's first trial to the last word of it.
+def machines_of(lines: Sequence[Line], began_ms: int) -> list[Change]:
+    """Machines as history shows them: from a worker's first trial to its last report.
 
     A machine's speed is the median trial of all machines over its own.
     """
@@ -160,15 +179,15 @@ def machines_of(lines: Sequence[Mapping[str, Any]], began_ms: int) -> list[Chang
     gone: set[str] = set()
     seconds: dict[str, list[float]] = {}
     for line in lines:
-        worker = line.get("worker")
-        if not worker:
+        if not isinstance(line, TrialReported | _Attempt | ReportStale | WorkerDrained):
             continue
-        at_s = (line["at_ms"] - began_ms) / 1000
-        first.setdefault(worker, max(0.0, at_s - float(line.get("seconds", 0.0))))
+        worker, at_s = line.worker, (line.at_ms - began_ms) / 1000
+        spent_s = line.seconds if isinstance(line, TrialReported | _Attempt) else 0.0
+        first.setdefault(worker, max(0.0, at_s - spent_s))
         last[worker] = at_s
-        if line["event"] == "result":
-            seconds.setdefault(worker, []).append(float(line["seconds"]))
-        if line.get("reason") in ("lost", "preempted", "drained"):
+        if isinstance(line, TrialReported):
+            seconds.setdefault(worker, []).append(line.seconds)
+        if isinstance(line, _Attempt) and line.reason in LEAVING:
             gone.add(worker)
         else:
             gone.discard(worker)
@@ -189,7 +208,7 @@ def read_record(file: Path) -> Record:
     Raises:
         RecordError: it is none; the message gives the line.
     """
-    lines: list[Mapping[str, Any]] = []
+    lines: list[Line] = []
     head: Mapping[str, Any] | None = None
     try:
         texts = file.read_text(encoding="utf-8").splitlines()
@@ -197,12 +216,12 @@ def read_record(file: Path) -> Record:
         raise RecordError(f"{file}: cannot be read: {error}") from None
     for number, text in enumerate(texts, 1):
         try:
-            told = json.loads(text)
-            if told["event"] == "record":
-                head = told
-            elif told["event"] == "history":
-                lines.append(told["line"])
-        except (ValueError, KeyError, TypeError) as error:
+            row = json.loads(text)
+            if row["event"] == "record":
+                head = row
+            elif row["event"] == "history":
+                lines.append(history.from_json(row["line"]))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RecordError(f"{file}:{number}: not a line of a record: {error!r}") from None
     if head is None or not lines:
         raise RecordError(f"{file}: not a record: `romul record` makes one")
@@ -210,7 +229,7 @@ def read_record(file: Path) -> Record:
         raise RecordError(f"{file}: a record of version {head.get('version')}, not {VERSION}")
     trace = read_trace(file)
     return Record(
-        from_json(json.dumps(head["experiment"])),
+        experiment_of(json.dumps(head["experiment"])),
         int(head["began_ms"]),
         lines,
         trace.changes,

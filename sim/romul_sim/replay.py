@@ -1,13 +1,14 @@
 """A recorded run decided again: the same events through the same core, or with other settings."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 from pydantic import ValidationError
 
+from romul_actors.core import history
 from romul_actors.core.decide import decide
 from romul_actors.core.events import (
     Control,
@@ -20,68 +21,103 @@ from romul_actors.core.events import (
     Submitted,
     Tick,
 )
-from romul_actors.core.history import to_json
+from romul_actors.core.history import (
+    Line,
+    ReportStale,
+    TrialCreated,
+    TrialFailed,
+    TrialReleased,
+    TrialReported,
+    to_json,
+)
 from romul_actors.core.population import Population
 from romul_actors.errors import ExperimentError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import text
-from romul_sim.cluster import Policy, Scenario, simulate
 from romul_sim.fakes import Durations
 from romul_sim.record import Record, RecordError
+from romul_sim.simulation import Policy, Scenario, simulate
 from romul_workers.tasks.toys import TOYS
 
 _TOYS = "romul_workers.tasks.toys"
 
 
-def event_of(line: Mapping[str, Any]) -> Event | None:
-    """The event that a line of history tells of; None: the line tells of a decision."""
-    by = line.get("by", "")
-    match line["event"]:
-        case "started":
+def event_of(line: Line) -> Event | None:
+    """The event that led to a line of history; None: the line is a part of a decision."""
+    match line:
+        case history.SearchStarted():
             return Submitted()
-        case "tick":
-            return Tick(workers=line["workers"])
-        case "pause" | "resume" | "stop" | "pin" | "unpin" | "drain" | "bounds" | "ignored":
-            action = cast("Any", line.get("action", line["event"]))
-            keys = ("slot", "worker", "parameter", "low", "high")
-            return Control(action=action, by=by, **{k: line[k] for k in keys if k in line})
-        case "result" | "failed" | "released" | "stale":
-            return _report_of(line)
+        case history.TimePassed():
+            return Tick(workers=line.workers)
+    return _control_of(line) or _report_of(line)
+
+
+_ACTIONS: Mapping[type[Line], str] = {
+    history.SearchPaused: "pause",
+    history.SearchResumed: "resume",
+    history.SearchStopped: "stop",
+    history.SlotPinned: "pin",
+    history.SlotUnpinned: "unpin",
+    history.WorkerDrained: "drain",
+    history.BoundsChanged: "bounds",
+}
+"""Actions of an operator, by the lines that they lead to where they are possible."""
+
+
+def _control_of(line: Line) -> Control | None:
+    """What an operator did."""
+    action: Any = _ACTIONS.get(type(line))
+    by, given = getattr(line, "by", None) or "", dict[str, Any]()
+    match line:
+        case history.SlotPinned() | history.SlotUnpinned():
+            given = {"slot": line.slot}
+        case history.WorkerDrained():
+            given = {"worker": line.worker}
+        case history.BoundsChanged() | history.ControlIgnored():
+            given = {"parameter": line.parameter, "low": line.low or 0.0, "high": line.high or 0.0}
+    if isinstance(line, history.ControlIgnored):
+        action = line.action
+    return None if action is None else Control(action=action, by=by, **given)
+
+
+def _report_of(line: Line) -> Event | None:
+    """What a worker reported."""
+    match line:
+        case TrialReported():
+            return Result(
+                **_token(line),
+                value=line.value,
+                checkpoint=line.checkpoint,
+                seconds=line.seconds,
+                metrics=line.metrics,
+                in_effect=line.in_effect,
+                left_out=line.left_out,
+            )
+        case TrialFailed(reason="lost"):
+            return Expired(**_token(line))
+        case TrialFailed():
+            ended: dict[str, Any] = {"reason": line.reason, "message": line.message}
+            return Failed(**_token(line), **ended, seconds=line.seconds)
+        case TrialReleased():
+            ended = {"reason": line.reason, "message": line.message, "at": line.at}
+            return Released(
+                **_token(line), **ended, checkpoint=line.checkpoint, seconds=line.seconds
+            )
+        case ReportStale():
+            # Whatever the report said, its attempt did not count.
+            return Released(**_token(line), reason="preempted")
     return None
 
 
-def _report_of(line: Mapping[str, Any]) -> Event:
-    """What a worker reported."""
-    token: dict[str, Any] = {
-        "trial": line["trial"],
-        "slot": int(line["trial"].partition("-")[0]),
-        "attempt": line["attempt"],
-        "worker": line["worker"],
+def _token(line: TrialReported | TrialFailed | TrialReleased | ReportStale) -> dict[str, Any]:
+    """The attempt that a line is of."""
+    return {
+        "trial": line.trial,
+        "slot": int(line.trial.partition("-")[0]),
+        "attempt": line.attempt,
+        "worker": line.worker,
     }
-    reason, message = line.get("reason", "preempted"), line.get("message", "")
-    if line["event"] == "result":
-        return Result(
-            **token,
-            value=line["value"],
-            checkpoint=line["checkpoint"],
-            seconds=line["seconds"],
-            metrics=line.get("metrics", {}),
-            in_effect=line.get("in_effect", {}),
-            left_out=line.get("left_out", {}),
-        )
-    if line["event"] == "failed":
-        if reason == "lost":
-            return Expired(**token)
-        return Failed(**token, reason=reason, message=message, seconds=line.get("seconds", 0.0))
-    return Released(
-        **token,
-        reason=reason,
-        message=message,
-        checkpoint=line.get("checkpoint"),
-        at=line.get("at"),
-        seconds=line.get("seconds", 0.0),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +127,20 @@ class Step:
     Attributes:
         event: the event, with its time.
         before, after: the population.
-        decided: lines of history that it led to now.
+        decided: the lines of history that it leads to now.
         recorded: those that it led to when it was recorded.
     """
 
     event: Stamped
     before: Population
     after: Population
-    decided: Sequence[Mapping[str, Any]]
-    recorded: Sequence[Mapping[str, Any]]
+    decided: Sequence[Line]
+    recorded: Sequence[Line]
 
     @property
     def same(self) -> bool:
         """Whether both are the same, to the last bit."""
-        return [text(line) for line in self.decided] == [text(line) for line in self.recorded]
+        return _texts(self.decided) == _texts(self.recorded)
 
 
 def steps(record: Record) -> Iterator[Step]:
@@ -114,21 +150,23 @@ def steps(record: Record) -> Iterator[Step]:
         RecordError: its first line tells of no event.
     """
     population = Population(settings=settings(record.experiment))
-    groups: list[list[Mapping[str, Any]]] = []
+    groups: list[list[Line]] = []
     for line in record.lines:
         if event_of(line) is not None:
             groups.append([line])
         elif not groups:
-            raise RecordError(f"the record begins with {line['event']!r}, which is no event")
+            raise RecordError(
+                f"the record begins with {to_json(line)['event']!r}, which is no event"
+            )
         else:
             groups[-1].append(line)
     for group in groups:
         event = event_of(group[0])
         if event is None:  # pragma: no cover (it began the group)
             continue
-        stamped = Stamped(event, group[0]["at_ms"])
+        stamped = Stamped(event, group[0].at_ms)
         decision = decide(population, stamped)
-        decided = [to_json(line) for line in decision.history]
+        decided = list(decision.history)
         yield Step(stamped, population, decision.population, decided, group)
         population = decision.population
 
@@ -148,15 +186,15 @@ class Verified:
 
     def as_json(self) -> dict[str, Any]:
         """JSON values."""
-        told: dict[str, Any] = {
+        values: dict[str, Any] = {
             "events": self.events,
             "trials": self.trials,
             "same": self.parting is None,
         }
         if self.parting is not None:
-            told["recorded"] = list(self.parting.recorded)
-            told["replayed"] = list(self.parting.decided)
-        return told
+            values["recorded"] = [to_json(line) for line in self.parting.recorded]
+            values["replayed"] = [to_json(line) for line in self.parting.decided]
+        return values
 
 
 def verify(record: Record) -> Verified:
@@ -164,7 +202,7 @@ def verify(record: Record) -> Verified:
     found = Verified()
     for step in steps(record):
         found.events += 1
-        found.trials += sum(line["event"] == "trial" for line in step.recorded)
+        found.trials += sum(isinstance(line, TrialCreated) for line in step.recorded)
         if not step.same:
             found.parting = step
             break
@@ -177,13 +215,13 @@ def with_settings(experiment: Experiment, changes: Sequence[str]) -> Experiment:
     Raises:
         ExperimentError: there is no such setting, or it must not have that value.
     """
-    told = experiment.model_dump(mode="json")
+    declared = experiment.model_dump(mode="json")
     for change in changes:
         path, equals, value = change.partition("=")
         if not equals:
             raise ExperimentError(f"--set {change!r}: not of the form setting=value")
         *outer, last = path.split(".")
-        place: Any = told
+        place: Any = declared
         for key in outer:
             place = place.get(key) if isinstance(place, dict) else None
         if not isinstance(place, dict):
@@ -195,7 +233,7 @@ def with_settings(experiment: Experiment, changes: Sequence[str]) -> Experiment:
         except ValueError:
             place[last] = value
     try:
-        changed = Experiment.model_validate(told)
+        changed = Experiment.model_validate(declared)
         settings(changed)
     except ValidationError as error:
         mistake = error.errors(include_url=False)[0]
@@ -222,46 +260,54 @@ class Fork:
     changed: int = 0
     sooner: int = 0
     parting: Step | None = None
-    forked: Sequence[Mapping[str, Any]] = ()
+    forked: Sequence[Line] = ()
     outcomes: dict[str, list[float]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """JSON values."""
-        told: dict[str, Any] = {
+        values: dict[str, Any] = {
             "decisions": self.decisions,
             "changed": self.changed,
             "sooner": self.sooner,
         }
         if self.parting is not None:
-            told["parting"] = {
+            values["parting"] = {
                 "at_ms": self.parting.event.at_ms,
-                "recorded": list(self.parting.decided),
-                "forked": list(self.forked),
+                "recorded": [to_json(line) for line in self.parting.decided],
+                "forked": [to_json(line) for line in self.forked],
             }
         for name, finals in self.outcomes.items():
-            told[f"best_{name}"] = median(finals)
-        return told
+            values[f"best_{name}"] = median(finals)
+        return values
 
 
 def fork(record: Record, other: Experiment) -> Fork:
     """Decide each event twice from the recorded population: as recorded, and with other settings.
 
-    From the recorded one each time: what would have come after a different decision nobody knows,
+    From the recorded one each time: what would have come after a different decision is not known,
     since its trials were never trained.
     """
     found, core = Fork(), settings(other)
     for step in steps(record):
-        here = [line for line in step.decided if line["event"] == "trial"]
         decision = decide(replace(step.before, settings=core), step.event)
-        forked = [to_json(line) for line in decision.history]
-        there = [line for line in forked if line["event"] == "trial"]
+        forked = list(decision.history)
+        here, there = _texts(_created(step.decided)), _texts(_created(forked))
         found.decisions += len(here)
-        same = len({text(line) for line in here} & {text(line) for line in there})
+        same = len({*here} & {*there})
         found.changed += len(here) - same
         found.sooner += max(0, len(there) - len(here))
         if found.parting is None and same < max(len(here), len(there)):
             found.parting, found.forked = step, forked
     return found
+
+
+def _created(lines: Iterable[Line]) -> list[Line]:
+    return [line for line in lines if isinstance(line, TrialCreated)]
+
+
+def _texts(lines: Iterable[Line]) -> list[str]:
+    """Lines as JSON, in which a tuple is a list."""
+    return [text(to_json(line)) for line in lines]
 
 
 def problem_of(experiment: Experiment) -> str | None:
@@ -270,11 +316,11 @@ def problem_of(experiment: Experiment) -> str | None:
     return str(name) if experiment.module == _TOYS and name in TOYS else None
 
 
-def outcome(record: Record, experiment: Experiment, problem: str, seed: int) -> float:
+def simulated_loss(record: Record, experiment: Experiment, problem: str, seed: int) -> float:
     """Best loss of a simulated search on the recorded machines, with an experiment's settings."""
-    seconds = [line["seconds"] for line in record.lines if line["event"] == "result"]
+    seconds = [line.seconds for line in record.lines if isinstance(line, TrialReported)]
     elastic = experiment.elasticity
-    played = simulate(
+    simulated = simulate(
         Scenario(
             record.changes,
             problem=problem,
@@ -292,5 +338,5 @@ def outcome(record: Record, experiment: Experiment, problem: str, seed: int) -> 
             seed=seed,
         )
     )
-    best = played.told["best"]
+    best = simulated.figures["best"]
     return float("inf") if best is None else float(best)

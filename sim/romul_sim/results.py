@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from romul_actors.errors import ExperimentError
-from romul_sim.bench import Line
+from romul_sim.bench import RunLine
 
 ORDER = ("problem", "optimizer", "population", "conditions", "steps", "seed", "key")
 """By what the lines are sorted."""
@@ -30,7 +30,7 @@ class Results:
     def __init__(self, path: Path | None) -> None:
         """Make the file's folder; without a path the lines are kept in memory only."""
         self.path = path
-        self.lines: dict[str, Line] = {}
+        self.lines: dict[str, RunLine] = {}
         self.dropped = False
         self._file: IO[str] | None = None
 
@@ -77,7 +77,7 @@ class Results:
         new.replace(self.path)
         self._file.close()
 
-    def append(self, line: Line) -> None:
+    def append(self, line: RunLine) -> None:
         """Keep a finished run."""
         self.lines[line["key"]] = line
         if self._file is not None:
@@ -85,17 +85,17 @@ class Results:
             self._file.flush()
 
 
-def in_order(lines: Iterable[Line]) -> list[Line]:
+def in_order(lines: Iterable[RunLine]) -> list[RunLine]:
     """Lines in the file's order."""
     return sorted(lines, key=lambda line: tuple(line[name] for name in ORDER))
 
 
-def _text(line: Line) -> str:
+def _text(line: RunLine) -> str:
     return json.dumps(line, separators=(",", ":")) + "\n"
 
 
-def _parsed(text: str, path: Path) -> dict[str, Line]:
-    lines: dict[str, Line] = {}
+def _parsed(text: str, path: Path) -> dict[str, RunLine]:
+    lines: dict[str, RunLine] = {}
     for number, row in enumerate(text.split("\n") if text else [], 1):
         try:
             line = json.loads(row)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from romul_sim.baselines import PEERS
-from romul_sim.bench import Line
+from romul_sim.bench import RunLine
 from romul_sim.comparison import Scores, Share, compare
 
 ENOUGH = 8
@@ -15,7 +15,7 @@ ENOUGH = 8
 knows only these few."""
 
 
-def scores(lines: Sequence[Line], problems: Sequence[str], optimizers: Sequence[str]) -> Scores:
+def scores(lines: Sequence[RunLine], problems: Sequence[str], optimizers: Sequence[str]) -> Scores:
     """Test losses by problem and optimizer, in the given order; no loss is infinity."""
     found: dict[str, dict[str, list[float]]] = {
         problem: {optimizer: [] for optimizer in optimizers} for problem in problems
@@ -26,7 +26,7 @@ def scores(lines: Sequence[Line], problems: Sequence[str], optimizers: Sequence[
 
 
 def standings(
-    lines: Sequence[Line], problems: Sequence[str], optimizers: Sequence[str]
+    lines: Sequence[RunLine], problems: Sequence[str], optimizers: Sequence[str]
 ) -> dict[str, Any]:
     """All that is told of a comparison, as JSON values.
 
@@ -41,7 +41,7 @@ def standings(
         against them. With too few runs (`enough_runs`) nothing is sure.
     """
     compared = compare(scores(lines, problems, optimizers), optimizers[0])
-    by_row: dict[tuple[str, str], list[Line]] = {}
+    by_row: dict[tuple[str, str], list[RunLine]] = {}
     for line in lines:
         by_row.setdefault((line["problem"], line["optimizer"]), []).append(line)
     enough = {
@@ -78,7 +78,7 @@ def standings(
     return {"first": optimizers[0], "problems": rows, "all": over_all}
 
 
-def _row(optimizer: str, lines: Sequence[Line]) -> dict[str, Any]:
+def _row(optimizer: str, lines: Sequence[RunLine]) -> dict[str, Any]:
     tests = [_loss(line["test"]) for line in lines]
     # Not interpolated between a number and infinity, which would be none.
     low, median, high = np.quantile(tests, [0.25, 0.5, 0.75], method="inverted_cdf")
@@ -97,7 +97,7 @@ def _row(optimizer: str, lines: Sequence[Line]) -> dict[str, Any]:
     }
 
 
-def curve(lines: Sequence[Line]) -> list[float]:
+def curve(lines: Sequence[RunLine]) -> list[float]:
     """Median over runs of the lowest validation loss up to each step; no loss is infinity."""
     so_far = [np.minimum.accumulate([_loss(loss) for loss in line["curve"]]) for line in lines]
     return [float(loss) for loss in np.median(so_far, axis=0)]

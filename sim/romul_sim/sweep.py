@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from romul_actors.errors import RomulError
-from romul_sim.churn import Change
-from romul_sim.cluster import Policy, Scenario, machine_seconds, most_machines, simulate
+from romul_sim.churn import Change, machine_seconds, most_machines
 from romul_sim.ledger import Ledger
+from romul_sim.simulation import Policy, Scenario, simulate
 
 LEASES_A_TRIAL = 2
 """The default lease is this part of a trial: many heartbeats are no news, and cost time here."""
@@ -74,7 +74,7 @@ def default_population(changes: Sequence[Change]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class SweepJob:
     """One simulation of a sweep: what it is called, and what it is."""
 
     optimizer: str
@@ -84,23 +84,25 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class SweepResult:
     """How one went."""
 
-    told: Mapping[str, Any]
+    figures: Mapping[str, Any]
     curve: Sequence[tuple[float, float, float]]
 
 
-def _play(job: Job) -> Ended:
+def _play(job: SweepJob) -> SweepResult:
     import logging  # noqa: PLC0415
 
     # Every lost machine is a warning in production, and the point of the whole thing here.
     logging.disable(logging.ERROR)
     played = simulate(job.scenario)
-    return Ended(played.told, played.ledger.curve)
+    return SweepResult(played.figures, played.ledger.curve)
 
 
-def play_all(jobs: Sequence[Job], processes: int | None = None) -> Iterator[tuple[Job, Ended]]:
+def play_all(
+    jobs: Sequence[SweepJob], processes: int | None = None
+) -> Iterator[tuple[SweepJob, SweepResult]]:
     """Play simulations on all cores, as they end."""
     with ProcessPoolExecutor(processes) as pool:
         running = {pool.submit(_play, job): job for job in jobs}
@@ -116,14 +118,15 @@ def _reached(curve: Sequence[tuple[float, float, float]], target: float) -> tupl
     return math.inf, math.inf
 
 
-def common_target(ended: Sequence[Ended]) -> float:
+def common_target(ended: Sequence[SweepResult]) -> float:
     """The loss that half of all simulations reach."""
     finals = sorted(e.curve[-1][2] if e.curve else math.inf for e in ended)
     return finals[(len(finals) - 1) // 2]
 
 
 def compare(
-    results: Mapping[Job, Ended] | Sequence[tuple[Job, Ended]], target: float | None
+    results: Mapping[SweepJob, SweepResult] | Sequence[tuple[SweepJob, SweepResult]],
+    target: float | None,
 ) -> list[dict[str, Any]]:
     """Medians over seeds, for each optimizer and policy, the fastest to the target first.
 
@@ -137,37 +140,39 @@ def compare(
     pairs = list(results.items()) if isinstance(results, Mapping) else list(results)
     pairs.sort(key=lambda pair: (pair[0].optimizer, pair[0].policy, pair[0].seed))
     limit = common_target([ended for _, ended in pairs]) if target is None else target
-    groups: dict[tuple[str, str], list[Ended]] = {}
+    groups: dict[tuple[str, str], list[SweepResult]] = {}
     golden: dict[tuple[str, str], dict[int, str | None]] = {}
     for job, ended in pairs:
         hashes = golden.setdefault((job.optimizer, job.policy), {})
-        hashes[job.seed] = ended.told.get("golden_sha256")
+        hashes[job.seed] = ended.figures.get("golden_sha256")
         groups.setdefault((job.optimizer, job.policy), []).append(ended)
     rows = []
     for (optimizer, name), group in groups.items():
         reached = [_reached(ended.curve, limit) for ended in group]
-        causes = sorted({cause for ended in group for cause in ended.told["waste"]})
+        causes = sorted({cause for ended in group for cause in ended.figures["waste"]})
         rows.append(
             {
                 "optimizer": optimizer,
                 "policy": name,
                 "seeds": len(group),
-                "goodput": _median([e.told["goodput"] or 0.0 for e in group]),
-                "best": _median([e.told["best"] for e in group if e.told["best"] is not None]),
+                "goodput": _median([e.figures["goodput"] or 0.0 for e in group]),
+                "best": _median(
+                    [e.figures["best"] for e in group if e.figures["best"] is not None]
+                ),
                 "target": limit,
                 "hours_to_target": _median([s / 3600 for s, _ in reached]),
                 "dollars_to_target": _median([d for _, d in reached]),
-                "dollars": _median([e.told["dollars"] for e in group]),
-                "trials": _median([float(e.told["trials"]) for e in group]),
-                "finished": sum(e.told["status"] == "finished" for e in group),
+                "dollars": _median([e.figures["dollars"] for e in group]),
+                "trials": _median([float(e.figures["trials"]) for e in group]),
+                "finished": sum(e.figures["status"] == "finished" for e in group),
                 "waste": {
-                    cause: _median([e.told["waste"].get(cause, 0.0) or 0.0 for e in group])
+                    cause: _median([e.figures["waste"].get(cause, 0.0) or 0.0 for e in group])
                     for cause in causes
                 },
-                "invariants_broken": sum(e.told["invariants_broken"] for e in group),
+                "invariants_broken": sum(e.figures["invariants_broken"] for e in group),
             }
         )
-        if all("golden_sha256" in ended.told for ended in group):
+        if all("golden_sha256" in ended.figures for ended in group):
             rows[-1]["golden_sha256"] = golden[optimizer, name]
     worst = math.inf
     rows.sort(
@@ -234,4 +239,4 @@ def checkpoint_interval_s(save_s: float, life_s: float) -> float | None:
 def picture(scenario: Scenario) -> tuple[dict[str, Any], Ledger]:
     """Play one simulation with all that a picture needs."""
     played = simulate(replace(scenario, picture=True))
-    return played.told, played.ledger
+    return played.figures, played.ledger

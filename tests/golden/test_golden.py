@@ -6,9 +6,10 @@ import subprocess
 
 import pytest
 
-from romul_sim.cluster import Scenario, simulate
+from romul_actors.core.history import from_json
 from romul_sim.golden import HistoryHash, canonical
-from romul_sim.lab import Job, play
+from romul_sim.lab import LabJob, play
+from romul_sim.simulation import Scenario, simulate
 from tests.golden import compare
 
 LINE = {
@@ -65,15 +66,15 @@ def test_another_machine_is_told_apart_in_words():
 
 def test_one_constant_of_an_optimizer_moves_the_hash():
     def of(optimizer):
-        return play(Job("cliff", optimizer, 8, 0, steps=12, golden=True)).golden_sha256
+        return play(LabJob("cliff", optimizer, 8, 0, steps=12, golden=True)).golden_sha256
 
     assert of("romul") == of("romul")
     assert len({of("romul"), of("romul:mutation=0.55"), of("truncation")}) == 3
 
 
 def test_a_hash_costs_nothing_where_nobody_asks():
-    assert play(Job("cliff", "romul", 8, 0, steps=3)).golden_sha256 is None
-    assert "golden_sha256" not in simulate(Scenario([])).told
+    assert play(LabJob("cliff", "romul", 8, 0, steps=3)).golden_sha256 is None
+    assert "golden_sha256" not in simulate(Scenario([])).figures
 
 
 def test_the_clock_and_the_last_digits_do_not_move_a_line():
@@ -112,8 +113,8 @@ def test_the_order_of_lines_and_the_search_count():
 
     def of(*lines):
         made = HistoryHash()
-        for line in lines:
-            made.add(*line)
+        for line, *search in lines:
+            made.add(from_json(line), *search)
         return made.hexdigest()
 
     assert of((LINE,), (other,)) != of((other,), (LINE,))

@@ -3,10 +3,10 @@
 import pytest
 
 from romul_actors.observe.snapshot import full_snapshot
-from romul_sim import cluster as world_module
+from romul_sim import simulation
 from romul_sim.churn import Change
-from romul_sim.cluster import Policy, Scenario
 from romul_sim.fakes import Durations
+from romul_sim.simulation import Policy, Scenario
 from romul_sim.virtual_time import run
 
 
@@ -14,18 +14,18 @@ from romul_sim.virtual_time import run
 def searched():
     """A snapshot of a simulated search that lost a machine, with its whole history."""
 
-    class Watched(world_module._World):
-        async def tell(self, ended_s):
+    class Watched(simulation.Simulation):
+        async def figures(self, ended_s):
             found.append(await full_snapshot(self.store, "search-0"))
-            return await super().tell(ended_s)
+            return await super().figures(ended_s)
 
     found = []
-    world_module.KEEP_LINES = 100_000
+    simulation.KEEP_LINES = 100_000
     changes = [Change(0.0, f"m{i}", "arrives", speed=1.0) for i in range(4)]
     changes.append(Change(90.0, "m3", "leaves"))
     scenario = Scenario(
         changes, steps=12, durations=Durations(60.0, 0.0), policy=Policy(second_copy=0.0)
     )
     run(Watched(scenario).play())
-    world_module.KEEP_LINES = 1_000
+    simulation.KEEP_LINES = 1_000
     return found[0]

@@ -15,7 +15,7 @@ from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.errors import ExperimentError, OptimizerError
 from romul_sim import bench
 from romul_sim.baselines import PEERS
-from romul_sim.bench import Job, canonical, jobs, key, play, play_all, shard
+from romul_sim.bench import BenchJob, canonical, jobs, key, play, play_all, shard
 from romul_sim.fingerprint import covered, fingerprint
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, Run, Training, Winners
 from romul_sim.results import Results
@@ -24,7 +24,7 @@ from tests.conftest import wait_for
 from tests.unit import bench_problems
 
 SUITE = "tests.unit.bench_problems"
-BOWL = Job("bowl", "romul", 8, 6, 0, suite=SUITE)
+BOWL = BenchJob("bowl", "romul", 8, 6, 0, suite=SUITE)
 
 
 def command(*arguments):
@@ -49,7 +49,7 @@ def test_a_job_comes_out_the_same_and_its_seed_matters():
 
 
 def test_what_is_judged_is_the_lowest_validation_loss_ever():
-    line = play(Job("rising", "random", 8, 4, 0, suite=SUITE), "k")
+    line = play(BenchJob("rising", "random", 8, 4, 0, suite=SUITE), "k")
     # Each step is worse by 1 than the one before; the judge counts from 10.
     assert line["loss"] == pytest.approx(line["test"] - 10.0)
     assert line["test"] < 11.0
@@ -58,7 +58,7 @@ def test_what_is_judged_is_the_lowest_validation_loss_ever():
 
 
 def test_a_run_without_a_finite_loss_has_no_test_loss():
-    line = play(Job("never", "romul", 8, 3, 0, suite=SUITE), "k")
+    line = play(BenchJob("never", "romul", 8, 3, 0, suite=SUITE), "k")
     assert (line["test"], line["test_last"], line["loss"]) == (None, None, None)
     assert line["curve"] == [None, None, None]
     bowl = {**play(replace(BOWL, steps=3), "k"), "problem": "never", "optimizer": "random"}
@@ -125,8 +125,8 @@ def test_of_equal_winners_the_first_stays_and_none_is_not_finite():
 @pytest.mark.parametrize("peer", ["nevergrad-de", "optuna-tpe", "syne-tune-pbt"])
 def test_a_peer_is_judged_in_the_same_way(peer):
     pytest.importorskip(PEERS[peer].module)
-    line = play(Job("rising", peer, 8, 4, 3, suite=SUITE), "k")
-    assert line == play(Job("rising", peer, 8, 4, 3, suite=SUITE), "k")
+    line = play(BenchJob("rising", peer, 8, 4, 3, suite=SUITE), "k")
+    assert line == play(BenchJob("rising", peer, 8, 4, 3, suite=SUITE), "k")
     assert line["test"] == pytest.approx(line["loss"] + 10.0)
     assert line["test_last"] > line["test"] + 2.0
     assert len(line["curve"]) == 4
@@ -156,7 +156,7 @@ def test_a_peer_under_asynchronous_conditions_is_refused(name):
     assert done.returncode == 2
     assert "runs synchronously only" in done.stderr
     with pytest.raises(OptimizerError, match="runs synchronously only"):
-        play(Job("bowl", "nevergrad-de", 8, 6, 0, asynchronous=True, suite=SUITE), "k")
+        play(BenchJob("bowl", "nevergrad-de", 8, 6, 0, asynchronous=True, suite=SUITE), "k")
 
 
 def test_with_a_few_runs_nothing_is_called_sure():

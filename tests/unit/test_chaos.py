@@ -13,7 +13,9 @@ from romul_actors.core import decide as decide_module
 from romul_actors.core import dispatch as dispatch_module
 from romul_actors.core import reports as reports_module
 from romul_actors.store.memory import MemoryStore
-from romul_sim.chaos import KINDS, Chaos, Fault, draw, from_json, play, shrink, to_json
+from romul_sim.chaos.run import play
+from romul_sim.chaos.schedule import KINDS, Chaos, draw, from_json, shrink, to_json
+from romul_sim.faults import Fault
 from romul_workers.attempt import Attempt
 from romul_workers.reporting import Reporter
 from tests.conftest import romul, romul_anew

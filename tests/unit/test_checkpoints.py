@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from romul_actors.errors import CheckpointError, NoRoomError
-from romul_sim.drill import small_disk
+from romul_sim.drill.faults import small_disk
 from romul_workers.checkpoints import MANIFEST, Checkpoints
 from romul_workers.hashing import Written
 

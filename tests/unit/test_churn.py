@@ -17,12 +17,13 @@ from romul_sim.churn import (
     from_counts,
     generate,
     line_of,
+    machine_seconds,
+    most_machines,
     read_trace,
     with_notice,
     without,
     write_trace,
 )
-from romul_sim.cluster import machine_seconds, most_machines
 
 POOL = Pool(machines=12, lifetime_s=3 * 3600.0, span_s=3 * DAY_S, zones=3)
 

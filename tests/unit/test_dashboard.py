@@ -15,9 +15,9 @@ from romul_actors.dashboard.guard import Guard
 from romul_actors.dashboard.server import DashboardError, Serving
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.memory import MemoryStore
-from romul_sim import cluster as world_module
+from romul_sim import simulation
 from romul_sim.churn import Change
-from romul_sim.cluster import Scenario
+from romul_sim.simulation import Scenario
 from romul_sim.virtual_time import run
 
 TOKEN = "s3cret"
@@ -117,7 +117,7 @@ def test_what_is_asked_for_is_served():
 def fed():
     """A feed that was kept up to date during a search, and one that read it at its end."""
 
-    class Watched(world_module._World):
+    class Watched(simulation.Simulation):
         async def play(self):
             self.keeping = asyncio.create_task(self.keep_up())
             return await super().play()
@@ -130,19 +130,19 @@ def fed():
                 await feeds[0].refresh()
                 await asyncio.sleep(20.0)
 
-        async def tell(self, ended_s):
+        async def figures(self, ended_s):
             self.keeping.cancel()
             await feeds[0].refresh()
             feeds.append(Feed(self.store, "search-0"))
             await feeds[1].refresh()
-            return await super().tell(ended_s)
+            return await super().figures(ended_s)
 
     feeds = []
-    world_module.KEEP_LINES = 100_000
+    simulation.KEEP_LINES = 100_000
     changes = [Change(0.0, f"m{i}", "arrives") for i in range(4)]
     changes.append(Change(90.0, "m3", "leaves"))
     run(Watched(Scenario(changes, steps=12, problem="mixed")).play())
-    world_module.KEEP_LINES = 1_000
+    simulation.KEEP_LINES = 1_000
     return feeds
 
 

@@ -1,14 +1,19 @@
 """The drill's own judgement: an audit that cannot fail would prove nothing."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from romul_actors.core.history import to_json
+from romul_actors.core.history import TrialCreated, TrialReported
 from romul_actors.errors import RomulError
 from romul_actors.protocol.experiment import Experiment
-from romul_sim import drill
-from romul_sim.drill import FAULTS, Drill, Fault, audit, draw, read_schedule, write_schedule
+from romul_sim.drill import faults as inflicting
+from romul_sim.drill.audit import audit
+from romul_sim.drill.faults import FaultInjector
+from romul_sim.drill.processes import Processes, Services
+from romul_sim.drill.schedule import FAULTS, draw, read_schedule, write_schedule
+from romul_sim.faults import Fault
 from romul_workers.checkpoints import Checkpoints
 from tests.unit.harness import Run, population
 
@@ -38,7 +43,7 @@ def ended(tmp_path):
     return {
         "experiment": experiment,
         "population": run.population,
-        "history": [to_json(line) for line in run.history],
+        "history": list(run.history),
         "depths": EMPTY,
         "checkpoints": place,
     }
@@ -50,29 +55,30 @@ def test_a_run_that_went_well_passes(ended):
     assert verdict.completed
 
 
-def without(history, event, trial):
-    return [line for line in history if (line["event"], line.get("trial")) != (event, trial)]
+def without(lines, kind, trial):
+    return [line for line in lines if not (isinstance(line, kind) and line.trial == trial)]
 
 
 def test_a_lost_result_is_seen(ended):
-    ended["history"] = without(ended["history"], "result", "2-1")
+    ended["history"] = without(ended["history"], TrialReported, "2-1")
     verdict = audit(**ended)
     assert verdict.lost == 1
     assert any("count of results" in text for text in verdict.broken)
 
 
-@pytest.mark.parametrize("event", ["trial", "result"])
-def test_what_was_done_twice_is_seen(ended, event):
-    twice = [line for line in ended["history"] if line["event"] == event][:1]
+@pytest.mark.parametrize("kind", [TrialCreated, TrialReported])
+def test_what_was_done_twice_is_seen(ended, kind):
+    twice = [line for line in ended["history"] if isinstance(line, kind)][:1]
+    assert twice
     ended["history"] = ended["history"] + twice
     assert audit(**ended).doubled == 1
 
 
 def test_a_parent_that_never_ended_well_is_seen(ended):
-    child = next(line for line in ended["history"] if line.get("parent"))
-    ended["history"] = without(ended["history"], "result", child["parent"])
+    child = next(x for x in ended["history"] if isinstance(x, TrialCreated) and x.parent)
+    ended["history"] = without(ended["history"], TrialReported, child.parent)
     told = audit(**ended).broken
-    assert f"e: {child['trial']}: its parent never ended well" in told
+    assert f"e: {child.trial}: its parent never ended well" in told
 
 
 def test_a_queue_that_is_not_empty_is_seen(ended):
@@ -104,7 +110,9 @@ def test_a_best_checkpoint_that_is_gone_damaged_or_wrong_is_seen(ended, tmp_path
 
 def test_a_best_that_is_not_the_best_is_seen(ended):
     ended["history"] = [
-        {**line, "value": -1.0} if line.get("trial") == "3-2" and "value" in line else line
+        replace(line, value=-1.0)
+        if isinstance(line, TrialReported) and line.trial == "3-2"
+        else line
         for line in ended["history"]
     ]
     assert any("not the lowest" in text for text in audit(**ended).broken)
@@ -139,35 +147,36 @@ def test_faults_are_values():
     assert Fault(1.0, "kill worker", 0.5, 1.0) == Fault(1.0, "kill worker", 0.5, 1.0)
 
 
-class Scripted(Drill):
-    """A drill whose faults find a victim after so many tries; it notes what was tried."""
+class Scripted(FaultInjector):
+    """Its faults find a victim after so many tries; it notes what was tried."""
 
-    def __init__(self, folder, faults, tries):
-        super().__init__(folder, faults, workers=2, actors=1, seed=0)
+    def __init__(self, folder, tries):
+        nothing = Processes(folder, {}, {})
+        super().__init__(folder, Services(folder), nothing, can_fill=False)
         self._tries = iter(tries)
         self.struck = []
 
-    async def _inflict(self, fault):
+    async def inflict(self, fault):
         self.struck.append(fault.kind)
         return next(self._tries)
 
 
 async def test_a_fault_waits_for_its_victim_and_is_given_up_only_in_the_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(drill, "RESTART_S", 0.001)
+    monkeypatch.setattr(inflicting, "RESTART_S", 0.001)
     faults = [Fault(0.0, "damage checkpoint", 0.5, 1.0), Fault(0.01, "kill actor", 0.5, 1.0)]
-    patient = Scripted(tmp_path, faults, [False] * 40 + [True, True])
-    await patient._play()
+    patient = Scripted(tmp_path, [False] * 40 + [True, True])
+    await patient.play(faults)
     assert (sum(patient.played.values()), patient.skipped) == (2, {})
     assert patient.struck == ["damage checkpoint"] * 41 + ["kill actor"]
-    monkeypatch.setattr(drill, "PATIENCE_S", 0.0)
-    given_up = Scripted(tmp_path, faults, [False, True])
-    await given_up._play()
+    monkeypatch.setattr(inflicting, "PATIENCE_S", 0.0)
+    given_up = Scripted(tmp_path, [False, True])
+    await given_up.play(faults)
     assert (given_up.played, given_up.skipped) == ({"kill actor": 1}, {"damage checkpoint": 1})
 
 
 async def test_a_fault_that_this_machine_cannot_have_is_skipped_at_once(tmp_path):
     faults = [Fault(0.0, kind, 0.5, 1.0) for kind in ("fill disk", "kill broker", "kill server")]
-    drill_ = Scripted(tmp_path, faults, [True])
-    await drill_._play()
-    assert drill_.struck == ["kill server"]
-    assert drill_.skipped == {"fill disk": 1, "kill broker": 1}
+    injector = Scripted(tmp_path, [True])
+    await injector.play(faults)
+    assert injector.struck == ["kill server"]
+    assert injector.skipped == {"fill disk": 1, "kill broker": 1}

@@ -14,7 +14,7 @@ from romul_actors.core.optimizers import OPTIMIZERS, make
 from romul_actors.errors import ExperimentError, OptimizerError
 from romul_actors.protocol.experiment import Experiment
 from romul_sim.baselines import PEERS, check_peer
-from romul_sim.lab import Job, compare, confidence, jobs, play
+from romul_sim.lab import LabJob, compare, confidence, jobs, play
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, optimizer_spec
 from romul_workers.tasks.toys import (
     TOYS,
@@ -91,7 +91,7 @@ def test_a_toy_is_a_task_too(tmp_path):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("conditions", [SYNCHRONOUS, ASYNCHRONOUS], ids=["sync", "async"])
 def test_every_optimizer_plays_and_a_job_comes_out_the_same(optimizer, conditions):
-    job = Job("mixed", optimizer, 8, 5, conditions)
+    job = LabJob("mixed", optimizer, 8, 5, conditions)
     first = play(job)
     assert play(job) == first
     assert len(first.curve) == TOYS["mixed"].steps
@@ -112,15 +112,15 @@ def test_rows_are_ranked_and_say_how_sure_they_are():
 
 
 def test_runs_that_differ_in_more_than_seeds_are_no_row():
-    ran = play(Job("misspecified", "random", 8, 0, SYNCHRONOUS, 4))
-    [row] = compare({Job("misspecified", "random", 8, s, SYNCHRONOUS, 4): ran for s in (0, 1)})
+    ran = play(LabJob("misspecified", "random", 8, 0, SYNCHRONOUS, 4))
+    [row] = compare({LabJob("misspecified", "random", 8, s, SYNCHRONOUS, 4): ran for s in (0, 1)})
     assert len(row.finals) == 2
     for other in (
-        Job("misspecified", "random", 8, 1),
-        Job("misspecified", "random", 8, 1, ASYNCHRONOUS, 4),
+        LabJob("misspecified", "random", 8, 1),
+        LabJob("misspecified", "random", 8, 1, ASYNCHRONOUS, 4),
     ):
         with pytest.raises(ValueError, match="do not belong into one row"):
-            compare({Job("misspecified", "random", 8, 0, SYNCHRONOUS, 4): ran, other: ran})
+            compare({LabJob("misspecified", "random", 8, 0, SYNCHRONOUS, 4): ran, other: ran})
 
 
 def test_a_confidence_is_a_half_where_there_is_no_difference():
@@ -152,24 +152,24 @@ def test_an_optimizers_constants_may_stand_behind_its_name():
     }
     with pytest.raises(ExperimentError, match="'mutation' is not option=value"):
         optimizer_spec("romul:mutation")
-    base = play(Job("misspecified", "romul", 8, 0))
-    assert play(Job("misspecified", "romul:mutation=0.1", 8, 0)) != base
-    assert play(Job("misspecified", "romul:mutation=0.5", 8, 0)) == base
+    base = play(LabJob("misspecified", "romul", 8, 0))
+    assert play(LabJob("misspecified", "romul:mutation=0.1", 8, 0)) != base
+    assert play(LabJob("misspecified", "romul:mutation=0.5", 8, 0)) == base
 
 
 def test_a_barrier_on_unequal_workers_is_as_good_as_equal_ones_and_slower():
     barrier = "romul:quorum_share=1.0"
-    equal = play(Job("misspecified", barrier, 8, 0))
-    unequal = play(Job("misspecified", barrier, 8, 0, ASYNCHRONOUS))
+    equal = play(LabJob("misspecified", barrier, 8, 0))
+    unequal = play(LabJob("misspecified", barrier, 8, 0, ASYNCHRONOUS))
     assert (unequal.final, unequal.curve) == (equal.final, equal.curve)
     assert unequal.makespan > 2 * equal.makespan
 
 
 def test_a_job_may_have_other_steps_than_its_problem_is_meant_for():
-    few = play(Job("misspecified", "romul", 8, 0, steps=12))
+    few = play(LabJob("misspecified", "romul", 8, 0, steps=12))
     assert (len(few.curve), len(few.schedule["x0"]), few.makespan) == (12, 12, 12.0)
-    assert play(Job("misspecified", "romul", 8, 0, steps=60)) == play(
-        Job("misspecified", "romul", 8, 0)
+    assert play(LabJob("misspecified", "romul", 8, 0, steps=60)) == play(
+        LabJob("misspecified", "romul", 8, 0)
     )
 
 
@@ -202,10 +202,10 @@ def test_the_best_schedule_leads_to_the_best_loss(toy):
 @pytest.mark.parametrize("peer", ["nevergrad-de", "optuna-tpe", "syne-tune-pbt"])
 def test_a_peer_gets_the_same_budget_and_plays_the_same_again(peer):
     pytest.importorskip(PEERS[peer].module)
-    job = Job("mixed", peer, 8, 3)
+    job = LabJob("mixed", peer, 8, 3)
     played = play(job)
     assert played == play(job)
-    assert played != play(Job("mixed", peer, 8, 4))
+    assert played != play(LabJob("mixed", peer, 8, 4))
     assert len(played.curve) == TOYS["mixed"].steps
     assert {len(values) for values in played.schedule.values()} == {TOYS["mixed"].steps}
     space = Experiment.model_validate(

@@ -1,21 +1,36 @@
 """Records of runs: decided again the same, decided otherwise, and damaged."""
 
+import asyncio
 import json
 import logging
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from numpy.random import default_rng
 
 from romul_actors.core.events import Control, Submitted
+from romul_actors.core.history import (
+    ControlIgnored,
+    SearchPaused,
+    SearchResumed,
+    SearchStarted,
+    TimePassed,
+    TrialCreated,
+    TrialFailed,
+    TrialReleased,
+    TrialReported,
+    Unknown,
+    to_json,
+)
 from romul_actors.errors import ExperimentError, UnknownExperimentError
 from romul_actors.protocol.messages import encode
 from romul_actors.store.memory import MemoryStore
-from romul_sim import cluster as world_module
+from romul_sim import simulation
 from romul_sim.churn import Pool, generate, read_trace, with_notice
-from romul_sim.cluster import Policy, Scenario, simulate
 from romul_sim.record import RecordError, machines_of, read_record, record
-from romul_sim.replay import fork, outcome, verify, with_settings
+from romul_sim.replay import fork, simulated_loss, verify, with_settings
+from romul_sim.simulation import Policy, Scenario, Simulation, simulate
 from romul_sim.virtual_time import run
 
 
@@ -29,7 +44,7 @@ def quiet():
 @pytest.fixture
 def recorded(tmp_path, monkeypatch):
     """A record of a simulated run that lost machines, paused, grew and made second copies."""
-    monkeypatch.setattr(world_module, "KEEP_LINES", 100_000)
+    monkeypatch.setattr(simulation, "KEEP_LINES", 100_000)
     file = tmp_path / "record.jsonl"
     changes = generate("weibull", Pool(10, 900.0, 40_000.0), default_rng(3)).changes
     # Half of the machines are warned.
@@ -38,46 +53,57 @@ def recorded(tmp_path, monkeypatch):
     changes = sorted([*changes, *notices], key=lambda change: change.at_s)
     scenario = Scenario(changes, steps=15, policy=Policy(max=12, per_worker=1.5))
 
-    class Recorded(world_module._World):
-        async def tell(self, ended_s):
+    class Recorded(Simulation):
+        async def figures(self, ended_s):
             await record(self.store, "search-0", file, 0.5)
-            return await super().tell(ended_s)
+            return await super().figures(ended_s)
 
         async def play(self):
-            loop = world_module.virtual_loop()
+            loop = asyncio.get_running_loop()
             for at_s, action in ((200.0, "pause"), (230.0, "resume"), (240.0, "resume")):
                 body = encode(Control(action=action, by="somebody"))
                 loop.call_later(at_s, lambda b=body: self.store.memory.add("search-0", "inbox", b))
             return await super().play()
 
-    told = run(Recorded(scenario).play()).told
+    told = run(Recorded(scenario).play()).figures
     assert told["status"] == "finished"
     return file
 
 
 def kinds(found):
-    return {line["event"] for line in found.lines}
+    return {type(line) for line in found.lines}
 
 
 def test_the_same_events_are_the_same_decisions(recorded):
     found = read_record(recorded)
-    assert {"tick", "result", "failed", "released", "pause", "resume", "ignored"} <= kinds(found)
+    assert {
+        TimePassed,
+        TrialReported,
+        TrialFailed,
+        TrialReleased,
+        SearchPaused,
+        SearchResumed,
+        ControlIgnored,
+    } <= kinds(found)
+    assert not [line for line in found.lines if isinstance(line, Unknown)]
     verified = verify(found)
     assert verified.parting is None
-    assert verified.trials == sum(line["event"] == "trial" for line in found.lines) > 100
+    assert verified.trials == sum(isinstance(line, TrialCreated) for line in found.lines) > 100
 
 
-@pytest.mark.parametrize("event", ["trial", "result", "failed"])
-def test_a_line_that_was_changed_is_found(recorded, event):
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        (TrialCreated, {"hyperparameters": {}}),
+        (TrialReported, {"value": -1.0}),
+        (TrialFailed, {"again": False}),
+    ],
+)
+def test_a_line_that_was_changed_is_found(recorded, kind, change):
     found = read_record(recorded)
-    lines = [json.loads(json.dumps(line)) for line in found.lines]
-    chosen = next(line for line in lines[60:] if line["event"] == event)
-    changes = {
-        "trial": {"hyperparameters": {}},
-        "result": {"value": -1.0},
-        "failed": {"again": False},
-    }
-    chosen.update(changes[event])
+    lines = list(found.lines)
+    chosen = next(i for i, line in enumerate(lines) if i >= 60 and isinstance(line, kind))
+    lines[chosen] = replace(lines[chosen], **change)
     parting = verify(replace(found, lines=lines)).parting
     assert parting is not None
     assert not parting.same
@@ -92,9 +118,9 @@ def test_other_settings_part_where_they_matter(recorded):
     assert other.parting is not None
     random = fork(found, with_settings(found.experiment, ["optimizer.name=random"]))
     assert random.changed > other.changed
-    best = outcome(found, found.experiment, "misspecified", 0)
-    assert best == outcome(found, found.experiment, "misspecified", 0)
-    assert best < outcome(found, replace_optimizer(found, "random"), "misspecified", 0)
+    best = simulated_loss(found, found.experiment, "misspecified", 0)
+    assert best == simulated_loss(found, found.experiment, "misspecified", 0)
+    assert best < simulated_loss(found, replace_optimizer(found, "random"), "misspecified", 0)
 
 
 def replace_optimizer(found, name):
@@ -120,17 +146,21 @@ def test_a_record_is_a_trace(recorded):
     found = read_record(recorded)
     trace = read_trace(recorded)
     assert trace.changes == tuple(found.changes)
-    told = simulate(Scenario(trace.changes, steps=5)).told
+    told = simulate(Scenario(trace.changes, steps=5)).figures
     assert told["status"] == "finished"
 
 
 def test_machines_are_known_from_history_alone():
+    result = partial(
+        TrialReported, trial="0-0", attempt=1, slot=0, step=0, value=0.0, checkpoint="c"
+    )
+    failed = partial(TrialFailed, trial="0-0", attempt=1, slot=0, step=0, message="", again=True)
     lines = [
-        {"event": "started", "at_ms": 1000},
-        {"event": "result", "at_ms": 5000, "worker": "a", "seconds": 2.0},
-        {"event": "result", "at_ms": 9000, "worker": "b", "seconds": 4.0},
-        {"event": "result", "at_ms": 9500, "worker": "b", "seconds": 4.0},
-        {"event": "failed", "at_ms": 12000, "worker": "a", "reason": "lost"},
+        SearchStarted(at_ms=1000),
+        result(at_ms=5000, worker="a", seconds=2.0),
+        result(at_ms=9000, worker="b", seconds=4.0),
+        result(at_ms=9500, worker="b", seconds=4.0),
+        failed(at_ms=12000, worker="a", reason="lost"),
     ]
     told = [(c.at_s, c.machine, c.what, c.speed) for c in machines_of(lines, 1000)]
     assert told == [
@@ -165,7 +195,7 @@ def test_a_history_without_its_beginning_is_refused(recorded, tmp_path):
         name = found.experiment.name
         await store.create(name, found.experiment.model_dump_json(), encode(Submitted()))
         store.memory.experiments[name].meta["status"] = "finished"
-        store.memory.experiments[name].history = [(1, json.dumps(found.lines[5]))]
+        store.memory.experiments[name].history = [(1, json.dumps(to_json(found.lines[5])))]
         await record(store, name, tmp_path / "cut.jsonl")
 
     with pytest.raises(RecordError, match="history_keep"):

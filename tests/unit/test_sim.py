@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 from numpy.random import default_rng
 
+from romul_actors.core.history import TrialFailed, TrialReleased, TrialReported
 from romul_actors.store.memory import MemoryStore
-from romul_sim import cluster as world_module
 from romul_sim.churn import Change, Pool, from_counts, generate
-from romul_sim.cluster import Policy, Scenario, simulate
 from romul_sim.fakes import Durations, Pace
-from romul_sim.sweep import Ended, Job, SweepError, common_target, compare, policy
+from romul_sim.invariants import Watch
+from romul_sim.simulation import Policy, Scenario, Simulation, simulate
+from romul_sim.sweep import SweepError, SweepJob, SweepResult, common_target, compare, policy
 from romul_sim.virtual_time import Clock, DeadlockError, machine_clock, run
 from tests.conftest import romul, romul_anew
 
@@ -89,8 +90,12 @@ def poisson(machines, lifetime_s, span_s, seed):
     return generate("replaced", Pool(machines, lifetime_s, span_s), default_rng(seed)).changes
 
 
+def of_kind(simulated, kind):
+    return [line for line in simulated.history["search-0"] if isinstance(line, kind)]
+
+
 def test_without_churn_nothing_is_lost():
-    told = simulate(CALM).told
+    told = simulate(CALM).figures
     assert (told["status"], told["reported"], told["retried"]) == ("finished", 80, 0)
     assert (told["faults"], told["invariants_broken"]) == ({}, 0)
     assert set(told["waste"]) <= {"idle", "unfinished"}
@@ -103,10 +108,10 @@ def test_without_churn_nothing_is_lost():
 def test_churn_costs_time_and_nothing_else(notice_s):
     changes = poisson(6, 400.0, 10**5, 1)
     played = simulate(replace(CALM, changes=changes, notice_s=notice_s, steps=20))
-    told = played.told
+    told = played.figures
     assert (told["status"], told["created"], told["reported"]) == ("finished", 160, 160)
     assert told["invariants_broken"] == 0
-    results = [line["trial"] for line in played.history if line["event"] == "result"]
+    results = [line.trial for line in of_kind(played, TrialReported)]
     assert len(results) == len(set(results)) == 160
     # Without a warning leases end; with one, trials are given back, or are ended in time.
     assert (told["faults"].get("lost", 0) > 3) == (notice_s == 0.0)
@@ -130,13 +135,13 @@ def test_what_happens_to_a_machine_shows_in_the_accounts(changes, faults, cause)
         policy=Policy(second_copy=2.0),
     )
     played = simulate(scenario)
-    told = played.told
+    told = played.figures
     assert (told["status"], told["invariants_broken"]) == ("finished", 0)
     if faults is None:
         # Paused in time: the next attempt goes on from there, and nothing is wasted.
         assert told["faults"] == {"preempted": 1}
         assert "preemption" not in told["waste"]
-        assert any("checkpoint" in x for x in played.history if x["event"] == "released")
+        assert any(line.checkpoint for line in of_kind(played, TrialReleased))
     else:
         assert {k: v for k, v in told["faults"].items() if k == "lost"} == faults
         assert told["waste"][cause] > 0
@@ -158,9 +163,9 @@ def test_a_lost_workers_trial_is_given_on_after_the_lease_and_a_look(policy, soo
         durations=Durations(60.0, 0.0),
         policy=policy,
     )
-    lost = [line for line in simulate(scenario).history if line["event"] == "failed"]
-    assert [line["reason"] for line in lost] == ["lost"]
-    assert soonest_s <= lost[0]["at_ms"] / 1000 - 30.0 <= latest_s
+    lost = of_kind(simulate(scenario), TrialFailed)
+    assert [line.reason for line in lost] == ["lost"]
+    assert soonest_s <= lost[0].at_ms / 1000 - 30.0 <= latest_s
 
 
 def test_a_broker_spares_the_wait_for_the_lease():
@@ -168,7 +173,7 @@ def test_a_broker_spares_the_wait_for_the_lease():
     changes = [*there, *(Change(100.0 * i, f"m{i}", "leaves") for i in range(1, 4))]
     slow = replace(CALM, changes=changes, policy=Policy(lease_s=600.0))
     quick = replace(slow, policy=Policy(lease_s=600.0, broker_s=2.0))
-    assert simulate(quick).told["hours"] < simulate(slow).told["hours"]
+    assert simulate(quick).figures["hours"] < simulate(slow).figures["hours"]
 
 
 def test_a_long_first_hyperparameter_takes_longer():
@@ -176,7 +181,7 @@ def test_a_long_first_hyperparameter_takes_longer():
     skewed = replace(CALM, durations=Durations(60.0, 0.0, by_hyperparameter=16.0))
 
     def longest(scenario):
-        results = [x["seconds"] for x in simulate(scenario).history if x["event"] == "result"]
+        results = [line.seconds for line in of_kind(simulate(scenario), TrialReported)]
         return max(results) / min(results)
 
     # Machines alone differ by 2.
@@ -185,13 +190,13 @@ def test_a_long_first_hyperparameter_takes_longer():
 
 
 def test_saving_and_loading_checkpoints_take_time():
-    free = simulate(replace(CALM, durations=Durations(60.0, 0.0))).told["hours"]
-    dear = simulate(replace(CALM, durations=Durations(60.0, 0.0, 1.0, 30.0, 30.0))).told["hours"]
+    free = simulate(replace(CALM, durations=Durations(60.0, 0.0))).figures["hours"]
+    dear = simulate(replace(CALM, durations=Durations(60.0, 0.0, 1.0, 30.0, 30.0))).figures["hours"]
     assert dear == pytest.approx(2 * free, rel=0.05)
 
 
 def test_searches_share_the_machines():
-    told = simulate(replace(CALM, searches=3)).told
+    told = simulate(replace(CALM, searches=3)).figures
     assert (told["status"], told["reported"]) == ("finished", 240)
 
 
@@ -199,9 +204,9 @@ def test_the_same_seed_is_the_same_history_byte_for_byte():
     churny = replace(CALM, changes=poisson(5, 300.0, 10**5, 2), latency_s=0.01)
     first, second = simulate(churny), simulate(churny)
     assert first.history == second.history
-    assert first.told == second.told
+    assert first.figures == second.figures
     other = simulate(replace(churny, seed=1))
-    assert first.told["history_sha256"] != other.told["history_sha256"]
+    assert first.figures["history_sha256"] != other.figures["history_sha256"]
 
 
 def test_the_same_seed_is_the_same_history_in_any_process():
@@ -216,13 +221,13 @@ def test_the_same_seed_is_the_same_history_in_any_process():
 
 
 def test_no_machines_any_more_is_the_end():
-    told = simulate(replace(CALM, changes=from_counts(60.0, [2, 2, 0]))).told
+    told = simulate(replace(CALM, changes=from_counts(60.0, [2, 2, 0]))).figures
     assert told["status"] == "running"
     assert told["machines"] == {"arrived": 2, "left": 2}
 
 
 def test_machines_that_come_back_after_a_drought_go_on():
-    told = simulate(replace(CALM, changes=from_counts(600.0, [4, 0, 0, 0, 0, 0, 4]))).told
+    told = simulate(replace(CALM, changes=from_counts(600.0, [4, 0, 0, 0, 0, 0, 4]))).figures
     assert told["status"] == "finished"
     assert told["hours"] > 1
 
@@ -230,10 +235,13 @@ def test_machines_that_come_back_after_a_drought_go_on():
 def test_memory_is_flat_while_trials_go_by():
     found = []
 
-    class Looked(world_module._World):
-        def hear(self, name, line):
-            super().hear(name, line)
-            if line["event"] == "result" and self.counts["result"] % 500 == 0:
+    class Looked(Simulation):
+        results = 0
+
+        def on_line(self, name, line):
+            super().on_line(name, line)
+            self.results += isinstance(line, TrialReported)
+            if isinstance(line, TrialReported) and self.results % 500 == 0:
                 ledger = self.ledger
                 found.append(len(self.checkpoints) + len(ledger._open) + len(ledger.spans))
 
@@ -253,11 +261,11 @@ def test_a_violation_ends_the_simulation_and_is_told(monkeypatch):
     monkeypatch.setattr(MemoryStore, "commit", twice)
     # The watch reads what was asked for; the double stands for a core that decides twice.
     monkeypatch.setattr(
-        world_module.Watch,
+        Watch,
         "_counts",
         lambda self, meta: self.must(int(meta["reported"]) < 20, "twenty"),
     )
-    told = simulate(CALM).told
+    told = simulate(CALM).figures
     assert (told["status"], told["invariants_broken"], told["broken"]) == ("broken", 1, "twenty")
 
 
@@ -282,7 +290,7 @@ def ended(*curve, goodput=0.5):
         "waste": {"idle": 0.5},
         "invariants_broken": 0,
     }
-    return Ended(told, curve)
+    return SweepResult(told, curve)
 
 
 def test_a_comparison_ranks_by_the_time_to_a_target_that_half_of_all_reach():
@@ -291,7 +299,8 @@ def test_a_comparison_ranks_by_the_time_to_a_target_that_half_of_all_reach():
     never = ended((3600.0, 2.0, 5.0))
     assert common_target([quick, slow, never]) == 0.1
     jobs = [
-        (Job("o", name, 0, CALM), e) for name, e in zip("nsq", (never, slow, quick), strict=True)
+        (SweepJob("o", name, 0, CALM), e)
+        for name, e in zip("nsq", (never, slow, quick), strict=True)
     ]
     rows = compare(jobs, None)
     assert [row["policy"] for row in rows] == ["q", "s", "n"]

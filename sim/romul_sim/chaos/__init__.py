@@ -1,0 +1,1 @@
+"""Chaos: everything breaks, in virtual time (`romul chaos`)."""

@@ -1,0 +1,321 @@
+"""One simulation in which everything breaks: the real actors and workers, in virtual time.
+
+The same schedule is the same history, byte for byte.
+"""
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from numpy.random import default_rng
+
+from romul_actors.core.history import Line
+from romul_actors.protocol.experiment import Experiment
+from romul_sim.chaos.schedule import Chaos
+from romul_sim.cluster import Cluster, Process, WorkerProcess, wrong_clock
+from romul_sim.fakes import Client, Durations, virtual_loop
+from romul_sim.faults import Fault
+from romul_sim.golden import HistoryHash
+from romul_sim.invariants import Violation
+from romul_sim.virtual_time import Clock, DeadlockError, run
+from romul_workers.tasks.toys import TOYS
+from romul_workers.worker import WorkerSettings
+
+P = TypeVar("P", bound=Process)
+
+NAME = "chaos"
+PROBLEM = "misspecified"
+LEASE_S = 10.0
+TRIAL_S = 15.0
+"""Longer than a lease: without heartbeats every trial would be lost."""
+GRACE_S = 2.0
+LATENCY_S = 0.01
+SLOWER = 0.1
+"""What is left of the speed of a machine that has become slow."""
+DRIFT, AHEAD_S = 0.05, 1000.0
+"""How wrong the machines' clocks are: up to this share too fast or too slow, and so far apart."""
+CALM_S = 900.0
+"""Longest time to the end after the last fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endured:
+    """How a simulation went.
+
+    Attributes:
+        violation: what broke; empty if nothing did.
+        history_sha256: of all lines of history, byte for byte.
+        hours: how long it took, in virtual time.
+        trials: how many results were accepted.
+        causes: by cause, how many attempts ended without a result.
+        golden_sha256: of the same lines in their canonical form (`golden.py`).
+    """
+
+    violation: str
+    history_sha256: str
+    hours: float
+    trials: int
+    causes: dict[str, int]
+    golden_sha256: str = ""
+
+
+class ChaosCluster(Cluster):
+    """A cluster whose machines, actors, network and store break as a schedule says."""
+
+    def __init__(self, chaos: Chaos) -> None:
+        self.excused: set[str] = set()
+        super().__init__([_experiment(chaos)], self.excused)
+        self.chaos = chaos
+        self.watch = self.watches[NAME]
+        self.golden = HistoryHash()
+        self.workers: dict[int, WorkerProcess] = {}
+        self.actors: dict[int, Process] = {}
+
+    def on_line(self, name: str, line: Line) -> None:
+        """Hash a line of history."""
+        del name
+        self.golden.add(line)
+
+    async def play(self) -> Endured:
+        """Play the schedule to the end of the search, or to the first violation."""
+        await self.open()
+        for place in range(self.chaos.actors):
+            self.place_actor(place)
+        for place in range(self.chaos.machines):
+            self.place_worker(place)
+        violation = ""
+        playing = asyncio.create_task(self.to_the_end())
+        await asyncio.wait({playing, self.over}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            for done in (self.over, playing):
+                if done.done():
+                    done.result()
+        except Violation as found:
+            violation = str(found)
+        ended_s = virtual_loop().now_s
+        await self.close([*self.workers.values(), *self.actors.values()], playing)
+        return Endured(
+            violation,
+            self.store.history_sha256,
+            round(ended_s / 3600, 4),
+            self.watch.book.accepted,
+            dict(sorted(self.watch.causes.items())),
+            self.golden.hexdigest(),
+        )
+
+    async def to_the_end(self) -> None:
+        """Let everything break, then check what is left when the search has ended."""
+        loop = virtual_loop()
+        self.keep(asyncio.create_task(self.replicate()))
+        for fault in self.chaos.faults:
+            await asyncio.sleep(max(0.0, fault.at_s - loop.now_s))
+            self.inflict(fault)
+        limit = loop.now_s + CALM_S
+        while loop.now_s < limit:
+            statuses = await self.store.experiments()
+            if statuses[NAME] == "finished":
+                # Work that the population does not know of ends in its own time.
+                await asyncio.sleep(4 * LEASE_S)
+                break
+            await asyncio.sleep(1.0)
+        statuses = await self.store.experiments()
+        self.watch.ended(statuses[NAME], await self.store.depths(NAME))
+
+    async def replicate(self) -> None:
+        """Keep copies of the store, to which a fail-over may go back."""
+        while True:
+            self.store.keep()
+            await asyncio.sleep(1.0)
+
+    # -- processes ------------------------------------------------------------------------------
+
+    def clock(self, number: int) -> Clock:
+        """The clock of a process's machine."""
+        return wrong_clock(default_rng([self.chaos.seed, 4, number]), DRIFT, AHEAD_S)
+
+    def place_worker(self, place: int) -> None:
+        """Start a new worker in a place."""
+        number = self.next_number()
+        rng = default_rng([self.chaos.seed, 2, number])
+        client = Client(self.store, rng, LATENCY_S)
+        speed = float(2.0 ** rng.uniform(-1.0, 1.0))
+        settings = WorkerSettings(
+            name=f"worker-{number}",
+            allow=("simulated",),
+            grace_s=GRACE_S,
+            garbage_ms=int(1000 * LEASE_S * 4),
+            host=f"machine-{place}",
+            pid=1,
+        )
+        self.workers[place] = self.start_worker(
+            settings,
+            TOYS[PROBLEM],
+            Durations(TRIAL_S),
+            client=client,
+            speed=speed,
+            rng=rng,
+            clock=self.clock(number),
+        )
+
+    def place_actor(self, place: int) -> None:
+        """Start a new actor in a place."""
+        number = self.next_number()
+        client = Client(self.store, default_rng([self.chaos.seed, 3, number]), LATENCY_S)
+        self.actors[place] = self.start_actor(f"actor-{number}", client, self.clock(number))
+
+    # -- faults ---------------------------------------------------------------------------------
+
+    def inflict(self, fault: Fault) -> None:
+        """Let a fault strike."""
+        match fault.kind:
+            case "store away":
+                self.away(fault.for_s)
+            case "store loses writes":
+                self.excuse_all()
+                self.store.lose(min(fault.for_s, 5.0))
+            case "store loses trial":
+                self.store.lose_trial(NAME, fault.pick)
+            case "lossy network":
+                self.lossy(fault)
+            case "lose zone":
+                self.lose_zone(fault)
+            case "crash actor" | "freeze actor":
+                self.strike(fault, self.actors, self.place_actor)
+            case "slow machine" if self.workers:
+                self.workers[_chosen(self.workers, fault.pick)].pace.change(SLOWER)
+            case "notice to machine" if self.workers:
+                self.notice(_chosen(self.workers, fault.pick), fault.for_s)
+            case "kill machine" | "freeze machine":
+                self.strike(fault, self.workers, self.place_worker)
+
+    def strike(
+        self, fault: Fault, processes: MutableMapping[int, P], start: Callable[[int], None]
+    ) -> None:
+        """Freeze or kill one of several processes, if there is one."""
+        if not processes:
+            return
+        place = _chosen(processes, fault.pick)
+        if not fault.kind.startswith("freeze"):
+            self.kill(processes, place, fault.for_s, start)
+            return
+        process = processes[place]
+        process.client.frozen_until_s = virtual_loop().now_s + 3 * fault.for_s
+        self.excuse(process.name)
+
+    def kill(
+        self,
+        processes: MutableMapping[int, P],
+        place: int,
+        for_s: float,
+        start: Callable[[int], None],
+    ) -> None:
+        """Kill a process; after a while a new one starts in its place."""
+        process = processes.pop(place)
+        self.excuse(process.name)
+        process.client.dead = True
+        process.task.cancel()
+        self.keep(process.task)
+        self.after(for_s, lambda: start(place))
+
+    def lose_zone(self, fault: Fault) -> None:
+        """Kill all machines of a zone."""
+        zone = int(fault.pick * self.chaos.zones)
+        for place in list(self.workers):
+            if place % self.chaos.zones == zone:
+                self.kill(self.workers, place, fault.for_s, self.place_worker)
+
+    def notice(self, place: int, for_s: float) -> None:
+        """Warn a machine that it will go: its worker has the time to give its trial back."""
+        process = self.workers.pop(place)
+        process.stop.set()
+        self.keep(process.task)
+        self.after(GRACE_S + 3.0 + for_s, lambda: self.place_worker(place))
+
+    def lossy(self, fault: Fault) -> None:
+        """Every message of some processes may be lost, or be sent twice, for a while."""
+        processes: list[Process] = [*self.workers.values(), *self.actors.values()]
+        hit = processes[:: 1 + int(3 * fault.pick)]
+        for process in hit:
+            process.client.lossy = 0.3
+            self.excuse(process.name)
+        self.after(fault.for_s, lambda: _heal(hit))
+
+    def away(self, for_s: float) -> None:
+        """Take the store away for a while."""
+        self.store.away = True
+        self.excuse_all()
+        self.after(min(for_s, 30.0), lambda: setattr(self.store, "away", False))
+
+    def excuse_all(self) -> None:
+        """Also those that are gone: a store that goes back in time may know them again."""
+        for number in range(self.numbers + 1):
+            self.excuse(f"worker-{number}", f"actor-{number}")
+
+    def excuse(self, *names: str) -> None:
+        """Note that a fault struck some processes, which may lose a trial now."""
+        self.excused |= set(names)
+
+
+def _experiment(chaos: Chaos) -> Experiment:
+    return Experiment.model_validate(
+        {
+            "name": NAME,
+            "task": "simulated",
+            "space": TOYS[PROBLEM].space,
+            "population": chaos.population,
+            "steps": chaos.steps,
+            "seed": chaos.seed,
+            "checkpoints": "memory://simulated",
+            "max_losses": 1_000,
+            "elasticity": {"max": chaos.population + 2, "per_worker": 2},
+            "timeouts": {"lease_s": LEASE_S, "quorum_s": 30},
+        }
+    )
+
+
+def _chosen(processes: Mapping[int, Process], pick: float) -> int:
+    """The place of one of several processes."""
+    return sorted(processes)[int(pick * len(processes))]
+
+
+def _heal(hit: Iterable[Process]) -> None:
+    for process in hit:
+        process.client.lossy = 0.0
+
+
+def play(chaos: Chaos) -> Endured:
+    """Play a simulation to its end, or to the first violation."""
+    try:
+        return run(ChaosCluster(chaos).play())
+    except DeadlockError as error:
+        return Endured(f"every process waits for another one: {error}", "", math.nan, 0, {})
+
+
+@dataclass(slots=True)
+class Totals:
+    """Many simulations together.
+
+    Attributes:
+        golden: by seed, the hash of its history (`golden.py`).
+    """
+
+    runs: int = 0
+    trials: int = 0
+    hours: float = 0.0
+    causes: Counter[str] = field(default_factory=Counter)
+    broken: list[tuple[int, str]] = field(default_factory=list)
+    golden: dict[int, str] = field(default_factory=dict)
+
+    def add(self, seed: int, endured: Endured) -> None:
+        """Count one."""
+        self.runs += 1
+        self.trials += endured.trials
+        self.causes += Counter(endured.causes)
+        self.golden[seed] = endured.golden_sha256
+        if endured.violation:
+            self.broken.append((seed, endured.violation))
+        else:
+            self.hours += endured.hours

@@ -1,0 +1,97 @@
+"""Schedules of faults in virtual time: drawn from a seed, shrunk, written and read."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+from numpy.random import default_rng
+
+from romul_sim.faults import Fault
+
+KINDS = {
+    "kill machine": 6,
+    "notice to machine": 4,
+    "freeze machine": 4,
+    "slow machine": 2,
+    "lose zone": 1,
+    "crash actor": 5,
+    "freeze actor": 2,
+    "lossy network": 4,
+    "store away": 2,
+    "store loses writes": 2,
+    "store loses trial": 1,
+}
+"""Kinds of faults, with their weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chaos:
+    """A simulation.
+
+    Attributes:
+        seed: all randomness but the faults' own.
+        faults: what breaks.
+        machines, zones, actors: how many of each.
+        population, steps: of the search.
+    """
+
+    seed: int
+    faults: tuple[Fault, ...]
+    machines: int = 6
+    zones: int = 2
+    actors: int = 2
+    population: int = 6
+    steps: int = 8
+
+
+def draw(seed: int, n: int = 25, span_s: float = 240.0) -> Chaos:
+    """A simulation whose faults come from a seed as well."""
+    rng = default_rng([seed, 1])
+    kinds, weights = list(KINDS), list(KINDS.values())
+    chosen = rng.choice(kinds, n, p=[w / sum(weights) for w in weights])
+    times = sorted(rng.uniform(0.0, span_s, n).tolist())
+    faults = tuple(
+        Fault(round(at, 3), str(kind), float(rng.random()), round(float(rng.exponential(8.0)), 3))
+        for at, kind in zip(times, chosen, strict=True)
+    )
+    return Chaos(seed, faults)
+
+
+def shrink(chaos: Chaos, broken: Callable[[Chaos], bool]) -> Chaos:
+    """A shortest list of the same faults that still breaks (delta debugging, Zeller 1999)."""
+    faults, n = list(chaos.faults), 2
+    while len(faults) >= 2:  # noqa: PLR2004
+        size = math.ceil(len(faults) / n)
+        parts = [faults[i : i + size] for i in range(0, len(faults), size)]
+        for part in parts:
+            rest = [fault for fault in faults if fault not in part]
+            smaller = replace(chaos, faults=tuple(rest))
+            if broken(smaller):
+                faults, n = rest, max(2, n - 1)
+                break
+        else:
+            if n >= len(faults):
+                break
+            n = min(len(faults), 2 * n)
+    only = replace(chaos, faults=())
+    return only if broken(only) else replace(chaos, faults=tuple(faults))
+
+
+def to_json(chaos: Chaos) -> str:
+    """A simulation as JSON, to be played again."""
+    return json.dumps(asdict(chaos))
+
+
+def from_json(text: str) -> Chaos:
+    """Read a simulation.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        content = json.loads(text)
+        faults = tuple(Fault(**fault) for fault in content.pop("faults"))
+        return Chaos(faults=faults, **content)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"not a simulation: {error}") from None

@@ -1,0 +1,178 @@
+"""One drill, from its first process to its verdicts."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from romul_actors.core.events import Submitted
+from romul_actors.errors import StoreError
+from romul_actors.observe.snapshot import read_history
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.messages import encode
+from romul_actors.protocol.plan import settings
+from romul_actors.protocol.slot_codec import read
+from romul_actors.store.redis import RedisStore
+from romul_actors.waiting import cancel
+from romul_sim.drill.audit import Verdict, audit
+from romul_sim.drill.faults import FaultInjector, small_disk
+from romul_sim.drill.processes import GRACE_S, Processes, Services
+from romul_sim.drill.schedule import LEASE_S
+from romul_sim.faults import Fault
+from romul_workers.checkpoints import Checkpoints
+
+SETTLE_S = 60.0
+"""Longest time for a run to end after the last fault."""
+
+
+class Drill:
+    """One drill.
+
+    Args:
+        folder: an empty or new folder for all of it.
+        faults: the schedule.
+        workers, actors: how many of each.
+        seed: of the searches.
+        progress: is called after each fault with how many there were.
+        steps: of each search; a new one begins as long as there are faults to come.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        faults: Sequence[Fault],
+        workers: int,
+        actors: int,
+        seed: int,
+        progress: Callable[[int], None] = lambda _: None,
+        steps: int = 40,
+    ) -> None:
+        self._folder = folder
+        self._faults = faults
+        self._seed = seed
+        self._progress = progress
+        self._steps = steps
+        self._workers = workers
+        self._actors = actors
+
+    async def run(self) -> dict[str, Any]:
+        """Play the schedule to its end, and audit.
+
+        Returns:
+            JSON values: `faults`, `lost`, `doubled`, `invariants_broken`, `completed` and more.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        place = self._folder / "checkpoints"
+        with small_disk(place) as small:
+            async with contextlib.AsyncExitStack() as stack:
+                services = await stack.enter_async_context(Services(self._folder).started())
+                processes = Processes(self._folder, services.environment, self._commands())
+                injector = FaultInjector(place, services, processes, can_fill=small)
+                stack.push_async_callback(injector.undo)
+                await stack.enter_async_context(processes.kept())
+                verdicts = await self._searches(services.urls["server"], injector)
+        broken = [text for verdict in verdicts for text in verdict.broken]
+        causes: Counter[str] = sum((verdict.causes for verdict in verdicts), Counter())
+        return {
+            "faults": sum(injector.played.values()),
+            "lost": sum(verdict.lost for verdict in verdicts),
+            "doubled": sum(verdict.doubled for verdict in verdicts),
+            "invariants_broken": len(broken),
+            "completed": all(verdict.completed for verdict in verdicts),
+            "broken": broken,
+            "trials": sum(verdict.trials for verdict in verdicts),
+            "searches": len(verdicts),
+            "by_kind": dict(sorted(injector.played.items())),
+            "skipped": dict(sorted(injector.skipped.items())),
+            "causes": dict(sorted(causes.items())),
+            "starts": sum(processes.starts.values()),
+            "wall_s": round(loop.time() - began, 1),
+        }
+
+    def _commands(self) -> dict[str, Sequence[str]]:
+        commands: dict[str, Sequence[str]] = {f"actor-{n}": ["actor"] for n in range(self._actors)}
+        worker = ["worker", f"--grace={GRACE_S}", "--garbage-s=5"]
+        return commands | {f"worker-{n}": worker for n in range(self._workers)}
+
+    async def _searches(self, url: str, injector: FaultInjector) -> list[Verdict]:
+        """Searches one after the other, until all faults are played; then their verdicts."""
+        playing = asyncio.create_task(injector.play(self._faults, self._progress))
+        names: list[str] = []
+        store = RedisStore(url)
+        try:
+            while not playing.done():
+                experiment = self._experiment(len(names))
+                names.append(experiment.name)
+                await _patiently(
+                    lambda e=experiment: store.create(  # type: ignore[misc]
+                        e.name, e.model_dump_json(), encode(Submitted())
+                    )
+                )
+                await self._ended(store, experiment.name, playing)
+            await playing
+            return [await self._judge(store, self._experiment(n)) for n in range(len(names))]
+        finally:
+            await cancel(playing)
+            await store.close()
+
+    def _experiment(self, number: int) -> Experiment:
+        return Experiment.model_validate(
+            {
+                "name": f"drill-{number}",
+                "task": "romul_workers.tasks.toys:quadratic",
+                "space": {
+                    "rate": {"type": "float", "min": 1e-4, "max": 0.1, "scale": "log"},
+                    "momentum": {"type": "float", "min": 0.0, "max": 0.9},
+                },
+                "population": 8,
+                "steps": self._steps,
+                "budget": 20,
+                "seed": self._seed + number,
+                "constants": {"seconds": 0.3},
+                "elasticity": {"max": 12},
+                "timeouts": {"lease_s": LEASE_S, "trial_s": 30, "quorum_s": 5},
+                "max_losses": 100,
+                "checkpoints": str((self._folder / "checkpoints").resolve()) + f"/{number}",
+            }
+        )
+
+    async def _ended(self, store: RedisStore, name: str, playing: asyncio.Task[None]) -> None:
+        """Wait until a search has ended, or its time after the last fault is over."""
+        loop = asyncio.get_running_loop()
+        limit = None
+        while limit is None or loop.time() < limit:
+            with contextlib.suppress(StoreError):
+                if (await store.experiments()).get(name) in ("finished", "failed"):
+                    return
+            if playing.done() and limit is None:
+                limit = loop.time() + SETTLE_S
+            await asyncio.sleep(0.2)
+
+    async def _judge(self, store: RedisStore, experiment: Experiment) -> Verdict:
+        stored = await store.load(experiment.name)
+        population = read(settings(experiment), experiment.metric, stored.meta, stored.slots)
+        # A frozen worker may still hold what was decided without it.
+        for _ in range(int(10 * LEASE_S)):
+            depths = await store.depths(experiment.name)
+            if depths["trials"] == depths["inbox"] == 0:
+                break
+            await asyncio.sleep(0.5)
+        lines = await read_history(store, experiment.name)
+        place = Checkpoints(str(experiment.checkpoints), self._folder / "scratch")
+        return audit(experiment, population, lines, depths, place)
+
+
+async def _patiently(call: Callable[[], Awaitable[object]]) -> None:
+    """Do it once the server is back."""
+    while True:
+        try:
+            await call()
+        except StoreError as error:
+            if "exists already" in str(error):
+                return
+            await asyncio.sleep(0.5)
+        else:
+            return

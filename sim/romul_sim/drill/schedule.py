@@ -1,0 +1,77 @@
+"""Schedules of faults on real processes: drawn from a seed, written and read."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from numpy.random import default_rng
+
+from romul_actors.errors import RomulError
+from romul_sim.faults import Fault
+
+LEASE_S = 2.0
+"""Lease of the searches of a drill."""
+
+FAULTS: Mapping[str, float] = {
+    "kill worker": 6,
+    "terminate worker": 4,
+    "freeze worker": 4,
+    "kill actor": 4,
+    "terminate actor": 2,
+    "freeze actor": 2,
+    "kill server": 2,
+    "kill broker": 2,
+    "fill disk": 1,
+    "damage checkpoint": 1,
+    "garbage on queues": 1,
+}
+"""Kinds of faults, with their weights."""
+
+
+def draw(n: int, mean_s: float, seed: int, *, without: Sequence[str] = ()) -> list[Fault]:
+    """Draw a schedule; each kind comes at least once if there are enough faults.
+
+    Args:
+        n: how many.
+        mean_s: mean time between two.
+        seed: the same seed, the same schedule.
+        without: kinds to leave out.
+    """
+    rng = default_rng(seed)
+    kinds = [kind for kind in FAULTS if kind not in without]
+    weights = [FAULTS[kind] for kind in kinds]
+    chosen = list(kinds[:n])
+    total = sum(weights)
+    chosen += rng.choice(kinds, n - len(chosen), p=[w / total for w in weights]).tolist()
+    rng.shuffle(chosen)
+    at_s, faults = 0.0, []
+    for kind in chosen:
+        at_s += float(rng.exponential(mean_s))
+        # Half of what freezes thaws before its lease ends, half after it.
+        for_s = float(rng.uniform(0.2, 2 * LEASE_S))
+        faults.append(Fault(round(at_s, 3), kind, float(rng.random()), round(for_s, 3)))
+    return faults
+
+
+def read_schedule(file: Path) -> list[Fault]:
+    """Read a schedule, JSON lines as `write_schedule` makes them.
+
+    Raises:
+        RomulError: a line is not a fault.
+    """
+    faults = []
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        try:
+            fault = Fault(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise RomulError(f"{file}:{number}: not a fault: {error}") from None
+        if fault.kind not in FAULTS:
+            raise RomulError(f"{file}:{number}: {fault.kind!r} is not one of {', '.join(FAULTS)}")
+        faults.append(fault)
+    return sorted(faults, key=lambda fault: fault.at_s)
+
+
+def write_schedule(file: Path, faults: Sequence[Fault]) -> None:
+    """Write a schedule, to be played again."""
+    file.write_text("".join(json.dumps(asdict(fault)) + "\n" for fault in faults))

@@ -1,0 +1,384 @@
+"""A simulation: searches on machines that come and go, in virtual time (`romul sim`)."""
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.random import default_rng
+
+from romul_actors.actor.loop import TICKS_A_TRIAL, Actor
+from romul_actors.core.history import (
+    Line,
+    SearchFailed,
+    SearchFinished,
+    SecondCopyStarted,
+    TrialCreated,
+    TrialFailed,
+    TrialReleased,
+    TrialReported,
+)
+from romul_actors.protocol.experiment import Experiment
+from romul_sim.churn import Change, most_machines, with_notice
+from romul_sim.cluster import Cluster, WorkerProcess, wrong_clock
+from romul_sim.fakes import Client, Durations, virtual_loop
+from romul_sim.golden import HistoryHash
+from romul_sim.invariants import Violation
+from romul_sim.ledger import Ledger
+from romul_sim.virtual_time import run
+from romul_workers.tasks.toys import TOYS
+from romul_workers.worker import WorkerSettings
+
+LONGEST_PACE_S = 300.0
+"""Actor and workers wait no longer at a time for what comes next, whatever the lease."""
+LOOKS_A_LEASE = 10
+"""How often in a lease they look for something to do."""
+LOOKS_A_NOTICE = 4
+"""The same in the time between the warning and a machine's end."""
+DRIFT, AHEAD_S = 0.01, 60.0
+"""How wrong the machines' clocks are: up to this share too fast or too slow, and so far apart."""
+KEEP_LINES = 1_000
+"""History lines that the store keeps; a simulation reads each line when it is committed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How the runtime is set up.
+
+    Attributes:
+        per_machine: slots for each machine; None: the scenario's population.
+        min, max, per_worker, second_copy: elasticity, as an experiment declares it.
+        lease_s: after so long without a heartbeat a trial is given to another worker.
+        broker_s: after so long a lost connection is noticed, as through a broker; None: without.
+        grace_s: for ending or pausing a trial, before a machine goes.
+    """
+
+    per_machine: float | None = None
+    min: int = 4
+    max: int | None = None
+    per_worker: float | None = None
+    second_copy: float = 3.0
+    lease_s: float = 30.0
+    broker_s: float | None = None
+    grace_s: float = 10.0
+
+    @property
+    def elasticity(self) -> dict[str, Any]:
+        """As an experiment declares it."""
+        return {
+            "min": self.min,
+            "max": self.max,
+            "per_worker": self.per_worker,
+            "second_copy": self.second_copy,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is simulated.
+
+    Attributes:
+        changes: what happens to machines, in order of time.
+        problem: a name out of `TOYS`.
+        optimizer: name and constants, as an experiment declares them.
+        population: number of slots of each search.
+        steps: PBT steps of each slot.
+        searches: how many go on at the same time.
+        apart: whether each machine serves one of them only; else all machines serve all.
+        durations: how long a trial takes.
+        speeds: ratio of the fastest machine's speed to the slowest one's.
+        notice_s: warning before a machine goes, where the trace has none; 0: none.
+        latency_s: mean time to the store, and back again.
+        price: of a machine's hour, where the trace has none.
+        policy: see `Policy`.
+        until_s: the end at the latest; None: when the searches have ended, or all machines.
+        history: whether all lines of history are returned.
+        picture: whether all that a picture needs is returned.
+        golden: whether history is hashed in its canonical form as well (`golden.py`), which takes
+            a tenth of a simulation's time.
+        seed: all randomness derives from it.
+    """
+
+    changes: Sequence[Change]
+    problem: str = "misspecified"
+    optimizer: str | Mapping[str, Any] = "romul"
+    population: int = 8
+    steps: int = 30
+    searches: int = 1
+    apart: bool = False
+    durations: Durations = field(default_factory=Durations)
+    speeds: float = 2.0
+    notice_s: float = 0.0
+    latency_s: float = 0.0
+    price: float = 1.0
+    policy: Policy = field(default_factory=Policy)
+    until_s: float | None = None
+    history: bool = False
+    picture: bool = False
+    golden: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """A simulation that is over.
+
+    Attributes:
+        figures: what came out, as JSON values.
+        ledger: the accounts.
+        history: by search its lines, if they were requested.
+    """
+
+    figures: dict[str, Any]
+    ledger: Ledger
+    history: dict[str, list[Line]]
+
+
+class Simulation(Cluster):
+    """One scenario on a cluster."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        experiments = [_experiment(scenario, number) for number in range(scenario.searches)]
+        # Every machine may go away at any time: a worker that loses a trial has an excuse.
+        super().__init__(experiments, None)
+        self.scenario = scenario
+        self.ledger = Ledger(keep=scenario.picture)
+        self.machines: dict[str, WorkerProcess] = {}
+        self.history: dict[str, list[Line]] = {}
+        self.golden = HistoryHash() if scenario.golden else None
+        self.second_copies = 0
+        self.faults: Counter[str] = Counter()
+        self.ended: set[str] = set()
+        self.best = math.inf
+        self.violation: Violation | None = None
+        self.pace_s = _pace_s(scenario)
+
+    async def play(self) -> Simulated:
+        """Play it to the end of its searches, or to that of the last machine."""
+        await self.open()
+        # Ticks come as often as in production: they end the wait for slow trials.
+        tick_s = self.scenario.durations.trial_s / TICKS_A_TRIAL
+        self.actor = Actor(self.store, "actor", pace_s=min(self.pace_s, tick_s / 2))
+        stop = asyncio.Event()
+        acting = self.guard(lambda: self.actor.run(stop))
+        churning = asyncio.create_task(self.churn())
+        try:
+            async with asyncio.timeout(self.scenario.until_s):
+                await self.over
+        except TimeoutError:
+            pass
+        except Violation as found:
+            self.violation = found
+        ended_s = virtual_loop().now_s
+        for machine in self.machines.values():
+            machine.trainer.leaving = False
+        await self.close(self.machines.values(), acting, churning)
+        self.ledger.end(ended_s)
+        return Simulated(await self.figures(ended_s), self.ledger, self.history)
+
+    def on_line(self, name: str, line: Line) -> None:
+        """Keep the accounts, and see whether all searches have ended."""
+        self.ledger.judge(name, line)
+        if self.golden is not None:
+            self.golden.add(line, name)
+        if self.scenario.history:
+            self.history.setdefault(name, []).append(line)
+        match line:
+            case TrialReported() if line.metrics["true_loss"] < self.best:
+                self.best = line.metrics["true_loss"]
+                now_s = virtual_loop().now_s
+                self.ledger.to(now_s)
+                self.ledger.curve.append((now_s, self.ledger.dollars, self.best))
+            case TrialFailed() | TrialReleased():
+                self.faults[line.reason] += 1
+            case SecondCopyStarted():
+                self.second_copies += 1
+            case SearchFinished() | SearchFailed():
+                self.ended.add(name)
+                if len(self.ended) == len(self.experiments):
+                    self.finish()
+        if self.scenario.picture and isinstance(line, TrialCreated | TrialReported):
+            self.note_sizes()
+
+    def note_sizes(self) -> None:
+        """Note how many machines and active slots there are."""
+        slots = sum(len(watch.book.parents) for watch in self.watches.values())
+        sizes, now = self.ledger.sizes, (self.ledger.machines, slots)
+        if not sizes or sizes[-1][1:] != now:
+            sizes.append((virtual_loop().now_s, *now))
+
+    # -- machines -------------------------------------------------------------------------------
+
+    async def churn(self) -> None:
+        """Let machines come and go as the scenario says."""
+        loop, scenario = virtual_loop(), self.scenario
+        changes = scenario.changes
+        if scenario.notice_s:
+            changes = with_notice(changes, scenario.notice_s)
+        for change in changes:
+            if change.at_s > loop.now_s:
+                await asyncio.sleep(change.at_s - loop.now_s)
+            if change.what == "arrives":
+                self.arrive(change)
+            elif change.machine in self.machines:
+                self.change(self.machines[change.machine], change)
+            if scenario.picture:
+                self.note_sizes()
+        if not self.machines:
+            self.finish()
+
+    def arrive(self, change: Change) -> None:
+        """Pay for a machine from now on, and start its worker."""
+        scenario, policy = self.scenario, self.scenario.policy
+        if change.machine in self.machines:
+            return
+        number = self.next_number()
+        rng = default_rng([scenario.seed, number])
+        speed = change.speed
+        if speed is None:
+            speed = float(scenario.speeds ** rng.uniform(-0.5, 0.5))
+        price = scenario.price if change.price is None else change.price
+        self.ledger.arrive(change.machine, change.zone, price, virtual_loop().now_s)
+        settings = WorkerSettings(
+            # A machine that comes back is another worker.
+            name=f"{change.machine}-{number}",
+            allow=("simulated",),
+            experiments=(f"search-{number % scenario.searches}" if scenario.apart else "*",),
+            grace_s=policy.grace_s,
+            garbage_ms=int(2000 * policy.lease_s),
+            pace_s=self.pace_s,
+            host=change.machine,
+            pid=1,
+        )
+        self.machines[change.machine] = self.start_worker(
+            settings,
+            TOYS[scenario.problem],
+            scenario.durations,
+            client=Client(self.store, rng, scenario.latency_s),
+            speed=speed,
+            rng=rng,
+            clock=wrong_clock(rng, DRIFT, AHEAD_S),
+            spans=self.ledger.span,
+        )
+
+    def change(self, machine: WorkerProcess, change: Change) -> None:
+        """Let something happen to a machine that is there."""
+        loop = virtual_loop()
+        if change.what == "leaves":
+            self.leave(change.machine)
+        elif change.what == "notice":
+            # By the machine's own clock, as its worker would receive it.
+            loop.call_soon(machine.worker.announce, change.seconds)
+        elif change.what == "freezes":
+            machine.client.frozen_until_s = loop.now_s + change.seconds
+            machine.pace.change(0.0)
+            loop.call_later(change.seconds, machine.pace.change, machine.speed)
+        else:
+            machine.speed = change.speed or machine.speed
+            machine.pace.change(machine.speed)
+
+    def leave(self, name: str) -> None:
+        """End a machine with all that runs on it."""
+        machine = self.machines.pop(name)
+        self.ledger.leave(name, virtual_loop().now_s)
+        machine.client.dead = machine.trainer.leaving = True
+        machine.task.cancel()
+        self.keep(machine.task)
+        broker_s = self.scenario.policy.broker_s
+        if broker_s is not None:
+            self.keep(asyncio.create_task(self.notice(machine.name, broker_s)))
+
+    async def notice(self, worker: str, seconds: float) -> None:
+        """Report a lost connection to the actor, as a broker does after a while."""
+        await asyncio.sleep(seconds)
+        await self.actor.lost(worker)
+
+    # -- the end --------------------------------------------------------------------------------
+
+    async def figures(self, ended_s: float) -> dict[str, Any]:
+        """What came out, as JSON values."""
+        metas = [(await self.store.load(e.name)).meta for e in self.experiments]
+        ledger = self.ledger
+        shares = {cause: _share(s, ledger.paid_s) for cause, s in sorted(ledger.waste_s.items())}
+        counts = {
+            name: sum(int(meta.get(name, 0)) for meta in metas)
+            for name in ("created", "reported", "failed", "retried")
+        }
+        statuses = Counter(meta["status"] for meta in metas)
+        return {
+            "status": "broken" if self.violation else max(statuses, key=lambda s: (statuses[s], s)),
+            "hours": round(ended_s / 3600, 4),
+            "trials": counts["reported"],
+            "best": None if math.isinf(self.best) else self.best,
+            **counts,
+            "goodput": _share(ledger.useful_s, ledger.paid_s),
+            "waste": shares,
+            "losing_branches": self.losing_branches(),
+            "machine_hours": round(ledger.paid_s / 3600, 4),
+            "dollars": round(ledger.dollars, 2),
+            "machines": {"arrived": ledger.arrived, "left": ledger.left},
+            "faults": dict(sorted(self.faults.items())),
+            "second_copies": self.second_copies,
+            "invariants_broken": int(self.violation is not None),
+            "broken": str(self.violation or ""),
+            "history_sha256": self.store.history_sha256,
+            **({} if self.golden is None else {"golden_sha256": self.golden.hexdigest()}),
+        }
+
+    def losing_branches(self) -> float | None:
+        """Share of the useful seconds that did not lead to the best models."""
+        best = [self.watches[e.name].book.best_checkpoint for e in self.experiments]
+        led_s = sum(self.checkpoints[name].lineage_s for name in best if name in self.checkpoints)
+        return _share(self.ledger.useful_s - led_s, self.ledger.useful_s)
+
+
+def _experiment(scenario: Scenario, number: int) -> Experiment:
+    """One search of a scenario, as a user would declare it."""
+    policy, population = scenario.policy, scenario.population
+    if policy.per_machine is not None:
+        most = most_machines(scenario.changes)
+        population = max(4, math.ceil(policy.per_machine * most / scenario.searches))
+    elasticity = policy.elasticity
+    if policy.max is not None:
+        elasticity["max"] = max(policy.max, population)
+    return Experiment.model_validate(
+        {
+            "name": f"search-{number}",
+            "task": "simulated",
+            "space": TOYS[scenario.problem].space,
+            "population": population,
+            "steps": scenario.steps,
+            "seed": scenario.seed + number,
+            "optimizer": scenario.optimizer,
+            "checkpoints": "memory://simulated",
+            "elasticity": elasticity,
+            "max_losses": 1_000_000,
+            "history_keep": KEEP_LINES,
+            "timeouts": {
+                "lease_s": policy.lease_s,
+                "quorum_s": max(60.0, scenario.durations.trial_s),
+            },
+        }
+    )
+
+
+def _pace_s(scenario: Scenario) -> float:
+    """How long actor and workers wait at a time, at most."""
+    notices = [c.seconds for c in scenario.changes if c.what == "notice"]
+    notices += [scenario.notice_s] if scenario.notice_s else []
+    return min(
+        LONGEST_PACE_S,
+        scenario.policy.lease_s / LOOKS_A_LEASE,
+        *(max(0.5, notice_s / LOOKS_A_NOTICE) for notice_s in notices),
+    )
+
+
+def _share(part: float, whole: float) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def simulate(scenario: Scenario) -> Simulated:
+    """Play a scenario to the end of its searches, or to that of the last machine."""
+    return run(Simulation(scenario).play())
