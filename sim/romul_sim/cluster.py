@@ -14,7 +14,8 @@ from typing import Any
 
 from numpy.random import default_rng
 
-from romul_actors.actor.loop import TICKS_A_TRIAL, Actor
+from romul_actors.actor.loop import Actor
+from romul_actors.actor.timing import TICKS_A_TRIAL
 from romul_actors.core.events import Submitted
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
