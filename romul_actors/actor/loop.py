@@ -6,93 +6,34 @@ lose nor double a decision: what was not committed is still pending, and what wa
 """
 
 import asyncio
-import contextlib
 import itertools
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
 
-from romul_actors.core.decide import decide
-from romul_actors.core.elasticity import median_trial_s
-from romul_actors.core.events import Event, Expired, Released, Result, Stamped, Tick, Trial
-from romul_actors.core.history import Line, TrialCreated, to_json
-from romul_actors.core.population import Population, changed
-from romul_actors.core.settings import Settings
-from romul_actors.core.slot import Slot, needed
-from romul_actors.core.space import FloatParameter, IntParameter
-from romul_actors.errors import (
-    ExperimentError,
-    MessageError,
-    StoreError,
-    UnknownExperimentError,
+from romul_actors.actor.batch import HeldExperiment, adopt, commit_of, decide_batch, load
+from romul_actors.actor.leases import sweep
+from romul_actors.actor.reconciliation import missing_attempts
+from romul_actors.actor.timing import (
+    BACKOFF_S,
+    FORGET_MS,
+    PACE_S,
+    RECONCILE_S,
+    SILENT_MS,
+    TAKE_OVER_MS,
+    LastDone,
+    tick_every_s,
 )
-from romul_actors.protocol.experiment import Experiment, from_json
-from romul_actors.protocol.messages import decode_event, decode_trial, encode
-from romul_actors.protocol.plan import settings
-from romul_actors.protocol.slot_codec import read, text, write_meta, write_slot
-from romul_actors.store import Commit, Entry, Store
+from romul_actors.core.events import Event, Stamped, Tick
+from romul_actors.core.history import Line, TrialCreated
+from romul_actors.errors import ExperimentError, MessageError, StoreError, UnknownExperimentError
+from romul_actors.protocol.messages import decode_event, encode
+from romul_actors.store import Entry, Store
 from romul_actors.waiting import pause
 
 log = logging.getLogger("romul.actor")
 
 BATCH = 256
 """Most events of one experiment that are decided and committed together."""
-PACE_S = 0.5
-"""Longest wait for an event at a time; also how soon an actor notices that it should stop."""
-TAKE_OVER_MS = 5_000
-"""An actor that leaves an entry pending for so long is taken for dead."""
-RECONCILE_S = 30.0
-"""How often it is checked that every trial is in a queue or with a worker; or once in a lease."""
-TICKS_A_TRIAL = 20
-"""A population hears of passing time so many times in a median trial, and once a second at most."""
-LONGEST_TICK_S = 300.0
-SILENT_MS = 1_000
-"""A worker whose connection was lost and that was not heard of for so long is taken for dead."""
-FORGET_MS = 3_600_000
-"""A worker that was not heard of for so long is no longer listed."""
-BACKOFF_S = 1.0
-
-
-@dataclass(slots=True)
-class _Held:
-    """An experiment as this actor knows it; of use only while the version is still the same."""
-
-    experiment: Experiment
-    settings: Settings
-    version: str
-    population: Population
-    needs: Counter[str]
-    """How many slots need a checkpoint, the best one's included."""
-
-    def garbage(
-        self, after: Population, slots: Sequence[Slot], events: Sequence[Event]
-    ) -> list[str]:
-        """Checkpoints that become garbage with events that lead to `after`, changing `slots`."""
-        before = self.population
-        if before is after:
-            return []
-        # A result that came and went within the batch was never needed before or after it.
-        touched = {e.checkpoint for e in events if isinstance(e, Result | Released)} - {None}
-        for slot in slots:
-            if slot.index < len(before.slots):
-                dropped = needed(before.slots[slot.index])
-                self._count(dropped, -1)
-                touched |= dropped
-            self._count(needed(slot), 1)
-        if before.best is not after.best:
-            self._count(_best(before), -1)
-            self._count(_best(after), 1)
-            touched |= _best(before)
-        garbage = sorted(name for name in touched if name is not None and self.needs[name] <= 0)
-        for name in garbage:
-            self.needs.pop(name, None)
-        return garbage if self.experiment.keep_checkpoints != "all" else []
-
-    def _count(self, names: set[str], change: int) -> None:
-        for name in names:
-            self.needs[name] += change
 
 
 class Actor:
@@ -106,6 +47,9 @@ class Actor:
             added to its history.
         pace_s: longest wait for an event; leases, other actors' leftovers and the list of
             experiments are looked at every other time.
+
+    Attributes:
+        decisions: how many trials it has decided and committed.
     """
 
     def __init__(
@@ -121,11 +65,11 @@ class Actor:
         self._name = name
         self._only = experiments
         self._open: list[str] = []
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, HeldExperiment] = {}
         self._refused: set[str] = set()
-        self._tidied = float("-inf")
-        self._ticked: dict[str, float] = {}
-        self._reconciled: dict[str, float] = {}
+        self._upkept_s = float("-inf")
+        self._ticked = LastDone()
+        self._reconciled = LastDone()
         self._on_commit = on_commit
         self._commits = 0
         self.decisions = 0
@@ -142,10 +86,10 @@ class Actor:
 
     async def turn(self) -> None:
         """One round: what is due at times, then the next batch of each experiment."""
-        now = asyncio.get_running_loop().time()
-        if now - self._tidied >= 2 * self._pace_s:
-            self._tidied = now
-            await self._tidy()
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._upkept_s >= 2 * self._pace_s:
+            self._upkept_s = now_s
+            await self._upkeep()
         if not self._open:
             await asyncio.sleep(self._pace_s)
             return
@@ -154,13 +98,24 @@ class Actor:
         for name, batch in itertools.groupby(entries, key=lambda entry: entry.experiment):
             await self._answer(name, list(batch))
 
-    # -- deciding -------------------------------------------------------------------------------
+    async def lost(self, worker: str) -> int:
+        """End the leases of a worker whose connection to the broker broke; how many there were.
+
+        Only leases without a heartbeat for a moment: a worker that lost the broker alone still
+        sends its heartbeats to the store.
+        """
+        ended = 0
+        for name in self._open.copy():
+            ended += await sweep(self._store, name, self._name, SILENT_MS, BATCH, worker)
+        return ended
+
+    # -- deciding ---------------------------------------------------------------------------------
 
     async def _answer(self, name: str, entries: Sequence[Entry]) -> None:
         """Decide and commit a batch; again from what is stored, if another actor was faster."""
         while entries:
             try:
-                if await self._try(name, entries):
+                if await self._decide(name, entries):
                     return
             except UnknownExperimentError:
                 self._held.pop(name, None)
@@ -168,109 +123,92 @@ class Actor:
             self._held.pop(name, None)
             entries = await self._store.pending(name, self._name, BATCH)
 
-    async def _try(self, name: str, entries: Sequence[Entry]) -> bool:
-        held = self._held.get(name) or await self._load(name)
-        good = await self._usable(name, entries)
-        if not good:
+    async def _decide(self, name: str, entries: Sequence[Entry]) -> bool:
+        """Decide a batch and commit it; False: the version had moved on, nothing was committed."""
+        held = await self._hold(name)
+        usable = await self._decode(name, entries)
+        if not usable:
             return True
-        before = population = held.population
-        trials: list[Trial] = []
-        history: list[Line] = []
-        for entry, event in good:
-            decision = decide(population, Stamped(event, entry.at_ms))
-            population = decision.population
-            trials += decision.trials
-            history += decision.history
-        metric = held.experiment.metric
-        slots = changed(before.slots, population.slots) if population is not before else []
-        self._commits += 1
-        commit = Commit(
-            version=held.version,
-            nonce=f"{self._name}#{self._commits}",
-            entries=[entry.id for entry, _ in good],
-            meta=write_meta(population, metric, before) if population is not before else {},
-            slots={slot.index: write_slot(slot, population.settings, metric) for slot in slots},
-            trials=[encode(trial) for trial in trials],
-            history=[text(to_json(line)) for line in history],
-            history_keep=held.experiment.history_keep,
-            garbage=held.garbage(population, slots, [event for _, event in good]),
+        batch = decide_batch(
+            held.population, [Stamped(event, entry.at_ms) for entry, event in usable]
         )
-        other = _redeclared(held, population)
-        if other is not None:
-            commit = replace(commit, meta={**commit.meta, "spec": other.model_dump_json()})
+        self._commits += 1
+        answered = [entry.id for entry, _ in usable]
+        commit = commit_of(held, batch, answered, nonce=f"{self._name}#{self._commits}")
         version = await self._store.commit(name, self._name, commit)
         if version is None:
             log.info("%s: another actor decided meanwhile", name)
             return False
-        held.version, held.population = version, population
-        if other is not None:
-            held.experiment, held.settings = other, population.settings
-        if self._on_commit is not None and history:
-            self._on_commit(name, history)
-        self.decisions += sum(isinstance(line, TrialCreated) for line in history)
-        if population.status != before.status:
-            log.info("%s: %s %s", name, population.status, population.reason)
+        status = held.population.status
+        adopt(held, batch, version)
+        if self._on_commit is not None and batch.history:
+            self._on_commit(name, batch.history)
+        self.decisions += sum(isinstance(line, TrialCreated) for line in batch.history)
+        if batch.population.status != status:
+            log.info("%s: %s %s", name, batch.population.status, batch.population.reason)
         return True
 
-    async def _usable(self, name: str, entries: Sequence[Entry]) -> list[tuple[Entry, Event]]:
-        """Events of those entries that hold one; the others are put aside."""
-        good: list[tuple[Entry, Event]] = []
-        bad: list[tuple[str, str, bytes]] = []
+    async def _decode(self, name: str, entries: Sequence[Entry]) -> list[tuple[Entry, Event]]:
+        """Events of those entries that hold one; the others become dead letters."""
+        usable: list[tuple[Entry, Event]] = []
+        unusable: list[tuple[str, str, bytes]] = []
         for entry in entries:
             try:
-                good.append((entry, decode_event(entry.body)))
+                usable.append((entry, decode_event(entry.body)))
             except MessageError as error:
-                bad.append((entry.id, str(error), entry.body))
-        if bad:
-            log.warning("%s: %d unusable messages, the first: %s", name, len(bad), bad[0][1])
-            await self._store.dead_letter(name, "inbox", bad)
-        return good
+                unusable.append((entry.id, str(error), entry.body))
+        if unusable:
+            first = unusable[0][1]
+            log.warning("%s: %d unusable messages, the first: %s", name, len(unusable), first)
+            await self._store.dead_letter(name, "inbox", unusable)
+        return usable
 
-    async def _load(self, name: str) -> _Held:
-        stored = await self._store.load(name)
-        experiment = from_json(await self._store.spec(name))
-        core = settings(experiment)
-        population = read(core, experiment.metric, stored.meta, stored.slots)
-        needs = Counter(name for slot in population.slots for name in needed(slot))
-        needs.update(_best(population))
-        held = _Held(experiment, core, stored.version, population, needs)
-        self._held[name] = held
+    async def _hold(self, name: str) -> HeldExperiment:
+        """What is held of an experiment; it is read from the store if nothing is."""
+        held = self._held.get(name)
+        if held is None:
+            held = self._held[name] = await load(self._store, name)
         return held
 
-    # -- at times -------------------------------------------------------------------------------
+    # -- at times ---------------------------------------------------------------------------------
 
-    async def _tidy(self) -> None:
+    async def _upkeep(self) -> None:
         """Look for new experiments, dead actors' leftovers, and leases that have ended."""
         statuses = await self._store.experiments()
         self._open = [name for name in statuses if self._only is None or name in self._only]
         for name in self._open.copy():
-            try:
-                experiment = (self._held.get(name) or await self._load(name)).experiment
-            except UnknownExperimentError:
+            lease_s = await self._admit(name)
+            if lease_s is None:
                 self._open.remove(name)
-                continue
-            except ExperimentError as error:
-                self._open.remove(name)
-                if name not in self._refused:
-                    self._refused.add(name)
-                    log.error("experiment %s cannot be served: %s", name, error)  # noqa: TRY400
                 continue
             left = await self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH)
             await self._answer(name, left)
             if statuses[name] in ("running", "paused", "stopped", "failed", "finished"):
-                await self._sweep(name, int(1000 * experiment.timeouts.lease_s))
+                await sweep(self._store, name, self._name, int(1000 * lease_s), BATCH)
             if statuses[name] == "running":
-                await self._tick(name, experiment.timeouts.lease_s)
-                await self._reconcile(name, max(RECONCILE_S, experiment.timeouts.lease_s))
+                await self._tick(name, lease_s)
+                await self._reconcile(name, max(RECONCILE_S, lease_s))
+
+    async def _admit(self, name: str) -> float | None:
+        """Length of an experiment's leases, in seconds; None: it is gone, or cannot be served."""
+        try:
+            return (await self._hold(name)).experiment.timeouts.lease_s
+        except UnknownExperimentError:
+            return None
+        except ExperimentError as error:
+            if name not in self._refused:
+                self._refused.add(name)
+                log.error("experiment %s cannot be served: %s", name, error)  # noqa: TRY400
+            return None
 
     async def _tick(self, name: str, lease_s: float) -> None:
-        now = asyncio.get_running_loop().time()
+        """Let time pass for a population, and forget workers that are long gone."""
+        now_s = asyncio.get_running_loop().time()
         held = self._held.get(name)
-        trial_s = median_trial_s(held.population.slots) if held is not None else 0.0
-        every_s = min(LONGEST_TICK_S, max(2 * self._pace_s, trial_s / TICKS_A_TRIAL))
-        if now - self._ticked.get(name, float("-inf")) < every_s:
+        every_s = tick_every_s(held.population if held is not None else None, self._pace_s)
+        if not self._ticked.is_due(name, now_s, every_s):
             return
-        self._ticked[name] = now
+        self._ticked.done(name, now_s)
         ages = await self._store.ages(name)
         for worker in [worker for worker, age_ms in ages.items() if age_ms > FORGET_MS]:
             await self._store.present([name], worker, {})
@@ -278,81 +216,15 @@ class Actor:
         await self._store.tick(name, encode(Tick(workers=alive)), int(1000 * every_s))
 
     async def _reconcile(self, name: str, every_s: float) -> None:
-        """Queue again what is neither queued nor leased nor reported.
-
-        That cannot happen while the server lives; it can when one comes back from older data.
-        """
-        now = asyncio.get_running_loop().time()
+        """Give back attempts that are neither queued nor leased nor reported."""
+        now_s = asyncio.get_running_loop().time()
         held = self._held.get(name)
-        if held is None or now - self._reconciled.get(name, float("-inf")) < every_s:
+        if held is None or not self._reconciled.is_due(name, now_s, every_s):
             return
-        found = await self._store.outstanding(name)
-        if found.version != held.version:
+        outstanding = await self._store.outstanding(name)
+        if outstanding.version != held.version:
             return
-        self._reconciled[name] = now
-        known = {(trial.id, trial.attempt) for trial in _usable(found.trials, decode_trial)}
-        known |= {
-            (event.trial, event.attempt)
-            for event in _usable(found.inbox, decode_event)
-            if hasattr(event, "attempt")
-        }
-        for slot in held.population.slots:
-            for attempt in slot.live_attempts if slot.status == "queued" else ():
-                if (slot.trial, attempt) in known:
-                    continue
-                log.warning("%s: trial %s was in no queue: queued again", name, slot.trial)
-                missing = Released(
-                    trial=slot.trial, slot=slot.index, attempt=attempt, worker="", reason="missing"
-                )
-                await self._store.send(name, encode(missing))
-
-    async def lost(self, worker: str) -> int:
-        """Take the trials of a worker whose connection broke; how many there were.
-
-        Only those that were not heard of for a moment: a worker that lost the broker alone still
-        sends its heartbeats to the store.
-        """
-        taken = 0
-        for name in self._open.copy():
-            taken += await self._sweep(name, SILENT_MS, worker)
-        return taken
-
-    async def _sweep(self, name: str, lease_ms: int, worker: str | None = None) -> int:
-        swept = await self._store.sweep(name, self._name, lease_ms, BATCH, worker)
-        for lease, last in swept:
-            try:
-                trial = decode_trial(lease.body)
-            except MessageError as error:
-                await self._store.dead_letter(name, "trials", [(lease.id, str(error), lease.body)])
-                continue
-            log.warning("%s: trial %s: nothing heard of %s any more", name, trial.id, last)
-            expired = Expired(trial=trial.id, slot=trial.slot, attempt=trial.attempt, worker=last)
-            token = f"{trial.id}#{trial.attempt} expired"
-            await self._store.settle(lease, trial.slot, token, encode(expired))
-        return len(swept)
-
-
-def _best(population: Population) -> set[str]:
-    """The best trial's checkpoint, if there is one."""
-    return set() if population.best is None else {population.best.checkpoint}
-
-
-def _redeclared(held: _Held, population: Population) -> Experiment | None:
-    """The experiment with the bounds that an operator has changed; None: none was."""
-    if population.settings.space is held.settings.space:
-        return None
-    space = dict(held.experiment.space)
-    for parameter in population.settings.space:
-        if isinstance(parameter, FloatParameter | IntParameter):
-            bounds = {"min": parameter.low, "max": parameter.high}
-            space[parameter.name] = space[parameter.name].model_copy(update=bounds)
-    return held.experiment.model_copy(update={"space": space})
-
-
-def _usable(bodies: Sequence[bytes], decode: Callable[[bytes], Any]) -> list[Any]:
-    """Messages, without those that are none."""
-    found = []
-    for body in bodies:
-        with contextlib.suppress(MessageError):
-            found.append(decode(body))
-    return found
+        self._reconciled.done(name, now_s)
+        for missing in missing_attempts(held.population, outstanding):
+            log.warning("%s: trial %s was in no queue: queued again", name, missing.trial)
+            await self._store.send(name, encode(missing))

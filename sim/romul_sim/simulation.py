@@ -9,7 +9,8 @@ from typing import Any
 
 from numpy.random import default_rng
 
-from romul_actors.actor.loop import TICKS_A_TRIAL, Actor
+from romul_actors.actor.loop import Actor
+from romul_actors.actor.timing import TICKS_A_TRIAL
 from romul_actors.core.history import (
     Line,
     SearchFailed,

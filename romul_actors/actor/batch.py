@@ -1,0 +1,124 @@
+"""A batch of events: decided on what the actor holds of an experiment, and made into one commit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from romul_actors.actor.garbage import NeededCheckpoints
+from romul_actors.core.decide import decide
+from romul_actors.core.events import Stamped, Trial
+from romul_actors.core.history import Line, to_json
+from romul_actors.core.population import Population, changed
+from romul_actors.core.settings import Settings
+from romul_actors.core.space import FloatParameter, IntParameter
+from romul_actors.protocol.experiment import Experiment, from_json
+from romul_actors.protocol.messages import encode
+from romul_actors.protocol.plan import settings
+from romul_actors.protocol.slot_codec import read, text, write_meta, write_slot
+from romul_actors.store import Commit, Store
+
+
+@dataclass(slots=True)
+class HeldExperiment:
+    """An experiment as an actor knows it; of use only while the stored version is the same."""
+
+    experiment: Experiment
+    settings: Settings
+    version: str
+    population: Population
+    needed: NeededCheckpoints
+
+
+async def load(store: Store, name: str) -> HeldExperiment:
+    """Read an experiment as it is stored.
+
+    Raises:
+        UnknownExperimentError: there is none of that name.
+        ExperimentError: its declaration cannot be read, or not be served.
+    """
+    stored = await store.load(name)
+    experiment = from_json(await store.spec(name))
+    core = settings(experiment)
+    population = read(core, experiment.metric, stored.meta, stored.slots)
+    needed = NeededCheckpoints(population)
+    return HeldExperiment(experiment, core, stored.version, population, needed)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What events lead to that are decided together.
+
+    Attributes:
+        events: in their order of arrival.
+        population: the population after them.
+        trials: attempts that they dispatch.
+        history: lines that they add to the run's history.
+    """
+
+    events: Sequence[Stamped]
+    population: Population
+    trials: Sequence[Trial]
+    history: Sequence[Line]
+
+
+def decide_batch(population: Population, events: Sequence[Stamped]) -> Batch:
+    """Fold `decide` over events."""
+    trials: list[Trial] = []
+    history: list[Line] = []
+    for event in events:
+        decision = decide(population, event)
+        population = decision.population
+        trials += decision.trials
+        history += decision.history
+    return Batch(events, population, trials, history)
+
+
+def commit_of(held: HeldExperiment, batch: Batch, entries: Sequence[str], nonce: str) -> Commit:
+    """All that a batch changes in the store.
+
+    The checkpoints that `held` counts are those after the batch from here on: a batch that is not
+    committed leaves `held` of no use.
+
+    Args:
+        held: what the batch was decided on.
+        batch: the decided batch.
+        entries: ids of the inbox entries that it answers.
+        nonce: makes the next version one that never was.
+    """
+    before, after, metric = held.population, batch.population, held.experiment.metric
+    slots = changed(before.slots, after.slots) if after is not before else []
+    garbage = held.needed.follow(before, after, slots, [stamped.event for stamped in batch.events])
+    commit = Commit(
+        version=held.version,
+        nonce=nonce,
+        entries=entries,
+        meta=write_meta(after, metric, before) if after is not before else {},
+        slots={slot.index: write_slot(slot, after.settings, metric) for slot in slots},
+        trials=[encode(trial) for trial in batch.trials],
+        history=[text(to_json(line)) for line in batch.history],
+        history_keep=held.experiment.history_keep,
+        garbage=garbage if held.experiment.keep_checkpoints != "all" else [],
+    )
+    other = redeclared(held, after)
+    if other is None:
+        return commit
+    return replace(commit, meta={**commit.meta, "spec": other.model_dump_json()})
+
+
+def adopt(held: HeldExperiment, batch: Batch, version: str) -> None:
+    """Hold what a committed batch led to."""
+    other = redeclared(held, batch.population)
+    if other is not None:
+        held.experiment, held.settings = other, batch.population.settings
+    held.version, held.population = version, batch.population
+
+
+def redeclared(held: HeldExperiment, population: Population) -> Experiment | None:
+    """The experiment with the bounds that an operator has changed; None: none was."""
+    if population.settings.space is held.settings.space:
+        return None
+    space = dict(held.experiment.space)
+    for parameter in population.settings.space:
+        if isinstance(parameter, FloatParameter | IntParameter):
+            bounds = {"min": parameter.low, "max": parameter.high}
+            space[parameter.name] = space[parameter.name].model_copy(update=bounds)
+    return held.experiment.model_copy(update={"space": space})

@@ -1,0 +1,40 @@
+"""How often an actor does what no event asks for."""
+
+from romul_actors.core.elasticity import median_trial_s
+from romul_actors.core.population import Population
+
+PACE_S = 0.5
+"""Longest wait for an event at a time; also how soon an actor notices that it should stop."""
+TAKE_OVER_MS = 5_000
+"""An actor that leaves an entry pending for so long is taken for dead."""
+RECONCILE_S = 30.0
+"""How often it is checked that every trial is in a queue or with a worker; or once in a lease."""
+TICKS_A_TRIAL = 20
+"""A population receives so many ticks in a median trial, and one a second at most."""
+LONGEST_TICK_S = 300.0
+SILENT_MS = 1_000
+"""A worker whose connection was lost and that sent no heartbeat for so long is taken for dead."""
+FORGET_MS = 3_600_000
+"""A worker that sent no heartbeat for so long is no longer listed."""
+BACKOFF_S = 1.0
+
+
+class LastDone:
+    """When something was last done, by experiment."""
+
+    def __init__(self) -> None:
+        self._at_s: dict[str, float] = {}
+
+    def is_due(self, name: str, now_s: float, every_s: float) -> bool:
+        """Whether it was done `every_s` ago, or never."""
+        return now_s - self._at_s.get(name, float("-inf")) >= every_s
+
+    def done(self, name: str, now_s: float) -> None:
+        """Say that it is done now."""
+        self._at_s[name] = now_s
+
+
+def tick_every_s(population: Population | None, pace_s: float) -> float:
+    """How often a population receives a tick, in seconds; None: it is not known."""
+    trial_s = median_trial_s(population.slots) if population is not None else 0.0
+    return min(LONGEST_TICK_S, max(2 * pace_s, trial_s / TICKS_A_TRIAL))
