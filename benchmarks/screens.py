@@ -22,7 +22,7 @@ from typing import Any
 from numpy.random import default_rng
 
 from romul_actors.cli.printing import Console
-from romul_actors.cli.watch import Screen
+from romul_actors.cli.top import Screen
 from romul_actors.client import Client
 from romul_actors.core.population import Counts, Population
 from romul_actors.core.slot import Outcome, Slot

@@ -5,20 +5,32 @@ import typer
 from romul_actors import __version__
 from romul_actors.cli import (
     acl,
+    actor,
+    attempts,
     bench,
     chaos,
     check,
+    checkpoints,
     dashboard,
+    dead_letters,
+    demo,
+    doctor,
     drill,
     experiments,
+    export,
+    history,
     lab,
     launch,
-    local,
     record,
-    services,
+    report,
+    run,
+    schedule,
+    serve,
     sim,
-    upkeep,
-    watch,
+    top,
+    trials,
+    worker,
+    workers,
 )
 from romul_actors.cli.exits import HELP
 from romul_actors.cli.printing import Commands, echo
@@ -48,8 +60,8 @@ for panel, commands in (
     (
         "On one machine",
         (
-            local.demo,
-            local.run,
+            demo.demo,
+            run.run,
             sim.sim,
             lab.lab,
             bench.bench,
@@ -58,7 +70,7 @@ for panel, commands in (
             check.check,
         ),
     ),
-    ("Each part alone", (services.actor, services.worker, launch.launch, services.serve)),
+    ("Each part alone", (actor.actor, worker.worker, launch.launch, serve.serve)),
     (
         "Experiments",
         (
@@ -77,23 +89,23 @@ for panel, commands in (
     (
         "Look",
         (
-            watch.top,
-            watch.workers,
-            watch.history,
-            watch.lineage,
-            watch.explain,
-            watch.logs,
-            watch.waste,
-            watch.doctor,
+            top.top,
+            workers.workers,
+            history.history,
+            trials.lineage,
+            trials.explain,
+            trials.logs,
+            attempts.waste,
+            doctor.doctor,
             dashboard.dashboard,
         ),
     ),
-    ("Afterwards", (check.report, check.export, record.record, record.replay)),
-    ("Care", (upkeep.failures, upkeep.collect, upkeep.control, acl.acl)),
+    ("Afterwards", (report.report, export.export, record.record, record.replay)),
+    ("Care", (attempts.failures, checkpoints.collect, workers.control, acl.acl)),
 ):
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 for short, command in (("ls", experiments.status), ("rm", experiments.remove)):
     app.command(short, hidden=True)(command)
-app.add_typer(check.schedule, name="schedule", rich_help_panel="Afterwards")
-app.add_typer(upkeep.dead, name="dead", rich_help_panel="Care")
+app.add_typer(schedule.schedule, name="schedule", rich_help_panel="Afterwards")
+app.add_typer(dead_letters.dead, name="dead", rich_help_panel="Care")
