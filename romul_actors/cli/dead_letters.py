@@ -17,7 +17,9 @@ Ids = Annotated[
 ]
 All = Annotated[bool, typer.Option("--all", help="All of them.")]
 
-dead = typer.Typer(help="Messages that nobody could use.", no_args_is_help=True)
+dead = typer.Typer(
+    help="Messages that nobody could use.", no_args_is_help=True, add_completion=False
+)
 
 
 @dead.command("list")

@@ -28,7 +28,9 @@ from romul_workers.trainer import ChildTrainer, scratch_folder
 from romul_workers.worker import SHIPPED_TASKS
 
 schedule = typer.Typer(
-    help="The winner's hyperparameters, to train with again.", no_args_is_help=True
+    help="The winner's hyperparameters, to train with again.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 
