@@ -16,10 +16,18 @@ import tempfile
 from pathlib import Path
 
 from romul_actors.cli import main
+from romul_actors.cli.commands import COMMANDS
 
 COLD = [sys.executable, "-m", "romul_actors.cli"]
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["romul_actors.cli.app", __name__])
+_CONTEXT.set_forkserver_preload(
+    [__name__, "romul_actors.cli.app"]
+    + [
+        f"romul_actors.cli.{module}"
+        for commands in COMMANDS.values()
+        for module, _ in commands.values()
+    ]
+)
 
 
 def _main(arguments, environment, out, err, ready):

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from romul_actors.cli.options import DEFAULT_URL, MqttCa, MqttUrl, RedisUrl, broker
+from romul_actors.cli.connection import broker, connected
+from romul_actors.cli.options import DEFAULT_URL, MqttCa, MqttUrl, RedisUrl
 from romul_actors.cli.printing import echo
-from romul_actors.cli.services import opened, stopping
+from romul_actors.cli.services import stopping
 from romul_actors.mqtt.broker import KEEPALIVE_S
 
 
@@ -51,7 +52,11 @@ def dashboard(
     at = broker(mqtt, mqtt_ca, KEEPALIVE_S)
 
     async def run() -> None:
-        async with stopping() as stop, opened(redis) as store, serving(store, where, at):
+        async with (
+            stopping() as stop,
+            connected(redis) as client,
+            serving(client.store, where, at),
+        ):
             scheme = "https" if tls_cert else "http"
             echo(
                 f"{scheme}://{host}:{port}/"

@@ -1,44 +1,26 @@
-"""`romul submit`, `status`, `show`, `best` and so on: the population from outside."""
+"""`romul submit`, `status`, `show`, `best` and so on: experiments and their populations."""
 
 import asyncio
-import getpass
 import json
-import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from pydantic_core import from_json
 
-from romul_actors.cli.options import DEFAULT_URL, AsJson, Deadline, RedisUrl, with_deadline
-from romul_actors.cli.printing import NARROW, Console, Table, echo, echo_json, shortened
-from romul_actors.cli.services import opened
-from romul_actors.core.events import Control, Submitted
-from romul_actors.errors import ExperimentError, StoreError, UnknownExperimentError
+from romul_actors.cli.checkpoints import copy
+from romul_actors.cli.connection import connected
+from romul_actors.cli.deadline import Deadline, with_deadline
+from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
+from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
+from romul_actors.cli.rows import progress, readable, slots_table, unreadable
+from romul_actors.client import Client
+from romul_actors.errors import ExperimentError, StoreError, UnknownSlotError
 from romul_actors.protocol.experiment import Experiment, load
-from romul_actors.protocol.experiment import from_json as experiment_from_json
-from romul_actors.protocol.messages import encode
-from romul_actors.protocol.plan import settings
-from romul_actors.store import Store
 
-Name = Annotated[str, typer.Argument(help="Name of an experiment.")]
-
-
-async def create(store: Store, experiment: Experiment) -> None:
-    """Check an experiment whole, then put it into the store.
-
-    Raises:
-        ExperimentError: it cannot run as it is declared.
-        ExperimentExistsError: there is one of that name.
-    """
-    settings(experiment)
-    if experiment.checkpoints is None:
-        raise ExperimentError(
-            "checkpoints: say where they go (a folder or a URL that all workers reach)"
-        )
-    await store.create(experiment.name, experiment.model_dump_json(), encode(Submitted()))
+Request = Callable[[Client], Awaitable[None]]
 
 
 def submit(
@@ -50,67 +32,50 @@ def submit(
 
     async def run() -> None:
         experiment = with_deadline(load(file), deadline)
-        async with opened(redis) as store:
-            await create(store, experiment)
+        async with connected(redis) as client:
+            await client.submit(experiment)
         echo(f"{experiment.name}: submitted; `romul status` shows it")
 
     asyncio.run(run())
-
-
-def progress(meta: Mapping[str, str], experiment: Experiment) -> dict[str, Any]:
-    """An experiment in one row, as JSON values."""
-    best = from_json(meta["best"]) if meta.get("best") else {}
-    # With more slots than at the start there is more to do.
-    total = max(experiment.population * experiment.steps, int(meta.get("created", 0)))
-    ended = int(meta.get("reported", 0)) + int(meta.get("failed", 0))
-    return {
-        "name": experiment.name,
-        "status": meta["status"],
-        "reason": meta.get("reason", ""),
-        "population": experiment.population,
-        "trials": ended,
-        "trials_total": total,
-        "failed": int(meta.get("failed", 0)),
-        "retried": int(meta.get("retried", 0)),
-        "causes": from_json(meta.get("causes") or "{}"),
-        "metric": experiment.metric,
-        "best": best.get(experiment.metric),
-        "best_trial": best.get("trial"),
-    }
-
-
-def unreadable(name: str, status: str, why: str) -> dict[str, Any]:
-    """Row of an experiment whose declaration cannot be read."""
-    nothing = {"trials": 0, "trials_total": 0, "failed": 0, "retried": 0, "workers": 0, "dead": 0}
-    told = {"name": name, "status": status, "reason": why, "population": 0, "causes": {}}
-    return {**told, **nothing, "metric": "", "best": None, "best_trial": None}
 
 
 def status(redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     """List all experiments with their progress."""
 
     async def run() -> list[dict[str, Any]]:
-        rows = []
-        async with opened(redis) as store:
-            for name, status in (await store.experiments()).items():
-                try:
-                    experiment = experiment_from_json(await store.spec(name))
-                except ExperimentError as error:
-                    # Of another version, or damaged: the others are still worth seeing.
-                    rows.append(unreadable(name, status, str(error)))
-                    continue
-                row = progress((await store.load(name)).meta, experiment)
-                workers = await store.workers(name)
-                lease_ms = 1000 * experiment.timeouts.lease_s
-                row["workers"] = sum(told["age_ms"] < lease_ms for told in workers.values())
-                row["dead"] = (await store.depths(name))["dead"]
-                rows.append(row)
-        return rows
+        async with connected(redis) as client:
+            statuses = await client.statuses()
+            return [await _status_row(client, name, status) for name, status in statuses.items()]
 
     rows = asyncio.run(run())
     if as_json:
         echo_json(rows)
         return
+    console = Console()
+    console.print(_status_table(rows) if rows else "no experiments")
+    for row in rows:
+        if row["reason"]:
+            console.print(f"{row['name']}: {row['reason']}")
+        if row["causes"]:
+            causes = ", ".join(f"{cause} {n}" for cause, n in sorted(row["causes"].items()))
+            console.print(f"{row['name']}: attempts lost: {causes}")
+
+
+async def _status_row(client: Client, name: str, status: str) -> dict[str, Any]:
+    try:
+        experiment = await client.spec(name)
+    except ExperimentError as error:
+        # Of another version, or damaged: the others are still worth seeing.
+        return unreadable(name, status, str(error))
+    store = client.store
+    row = progress((await store.load(name)).meta, experiment)
+    lease_ms = 1000 * experiment.timeouts.lease_s
+    row["workers"] = sum(age_ms < lease_ms for age_ms in (await store.ages(name)).values())
+    row["dead"] = (await store.depths(name))["dead"]
+    return row
+
+
+def _status_table(rows: list[dict[str, Any]]) -> Table:
     table = Table()
     for column in ("experiment", "status", "trials", "failed", "workers", "dead", "best"):
         table.add_column(column, justify="left" if column in ("experiment", "status") else "right")
@@ -129,53 +94,6 @@ def status(redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
             str(row["dead"]),
             best,
         )
-    Console().print(table if rows else "no experiments")
-    for row in rows:
-        if row["reason"]:
-            Console().print(f"{row['name']}: {row['reason']}")
-        if row["causes"]:
-            told = ", ".join(f"{cause} {n}" for cause, n in sorted(row["causes"].items()))
-            Console().print(f"{row['name']}: attempts lost: {told}")
-
-
-JSON_FIELDS = ("latest", "hyperparameters", "vector", "memory", "outcomes", "live")
-NUMBER_FIELDS = ("step", "attempt", "failures", "losses", "since_ms", "seed", "joined", "parking")
-
-
-def readable(row: Mapping[str, str]) -> dict[str, Any]:
-    """A slot's fields as JSON values."""
-    values: dict[str, Any] = dict(row)
-    for field in JSON_FIELDS:
-        values[field] = from_json(row[field]) if row.get(field) else None
-    for field in NUMBER_FIELDS:
-        values[field] = int(row[field])
-    values |= {field: float(row[field]) for field in ("seconds", "position")}
-    return values
-
-
-def figure(value: Any) -> str:
-    """A value as it stands in a table."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def slots_table(slots: list[dict[str, Any]], experiment: Experiment) -> Table:
-    """The population, a row a slot."""
-    table = Table()
-    for column in ("slot", "status", "step", experiment.metric, "parent", *experiment.space):
-        left = column in ("status", "parent")
-        table.add_column(column, justify="left" if left else "right", max_width=NARROW)
-    for index, slot in enumerate(slots):
-        latest = slot["latest"] or {}
-        value = latest.get(experiment.metric)
-        shown = slot["status"] + (f" (attempt {slot['attempt']})" if slot["attempt"] > 1 else "")
-        table.add_row(
-            str(index),
-            shown,
-            f"{slot['step'] + (slot['status'] == 'done')}/{experiment.steps}",
-            "" if not latest else "failed" if value is None else figure(value),
-            slot["parent"],
-            *(shortened(figure(slot["hyperparameters"][name])) for name in experiment.space),
-        )
     return table
 
 
@@ -188,19 +106,16 @@ def show(
     """Show an experiment's population, or one slot in full."""
 
     async def run() -> tuple[Experiment, dict[str, Any], list[dict[str, Any]]]:
-        async with opened(redis) as store:
-            experiment = experiment_from_json(await store.spec(name))
-            stored = await store.load(name)
-            return (
-                experiment,
-                progress(stored.meta, experiment),
-                [readable(s) for s in stored.slots],
-            )
+        async with connected(redis) as client:
+            experiment = await client.spec(name)
+            stored = await client.store.load(name)
+            slots = [readable(fields) for fields in stored.slots]
+            return experiment, progress(stored.meta, experiment), slots
 
     experiment, row, slots = asyncio.run(run())
     if slot is not None:
         if not 0 <= slot < len(slots):
-            raise UnknownExperimentError(f"{name} has no slot {slot}: it has {len(slots)}")
+            raise UnknownSlotError(f"{name} has no slot {slot}: it has {len(slots)}")
         slots = [slots[slot]]
     if as_json:
         echo_json({**row, "slots": slots})
@@ -232,9 +147,9 @@ def best(
     """Show the best trial so far, and copy its checkpoint if asked to."""
 
     async def run() -> tuple[Experiment, dict[str, Any]]:
-        async with opened(redis) as store:
-            experiment = experiment_from_json(await store.spec(name))
-            meta = (await store.load(name)).meta
+        async with connected(redis) as client:
+            experiment = await client.spec(name)
+            meta = (await client.store.load(name)).meta
             if not meta.get("best"):
                 raise StoreError(f"{name}: no trial has ended well yet ({meta['status']})")
             return experiment, from_json(meta["best"])
@@ -253,53 +168,30 @@ def best(
     Console().print(table)
 
 
-def copy(experiment: Experiment, checkpoint: str, target: Path) -> Path:
-    """Copy a checkpoint into a new folder.
+def _request(name: str, redis: str, action: str, request: Request) -> None:
+    """Make a request of a client, and say that it was made."""
 
-    Raises:
-        StoreError: the folder exists.
-        CheckpointError: the checkpoint is not there, or damaged.
-    """
-    from romul_workers.checkpoints import Checkpoints  # noqa: PLC0415
-    from romul_workers.scratch import scratch_folder  # noqa: PLC0415
-
-    if target.exists():
-        raise StoreError(f"{target} exists already: name a new folder")
-    with scratch_folder() as scratch:
-        source = Checkpoints(str(experiment.checkpoints), scratch).fetch(checkpoint)
-        shutil.copytree(source, target)
-    return target
-
-
-def _control(
-    name: str,
-    redis: str,
-    action: Literal["pause", "resume", "stop", "pin", "unpin"],
-    slot: int | None = None,
-) -> None:
     async def run() -> None:
-        async with opened(redis) as store:
-            await store.spec(name)
-            event = Control(action=action, by=getpass.getuser(), slot=slot)
-            await store.send(name, encode(event))
-        echo(f"{name}: asked to {action}" + (f" slot {slot}" if slot is not None else ""))
+        async with connected(redis) as client:
+            await request(client)
+        echo(f"{name}: asked to {action}")
 
     asyncio.run(run())
 
 
 def pause(name: Name, redis: RedisUrl = DEFAULT_URL) -> None:
     """Hand out no more trials; those in training end, and their results are kept."""
-    _control(name, redis, "pause")
+    _request(name, redis, "pause", lambda client: client.pause(name))
 
 
 def resume(name: Name, redis: RedisUrl = DEFAULT_URL) -> None:
     """Go on with a paused experiment, or try a failed one again."""
-    _control(name, redis, "resume")
+    _request(name, redis, "resume", lambda client: client.resume(name))
 
 
 def stop(name: Name, redis: RedisUrl = DEFAULT_URL) -> None:
     """End an experiment for good; what it found stays."""
-    _control(name, redis, "stop")
+    _request(name, redis, "stop", lambda client: client.stop(name))
 
 
 def pin(
@@ -309,7 +201,10 @@ def pin(
     redis: RedisUrl = DEFAULT_URL,
 ) -> None:
     """Hold a slot: it goes on with its hyperparameters and weights, whatever the others do."""
-    _control(name, redis, "unpin" if release else "pin", slot)
+    if release:
+        _request(name, redis, f"unpin slot {slot}", lambda client: client.unpin(name, slot))
+    else:
+        _request(name, redis, f"pin slot {slot}", lambda client: client.pin(name, slot))
 
 
 def bounds(
@@ -320,18 +215,12 @@ def bounds(
     redis: RedisUrl = DEFAULT_URL,
 ) -> None:
     """Search a hyperparameter between other bounds; places outside move to the nearest bound."""
-
-    async def run() -> None:
-        async with opened(redis) as store:
-            experiment = experiment_from_json(await store.spec(name))
-            experiment.search_space().with_bounds(parameter, low, high)
-            event = Control(
-                action="bounds", by=getpass.getuser(), parameter=parameter, low=low, high=high
-            )
-            await store.send(name, encode(event))
-        echo(f"{name}: asked to search {parameter} from {low:g} to {high:g}")
-
-    asyncio.run(run())
+    _request(
+        name,
+        redis,
+        f"search {parameter} from {low:g} to {high:g}",
+        lambda client: client.bounds(name, parameter, low, high),
+    )
 
 
 def remove(
@@ -341,14 +230,13 @@ def remove(
 ) -> None:
     """Remove an experiment from the store; its checkpoints stay where they are."""
 
-    async def run() -> bool:
-        async with opened(redis) as store:
-            return await store.remove(name)
+    async def run() -> None:
+        async with connected(redis) as client:
+            await client.remove(name)
 
     if not yes and not (
         sys.stdin.isatty() and typer.confirm(f"remove {name} with all its history?")
     ):
         raise typer.Exit(2)
-    if not asyncio.run(run()):
-        raise UnknownExperimentError(f"no experiment {name!r}")
+    asyncio.run(run())
     echo(f"{name}: removed")

@@ -8,16 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from romul_actors.cli.options import (
-    DEFAULT_URL,
-    LogLevel,
-    MqttCa,
-    MqttUrl,
-    RedisUrl,
-    resolve,
-    resolve_broker,
-    start_log,
-)
+from romul_actors.cli.connection import resolve, resolve_broker
+from romul_actors.cli.options import DEFAULT_URL, LogLevel, MqttCa, MqttUrl, RedisUrl, start_log
 from romul_actors.cli.printing import echo
 from romul_actors.cli.services import stopping
 from romul_actors.launch import Fleet, local_workers, slurm

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from romul_actors.cli.connection import connected
 from romul_actors.cli.exits import EXPERIMENT_FAILED
-from romul_actors.cli.experiments import Name
-from romul_actors.cli.options import DEFAULT_URL, AsJson, RedisUrl
+from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
 from romul_actors.cli.printing import Console, echo, echo_json
-from romul_actors.cli.services import opened
+from romul_actors.core.history import TrialCreated, from_json
 from romul_sim.record import Record, read_record
 from romul_sim.record import record as write_record
 from romul_sim.replay import Fork, Step, fork, problem_of, simulated_loss, verify, with_settings
@@ -32,10 +32,10 @@ def record(
     console = Console(stderr=True)
 
     async def run() -> int:
-        async with opened(redis) as store:
+        async with connected(redis) as client:
             with console.status("recording") as shown:
                 return await write_record(
-                    store, name, to, every_s, lambda n: shown.update(f"recording: {n} lines")
+                    client.store, name, to, every_s, lambda n: shown.update(f"recording: {n} lines")
                 )
 
     lines = asyncio.run(run())
@@ -116,11 +116,11 @@ def _say_forked(forked: Fork, told: dict[str, Any], toy: str | None, seeds: int)
     if forked.parting is not None:
         echo(f"the first, at {forked.parting.event.at_ms} ms:")
         for title in ("recorded", "forked"):
-            for line in told["parting"][title]:
-                if line["event"] == "trial":
+            for line in map(from_json, told["parting"][title]):
+                if isinstance(line, TrialCreated):
                     echo(
-                        f"  {title}: trial {line['trial']} from {line['parent']}, "
-                        f"{json.dumps(line['hyperparameters'])}, {line['why'].get('rule')}"
+                        f"  {title}: trial {line.trial} from {line.parent}, "
+                        f"{json.dumps(line.hyperparameters)}, {line.why.get('rule')}"
                     )
     if toy is None:
         echo("the result of trials that were never trained is not known (see --problem)")

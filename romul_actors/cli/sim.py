@@ -7,8 +7,9 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from numpy.random import default_rng
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from romul_actors.cli.exits import EXPERIMENT_FAILED
+from romul_actors.cli.option_groups import with_groups
 from romul_actors.cli.options import AsJson
 from romul_actors.cli.printing import Console, Table, echo, echo_json
 from romul_actors.core.optimizers import OPTIMIZERS
@@ -53,34 +55,66 @@ from romul_workers.tasks.toys import TOYS
 RECOMMEND_SEEDS = 3
 
 
-def sim(
+@dataclass(frozen=True)
+class Machines:
+    """Where the machines come from."""
+
     trace: Annotated[
         Path | None,
         typer.Option(
             help="Machine counts by time (JSON), or machines' events (JSON lines, also a record "
             "of a real run); else a small one that comes with ROMUL."
         ),
-    ] = None,
+    ] = None
     churn: Annotated[
         str | None, typer.Option(help=f"Generate the machines instead: {', '.join(GENERATORS)}.")
-    ] = None,
-    machines: Annotated[int, typer.Option(min=1, help="With --churn: machines.")] = 16,
+    ] = None
+    machines: Annotated[int, typer.Option(min=1, help="With --churn: machines.")] = 16
     lifetime_h: Annotated[
         float, typer.Option(min=0.001, help="With --churn: mean life of a machine, hours.")
-    ] = 4.0,
-    zones: Annotated[int, typer.Option(min=1, help="With --churn: zones.")] = 4,
-    days: Annotated[float, typer.Option(min=0.001, help="With --churn: length.")] = 2.0,
+    ] = 4.0
+    zones: Annotated[int, typer.Option(min=1, help="With --churn: zones.")] = 4
+    days: Annotated[float, typer.Option(min=0.001, help="With --churn: length.")] = 2.0
     save_trace: Annotated[
         Path | None, typer.Option(help="Write the machines' events to this file as well.")
-    ] = None,
-    problem: Annotated[str, typer.Option(help=f"One of {', '.join(TOYS)}.")] = "misspecified",
+    ] = None
+
+    def make(self, seed: int) -> Trace:
+        """Read the trace, or generate one; write it down if it is asked for.
+
+        Raises:
+            typer.BadParameter: both are given, or no machine ever arrives.
+        """
+        found = self._trace(seed)
+        if self.save_trace is not None:
+            write_trace(self.save_trace, found.changes)
+        return found
+
+    def _trace(self, seed: int) -> Trace:
+        if self.trace is not None and self.churn is not None:
+            raise typer.BadParameter("--trace and --churn: one of them")
+        if self.churn is not None:
+            pool = Pool(self.machines, 3600 * self.lifetime_h, DAY_S * self.days, self.zones)
+            return generate(self.churn, pool, default_rng(seed))
+        shipped = Path(str(files("romul_sim"))) / "traces" / "default.jsonl"
+        found = read_trace(self.trace or shipped)
+        if not most_machines(found.changes):
+            raise typer.BadParameter(f"{self.trace}: no machine ever arrives")
+        return found
+
+
+@dataclass(frozen=True)
+class Searches:
+    """What is searched on them, and how."""
+
+    problem: Annotated[str, typer.Option(help=f"One of {', '.join(TOYS)}.")] = "misspecified"
     optimizer: Annotated[
         str,
         typer.Option(
             help=f"Some of {', '.join(OPTIMIZERS)}, commas between, with options if need be "
             "(romul:truncation=0.2)."
         ),
-    ] = "romul",
+    ] = "romul"
     policies: Annotated[
         str,
         typer.Option(
@@ -88,11 +122,11 @@ def sim(
             help=f"Some of {', '.join(POLICIES)}, commas between, with settings if need be "
             "(default:lease_s=60:per_worker=2).",
         ),
-    ] = "default",
+    ] = "default"
     population: Annotated[
         int | None,
         typer.Option(min=4, help="Slots; 1.5 for each machine if left out.", show_default=False),
-    ] = None,
+    ] = None
     steps: Annotated[
         int | None,
         typer.Option(
@@ -100,38 +134,62 @@ def sim(
             help="PBT steps of each slot; as many as the machines' time holds if left out.",
             show_default=False,
         ),
-    ] = None,
-    searches: Annotated[int, typer.Option(min=1, help="Searches on the same machines.")] = 1,
-    trial_s: Annotated[float, typer.Option(min=0.001, help="Median trial, seconds.")] = 1800.0,
+    ] = None
+    searches: Annotated[int, typer.Option(min=1, help="Searches on the same machines.")] = 1
+
+
+@dataclass(frozen=True)
+class Costs:
+    """How long everything takes, and what a machine costs."""
+
+    trial_s: Annotated[float, typer.Option(min=0.001, help="Median trial, seconds.")] = 1800.0
     spread: Annotated[
         float, typer.Option(min=0, help="Standard deviation of its logarithm; 0: fixed.")
-    ] = 0.3,
+    ] = 0.3
     by_hyperparameter: Annotated[
         float,
         typer.Option(min=1, help="Ratio of longest to shortest along the first hyperparameter."),
-    ] = 1.0,
+    ] = 1.0
     speeds: Annotated[
         float, typer.Option(min=1, help="Ratio of the fastest machine to the slowest.")
-    ] = 2.0,
-    save_s: Annotated[float, typer.Option(min=0, help="To save a checkpoint, seconds.")] = 0.0,
-    load_s: Annotated[float, typer.Option(min=0, help="To load a checkpoint, seconds.")] = 0.0,
-    latency_s: Annotated[float, typer.Option(min=0, help="Mean way to the store, seconds.")] = 0.0,
+    ] = 2.0
+    save_s: Annotated[float, typer.Option(min=0, help="To save a checkpoint, seconds.")] = 0.0
+    load_s: Annotated[float, typer.Option(min=0, help="To load a checkpoint, seconds.")] = 0.0
+    latency_s: Annotated[float, typer.Option(min=0, help="Mean way to the store, seconds.")] = 0.0
     notice_s: Annotated[
         float, typer.Option(min=0, help="Warning before a machine goes, if the trace has none.")
-    ] = 0.0,
-    price: Annotated[float, typer.Option(min=0, help="Dollars for a machine's hour.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="All randomness derives from it.")] = 0,
-    seeds: Annotated[int | None, typer.Option(min=1, help="A sweep over so many seeds.")] = None,
+    ] = 0.0
+    price: Annotated[float, typer.Option(min=0, help="Dollars for a machine's hour.")] = 1.0
+
+
+@dataclass(frozen=True)
+class Runs:
+    """How many simulations, and what they are judged by."""
+
+    seed: Annotated[int, typer.Option(min=0, help="All randomness derives from it.")] = 0
+    seeds: Annotated[int | None, typer.Option(min=1, help="A sweep over so many seeds.")] = None
     target: Annotated[
         float | None,
         typer.Option(help="Loss to reach; what half of all runs reach if left out."),
-    ] = None,
+    ] = None
     recommend: Annotated[
         bool,
         typer.Option(
             "--recommend", help="Compare slots for each machine, leases and lengths of a step."
         ),
-    ] = False,
+    ] = False
+
+    def numbers(self, default: int) -> range:
+        """All seeds; `default` many if it is not said how many."""
+        return range(self.seed, self.seed + (self.seeds or default))
+
+
+@with_groups
+def sim(
+    machines: Machines,
+    searches: Searches,
+    costs: Costs,
+    runs: Runs,
     report: Annotated[
         Path | None, typer.Option(help="Write a page with pictures to this HTML file.")
     ] = None,
@@ -145,72 +203,65 @@ def sim(
     The actor, the workers and the decisions are the real ones; time, machines and training are not.
     With several optimizers or policies, or with --seeds, all are compared on the same machines.
     """
-    if problem not in TOYS:
-        raise typer.BadParameter(f"{problem!r} is not one of {', '.join(TOYS)}")
-    pool = Pool(machines, 3600 * lifetime_h, DAY_S * days, zones)
-    there = _machines(trace, churn, pool, seed)
-    if save_trace is not None:
-        write_trace(save_trace, there.changes)
-    scenario = Scenario(
-        there.changes,
-        problem=problem,
-        population=population or default_population(there.changes),
-        searches=searches,
-        durations=Durations(trial_s, spread, by_hyperparameter, load_s, save_s),
-        speeds=speeds,
-        notice_s=notice_s,
-        latency_s=latency_s,
-        price=price,
-        golden=as_json,
-    )
+    if searches.problem not in TOYS:
+        raise typer.BadParameter(f"{searches.problem!r} is not one of {', '.join(TOYS)}")
+    trace = machines.make(runs.seed)
+    scenario = _scenario(trace, searches, costs, golden=as_json)
     # Every lost machine is a warning in production, and the point of the whole thing here.
     logging.getLogger("romul").setLevel(logging.ERROR)
     began = time.monotonic()
-    if recommend:
-        many = range(seed, seed + (seeds or RECOMMEND_SEEDS))
-        told = _recommend(scenario, there, _only(optimizer), many, target, processes, not as_json)
-        _print(told, as_json=as_json)
+    if runs.recommend:
+        optimizer = _only(searches.optimizer)
+        recommended = _recommend(scenario, trace, optimizer, runs, processes, shown=not as_json)
+        _print(recommended, as_json=as_json)
         return
-    jobs = [
-        SweepJob(
-            one,
-            text,
-            number,
-            laid_out(
-                replace(scenario, optimizer=_spec(one), policy=policy(text, trial_s), seed=number),
-                there.span_s,
-                steps,
-            ),
-        )
-        for one in optimizer.split(",")
-        for text in policies.split(",")
-        for number in range(seed, seed + (seeds or 1))
-    ]
+    jobs = _jobs(scenario, trace, searches, runs)
     rows: list[dict[str, Any]] = []
+    figures: dict[str, Any] = {}
     if len(jobs) > 1:
-        rows = _sweep(jobs, target, processes, quiet=as_json)
+        rows = _sweep(jobs, runs.target, processes, quiet=as_json)
     if len(jobs) == 1 or report is not None:
-        told, ledger = picture(jobs[0].scenario)
+        figures, ledger = picture(jobs[0].scenario)
         if report is not None:
-            _write(report, told, ledger, rows)
-    told = {"rows": rows} if rows else told
-    told["wall_s"] = round(time.monotonic() - began, 3)
-    _print(told, as_json=as_json)
-    broken = sum(row["invariants_broken"] for row in rows) if rows else told["invariants_broken"]
-    if broken:
+            _write(report, figures, ledger, rows)
+    shown: dict[str, Any] = {"rows": rows} if rows else figures
+    shown["wall_s"] = round(time.monotonic() - began, 3)
+    _print(shown, as_json=as_json)
+    if sum(row["invariants_broken"] for row in rows or [figures]):
         raise typer.Exit(EXPERIMENT_FAILED)
 
 
-def _machines(trace: Path | None, churn: str | None, pool: Pool, seed: int) -> Trace:
-    if trace is not None and churn is not None:
-        raise typer.BadParameter("--trace and --churn: one of them")
-    if churn is not None:
-        return generate(churn, pool, default_rng(seed))
-    shipped = Path(str(files("romul_sim"))) / "traces" / "default.jsonl"
-    found = read_trace(trace or shipped)
-    if not most_machines(found.changes):
-        raise typer.BadParameter(f"{trace}: no machine ever arrives")
-    return found
+def _scenario(trace: Trace, searches: Searches, costs: Costs, *, golden: bool) -> Scenario:
+    return Scenario(
+        trace.changes,
+        problem=searches.problem,
+        population=searches.population or default_population(trace.changes),
+        searches=searches.searches,
+        durations=Durations(
+            costs.trial_s, costs.spread, costs.by_hyperparameter, costs.load_s, costs.save_s
+        ),
+        speeds=costs.speeds,
+        notice_s=costs.notice_s,
+        latency_s=costs.latency_s,
+        price=costs.price,
+        golden=golden,
+    )
+
+
+def _jobs(scenario: Scenario, trace: Trace, searches: Searches, runs: Runs) -> list[SweepJob]:
+    """A simulation for each optimizer, policy and seed."""
+    jobs = []
+    for optimizer, text, seed in product(
+        searches.optimizer.split(","), searches.policies.split(","), runs.numbers(1)
+    ):
+        made = replace(
+            scenario,
+            optimizer=_spec(optimizer),
+            policy=policy(text, scenario.durations.trial_s),
+            seed=seed,
+        )
+        jobs.append(SweepJob(optimizer, text, seed, laid_out(made, trace.span_s, searches.steps)))
+    return jobs
 
 
 def _spec(text: str) -> dict[str, Any]:
@@ -253,24 +304,24 @@ def _sweep(
 
 def _recommend(
     scenario: Scenario,
-    there: Trace,
+    trace: Trace,
     optimizer: str,
-    seeds: range,
-    target: float | None,
+    runs: Runs,
     processes: int | None,
+    *,
     shown: bool,
 ) -> dict[str, Any]:
     scenario = replace(scenario, optimizer=_spec(optimizer), policy=Policy())
     jobs = [
-        SweepJob(optimizer, choice.name, n, chosen(replace(scenario, seed=n), choice, there.span_s))
+        SweepJob(optimizer, choice.name, n, chosen(replace(scenario, seed=n), choice, trace.span_s))
         for choice in choices(scenario.durations.trial_s)
-        for n in seeds
+        for n in runs.numbers(RECOMMEND_SEEDS)
     ]
-    rows = _sweep(jobs, target, processes, quiet=not shown)
-    life_s = mean_life_s(there.changes, there.span_s)
+    rows = _sweep(jobs, runs.target, processes, quiet=not shown)
+    life_s = mean_life_s(trace.changes, trace.span_s)
     interval_s = checkpoint_interval_s(scenario.durations.save_s, life_s)
     best = next(c for c in choices(scenario.durations.trial_s) if c.name == rows[0]["policy"])
-    machines = most_machines(there.changes)
+    machines = most_machines(trace.changes)
     return {
         "rows": rows,
         "recommended": {
@@ -283,12 +334,14 @@ def _recommend(
     }
 
 
-def _write(file: Path, told: dict[str, Any], ledger: Any, rows: Sequence[dict[str, Any]]) -> None:
+def _write(
+    file: Path, figures: dict[str, Any], ledger: Any, rows: Sequence[dict[str, Any]]
+) -> None:
     from romul_sim.page import write_page  # noqa: PLC0415
 
     command = "romul " + shlex.join(sys.argv[1:])
     try:
-        write_page(file, "A simulated search", command, told, ledger, rows)
+        write_page(file, "A simulated search", command, figures, ledger, rows)
     except ImportError:
         raise typer.BadParameter(
             "--report needs matplotlib: pip install 'romul[dashboard]'"
@@ -296,14 +349,14 @@ def _write(file: Path, told: dict[str, Any], ledger: Any, rows: Sequence[dict[st
     echo(f"written: {file}", err=True)
 
 
-def _print(told: dict[str, Any], *, as_json: bool) -> None:
+def _print(figures: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        echo_json(told)
+        echo_json(figures)
         return
     console = Console()
-    if "rows" not in told:
+    if "rows" not in figures:
         table = Table("figure", "value")
-        for name, value in told.items():
+        for name, value in figures.items():
             shown = json.dumps(value) if isinstance(value, dict) else str(value)
             table.add_row(name.replace("_", " "), shown)
         console.print(table)
@@ -313,7 +366,7 @@ def _print(told: dict[str, Any], *, as_json: bool) -> None:
         table.add_column(column)
     for column in ("goodput", "best", "hours to target", "dollars to target", "worst waste"):
         table.add_column(column, justify="right")
-    for row in told["rows"]:
+    for row in figures["rows"]:
         worst = max(row["waste"].items(), key=lambda item: item[1] or 0.0)
         table.add_row(
             row["optimizer"],
@@ -325,7 +378,7 @@ def _print(told: dict[str, Any], *, as_json: bool) -> None:
             f"{worst[0]} {100 * (worst[1] or 0.0):.0f} %",
         )
     console.print(table)
-    if told["rows"]:
-        console.print(f"target: {told['rows'][0]['target']:.6g}")
-    for name, value in told.get("recommended", {}).items():
+    if figures["rows"]:
+        console.print(f"target: {figures['rows'][0]['target']:.6g}")
+    for name, value in figures.get("recommended", {}).items():
         console.print(f"recommended {name.replace('_', ' ')}: {'-' if value is None else value}")

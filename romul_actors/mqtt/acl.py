@@ -1,7 +1,7 @@
 """Users of an MQTT broker, one for each role: what each may publish and receive.
 
 The files are mosquitto's. What each role can and cannot do is listed in SECURITY.md and tried in
-tests/system/test_doors.py.
+tests/system/test_acl.py.
 """
 
 import secrets

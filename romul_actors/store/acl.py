@@ -1,7 +1,7 @@
 """Users of a Redis or Valkey server, one for each role: what each may do, and nothing else.
 
 The server enforces it (Redis 7 or later, or any Valkey), whichever program uses the password. What
-each role can and cannot do is listed in SECURITY.md and tried in tests/system/test_doors.py; the
+each role can and cannot do is listed in SECURITY.md and tried in tests/system/test_acl.py; the
 calls that each role needs are `romul_actors.store.roles`.
 """
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from numpy.random import Generator
 
 from romul_actors.actor.loop import Actor
-from romul_actors.core.events import Submitted
+from romul_actors.client import Client as Operator
 from romul_actors.core.history import Line
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.messages import encode
 from romul_actors.waiting import cancel
 from romul_sim.fakes import (
     Client,
@@ -92,8 +91,7 @@ class Cluster:
         self.over = asyncio.get_running_loop().create_future()
         self.store = WatchedStore(self.watches, self.on_line)
         for experiment in self.experiments:
-            spec = experiment.model_dump_json()
-            await self.store.create(experiment.name, spec, encode(Submitted()))
+            await Operator(self.store).submit(experiment)
 
     def on_line(self, name: str, line: Line) -> None:
         """Look at a line of a search's history, as soon as it is committed."""

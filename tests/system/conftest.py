@@ -130,6 +130,17 @@ def system(redis_url, tmp_path):
     made.close()
 
 
+@pytest.fixture
+def toy(system):
+    """A finished search on a toy problem."""
+    system.submit(name="toy", steps=6, constants={"seconds": 0.02}, budget=5)
+    system.actor()
+    system.worker()
+    system.worker()
+    system.wait_for_status("finished", "toy")
+    return system
+
+
 def timeless(line):
     """A line of history without the time of its event: what was decided, not when."""
     return {key: value for key, value in line.items() if key != "at_ms"}

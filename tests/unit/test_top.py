@@ -1,6 +1,8 @@
 """What `romul top` and `romul history` print."""
 
-from romul_actors.cli.watch import Screen, said, sparkline
+from romul_actors.cli.history import line_in_words
+from romul_actors.cli.top import Screen, sparkline
+from romul_actors.core.history import ControlIgnored, TrialCreated, from_json
 from romul_actors.observe.snapshot import SLOT_FIELDS, read_glance
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.memory import MemoryStore
@@ -21,9 +23,27 @@ def test_lines_and_sparks_are_short():
     assert sparkline([1.0, 1.0]) == "▁▁"
     assert sparkline([0.0, 1.0]) == "▁█"
     assert sparkline([1e-6, 1e-3, 1.0]) in ("▁▄█", "▁▅█")
-    line = {"event": "failed", "at_ms": 0, "trial": "0-0", "message": "x" * 1000, "vector": [1]}
-    assert len(said(line)) < 300
-    assert "vector" not in said(line)
+    line = from_json(
+        {"event": "failed", "at_ms": 0, "trial": "0-0", "message": "x" * 1000, "vector": [1]}
+    )
+    assert len(line_in_words(line)) < 300
+    assert "vector" not in line_in_words(line)
+
+
+def test_a_line_says_why_a_trial_was_made_and_why_an_action_was_ignored():
+    trial = TrialCreated(
+        at_ms=0,
+        trial="0-1",
+        slot=0,
+        step=1,
+        parent="0-0",
+        hyperparameters={"x": 1.0},
+        vector=(0.5,),
+        why={"rule": "keep"},
+    )
+    assert line_in_words(trial).endswith("hyperparameters={x: 1}  rule=keep")
+    ignored = ControlIgnored(at_ms=0, action="bounds", status="running", why="no number", by="me")
+    assert line_in_words(ignored).endswith("by=me  why=no number")
 
 
 def test_top_keeps_what_it_saw_and_raises_alarms():

@@ -7,11 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from romul_actors.core.events import Submitted
+from romul_actors.client import Client
 from romul_actors.errors import StoreError
 from romul_actors.observe.snapshot import read_history
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.messages import encode
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import read
 from romul_actors.store.redis import RedisStore
@@ -102,15 +101,12 @@ class Drill:
         playing = asyncio.create_task(injector.play(self._faults, self._progress))
         names: list[str] = []
         store = RedisStore(url)
+        client = Client(store)
         try:
             while not playing.done():
                 experiment = self._experiment(len(names))
                 names.append(experiment.name)
-                await _patiently(
-                    lambda e=experiment: store.create(  # type: ignore[misc]
-                        e.name, e.model_dump_json(), encode(Submitted())
-                    )
-                )
+                await _patiently(lambda e=experiment: client.submit(e))  # type: ignore[misc]
                 await self._ended(store, experiment.name, playing)
             await playing
             return [await self._judge(store, self._experiment(n)) for n in range(len(names))]

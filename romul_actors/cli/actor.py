@@ -1,0 +1,81 @@
+"""`romul actor`: a decision actor."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from romul_actors.actor.loop import Actor
+from romul_actors.cli.connection import broker
+from romul_actors.cli.options import (
+    DEFAULT_URL,
+    Keepalive,
+    LogLevel,
+    MetricsHost,
+    MetricsPort,
+    MqttCa,
+    MqttUrl,
+    RedisUrl,
+    start_log,
+)
+from romul_actors.cli.services import (
+    beside,
+    metrics_module,
+    serve_metrics,
+    serve_until_stopped,
+    unique_name,
+)
+from romul_actors.core.history import Line
+from romul_actors.mqtt.bridge import Bridge
+from romul_actors.mqtt.broker import KEEPALIVE_S
+from romul_actors.store import Store
+
+OnLines = Callable[[str, Sequence[Line]], None]
+"""Is called with an experiment's name and the lines of history that were committed."""
+
+
+def actor(
+    redis: RedisUrl = DEFAULT_URL,
+    mqtt: MqttUrl = None,
+    mqtt_ca: MqttCa = None,
+    keepalive: Keepalive = KEEPALIVE_S,
+    experiment: Annotated[
+        list[str] | None, typer.Option(help="Serve this experiment only (repeatable).")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(envvar="ROMUL_ACTOR_NAME", help="Unique name; made up if left out."),
+    ] = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
+    log_level: LogLevel = "info",
+) -> None:
+    """Run a decision actor. A second one takes over when the first is gone."""
+    start_log(log_level)
+    chosen = name or unique_name("actor")
+    at = broker(mqtt, mqtt_ca, keepalive)
+
+    async def run(store: Store, stop: asyncio.Event) -> None:
+        listeners: list[OnLines] = []
+        async with contextlib.AsyncExitStack() as stack:
+            bridge = None if at is None else Bridge(at, chosen)
+            if bridge is not None:
+                listeners.append(bridge.publish)
+            if metrics_port is not None:
+                metrics = metrics_module().ActorMetrics()
+                listeners.append(metrics.count)
+                await stack.enter_async_context(beside(metrics.run(store)))
+                await serve_metrics(stack, metrics.registry, metrics_host, metrics_port)
+
+            def on_lines(name: str, lines: Sequence[Line]) -> None:
+                for listener in listeners:
+                    listener(name, lines)
+
+            serving = Actor(store, chosen, experiment, on_lines if listeners else None)
+            if bridge is not None:
+                await stack.enter_async_context(beside(bridge.run(serving)))
+            await serving.run(stop)
+
+    asyncio.run(serve_until_stopped(redis, run))

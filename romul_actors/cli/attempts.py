@@ -1,0 +1,123 @@
+"""`romul failures`, `waste`: attempts that were lost, and the machine time that went with them."""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import from_json
+
+from romul_actors.cli.connection import connected, snapshot_of
+from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
+from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
+from romul_actors.core.history import Line, TrialCreated, TrialFailed, TrialReported
+from romul_actors.core.space import Space
+from romul_actors.observe.snapshot import read_history
+from romul_actors.observe.waste import waste as waste_of
+from romul_actors.protocol.experiment import Experiment
+
+QUARTERS = 4
+"""Parts of a number's range that failures are counted in."""
+
+
+def failures(name: Name, redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Show why attempts ended, and where in the search space."""
+
+    async def run() -> tuple[Experiment, dict[str, int], list[Line]]:
+        async with connected(redis) as client:
+            experiment = await client.spec(name)
+            meta = (await client.store.load(name)).meta
+            lines = await read_history(client.store, name)
+            return experiment, from_json(meta.get("causes") or "{}"), lines
+
+    experiment, causes, lines = asyncio.run(run())
+    regions = by_region(experiment, lines)
+    if as_json:
+        echo_json({"causes": causes, "regions": regions})
+        return
+    console = Console()
+    console.print(f"{name}: {_counts(causes) or 'no attempt was lost'}")
+    table = Table("hyperparameter", "region", "failed", "of", "why")
+    for parameter, rows in regions.items():
+        for row in rows:
+            if row["failed"]:
+                table.add_row(
+                    shortened(parameter),
+                    shortened(row["region"]),
+                    str(row["failed"]),
+                    str(row["attempts"]),
+                    _counts(row["reasons"]),
+                )
+    if table.row_count:
+        console.print(table)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items()))
+
+
+def by_region(experiment: Experiment, lines: Sequence[Line]) -> dict[str, list[dict[str, Any]]]:
+    """Failures by hyperparameter and part of its range: a quarter of it, or a choice.
+
+    An attempt that ended with a result counts as one that went well.
+    """
+    space = experiment.search_space()
+    vectors = {line.trial: line.vector for line in lines if isinstance(line, TrialCreated)}
+    ended = [
+        (vectors[line.trial], line.reason if isinstance(line, TrialFailed) else None)
+        for line in lines
+        if isinstance(line, TrialFailed | TrialReported) and line.trial in vectors
+    ]
+    return {
+        parameter.name: _regions_of_axis(space, axis, ended) for axis, parameter in enumerate(space)
+    }
+
+
+def _regions_of_axis(
+    space: Space, axis: int, ended: Sequence[tuple[Sequence[float], str | None]]
+) -> list[dict[str, Any]]:
+    """A row for each part of one hyperparameter's range.
+
+    Args:
+        space: the search space.
+        axis: the hyperparameter's place in it.
+        ended: of each attempt that ended, its place in the unit cube, and why it failed, if it did.
+    """
+    parameter, n_choices = list(space)[axis], space.n_choices[axis]
+    n = n_choices or QUARTERS
+    attempts: Counter[int] = Counter()
+    reasons: dict[int, Counter[str]] = defaultdict(Counter)
+    for vector, reason in ended:
+        part = min(int(vector[axis] * n), n - 1)
+        attempts[part] += 1
+        if reason is not None:
+            reasons[part][reason] += 1
+    rows = []
+    for part in range(n):
+        low, high = parameter.decode(part / n), parameter.decode((part + 1) / n)
+        choice = str(parameter.decode((part + 0.5) / n))
+        rows.append(
+            {
+                "region": choice if n_choices else f"{low:.4g} to {high:.4g}",
+                "attempts": attempts[part],
+                "failed": sum(reasons[part].values()),
+                "reasons": dict(reasons[part]),
+            }
+        )
+    return rows
+
+
+def waste(name: Name, redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Show where the machines' time went: useful, and lost by cause and by worker."""
+    spent = waste_of(snapshot_of(name, redis).history).as_json()
+    if as_json:
+        echo_json(spent)
+        return
+    echo(
+        f"{name}: {spent['useful_s']:.1f} s useful, {spent['lost_s']:.1f} s lost "
+        f"({100 * spent['share_lost']:.1f} %)"
+    )
+    for title in ("by_cause", "by_worker"):
+        for key, seconds in sorted(spent[title].items(), key=lambda item: -item[1]):
+            n = spent["attempts"].get(key)
+            echo(f"  {key:<40} {seconds:10.1f} s" + (f"   {n} attempts" if n else ""))

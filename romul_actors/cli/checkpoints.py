@@ -1,0 +1,86 @@
+"""`romul collect`, and the copy that `romul best` makes: an experiment's checkpoints."""
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from romul_actors.cli.connection import connected
+from romul_actors.cli.options import DEFAULT_URL, Name, RedisUrl
+from romul_actors.cli.printing import echo
+from romul_actors.errors import StoreError
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.messages import decode_event
+from romul_actors.protocol.plan import settings
+from romul_actors.protocol.slot_codec import read
+from romul_actors.store import Store
+from romul_workers.checkpoints import Checkpoints
+from romul_workers.scratch import scratch_folder
+
+
+def copy(experiment: Experiment, checkpoint: str, target: Path) -> Path:
+    """Copy a checkpoint into a new folder.
+
+    Raises:
+        StoreError: the folder exists.
+        CheckpointError: the checkpoint is not there, or damaged.
+    """
+    if target.exists():
+        raise StoreError(f"{target} exists already: name a new folder")
+    with scratch_folder() as scratch:
+        source = Checkpoints(str(experiment.checkpoints), scratch).fetch(checkpoint)
+        shutil.copytree(source, target)
+    return target
+
+
+def collect(
+    name: Name,
+    older: Annotated[
+        float, typer.Option(min=0, help="Seconds for which a checkpoint was not touched.")
+    ] = 3600.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    redis: RedisUrl = DEFAULT_URL,
+) -> None:
+    """Remove checkpoints that no decision can ask for: what dead workers left behind.
+
+    Workers remove what becomes garbage by themselves; this finds what nobody knew of.
+    """
+
+    async def run(scratch: Path) -> tuple[list[str], Checkpoints]:
+        async with connected(redis) as client:
+            experiment = await client.spec(name)
+            if experiment.checkpoints is None:
+                raise StoreError(f"{name}: it has no place for checkpoints")
+            place = Checkpoints(experiment.checkpoints, scratch)
+            # The folder first: what is published meanwhile is not in the list.
+            there = place.names(older)
+            kept = await needed(client.store, experiment)
+            return [checkpoint for checkpoint in there if checkpoint not in kept], place
+
+    with scratch_folder() as scratch:
+        found, place = asyncio.run(run(scratch))
+        for checkpoint in found:
+            echo(checkpoint)
+            if not dry_run:
+                place.delete(checkpoint)
+        pieces = 0 if dry_run else place.tidy(older)
+    echo(
+        f"{name}: {len(found)} checkpoints{' would go' if dry_run else ' removed'}, "
+        f"{pieces} unfinished ones"
+    )
+
+
+async def needed(store: Store, experiment: Experiment) -> set[str]:
+    """Names of all checkpoints that a decision, or a report on its way, may ask for."""
+    on_the_way = await store.outstanding(experiment.name)
+    stored = await store.load(experiment.name)
+    population = read(settings(experiment), experiment.metric, stored.meta, stored.slots)
+    kept = population.needed_checkpoints()
+    for body in on_the_way.inbox:
+        try:
+            kept.add(getattr(decode_event(body), "checkpoint", None) or "")
+        except ValueError:
+            continue
+    return kept

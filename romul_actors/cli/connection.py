@@ -1,0 +1,106 @@
+"""The server and the broker that a command's options name, and a client of them."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import quote
+
+from romul_actors.cli.printing import Console
+from romul_actors.client import Client
+from romul_actors.errors import StoreError
+from romul_actors.local.redis_server import URL_FILE
+from romul_actors.mqtt.broker import Broker
+from romul_actors.observe.snapshot import Snapshot, full_snapshot
+
+
+def resolve(url: str) -> str:
+    """URL of the server that `url` names: itself, or what a local run's folder holds.
+
+    A URL with a user and no password gets the one in the file that ROMUL_REDIS_PASSWORD_FILE names,
+    as containers are given secrets.
+
+    Raises:
+        StoreError: a folder without a server, or a password that cannot be read.
+    """
+    if "://" in url:
+        return _with_password(url, "ROMUL_REDIS_PASSWORD_FILE")
+    file = Path(url) / URL_FILE
+    if not file.is_file():
+        raise StoreError(
+            f"{url!r} is neither a URL nor the folder of a local run whose server is up "
+            f"(no {file}); a finished run's server is started by `romul serve {url}`"
+        )
+    return file.read_text().strip()
+
+
+def _with_password(url: str, variable: str) -> str:
+    """The URL, with the password in the file that the variable names where it lacks one."""
+    scheme, _, rest = url.partition("://")
+    user, at, place = rest.rpartition("@")
+    secret = os.environ.get(variable)
+    if secret is None or not at or ":" in user:
+        return url
+    try:
+        password = Path(secret).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise StoreError(f"{variable}: {error}") from None
+    return f"{scheme}://{user}:{quote(password, safe='')}@{place}"
+
+
+def resolve_broker(url: str) -> str:
+    """URL of the broker, with the password in the file that ROMUL_MQTT_PASSWORD_FILE names.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    return _with_password(url, "ROMUL_MQTT_PASSWORD_FILE")
+
+
+def broker(url: str | None, ca: Path | None, keepalive_s: int) -> Broker | None:
+    """The broker that the options name, if any.
+
+    Raises:
+        BrokerError: the URL is wrong.
+    """
+    return None if url is None else Broker.parse(resolve_broker(url), ca, keepalive_s)
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    url: str,
+    console: Console | None = None,
+    *,
+    by: str | None = None,
+    broker: Broker | None = None,
+) -> AsyncIterator[Client]:
+    """A client of a checked store, whose warnings are printed.
+
+    Args:
+        url: as the option --redis takes it.
+        console: where warnings go; standard error if left out.
+        by: who acts, as history says it; the name of the process's user if left out.
+        broker: what workers are drained over.
+
+    Raises:
+        StoreError: the server cannot be used.
+    """
+    async with Client.connect(resolve(url), by=by, broker=broker) as client:
+        for warning in await client.check():
+            (console or Console(stderr=True)).print(f"warning: {warning}")
+        yield client
+
+
+def snapshot_of(name: str, url: str) -> Snapshot:
+    """An experiment with all its history.
+
+    Raises:
+        UnknownExperimentError: there is none of that name.
+    """
+
+    async def run() -> Snapshot:
+        async with connected(url) as client:
+            return await full_snapshot(client.store, name)
+
+    return asyncio.run(run())

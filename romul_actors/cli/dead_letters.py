@@ -1,0 +1,91 @@
+"""`romul dead`: messages that could not be used, to look at, to resubmit, to remove."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from romul_actors.cli.connection import connected
+from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
+from romul_actors.cli.printing import Console, Table, echo, echo_json
+from romul_actors.client import Resubmitted
+from romul_actors.store import DeadLetter
+
+Ids = Annotated[
+    list[str] | None, typer.Argument(help="Ids as `list` shows them.", show_default=False)
+]
+All = Annotated[bool, typer.Option("--all", help="All of them.")]
+
+dead = typer.Typer(
+    help="Messages that nobody could use.", no_args_is_help=True, add_completion=False
+)
+
+
+@dead.command("list")
+def list_(
+    name: Name,
+    count: Annotated[int, typer.Option(min=1, help="How many, oldest first.")] = 100,
+    redis: RedisUrl = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """List them with their reasons."""
+
+    async def run() -> list[DeadLetter]:
+        async with connected(redis) as client:
+            return await client.dead_letters(name, limit=count)
+
+    found = asyncio.run(run())
+    if as_json:
+        rows = [
+            {
+                "id": letter.id,
+                "queue": letter.origin,
+                "reason": letter.reason,
+                "bytes": letter.size,
+                "body": repr(letter.body),
+            }
+            for letter in found
+        ]
+        echo_json(rows)
+        return
+    table = Table("id", "queue", "bytes", "reason", "begins with")
+    for letter in found:
+        begin = repr(letter.body[:40])
+        table.add_row(letter.id, letter.origin, str(letter.size), letter.reason, begin)
+    Console().print(table if found else f"{name}: none")
+
+
+def _chosen(ids: Sequence[str] | None, everything: bool) -> Sequence[str]:
+    """Ids of the chosen dead letters; none: all of them."""
+    if bool(ids) == everything:
+        raise typer.BadParameter("give ids, or --all")
+    return ids or ()
+
+
+@dead.command()
+def retry(
+    name: Name, ids: Ids = None, everything: All = False, redis: RedisUrl = DEFAULT_URL
+) -> None:
+    """Put them back into the queue that they came from."""
+
+    async def run() -> Resubmitted:
+        async with connected(redis) as client:
+            return await client.resubmit(name, _chosen(ids, everything))
+
+    done = asyncio.run(run())
+    cut = f", {done.cut} too long to have been kept" if done.cut else ""
+    echo(f"{name}: {done.back} put back{cut}")
+
+
+@dead.command()
+def drop(
+    name: Name, ids: Ids = None, everything: All = False, redis: RedisUrl = DEFAULT_URL
+) -> None:
+    """Remove them for good."""
+
+    async def run() -> int:
+        async with connected(redis) as client:
+            return await client.drop(name, _chosen(ids, everything))
+
+    echo(f"{name}: {asyncio.run(run())} dropped")

@@ -1,0 +1,44 @@
+"""The option --deadline: when an experiment ends with the best found by then."""
+
+from datetime import datetime, timedelta
+from datetime import time as clock
+from typing import Annotated
+
+import typer
+
+from romul_actors.protocol.experiment import Experiment
+
+Deadline = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHEN",
+        help="End with the best found by then: 18:00, +90m, +2h, or a date with its time.",
+    ),
+]
+
+
+def with_deadline(experiment: Experiment, when: str | None) -> Experiment:
+    """The experiment, with a deadline if one is given.
+
+    Raises:
+        typer.BadParameter: it cannot be read, or has passed.
+    """
+    if when is None:
+        return experiment
+    now = datetime.now().astimezone()
+    units = {"s": 1, "m": 60, "h": 3600}
+    try:
+        if when.startswith("+"):
+            moment = now + timedelta(seconds=float(when[1:-1]) * units[when[-1]])
+        elif len(when) <= len("18:00:00"):
+            moment = datetime.combine(now.date(), clock.fromisoformat(when), now.tzinfo)
+            moment += timedelta(days=moment <= now)
+        else:
+            moment = datetime.fromisoformat(when).astimezone()
+    except (ValueError, KeyError):
+        raise typer.BadParameter(
+            f"{when!r} is not of the form 18:00, +90m, +2h or a date"
+        ) from None
+    if moment <= now:
+        raise typer.BadParameter(f"{when!r} has passed")
+    return experiment.model_copy(update={"deadline": moment})

@@ -1,0 +1,34 @@
+"""`romul doctor`: what is wrong with server, broker, experiments and checkpoint stores."""
+
+import asyncio
+
+import typer
+
+from romul_actors.cli.connection import broker, resolve
+from romul_actors.cli.exits import EXPERIMENT_FAILED
+from romul_actors.cli.options import DEFAULT_URL, AsJson, MqttCa, MqttUrl, RedisUrl
+from romul_actors.cli.printing import echo, echo_json
+from romul_actors.mqtt.broker import KEEPALIVE_S
+from romul_actors.observe.doctor import Finding, examine
+
+MARKS = {"ok": "ok ", "warning": "!  ", "fault": "!! "}
+
+
+def doctor(
+    redis: RedisUrl = DEFAULT_URL,
+    mqtt: MqttUrl = None,
+    mqtt_ca: MqttCa = None,
+    as_json: AsJson = False,
+) -> None:
+    """Examine server, broker, experiments and checkpoint stores; a remedy for each fault."""
+    at = broker(mqtt, mqtt_ca, KEEPALIVE_S)
+    findings: list[Finding] = asyncio.run(examine(resolve(redis), at))
+    if as_json:
+        echo_json([finding.as_json() for finding in findings])
+    else:
+        for finding in findings:
+            echo(f"{MARKS[finding.level]} {finding.what}")
+            if finding.remedy:
+                echo(f"      {finding.remedy}")
+    if any(finding.level == "fault" for finding in findings):
+        raise typer.Exit(EXPERIMENT_FAILED)

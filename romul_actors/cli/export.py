@@ -1,0 +1,85 @@
+"""`romul export`: all trials, as files and for other programs."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from romul_actors.cli.connection import snapshot_of
+from romul_actors.cli.options import DEFAULT_URL, Name, RedisUrl
+from romul_actors.cli.printing import echo
+from romul_actors.core.history import to_json
+from romul_actors.observe.export import to_mlflow, to_tensorboard
+from romul_actors.observe.snapshot import Snapshot
+from romul_actors.observe.trial_records import trial_rows
+
+
+def export(
+    name: Name,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", help="File: .parquet, .csv or .jsonl.", dir_okay=False),
+    ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder for TensorBoard's event files.", file_okay=False)
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(help="Tracking URI of an MLflow server or store.")
+    ] = None,
+    redis: RedisUrl = DEFAULT_URL,
+) -> None:
+    """Write all trials to a file: hyperparameters as h.NAME, metrics as m.NAME, never rescaled.
+
+    A .jsonl file holds the whole history instead, line by line. For TensorBoard and MLflow each
+    slot is a run, and hyperparameters are metrics by step.
+    """
+    if to is None and tensorboard is None and mlflow is None:
+        raise typer.BadParameter("give --to, --tensorboard or --mlflow")
+    seen = snapshot_of(name, redis)
+    if to is not None:
+        _write(seen, to)
+    try:
+        if tensorboard is not None:
+            n = to_tensorboard(seen.experiment, seen.history, tensorboard)
+            echo(f"{tensorboard}: {n} trials")
+        if mlflow is not None:
+            echo(f"{mlflow}: {to_mlflow(seen.experiment, seen.history, mlflow)} trials")
+    except ImportError as error:
+        raise typer.BadParameter(f"{error}: pip install 'romul[metrics]'") from None
+
+
+def _write(seen: Snapshot, to: Path) -> None:
+    match to.suffix:
+        case ".jsonl":
+            to.write_text("".join(json.dumps(to_json(line)) + "\n" for line in seen.history))
+            echo(f"{to}: {len(seen.history)} lines of history")
+            return
+        case ".csv":
+            rows = trial_rows(seen.history)
+            _write_csv(rows, to)
+        case ".parquet":
+            rows = trial_rows(seen.history)
+            _write_parquet(rows, to)
+        case _:
+            raise typer.BadParameter(f"{to}: .parquet, .csv or .jsonl")
+    echo(f"{to}: {len(rows)} trials")
+
+
+def _write_csv(rows: Sequence[Mapping[str, Any]], to: Path) -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with to.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write_parquet(rows: Sequence[Mapping[str, Any]], to: Path) -> None:
+    try:
+        import pyarrow as pa  # noqa: PLC0415
+        import pyarrow.parquet as pq  # noqa: PLC0415
+    except ImportError:
+        raise typer.BadParameter("parquet needs pyarrow: pip install 'romul[frames]'") from None
+    pq.write_table(pa.Table.from_pylist(rows), to)

@@ -1,0 +1,87 @@
+"""`romul history`: what happened and what was decided, line by line."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from pydantic_core import from_json
+
+from romul_actors.cli.connection import connected
+from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
+from romul_actors.cli.printing import echo, echo_json
+from romul_actors.core.history import ControlIgnored, Line, TrialCreated, Unknown, to_json
+from romul_actors.core.history import from_json as line_from_json
+
+LINES = 2_000
+"""Lines of history that are read at most in one step."""
+HIDDEN = ("event", "at_ms", "vector", "why", "seed")
+"""Fields of a line that are not among those shown as they are."""
+LONGEST_TEXT = 200
+"""Longest text of a field that is shown, in characters."""
+
+
+def history(
+    name: Name,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
+    count: Annotated[int, typer.Option("-n", min=0, help="How many of the latest lines.")] = 20,
+    event: Annotated[str | None, typer.Option(help="Only this kind (result, failed ...).")] = None,
+    redis: RedisUrl = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Show what happened and what was decided; operators' actions are among it."""
+
+    async def run() -> None:
+        async with connected(redis) as client:
+            store = client.store
+            glance = await store.glance(name, after="", count=count)
+            after = "0"
+            while True:
+                for entry_id, text in glance.history:
+                    after = entry_id
+                    values = from_json(text)
+                    line = line_from_json(values)
+                    if event in (None, event_of(line)):
+                        echo_json(values) if as_json else echo(line_in_words(line))
+                if not follow or over(glance.meta["status"], glance.history):
+                    return
+                await asyncio.sleep(0.5)
+                glance = await store.glance(name, after=after, count=LINES)
+
+    try:
+        asyncio.run(run())
+    except KeyboardInterrupt:
+        raise typer.Exit from None
+
+
+def over(status: str, lines: Sequence[Any]) -> bool:
+    """Whether nothing more will come: the search is over, and all of it was shown."""
+    return status in ("finished", "stopped") and len(lines) < LINES
+
+
+def event_of(line: Line) -> str:
+    """The stored name of a line's kind, also of a kind that this version does not know."""
+    return line.name if isinstance(line, Unknown) else line.event
+
+
+def line_in_words(line: Line) -> str:
+    """A line of history for people."""
+    at = time.strftime("%H:%M:%S", time.localtime(line.at_ms / 1000))
+    fields = {key: value for key, value in to_json(line).items() if key not in HIDDEN}
+    match line:
+        case TrialCreated(why=why):
+            fields["rule"] = why.get("rule", "")
+        case ControlIgnored(why=why):
+            fields["why"] = why
+    shown = "  ".join(f"{key}={_short(value)}" for key, value in fields.items() if value != "")
+    return f"{at}  {event_of(line):<9} {shown}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}: {_short(v)}" for k, v in value.items()) + "}"
+    text = str(value)
+    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "..."

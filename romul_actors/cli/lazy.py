@@ -1,0 +1,78 @@
+"""Commands whose modules are imported when they are run, not when they are listed.
+
+`romul --help` shows names and first lines only. A command's own libraries (numpy, pydantic, the
+clients of the server and of the broker) are imported once that command is chosen.
+"""
+
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+from typer.main import get_command
+
+from romul_actors.cli.commands import ALIASES, COMMANDS, GROUPS
+from romul_actors.cli.printing import Commands
+
+
+class LazyCommand(TyperCommand):
+    """A command that is known by its name and its first line until it is run.
+
+    Args:
+        name: what it is called by.
+        module: where its function is, in `romul_actors.cli`.
+        function: the function's name.
+        line: the first line of its help.
+        panel: the heading that it is listed under; None: it is not listed.
+    """
+
+    def __init__(self, name: str, module: str, function: str, line: str, panel: str | None) -> None:
+        super().__init__(name, help=line, rich_help_panel=panel, hidden=panel is None)
+        self.module = f"romul_actors.cli.{module}"
+        self._function = function
+
+    def load(self) -> Any:
+        """The command itself; its module is imported now."""
+        found = getattr(import_module(self.module), self._function)
+        if not isinstance(found, typer.Typer):
+            alone = typer.Typer(add_completion=False)
+            alone.command(self.name)(found)
+            found = alone
+        return get_command(found)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        """The context in which the command itself parses its arguments and runs."""
+        return self.load().make_context(info_name, args, parent, **extra)
+
+
+class LazyGroup(LazyCommand):
+    """The same for a group of commands."""
+
+    @property
+    def commands(self) -> MutableMapping[str, Any]:
+        """The group's commands; its module is imported now."""
+        commands: MutableMapping[str, Any] = self.load().commands
+        return commands
+
+
+class AllCommands(Commands):
+    """The group of all commands of `romul`."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for command in _lazy_commands():
+            self.add_command(command)
+
+
+def _lazy_commands() -> Iterator[LazyCommand]:
+    for panel, listed in COMMANDS.items():
+        for name, (module, line) in listed.items():
+            kind = LazyGroup if name in GROUPS else LazyCommand
+            yield kind(name, module, name, line, panel)
+    known = {name: entry for listed in COMMANDS.values() for name, entry in listed.items()}
+    for short, name in ALIASES.items():
+        module, line = known[name]
+        yield LazyCommand(short, module, name, line, None)

@@ -1,0 +1,90 @@
+"""`romul report`: a search as one HTML page."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from romul_actors.cli.connection import snapshot_of
+from romul_actors.cli.options import DEFAULT_URL, Name, RedisUrl
+from romul_actors.cli.printing import echo
+from romul_actors.core.history import TrialFailed
+from romul_actors.observe import html as page
+from romul_actors.observe.plots import plot, plot_lineage, plot_workers
+from romul_actors.observe.snapshot import Snapshot
+from romul_actors.observe.trial_records import trials
+from romul_actors.observe.waste import waste
+
+FAILURES = 50
+"""Failed attempts that the page lists, the latest ones."""
+
+
+def report(
+    name: Name,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", help="HTML file; NAME.html if left out.", dir_okay=False),
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder for the pictures, as PNG files.", file_okay=False)
+    ] = None,
+    redis: RedisUrl = DEFAULT_URL,
+) -> None:
+    """Write a finished or running search as one HTML page that needs nothing else."""
+    seen = snapshot_of(name, redis)
+    images = _pictures(seen)
+    if pictures is not None:
+        pictures.mkdir(parents=True, exist_ok=True)
+        for title, image in images.items():
+            (pictures / f"{title.lower().replace(' ', '-')}.png").write_bytes(image)
+    shown = {key: value for key, value in seen.best.items() if key != "vector"}
+    parts = [
+        page.figures({"status": seen.status, "reason": seen.reason, "best": shown}),
+        *(page.image(title, image) for title, image in images.items()),
+        "<h2>Trials</h2>",
+        page.figures(
+            {"trials": dict(seen.counts), "machine seconds": waste(seen.history).as_json()}
+        ),
+        f"<h2>Failures, the latest {FAILURES}</h2>",
+        page.table(_failures(seen)[-FAILURES:]),
+        "<h2>The experiment</h2>",
+        page.code(seen.experiment.model_dump_json(exclude_defaults=True)),
+    ]
+    file = to or Path(f"{name}.html")
+    page.write(file, f"{name}: {seen.status}", parts)
+    echo(f"written: {file}")
+
+
+def _pictures(seen: Snapshot) -> dict[str, bytes]:
+    """PNG images by their titles."""
+    found, best = trials(seen.history), seen.best.get("trial")
+    try:
+        drawn = {
+            "Metric and hyperparameters by step": plot(seen.experiment, found, best, {}),
+            "Who was copied from whom": plot_lineage(found, best),
+            "Workers by time": plot_workers(seen.history),
+        }
+    except ImportError:
+        raise typer.BadParameter(
+            "pictures need matplotlib: pip install 'romul[dashboard]'"
+        ) from None
+    return {title: page.png(figure) for title, figure in drawn.items()}
+
+
+def _failures(seen: Snapshot) -> list[dict[str, Any]]:
+    """Rows of all failed attempts whose worker was not lost, oldest first."""
+    return [
+        {
+            "trial": line.trial,
+            "worker": line.worker,
+            "reason": line.reason,
+            "message": _last_line(line.message),
+        }
+        for line in seen.history
+        if isinstance(line, TrialFailed) and line.reason != "lost"
+    ]
+
+
+def _last_line(message: str) -> str:
+    """The last line of a failure's message, which names it."""
+    return message.strip().rpartition("\n")[2][:300]

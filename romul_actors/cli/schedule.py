@@ -1,0 +1,134 @@
+"""`romul schedule`: the winner's hyperparameters, written down and trained with again."""
+
+import asyncio
+import shutil
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress, ProgressColumn, TextColumn
+
+from romul_actors.cli.connection import snapshot_of
+from romul_actors.cli.options import DEFAULT_URL, Allow, AsJson, Name, RedisUrl, TaskPath
+from romul_actors.cli.printing import Console, echo, echo_json, shortened
+from romul_actors.errors import ExperimentError
+from romul_actors.observe.trial_records import trials
+from romul_workers.child_trainer import ChildTrainer
+from romul_workers.schedule import (
+    Schedule,
+    ScheduleError,
+    Trained,
+    closeness,
+    of_trial,
+    read_schedule,
+)
+from romul_workers.schedule import train as train_along
+from romul_workers.scratch import scratch_folder
+from romul_workers.worker import SHIPPED_TASKS
+
+schedule = typer.Typer(
+    help="The winner's hyperparameters, to train with again.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+
+@schedule.command("export")
+def export_schedule(
+    name: Name,
+    to: Annotated[Path, typer.Option("--to", dir_okay=False, help="JSON file.")],
+    best: Annotated[bool, typer.Option("--best", help="The winner's (the default).")] = False,
+    trial: Annotated[str | None, typer.Option(help="Another trial's: SLOT-STEP.")] = None,
+    redis: RedisUrl = DEFAULT_URL,
+) -> None:
+    """Write the schedule along the winner's line of descent, which may lead through many slots."""
+    if best and trial is not None:
+        raise typer.BadParameter("--best and --trial: one of them")
+    seen = snapshot_of(name, redis)
+    chosen = trial or seen.best.get("trial")
+    if chosen is None:
+        raise ScheduleError(f"{name}: no trial has ended well yet")
+    made = of_trial(seen.experiment, trials(seen.history), chosen)
+    made.write(to)
+    slots = {stretch.trial.partition("-")[0] for stretch in made.stretches}
+    echo(
+        f"{to}: {len(made.stretches)} stretches through {len(slots)} slots, "
+        f"{made.metric} {made.value:.6g}"
+    )
+
+
+@schedule.command("train")
+def train_schedule(
+    file: Annotated[Path, typer.Argument(help="A schedule, made by `romul schedule export`.")],
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed; the search's own if left out.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="New folder for the trained model's checkpoint.")
+    ] = None,
+    allow: Allow = None,
+    path: TaskPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train one model from scratch along a schedule, and say how close it comes."""
+    found = read_schedule(file)
+    _check_allowed(found.task.partition(":")[0], allow)
+    if to is not None and to.exists():
+        raise typer.BadParameter(f"{to} exists already: name a new folder")
+    console = Console(stderr=True, quiet=as_json)
+    with scratch_folder() as scratch:
+        trainer, place = ChildTrainer(scratch, path or []), scratch / "checkpoints"
+        trained = _train(found, place, trainer, seed, console)
+        if to is not None:
+            shutil.copytree(place / trained.checkpoint, to)
+    apart = None if found.value is None else closeness(trained.value, found.value)
+    if as_json:
+        echo_json(
+            {
+                "metric": found.metric,
+                "value": trained.value,
+                "searched": found.value,
+                "apart": apart,
+                "values": list(trained.values),
+                "metrics": dict(trained.metrics),
+            }
+        )
+        return
+    echo(f"{found.metric} {trained.value:.6g} from scratch")
+    if apart is not None:
+        echo(f"{found.metric} {found.value:.6g} in the search: {100 * apart:.1f} % apart")
+    if to is not None:
+        echo(f"the model: {to}")
+
+
+def _train(
+    along: Schedule, place: Path, trainer: ChildTrainer, seed: int | None, console: Console
+) -> Trained:
+    """Train along a schedule, with a bar of its stretches."""
+    metric = shortened(along.metric)
+    with Progress(*_columns(), console=console, transient=True) as bars:
+        bar = bars.add_task(metric, total=len(along.stretches))
+
+        def on_stretch(n: int, value: float) -> None:
+            bars.update(bar, completed=n + 1, description=f"{metric} {value:.5g}")
+
+        async def run() -> Trained:
+            try:
+                return await train_along(along, str(place), trainer, seed, on_stretch)
+            finally:
+                await trainer.close()
+
+        return asyncio.run(run())
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    """Rich's own, but for a description that is no markup."""
+    _, *others = Progress.get_default_columns()
+    return (TextColumn("{task.description}", markup=False), *others)
+
+
+def _check_allowed(module: str, allow: Sequence[str] | None) -> None:
+    if not any(fnmatchcase(module, pattern) for pattern in (SHIPPED_TASKS, *(allow or ()))):
+        raise ExperimentError(f"task module {module!r} is not allowed: see --allow")

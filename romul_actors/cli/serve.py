@@ -1,0 +1,24 @@
+"""`romul serve`: the embedded server of a local run that has ended."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from romul_actors.cli.printing import echo
+from romul_actors.cli.services import stopping
+from romul_actors.local.redis_server import embedded_server
+
+
+def serve(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False)],
+) -> None:
+    """Start the embedded server of a local run that has ended, to look into it."""
+
+    async def run() -> None:
+        async with stopping() as stop, embedded_server(folder) as url:
+            echo(f"{url}\n(romul status --redis {folder}; Ctrl-C ends the server)")
+            await stop.wait()
+
+    asyncio.run(run())

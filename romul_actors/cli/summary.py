@@ -1,0 +1,129 @@
+"""What a local run came to: its summaries, its picture, its table at the end."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from romul_actors.cli.exits import EXPERIMENT_FAILED, INTERRUPTED
+from romul_actors.cli.printing import NARROW, Console, Table, echo_json
+from romul_actors.cli.rows import figure
+from romul_actors.core.history import Line, TrialReported
+from romul_actors.observe.html import png
+from romul_actors.observe.plots import plot
+from romul_actors.observe.snapshot import read_history
+from romul_actors.observe.summary import summary
+from romul_actors.observe.trial_records import trials
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.store import Store
+from romul_workers.figures import in_words
+
+MOST_FIGURES = 4
+"""Figures beside the metric that the table at the end shows."""
+
+
+@dataclass(frozen=True)
+class EndedRun:
+    """How a local run ended.
+
+    Attributes:
+        summaries: of its experiments, by name, as JSON values.
+        interrupted: whether a person or the machine ended it.
+        wall_s: how long it took.
+    """
+
+    summaries: Mapping[str, dict[str, Any]]
+    interrupted: bool
+    wall_s: float
+
+
+async def write_summaries(
+    store: Store, folder: Path, experiments: Sequence[Experiment], console: Console
+) -> dict[str, dict[str, Any]]:
+    """Summaries of all experiments; a picture of them goes into the run's folder."""
+    summaries, found = {}, {}
+    for experiment in experiments:
+        meta = (await store.load(experiment.name)).meta
+        history = await read_history(store, experiment.name)
+        found[experiment.name] = trials(history)
+        if left_out := _left_out(history):
+            console.print(f"warning: {experiment.name}: {in_words(left_out)}", soft_wrap=True)
+        summaries[experiment.name] = summary(experiment, meta, found[experiment.name])
+    first = experiments[0]
+    others = {name: records for name, records in found.items() if name != first.name}
+    try:
+        best = summaries[first.name]["best_trial"]
+        picture = png(plot(first, found[first.name], best, others))
+        (folder / "schedules.png").write_bytes(picture)
+    except ImportError:
+        console.print("no picture: matplotlib is not installed (pip install 'romul[dashboard]')")
+    return summaries
+
+
+def _left_out(lines: Sequence[Line]) -> dict[str, str]:
+    """Types of what a task returned that is no figure, by name; the first line counts."""
+    found: dict[str, str] = {}
+    for line in lines:
+        if isinstance(line, TrialReported):
+            found = {**line.left_out, **found}
+    return found
+
+
+def finish(folder: Path, ended: EndedRun, extra: Mapping[str, Any], *, as_json: bool) -> None:
+    """Write the summary, print it, and end with the exit code that fits."""
+    rows = list(ended.summaries.values())
+    values = {**rows[0], **extra, "wall_s": round(ended.wall_s, 3)}
+    (folder / "summary.json").write_text(json.dumps(values, indent=1) + "\n")
+    console = Console()
+    if as_json:
+        echo_json(values)
+    else:
+        _print_table(console, rows)
+        console.print(
+            f"{ended.wall_s:.1f} s; written to {folder}: summary.json, schedules.png, "
+            "checkpoints/, logs/",
+            soft_wrap=True,
+        )
+    if ended.interrupted:
+        if not as_json:
+            console.print(f"interrupted: `romul run --resume {folder.name}` goes on")
+        raise typer.Exit(INTERRUPTED)
+    if any(row["status"] != "finished" for row in rows):
+        raise typer.Exit(EXPERIMENT_FAILED)
+
+
+def _print_table(console: Console, summaries: Sequence[Mapping[str, Any]]) -> None:
+    table = Table()
+    metric = summaries[0]["metric"]
+    others = sorted({name for row in summaries for name in row["best_metrics"] or {}})
+    left_out = len(others) - MOST_FIGURES
+    others = others[:MOST_FIGURES]
+    for column in ("experiment", "status", "trials", "failed", metric, *others, "checkpoint"):
+        table.add_column(
+            column,
+            justify="left" if column in ("experiment", "status") else "right",
+            max_width=NARROW if column in (metric, *others) else None,
+        )
+    for row in summaries:
+        metrics = row["best_metrics"] or {}
+        table.add_row(
+            row["name"],
+            row["status"],
+            str(row["trials"]),
+            str(row["failed"]),
+            "" if row["best"] is None else figure(row["best"]),
+            *(figure(metrics[name]) if name in metrics else "" for name in others),
+            row["best_checkpoint"] or "",
+        )
+    console.print(table)
+    if left_out > 0:
+        console.print(f"{left_out} more figures: summary.json")
+    best = summaries[0]["best_hyperparameters"]
+    if best:
+        console.print("best: " + ", ".join(f"{name} {figure(v)}" for name, v in best.items()))
+    for row in summaries:
+        if row["reason"]:
+            console.print(f"{row['name']}: {row['reason']}", soft_wrap=True)

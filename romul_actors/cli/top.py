@@ -1,0 +1,264 @@
+"""`romul top`: a running experiment, live."""
+
+import asyncio
+import math
+import signal
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import ConsoleOptions, Group
+from rich.live import Live
+from rich.measure import Measurement
+from rich.text import Text
+
+from romul_actors.cli.connection import connected
+from romul_actors.cli.history import LINES
+from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
+from romul_actors.cli.printing import NARROW, Console, Table, echo_json, shortened
+from romul_actors.cli.workers import worker_row
+from romul_actors.core.history import TrialReported
+from romul_actors.observe.snapshot import SLOT_FIELDS, SlotSnapshot, Snapshot, read_glance
+from romul_actors.observe.visible import visible
+from romul_actors.store import Store
+
+SPARKS = "▁▂▃▄▅▆▇█"
+WIDE = 100.0
+"""Values that differ by more than this factor are drawn by their logarithms."""
+KEPT = 24
+"""Results of a slot that its sparkline shows."""
+MOST_ROWS = 40
+"""Slots, and workers, that are shown if no other number is given."""
+BACKLOG = 10
+"""Entries in the inbox for each slot from which no actor seems to run."""
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Values as a line of blocks."""
+    if not values:
+        return ""
+    if min(values) > 0 and max(values) > WIDE * min(values):
+        values = [math.log(value) for value in values]
+    low, high = min(values), max(values)
+    if high == low:
+        return SPARKS[0] * len(values)
+    top = len(SPARKS) - 1
+    return "".join(SPARKS[round(top * (value - low) / (high - low))] for value in values)
+
+
+class _Sparkline:
+    """The latest values, as many as there is room for."""
+
+    def __init__(self, values: Iterable[float]) -> None:
+        self._values = list(values)
+
+    def __rich_console__(self, _: Any, options: ConsoleOptions) -> Iterator[str]:
+        yield sparkline(self._values[-options.max_width :])
+
+    def __rich_measure__(self, *_: Any) -> Measurement:
+        return Measurement(min(1, len(self._values)), len(self._values))
+
+
+class Screen:
+    """What `top` shows, kept from one refresh to the next.
+
+    Args:
+        name: the experiment.
+        rows: most slots shown.
+    """
+
+    def __init__(self, name: str, rows: int = MOST_ROWS) -> None:
+        self._name = name
+        self._rows = rows
+        self._after = ""
+        self._losses: dict[int, deque[float]] = {}
+        self._decisions: deque[tuple[int, int]] = deque(maxlen=30)
+        self._seen: Snapshot | None = None
+        self.took_s = 0.0
+
+    async def refresh(self, store: Store) -> Snapshot:
+        """Look once, in one round trip."""
+        began = time.perf_counter()
+        glance = await store.glance(self._name, SLOT_FIELDS, self._after, LINES)
+        known = self._seen.experiment if self._seen is not None else None
+        seen = self._seen = read_glance(glance, known)
+        self._after = seen.last_id or self._after
+        for line in seen.history:
+            if isinstance(line, TrialReported):
+                kept = self._losses.setdefault(line.slot, deque(maxlen=KEPT))
+                kept.append(line.value)
+        self._decisions.append((seen.now_ms, seen.counts["created"]))
+        self.took_s = time.perf_counter() - began
+        return seen
+
+    @property
+    def decisions_per_s(self) -> float:
+        """Decisions a second over the last refreshes."""
+        (first_ms, first), (last_ms, last) = self._decisions[0], self._decisions[-1]
+        return 1000 * (last - first) / (last_ms - first_ms) if last_ms > first_ms else 0.0
+
+    def alarms(self, seen: Snapshot) -> list[str]:
+        """What an operator should look at."""
+        lease_s = seen.experiment.timeouts.lease_s
+        alarms = []
+        if seen.status in ("running", "paused") and not seen.alive:
+            alarms.append("no worker is alive")
+        silent = [w.name for w in seen.workers if w.age_s and lease_s / 2 < w.age_s < lease_s]
+        if silent:
+            alarms.append(f"silent for half a lease: {', '.join(silent[:3])}")
+        if any(w.state == "no room" for w in seen.alive):
+            alarms.append("a worker has no room for checkpoints")
+        failing = [w.name for w in seen.alive if w.state == "failing"]
+        if failing:
+            alarms.append(f"trials fail on these workers only: {', '.join(failing[:3])}")
+        if seen.depths["dead"]:
+            alarms.append(f"{seen.depths['dead']} dead messages (romul dead list {self._name})")
+        if seen.depths["inbox"] > BACKLOG * max(10, len(seen.slots)):
+            alarms.append("the inbox grows: is an actor running?")
+        if seen.status == "failed":
+            alarms.append(seen.reason)
+        return alarms
+
+    def render(self, seen: Snapshot) -> Group:
+        """The screen."""
+        return Group(*self._parts(seen))
+
+    def _parts(self, seen: Snapshot) -> Iterator[Any]:
+        counts, experiment = seen.counts, seen.experiment
+        best = ""
+        if seen.best:
+            value = seen.best[experiment.metric]
+            best = f"   best {shortened(experiment.metric)} {value:.6g} ({seen.best['trial']})"
+        yield (
+            f"{self._name}: {seen.status}   {len(seen.slots)} slots   "
+            f"{counts['reported']} trials, {counts['failed']} failed, {counts['retried']} retried"
+            f"{best}"
+        )
+        depths = "  ".join(f"{queue} {depth}" for queue, depth in seen.depths.items())
+        yield Text(f"queues: {depths}   decisions/s {self.decisions_per_s:.2f}", style="dim")
+        for alarm in self.alarms(seen):
+            yield Text(visible(f"! {alarm}"), style="bold red")
+        yield self._workers(seen)
+        yield self._slots(seen)
+
+    def _workers(self, seen: Snapshot) -> Table:
+        table = Table("worker", "state", "trial", "at", "heard")
+        lease_s = seen.experiment.timeouts.lease_s
+        for worker in sorted(seen.workers, key=lambda w: (not w.alive_within(lease_s), w.name))[
+            : self._rows
+        ]:
+            table.add_row(
+                shortened(worker.name),
+                shortened(worker.state),
+                worker.trial,
+                "" if worker.at is None else f"{worker.at:g}",
+                "unknown" if worker.age_s is None else f"{worker.age_s:.1f} s ago",
+                style="" if worker.alive_within(lease_s) else "dim",
+            )
+        return table
+
+    def _slots(self, seen: Snapshot) -> Table:
+        metric, maximize = seen.experiment.metric, seen.experiment.direction == "maximize"
+        table = Table()
+        for column in ("slot", "tier", "status", "step", metric, "lately", "for", "copied from"):
+            right = column in ("slot", "step", metric, "for")
+            table.add_column(
+                column,
+                justify="right" if right else "left",
+                max_width=NARROW if column == metric else None,
+            )
+        leased = {w.trial: w for w in seen.alive if w.trial}
+        for slot in _ranked(seen.slots, maximize=maximize)[: self._rows]:
+            copied = (slot.parent or "").partition("-")[0]
+            status = "training" if slot.trial in leased else slot.status
+            table.add_row(
+                str(slot.index) + (" *" if slot.pinned else ""),
+                slot.tier,
+                status + (f" x{slot.copies}" if slot.copies > 1 else ""),
+                str(slot.step),
+                "" if slot.value is None else f"{slot.value:.5g}",
+                _Sparkline(self._losses.get(slot.index, ())),
+                _age(slot.since_s),
+                "" if copied in ("", str(slot.index)) else copied,
+            )
+        if len(seen.slots) > self._rows:
+            table.caption = f"the best {self._rows} of {len(seen.slots)} slots"
+        return table
+
+
+def _ranked(slots: Sequence[SlotSnapshot], *, maximize: bool) -> list[SlotSnapshot]:
+    sign = -1 if maximize else 1
+    return sorted(slots, key=lambda s: (s.value is None, sign * (s.value or 0.0), s.index))
+
+
+def _age(seconds: float) -> str:
+    if seconds < 100:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    minutes, hour = seconds / 60, 60
+    return f"{minutes:.0f} min" if minutes < 2 * hour else f"{minutes / hour:.0f} h"
+
+
+def top(
+    name: Name,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+    rows: Annotated[int, typer.Option(min=1, help="Most slots and workers shown.")] = MOST_ROWS,
+    once: Annotated[bool, typer.Option("--once", help="Show once, and end.")] = False,
+    redis: RedisUrl = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Show a running experiment live: workers, slots, queues, alarms. One round trip a refresh."""
+    screen = Screen(name, rows)
+    # A shell's background job begins with it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    async def run() -> None:
+        # However it ends, the terminal gets its screen back.
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
+        async with connected(redis) as client:
+            seen = await screen.refresh(client.store)
+            if as_json:
+                echo_json(_as_json(screen, seen))
+                return
+            console = Console()
+            if once:
+                console.print(screen.render(seen))
+                return
+            with Live(
+                screen.render(seen), console=console, screen=True, auto_refresh=False
+            ) as live:
+                while True:
+                    await asyncio.sleep(every)
+                    live.update(screen.render(await screen.refresh(client.store)), refresh=True)
+
+    try:
+        asyncio.run(run())
+    except KeyboardInterrupt:
+        raise typer.Exit from None
+
+
+def _as_json(screen: Screen, seen: Snapshot) -> dict[str, Any]:
+    slots = [
+        {
+            "slot": s.index,
+            "tier": s.tier,
+            "status": s.status,
+            "step": s.step,
+            "trial": s.trial,
+            "value": s.value,
+            "pinned": s.pinned,
+            "for_s": round(s.since_s, 3),
+        }
+        for s in seen.slots
+    ]
+    return {
+        "name": seen.experiment.name,
+        "status": seen.status,
+        "counts": dict(seen.counts),
+        "depths": dict(seen.depths),
+        "alarms": screen.alarms(seen),
+        "workers": [worker_row(w, seen.experiment.timeouts.lease_s) for w in seen.workers],
+        "slots": slots,
+    }

@@ -1,0 +1,81 @@
+"""`romul workers`, `control`: an experiment's workers, and what an operator asks of one."""
+
+import asyncio
+from typing import Annotated, Any, Literal
+
+import typer
+
+from romul_actors.cli.connection import broker, connected
+from romul_actors.cli.options import DEFAULT_URL, AsJson, MqttCa, MqttUrl, Name, RedisUrl
+from romul_actors.cli.printing import Console, Table, echo, echo_json
+from romul_actors.mqtt.broker import KEEPALIVE_S
+from romul_actors.mqtt.presence import ask
+from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, snapshot
+
+
+def worker_row(worker: WorkerSnapshot, lease_s: float) -> dict[str, Any]:
+    """A worker as JSON values."""
+    return {
+        "worker": worker.name,
+        "host": worker.host,
+        "pid": worker.pid,
+        "state": worker.state,
+        "trial": worker.trial,
+        "at": worker.at,
+        "age_s": None if worker.age_s is None else round(worker.age_s, 3),
+        "alive": worker.alive_within(lease_s),
+    }
+
+
+def workers(name: Name, redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """List an experiment's workers: what they do, and when they were last heard."""
+
+    async def run() -> Snapshot:
+        async with connected(redis) as client:
+            return await snapshot(client.store, name)
+
+    seen = asyncio.run(run())
+    lease_s = seen.experiment.timeouts.lease_s
+    rows = [worker_row(worker, lease_s) for worker in seen.workers]
+    if as_json:
+        echo_json(rows)
+        return
+    table = Table(*(rows[0] if rows else ("worker",)))
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    Console().print(table if rows else f"{name}: none")
+
+
+def control(
+    worker: Annotated[str, typer.Argument(help="Name of a worker.")],
+    action: Annotated[
+        Literal["drain", "stop", "debug", "info", "warning", "error"],
+        typer.Argument(
+            help="drain: end when the trial in training has ended or saved itself; "
+            "stop: give it back at once; else the log level."
+        ),
+    ],
+    mqtt: MqttUrl = None,
+    mqtt_ca: MqttCa = None,
+    redis: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ROMUL_REDIS_URL", help="Server: then history tells who drained the worker."
+        ),
+    ] = None,
+) -> None:
+    """Tell a worker to drain, to stop, or how much to log. Needs a broker."""
+    at = broker(mqtt, mqtt_ca, KEEPALIVE_S)
+    if at is None:
+        raise typer.BadParameter("give the broker: --mqtt, or ROMUL_MQTT_URL")
+    ends = action in ("drain", "stop")
+
+    async def run() -> None:
+        if redis is not None and ends:
+            async with connected(redis, broker=at) as client:
+                await client.drain(worker, at_once=action == "stop")
+        else:
+            await ask(at, worker, {"do": action} if ends else {"do": "log", "level": action})
+
+    asyncio.run(run())
+    echo(f"{worker}: has heard that it should {action if ends else 'log ' + action}")

@@ -1,0 +1,94 @@
+"""`romul check`, as a user runs it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import romul
+
+TASKS = Path(__file__).parents[1] / "tasks"
+
+
+def examine(folder, mistake):
+    file = folder / "experiment.toml"
+    file.write_text(
+        f"""
+name = "planted"
+task = "planted"
+steps = 5
+budget = 10
+[constants]
+mistake = "{mistake}"
+[space]
+rate = {{ type = "float", min = 1e-3, max = 0.5, scale = "log" }}
+"""
+    )
+    done = romul("check", str(file), f"--path={TASKS}", "--grace=1", "--json")
+    return done, {check["name"]: check for check in json.loads(done.stdout)}
+
+
+def test_a_task_that_is_fit_passes(tmp_path):
+    done, checks = examine(tmp_path, "")
+    assert done.returncode == 0
+    assert {check["level"] for check in checks.values()} == {"ok"}
+    assert "paused at" in checks["stops when asked"]["found"]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "check"),
+    [
+        ("ignores its parent", "reads its parent"),
+        ("restored rate wins", "hyperparameters take effect after a restore"),
+        ("unseeded", "same seed, same result"),
+        ("never stops", "stops when asked"),
+    ],
+)
+def test_each_planted_mistake_is_found(tmp_path, mistake, check):
+    done, checks = examine(tmp_path, mistake)
+    assert done.returncode == 1
+    assert [c["name"] for c in checks.values() if c["level"] == "fault"] == [check]
+
+
+def test_a_task_that_raises_is_told_with_its_reason(tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text(
+        "from romul_actors.protocol.experiment import Experiment\n"
+        "experiment = Experiment(name='b', task='broken', steps=1,\n"
+        "    space={'x': {'type': 'float', 'min': 0, 'max': 1}})\n"
+        "def train(trial):\n    raise RuntimeError('no data')\n"
+    )
+    done = romul("check", str(file))
+    assert done.returncode == 1
+    assert "RuntimeError: no data" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_figures_that_are_none_are_left_out_and_every_place_says_so(system):
+    file = system.folder / "odd.toml"
+    file.write_text(
+        """
+name = "odd"
+task = "figures"
+population = 4
+steps = 2
+constants = { beside = "odd" }
+[space]
+x = { type = "float", min = 0.0, max = 1.0 }
+"""
+    )
+    given = (str(file), f"--runs={system.folder}", "--redis", system.url, "--workers=1")
+    done = system.call("run", *given, PYTHONPATH=f"{TASKS}:{os.environ.get('PYTHONPATH', '')}")
+    assert done.returncode == 0, done.stderr
+    assert " ".join(done.stderr.split()).count("odd: left out of results: 'text' (str)") == 1
+    assert system.meta("odd")["failed"] == "0"
+    [line] = [line for line in system.history("odd", "result") if "left_out" in line]
+    assert line["left_out"]["nan"] == "nan"
+    assert "romul: warning: left out of" in system.call("logs", "odd", line["trial"]).stdout
+    log = (system.folder / "odd" / "logs" / "worker-1.log").read_text()
+    assert log.count("left out of results") == 1
+    checked = system.call("check", str(file), f"--path={TASKS}", "--json")
+    [said] = [c for c in json.loads(checked.stdout) if c["name"] == "returns figures"]
+    assert said["level"] == "warning"
+    assert "'text' (str), 'list' (list), 'none' (None), 'nan' (nan)" in said["found"]
