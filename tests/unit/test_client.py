@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from romul_actors.store.base import MAX_DEAD_BODY
+from romul_actors.store.values import MAX_DEAD_BODY
 
 from romul_actors import client as client_module
 from romul_actors.actor.loop import Actor
