@@ -30,7 +30,7 @@ from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.messages import decode_event, decode_trial, encode
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import read, text, write_meta, write_slot
-from romul_actors.store import Commit, Entry, Store
+from romul_actors.store import ActorStore, Commit, Entry
 from romul_actors.waiting import pause
 
 log = logging.getLogger("romul.actor")
@@ -108,7 +108,7 @@ class Actor:
 
     def __init__(
         self,
-        store: Store,
+        store: ActorStore,
         name: str,
         experiments: Sequence[str] | None = None,
         tell: Callable[[str, Sequence[Mapping[str, Any]]], None] | None = None,

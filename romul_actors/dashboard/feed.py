@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from romul_actors.observe.snapshot import Snapshot, read_glance
-from romul_actors.store import Store
+from romul_actors.store import ReaderStore
 
 PAGE = 5_000
 """Lines of history in one round trip."""
@@ -73,7 +73,7 @@ class Feed:
         name: its name.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: ReaderStore, name: str) -> None:
         self._store = store
         self.name = name
         self.seen: Snapshot | None = None

@@ -9,7 +9,7 @@ from typing import Any
 from romul_actors.observe.plots import metric_axis
 from romul_actors.observe.visible import visible
 from romul_actors.protocol.experiment import Experiment, FloatSpec, IntSpec
-from romul_actors.store import Store
+from romul_actors.store import ReaderStore
 
 PAGE = 5_000
 """History entries read at a time."""
@@ -29,7 +29,7 @@ class TrialRecord:
     seed: int = 0
 
 
-async def read_history(store: Store, name: str) -> list[dict[str, Any]]:
+async def read_history(store: ReaderStore, name: str) -> list[dict[str, Any]]:
     """All history entries that the store still has, oldest first."""
     events: list[dict[str, Any]] = []
     after = "0"

@@ -18,7 +18,7 @@ from prometheus_client import Counter as PrometheusCounter
 
 from romul_actors.errors import RomulError, StoreError
 from romul_actors.observe.snapshot import read_glance
-from romul_actors.store import Store
+from romul_actors.store import ReaderStore
 
 log = logging.getLogger("romul.metrics")
 
@@ -78,7 +78,7 @@ class ActorMetrics:
             if line["event"] in ("failed", "released"):
                 self._lost.labels(name, line["reason"]).inc()
 
-    async def look(self, store: Store) -> None:
+    async def look(self, store: ReaderStore) -> None:
         """Look at all experiments once."""
         statuses, desired = await store.experiments(), 0.0
         for name, status in statuses.items():
@@ -114,7 +114,7 @@ class ActorMetrics:
                 if labels[0] not in names:
                     gauge.remove(*labels)
 
-    async def keep(self, store: Store) -> None:
+    async def keep(self, store: ReaderStore) -> None:
         """Look again and again, until cancelled."""
         while True:
             try:

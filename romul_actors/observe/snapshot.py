@@ -18,7 +18,7 @@ from pydantic_core import from_json
 from romul_actors.observe.lineage import read_history
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_from_json
-from romul_actors.store import Glance, Store
+from romul_actors.store import Glance, ReaderStore
 from romul_actors.store.redis import RedisStore
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def _worker(name: str, told: Mapping[str, Any]) -> WorkerSnapshot:
     )
 
 
-async def snapshot(store: Store, name: str, lines: int = 0) -> Snapshot:
+async def snapshot(store: ReaderStore, name: str, lines: int = 0) -> Snapshot:
     """An experiment at one moment, in one round trip, with its latest lines of history.
 
     Raises:
@@ -266,7 +266,7 @@ async def snapshot(store: Store, name: str, lines: int = 0) -> Snapshot:
     return read_glance(await store.glance(name, SLOT_FIELDS, count=lines))
 
 
-async def full_snapshot(store: Store, name: str) -> Snapshot:
+async def full_snapshot(store: ReaderStore, name: str) -> Snapshot:
     """The same with its whole history."""
     seen = await snapshot(store, name)
     return replace(seen, history=await read_history(store, name))

@@ -17,7 +17,7 @@ from romul_actors.core.events import MAX_TEXT, Failed, Released, ReleaseReason, 
 from romul_actors.errors import ExperimentError, MessageError, StoreError, UnknownExperimentError
 from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.messages import decode_trial, encode
-from romul_actors.store import Lease, Output, Store
+from romul_actors.store import Lease, Output, WorkerStore
 from romul_actors.waiting import cancel, pause
 from romul_workers.figures import LeftOut, in_words
 from romul_workers.trainer import Ending, Failure, NoRoom, Stopped, Success, Trainer
@@ -113,7 +113,7 @@ class Worker:
         settings: see `WorkerSettings`.
     """
 
-    def __init__(self, store: Store, trainer: Trainer, settings: WorkerSettings) -> None:
+    def __init__(self, store: WorkerStore, trainer: Trainer, settings: WorkerSettings) -> None:
         self._store = store
         self._trainer = trainer
         self._settings = settings
