@@ -14,7 +14,7 @@ from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.messages import encode
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import read, text, write_meta, write_slot
-from romul_actors.store import Commit, Store
+from romul_actors.store import ActorStore, Commit
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class HeldExperiment:
     needed: NeededCheckpoints
 
 
-async def load(store: Store, name: str) -> HeldExperiment:
+async def load(store: ActorStore, name: str) -> HeldExperiment:
     """Read an experiment as it is stored.
 
     Raises:

@@ -5,13 +5,13 @@ import logging
 from romul_actors.core.events import Expired
 from romul_actors.errors import MessageError
 from romul_actors.protocol.messages import decode_trial, encode
-from romul_actors.store import Store
+from romul_actors.store import ActorStore
 
 log = logging.getLogger("romul.actor")
 
 
 async def sweep(
-    store: Store, name: str, actor: str, idle_ms: int, count: int, worker: str | None = None
+    store: ActorStore, name: str, actor: str, idle_ms: int, count: int, worker: str | None = None
 ) -> int:
     """End leases that got no heartbeat for `idle_ms`.
 

@@ -27,7 +27,7 @@ from romul_actors.core.events import Event, Stamped, Tick
 from romul_actors.core.history import Line, TrialCreated
 from romul_actors.errors import ExperimentError, MessageError, StoreError, UnknownExperimentError
 from romul_actors.protocol.messages import decode_event, encode
-from romul_actors.store import Entry, Store
+from romul_actors.store import ActorStore, Entry
 from romul_actors.waiting import pause
 
 log = logging.getLogger("romul.actor")
@@ -54,7 +54,7 @@ class Actor:
 
     def __init__(
         self,
-        store: Store,
+        store: ActorStore,
         name: str,
         experiments: Sequence[str] | None = None,
         on_commit: Callable[[str, Sequence[Line]], None] | None = None,

@@ -29,7 +29,7 @@ from romul_actors.core.history import (
     WorkerDrained,
 )
 from romul_actors.observe.snapshot import Snapshot, read_glance
-from romul_actors.store import Store
+from romul_actors.store import ReaderStore
 
 PAGE = 5_000
 """Lines of history in one round trip."""
@@ -105,7 +105,7 @@ class Feed:
         name: its name.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: ReaderStore, name: str) -> None:
         self._store = store
         self.name = name
         self.snapshot: Snapshot | None = None

@@ -47,17 +47,18 @@ class Bridge:
 
     async def _on_status(self, message: Message) -> None:
         worker = worker_of(message.topic)
-        body = message.body or {}
-        state, session = body.get("state"), body.get("session", 0.0)
+        if message.body is None:
+            # It has left; a later worker of this name may count its sessions by another clock.
+            self._sessions.pop(worker, None)
+            return
+        session = message.body.get("session", 0.0)
         if not isinstance(session, int | float):
             return
         # The will of an earlier connection says nothing of a worker that has connected again.
         if session < self._sessions.get(worker, 0.0):
             return
         self._sessions[worker] = session
-        if message.body is None:
-            self._sessions.pop(worker, None)
-        elif state == "lost":
+        if message.body.get("state") == "lost":
             log.warning("worker %s: its connection to the broker is lost", worker)
             sweep = asyncio.create_task(self._sweep(worker, session))
             self._sweeps.add(sweep)

@@ -19,7 +19,7 @@ from prometheus_client import Counter as PrometheusCounter
 from romul_actors.core.history import Line, TrialFailed, TrialReleased, Unknown
 from romul_actors.errors import RomulError, StoreError
 from romul_actors.observe.snapshot import read_glance
-from romul_actors.store import Store
+from romul_actors.store import ReaderStore
 
 log = logging.getLogger("romul.metrics")
 
@@ -79,7 +79,7 @@ class ActorMetrics:
             if isinstance(line, TrialFailed | TrialReleased):
                 self._lost.labels(name, line.reason).inc()
 
-    async def refresh(self, store: Store) -> None:
+    async def refresh(self, store: ReaderStore) -> None:
         """Read all experiments once."""
         statuses, desired = await store.experiments(), 0.0
         for name, status in statuses.items():
@@ -96,7 +96,7 @@ class ActorMetrics:
                 if labels[0] not in names:
                     gauge.remove(*labels)
 
-    async def run(self, store: Store) -> None:
+    async def run(self, store: ReaderStore) -> None:
         """Refresh again and again, until cancelled."""
         while True:
             try:
@@ -106,7 +106,7 @@ class ActorMetrics:
             await asyncio.sleep(REFRESH_S)
 
 
-async def _values(store: Store, name: str, status: str) -> dict[str, float]:
+async def _values(store: ReaderStore, name: str, status: str) -> dict[str, float]:
     """An experiment's gauges by their names."""
     glance = await store.glance(name, ("status",))
     going = sum(slot["status"] != "done" for slot in glance.slots)

@@ -20,7 +20,7 @@ from romul_actors.core.history import from_json as line_from_json
 from romul_actors.observe.trial_records import trial_rows
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_from_json
-from romul_actors.store import Glance, Store
+from romul_actors.store import Glance, ReaderStore
 from romul_actors.store.redis import RedisStore
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def _line(text: str) -> Line:
     return line_from_json(from_json(text))
 
 
-async def read_history(store: Store, name: str) -> list[Line]:
+async def read_history(store: ReaderStore, name: str) -> list[Line]:
     """All lines of history that the store still has, oldest first."""
     lines: list[Line] = []
     after = "0"
@@ -258,7 +258,7 @@ async def read_history(store: Store, name: str) -> list[Line]:
     return lines
 
 
-async def snapshot(store: Store, name: str, lines: int = 0) -> Snapshot:
+async def snapshot(store: ReaderStore, name: str, lines: int = 0) -> Snapshot:
     """Read an experiment in one round trip, with its latest lines of history.
 
     Raises:
@@ -267,7 +267,7 @@ async def snapshot(store: Store, name: str, lines: int = 0) -> Snapshot:
     return read_glance(await store.glance(name, SLOT_FIELDS, count=lines))
 
 
-async def full_snapshot(store: Store, name: str) -> Snapshot:
+async def full_snapshot(store: ReaderStore, name: str) -> Snapshot:
     """Read an experiment with its whole history."""
     latest = await snapshot(store, name)
     return replace(latest, history=await read_history(store, name))

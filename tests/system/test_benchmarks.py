@@ -34,6 +34,10 @@ def bench(name, *options):
             "end_to_end --workers 4 --steps 3 --rounds 1 --no-peer",
             {"workers": 4, "warm_up": 5, "steps": 3, "ray_tune": None, "ratio_to_ray_tune": None},
         ),
+        (
+            "memory --slots 4 --steps 3 --metrics 1 --read-back 2",
+            {"slots": 4, "trials": 12, "metrics": 1, "read_back": 2},
+        ),
         ("replayed --problems wine-mlp --seeds 2 --slots 4", {"seeds": 2, "slots": 4}),
         ("screens --slots 8 --steps 2", {"slots": 8}),
         ("simulator --machines 8 --days 0.1 --only romul", {"machines": 8, "invariants_broken": 0}),

@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from romul_actors.store.values import MAX_DEAD_BODY
 
 from romul_actors import client as client_module
 from romul_actors.actor.loop import Actor
@@ -24,6 +23,7 @@ from romul_actors.mqtt.connection import MqttConnection, topic
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import decode_event
 from romul_actors.store.memory import MemoryStore
+from romul_actors.store.values import MAX_DEAD_BODY
 from romul_actors.waiting import cancel
 
 

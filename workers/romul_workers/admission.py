@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 from romul_actors.errors import ExperimentError, UnknownExperimentError
 from romul_actors.protocol.experiment import Experiment, from_json
-from romul_actors.store import Store
+from romul_actors.store import WorkerStore
 
 log = logging.getLogger("romul.worker")
 
@@ -28,7 +28,7 @@ class Admission:
 
     def __init__(
         self,
-        store: Store,
+        store: WorkerStore,
         worker: str,
         names: Sequence[str],
         modules: Sequence[str],

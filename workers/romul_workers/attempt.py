@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from romul_actors.core.events import ReleaseReason, Trial
 from romul_actors.errors import StoreError
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.store import Lease, Store
+from romul_actors.store import Lease, WorkerStore
 from romul_actors.waiting import cancel
 from romul_workers.shutdown import Shutdown
 from romul_workers.trainer import Ending, Trainer
@@ -45,7 +45,7 @@ class Attempt:
 
     def __init__(
         self,
-        store: Store,
+        store: WorkerStore,
         trainer: Trainer,
         lease: Lease,
         experiment: Experiment,

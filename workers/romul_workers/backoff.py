@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 
 from romul_actors.core.events import ReleaseReason
-from romul_actors.store import Store
+from romul_actors.store import WorkerStore
 from romul_workers.trainer import Ending, Failure, NoRoom, Success
 
 log = logging.getLogger("romul.worker")
@@ -45,7 +45,7 @@ class Backoff:
         store: where results are counted.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: WorkerStore) -> None:
         self._store = store
         self._failing: dict[str, _Failing] = {}
         self._no_room_s = 0.0

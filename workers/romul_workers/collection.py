@@ -2,7 +2,7 @@
 
 import asyncio
 
-from romul_actors.store import Store
+from romul_actors.store import WorkerStore
 from romul_workers.admission import Admission
 from romul_workers.trainer import Trainer
 
@@ -26,7 +26,7 @@ class Collector:
 
     def __init__(
         self,
-        store: Store,
+        store: WorkerStore,
         trainer: Trainer,
         admission: Admission,
         garbage_ms: int,

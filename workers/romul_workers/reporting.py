@@ -13,7 +13,7 @@ from romul_actors.core.events import MAX_TEXT, Failed, Released, ReleaseReason, 
 from romul_actors.errors import MessageError, StoreError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
-from romul_actors.store import Lease, Output, Store
+from romul_actors.store import Lease, Output, WorkerStore
 from romul_workers.figures import LeftOut, in_words
 from romul_workers.shutdown import Shutdown
 from romul_workers.trainer import Ending, Failure, NoRoom, Stopped, Success, Trainer
@@ -36,7 +36,9 @@ class Reporter:
         shutdown: of the worker.
     """
 
-    def __init__(self, store: Store, trainer: Trainer, worker: str, shutdown: Shutdown) -> None:
+    def __init__(
+        self, store: WorkerStore, trainer: Trainer, worker: str, shutdown: Shutdown
+    ) -> None:
         self._store = store
         self._trainer = trainer
         self._worker = worker

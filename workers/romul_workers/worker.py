@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from romul_actors.core.events import ReleaseReason
 from romul_actors.errors import ExperimentError, MessageError, StoreError
 from romul_actors.protocol.messages import decode_trial
-from romul_actors.store import Lease, Store
+from romul_actors.store import Lease, WorkerStore
 from romul_workers.admission import Admission
 from romul_workers.attempt import Attempt, LeaseLostError, Presence
 from romul_workers.backoff import Backoff
@@ -73,7 +73,7 @@ class Worker:
         trials: attempts that ended with a report.
     """
 
-    def __init__(self, store: Store, trainer: Trainer, settings: WorkerSettings) -> None:
+    def __init__(self, store: WorkerStore, trainer: Trainer, settings: WorkerSettings) -> None:
         self._store = store
         self._trainer = trainer
         self._settings = settings

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from romul_actors.errors import ExperimentExistsError
+from romul_actors.store.keys import GROUPS
 from romul_actors.store.memory.queues import MemoryQueues
 from romul_actors.store.memory.reader import MemoryReader
 from romul_actors.store.memory.state import StoredExperiment
@@ -26,7 +27,7 @@ class MemoryOperator(MemoryReader, MemoryQueues, OperatorStore):
         return self.memory.experiments.pop(name, None) is not None
 
     async def resubmit(self, name: str, dead: DeadLetter) -> bool:
-        if not await self.drop(name, [dead.id]):
+        if dead.origin not in GROUPS or not await self.drop(name, [dead.id]):
             return False
         self.memory.add(name, dead.origin, dead.body)
         return True

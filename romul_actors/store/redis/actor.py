@@ -9,7 +9,7 @@ from romul_actors.store.keys import GROUPS, key, slot_key
 from romul_actors.store.redis.connection import NoGroupError, reply
 from romul_actors.store.redis.queues import RedisQueues
 from romul_actors.store.redis.reader import RedisReader
-from romul_actors.store.redis.replies import flatten, read_entries
+from romul_actors.store.redis.replies import flatten, read_entries, read_name
 from romul_actors.store.roles import ActorStore
 from romul_actors.store.values import Commit, Entry, Lease
 
@@ -78,10 +78,10 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
             return []
         if not stale:
             return []
-        last = {row["message_id"]: row["consumer"].decode() for row in stale}
+        last = {row["message_id"]: read_name(row["consumer"]) for row in stale}
         ids = cast("Any", list(last))
         rows = await reply(client.xclaim(stream, group, actor, idle_ms, ids))
         return [
-            (Lease(name, entry_id.decode(), actor, fields.get(b"m", b"")), last[entry_id])
+            (Lease(name, entry_id.decode(), actor, (fields or {}).get(b"m", b"")), last[entry_id])
             for entry_id, fields in rows
         ]

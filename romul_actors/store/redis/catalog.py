@@ -1,15 +1,17 @@
 """What every role may do on the server."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, cast
 
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from romul_actors.errors import StoreError
 from romul_actors.store.keys import EXPERIMENTS, key
-from romul_actors.store.redis.connection import Connection, reply, store_error
+from romul_actors.store.redis.connection import Connection, reading, reply, store_error
+from romul_actors.store.redis.replies import read_each
 from romul_actors.store.roles import CatalogStore
+from romul_actors.waiting import reraise_cancellation
 
 MIN_VERSION = (6, 2)
 """XAUTOCLAIM and XPENDING ... IDLE came with Redis 6.2."""
@@ -27,30 +29,34 @@ class RedisCatalog(CatalogStore):
 
     async def experiments(self) -> dict[str, str]:
         client = self.connection.client
-        names = sorted(name.decode() for name in await reply(client.smembers(EXPERIMENTS)))
+        names, faults = read_each(await reply(client.smembers(EXPERIMENTS)), bytes.decode)
+        names.sort()
+        self.connection.leave_out(EXPERIMENTS, faults)
         if not names:
             return {}
         if self.connection.is_cluster:
             # Of several shards: no pipeline reaches them all.
-            statuses = [await reply(client.hget(key(name), "status")) for name in names]
+            statuses = [await _reply_or_refusal(client.hget(key(name), "status")) for name in names]
         else:
             async with client.pipeline(transaction=False) as pipeline:
                 for name in names:
                     pipeline.hget(key(name), "status")
                 statuses = await reply(pipeline.execute(raise_on_error=False))
-        # Of those that this user may not read only the name is known.
-        found = {n: s for n, s in zip(names, statuses, strict=True) if not _forbidden(s)}
-        return {name: status.decode() for name, status in found.items() if status is not None}
+        pairs, faults = read_each(zip(names, statuses, strict=True), _read_status)
+        self.connection.leave_out("status of an experiment", faults)
+        return {name: status for name, status in pairs if status is not None}
 
     async def spec(self, name: str) -> str:
         text = await reply(self.connection.client.hget(key(name), "spec"))
         if text is None:
             raise self.connection.unknown(name)
-        return cast("bytes", text).decode()
+        with reading(key(name)):
+            return cast("bytes", text).decode()
 
     async def reported(self, name: str) -> int:
         found = await reply(self.connection.client.hget(key(name), "reported"))
-        return int(cast("bytes", found) or 0)
+        with reading(key(name)):
+            return int(cast("bytes", found) or 0)
 
     async def info(self) -> list[Mapping[str, Any]]:
         """What each server says of itself."""
@@ -78,17 +84,32 @@ class RedisCatalog(CatalogStore):
         await self.connection.client.aclose()
 
 
-def _forbidden(status: Any) -> bool:
-    """Whether a reply of a pipeline says that the user may not do this.
+async def _reply_or_refusal(request: Awaitable[Any]) -> Any:
+    """Reply to a request, as in a pipeline: the error itself, where the server refuses."""
+    try:
+        with reraise_cancellation():
+            return await request
+    except ResponseError as error:
+        return error
+    except (RedisError, OSError) as error:
+        raise store_error(error) from error
+
+
+def _read_status(pair: tuple[str, Any]) -> tuple[str, str | None]:
+    """Name and status of an experiment; None: it is gone, or this user may not read it.
 
     Raises:
-        StoreError: it is another error.
+        ValueError: the status cannot be read.
+        StoreError: the server refuses for another reason.
     """
-    if isinstance(status, NoPermissionError):
-        return True
+    name, status = pair
+    if status is None or isinstance(status, NoPermissionError):
+        return name, None
+    if "WRONGTYPE" in str(status):
+        raise ValueError("not a hash")
     if isinstance(status, RedisError):
         raise store_error(status) from status
-    return False
+    return name, status.decode()
 
 
 def _check_server(place: str, info: Mapping[str, Any]) -> list[str]:

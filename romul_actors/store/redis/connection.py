@@ -1,7 +1,9 @@
 """A connection to the server: scripts and group reads, with this project's errors."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+import contextlib
+import logging
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, cast
 
@@ -14,6 +16,8 @@ from romul_actors.errors import StoreError, StoreUnavailableError, UnknownExperi
 from romul_actors.store.connect import connect, hide_password
 from romul_actors.store.keys import experiment_of, key
 from romul_actors.waiting import reraise_cancellation
+
+log = logging.getLogger("romul.store")
 
 _SCRIPTS = files("romul_actors.store") / "scripts"
 _NO_GROUP_PAUSE_S = 0.05
@@ -30,7 +34,24 @@ def store_error(error: Exception) -> StoreError:
         return StoreUnavailableError(f"the server does not answer: {error}")
     if "NOGROUP" in str(error):
         return NoGroupError(str(error))
+    if "WRONGTYPE" in str(error):
+        return StoreError(f"a key is not of the type that docs/redis.md says: {error}")
     return StoreError(f"the server refuses: {error}")
+
+
+@contextlib.contextmanager
+def reading(key: str) -> Iterator[None]:
+    """Name the key whose content cannot be read.
+
+    Raises:
+        StoreError: a ValueError was raised inside.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise StoreError(
+            f"{key} cannot be read: {error}; docs/redis.md says what it should hold"
+        ) from error
 
 
 async def reply(request: Awaitable[Any] | Any) -> Any:
@@ -66,6 +87,7 @@ class Connection:
         self.client: Any = connect(url)
         self.is_cluster = isinstance(self.client, RedisCluster)
         self._waits = 0
+        self._left_out: dict[str, int] = {}
         self._scripts = {
             path.name.removesuffix(".lua"): self.client.register_script(path.read_text())
             for path in _SCRIPTS.iterdir()
@@ -80,6 +102,17 @@ class Connection:
     def unknown(self, name: str) -> UnknownExperimentError:
         """Error for an experiment that does not exist."""
         return UnknownExperimentError(f"no experiment {name!r} on {self.place}")
+
+    def leave_out(self, key: str, faults: Sequence[str]) -> None:
+        """Warn of content of a key that is left out; once for each new number of faults."""
+        if faults and self._left_out.get(key) != len(faults):
+            log.warning(
+                "%s: %d entries cannot be read and are left out, the first: %s",
+                key,
+                len(faults),
+                faults[0],
+            )
+        self._left_out[key] = len(faults)
 
     async def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script."""

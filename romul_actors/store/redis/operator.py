@@ -1,15 +1,18 @@
 """What an operator may do on the server."""
 
+import logging
 import secrets
 from collections.abc import Sequence
 
 from romul_actors.errors import ExperimentExistsError
-from romul_actors.store.keys import EXPERIMENTS, PARTS, key
+from romul_actors.store.keys import EXPERIMENTS, GROUPS, PARTS, key
 from romul_actors.store.redis.connection import reply
 from romul_actors.store.redis.queues import RedisQueues
 from romul_actors.store.redis.reader import RedisReader
 from romul_actors.store.roles import OperatorStore
 from romul_actors.store.values import DeadLetter
+
+log = logging.getLogger("romul.store")
 
 
 class RedisOperator(RedisReader, RedisQueues, OperatorStore):
@@ -31,6 +34,9 @@ class RedisOperator(RedisReader, RedisQueues, OperatorStore):
         return bool(removed)
 
     async def resubmit(self, name: str, dead: DeadLetter) -> bool:
+        if dead.origin not in GROUPS:
+            log.warning("%s: dead message %s came from no queue: %r", name, dead.id, dead.origin)
+            return False
         keys = [key(name, "dead"), key(name, dead.origin)]
         return bool(await self.connection.run("resubmit", keys, [dead.id, dead.body]))
 

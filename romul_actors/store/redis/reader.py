@@ -5,11 +5,13 @@ from typing import Any
 
 from romul_actors.store.keys import GROUPS, STREAMS, key
 from romul_actors.store.redis.catalog import RedisCatalog
-from romul_actors.store.redis.connection import reply
+from romul_actors.store.redis.connection import reading, reply
 from romul_actors.store.redis.replies import (
     read_dead_letter,
+    read_each,
     read_fields,
-    read_glance,
+    read_line,
+    read_name,
     read_output,
     read_workers,
 )
@@ -28,14 +30,16 @@ class RedisReader(RedisCatalog, ReaderStore):
         if found is None:
             raise self.connection.unknown(name)
         version, meta, slots = found
-        return Stored(version.decode(), read_fields(meta), [read_fields(row) for row in slots])
+        with reading(f"{key(name)} or the hash of a slot"):
+            return Stored(version.decode(), read_fields(meta), [read_fields(row) for row in slots])
 
     async def history(
         self, name: str, after: str = "0", count: int = 1000
     ) -> list[tuple[str, str]]:
         stream = key(name, "history")
         rows = await reply(self.connection.client.xrange(stream, f"({after}", "+", count))
-        return [(entry_id.decode(), fields[b"json"].decode()) for entry_id, fields in rows]
+        with reading(stream):
+            return [read_line(entry_id, fields) for entry_id, fields in rows]
 
     async def glance(
         self, name: str, fields: Sequence[str] = (), after: str = "", count: int = 0
@@ -44,7 +48,22 @@ class RedisReader(RedisCatalog, ReaderStore):
         found = await self.connection.run_read_only("glance", keys, [after, count, *fields])
         if found is None:
             raise self.connection.unknown(name)
-        return read_glance(found, fields)
+        now, meta, slots, workers, depths, lines = found
+        with reading(f"{key(name)}, its history or the hash of a slot"):
+            return Glance(
+                now_ms=int(now),
+                meta=read_fields(meta),
+                slots=[
+                    {f: (value or b"").decode() for f, value in zip(fields, row, strict=True)}
+                    for row in slots
+                ],
+                workers=read_workers(zip(workers[::2], workers[1::2], strict=True), int(now)),
+                depths=dict(zip(STREAMS, depths, strict=True)),
+                history=[
+                    read_line(entry_id, dict(zip(pairs[::2], pairs[1::2], strict=True)))
+                    for entry_id, pairs in lines
+                ],
+            )
 
     async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[DeadLetter]:
         stream = key(name, "dead")
@@ -56,17 +75,19 @@ class RedisReader(RedisCatalog, ReaderStore):
         found = await self.connection.run_read_only("outstanding", keys, [])
         if found is None:
             raise self.connection.unknown(name)
-        return Outstanding(found[0].decode(), found[1], found[2])
+        with reading(key(name)):
+            return Outstanding(found[0].decode(), found[1], found[2])
 
     async def outputs(self, name: str, trial: str) -> list[Output]:
-        rows = await reply(self.connection.client.xrange(key(name, "logs")))
-        found = [read_output(fields) for _, fields in rows]
+        stream = key(name, "logs")
+        rows = await reply(self.connection.client.xrange(stream))
+        found, faults = read_each((fields for _, fields in rows), read_output)
+        self.connection.leave_out(stream, faults)
         return [output for output in found if output.trial == trial]
 
     async def workers(self, name: str) -> dict[str, dict[str, Any]]:
         rows = await reply(self.connection.client.hgetall(key(name, "workers")))
-        now_ms = await self.connection.now_ms(name)
-        return read_workers(rows.items(), now_ms)
+        return read_workers(rows.items(), await self.connection.now_ms(name))
 
     async def leases(self, name: str) -> dict[str, str]:
         rows = await reply(
@@ -74,7 +95,7 @@ class RedisReader(RedisCatalog, ReaderStore):
                 key(name, "trials"), GROUPS["trials"], "-", "+", MAX_LEASES
             )
         )
-        return {row["message_id"].decode(): row["consumer"].decode() for row in rows}
+        return {row["message_id"].decode(): read_name(row["consumer"]) for row in rows}
 
     async def depths(self, name: str) -> dict[str, int]:
         async with self.connection.client.pipeline(transaction=False) as pipeline:

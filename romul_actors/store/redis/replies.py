@@ -1,16 +1,46 @@
-"""From the server's replies, which are bytes, to the records of `romul_actors.store.values`."""
+"""From the server's replies, which are bytes, to the records of `romul_actors.store.values`.
 
-import contextlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+Other programs may have written what these functions read: a worker's user alone may put anything
+into the streams of outputs and dead messages, the presence of workers, and the list of garbage.
+Whatever it is, the functions return a record or raise a ValueError that says what is wrong.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from pydantic_core import from_json
 
-from romul_actors.store.keys import STREAMS
-from romul_actors.store.values import DeadLetter, Entry, Glance, Lease, Output
+from romul_actors.store.values import DeadLetter, Entry, Lease, Output
 
-LAST_MS = 2**53
-"""A number beyond this one is no time."""
+A = TypeVar("A")
+B = TypeVar("B")
+
+MAX_DIGITS = 19
+"""A number with so many digits is no size."""
+_PRESENCE: Mapping[str, type] = {"state": str, "trial": str, "host": str, "pid": int}
+"""Types of the texts and integers of a presence; each may be missing."""
+
+
+def read_each(rows: Iterable[A], read: Callable[[A], B]) -> tuple[list[B], list[str]]:
+    """Read many entries.
+
+    Returns:
+        Those that can be read; and of each of the others what is wrong.
+    """
+    found: list[B] = []
+    faults: list[str] = []
+    for row in rows:
+        try:
+            found.append(read(row))
+        except ValueError as error:
+            faults.append(f"{row!r:.100}: {error}")
+    return found, faults
+
+
+def read_name(name: bytes) -> str:
+    """A name that must not be lost, whatever its bytes are."""
+    return name.decode(errors="backslashreplace")
 
 
 def flatten(fields: Mapping[str, str]) -> list[str]:
@@ -25,20 +55,42 @@ def read_fields(flat: Sequence[bytes]) -> dict[str, str]:
 
 
 def read_workers(rows: Iterable[tuple[bytes, bytes]], now_ms: int) -> dict[str, dict[str, Any]]:
-    """Presence of each worker: a worker may have written anything, for a name as for a value."""
-    return {name.decode(errors="backslashreplace"): _presence(body, now_ms) for name, body in rows}
+    """Presence of each worker; one whose entry cannot be read was never seen."""
+    found = {}
+    for name, body in rows:
+        try:
+            found[read_name(name)] = read_presence(body, now_ms)
+        except ValueError:
+            found[read_name(name)] = {"age_ms": now_ms}
+    return found
 
 
-def _presence(body: bytes, now_ms: int) -> dict[str, Any]:
-    found: Any = None
-    with contextlib.suppress(ValueError):
-        found = from_json(body)
-    presence: dict[str, Any] = found if isinstance(found, dict) else {}
+def read_presence(body: bytes, now_ms: int) -> dict[str, Any]:
+    """A worker's presence, with its age in place of its time."""
+    presence = from_json(body)
+    if not isinstance(presence, dict):
+        raise ValueError("not a map")  # noqa: TRY004  (every fault is a ValueError here)
     seen_ms = presence.pop("seen_ms", None)
-    # A worker whose entry does not say when it was seen was never seen.
-    known = type(seen_ms) in (int, float) and abs(seen_ms) < LAST_MS
-    presence["age_ms"] = max(0, now_ms - int(seen_ms)) if known else now_ms
+    if not _finite(seen_ms):
+        raise ValueError(f"seen_ms is {seen_ms!r:.40}")
+    if not _finite(presence.get("at", 0)):
+        raise ValueError(f"at is {presence['at']!r:.40}")
+    for name, kind in _PRESENCE.items():
+        if type(presence.get(name, kind())) is not kind:
+            raise ValueError(f"{name} is {presence[name]!r:.40}")
+    presence["age_ms"] = max(0, now_ms - int(seen_ms))
     return presence
+
+
+def _finite(number: Any) -> bool:
+    return type(number) in (int, float) and math.isfinite(number)
+
+
+def read_line(entry_id: bytes, fields: Mapping[bytes, bytes]) -> tuple[str, str]:
+    """A line of history: (id, JSON text)."""
+    if b"json" not in fields:
+        raise ValueError(f"entry {entry_id.decode()} has no field 'json'")
+    return entry_id.decode(), fields[b"json"].decode()
 
 
 def read_entries(name: str, rows: Sequence[Any]) -> list[Entry]:
@@ -54,45 +106,32 @@ def read_entries(name: str, rows: Sequence[Any]) -> list[Entry]:
 def read_leases(found: Sequence[tuple[str, list[Any]]], worker: str) -> list[Lease]:
     """Leases of one worker, of several experiments."""
     return [
-        Lease(name, entry_id.decode(), worker, fields.get(b"m", b""))
+        Lease(name, entry_id.decode(), worker, (fields or {}).get(b"m", b""))
         for name, rows in found
         for entry_id, fields in rows
     ]
 
 
 def read_dead_letter(entry_id: bytes, fields: Mapping[bytes, bytes]) -> DeadLetter:
-    """A dead message."""
+    """A dead message; one that lacks a part is listed too, so that it can be dropped."""
+    body, size = fields.get(b"body", b""), fields.get(b"size", b"")
     return DeadLetter(
-        entry_id.decode(),
-        fields[b"origin"].decode(),
-        fields[b"reason"].decode(),
-        fields[b"body"],
-        int(fields[b"size"]),
+        id=entry_id.decode(),
+        origin=read_name(fields.get(b"origin", b"unknown")),
+        reason=read_name(fields.get(b"reason", b"unknown")),
+        body=body,
+        size=int(size) if size.isdigit() and len(size) < MAX_DIGITS else len(body),
     )
 
 
 def read_output(fields: Mapping[bytes, bytes]) -> Output:
     """What an attempt printed."""
+    missing = [name for name in (b"trial", b"attempt", b"worker", b"text") if name not in fields]
+    if missing:
+        raise ValueError(f"no field {missing[0].decode()!r}")
     return Output(
         fields[b"trial"].decode(),
         int(fields[b"attempt"]),
         fields[b"worker"].decode(),
         fields[b"text"].decode(errors="replace"),
-    )
-
-
-def read_glance(found: Sequence[Any], fields: Sequence[str]) -> Glance:
-    """The reply of glance.lua."""
-    now, meta, slots, workers, depths, lines = found
-    now_ms = int(now)
-    return Glance(
-        now_ms=now_ms,
-        meta=read_fields(meta),
-        slots=[
-            {field: (value or b"").decode() for field, value in zip(fields, row, strict=True)}
-            for row in slots
-        ],
-        workers=read_workers(zip(workers[::2], workers[1::2], strict=True), now_ms),
-        depths=dict(zip(STREAMS, depths, strict=True)),
-        history=[(entry_id.decode(), pairs[1].decode()) for entry_id, pairs in lines],
     )

@@ -6,7 +6,7 @@ from typing import Any
 from romul_actors.store.keys import GROUPS, key
 from romul_actors.store.redis.connection import reply
 from romul_actors.store.redis.queues import RedisQueues, run_beat
-from romul_actors.store.redis.replies import read_leases
+from romul_actors.store.redis.replies import read_each, read_leases, read_name
 from romul_actors.store.roles import WorkerStore
 from romul_actors.store.values import MAX_LOG, MAX_LOGS, Beat, Lease, Output
 
@@ -34,7 +34,7 @@ class RedisWorker(RedisQueues, WorkerStore):
         kept, status, outdated = await run_beat(
             self.connection, lease.experiment, lease.worker, presence, lease.id, slot, trial
         )
-        return Beat(bool(kept), status.decode(), bool(outdated))
+        return Beat(bool(kept), read_name(status), bool(outdated))
 
     async def write_output(self, name: str, output: Output) -> None:
         client = self.connection.client
@@ -49,11 +49,16 @@ class RedisWorker(RedisQueues, WorkerStore):
         await reply(client.xadd(key(name, "logs"), fields, maxlen=MAX_LOGS))
 
     async def garbage(self, name: str, older_ms: int, count: int) -> list[str]:
+        client, listed = self.connection.client, key(name, "garbage")
         limit = await self.connection.now_ms(name) - older_ms
-        request = self.connection.client.zrangebyscore(
-            key(name, "garbage"), 0, limit, start=0, num=count
-        )
-        return [checkpoint.decode() for checkpoint in await reply(request)]
+        while True:
+            rows = await reply(client.zrangebyscore(listed, 0, limit, start=0, num=count))
+            found, faults = read_each(rows, bytes.decode)
+            self.connection.leave_out(listed, faults)
+            if found or not faults:
+                return found
+            # They name no checkpoint, and would stand before all others for ever.
+            await reply(client.zrem(listed, *rows))
 
     async def forget(self, name: str, checkpoints: Sequence[str]) -> None:
         if checkpoints:

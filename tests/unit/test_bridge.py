@@ -1,0 +1,64 @@
+"""What an actor makes of the statuses that it receives from the broker."""
+
+import asyncio
+
+import pytest
+
+from romul_actors.mqtt.bridge import Bridge
+from romul_actors.mqtt.broker import Broker
+from romul_actors.mqtt.connection import MqttConnection
+from romul_actors.mqtt.presence import no_status, status
+from romul_sim.virtual_time import run
+
+
+class Sweeping:
+    """In place of an actor: the workers whose leases were swept."""
+
+    def __init__(self):
+        self.swept = []
+
+    async def lost(self, worker):
+        self.swept.append(worker)
+        return 0
+
+
+@pytest.fixture(autouse=True)
+def unconnected(monkeypatch):
+    """Statuses come from the test itself."""
+
+    async def run(self):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(MqttConnection, "run", run)
+
+
+def swept(*messages):
+    async def main():
+        actor, bridge = Sweeping(), Bridge(Broker("nowhere", 1), "actor")
+        running = asyncio.create_task(bridge.run(actor))
+        await asyncio.sleep(0)
+        for message in messages:
+            await bridge._on_status(message)
+        await asyncio.sleep(5.0)
+        running.cancel()
+        return actor.swept
+
+    return run(main())
+
+
+def test_a_lost_worker_is_swept_more_than_once():
+    assert swept(status("w", "idle", 2.0), status("w", "lost", 2.0)) == ["w"] * 4
+
+
+def test_the_will_of_an_earlier_connection_is_passed_over():
+    assert swept(status("w", "idle", 2.0), status("w", "lost", 1.0)) == []
+
+
+def test_a_worker_that_connects_again_is_not_swept():
+    assert swept(status("w", "lost", 1.0), status("w", "idle", 2.0)) == []
+
+
+def test_a_worker_that_left_says_nothing_of_the_next_one_of_its_name():
+    # The next one's machine has a clock that is behind.
+    left = (status("w", "idle", 9.0), no_status("w"))
+    assert swept(*left, status("w", "idle", 2.0), status("w", "lost", 2.0)) == ["w"] * 4
