@@ -9,7 +9,8 @@ import pytest
 
 from romul_actors.errors import CheckpointError, NoRoomError
 from romul_sim.drill import small_disk
-from romul_workers.checkpoints import MANIFEST, Checkpoints
+from romul_workers.checkpoints import Checkpoints
+from romul_workers.manifest import NAME as MANIFEST
 
 
 @pytest.fixture(params=["local", "remote"])
