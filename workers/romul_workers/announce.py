@@ -1,4 +1,4 @@
-"""A worker on the broker: says that it is there, hears what an operator wants of it."""
+"""A worker on the broker: publishes its presence and follows an operator's control messages."""
 
 import asyncio
 import logging
@@ -10,10 +10,10 @@ from romul_workers.worker import Worker
 
 log = logging.getLogger("romul.worker")
 
-MAX_ASKED = 64
-"""Longest mark of a question that is repeated in the answer."""
+MAX_MARK = 64
+"""Longest mark of a control message that is repeated in the answer."""
 STATUS_S = 0.5
-"""How often it is looked whether the worker's state has changed."""
+"""Time between two looks at the worker's state."""
 
 
 class Announcer:
@@ -33,35 +33,35 @@ class Announcer:
         self._worker = worker
         self._status = topic(name, "status")
         self._session = 0.0
-        self._link = MqttConnection(
+        self._connection = MqttConnection(
             broker,
             name,
             [topic(name, "control")],
-            self._heard,
+            self._on_control,
             will=self._will,
             greeting=lambda: self._message(self._worker.state),
             connected=self._connected,
         )
 
     def notice(self, seconds: float) -> None:
-        """Tell others that this machine goes in so many seconds."""
-        self._link.send(Message(topic(self._name, "notice"), {"seconds": seconds}))
+        """Publish that this machine goes in so many seconds."""
+        self._connection.send(Message(topic(self._name, "notice"), {"seconds": seconds}))
 
     async def run(self) -> None:
         """Serve until cancelled; then the status is removed."""
         self._connected(False)  # noqa: FBT003
-        link = asyncio.create_task(
-            self._link.run(farewell=Message(self._status, None, retain=True))
+        connection = asyncio.create_task(
+            self._connection.run(farewell=Message(self._status, None, retain=True))
         )
-        told = self._worker.state
+        published = self._worker.state
         try:
             while True:
                 await asyncio.sleep(STATUS_S)
-                if (state := self._worker.state) != told:
-                    told = state
-                    self._link.send(self._message(state))
+                if (state := self._worker.state) != published:
+                    published = state
+                    self._connection.send(self._message(state))
         finally:
-            await cancel(link)
+            await cancel(connection)
 
     def _will(self) -> Message:
         # Each connection has a later number than the one before, also after a restart.
@@ -74,7 +74,7 @@ class Announcer:
     def _connected(self, connected: bool) -> None:  # noqa: FBT001
         self._worker.quick = not connected
 
-    async def _heard(self, message: Message) -> None:
+    async def _on_control(self, message: Message) -> None:
         body = message.body or {}
         match body.get("do"), body.get("level"):
             case "drain", _:
@@ -89,6 +89,6 @@ class Announcer:
             case _:
                 log.warning("unknown control message: %s", body)
                 return
-        if isinstance(asked := body.get("asked"), str):
-            # Who asks cannot know otherwise whether it has arrived.
-            self._link.send(Message(topic(self._name, "heard"), {"asked": asked[:MAX_ASKED]}))
+        if isinstance(mark := body.get("asked"), str):
+            # The sender cannot know otherwise whether the message has arrived.
+            self._connection.send(Message(topic(self._name, "heard"), {"asked": mark[:MAX_MARK]}))

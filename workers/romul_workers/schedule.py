@@ -141,10 +141,10 @@ def read_schedule(file: Path) -> Schedule:
         ScheduleError: the file is none.
     """
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        version = told.pop("version")
-        stretches = [Stretch(**stretch) for stretch in told.pop("stretches")]
-        schedule = Schedule(stretches=stretches, **told)
+        fields = json.loads(file.read_text(encoding="utf-8"))
+        version = fields.pop("version")
+        stretches = [Stretch(**stretch) for stretch in fields.pop("stretches")]
+        schedule = Schedule(stretches=stretches, **fields)
     except (OSError, UnicodeDecodeError) as error:
         raise ScheduleError(f"{file}: cannot be read: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -164,7 +164,7 @@ class Trained:
 
     Attributes:
         values: the metric at the end of each stretch.
-        metrics: whatever else the task returned at the end.
+        metrics: all other figures that the task returned at the end.
         checkpoint: name of the last checkpoint.
     """
 
