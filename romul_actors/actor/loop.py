@@ -16,7 +16,7 @@ from typing import Any
 
 from romul_actors.core.decide import decide
 from romul_actors.core.elasticity import median_trial_s
-from romul_actors.core.events import Event, Expired, Released, Result, Stamped, Tick, Trial
+from romul_actors.core.events import Event, Expired, Released, Result, Stamped, Tick, TrialMessage
 from romul_actors.core.population import Population, Settings, changed
 from romul_actors.core.slot import Slot, needed
 from romul_actors.core.space import FloatParameter, IntParameter
@@ -172,7 +172,7 @@ class Actor:
         if not good:
             return True
         before = population = held.population
-        trials: list[Trial] = []
+        trials: list[TrialMessage] = []
         history: list[Any] = []
         for entry, event in good:
             decision = decide(population, Stamped(event, entry.at_ms))

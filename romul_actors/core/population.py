@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from romul_actors.core.elasticity import Elasticity
-from romul_actors.core.events import Trial
+from romul_actors.core.events import TrialMessage
 from romul_actors.core.optimizers.base import Optimizer
 from romul_actors.core.slot import Slot, needed
 from romul_actors.core.space import Space
@@ -131,7 +131,7 @@ class Decision:
     """
 
     population: Population
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[TrialMessage, ...] = ()
     history: tuple[Mapping[str, Any], ...] = ()
 
 

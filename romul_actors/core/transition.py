@@ -15,7 +15,7 @@ from numpy.random import Generator, Philox
 from numpy.random.bit_generator import ISeedSequence
 
 from romul_actors.core.elasticity import median_trial_s
-from romul_actors.core.events import Result, Trial
+from romul_actors.core.events import Result, TrialMessage
 from romul_actors.core.optimizers.base import Move, View
 from romul_actors.core.population import Best, Counts, Decision, Population, PopulationStatus
 from romul_actors.core.slot import Outcome, Slot, failed
@@ -87,7 +87,7 @@ class Turn:
         self.last_before = self.last
         self.ticked: int | None = None
         self._trial_s: float | None = None
-        self.trials: list[Trial] = []
+        self.trials: list[TrialMessage] = []
         self.history: list[Mapping[str, Any]] = []
 
     def decision(self) -> Decision:
@@ -428,12 +428,12 @@ class Turn:
         self.note("second copy", trial=slot.trial, attempt=attempt, slot=slot.index)
         self.hand_out(replace(slot, attempt=attempt, live=(*slot.live, attempt)))
 
-    def hand_out(self, slot: Slot) -> Trial:
+    def hand_out(self, slot: Slot) -> TrialMessage:
         """Make the message for workers."""
         settings = self.settings
         self.put(slot)
         start = slot.step * settings.budget if slot.partial is None else slot.position
-        trial = Trial(
+        trial = TrialMessage(
             id=slot.trial,
             slot=slot.index,
             step=slot.step,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from romul_actors.core.events import Trial
+from romul_actors.core.events import TrialMessage
 from romul_actors.protocol.experiment import Experiment
 from romul_workers.child_messages import PrepareTask, encode
 from romul_workers.child_trainer import ChildTrainer
@@ -37,7 +37,7 @@ def experiment(folder, task="counting", **fields):
 
 
 def trial(step=0, parent=None, attempt=1, **hyperparameters):
-    return Trial(
+    return TrialMessage(
         id=f"0-{step}",
         slot=0,
         step=step,

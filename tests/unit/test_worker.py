@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from dataclasses import replace
 
-from romul_actors.core.events import Submitted, Trial
+from romul_actors.core.events import Submitted, TrialMessage
 from romul_actors.errors import StoreUnavailableError
 from romul_actors.mqtt.connection import Broker, MqttConnection, MqttError
 from romul_actors.protocol.experiment import Experiment
@@ -23,7 +23,7 @@ EXPERIMENT = Experiment.model_validate(
         "space": {"x": {"type": "float", "min": 0, "max": 1}},
     }
 )
-TRIAL = Trial(
+TRIAL = TrialMessage(
     id="0-0",
     slot=0,
     step=0,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from romul_actors.core.events import Trial
+from romul_actors.core.events import TrialMessage
 from romul_actors.errors import RomulError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.waiting import cancel
@@ -93,7 +93,7 @@ class Examination:
         longer: float = 1.0,
     ) -> Ending:
         budget = self._experiment.budget
-        trial = Trial(
+        trial = TrialMessage(
             id=f"0-{step}",
             slot=0,
             step=step,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from romul_actors.core.events import Trial
+from romul_actors.core.events import TrialMessage
 from romul_actors.errors import RomulError
 from romul_actors.observe.lineage import TrialRecord, lineage
 from romul_actors.protocol.experiment import Experiment
@@ -217,7 +217,7 @@ async def train(
     values: list[float] = []
     metrics: Mapping[str, float] = {}
     for number, stretch in enumerate(schedule.stretches):
-        trial = Trial(
+        trial = TrialMessage(
             id=f"0-{number}",
             slot=0,
             step=number,

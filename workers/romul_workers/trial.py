@@ -60,7 +60,7 @@ class Context:
 
 @dataclass(slots=True)
 class Trial:
-    """One PBT step of one slot.
+    """One PBT step of one slot, as `train(trial)` gets it.
 
     Attributes:
         id: "SLOT-STEP".
