@@ -281,3 +281,16 @@ def test_a_worker_removes_what_killed_ones_have_left(tmp_path, monkeypatch):
     assert not own.exists()
     started[1].kill()
     started[1].communicate()
+
+
+def test_a_worker_leaves_frameworks_to_its_child():
+    program = (
+        "import sys\n"
+        "from romul_workers import announce, child_trainer, notices, scratch, worker\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    frameworks = {"torch", "safetensors", "sklearn", "scipy", "pandas", "matplotlib", "optuna"}
+    assert not frameworks & set(done.stdout.split())
