@@ -10,7 +10,7 @@ from romul_actors.errors import TaskError
 from romul_workers.figures import MAX_FIGURES, MAX_WARNED, LeftOut, figures, in_words
 
 
-def test_numbers_and_booleans_are_kept_whoever_made_them():
+def test_numbers_and_booleans_of_any_library_are_kept():
     torch = pytest.importorskip("torch")
     found = figures(
         {
@@ -95,7 +95,7 @@ def test_too_many_figures_are_cut():
     assert (long.kept, long.left_out) == ({}, {100 * "x": "its name is too long"})
 
 
-def test_each_name_is_told_once_and_many_are_counted():
+def test_each_name_is_warned_of_once_and_many_are_counted():
     left_out = LeftOut()
     assert left_out.new("e", {"a": "str"}) == {"a": "str"}
     assert left_out.new("e", {"a": "str"}) == {}

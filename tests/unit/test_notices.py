@@ -128,7 +128,7 @@ def test_sources_are_made_by_name(tmp_path):
     assert source(str(tmp_path), 9.0) == FileSource(tmp_path, 9.0)
 
 
-async def test_all_sources_are_asked_until_one_knows(tmp_path):
+async def test_all_sources_are_polled_until_one_has_a_notice(tmp_path):
     told = []
     nobody = UrlSource("http://127.0.0.1:1/", 5.0)
     watching = asyncio.create_task(
