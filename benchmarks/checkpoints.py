@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from romul_actors.core.events import Trial as TrialMessage
+from romul_actors.core.events import TrialMessage
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.trainer import Success

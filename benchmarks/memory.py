@@ -28,7 +28,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from romul_actors.actor.loop import Actor
-from romul_actors.core.events import Result, Submitted, Trial
+from romul_actors.core.events import Result, Submitted, TrialMessage
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.protocol.messages import decode_trial, encode
@@ -70,7 +70,7 @@ def experiment(slots: int, steps: int, hyperparameters: int) -> Experiment:
     )
 
 
-def result(trial: Trial, worker: str, returned: Returned) -> Result:
+def result(trial: TrialMessage, worker: str, returned: Returned) -> Result:
     """Report a trial as a worker does."""
     values = {name: float(value) for name, value in trial.hyperparameters.items()}
     return Result(

@@ -14,7 +14,7 @@ from torch import Tensor
 from batched import streams
 from batched.task import Task, Weights
 from romul_actors.core.decide import decide
-from romul_actors.core.events import Result, Stamped, Submitted, Trial
+from romul_actors.core.events import Result, Stamped, Submitted, TrialMessage
 from romul_actors.core.population import Decision, Population
 from romul_actors.core.space import Value
 from romul_actors.protocol.experiment import Experiment
@@ -151,7 +151,7 @@ class _Batch:
             return map(function, *given)
         return self.pool.map(function, *given, chunksize=math.ceil(len(self.runs) / 32))
 
-    def _round(self, number: int, asked: Sequence[tuple[int, Trial]]) -> list[list[Result]]:
+    def _round(self, number: int, asked: Sequence[tuple[int, TrialMessage]]) -> list[list[Result]]:
         """Train what is asked for; by run, what a worker would report."""
         device = self.task.device
         # Always as many rows as there are slots: one compiled shape, one captured graph.
@@ -176,7 +176,9 @@ class _Batch:
         self.rounds.pop(number - ROUNDS_KEPT, None)
         return self._results(number, asked, losses)
 
-    def _start(self, rows: Sequence[tuple[int, Trial]], keys: Tensor) -> tuple[Weights, Weights]:
+    def _start(
+        self, rows: Sequence[tuple[int, TrialMessage]], keys: Tensor
+    ) -> tuple[Weights, Weights]:
         """Weights and momenta that training goes on from."""
         weights = self.task.new(keys)
         momenta = {name: torch.zeros_like(weight) for name, weight in weights.items()}
@@ -195,7 +197,7 @@ class _Batch:
         return weights, momenta
 
     def _results(
-        self, number: int, asked: Sequence[tuple[int, Trial]], losses: Sequence[float]
+        self, number: int, asked: Sequence[tuple[int, TrialMessage]], losses: Sequence[float]
     ) -> list[list[Result]]:
         results: list[list[Result]] = [[] for _ in self.runs]
         best: dict[int, tuple[float, int, str]] = {}
@@ -231,7 +233,7 @@ def begin(declared: Experiment) -> Decision:
 
 def go_on(population: Population, results: Sequence[Result]) -> Decision:
     """What follows from all results of a round."""
-    asked: list[Trial] = []
+    asked: list[TrialMessage] = []
     for each in results:
         decision = decide(population, Stamped(each, 0))
         population = decision.population
@@ -239,12 +241,12 @@ def go_on(population: Population, results: Sequence[Result]) -> Decision:
     return Decision(population, tuple(asked))
 
 
-def checkpoint(trial: Trial) -> str:
+def checkpoint(trial: TrialMessage) -> str:
     """Name of the checkpoint that a trial writes."""
     return f"{trial.id}-{trial.attempt}"
 
 
-def result(trial: Trial, loss: float, metrics: Mapping[str, float] | None = None) -> Result:
+def result(trial: TrialMessage, loss: float, metrics: Mapping[str, float] | None = None) -> Result:
     """What a worker would report."""
     return Result(
         trial=trial.id,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from romul_actors.actor.garbage import NeededCheckpoints
 from romul_actors.core.decide import decide
-from romul_actors.core.events import Stamped, Trial
+from romul_actors.core.events import Stamped, TrialMessage
 from romul_actors.core.history import Line, to_json
 from romul_actors.core.population import Population, changed
 from romul_actors.core.settings import Settings
@@ -56,13 +56,13 @@ class Batch:
 
     events: Sequence[Stamped]
     population: Population
-    trials: Sequence[Trial]
+    trials: Sequence[TrialMessage]
     history: Sequence[Line]
 
 
 def decide_batch(population: Population, events: Sequence[Stamped]) -> Batch:
     """Fold `decide` over events."""
-    trials: list[Trial] = []
+    trials: list[TrialMessage] = []
     history: list[Line] = []
     for event in events:
         decision = decide(population, event)

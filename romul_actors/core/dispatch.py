@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from romul_actors.core.events import Trial
+from romul_actors.core.events import TrialMessage
 from romul_actors.core.history import SecondCopyStarted, TrialCreated
 from romul_actors.core.optimizers.base import Move, View
 from romul_actors.core.rng import training_seed
@@ -118,12 +118,12 @@ def start_second_attempt(transition: Transition, slot: Slot) -> None:
     dispatch(transition, replace(slot, attempt=attempt, live_attempts=live_attempts))
 
 
-def dispatch(transition: Transition, slot: Slot) -> Trial:
+def dispatch(transition: Transition, slot: Slot) -> TrialMessage:
     """Put a slot into its place, and make the message that a worker receives of its attempt."""
     settings = transition.settings
     transition.put_slot(slot)
     start = slot.step * settings.budget if slot.partial is None else slot.position
-    trial = Trial(
+    trial = TrialMessage(
         id=slot.trial,
         slot=slot.index,
         step=slot.step,

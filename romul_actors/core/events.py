@@ -39,11 +39,12 @@ ReleaseReason = Literal[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One PBT step of one slot: what a worker is asked to do.
+class TrialMessage:
+    """One PBT step of one slot, as a queue carries it to a worker.
 
-    `id` is "SLOT-STEP". (`id`, `attempt`) is the fencing token: of all who ever held the trial,
-    only the holder of the latest attempt is heard.
+    What a task gets from it is `romul_workers.trial.Trial`. `id` is "SLOT-STEP". (`id`, `attempt`)
+    is the fencing token: of all workers that ever held the trial, only one with a live attempt can
+    report it.
     """
 
     type: Literal["trial"] = "trial"

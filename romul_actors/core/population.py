@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from romul_actors.core.events import Trial
+from romul_actors.core.events import TrialMessage
 from romul_actors.core.history import Line
 from romul_actors.core.settings import Settings
 from romul_actors.core.slot import Slot, needed
@@ -94,7 +94,7 @@ class Decision:
     """
 
     population: Population
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[TrialMessage, ...] = ()
     history: tuple[Line, ...] = ()
 
 

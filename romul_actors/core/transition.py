@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from romul_actors.core.elasticity import median_trial_s
-from romul_actors.core.events import Trial
+from romul_actors.core.events import TrialMessage
 from romul_actors.core.history import Line, TimePassed
 from romul_actors.core.population import Best, Counts, Decision, Population, PopulationStatus
 from romul_actors.core.settings import Settings
@@ -50,7 +50,7 @@ class Transition:
     oldest: tuple[int, int] | None = field(init=False)
     oldest_before: tuple[int, int] | None = field(init=False)
     living_workers: int | None = field(init=False, default=None)
-    trials: list[Trial] = field(init=False, default_factory=list)
+    trials: list[TrialMessage] = field(init=False, default_factory=list)
     history: list[Line] = field(init=False, default_factory=list)
     _trial_s: float | None = field(init=False, default=None)
 

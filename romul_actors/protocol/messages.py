@@ -12,7 +12,7 @@ import msgpack
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic import Field as Default
 
-from romul_actors.core.events import Event, Trial
+from romul_actors.core.events import Event, TrialMessage
 from romul_actors.errors import MessageError
 
 VERSION = 1
@@ -40,11 +40,11 @@ def _by_type(*kinds: type) -> Mapping[str, tuple[type, type[BaseModel]]]:
 
 
 _EVENTS = _by_type(*get_args(Event))
-_TRIALS = _by_type(Trial)
-_NAMES = {kind: tuple(f.name for f in fields(kind)) for kind in (*get_args(Event), Trial)}
+_TRIALS = _by_type(TrialMessage)
+_NAMES = {kind: tuple(f.name for f in fields(kind)) for kind in (*get_args(Event), TrialMessage)}
 
 
-def encode(message: Event | Trial) -> bytes:
+def encode(message: Event | TrialMessage) -> bytes:
     """Put a message into bytes.
 
     Raises:
@@ -67,13 +67,13 @@ def decode_event(body: bytes) -> Event:
     return event
 
 
-def decode_trial(body: bytes) -> Trial:
+def decode_trial(body: bytes) -> TrialMessage:
     """Read a trial for a worker.
 
     Raises:
         MessageError: `body` is oversized, truncated, of another version, or not a trial.
     """
-    trial: Trial = _validate(_TRIALS, body)
+    trial: TrialMessage = _validate(_TRIALS, body)
     return trial
 
 

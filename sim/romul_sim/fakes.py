@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from numpy.random import Generator
 
-from romul_actors.core.events import Trial
+from romul_actors.core.events import TrialMessage
 from romul_actors.core.history import Line
 from romul_actors.core.rng import generator
 from romul_actors.errors import StoreUnavailableError
@@ -179,7 +179,7 @@ class Durations:
     load_s: float = 0.0
     save_s: float = 0.0
 
-    def of(self, experiment: Experiment, trial: Trial, rng: Generator) -> float:
+    def of(self, experiment: Experiment, trial: TrialMessage, rng: Generator) -> float:
         """Seconds of training that a trial needs, without its checkpoints."""
         whole = experiment.budget
         seconds = self.trial_s * (trial.stop - trial.start) / whole
@@ -288,7 +288,7 @@ class SimulatedTrainer(Trainer):
         self.leaving = False
         """Whether its machine is going away this moment."""
 
-    async def train(self, experiment: Experiment, trial: Trial) -> Ending:
+    async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
         loop = virtual_loop()
         span = Span(self._machine, experiment.name, trial.id, trial.attempt, loop.now_s)
         if self._spans is not None:
@@ -305,7 +305,9 @@ class SimulatedTrainer(Trainer):
                 self._spans(span)
         return ending
 
-    async def _train(self, experiment: Experiment, trial: Trial, loop: VirtualLoop) -> Ending:
+    async def _train(
+        self, experiment: Experiment, trial: TrialMessage, loop: VirtualLoop
+    ) -> Ending:
         began_s = loop.now_s
         parent = self._checkpoints.get(trial.parent) if trial.parent is not None else None
         if trial.parent is not None and parent is None:

@@ -14,7 +14,7 @@ from typing import Any
 from numpy.random import Generator, default_rng
 
 from romul_actors.core.decide import decide
-from romul_actors.core.events import Released, Result, Stamped, Submitted, Tick, Trial
+from romul_actors.core.events import Released, Result, Stamped, Submitted, Tick, TrialMessage
 from romul_actors.core.population import Population
 from romul_actors.errors import ExperimentError
 from romul_actors.protocol.experiment import Experiment
@@ -182,8 +182,8 @@ class Run:
         n = conditions.workers or population
         self.speeds = conditions.speeds ** (self.rng.random(n) - 1.0)
         self.idle = list(range(n))
-        self.queue: list[tuple[int, int, Trial]] = []
-        self.busy: list[tuple[float, int, int, float, Trial]] = []
+        self.queue: list[tuple[int, int, TrialMessage]] = []
+        self.busy: list[tuple[float, int, int, float, TrialMessage]] = []
         self.now = 0.0
         self.counted = 0
         self.states: dict[str, State] = {}
@@ -230,7 +230,7 @@ class Run:
             trial = self.trials[trial].parent
         return values[::-1]
 
-    def _train(self, trial: Trial, duration: float) -> Result:
+    def _train(self, trial: TrialMessage, duration: float) -> Result:
         name, slot = f"{trial.id}-{trial.attempt}", self.population.slots[trial.slot]
         loss = nan
         if slot.trial == trial.id and trial.attempt in slot.live_attempts:
@@ -280,7 +280,7 @@ class Run:
             heapq.heappush(self.busy, (self.now + duration, self._next(), worker, duration, trial))
 
 
-def _released(trial: Trial) -> Released:
+def _released(trial: TrialMessage) -> Released:
     return Released(
         trial=trial.id, slot=trial.slot, attempt=trial.attempt, worker="lab", reason="drained"
     )

@@ -8,7 +8,7 @@ import msgpack
 import pytest
 from numpy.random import default_rng
 
-from romul_actors.core.events import Result, Trial
+from romul_actors.core.events import Result, TrialMessage
 from romul_actors.errors import MessageError
 from romul_actors.protocol.messages import decode_event, decode_trial, encode
 from tests.conftest import wait_for
@@ -20,7 +20,7 @@ MESSAGES = int(os.environ.get("ROMUL_FUZZ", "5000"))
 def hostile(rng):
     """Random bytes, random maps, and good messages with something wrong."""
     good = [
-        Trial(
+        TrialMessage(
             id="0-0",
             slot=0,
             step=0,

@@ -10,8 +10,9 @@ import pytest
 
 from romul_actors.errors import CheckpointError, NoRoomError
 from romul_sim.drill.faults import small_disk
-from romul_workers.checkpoints import MANIFEST, Checkpoints
+from romul_workers.checkpoints import Checkpoints
 from romul_workers.hashing import Written
+from romul_workers.manifest import NAME as MANIFEST
 
 
 @pytest.fixture(params=["local", "remote"])
@@ -90,7 +91,15 @@ def test_a_manifest_never_leads_out_of_the_folder(checkpoints):
         checkpoints.fetch("0-0-1")
 
 
-def test_a_place_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": []}', '{"files": {"w": {}}}'])
+def test_a_manifest_that_is_none_is_an_error(checkpoints, text):
+    published(checkpoints)
+    checkpoints._fs.pipe_file(f"{checkpoints._root}/0-0-1/{MANIFEST}", text.encode())
+    with pytest.raises(CheckpointError, match="checkpoint 0-0-1: cannot be read"):
+        checkpoints.fetch("0-0-1")
+
+
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "c").write_text("a file, no folder")
     with pytest.raises(CheckpointError, match=r"checkpoints '.*/c'"):
         Checkpoints(str(tmp_path / "c"), tmp_path).begin("0-0-1")
@@ -109,7 +118,7 @@ def test_a_full_disk_leaves_no_half_checkpoint(tmp_path, monkeypatch):
     assert list((tmp_path / "c" / ".part").iterdir()) == []
 
 
-def test_an_unknown_kind_of_url_is_told(tmp_path):
+def test_an_unknown_kind_of_url_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="checkpoints 'nowhere://x'"):
         Checkpoints("nowhere://x", tmp_path)
 
@@ -122,7 +131,7 @@ def test_one_changed_byte_is_noticed_on_a_local_disk_too(tmp_path):
         place.fetch("0-0-1")
 
 
-def test_a_quota_is_told_with_what_is_used(tmp_path):
+def test_a_full_quota_is_an_error_with_what_is_used(tmp_path):
     published(Checkpoints(str(tmp_path / "c"), tmp_path / "scratch"), w="x" * 1_000)
     place = Checkpoints(str(tmp_path / "c"), tmp_path / "scratch", quota=1_000)
     with pytest.raises(NoRoomError, match=r"1,\d{3} bytes of a quota of 1,000"):
@@ -132,7 +141,7 @@ def test_a_quota_is_told_with_what_is_used(tmp_path):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may mount")
-def test_a_disk_that_is_really_full_is_told_and_recovers(tmp_path):
+def test_a_disk_that_is_really_full_is_an_error_and_recovers(tmp_path):
     with small_disk(tmp_path / "c") as mounted:
         if not mounted:
             pytest.skip("mounting is not allowed here")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from romul_actors.core.events import Trial as AskedTrial
+from romul_actors.core.events import TrialMessage
 from romul_actors.errors import CheckpointError, TaskError
 from romul_actors.protocol.experiment import Experiment, load
 from romul_workers.child import _seed
@@ -350,7 +350,7 @@ async def test_a_worker_without_the_data_is_told_what_to_do(tmp_path):
             "checkpoints": str(tmp_path / "checkpoints"),
         }
     )
-    asked = AskedTrial(
+    asked = TrialMessage(
         id="0-0",
         slot=0,
         step=0,

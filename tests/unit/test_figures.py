@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from romul_actors.errors import TaskError
-from romul_workers.figures import MOST, MOST_TOLD, LeftOut, figures, in_words
+from romul_workers.figures import MAX_FIGURES, MAX_WARNED, LeftOut, figures, in_words
 
 
-def test_numbers_and_booleans_are_kept_whoever_made_them():
+def test_numbers_and_booleans_of_any_library_are_kept():
     torch = pytest.importorskip("torch")
     found = figures(
         {
@@ -88,14 +88,14 @@ def test_the_metric_may_be_a_tensor_of_one_number_or_not_finite():
 
 def test_too_many_figures_are_cut():
     found = figures({"loss": 0, **{str(n): n for n in range(1_000)}}, "loss")
-    assert list(found.kept) == [str(n) for n in range(MOST)]
-    assert len(found.left_out) == MOST
+    assert list(found.kept) == [str(n) for n in range(MAX_FIGURES)]
+    assert len(found.left_out) == MAX_FIGURES
     assert set(found.left_out.values()) == {"one too many"}
     long = figures({"loss": 0, 1000 * "x": 1.0}, "loss")
     assert (long.kept, long.left_out) == ({}, {100 * "x": "its name is too long"})
 
 
-def test_each_name_is_told_once_and_many_are_counted():
+def test_each_name_is_warned_of_once_and_many_are_counted():
     left_out = LeftOut()
     assert left_out.new("e", {"a": "str"}) == {"a": "str"}
     assert left_out.new("e", {"a": "str"}) == {}
@@ -104,8 +104,8 @@ def test_each_name_is_told_once_and_many_are_counted():
     left_out.forget("f")
     assert left_out.new("f", {"a": "str"}) == {"a": "str"}
     # A task that calls its figures otherwise in each trial is not told of for ever.
-    told = [left_out.new("e", {f"{n}": "str"}) for n in range(2 * MOST_TOLD)]
-    assert sum(map(len, told)) == MOST_TOLD - 2
+    told = [left_out.new("e", {f"{n}": "str"}) for n in range(2 * MAX_WARNED)]
+    assert sum(map(len, told)) == MAX_WARNED - 2
     words = in_words({f"k{n}": "str" for n in range(12)})
     assert "'k9' (str) and 2 more" in words
     assert "'k10'" not in words

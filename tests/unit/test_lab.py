@@ -16,13 +16,8 @@ from romul_actors.protocol.experiment import Experiment
 from romul_sim.baselines import PEERS, check_peer
 from romul_sim.lab import LabJob, compare, confidence, jobs, play
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, optimizer_spec
-from romul_workers.tasks.toys import (
-    TOYS,
-    best_dropout,
-    best_noisy_quadratic,
-    best_two_rates,
-    train,
-)
+from romul_workers.tasks.toy_models import best_dropout, best_noisy_quadratic, best_two_rates
+from romul_workers.tasks.toys import TOYS, train
 from romul_workers.trial import Context, Trial
 from tests.unit.harness import Run, bowl, population
 

@@ -13,7 +13,7 @@ from romul_actors.core.events import (
     Result,
     Submitted,
     Tick,
-    Trial,
+    TrialMessage,
 )
 from romul_actors.errors import MessageError
 from romul_actors.protocol.messages import MAX_BYTES, VERSION, decode_event, decode_trial, encode
@@ -29,7 +29,7 @@ EVENTS = [
     Control(action="pause", by="me"),
     Tick(workers=3),
 ]
-TRIAL = Trial(
+TRIAL = TrialMessage(
     id="3-7",
     slot=3,
     step=7,

@@ -57,7 +57,7 @@ def in_a_minute():
 def test_aws_needs_a_token_and_gives_the_time(cloud):
     base, answers, _ = cloud
     aws = AwsSource(base)
-    assert aws.look() is None
+    assert aws.seconds_left() is None
     answers["PUT /latest/api/token"] = "secret"
 
     def action(headers):
@@ -67,53 +67,53 @@ def test_aws_needs_a_token_and_gives_the_time(cloud):
         return json.dumps({"action": "terminate", "time": time})
 
     answers["GET /latest/meta-data/spot/instance-action"] = action
-    assert 55 < aws.look() <= 60
+    assert 55 < aws.seconds_left() <= 60
     answers["GET /latest/meta-data/spot/instance-action"] = "something new"
-    assert aws.look() == 120.0
+    assert aws.seconds_left() == 120.0
 
 
 def test_gcp_says_true_or_false(cloud):
     base, answers, seen = cloud
     gcp, path = GcpSource(base), "GET /computeMetadata/v1/instance/preempted"
     answers[path] = "FALSE"
-    assert gcp.look() is None
+    assert gcp.seconds_left() is None
     assert seen[-1][2]["Metadata-Flavor"] == "Google"
     answers[path] = "TRUE"
-    assert gcp.look() == 30.0
+    assert gcp.seconds_left() == 30.0
 
 
 def test_azure_lists_events_and_only_an_end_counts(cloud):
     base, answers, seen = cloud
     azure, path = AzureSource(base), "GET /metadata/scheduledevents?api-version=2020-07-01"
-    assert azure.look() is None
+    assert azure.seconds_left() is None
     reboot = {"EventType": "Reboot", "NotBefore": ""}
     answers[path] = json.dumps({"Events": [reboot]})
-    assert azure.look() is None
+    assert azure.seconds_left() is None
     assert seen[-1][2]["Metadata"] == "true"
     due = format_datetime(in_a_minute(), usegmt=True)
     answers[path] = json.dumps({"Events": [reboot, {"EventType": "Preempt", "NotBefore": due}]})
-    assert 55 < azure.look() <= 60
+    assert 55 < azure.seconds_left() <= 60
     answers[path] = json.dumps({"Events": [{"EventType": "Preempt", "NotBefore": ""}]})
-    assert azure.look() == 30.0
+    assert azure.seconds_left() == 30.0
 
 
 def test_a_url_answers_only_when_the_end_is_near(cloud):
     base, answers, _ = cloud
     url = UrlSource(f"{base}/going", 45.0)
-    assert url.look() is None
+    assert url.seconds_left() is None
     answers["GET /going"] = "soon"
-    assert url.look() == 45.0
+    assert url.seconds_left() == 45.0
     answers["GET /going"] = "12.5"
-    assert url.look() == 12.5
+    assert url.seconds_left() == 12.5
 
 
 def test_a_file_is_a_notice_as_soon_as_it_is_there(tmp_path):
     file = FileSource(tmp_path / "going", 45.0)
-    assert file.look() is None
+    assert file.seconds_left() is None
     (tmp_path / "going").touch()
-    assert file.look() == 45.0
+    assert file.seconds_left() == 45.0
     (tmp_path / "going").write_text("-3\n")
-    assert file.look() == 0.0
+    assert file.seconds_left() == 0.0
 
 
 @pytest.mark.parametrize("text", ["", "ftp://x", "azure://"])
@@ -128,7 +128,7 @@ def test_sources_are_made_by_name(tmp_path):
     assert source(str(tmp_path), 9.0) == FileSource(tmp_path, 9.0)
 
 
-async def test_all_sources_are_asked_until_one_knows(tmp_path):
+async def test_all_sources_are_polled_until_one_has_a_notice(tmp_path):
     told = []
     nobody = UrlSource("http://127.0.0.1:1/", 5.0)
     watching = asyncio.create_task(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from aiomqtt import MqttError
 
-from romul_actors.core.events import Submitted, Trial
+from romul_actors.core.events import Submitted, TrialMessage
 from romul_actors.errors import StoreUnavailableError
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.connection import MqttConnection
@@ -26,7 +26,7 @@ EXPERIMENT = Experiment.model_validate(
         "space": {"x": {"type": "float", "min": 0, "max": 1}},
     }
 )
-TRIAL = Trial(
+TRIAL = TrialMessage(
     id="0-0",
     slot=0,
     step=0,
@@ -139,7 +139,7 @@ def test_a_report_that_came_too_late_takes_its_checkpoint_along():
         store = await filled(MemoryStore(lambda: int(1000 * loop.time())), TRIAL)
         trainer, stop = StubTrainer(Success(1.0, "0-0-1-a"), seconds=0.15), asyncio.Event()
         working = asyncio.create_task(worker(store, trainer).run(stop))
-        # Before its first heartbeat, which would tell it.
+        # Before its first heartbeat, from which it would learn of it.
         await asyncio.sleep(0.1)
         [(lease, _)] = await store.sweep("e", "a", 0, 10)
         await store.settle(lease, 0, "0-0#1 expired", b"expired")
@@ -164,7 +164,7 @@ class TimedStore(MemoryStore):
         return await super().beat(*args)
 
 
-def test_a_worker_that_loses_the_broker_is_heard_at_once():
+def test_a_worker_that_loses_the_broker_sends_a_heartbeat_at_once():
     async def main():
         store = await filled(TimedStore(), TRIAL)
         working = worker(store, StubTrainer(Success(1.0, "c"), seconds=8.0), max_trials=1)
@@ -201,7 +201,7 @@ def test_a_worker_that_was_taken_for_dead_learns_of_it_when_its_connection_is_ba
     assert run(main()) == (["training", "idle"], [])
 
 
-def test_a_broker_that_refuses_slowly_is_asked_less_and_less_often():
+def test_a_broker_that_refuses_slowly_is_tried_less_and_less_often():
     class Refused(MqttConnection):
         async def _serve_once(self, farewell):
             began.append(asyncio.get_running_loop().time())
@@ -269,7 +269,7 @@ def pauses_after(*endings, elsewhere):
 BROKEN, DIVERGED, FINE = Failure("task", "x"), Failure("not_finite", "x"), Success(1.0, "0-0-1-a")
 
 
-def test_where_everything_fails_that_goes_well_elsewhere_a_worker_takes_less_and_less():
+def test_where_everything_fails_that_succeeds_elsewhere_a_worker_takes_less_and_less():
     endings = [BROKEN] * 6 + [FINE] + [BROKEN] * 4
     assert pauses_after(*endings, elsewhere=1) == ([0, 0, 1, 2, 4, 8, 0, 0, 0, 1], True)
 

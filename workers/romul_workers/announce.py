@@ -1,4 +1,4 @@
-"""A worker on the broker: says that it is there, hears what an operator wants of it."""
+"""A worker on the broker: publishes its presence and follows an operator's control messages."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from romul_workers.worker import Worker
 log = logging.getLogger("romul.worker")
 
 STATUS_S = 0.5
-"""How often it is looked whether the worker's state has changed."""
+"""Time between two looks at the worker's state."""
 
 
 class Announcer:

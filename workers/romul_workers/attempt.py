@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from romul_actors.core.events import ReleaseReason, Trial
+from romul_actors.core.events import ReleaseReason, TrialMessage
 from romul_actors.errors import StoreError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Lease, WorkerStore
@@ -49,7 +49,7 @@ class Attempt:
         trainer: Trainer,
         lease: Lease,
         experiment: Experiment,
-        trial: Trial,
+        trial: TrialMessage,
         shutdown: Shutdown,
         presence: Callable[[str], Presence],
         *,

@@ -1,15 +1,13 @@
 """Checkpoints: whole or absent, in any file system that fsspec knows.
 
-A checkpoint is a folder with a MANIFEST.json that lists its files; without the manifest it does not
-exist. On a local disk the folder is built beside its final place and renamed; elsewhere the
-manifest is uploaded last. Names are never used again (SLOT-STEP-ATTEMPT and a random tail), so
-nobody overwrites anybody.
+A checkpoint is a folder with a manifest that lists its files (`manifest.py`); without the manifest
+it does not exist. On a local disk the folder is built beside its final place and renamed; elsewhere
+the manifest is uploaded last. Names are never used again (SLOT-STEP-ATTEMPT and a random tail), so
+that no checkpoint overwrites another.
 """
 
 import contextlib
 import errno
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -23,9 +21,10 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from romul_actors.errors import CheckpointError, NoRoomError
+from romul_workers import manifest as manifests
 from romul_workers.hashing import Written
+from romul_workers.manifest import Manifest
 
-MANIFEST = "MANIFEST.json"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 SPARE_BYTES = 1_000_000
 """A disk with less than this left is full."""
@@ -120,36 +119,30 @@ class Checkpoints:
             NoRoomError: the disk is full; nothing is stored then.
             CheckpointError: it cannot be stored; nothing is then.
         """
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
         try:
             with self._errors(f"checkpoint {name}: cannot be stored"):
-                listed, unflushed = {}, []
-                for path in files:
-                    file = str(path.relative_to(folder))
-                    known = (written or {}).get(file)
-                    if known is None or not known.describes(path):
-                        unflushed.append(path)
-                        known = Written.of(path)
-                    listed[file] = {"bytes": known.bytes, "blake3": known.blake3}
-                (folder / MANIFEST).write_text(json.dumps({"files": listed}, indent=1))
+                hashed, unflushed = _hash_all(folder, written or {})
+                manifest = Manifest.of(hashed)
+                (folder / manifests.NAME).write_text(manifest.to_json())
+                # The manifest last: before it is there, the checkpoint does not exist.
                 if self._local:
-                    self._rename(folder, name, unflushed)
+                    self._rename(folder, name, [*unflushed, manifests.NAME])
                 else:
-                    self._upload(folder, name, files)
+                    self._upload(folder, name, [*manifest.files, manifests.NAME])
         except CheckpointError:
             self.discard(folder)
             raise
 
-    def _rename(self, folder: Path, name: str, unflushed: list[Path]) -> None:
-        for path in (*unflushed, folder / MANIFEST):
-            with path.open("rb") as handle:
+    def _rename(self, folder: Path, name: str, unflushed: list[str]) -> None:
+        for file in unflushed:
+            with (folder / file).open("rb") as handle:
                 os.fsync(handle.fileno())
         folder.chmod(0o755)
         folder.rename(self._place(name))
 
-    def _upload(self, folder: Path, name: str, files: list[Path]) -> None:
-        for path in (*files, folder / MANIFEST):
-            self._fs.put_file(str(path), f"{self._place(name)}/{path.relative_to(folder)}")
+    def _upload(self, folder: Path, name: str, files: list[str]) -> None:
+        for file in files:
+            self._fs.put_file(str(folder / file), f"{self._place(name)}/{file}")
         self.discard(folder)
 
     def fetch(self, name: str) -> Path:
@@ -161,45 +154,43 @@ class Checkpoints:
         place = self._place(name)
         folder = Path(place) if self._local else self._scratch / "fetched" / name
         try:
-            manifest = json.loads(self._fs.cat_file(f"{place}/{MANIFEST}"))
-            _check_names(manifest["files"])
-            if not self._local and not (folder / MANIFEST).exists():
+            manifest = Manifest.from_json(self._fs.cat_file(f"{place}/{manifests.NAME}"))
+            if not self._local and not (folder / manifests.NAME).exists():
                 self._download(place, folder, manifest)
         except FileNotFoundError:
             raise CheckpointError(f"checkpoint {name}: none of that name in {self.url!r}") from None
         except OSError as error:
             kind = NoRoomError if error.errno in NO_ROOM else CheckpointError
             raise kind(f"checkpoint {name}: cannot be read: {error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise CheckpointError(f"checkpoint {name}: cannot be read: {error}") from error
-        for file, told in manifest["files"].items():
-            path = folder / file
-            if not path.is_file() or path.stat().st_size != told["bytes"]:
+        for file, record in manifest.files.items():
+            if not record.has_length_of(folder / file):
                 raise CheckpointError(f"checkpoint {name}: {file} is missing or cut off")
-            if self._local and not _is_whole(path, told):
+            if self._local and not record.matches(folder / file):
                 raise CheckpointError(f"checkpoint {name}: {file} is damaged")
         return folder
 
-    def _download(self, place: str, folder: Path, manifest: dict[str, Any]) -> None:
+    def _download(self, place: str, folder: Path, manifest: Manifest) -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        for file, told in manifest["files"].items():
+        for file, record in manifest.files.items():
             path = folder / file
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fs.get_file(f"{place}/{file}", str(path))
-            if not _is_whole(path, told):
+            if not record.matches(path):
                 raise CheckpointError(f"checkpoint {folder.name}: {file} was damaged on its way")
-        (folder / MANIFEST).write_text(json.dumps(manifest))
+        (folder / manifests.NAME).write_text(manifest.to_json())
 
     def exists(self, name: str) -> bool:
         """Whether the checkpoint `name` is there, whole."""
         self._fs.invalidate_cache()
-        return bool(self._fs.exists(f"{self._place(name)}/{MANIFEST}"))
+        return bool(self._fs.exists(f"{self._place(name)}/{manifests.NAME}"))
 
     def delete(self, name: str) -> None:
         """Remove the checkpoint `name`; its manifest goes first, so that no half of it exists."""
         place = self._place(name)
         if self.exists(name):
-            self._fs.rm_file(f"{place}/{MANIFEST}")
+            self._fs.rm_file(f"{place}/{manifests.NAME}")
         if self._fs.exists(place):
             self._fs.rm(place, recursive=True)
 
@@ -216,16 +207,16 @@ class Checkpoints:
         return sorted(found)
 
     def _changed(self, entry: dict[str, Any]) -> float:
-        """When a folder was last changed, in seconds since the epoch; never, if nobody knows."""
+        """When a folder was last changed, in seconds since the epoch; infinity: not known."""
         if self._local:
             return float(entry["mtime"])
         with contextlib.suppress(NotImplementedError, OSError):
-            manifest = f"{entry['name'].rstrip('/')}/{MANIFEST}"
+            manifest = f"{entry['name'].rstrip('/')}/{manifests.NAME}"
             return float(self._fs.modified(manifest).timestamp())
         return float("inf")
 
     def tidy(self, older_s: float) -> int:
-        """Remove local checkpoints in the making that nobody has touched for `older_s`."""
+        """Remove local checkpoints in the making that have not changed for `older_s`."""
         base, removed = Path(self._root) / ".part", 0
         for folder in base.iterdir() if self._local and base.is_dir() else ():
             with contextlib.suppress(OSError):
@@ -240,15 +231,14 @@ class Checkpoints:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_whole(path: Path, listed: Mapping[str, Any]) -> bool:
-    """Whether a file is what the manifest says; manifests of older versions have SHA-256."""
-    if "blake3" in listed:
-        return Written.of(path).blake3 == str(listed["blake3"])
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest() == str(listed["sha256"])
-
-
-def _check_names(files: dict[str, Any]) -> None:
-    for file in files:
-        if Path(file).is_absolute() or ".." in Path(file).parts:
-            raise ValueError(f"{file!r} leads out of the checkpoint")
+def _hash_all(folder: Path, written: Mapping[str, Written]) -> tuple[dict[str, Written], list[str]]:
+    """All files of a folder by their paths in it, hashed; and those that may not be flushed."""
+    hashed, unflushed = {}, []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        file = path.relative_to(folder).as_posix()
+        known = written.get(file)
+        if known is None or not known.describes(path):
+            known = Written.of(path)
+            unflushed.append(file)
+        hashed[file] = known
+    return hashed, unflushed

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from romul_actors.core.events import MAX_TEXT
-from romul_actors.core.events import Trial as TrialMessage
+from romul_actors.core.events import MAX_TEXT, TrialMessage
 from romul_actors.errors import CheckpointError, NoRoomError
 from romul_actors.protocol.experiment import Experiment
 from romul_workers.checkpoints import NO_ROOM, Checkpoints

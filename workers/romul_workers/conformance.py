@@ -1,7 +1,7 @@
 """Whether a task is fit for population based training: tried out, on this machine.
 
 What goes wrong with users' tasks goes wrong silently: a checkpoint that is not read, a restored
-learning rate that wins over the one asked for, randomness that nobody seeded. Here each is tried.
+learning rate that wins over the trial's own, generators that are not seeded. Here each is tried.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from romul_actors.core.events import Trial
+from romul_actors.core.events import TrialMessage
 from romul_actors.errors import RomulError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.waiting import cancel
@@ -22,7 +22,7 @@ LOW, HIGH = 0.2, 0.8
 """Places on a hyperparameter's axis that are compared."""
 STOP_AFTER_S = 0.5
 LONGER = 1000.0
-"""How many times the budget a trial has that is asked to stop."""
+"""How many times the budget a trial has in which `should_stop` is set."""
 
 Observation = tuple[float, tuple[tuple[str, float], ...]]
 
@@ -56,8 +56,8 @@ class Examination:
     Args:
         experiment: with a folder for checkpoints.
         trainer: what trains.
-        grace_s: how long a trial may go on after it was asked to stop.
-        told: is called with each check when it was made.
+        grace_s: how long a trial may go on after `should_stop` was set.
+        on_check: is called with each check when it was made.
     """
 
     def __init__(
@@ -65,20 +65,20 @@ class Examination:
         experiment: Experiment,
         trainer: ChildTrainer,
         grace_s: float = 10.0,
-        told: Callable[[Check], None] = lambda _: None,
+        on_check: Callable[[Check], None] = lambda _: None,
     ) -> None:
         self._experiment = experiment
         self._trainer = trainer
         self._grace_s = grace_s
-        self._told = told
+        self._on_check = on_check
         self._space = experiment.search_space()
         self._left_out: dict[str, str] = {}
         self.checks: list[Check] = []
 
-    def _say(self, name: str, level: Literal["ok", "warning", "fault"], found: str) -> None:
+    def _add(self, name: str, level: Literal["ok", "warning", "fault"], found: str) -> None:
         check = Check(name, level, found)
         self.checks.append(check)
-        self._told(check)
+        self._on_check(check)
 
     def _values(self, places: Mapping[int, float] | None = None) -> dict[str, Value]:
         n = len(self._space)
@@ -93,7 +93,7 @@ class Examination:
         longer: float = 1.0,
     ) -> Ending:
         budget = self._experiment.budget
-        trial = Trial(
+        trial = TrialMessage(
             id=f"0-{step}",
             slot=0,
             step=step,
@@ -121,27 +121,27 @@ class Examination:
         """Try everything; the first failure of the task itself ends it."""
         try:
             first, checkpoint = await self._result(0, None)
-            self._say("trains", "ok", f"{self._experiment.metric} = {first[0]:.6g} after one step")
+            self._add("trains", "ok", f"{self._experiment.metric} = {first[0]:.6g} after one step")
             on, _ = await self._result(1, checkpoint)
-            self._say("goes on", "ok", f"{self._experiment.metric} = {on[0]:.6g} after two")
+            self._add("goes on", "ok", f"{self._experiment.metric} = {on[0]:.6g} after two")
             await self._same(first, on, checkpoint)
             await self._reads_its_parent(on)
             await self._hyperparameters(first, on, checkpoint)
             if self._left_out:
-                self._say("returns figures", "warning", in_words(self._left_out))
+                self._add("returns figures", "warning", in_words(self._left_out))
             await self._stops(checkpoint)
         except BrokenTaskError as error:
-            self._say("trains", "fault", str(error))
+            self._add("trains", "fault", str(error))
         return self.checks
 
     async def _same(self, first: Observation, on: Observation, checkpoint: str) -> None:
         again, _ = await self._result(0, None)
         on_again, _ = await self._result(1, checkpoint)
         if (again, on_again) == (first, on):
-            self._say("same seed, same result", "ok", "twice the same, from scratch and restored")
+            self._add("same seed, same result", "ok", "twice the same, from scratch and restored")
             return
         one, other = (first, again) if first != again else (on, on_again)
-        self._say(
+        self._add(
             "same seed, same result",
             "fault",
             f"the same trial gave {one[0]!r} and {other[0]!r}: seed all generators with "
@@ -154,13 +154,13 @@ class Examination:
         elsewhere, _ = await self._result(1, other)
         anew, _ = await self._result(1, None)
         if on in (elsewhere, anew):
-            self._say(
+            self._add(
                 "reads its parent",
                 "fault",
                 "what it goes on from makes no difference: is trial.parent read?",
             )
         else:
-            self._say("reads its parent", "ok", "another checkpoint leads to another result")
+            self._add("reads its parent", "ok", "another checkpoint leads to another result")
 
     async def _hyperparameters(self, first: Observation, on: Observation, checkpoint: str) -> None:
         lost, idle = [], []
@@ -174,19 +174,19 @@ class Examination:
             elif not acts_later:
                 idle.append(name)
         if lost:
-            self._say(
+            self._add(
                 "hyperparameters take effect after a restore",
                 "fault",
                 f"{', '.join(lost)}: in effect from scratch, and not after a restore: apply "
                 "hyperparameters after the optimizer's state was loaded (trial.attach does)",
             )
         else:
-            self._say(
+            self._add(
                 "hyperparameters take effect after a restore", "ok", "all that have an effect"
             )
         if idle:
             everything = len(idle) == len(self._experiment.space)
-            self._say(
+            self._add(
                 "hyperparameters have an effect",
                 "fault" if everything else "warning",
                 f"{', '.join(idle)}: no effect on any figure within one step",
@@ -200,7 +200,7 @@ class Examination:
         name = "stops when asked"
         if not training.done():
             await cancel(training)
-            self._say(
+            self._add(
                 name,
                 "fault",
                 f"still training {self._grace_s:g} s after it was asked to stop: look at "
@@ -209,12 +209,12 @@ class Examination:
             return
         ending = training.result()
         if isinstance(ending, Stopped) and ending.checkpoint is not None:
-            self._say(name, "ok", f"paused at {ending.at:g}, to be continued from there")
+            self._add(name, "ok", f"paused at {ending.at:g}, to be continued from there")
         elif isinstance(ending, Stopped):
-            self._say(
+            self._add(
                 name, "warning", "it stops, and saves nothing: return trial.pause(...) to keep it"
             )
         elif isinstance(ending, Failure):
-            self._say(name, "fault", f"{ending.reason}: {ending.message}")
+            self._add(name, "fault", f"{ending.reason}: {ending.message}")
         else:
-            self._say(name, "warning", "it was through before it could be asked to stop")
+            self._add(name, "warning", "it was through before it could be asked to stop")

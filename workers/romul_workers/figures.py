@@ -11,14 +11,14 @@ from typing import Any
 
 from romul_actors.errors import TaskError
 
-MOST = 256
+MAX_FIGURES = 256
 """Figures beside the metric that a result keeps."""
-LONGEST_NAME = 100
+MAX_NAME = 100
 """Longest name of a figure, in characters; the metric's is as long at most."""
-NAMED = 10
-"""So many of the things that were left out are named."""
-MOST_TOLD = 100
-"""After so many names of an experiment no more are told: each trial may have others."""
+MAX_NAMED = 10
+"""So many of the things that were left out are named in a sentence."""
+MAX_WARNED = 100
+"""After so many names of an experiment there are no more warnings: each trial may have others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,9 @@ def figures(returned: object, metric: str) -> Figures:
         if key == metric:
             continue
         name, number = str(key), _number(value)
-        why = _odd(name, value, number) or ("" if len(found.kept) < MOST else "one too many")
-        if why and len(found.left_out) < MOST:
-            found.left_out[name[:LONGEST_NAME]] = why
+        why = _odd(name, value, number) or ("" if len(found.kept) < MAX_FIGURES else "one too many")
+        if why and len(found.left_out) < MAX_FIGURES:
+            found.left_out[name[:MAX_NAME]] = why
         elif number is not None and not why:
             found.kept[name] = number
     return found
@@ -70,7 +70,7 @@ def _odd(name: str, value: object, number: float | None) -> str:
         return "None" if value is None else type(value).__name__
     if not math.isfinite(number):
         return str(number)
-    return "its name is too long" if len(name) > LONGEST_NAME else ""
+    return "its name is too long" if len(name) > MAX_NAME else ""
 
 
 def _metric(name: str, value: object) -> float:
@@ -99,35 +99,35 @@ def _plain(value: Any) -> Any:
         return value
     try:
         return value.item()
-    except Exception:  # noqa: BLE001  (whatever else has an `item` is no number)
+    except Exception:  # noqa: BLE001  (any other thing with an `item` is no number)
         return value
 
 
 def in_words(left_out: Mapping[str, str]) -> str:
     """What was left out, in a sentence that says what is kept."""
-    told = [f"{name!r} ({why})" for name, why in islice(left_out.items(), NAMED)]
-    more = len(left_out) - len(told)
+    named = [f"{name!r} ({why})" for name, why in islice(left_out.items(), MAX_NAMED)]
+    more = len(left_out) - len(named)
     return (
-        f"left out of results: {', '.join(told)}{f' and {more} more' if more else ''}; "
-        f"figures are finite numbers, {MOST} at most beside the metric"
+        f"left out of results: {', '.join(named)}{f' and {more} more' if more else ''}; "
+        f"figures are finite numbers, {MAX_FIGURES} at most beside the metric"
     )
 
 
 class LeftOut:
-    """What was left out already: each name is told once in an experiment."""
+    """Names of what was left out so far: each is warned of once in an experiment."""
 
     def __init__(self) -> None:
-        self._told: dict[str, set[str]] = {}
+        self._warned: dict[str, set[str]] = {}
 
     def new(self, experiment: str, left_out: Mapping[str, str]) -> dict[str, str]:
-        """What of it is told for the first time."""
-        told = self._told.setdefault(experiment, set())
-        if len(told) >= MOST_TOLD:
+        """What of it was never left out before."""
+        warned = self._warned.setdefault(experiment, set())
+        if len(warned) >= MAX_WARNED:
             return {}
-        new = {name: why for name, why in left_out.items() if name not in told}
-        told.update(new)
+        new = {name: why for name, why in left_out.items() if name not in warned}
+        warned.update(new)
         return new
 
     def forget(self, experiment: str) -> None:
         """Begin anew with an experiment of that name."""
-        self._told.pop(experiment, None)
+        self._warned.pop(experiment, None)

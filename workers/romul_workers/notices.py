@@ -1,7 +1,7 @@
 """Notices that a machine is about to go: from a file, a URL, or a cloud's metadata service.
 
-A source is asked again and again and answers with the seconds left, or None. Addresses and answers
-as the providers document them: AWS "instance-action" (IMDSv2), Google Cloud "preempted", Azure
+Each source is polled until one of them says how many seconds are left. Addresses and answers are as
+the providers document them: AWS "instance-action" (IMDSv2), Google Cloud "preempted", Azure
 "Scheduled Events".
 """
 
@@ -33,10 +33,10 @@ class NoticeError(RomulError, ValueError):
 
 
 class Source(ABC):
-    """Somebody who knows when this machine goes."""
+    """A source of notices that this machine goes."""
 
     @abstractmethod
-    def look(self) -> float | None:
+    def seconds_left(self) -> float | None:
         """Seconds left; None: nothing is known of an end. May take a second."""
 
 
@@ -52,7 +52,7 @@ class FileSource(Source):
     path: Path
     seconds: float
 
-    def look(self) -> float | None:
+    def seconds_left(self) -> float | None:
         """Read the file, if it is there."""
         try:
             return _seconds(self.path.read_text(), self.seconds)
@@ -72,8 +72,8 @@ class UrlSource(Source):
     url: str
     seconds: float
 
-    def look(self) -> float | None:
-        """Ask once."""
+    def seconds_left(self) -> float | None:
+        """Request the URL once."""
         answer = _get(self.url)
         return None if answer is None else _seconds(answer, self.seconds)
 
@@ -85,12 +85,12 @@ class AwsSource(Source):
     base: str = METADATA
     seconds: float = 120.0
 
-    def look(self) -> float | None:
-        """Ask for the instance action, with a session token (IMDSv2)."""
+    def seconds_left(self) -> float | None:
+        """Request the instance action, with a session token (IMDSv2)."""
         headers = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
         token = _get(f"{self.base}/latest/api/token", headers, method="PUT")
-        told = {"X-aws-ec2-metadata-token": token} if token else {}
-        answer = _get(f"{self.base}/latest/meta-data/spot/instance-action", told)
+        authorization = {"X-aws-ec2-metadata-token": token} if token else {}
+        answer = _get(f"{self.base}/latest/meta-data/spot/instance-action", authorization)
         if answer is None:
             return None
         with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -105,8 +105,8 @@ class GcpSource(Source):
     base: str = "http://metadata.google.internal"
     seconds: float = 30.0
 
-    def look(self) -> float | None:
-        """Ask whether the machine is being preempted."""
+    def seconds_left(self) -> float | None:
+        """Request whether the machine is being preempted."""
         url = f"{self.base}/computeMetadata/v1/instance/preempted"
         answer = _get(url, {"Metadata-Flavor": "Google"})
         return self.seconds if (answer or "").strip().upper() == "TRUE" else None
@@ -121,8 +121,8 @@ class AzureSource(Source):
 
     ENDS: ClassVar = ("Preempt", "Terminate")
 
-    def look(self) -> float | None:
-        """Ask for scheduled events that end the machine."""
+    def seconds_left(self) -> float | None:
+        """Request the scheduled events, and look for one that ends the machine."""
         url = f"{self.base}/metadata/scheduledevents?api-version=2020-07-01"
         answer = _get(url, {"Metadata": "true"})
         with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -159,11 +159,11 @@ def source(text: str, seconds: float) -> Source:
 async def watch(
     sources: list[Source], announce: Callable[[float], None], every_s: float = POLL_S
 ) -> None:
-    """Ask all sources until one of them knows of an end, and pass it on."""
+    """Poll all sources until one of them has a notice, and pass the seconds on."""
     while True:
         for each in sources:
             try:
-                seconds = await asyncio.to_thread(each.look)
+                seconds = await asyncio.to_thread(each.seconds_left)
             except OSError as error:
                 log.debug("no answer of %s: %s", each, error)
                 continue

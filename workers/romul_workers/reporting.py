@@ -9,7 +9,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from romul_actors.core.events import MAX_TEXT, Failed, Released, ReleaseReason, Result, Trial
+from romul_actors.core.events import MAX_TEXT, Failed, Released, ReleaseReason, Result, TrialMessage
 from romul_actors.errors import MessageError, StoreError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
@@ -53,7 +53,7 @@ class Reporter:
         self,
         lease: Lease,
         experiment: Experiment,
-        trial: Trial,
+        trial: TrialMessage,
         ending: Ending | ReleaseReason,
         seconds: float,
     ) -> None:
@@ -86,7 +86,9 @@ class Reporter:
         warning = f"romul: warning: {in_words(new)}\n" if new else ""
         return replace(ending, left_out=new), warning
 
-    def _report(self, trial: Trial, ending: Ending | ReleaseReason, seconds: float) -> Report:
+    def _report(
+        self, trial: TrialMessage, ending: Ending | ReleaseReason, seconds: float
+    ) -> Report:
         token: dict[str, Any] = {
             "trial": trial.id,
             "slot": trial.slot,
@@ -115,7 +117,7 @@ class Reporter:
                 return Released(**token, reason="no_room", message=text, seconds=seconds)
         return Released(**token, reason=ending, seconds=seconds)
 
-    async def _settle(self, lease: Lease, trial: Trial, report: Report) -> bool | None:
+    async def _settle(self, lease: Lease, trial: TrialMessage, report: Report) -> bool | None:
         """Send a report until the store answers.
 
         Returns:
@@ -148,7 +150,7 @@ class Reporter:
             # mean that the report arrived then, and that the slot has gone on since.
             return None if unsure and not accepted else accepted
 
-    async def _keep_output(self, experiment: str, trial: Trial, warning: str) -> None:
+    async def _keep_output(self, experiment: str, trial: TrialMessage, warning: str) -> None:
         """Keep what the task printed, and the warning, for people; nothing depends on it."""
         text = self._trainer.output
         if warning:

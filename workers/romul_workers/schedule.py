@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from romul_actors.core.events import Trial
+from romul_actors.core.events import TrialMessage
 from romul_actors.errors import RomulError
 from romul_actors.observe.lineage import lineage
 from romul_actors.observe.trial_records import TrialRecord
@@ -142,10 +142,10 @@ def read_schedule(file: Path) -> Schedule:
         ScheduleError: the file is none.
     """
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        version = told.pop("version")
-        stretches = [Stretch(**stretch) for stretch in told.pop("stretches")]
-        schedule = Schedule(stretches=stretches, **told)
+        fields = json.loads(file.read_text(encoding="utf-8"))
+        version = fields.pop("version")
+        stretches = [Stretch(**stretch) for stretch in fields.pop("stretches")]
+        schedule = Schedule(stretches=stretches, **fields)
     except (OSError, UnicodeDecodeError) as error:
         raise ScheduleError(f"{file}: cannot be read: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -165,7 +165,7 @@ class Trained:
 
     Attributes:
         values: the metric at the end of each stretch.
-        metrics: whatever else the task returned at the end.
+        metrics: all other figures that the task returned at the end.
         checkpoint: name of the last checkpoint.
     """
 
@@ -218,7 +218,7 @@ async def train(
     values: list[float] = []
     metrics: Mapping[str, float] = {}
     for number, stretch in enumerate(schedule.stretches):
-        trial = Trial(
+        trial = TrialMessage(
             id=f"0-{number}",
             slot=0,
             step=number,

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from romul_actors.core.events import FailureReason
-from romul_actors.core.events import Trial as TrialMessage
+from romul_actors.core.events import FailureReason, TrialMessage
 from romul_actors.protocol.experiment import Experiment
 
 

@@ -1,4 +1,4 @@
-"""What a user's task sees: `train(trial)`, and if it likes `setup(context)`.
+"""What a user's task sees: `train(trial)`, and optionally `setup(context)`.
 
 ::
 
@@ -17,7 +17,7 @@ The two lines on `should_stop` are optional: with them a trial that is cut short
 from where it stood, with `trial.start` moved; without them it is done again from its start.
 
 No framework is assumed: `attach` and `save` are for torch and import it only when they are called;
-any other task reads `trial.parent` and writes into `trial.checkpoint` as it pleases.
+any other task reads `trial.parent` and writes `trial.checkpoint` in a form of its own.
 """
 
 import time
@@ -63,7 +63,7 @@ class Context:
 
 @dataclass(slots=True)
 class Trial:
-    """One PBT step of one slot.
+    """One PBT step of one slot, as `train(trial)` gets it.
 
     Attributes:
         id: "SLOT-STEP".
@@ -122,8 +122,8 @@ class Trial:
     def should_stop(self) -> bool:
         """Whether the machine is about to go: save and `pause`, or just return, soon.
 
-        To ask is a sign of progress too. What is returned then is not counted, unless it is what
-        `pause` gave: the trial is done again elsewhere.
+        Reading it is a sign of progress too. What the task returns then is not counted, unless it
+        is what `pause` gave: the trial is done again elsewhere.
         """
         self.progress()
         self.stop_seen = self.stop_seen or self._stopping.is_set()
@@ -162,7 +162,7 @@ class Trial:
         """Restore a torch model and optimizer from the parent, then apply the hyperparameters.
 
         Hyperparameters whose name is a field of the optimizer's parameter groups are written there
-        after the restore, so that a restored learning rate never wins over the one asked for, and
+        after the restore, so that a restored learning rate never wins over the trial's own, and
         read back. `learning_rate` is written to `lr`.
 
         Args:
@@ -171,7 +171,7 @@ class Trial:
             names: further optimizer fields by hyperparameter, where the two names differ.
 
         Raises:
-            TaskError: a value read back is not the one asked for; the message names it.
+            TaskError: a value read back is not the trial's; the message names it.
             CheckpointError: the parent's files do not fit.
         """
         from romul_workers.torch_support import Attached  # noqa: PLC0415

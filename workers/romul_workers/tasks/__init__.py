@@ -1,1 +1,1 @@
-"""Tasks that come with ROMUL: the only modules that a worker imports unless told otherwise."""
+"""Tasks that come with ROMUL: the only modules that a worker imports by default."""

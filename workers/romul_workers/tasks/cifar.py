@@ -283,7 +283,7 @@ def _move(images: Tensor, crop: int, *, flip: bool) -> Tensor:
 
 
 def _autocast(data: Data) -> contextlib.AbstractContextManager[Any]:
-    """Convolutions in bfloat16, where that is asked for and there is a GPU."""
+    """Convolutions in bfloat16, where the settings say so and there is a GPU."""
     wanted = data.settings.precision == "bf16" and data.device.type == "cuda"
     return torch.autocast("cuda", torch.bfloat16) if wanted else contextlib.nullcontext()
 
@@ -306,7 +306,7 @@ def evaluate(model: nn.Module, data: Data, part: Part) -> tuple[float, float]:
 
 
 def train(trial: Trial) -> Mapping[str, float] | Paused:
-    """Train from `trial.start` to `trial.stop` epochs; asked to stop, after the minibatch in hand.
+    """Train from `trial.start` to `trial.stop` epochs; a stop takes effect after a minibatch.
 
     Returns:
         val_loss (cross-entropy), val_accuracy, and test_accuracy, which nothing is searched by.

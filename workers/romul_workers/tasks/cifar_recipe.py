@@ -1,4 +1,4 @@
-"""What the CIFAR task may be asked for: an experiment's constants and hyperparameters, checked."""
+"""Settings of the CIFAR task: an experiment's constants and hyperparameters, checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

@@ -82,10 +82,10 @@ def setup(context: Context) -> Data:
 
 
 def train(trial: Trial) -> Mapping[str, float] | Paused:
-    """Train from `trial.start` to `trial.stop` epochs; asked to stop, after the epoch in hand.
+    """Train from `trial.start` to `trial.stop` epochs; a stop takes effect after an epoch.
 
     Returns:
-        val_loss (cross-entropy), val_accuracy, and test_accuracy, which nobody searches by.
+        val_loss (cross-entropy), val_accuracy, and test_accuracy, which no search may use.
     """
     data: Data = trial.state
     values: dict[str, Any] = {**trial.constants, **trial.hyperparameters}

@@ -56,7 +56,7 @@ def setup(context: Context) -> Data:
 
 
 def train(trial: Trial) -> Mapping[str, float] | Paused:
-    """Train from `trial.start` to `trial.stop` epochs; asked to stop, after the update in hand.
+    """Train from `trial.start` to `trial.stop` epochs; a stop takes effect after an update.
 
     Returns:
         val_loss (nats a word), val_perplexity, and test_perplexity, by which nothing is decided.

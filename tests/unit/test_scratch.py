@@ -1,0 +1,42 @@
+"""A worker's own folder."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from romul_workers.scratch import LEFT_S, scratch_folder
+
+
+def test_a_worker_removes_what_killed_ones_have_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    program = (
+        "import time\nfrom romul_workers.scratch import scratch_folder\n"
+        "with scratch_folder() as folder:\n"
+        "    (folder / 'copy').write_text('x')\n    print(folder, flush=True)\n    time.sleep(60)"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+        )
+        for _ in range(2)
+    ]
+    killed, alive = (Path(process.stdout.readline().strip()) for process in started)
+    started[0].kill()
+    started[0].communicate()
+    long_ago = time.time() - 2 * LEFT_S
+    for folder in (killed, alive):
+        os.utime(folder, (long_ago, long_ago))
+    fresh = tmp_path / "romul-worker-fresh"
+    fresh.mkdir()
+    with scratch_folder() as own:
+        assert sorted(tmp_path.iterdir()) == sorted([alive, fresh, own])
+        assert (alive / "copy").read_text() == "x"
+    assert not own.exists()
+    started[1].kill()
+    started[1].communicate()

@@ -1,0 +1,84 @@
+"""The manifest of a checkpoint: which files belong to it, with their lengths and hashes.
+
+A checkpoint without a manifest does not exist; a file that differs from its manifest is damaged.
+The manifest is JSON, and its names come from a shared place: none may lead out of the folder.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from romul_workers.hashing import Written
+
+NAME = "MANIFEST.json"
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """One file of a checkpoint.
+
+    Attributes:
+        bytes: its length.
+        hash: hexadecimal.
+        kind: of the hash: "blake3"; "sha256" in checkpoints of older versions.
+    """
+
+    bytes: int
+    hash: str
+    kind: str = "blake3"
+
+    def has_length_of(self, path: Path) -> bool:
+        """Whether there is a file of this length."""
+        return path.is_file() and path.stat().st_size == self.bytes
+
+    def matches(self, path: Path) -> bool:
+        """Whether a file has this hash."""
+        if self.kind == "blake3":
+            return Written.of(path).blake3 == self.hash
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, self.kind).hexdigest() == self.hash
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All files of one checkpoint.
+
+    Attributes:
+        files: by path inside the checkpoint's folder, with forward slashes.
+    """
+
+    files: Mapping[str, FileRecord]
+
+    @classmethod
+    def of(cls, written: Mapping[str, Written]) -> "Manifest":
+        """Describe files that are hashed."""
+        return cls({name: FileRecord(file.bytes, file.blake3) for name, file in written.items()})
+
+    def to_json(self) -> str:
+        """The text of MANIFEST.json."""
+        files = {n: {"bytes": file.bytes, file.kind: file.hash} for n, file in self.files.items()}
+        return json.dumps({"files": files}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Manifest":
+        """Read the text of MANIFEST.json.
+
+        Raises:
+            ValueError: it is no manifest, or names a file outside the checkpoint.
+        """
+        try:
+            files = {str(name): _record(file) for name, file in json.loads(text)["files"].items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{NAME} is no manifest: {error}") from error
+        for name in files:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"{name!r} leads out of the checkpoint")
+        return cls(files)
+
+
+def _record(file: Mapping[str, Any]) -> FileRecord:
+    kind = "blake3" if "blake3" in file else "sha256"
+    return FileRecord(int(file["bytes"]), str(file[kind]), kind)

@@ -1,0 +1,88 @@
+"""Toy problems without a state: functions to minimise, where only the place is to be learned.
+
+A step ignores the state, the number of the step and, where there is no noise, the generator.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.random import Generator, default_rng
+from numpy.typing import NDArray
+
+State = tuple[float, ...]
+Values = Mapping[str, Any]
+
+
+class Stepped(NamedTuple):
+    """What one step of training leads to.
+
+    Attributes:
+        state: a toy's model: numbers.
+        observed: the loss that a search sees.
+        true: the loss that a search is judged by.
+    """
+
+    state: State
+    observed: float
+    true: float
+
+
+def vector(values: Values) -> NDArray[np.float64]:
+    """Hyperparameters as numbers, shape (n,), in the order of the space."""
+    return np.array(list(values.values()), dtype=float)
+
+
+def _rosenbrock(values: Values) -> float:
+    x = 4.0 * vector(values) - 2.0
+    return float((100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1.0 - x[:-1]) ** 2).sum())
+
+
+def step_rosenbrock(state: State | None, values: Values, number: int, rng: Generator) -> Stepped:
+    """Rosenbrock's valley on [-2, 2]^n: two directions, a hundred times apart in scale."""
+    del state, number, rng
+    loss = _rosenbrock(values)
+    return Stepped((), loss, loss)
+
+
+def step_noisy_rosenbrock(
+    state: State | None, values: Values, number: int, rng: Generator
+) -> Stepped:
+    """Measure the same through noise of 10 % and 0.1."""
+    del state, number
+    loss = _rosenbrock(values)
+    noise = rng.standard_normal(2)
+    return Stepped((), loss * (1.0 + 0.1 * float(noise[0])) + 0.1 * float(noise[1]), loss)
+
+
+def step_misspecified(state: State | None, values: Values, number: int, rng: Generator) -> Stepped:
+    """A bowl in ranges that are right, ten times and a hundred times too wide."""
+    del state, number, rng
+    centre, width = np.array([0.3, 0.7, 0.55]), np.array([1.0, 0.1, 0.01])
+    loss = float((((vector(values) - centre) / width) ** 2).sum())
+    return Stepped((), loss, loss)
+
+
+@lru_cache
+def _rotation(n: int) -> NDArray[np.float64]:
+    q, _ = np.linalg.qr(default_rng(4).standard_normal((n, n)))
+    return np.asarray(q)
+
+
+def step_ellipsoid(state: State | None, values: Values, number: int, rng: Generator) -> Stepped:
+    """A rotated ellipsoid in 5 dimensions, axes 1 to 1000: no coordinate can be improved alone."""
+    del state, number, rng
+    x = _rotation(5) @ (vector(values) - 0.6)
+    loss = float((np.logspace(0.0, 3.0, 5) * x**2).sum())
+    return Stepped((), loss, loss)
+
+
+def step_mixed(state: State | None, values: Values, number: int, rng: Generator) -> Stepped:
+    """Choices and whole numbers beside a real one; the best of each depends on the choice."""
+    del state, number, rng
+    layers = {"narrow": 3, "wide": 6, "deep": 9}[values["kind"]]
+    loss = 0.2 * (values["kind"] != "deep") + 0.1 * (not values["norm"])
+    loss += 0.05 * abs(values["layers"] - layers) + (math.log10(values["rate"]) + 2.0) ** 2
+    return Stepped((), loss, loss)
