@@ -42,8 +42,8 @@ ReleaseReason = Literal[
 class Trial:
     """One PBT step of one slot: what a worker is asked to do.
 
-    `id` is "SLOT-STEP". (`id`, `attempt`) is the fencing token: of all who ever held the trial,
-    only the holder of the latest attempt is heard.
+    `id` is "SLOT-STEP". (`id`, `attempt`) is the fencing token: of all attempts at the trial, only
+    the report of a live one counts.
     """
 
     type: Literal["trial"] = "trial"
@@ -79,7 +79,7 @@ class Result:
     in_effect: Mapping[str, Value] = field(default_factory=dict)
     """Hyperparameters that the worker read back after it had applied them."""
     left_out: Mapping[str, str] = field(default_factory=dict)
-    """What else the task returned, and is no figure: types by name, told once by each worker."""
+    """What else the task returned, and is no figure: types by name, once by each worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expired:
-    """A lease ended without a word from its worker."""
+    """A lease ended, and its worker had not reported."""
 
     type: Literal["expired"] = "expired"
     trial: str
@@ -135,17 +135,17 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """An operator's wish."""
+    """An operator's request."""
 
     type: Literal["control"] = "control"
     action: Literal["pause", "resume", "stop", "pin", "unpin", "drain", "bounds"]
     by: str = ""
     slot: int | None = None
-    """What is pinned: it goes on with its hyperparameters, and copies nobody."""
+    """The slot that is pinned: it keeps its hyperparameters and its own line of descent."""
     worker: str = ""
-    """Who is drained; it is told by the broker, and history by this."""
+    """The worker that is drained: the broker notifies it; this event is for the history."""
     parameter: str = ""
-    """Whose bounds are changed."""
+    """The hyperparameter whose bounds are changed."""
     low: float = 0.0
     high: float = 0.0
 
