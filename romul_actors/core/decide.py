@@ -55,7 +55,7 @@ def decide(population: Population, stamped: Stamped) -> Decision:
     """Fold one event into the population.
 
     An event that does not fit (a result of an old attempt, a second `submitted`) changes nothing:
-    whatever the queue delivers twice or late, the population has it once.
+    an event that the queue delivers twice or late counts once.
     """
     transition = Transition(population, stamped.at_ms)
     match stamped.event:

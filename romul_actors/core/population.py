@@ -78,7 +78,7 @@ class Population:
     oldest: tuple[int, int] | None = field(default=None, compare=False)
 
     def needed_checkpoints(self) -> set[str]:
-        """Names of all checkpoints that must be kept; whatever else there is, is garbage."""
+        """Names of all checkpoints that must be kept; all others are garbage."""
         names = {name for slot in self.slots for name in needed(slot)}
         return names | {self.best.checkpoint} if self.best is not None else names
 

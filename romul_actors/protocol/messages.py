@@ -1,7 +1,7 @@
 """The protocol: events and trials as MessagePack on the queues.
 
 A message is one map with a version, a type and the fields of its dataclass (see `events.py`).
-Whatever comes from a queue is validated before anything looks at it; nothing is ever unpickled.
+A message from a queue is validated before anything else reads it; nothing is ever unpickled.
 """
 
 from collections.abc import Mapping

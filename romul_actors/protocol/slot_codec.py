@@ -43,7 +43,7 @@ def write_meta(population: Population, metric: str, before: Population | None = 
 
 
 def _best(population: Population, metric: str) -> str:
-    """What people and `read` are told of the best trial; nothing before there is one."""
+    """The best trial as people and `read` find it; empty before there is one."""
     best, settings = population.best, population.settings
     if best is None:
         return ""
@@ -106,13 +106,13 @@ def read(
     """Rebuild the population from its fields."""
     best = None
     if meta.get("best"):
-        told = from_json(meta["best"])
+        stored = from_json(meta["best"])
         best = Best(
-            told["trial"],
-            _signed(told[metric], settings),
-            tuple(told["vector"]),
-            told["checkpoint"],
-            told["metrics"],
+            stored["trial"],
+            _signed(stored[metric], settings),
+            tuple(stored["vector"]),
+            stored["checkpoint"],
+            stored["metrics"],
         )
     return Population(
         settings=settings,
@@ -130,12 +130,12 @@ def read(
 
 def _read_slot(index: int, row: Mapping[str, str], settings: Settings, metric: str) -> Slot:
     outcomes = {}
-    for step, told in from_json(row["outcomes"]).items():
-        value = told[metric]
+    for step, stored in from_json(row["outcomes"]).items():
+        value = stored[metric]
         outcomes[int(step)] = Outcome(
             float("inf") if value is None else _signed(value, settings),
-            tuple(told["vector"]),
-            told["checkpoint"],
+            tuple(stored["vector"]),
+            stored["checkpoint"],
         )
     return Slot(
         index=index,

@@ -1,0 +1,571 @@
+"""The decision actor on the memory store: batches, rivals, leftovers, leases, garbage.
+
+The pace is 0: every round does what is due at times, and waits for nothing.
+"""
+
+import asyncio
+import json
+import logging
+import random
+from dataclasses import replace
+
+import pytest
+
+from romul_actors.actor.batch import decide_batch, load
+from romul_actors.actor.garbage import NeededCheckpoints
+from romul_actors.actor.loop import BATCH, Actor
+from romul_actors.actor.reconciliation import missing_attempts
+from romul_actors.actor.timing import (
+    FORGET_MS,
+    LONGEST_TICK_S,
+    SILENT_MS,
+    TAKE_OVER_MS,
+    LastDone,
+    tick_every_s,
+)
+from romul_actors.core import history
+from romul_actors.core.events import Control, Released, Result, Stamped, Submitted, Tick
+from romul_actors.core.population import changed
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.messages import decode_event, decode_trial, encode
+from romul_actors.protocol.slot_codec import text
+from romul_actors.store import Commit
+from romul_actors.store.memory import MemoryStore
+from tests.unit.harness import Run, population
+
+LEASE_S = 30.0
+
+
+class Clock:
+    def __init__(self):
+        self.now_ms = 1_000_000
+
+    def __call__(self):
+        return self.now_ms
+
+    def passes(self, milliseconds):
+        self.now_ms += milliseconds
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def store(clock):
+    return MemoryStore(clock)
+
+
+def experiment(name="e", **more):
+    return Experiment(
+        **{
+            "name": name,
+            "task": "toys",
+            "space": {"x": {"type": "float", "min": 0.0, "max": 1.0}},
+            "population": 4,
+            "steps": 3,
+            "timeouts": {"lease_s": LEASE_S},
+            **more,
+        }
+    )
+
+
+async def submit(store, name="e", **more):
+    spec = experiment(name, **more).model_dump_json()
+    await store.create(name, spec, encode(Submitted()))
+
+
+def an_actor(store, name="a", **more):
+    return Actor(store, name, pace_s=0.0, **more)
+
+
+async def lease(store, worker="w"):
+    held = await store.lease(["e"], worker, 0)
+    return held, decode_trial(held.body)
+
+
+async def report(store, held, trial, value=1.0):
+    checkpoint = f"{trial.id}-{trial.attempt}"
+    event = Result(
+        trial=trial.id,
+        slot=trial.slot,
+        attempt=trial.attempt,
+        worker=held.worker,
+        value=value,
+        checkpoint=checkpoint,
+        seconds=1.0,
+    )
+    token = f"{trial.id}#{trial.attempt} result"
+    assert await store.settle(held, trial.slot, token, encode(event))
+
+
+async def train(store, n):
+    """Lease and report so many trials; a slot's number is its loss."""
+    for _ in range(n):
+        held, trial = await lease(store)
+        await report(store, held, trial, float(trial.slot))
+
+
+async def lines(store, kind=history.Line, name="e"):
+    read = [history.from_json(json.loads(text)) for _, text in await store.history(name)]
+    return [line for line in read if isinstance(line, kind)]
+
+
+async def attempts(store, name="e"):
+    found = await store.outstanding(name)
+    return sorted((t.id, t.attempt) for t in map(decode_trial, found.trials))
+
+
+# -- a batch --------------------------------------------------------------------------------------
+
+
+async def test_a_batch_is_decided_in_order_and_committed_in_one_piece(store):
+    commits = []
+    await submit(store)
+    actor = an_actor(store, on_commit=lambda name, added: commits.append((name, added)))
+    await actor.turn()
+    [(name, added)] = commits
+    assert name == "e"
+    assert [type(line) for line in added] == [history.SearchStarted] + [history.TrialCreated] * 4
+    await train(store, 4)
+    before = await store.load("e")
+    await actor.turn()
+    assert len(commits) == 2
+    _, added = commits[1]
+    # All reports before any decision: the pool is decided when it is whole.
+    kinds = [type(line) for line in added if not isinstance(line, history.TimePassed)]
+    assert kinds == [history.TrialReported] * 4 + [history.TrialCreated] * 4
+    written = [json.loads(text(history.to_json(line))) for _, batch in commits for line in batch]
+    assert [json.loads(line) for _, line in await store.history("e")] == written
+    after = await store.load("e")
+    # One commit is one version.
+    assert int(after.version.split(".")[1]) == int(before.version.split(".")[1]) + 1
+    assert after.meta["reported"] == "4"
+    assert (await store.depths("e"))["inbox"] == 0
+    assert await attempts(store) == [(f"{i}-1", 1) for i in range(4)]
+    assert actor.decisions == 8
+
+
+async def test_a_search_is_decided_to_its_end(store):
+    await submit(store)
+    actor = an_actor(store)
+    await actor.turn()
+    for _ in range(3):
+        await train(store, 4)
+        await actor.turn()
+    assert (await store.experiments()) == {"e": "finished"}
+    assert len(await lines(store, history.TrialReported)) == 12
+    assert await lines(store, history.SearchFinished)
+
+
+async def test_a_batch_has_a_largest_size(store):
+    await submit(store)
+    actor = an_actor(store)
+    await actor.turn()
+    for _ in range(BATCH + 1):
+        await store.send("e", encode(Control(action="drain", worker="w", by="me")))
+    await actor.turn()
+    assert len(await lines(store, history.WorkerDrained)) == BATCH
+    await actor.turn()
+    assert len(await lines(store, history.WorkerDrained)) == BATCH + 1
+
+
+async def test_experiments_are_served_apart_and_others_are_left_alone(store):
+    for name in ("e", "f", "g"):
+        await submit(store, name)
+    await an_actor(store, experiments=["e", "g", "no such"]).turn()
+    assert await store.experiments() == {"e": "running", "f": "submitted", "g": "running"}
+
+
+async def test_it_stops_when_it_is_asked_to(store):
+    await submit(store)
+    stop = asyncio.Event()
+    actor = an_actor(store, on_commit=lambda name, added: stop.set())
+    await asyncio.wait_for(actor.run(stop), 10)
+    assert await store.experiments() == {"e": "running"}
+
+
+async def test_new_bounds_are_stored_with_the_declaration(store):
+    await submit(store)
+    actor = an_actor(store)
+    await actor.turn()
+    await store.send("e", encode(Control(action="bounds", parameter="x", low=0.25, high=0.5)))
+    await actor.turn()
+    held = await load(store, "e")
+    assert (held.experiment.space["x"].min, held.experiment.space["x"].max) == (0.25, 0.5)
+    await train(store, 4)
+    await actor.turn()
+    later = [line for line in await lines(store, history.TrialCreated) if line.step == 1]
+    assert len(later) == 4
+    assert all(0.25 <= line.hyperparameters["x"] <= 0.5 for line in later)
+
+
+# -- another actor --------------------------------------------------------------------------------
+
+
+class Rivalled(MemoryStore):
+    """Before the next commit of actor "a", another one commits something."""
+
+    rival = None
+
+    async def commit(self, name, actor, commit):
+        if actor == "a" and self.rival is not None:
+            rival, self.rival = self.rival, None
+            await rival()
+        return await super().commit(name, actor, commit)
+
+
+async def test_when_the_version_has_moved_the_batch_is_decided_again_from_what_is_stored(clock):
+    store = Rivalled(clock)
+    await submit(store)
+    actor, other = an_actor(store), an_actor(store, "b")
+    await actor.turn()
+
+    async def pauses():
+        await store.send("e", encode(Control(action="pause", by="me")))
+        await other.turn()
+
+    await train(store, 4)
+    store.rival = pauses
+    await actor.turn()
+    # Decided before the pause, the reports would have led to four trials.
+    assert (await store.load("e")).meta["status"] == "paused"
+    assert len(await lines(store, history.TrialReported)) == 4
+    assert len(await lines(store, history.TrialCreated)) == 4
+    assert (await store.load("e")).meta["reported"] == "4"
+    assert actor.decisions == 4
+    await store.send("e", encode(Control(action="resume", by="me")))
+    await actor.turn()
+    assert await attempts(store) == [(f"{i}-1", 1) for i in range(4)]
+
+
+async def test_entries_that_another_actor_took_over_and_decided_are_decided_once(clock):
+    store = Rivalled(clock)
+    await submit(store)
+    actor, other = an_actor(store), an_actor(store, "b")
+    await actor.turn()
+
+    async def takes_over():
+        clock.passes(TAKE_OVER_MS)
+        await other.turn()
+
+    await train(store, 4)
+    store.rival = takes_over
+    await actor.turn()
+    assert (actor.decisions, other.decisions) == (4, 4)
+    assert len(await lines(store, history.TrialReported)) == 4
+    assert not await lines(store, history.ReportStale)
+
+
+async def test_a_dead_actors_entries_are_taken_over_after_a_while(store, clock):
+    await submit(store)
+    actor = an_actor(store)
+    await actor.turn()
+    await train(store, 4)
+    assert len(await store.read(["e"], "dead", BATCH, 0)) == 4
+    clock.passes(TAKE_OVER_MS - 1)
+    await actor.turn()
+    assert not await lines(store, history.TrialReported)
+    clock.passes(1)
+    await actor.turn()
+    assert len(await lines(store, history.TrialReported)) == 4
+    assert await store.pending("e", "dead", BATCH) == []
+
+
+async def test_an_experiment_that_is_removed_meanwhile_is_forgotten(clock):
+    store = Rivalled(clock)
+    await submit(store)
+    actor = an_actor(store)
+
+    async def removes():
+        await store.remove("e")
+
+    store.rival = removes
+    await actor.turn()
+    assert await store.experiments() == {}
+    # One of the same name is another one.
+    await submit(store, population=5)
+    await actor.turn()
+    assert len(await attempts(store)) == 5
+
+
+# -- what cannot be used --------------------------------------------------------------------------
+
+
+async def test_a_message_that_is_none_becomes_a_dead_letter_and_the_rest_is_decided(store):
+    await submit(store)
+    await store.send("e", b"\xc1garbage")
+    await store.send("e", encode(Control(action="drain", worker="w", by="me")))
+    await an_actor(store).turn()
+    [dead] = await store.dead("e")
+    assert (dead.origin, dead.body) == ("inbox", b"\xc1garbage")
+    assert "not MessagePack" in dead.reason
+    assert len(await lines(store, history.TrialCreated)) == 4
+    assert len(await lines(store, history.WorkerDrained)) == 1
+
+
+async def test_a_batch_of_nothing_usable_commits_nothing(store):
+    await submit(store)
+    actor = an_actor(store)
+    await store.read(["e"], "elsewhere", 1, 0)
+    await store.send("e", b"garbage")
+    before = await store.load("e")
+    await actor.turn()
+    assert await store.load("e") == before
+    assert len(await store.dead("e")) == 1
+
+
+async def test_an_experiment_that_cannot_be_served_is_named_once_and_keeps_none_waiting(
+    store, caplog
+):
+    await submit(store)
+    spec = experiment("bad").model_dump()
+    spec["optimizer"]["name"] = "no such"
+    await store.create("bad", json.dumps(spec, default=str), encode(Submitted()))
+    actor = an_actor(store)
+    with caplog.at_level(logging.ERROR, "romul.actor"):
+        await actor.turn()
+        await actor.turn()
+    [message] = [record.message for record in caplog.records]
+    assert "experiment bad cannot be served" in message
+    assert await store.experiments() == {"bad": "submitted", "e": "running"}
+
+
+# -- leases ---------------------------------------------------------------------------------------
+
+
+async def test_a_lease_without_heartbeats_ends_and_its_trial_is_tried_again(store, clock):
+    await submit(store)
+    actor = an_actor(store)
+    await actor.turn()
+    held, trial = await lease(store)
+    clock.passes(int(1000 * LEASE_S) - 1)
+    await actor.turn()
+    assert not await lines(store, history.TrialFailed)
+    clock.passes(1)
+    await actor.turn()
+    [line] = await lines(store, history.TrialFailed)
+    assert (line.trial, line.worker, line.reason, line.again) == (trial.id, "w", "lost", True)
+    assert (trial.id, 2) in await attempts(store)
+    assert not (await store.beat(held, trial.slot, trial.id, {"state": "busy"})).kept
+
+
+async def test_a_worker_whose_connection_broke_loses_its_leases_at_once(store, clock):
+    await submit(store)
+    actor = an_actor(store)
+    await actor.turn()
+    (_, first), (_, second) = await lease(store, "gone"), await lease(store, "there")
+    assert await actor.lost("gone") == 0
+    clock.passes(SILENT_MS)
+    assert await actor.lost("gone") == 1
+    await actor.turn()
+    [line] = await lines(store, history.TrialFailed)
+    assert (line.trial, line.worker) == (first.id, "gone")
+    assert list((await store.leases("e")).values()) == ["there"]
+    assert (second.id, 1) in await attempts(store)
+
+
+async def test_a_leased_trial_that_is_none_becomes_a_dead_letter(store, clock):
+    await submit(store)
+    actor = an_actor(store)
+    await actor.turn()
+    stored = await store.load("e")
+    assert await store.commit("e", "b", Commit(stored.version, [], trials=[b"garbage"]))
+    for _ in range(5):
+        assert await store.lease(["e"], "w", 0)
+    clock.passes(int(1000 * LEASE_S))
+    await actor.turn()
+    [dead] = await store.dead("e")
+    assert (dead.origin, dead.body) == ("trials", b"garbage")
+    assert len(await lines(store, history.TrialFailed)) == 4
+
+
+# -- time -----------------------------------------------------------------------------------------
+
+
+async def test_ticks_carry_the_workers_that_are_alive_and_old_ones_are_forgotten(clock):
+    ticks = []
+
+    class Watched(MemoryStore):
+        async def tick(self, name, body, every_ms):
+            ticks.append(decode_event(body))
+            return await super().tick(name, body, every_ms)
+
+    store = Watched(clock)
+    await submit(store)
+    actor = an_actor(store)
+    await actor.turn()
+    assert ticks == []
+    await store.present(["e"], "long gone", {"state": "idle"})
+    clock.passes(FORGET_MS + 1)
+    await store.present(["e"], "silent", {"state": "idle"})
+    clock.passes(int(1000 * LEASE_S))
+    for worker in ("u", "v", "w"):
+        await store.present(["e"], worker, {"state": "idle"})
+    await actor.turn()
+    assert set(await store.workers("e")) == {"silent", "u", "v", "w"}
+    assert ticks == [Tick(workers=3)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "every_s"), [(0.0, 1.0), (10.0, 1.0), (100.0, 5.0), (1e6, LONGEST_TICK_S)]
+)
+def test_a_population_receives_twenty_ticks_a_trial_within_bounds(seconds, every_s):
+    run = Run(population()).start()
+    if seconds:
+        run.tell(run.result(0, 1.0, seconds=seconds))
+    assert tick_every_s(run.population, 0.5) == every_s
+    assert tick_every_s(None, 0.5) == 1.0
+
+
+def test_something_is_due_at_first_and_then_after_a_while():
+    last = LastDone()
+    assert last.is_due("e", 5.0, 30.0)
+    last.done("e", 5.0)
+    assert not last.is_due("e", 34.9, 30.0)
+    assert last.is_due("f", 34.9, 30.0)
+    assert last.is_due("e", 35.0, 30.0)
+
+
+# -- garbage --------------------------------------------------------------------------------------
+
+
+async def test_checkpoints_that_nothing_needs_are_garbage_after_the_commit(store):
+    await submit(store, steps=4)
+    actor = an_actor(store)
+    await actor.turn()
+    for _ in range(3):
+        await train(store, 4)
+        await actor.turn()
+    kept = (await load(store, "e")).population.needed_checkpoints()
+    made = {line.checkpoint for line in await lines(store, history.TrialReported)}
+    garbage = set(await store.garbage("e", 0, 100))
+    assert garbage
+    assert garbage == made - kept
+
+
+async def test_all_checkpoints_are_kept_on_request(store):
+    await submit(store, steps=4, keep_checkpoints="all")
+    actor = an_actor(store)
+    await actor.turn()
+    for _ in range(3):
+        await train(store, 4)
+        await actor.turn()
+    assert await store.garbage("e", 0, 100) == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("batch", [1, 7])
+def test_counted_needs_find_the_garbage_that_a_look_at_all_slots_finds(seed, batch):
+    """Under any order of results, failures and partial checkpoints, in batches of any size."""
+    shuffler = random.Random(seed)
+    run = Run(population(n_slots=6, steps=6, seed=seed, max_attempts=2)).start()
+    counted = NeededCheckpoints(run.population)
+    before, events, reported = run.population, [], set()
+    collected = set()
+    while run.population.status == "running":
+        slot = shuffler.choice(run.queued())
+        trial, token = run.trials[slot], run.token(slot)
+        match shuffler.randrange(6):
+            case 0:
+                event = run.failed(slot)
+            case 1:
+                name, at = f"{trial.id}-{trial.attempt}-p", trial.start + 0.1
+                event = Released(**token, reason="preempted", checkpoint=name, at=at)
+                reported.add(name)
+            case _:
+                event = run.result(slot, shuffler.random())
+                reported.add(event.checkpoint)
+        run.tell(event)
+        events.append(event)
+        if len(events) == batch or run.population.status != "running":
+            slots = changed(before.slots, run.population.slots)
+            garbage = counted.follow(before, run.population, slots, events)
+            assert garbage == sorted(reported - run.population.needed_checkpoints() - collected)
+            collected.update(garbage)
+            before, events = run.population, []
+    assert run.population.status == "finished"
+    assert collected
+
+
+def test_an_unchanged_population_makes_no_garbage():
+    run = Run(population()).start()
+    counted = NeededCheckpoints(run.population)
+    assert counted.follow(run.population, run.population, [], [run.result(0, 1.0)]) == []
+
+
+# -- reconciliation -------------------------------------------------------------------------------
+
+
+async def test_an_attempt_that_is_nowhere_is_queued_again(store):
+    await submit(store)
+    await an_actor(store).turn()
+    _, leased = await lease(store)
+    held, ended = await lease(store)
+    await report(store, held, ended)
+    # The other two leave the queue, and no worker has them.
+    lost = []
+    for _ in range(2):
+        gone, trial = await lease(store)
+        assert await store.dead_letter("e", "trials", [(gone.id, "gone", gone.body)])
+        lost.append(trial.id)
+    actor = an_actor(store, "b")
+    await actor.turn()
+    await actor.turn()
+    found = await lines(store, history.TrialReleased)
+    assert sorted(line.trial for line in found) == sorted(lost)
+    assert {(line.reason, line.worker) for line in found} == {("missing", "")}
+    assert await attempts(store) == sorted([(leased.id, 1), *((trial, 2) for trial in lost)])
+
+
+async def test_nothing_is_compared_with_messages_of_another_version(clock):
+    class Moving(MemoryStore):
+        async def outstanding(self, name):
+            found = await super().outstanding(name)
+            return replace(found, version="another", trials=[])
+
+    store = Moving(clock)
+    await submit(store)
+    actor = an_actor(store)
+    for _ in range(3):
+        await actor.turn()
+    assert not await lines(store, history.TrialReleased)
+
+
+async def test_whatever_is_on_its_way_is_not_missing(store):
+    await submit(store)
+    actor = an_actor(store)
+    await actor.turn()
+    await store.send("e", encode(Tick(workers=1)))
+    await store.send("e", b"garbage")
+    held, trial = await lease(store)
+    await report(store, held, trial)
+    kept = (await load(store, "e")).population
+    outstanding = await store.outstanding("e")
+    assert missing_attempts(kept, outstanding) == []
+    nothing = replace(outstanding, trials=[b"garbage"], inbox=[])
+    assert [(m.trial, m.attempt) for m in missing_attempts(kept, nothing)] == [
+        (f"{i}-0", 1) for i in range(4)
+    ]
+    # A slot that waits has no attempt to miss.
+    await actor.turn()
+    kept = (await load(store, "e")).population
+    assert [m.slot for m in missing_attempts(kept, nothing)] == [
+        slot.index for slot in kept.slots if slot.index != trial.slot
+    ]
+
+
+def test_a_batch_is_what_one_event_after_the_other_leads_to():
+    run = Run(population()).start()
+    start = run.population
+    events = [Stamped(run.result(slot, float(slot)), 10 + slot) for slot in range(8)]
+    whole = decide_batch(start, events)
+    trials, added = [], []
+    for stamped in events:
+        decision = run.tell(stamped.event, stamped.at_ms)
+        trials += decision.trials
+        added += decision.history
+    assert (whole.population, whole.trials, whole.history) == (run.population, trials, added)
+    assert len(trials) == 8
+    assert decide_batch(start, []).population is start

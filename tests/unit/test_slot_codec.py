@@ -1,0 +1,240 @@
+"""The population as text: every field there and back, older stores, and what is no population."""
+
+import json
+from dataclasses import MISSING, fields, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from romul_actors.core.population import Best, Counts, Population
+from romul_actors.core.slot import Outcome, Slot, failed
+from romul_actors.protocol.experiment import from_json
+from romul_actors.protocol.plan import settings
+from romul_actors.protocol.slot_codec import read, write_meta, write_slot
+from tests.unit.harness import Run, bowl, population
+
+STORED = Path(__file__).parents[1] / "stored" / "ca05a5f"
+FIRST = Slot(index=0, vector=(0.5, 0.5))
+SLOT = Slot(
+    index=1,
+    tier="greedy",
+    status="waiting",
+    step=4,
+    attempt=3,
+    live_attempts=(2, 3),
+    failures=1,
+    lost_attempts=2,
+    vector=(0.1, 1 / 3),
+    seed=2**31 - 1,
+    parent="7-3",
+    checkpoint="7-3-1-abc",
+    partial="1-4-1-abc-p",
+    position=4.1,
+    joined=2,
+    parking=True,
+    pinned=True,
+    memory={"base": [0.1, 0.2], "rho": 0.75, "rungs": {"1": [0.5]}},
+    outcomes={3: Outcome(-0.1, (0.3, 0.7), "1-3-1-abc"), 4: failed((0.1, 1 / 3))},
+    since_ms=1_795_828_107_678,
+    seconds=2.5130579749999242,
+)
+POPULATION = replace(
+    population(),
+    status="paused",
+    reason="paused by me",
+    slots=(FIRST, SLOT),
+    best=Best("1-3", -0.1, (0.3, 0.7), "1-3-1-abc", {"accuracy": 0.9}),
+    counts=Counts(created=9, reported=5, failed=1, discarded=1, retried=3),
+    causes={"lost": 2, "exception": 1},
+    idle_since_ms=1_795_828_000_000,
+    crowded_since_ms=1_795_828_000_001,
+    horizon=5,
+)
+
+
+def reread(kept, metric="loss"):
+    """The population after a way through the store."""
+    rows = [write_slot(slot, kept.settings, metric) for slot in kept.slots]
+    return read(kept.settings, metric, write_meta(kept, metric), rows)
+
+
+def defaults(kind):
+    """Fields of a dataclass that have a default, with it."""
+    found = {}
+    for field in fields(kind):
+        if field.default is not MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not MISSING:
+            found[field.name] = field.default_factory()
+    return found
+
+
+@pytest.mark.parametrize(
+    "sample", [SLOT, POPULATION, POPULATION.best, POPULATION.counts], ids=lambda x: type(x).__name__
+)
+def test_the_samples_leave_no_field_at_its_default(sample):
+    # A new field that is not written would be read back at its default, unnoticed.
+    derived = {"oldest"}
+    for name, default in defaults(type(sample)).items():
+        assert name in derived or getattr(sample, name) != default, name
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+def test_every_field_is_written_and_read_back(maximize):
+    kept = replace(POPULATION, settings=replace(POPULATION.settings, maximize=maximize))
+    assert reread(kept) == kept
+    empty = population()
+    assert reread(empty) == empty
+
+
+def test_a_population_in_training_is_read_back():
+    run = Run(population(steps=4)).start().to_the_end(bowl)
+    assert reread(run.population) == run.population
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=2, max_size=2), st.floats(allow_nan=False))
+def test_floats_are_read_back_to_the_last_bit(vector, seconds):
+    slot = replace(FIRST, vector=tuple(vector), seconds=seconds, position=seconds)
+    [again] = reread(replace(POPULATION, slots=(slot,))).slots
+    assert [repr(x) for x in (*again.vector, again.seconds, again.position)] == [
+        repr(x) for x in (*slot.vector, seconds, seconds)
+    ]
+
+
+def test_people_find_the_metric_with_their_own_name_and_sign():
+    kept = replace(POPULATION, settings=replace(POPULATION.settings, maximize=True))
+    row = write_slot(SLOT, kept.settings, "accuracy")
+    outcomes = json.loads(row["outcomes"])
+    assert (outcomes["3"]["accuracy"], outcomes["4"]["accuracy"]) == (0.1, None)
+    assert json.loads(row["latest"]) == {"step": 4, "accuracy": None}
+    assert json.loads(row["hyperparameters"]) == kept.settings.space.decode(SLOT.vector)
+    best = json.loads(write_meta(kept, "accuracy")["best"])
+    assert (best["accuracy"], best["trial"]) == (0.1, "1-3")
+
+
+def test_the_best_trial_is_written_only_when_it_is_another_one():
+    before = replace(POPULATION, best=replace(POPULATION.best, loss=0.0))
+    assert "best" not in write_meta(POPULATION, "loss", POPULATION)
+    assert "best" in write_meta(POPULATION, "loss", before)
+    assert write_meta(population(), "loss")["best"] == ""
+
+
+# -- what older commits stored --------------------------------------------------------------------
+
+
+def stored(name):
+    """Settings, fields of the experiment's hash, and fields of each slot's hash."""
+    keys = json.loads((STORED / f"{name}.json").read_text())["keys"]
+    meta = keys[f"romul:{{{name}}}"]["value"]
+    slots = [keys[f"romul:{{{name}}}:slot:{i}"]["value"] for i in range(int(meta["slots"]))]
+    experiment = from_json(meta["spec"])
+    return settings(experiment), experiment.metric, meta, slots
+
+
+@pytest.mark.parametrize("name", ["finished", "paused", "killed"])
+def test_an_older_store_is_read_and_written_as_it_was(name):
+    core, metric, meta, slots = stored(name)
+    found = read(core, metric, meta, slots)
+    assert [write_slot(slot, core, metric) for slot in found.slots] == slots
+    written = write_meta(found, metric)
+    assert written == {key: meta[key] for key in written}
+    # What else the hash has is the store's own.
+    assert meta.keys() - written.keys() <= {"spec", "version", "epoch", "nonce", "created_by"}
+
+
+def test_an_older_store_tells_what_it_held():
+    core, metric, meta, slots = stored("killed")
+    found = read(core, metric, meta, slots)
+    assert found.status == "running"
+    queued = [slot for slot in found.slots if slot.status == "queued"]
+    assert queued
+    assert all(slot.live_attempts == (slot.attempt,) for slot in queued)
+    assert found.best is not None
+    assert all(
+        found.best.loss <= outcome.loss
+        for slot in found.slots
+        for outcome in slot.outcomes.values()
+    )
+
+
+def test_fields_that_came_later_may_be_missing():
+    core, metric, meta, slots = stored("finished")
+    later = {"reason", "causes", "idle_since_ms", "crowded_since_ms", "horizon", "best", "retried"}
+    old = {key: value for key, value in meta.items() if key not in later}
+    rows = [{key: value for key, value in row.items() if key != "pinned"} for row in slots]
+    found = read(core, metric, old, rows)
+    assert (found.reason, found.causes, found.horizon, found.best) == ("", {}, 0, None)
+    assert not any(slot.pinned for slot in found.slots)
+
+
+# -- what is no population ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("step", "one"),
+        ("step", ""),
+        ("attempt", "1.5"),
+        ("live", "[1"),
+        ("live", "1"),
+        ("failures", "many"),
+        ("losses", "many"),
+        ("vector", "0.5,0.5"),
+        ("vector", "null"),
+        ("seed", "0x10"),
+        ("position", "here"),
+        ("joined", ""),
+        ("memory", "{'base': []}"),
+        ("outcomes", "{"),
+        ("outcomes", '{"first":{"loss":1.0,"vector":[],"checkpoint":null}}'),
+        ("outcomes", '{"1":{"loss":1.0,"vector":[]}}'),
+        ("since_ms", "yesterday"),
+        ("seconds", "fast"),
+    ],
+)
+def test_garbage_in_a_slot_is_refused(field, text):
+    row = {**write_slot(SLOT, POPULATION.settings, "loss"), field: text}
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        read(POPULATION.settings, "loss", write_meta(POPULATION, "loss"), [row])
+
+
+@pytest.mark.parametrize("field", sorted({*write_slot(SLOT, POPULATION.settings, "loss")}))
+def test_a_slot_without_a_field_that_decisions_need_is_refused(field):
+    # Written for people; what decisions need of them is read elsewhere.
+    shown = {"trial", "latest", "hyperparameters", "pinned"}
+    row = write_slot(SLOT, POPULATION.settings, "loss")
+    del row[field]
+    meta = write_meta(POPULATION, "loss")
+    if field in shown:
+        [slot] = read(POPULATION.settings, "loss", meta, [row]).slots
+        assert slot == replace(SLOT, index=0, pinned=field != "pinned")
+    else:
+        with pytest.raises(KeyError, match=field):
+            read(POPULATION.settings, "loss", meta, [row])
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("best", "{"),
+        ("best", '{"trial":"1-3"}'),
+        ("causes", "none"),
+        ("created", "many"),
+        ("horizon", "far"),
+        ("idle_since_ms", "yesterday"),
+    ],
+)
+def test_garbage_in_the_experiments_hash_is_refused(field, text):
+    meta = {**write_meta(POPULATION, "loss"), field: text}
+    rows = [write_slot(slot, POPULATION.settings, "loss") for slot in POPULATION.slots]
+    with pytest.raises((ValueError, KeyError)):
+        read(POPULATION.settings, "loss", meta, rows)
+
+
+def test_an_unchanged_population_is_the_same_after_any_number_of_ways():
+    once = reread(POPULATION)
+    assert isinstance(once, Population)
+    assert reread(once) == once
