@@ -17,7 +17,7 @@ def main() -> None:
     if logging.lastResort is not None:
         # For commands that start no log.
         logging.lastResort.setFormatter(VisibleFormatter())
-    # Imported here, so that a wrong installation is told in the same way.
+    # Imported here, so that a wrong installation is reported in the same way.
     from romul_actors.cli.app import app  # noqa: PLC0415
 
     try:
@@ -26,6 +26,6 @@ def main() -> None:
         logging.getLogger("romul").debug("failed", exc_info=True)
         Console(stderr=True).print(f"romul: {error}", style="red")
         sys.exit(exit_code(error))
-    except Exception:  # noqa: BLE001  (a fault of ours: its text may quote what others wrote)
+    except Exception:  # noqa: BLE001  (a defect: its text may quote what others wrote)
         echo(traceback.format_exc(), err=True, nl=False)
         sys.exit(EXPERIMENT_FAILED)

@@ -14,6 +14,7 @@ import typer
 
 from romul_actors.cli import optimizers as choosing
 from romul_actors.cli.exits import INTERRUPTED
+from romul_actors.cli.options import AsJson
 from romul_actors.cli.printing import Console, Table, echo_json
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_sim.baselines import PEERS
@@ -75,7 +76,7 @@ def bench(
     suite: Annotated[
         str, typer.Option(help="Module of the problems: SUITE, DEVELOP and REPORT.")
     ] = SUITE,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Judge optimizers by test losses on small real training problems, on all cores."""
     console = Console(stderr=True)

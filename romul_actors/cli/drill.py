@@ -53,12 +53,17 @@ def drill(
         drilling = Drill(
             folder, planned, workers, actors, seed, lambda n: bars.update(bar, completed=n)
         )
-        told = asyncio.run(drilling.run())
-    (folder / "verdict.json").write_text(json.dumps(told, indent=1))
+        verdict = asyncio.run(drilling.run())
+    (folder / "verdict.json").write_text(json.dumps(verdict, indent=1))
     if as_json:
-        echo_json(told)
+        echo_json(verdict)
     else:
-        for key, value in told.items():
+        for key, value in verdict.items():
             echo(f"{key:18} {json.dumps(value) if isinstance(value, dict | list) else value}")
-    if told["lost"] or told["doubled"] or told["invariants_broken"] or not told["completed"]:
+    if (
+        verdict["lost"]
+        or verdict["doubled"]
+        or verdict["invariants_broken"]
+        or not verdict["completed"]
+    ):
         raise typer.Exit(EXPERIMENT_FAILED)

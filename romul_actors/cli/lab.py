@@ -63,16 +63,16 @@ def lab(
             played[job] = result
             bar.advance(task)
     rows = compare(played)
-    told = {"rows": [row.as_json() for row in rows]}
+    values = {"rows": [row.as_json() for row in rows]}
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "lab.json").write_text(json.dumps(told, indent=1) + "\n")
+        (out / "lab.json").write_text(json.dumps(values, indent=1) + "\n")
         for size in sizes:
             _plot([row for row in rows if row.population == size], out / f"lab-{size}.png")
     if as_json:
-        echo_json(told)
+        echo_json(values)
     else:
-        Console().print(_table(told["rows"]))
+        Console().print(_table(values["rows"]))
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:

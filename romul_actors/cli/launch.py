@@ -13,7 +13,7 @@ from romul_actors.cli.options import DEFAULT_URL, LogLevel, MqttCa, MqttUrl, Red
 from romul_actors.cli.printing import echo
 from romul_actors.cli.services import stopping
 from romul_actors.launch import Fleet, local_workers, slurm
-from romul_actors.launch.ray import Cluster
+from romul_actors.launch.ray import RayWorkers
 from romul_actors.launch.ssh import Hosts
 from romul_actors.local.processes import Crew, running
 from romul_actors.waiting import pause
@@ -101,7 +101,7 @@ def launch(
             hosts = Hosts(fleet, host or [], ssh_option or [], program)
             _until_stopped(hosts.run)
         case Engine.RAY:
-            _until_stopped(Cluster(fleet, address).run)
+            _until_stopped(RayWorkers(fleet, address).run)
         case Engine.SLURM:
             text = slurm.script(fleet, time=time, options=sbatch or [], program=program)
             if dry_run:

@@ -41,6 +41,16 @@ class LazyCommand(TyperCommand):
             found = alone
         return get_command(found)
 
+    @property
+    def params(self) -> list[Any]:
+        """The command's own arguments and options; its module is imported now."""
+        params: list[Any] = self.load().params
+        return params
+
+    @params.setter
+    def params(self, none: list[Any]) -> None:
+        """What Typer's constructor sets: a listed command has none of its own."""
+
     def make_context(
         self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
     ) -> Any:

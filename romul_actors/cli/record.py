@@ -67,26 +67,28 @@ def replay(
     """Decide a recorded run again: the same, or with other settings, to see where they part."""
     found = read_record(file)
     verified = verify(found)
-    told: dict[str, Any] = verified.as_json()
+    facts: dict[str, Any] = verified.as_json()
     if verified.parting is None and changes and not check:
         if problem is not None and problem not in TOYS:
             raise typer.BadParameter(f"{problem!r} is not one of {', '.join(TOYS)}")
-        told |= _forked(found, changes, problem, seeds, as_json=as_json)
+        facts |= _forked(found, changes, problem, seeds, as_json=as_json)
     elif not as_json:
-        _say_verified(told, verified.parting)
+        _say_verified(facts, verified.parting)
     if as_json:
-        echo_json(told)
+        echo_json(facts)
     if verified.parting is not None:
         raise typer.Exit(EXPERIMENT_FAILED)
 
 
-def _say_verified(told: dict[str, Any], parting: Step | None) -> None:
+def _say_verified(facts: dict[str, Any], parting: Step | None) -> None:
     if parting is None:
-        echo(f"{told['events']} events, {told['trials']} trials: decided the same, to the last bit")
+        echo(
+            f"{facts['events']} events, {facts['trials']} trials: decided the same, to the last bit"
+        )
         return
-    echo(f"after {told['events']} events the decisions part:")
+    echo(f"after {facts['events']} events the decisions part:")
     for title in ("recorded", "replayed"):
-        for line in told[title]:
+        for line in facts[title]:
             echo(f"  {title}: {json.dumps(line)}")
 
 
@@ -102,13 +104,13 @@ def _forked(
             forked.outcomes[title] = [
                 simulated_loss(found, experiment, toy, seed) for seed in range(seeds)
             ]
-    told = forked.as_json()
+    facts = forked.as_json()
     if not as_json:
-        _say_forked(forked, told, toy, seeds)
-    return told
+        _say_forked(forked, facts, toy, seeds)
+    return facts
 
 
-def _say_forked(forked: Fork, told: dict[str, Any], toy: str | None, seeds: int) -> None:
+def _say_forked(forked: Fork, facts: dict[str, Any], toy: str | None, seeds: int) -> None:
     echo(
         f"{forked.changed} of {forked.decisions} decisions would have been others, each taken "
         "from the population as it was"
@@ -116,7 +118,7 @@ def _say_forked(forked: Fork, told: dict[str, Any], toy: str | None, seeds: int)
     if forked.parting is not None:
         echo(f"the first, at {forked.parting.event.at_ms} ms:")
         for title in ("recorded", "forked"):
-            for line in map(from_json, told["parting"][title]):
+            for line in map(from_json, facts["parting"][title]):
                 if isinstance(line, TrialCreated):
                     echo(
                         f"  {title}: trial {line.trial} from {line.parent}, "
@@ -126,6 +128,6 @@ def _say_forked(forked: Fork, told: dict[str, Any], toy: str | None, seeds: int)
         echo("the result of trials that were never trained is not known (see --problem)")
     else:
         echo(
-            f"{toy} on the recorded machines, median of {seeds}: best {told['best_recorded']:.6g} "
-            f"as recorded, {told['best_forked']:.6g} so"
+            f"{toy} on the recorded machines, median of {seeds}: best {facts['best_recorded']:.6g} "
+            f"as recorded, {facts['best_forked']:.6g} so"
         )

@@ -36,9 +36,9 @@ def progress(meta: Mapping[str, str], experiment: Experiment) -> dict[str, Any]:
 
 def unreadable(name: str, status: str, why: str) -> dict[str, Any]:
     """Row of an experiment whose declaration cannot be read."""
-    nothing = {"trials": 0, "trials_total": 0, "failed": 0, "retried": 0, "workers": 0, "dead": 0}
-    told = {"name": name, "status": status, "reason": why, "population": 0, "causes": {}}
-    return {**told, **nothing, "metric": "", "best": None, "best_trial": None}
+    counts = {"trials": 0, "trials_total": 0, "failed": 0, "retried": 0, "workers": 0, "dead": 0}
+    row = {"name": name, "status": status, "reason": why, "population": 0, "causes": {}}
+    return {**row, **counts, "metric": "", "best": None, "best_trial": None}
 
 
 def readable(row: Mapping[str, str]) -> dict[str, Any]:

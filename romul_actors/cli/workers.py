@@ -1,4 +1,4 @@
-"""`romul workers`, `control`: an experiment's workers, and what an operator asks of one."""
+"""`romul workers`, `control`: an experiment's workers, and an operator's requests to one."""
 
 import asyncio
 from typing import Annotated, Any, Literal

@@ -1,8 +1,8 @@
 """Workers where an engine finds them a machine: this one, hosts by ssh, Slurm, a Ray cluster.
 
-A launcher starts `romul worker` processes and knows nothing of experiments. Where a machine goes,
-its worker is gone, and the search goes on with the others; passwords travel in environments and
-never stand in a command line or a script.
+A launcher starts `romul worker` processes and knows nothing of experiments. When a
+machine is lost, so is its worker, and the search goes on with the others. Passwords travel in
+environments; they never stand in a command line or a script.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from romul_actors.errors import RomulError
 
 
 class LaunchError(RomulError):
-    """Workers cannot be started so; the message says why."""
+    """Workers cannot be started in this way; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class Fleet:
     Attributes:
         workers: how many.
         arguments: of `romul worker`, no secrets among them.
-        environment: what the workers are told besides, the server's URL with its password too.
+        environment: variables that the workers get, the server's URL with its password too.
         cpus, gpus: of each worker.
         grace_s: how long a worker may take to end, in seconds.
     """

@@ -24,11 +24,11 @@ def crew(
         workers: how many workers.
         allow: task modules that they may import.
         paths: folders that they find task modules in.
-        mqtt: the broker, passed in the same way; None: there is none.
+        mqtt: the broker, passed in the same way; None: no broker.
     """
-    told = {"ROMUL_REDIS_URL": url, **({} if mqtt is None else {"ROMUL_MQTT_URL": mqtt})}
+    environment = {"ROMUL_REDIS_URL": url, **({} if mqtt is None else {"ROMUL_MQTT_URL": mqtt})}
     options = [f"--allow={module}" for module in allow] + [f"--path={path}" for path in paths]
     logs = folder / "logs"
-    fleet = Fleet(workers=workers, arguments=options, environment=told)
-    actor = Member("actor", ["actor"], {**os.environ, **told})
+    fleet = Fleet(workers=workers, arguments=options, environment=environment)
+    actor = Member("actor", ["actor"], {**os.environ, **environment})
     return Crew([actor, *local_workers.members(fleet, logs)], logs)

@@ -69,7 +69,7 @@ def _hint() -> str:
     return " (if it asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or its file)"
 
 
-class Cluster:
+class RayWorkers:
     """Workers on a Ray cluster.
 
     Args:
@@ -90,8 +90,8 @@ class Cluster:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            told = " ".join(str(error).split())
-            raise LaunchError(f"no Ray cluster at {address}: {told}{_hint()}") from None
+            text = " ".join(str(error).split())
+            raise LaunchError(f"no Ray cluster at {address}: {text}{_hint()}") from None
         self._fleet = fleet
         # A node that goes is no fault of the task: it is run again as often as need be.
         self._task = ray.remote(work).options(
@@ -114,20 +114,22 @@ class Cluster:
         log.info("%d workers asked of Ray", len(running))
         try:
             while not stop.is_set():
-                ended, running = await asyncio.to_thread(self._look, running)
+                ended, running = await asyncio.to_thread(self._wait, running)
                 for task in ended:
-                    log.warning("a worker ended (%s); again in %g s", self._told(task), PAUSE_S)
+                    log.warning(
+                        "a worker ended (%s); again in %g s", self._how_it_ended(task), PAUSE_S
+                    )
                 if ended:
                     await asyncio.sleep(PAUSE_S)
                     running += [self._start() for _ in ended]
         finally:
             await asyncio.shield(asyncio.to_thread(self._end, running))
 
-    def _look(self, running: list[Any]) -> tuple[list[Any], list[Any]]:
+    def _wait(self, running: list[Any]) -> tuple[list[Any], list[Any]]:
         ended, others = self._ray.wait(running, num_returns=len(running), timeout=LOOK_S)
         return list(ended), list(others)
 
-    def _told(self, task: Any) -> str:
+    def _how_it_ended(self, task: Any) -> str:
         """How a task ended."""
         try:
             return f"exit code {self._ray.get(task)}"

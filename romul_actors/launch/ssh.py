@@ -1,8 +1,8 @@
 """Workers on hosts that ssh reaches: started, started again when they go, ended with this command.
 
 The connection's standard input carries the environment, so that no password stands in a list of
-processes, here or there. Then it is the worker's lifeline: when it closes, the worker is told to
-end.
+processes, here or there. Then it is the worker's lifeline: when it closes, the worker gets
+SIGTERM.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ RETRY_S = (2.0, 60.0)
 """First and longest pause before a host is tried again."""
 CONNECT_S = 15
 ALIVE_S = 15
-"""How often ssh asks a silent host whether it is there; three times in vain, and it is gone."""
+"""How often ssh probes a silent host; after three probes without an answer it is lost."""
 
 _REMOTE = """\
 while IFS= read -r line && [ "$line" != . ]; do eval "export $line"; done
@@ -55,8 +55,8 @@ def settings(fleet: Fleet) -> bytes:
     for name, value in fleet.environment.items():
         if "\n" in value:
             raise LaunchError(f"{name} has several lines")
-    told = [f"{name}={shlex.quote(value)}" for name, value in fleet.environment.items()]
-    return "\n".join([*told, ".", ""]).encode()
+    lines = [f"{name}={shlex.quote(value)}" for name, value in fleet.environment.items()]
+    return "\n".join([*lines, ".", ""]).encode()
 
 
 class Hosts:
@@ -91,7 +91,7 @@ class Hosts:
         self._program = program
 
     def _ssh(self, host: str, number: int) -> list[str]:
-        # No question that nobody answers, and no connection that hangs.
+        # No prompt for a password, and no connection that hangs.
         ours = ["BatchMode=yes", f"ConnectTimeout={CONNECT_S}"]
         ours += [f"ServerAliveInterval={ALIVE_S}", "ServerAliveCountMax=3"]
         script = remote_script(self._fleet, number, self._program)
@@ -119,7 +119,7 @@ class Hosts:
             await pause(pause_s, stop)
 
     async def _once(self, host: str, number: int, stop: asyncio.Event) -> int:
-        """One worker's life; its exit code, 255 where ssh itself failed."""
+        """Run a worker once; its exit code, or 255 where ssh itself failed."""
         process = await asyncio.create_subprocess_exec(
             *self._ssh(host, number),
             stdin=asyncio.subprocess.PIPE,
@@ -127,11 +127,11 @@ class Hosts:
             # Ctrl-C reaches this command only, which ends the others in order.
             start_new_session=True,
         )
-        listening = asyncio.create_task(_listen(process, f"{host}/{number}"))
+        listening = asyncio.create_task(_log_output(process, f"{host}/{number}"))
         stopped = asyncio.create_task(stop.wait())
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                await _say(process, settings(self._fleet))
+                await _write(process, settings(self._fleet))
             await asyncio.wait({listening, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if process.stdin is not None:
                 process.stdin.close()
@@ -146,13 +146,13 @@ class Hosts:
         return await process.wait()
 
 
-async def _say(process: asyncio.subprocess.Process, text: bytes) -> None:
+async def _write(process: asyncio.subprocess.Process, text: bytes) -> None:
     if process.stdin is not None:
         process.stdin.write(text)
         await process.stdin.drain()
 
 
-async def _listen(process: asyncio.subprocess.Process, name: str) -> None:
-    """Tell what the worker says."""
+async def _log_output(process: asyncio.subprocess.Process, name: str) -> None:
+    """Log what the worker prints."""
     while process.stdout is not None and (line := await process.stdout.readline()):
         log.info("%s: %s", name, line.decode(errors="replace").rstrip())

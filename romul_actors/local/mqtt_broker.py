@@ -1,7 +1,7 @@
 """The embedded broker: a real MQTT broker of this run's own, for one machine.
 
-mosquitto if it is on the PATH, else amqtt. It listens on loopback, asks for a password that only
-this user can read, and ends with the process that started it.
+mosquitto if it is on the PATH, else amqtt. It listens on loopback, requires a password that
+only this user can read, and ends with the process that started it.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ def _mosquitto(home: Path, port: int, password: str) -> list[str]:
     subprocess.run([tool, "-b", str(users), USER, password], check=True, capture_output=True)  # noqa: S603
     settings = [f"listener {port} 127.0.0.1", "allow_anonymous false", f"password_file {users}"]
     if os.getuid() == 0:
-        # Else it would become a user who may not read the passwords.
+        # Else it would become a user that may not read the passwords.
         settings.append("user root")
     (home / "broker.conf").write_text("\n".join([*settings, "persistence false", ""]))
     return [program, "-c", str(home / "broker.conf")]
@@ -94,7 +94,7 @@ def _amqtt(home: Path, port: int, password: str) -> list[str]:
         ) from None
     users = home / "users"
     users.touch(mode=0o600)
-    # amqtt checks a password in the loop that serves everybody: with Argon2's usual cost a few
+    # amqtt checks a password in the loop that serves all clients: with Argon2's usual cost a few
     # clients that connect at once would find no answer. What is made up here cannot be guessed.
     cheap = Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1)
     users.write_text(f"{USER}:{PasswordHash((cheap,)).hash(password)}\n")

@@ -12,14 +12,14 @@ from romul_actors.errors import RomulError
 from romul_actors.local.redis_server import die_with_parent
 
 PATIENCE = 5
-"""So many ends of one process within PATIENCE_S are no accident."""
+"""A process that ends so often within PATIENCE_S cannot run."""
 PATIENCE_S = 60.0
 
 
 async def spawn(
     arguments: Sequence[str], log: Path, environment: Mapping[str, str]
 ) -> asyncio.subprocess.Process:
-    """Start `romul ARGUMENTS`, with all it says appended to `log`; it ends with this process."""
+    """Start `romul ARGUMENTS`, with all its output appended to `log`; it ends with this process."""
     with log.open("ab") as output:
         return await asyncio.create_subprocess_exec(
             sys.executable,
@@ -38,7 +38,7 @@ async def spawn(
 
 @dataclass(slots=True)
 class Member:
-    """One process of a crew: a command, and what it is told by its environment."""
+    """One process of a crew: a command with its environment, and when it ended before."""
 
     name: str
     arguments: Sequence[str]
@@ -52,7 +52,7 @@ class Crew:
 
     Args:
         members: they are ended in groups, by their first argument, the last member's first.
-        logs: folder for what each says.
+        logs: folder for each member's output.
         end_s: how long one may take to end, in seconds.
     """
 
@@ -62,7 +62,7 @@ class Crew:
         self._end_s = end_s
 
     async def start(self) -> None:
-        """Start whoever is not running.
+        """Start each member that is not running.
 
         Raises:
             RomulError: one of them ends again and again.
@@ -84,7 +84,7 @@ class Crew:
             )
 
     async def end(self) -> None:
-        """End the workers first, so that the actor still hears what they give back."""
+        """End the workers first, so that the actor still decides what they release."""
         for kind in reversed(dict.fromkeys(member.arguments[0] for member in self._members)):
             members = [member for member in self._members if member.arguments[0] == kind]
             await asyncio.gather(*(self._end(member) for member in members))

@@ -1,6 +1,6 @@
 """The embedded server: a real Redis or Valkey server of this run's own, for one machine.
 
-It listens on loopback, asks for a password that only this user can read, appends every write to a
+It listens on loopback, requires a password that only this user can read, appends every write to a
 file in the run's folder, and ends with the process that started it.
 """
 
@@ -142,7 +142,7 @@ async def _start(
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
-        # Ctrl-C is for us: the server must outlive the workers that still report to it.
+        # Ctrl-C reaches the parent only: the server must outlive the workers that still report.
         start_new_session=True,
         preexec_fn=die_with_parent,
         env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
@@ -178,7 +178,7 @@ async def end(process: asyncio.subprocess.Process, patience_s: float = 20.0) -> 
 
 
 def free_port() -> int:
-    """Port of this machine's loopback that nobody listens on now."""
+    """A port of the loopback interface that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
