@@ -118,7 +118,8 @@ class Client:
         method = getattr(self._store, name)
 
         async def call(*args: Any, **kwargs: Any) -> Any:
-            if not self._quick():
+            # Called often, and most often with nothing to wait for.
+            if self.dead or self._latency_s or self.frozen_until_s:
                 await self._way()
             if self.lossy and self._rng.random() < self.lossy:
                 raise StoreUnavailableError("the request was lost")
@@ -131,17 +132,13 @@ class Client:
                     await self._way()
                     return await method(*args, **kwargs)
                 raise StoreUnavailableError("the reply was lost")
-            if not self._quick():
+            if self.dead or self._latency_s or self.frozen_until_s:
                 await self._way()
             return reply
 
         # Found at once from now on.
         self.__dict__[name] = call
         return call
-
-    def _quick(self) -> bool:
-        """Whether nothing delays messages; called often, hence apart from `_way`."""
-        return not (self.dead or self._latency_s or self.frozen_until_s > self._loop.now_s)
 
     async def _way(self) -> None:
         if self._latency_s:
