@@ -217,7 +217,7 @@ def main() -> None:
             results.append(line(chosen, todo[place][:3], ended))
             print(f"{done} of {len(todo)}, {time.monotonic() - began:.0f} s", file=sys.stderr)
         lines = [results.lines[run[0]] for run in runs]
-    told = standings(lines, [chosen.task], optimizers)
+    shown = standings(lines, [chosen.task], optimizers)
     print(
         json.dumps(
             {
@@ -228,8 +228,8 @@ def main() -> None:
                 "steps": chosen.steps,
                 "seeds": chosen.seeds,
                 "first_seed": chosen.first_seed,
-                "first": told["first"],
-                "optimizers": told["problems"],
+                "first": shown["first"],
+                "optimizers": shown["problems"],
             }
         )
     )

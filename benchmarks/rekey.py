@@ -17,6 +17,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -103,8 +104,7 @@ def main() -> None:
     except (RomulError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(1)
-    told = {"file": str(given.file), "lines": done.lines, "sample": done.sample}
-    print(json.dumps({"benchmark": "rekey", **told, "current": done.current}))
+    print(json.dumps({"file": str(given.file), **asdict(done)}))
 
 
 if __name__ == "__main__":

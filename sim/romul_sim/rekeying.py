@@ -1,7 +1,7 @@
 """Stored results under the keys of today's code, where today's code still leads to them.
 
 A key holds a fingerprint of the code that a result came from. Code that was only moved or renamed
-makes other keys, although no result changes; a fingerprint cannot tell the two apart. So a sample
+makes other keys, although no result changes; a fingerprint cannot distinguish the two. So a sample
 of the lines is played again: only if each of them comes out bit for bit as it is stored do all
 lines get new keys, with a note of the commit that holds them under their old ones.
 """
