@@ -28,7 +28,7 @@ from batched.task import Task
 
 from romul_actors.errors import RomulError
 from romul_actors.protocol.experiment import Experiment
-from romul_sim.bench import canonical, optimizer_source
+from romul_sim.bench import RunLine, canonical, optimizer_source
 from romul_sim.fingerprint import fingerprint
 from romul_sim.play import optimizer_spec
 from romul_sim.results import Results
@@ -75,20 +75,64 @@ def experiment(name: str, optimizer: str, seed: int, slots: int, steps: int) -> 
     )
 
 
+def key_of(line: RunLine) -> str:
+    """The key that today's code gives to the run of a line."""
+    return key(line["problem"], line["optimizer"], _chosen(line), line["seed"])
+
+
+def play_again(given: argparse.Namespace, lines: Sequence[RunLine]) -> Iterator[RunLine]:
+    """Play the runs of lines again.
+
+    Args:
+        given: where the data is, and how many processes and networks at a time.
+        lines: as `line` makes them.
+    """
+    groups: dict[tuple[Any, ...], list[RunLine]] = {}
+    for stored in lines:
+        alike = tuple(stored[name] for name in ("problem", "device", "population", "steps"))
+        groups.setdefault(alike, []).append(stored)
+    for group in groups.values():
+        chosen = _chosen(group[0])
+        chosen.data, chosen.processes, chosen.at_once = given.data, given.processes, given.at_once
+        todo = [_run(chosen, stored["optimizer"], stored["seed"]) for stored in group]
+        for place, ended in train(chosen, todo):
+            yield line(chosen, todo[place][:3], ended)
+
+
+def _chosen(line: RunLine) -> argparse.Namespace:
+    """The arguments that a line was made with, as far as its key depends on them."""
+    return argparse.Namespace(
+        task=line["problem"],
+        device=line["device"],
+        slots=line["population"],
+        steps=line["steps"],
+    )
+
+
 def key(name: str, optimizer: str, chosen: argparse.Namespace, seed: int) -> str:
     """What a run's outcome depends on, but for the device and the data's files."""
     module = "batched.cifar" if name in cifar.SIZES else "batched.ptb"
     source = fingerprint(module, ("batched",)) + fingerprint("batched.engine", ("batched",))
-    told: list[str | int] = [name, source, optimizer, optimizer_source(optimizer.partition(":")[0])]
-    told += [chosen.device, chosen.slots, chosen.steps, seed]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:20]
+    parts: list[str | int] = [name, source, optimizer]
+    parts += [optimizer_source(optimizer.partition(":")[0])]
+    parts += [chosen.device, chosen.slots, chosen.steps, seed]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
 
-Todo = list[tuple[str, str, int, Experiment]]
-"""Key, optimizer, seed and experiment of runs."""
+Run = tuple[str, str, int, Experiment]
+"""Key, optimizer, seed and experiment of a run."""
 
 
-def train(chosen: argparse.Namespace, todo: Todo) -> Iterator[tuple[int, Ended]]:
+def _run(chosen: argparse.Namespace, optimizer: str, seed: int) -> Run:
+    return (
+        key(chosen.task, optimizer, chosen, seed),
+        optimizer,
+        seed,
+        experiment(chosen.task, optimizer, seed, chosen.slots, chosen.steps),
+    )
+
+
+def train(chosen: argparse.Namespace, todo: Sequence[Run]) -> Iterator[tuple[int, Ended]]:
     """Play runs, and give the place of each in `todo` with its end."""
     experiments = [declared for *_, declared in todo]
     if chosen.device != "cpu":
@@ -159,16 +203,7 @@ def main() -> None:
     chosen = parser.parse_args()
     optimizers = [canonical(text) for text in chosen.optimizers.split(",")]
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
-    runs: Todo = [
-        (
-            key(chosen.task, optimizer, chosen, seed),
-            optimizer,
-            seed,
-            experiment(chosen.task, optimizer, seed, chosen.slots, chosen.steps),
-        )
-        for seed in seeds
-        for optimizer in optimizers
-    ]
+    runs = [_run(chosen, optimizer, seed) for seed in seeds for optimizer in optimizers]
     began = time.monotonic()
     with Results(chosen.results) as results:
         todo = [run for run in runs if run[0] not in results.lines]
@@ -182,7 +217,7 @@ def main() -> None:
             results.append(line(chosen, todo[place][:3], ended))
             print(f"{done} of {len(todo)}, {time.monotonic() - began:.0f} s", file=sys.stderr)
         lines = [results.lines[run[0]] for run in runs]
-    told = standings(lines, [chosen.task], optimizers)
+    shown = standings(lines, [chosen.task], optimizers)
     print(
         json.dumps(
             {
@@ -193,8 +228,8 @@ def main() -> None:
                 "steps": chosen.steps,
                 "seeds": chosen.seeds,
                 "first_seed": chosen.first_seed,
-                "first": told["first"],
-                "optimizers": told["problems"],
+                "first": shown["first"],
+                "optimizers": shown["problems"],
             }
         )
     )

@@ -177,7 +177,7 @@ def main() -> None:
     pairs = list(zip(real, simulated, strict=True))
     if given.picture is not None:
         draw_picture(given.picture, faults, times(ended, began_ms), times(ended_too, 0.0))
-    told = {
+    measured = {
         "benchmark": "sim_vs_real",
         "faults": len(faults),
         "real_completed": verdict["completed"],
@@ -189,7 +189,7 @@ def main() -> None:
         "largest_gap_s": round(max(abs(a - b) for a, b in pairs), 2),
         "end_ratio": round(simulated[-1] / real[-1], 3),
     }
-    print(json.dumps(told))
+    print(json.dumps(measured))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from romul_sim.sweep import laid_out
 from romul_sim.virtual_time import run
 
 TRIAL_S = 600.0
+BOWL_STEPS = 100
 WAITS = 200_000
 MIB = 1024
 
@@ -50,7 +51,7 @@ def romul(machines: int, days: float, searches: int) -> dict[str, Any]:
         durations=Durations(TRIAL_S),
         policy=Policy(lease_s=3 * TRIAL_S, broker_s=2.0),
     )
-    # More steps than the time holds: nobody runs out of work before the end.
+    # More steps than the time holds: no machine runs out of work before the end.
     steps = int(2 * made.span_s / TRIAL_S)
     scenario = laid_out(scenario, made.span_s, steps)
     # Few of the many objects are garbage in cycles: looking for them less often saves a tenth.
@@ -70,61 +71,23 @@ def romul(machines: int, days: float, searches: int) -> dict[str, Any]:
 
 def syne_tune(workers: int, results: int) -> float:
     """Results a second of Syne Tune's simulator with its PBT."""
-    import numpy as np  # noqa: PLC0415
     from syne_tune import StoppingCriterion, Tuner  # noqa: PLC0415
     from syne_tune.backend.simulator_backend.simulator_callback import (  # noqa: PLC0415
         SimulatorCallback,
     )
-    from syne_tune.blackbox_repository import UserBlackboxBackend  # noqa: PLC0415
-    from syne_tune.blackbox_repository.blackbox import Blackbox  # noqa: PLC0415
-    from syne_tune.config_space import randint, uniform  # noqa: PLC0415
     from syne_tune.optimizer.schedulers.pbt import PopulationBasedTraining  # noqa: PLC0415
 
-    steps = 100
-    times = TRIAL_S * np.arange(1, steps + 1)
-
-    class Bowl(Blackbox):  # type: ignore[misc]
-        """A bowl that every step goes down."""
-
-        def __init__(self) -> None:
-            super().__init__(
-                configuration_space={"x": uniform(0.0, 1.0)},
-                fidelity_space={"epoch": randint(1, steps)},
-                objectives_names=["loss", "elapsed_time"],
-            )
-
-        def _objective_function(
-            self, configuration: Any, fidelity: Any = None, seed: Any = None
-        ) -> Any:
-            del seed
-            losses = np.full(steps, (configuration["x"] - 0.3) ** 2)
-            if fidelity is None:
-                return np.stack([losses, times], axis=1)
-            at = int(fidelity["epoch"]) - 1
-            return {"loss": float(losses[at]), "elapsed_time": float(times[at])}
-
-        @property
-        def fidelity_values(self) -> Any:
-            return np.arange(1, steps + 1)
-
-    class Backend(UserBlackboxBackend):  # type: ignore[misc]
-        """Without the files: its simulator copies folders of checkpoints that nobody made."""
-
-        def copy_checkpoint(self, src_trial_id: int, tgt_trial_id: int) -> None:
-            del src_trial_id, tgt_trial_id
-
-    box = Bowl()
-    space = {**box.configuration_space, "epochs": steps}
+    box, backend = _bowl()
     scheduler = PopulationBasedTraining(
-        space,
+        {**box.configuration_space, "epochs": BOWL_STEPS},
         metric="loss",
         time_attr="epoch",
-        max_t=steps,
+        max_t=BOWL_STEPS,
         population_size=workers,
         perturbation_interval=1,
     )
     tuner = Tuner(
-        trial_backend=Backend(box, elapsed_time_attr="elapsed_time", max_resource_attr="epochs"),
+        trial_backend=backend,
         scheduler=scheduler,
         stop_criterion=StoppingCriterion(max_num_evaluations=results),
         n_workers=workers,
@@ -140,6 +103,49 @@ def syne_tune(workers: int, results: int) -> float:
         tuner.run()
     wall_s = time.perf_counter() - began
     return results / wall_s
+
+
+def _bowl() -> tuple[Any, Any]:
+    """Syne Tune's form of a problem whose every step takes `TRIAL_S`, and what simulates it."""
+    import numpy as np  # noqa: PLC0415
+    from syne_tune.blackbox_repository import UserBlackboxBackend  # noqa: PLC0415
+    from syne_tune.blackbox_repository.blackbox import Blackbox  # noqa: PLC0415
+    from syne_tune.config_space import randint, uniform  # noqa: PLC0415
+
+    times = TRIAL_S * np.arange(1, BOWL_STEPS + 1)
+
+    class Bowl(Blackbox):  # type: ignore[misc]
+        """A bowl that every step goes down."""
+
+        def __init__(self) -> None:
+            super().__init__(
+                configuration_space={"x": uniform(0.0, 1.0)},
+                fidelity_space={"epoch": randint(1, BOWL_STEPS)},
+                objectives_names=["loss", "elapsed_time"],
+            )
+
+        def _objective_function(
+            self, configuration: Any, fidelity: Any = None, seed: Any = None
+        ) -> Any:
+            del seed
+            losses = np.full(BOWL_STEPS, (configuration["x"] - 0.3) ** 2)
+            if fidelity is None:
+                return np.stack([losses, times], axis=1)
+            at = int(fidelity["epoch"]) - 1
+            return {"loss": float(losses[at]), "elapsed_time": float(times[at])}
+
+        @property
+        def fidelity_values(self) -> Any:
+            return np.arange(1, BOWL_STEPS + 1)
+
+    class Backend(UserBlackboxBackend):  # type: ignore[misc]
+        """Without the files: its simulator copies folders of checkpoints that do not exist."""
+
+        def copy_checkpoint(self, src_trial_id: int, tgt_trial_id: int) -> None:
+            del src_trial_id, tgt_trial_id
+
+    box = Bowl()
+    return box, Backend(box, elapsed_time_attr="elapsed_time", max_resource_attr="epochs")
 
 
 def simpy(workers: int) -> float:
@@ -196,17 +202,19 @@ def main() -> None:
     logging.disable(logging.INFO)
     logging.getLogger("romul").setLevel(logging.CRITICAL)
     searches = given.searches or max(1, round(given.machines / 64))
-    told: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "benchmark": "simulator",
         "machines": given.machines,
         "days": given.days,
         **romul(given.machines, given.days, searches),
     }
     if given.only is None:
-        told["syne_tune_results_a_second"] = _peer(lambda: syne_tune(given.machines, given.results))
-        told["simpy_waits_a_second"] = _peer(lambda: simpy(given.machines))
-        told["loop_waits_a_second"] = round(loop(given.machines), 1)
-    print(json.dumps(told))
+        measured["syne_tune_results_a_second"] = _peer(
+            lambda: syne_tune(given.machines, given.results)
+        )
+        measured["simpy_waits_a_second"] = _peer(lambda: simpy(given.machines))
+        measured["loop_waits_a_second"] = round(loop(given.machines), 1)
+    print(json.dumps(measured))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Other libraries on whatever a run trains, each through its own interface.
+"""Other libraries on what a run trains, each through its own interface.
 
 The budget is the population's: as many lines of training as slots, of as many steps. Those that
 search for constants (nevergrad's DE, Optuna's TPE) train a quarter of the lines at a time, learn
@@ -149,7 +149,6 @@ def _optuna(training: Training, n_lines: int, seed: int) -> Lines:
 def _syne_tune(training: Training, n_lines: int, seed: int) -> Lines:
     logging.getLogger("syne_tune").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        from syne_tune import config_space  # noqa: PLC0415
         from syne_tune.backend.trial_status import Trial  # noqa: PLC0415
         from syne_tune.optimizer.scheduler import SchedulerDecision  # noqa: PLC0415
         from syne_tune.optimizer.schedulers.pbt import (  # noqa: PLC0415
@@ -157,22 +156,11 @@ def _syne_tune(training: Training, n_lines: int, seed: int) -> Lines:
         )
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    def domain(spec: Mapping[str, Any]) -> Any:
-        match spec["type"]:
-            case "categorical":
-                return config_space.choice(spec["choices"])
-            case "boolean":
-                return config_space.choice([False, True])
-            case "int":
-                return config_space.randint(spec["min"], spec["max"])
-        log = spec.get("scale") == "log"
-        return (config_space.loguniform if log else config_space.uniform)(spec["min"], spec["max"])
-
     # It draws from the global generators as well.
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     scheduler = PopulationBasedTraining(
-        config_space={name: domain(spec) for name, spec in training.space.items()},
+        config_space={name: _syne_tune_domain(spec) for name, spec in training.space.items()},
         metric="loss",
         time_attr="step",
         max_t=training.steps,
@@ -200,15 +188,29 @@ def _syne_tune(training: Training, n_lines: int, seed: int) -> Lines:
         for number in running:
             line = lines[number]
             loss = ran.train(line, trials[number].config)
-            told = {"loss": loss, "step": line.step}
-            decision = scheduler.on_trial_result(trials[number], told)
+            report = {"loss": loss, "step": line.step}
+            decision = scheduler.on_trial_result(trials[number], report)
             if decision == SchedulerDecision.CONTINUE:
                 following.append(number)
             elif line.step < training.steps:
-                # It exploits: another trial goes on in its place, from somebody's checkpoint.
+                # It exploits: another trial goes on in its place, from another one's checkpoint.
                 following.append(start())
         running = following
     return ran
+
+
+def _syne_tune_domain(spec: Mapping[str, Any]) -> Any:
+    from syne_tune import config_space  # noqa: PLC0415
+
+    match spec["type"]:
+        case "categorical":
+            return config_space.choice(spec["choices"])
+        case "boolean":
+            return config_space.choice([False, True])
+        case "int":
+            return config_space.randint(spec["min"], spec["max"])
+    log = spec.get("scale") == "log"
+    return (config_space.loguniform if log else config_space.uniform)(spec["min"], spec["max"])
 
 
 def _ray(training: Training, n_lines: int, seed: int) -> Lines:
@@ -220,7 +222,7 @@ def _ray(training: Training, n_lines: int, seed: int) -> Lines:
     from ray.tune.schedulers import PopulationBasedTraining  # noqa: PLC0415
 
     domains = {key: _ray_domain(spec) for key, spec in training.space.items()}
-    # It multiplies whatever is no list.
+    # It multiplies everything that is no list.
     mutations = {
         key: domain.categories if hasattr(domain, "categories") else domain
         for key, domain in domains.items()

@@ -65,6 +65,24 @@ class BenchJob:
     suite: str = SUITE
 
 
+def job_of(line: RunLine, module: str = SUITE) -> BenchJob:
+    """The run that a line is of.
+
+    Args:
+        line: a line as `play` makes them.
+        module: of the suite, which a line does not name.
+    """
+    return BenchJob(
+        line["problem"],
+        line["optimizer"],
+        line["population"],
+        line["steps"],
+        line["seed"],
+        line["conditions"] == "asynchronous",
+        module,
+    )
+
+
 def suite(module: str) -> Mapping[str, Any]:
     """Problems by name."""
     problems: Mapping[str, Any] = importlib.import_module(module).SUITE
@@ -139,7 +157,7 @@ def key(job: BenchJob) -> str:
     Not numpy's version nor the processor, which may change the last digits of a loss.
     """
     problem = suite(job.suite)[job.problem]
-    told = [
+    parts = [
         job.problem,
         problem.identity,
         {name: dict(spec) for name, spec in problem.space.items()},
@@ -152,7 +170,7 @@ def key(job: BenchJob) -> str:
         job.seed,
         asdict(ASYNCHRONOUS if job.asynchronous else SYNCHRONOUS),
     ]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:20]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
 
 @lru_cache
@@ -171,7 +189,7 @@ def _problem_source(module: str, name: str) -> str:
 
 @lru_cache
 def optimizer_source(name: str) -> str:
-    """Fingerprint of an optimizer with the core that decides; of a peer, its version too."""
+    """Fingerprint of an optimizer and of the core that decides; of a peer, its version too."""
     if name in PEERS:
         version = importlib.metadata.version(PEERS[name].module.replace("_", "-"))
         return f"{version} {fingerprint('romul_sim.baselines', ())}"
@@ -195,10 +213,10 @@ def play(job: BenchJob, its_key: str) -> RunLine:
     conditions = ASYNCHRONOUS if job.asynchronous else SYNCHRONOUS
     if job.optimizer in PEERS:
         check_peer(job.optimizer, conditions)
-        told = _of_peer(training, job)
+        outcome = _of_peer(training, job)
     else:
         run = Run(training, job.optimizer, job.population, job.seed, conditions)
-        told = _of_run(training, run.to_the_end())
+        outcome = _of_run(training, run.to_the_end())
     return {
         "key": its_key,
         "problem": job.problem,
@@ -207,14 +225,14 @@ def play(job: BenchJob, its_key: str) -> RunLine:
         "steps": job.steps,
         "conditions": "asynchronous" if job.asynchronous else "synchronous",
         "seed": job.seed,
-        **told,
+        **outcome,
     }
 
 
 def _of_run(training: Training, run: Run) -> dict[str, Any]:
     best, last = run.population.best, run.winner(training.steps - 1)
     winners = [run.winner(step) for step in range(training.steps)]
-    return _told(
+    return _kept(
         None if best is None else partial(training.judge, run.states[best.checkpoint]),
         None if last is None else partial(training.judge, run.state(last)),
         [None if winner is None else run.trials[winner].loss for winner in winners],
@@ -226,7 +244,7 @@ def _of_peer(training: Training, job: BenchJob) -> dict[str, Any]:
     winners = play_peer(job.optimizer, training, job.population, job.seed).winners
     (_, best), steps = winners.best, winners.steps
     last = steps.get(training.steps - 1)
-    return _told(
+    return _kept(
         None if best is None else best[0],
         None if last is None else last[1][0],
         [steps[step][0] if step in steps else None for step in range(training.steps)],
@@ -234,7 +252,7 @@ def _of_peer(training: Training, job: BenchJob) -> dict[str, Any]:
     )
 
 
-def _told(
+def _kept(
     best: Callable[[], float] | None,
     last: Callable[[], float] | None,
     curve: Sequence[float | None],

@@ -66,7 +66,7 @@ def from_counts(gap_s: float, counts: Sequence[int]) -> list[Change]:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What a file tells.
+    """What a file holds.
 
     Attributes:
         changes: in order of time.
@@ -110,21 +110,21 @@ def _read_lines(file: Path, lines: Sequence[str]) -> Trace:
         if not line.strip():
             continue
         try:
-            told = json.loads(line)
-            end_s = max(end_s, float(told["at"]))
-            if "machine" in told:
-                changes.append(_change(told))
+            row = json.loads(line)
+            end_s = max(end_s, float(row["at"]))
+            if "machine" in row:
+                changes.append(_change(row))
         except (ValueError, KeyError, TypeError) as error:
             raise TraceError(f"{file}:{number}: not a line of a trace: {error!r}") from None
     return Trace(tuple(sorted(changes, key=lambda change: change.at_s)), end_s)
 
 
-def _change(told: dict[str, Any]) -> Change:
-    what = told["event"]
+def _change(row: dict[str, Any]) -> Change:
+    what = row["event"]
     if what not in get_args(What):
         raise ValueError(f"event {what!r} is not one of {', '.join(get_args(What))}")
-    given = {key: told[key] for key in ("zone", "seconds", "speed", "price") if key in told}
-    change = Change(float(told["at"]), str(told["machine"]), what, **given)
+    given = {key: row[key] for key in ("zone", "seconds", "speed", "price") if key in row}
+    change = Change(float(row["at"]), str(row["machine"]), what, **given)
     if min(change.at_s, change.seconds, change.speed or 0.0, change.price or 0.0) < 0:
         raise ValueError("a number is below 0")
     return change
@@ -132,13 +132,13 @@ def _change(told: dict[str, Any]) -> Change:
 
 def line_of(change: Change) -> str:
     """One line of this project's own format."""
-    told: dict[str, Any] = {"at": change.at_s, "machine": change.machine, "event": change.what}
-    told |= {
+    row: dict[str, Any] = {"at": change.at_s, "machine": change.machine, "event": change.what}
+    row |= {
         key: value
         for key, value in asdict(change).items()
         if key in ("zone", "seconds", "speed", "price") and value not in ("", 0.0, None)
     }
-    return json.dumps(told)
+    return json.dumps(row)
 
 
 def write_trace(file: Path, changes: Iterable[Change]) -> None:

@@ -2,7 +2,7 @@
 
 Only what stands below actors and workers is simulated (`fakes.py`): the clock, the machines, the
 network, and the hours of training. On a cluster machines come and go as in a trace
-(`simulation.py`), or everything breaks (`chaos.py`).
+(`simulation.py`), or everything breaks (`chaos/`).
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class Process:
     Attributes:
         client: its way to the store.
         task: what runs it.
-        stop: asks it to end in order.
+        stop: when it is set, the process ends in order.
     """
 
     name: str

@@ -2,8 +2,8 @@
 
 Losses are compared within a problem only: by pairs of runs and by ranks, never by their size.
 What is resampled are the seeds of each optimizer within each problem (percentile bootstrap, Efron
-1979): intervals speak of other seeds on these problems, not of other problems. Pure functions; the
-random numbers come from the names, so that nothing depends on what else is compared.
+1979): intervals are about other seeds on these problems, not about other problems. Pure functions;
+the random numbers come from the names, so that nothing depends on what else is compared.
 """
 
 import hashlib

@@ -45,7 +45,7 @@ class WatchedStore(MemoryStore):
 
     def __init__(self, watches: Mapping[str, Watch], on_line: OnLine) -> None:
         loop = virtual_loop()
-        # The server's own clock is right, whichever machine asks.
+        # The server's own clock is right, whatever the machine that calls.
         super().__init__(lambda: int(1000 * loop.now_s))
         self.watches = watches
         self.away = False
@@ -61,8 +61,7 @@ class WatchedStore(MemoryStore):
     async def commit(self, name: str, actor: str, commit: Commit) -> str | None:
         version = await super().commit(name, actor, commit)
         if version is not None:
-            for text in commit.history:
-                self._sha256.update(text.encode())
+            self._sha256.update("".join(commit.history).encode())
             for line in self.watches[name].committed(commit, self.memory.experiments[name].meta):
                 self._on_line(name, line)
         return version
@@ -118,7 +117,8 @@ class Client:
         method = getattr(self._store, name)
 
         async def call(*args: Any, **kwargs: Any) -> Any:
-            if not self._quick():
+            # Called often, and most often with nothing to wait for.
+            if self.dead or self._latency_s or self.frozen_until_s:
                 await self._way()
             if self.lossy and self._rng.random() < self.lossy:
                 raise StoreUnavailableError("the request was lost")
@@ -127,21 +127,17 @@ class Client:
             reply = await method(*args, **kwargs)
             if self.lossy and self._rng.random() < self.lossy:
                 if self._rng.random() < 0.5 and name in AMBIGUOUS:  # noqa: PLR2004
-                    # The client asked again: what it sent arrives twice.
+                    # The client sent it again: it arrives twice.
                     await self._way()
                     return await method(*args, **kwargs)
                 raise StoreUnavailableError("the reply was lost")
-            if not self._quick():
+            if self.dead or self._latency_s or self.frozen_until_s:
                 await self._way()
             return reply
 
         # Found at once from now on.
         self.__dict__[name] = call
         return call
-
-    def _quick(self) -> bool:
-        """Whether nothing delays messages; called often, hence apart from `_way`."""
-        return not (self.dead or self._latency_s or self.frozen_until_s > self._loop.now_s)
 
     async def _way(self) -> None:
         if self._latency_s:
@@ -251,7 +247,7 @@ class Span:
 
 
 class SimulatedTrainer(Trainer):
-    """Takes a trial's time, then does the toy's step; pauses inside a trial when asked to stop.
+    """Takes a trial's time, then does the toy's step; pauses inside a trial that must stop.
 
     Args:
         machine: whose it is.

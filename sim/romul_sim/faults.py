@@ -1,4 +1,4 @@
-"""A fault of a schedule, in virtual time (`chaos.py`) and on real processes (`drill/`)."""
+"""A fault of a schedule, in virtual time (`chaos/`) and on real processes (`drill/`)."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ class Fault:
 
     Attributes:
         at_s: when, in seconds from the start.
-        kind: what breaks: a name out of `chaos.KINDS`, or of `drill.schedule.FAULTS`.
+        kind: what breaks: a name out of `chaos.schedule.KINDS`, or of `drill.schedule.FAULTS`.
         pick: which of the parts that it may strike, in [0, 1).
         for_s: for how many seconds something stays frozen, down or full; how much of the store's
             last seconds is lost, for lost writes.

@@ -91,7 +91,7 @@ class Row:
         makespan: mean duration, in trials of the fastest worker.
         rank: of the medians on this problem with this population, from 1.
         beats: by other optimizer, the bootstrap's probability that this one's median is lower.
-        golden: by seed, the hash of the history, if it was asked for and the core decided it.
+        golden: by seed, the hash of the history, if it was requested and the core decided it.
     """
 
     problem: str

@@ -147,7 +147,7 @@ def steps(record: Record) -> Iterator[Step]:
     """Fold a record's events again, as they were recorded.
 
     Raises:
-        RecordError: its first line tells of no event.
+        RecordError: its first line is not of an event.
     """
     population = Population(settings=settings(record.experiment))
     groups: list[list[Line]] = []

@@ -16,7 +16,7 @@ from romul_actors.errors import ExperimentError
 from romul_sim.bench import RunLine
 
 ORDER = ("problem", "optimizer", "population", "conditions", "steps", "seed", "key")
-"""By what the lines are sorted."""
+"""Fields by which the lines are sorted."""
 
 
 class Results:
@@ -83,6 +83,17 @@ class Results:
         if self._file is not None:
             self._file.write(_text(line))
             self._file.flush()
+
+
+def read_lines(path: Path) -> list[RunLine]:
+    """The finished runs of a file; it is neither locked nor changed.
+
+    Raises:
+        ExperimentError: a line of it is none of a run.
+        OSError: it cannot be read.
+    """
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    return list(_parsed(whole, path).values())
 
 
 def in_order(lines: Iterable[RunLine]) -> list[RunLine]:

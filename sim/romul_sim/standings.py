@@ -28,7 +28,7 @@ def scores(lines: Sequence[RunLine], problems: Sequence[str], optimizers: Sequen
 def standings(
     lines: Sequence[RunLine], problems: Sequence[str], optimizers: Sequence[str]
 ) -> dict[str, Any]:
-    """All that is told of a comparison, as JSON values.
+    """All that is shown of a comparison, as JSON values.
 
     Args:
         lines: the runs, of one population and conditions.

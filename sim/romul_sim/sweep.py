@@ -13,10 +13,10 @@ from romul_sim.ledger import Ledger
 from romul_sim.simulation import Policy, Scenario, simulate
 
 LEASES_A_TRIAL = 2
-"""The default lease is this part of a trial: many heartbeats are no news, and cost time here."""
+"""The default lease is this part of a trial: more heartbeats change nothing, and cost time here."""
 SLOTS_A_MACHINE = 1.5
 USED = 0.8
-"""Share of the machines' time for which a search is laid out, where it is not told how long."""
+"""Share of the machines' time for which a search is laid out, where its steps are not given."""
 
 
 class SweepError(RomulError, ValueError):
@@ -94,7 +94,7 @@ class SweepResult:
 def _play(job: SweepJob) -> SweepResult:
     import logging  # noqa: PLC0415
 
-    # Every lost machine is a warning in production, and the point of the whole thing here.
+    # Every lost machine is a warning in production, and expected here.
     logging.disable(logging.ERROR)
     played = simulate(job.scenario)
     return SweepResult(played.figures, played.ledger.curve)

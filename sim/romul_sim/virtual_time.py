@@ -2,7 +2,7 @@
 
 When nothing is ready to run, the clock jumps to the next timer. Timers of the same instant fire in
 the order in which they were set, so a run depends on nothing but its inputs. No file, socket or
-thread is ever looked at: what runs here talks to nothing outside.
+thread is ever polled: what runs here has no connection to the outside.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class DeadlockError(RuntimeError):
-    """Nothing is ready and nothing is due: everybody waits for somebody else."""
+    """Nothing is ready and nothing is due: every task waits for another one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,32 @@ def test_populations_go_on_from_the_results_file(texts):
     assert rows["random"]["median"] < 5.0  # of a hundred words, no better than chance is 4.6
 
 
+def test_populations_that_come_out_the_same_get_the_keys_of_todays_code(texts):
+    results = texts / "runs.jsonl"
+    options = ["--task=ptb-twin", f"--data={texts}", f"--results={results}", "--slots=4"]
+    options += ["--steps=1", "--seeds=1", "--optimizers=truncation,random", "--processes=1"]
+    played = bench("populations", *options)
+    assert played.returncode == 0, played.stderr
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    old = [{**line, "key": f"old-{place}"} for place, line in enumerate(lines)]
+    results.write_text("".join(json.dumps(line) + "\n" for line in old))
+    again = [str(results), f"--data={texts}", "--processes=1", "--commit=0123abc"]
+    done = bench("rekey", *again)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["sample"] == 2
+    renewed = [json.loads(line) for line in results.read_text().splitlines()]
+    assert renewed == [{**line, "rekeyed_from": "0123abc"} for line in lines]
+
+    old[1]["test"] += 1e-12
+    changed = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in old)
+    results.write_text(changed)
+    done = bench("rekey", *again)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"ptb-twin, {old[1]['optimizer']}, seed 0: test is {lines[1]['test']}" in done.stderr
+    assert f"{old[0]['optimizer']}, seed 0" not in done.stderr
+    assert results.read_text() == changed
+
+
 def test_data_that_is_not_there_is_said(tmp_path):
     done = bench("populations", "--task=cifar-twin", f"--data={tmp_path}", "--seeds=1")
     assert done.returncode == 2

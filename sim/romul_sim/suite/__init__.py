@@ -1,7 +1,7 @@
 """Small real training problems to compare optimizers on: the suite.
 
 Each trains a model on real data (or an agent in a world of its own) in a few milliseconds a step,
-on one core, without a download. Problems are made when asked for, so that this import is light;
+on one core, without a download. Problems are made at their first use, so that this import is light;
 what they need is scikit-learn (pip install 'romul[torch]').
 """
 
@@ -45,7 +45,7 @@ def _make(name: str) -> Problem:
 
 
 class _Suite(Mapping[str, Problem]):
-    """The problems by name, each made and its data loaded when first asked for."""
+    """The problems by name, each made and its data loaded when it is first used."""
 
     def __getitem__(self, name: str) -> Problem:
         if name not in _MADE_BY:

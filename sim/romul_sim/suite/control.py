@@ -29,7 +29,7 @@ _TEST_SEED = 99
 _TRACK, _FALLEN = 2.4, 0.6
 _HORIZON, _TICK_S = 60, 0.04
 _N_TOLD = 10
-"""What the critic is told: 1, the time, and sizes of what the policy sees with their squares."""
+"""What the critic reads: 1, the time, and sizes of what the policy sees with their squares."""
 _HOW_FAR = np.linspace(0.0, 1.0, _HORIZON + 1)[:, None]
 
 
@@ -135,9 +135,9 @@ def _policy_gradient(
     alive, discount = episodes.alive, 1.0 - values["myopia"]
     seen = episodes.seen
     sizes = np.minimum(np.abs(seen) / np.array([_TRACK, 2.0, _FALLEN, 2.0]), 1.0)
-    told = np.concatenate([np.ones_like(sizes[..., :2]), sizes, sizes * sizes], axis=-1)
-    told[..., 1] = _HOW_FAR
-    worth = (told @ critic) * alive
+    features = np.concatenate([np.ones_like(sizes[..., :2]), sizes, sizes * sizes], axis=-1)
+    features[..., 1] = _HOW_FAR
+    worth = (features @ critic) * alive
     # Nothing comes after the last tick.
     worth[-1] = 0.0
     surprises = episodes.rewards + discount * worth[1:] - worth[:-1]
@@ -147,7 +147,7 @@ def _policy_gradient(
         ahead = surprises[t] + discount * values["trace"] * ahead
         advantages[t] = ahead
     lived = alive[:-1] > 0.0
-    inputs, weighed = told[:-1][lived], advantages[lived]
+    inputs, weighed = features[:-1][lived], advantages[lived]
     # A rate of 1 goes all the way to the (ridge) regression of what was seen.
     curvature = inputs.T @ inputs + np.eye(_N_TOLD)
     pull = np.linalg.solve(curvature, inputs.T @ weighed)

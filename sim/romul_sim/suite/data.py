@@ -1,6 +1,6 @@
 """The suite's data: tables and images that scikit-learn ships, English that Python ships.
 
-Nothing is downloaded. Splits are fixed; each is loaded once a process, when first asked for.
+Nothing is downloaded. Splits are fixed; each is loaded once a process, when it is first used.
 Needs scikit-learn, which the extra brings: pip install 'romul[torch]'.
 """
 

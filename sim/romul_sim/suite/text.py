@@ -54,7 +54,7 @@ class Recurrent:
         return found
 
     def loss(self, flat: Array, letters: Array) -> float:
-        """Mean cross-entropy of letters (t + 1, b), each but the first told by those before it."""
+        """Mean cross-entropy of letters (t + 1, b), each predicted from those before it."""
         start = np.zeros((letters.shape[1], self.n_hidden), dtype=flat.dtype)
         hidden = self.states(flat, letters[:-1], start)[1:].reshape(-1, self.n_hidden)
         outward, bias = self.layout.views(flat)[3:]
