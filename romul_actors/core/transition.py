@@ -362,7 +362,7 @@ class Turn:
             index=slot.index,
             tier=slot.tier if move.tier is None else move.tier,
             step=slot.step + 1,
-            vector=self.held_fixed(move.vector, line),
+            vector=self.settings.space.held(move.vector, line),
             parent=parent,
             checkpoint=checkpoint,
             joined=slot.joined,
@@ -374,15 +374,6 @@ class Turn:
             seed=training_seed(self.settings.seed, slot.index, slot.step + 1),
         )
         self.queue(following, move.why)
-
-    def held_fixed(self, vector: tuple[float, ...], line: tuple[float, ...]) -> tuple[float, ...]:
-        """`vector`, with those hyperparameters of the line of descent that never change."""
-        mutable = self.settings.space.mutable
-        if all(mutable):
-            return vector
-        return tuple(
-            new if free else held for new, held, free in zip(vector, line, mutable, strict=True)
-        )
 
     def time_is_left(self) -> bool:
         """Whether a trial that began now is expected to end before the deadline."""
@@ -506,7 +497,7 @@ class Turn:
                 slot,
                 step=front + 1,
                 joined=front + 1,
-                vector=self.held_fixed(move.vector, source.vector),
+                vector=settings.space.held(move.vector, source.vector),
                 parent=f"{move.source}-{front}",
                 checkpoint=source.checkpoint,
             )
