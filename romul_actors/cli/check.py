@@ -22,7 +22,7 @@ from romul_actors.observe.explain import waste
 from romul_actors.observe.export import to_mlflow, to_tensorboard
 from romul_actors.observe.lineage import plot, plot_lineage, plot_workers, trials
 from romul_actors.observe.snapshot import Snapshot, full_snapshot, trial_rows
-from romul_actors.protocol.experiment import load
+from romul_actors.protocol.plan import load
 from romul_workers.conformance import Check, Examination
 from romul_workers.schedule import ScheduleError, closeness, of_trial, read_schedule
 from romul_workers.schedule import train as train_along

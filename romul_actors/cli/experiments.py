@@ -17,10 +17,10 @@ from romul_actors.cli.printing import NARROW, Console, Table, echo, echo_json, s
 from romul_actors.cli.services import opened
 from romul_actors.core.events import Control, Submitted
 from romul_actors.errors import ExperimentError, StoreError, UnknownExperimentError
-from romul_actors.protocol.experiment import Experiment, load
+from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_from_json
 from romul_actors.protocol.messages import encode
-from romul_actors.protocol.plan import settings
+from romul_actors.protocol.plan import load, settings
 from romul_actors.store import Store
 
 Name = Annotated[str, typer.Argument(help="Name of an experiment.")]
@@ -155,6 +155,8 @@ def readable(row: Mapping[str, str]) -> dict[str, Any]:
 
 def figure(value: Any) -> str:
     """A value as it stands in a table."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(figure, value))}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -166,7 +168,7 @@ def slots_table(slots: list[dict[str, Any]], experiment: Experiment) -> Table:
         table.add_column(column, justify="left" if left else "right", max_width=NARROW)
     for index, slot in enumerate(slots):
         latest = slot["latest"] or {}
-        value = latest.get(experiment.metric)
+        value, values = latest.get(experiment.metric), slot["hyperparameters"]
         shown = slot["status"] + (f" (attempt {slot['attempt']})" if slot["attempt"] > 1 else "")
         table.add_row(
             str(index),
@@ -174,7 +176,10 @@ def slots_table(slots: list[dict[str, Any]], experiment: Experiment) -> Table:
             f"{slot['step'] + (slot['status'] == 'done')}/{experiment.steps}",
             "" if not latest else "failed" if value is None else figure(value),
             slot["parent"],
-            *(shortened(figure(slot["hyperparameters"][name])) for name in experiment.space),
+            *(
+                shortened(figure(values[name])) if name in values else ""
+                for name in experiment.space
+            ),
         )
     return table
 

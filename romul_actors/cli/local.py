@@ -43,9 +43,9 @@ from romul_actors.local.processes import running
 from romul_actors.local.redis_server import check_idle, embedded_server
 from romul_actors.observe.html import png
 from romul_actors.observe.lineage import plot, read_history, summary, trials
-from romul_actors.protocol.experiment import Experiment, OptimizerSpec, from_json, load, parse
+from romul_actors.protocol.experiment import Experiment, OptimizerSpec, from_json, parse
 from romul_actors.protocol.messages import encode
-from romul_actors.protocol.plan import settings
+from romul_actors.protocol.plan import load, settings
 from romul_actors.store import Store
 from romul_actors.waiting import pause
 from romul_workers.figures import in_words

@@ -183,12 +183,15 @@ def by_region(
     vectors = {line["trial"]: line["vector"] for line in history if line["event"] == "trial"}
     ended = [line for line in history if line["event"] in ("failed", "result")]
     regions: dict[str, list[dict[str, Any]]] = {}
+    none = (False,) * len(space)
+    # A hyperparameter that does not count in a trial has no part in its failure.
+    counting = {trial: space.active(vector) for trial, vector in vectors.items()}
     for axis, parameter in enumerate(space):
-        n = space.n_choices[axis] or QUARTERS
+        n = len(parameter.labels) or QUARTERS
         attempts: Counter[int] = Counter()
         reasons: dict[int, Counter[str]] = defaultdict(Counter)
         for line in ended:
-            if line["trial"] not in vectors:
+            if not counting.get(line["trial"], none)[axis]:
                 continue
             part = min(int(vectors[line["trial"]][axis] * n), n - 1)
             attempts[part] += 1
@@ -197,11 +200,7 @@ def by_region(
         rows = []
         for part in range(n):
             low, high = parameter.decode(part / n), parameter.decode((part + 1) / n)
-            region = (
-                str(parameter.decode((part + 0.5) / n))
-                if space.n_choices[axis]
-                else f"{low:.4g} to {high:.4g}"
-            )
+            region = parameter.labels[part] if parameter.labels else f"{low:.4g} to {high:.4g}"
             rows.append(
                 {
                     "region": region,
