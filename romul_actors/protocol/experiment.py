@@ -173,17 +173,6 @@ class Experiment(Table):
     keep_checkpoints: Literal["needed", "all"] = "needed"
     history_keep: PositiveInt = 200_000
 
-    @field_validator("task")
-    @classmethod
-    def _no_standard_module(cls, given: str) -> str:
-        module = given.partition(":")[0]
-        if module.partition(".")[0] in sys.stdlib_module_names:
-            raise ValueError(
-                f"{module!r} is a module of Python itself: give the task's file another name, such "
-                f"as {module}_task.py"
-            )
-        return given
-
     @field_validator("metric")
     @classmethod
     def _not_reserved(cls, given: str) -> str:
@@ -289,10 +278,22 @@ def parse(text: str, source: str = "experiment", also: Also = lambda _: []) -> E
         experiment = Experiment.model_validate(content)
     except ValidationError as error:
         faults = faults_of(error, Experiment)
-    faults += also(content)
+    faults += [*_hidden_task(content.get("task")), *also(content)]
     if faults:
         raise ExperimentError(in_lines(faults, source, lines_of(text)))
     return experiment
+
+
+def _hidden_task(task: object) -> list[Fault]:
+    """What is wrong with a task whose file would hide a module of Python, or be hidden by it."""
+    module = str(task).partition(":")[0]
+    if module.partition(".")[0] not in sys.stdlib_module_names:
+        return []
+    message = (
+        f"{module!r} is a module of Python itself: give the task's file another name, such as "
+        f"{module}_task.py"
+    )
+    return [Fault(("task",), message)]
 
 
 def _not_toml(error: tomllib.TOMLDecodeError, text: str, source: str) -> str:

@@ -4,7 +4,6 @@ Started by `trainer.py` as `python -m romul_workers.child FD`; speaks MessagePac
 that number. It ends with its parent: when the socket closes, it ends its whole process group.
 """
 
-import importlib
 import math
 import os
 import queue
@@ -25,6 +24,7 @@ import numpy as np
 from romul_actors.core.events import MAX_TEXT
 from romul_actors.errors import TaskError
 from romul_workers.figures import figures
+from romul_workers.task_import import TaskImportError, described, find_task
 from romul_workers.trial import Context, Paused, Trial
 
 Message = dict[str, Any]
@@ -104,11 +104,7 @@ class Child:
         """Import the task and run its `setup`, once for each experiment."""
         if job["key"] in self._tasks:
             return
-        module = importlib.import_module(job["module"])
-        train = getattr(module, job["function"], None)
-        if not callable(train):
-            told = f"{job['module']} has no function {job['function']!r}"
-            raise AttributeError(told)  # noqa: TRY004  (what `from ... import` would say)
+        module, train = find_task(job["module"], job["function"])
         context = Context(job["experiment"], _device(job["device"]), job["constants"])
         setup = getattr(module, "setup", None)
         state = setup(context) if callable(setup) else None
@@ -174,8 +170,10 @@ def _seed(seed: int) -> None:
 
 def _failure(reason: str, error: BaseException) -> Message:
     """A failed trial, with the task's part of the traceback."""
-    lines = traceback.format_exception(error)
-    return {"is": "failed", "reason": reason, "message": "".join(lines)[-MAX_TEXT:].strip()}
+    message = "".join(traceback.format_exception(error))[-MAX_TEXT:].strip()
+    if reason == "task":
+        message = str(error) if isinstance(error, TaskImportError) else described(error)
+    return {"is": "failed", "reason": reason, "message": message}
 
 
 def main() -> None:

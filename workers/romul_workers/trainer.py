@@ -28,6 +28,7 @@ from romul_actors.core.events import Trial as TrialMessage
 from romul_actors.errors import CheckpointError, NoRoomError
 from romul_actors.protocol.experiment import Experiment
 from romul_workers.checkpoints import NO_ROOM, Checkpoints
+from romul_workers.task_import import hiding
 
 SCRATCH = "romul-worker-"
 LEFT_S = 60.0
@@ -295,8 +296,10 @@ class _Child:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         log: Path,
+        paths: Sequence[Path],
     ) -> None:
         self._process = process
+        self._paths = paths
         self._reader = reader
         self._writer = writer
         self._log = log
@@ -329,7 +332,7 @@ class _Child:
             )
             unwind.pop_all()
         reader, writer = await asyncio.open_connection(sock=ours)
-        return cls(process, reader, writer, log)
+        return cls(process, reader, writer, log, paths)
 
     def tell(self, message: Mapping[str, Any]) -> None:
         self._writer.write(msgpack.packb(message))
@@ -378,6 +381,8 @@ class _Child:
             output.seek(max(self._log_start, size - LOG_TAIL))
             tail = output.read().decode(errors="replace").strip()
         told = f"the task's process ended by {how}" + (f"; its last words:\n{tail}" if tail else "")
+        if hidden := hiding(map(str, self._paths), tail):
+            return f"{hidden}\n\n{told}"[:MAX_TEXT]
         return told[-MAX_TEXT:]
 
     async def end(self) -> None:
