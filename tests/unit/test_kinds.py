@@ -1,4 +1,4 @@
-"""Every kind of hyperparameter, with everything that reads one: a table of kinds, a test a reader."""
+"""Every kind of hyperparameter with all that reads one: a table of kinds, a test a reader."""
 
 import itertools
 import json
