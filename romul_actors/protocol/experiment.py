@@ -18,7 +18,6 @@ from pydantic import (
     AwareDatetime,
     BeforeValidator,
     Field,
-    FiniteFloat,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -84,6 +83,8 @@ class OptimizerSpec(Table):
         if isinstance(given, dict) and "options" not in given:
             options = {key: value for key, value in given.items() if key != "name"}
             return {"name": given.get("name", "romul"), "options": options}
+        if not isinstance(given, dict | OptimizerSpec):
+            raise ValueError(f"{shown(given)} is not a name, or a table with one")  # noqa: TRY004
         return given
 
 
@@ -157,7 +158,7 @@ class Experiment(Table):
     direction: Literal["minimize", "maximize"] = "minimize"
     population: int = Field(8, ge=4, le=100_000)
     steps: PositiveInt
-    budget: Annotated[PositiveFloat, FiniteFloat] = 1.0
+    budget: float = Field(1.0, gt=0, allow_inf_nan=False)
     budget_unit: str = "epoch"
     seed: int = Field(0, ge=0, lt=2**64)
     optimizer: OptimizerSpec = OptimizerSpec()
@@ -278,15 +279,18 @@ def parse(text: str, source: str = "experiment", also: Also = lambda _: []) -> E
         experiment = Experiment.model_validate(content)
     except ValidationError as error:
         faults = faults_of(error, Experiment)
-    faults += [*_hidden_task(content.get("task")), *also(content)]
+    faults += [*_odd_task(content.get("task")), *also(content)]
     if faults:
         raise ExperimentError(in_lines(faults, source, lines_of(text)))
     return experiment
 
 
-def _hidden_task(task: object) -> list[Fault]:
-    """What is wrong with a task whose file would hide a module of Python, or be hidden by it."""
+def _odd_task(task: object) -> list[Fault]:
+    """What is wrong with a task that is a file, or whose file would hide a module of Python."""
     module = str(task).partition(":")[0]
+    if module.endswith(".py"):
+        right = str(task).replace(".py", "", 1)
+        return [Fault(("task",), f"{task!r} names a file: write its module, as {right!r}")]
     if module.partition(".")[0] not in sys.stdlib_module_names:
         return []
     message = (

@@ -41,8 +41,8 @@ FOREIGN_KEYS = {
 """What other programs call some keys, and what they are called here."""
 
 FORMS = {
-    "name": "letters, digits, '.', '_' and '-', 64 at most, and the first a letter or a digit",
-    "task": "a module, or module:function",
+    "name": "letters, digits, '.', '_' and '-', 64 at most, the first a letter or a digit",
+    "task": "give a module, or module:function",
     "device": "auto, cpu, mps, cuda or cuda:NUMBER",
 }
 """What a text must look like, by its key."""
@@ -63,6 +63,7 @@ _NOT = {
 }
 """What a value is not, by the first word of the validator's name for the fault."""
 _MISSING = "not given, and it has no default"
+_MISPLACED = "no such key: a line belongs to the [table] above it: put this one before it"
 _SENTENCES = {
     "missing": _MISSING,
     "value_error": "{error}",
@@ -145,12 +146,14 @@ def faults_of(
             faults += found.faults
             continue
         where = (*before, *mistake["loc"])
-        faults.append(Fault(where, _in_words(mistake, _keys(model, mistake["loc"]))))
+        faults.append(Fault(where, _in_words(mistake, where, model)))
     return [fault for fault in faults if not any(_misspelt(fault, other) for other in faults)]
 
 
 def _misspelt(missing: Fault, other: Fault) -> bool:
     """Whether a key is missing only because it stands there under another name."""
+    if (missing.message, other.message) == (_MISSING, _MISPLACED):
+        return missing.where[-1] == other.where[-1]
     hints = (f"did you mean {missing.where[-1]!r}?", f"it is called {missing.where[-1]} ")
     return (
         missing.message == _MISSING
@@ -160,21 +163,31 @@ def _misspelt(missing: Fault, other: Fault) -> bool:
     )
 
 
-def _in_words(mistake: Mapping[str, Any], known: Collection[str]) -> str:
+def _in_words(mistake: Mapping[str, Any], where: Where, model: type[BaseModel]) -> str:
+    """Say what the validator found, at a place of a declaration, when it looked for a model."""
     kind, given, context = mistake["type"], mistake["input"], mistake.get("ctx", {})
     key = str(mistake["loc"][-1]) if mistake["loc"] else ""
     if kind == "extra_forbidden":
-        return unknown_key(key, known)
+        if len(where) > 1 and (isinstance(given, dict) or key in model.model_fields):
+            return _MISPLACED
+        return unknown_key(key, _keys(model, mistake["loc"]))
     if kind in _SENTENCES:
         return _SENTENCES[kind].format(**{"value": shown(given), **context})
     what = _NOT.get(kind.partition("_")[0], "what this key takes")
     if kind == "literal_error":
         what = str(context["expected"])
-        near = get_close_matches(str(given), what.replace("'", "").split(" or "), n=1)
+        words = what.replace("'", "").replace(" or ", ", ").split(", ")
+        begun = [word for word in words if _begins(word, str(given))]
+        near = begun or get_close_matches(str(given), words, n=1)
         what += f": did you mean {near[0]!r}?" if near else ""
-    elif kind == "string_pattern_mismatch":
-        what = FORMS.get(key, what)
+    elif kind == "string_pattern_mismatch" and key in FORMS:
+        return f"{shown(given)} is not allowed: {FORMS[key]}"
     return f"{shown(given)} is not {what}"
+
+
+def _begins(word: str, given: str) -> bool:
+    """Whether one is the beginning of the other."""
+    return bool(given) and (word.startswith(given) or given.startswith(word))
 
 
 def _keys(model: type[BaseModel], where: Sequence[str | int]) -> Collection[str]:
@@ -185,7 +198,8 @@ def _keys(model: type[BaseModel], where: Sequence[str | int]) -> Collection[str]
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return ()
         model = inner
-    return tuple(model.model_fields)
+    own = [key for key in model.model_fields if key in model.__annotations__]
+    return tuple(dict.fromkeys((*own, *model.model_fields)))
 
 
 def in_lines(faults: Iterable[Fault], source: str, lines: Mapping[str, int]) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 from romul_actors.core.events import MAX_TEXT
 from romul_actors.errors import TaskError
 from romul_workers.figures import figures
-from romul_workers.task_import import TaskImportError, described, find_task
+from romul_workers.task_import import TaskImportError, described, find_task, hiding
 from romul_workers.trial import Context, Paused, Trial
 
 Message = dict[str, Any]
@@ -173,6 +173,8 @@ def _failure(reason: str, error: BaseException) -> Message:
     message = "".join(traceback.format_exception(error))[-MAX_TEXT:].strip()
     if reason == "task":
         message = str(error) if isinstance(error, TaskImportError) else described(error)
+    elif hidden := hiding(sys.path, message):
+        message = f"{hidden}\n\n{message}"[:MAX_TEXT]
     return {"is": "failed", "reason": reason, "message": message}
 
 

@@ -59,8 +59,7 @@ def described(error: BaseException) -> str:
         if error.text and error.text.strip():
             what += f": {error.text.strip()}"
     text = "".join(traceback.format_exception(type(error), error, trace)).rstrip()[-MAX_TRACEBACK:]
-    hidden = hiding(sys.path, text)
-    first = hidden or (f"{file}:{line}: {what}" if file else what)
+    first = hiding(sys.path, text) or (f"{file}:{line}: {what}" if file else what)
     return f"{first[: MAX_TEXT - MAX_TRACEBACK - 2]}\n\n{text}"
 
 
@@ -74,14 +73,14 @@ def hiding(folders: Iterable[str], text: str) -> str:
 
     Args:
         folders: where modules are searched.
-        text: a traceback, which names files that were run and modules that lack something.
+        text: a traceback, which names modules that lack something.
     """
     standard = str(Path(os.__file__).parent)
     for folder in dict.fromkeys(folders):
         if not folder or folder == standard:
             continue
         for file in sorted(Path(folder).glob("*.py")):
-            named = f'"{file}"' in text or f"'{file.stem}'" in text
+            named = f"module '{file.stem}'" in text or f"from '{file.stem}'" in text
             if named and file.stem in sys.stdlib_module_names:
                 return f"{file} hides Python's own module {file.stem!r}: give the file another name"
     return ""
