@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import re
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -254,3 +256,28 @@ def test_each_element_of_a_list_moves_by_itself():
     assert len(next(iter(lines.values()))["hyperparameters"]["x"]) == 3
     assert changed <= set(itertools.product((True, False), repeat=3))
     assert (True, True, True) in changed
+
+
+def blocks_of(language):
+    """The blocks of docs/spaces.md in a language."""
+    text = (Path(__file__).parents[2] / "docs" / "spaces.md").read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", blocks_of("toml"))
+def test_what_the_page_shows_is_searched(block):
+    text = re.sub(r"^\[(?=optimizer)", "[space.", block, flags=re.MULTILINE)
+    experiment = parse(f'name = "k"\ntask = "t"\nsteps = 3\n[space]\n{text}')
+    space = experiment.search_space()
+    assert all(name in block.replace(".", " ") or "." in name for name in space.names)
+    _, trials = searched(experiment)
+    for trial in trials:
+        check(space, trial.hyperparameters)
+
+
+def test_the_page_shows_the_same_space_in_both_languages():
+    romul = pytest.importorskip("romul")
+    python = eval(blocks_of("python")[0], {"romul": romul})  # the page is this project's own
+    experiment = Experiment(name="k", task="t", steps=3, space=romul.space.tables(python))
+    toml = parse(f'name = "k"\ntask = "t"\nsteps = 3\n[space]\n{blocks_of("toml")[0]}')
+    assert experiment.space == toml.space
