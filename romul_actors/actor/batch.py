@@ -117,8 +117,9 @@ def redeclared(held: HeldExperiment, population: Population) -> Experiment | Non
     if population.settings.space is held.settings.space:
         return None
     space = dict(held.experiment.space)
-    for parameter in population.settings.space:
-        if isinstance(parameter, FloatParameter | IntParameter):
-            bounds = {"min": parameter.low, "max": parameter.high}
-            space[parameter.name] = space[parameter.name].model_copy(update=bounds)
+    for name, spec in held.experiment.space.items():
+        # All coordinates of a list have the same bounds.
+        axis = population.settings.space.axes[population.settings.space.axes_of(name)[0]]
+        if isinstance(axis, FloatParameter | IntParameter):
+            space[name] = spec.model_copy(update={"min": axis.low, "max": axis.high})
     return held.experiment.model_copy(update={"space": space})

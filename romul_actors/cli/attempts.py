@@ -83,11 +83,14 @@ def _regions_of_axis(
         axis: the hyperparameter's place in it.
         ended: of each attempt that ended, its place in the unit cube, and why it failed, if it did.
     """
-    parameter, n_choices = list(space)[axis], space.n_choices[axis]
-    n = n_choices or QUARTERS
+    parameter = list(space)[axis]
+    n = len(parameter.labels) or QUARTERS
     attempts: Counter[int] = Counter()
     reasons: dict[int, Counter[str]] = defaultdict(Counter)
     for vector, reason in ended:
+        if not space.active(vector)[axis]:
+            # A hyperparameter that does not count in a trial has no part in its failure.
+            continue
         part = min(int(vector[axis] * n), n - 1)
         attempts[part] += 1
         if reason is not None:
@@ -95,10 +98,11 @@ def _regions_of_axis(
     rows = []
     for part in range(n):
         low, high = parameter.decode(part / n), parameter.decode((part + 1) / n)
-        choice = str(parameter.decode((part + 0.5) / n))
         rows.append(
             {
-                "region": choice if n_choices else f"{low:.4g} to {high:.4g}",
+                "region": parameter.labels[part]
+                if parameter.labels
+                else f"{low:.4g} to {high:.4g}",
                 "attempts": attempts[part],
                 "failed": sum(reasons[part].values()),
                 "reasons": dict(reasons[part]),

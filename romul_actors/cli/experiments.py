@@ -18,7 +18,8 @@ from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
 from romul_actors.cli.rows import progress, readable, slots_table, unreadable
 from romul_actors.client import Client
 from romul_actors.errors import ExperimentError, StoreError, UnknownSlotError
-from romul_actors.protocol.experiment import Experiment, load
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.plan import load
 
 Request = Callable[[Client], Awaitable[None]]
 

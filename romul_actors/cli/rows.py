@@ -54,6 +54,8 @@ def readable(row: Mapping[str, str]) -> dict[str, Any]:
 
 def figure(value: Any) -> str:
     """A value as it stands in a table."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(figure, value))}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -65,7 +67,7 @@ def slots_table(slots: list[dict[str, Any]], experiment: Experiment) -> Table:
         table.add_column(column, justify="left" if left else "right", max_width=NARROW)
     for index, slot in enumerate(slots):
         latest = slot["latest"] or {}
-        value = latest.get(experiment.metric)
+        value, values = latest.get(experiment.metric), slot["hyperparameters"]
         shown = slot["status"] + (f" (attempt {slot['attempt']})" if slot["attempt"] > 1 else "")
         table.add_row(
             str(index),
@@ -73,6 +75,9 @@ def slots_table(slots: list[dict[str, Any]], experiment: Experiment) -> Table:
             f"{slot['step'] + (slot['status'] == 'done')}/{experiment.steps}",
             "" if not latest else "failed" if value is None else figure(value),
             slot["parent"],
-            *(shortened(figure(slot["hyperparameters"][name])) for name in experiment.space),
+            *(
+                shortened(figure(values[name])) if name in values else ""
+                for name in experiment.space
+            ),
         )
     return table

@@ -9,8 +9,7 @@ from romul_actors.cli.deadline import Deadline, with_deadline
 from romul_actors.cli.local_run import LocalRun, Servers, play
 from romul_actors.cli.options import AsJson, RunsFolder, WithBroker
 from romul_actors.cli.summary import finish
-from romul_actors.protocol.experiment import load
-from romul_actors.protocol.plan import settings
+from romul_actors.protocol.plan import load, settings
 
 
 def run(

@@ -40,7 +40,7 @@ def advance(transition: Transition, view: View, move: Move, oldest: int) -> None
         index=slot.index,
         tier=slot.tier if move.tier is None else move.tier,
         step=slot.step + 1,
-        vector=keep_immutable(transition, move.vector, inherited),
+        vector=transition.settings.space.held(move.vector, inherited),
         parent=parent,
         checkpoint=checkpoint,
         joined=slot.joined,
@@ -52,24 +52,6 @@ def advance(transition: Transition, view: View, move: Move, oldest: int) -> None
         seed=training_seed(transition.settings.seed, slot.index, slot.step + 1),
     )
     queue(transition, following, move.why)
-
-
-def keep_immutable(
-    transition: Transition, vector: tuple[float, ...], inherited: tuple[float, ...]
-) -> tuple[float, ...]:
-    """`vector`, with the line of descent's values of those hyperparameters that never change.
-
-    Args:
-        transition: the population, which has the space.
-        vector: the next place in the unit cube, shape (n_dims,).
-        inherited: the place of the trial whose checkpoint is continued, shape (n_dims,).
-    """
-    mutable = transition.settings.space.mutable
-    if all(mutable):
-        return vector
-    return tuple(
-        new if free else held for new, held, free in zip(vector, inherited, mutable, strict=True)
-    )
 
 
 def queue(transition: Transition, slot: Slot, why: Mapping[str, Any]) -> None:

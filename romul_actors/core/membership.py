@@ -5,7 +5,7 @@ The policy's numbers stand in `elasticity.py`; here they are carried out.
 
 from dataclasses import replace
 
-from romul_actors.core.dispatch import keep_immutable, queue, start_second_attempt
+from romul_actors.core.dispatch import queue, start_second_attempt
 from romul_actors.core.elasticity import overdue, to_park
 from romul_actors.core.history import SlotParked, SlotResumed
 from romul_actors.core.quorum import decide_pool, view_of
@@ -136,7 +136,7 @@ def join(transition: Transition, index: int) -> bool:
             slot,
             step=step + 1,
             joined=step + 1,
-            vector=keep_immutable(transition, move.vector, source.vector),
+            vector=settings.space.held(move.vector, source.vector),
             parent=f"{move.source}-{step}",
             checkpoint=source.checkpoint,
         )

@@ -9,34 +9,56 @@ import re
 import sys
 import tomllib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AwareDatetime,
-    BaseModel,
-    ConfigDict,
+    BeforeValidator,
     Field,
-    FiniteFloat,
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from romul_actors.core.space import (
-    BooleanParameter,
-    CategoricalParameter,
-    FloatParameter,
-    IntParameter,
-    Parameter,
-    Scale,
-    Space,
-    Value,
-)
+from romul_actors.core.space import Space, Value
 from romul_actors.errors import ExperimentError, SpaceError
+from romul_actors.protocol.declared_space import (
+    BooleanSpec,
+    CategoricalSpec,
+    FloatSpec,
+    IntSpec,
+    ParameterSpec,
+    Table,
+    by_name,
+    check_json,
+    core_space,
+    plain,
+    read_space,
+)
+from romul_actors.protocol.mistakes import Fault, Faults, faults_of, in_lines, shown
+from romul_actors.protocol.toml_lines import lines_of
+
+__all__ = [
+    "BooleanSpec",
+    "CategoricalSpec",
+    "ElasticitySpec",
+    "Experiment",
+    "FloatSpec",
+    "IntSpec",
+    "OptimizerSpec",
+    "ParameterSpec",
+    "Resources",
+    "Timeouts",
+    "from_json",
+    "load",
+    "parse",
+]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """What an experiment or a worker may be called: it becomes part of keys, topics and paths."""
@@ -47,71 +69,11 @@ RESERVED_METRICS = ("step", "trial", "checkpoint", "hyperparameters", "metrics",
 _TASK = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?$"
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FloatSpec(_Model):
-    """A real number between two bounds."""
-
-    type: Literal["float"]
-    min: FiniteFloat
-    max: FiniteFloat
-    scale: Scale = "linear"
-    mutable: bool = True
-
-    def parameter(self, name: str) -> Parameter:
-        """Make the core's parameter."""
-        return FloatParameter(name, self.min, self.max, self.scale, self.mutable)
-
-
-class IntSpec(_Model):
-    """A whole number between two bounds, both included."""
-
-    type: Literal["int"]
-    min: int
-    max: int
-    scale: Scale = "linear"
-    mutable: bool = True
-
-    def parameter(self, name: str) -> Parameter:
-        """Make the core's parameter."""
-        return IntParameter(name, self.min, self.max, self.scale, self.mutable)
-
-
-class CategoricalSpec(_Model):
-    """One of a few choices without an order."""
-
-    type: Literal["categorical"]
-    choices: tuple[Value, ...]
-    mutable: bool = True
-
-    def parameter(self, name: str) -> Parameter:
-        """Make the core's parameter."""
-        return CategoricalParameter(name, self.choices, self.mutable)
-
-
-class BooleanSpec(_Model):
-    """False or true."""
-
-    type: Literal["boolean"]
-    mutable: bool = True
-
-    def parameter(self, name: str) -> Parameter:
-        """Make the core's parameter."""
-        return BooleanParameter(name, self.mutable)
-
-
-ParameterSpec = Annotated[
-    FloatSpec | IntSpec | CategoricalSpec | BooleanSpec, Field(discriminator="type")
-]
-
-
-class OptimizerSpec(_Model):
+class OptimizerSpec(Table):
     """An optimizer by name; every other key is one of its constants."""
 
     name: str = "romul"
-    options: dict[str, float | int | bool | str] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -121,16 +83,18 @@ class OptimizerSpec(_Model):
         if isinstance(given, dict) and "options" not in given:
             options = {key: value for key, value in given.items() if key != "name"}
             return {"name": given.get("name", "romul"), "options": options}
+        if not isinstance(given, dict | OptimizerSpec):
+            raise ValueError(f"{shown(given)} is not a name, or a table with one")  # noqa: TRY004
         return given
 
 
-class Resources(_Model):
+class Resources(Table):
     """What a trial needs of a machine."""
 
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
 
 
-class Timeouts(_Model):
+class Timeouts(Table):
     """Time limits, in seconds."""
 
     trial_s: PositiveFloat | None = None
@@ -145,7 +109,7 @@ class Timeouts(_Model):
     """A slot waits at least so long for its quorum before it goes on with what is known."""
 
 
-class ElasticitySpec(_Model):
+class ElasticitySpec(Table):
     """How the population follows the workers; see `romul_actors.core.elasticity`."""
 
     min: int = Field(4, ge=4)
@@ -158,7 +122,7 @@ class ElasticitySpec(_Model):
     """After so many median trials an idle worker gets a second copy of a late one; 0: never."""
 
 
-class Experiment(_Model):
+class Experiment(Table):
     """An experiment, as a user declares it.
 
     Attributes:
@@ -189,16 +153,16 @@ class Experiment(_Model):
 
     name: str = Field(pattern=NAME)
     task: str = Field(pattern=_TASK)
-    space: dict[str, ParameterSpec]
+    space: Annotated[dict[str, ParameterSpec], BeforeValidator(read_space)]
     metric: str = Field("loss", min_length=1, max_length=100)
     direction: Literal["minimize", "maximize"] = "minimize"
     population: int = Field(8, ge=4, le=100_000)
     steps: PositiveInt
-    budget: Annotated[PositiveFloat, FiniteFloat] = 1.0
+    budget: float = Field(1.0, gt=0, allow_inf_nan=False)
     budget_unit: str = "epoch"
     seed: int = Field(0, ge=0, lt=2**64)
     optimizer: OptimizerSpec = OptimizerSpec()
-    constants: dict[str, Value] = Field(default_factory=dict)
+    constants: Annotated[dict[str, Value], BeforeValidator(plain)] = Field(default_factory=dict)
     initial: tuple[dict[str, Value], ...] = ()
     max_attempts: PositiveInt = 3
     max_losses: PositiveInt = 10
@@ -217,32 +181,60 @@ class Experiment(_Model):
             raise ValueError(f"{given!r} is one of the words that the store uses itself")
         return given
 
+    @field_validator("constants")
+    @classmethod
+    def _json(cls, given: dict[str, Value]) -> dict[str, Value]:
+        if faults := check_json(given, ("constants",)):
+            raise Faults(faults)
+        return given
+
     @field_validator("initial", mode="before")
     @classmethod
-    def _one_or_many(cls, given: Any) -> Any:
-        return [given] if isinstance(given, dict) else given
+    def _one_or_many(cls, given: Any, info: ValidationInfo) -> Any:
+        many = [given] if isinstance(given, dict) else given
+        names = info.data.get("space")
+        if names is None or not isinstance(many, list | tuple):
+            return many
+        return [plain(by_name(x, names)) if isinstance(x, dict) else x for x in many]
 
-    @model_validator(mode="after")
-    def _check_space(self) -> "Experiment":
-        space = self.search_space()
-        for values in self.initial:
-            space.encode(values)
-        if len(self.initial) > self.population:
-            raise SpaceError(f"{len(self.initial)} initial values for {self.population} slots")
-        return self
+    @field_validator("initial")
+    @classmethod
+    def _in_the_space(
+        cls, given: tuple[dict[str, Value], ...], info: ValidationInfo
+    ) -> tuple[dict[str, Value], ...]:
+        faults = []
+        if "space" in info.data:
+            space = core_space(info.data["space"])
+            for number, values in enumerate(given):
+                try:
+                    space.encode(values)
+                except SpaceError as error:
+                    name = str(error).partition(":")[0]
+                    faults.append(Fault(("initial", number, name), f"initial: {error}", named=True))
+        population = info.data.get("population")
+        if population is not None and len(given) > population:
+            faults.append(
+                Fault(
+                    ("initial",), f"{len(given)} initial values for {population} slots", named=True
+                )
+            )
+        if faults:
+            raise Faults(faults)
+        return given
 
-    @model_validator(mode="after")
-    def _check_bounds(self) -> "Experiment":
-        least, most = self.elasticity.min, self.elasticity.max
-        if most is not None and most < self.population:
-            raise ValueError(
-                f"elasticity.max = {most} is below the population of {self.population}"
+    @field_validator("elasticity")
+    @classmethod
+    def _around_the_population(cls, given: ElasticitySpec, info: ValidationInfo) -> ElasticitySpec:
+        population, least, most = info.data.get("population"), given.min, given.max
+        if population is not None and most is not None and most < population:
+            raise Faults(
+                [Fault(("elasticity", "max"), f"{most} is below the population of {population}")]
             )
-        if least > self.population:
-            raise ValueError(
-                f"elasticity.min = {least} is above the population of {self.population}"
+        if population is not None and least > population:
+            raise Faults(
+                [Fault(("elasticity", "min"), f"{least} is above the population of {population}")]
             )
-        return self
+        return given
 
     def search_space(self) -> Space:
         """Make the core's space.
@@ -250,7 +242,7 @@ class Experiment(_Model):
         Raises:
             SpaceError: a parameter's bounds or choices are wrong.
         """
-        return Space([spec.parameter(name) for name, spec in self.space.items()])
+        return core_space(self.space)
 
     @property
     def module(self) -> str:
@@ -263,20 +255,64 @@ class Experiment(_Model):
         return self.task.partition(":")[2] or "train"
 
 
-def parse(text: str, source: str = "experiment") -> Experiment:
-    """Read an experiment from TOML text; `source` names it in errors.
+Also = Callable[[Mapping[str, Any]], list[Fault]]
+"""A further look at what a file declares, as it stands there: the faults that it finds."""
+
+
+def parse(text: str, source: str = "experiment", also: Also = lambda _: []) -> Experiment:
+    """Read an experiment from TOML text.
+
+    Args:
+        text: the declaration.
+        source: names it in errors.
+        also: looks for faults that this module knows nothing of.
 
     Raises:
-        ExperimentError: the message gives the line and the field.
+        ExperimentError: all faults, a line each, with the number of the line and the key.
     """
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ExperimentError(f"{source}: {error}") from None
+        raise ExperimentError(_not_toml(error, text, source)) from None
+    faults: list[Fault] = []
     try:
-        return Experiment.model_validate(content)
+        experiment = Experiment.model_validate(content)
     except ValidationError as error:
-        raise ExperimentError(_explain(error, source, text.splitlines())) from None
+        faults = faults_of(error, Experiment)
+    faults += [*_odd_task(content.get("task")), *also(content)]
+    if faults:
+        raise ExperimentError(in_lines(faults, source, lines_of(text)))
+    return experiment
+
+
+def _odd_task(task: object) -> list[Fault]:
+    """What is wrong with a task that is a file, or whose file would hide a module of Python."""
+    module = str(task).partition(":")[0]
+    if module.endswith(".py"):
+        right = str(task).replace(".py", "", 1)
+        return [Fault(("task",), f"{task!r} names a file: write its module, as {right!r}")]
+    if module.partition(".")[0] not in sys.stdlib_module_names:
+        return []
+    message = (
+        f"{module!r} is a module of Python itself: give the task's file another name, such as "
+        f"{module}_task.py"
+    )
+    return [Fault(("task",), message)]
+
+
+def _not_toml(error: tomllib.TOMLDecodeError, text: str, source: str) -> str:
+    """What the parser found, with the line that it found it in."""
+    found = re.search(r"at line (\d+)", str(error))
+    if found is None:
+        return f"{source}: not TOML: {error}"
+    number = int(found[1])
+    line = text.split("\n")[number - 1].strip()
+    hint = ""
+    if re.search(r"=\s*(True|False|None|null)\b", line):
+        hint = "; TOML writes true and false, and leaves out what is not there"
+    elif re.search(r"=\s*[A-Za-z_]", line):
+        hint = "; text stands in quotes"
+    return f"{source}:{number}: not TOML: {error}{hint}: {shown(line)}"
 
 
 def from_json(text: str) -> Experiment:
@@ -288,27 +324,40 @@ def from_json(text: str) -> Experiment:
     try:
         return Experiment.model_validate_json(text)
     except ValidationError as error:
-        raise ExperimentError(_explain(error, "stored experiment", [])) from None
+        raise ExperimentError(
+            in_lines(faults_of(error, Experiment), "stored experiment", {})
+        ) from None
 
 
-def load(path: Path) -> Experiment:
+def load(path: Path, also: Also = lambda _: []) -> Experiment:
     """Read an experiment from a TOML file, or from a Python file's variable `experiment`.
 
-    A Python file is run: load only what you would run yourself.
+    A Python file is run: load only what you would run yourself. `also` looks at a TOML file alone.
 
     Raises:
-        ExperimentError: the file cannot be read, or what it declares is wrong; the message gives
-            the line or the field.
+        ExperimentError: the file cannot be read, or what it declares is wrong: all faults, a line
+            each, with the number of the line or the key.
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ExperimentError(
+            f"{path}: cannot be read: there is no such file{_neighbour(path)}"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ExperimentError(f"{path}: cannot be read: {error}") from None
     if path.suffix == ".toml":
-        return parse(text, str(path))
+        return parse(text, str(path), also)
     if path.suffix != ".py":
         raise ExperimentError(f"{path}: an experiment is a .toml or a .py file")
     return _run_python(path)
+
+
+def _neighbour(path: Path) -> str:
+    """The file that a name that is none may have meant."""
+    there = [p.name for p in (*path.parent.glob("*.toml"), *path.parent.glob("*.py"))]
+    near = get_close_matches(path.name, sorted(there), n=1)
+    return f": did you mean {near[0]}?" if near else ""
 
 
 def _run_python(path: Path) -> Experiment:
@@ -327,52 +376,12 @@ def _run_python(path: Path) -> Experiment:
         ]
         where = f"{path}:{lines[-1]}" if lines else str(path)
         if isinstance(error, ValidationError):
-            raise ExperimentError(_explain(error, where, [])) from None
+            raise ExperimentError(in_lines(faults_of(error, Experiment), where, {})) from None
+        if isinstance(error, SyntaxError) and error.filename == str(path):
+            where = f"{path}:{error.lineno}"
         raise ExperimentError(f"{where}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(path.parent.resolve()))
     if not isinstance(experiment, Experiment):
         raise ExperimentError(f"{path}: declares no variable `experiment` of type Experiment")
     return experiment
-
-
-def _explain(error: ValidationError, source: str, lines: Sequence[str]) -> str:
-    """One line a mistake: where, which field, what is wrong with which value."""
-    told = []
-    for mistake in error.errors(include_url=False):
-        # A union's branch is no part of the field's name.
-        kinds = {"float", "int", "categorical", "boolean", "str", "bool"}
-        loc = [
-            part
-            for i, part in enumerate(mistake["loc"])
-            if not (part in kinds and i >= 2)  # noqa: PLR2004
-        ]
-        message = mistake["msg"].removeprefix("Value error, ")
-        if mistake["type"] not in ("value_error", "missing", "extra_forbidden"):
-            message += f", not {mistake['input']!r}"
-        if not loc:
-            # The space's own errors name the parameter themselves.
-            loc = ["space", message.partition(":")[0]] if ": " in message else []
-            number = _line_of(loc, lines)
-        else:
-            number = _line_of(loc, lines)
-            message = f"{'.'.join(str(part) for part in loc)}: {message}"
-        told.append(f"{source}:{number}: {message}" if number else f"{source}: {message}")
-    return "\n".join(told)
-
-
-def _line_of(loc: Sequence[object], lines: Sequence[str]) -> int:
-    """Number of the TOML line that sets `loc`, or the nearest around it; 0 where there is none."""
-    best, best_length = 0, 0
-    table: list[str] = []
-    for number, line in enumerate(lines, 1):
-        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line):
-            table = [part.strip().strip("\"'") for part in header[1].split(".")]
-            path = table
-        elif key := re.match(r"""\s*([\w.\-"']+)\s*=""", line):
-            path = table + [part.strip("\"'") for part in key[1].split(".")]
-        else:
-            continue
-        if len(path) > best_length and path == [str(part) for part in loc[: len(path)]]:
-            best, best_length = number, len(path)
-    return best

@@ -9,13 +9,16 @@ from dataclasses import MISSING, Field, fields
 from typing import Any, get_args, get_type_hints
 
 import msgpack
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, create_model
 from pydantic import Field as Default
 
 from romul_actors.core.events import Event, TrialMessage
+from romul_actors.core.space import Value
 from romul_actors.errors import MessageError
 
 VERSION = 1
+_WIRE = {Mapping[str, Value]: Mapping[str, JsonValue]}
+"""Types that say less in the core than a validator needs: MessagePack knows more than JSON."""
 MAX_BYTES = 256 * 1024
 """Longest message; a longer one is not even unpacked."""
 
@@ -29,7 +32,9 @@ def _model(kind: type) -> type[BaseModel]:
         return ... if field.default is MISSING else field.default
 
     hints = get_type_hints(kind)
-    columns: dict[str, Any] = {f.name: (hints[f.name], default(f)) for f in fields(kind)}
+    columns: dict[str, Any] = {
+        f.name: (_WIRE.get(hints[f.name], hints[f.name]), default(f)) for f in fields(kind)
+    }
     config = ConfigDict(strict=True, extra="forbid")
     return create_model(kind.__name__, __config__=config, **columns)
 

@@ -1,10 +1,47 @@
 """From the user's declaration to what the decision core is given."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
 from romul_actors.core import optimizers
 from romul_actors.core.elasticity import Elasticity
 from romul_actors.core.settings import Settings
 from romul_actors.errors import ExperimentError, OptimizerError
-from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol import experiment as declaration
+from romul_actors.protocol.experiment import Experiment, OptimizerSpec
+from romul_actors.protocol.mistakes import Fault
+
+
+def load(path: Path) -> Experiment:
+    """Read an experiment from a file, as `experiment.load` does; its optimizer is looked at too.
+
+    Raises:
+        ExperimentError: the file cannot be read, or what it declares is wrong: all faults.
+    """
+    experiment = declaration.load(path, _optimizer_faults)
+    settings(experiment)
+    return experiment
+
+
+def _optimizer_faults(content: Mapping[str, Any]) -> list[Fault]:
+    """What is wrong with the optimizer that a file declares: its name, and each of its options."""
+    try:
+        spec = OptimizerSpec.model_validate(content.get("optimizer", {}))
+    except ValidationError:
+        # Found with the rest of the declaration.
+        return []
+    faults = []
+    for options in ({}, *({key: value} for key, value in spec.options.items())):
+        try:
+            optimizers.make(spec.name, options)
+        except OptimizerError as error:
+            faults.append(Fault(("optimizer", *options), str(error), named=True))
+            if not options:
+                break
+    return faults
 
 
 def settings(experiment: Experiment) -> Settings:
@@ -16,7 +53,7 @@ def settings(experiment: Experiment) -> Settings:
     try:
         optimizer = optimizers.make(experiment.optimizer.name, experiment.optimizer.options)
     except OptimizerError as error:
-        raise ExperimentError(f"optimizer: {error}") from None
+        raise ExperimentError(str(error)) from None
     space = experiment.search_space()
     elastic, deadline = experiment.elasticity, experiment.deadline
     return Settings(

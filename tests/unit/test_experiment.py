@@ -52,13 +52,13 @@ def test_the_store_gives_back_what_was_declared():
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("steps = 3", "steps = 0", "e.toml:5: steps: Input should be greater than 0, not 0"),
+        ("steps = 3", "steps = 0", "e.toml:5: steps: 0 is not above 0"),
         ("min = 1e-4", "min = 2.0", "e.toml:9: lr: min 2.0 is not below max 1.0"),
         ("min = 1e-4", "min = 0.0", "e.toml:9: lr: min 0.0 on a log scale"),
         ("max = 9", 'max = "many"', "e.toml:15: space.n.max"),
         ('type = "int"', 'type = "integer"', "e.toml:13: space.n.type|e.toml:12: space.n"),
-        ("steps = 3", "step = 3", "e.toml:5: step: Extra inputs are not permitted"),
-        ("steps = 3", "", "e.toml: steps: Field required"),
+        ("steps = 3", "step = 3", "e.toml:5: step: no such key: did you mean 'steps'"),
+        ("steps = 3", "", "e.toml: steps: not given, and it has no default"),
         ('"maximize"', '"up"', "e.toml:4: direction"),
         ('"accuracy"', '"step"', "'step' is one of the words that the store uses itself"),
         ('"package.module:fit"', '"os.system(1)"', "e.toml:2: task"),
@@ -84,7 +84,7 @@ def test_a_mistake_is_told_with_its_line_and_field(tmp_path, old, new, told):
         ('{ name = "romul", mutation = -1 }', "mutation = -1 is below 0"),
         ('{ name = "romul", mutation = nan }', "mutation = nan is not finite"),
         ('{ name = "romul", mutation = inf }', "mutation = inf is not finite"),
-        ('{ name = "romul", mutation = [0.5] }', r"options\.mutation: .* not \[0\.5\]"),
+        ('{ name = "romul", mutation = [0.5] }', r"mutation = \[0\.5\] is not a float"),
         ('{ name = "random", mutation = 0.5 }', "no option 'mutation': it takes none"),
     ],
 )

@@ -70,7 +70,7 @@ def test_true_is_not_the_choice_one():
         (lambda: IntParameter("n", 0.5, 9), "n: bound 0.5 is not a whole number"),
         (lambda: CategoricalParameter("c", ("x",)), r"c: \['x'\] is not a choice"),
         (lambda: CategoricalParameter("c", ("x", "x")), "holds a choice twice"),
-        (lambda: CategoricalParameter("c", ("x", None)), "choice None is not text"),
+        (lambda: CategoricalParameter("c", ("x", {1})), r"choice \{1\} is not text"),
         (lambda: Space([]), "no hyperparameter"),
         (lambda: Space([BooleanParameter("b"), BooleanParameter("b")]), "b: declared twice"),
     ],

@@ -5,7 +5,6 @@ socket of that number stands in `child_messages.py`. It ends with its parent: wh
 closes, it ends its whole process group.
 """
 
-import importlib
 import math
 import os
 import queue
@@ -39,6 +38,7 @@ from romul_workers.child_messages import (
     encode,
 )
 from romul_workers.figures import figures
+from romul_workers.task_import import TaskImportError, described, find_task, hiding
 from romul_workers.trial import Context, Paused, Trial
 
 
@@ -113,11 +113,7 @@ class Child:
         """Import the task and run its `setup`, once for each experiment."""
         if request.key in self._tasks:
             return
-        module = importlib.import_module(request.module)
-        train = getattr(module, request.function, None)
-        if not callable(train):
-            text = f"{request.module} has no function {request.function!r}"
-            raise AttributeError(text)  # noqa: TRY004  (what `from ... import` would say)
+        module, train = find_task(request.module, request.function)
         context = Context(request.experiment, _device(request.device), request.constants)
         setup = getattr(module, "setup", None)
         state = setup(context) if callable(setup) else None
@@ -176,8 +172,12 @@ def _seed(seed: int) -> None:
 
 def _failure(reason: FailureReason, error: BaseException) -> TaskFailed:
     """A failed trial, with the task's part of the traceback."""
-    lines = traceback.format_exception(error)
-    return TaskFailed(reason, "".join(lines)[-MAX_TEXT:].strip())
+    message = "".join(traceback.format_exception(error))[-MAX_TEXT:].strip()
+    if reason == "task":
+        message = str(error) if isinstance(error, TaskImportError) else described(error)
+    elif hidden := hiding(sys.path, message):
+        message = f"{hidden}\n\n{message}"[:MAX_TEXT]
+    return TaskFailed(reason, message)
 
 
 def main() -> None:

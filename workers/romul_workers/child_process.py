@@ -14,6 +14,7 @@ from pathlib import Path
 
 from romul_actors.core.events import MAX_TEXT
 from romul_workers.child_messages import Answer, Decoder, Request, TaskProgress, encode
+from romul_workers.task_import import hiding
 
 LOG_TAIL = 2_000
 """How much of a crashed child's output is reported, in bytes."""
@@ -40,8 +41,10 @@ class ChildProcess:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         log: Path,
+        paths: Sequence[Path],
     ) -> None:
         self._process = process
+        self._paths = paths
         self._reader = reader
         self._writer = writer
         self._log = log
@@ -83,7 +86,7 @@ class ChildProcess:
             )
             unwind.pop_all()
         reader, writer = await asyncio.open_connection(sock=ours)
-        return cls(process, reader, writer, log)
+        return cls(process, reader, writer, log, paths)
 
     def send(self, request: Request) -> None:
         """Send a request without waiting for its answer."""
@@ -133,6 +136,8 @@ class ChildProcess:
             output.seek(max(self._log_start, size - LOG_TAIL))
             tail = output.read().decode(errors="replace").strip()
         text = f"the task's process ended by {how}" + (f"; its last words:\n{tail}" if tail else "")
+        if hidden := hiding(map(str, self._paths), tail):
+            return f"{hidden}\n\n{text}"[:MAX_TEXT]
         return text[-MAX_TEXT:]
 
     async def end(self) -> None:

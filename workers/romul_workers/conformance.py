@@ -18,7 +18,7 @@ from romul_workers.figures import in_words
 from romul_workers.trainer import Ending, Failure, Stopped, Success
 from romul_workers.trial import Value
 
-LOW, HIGH = 0.2, 0.8
+LOW, MIDDLE, HIGH = 0.2, 0.5, 0.8
 """Places on a hyperparameter's axis that are compared."""
 STOP_AFTER_S = 0.5
 LONGER = 1000.0
@@ -82,7 +82,7 @@ class Examination:
 
     def _values(self, places: Mapping[int, float] | None = None) -> dict[str, Value]:
         n = len(self._space)
-        return self._space.decode(tuple((places or {}).get(i, 0.5) for i in range(n)))
+        return self._space.decode(tuple((places or {}).get(i, MIDDLE) for i in range(n)))
 
     async def _train(
         self,
@@ -164,15 +164,20 @@ class Examination:
 
     async def _hyperparameters(self, first: Observation, on: Observation, checkpoint: str) -> None:
         lost, idle = [], []
-        for i, name in enumerate(self._experiment.space):
-            scratch = [(await self._result(0, None, {i: place}))[0] for place in (LOW, HIGH)]
-            restored = [(await self._result(1, checkpoint, {i: place}))[0] for place in (LOW, HIGH)]
-            acts_first = len({first, *scratch}) > 1
-            acts_later = len({on, *restored}) > 1
+        middle = (MIDDLE,) * len(self._space)
+        for i, axis in enumerate(self._space):
+            # One with a condition is looked at where it holds, and compared with itself alone.
+            here = self._space.switched_on(middle, i)
+            others = {c: place for c, place in enumerate(here) if place != MIDDLE}
+            places = [{**others, i: place} for place in (LOW, HIGH)]
+            scratch = [(await self._result(0, None, place))[0] for place in places]
+            restored = [(await self._result(1, checkpoint, place))[0] for place in places]
+            acts_first = len({*scratch} if others else {first, *scratch}) > 1
+            acts_later = len({*restored} if others else {on, *restored}) > 1
             if acts_first and not acts_later:
-                lost.append(name)
+                lost.append(axis.name)
             elif not acts_later:
-                idle.append(name)
+                idle.append(axis.name)
         if lost:
             self._add(
                 "hyperparameters take effect after a restore",
@@ -185,7 +190,7 @@ class Examination:
                 "hyperparameters take effect after a restore", "ok", "all that have an effect"
             )
         if idle:
-            everything = len(idle) == len(self._experiment.space)
+            everything = len(idle) == len(self._space)
             self._add(
                 "hyperparameters have an effect",
                 "fault" if everything else "warning",

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from romul_workers.hashing import Written
     from romul_workers.torch_support import Attached
 
-Value = float | int | str | bool
+Value = Any
+"""A JSON value; of a hyperparameter, what its declaration admits."""
 
 SIGN_OF_LIFE_S = 0.5
 """Signs of progress are passed on at most this often."""

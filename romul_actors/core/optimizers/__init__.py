@@ -44,7 +44,9 @@ def make(name: str, options: Mapping[str, Any]) -> Optimizer:
             0 or not finite.
     """
     if name not in OPTIMIZERS:
-        raise OptimizerError(f"optimizer {name!r} is not one of {', '.join(OPTIMIZERS)}")
+        near = get_close_matches(name, OPTIMIZERS, n=1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise OptimizerError(f"optimizer {name!r} is not one of {', '.join(OPTIMIZERS)}{hint}")
     kind = OPTIMIZERS[name]
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     for option, value in options.items():

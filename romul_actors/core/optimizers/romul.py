@@ -22,7 +22,7 @@ from romul_actors.core.optimizers.base import (
     reflect,
     share,
 )
-from romul_actors.core.space import FloatParameter, IntParameter, Space, Vector
+from romul_actors.core.space import Space, Vector
 
 MIN_POOL = 4
 """Smallest population that differential evolution is defined for (the paper, section 2.2)."""
@@ -128,7 +128,7 @@ class Romul(Optimizer):
             moved = moved + step
             why |= {"a": a, "b": b, "best": first, "F1": f1, "F2": f2}
         anew = rng.random(d) < self.redraw  # (6)
-        free = np.flatnonzero(space.mutable)
+        free = np.flatnonzero(space.free(base))
         if not mutated and len(free):
             anew[free[rng.integers(len(free))]] = True
         drawn = rng.random(d)
@@ -147,8 +147,7 @@ class Romul(Optimizer):
 
 def _logarithmic(space: Space) -> list[int]:
     """Axes of hyperparameters that have a logarithmic scale: rates, penalties, magnitudes."""
-    numbers = (FloatParameter, IntParameter)
-    return [c for c, p in enumerate(space) if isinstance(p, numbers) and p.scale == "log"]
+    return [c for c, axis in enumerate(space) if getattr(axis, "scale", "") == "log"]
 
 
 def _two_others(pool: Sequence[int], i: int, rng: Generator) -> tuple[int, int]:

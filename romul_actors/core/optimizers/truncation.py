@@ -1,6 +1,5 @@
 """Truncation PBT (Jaderberg et al. 2017, "Population Based Training of Neural Networks")."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -8,7 +7,7 @@ from typing import Any, ClassVar
 from numpy.random import Generator
 
 from romul_actors.core.optimizers.base import Move, Optimizer, View, share
-from romul_actors.core.space import FloatParameter, IntParameter, Parameter
+from romul_actors.core.parameter import BooleanParameter, Parameter, cell
 
 MIN_POOL = 2
 
@@ -70,17 +69,13 @@ def perturb(
 ) -> float:
     """Move one coordinate: drawn anew, or its value times one of two factors.
 
-    A choice without an order moves to another choice instead, with the probability `resample`.
+    A choice with an order moves to the next one instead, and a choice without an order to any
+    other one, with the probability `resample`.
     """
     if rng.random() < resample:
         return float(rng.random())
-    if not isinstance(parameter, FloatParameter | IntParameter):
-        n = len(parameter.choices)
+    if isinstance(parameter, BooleanParameter) or parameter.n_choices:
+        n = parameter.n_choices
         step = int(rng.integers(1, n)) if rng.random() < resample else 0
-        return ((min(int(position * n), n - 1) + step) % n + 0.5) / n
-    factor = factors[int(rng.integers(2))]
-    value = parameter.decode(position) * factor
-    if isinstance(parameter, IntParameter):
-        # A small whole number must be able to move at all.
-        value = math.ceil(value) if factor > 1 else math.floor(value)
-    return parameter.encode(min(max(value, parameter.low), parameter.high))
+        return ((cell(position, n) + step) % n + 0.5) / n
+    return parameter.scaled(position, factors[int(rng.integers(2))])

@@ -1,0 +1,298 @@
+"""The search space as a user declares it: a table a hyperparameter, tables of tables by dots."""
+
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
+
+from romul_actors.core.parameter import identity
+from romul_actors.core.space import (
+    BooleanParameter,
+    CategoricalParameter,
+    FloatParameter,
+    IntParameter,
+    Parameter,
+    Scale,
+    Space,
+    VectorParameter,
+)
+from romul_actors.errors import SpaceError
+from romul_actors.protocol.mistakes import Fault, Faults, Where, did_you_mean, faults_of, shown
+
+MAX_SIZE = 1_000
+"""Longest list of one hyperparameter."""
+
+
+class Table(BaseModel):
+    """A table of a declaration: no key but those that are known, and never changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def plain(value: Any) -> Any:
+    """A value with lists in place of tuples, as JSON gives it back."""
+    if isinstance(value, list | tuple):
+        return [plain(inside) for inside in value]
+    if isinstance(value, dict):
+        return {key: plain(inside) for key, inside in value.items()}
+    return value
+
+
+def _choices(given: Any) -> Any:
+    return tuple(plain(given)) if isinstance(given, list | tuple) else given
+
+
+def _conditions(given: Any) -> Any:
+    """A single value is a list of one."""
+    if not isinstance(given, dict):
+        return given
+    return {key: _choices(x if isinstance(x, list | tuple) else [x]) for key, x in given.items()}
+
+
+Choices = Annotated[tuple[Any, ...], BeforeValidator(_choices)]
+
+
+class _Spec(Table):
+    """What all kinds of hyperparameters share.
+
+    Attributes:
+        size: how many values of this kind; None: one, which is no list.
+        when: by the name of another hyperparameter, the values under which this one counts.
+        mutable: whether it may change along a line of descent.
+    """
+
+    size: int | None = Field(None, ge=1, le=MAX_SIZE)
+    when: Annotated[dict[str, tuple[Any, ...]], BeforeValidator(_conditions)] = Field(
+        default_factory=dict
+    )
+    mutable: bool = True
+
+    def element(self, name: str) -> Parameter:
+        """Make the core's parameter of one value."""
+        raise NotImplementedError
+
+    def parameter(self, name: str) -> Parameter | VectorParameter:
+        """Make the core's parameter.
+
+        Raises:
+            SpaceError: bounds, step or choices are wrong.
+        """
+        one = self.element(name)
+        return one if self.size is None else VectorParameter(one, self.size)
+
+
+class FloatSpec(_Spec):
+    """A real number between two bounds; with `step`, one of equally spaced ones."""
+
+    type: Literal["float"]
+    min: FiniteFloat
+    max: FiniteFloat
+    scale: Scale = "linear"
+    step: FiniteFloat | None = None
+
+    def element(self, name: str) -> Parameter:
+        """Make the core's parameter of one value."""
+        return FloatParameter(name, self.min, self.max, self.scale, self.mutable, self.step)
+
+
+class IntSpec(_Spec):
+    """A whole number between two bounds, both included."""
+
+    type: Literal["int"]
+    min: int
+    max: int
+    scale: Scale = "linear"
+    step: int = 1
+
+    def element(self, name: str) -> Parameter:
+        """Make the core's parameter of one value."""
+        return IntParameter(name, self.min, self.max, self.scale, self.mutable, self.step)
+
+
+class CategoricalSpec(_Spec):
+    """One of a few choices, which may be any JSON values; `ordinal`: they have an order."""
+
+    type: Literal["categorical"]
+    choices: Choices
+    ordinal: bool = False
+
+    def element(self, name: str) -> Parameter:
+        """Make the core's parameter of one value."""
+        return CategoricalParameter(name, self.choices, self.mutable, self.ordinal)
+
+
+class BooleanSpec(_Spec):
+    """False or true."""
+
+    type: Literal["boolean"]
+
+    def element(self, name: str) -> Parameter:
+        """Make the core's parameter of one value."""
+        return BooleanParameter(name, self.mutable)
+
+
+ParameterSpec = FloatSpec | IntSpec | CategoricalSpec | BooleanSpec
+KINDS: Mapping[str, type[ParameterSpec]] = {
+    "float": FloatSpec,
+    "int": IntSpec,
+    "categorical": CategoricalSpec,
+    "boolean": BooleanSpec,
+}
+FOREIGN_KINDS = {
+    "integer": "int",
+    "randint": "int",
+    "double": "float",
+    "real": "float",
+    "number": "float",
+    "uniform": "float",
+    "loguniform": 'float with scale = "log"',
+    "log": 'float with scale = "log"',
+    "bool": "boolean",
+    "choice": "categorical",
+    "enum": "categorical",
+    "str": "categorical",
+    "string": "categorical",
+    "ordinal": "categorical with ordinal = true",
+}
+"""What other programs call the kinds."""
+_FIELDS = {name for kind in KINDS.values() for name in kind.model_fields} - {"type"}
+
+
+def core_space(specs: Mapping[str, ParameterSpec]) -> Space:
+    """Make the core's space.
+
+    Raises:
+        SpaceError: a parameter's bounds or choices, or a condition, are wrong.
+    """
+    when = {name: spec.when for name, spec in specs.items() if spec.when}
+    return Space([spec.parameter(name) for name, spec in specs.items()], when)
+
+
+def by_name(given: Mapping[str, Any], names: Collection[str], outer: str = "") -> dict[str, Any]:
+    """Values of hyperparameters from tables of tables: {"a": {"b": 1}} is {"a.b": 1}.
+
+    A table is taken apart only where no hyperparameter has its name, and one has a name inside it.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in given.items():
+        name = f"{outer}{key}"
+        inside = any(known.startswith(f"{name}.") for known in names)
+        if name not in names and inside and isinstance(value, dict):
+            flat |= by_name(value, names, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+def read_space(given: Any) -> Any:
+    """The specs of a declared space by flattened names.
+
+    Raises:
+        Faults: all that is wrong with it.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    tables: dict[str, tuple[Where, Any]] = {}
+    faults = _flatten(given, ("space",), tables)
+    specs: dict[str, ParameterSpec] = {}
+    for name, (where, table) in tables.items():
+        try:
+            specs[name] = _spec(table, where, tables)
+            specs[name].parameter(name)
+        except Faults as found:
+            faults += found.faults
+        except SpaceError as error:
+            faults.append(Fault(where, str(error), named=True))
+    if not faults:
+        faults += _joint_faults(specs, {name: where for name, (where, _) in tables.items()})
+    if faults:
+        raise Faults(faults)
+    return specs
+
+
+def _joint_faults(specs: Mapping[str, ParameterSpec], places: Mapping[str, Where]) -> list[Fault]:
+    """What is wrong with hyperparameters together: names and conditions."""
+    plain_specs = {name: spec.model_copy(update={"when": {}}) for name, spec in specs.items()}
+    try:
+        core_space(plain_specs)
+    except SpaceError as error:
+        return [Fault(("space",), str(error), named=True)]
+    faults = []
+    for name, spec in specs.items():
+        try:
+            core_space({**plain_specs, name: spec})
+        except SpaceError as error:
+            faults.append(Fault((*places[name], "when"), str(error), named=True))
+    if not faults:
+        try:
+            core_space(specs)
+        except SpaceError as error:
+            where = places.get(str(error).partition(":")[0], ("space",))
+            faults.append(Fault((*where, "when"), str(error), named=True))
+    return faults
+
+
+def _flatten(
+    given: Mapping[str, Any], outer: Where, tables: dict[str, tuple[Where, Any]]
+) -> list[Fault]:
+    """Put every hyperparameter's table into `tables`; what is wrong with their names."""
+    faults = []
+    for key, table in given.items():
+        where = (*outer, key)
+        name = ".".join(map(str, where[1:]))
+        if _is_nested(table):
+            faults += _flatten(table, where, tables)
+        elif name in tables:
+            faults.append(Fault(where, f"{name}: declared twice", named=True))
+        else:
+            tables[name] = (where, table)
+    return faults
+
+
+def _is_nested(table: Any) -> bool:
+    """Whether a table holds tables of hyperparameters, and is not that of one.
+
+    That of one has a `type` that is text. One that lacks it is known by another of its keys.
+    """
+    if not isinstance(table, dict) or not table:
+        return False
+    own = {key for key, inside in table.items() if not isinstance(inside, dict)}
+    return "type" not in own and not (_FIELDS & own)
+
+
+def _spec(table: Any, where: Where, tables: Mapping[str, Any]) -> ParameterSpec:
+    if isinstance(table, FloatSpec | IntSpec | CategoricalSpec | BooleanSpec):
+        return table
+    if not isinstance(table, dict):
+        message = (
+            f"{shown(table)} is no hyperparameter: write one as "
+            '{ type = "float", min = 0.0, max = 1.0 }, and what is fixed under [constants]'
+        )
+        raise Faults([Fault(where, message)])
+    kind = table.get("type")
+    if kind is None:
+        message = f"has no type: one of {', '.join(KINDS)}"
+        raise Faults([Fault(where, message)])
+    if not isinstance(kind, str) or kind not in KINDS:
+        called = FOREIGN_KINDS.get(str(kind).lower())
+        hint = f"it is called {called} here" if called else did_you_mean(kind, KINDS)
+        message = f"{shown(kind)} is no kind of hyperparameter: {hint}"
+        raise Faults([Fault((*where, "type"), message)])
+    model = KINDS[kind]
+    if isinstance(table.get("when"), dict):
+        table = {**table, "when": by_name(table["when"], tables)}
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        raise Faults(faults_of(error, model, where)) from None
+
+
+def check_json(values: Mapping[str, Any], where: Where) -> list[Fault]:
+    """What is wrong with values that must be JSON."""
+    faults = []
+    for name, value in values.items():
+        try:
+            identity(value)
+        except SpaceError as error:
+            faults.append(Fault((*where, name), f"{shown(value)} is {error}"))
+    return faults

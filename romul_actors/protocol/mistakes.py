@@ -1,0 +1,217 @@
+"""What is wrong with a declaration, in words: each fault with its place, all faults at once."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from romul_actors.protocol.toml_lines import line_at
+
+Where = tuple[str | int, ...]
+
+SHOWN = 80
+"""How much of a wrong value is shown, in characters."""
+
+FOREIGN_KEYS = {
+    "low": "min",
+    "lower": "min",
+    "minimum": "min",
+    "high": "max",
+    "upper": "max",
+    "maximum": "max",
+    "log": 'scale = "log"',
+    "q": "step",
+    "values": "choices",
+    "categories": "choices",
+    "options": "choices",
+    "ordered": "ordinal = true",
+    "length": "size",
+    "shape": "size",
+    "if": "when",
+    "condition": "when",
+    "mode": "direction",
+    "pop_size": "population",
+    "population_size": "population",
+    "n_steps": "steps",
+    "module": "task",
+}
+"""What other programs call some keys, and what they are called here."""
+
+FORMS = {
+    "name": "letters, digits, '.', '_' and '-', 64 at most, the first a letter or a digit",
+    "task": "give a module, or module:function",
+    "device": "auto, cpu, mps, cuda or cuda:NUMBER",
+}
+"""What a text must look like, by its key."""
+
+_NOT = {
+    "int": "a whole number",
+    "float": "a number",
+    "decimal": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "a table",
+    "model": "a table",
+    "datetime": "a time such as 2030-01-31T18:00:00Z",
+    "date": "a time such as 2030-01-31T18:00:00Z",
+    "time": "a time such as 2030-01-31T18:00:00Z",
+}
+"""What a value is not, by the first word of the validator's name for the fault."""
+_MISSING = "not given, and it has no default"
+_MISPLACED = "no such key: a line belongs to the [table] above it: put this one before it"
+_SENTENCES = {
+    "missing": _MISSING,
+    "value_error": "{error}",
+    "greater_than": "{value} is not above {gt}",
+    "greater_than_equal": "{value} is below {ge}",
+    "less_than": "{value} is not below {lt}",
+    "less_than_equal": "{value} is above {le}",
+    "finite_number": "{value} is not finite",
+    "string_too_short": "must not be empty",
+    "string_too_long": "{value} is longer than {max_length} characters",
+    "timezone_aware": "{value} has no time zone: write one, as in 2030-01-31T18:00:00Z",
+    "json_invalid": "not JSON: {error}",
+}
+"""What is wrong, by the validator's name for the fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong.
+
+    Attributes:
+        where: the path of keys that leads to it; empty: the whole.
+        message: what is wrong, and what to do.
+        named: whether the message names the place itself.
+    """
+
+    where: Where
+    message: str
+    named: bool = False
+
+    def __str__(self) -> str:
+        if self.named or not self.where:
+            return self.message
+        return f"{'.'.join(map(str, self.where))}: {self.message}"
+
+
+class Faults(ValueError):  # noqa: N818  (several, none of which is the error)
+    """Some faults of one part of a declaration."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("; ".join(map(str, faults)))
+        self.faults = tuple(faults)
+
+
+def did_you_mean(name: object, known: Collection[str]) -> str:
+    """What an unknown name may have meant, as the end of a sentence; else all that are known."""
+    near = get_close_matches(str(name), known, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"there are {', '.join(known)}" if known else "none is taken"
+
+
+def unknown_key(key: str, known: Collection[str]) -> str:
+    """What to say of a key that there is not."""
+    if (here := FOREIGN_KEYS.get(key, "")).partition(" ")[0] in known:
+        return f"no such key: it is called {here} here"
+    return f"no such key: {did_you_mean(key, known)}"
+
+
+def shown(value: object) -> str:
+    """A wrong value, cut to a length that can be read."""
+    text = value.isoformat() if isinstance(value, datetime | date | time) else repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
+
+
+def faults_of(
+    error: ValidationError, model: type[BaseModel], before: Sequence[str | int] = ()
+) -> list[Fault]:
+    """The validator's findings in this project's words.
+
+    Args:
+        error: what the validator found.
+        model: what it looked for.
+        before: the path of keys that leads to the model.
+    """
+    faults: list[Fault] = []
+    for mistake in error.errors(include_url=False):
+        found = mistake.get("ctx", {}).get("error")
+        if isinstance(found, Faults):
+            faults += found.faults
+            continue
+        where = (*before, *mistake["loc"])
+        faults.append(Fault(where, _in_words(mistake, where, model)))
+    return [fault for fault in faults if not any(_misspelt(fault, other) for other in faults)]
+
+
+def _misspelt(missing: Fault, other: Fault) -> bool:
+    """Whether a key is missing only because it stands there under another name."""
+    if (missing.message, other.message) == (_MISSING, _MISPLACED):
+        return missing.where[-1] == other.where[-1]
+    hints = (f"did you mean {missing.where[-1]!r}?", f"it is called {missing.where[-1]} ")
+    return (
+        missing.message == _MISSING
+        and other.where[:-1] == missing.where[:-1]
+        and other.message.startswith("no such key: ")
+        and any(hint in other.message for hint in hints)
+    )
+
+
+def _in_words(mistake: Mapping[str, Any], where: Where, model: type[BaseModel]) -> str:
+    """Say what the validator found, at a place of a declaration, when it looked for a model."""
+    kind, given, context = mistake["type"], mistake["input"], mistake.get("ctx", {})
+    key = str(mistake["loc"][-1]) if mistake["loc"] else ""
+    if kind == "extra_forbidden":
+        if len(where) > 1 and (isinstance(given, dict) or key in model.model_fields):
+            return _MISPLACED
+        return unknown_key(key, _keys(model, mistake["loc"]))
+    if kind in _SENTENCES:
+        return _SENTENCES[kind].format(**{"value": shown(given), **context})
+    what = _NOT.get(kind.partition("_")[0], "what this key takes")
+    if kind == "literal_error":
+        what = str(context["expected"])
+        words = what.replace("'", "").replace(" or ", ", ").split(", ")
+        begun = [word for word in words if _begins(word, str(given))]
+        near = begun or get_close_matches(str(given), words, n=1)
+        what += f": did you mean {near[0]!r}?" if near else ""
+    elif kind == "string_pattern_mismatch" and key in FORMS:
+        return f"{shown(given)} is not allowed: {FORMS[key]}"
+    return f"{shown(given)} is not {what}"
+
+
+def _begins(word: str, given: str) -> bool:
+    """Whether one is the beginning of the other."""
+    return bool(given) and (word.startswith(given) or given.startswith(word))
+
+
+def _keys(model: type[BaseModel], where: Sequence[str | int]) -> Collection[str]:
+    """Keys that are known where the last one of a path stands."""
+    for part in where[:-1]:
+        field = model.model_fields.get(str(part))
+        inner = None if field is None else field.annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return ()
+        model = inner
+    own = [key for key in model.model_fields if key in model.__annotations__]
+    return tuple(dict.fromkeys((*own, *model.model_fields)))
+
+
+def in_lines(faults: Iterable[Fault], source: str, lines: Mapping[str, int]) -> str:
+    """One line a fault: where it stands, and what is wrong; in the order of the file.
+
+    Args:
+        faults: what was found.
+        source: names the file.
+        lines: by path, the line on which it is set; empty: not known.
+    """
+    placed = [(line_at(fault.where, lines), str(fault)) for fault in faults]
+    return "\n".join(
+        f"{source}:{line}: {text}" if line else f"{source}: {text}"
+        for line, text in sorted(dict.fromkeys(placed), key=lambda pair: pair[0])
+    )

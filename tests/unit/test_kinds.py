@@ -1,0 +1,283 @@
+"""Every kind of hyperparameter with all that reads one: a table of kinds, a test a reader."""
+
+import itertools
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from romul_actors.core.events import Control
+from romul_actors.core.optimizers import OPTIMIZERS
+from romul_actors.core.parameter import identity
+from romul_actors.core.population import Population
+from romul_actors.protocol.experiment import Experiment, from_json, parse
+from romul_actors.protocol.messages import decode_trial, encode
+from romul_actors.protocol.plan import settings
+from romul_actors.protocol.slot_codec import read, write_meta, write_slot
+from romul_sim.play import ASYNCHRONOUS, Training
+from romul_sim.play import Run as Play
+from romul_sim.record import Record
+from romul_sim.replay import verify
+from tests.unit.harness import Run
+
+SGD = 'kind = { type = "categorical", choices = ["sgd", "adam", "none"] }\n'
+KINDS = {
+    "float": 'x = { type = "float", min = -1.0, max = 1.0 }',
+    "float, log": 'x = { type = "float", min = 1e-4, max = 1.0, scale = "log" }',
+    "float, step": 'x = { type = "float", min = 0.0, max = 1.0, step = 0.1 }',
+    "float, step, log": 'x = { type = "float", min = 0.1, max = 0.8, step = 0.1, scale = "log" }',
+    "int": 'x = { type = "int", min = -3, max = 9 }',
+    "int, step": 'x = { type = "int", min = 16, max = 128, step = 16 }',
+    "int, step, log": 'x = { type = "int", min = 16, max = 128, step = 16, scale = "log" }',
+    "choice": 'x = { type = "categorical", choices = ["a", "b", "c"] }',
+    "ordinal": 'x = { type = "categorical", choices = ["s", "m", "l", "xl"], ordinal = true }',
+    "look-alikes": 'x = { type = "categorical", choices = [true, 1, 1.0, "1", "True"] }',
+    "any JSON": 'x = { type = "categorical", choices = [[200, 300], [1, 2.0], { a = [1] }, "z"] }',
+    "boolean": 'x = { type = "boolean" }',
+    "list of floats": 'x = { type = "float", min = 0.1, max = 1.0, scale = "log", size = 3 }',
+    "list of ints": 'x = { type = "int", min = 16, max = 64, step = 16, size = 2 }',
+    "list of choices": 'x = { type = "categorical", choices = [[1], "a"], size = 2 }',
+    "list of one": 'x = { type = "boolean", size = 1 }',
+    "immutable": 'x = { type = "int", min = 1, max = 64, size = 2, mutable = false }',
+    "nested": '[space.x]\nlr = { type = "float", min = 0.0, max = 1.0 }\n'
+    '[space.x.y]\ntype = { type = "boolean" }\n',
+    "condition": SGD + 'x = { type = "float", min = 0.0, max = 1.0, when = { kind = "sgd" } }\n'
+    'y = { type = "int", min = 1, max = 9, size = 2, when = { kind = ["sgd", "adam"] } }',
+    "chain": SGD + 'x = { type = "boolean", when = { kind = "sgd" } }\n'
+    'y = { type = "float", min = 0.0, max = 1.0, when = { x = true } }',
+    "immutable decides": 'k = { type = "boolean", mutable = false }\n'
+    'x = { type = "float", min = 0.0, max = 1.0, when = { k = true } }',
+}
+EVERY = pytest.mark.parametrize("kind", KINDS)
+
+
+def declared(kind, **changes):
+    text = 'name = "k"\ntask = "t"\nsteps = 5\n[space]\n' + KINDS[kind]
+    return parse(text).model_copy(update=changes)
+
+
+def loss(values):
+    """Some loss that all values have a part in."""
+    text = json.dumps(values, sort_keys=True)
+    return sum((i + 1) * ord(c) for i, c in enumerate(text)) % 997 / 997
+
+
+def check(space, values):
+    """Values are as the space admits them: by type, and what does not count is not there."""
+    vector = space.encode(values)
+    back = space.decode(vector)
+    assert set(back) == set(values)
+    for name, value in values.items():
+        if isinstance(value, float):
+            assert back[name] == pytest.approx(value, rel=1e-9, abs=1e-12)
+        else:
+            assert type(back[name]) is type(value)
+
+
+def searched(experiment, seed=1):
+    """A population played to its end, with the trials that it made."""
+    run = Run(Population(settings=settings(experiment.model_copy(update={"seed": seed})))).start()
+    trials = []
+
+    def answer(trial):
+        trials.append(trial)
+        return loss(trial.hyperparameters)
+
+    run.to_the_end(answer)
+    return run, trials
+
+
+@EVERY
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_all_optimizers_search_it(kind, optimizer):
+    spec = declared(kind).optimizer.model_copy(update={"name": optimizer})
+    experiment = declared(kind, optimizer=spec)
+    space = experiment.search_space()
+    run, trials = searched(experiment)
+    assert run.population.status == "finished"
+    assert len(trials) == 8 * 5
+    for trial in trials:
+        check(space, trial.hyperparameters)
+    # It is searched indeed: at the start, and later on unless it must not be.
+    assert len({identity(trial.hyperparameters) for trial in trials}) > 1
+
+
+@EVERY
+def test_the_wire_the_store_and_the_declaration_keep_it_by_type_and_value(kind):
+    experiment = declared(kind)
+    assert from_json(experiment.model_dump_json()) == experiment
+    run, trials = searched(experiment)
+    for trial in trials:
+        received = decode_trial(encode(trial))
+        assert identity(received.hyperparameters) == identity(trial.hyperparameters)
+    population, core = run.population, settings(experiment)
+    meta = write_meta(population, "loss")
+    rows = [write_slot(slot, core, "loss") for slot in population.slots]
+    again = read(core, "loss", meta, rows)
+    assert [slot.vector for slot in again.slots] == [slot.vector for slot in population.slots]
+    for slot, row in zip(population.slots, rows, strict=True):
+        assert identity(json.loads(row["hyperparameters"])) == identity(
+            core.space.decode(slot.vector)
+        )
+
+
+@EVERY
+def test_a_replay_decides_the_same(kind):
+    experiment = declared(kind)
+    run, _ = searched(experiment, seed=experiment.seed)
+    lines = json.loads(json.dumps(list(run.history)))
+    found = verify(Record(experiment, 0, lines, [], 0.0))
+    assert found.parting is None, asdict(found)
+    assert found.trials == 8 * 5
+
+
+@EVERY
+@pytest.mark.parametrize("conditions", [Play.__init__.__defaults__[0], ASYNCHRONOUS])
+def test_the_lab_plays_it(kind, conditions):
+    experiment = declared(kind)
+    space = {name: spec.model_dump() for name, spec in experiment.space.items()}
+
+    def step(_state, values, _number, _rng):
+        return loss(values), loss(values)
+
+    training = Training(space, 4, step, float)
+    run = Play(training, "romul", 8, 1, conditions, keep=True).to_the_end()
+    line = run.line(run.winner(3))
+    assert len(line) == 4
+    for values in line:
+        check(experiment.search_space(), values)
+
+
+NEW_BOUNDS = {
+    "float": (0.0, 0.5),
+    "float, log": (1e-3, 0.1),
+    "float, step": (0.2, 0.5),
+    "float, step, log": (0.2, 0.6),
+    "int": (0, 4),
+    "int, step": (32, 64),
+    "int, step, log": (32, 96),
+    "list of floats": (0.2, 0.4),
+    "list of ints": (16, 32),
+    "immutable": (2, 8),
+    "condition": (0.2, 0.4),
+    "immutable decides": (0.2, 0.4),
+}
+"""Bounds within the first ones, of the kinds of x that have any."""
+
+
+@EVERY
+def test_other_bounds_are_searched_or_refused(kind):
+    experiment = declared(kind, steps=8)
+    run = Run(Population(settings=settings(experiment))).start()
+    for slot in run.queued():
+        run.tell(run.result(slot, loss(run.trials[slot].hyperparameters)))
+    low, high = NEW_BOUNDS.get(kind, (0, 1))
+    run.tell(Control(action="bounds", by="me", parameter="x", low=low, high=high))
+    changed = kind in NEW_BOUNDS
+    assert [line["event"] for line in run.history if line["event"] in ("bounds", "ignored")] == [
+        "bounds" if changed else "ignored"
+    ]
+    # What is out ends as it began.
+    for slot in run.queued():
+        run.tell(run.result(slot, loss(run.trials[slot].hyperparameters)))
+    later = []
+    run.to_the_end(lambda trial: later.append(trial) or loss(trial.hyperparameters))
+    space = run.population.settings.space
+    for trial in later:
+        check(space, trial.hyperparameters)
+        if changed and "x" in trial.hyperparameters:
+            x = trial.hyperparameters["x"]
+            assert all(low <= value <= high for value in (x if isinstance(x, list) else [x]))
+
+
+def test_null_is_a_choice_from_python_and_stays_one():
+    spec = {"type": "categorical", "choices": (None, 0, False, (1, 2))}
+    experiment = Experiment(name="k", task="t", steps=2, space={"x": spec})
+    assert experiment.space["x"].choices == (None, 0, False, [1, 2])
+    assert from_json(experiment.model_dump_json()) == experiment
+    _, trials = searched(experiment)
+    met = {identity(trial.hyperparameters["x"]) for trial in trials}
+    assert met == {"null", "0", "false", "[1, 2]"}
+
+
+@pytest.mark.parametrize("optimizer", ["romul", "truncation", "de", "pb2"])
+def test_what_does_not_count_is_held_along_its_line(optimizer):
+    spec = declared("chain").optimizer.model_copy(update={"name": optimizer})
+    experiment = declared("chain", optimizer=spec, steps=12)
+    space = experiment.search_space()
+    run, _ = searched(experiment)
+    lines = {line["trial"]: line for line in run.of("trial")}
+    held = 0
+    for line in lines.values():
+        parent = lines.get(line["parent"])
+        if parent is None:
+            continue
+        for axis, on in enumerate(space.active(line["vector"])):
+            if not on:
+                held += 1
+                assert line["vector"][axis] == parent["vector"][axis]
+    assert held > 10
+    assert {tuple(line["hyperparameters"]) for line in lines.values()} == {
+        ("kind", "x", "y"),
+        ("kind", "x"),
+        ("kind",),
+    }
+
+
+def test_an_order_is_moved_along_and_a_choice_is_not():
+    experiment = declared("ordinal", steps=30)
+    space = experiment.search_space()
+    assert space.choice_axes == ()
+    assert space.n_choices == (0,)
+    spec = experiment.optimizer.model_copy(
+        update={"name": "truncation", "options": {"resample": 0.0}}
+    )
+    run, _ = searched(experiment.model_copy(update={"optimizer": spec}))
+    lines = {line["trial"]: line for line in run.of("trial")}
+    ranks = {"s": 0, "m": 1, "l": 2, "xl": 3}
+    moves = [
+        abs(ranks[line["hyperparameters"]["x"]] - ranks[lines[p]["hyperparameters"]["x"]])
+        for line in lines.values()
+        if (p := line["parent"]) in lines
+    ]
+    assert set(moves) == {0, 1}
+
+
+def test_each_element_of_a_list_moves_by_itself():
+    run, _ = searched(declared("list of floats", steps=12))
+    lines = {line["trial"]: line for line in run.of("trial")}
+    changed = set()
+    for line in lines.values():
+        if line["parent"] in lines:
+            pairs = zip(line["vector"], lines[line["parent"]]["vector"], strict=True)
+            changed.add(tuple(a != b for a, b in pairs))
+    assert len(next(iter(lines.values()))["hyperparameters"]["x"]) == 3
+    assert changed <= set(itertools.product((True, False), repeat=3))
+    assert (True, True, True) in changed
+
+
+def blocks_of(language):
+    """The blocks of docs/spaces.md in a language."""
+    text = (Path(__file__).parents[2] / "docs" / "spaces.md").read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", blocks_of("toml"))
+def test_what_the_page_shows_is_searched(block):
+    text = re.sub(r"^\[(?=optimizer)", "[space.", block, flags=re.MULTILINE)
+    experiment = parse(f'name = "k"\ntask = "t"\nsteps = 3\n[space]\n{text}')
+    space = experiment.search_space()
+    assert all(name in block.replace(".", " ") or "." in name for name in space.names)
+    _, trials = searched(experiment)
+    for trial in trials:
+        check(space, trial.hyperparameters)
+
+
+def test_the_page_shows_the_same_space_in_both_languages():
+    romul = pytest.importorskip("romul")
+    python = eval(blocks_of("python")[0], {"romul": romul})  # the page is this project's own
+    experiment = Experiment(name="k", task="t", steps=3, space=romul.space.tables(python))
+    toml = parse(f'name = "k"\ntask = "t"\nsteps = 3\n[space]\n{blocks_of("toml")[0]}')
+    assert experiment.space == toml.space

@@ -1,0 +1,168 @@
+"""Typical mistakes in declarations and tasks, each with the whole message that it gets."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from romul_actors.core.events import Trial
+from romul_actors.errors import ExperimentError
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.plan import load
+from romul_workers.task_import import TaskImportError, find_task
+from romul_workers.trainer import ChildTrainer
+
+BASE = """\
+name = "mine"
+task = "mymodel"
+metric = "val_loss"
+population = 8
+steps = 30
+optimizer = "romul"
+
+[space]
+lr = { type = "float", min = 1e-4, max = 1.0, scale = "log" }
+kind = { type = "categorical", choices = ["sgd", "adam"] }
+layers = { type = "int", min = 1, max = 8 }
+"""
+
+
+def declared():
+    """(lines of BASE, what stands in their place, what is said) of each block of the table."""
+    blocks = (Path(__file__).parent / "mistakes.txt").read_text().strip().split("\n\n")
+    for block in blocks[1:]:
+        yield tuple(
+            "\n".join(line[2:] for line in block.splitlines() if line[0] == mark) for mark in "-+>"
+        )
+
+
+DECLARED = list(declared())
+
+
+@pytest.mark.parametrize(("old", "new", "said"), DECLARED)
+def test_a_mistake_in_a_declaration_gets_this_message(tmp_path, monkeypatch, old, new, said):
+    monkeypatch.chdir(tmp_path)
+    assert old in BASE
+    (tmp_path / "e.toml").write_text(BASE.replace(old, new, 1))
+    with pytest.raises(ExperimentError) as caught:
+        load(Path("e.toml"))
+    assert str(caught.value) == said
+
+
+def test_the_table_is_long_enough():
+    assert len(DECLARED) >= 50
+    assert len({new for _, new, _ in DECLARED}) == len(DECLARED)
+
+
+WORDS = ("Input ", "Extra inputs", "Field required", "Value error", "tag", "pydantic", "a valid")
+"""What a validator would say."""
+
+
+@pytest.mark.parametrize("said", [row[2] for row in DECLARED])
+def test_no_message_is_in_a_validators_own_words(said):
+    assert not any(word in said for word in WORDS)
+    # Nothing but what has no line of its own lacks one.
+    assert all(line.startswith(("e.toml:", "e.toml: ")) for line in said.splitlines())
+
+
+TASKS = {
+    "ok": "def train(trial):\n    return 1.0\n",
+    "missing": "import nowhere\n\n\ndef train(trial):\n    return 1.0\n",
+    "syntax": "def train(trial:\n    return 1.0\n",
+    "raising": "LIMIT = int('x')\n\n\ndef train(trial):\n    return 1.0\n",
+    "misspelt": "def trian(trial):\n    return 1.0\n",
+    "other": "def fit(trial):\n    return 1.0\n",
+    "bare": "LIMIT = 3\n",
+    "number": "train = 3\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "said"),
+    [
+        ("missing", "train", "HERE_m.py:1: ModuleNotFoundError: No module named 'nowhere'"),
+        ("syntax", "train", "HERE_m.py:1: SyntaxError: '(' was never closed: def train(trial:"),
+        (
+            "raising",
+            "train",
+            "HERE_m.py:1: ValueError: invalid literal for int() with base 10: 'x'",
+        ),
+        (
+            "misspelt",
+            "train",
+            (
+                "misspelt_m has no function 'train' (HERE_m.py): is it 'trian'? Then write task = "
+                '"misspelt_m:trian"'
+            ),
+        ),
+        (
+            "other",
+            "train",
+            (
+                "other_m has no function 'train' (HERE_m.py): is it 'fit'? Then write task = "
+                '"other_m:fit"'
+            ),
+        ),
+        (
+            "bare",
+            "train",
+            "bare_m has no function 'train' (HERE_m.py): write def train(trial) there",
+        ),
+        ("number", "train", "number_m: train is of type int, and not a function"),
+        ("okk", "train", "No module named 'okk_m': did you mean 'ok_m'?"),
+        ("qqqqqqqqqq", "train", "No module named 'qqqqqqqqqq_m': is its folder given by --path?"),
+    ],
+)
+def test_a_task_that_cannot_be_used_says_so_in_its_first_line(
+    tmp_path, monkeypatch, module, function, said
+):
+    for name, text in TASKS.items():
+        (tmp_path / f"{name}_m.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TaskImportError) as caught:
+        find_task(f"{module}_m", function)
+    first, _, rest = str(caught.value).partition("\n\n")
+    assert first == said.replace("HERE", str(tmp_path / module))
+    assert "task_import" not in rest
+
+
+@pytest.mark.parametrize("name", ["queue", "socket", "random"])
+def test_a_file_that_hides_a_module_of_python_is_named(tmp_path, name):
+    (tmp_path / f"{name}.py").write_text("LIMIT = 3\n")
+    (tmp_path / "fine.py").write_text(TASKS["ok"])
+    space = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
+    place = str(tmp_path / "checkpoints")
+    experiment = Experiment(name="h", task="fine", steps=1, space=space, checkpoints=place)
+    trial = Trial(
+        id="0-0",
+        slot=0,
+        step=0,
+        attempt=1,
+        hyperparameters={"x": 0.5},
+        parent=None,
+        start=0.0,
+        stop=1.0,
+        seed=1,
+    )
+
+    async def train():
+        trainer = ChildTrainer(tmp_path / "scratch", [tmp_path])
+        try:
+            return await trainer.train(experiment, trial)
+        finally:
+            await trainer.close()
+
+    ending = asyncio.run(train())
+    first = ending.message.partition("\n\n")[0]
+    assert first == (
+        f"{tmp_path}/{name}.py hides Python's own module {name!r}: give the file another name"
+    )
+
+
+def test_a_file_that_is_none_names_its_neighbour(tmp_path):
+    (tmp_path / "mymodel.toml").write_text(BASE)
+    with pytest.raises(ExperimentError) as caught:
+        load(tmp_path / "mymodl.toml")
+    assert str(caught.value) == (
+        f"{tmp_path}/mymodl.toml: cannot be read: there is no such file: did you mean mymodel.toml?"
+    )

@@ -1,0 +1,118 @@
+"""Import a task's module and find its function; say what is in the way.
+
+Used in the child process. What matters stands in the first line; the traceback follows it.
+"""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from romul_actors.core.events import MAX_TEXT
+from romul_actors.errors import RomulError
+
+MAX_TRACEBACK = 6_000
+"""Longest traceback, in characters: its end."""
+
+
+class TaskImportError(RomulError):
+    """The task cannot be imported, or has no such function."""
+
+
+def find_task(name: str, function: str) -> tuple[ModuleType, Callable[[Any], object]]:
+    """Import a module, and find the function in it that trains.
+
+    Raises:
+        TaskImportError: there is no such module, it fails while it is imported, or it has no such
+            function; the first line says which, where, and what to do.
+    """
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise TaskImportError(_no_module(error.name)) from None
+        raise TaskImportError(described(error)) from None
+    except Exception as error:  # noqa: BLE001  (whatever the task's own code raises)
+        raise TaskImportError(described(error)) from None
+    train = getattr(module, function, None)
+    if not callable(train):
+        raise TaskImportError(_no_function(module, name, function))
+    return module, train
+
+
+def described(error: BaseException) -> str:
+    """Where and what, in one line, then the traceback."""
+    trace = error.__traceback__
+    while trace is not None and _is_machinery(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    own = [f for f in traceback.extract_tb(trace) if not _is_machinery(f.filename)]
+    file, line = (own[-1].filename, own[-1].lineno) if own else ("", None)
+    what = f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError) and error.filename:
+        file, line = error.filename, error.lineno
+        what = f"{type(error).__name__}: {error.msg}"
+        if error.text and error.text.strip():
+            what += f": {error.text.strip()}"
+    text = "".join(traceback.format_exception(type(error), error, trace)).rstrip()[-MAX_TRACEBACK:]
+    first = hiding(sys.path, text) or (f"{file}:{line}: {what}" if file else what)
+    return f"{first[: MAX_TEXT - MAX_TRACEBACK - 2]}\n\n{text}"
+
+
+def _is_machinery(file: str) -> bool:
+    """Whether a frame is of what imports, and not of what is imported."""
+    return "importlib" in file or Path(file).parent == Path(__file__).parent
+
+
+def hiding(folders: Iterable[str], text: str) -> str:
+    """What to say where a file of the task's hides a module of Python; empty: none plays a part.
+
+    Args:
+        folders: where modules are searched.
+        text: a traceback, which names modules that lack something.
+    """
+    standard = str(Path(os.__file__).parent)
+    for folder in dict.fromkeys(folders):
+        if not folder or folder == standard:
+            continue
+        for file in sorted(Path(folder).glob("*.py")):
+            named = f"module '{file.stem}'" in text or f"from '{file.stem}'" in text
+            if named and file.stem in sys.stdlib_module_names:
+                return f"{file} hides Python's own module {file.stem!r}: give the file another name"
+    return ""
+
+
+def _no_module(name: str) -> str:
+    outer, _, last = name.rpartition(".")
+    folders = [folder for folder in sys.path if folder and Path(folder).is_dir()]
+    if outer:
+        return f"No module named {name!r}: {outer} has none of that name"
+    there = {file.stem for folder in folders for file in Path(folder).glob("*.py")}
+    near = get_close_matches(last, sorted(there), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "is its folder given by --path?"
+    return f"No module named {name!r}: {hint}"
+
+
+def _no_function(module: ModuleType, name: str, function: str) -> str:
+    there = getattr(module, function, None)
+    if there is not None:
+        return f"{name}: {function} is of type {type(there).__name__}, and not a function"
+    own = [
+        key
+        for key, value in vars(module).items()
+        if callable(value) and getattr(value, "__module__", "") == module.__name__
+        if not key.startswith("_")
+    ]
+    near = get_close_matches(function, own, n=1) or own[:1]
+    file = getattr(module, "__file__", None)
+    where = f" ({file})" if file else ""
+    hint = (
+        f': is it {near[0]!r}? Then write task = "{name}:{near[0]}"'
+        if near
+        else f": write def {function}(trial) there"
+    )
+    return f"{name} has no function {function!r}{where}{hint}"[:MAX_TEXT]
