@@ -51,3 +51,7 @@ class NoRoomError(CheckpointError):
 
 class TaskError(RomulError):
     """The user's training function broke its contract (see romul_workers.trial)."""
+
+
+class TellError(RomulError, ValueError):
+    """A result that a population without a server cannot take (see romul.Population)."""

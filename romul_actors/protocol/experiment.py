@@ -9,7 +9,7 @@ import re
 import sys
 import tomllib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -273,10 +273,24 @@ def parse(text: str, source: str = "experiment") -> Experiment:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ExperimentError(f"{source}: {error}") from None
+    return from_values(content, source, text.splitlines())
+
+
+def from_values(values: Mapping[str, Any], source: str, lines: Sequence[str] = ()) -> Experiment:
+    """Make an experiment of its keys' values, as a TOML file has them.
+
+    Args:
+        values: by key.
+        source: names them in errors.
+        lines: the file that they come from, for the lines' numbers in errors.
+
+    Raises:
+        ExperimentError: the message gives the field, and the line if there is one.
+    """
     try:
-        return Experiment.model_validate(content)
+        return Experiment.model_validate(values)
     except ValidationError as error:
-        raise ExperimentError(_explain(error, source, text.splitlines())) from None
+        raise ExperimentError(_explain(error, source, lines)) from None
 
 
 def from_json(text: str) -> Experiment:
