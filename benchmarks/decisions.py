@@ -28,7 +28,8 @@ from typing import Any
 from redis.asyncio import Redis
 
 from romul_actors.actor.loop import Actor
-from romul_actors.core.events import Result, Submitted
+from romul_actors.client import Client
+from romul_actors.core.events import Result
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.protocol.messages import decode_trial, encode
@@ -141,7 +142,7 @@ async def measure(url: str, slots: int, seconds: float) -> Measured:
     """Let one actor decide, for `seconds` and for a step of each slot at the least."""
     store = RedisStore(url)
     await store.remove("bench")
-    await store.create("bench", experiment(slots).model_dump_json(), encode(Submitted()))
+    await Client(store).submit(experiment(slots))
     stop, actor = asyncio.Event(), Actor(store, "bench-actor")
     with loaded(url):
         running = asyncio.create_task(actor.run(stop))

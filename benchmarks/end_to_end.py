@@ -33,7 +33,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from romul_actors.cli.experiments import create
+from romul_actors.client import Client
 from romul_actors.core.optimizers.romul import MIN_POOL
 from romul_actors.launch.crew import crew
 from romul_actors.local.processes import running
@@ -82,7 +82,7 @@ async def romul(workers: int, steps: int) -> Measured:
         async with embedded_server(folder) as url:
             served = time.perf_counter()
             store = RedisStore(url)
-            await create(store, experiment(workers, steps, folder))
+            await Client(store).submit(experiment(workers, steps, folder))
             async with running(crew(url, folder, workers, [], [])):
                 await reported(store, 1)
                 first = time.perf_counter()

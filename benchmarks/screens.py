@@ -23,7 +23,7 @@ from numpy.random import default_rng
 
 from romul_actors.cli.printing import Console
 from romul_actors.cli.watch import Screen
-from romul_actors.core.events import Submitted
+from romul_actors.client import Client
 from romul_actors.core.population import Counts, Population
 from romul_actors.core.slot import Outcome, Slot
 from romul_actors.dashboard import charts
@@ -31,7 +31,6 @@ from romul_actors.dashboard.app import CHARTS_S, REFRESH_S
 from romul_actors.dashboard.feed import Feed
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.protocol.experiment import Experiment, FloatSpec
-from romul_actors.protocol.messages import encode
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import text, write_meta, write_slot
 from romul_actors.store import Commit
@@ -60,7 +59,7 @@ def experiment(slots: int, steps: int) -> Experiment:
 async def fill(store: RedisStore, declared: Experiment, steps: int) -> None:
     """Put a population with its history into the store, a step a commit."""
     rng, core = default_rng(0), settings(declared)
-    await store.create(NAME, declared.model_dump_json(), encode(Submitted()))
+    await Client(store).submit(declared)
     entries = [entry.id for entry in await store.read([NAME], "a", 10, 0)]
     version = (await store.load(NAME)).version
     names = list(declared.space)

@@ -37,6 +37,10 @@ class UnknownExperimentError(StoreError):
     """No experiment of that name is in the store."""
 
 
+class UnknownSlotError(UnknownExperimentError):
+    """The experiment has no slot of that number."""
+
+
 class ExperimentExistsError(StoreError):
     """An experiment of that name is already in the store."""
 

@@ -1,13 +1,12 @@
 """`romul submit`, `status`, `show`, `best` and so on: the population from outside."""
 
 import asyncio
-import getpass
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from pydantic_core import from_json
@@ -15,30 +14,13 @@ from pydantic_core import from_json
 from romul_actors.cli.options import DEFAULT_URL, AsJson, Deadline, RedisUrl, with_deadline
 from romul_actors.cli.printing import NARROW, Console, Table, echo, echo_json, shortened
 from romul_actors.cli.services import opened
-from romul_actors.core.events import Control, Submitted
+from romul_actors.client import Client
 from romul_actors.errors import ExperimentError, StoreError, UnknownExperimentError
 from romul_actors.protocol.experiment import Experiment, load
 from romul_actors.protocol.experiment import from_json as experiment_from_json
-from romul_actors.protocol.messages import encode
-from romul_actors.protocol.plan import settings
-from romul_actors.store import Store
 
+Request = Callable[[Client], Awaitable[None]]
 Name = Annotated[str, typer.Argument(help="Name of an experiment.")]
-
-
-async def create(store: Store, experiment: Experiment) -> None:
-    """Check an experiment whole, then put it into the store.
-
-    Raises:
-        ExperimentError: it cannot run as it is declared.
-        ExperimentExistsError: there is one of that name.
-    """
-    settings(experiment)
-    if experiment.checkpoints is None:
-        raise ExperimentError(
-            "checkpoints: say where they go (a folder or a URL that all workers reach)"
-        )
-    await store.create(experiment.name, experiment.model_dump_json(), encode(Submitted()))
 
 
 def submit(
@@ -51,7 +33,7 @@ def submit(
     async def run() -> None:
         experiment = with_deadline(load(file), deadline)
         async with opened(redis) as store:
-            await create(store, experiment)
+            await Client(store).submit(experiment)
         echo(f"{experiment.name}: submitted; `romul status` shows it")
 
     asyncio.run(run())
@@ -271,35 +253,30 @@ def copy(experiment: Experiment, checkpoint: str, target: Path) -> Path:
     return target
 
 
-def _control(
-    name: str,
-    redis: str,
-    action: Literal["pause", "resume", "stop", "pin", "unpin"],
-    slot: int | None = None,
-) -> None:
+def _request(name: str, redis: str, action: str, request: Request) -> None:
+    """Make a request of a client, and say that it was made."""
+
     async def run() -> None:
         async with opened(redis) as store:
-            await store.spec(name)
-            event = Control(action=action, by=getpass.getuser(), slot=slot)
-            await store.send(name, encode(event))
-        echo(f"{name}: asked to {action}" + (f" slot {slot}" if slot is not None else ""))
+            await request(Client(store))
+        echo(f"{name}: asked to {action}")
 
     asyncio.run(run())
 
 
 def pause(name: Name, redis: RedisUrl = DEFAULT_URL) -> None:
     """Hand out no more trials; those in training end, and their results are kept."""
-    _control(name, redis, "pause")
+    _request(name, redis, "pause", lambda client: client.pause(name))
 
 
 def resume(name: Name, redis: RedisUrl = DEFAULT_URL) -> None:
     """Go on with a paused experiment, or try a failed one again."""
-    _control(name, redis, "resume")
+    _request(name, redis, "resume", lambda client: client.resume(name))
 
 
 def stop(name: Name, redis: RedisUrl = DEFAULT_URL) -> None:
     """End an experiment for good; what it found stays."""
-    _control(name, redis, "stop")
+    _request(name, redis, "stop", lambda client: client.stop(name))
 
 
 def pin(
@@ -309,7 +286,10 @@ def pin(
     redis: RedisUrl = DEFAULT_URL,
 ) -> None:
     """Hold a slot: it goes on with its hyperparameters and weights, whatever the others do."""
-    _control(name, redis, "unpin" if release else "pin", slot)
+    if release:
+        _request(name, redis, f"unpin slot {slot}", lambda client: client.unpin(name, slot))
+    else:
+        _request(name, redis, f"pin slot {slot}", lambda client: client.pin(name, slot))
 
 
 def bounds(
@@ -320,18 +300,12 @@ def bounds(
     redis: RedisUrl = DEFAULT_URL,
 ) -> None:
     """Search a hyperparameter between other bounds; places outside move to the nearest bound."""
-
-    async def run() -> None:
-        async with opened(redis) as store:
-            experiment = experiment_from_json(await store.spec(name))
-            experiment.search_space().with_bounds(parameter, low, high)
-            event = Control(
-                action="bounds", by=getpass.getuser(), parameter=parameter, low=low, high=high
-            )
-            await store.send(name, encode(event))
-        echo(f"{name}: asked to search {parameter} from {low:g} to {high:g}")
-
-    asyncio.run(run())
+    _request(
+        name,
+        redis,
+        f"search {parameter} from {low:g} to {high:g}",
+        lambda client: client.bounds(name, parameter, low, high),
+    )
 
 
 def remove(
@@ -341,14 +315,13 @@ def remove(
 ) -> None:
     """Remove an experiment from the store; its checkpoints stay where they are."""
 
-    async def run() -> bool:
+    async def run() -> None:
         async with opened(redis) as store:
-            return await store.remove(name)
+            await Client(store).remove(name)
 
     if not yes and not (
         sys.stdin.isatty() and typer.confirm(f"remove {name} with all its history?")
     ):
         raise typer.Exit(2)
-    if not asyncio.run(run()):
-        raise UnknownExperimentError(f"no experiment {name!r}")
+    asyncio.run(run())
     echo(f"{name}: removed")

@@ -24,7 +24,7 @@ from rich.progress import (
 )
 
 from romul_actors.cli.exits import EXPERIMENT_FAILED, INTERRUPTED
-from romul_actors.cli.experiments import create, figure, progress, readable, slots_table
+from romul_actors.cli.experiments import figure, progress, readable, slots_table
 from romul_actors.cli.options import (
     AsJson,
     Deadline,
@@ -35,7 +35,7 @@ from romul_actors.cli.options import (
 )
 from romul_actors.cli.printing import NARROW, Console, Table, echo_json, shortened
 from romul_actors.cli.services import opened, stopping
-from romul_actors.core.events import Control
+from romul_actors.client import Client
 from romul_actors.errors import ExperimentError, ExperimentExistsError, UnknownExperimentError
 from romul_actors.launch.crew import crew
 from romul_actors.local.mqtt_broker import embedded_broker, has_broker
@@ -43,8 +43,7 @@ from romul_actors.local.processes import running
 from romul_actors.local.redis_server import check_idle, embedded_server
 from romul_actors.observe.html import png
 from romul_actors.observe.lineage import plot, read_history, summary, trials
-from romul_actors.protocol.experiment import Experiment, OptimizerSpec, from_json, load, parse
-from romul_actors.protocol.messages import encode
+from romul_actors.protocol.experiment import Experiment, OptimizerSpec, load, parse
 from romul_actors.protocol.plan import settings
 from romul_actors.store import Store
 from romul_actors.waiting import pause
@@ -127,17 +126,18 @@ async def _run(
                 mqtt = await stack.enter_async_context(embedded_broker(folder))
         url = resolve(url)
         store = await stack.enter_async_context(opened(url, console))
+        client = Client(store, by="run --resume")
         for experiment in new:
-            await create(store, experiment)
-        experiments = [from_json(await store.spec(name)) for name in plan.experiments]
+            await client.submit(experiment)
+        experiments = [await client.spec(name) for name in plan.experiments]
         for experiment in experiments:
             # An older version may have stored what this one cannot decide.
             settings(experiment)
         plan.write(folder)
-        statuses = await store.experiments()
+        statuses = await client.statuses()
         for name in plan.experiments:
             if not new and statuses[name] in ("paused", "failed"):
-                await store.send(name, encode(Control(action="resume", by="run --resume")))
+                await client.resume(name)
         members = await stack.enter_async_context(
             running(crew(url, folder, plan.workers, plan.allow, [*map(Path, plan.paths)], mqtt))
         )

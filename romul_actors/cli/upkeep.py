@@ -1,7 +1,6 @@
 """`romul dead`, `failures`, `collect`, `control`: what an operator looks after."""
 
 import asyncio
-import getpass
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,13 +19,12 @@ from romul_actors.cli.options import (
 )
 from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
 from romul_actors.cli.services import opened
-from romul_actors.core.events import Control
+from romul_actors.client import Client, Resubmitted
 from romul_actors.errors import StoreError
 from romul_actors.mqtt.connection import KEEPALIVE_S, ask
 from romul_actors.observe.lineage import read_history
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_from_json
-from romul_actors.protocol.messages import encode
 from romul_actors.store import DeadLetter, Store
 from romul_workers.checkpoints import Checkpoints
 from romul_workers.trainer import scratch_folder
@@ -36,28 +34,9 @@ Ids = Annotated[
     list[str] | None, typer.Argument(help="Ids as `list` shows them.", show_default=False)
 ]
 All = Annotated[bool, typer.Option("--all", help="All of them.")]
-PAGE = 1_000
 QUARTERS = 4
 
 dead = typer.Typer(help="Messages that nobody could use.", no_args_is_help=True)
-
-
-async def _dead(store: Store, name: str, ids: Sequence[str] | None, limit: int) -> list[DeadLetter]:
-    """Dead messages, those of `ids` only if some are given.
-
-    Raises:
-        StoreError: an id is not among them.
-    """
-    await store.spec(name)
-    found: list[DeadLetter] = []
-    after = "0"
-    while len(found) < limit and (page := await store.dead(name, after, PAGE)):
-        after = page[-1].id
-        found += [message for message in page if not ids or message.id in ids]
-    missing = sorted(set(ids or ()) - {message.id for message in found})
-    if missing:
-        raise StoreError(f"{name}: no dead message {missing[0]}")
-    return found[:limit]
 
 
 @dead.command("list")
@@ -71,7 +50,7 @@ def list_(
 
     async def run() -> list[DeadLetter]:
         async with opened(redis) as store:
-            return await _dead(store, name, None, count)
+            return await Client(store).dead_letters(name, limit=count)
 
     found = asyncio.run(run())
     if as_json:
@@ -94,10 +73,11 @@ def list_(
     Console().print(table if found else f"{name}: none")
 
 
-def _chosen(ids: Sequence[str] | None, everything: bool) -> Sequence[str] | None:
+def _chosen(ids: Sequence[str] | None, everything: bool) -> Sequence[str]:
+    """Ids of the chosen dead letters; none: all of them."""
     if bool(ids) == everything:
         raise typer.BadParameter("give ids, or --all")
-    return ids
+    return ids or ()
 
 
 @dead.command()
@@ -106,16 +86,13 @@ def retry(
 ) -> None:
     """Put them back into the queue that they came from."""
 
-    async def run() -> tuple[int, int]:
+    async def run() -> Resubmitted:
         async with opened(redis) as store:
-            found = await _dead(store, name, _chosen(ids, everything), 10**9)
-            # Only its beginning was kept of a long one.
-            whole = [message for message in found if len(message.body) == message.size]
-            back = [await store.resubmit(name, message) for message in whole]
-            return sum(back), len(found) - len(whole)
+            return await Client(store).resubmit(name, _chosen(ids, everything))
 
-    back, cut = asyncio.run(run())
-    echo(f"{name}: {back} put back" + (f", {cut} too long to have been kept" if cut else ""))
+    done = asyncio.run(run())
+    cut = f", {done.cut} too long to have been kept" if done.cut else ""
+    echo(f"{name}: {done.back} put back{cut}")
 
 
 @dead.command()
@@ -126,11 +103,7 @@ def drop(
 
     async def run() -> int:
         async with opened(redis) as store:
-            found = await _dead(store, name, _chosen(ids, everything), 10**9)
-            dropped = 0
-            for start in range(0, len(found), PAGE):
-                dropped += await store.drop(name, [d.id for d in found[start : start + PAGE]])
-            return dropped
+            return await Client(store).drop(name, _chosen(ids, everything))
 
     echo(f"{name}: {asyncio.run(run())} dropped")
 
@@ -269,20 +242,6 @@ async def needed(store: Store, experiment: Experiment) -> set[str]:
     return kept
 
 
-async def _served(redis: str, worker: str) -> list[str]:
-    """The experiments that the worker serves."""
-    async with opened(redis) as store:
-        return [n for n in await store.experiments() if worker in await store.workers(n)]
-
-
-async def _write_down(redis: str, worker: str, names: Sequence[str]) -> None:
-    """Have it in the history of these experiments."""
-    async with opened(redis) as store:
-        event = Control(action="drain", by=getpass.getuser(), worker=worker)
-        for name in names:
-            await store.send(name, encode(event))
-
-
 def control(
     worker: Annotated[str, typer.Argument(help="Name of a worker.")],
     action: Annotated[
@@ -306,10 +265,13 @@ def control(
     if at is None:
         raise typer.BadParameter("give the broker: --mqtt, or ROMUL_MQTT_URL")
     ends = action in ("drain", "stop")
-    body = {"do": action} if ends else {"do": "log", "level": action}
-    # Before it is asked: a worker that has gone is listed nowhere.
-    served = asyncio.run(_served(redis, worker)) if redis is not None and ends else []
-    asyncio.run(ask(at, worker, body))
-    if redis is not None and served:
-        asyncio.run(_write_down(redis, worker, served))
+
+    async def run() -> None:
+        if redis is not None and ends:
+            async with opened(redis) as store:
+                await Client(store, broker=at).drain(worker, at_once=action == "stop")
+        else:
+            await ask(at, worker, {"do": action} if ends else {"do": "log", "level": action})
+
+    asyncio.run(run())
     echo(f"{worker}: has heard that it should {action if ends else 'log ' + action}")

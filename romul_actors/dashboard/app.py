@@ -15,16 +15,15 @@ import uvicorn
 from fastapi import FastAPI
 from nicegui import ui
 
-from romul_actors.core.events import Control
+from romul_actors.client import Client
 from romul_actors.dashboard import charts
 from romul_actors.dashboard.feed import Feed
 from romul_actors.dashboard.guard import Guard
 from romul_actors.errors import RomulError, StoreError
-from romul_actors.mqtt.connection import Broker, ask
+from romul_actors.mqtt.connection import Broker
 from romul_actors.observe.explain import explain, in_words
 from romul_actors.observe.snapshot import Snapshot, full_snapshot, read_glance
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.messages import encode
 from romul_actors.store import Store
 from romul_actors.waiting import cancel
 
@@ -128,6 +127,7 @@ class Page:
         self._feeds = feeds
         self._name = name
         self._broker = broker
+        self._client = Client(store, by=f"{getpass.getuser()} (dashboard)", broker=broker)
         self._slot: int | None = None
         self._charts: dict[str, ui.echart] = {}
         self._drawn: dict[str, str] = {}
@@ -343,20 +343,17 @@ class Page:
         whom = self._name if slot is None else f"slot {slot} of {self._name}"
         if not await self._confirmed(f"{action} {whom}?"):
             return
-        event = Control(action=action, by=f"{getpass.getuser()} (dashboard)", slot=slot)
-        await self._try(lambda: self._store.send(self._name, encode(event)))
+        client, name = self._client, self._name
+        of_all = {"pause": client.pause, "resume": client.resume, "stop": client.stop}
+        of_slot = {"pin": client.pin, "unpin": client.unpin}
+        await self._try(
+            lambda: of_all[action](name) if slot is None else of_slot[action](name, slot)
+        )
 
     async def _ask_drain(self, worker: str) -> None:
         if self._broker is None or not await self._confirmed(f"drain {worker}?"):
             return
-        at, name = self._broker, self._name
-        event = Control(action="drain", by=f"{getpass.getuser()} (dashboard)", worker=worker)
-
-        async def drain() -> None:
-            await ask(at, worker, {"do": "drain"})
-            await self._store.send(name, encode(event))
-
-        await self._try(drain)
+        await self._try(lambda: self._client.drain(worker, names=[self._name]))
 
     async def _try(self, act: Callable[[], Awaitable[Any]]) -> None:
         try:

@@ -16,9 +16,8 @@ from typing import Any
 from numpy.random import default_rng
 
 from romul_actors.actor.loop import Actor
-from romul_actors.core.events import Submitted
+from romul_actors.client import Client as Operator
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.messages import encode
 from romul_actors.waiting import cancel
 from romul_sim.fakes import Client, Durations, Pace, Saved, SimulatedTrainer, WatchedStore
 from romul_sim.golden import HistoryHash
@@ -172,8 +171,7 @@ class _World:
         golden = HistoryHash()
         self.store = WatchedStore({NAME: self.watch}, lambda _, line: golden.add(line))
         self.broken = loop.create_future()
-        spec = self.experiment.model_dump_json()
-        await self.store.create(NAME, spec, encode(Submitted()))
+        await Operator(self.store).submit(self.experiment)
         for place in range(self.chaos.actors):
             self.start_actor(place)
         for place in range(self.chaos.machines):

@@ -15,9 +15,8 @@ from typing import Any
 from numpy.random import default_rng
 
 from romul_actors.actor.loop import TICKS_A_TRIAL, Actor
-from romul_actors.core.events import Submitted
+from romul_actors.client import Client as Operator
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.messages import encode
 from romul_actors.waiting import cancel
 from romul_sim.churn import Change, with_notice
 from romul_sim.fakes import (
@@ -219,8 +218,7 @@ class _World:
         self.broken: Violation | None = None
         self.store = WatchedStore(self.watches, self.hear)
         for experiment in self.experiments:
-            spec = experiment.model_dump_json()
-            await self.store.create(experiment.name, spec, encode(Submitted()))
+            await Operator(self.store).submit(experiment)
         # Ticks come as often as in production: they end the wait for slow trials.
         tick_s = self.scenario.durations.trial_s / TICKS_A_TRIAL
         self.actor = Actor(self.store, "actor", pace_s=min(self.pace_s, tick_s / 2))

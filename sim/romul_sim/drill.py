@@ -20,7 +20,7 @@ from typing import Any
 import msgpack
 from numpy.random import default_rng
 
-from romul_actors.core.events import Submitted
+from romul_actors.client import Client
 from romul_actors.core.population import Population
 from romul_actors.errors import CheckpointError, RomulError, StoreError
 from romul_actors.local.mqtt_broker import embedded_broker, has_broker
@@ -28,7 +28,6 @@ from romul_actors.local.processes import spawn
 from romul_actors.local.redis_server import embedded_server, free_port
 from romul_actors.observe.lineage import read_history
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.messages import encode
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import read
 from romul_actors.store.redis import RedisStore
@@ -425,15 +424,12 @@ class Drill:
         chaos = asyncio.create_task(self._play())
         names: list[str] = []
         store = RedisStore(self._urls["server"])
+        client = Client(store)
         try:
             while not chaos.done():
                 experiment = self._experiment(len(names))
                 names.append(experiment.name)
-                await _patiently(
-                    lambda e=experiment: store.create(  # type: ignore[misc]
-                        e.name, e.model_dump_json(), encode(Submitted())
-                    )
-                )
+                await _patiently(lambda e=experiment: client.submit(e))  # type: ignore[misc]
                 await self._ended(store, experiment.name, chaos)
             await chaos
             return [await self._judge(store, self._experiment(n)) for n in range(len(names))]

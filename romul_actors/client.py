@@ -1,0 +1,330 @@
+"""The client: what an operator, a script or a page does with experiments, over one store.
+
+A request becomes one message in the experiment's inbox; an actor decides it later, and history says
+what became of it. The client does not decide, and it knows no command line and no page.
+"""
+
+import getpass
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from romul_actors.core.events import Control, Submitted
+from romul_actors.errors import (
+    ExperimentError,
+    NoAnswerError,
+    StoreError,
+    UnknownExperimentError,
+    UnknownSlotError,
+)
+from romul_actors.mqtt.connection import Broker, ask
+from romul_actors.protocol.experiment import Experiment, from_json
+from romul_actors.protocol.messages import encode
+from romul_actors.protocol.plan import settings
+from romul_actors.store import DeadLetter, Store
+from romul_actors.store.redis import RedisStore
+
+PAGE = 1_000
+"""Dead letters that are read, or removed, in one step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resubmitted:
+    """How many dead letters went back into their queues.
+
+    Attributes:
+        back: those that did.
+        cut: those that could not: only their beginning was kept.
+    """
+
+    back: int
+    cut: int
+
+
+class Client:
+    """Submits experiments, controls them and looks after their queues.
+
+    As a context manager it closes the store at its end:
+
+        async with Client.connect("redis://127.0.0.1:6379/0") as client:
+            await client.submit(experiment)
+            await client.pin(experiment.name, slot=3)
+
+    Args:
+        store: where the experiments are.
+        by: who acts, as history says it; the name of the process's user if left out.
+        broker: what workers are drained over; without one they cannot be.
+    """
+
+    def __init__(
+        self, store: Store, *, by: str | None = None, broker: Broker | None = None
+    ) -> None:
+        self.store = store
+        self._by = by
+        self._broker = broker
+
+    @classmethod
+    def connect(cls, url: str, *, by: str | None = None, broker: Broker | None = None) -> Self:
+        """A client of the server at `url`, which is first used by the first call.
+
+        Args:
+            url: one of the forms that `store/connect.py` lists.
+            by: who acts; the name of the process's user if left out.
+            broker: what workers are drained over.
+
+        Raises:
+            StoreError: the URL has none of these forms.
+        """
+        return cls(RedisStore(url), by=by, broker=broker)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the store's connections."""
+        await self.store.close()
+
+    async def check(self) -> list[str]:
+        """Warnings about the store's settings.
+
+        Raises:
+            StoreError: the store is unreachable, or would lose data as it is set up.
+        """
+        return await self.store.check()
+
+    # -- experiments ----------------------------------------------------------------------------
+
+    async def submit(self, experiment: Experiment) -> None:
+        """Check an experiment whole, then put it into the store, for any actor and workers.
+
+        Raises:
+            ExperimentError: it cannot run as it is declared.
+            ExperimentExistsError: there is one of that name.
+        """
+        settings(experiment)
+        if experiment.checkpoints is None:
+            raise ExperimentError(
+                "checkpoints: say where they go (a folder or a URL that all workers reach)"
+            )
+        await self.store.create(experiment.name, experiment.model_dump_json(), encode(Submitted()))
+
+    async def statuses(self) -> dict[str, str]:
+        """Status of every experiment, by name, in order of names."""
+        return await self.store.experiments()
+
+    async def status(self, name: str) -> str:
+        """Status of an experiment.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+        """
+        return (await self.store.glance(name)).meta["status"]
+
+    async def spec(self, name: str) -> Experiment:
+        """Declaration of an experiment.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+            ExperimentError: the stored text is not one that this version can read.
+        """
+        return from_json(await self.store.spec(name))
+
+    async def remove(self, name: str) -> None:
+        """Remove an experiment with its history and queues; its checkpoints stay.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+        """
+        if not await self.store.remove(name):
+            raise UnknownExperimentError(f"no experiment {name!r}")
+
+    # -- control --------------------------------------------------------------------------------
+
+    async def pause(self, name: str) -> None:
+        """Ask for no more trials to be dispatched; those in training end and count.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+        """
+        await self._send(name, Control(action="pause", by=self.by))
+
+    async def resume(self, name: str) -> None:
+        """Ask a paused experiment to go on, or a failed one to try again.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+        """
+        await self._send(name, Control(action="resume", by=self.by))
+
+    async def stop(self, name: str) -> None:
+        """Ask an experiment to end for good; its results stay.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+        """
+        await self._send(name, Control(action="stop", by=self.by))
+
+    async def pin(self, name: str, slot: int) -> None:
+        """Ask for a slot to keep its hyperparameters and weights, whatever the others do.
+
+        Raises:
+            UnknownExperimentError: there is no experiment of that name.
+            UnknownSlotError: it has no such slot.
+        """
+        await self._pin(name, "pin", slot)
+
+    async def unpin(self, name: str, slot: int) -> None:
+        """Ask for a pinned slot to take part again.
+
+        Raises:
+            UnknownExperimentError: there is no experiment of that name.
+            UnknownSlotError: it has no such slot.
+        """
+        await self._pin(name, "unpin", slot)
+
+    async def _pin(self, name: str, action: Literal["pin", "unpin"], slot: int) -> None:
+        glance = await self.store.glance(name)
+        # Before the actor has decided `submitted` there are none: the declaration says how many.
+        n_slots = int(glance.meta.get("slots", 0)) or from_json(glance.meta["spec"]).population
+        if not 0 <= slot < n_slots:
+            raise UnknownSlotError(f"{name} has no slot {slot}: it has {n_slots}")
+        await self.store.send(name, encode(Control(action=action, by=self.by, slot=slot)))
+
+    async def bounds(self, name: str, parameter: str, low: float, high: float) -> None:
+        """Ask for a hyperparameter to be searched between other bounds.
+
+        Args:
+            name: the experiment.
+            parameter: a hyperparameter that is a number.
+            low: its least value from now on.
+            high: its greatest.
+
+        Raises:
+            UnknownExperimentError: there is no experiment of that name.
+            SpaceError: it has no such hyperparameter, or the bounds do not fit it.
+        """
+        (await self.spec(name)).search_space().with_bounds(parameter, low, high)
+        await self.store.send(
+            name,
+            encode(Control(action="bounds", by=self.by, parameter=parameter, low=low, high=high)),
+        )
+
+    async def _send(self, name: str, control: Control) -> None:
+        # An inbox without an experiment would be read by no actor.
+        await self.store.spec(name)
+        await self.store.send(name, encode(control))
+
+    # -- workers --------------------------------------------------------------------------------
+
+    async def served_by(self, worker: str) -> list[str]:
+        """Names of the experiments that list the worker."""
+        return [name for name in await self.statuses() if worker in await self.store.workers(name)]
+
+    async def drain(
+        self, worker: str, *, at_once: bool = False, names: Sequence[str] | None = None
+    ) -> list[str]:
+        """Have a worker end; the history of the experiments that it serves says who asked for it.
+
+        Args:
+            worker: its name.
+            at_once: whether it gives its trial back at once, or first ends or saves it.
+            names: experiments whose history says so; all that list the worker if left out.
+
+        Returns:
+            The experiments whose history says so.
+
+        Raises:
+            NoAnswerError: there is no broker, or the worker does not answer.
+            BrokerError: the worker's name cannot stand in a topic.
+        """
+        if self._broker is None:
+            raise NoAnswerError(f"{worker} cannot be drained: this client has no broker")
+        # Read first: a worker that has ended is listed nowhere.
+        served = list(names) if names is not None else await self.served_by(worker)
+        await ask(self._broker, worker, {"do": "stop" if at_once else "drain"})
+        event = encode(Control(action="drain", by=self.by, worker=worker))
+        for name in served:
+            await self.store.send(name, event)
+        return served
+
+    # -- dead letters ---------------------------------------------------------------------------
+
+    async def dead_letters(
+        self, name: str, ids: Collection[str] = (), limit: int | None = None
+    ) -> list[DeadLetter]:
+        """Messages that could not be used, oldest first.
+
+        Args:
+            name: the experiment.
+            ids: which; all of them if none are given.
+            limit: how many at most.
+
+        Raises:
+            UnknownExperimentError: there is no experiment of that name.
+            StoreError: an id is not among them.
+        """
+        await self.store.spec(name)
+        found: list[DeadLetter] = []
+        after = "0"
+        while (limit is None or len(found) < limit) and (
+            page := await self.store.dead(name, after, PAGE)
+        ):
+            after = page[-1].id
+            found += [letter for letter in page if not ids or letter.id in ids]
+        missing = sorted(set(ids) - {letter.id for letter in found})
+        if missing:
+            raise StoreError(f"{name}: no dead message {missing[0]}")
+        return found[:limit]
+
+    async def resubmit(self, name: str, ids: Collection[str] = ()) -> Resubmitted:
+        """Put dead letters back into the queues that they came from.
+
+        Args:
+            name: the experiment.
+            ids: which; all of them if none are given.
+
+        Raises:
+            UnknownExperimentError: there is no experiment of that name.
+            StoreError: an id is not among the dead letters.
+        """
+        found = await self.dead_letters(name, ids)
+        whole = [letter for letter in found if len(letter.body) == letter.size]
+        back = [await self.store.resubmit(name, letter) for letter in whole]
+        return Resubmitted(sum(back), len(found) - len(whole))
+
+    async def drop(self, name: str, ids: Collection[str] = ()) -> int:
+        """Remove dead letters for good.
+
+        Args:
+            name: the experiment.
+            ids: which; all of them if none are given.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            UnknownExperimentError: there is no experiment of that name.
+            StoreError: an id is not among the dead letters.
+        """
+        found = [letter.id for letter in await self.dead_letters(name, ids)]
+        dropped = 0
+        for start in range(0, len(found), PAGE):
+            dropped += await self.store.drop(name, found[start : start + PAGE])
+        return dropped
+
+    # -------------------------------------------------------------------------------------------
+
+    @property
+    def by(self) -> str:
+        """Who acts, as history says it."""
+        if self._by is None:
+            try:
+                self._by = getpass.getuser()
+            except (KeyError, OSError):
+                # A container may run as a user that no file names.
+                self._by = f"uid {os.getuid()}"
+        return self._by

@@ -1,0 +1,230 @@
+"""What the client asks of a store, and what it refuses, on every kind of store."""
+
+import asyncio
+
+import pytest
+
+from romul_actors import client as client_module
+from romul_actors.actor.loop import Actor
+from romul_actors.client import Client, Resubmitted
+from romul_actors.core.events import Control, Submitted
+from romul_actors.errors import (
+    ExperimentError,
+    ExperimentExistsError,
+    NoAnswerError,
+    SpaceError,
+    StoreError,
+    UnknownExperimentError,
+    UnknownSlotError,
+)
+from romul_actors.local.mqtt_broker import embedded_broker
+from romul_actors.mqtt.connection import Broker, Message, MqttConnection, topic
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.messages import decode_event
+from romul_actors.store.base import MAX_DEAD_BODY
+from romul_actors.store.memory import MemoryStore
+from romul_actors.waiting import cancel
+
+
+def declared(**fields):
+    return Experiment.model_validate(
+        {
+            "name": "e",
+            "task": "romul_workers.tasks.toys:quadratic",
+            "space": {"rate": {"type": "float", "min": 1e-3, "max": 1.0, "scale": "log"}},
+            "population": 4,
+            "steps": 3,
+            "checkpoints": "memory://e",
+            **fields,
+        }
+    )
+
+
+@pytest.fixture
+async def client(store):
+    """A client, and an experiment that it has submitted."""
+    made = Client(store, by="me")
+    await made.submit(declared())
+    return made
+
+
+async def sent(store, name="e"):
+    """Events in the inbox that no actor has read."""
+    return [decode_event(entry.body) for entry in await store.read([name], "a", 100, 0)]
+
+
+async def decided(store):
+    """Decide what is in the inbox."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(Actor(store, "a", pace_s=0.01).run(stop))
+    async with asyncio.timeout(20):
+        while (await store.depths("e"))["inbox"]:
+            await asyncio.sleep(0.01)
+    stop.set()
+    await running
+
+
+async def test_an_experiment_is_submitted_whole_or_not_at_all(client, store):
+    assert await sent(store) == [Submitted()]
+    assert await client.spec("e") == declared()
+    assert await client.statuses() == {"e": "submitted"}
+    assert await client.status("e") == "submitted"
+    with pytest.raises(ExperimentExistsError, match="'e' exists already"):
+        await client.submit(declared())
+    with pytest.raises(ExperimentError, match="checkpoints: say where they go"):
+        await client.submit(declared(name="nowhere", checkpoints=None))
+    with pytest.raises(ExperimentError, match=r"optimizer: .*'no'"):
+        await client.submit(declared(name="other", optimizer={"name": "no"}))
+    assert await client.statuses() == {"e": "submitted"}
+
+
+async def test_requests_are_messages_that_say_who_made_them(client, store):
+    await client.pause("e")
+    await client.resume("e")
+    await client.pin("e", 3)
+    await client.unpin("e", 3)
+    await client.bounds("e", "rate", 0.01, 0.5)
+    await client.stop("e")
+    assert await sent(store) == [
+        Submitted(),
+        Control(action="pause", by="me"),
+        Control(action="resume", by="me"),
+        Control(action="pin", by="me", slot=3),
+        Control(action="unpin", by="me", slot=3),
+        Control(action="bounds", by="me", parameter="rate", low=0.01, high=0.5),
+        Control(action="stop", by="me"),
+    ]
+
+
+async def test_an_actor_decides_what_is_asked_for(client, store):
+    await client.pin("e", 2)
+    await client.pause("e")
+    await decided(store)
+    assert await client.status("e") == "paused"
+    slots = (await store.load("e")).slots
+    assert [slot["pinned"] for slot in slots] == ["0", "0", "1", "0"]
+
+
+async def test_an_unknown_experiment_is_sent_nothing(store):
+    client = Client(store)
+    for call in (
+        client.status("no"),
+        client.spec("no"),
+        client.pause("no"),
+        client.resume("no"),
+        client.stop("no"),
+        client.pin("no", 0),
+        client.unpin("no", 0),
+        client.bounds("no", "rate", 0.1, 0.2),
+        client.remove("no"),
+        client.dead_letters("no"),
+        client.resubmit("no"),
+        client.drop("no"),
+    ):
+        with pytest.raises(UnknownExperimentError, match="no experiment 'no'"):
+            await call
+    assert await client.statuses() == {}
+
+
+async def test_a_slot_or_a_hyperparameter_that_is_not_there_is_refused(client, store):
+    for slot in (-1, 4):
+        with pytest.raises(UnknownSlotError, match=f"e has no slot {slot}: it has 4"):
+            await client.pin("e", slot)
+    with pytest.raises(SpaceError, match="no"):
+        await client.bounds("e", "no", 0.1, 0.2)
+    with pytest.raises(SpaceError):
+        await client.bounds("e", "rate", 0.2, 0.1)
+    assert await sent(store) == [Submitted()]
+
+
+async def test_how_many_slots_there_are_is_what_was_decided_last(client, store):
+    await decided(store)
+    with pytest.raises(UnknownSlotError, match="it has 4"):
+        await client.pin("e", 4)
+    await client.pin("e", 3)
+    assert [event.slot for event in await sent(store)] == [3]
+
+
+async def test_a_removed_experiment_is_gone(client):
+    await client.remove("e")
+    assert await client.statuses() == {}
+
+
+async def test_dead_letters_go_back_or_go_away(client, store):
+    short, long = b"\xc1", b"x" * (MAX_DEAD_BODY + 1)
+    for body in (short, long, short):
+        await store.send("e", body)
+    entries = [e for e in await store.read(["e"], "a", 10, 0) if e.body in (short, long)]
+    await store.dead_letter("e", "inbox", [(e.id, "no message", e.body) for e in entries])
+    first, cut, last = await client.dead_letters("e")
+    assert (first.body, cut.size, last.reason) == (short, MAX_DEAD_BODY + 1, "no message")
+    assert await client.dead_letters("e", limit=2) == [first, cut]
+    assert await client.dead_letters("e", [last.id]) == [last]
+    with pytest.raises(StoreError, match="e: no dead message 9-9"):
+        await client.drop("e", [first.id, "9-9"])
+    assert await client.drop("e", [first.id]) == 1
+    assert await client.resubmit("e") == Resubmitted(back=1, cut=1)
+    assert await client.dead_letters("e") == [cut]
+    assert [e.body for e in await store.read(["e"], "b", 10, 0)] == [short]
+
+
+async def test_without_a_broker_no_worker_is_drained(client):
+    with pytest.raises(NoAnswerError, match="w cannot be drained: this client has no broker"):
+        await client.drain("w")
+
+
+async def test_a_drained_worker_is_in_the_history_of_what_it_serves(tmp_path):
+    store, received, connected = MemoryStore(), [], asyncio.Event()
+    async with embedded_broker(tmp_path) as url:
+        broker = Broker.parse(url)
+        client = Client(store, by="me", broker=broker)
+        for name in ("e", "other"):
+            await client.submit(declared(name=name))
+        await store.present(["e"], "w", {"state": "idle"})
+        assert await client.served_by("w") == ["e"]
+
+        async def on_message(message):
+            received.append(message.body["do"])
+            answer = {"asked": message.body["asked"]}
+            worker.send(Message(topic("w", "heard"), answer))
+
+        worker = MqttConnection(
+            broker,
+            "w",
+            [topic("w", "control")],
+            on_message,
+            connected=lambda there: connected.set() if there else None,
+        )
+        running = asyncio.create_task(worker.run())
+        await asyncio.wait_for(connected.wait(), 20)
+        assert await client.drain("w") == ["e"]
+        assert await client.drain("w", at_once=True, names=["other"]) == ["other"]
+        await cancel(running)
+    assert received == ["drain", "stop"]
+    wish = Control(action="drain", by="me", worker="w")
+    assert await sent(store) == [Submitted(), wish]
+    assert await sent(store, "other") == [Submitted(), wish]
+
+
+def test_the_process_s_user_acts_if_no_other_is_named(monkeypatch):
+    monkeypatch.setenv("LOGNAME", "ada")
+    assert Client(MemoryStore()).by == "ada"
+    assert Client(MemoryStore(), by="page").by == "page"
+
+
+def test_a_user_without_a_name_acts_by_its_number(monkeypatch):
+    def nameless():
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr(client_module.getpass, "getuser", nameless)
+    monkeypatch.setattr(client_module.os, "getuid", lambda: 4711)
+    assert Client(MemoryStore()).by == "uid 4711"
+
+
+async def test_a_client_of_a_url_connects_with_its_first_call(redis_url):
+    async with Client.connect(redis_url) as client:
+        # The server of the tests keeps nothing on its disk.
+        assert any("appendonly is off" in warning for warning in await client.check())
+        assert "nowhere" not in await client.statuses()
+    with pytest.raises(StoreError, match="://"):
+        Client.connect("http://localhost")
