@@ -17,6 +17,10 @@ class ExperimentError(RomulError, ValueError):
     """An experiment's declaration is wrong; the message names the field or line."""
 
 
+class PluginError(RomulError):
+    """What an installed package adds cannot be used (see romul_actors.plugins)."""
+
+
 class MessageError(RomulError, ValueError):
     """Bytes from a queue that are not a message of this protocol."""
 

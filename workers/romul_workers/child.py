@@ -22,9 +22,11 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from romul_actors import plugins
 from romul_actors.core.events import MAX_TEXT
 from romul_actors.errors import TaskError
 from romul_workers.figures import figures
+from romul_workers.functions import check_function
 from romul_workers.trial import Context, Paused, Trial
 
 Message = dict[str, Any]
@@ -92,7 +94,8 @@ class Child:
         except MemoryError as error:
             return _failure("out_of_memory", error)
         except TaskError as error:
-            return {"is": "failed", "reason": "bad_result", "message": str(error)[-MAX_TEXT:]}
+            reason = "task" if job["do"] == "prepare" else "bad_result"
+            return {"is": "failed", "reason": reason, "message": str(error)[-MAX_TEXT:]}
         except BaseException as error:  # noqa: BLE001  (sys.exit in a task is a failed trial too)
             if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") and "memory" in str(
                 error
@@ -104,11 +107,12 @@ class Child:
         """Import the task and run its `setup`, once for each experiment."""
         if job["key"] in self._tasks:
             return
-        module = importlib.import_module(job["module"])
+        module = _module(job["module"])
         train = getattr(module, job["function"], None)
         if not callable(train):
             told = f"{job['module']} has no function {job['function']!r}"
             raise AttributeError(told)  # noqa: TRY004  (what `from ... import` would say)
+        check_function(train, f"{job['module']}:{job['function']}")
         context = Context(job["experiment"], _device(job["device"]), job["constants"])
         setup = getattr(module, "setup", None)
         state = setup(context) if callable(setup) else None
@@ -154,6 +158,16 @@ class Child:
             "left_out": found.left_out,
             "in_effect": trial.in_effect,
         }
+
+
+def _module(name: str) -> Any:
+    """A task's module; where there is none of that name, the one that a package adds by it."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name or (found := plugins.find("tasks", name)) is None:
+            raise
+        return found
 
 
 def _device(wanted: str) -> str:
