@@ -31,7 +31,8 @@ from romul_actors.cli.printing import Console, echo
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.mqtt.bridge import Bridge
 from romul_actors.mqtt.connection import KEEPALIVE_S, Broker
-from romul_actors.store.redis import RedisStore
+from romul_actors.store import Store
+from romul_actors.store.opening import open_store
 from romul_actors.waiting import cancel
 from romul_workers.announce import Announcer
 from romul_workers.notices import Source, source, watch
@@ -69,9 +70,9 @@ async def stopping() -> AsyncIterator[asyncio.Event]:
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str, console: Console | None = None) -> AsyncIterator[RedisStore]:
+async def opened(url: str, console: Console | None = None) -> AsyncIterator[Store]:
     """A store that was checked, with its warnings told."""
-    store = RedisStore(resolve(url))
+    store = open_store(resolve(url))
     try:
         for warning in await store.check():
             (console or Console(stderr=True)).print(f"warning: {warning}")
@@ -80,7 +81,7 @@ async def opened(url: str, console: Console | None = None) -> AsyncIterator[Redi
         await store.close()
 
 
-async def _serve(url: str, run: Callable[[RedisStore, asyncio.Event], Awaitable[None]]) -> None:
+async def _serve(url: str, run: Callable[[Store, asyncio.Event], Awaitable[None]]) -> None:
     async with stopping() as stop, opened(url) as store:
         await run(store, stop)
 
@@ -116,7 +117,7 @@ def actor(
     chosen = name or unique_name("actor")
     at = broker(mqtt, mqtt_ca, keepalive)
 
-    async def run(store: RedisStore, stop: asyncio.Event) -> None:
+    async def run(store: Store, stop: asyncio.Event) -> None:
         tellers: list[Tell] = []
         async with contextlib.AsyncExitStack() as stack:
             bridge = None if at is None else Bridge(at, chosen)
@@ -255,7 +256,7 @@ def worker(
     sources = [source(text, notice_s) for text in notice or []]
     quota = None if quota_gb is None else int(1e9 * quota_gb)
 
-    async def run(store: RedisStore, stop: asyncio.Event) -> None:
+    async def run(store: Store, stop: asyncio.Event) -> None:
         trainer = ChildTrainer(scratch, path or [], task_log, device, quota)
         working = Worker(store, trainer, settings)
         async with contextlib.AsyncExitStack() as stack:

@@ -35,8 +35,7 @@ from romul_actors.observe.snapshot import (
     snapshot,
 )
 from romul_actors.observe.visible import visible
-from romul_actors.store import Output
-from romul_actors.store.redis import RedisStore
+from romul_actors.store import Output, Store
 
 Name = Annotated[str, typer.Argument(help="Name of an experiment.")]
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -92,7 +91,7 @@ class Screen:
         self._seen: Snapshot | None = None
         self.took_s = 0.0
 
-    async def refresh(self, store: RedisStore) -> Snapshot:
+    async def refresh(self, store: Store) -> Snapshot:
         """Look once, in one round trip."""
         began = time.perf_counter()
         glance = await store.glance(self._name, SLOT_FIELDS, self._after, LINES)
