@@ -10,6 +10,9 @@ from typing import Any, ParamSpec, TypeVar
 T = TypeVar("T")
 P = ParamSpec("P")
 
+LOOK_S = 0.2
+"""How often a call that blocks a running loop looks whether it was cancelled."""
+
 
 def blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     """The same function, `NAME_async`, as one that returns when it is done: `NAME`."""
@@ -54,8 +57,14 @@ def _in_a_thread(main: Coroutine[Any, Any, T]) -> T:
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(work,), daemon=True)
     thread.start()
+    outer = asyncio.current_task()
+    before = 0 if outer is None else outer.cancelling()
     try:
-        thread.join()
+        while thread.is_alive():
+            thread.join(LOOK_S)
+            # Where asyncio handles Ctrl-C, it only cancels the task that waits here.
+            if outer is not None and outer.cancelling() > before:
+                raise asyncio.CancelledError  # noqa: TRY301
     except BaseException:
         for loop, task in running:
             loop.call_soon_threadsafe(task.cancel)

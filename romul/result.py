@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from romul_actors.core.history import Line, from_json, to_json
 from romul_actors.errors import RomulError
+from romul_actors.observe.html import png
 from romul_actors.observe.lineage import TrialRecord, plot, plot_lineage, plot_workers, trials
 from romul_actors.observe.snapshot import SlotSnapshot, Snapshot
 from romul_workers.schedule import Schedule, of_trial
@@ -162,7 +163,7 @@ class Result:
             ImportError: matplotlib is not installed (pip install 'romul[dashboard]').
         """
         best = self.snapshot.best.get("trial")
-        return plot(self.snapshot.experiment, self.trials, best, {})
+        return _shown(plot(self.snapshot.experiment, self.trials, best, {}))
 
     def plot_lineage(self) -> Any:
         """Draw slots by step, with an arrow for each copy.
@@ -173,7 +174,7 @@ class Result:
         Raises:
             ImportError: matplotlib is not installed.
         """
-        return plot_lineage(self.trials, self.snapshot.best.get("trial"))
+        return _shown(plot_lineage(self.trials, self.snapshot.best.get("trial")))
 
     def plot_workers(self) -> Any:
         """Draw workers by time, with a bar for each attempt.
@@ -184,7 +185,7 @@ class Result:
         Raises:
             ImportError: matplotlib is not installed.
         """
-        return plot_workers(self.snapshot.history)
+        return _shown(plot_workers(self.snapshot.history))
 
     # -------------------------------------------------------------------------------------------
 
@@ -212,6 +213,12 @@ class Result:
     def _repr_html_(self) -> str:
         rows = [f"<tr><th>{escape(n)}</th><td>{escape(t)}</td></tr>" for n, t in self._rows()]
         return f"<table><caption>{escape(self.name)}</caption>{''.join(rows)}</table>"
+
+
+def _shown(figure: Any) -> Any:
+    """A figure that a notebook shows, whichever way it shows those of pyplot."""
+    figure._repr_png_ = lambda: png(figure)
+    return figure
 
 
 def _short(value: Any) -> str:
