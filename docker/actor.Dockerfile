@@ -9,6 +9,7 @@ ARG EXTRAS=prometheus
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3-venv
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
+COPY romul romul
 COPY romul_actors romul_actors
 COPY workers workers
 COPY sim sim

@@ -9,6 +9,7 @@ ARG TORCH=torch
 WORKDIR /src
 RUN python3 -m venv /opt/romul && /opt/romul/bin/pip install --no-cache-dir "${TORCH}"
 COPY pyproject.toml README.md LICENSE ./
+COPY romul romul
 COPY romul_actors romul_actors
 COPY workers workers
 COPY sim sim

@@ -24,7 +24,7 @@ from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.messages import encode
 from romul_actors.protocol.plan import settings
 from romul_actors.store import DeadLetter, Store
-from romul_actors.store.redis import RedisStore
+from romul_actors.store.opening import open_store
 
 PAGE = 1_000
 """Dead letters that are read, or removed, in one step."""
@@ -77,7 +77,7 @@ class Client:
         Raises:
             StoreError: the URL has none of these forms.
         """
-        return cls(RedisStore(url), by=by, broker=broker)
+        return cls(open_store(url), by=by, broker=broker)
 
     async def __aenter__(self) -> Self:
         return self

@@ -17,6 +17,10 @@ class ExperimentError(RomulError, ValueError):
     """An experiment's declaration is wrong; the message names the field or line."""
 
 
+class PluginError(RomulError):
+    """What an installed package adds cannot be used (see romul_actors.plugins)."""
+
+
 class MessageError(RomulError, ValueError):
     """Bytes from a queue that are not a message of this protocol."""
 
@@ -63,3 +67,7 @@ class NoRoomError(CheckpointError):
 
 class TaskError(RomulError):
     """The user's training function broke its contract (see romul_workers.trial)."""
+
+
+class TellError(RomulError, ValueError):
+    """A result that a population without a server cannot take (see romul.Population)."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from romul_actors import plugins
 from romul_actors.cli.connection import resolve, resolve_broker
 from romul_actors.cli.options import DEFAULT_URL, LogLevel, MqttCa, MqttUrl, RedisUrl, start_log
 from romul_actors.cli.printing import echo
@@ -20,6 +21,9 @@ from romul_actors.waiting import pause
 
 LOOK_S = 1.0
 
+Launcher = Callable[[Fleet, asyncio.Event], Coroutine[Any, Any, None]]
+"""Starts a fleet, and keeps it running until the event is set."""
+
 
 class Engine(StrEnum):
     """Where workers run."""
@@ -31,7 +35,13 @@ class Engine(StrEnum):
 
 
 def launch(
-    on: Annotated[Engine, typer.Option(help="This machine, hosts by ssh, Slurm, or Ray.")],
+    on: Annotated[
+        str,
+        typer.Option(
+            metavar="[local|ssh|slurm|ray]",
+            help="This machine, hosts by ssh, Slurm, or Ray; or what a package adds.",
+        ),
+    ],
     workers: Annotated[int, typer.Option(min=1, help="How many.")] = 1,
     redis: RedisUrl = DEFAULT_URL,
     mqtt: MqttUrl = None,
@@ -81,6 +91,7 @@ def launch(
     Workers that end are started again. Passwords go by environment only.
     """
     start_log(log_level)
+    start = None if on in tuple(Engine) else _installed(on)
     environment = {"ROMUL_REDIS_URL": resolve(redis), "ROMUL_GRACE_S": f"{grace:g}"}
     if mqtt is not None:
         environment["ROMUL_MQTT_URL"] = resolve_broker(mqtt)
@@ -94,6 +105,9 @@ def launch(
         gpus=gpus,
         grace_s=grace,
     )
+    if start is not None:
+        _until_stopped(lambda stop: start(fleet, stop))
+        return
     match on:
         case Engine.LOCAL:
             _until_stopped(lambda stop: _local(fleet, logs, stop))
@@ -109,6 +123,20 @@ def launch(
                 return
             number = slurm.submit(text, fleet)
             echo(f"job {number}: {workers} workers (scancel {number} ends them)")
+
+
+def _installed(name: str) -> Launcher:
+    """A launcher that an installed package adds.
+
+    Raises:
+        typer.BadParameter: none does.
+        PluginError: it cannot be loaded.
+    """
+    found: Launcher | None = plugins.find("launchers", name)
+    if found is None:
+        there = ", ".join(f"{known!s}" for known in [*Engine, *plugins.names("launchers")])
+        raise typer.BadParameter(f"{name!r} is not one of {there}", param_hint="--on")
+    return found
 
 
 def _until_stopped(run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:

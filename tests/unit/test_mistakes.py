@@ -9,8 +9,8 @@ from romul_actors.core.events import Trial
 from romul_actors.errors import ExperimentError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
+from romul_workers.child_trainer import ChildTrainer
 from romul_workers.task_import import TaskImportError, find_task
-from romul_workers.trainer import ChildTrainer
 
 BASE = """\
 name = "mine"

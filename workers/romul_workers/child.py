@@ -38,6 +38,7 @@ from romul_workers.child_messages import (
     encode,
 )
 from romul_workers.figures import figures
+from romul_workers.functions import check_function
 from romul_workers.task_import import TaskImportError, described, find_task, hiding
 from romul_workers.trial import Context, Paused, Trial
 
@@ -101,7 +102,8 @@ class Child:
         except MemoryError as error:
             return _failure("out_of_memory", error)
         except TaskError as error:
-            return TaskFailed("bad_result", str(error)[-MAX_TEXT:])
+            reason: FailureReason = "task" if isinstance(request, PrepareTask) else "bad_result"
+            return TaskFailed(reason, str(error)[-MAX_TEXT:])
         except BaseException as error:  # noqa: BLE001  (sys.exit in a task is a failed trial too)
             if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") and "memory" in str(
                 error
@@ -114,6 +116,7 @@ class Child:
         if request.key in self._tasks:
             return
         module, train = find_task(request.module, request.function)
+        check_function(train, f"{request.module}:{request.function}")
         context = Context(request.experiment, _device(request.device), request.constants)
         setup = getattr(module, "setup", None)
         state = setup(context) if callable(setup) else None

@@ -79,9 +79,9 @@ class Schedule:
                 return dict(stretch.hyperparameters)
         return dict(self.stretches[-1].hyperparameters)
 
-    def write(self, file: Path) -> None:
+    def write(self, file: str | Path) -> None:
         """Write it as JSON."""
-        file.write_text(json.dumps({"version": VERSION, **asdict(self)}, indent=1) + "\n")
+        Path(file).write_text(json.dumps({"version": VERSION, **asdict(self)}, indent=1) + "\n")
 
 
 def of_trial(experiment: Experiment, found: Mapping[str, TrialRecord], trial: str) -> Schedule:

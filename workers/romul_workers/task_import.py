@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from romul_actors import plugins
 from romul_actors.core.events import MAX_TEXT
 from romul_actors.errors import RomulError
 
@@ -32,7 +33,7 @@ def find_task(name: str, function: str) -> tuple[ModuleType, Callable[[Any], obj
             function; the first line says which, where, and what to do.
     """
     try:
-        module = importlib.import_module(name)
+        module = _import(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise TaskImportError(_no_module(error.name)) from None
@@ -43,6 +44,19 @@ def find_task(name: str, function: str) -> tuple[ModuleType, Callable[[Any], obj
     if not callable(train):
         raise TaskImportError(_no_function(module, name, function))
     return module, train
+
+
+def _import(name: str) -> ModuleType:
+    """A module; where there is none of that name, what an installed package adds by it."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        added: ModuleType | None = plugins.find("tasks", name)
+        if added is None:
+            raise
+        return added
 
 
 def described(error: BaseException) -> str:

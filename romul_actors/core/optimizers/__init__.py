@@ -1,11 +1,12 @@
 """Optimizers of population based training, by the name that an experiment gives."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from math import isfinite
 from typing import Any
 
+from romul_actors import plugins
 from romul_actors.core.optimizers.asha import Asha
 from romul_actors.core.optimizers.base import Move, Optimizer, Start, View
 from romul_actors.core.optimizers.de import PlainDE
@@ -42,12 +43,9 @@ def make(name: str, options: Mapping[str, Any]) -> Optimizer:
     Raises:
         OptimizerError: no such optimizer or option, or an option's value is of another type, below
             0 or not finite.
+        PluginError: an installed package adds it, and it cannot be loaded.
     """
-    if name not in OPTIMIZERS:
-        near = get_close_matches(name, OPTIMIZERS, n=1)
-        hint = f": did you mean {near[0]!r}?" if near else ""
-        raise OptimizerError(f"optimizer {name!r} is not one of {', '.join(OPTIMIZERS)}{hint}")
-    kind = OPTIMIZERS[name]
+    kind = OPTIMIZERS.get(name) or _installed(name)
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     for option, value in options.items():
         if option not in known:
@@ -69,3 +67,23 @@ def make(name: str, options: Mapping[str, Any]) -> Optimizer:
         if value < 0:
             raise OptimizerError(f"optimizer {name!r}: {option} = {value!r} is below 0")
     return kind(**options)
+
+
+def _installed(name: str) -> type[Optimizer]:
+    """An optimizer that an installed package adds.
+
+    Raises:
+        OptimizerError: none does, or what it adds is no optimizer.
+        PluginError: it cannot be loaded.
+    """
+    kind = plugins.find("optimizers", name)
+    if kind is None:
+        there = ", ".join([*OPTIMIZERS, *plugins.names("optimizers")])
+        near = get_close_matches(name, [*OPTIMIZERS, *plugins.names("optimizers")], n=1)
+        hint = f": did you mean {near[0]!r}?" if near else ""
+        raise OptimizerError(f"optimizer {name!r} is not one of {there}{hint}")
+    if not (isinstance(kind, type) and issubclass(kind, Optimizer) and is_dataclass(kind)):
+        raise OptimizerError(f"optimizer {name!r}: {kind!r} is not a dataclass made of Optimizer")
+    if kind.name != name:
+        raise OptimizerError(f"optimizer {name!r} calls itself {kind.name!r}: the two must agree")
+    return kind

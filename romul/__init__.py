@@ -1,0 +1,116 @@
+"""Population based training, as a function: what users import.
+
+    import romul
+
+    def train(trial): ...
+
+    space = {"lr": romul.Float(1e-4, 1, log=True)}
+    result = romul.run(train, space, metric="val_loss", steps=30)
+    result.best.hyperparameters, result.best.checkpoint
+
+`import romul` itself loads nothing but this module: each name is imported when it is first used.
+docs/python.md says all about it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from romul.callbacks import Callback, StopSearch
+    from romul.client import Client
+    from romul.population import Population
+    from romul.result import Best, Result
+    from romul.running import run, run_async
+    from romul.searches import open, open_async, submit, submit_async, wait, wait_async  # noqa: A004
+    from romul.space import Bool, Choice, Float, Int
+    from romul.watching import SearchFailedError
+    from romul_actors import __version__
+    from romul_actors.core.events import TrialMessage as AskedTrial
+    from romul_actors.errors import (
+        ExperimentError,
+        ExperimentExistsError,
+        RomulError,
+        TaskError,
+        TellError,
+    )
+    from romul_workers.trial import Context, Trial
+
+_MODULES = {
+    "AskedTrial": "romul_actors.core.events:TrialMessage",
+    "Best": "romul.result",
+    "Bool": "romul.space",
+    "Callback": "romul.callbacks",
+    "Choice": "romul.space",
+    "Client": "romul.client",
+    "Context": "romul_workers.trial",
+    "ExperimentError": "romul_actors.errors",
+    "ExperimentExistsError": "romul_actors.errors",
+    "Float": "romul.space",
+    "Int": "romul.space",
+    "Population": "romul.population",
+    "Result": "romul.result",
+    "RomulError": "romul_actors.errors",
+    "SearchFailedError": "romul.watching",
+    "StopSearch": "romul.callbacks",
+    "TaskError": "romul_actors.errors",
+    "TellError": "romul_actors.errors",
+    "Trial": "romul_workers.trial",
+    "__version__": "romul_actors",
+    "open": "romul.searches",
+    "open_async": "romul.searches",
+    "run": "romul.running",
+    "run_async": "romul.running",
+    "submit": "romul.searches",
+    "submit_async": "romul.searches",
+    "wait": "romul.searches",
+    "wait_async": "romul.searches",
+}
+"""Where each public name comes from: a module, and the name there if it is another one."""
+
+__all__ = [
+    "AskedTrial",
+    "Best",
+    "Bool",
+    "Callback",
+    "Choice",
+    "Client",
+    "Context",
+    "ExperimentError",
+    "ExperimentExistsError",
+    "Float",
+    "Int",
+    "Population",
+    "Result",
+    "RomulError",
+    "SearchFailedError",
+    "StopSearch",
+    "TaskError",
+    "TellError",
+    "Trial",
+    "__version__",
+    "open",
+    "open_async",
+    "run",
+    "run_async",
+    "submit",
+    "submit_async",
+    "wait",
+    "wait_async",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(
+            f"module 'romul' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
+    module, _, there = _MODULES[name].partition(":")
+    found = getattr(import_module(module), there or name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """The public names, those not imported yet too."""
+    return sorted(__all__)

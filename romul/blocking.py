@@ -1,0 +1,75 @@
+"""From a coroutine to a call: in a script, in a thread, and where a loop is running already."""
+
+import asyncio
+import contextvars
+import functools
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+LOOK_S = 0.2
+"""How often a call that blocks a running loop looks whether it was cancelled."""
+
+
+def blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """The same function, `NAME_async`, as one that returns when it is done: `NAME`."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return to_the_end(function(*args, **kwargs))
+
+    call.__name__ = call.__qualname__ = function.__name__.removesuffix("_async")
+    return call
+
+
+def to_the_end(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, also where a loop is running already, as in a notebook.
+
+    An interrupt cancels the coroutine, waits for its end, and is raised then.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main)
+    return _in_a_thread(main)
+
+
+def _in_a_thread(main: Coroutine[Any, Any, T]) -> T:
+    found: list[T] = []
+    failed: list[BaseException] = []
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = []
+
+    async def begin() -> T:
+        task = asyncio.ensure_future(main)
+        running.append((asyncio.get_running_loop(), task))
+        return await task
+
+    def work() -> None:
+        try:
+            found.append(asyncio.run(begin()))
+        except BaseException as error:  # noqa: BLE001  (raised again below)
+            failed.append(error)
+
+    # With the caller's context, what is shown goes below the cell that asked for it.
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(work,), daemon=True)
+    thread.start()
+    outer = asyncio.current_task()
+    before = 0 if outer is None else outer.cancelling()
+    try:
+        while thread.is_alive():
+            thread.join(LOOK_S)
+            # Where asyncio handles Ctrl-C, it only cancels the task that waits here.
+            if outer is not None and outer.cancelling() > before:
+                raise asyncio.CancelledError  # noqa: TRY301
+    except BaseException:
+        for loop, task in running:
+            loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+        raise
+    if failed:
+        raise failed[0]
+    return found[0]

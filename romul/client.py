@@ -1,0 +1,134 @@
+"""An operator's actions, from a program: pause, resume, stop, pin, bounds and the like."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from romul.blocking import to_the_end
+from romul_actors.client import Client as AsyncClient
+from romul_actors.errors import StoreError
+from romul_actors.local.redis_server import URL_FILE
+from romul_actors.store.connect import hide_password
+
+T = TypeVar("T")
+
+
+class Client:
+    """Controls the searches of a server, as the command line does.
+
+        romul.Client("redis://127.0.0.1:6379/0").pause("mine")
+        romul.Client("runs/mine").bounds("mine", "lr", 1e-4, 0.1)
+
+    An action is a wish: the actor takes it up in its turn, and history says what became of it. Each
+    call opens a connection and closes it; for many calls in a program with a loop there is
+    `romul_actors.client.Client`, whose methods are awaited.
+
+    Args:
+        redis: the server's URL, or the folder of a local run that is under way.
+        by: who acts, for the history; the user's name if left out.
+    """
+
+    def __init__(self, redis: str | Path, *, by: str | None = None) -> None:
+        self._redis = str(redis)
+        self._by = by
+
+    def statuses(self) -> dict[str, str]:
+        """Status of every search, by name.
+
+        Raises:
+            StoreUnavailableError: the server does not answer.
+        """
+        return self._call(lambda client: client.statuses())
+
+    def pause(self, name: str) -> None:
+        """Hand out no more trials; those in training end, and count.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+        """
+        self._call(lambda client: client.pause(name))
+
+    def resume(self, name: str) -> None:
+        """Go on with a paused search, or try a failed one again.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+        """
+        self._call(lambda client: client.resume(name))
+
+    def stop(self, name: str) -> None:
+        """End a search for good; what it found stays.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+        """
+        self._call(lambda client: client.stop(name))
+
+    def pin(self, name: str, slot: int) -> None:
+        """Have a slot keep its hyperparameters and weights, whatever the others do.
+
+        Raises:
+            UnknownExperimentError: there is no search of that name.
+            UnknownSlotError: it has no such slot.
+        """
+        self._call(lambda client: client.pin(name, slot))
+
+    def unpin(self, name: str, slot: int) -> None:
+        """Let a pinned slot take part again.
+
+        Raises:
+            UnknownExperimentError: there is no search of that name.
+            UnknownSlotError: it has no such slot.
+        """
+        self._call(lambda client: client.unpin(name, slot))
+
+    def bounds(self, name: str, parameter: str, min: float, max: float) -> None:  # noqa: A002
+        """Search a hyperparameter between other bounds from now on.
+
+        Raises:
+            UnknownExperimentError: there is no search of that name.
+            SpaceError: it has no such hyperparameter, or the bounds do not fit it.
+        """
+        self._call(lambda client: client.bounds(name, parameter, min, max))
+
+    def remove(self, name: str) -> None:
+        """Remove a search with its history; its checkpoints stay.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+        """
+        self._call(lambda client: client.remove(name))
+
+    def __repr__(self) -> str:
+        return f"Client({hide_password(self._redis)!r})"
+
+    def _call(self, action: Callable[[AsyncClient], Coroutine[Any, Any, T]]) -> T:
+        async def act() -> T:
+            async with opened(self._redis, by=self._by) as client:
+                return await action(client)
+
+        return to_the_end(act())
+
+
+@contextlib.asynccontextmanager
+async def opened(redis: str, *, by: str | None = None) -> AsyncIterator[AsyncClient]:
+    """A client of a server, for the time of a `with` block.
+
+    Args:
+        redis: the server's URL, or the folder of a local run that is under way.
+        by: who acts, for the history.
+
+    Raises:
+        StoreError: no server works on the folder, or the URL is none.
+    """
+    url = redis
+    if "://" not in redis:
+        try:
+            url = (Path(redis) / URL_FILE).read_text().strip()
+        except OSError:
+            raise StoreError(
+                f"{redis}: neither a server's URL nor the folder of a run that is under way"
+            ) from None
+    async with AsyncClient.connect(url, by=by) as client:
+        yield client

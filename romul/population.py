@@ -1,0 +1,345 @@
+"""Ask and tell: the decisions alone, for programs that schedule their trials themselves.
+
+The core that every run has (`romul_actors.core.decide`), without a server, an actor or a worker.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Self
+
+from pydantic_core import to_jsonable_python
+
+from romul.declaration import Call, Mode, declare
+from romul.result import Best
+from romul_actors.core.decide import decide
+from romul_actors.core.events import Event, Failed, Result, Stamped, Submitted, Tick, TrialMessage
+from romul_actors.core.optimizers import Optimizer
+from romul_actors.core.population import Population as CorePopulation
+from romul_actors.core.settings import Settings
+from romul_actors.errors import ExperimentError, TaskError, TellError
+from romul_actors.protocol.experiment import Experiment, from_values
+from romul_actors.protocol.plan import settings
+from romul_actors.protocol.slot_codec import read, write_meta, write_slot
+from romul_workers.figures import figures
+
+VERSION = 1
+"""Of `Population.state`."""
+WORKER = "ask-and-tell"
+"""Stands where a run's history names a worker."""
+ENDED = ("finished", "failed", "stopped")
+
+Clock = Callable[[], float]
+
+
+class Population:
+    """A population whose trials you train, wherever and whenever you like.
+
+        population = romul.Population(space, population=8, steps=30, seed=1)
+        while not population.done:
+            trial = population.ask()
+            if trial is None:
+                ...  # all that can begin now has begun: wait for a result
+            else:
+                ...  # train from trial.parent with trial.hyperparameters, then, now or later:
+                population.tell(trial, val_loss, checkpoint="anything-you-can-find-again")
+        population.best.hyperparameters
+
+    The decisions are those of a run with the same seed whose results come in the same order.
+
+    Args:
+        space: hyperparameters by name.
+        population: number of slots, 4 at least.
+        steps: PBT steps of each slot.
+        seed: all randomness of the search derives from it.
+        optimizer: a name, a table of a name and constants, or an `Optimizer` of your own.
+        metric: what the search goes by; its name in what `tell` is given, if that is a mapping.
+        mode: "min" or "max": whether less or more of it is better.
+        clock: seconds since the epoch. A step whose results are not all there yet is decided
+            without the missing ones as a run does: when enough are known and `ask` finds nothing
+            else to do for a twentieth of a trial's time. None: there is no time, every step waits
+            for all its results, and the same tells in the same order always lead to the same moves.
+        keys: further keys of an experiment, by their TOML names: `budget`, `initial`,
+            `max_attempts`.
+
+    Raises:
+        ExperimentError: what was declared is wrong; the message names the argument.
+    """
+
+    def __init__(
+        self,
+        space: Mapping[str, Any],
+        *,
+        population: int = 8,
+        steps: int,
+        seed: int = 0,
+        optimizer: str | Mapping[str, Any] | Optimizer = "romul",
+        metric: str = "loss",
+        mode: Mode = "min",
+        clock: Clock | None = time.time,
+        **keys: Any,
+    ) -> None:
+        own = optimizer if isinstance(optimizer, Optimizer) else None
+        call = Call(function="Population", arguments=("optimizer", "clock"))
+        given = {"population": population, "steps": steps, "seed": seed, "metric": metric}
+        # No server knows it: a name and a task only complete the declaration.
+        given |= {"name": "population", "task": "population"}
+        given |= {} if own is not None else {"optimizer": optimizer}
+        experiment = declare(call, space, mode, {**keys, **given})
+        self._prepare(experiment, own, clock)
+        self._fold(Submitted())
+
+    def _prepare(self, experiment: Experiment, own: Optimizer | None, clock: Clock | None) -> None:
+        self._experiment = experiment
+        self._clock = clock
+        self._settings = _alone(settings(experiment), own)
+        self._population = CorePopulation(settings=self._settings)
+        self._ready: list[TrialMessage] = []
+        self._out: dict[str, tuple[TrialMessage, float]] = {}
+
+    # -- ask and tell ---------------------------------------------------------------------------
+
+    def ask(self) -> TrialMessage | None:
+        """The next trial to train; None: there is none before another result is told.
+
+        A trial has `id`, `hyperparameters`, `parent` (the checkpoint to continue from, by the name
+        that `tell` was given; None: from scratch), `start` and `stop` (in the budget's unit, from
+        the very beginning), `seed`, `slot`, `step` and `attempt`.
+        """
+        if not self._ready and self._clock is not None:
+            # The caller is a worker without a trial: that ends a wait for the last results.
+            self._fold(Tick(workers=len(self._out) + 1))
+        if not self._ready:
+            return None
+        trial = self._ready.pop(0)
+        self._out[trial.id] = (trial, self._now())
+        return trial
+
+    def tell(
+        self,
+        trial: TrialMessage | str,
+        value: float | Mapping[str, Any],
+        *,
+        checkpoint: str | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Give the result of a trial.
+
+        Args:
+            trial: what `ask` gave, or its id.
+            value: the metric, or a mapping that holds it; numbers of numpy and torch are numbers.
+            checkpoint: a name of your choice, which trials that continue from it have as `parent`;
+                the trial's id if left out.
+            metrics: other figures, kept with the best trial.
+            seconds: how long training took; measured from `ask` if left out.
+
+        Raises:
+            TellError: the trial is not out, or the value is not a finite number.
+        """
+        asked, asked_s = self._asked(trial)
+        returned = value if isinstance(value, Mapping) else {self._experiment.metric: value}
+        try:
+            found = figures({**(metrics or {}), **returned}, self._experiment.metric)
+        except TaskError as error:
+            raise TellError(
+                f"trial {asked.id}: {error}".replace("the task returned", "told")
+            ) from None
+        if not abs(found.value) < float("inf"):
+            raise TellError(
+                f"trial {asked.id}: {self._experiment.metric} is {found.value}: a result must be "
+                "finite; say population.failed(trial, again=False) for a trial that diverged"
+            )
+        event = Result(
+            **self._token(asked),
+            value=found.value,
+            checkpoint=asked.id if checkpoint is None else checkpoint,
+            seconds=self._now() - asked_s if seconds is None else seconds,
+            metrics=found.kept,
+        )
+        self._end(asked, event)
+
+    def failed(self, trial: TrialMessage | str, message: str = "", *, again: bool = True) -> None:
+        """Say that a trial ended without a result.
+
+        Args:
+            trial: what `ask` gave, or its id.
+            message: why, for people.
+            again: whether `ask` may give it once more, `max_attempts` times in all (3 by default).
+                A trial that is given up ranks last; its slot goes on from another's checkpoint.
+
+        Raises:
+            TellError: the trial is not out.
+        """
+        asked, asked_s = self._asked(trial)
+        event = Failed(
+            **self._token(asked),
+            reason="exception" if again else "not_finite",
+            message=message,
+            seconds=self._now() - asked_s,
+        )
+        self._end(asked, event)
+
+    # -- how things stand -----------------------------------------------------------------------
+
+    @property
+    def done(self) -> bool:
+        """Whether no trial will be given any more: see `status`."""
+        return self._population.status in ENDED
+
+    @property
+    def status(self) -> str:
+        """Running, finished, or failed, which means that every trial of one step failed."""
+        return self._population.status
+
+    @property
+    def reason(self) -> str:
+        """Why the status is so, for people; often empty."""
+        return self._population.reason
+
+    @property
+    def ready(self) -> int:
+        """How many trials `ask` has at once."""
+        return len(self._ready)
+
+    @property
+    def out(self) -> Sequence[TrialMessage]:
+        """Trials that were asked for, and not told yet."""
+        return [trial for trial, _ in self._out.values()]
+
+    @property
+    def best(self) -> Best | None:
+        """The best trial so far; None before the first result."""
+        best = self._population.best
+        if best is None:
+            return None
+        return Best(
+            trial=best.trial,
+            value=-best.loss if self._settings.maximize else best.loss,
+            hyperparameters=self._settings.space.decode(best.vector),
+            checkpoint=best.checkpoint,
+            metrics=best.metrics,
+        )
+
+    @property
+    def checkpoints(self) -> set[str]:
+        """Names of the checkpoints that a trial may still continue from; others may be removed."""
+        return self._population.needed_checkpoints()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """All of it as JSON values, to be saved; `Population.load` goes on from there."""
+        metric = self._experiment.metric
+        return {
+            "version": VERSION,
+            "experiment": self._experiment.model_dump(mode="json", exclude_defaults=True),
+            "optimizer": self._settings.optimizer.name,
+            "population": write_meta(self._population, metric),
+            "slots": [write_slot(slot, self._settings, metric) for slot in self._population.slots],
+            "ready": [to_jsonable_python(asdict(trial)) for trial in self._ready],
+            "out": [
+                {"trial": to_jsonable_python(asdict(trial)), "asked_s": asked_s}
+                for trial, asked_s in self._out.values()
+            ],
+        }
+
+    @classmethod
+    def load(
+        cls,
+        state: Mapping[str, Any],
+        *,
+        optimizer: Optimizer | None = None,
+        clock: Clock | None = time.time,
+    ) -> Self:
+        """Go on from a saved `state`.
+
+        Trials that were out still are: tell them, or say that they failed.
+
+        Args:
+            state: what `state` was.
+            optimizer: your own one, where the population was made with one.
+            clock: as for a new population.
+
+        Raises:
+            ExperimentError: it is no such state, or one of another version.
+        """
+        if state.get("version") != VERSION:
+            raise ExperimentError(
+                f"state: version {state.get('version')!r} is not {VERSION}: it must be what "
+                "Population.state was"
+            )
+        made = cls.__new__(cls)
+        made._restore(state, optimizer, clock)  # noqa: SLF001  (its own)
+        return made
+
+    def _restore(
+        self, state: Mapping[str, Any], optimizer: Optimizer | None, clock: Clock | None
+    ) -> None:
+        self._prepare(from_values(state["experiment"], "state"), optimizer, clock)
+        if self._settings.optimizer.name != state["optimizer"]:
+            raise ExperimentError(
+                f"state: it was made with an optimizer {state['optimizer']!r}: pass it again, "
+                "Population.load(state, optimizer=...)"
+            )
+        metric = self._experiment.metric
+        self._population = read(self._settings, metric, state["population"], state["slots"])
+        self._ready = [TrialMessage(**trial) for trial in state["ready"]]
+        for line in state["out"]:
+            trial = TrialMessage(**line["trial"])
+            self._out[trial.id] = (trial, line["asked_s"])
+
+    def __repr__(self) -> str:
+        counts = self._population.counts
+        total = self._settings.n_slots * self._settings.steps
+        best = "" if self.best is None else f", best {self._experiment.metric} {self.best.value:g}"
+        return (
+            f"<Population {self.status}: {counts.reported + counts.failed} of {total} trials{best}>"
+        )
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return 0.0 if self._clock is None else self._clock()
+
+    def _fold(self, event: Event) -> None:
+        decision = decide(self._population, Stamped(event, round(1000 * self._now())))
+        self._population = decision.population
+        self._ready += decision.trials
+
+    def _end(self, trial: TrialMessage, event: Result | Failed) -> None:
+        del self._out[trial.id]
+        self._fold(event)
+
+    def _token(self, trial: TrialMessage) -> dict[str, Any]:
+        return {"trial": trial.id, "slot": trial.slot, "attempt": trial.attempt, "worker": WORKER}
+
+    def _asked(self, given: TrialMessage | str) -> tuple[TrialMessage, float]:
+        """A trial that is out, and when it was asked for.
+
+        Raises:
+            TellError: it is not out; the message says why.
+        """
+        trial = given if isinstance(given, str) else given.id
+        if trial in self._out:
+            asked = self._out[trial]
+            if not isinstance(given, str) and given.attempt != asked[0].attempt:
+                raise TellError(
+                    f"trial {trial}: attempt {given.attempt} failed before; attempt "
+                    f"{asked[0].attempt} is out now"
+                )
+            return asked
+        if any(trial == other.id for other in self._ready):
+            raise TellError(f"trial {trial} was not asked for yet: ask() gives it")
+        slot, _, step = trial.partition("-")
+        slots = self._population.slots
+        known = slot.isdecimal() and step.isdecimal() and int(slot) < len(slots)
+        if known and int(step) <= slots[int(slot)].step:
+            raise TellError(f"trial {trial} has ended: a trial is told once")
+        out = ", ".join(self._out) or "none"
+        raise TellError(f"trial {trial!r} is unknown; trials that are out: {out}")
+
+
+def _alone(made: Settings, own: Optimizer | None) -> Settings:
+    """Settings without workers to follow: no slot is added, and no trial handed out twice."""
+    elasticity = replace(made.elasticity, max_slots=made.n_slots, per_worker=None, second_copy=0.0)
+    return replace(made, elasticity=elasticity, optimizer=own or made.optimizer)

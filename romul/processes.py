@@ -1,0 +1,104 @@
+"""A local run's processes, as this program sees them: one supervisor, started and ended."""
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from romul.supervisor import Plan
+from romul_actors.errors import RomulError
+
+END_S = 60.0
+"""How long a run's processes may take to end in order."""
+
+
+class Supervisor:
+    """The process that holds a run's other processes together; see `supervised`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, logs: Path) -> None:
+        self._process = process
+        self._logs = logs
+
+    @classmethod
+    async def start(cls, plan: Plan) -> "Supervisor":
+        """Start it, and tell it what to run."""
+        logs = Path(plan.folder) / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        with (logs / "supervisor.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "romul.supervisor",
+                # For people who look at processes; the plan has it too.
+                plan.folder,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                # Ctrl-C is for this program, which ends the others.
+                start_new_session=True,
+            )
+        made = cls(process, logs)
+        made._write(plan.to_line())
+        return made
+
+    async def server(self) -> str:
+        """URL of the run's server, as soon as it answers.
+
+        Raises:
+            RomulError: it cannot start.
+        """
+        said = await self._said()
+        if "url" not in said:
+            raise self._failure(said)
+        return said["url"]
+
+    def begin(self) -> None:
+        """Have the actor and the workers started."""
+        self._write("begin\n")
+
+    async def fail(self) -> None:
+        """Wait until the processes have ended, which they should not by themselves.
+
+        Raises:
+            RomulError: always; the message says why, if it is known.
+        """
+        said = await self._said()
+        await self._process.wait()
+        raise self._failure(said)
+
+    async def end(self) -> None:
+        """End all of a run's processes in order."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            async with asyncio.timeout(END_S):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+    def _write(self, line: str) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.write(line.encode())
+
+    async def _said(self) -> dict[str, str]:
+        """What it says in its next line; nothing if it has ended."""
+        line = b"" if self._process.stdout is None else await self._process.stdout.readline()
+        return dict(json.loads(line)) if line else {}
+
+    def _failure(self, said: dict[str, str]) -> RomulError:
+        why = said.get("error", f"no word of why; see {self._logs / 'supervisor.log'}")
+        return RomulError(f"the run's processes ended: {why}")
+
+
+@contextlib.asynccontextmanager
+async def supervised(plan: Plan) -> AsyncIterator[Supervisor]:
+    """Run a supervisor, which ends with this `with` block whatever happens."""
+    supervisor = await Supervisor.start(plan)
+    try:
+        yield supervisor
+    finally:
+        # Shielded: a second interrupt must not leave processes behind.
+        await asyncio.shield(supervisor.end())

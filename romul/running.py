@@ -1,0 +1,213 @@
+"""A search on this machine, as a function: `run`."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from romul.blocking import blocking
+from romul.callbacks import Callback, StopSearch
+from romul.client import opened
+from romul.declaration import Call, Mode, declare
+from romul.display import display
+from romul.local_run import LocalRun, Task, fingerprint
+from romul.processes import Supervisor, supervised
+from romul.result import Result
+from romul.supervisor import Plan
+from romul.watching import ENDED, SearchFailedError, Watch
+from romul_actors.client import Client
+from romul_actors.errors import TaskError
+from romul_actors.observe.snapshot import full_snapshot
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.plan import settings
+from romul_workers import handed
+from romul_workers.functions import check_function
+
+Train = Callable[..., Any]
+
+TASK = "task"
+"""Folder, in a run's own, of the functions that were handed over."""
+ARGUMENTS = ("workers", "setup", "runs", "resume", "fresh", "callbacks", "progress")
+"""Arguments of `run` that are no keys of an experiment."""
+BY = "romul.run"
+
+
+async def run_async(
+    train: Train | str,
+    space: Mapping[str, Any],
+    *,
+    metric: str = "loss",
+    mode: Mode = "min",
+    population: int = 8,
+    steps: int,
+    workers: int = 2,
+    name: str | None = None,
+    seed: int = 0,
+    optimizer: str | Mapping[str, Any] = "romul",
+    setup: Train | None = None,
+    runs: str | Path = "runs",
+    resume: bool = False,
+    fresh: bool = False,
+    callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
+    **keys: Any,
+) -> Result:
+    """Search on this machine, with a server, an actor and workers of its own.
+
+    `run` returns at the end, in a script, a notebook or a test; `run_async` is to be awaited.
+    Ctrl-C, an interrupted kernel or a cancelled task ends all processes; the same call goes on
+    where the search was.
+
+    Args:
+        train: `train(trial)` trains one step and returns the metric; it may be a closure, a lambda
+            or a function of a notebook. Or the name of a task: "module:function".
+        space: hyperparameters by name: `romul.Float`, `Int`, `Choice`, `Bool`.
+        metric: what the search goes by: `train` returns it, or a mapping that holds it.
+        mode: "min" or "max": whether less or more of it is better.
+        population: number of slots, 4 at least.
+        steps: PBT steps of each slot; a trial is one step.
+        workers: processes that train.
+        name: of the search. A call with the name of a former search goes on with it if it is the
+            same one, and is an error if not. Left out: a new name each time.
+        seed: all randomness of the search derives from it.
+        optimizer: a name, or a table of a name and constants.
+        setup: `setup(context)` runs once in each process; `trial.state` is what it returned.
+        runs: folder of all runs; this one's is in it, by its name.
+        resume: go on with the search of that name, though the function has changed.
+        fresh: remove the run of that name, and begin anew.
+        callbacks: hooks, see `romul.Callback`.
+        progress: True: show a bar; False: none; None: in a terminal or a notebook.
+        keys: further keys of an experiment, by their TOML names: `budget`, `budget_unit`,
+            `initial`, `constants`, `timeouts`, `deadline` ...
+
+    Returns:
+        The result: `best`, `schedule`, `trials`, frames and plots.
+
+    Raises:
+        ExperimentError: what was declared is wrong; the message names the argument.
+        ExperimentExistsError: another search has that name; the message says what to do.
+        SearchFailedError: the function fails whatever the hyperparameters are.
+        TaskError: the function cannot train (it is `async`, or a generator), or cannot go to
+            another process.
+    """
+    chosen = name or _new_name(train)
+    folder = Path(runs).resolve() / chosen  # noqa: ASYNC240  (nothing else runs yet)
+    task = _task(train, setup, folder)
+    given: dict[str, Any] = {
+        "name": chosen,
+        "task": task.name,
+        "metric": metric,
+        "population": population,
+    }
+    given |= {"steps": steps, "seed": seed, "optimizer": optimizer}
+    keys.setdefault("checkpoints", str(folder / "checkpoints"))
+    call = Call(function="run", arguments=ARGUMENTS)
+    experiment = declare(call, space, mode, {**keys, **given})
+    settings(experiment)
+    local = LocalRun(folder, experiment, task, workers)
+    local.begin(resume=resume, fresh=fresh)
+    if not isinstance(train, str):
+        handed.write(folder / TASK, train, setup)
+    plan = Plan(str(folder), workers, (experiment.module,), task.paths)
+    result = await _search(plan, experiment, callbacks, progress)
+    if result.status == "failed":
+        raise SearchFailedError(
+            f"{chosen}: {result.reason}\nThe same call with name={chosen!r} tries again; what the "
+            f"function printed lies in {folder / 'logs'}"
+        )
+    for callback in callbacks:
+        callback.on_end(result)
+    return result
+
+
+run = blocking(run_async)
+
+
+def _task(train: Train | str, setup: Train | None, folder: Path) -> Task:
+    """What workers are given: a folder with the function, or the name of one.
+
+    Raises:
+        TaskError: it cannot train.
+    """
+    if isinstance(train, str):
+        if setup is not None:
+            raise TaskError("setup: a task that is given by its name has its `setup` in its module")
+        return Task(train, (sys.path[0] or str(Path.cwd()),), train)
+    if not callable(train):
+        raise TaskError(f"train: {train!r} is neither a function nor the name of one")
+    check_function(train, name_of(train))
+    return Task(f"{handed.MODULE}:train", (str(folder / TASK),), fingerprint(train, setup))
+
+
+def name_of(train: Train) -> str:
+    """What a function calls itself."""
+    return str(getattr(train, "__qualname__", type(train).__qualname__))
+
+
+def _new_name(train: Train | str) -> str:
+    """A name that no other run has: the function's, and the time."""
+    name = train.rpartition(":")[2] if isinstance(train, str) else name_of(train)
+    letters = [c if c.isascii() and c.isalnum() else "-" for c in name.rpartition(".")[2]]
+    moment = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() // 1000 % 1_000_000:06d}"
+    return f"{''.join(letters).strip('-')[:30] or 'run'}-{moment}"
+
+
+async def _search(
+    plan: Plan,
+    experiment: Experiment,
+    callbacks: Sequence[Callback],
+    progress: bool | None,  # noqa: FBT001
+) -> Result:
+    """Start everything, and watch the search to its end."""
+    screen = display(experiment.name, progress)
+    try:
+        async with (
+            supervised(plan) as supervisor,
+            opened(await supervisor.server(), by=BY) as client,
+        ):
+            watch = Watch(client.store, experiment, callbacks, screen)
+            if await _enter(client, experiment, watch):
+                supervisor.begin()
+                await _follow(watch, supervisor, client, experiment)
+            return Result(await full_snapshot(client.store, experiment.name), Path(plan.folder))
+    finally:
+        screen.close()
+
+
+async def _enter(client: Client, experiment: Experiment, watch: Watch) -> bool:
+    """Put a search into the run's store, or go on with the one there; False: it has ended."""
+    status = (await client.statuses()).get(experiment.name)
+    if status is None:
+        # New, or its server was killed before it had written the search to its disk.
+        await client.submit(experiment)
+        return True
+    again = status in ("paused", "failed")
+    await watch.skip(resuming=again)
+    if again:
+        await client.resume(experiment.name)
+    return again or status not in ENDED
+
+
+async def _follow(
+    watch: Watch, supervisor: Supervisor, client: Client, experiment: Experiment
+) -> None:
+    """Watch to the end, as long as the processes run.
+
+    Raises:
+        RomulError: they ended.
+        SearchFailedError: see `Watch.look`.
+    """
+    watching = asyncio.create_task(watch.to_the_end())
+    failing = asyncio.create_task(supervisor.fail())
+    try:
+        await asyncio.wait((watching, failing), return_when=asyncio.FIRST_COMPLETED)
+        (watching if watching.done() else failing).result()
+    except StopSearch:
+        await client.stop(experiment.name)
+        await watch.until_stopped()
+    finally:
+        watching.cancel()
+        failing.cancel()
+        await asyncio.gather(watching, failing, return_exceptions=True)

@@ -1,0 +1,137 @@
+"""The process that holds a local run together: server, broker, actor and workers.
+
+Started by `romul.processes` as `python -m romul.supervisor FOLDER`. The first line of its input
+says what to run, a second one that the workers may begin; where the input ends, the program that
+asked for the run has ended it or is itself gone, and everything here ends in order. So no process
+outlives an interrupted program, whatever ended it.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from romul_actors.errors import RomulError
+from romul_actors.launch.crew import crew
+from romul_actors.local.mqtt_broker import embedded_broker, has_broker
+from romul_actors.local.processes import running
+from romul_actors.local.redis_server import embedded_server
+from romul_actors.waiting import pause
+
+LOOK_S = 0.5
+"""How often processes that have ended are started again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run.
+
+    Attributes:
+        folder: the run's; data, logs and the server's address go there.
+        workers: how many.
+        allow: task modules that the workers may import.
+        paths: folders that they find them in.
+    """
+
+    folder: str
+    workers: int
+    allow: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+
+    def to_line(self) -> str:
+        """The plan as a line of JSON."""
+        return json.dumps(asdict(self)) + "\n"
+
+    @classmethod
+    def from_line(cls, line: str) -> Self:
+        """Read what `to_line` made."""
+        return cls(**json.loads(line))
+
+
+async def supervise(plan: Plan) -> None:
+    """Run a plan until the input ends.
+
+    Raises:
+        RomulError: there is no server program, or a process ends again and again.
+    """
+    folder = Path(plan.folder)
+    async with contextlib.AsyncExitStack() as stack:
+        stop, begin = asyncio.Event(), asyncio.Event()
+        _listen(stop, begin)
+        url = await stack.enter_async_context(embedded_server(folder))
+        _say(url=url)
+        await begin.wait()
+        if stop.is_set():
+            return
+        mqtt = None
+        if has_broker():
+            mqtt = await stack.enter_async_context(embedded_broker(folder))
+        paths = [Path(path) for path in plan.paths]
+        members = crew(url, folder, plan.workers, plan.allow, paths, mqtt)
+        await stack.enter_async_context(running(members))
+        while not stop.is_set():
+            await members.start()
+            await pause(LOOK_S, stop)
+
+
+def _listen(stop: asyncio.Event, begin: asyncio.Event) -> None:
+    """Set `begin` at the input's next line; both at its end, at SIGTERM, or without a parent."""
+    loop = asyncio.get_running_loop()
+    parent = os.getppid()
+
+    def end() -> None:
+        stop.set()
+        begin.set()
+
+    def read() -> None:
+        begin.set()
+        if not os.read(0, 4096):
+            loop.remove_reader(0)
+            end()
+
+    def look() -> None:
+        # A child of that program may have inherited our input, and hold it open.
+        if os.getppid() != parent:
+            end()
+        else:
+            loop.call_later(LOOK_S, look)
+
+    loop.add_reader(0, read)
+    look()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+
+
+def _say(**values: str) -> None:
+    """Write a line for the program that asked for the run."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, json.dumps(values).encode() + b"\n")
+
+
+def _first_line() -> str:
+    """The input's first line, and not a byte more: what follows is waited for by the loop."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(0, 1)):
+        line += byte
+    return line.decode()
+
+
+def main() -> None:
+    """Run the plan that stands in the input's first line."""
+    line = _first_line()
+    if not line:
+        return
+    try:
+        asyncio.run(supervise(Plan.from_line(line)))
+    except RomulError as error:
+        _say(error=str(error))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Follows a search to its end: calls hooks, shows progress, and notices what cannot end well."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from romul.callbacks import Callback, call
+from romul.display import Display, Standing
+from romul_actors.core.history import Line, SearchResumed, TrialFailed, TrialReported, from_json
+from romul_actors.errors import RomulError
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.store import Glance, Store
+
+ENDED = ("finished", "failed", "stopped")
+LOOK_S = 0.25
+LINES = 1_000
+"""Lines of history that are read at a time."""
+SAME = 3
+"""So many slots fail in the same way before anything succeeds: then it is the function's fault."""
+OF_THE_FUNCTION = ("exception", "task", "bad_result", "no_checkpoint")
+
+
+class SearchFailedError(RomulError):
+    """The function fails whatever the hyperparameters are; the message has its error."""
+
+
+class Watch:
+    """One search, followed.
+
+    Args:
+        store: where it is.
+        experiment: its declaration.
+        callbacks: hooks.
+        display: shows how far it has come.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        experiment: Experiment,
+        callbacks: Sequence[Callback],
+        display: Display,
+    ) -> None:
+        self._store = store
+        self._experiment = experiment
+        self._callbacks = callbacks
+        self._display = display
+        self._after = "0"
+        self._succeeded = False
+        self._faults: dict[str, set[int]] = {}
+        self._failures = 0
+        self._resumed = True
+
+    async def skip(self, *, resuming: bool = False) -> None:
+        """Hear only of what comes from now on.
+
+        Args:
+            resuming: a search that failed was asked to go on: its status is old until it does.
+        """
+        glance = await self._store.glance(self._experiment.name, count=1)
+        self._after = glance.history[-1][0] if glance.history else "0"
+        self._succeeded = int(glance.meta.get("reported", 0)) > 0
+        self._resumed = not resuming
+
+    async def look(self) -> bool:
+        """Take what is new; whether the search has ended.
+
+        Raises:
+            SearchFailedError: every trial fails in the same way.
+        """
+        glance = await self._store.glance(self._experiment.name, after=self._after, count=LINES)
+        for entry, text in glance.history:
+            self._after = entry
+            self._take(from_json(json.loads(text)))
+        self._display.show(self._standing(glance.meta))
+        return self._ended(glance)
+
+    async def to_the_end(self) -> None:
+        """Look until the search has ended."""
+        while not await self.look():  # noqa: ASYNC110  (another process ends it)
+            await asyncio.sleep(LOOK_S)
+
+    async def until_stopped(self) -> None:
+        """Wait until the search has been stopped; hooks are called no more."""
+        while not self._ended(await self._store.glance(self._experiment.name)):  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)
+
+    def _ended(self, glance: Glance) -> bool:
+        ended = glance.meta["status"] in ENDED and self._resumed
+        return ended and len(glance.history) < LINES
+
+    def _take(self, line: Line) -> None:
+        call(self._callbacks, line)
+        match line:
+            case SearchResumed():
+                self._resumed = True
+            case TrialReported():
+                self._succeeded = True
+            case TrialFailed():
+                self._failures += 1
+                self._judge(line)
+
+    def _judge(self, line: TrialFailed) -> None:
+        """End a search whose function is wrong, before it has failed in every slot three times."""
+        if self._succeeded or line.reason not in OF_THE_FUNCTION:
+            return
+        last = line.message.rstrip().rpartition("\n")[2]
+        slots = self._faults.setdefault(last, set())
+        slots.add(line.slot)
+        if len(slots) == SAME:
+            raise SearchFailedError(
+                f"{self._experiment.name}: {SAME} trials of different hyperparameters failed in "
+                f"the same way, and none has succeeded:\n{line.message}"
+            )
+
+    def _standing(self, meta: Mapping[str, str]) -> Standing:
+        experiment = self._experiment
+        best: dict[str, Any] = json.loads(meta["best"]) if meta.get("best") else {}
+        parts = []
+        if best:
+            parts.append(f"best {experiment.metric} {best[experiment.metric]:.4g}")
+        if self._failures:
+            parts.append(f"{self._failures} attempts failed")
+        if meta["status"] not in ("running", "submitted"):
+            parts.append(meta["status"])
+        return Standing(
+            ended=int(meta.get("reported", 0)) + int(meta.get("failed", 0)),
+            total=max(experiment.population * experiment.steps, int(meta.get("created", 0))),
+            text=", ".join(parts),
+        )

@@ -1,0 +1,45 @@
+"""What installed packages add: optimizers, stores, launchers and tasks, by entry points.
+
+    [project.entry-points."romul.optimizers"]
+    mine = "mypackage.mine:Mine"
+
+A package is run because somebody has installed it here; nothing that comes over a network can name
+a module. docs/plugins.md says what each group holds.
+"""
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+from romul_actors.errors import PluginError
+
+Group = Literal["optimizers", "stores", "launchers", "tasks"]
+
+
+def names(group: Group) -> list[str]:
+    """Names that installed packages add to a group."""
+    return sorted({point.name for point in _points(group)})
+
+
+def find(group: Group, name: str) -> Any:
+    """What an installed package adds by that name; None: none does.
+
+    Raises:
+        PluginError: it cannot be imported, or two packages add that name.
+    """
+    found = [point for point in _points(group) if point.name == name]
+    if not found:
+        return None
+    packages = sorted({"" if p.dist is None else p.dist.name for p in found})
+    if len(packages) > 1:
+        raise PluginError(f"{group}: {name!r} is added by {' and '.join(packages)}: remove one")
+    try:
+        return found[0].load()
+    except Exception as error:
+        raise PluginError(
+            f"{group}: {name!r} of the package {packages[0]} cannot be loaded from "
+            f"{found[0].value!r}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _points(group: Group) -> list[EntryPoint]:
+    return list(entry_points(group=f"romul.{group}"))

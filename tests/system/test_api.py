@@ -1,0 +1,474 @@
+"""`romul.run` and its like, as a program calls them: real processes, a real server."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import romul
+from tests.conftest import wait_for
+from tests.system.conftest import processes_with
+
+SPACE = {"rate": romul.Float(1e-3, 1, log=True)}
+SMALL = {"population": 4, "steps": 2, "metric": "val_loss", "progress": False}
+
+
+def train(trial):
+    total = 0.0
+    if trial.parent is not None:
+        total = json.loads((trial.parent / "total.json").read_text())
+    total += abs(trial.hyperparameters["rate"] - 0.1)
+    (trial.checkpoint / "total.json").write_text(json.dumps(total))
+    return {"val_loss": total, "step": trial.step}
+
+
+def search(folder, task=train, space=SPACE, **changes):
+    given = {"name": "mine", "runs": folder, "workers": 1, **SMALL, **changes}
+    return romul.run(task, space, **given)
+
+
+def script(folder, text, *, wait=True, **environment):
+    """Run a program of a user's."""
+    file = folder / "script.py"
+    file.write_text(text)
+    process = subprocess.Popen(
+        [sys.executable, str(file)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    if not wait:
+        return process
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    return out
+
+
+def alone(folder):
+    """Whether no process of a run in `folder` is left."""
+    return wait_for(lambda: not processes_with(str(folder)))
+
+
+# -- a run ----------------------------------------------------------------------------------------
+
+
+class Heard(romul.Callback):
+    def __init__(self):
+        self.lines = []
+
+    def on_decision(self, line):
+        self.lines.append(("decision", line.trial))
+
+    def on_result(self, line):
+        self.lines.append(("result", line.trial))
+
+    def on_failure(self, line):
+        self.lines.append(("failure", line.trial))
+
+    def on_end(self, result):
+        self.lines.append(("end", result.status))
+
+
+def test_a_function_is_searched(tmp_path):
+    heard = Heard()
+    result = search(tmp_path, callbacks=[heard], seed=3, workers=2)
+    assert result.status == "finished"
+    best = result.best
+    assert json.loads((best.checkpoint / "total.json").read_text()) == best.value
+    assert best.value == min(trial.value for trial in result.trials.values())
+    assert set(best.metrics) == {"step"}
+    assert result.schedule.stretches[-1].hyperparameters == best.hyperparameters
+    assert [slot.status for slot in result.population] == ["done"] * 4
+    assert len(result.trials_frame()) == len(result.trials) == 8
+    assert len(result.population_frame()) == 4
+    assert len(result.history_frame()) == len(result.history)
+    assert list(result.schedule_frame()["h.rate"])[-1] == best.hyperparameters["rate"]
+    for figure in (result.plot(), result.plot_lineage(), result.plot_workers()):
+        figure.savefig(tmp_path / "figure.png")
+    assert "best val_loss" in repr(result)
+    assert "<th>checkpoint</th>" in result._repr_html_()
+    kinds = [kind for kind, _ in heard.lines]
+    assert (kinds.count("decision"), kinds.count("result"), kinds[-1]) == (8, 8, "end")
+    for kind, trial in heard.lines:
+        if kind == "result":
+            assert heard.lines.index(("decision", trial)) < heard.lines.index((kind, trial))
+    alone(tmp_path)
+
+
+def test_its_moves_are_those_of_ask_and_tell(tmp_path):
+    result = search(tmp_path, seed=7, steps=3)
+    population = romul.Population(SPACE, population=4, steps=3, seed=7)
+    ours, checkpoints = {}, {}
+    while (trial := population.ask()) is not None:
+        ours[trial.id] = dict(trial.hyperparameters)
+        before = 0.0 if trial.parent is None else checkpoints[trial.parent]
+        total = before + abs(trial.hyperparameters["rate"] - 0.1)
+        checkpoints[trial.id] = total
+        population.tell(trial, total)
+    assert ours == {name: trial.hyperparameters for name, trial in result.trials.items()}
+    assert population.best.value == pytest.approx(result.best.value, rel=1e-12)
+
+
+def test_closures_lambdas_and_what_setup_made_train(tmp_path):
+    factor = 3.0
+
+    def setup(context):
+        return {"device": context.device, "shift": 1.0}
+
+    def closure(trial):
+        (trial.checkpoint / "x").write_text("x")
+        return factor * trial.hyperparameters["rate"] + trial.state["shift"]
+
+    result = search(tmp_path, closure, setup=setup)
+    rates = [trial.hyperparameters["rate"] for trial in result.trials.values()]
+    assert result.best.value == pytest.approx(3.0 * min(rates) + 1.0)
+    result = search(
+        tmp_path,
+        lambda trial: (trial.checkpoint / "x").write_text("x") / factor,
+        name="another",
+        steps=1,
+    )
+    assert result.best.value == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("guard", ["", 'if __name__ == "__main__":\n    '])
+def test_a_plain_script_runs_a_search_guarded_or_not(tmp_path, guard):
+    (tmp_path / "beside.py").write_text("SHIFT = 2.0\n")
+    out = script(
+        tmp_path,
+        "import beside\nimport romul\n"
+        "FACTOR = 10\n"
+        "def train(trial):\n"
+        "    (trial.checkpoint / 'x').write_text('x')\n"
+        "    return FACTOR + beside.SHIFT + trial.hyperparameters['rate']\n"
+        "space = {'rate': romul.Float(0, 1)}\n"
+        f"{guard}print(romul.run(train, space, population=4, steps=1).best)\n",
+    )
+    assert out.startswith("Best(trial=")
+    assert 12.0 <= float(out.partition("value=")[2].partition(",")[0]) <= 13.0
+    [run] = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("train-")
+    alone(tmp_path)
+
+
+def test_a_run_can_be_awaited_beside_other_things_and_called_where_a_loop_runs(tmp_path):
+    async def main():
+        given = {"runs": tmp_path, "workers": 1, **SMALL, "steps": 1}
+        awaited = asyncio.create_task(romul.run_async(train, SPACE, name="one", **given))
+        # As in a cell of a notebook, whose loop runs already.
+        called = romul.run(train, SPACE, name="two", **given)
+        return [called.status, (await awaited).status]
+
+    assert asyncio.run(main()) == ["finished", "finished"]
+
+
+def test_a_task_is_given_by_its_name_too(tmp_path):
+    result = search(tmp_path, "romul_workers.tasks.toys:quadratic", metric="loss", steps=1)
+    assert result.status == "finished"
+
+
+# -- again ----------------------------------------------------------------------------------------
+
+
+def test_the_same_call_again_returns_what_was_found(tmp_path):
+    first = search(tmp_path)
+    heard = Heard()
+    again = search(tmp_path, callbacks=[heard])
+    assert again.best == first.best
+    assert heard.lines == [("end", "finished")]
+
+
+def test_another_search_of_that_name_says_what_to_do(tmp_path):
+    search(tmp_path, steps=1)
+    with pytest.raises(
+        romul.ExperimentExistsError, match=r"\(seed was 0, and is 1\): choose another"
+    ):
+        search(tmp_path, steps=1, seed=1)
+
+    def other(trial):
+        (trial.checkpoint / "x").write_text("x")
+        return 100.0 + trial.hyperparameters["rate"]
+
+    with pytest.raises(romul.ExperimentExistsError, match="another function: resume=True goes on"):
+        search(tmp_path, other, steps=1)
+    assert search(tmp_path, other, steps=1, resume=True).best.value < 100.0
+    assert search(tmp_path, other, steps=1, fresh=True).best.value > 100.0
+    with pytest.raises(romul.RomulError, match="no run there to go on with"):
+        search(tmp_path, name="none", resume=True)
+    with pytest.raises(romul.RomulError, match="give one"):
+        search(tmp_path, resume=True, fresh=True)
+
+
+def test_a_run_that_was_interrupted_goes_on(tmp_path):
+    class Interrupt(romul.Callback):
+        def on_result(self, line):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, callbacks=[Interrupt()], steps=4)
+    alone(tmp_path)
+    result = search(tmp_path, steps=4)
+    assert (result.status, result.snapshot.counts["reported"]) == ("finished", 16)
+
+
+def test_the_command_line_goes_on_with_it_and_sees_it(system):
+    class Stop(romul.Callback):
+        def on_result(self, line):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        search(system.folder, callbacks=[Stop()], steps=4)
+    done = system.call("run", "--resume=mine", f"--runs={system.folder}", "--json", "--workers=1")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["trials"] == 16
+    assert search(system.folder, steps=4).snapshot.counts["reported"] == 16
+
+
+def test_a_search_is_looked_at_when_it_has_ended_and_while_it_goes_on(tmp_path):
+    seen = []
+
+    class Look(romul.Callback):
+        def on_result(self, line):
+            # From another thread, as another program would.
+            thread = threading.Thread(
+                target=lambda: seen.append(romul.open("mine", runs=tmp_path).status)
+            )
+            thread.start()
+            thread.join()
+
+    result = search(tmp_path, callbacks=[Look()], steps=1)
+    assert set(seen) <= {"running", "finished"}
+    assert romul.open("mine", runs=tmp_path).best == result.best
+    with pytest.raises(romul.RomulError, match="no run there"):
+        romul.open("none", runs=tmp_path)
+    alone(tmp_path)
+
+
+# -- how it ends ----------------------------------------------------------------------------------
+
+
+def test_a_callback_may_end_it_in_order(tmp_path):
+    class Enough(romul.Callback):
+        def on_result(self, line):
+            raise romul.StopSearch
+
+    result = search(tmp_path, callbacks=[Enough()], steps=50)
+    assert (result.status, result.reason) == ("stopped", "stopped by romul.run")
+    assert result.best.value > 0
+    alone(tmp_path)
+
+
+LONG = """
+import time
+import romul
+def train(trial):
+    while not trial.should_stop:
+        time.sleep(0.02)
+romul.run(train, {"rate": romul.Float(0, 1)}, population=4, steps=1, name="mine", progress=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_the_program(tmp_path, number):
+    process = script(tmp_path, LONG, wait=False)
+    logs = tmp_path / "runs" / "mine" / "logs"
+    wait_for(lambda: "attempt 1" in "".join(log.read_text() for log in logs.glob("worker-*.log")))
+    wait_for(lambda: any("workers.child" in line for line in processes_with(str(tmp_path))))
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert "KeyboardInterrupt" in err
+    alone(tmp_path)
+
+
+def test_an_interrupt_where_a_loop_runs_ends_all_too(tmp_path):
+    text = LONG.replace("romul.run(", "async def cell():\n    romul.run(") + "\n"
+    text += "import asyncio\nasyncio.run(cell())\n"
+    process = script(tmp_path, text, wait=False)
+    logs = tmp_path / "runs" / "mine" / "logs"
+    wait_for(lambda: "attempt 1" in "".join(log.read_text() for log in logs.glob("worker-*.log")))
+    wait_for(lambda: any("workers.child" in line for line in processes_with(str(tmp_path))))
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    alone(tmp_path)
+
+
+def test_a_function_that_always_fails_ends_the_run_with_its_error(tmp_path):
+    def broken(trial):
+        raise ValueError("no such data set: mnits")
+
+    with pytest.raises(romul.SearchFailedError, match="no such data set: mnits") as raised:
+        search(tmp_path, broken)
+    assert "3 trials of different hyperparameters failed in the same way" in str(raised.value)
+    alone(tmp_path)
+    assert search(tmp_path, resume=True).status == "finished"
+
+
+def test_when_all_trials_fail_the_error_says_how_to_go_on(tmp_path):
+    def diverges(trial):
+        return float("nan")
+
+    with pytest.raises(romul.SearchFailedError, match="every trial of step 0 failed") as raised:
+        search(tmp_path, diverges)
+    assert "The same call with name='mine' tries again" in str(raised.value)
+    assert search(tmp_path, resume=True).status == "finished"
+
+
+def test_two_runs_of_one_name_do_not_meet(tmp_path):
+    process = script(tmp_path, LONG, wait=False)
+    try:
+        wait_for((tmp_path / "runs" / "mine" / "redis.url").is_file)
+        with pytest.raises(romul.RomulError, match="a run is under way"):
+            search(tmp_path / "runs", fresh=True)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    alone(tmp_path)
+
+
+def test_an_operator_acts_on_a_run_from_a_program(tmp_path):
+    class Act(romul.Callback):
+        acted = False
+
+        def on_result(self, line):
+            if not self.acted:
+                self.acted = True
+                client = romul.Client(tmp_path / "mine", by="a test")
+                client.bounds("mine", "rate", 0.05, 0.2)
+                client.pin("mine", 0)
+                client.stop("mine")
+
+    result = search(tmp_path, callbacks=[Act()], steps=50)
+    assert (result.status, result.reason) == ("stopped", "stopped by a test")
+    assert [line.event for line in result.history if getattr(line, "by", "") == "a test"] == [
+        "bounds",
+        "pin",
+        "stop",
+    ]
+    with pytest.raises(romul.RomulError, match="nor the folder of a run that is under way"):
+        romul.Client(tmp_path / "mine").pause("mine")
+
+
+# -- what is refused ------------------------------------------------------------------------------
+
+
+async def awaited(trial):
+    return 1.0
+
+
+def yields(trial):
+    yield 1.0
+
+
+async def yields_awaited(trial):
+    yield 1.0
+
+
+class Called:
+    async def __call__(self, trial):
+        return 1.0
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (awaited, "awaited is an `async def` function, which a trial does not await: write `def`"),
+        (Called(), "Called is an `async def` function"),
+        (yields, r"yields is a generator \(it has a `yield`\): train from trial.start"),
+        (yields_awaited, "yields_awaited is a generator"),
+        (7, "train: 7 is neither a function nor the name of one"),
+        (lambda trial, lock=threading.Lock(): 1.0, "belongs to this process"),  # noqa: B008
+    ],
+)
+def test_what_cannot_train_is_refused_with_what_to_do(tmp_path, task, message):
+    with pytest.raises(romul.TaskError, match=message):
+        search(tmp_path, task)
+    assert not processes_with(str(tmp_path))
+
+
+def test_an_async_task_of_a_file_fails_with_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "awaits.py").write_text("async def train(trial):\n    return 1.0\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path[1:]])
+    with pytest.raises(romul.SearchFailedError, match="awaits:train is an `async def` function"):
+        search(tmp_path, "awaits")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"worker": 3}, r"run\(\) has no argument 'worker': did you mean 'workers'\?"),
+        ({"name": "a/b"}, "name: String should match pattern"),
+        ({"budgt": 3}, "did you mean 'budget'"),
+    ],
+)
+def test_a_wrong_argument_is_named(tmp_path, changes, message):
+    with pytest.raises(romul.ExperimentError, match=message):
+        search(tmp_path, **changes)
+    assert not list(tmp_path.iterdir())
+
+
+# -- a server -------------------------------------------------------------------------------------
+
+
+def test_a_search_is_submitted_to_a_server_and_waited_for(system):
+    given = {"redis": system.url, "checkpoints": str(system.folder), "population": 4, "steps": 2}
+    task = "romul_workers.tasks.toys:quadratic"
+    romul.submit(task, SPACE, name="far", **given)
+    system.actor()
+    system.worker()
+    heard = Heard()
+    result = romul.wait("far", redis=system.url, callbacks=[heard], progress=False)
+    assert (result.status, heard.lines[-1]) == ("finished", ("end", "finished"))
+    assert romul.open("far", redis=system.url).best == result.best
+    assert romul.Client(system.url).statuses() == {"far": "finished"}
+    with pytest.raises(romul.ExperimentExistsError):
+        romul.submit(task, SPACE, name="far", **given)
+    with pytest.raises(romul.TaskError, match="nothing that comes over a network is unpickled"):
+        romul.submit(lambda trial: 1.0, SPACE, name="near", **given)
+    assert romul.submit(train, SPACE, name="near", **given).task == "tests.system.test_api:train"
+
+
+# -- what is handed to workers --------------------------------------------------------------------
+
+
+def test_a_function_is_read_only_from_a_file_of_this_users_own(tmp_path):
+    from romul_workers import handed  # noqa: PLC0415
+
+    handed.write(tmp_path / "task", train, None)
+    file = tmp_path / "task" / handed.PICKLE
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    source = (file.parent / f"{handed.MODULE}.py").read_text()
+    [digest] = [word for word in source.replace("'", '"').split('"') if len(word) == 64]
+    assert handed.read(file, digest)[0].__name__ == "train"
+    file.chmod(0o620)
+    with pytest.raises(romul.TaskError, match="another user owns it or may change it"):
+        handed.read(file, digest)
+    file.chmod(0o600)
+    with pytest.raises(romul.TaskError, match="not what was written"):
+        handed.read(file, "0" * 64)
+    link = tmp_path / "link"
+    link.symlink_to(file)
+    with pytest.raises(OSError, match="symbolic link"):
+        handed.read(link, digest)
+
+
+def test_nothing_of_the_function_goes_through_the_server(tmp_path):
+    secret = "a-text-that-stands-in-the-function"
+
+    def holds(trial):
+        (trial.checkpoint / "x").write_text(secret)
+        return 1.0
+
+    search(tmp_path, holds, steps=1)
+    assert secret.encode() in (tmp_path / "mine" / "task" / "functions.pickle").read_bytes()
+    for file in (tmp_path / "mine" / "redis").rglob("*"):
+        assert not file.is_file() or secret.encode() not in file.read_bytes()

@@ -1,0 +1,331 @@
+"""The front door: what `import romul` gives, without a server."""
+
+import json
+import math
+import random
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import romul
+from romul_actors.core.optimizers import Optimizer
+from romul_actors.core.optimizers.truncation import Truncation
+from romul_actors.errors import ExperimentError
+from romul_actors.protocol.experiment import parse
+from romul_sim.churn import Change
+from romul_sim.simulation import Policy, Scenario, simulate
+from romul_workers.tasks.toys import TOYS
+
+SPACE = {
+    "lr": romul.Float(1e-4, 1, log=True),
+    "layers": romul.Int(1, 8),
+    "kind": romul.Choice("a", "b"),
+    "nesterov": romul.Bool(),
+}
+
+
+def loss(trial):
+    chosen = trial.hyperparameters
+    return abs(math.log(chosen["lr"] / 0.01)) + chosen["layers"] + (chosen["kind"] == "b")
+
+
+def to_the_end(population, moves=None):
+    """Train one trial after the other; (id, hyperparameters, parent, seed) of each."""
+    moves = [] if moves is None else moves
+    while (trial := population.ask()) is not None:
+        moves.append((trial.id, dict(trial.hyperparameters), trial.parent, trial.seed))
+        population.tell(trial, loss(trial), checkpoint=f"of {trial.id}", seconds=1.0)
+    return moves
+
+
+# -- the package ----------------------------------------------------------------------------------
+
+
+def test_importing_it_loads_nothing_heavy():
+    code = (
+        "import sys, romul\n"
+        "heavy = {'numpy', 'pydantic', 'redis', 'torch', 'asyncio', 'romul_actors'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there():
+    for name in romul.__all__:
+        assert getattr(romul, name) is not None
+    assert dir(romul) == sorted(romul.__all__)
+    with pytest.raises(AttributeError, match=r"no attribute 'Flaot'"):
+        romul.Flaot  # noqa: B018
+
+
+# -- declarations ---------------------------------------------------------------------------------
+
+
+def test_python_and_toml_declare_the_same():
+    toml = parse(
+        """
+name = "population"
+task = "population"
+steps = 3
+direction = "maximize"
+metric = "accuracy"
+[space]
+lr = { type = "float", min = 1e-4, max = 1, scale = "log" }
+layers = { type = "int", min = 1, max = 8 }
+kind = { type = "categorical", choices = ["a", "b"] }
+nesterov = { type = "boolean", mutable = false }
+"""
+    )
+    space = {**SPACE, "nesterov": romul.Bool(mutable=False)}
+    population = romul.Population(space, steps=3, mode="max", metric="accuracy")
+    assert population.state["experiment"] == toml.model_dump(mode="json", exclude_defaults=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"popluation": 9},
+            "Population() has no argument 'popluation': did you mean 'population'?",
+        ),
+        (
+            {"direction": "minimize"},
+            "Population() has no argument 'direction': did you mean 'mode'?",
+        ),
+        ({"mode": "minimum"}, "mode: 'minimum' is not 'min' or 'max'"),
+        ({"population": 2}, "population: Input should be greater than or equal to 4, not 2"),
+        ({"space": [1]}, "space: [1] is not a mapping: give hyperparameters by name"),
+        ({"space": {"lr": romul.Float(1, 0.1)}}, "lr: min 1.0 is not below max 0.1"),
+        ({"optimizer": "romull"}, "optimizer 'romull' is not one of"),
+    ],
+)
+def test_a_wrong_declaration_says_what_is_wrong(changes, message):
+    with pytest.raises(ExperimentError) as raised:
+        romul.Population(**{"space": SPACE, "steps": 3, **changes})
+    assert message in str(raised.value)
+
+
+# -- ask and tell ---------------------------------------------------------------------------------
+
+
+def test_a_population_is_trained_without_a_server():
+    population = romul.Population(SPACE, population=8, steps=5, seed=1)
+    moves = to_the_end(population)
+    assert (population.status, population.done, len(moves)) == ("finished", True, 40)
+    best = population.best
+    assert best.checkpoint == f"of {best.trial}"
+    assert best.value == min(
+        abs(math.log(h["lr"] / 0.01)) + h["layers"] + (h["kind"] == "b") for _, h, _, _ in moves
+    )
+    assert best.checkpoint in population.checkpoints
+    parents = {parent for trial, _, parent, _ in moves if not trial.endswith("-0")}
+    assert parents <= {f"of {trial}" for trial, *_ in moves}
+
+
+@pytest.mark.parametrize("optimizer", ["romul", "truncation"])
+@pytest.mark.parametrize("machines", [1, 3, 8])
+def test_its_moves_are_those_of_a_run_whose_results_come_in_the_same_order(optimizer, machines):
+    """The run: the real actor and workers over the memory store, in virtual time."""
+    played = simulate(
+        Scenario(
+            changes=[Change(0.0, f"m{i}", "arrives") for i in range(machines)],
+            optimizer=optimizer,
+            steps=8,
+            seed=5,
+            policy=Policy(second_copy=0.0),
+            history=True,
+        )
+    )
+    assert played.told["status"] == "finished"
+    now_s = played.history[0]["at_ms"] / 1000
+    population = romul.Population(
+        TOYS["misspecified"].space,
+        population=8,
+        steps=8,
+        seed=5,
+        optimizer=optimizer,
+        clock=lambda: now_s,
+    )
+    ours = {}
+
+    def take():
+        while population.ready:
+            trial = population.ask()
+            ours[trial.id] = (dict(trial.hyperparameters), trial.parent, trial.seed)
+
+    take()
+    checkpoints, ticks = {}, 0
+    for line in played.history:
+        now_s = line["at_ms"] / 1000
+        if line["event"] == "result":
+            checkpoints[line["trial"]] = line["checkpoint"]
+            named, seconds = line["checkpoint"], line["seconds"]
+            population.tell(line["trial"], line["value"], checkpoint=named, seconds=seconds)
+        elif line["event"] == "tick":
+            # An idle worker asks, when the run's actor noticed that it was idle.
+            ticks += 1
+            if (trial := population.ask()) is not None:
+                ours[trial.id] = (dict(trial.hyperparameters), trial.parent, trial.seed)
+        take()
+    theirs = {
+        line["trial"]: (
+            line["hyperparameters"],
+            line["parent"] and checkpoints[line["parent"]],
+            line["seed"],
+        )
+        for line in played.history
+        if line["event"] == "trial"
+    }
+    assert ours == theirs
+    assert len(theirs) == 64
+    # With workers that wait, steps were decided without their last results.
+    assert machines == 1 or optimizer == "truncation" or ticks > 0
+    assert population.done
+
+
+def test_without_a_clock_the_order_of_results_alone_decides():
+    def moves(seed):
+        population = romul.Population(SPACE, steps=4, seed=3, clock=None)
+        rng, found = random.Random(seed), []
+        while not population.done:
+            while (trial := population.ask()) is not None:
+                found.append((trial.id, dict(trial.hyperparameters)))
+            trial = rng.choice(population.out)
+            population.tell(trial, loss(trial))
+        return sorted(found, key=repr)
+
+    assert moves(1) == moves(1)
+    # Every step waits for all: even the order is of no consequence.
+    assert moves(1) == moves(2)
+
+
+def test_nothing_is_given_while_a_step_waits_for_its_quorum():
+    now_s = 0.0
+    population = romul.Population(SPACE, population=8, steps=2, clock=lambda: now_s)
+    trials = [population.ask() for _ in range(8)]
+    assert population.ask() is None
+    for trial in trials[:5]:
+        population.tell(trial, loss(trial), seconds=10.0)
+    now_s = 100.0
+    assert population.ask() is None
+    population.tell(trials[5], loss(trials[5]), seconds=10.0)
+    # Six of eight are known, which is the quorum; a worker waits a twentieth of a trial more.
+    assert population.ask() is None
+    now_s = 101.0
+    assert population.ask().step == 1
+    assert [trial.id for trial in population.out[:2]] == ["6-0", "7-0"]
+
+
+@pytest.mark.parametrize("at", [0, 3, 11, 20])
+def test_its_state_goes_on_as_if_nothing_had_been(at):
+    whole = to_the_end(romul.Population(SPACE, steps=4, seed=2, clock=None))
+    population = romul.Population(SPACE, steps=4, seed=2, clock=None)
+    moves = []
+    for _ in range(at):
+        trial = population.ask()
+        moves.append((trial.id, dict(trial.hyperparameters), trial.parent, trial.seed))
+        population.tell(trial, loss(trial), checkpoint=f"of {trial.id}", seconds=1.0)
+    saved = json.loads(json.dumps(population.state))
+    again = romul.Population.load(saved, clock=None)
+    assert again.state == population.state
+    assert to_the_end(again, moves) == whole
+
+
+def test_a_trial_that_is_out_when_the_state_is_saved_can_still_be_told():
+    population = romul.Population(SPACE, steps=4)
+    trial = population.ask()
+    again = romul.Population.load(json.loads(json.dumps(population.state)))
+    assert again.out == population.out == [trial]
+    again.tell(trial.id, 0.5)
+    assert again.best.value == 0.5
+    with pytest.raises(ExperimentError, match="version 0 is not 1"):
+        romul.Population.load({"version": 0})
+
+
+def test_figures_beside_the_metric_are_kept_with_the_best_trial():
+    population = romul.Population(SPACE, steps=4, metric="accuracy", mode="max")
+    population.tell(population.ask(), {"accuracy": np.float32(0.5), "loss": 2.0})
+    assert (population.best.value, population.best.metrics) == (0.5, {"loss": 2.0})
+    population.tell(population.ask(), 0.75, metrics={"loss": 1.0, "note": "text"})
+    assert (population.best.value, population.best.metrics) == (0.75, {"loss": 1.0})
+    assert "best accuracy 0.75" in repr(population)
+
+
+def test_a_trial_that_failed_is_given_again_and_then_given_up():
+    population = romul.Population(SPACE, population=4, steps=2, max_attempts=2)
+    trials = [population.ask() for _ in range(4)]
+    population.failed(trials[0], "the machine broke")
+    again = population.ask()
+    assert (again.id, again.attempt, again.seed) == (trials[0].id, 2, trials[0].seed)
+    population.failed(again)
+    population.failed(trials[1], again=False)
+    for trial in trials[2:]:
+        population.tell(trial, loss(trial), checkpoint=trial.id)
+    following = [population.ask() for _ in range(4)]
+    assert all(trial.parent in ("2-0", "3-0") for trial in following)
+
+
+def test_when_every_trial_fails_the_population_says_so():
+    population = romul.Population(SPACE, population=4, steps=2)
+    while (trial := population.ask()) is not None:
+        population.failed(trial, "no data", again=False)
+    assert (population.status, population.done, population.best) == ("failed", True, None)
+    assert "every trial of step 0 failed" in population.reason
+    assert "no data" in population.reason
+
+
+def test_what_cannot_be_told_says_why():
+    population = romul.Population(SPACE, steps=4, metric="val_loss")
+    trial = population.ask()
+    for value in (math.nan, math.inf):
+        with pytest.raises(
+            romul.TellError, match=r"val_loss is (nan|inf): a result must be finite"
+        ):
+            population.tell(trial, value)
+    with pytest.raises(romul.TellError, match="which is not a number"):
+        population.tell(trial, "0.3")
+    with pytest.raises(romul.TellError, match="no 'val_loss'"):
+        population.tell(trial, {"loss": 0.3})
+    with pytest.raises(romul.TellError, match="trial 1-0 was not asked for yet"):
+        population.tell("1-0", 0.3)
+    with pytest.raises(romul.TellError, match="'x' is unknown; trials that are out: 0-0"):
+        population.failed("x")
+    population.tell(trial, 0.3)
+    with pytest.raises(romul.TellError, match="trial 0-0 has ended: a trial is told once"):
+        population.tell(trial, 0.3)
+    second = population.ask()
+    population.failed(second)
+    while (other := population.ask()).id != second.id:
+        pass
+    with pytest.raises(romul.TellError, match="attempt 1 failed before; attempt 2 is out now"):
+        population.tell(second, 0.3)
+    population.tell(other, 0.3)
+
+
+class Mine(Truncation):
+    """An optimizer of one's own."""
+
+    name = "mine"
+
+
+def test_an_optimizer_of_ones_own_decides():
+    assert isinstance(Mine(), Optimizer)
+    population = romul.Population(SPACE, steps=3, optimizer=Mine(), clock=None)
+    moves = to_the_end(population)
+    assert moves == to_the_end(romul.Population(SPACE, steps=3, optimizer="truncation", clock=None))
+    with pytest.raises(ExperimentError, match=r"pass it again, Population.load\(state, optimizer="):
+        romul.Population.load(population.state)
+    romul.Population.load(population.state, optimizer=Mine())
+
+
+def test_a_population_is_not_changed_by_its_state():
+    population = romul.Population(SPACE, steps=3)
+    saved = population.state
+    trial = population.ask()
+    assert saved["ready"][0]["id"] == trial.id
+    assert saved["out"] == []
+    assert replace(trial) == trial

@@ -1,0 +1,125 @@
+"""What installed packages add: a package is installed, as pip would, into a folder of its own."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import romul
+from romul_actors import plugins
+from romul_actors.core.optimizers import make
+from romul_actors.errors import OptimizerError, PluginError, StoreError
+from romul_actors.store.memory import MemoryStore
+from romul_actors.store.opening import open_store
+from romul_actors.store.redis import RedisStore
+from tests.conftest import romul_anew as command
+
+DOCS = Path(__file__).parents[2] / "docs"
+SPACE = {"x": romul.Float(0, 1), "kind": romul.Choice("a", "b", "c")}
+
+
+def blocks(page, language="python"):
+    """Code blocks of a page."""
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+def install(folder, package, module, **groups):
+    """Put a package with its entry points where Python finds it."""
+    (folder / f"{package}.py").write_text(module)
+    info = folder / f"{package}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    lines = [f"[romul.{group}]\n{point}\n" for group, point in groups.items()]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A folder of packages, which child processes find too."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_the_documented_optimizer_is_30_lines_and_searches(site):
+    [optimizer] = blocks("plugins.md")
+    assert len(optimizer.splitlines()) <= 30
+    install(site, "halves", optimizer, optimizers="halves = halves:Halves")
+    assert make("halves", {"step": 0.1}).step == 0.1
+    population = romul.Population(SPACE, population=8, steps=10, optimizer="halves", clock=None)
+    values = {}
+    while (trial := population.ask()) is not None:
+        values[trial.id] = abs(trial.hyperparameters["x"] - 0.3)
+        population.tell(trial, values[trial.id])
+    assert population.status == "finished"
+    assert min(v for t, v in values.items() if t.endswith("-9")) < 0.1
+    done = command("lab", "--optimizers=halves", "--problems=rosenbrock-2", "--seeds=2")
+    assert done.returncode == 0, done.stderr
+    assert "halves" in done.stdout
+
+
+def test_what_is_added_wrongly_is_named(site):
+    install(site, "first", "import nosuchmodule\n", optimizers="broken = first:Broken")
+    install(site, "second", "class Odd:\n    pass\n", optimizers="odd = second:Odd")
+    install(site, "third", "thing = 1\n", optimizers="odd2 = third:thing\nbroken2 = third:thing")
+    with pytest.raises(PluginError, match="'broken' of the package first cannot be loaded from"):
+        make("broken", {})
+    with pytest.raises(OptimizerError, match="is not a dataclass made of Optimizer"):
+        make("odd", {})
+    with pytest.raises(
+        OptimizerError, match=r"'none' is not one of romul, .*, broken, broken2, odd"
+    ):
+        make("none", {})
+    install(site, "fourth", "thing = 1\n", optimizers="odd = fourth:thing")
+    with pytest.raises(PluginError, match="'odd' is added by fourth and second: remove one"):
+        make("odd", {})
+
+
+def test_a_store_is_opened_by_its_scheme(site):
+    module = (
+        "from romul_actors.store.memory import MemoryStore\n"
+        "class Mine(MemoryStore):\n"
+        "    def __init__(self, url):\n        super().__init__()\n        self.url = url\n"
+    )
+    install(site, "minestore", module, stores="mine = minestore:Mine\nodd = builtins:len")
+    store = open_store("mine://host/7")
+    assert isinstance(store, MemoryStore)
+    assert store.url == "mine://host/7"
+    assert isinstance(open_store("redis://localhost"), RedisStore)
+    with pytest.raises(StoreError, match="the store 'odd' is a int, and no Store"):
+        open_store("odd://host")
+    with pytest.raises(StoreError):
+        open_store("none://host")
+
+
+def test_a_launcher_starts_a_fleet(site):
+    module = (
+        "import pathlib\n"
+        "async def launch(fleet, stop):\n"
+        "    pathlib.Path(fleet.arguments[0]).write_text(str(fleet.workers))\n"
+    )
+    install(site, "minelaunch", module, launchers="mine = minelaunch:launch")
+    done = command("launch", "--on=mine", "--workers=3", "--", str(site / "told"))
+    assert done.returncode == 0, done.stderr
+    assert (site / "told").read_text() == "3"
+    assert "'x' is not one of local, ssh, slurm, ray, mine" in " ".join(
+        command("launch", "--on=x").stderr.replace("│", " ").split()
+    )
+
+
+def test_a_task_trains_by_its_name(site, tmp_path):
+    module = (
+        "def train(trial):\n"
+        "    (trial.checkpoint / 'x').write_text('x')\n"
+        "    return trial.hyperparameters['x']\n"
+    )
+    install(site, "minetask", module, tasks="valley = minetask")
+    assert plugins.names("tasks") == ["valley"]
+    given = {"runs": tmp_path / "runs", "workers": 1, "population": 4, "steps": 1}
+    result = romul.run("valley", SPACE, name="byname", progress=False, **given)
+    assert result.status == "finished"
