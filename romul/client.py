@@ -92,6 +92,17 @@ class Client:
         """
         self._call(lambda client: client.bounds(name, parameter, min, max))
 
+    def extend(self, name: str, steps: int) -> None:
+        """Go on with a running, finished or stopped search to `steps` steps in all.
+
+        A paused or failed one has them when it is resumed.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+            ExperimentError: it has as many already.
+        """
+        self._call(lambda client: client.extend(name, steps))
+
     def remove(self, name: str) -> None:
         """Remove a search with its history; its checkpoints stay.
 

@@ -88,6 +88,12 @@ class LocalRun:
             for key in sorted(ours.keys() | theirs.keys())
             if ours.get(key) != theirs.get(key)
         ]
+        if [*ours] == [*theirs] and len(other) == 1 and ours["steps"] > theirs["steps"]:
+            raise ExperimentExistsError(
+                f"{self.folder} holds the same search of {theirs['steps']} steps: "
+                f"romul.extend({name!r}, steps={ours['steps']}) goes on with it; or choose "
+                f"{beginning}"
+            )
         if other:
             raise ExperimentExistsError(
                 f"{self.folder} holds another search of that name ({'; '.join(other)}): choose "
@@ -114,6 +120,15 @@ class LocalRun:
             "paths": list(self.task.paths),
         }
         (self.folder / RUN).write_text(json.dumps(run, indent=1) + "\n")
+
+
+def note_steps(folder: Path, steps: int) -> None:
+    """Write down that a run was extended: the call that goes on with it has so many steps."""
+    file = folder / CALL
+    if file.exists():
+        call = json.loads(file.read_text())
+        call["experiment"]["steps"] = steps
+        file.write_text(json.dumps(call, indent=1) + "\n")
 
 
 def _comparable(declaration: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -13,7 +13,16 @@ from pydantic_core import to_jsonable_python
 from romul.declaration import Call, Mode, declare
 from romul.result import Best
 from romul_actors.core.decide import decide
-from romul_actors.core.events import Event, Failed, Result, Stamped, Submitted, Tick, TrialMessage
+from romul_actors.core.events import (
+    Control,
+    Event,
+    Failed,
+    Result,
+    Stamped,
+    Submitted,
+    Tick,
+    TrialMessage,
+)
 from romul_actors.core.optimizers import Optimizer
 from romul_actors.core.population import Population as CorePopulation
 from romul_actors.core.settings import Settings
@@ -181,6 +190,23 @@ class Population:
             seconds=self._now() - asked_s,
         )
         self._end(asked, event)
+
+    def extend(self, steps: int) -> None:
+        """Go on to `steps` steps in all, also where the search has ended.
+
+        Raises:
+            TellError: it has as many already.
+        """
+        if steps <= self._settings.steps:
+            raise TellError(f"steps: {steps} is not above the {self._settings.steps} that it has")
+        if self.done:
+            # What was not asked for at the end was discarded; it is begun anew.
+            self._ready = []
+        self._fold(Control(action="extend", steps=steps))
+        self._settings = self._population.settings
+        self._experiment = self._experiment.model_copy(update={"steps": steps})
+        # What is out still counts.
+        self._ready = [trial for trial in self._ready if trial.id not in self._out]
 
     # -- how things stand -----------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from romul.result import Result
 from romul.supervisor import Plan
 from romul.watching import ENDED, SearchFailedError, Watch
 from romul_actors.client import Client
+from romul_actors.core.history import SearchResumed
 from romul_actors.errors import TaskError
 from romul_actors.observe.snapshot import full_snapshot
 from romul_actors.protocol.experiment import Experiment
@@ -170,7 +171,7 @@ async def _search(
             watch = Watch(client.store, experiment, callbacks, screen)
             if await _enter(client, experiment, watch):
                 supervisor.begin()
-                await _follow(watch, supervisor, client, experiment)
+                await follow(watch, supervisor, client, experiment)
             return Result(await full_snapshot(client.store, experiment.name), Path(plan.folder))
     finally:
         screen.close()
@@ -184,13 +185,13 @@ async def _enter(client: Client, experiment: Experiment, watch: Watch) -> bool:
         await client.submit(experiment)
         return True
     again = status in ("paused", "failed")
-    await watch.skip(resuming=again)
+    await watch.skip(until=SearchResumed if again else None)
     if again:
         await client.resume(experiment.name)
     return again or status not in ENDED
 
 
-async def _follow(
+async def follow(
     watch: Watch, supervisor: Supervisor, client: Client, experiment: Experiment
 ) -> None:
     """Watch to the end, as long as the processes run.

@@ -214,6 +214,27 @@ class Client:
             encode(Control(action="bounds", by=self.by, parameter=parameter, low=low, high=high)),
         )
 
+    async def extend(self, name: str, steps: int) -> None:
+        """Ask for an experiment to go on to more steps: a running, finished or stopped one.
+
+        A paused or failed one has them when it is resumed.
+
+        Args:
+            name: the experiment.
+            steps: how many it has in all from then on.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+            ExperimentError: it has as many already.
+        """
+        experiment = await self.spec(name)
+        if steps <= experiment.steps:
+            raise ExperimentError(
+                f"{name}: steps: {steps} is not above the {experiment.steps} that it has; give "
+                "the number of all steps, those that are done too"
+            )
+        await self.store.send(name, encode(Control(action="extend", by=self.by, steps=steps)))
+
     async def _send(self, name: str, control: Control) -> None:
         # An inbox without an experiment would be read by no actor.
         await self.store.spec(name)

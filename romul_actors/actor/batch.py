@@ -1,7 +1,8 @@
 """A batch of events: decided on what the actor holds of an experiment, and made into one commit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from romul_actors.actor.garbage import NeededCheckpoints
 from romul_actors.core.decide import decide
@@ -10,7 +11,7 @@ from romul_actors.core.history import Line, to_json
 from romul_actors.core.population import Population, changed
 from romul_actors.core.settings import Settings
 from romul_actors.core.space import FloatParameter, IntParameter
-from romul_actors.protocol.experiment import Experiment, from_json
+from romul_actors.protocol.experiment import Experiment, ParameterSpec, from_json
 from romul_actors.protocol.messages import encode
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import read, text, write_meta, write_slot
@@ -113,13 +114,24 @@ def adopt(held: HeldExperiment, batch: Batch, version: str) -> None:
 
 
 def redeclared(held: HeldExperiment, population: Population) -> Experiment | None:
-    """The experiment with the bounds that an operator has changed; None: none was."""
-    if population.settings.space is held.settings.space:
+    """The experiment with what an operator has changed of it; None: nothing was."""
+    before, after = held.settings, population.settings
+    if after is before:
         return None
-    space = dict(held.experiment.space)
-    for name, spec in held.experiment.space.items():
+    changes: dict[str, Any] = {"steps": after.steps}
+    if after.deadline_ms is None:
+        changes["deadline"] = None
+    if after.space is not before.space:
+        changes["space"] = _bounded(held.experiment, after)
+    return held.experiment.model_copy(update=changes)
+
+
+def _bounded(experiment: Experiment, settings: Settings) -> Mapping[str, ParameterSpec]:
+    """The declared space with the bounds that the core searches between."""
+    space = dict(experiment.space)
+    for name, spec in experiment.space.items():
         # All coordinates of a list have the same bounds.
-        axis = population.settings.space.axes[population.settings.space.axes_of(name)[0]]
+        axis = settings.space.axes[settings.space.axes_of(name)[0]]
         if isinstance(axis, FloatParameter | IntParameter):
             space[name] = spec.model_copy(update={"min": axis.low, "max": axis.high})
-    return held.experiment.model_copy(update={"space": space})
+    return space

@@ -69,6 +69,10 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
                 "nearest bound."
             ),
         ),
+        "extend": (
+            "extend",
+            "Go on with a search to more steps: a running, finished or stopped one.",
+        ),
         "remove": (
             "experiments",
             "Remove an experiment from the store; its checkpoints stay where they are.",

@@ -96,7 +96,13 @@ class Servers:
 
 
 def play(
-    folder: Path, plan: LocalRun, new: Sequence[Experiment], servers: Servers, *, quiet: bool
+    folder: Path,
+    plan: LocalRun,
+    new: Sequence[Experiment],
+    servers: Servers,
+    *,
+    quiet: bool,
+    steps: int | None = None,
 ) -> EndedRun:
     """Start everything, watch it to its end, and write down what came out.
 
@@ -106,9 +112,10 @@ def play(
         new: experiments to submit first; none where the run goes on.
         servers: what it talks to.
         quiet: whether nothing is shown meanwhile.
+        steps: how many steps a run that goes on has in all; None: as many as it has.
     """
     console = Console(stderr=True, quiet=quiet)
-    return asyncio.run(_play(folder, plan, new, servers, console))
+    return asyncio.run(_play(folder, plan, new, servers, console, steps))
 
 
 async def _play(
@@ -117,6 +124,7 @@ async def _play(
     new: Sequence[Experiment],
     servers: Servers,
     console: Console,
+    steps: int | None,
 ) -> EndedRun:
     began = time.monotonic()
     async with contextlib.AsyncExitStack() as stack:
@@ -129,6 +137,8 @@ async def _play(
         for experiment in experiments:
             # An older version may have stored what this one cannot decide.
             settings(experiment)
+        if steps is not None:
+            experiments = [await _extend(client, each, steps) for each in experiments]
         plan.write(folder)
         if not new:
             await _resume(client, plan)
@@ -142,6 +152,12 @@ async def _play(
         wall_s = time.monotonic() - began
         summaries = await write_summaries(client.store, folder, experiments, console)
         return EndedRun(summaries, stop.is_set(), wall_s)
+
+
+async def _extend(client: Client, experiment: Experiment, steps: int) -> Experiment:
+    """Ask for more steps; the experiment as it will be when that is decided."""
+    await client.extend(experiment.name, steps)
+    return experiment.model_copy(update={"steps": steps})
 
 
 async def _resume(client: Client, plan: LocalRun) -> None:

@@ -20,6 +20,10 @@ def run(
     resume: Annotated[
         str | None, typer.Option(metavar="NAME", help="Go on with a run that was interrupted.")
     ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --resume: go on to so many steps in all.", metavar="STEPS"),
+    ] = None,
     runs: RunsFolder = Path("runs"),
     redis: Annotated[
         str | None, typer.Option(help="Use this server in place of an embedded one.")
@@ -34,6 +38,8 @@ def run(
     """
     if (file is None) == (resume is None):
         raise typer.BadParameter("give an experiment's file, or --resume NAME")
+    if steps is not None and resume is None:
+        raise typer.BadParameter("--steps goes with --resume; a new run's stand in its file")
     if resume is not None:
         folder = runs / resume
         plan, new = LocalRun.read(folder), []
@@ -50,5 +56,5 @@ def run(
         paths = [str(file.parent.resolve())]
         plan, new = LocalRun([experiment.name], workers, [experiment.module], paths), [experiment]
         plan.begin(folder)
-    ended = play(folder, plan, new, Servers(redis, broker), quiet=as_json)
+    ended = play(folder, plan, new, Servers(redis, broker), quiet=as_json, steps=steps)
     finish(folder, ended, {}, as_json=as_json)

@@ -6,13 +6,13 @@ reads; the simulator and a replay do the same and must come to the same end.
 
 Here stands what each kind of event asks for, in the order of the match in `decide`. How a trial
 begins is in `dispatch`, how it ends in `reports`, when slots are decided in `quorum`, which slots
-take part in `membership`.
+take part in `membership`, what an operator changes of the declaration in `amendments`.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
+from romul_actors.core.amendments import change_bounds, extend
 from romul_actors.core.dispatch import queue, retry
 from romul_actors.core.elasticity import expected_steps
 from romul_actors.core.events import (
@@ -26,7 +26,6 @@ from romul_actors.core.events import (
     Tick,
 )
 from romul_actors.core.history import (
-    BoundsChanged,
     ControlIgnored,
     ReportStale,
     SearchFinished,
@@ -45,7 +44,6 @@ from romul_actors.core.reports import accept, fail, release
 from romul_actors.core.rng import START, generator, training_seed
 from romul_actors.core.slot import Slot
 from romul_actors.core.transition import Transition
-from romul_actors.errors import SpaceError
 
 Report = Result | Failed | Released | Expired
 """An event about one attempt."""
@@ -117,7 +115,9 @@ def _control(transition: Transition, event: Control) -> None:
             transition.record(kind(at_ms=at_ms, slot=slot, by=by))
             transition.change_slot(transition.slots[slot], pinned=action == "pin")
         case "bounds", status if status not in ("finished", "stopped"):
-            _change_bounds(transition, event)
+            change_bounds(transition, event)
+        case "extend", _:
+            extend(transition, event)
         case "drain", _:
             transition.record(WorkerDrained(at_ms=at_ms, worker=event.worker, by=by))
         case action, status:
@@ -141,45 +141,6 @@ def _retry_failed(transition: Transition) -> None:
         outcomes = {step: o for step, o in slot.outcomes.items() if step != slot.step}
         transition.count(failed=-1)
         retry(transition, replace(slot, outcomes=outcomes, failures=0, lost_attempts=0))
-
-
-def _change_bounds(transition: Transition, event: Control) -> None:
-    """Search a hyperparameter between other bounds; queued trials keep their values."""
-    parameter, low, high = event.parameter, event.low, event.high
-    before = transition.settings.space
-    try:
-        space = before.with_bounds(parameter, low, high)
-    except SpaceError as error:
-        transition.record(
-            ControlIgnored(
-                at_ms=transition.at_ms,
-                action="bounds",
-                status=transition.status,
-                why=str(error),
-                parameter=parameter,
-                low=low,
-                high=high,
-                by=event.by,
-            )
-        )
-        return
-    transition.record(
-        BoundsChanged(at_ms=transition.at_ms, parameter=parameter, low=low, high=high, by=event.by)
-    )
-    transition.settings = replace(transition.settings, space=space)
-
-    def move(vector: Sequence[float]) -> tuple[float, ...]:
-        return before.translate(vector, space)
-
-    for slot in tuple(transition.slots):
-        outcomes = {
-            step: replace(outcome, vector=move(outcome.vector))
-            for step, outcome in slot.outcomes.items()
-        }
-        memory = transition.settings.optimizer.moved(slot.memory, move)
-        transition.change_slot(slot, vector=move(slot.vector), outcomes=outcomes, memory=memory)
-    if transition.best is not None:
-        transition.best = replace(transition.best, vector=move(transition.best.vector))
 
 
 # -- tick -----------------------------------------------------------------------------------------
@@ -287,7 +248,10 @@ def _finish_if_over(transition: Transition) -> None:
 
 
 def _close(transition: Transition, status: PopulationStatus, reason: str) -> None:
-    """End the search: queued trials are discarded, and no outcome but the last one is kept."""
+    """End the search: queued trials are discarded, and no outcome but the last one is kept.
+
+    A slot whose trial is discarded keeps its parent: `amendments.extend` tries that trial again.
+    """
     transition.status, transition.reason = status, reason
     transition.count(discarded=sum(slot.status == "queued" for slot in transition.slots))
     transition.slots = [
@@ -297,7 +261,8 @@ def _close(transition: Transition, status: PopulationStatus, reason: str) -> Non
             live_attempts=(),
             partial=None,
             since_ms=transition.at_ms,
-            # No slot is decided any more: the last checkpoint of each one is what stays.
+            # No slot is decided any more, unless the search is extended: the last checkpoint of
+            # each one is what stays.
             outcomes={k: slot.outcomes[k] for k in sorted(slot.outcomes)[-1:]},
         )
         for slot in transition.slots

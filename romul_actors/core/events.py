@@ -139,7 +139,7 @@ class Control:
     """An operator's wish."""
 
     type: Literal["control"] = "control"
-    action: Literal["pause", "resume", "stop", "pin", "unpin", "drain", "bounds"]
+    action: Literal["pause", "resume", "stop", "pin", "unpin", "drain", "bounds", "extend"]
     by: str = ""
     slot: int | None = None
     """What is pinned: it goes on with its hyperparameters, and copies nobody."""
@@ -149,6 +149,8 @@ class Control:
     """Whose bounds are changed."""
     low: float = 0.0
     high: float = 0.0
+    steps: int = 0
+    """How many steps an extended search has in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

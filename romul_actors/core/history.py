@@ -91,6 +91,23 @@ class BoundsChanged(Line):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SearchExtended(Line):
+    """An operator gave the search more steps.
+
+    Attributes:
+        steps: how many it has from now on.
+        before: how many it had.
+        lifted: limits among the settings that had been reached, and count no more.
+    """
+
+    event: ClassVar[str] = "extend"
+    steps: int
+    before: int
+    by: str
+    lifted: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ControlIgnored(Line):
     """An operator's action that does not fit the search's status, or is not possible."""
 
@@ -102,6 +119,7 @@ class ControlIgnored(Line):
     low: float | None = None
     high: float | None = None
     by: str | None = None
+    steps: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,6 +317,7 @@ KINDS: Mapping[str, type[Line]] = {
         SearchFailed,
         SearchFinished,
         BoundsChanged,
+        SearchExtended,
         ControlIgnored,
         TimePassed,
         SlotPinned,

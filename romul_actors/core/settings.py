@@ -1,4 +1,4 @@
-"""What an experiment fixes for its whole life, as the core needs it."""
+"""What an experiment fixes, as the core needs it; only an operator changes any of it."""
 
 from dataclasses import dataclass, field
 
@@ -9,13 +9,13 @@ from romul_actors.core.space import Space
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What an experiment fixes for its whole life.
+    """What an experiment fixes.
 
     Attributes:
         space: the search space; only an operator's new bounds change it.
         optimizer: the algorithm, with its constants.
         n_slots: size of the population at its start.
-        steps: PBT steps of each slot.
+        steps: PBT steps of each slot; only an operator extends them.
         budget: length of one step, in the user's unit (epochs, updates, seconds).
         seed: from which all random numbers follow.
         maximize: whether a higher metric is better.

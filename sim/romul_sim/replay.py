@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from statistics import median
 from typing import Any
 
@@ -62,6 +63,7 @@ _ACTIONS: Mapping[type[Line], str] = {
     history.SlotUnpinned: "unpin",
     history.WorkerDrained: "drain",
     history.BoundsChanged: "bounds",
+    history.SearchExtended: "extend",
 }
 """Actions of an operator, by the lines that they lead to where they are possible."""
 
@@ -77,8 +79,10 @@ def _control_of(line: Line) -> Control | None:
             given = {"worker": line.worker}
         case history.BoundsChanged() | history.ControlIgnored():
             given = {"parameter": line.parameter, "low": line.low or 0.0, "high": line.high or 0.0}
+        case history.SearchExtended():
+            given = {"steps": line.steps}
     if isinstance(line, history.ControlIgnored):
-        action = line.action
+        action, given["steps"] = line.action, line.steps or 0
     return None if action is None else Control(action=action, by=by, **given)
 
 
@@ -150,7 +154,7 @@ def steps(record: Record) -> Iterator[Step]:
     Raises:
         RecordError: its first line is not of an event.
     """
-    population = Population(settings=settings(record.experiment))
+    population = Population(settings=settings(_at_its_start(record)))
     groups: list[list[Line]] = []
     for line in record.lines:
         if event_of(line) is not None:
@@ -170,6 +174,17 @@ def steps(record: Record) -> Iterator[Step]:
         decided = list(decision.history)
         yield Step(stamped, population, decision.population, decided, group)
         population = decision.population
+
+
+def _at_its_start(record: Record) -> Experiment:
+    """The declaration as it was when the run began; that of a record has all later changes."""
+    extended = [line for line in record.lines if isinstance(line, history.SearchExtended)]
+    changes: dict[str, Any] = {}
+    for line in reversed(extended):
+        changes["steps"] = line.before
+        if "deadline_ms" in line.lifted:
+            changes["deadline"] = datetime.fromtimestamp(line.lifted["deadline_ms"] / 1000, UTC)
+    return record.experiment.model_copy(update=changes)
 
 
 @dataclass(slots=True)
@@ -288,6 +303,9 @@ def fork(record: Record, other: Experiment) -> Fork:
     """
     found, core = Fork(), settings(other)
     for step in steps(record):
+        if other.steps == record.experiment.steps:
+            # As many as there were at that event: it may have been extended since.
+            core = replace(core, steps=step.before.settings.steps)
         decision = decide(replace(step.before, settings=core), step.event)
         forked = list(decision.history)
         here, there = _texts(_created(step.decided)), _texts(_created(forked))

@@ -218,6 +218,24 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path):
     assert (result.status, result.snapshot.counts["reported"]) == ("finished", 16)
 
 
+def test_a_search_that_has_ended_is_extended(tmp_path):
+    search(tmp_path, steps=2)
+    with pytest.raises(
+        romul.ExperimentExistsError, match=r"of 2 steps: romul.extend\('mine', steps=4\) goes on"
+    ):
+        search(tmp_path, steps=4)
+    with pytest.raises(romul.ExperimentError, match="2 is not above the 2"):
+        romul.extend("mine", steps=2, runs=tmp_path)
+    heard = Heard()
+    result = romul.extend("mine", steps=4, runs=tmp_path, callbacks=[heard])
+    alone(tmp_path)
+    assert (result.status, result.snapshot.counts["reported"]) == ("finished", 16)
+    assert sum(line[0] == "result" for line in heard.lines) == 8
+    assert search(tmp_path, steps=4).best == result.best
+    with pytest.raises(romul.RomulError, match="no run there"):
+        romul.extend("none", steps=4, runs=tmp_path)
+
+
 def test_the_command_line_goes_on_with_it_and_sees_it(system):
     class Stop(romul.Callback):
         def on_result(self, line):

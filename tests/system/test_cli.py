@@ -89,6 +89,24 @@ def test_ctrl_c_ends_a_run_cleanly_and_resume_goes_on(tmp_path):
     assert processes_with(str(tmp_path)) == []
 
 
+def test_a_run_that_has_ended_is_extended(tmp_path):
+    (tmp_path / "bowl.toml").write_text(TOML.format(steps=2))
+    code, _, err = ended(local(tmp_path, "run", "bowl.toml"))
+    assert code == 0, err
+    summary = tmp_path / "runs/bowl/summary.json"
+    code, _, err = ended(local(tmp_path, "extend", "bowl", "--steps=2"))
+    assert (code, "2 is not above the 2 that it has" in " ".join(err.split())) == (2, True)
+    code, out, err = ended(local(tmp_path, "extend", "bowl", "--steps=4", "--json"))
+    assert code == 0, err
+    assert json.loads(out) == json.loads(summary.read_text())
+    assert (json.loads(out)["status"], json.loads(out)["trials"]) == ("finished", 16)
+    code, out, err = ended(local(tmp_path, "run", "--resume=bowl", "--steps=5", "--json"))
+    assert code == 0, err
+    assert (json.loads(out)["steps"], json.loads(out)["trials"]) == (5, 20)
+    code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--steps=5"))
+    assert (code, "--steps goes with --resume" in " ".join(err.split())) == (2, True)
+
+
 def test_a_killed_run_takes_its_processes_along(tmp_path):
     (tmp_path / "bowl.toml").write_text(TOML.format(steps=400))
     process = local(tmp_path, "run", "bowl.toml")

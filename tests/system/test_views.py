@@ -95,8 +95,22 @@ def test_operators_actions_and_lost_workers_stand_in_history(running):
     assert "lost" in running.call("waste", "seen").stdout
     running.call("stop", "seen")
     running.wait_for_status("stopped", "seen")
+    n = len(running.history("seen", "result"))
+    extended = running.call("extend", "seen", "--steps", "400")
+    assert "seen: asked to go on to 400 steps" in extended.stdout
+    running.wait_for_status("running", "seen")
+    wait_for(lambda: len(running.history("seen", "result")) > n + 10)
+    running.call("stop", "seen")
+    running.wait_for_status("stopped", "seen")
     by = [line for line in running.history("seen") if "by" in line]
-    assert [line["event"] for line in by] == ["pin", "unpin", "bounds", "stop"]
+    assert [line["event"] for line in by] == [
+        "pin",
+        "unpin",
+        "bounds",
+        "stop",
+        "extend",
+        "stop",
+    ]
     followed = running.call("history", "seen", "--follow", "-n", "50")
     assert "stop" in followed.stdout
 

@@ -19,7 +19,8 @@ from romul_actors.errors import (
 )
 from romul_actors.local.mqtt_broker import embedded_broker
 from romul_actors.mqtt.broker import Broker, Message
-from romul_actors.mqtt.connection import MqttConnection, topic
+from romul_actors.mqtt.connection import MqttConnection
+from romul_actors.mqtt.presence import topic
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import decode_event
 from romul_actors.store.memory import MemoryStore
@@ -85,6 +86,7 @@ async def test_requests_are_messages_that_say_who_made_them(client, store):
     await client.pin("e", 3)
     await client.unpin("e", 3)
     await client.bounds("e", "rate", 0.01, 0.5)
+    await client.extend("e", 4)
     await client.stop("e")
     assert await sent(store) == [
         Submitted(),
@@ -93,6 +95,7 @@ async def test_requests_are_messages_that_say_who_made_them(client, store):
         Control(action="pin", by="me", slot=3),
         Control(action="unpin", by="me", slot=3),
         Control(action="bounds", by="me", parameter="rate", low=0.01, high=0.5),
+        Control(action="extend", by="me", steps=4),
         Control(action="stop", by="me"),
     ]
 
@@ -117,6 +120,7 @@ async def test_an_unknown_experiment_is_sent_nothing(store):
         client.pin("no", 0),
         client.unpin("no", 0),
         client.bounds("no", "rate", 0.1, 0.2),
+        client.extend("no", 9),
         client.remove("no"),
         client.dead_letters("no"),
         client.resubmit("no"),
@@ -136,6 +140,18 @@ async def test_a_slot_or_a_hyperparameter_that_is_not_there_is_refused(client, s
     with pytest.raises(SpaceError):
         await client.bounds("e", "rate", 0.2, 0.1)
     assert await sent(store) == [Submitted()]
+
+
+async def test_more_steps_stand_in_the_declaration_when_they_are_decided(client, store):
+    with pytest.raises(ExperimentError, match="e: steps: 3 is not above the 3 that it has; give"):
+        await client.extend("e", 3)
+    await client.extend("e", 4)
+    assert (await client.spec("e")).steps == 3
+    await decided(store)
+    assert (await client.spec("e")).steps == 4
+    assert (await client.spec("e")).model_copy(update={"steps": 3}) == declared()
+    with pytest.raises(ExperimentError, match="not above the 4 that it has"):
+        await client.extend("e", 4)
 
 
 async def test_how_many_slots_there_are_is_what_was_decided_last(client, store):
