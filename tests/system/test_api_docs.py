@@ -130,3 +130,16 @@ def test_the_notebook_runs_in_its_own_kernel(tmp_path, monkeypatch):
 def test_examples_in_toml_are_whole():
     for file in EXAMPLES.glob("*.toml"):
         parse(file.read_text(), str(file))
+
+
+def test_what_programs_see_of_a_search_on_a_server(toy, tmp_path):
+    [look, history] = re.findall(
+        r"```python\n(.*?)```", (DOCS / "inspect.md").read_text(), re.DOTALL
+    )
+    run_code(
+        look + history,
+        tmp_path,
+        ("redis://127.0.0.1:6379/0", toy.url),
+        ('"mymodel"', '"toy"'),
+        ('"mymodel"', '"toy"'),
+    )
