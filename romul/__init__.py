@@ -1,5 +1,7 @@
 """Population based training, as a function: what users import.
 
+::
+
     import romul
 
     def train(trial): ...

@@ -133,7 +133,7 @@ def test_examples_in_toml_are_whole():
 
 
 def test_what_programs_see_of_a_search_on_a_server(toy, tmp_path):
-    [look, history] = re.findall(
+    look, history, *_ = re.findall(
         r"```python\n(.*?)```", (DOCS / "inspect.md").read_text(), re.DOTALL
     )
     run_code(
