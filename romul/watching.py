@@ -129,6 +129,6 @@ class Watch:
             parts.append(meta["status"])
         return Standing(
             ended=int(meta.get("reported", 0)) + int(meta.get("failed", 0)),
-            total=max(experiment.population * experiment.steps, int(meta.get("created", 0))),
+            total=max(experiment.n_trials, int(meta.get("created", 0))),
             text=", ".join(parts),
         )

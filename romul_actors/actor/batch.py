@@ -1,8 +1,7 @@
 """A batch of events: decided on what the actor holds of an experiment, and made into one commit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from romul_actors.actor.garbage import NeededCheckpoints
 from romul_actors.core.decide import decide
@@ -10,10 +9,10 @@ from romul_actors.core.events import Stamped, TrialMessage
 from romul_actors.core.history import Line, to_json
 from romul_actors.core.population import Population, changed
 from romul_actors.core.settings import Settings
-from romul_actors.core.space import FloatParameter, IntParameter
-from romul_actors.protocol.experiment import Experiment, ParameterSpec, from_json
+from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.messages import encode
 from romul_actors.protocol.plan import settings
+from romul_actors.protocol.redeclare import redeclare
 from romul_actors.protocol.slot_codec import read, text, write_meta, write_slot
 from romul_actors.store import ActorStore, Commit
 
@@ -115,23 +114,6 @@ def adopt(held: HeldExperiment, batch: Batch, version: str) -> None:
 
 def redeclared(held: HeldExperiment, population: Population) -> Experiment | None:
     """The experiment with what an operator has changed of it; None: nothing was."""
-    before, after = held.settings, population.settings
-    if after is before:
+    if population.settings is held.settings:
         return None
-    changes: dict[str, Any] = {"steps": after.steps}
-    if after.deadline_ms is None:
-        changes["deadline"] = None
-    if after.space is not before.space:
-        changes["space"] = _bounded(held.experiment, after)
-    return held.experiment.model_copy(update=changes)
-
-
-def _bounded(experiment: Experiment, settings: Settings) -> Mapping[str, ParameterSpec]:
-    """The declared space with the bounds that the core searches between."""
-    space = dict(experiment.space)
-    for name, spec in experiment.space.items():
-        # All coordinates of a list have the same bounds.
-        axis = settings.space.axes[settings.space.axes_of(name)[0]]
-        if isinstance(axis, FloatParameter | IntParameter):
-            space[name] = spec.model_copy(update={"min": axis.low, "max": axis.high})
-    return space
+    return redeclare(held.experiment, held.settings, population.settings)

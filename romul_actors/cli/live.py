@@ -52,8 +52,7 @@ class LiveView:
             TimeRemainingColumn(),
         )
         self._tasks = {
-            e.name: self._bars.add_task(e.name, total=e.population * e.steps, best="")
-            for e in experiments
+            e.name: self._bars.add_task(e.name, total=e.n_trials, best="") for e in experiments
         }
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._printed_s = time.monotonic()

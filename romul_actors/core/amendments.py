@@ -10,6 +10,7 @@ from typing import Any
 from romul_actors.core.dispatch import dispatch
 from romul_actors.core.events import Control
 from romul_actors.core.history import BoundsChanged, ControlIgnored, SearchExtended
+from romul_actors.core.limits import reached_limits
 from romul_actors.core.quorum import decide_waiting
 from romul_actors.core.slot import Slot
 from romul_actors.core.transition import Transition
@@ -62,7 +63,11 @@ def extend(transition: Transition, event: Control) -> None:
     of steps done that follows from the new number (source: this project). A limit that has been
     reached no longer counts: the search could not go on.
     """
-    before, steps = transition.settings.steps, event.steps
+    before, steps, planned = (
+        transition.settings.steps,
+        event.steps,
+        transition.settings.planned_steps,
+    )
     if steps <= before:
         transition.record(
             ControlIgnored(
@@ -75,7 +80,7 @@ def extend(transition: Transition, event: Control) -> None:
             )
         )
         return
-    lifted = _reached_limits(transition)
+    lifted = _limits_in_the_way(transition)
     transition.record(
         SearchExtended(
             at_ms=transition.at_ms, steps=steps, before=before, by=event.by, lifted=lifted
@@ -84,8 +89,8 @@ def extend(transition: Transition, event: Control) -> None:
     without: Any = dict.fromkeys(lifted)
     transition.settings = replace(transition.settings, steps=steps, **without)
     # With a limit fewer steps may be expected; then more of them change nothing.
-    if transition.horizon == before or lifted:
-        transition.horizon = steps
+    if transition.horizon == planned or lifted:
+        transition.horizon = transition.settings.planned_steps
     if transition.status in ("finished", "stopped"):
         transition.status, transition.reason = "running", ""
     furthest = max((slot.step for slot in transition.slots), default=0)
@@ -96,12 +101,14 @@ def extend(transition: Transition, event: Control) -> None:
         decide_waiting(transition)
 
 
-def _reached_limits(transition: Transition) -> Mapping[str, Any]:
-    """The limits among the settings that have ended the search, or would at once."""
-    deadline_ms = transition.settings.deadline_ms
-    if deadline_ms is None or transition.at_ms < deadline_ms:
-        return {}
-    return {"deadline_ms": deadline_ms}
+def _limits_in_the_way(transition: Transition) -> Mapping[str, Any]:
+    """Limits that have been reached, and that of time where no trial could end before it."""
+    reached, deadline_ms = dict(reached_limits(transition)), transition.deadline_ms
+    settings = transition.settings
+    if deadline_ms is not None and transition.at_ms + 1000 * transition.trial_s > deadline_ms:
+        name = "deadline_ms" if deadline_ms == settings.deadline_ms else "max_ms"
+        reached[name] = getattr(settings, name)
+    return reached
 
 
 def _reopen(transition: Transition, slot: Slot, furthest: int) -> None:

@@ -37,6 +37,7 @@ from romul_actors.core.history import (
     SlotUnpinned,
     WorkerDrained,
 )
+from romul_actors.core.limits import reached_limits, reason_of
 from romul_actors.core.membership import follow, idle_workers
 from romul_actors.core.population import Decision, Population, PopulationStatus
 from romul_actors.core.quorum import decide_pool, decide_waiting
@@ -78,7 +79,7 @@ def _submitted(transition: Transition) -> None:
     """Start the search: the first trial of every slot."""
     if transition.status != "submitted":
         return
-    transition.status = "running"
+    transition.status, transition.started_ms = "running", transition.at_ms
     transition.record(SearchStarted(at_ms=transition.at_ms))
     settings = transition.settings
     rng = generator(settings.seed, 0, 0, START)
@@ -151,10 +152,10 @@ def _tick(transition: Transition, workers: int) -> None:
     if transition.status != "running":
         return
     transition.living_workers = workers
-    settings, trial_s = transition.settings, transition.trial_s
-    if settings.deadline_ms is not None:
-        left_s = (settings.deadline_ms - transition.at_ms) / 1000
-        transition.horizon = expected_steps(transition.slots, workers, left_s, settings.steps)
+    trial_s, deadline_ms = transition.trial_s, transition.deadline_ms
+    if deadline_ms is not None:
+        left_s, planned = (deadline_ms - transition.at_ms) / 1000, transition.settings.planned_steps
+        transition.horizon = expected_steps(transition.slots, workers, left_s, planned)
     if workers < 1 or not trial_s:
         transition.idle_since_ms = transition.crowded_since_ms = None
         return
@@ -236,13 +237,13 @@ def _decide_slots_held_back(transition: Transition) -> None:
 
 
 def _finish_if_over(transition: Transition) -> None:
-    """End the search when no slot is active any more, or at its deadline."""
-    settings = transition.settings
-    came = settings.deadline_ms is not None and transition.at_ms >= settings.deadline_ms
-    if not came and transition.oldest is not None:
+    """End the search when no slot is active any more, or a limit has been reached."""
+    reached = reached_limits(transition)
+    # A search that may begin no more trials ends with the last one that has begun.
+    if transition.oldest is not None and not reached.keys() - {"max_trials"}:
         return
-    early = any(slot.step + 1 < settings.steps for slot in transition.slots)
-    reason = "at its deadline" if early and settings.deadline_ms is not None else ""
+    early = any(slot.step + 1 < transition.settings.steps for slot in transition.slots)
+    reason = reason_of(transition, reached) if early else ""
     _close(transition, "finished", reason)
     transition.record(SearchFinished(at_ms=transition.at_ms, reason=reason))
 

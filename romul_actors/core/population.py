@@ -60,7 +60,8 @@ class Population:
         idle_since_ms: since when there are more workers than trials; None: there are not.
         crowded_since_ms: since when there are more slots than the workers' number allows.
         horizon: how many steps a slot is expected to come to; fewer than `settings.steps` only
-            with a deadline.
+            with a limit of time or trials.
+        started_ms: when it began; None: it has not, or an older version did not write it down.
         oldest: step of the active slots that are farthest behind, and how many these are; None:
             not known. It follows from the slots, and spares the next event a look at all of them.
     """
@@ -75,6 +76,7 @@ class Population:
     idle_since_ms: int | None = None
     crowded_since_ms: int | None = None
     horizon: int = 0
+    started_ms: int | None = None
     oldest: tuple[int, int] | None = field(default=None, compare=False)
 
     def needed_checkpoints(self) -> set[str]:

@@ -1,5 +1,6 @@
 """What an experiment fixes, as the core needs it; only an operator changes any of it."""
 
+import math
 from dataclasses import dataclass, field
 
 from romul_actors.core.elasticity import Elasticity
@@ -29,6 +30,10 @@ class Settings:
         elasticity: how the population follows the workers.
         deadline_ms: when the search must have ended, in milliseconds since the epoch; None: no
             deadline.
+        max_ms: how long it may go on after its beginning, pauses counted, in milliseconds; None:
+            for any time.
+        max_trials: how many trials it may begin; None: any number.
+        target_loss: the loss at which it ends; None: none.
     """
 
     space: Space
@@ -45,3 +50,13 @@ class Settings:
     quorum_wait_min_s: float = 60.0
     elasticity: Elasticity = field(default_factory=Elasticity)
     deadline_ms: int | None = None
+    max_ms: int | None = None
+    max_trials: int | None = None
+    target_loss: float | None = None
+
+    @property
+    def planned_steps(self) -> int:
+        """How many steps a slot comes to if nothing but the number of trials ends the search."""
+        if self.max_trials is None:
+            return self.steps
+        return min(self.steps, math.ceil(self.max_trials / self.n_slots))

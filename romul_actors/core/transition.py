@@ -31,8 +31,8 @@ class Transition:
             no slot is active.
         oldest_before: the same, before the event.
         living_workers: how many workers are alive, if the event is a tick of a running search.
-        status, reason, settings, best, counts, causes, idle_since_ms, crowded_since_ms, horizon: as
-            in `Population`.
+        status, reason, settings, best, counts, causes, idle_since_ms, crowded_since_ms, horizon,
+            started_ms: as in `Population`.
     """
 
     before: Population
@@ -47,6 +47,7 @@ class Transition:
     idle_since_ms: int | None = field(init=False)
     crowded_since_ms: int | None = field(init=False)
     horizon: int = field(init=False)
+    started_ms: int | None = field(init=False)
     oldest: tuple[int, int] | None = field(init=False)
     oldest_before: tuple[int, int] | None = field(init=False)
     living_workers: int | None = field(init=False, default=None)
@@ -65,7 +66,8 @@ class Transition:
         self.causes = before.causes
         self.idle_since_ms = before.idle_since_ms
         self.crowded_since_ms = before.crowded_since_ms
-        self.horizon = before.horizon or before.settings.steps
+        self.horizon = before.horizon or before.settings.planned_steps
+        self.started_ms = before.started_ms
         self.oldest = self.oldest_before = before.oldest or oldest_step(before.slots)
 
     def decision(self) -> Decision:
@@ -81,6 +83,7 @@ class Transition:
             idle_since_ms=self.idle_since_ms,
             crowded_since_ms=self.crowded_since_ms,
             horizon=self.horizon,
+            started_ms=self.started_ms,
             oldest=self.oldest,
         )
         if self.living_workers is not None:
@@ -101,9 +104,21 @@ class Transition:
         return self._trial_s
 
     @property
-    def time_is_left(self) -> bool:
-        """Whether a trial that began now is expected to end before the deadline."""
-        deadline_ms = self.settings.deadline_ms
+    def deadline_ms(self) -> int | None:
+        """When the search must have ended, in milliseconds since the epoch; None: at any time."""
+        settings, deadlines = self.settings, []
+        if settings.deadline_ms is not None:
+            deadlines.append(settings.deadline_ms)
+        if settings.max_ms is not None and self.started_ms is not None:
+            deadlines.append(self.started_ms + settings.max_ms)
+        return min(deadlines, default=None)
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether one more trial may begin, and is expected to end before the deadline."""
+        most, deadline_ms = self.settings.max_trials, self.deadline_ms
+        if most is not None and self.counts.created >= most:
+            return False
         return deadline_ms is None or (self.at_ms + 1000 * self.trial_s <= deadline_ms)
 
     # -- history and counts -----------------------------------------------------------------------

@@ -55,7 +55,8 @@ def settings(experiment: Experiment) -> Settings:
     except OptimizerError as error:
         raise ExperimentError(str(error)) from None
     space = experiment.search_space()
-    elastic, deadline = experiment.elasticity, experiment.deadline
+    elastic, deadline, hours = experiment.elasticity, experiment.deadline, experiment.max_hours
+    target, is_maximum = experiment.target, experiment.direction == "maximize"
     return Settings(
         space=space,
         optimizer=optimizer,
@@ -63,7 +64,7 @@ def settings(experiment: Experiment) -> Settings:
         steps=experiment.steps,
         budget=experiment.budget,
         seed=experiment.seed,
-        maximize=experiment.direction == "maximize",
+        maximize=is_maximum,
         max_attempts=experiment.max_attempts,
         max_lost_attempts=experiment.max_losses,
         initial=tuple(space.encode(values) for values in experiment.initial),
@@ -75,4 +76,7 @@ def settings(experiment: Experiment) -> Settings:
             second_copy=elastic.second_copy,
         ),
         deadline_ms=None if deadline is None else int(1000 * deadline.timestamp()),
+        max_ms=None if hours is None else int(3_600_000 * hours),
+        max_trials=experiment.max_trials,
+        target_loss=-target if target is not None and is_maximum else target,
     )

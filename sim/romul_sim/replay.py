@@ -181,9 +181,23 @@ def _at_its_start(record: Record) -> Experiment:
     changes: dict[str, Any] = {}
     for line in reversed(extended):
         changes["steps"] = line.before
-        if "deadline_ms" in line.lifted:
-            changes["deadline"] = datetime.fromtimestamp(line.lifted["deadline_ms"] / 1000, UTC)
+        changes |= _declared_limits(record.experiment, line.lifted)
     return record.experiment.model_copy(update=changes)
+
+
+def _declared_limits(experiment: Experiment, lifted: Mapping[str, Any]) -> dict[str, Any]:
+    """Limits of the settings as the declaration had them."""
+    limits: dict[str, Any] = {}
+    if "deadline_ms" in lifted:
+        limits["deadline"] = datetime.fromtimestamp(lifted["deadline_ms"] / 1000, UTC)
+    if "max_ms" in lifted:
+        limits["max_hours"] = lifted["max_ms"] / 3_600_000
+    if "max_trials" in lifted:
+        limits["max_trials"] = lifted["max_trials"]
+    if "target_loss" in lifted:
+        sign = -1.0 if experiment.direction == "maximize" else 1.0
+        limits["target"] = sign * lifted["target_loss"]
+    return limits
 
 
 @dataclass(slots=True)

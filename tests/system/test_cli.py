@@ -108,6 +108,17 @@ def test_a_run_that_has_ended_is_extended(tmp_path):
     assert (code, "--steps goes with --resume" in " ".join(err.split())) == (2, True)
 
 
+def test_a_run_ends_at_its_limits(tmp_path):
+    limits = 'task = "romul_workers.tasks.toys:quadratic"\nmax_trials = 6\nmax_hours = 1\n'
+    text = TOML.format(steps=400).replace('task = "romul_workers.tasks.toys:quadratic"\n', limits)
+    (tmp_path / "bowl.toml").write_text(text)
+    code, out, err = ended(local(tmp_path, "run", "bowl.toml", "--json"))
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["status"], told["trials"]) == ("finished", 6)
+    assert told["reason"] == "after 6 trials (max_trials)"
+
+
 def test_a_killed_run_takes_its_processes_along(tmp_path):
     (tmp_path / "bowl.toml").write_text(TOML.format(steps=400))
     process = local(tmp_path, "run", "bowl.toml")
