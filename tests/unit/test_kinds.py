@@ -11,8 +11,9 @@ import pytest
 
 from romul_actors.cli.attempts import by_region
 from romul_actors.cli.export import _write
+from romul_actors.core import history
 from romul_actors.core.events import Control
-from romul_actors.core.history import BoundsChanged, ControlIgnored, TrialCreated, to_json
+from romul_actors.core.history import BoundsChanged, ControlIgnored, TrialCreated
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.core.parameter import identity
 from romul_actors.core.population import Population
@@ -139,7 +140,8 @@ def test_the_wire_the_store_and_the_declaration_keep_it_by_type_and_value(kind):
 def test_a_replay_decides_the_same(kind):
     experiment = declared(kind)
     run, _ = searched(experiment, seed=experiment.seed)
-    lines = json.loads(json.dumps([to_json(line) for line in run.history]))
+    texts = [json.dumps(history.to_json(line)) for line in run.history]
+    lines = [history.from_json(json.loads(text)) for text in texts]
     found = verify(Record(experiment, 0, lines, [], 0.0))
     assert found.parting is None, asdict(found)
     assert found.trials == 8 * 5
