@@ -6,14 +6,17 @@ what became of it. The client does not decide, and it knows no command line and 
 
 import getpass
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from romul_actors.core.amendments import with_changes
 from romul_actors.core.events import Control, Submitted
+from romul_actors.core.space import Value
 from romul_actors.errors import (
     ExperimentError,
     NoAnswerError,
+    OptimizerError,
     StoreError,
     UnknownExperimentError,
     UnknownSlotError,
@@ -234,6 +237,40 @@ class Client:
                 "the number of all steps, those that are done too"
             )
         await self.store.send(name, encode(Control(action="extend", by=self.by, steps=steps)))
+
+    async def change(
+        self, name: str, *, population: int = 0, constants: Mapping[str, Value] | None = None
+    ) -> None:
+        """Ask for another number of slots, or for other constants of the optimizer.
+
+        A search that runs has them at once. One that is paused or has failed adds slots when it
+        is resumed.
+
+        Args:
+            name: the experiment.
+            population: number of slots; 0: as many as before.
+            constants: by name, those that are others from then on.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+            ExperimentError: it has ended, or it cannot be changed so; the message says why.
+        """
+        glance = await self.store.glance(name)
+        if (status := glance.meta["status"]) in ("finished", "stopped"):
+            raise ExperimentError(
+                f"{name} is {status}: `romul extend {name} --steps N` goes on with it; it can be "
+                "changed then"
+            )
+        if not population and not constants:
+            raise ExperimentError(f"{name}: nothing to change: give a population or constants")
+        try:
+            with_changes(settings(from_json(glance.meta["spec"])), population, constants or {})
+        except (ExperimentError, OptimizerError) as error:
+            raise ExperimentError(f"{name}: {error}") from None
+        control = Control(
+            action="change", by=self.by, population=population, constants=constants or {}
+        )
+        await self.store.send(name, encode(control))
 
     async def _send(self, name: str, control: Control) -> None:
         # An inbox without an experiment would be read by no actor.

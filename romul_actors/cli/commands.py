@@ -73,6 +73,13 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "extend",
             "Go on with a search to more steps: a running, finished or stopped one.",
         ),
+        "change": (
+            "experiments",
+            (
+                "Change the number of slots, or constants of the optimizer, of a search that goes "
+                "on."
+            ),
+        ),
         "remove": (
             "experiments",
             "Remove an experiment from the store; its checkpoints stay where they are.",

@@ -228,6 +228,41 @@ def bounds(
     )
 
 
+def change(
+    name: Name,
+    population: Annotated[
+        int | None, typer.Option(min=4, help="Number of slots from now on.")
+    ] = None,
+    constants: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A constant of the optimizer."),
+    ] = None,
+    redis: RedisUrl = DEFAULT_URL,
+) -> None:
+    """Change the number of slots, or constants of the optimizer, of a search that goes on.
+
+    Fewer slots: the worst are parked. More: they are forked from good ones, when the search runs.
+    """
+    changed = dict(_constant(text) for text in constants or [])
+    _request(
+        name,
+        redis,
+        "change",
+        lambda client: client.change(name, population=population or 0, constants=changed),
+    )
+
+
+def _constant(text: str) -> tuple[str, Any]:
+    """A constant's name and value from "name=value"."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"--set {text!r}: not of the form name=value")
+    try:
+        return name, from_json(value)
+    except ValueError:
+        return name, value
+
+
 def remove(
     name: Name,
     redis: RedisUrl = DEFAULT_URL,

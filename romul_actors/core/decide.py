@@ -12,7 +12,7 @@ take part in `membership`, what an operator changes of the declaration in `amend
 import math
 from dataclasses import replace
 
-from romul_actors.core.amendments import change_bounds, extend
+from romul_actors.core.amendments import add_missing_slots, change, change_bounds, extend
 from romul_actors.core.dispatch import queue, retry
 from romul_actors.core.elasticity import expected_steps
 from romul_actors.core.events import (
@@ -119,10 +119,16 @@ def _control(transition: Transition, event: Control) -> None:
             change_bounds(transition, event)
         case "extend", _:
             extend(transition, event)
+        case "change", status if status not in ("finished", "stopped"):
+            change(transition, event)
         case "drain", _:
             transition.record(WorkerDrained(at_ms=at_ms, worker=event.worker, by=by))
         case action, status:
-            transition.record(ControlIgnored(at_ms=at_ms, action=action, status=status, by=by))
+            given = {"population": event.population, "constants": event.constants}
+            given = {name: value for name, value in given.items() if value}
+            transition.record(
+                ControlIgnored(at_ms=at_ms, action=action, status=status, by=by, given=given)
+            )
 
 
 def _resume(transition: Transition) -> None:
@@ -131,6 +137,7 @@ def _resume(transition: Transition) -> None:
         _retry_failed(transition)
     transition.status, transition.reason = "running", ""
     decide_waiting(transition)
+    add_missing_slots(transition)
 
 
 def _retry_failed(transition: Transition) -> None:

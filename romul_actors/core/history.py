@@ -81,13 +81,14 @@ class SearchFinished(Line):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundsChanged(Line):
-    """An operator gave a hyperparameter other bounds."""
+    """An operator gave a hyperparameter other bounds; older lines lack those before."""
 
     event: ClassVar[str] = "bounds"
     parameter: str
     low: float
     high: float
     by: str
+    before: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +109,24 @@ class SearchExtended(Line):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SearchChanged(Line):
+    """An operator changed the number of slots, or constants of the optimizer.
+
+    Attributes:
+        population, constants: those that are others from then on.
+        before: by the same names, what they were.
+    """
+
+    event: ClassVar[str] = "change"
+    by: str
+    population: int = 0
+    constants: Mapping[str, Value] = field(default_factory=dict)
+    before: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ControlIgnored(Line):
-    """An operator's action that does not fit the search's status, or is not possible."""
+    """An operator's action that does not fit the search, or is not possible, with what it gave."""
 
     event: ClassVar[str] = "ignored"
     action: str
@@ -119,7 +136,7 @@ class ControlIgnored(Line):
     low: float | None = None
     high: float | None = None
     by: str | None = None
-    steps: int | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,6 +336,7 @@ KINDS: Mapping[str, type[Line]] = {
         SearchFinished,
         BoundsChanged,
         SearchExtended,
+        SearchChanged,
         ControlIgnored,
         TimePassed,
         SlotPinned,

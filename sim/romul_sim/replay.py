@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from statistics import median
 from typing import Any
 
@@ -37,6 +36,7 @@ from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.mistakes import faults_of
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import text
+from romul_sim.beginning import at_the_beginning, settings_at
 from romul_sim.fakes import Durations
 from romul_sim.record import Record, RecordError
 from romul_sim.simulation import Policy, Scenario, simulate
@@ -64,6 +64,7 @@ _ACTIONS: Mapping[type[Line], str] = {
     history.WorkerDrained: "drain",
     history.BoundsChanged: "bounds",
     history.SearchExtended: "extend",
+    history.SearchChanged: "change",
 }
 """Actions of an operator, by the lines that they lead to where they are possible."""
 
@@ -81,8 +82,10 @@ def _control_of(line: Line) -> Control | None:
             given = {"parameter": line.parameter, "low": line.low or 0.0, "high": line.high or 0.0}
         case history.SearchExtended():
             given = {"steps": line.steps}
+        case history.SearchChanged():
+            given = {"population": line.population, "constants": line.constants}
     if isinstance(line, history.ControlIgnored):
-        action, given["steps"] = line.action, line.steps or 0
+        action, given = line.action, {**given, **line.given}
     return None if action is None else Control(action=action, by=by, **given)
 
 
@@ -155,7 +158,7 @@ def steps(record: Record) -> Iterator[Step]:
     Raises:
         RecordError: its first line is not of an event.
     """
-    population = Population(settings=settings(_at_its_start(record)))
+    population = Population(settings=settings(at_the_beginning(record)))
     groups: list[list[Line]] = []
     for line in record.lines:
         if event_of(line) is not None:
@@ -173,31 +176,6 @@ def steps(record: Record) -> Iterator[Step]:
         decided = list(decision.history)
         yield Step(stamped, population, decision.population, decided, group)
         population = decision.population
-
-
-def _at_its_start(record: Record) -> Experiment:
-    """The declaration as it was when the run began; that of a record has all later changes."""
-    extended = [line for line in record.lines if isinstance(line, history.SearchExtended)]
-    changes: dict[str, Any] = {}
-    for line in reversed(extended):
-        changes["steps"] = line.before
-        changes |= _declared_limits(record.experiment, line.lifted)
-    return record.experiment.model_copy(update=changes)
-
-
-def _declared_limits(experiment: Experiment, lifted: Mapping[str, Any]) -> dict[str, Any]:
-    """Limits of the settings as the declaration had them."""
-    limits: dict[str, Any] = {}
-    if "deadline_ms" in lifted:
-        limits["deadline"] = datetime.fromtimestamp(lifted["deadline_ms"] / 1000, UTC)
-    if "max_ms" in lifted:
-        limits["max_hours"] = lifted["max_ms"] / 3_600_000
-    if "max_trials" in lifted:
-        limits["max_trials"] = lifted["max_trials"]
-    if "target_loss" in lifted:
-        sign = -1.0 if experiment.direction == "maximize" else 1.0
-        limits["target"] = sign * lifted["target_loss"]
-    return limits
 
 
 @dataclass(slots=True)
@@ -314,11 +292,9 @@ def fork(record: Record, other: Experiment) -> Fork:
     From the recorded one each time: what would have come after a different decision is not known,
     since its trials were never trained.
     """
-    found, core = Fork(), settings(other)
+    found = Fork()
     for step in steps(record):
-        if other.steps == record.experiment.steps:
-            # As many as there were at that event: it may have been extended since.
-            core = replace(core, steps=step.before.settings.steps)
+        core = settings_at(step.before.settings, record.experiment, other)
         decision = decide(replace(step.before, settings=core), step.event)
         forked = list(decision.history)
         here, there = _texts(_created(step.decided)), _texts(_created(forked))

@@ -79,6 +79,14 @@ def test_operators_actions_and_lost_workers_stand_in_history(running):
     assert running.call("bounds", "seen", "rate", "--min=0.1", "--max=0.2").returncode == 0
     assert running.call("bounds", "seen", "rate", "--min=2", "--max=1").returncode != 0
     wait_for(lambda: running.history("seen", "bounds"), 20)
+    assert running.call("pause", "seen").returncode == 0
+    running.wait_for_status("paused", "seen")
+    changed = running.call("change", "seen", "--population=7", "--set", "mutation=0.3")
+    assert "seen: asked to change" in changed.stdout
+    assert running.call("resume", "seen").returncode == 0
+    wait_for(lambda: running.meta("seen")["slots"] == "7", 20)
+    wrong = running.call("change", "seen", "--set", "mutatoin=0.3")
+    assert "did you mean 'mutation'" in " ".join(wrong.stderr.split())
     n = len(running.history("seen", "trial"))
     # The actor that comes next knows the new bounds from the store alone.
     running.processes[0].kill()
@@ -107,6 +115,9 @@ def test_operators_actions_and_lost_workers_stand_in_history(running):
         "pin",
         "unpin",
         "bounds",
+        "pause",
+        "change",
+        "resume",
         "stop",
         "extend",
         "stop",

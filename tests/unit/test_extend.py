@@ -162,7 +162,7 @@ def test_fewer_steps_are_no_extension(steps):
     assert run.population == before
     [ignored] = run.of(ControlIgnored)
     assert ignored.why == f"steps: {steps} is not above the 4 that it has"
-    assert (ignored.action, ignored.steps, ignored.by) == ("extend", steps, "me")
+    assert (ignored.action, ignored.given, ignored.by) == ("extend", {"steps": steps}, "me")
 
 
 def test_a_deadline_that_has_passed_counts_no_more():

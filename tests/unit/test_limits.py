@@ -170,6 +170,15 @@ def test_a_limit_that_has_not_been_reached_stays():
     assert run.population.reason == "after 20 trials (max_trials)"
 
 
+def test_a_running_search_keeps_its_limits_when_it_is_extended():
+    run = Run(population(n_slots=4, steps=9, max_ms=1_000)).start()
+    for slot in run.queued():
+        run.tell(run.result(slot, bowl(run.trials[slot]), seconds=0.9))
+    run.tell(Control(action="extend", steps=20), at_ms=500)
+    assert run.of(SearchExtended)[0].lifted == {}
+    assert run.population.settings.max_ms == 1_000
+
+
 def test_they_are_declared():
     core = settings(declared("target = 0.05\nmax_trials = 20\nmax_hours = 1.5"))
     assert (core.target_loss, core.max_trials, core.max_ms) == (0.05, 20, 5_400_000)
