@@ -18,9 +18,10 @@ from romul.result import Result
 from romul.supervisor import Plan
 from romul.watching import ENDED, SearchFailedError, Watch
 from romul_actors.client import Client
-from romul_actors.core.history import SearchResumed
+from romul_actors.core.history import SearchExtended, SearchResumed
 from romul_actors.errors import TaskError
 from romul_actors.observe.snapshot import full_snapshot
+from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import settings
 from romul_workers import handed
@@ -76,7 +77,8 @@ async def run_async(
         optimizer: a name, or a table of a name and constants.
         setup: `setup(context)` runs once in each process; `trial.state` is what it returned.
         runs: folder of all runs; this one's is in it, by its name.
-        resume: go on with the search of that name, though the function has changed.
+        resume: go on with the search of that name, though the function has changed, or bounds,
+            `steps`, `population` and constants of the optimizer: the new ones hold from then on.
         fresh: remove the run of that name, and begin anew.
         callbacks: hooks, see `romul.Callback`.
         progress: True: show a bar; False: none; None: in a terminal or a notebook.
@@ -108,11 +110,11 @@ async def run_async(
     experiment = declare(call, space, mode, {**keys, **given})
     settings(experiment)
     local = LocalRun(folder, experiment, task, workers)
-    local.begin(resume=resume, fresh=fresh)
+    changes = local.begin(resume=resume, fresh=fresh)
     if not isinstance(train, str):
         handed.write(folder / TASK, train, setup)
     plan = Plan(str(folder), workers, (experiment.module,), task.paths)
-    result = await _search(plan, experiment, callbacks, progress)
+    result = await _search(plan, local, changes, callbacks, progress)
     if result.status == "failed":
         raise SearchFailedError(
             f"{chosen}: {result.reason}\nThe same call with name={chosen!r} tries again; what the "
@@ -157,11 +159,13 @@ def _new_name(train: Train | str) -> str:
 
 async def _search(
     plan: Plan,
-    experiment: Experiment,
+    local: LocalRun,
+    changes: Changes,
     callbacks: Sequence[Callback],
     progress: bool | None,  # noqa: FBT001
 ) -> Result:
     """Start everything, and watch the search to its end."""
+    experiment = local.experiment
     screen = display(experiment.name, progress)
     try:
         async with (
@@ -169,7 +173,9 @@ async def _search(
             opened(await supervisor.server(), by=BY) as client,
         ):
             watch = Watch(client.store, experiment, callbacks, screen)
-            if await _enter(client, experiment, watch):
+            goes_on = await _enter(client, experiment, watch, changes)
+            local.write()
+            if goes_on:
                 supervisor.begin()
                 await follow(watch, supervisor, client, experiment)
             return Result(await full_snapshot(client.store, experiment.name), Path(plan.folder))
@@ -177,7 +183,7 @@ async def _search(
         screen.close()
 
 
-async def _enter(client: Client, experiment: Experiment, watch: Watch) -> bool:
+async def _enter(client: Client, experiment: Experiment, watch: Watch, changes: Changes) -> bool:
     """Put a search into the run's store, or go on with the one there; False: it has ended."""
     status = (await client.statuses()).get(experiment.name)
     if status is None:
@@ -185,10 +191,12 @@ async def _enter(client: Client, experiment: Experiment, watch: Watch) -> bool:
         await client.submit(experiment)
         return True
     again = status in ("paused", "failed")
-    await watch.skip(until=SearchResumed if again else None)
+    extended = SearchExtended if changes.steps is not None else None
+    await watch.skip(until=SearchResumed if again else extended)
+    await client.apply(experiment.name, changes)
     if again:
         await client.resume(experiment.name)
-    return again or status not in ENDED
+    return again or extended is not None or status not in ENDED
 
 
 async def follow(

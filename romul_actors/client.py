@@ -23,6 +23,7 @@ from romul_actors.errors import (
 )
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.presence import ask
+from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.messages import encode
 from romul_actors.protocol.plan import settings
@@ -241,36 +242,46 @@ class Client:
     async def change(
         self, name: str, *, population: int = 0, constants: Mapping[str, Value] | None = None
     ) -> None:
-        """Ask for another number of slots, or for other constants of the optimizer.
+        """Ask for another number of slots (0: as many as before), or other constants.
 
         A search that runs has them at once. One that is paused or has failed adds slots when it
         is resumed.
-
-        Args:
-            name: the experiment.
-            population: number of slots; 0: as many as before.
-            constants: by name, those that are others from then on.
 
         Raises:
             UnknownExperimentError: there is none of that name.
             ExperimentError: it has ended, or it cannot be changed so; the message says why.
         """
-        glance = await self.store.glance(name)
-        if (status := glance.meta["status"]) in ("finished", "stopped"):
+        if (status := await self.status(name)) in ("finished", "stopped"):
             raise ExperimentError(
                 f"{name} is {status}: `romul extend {name} --steps N` goes on with it; it can be "
                 "changed then"
             )
+        await self._change(name, population, constants or {})
+
+    async def _change(self, name: str, population: int, constants: Mapping[str, Value]) -> None:
         if not population and not constants:
             raise ExperimentError(f"{name}: nothing to change: give a population or constants")
         try:
-            with_changes(settings(from_json(glance.meta["spec"])), population, constants or {})
+            with_changes(settings(await self.spec(name)), population, constants)
         except (ExperimentError, OptimizerError) as error:
             raise ExperimentError(f"{name}: {error}") from None
-        control = Control(
-            action="change", by=self.by, population=population, constants=constants or {}
-        )
+        control = Control(action="change", by=self.by, population=population, constants=constants)
         await self.store.send(name, encode(control))
+
+    async def apply(self, name: str, changes: Changes) -> None:
+        """Ask for everything in which a declaration differs from a search's.
+
+        Raises:
+            RomulError: what `bounds`, `extend` and `change` raise.
+        """
+        for parameter, (low, high) in changes.bounds.items():
+            await self.bounds(name, parameter, low, high)
+        if changes.steps is not None:
+            await self.extend(name, changes.steps)
+        if changes.population or changes.constants:
+            # What has ended can be changed when it has been extended, which is decided first.
+            change = self.change if changes.steps is None else self._change
+            await change(name, population=changes.population, constants=changes.constants)
 
     async def _send(self, name: str, control: Control) -> None:
         # An inbox without an experiment would be read by no actor.

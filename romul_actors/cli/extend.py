@@ -1,6 +1,7 @@
 """`romul extend`: a search goes on to more steps, where it is."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -64,7 +65,8 @@ def _is_under_way(folder: Path) -> bool:
 
 def _go_on(folder: Path, steps: int, workers: int | None, *, broker: bool, as_json: bool) -> None:
     """Go on with a local run to its end."""
-    plan = LocalRun.read(folder)
-    plan = LocalRun(plan.experiments, workers or plan.workers, plan.allow, plan.paths)
-    ended = play(folder, plan, [], Servers(None, broker), quiet=as_json, steps=steps)
+    plan, changes = LocalRun.read(folder).changes(None)
+    plan = replace(plan, workers=workers or plan.workers)
+    changes = replace(changes, steps=steps)
+    ended = play(folder, plan, [], Servers(None, broker), quiet=as_json, changes=changes)
     finish(folder, ended, {}, as_json=as_json)

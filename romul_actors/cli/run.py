@@ -1,5 +1,6 @@
 """`romul run`: an experiment on this machine, server, actor and workers in one go."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from romul_actors.cli.deadline import Deadline, with_deadline
 from romul_actors.cli.local_run import LocalRun, Servers, play
 from romul_actors.cli.options import AsJson, RunsFolder, WithBroker
 from romul_actors.cli.summary import finish
+from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.plan import load, settings
 
 
@@ -34,19 +36,24 @@ def run(
 ) -> None:
     """Run an experiment on this machine: server, actor and workers in one go.
 
-    Ctrl-C ends it cleanly; --resume goes on where it was.
+    Ctrl-C ends it cleanly; --resume goes on where it was. Bounds, steps, population and constants
+    of the optimizer that were changed in the file meanwhile hold from then on. With other
+    hyperparameters it would be another search: that is refused.
     """
-    if (file is None) == (resume is None):
+    if file is None and resume is None:
         raise typer.BadParameter("give an experiment's file, or --resume NAME")
     if steps is not None and resume is None:
         raise typer.BadParameter("--steps goes with --resume; a new run's stand in its file")
     if resume is not None:
-        folder = runs / resume
-        plan, new = LocalRun.read(folder), []
-        plan = LocalRun(plan.experiments, workers, plan.allow, plan.paths)
+        folder, new = runs / resume, []
+        plan, changes = LocalRun.read(folder).changes(file)
+        plan = replace(plan, workers=workers)
+        if steps is not None:
+            changes = replace(changes, steps=steps)
     else:
-        file = Path(str(file))
-        experiment = with_deadline(load(file), deadline)
+        file, changes = Path(str(file)), Changes()
+        declared = load(file)
+        experiment = with_deadline(declared, deadline)
         folder = runs / experiment.name
         if experiment.checkpoints is None:
             place = str((folder / "checkpoints").resolve())
@@ -55,6 +62,7 @@ def run(
         # A file that is run here is trusted with its own task: no --allow is asked for.
         paths = [str(file.parent.resolve())]
         plan, new = LocalRun([experiment.name], workers, [experiment.module], paths), [experiment]
+        plan = replace(plan, file=str(file.resolve()), declared=declared.model_dump(mode="json"))
         plan.begin(folder)
-    ended = play(folder, plan, new, Servers(redis, broker), quiet=as_json, steps=steps)
+    ended = play(folder, plan, new, Servers(redis, broker), quiet=as_json, changes=changes)
     finish(folder, ended, {}, as_json=as_json)

@@ -115,7 +115,7 @@ def _control(transition: Transition, event: Control) -> None:
             kind = SlotPinned if action == "pin" else SlotUnpinned
             transition.record(kind(at_ms=at_ms, slot=slot, by=by))
             transition.change_slot(transition.slots[slot], pinned=action == "pin")
-        case "bounds", status if status not in ("finished", "stopped"):
+        case "bounds", _:
             change_bounds(transition, event)
         case "extend", _:
             extend(transition, event)

@@ -229,7 +229,7 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path):
 def test_a_search_that_has_ended_is_extended(tmp_path):
     search(tmp_path, steps=2)
     with pytest.raises(
-        romul.ExperimentExistsError, match=r"of 2 steps: romul.extend\('mine', steps=4\) goes on"
+        romul.ExperimentExistsError, match=r"\(steps was 2, and is 4\): resume=True goes on"
     ):
         search(tmp_path, steps=4)
     with pytest.raises(romul.ExperimentError, match="2 is not above the 2"):
@@ -242,6 +242,31 @@ def test_a_search_that_has_ended_is_extended(tmp_path):
     assert search(tmp_path, steps=4).best == result.best
     with pytest.raises(romul.RomulError, match="no run there"):
         romul.extend("none", steps=4, runs=tmp_path)
+
+
+def test_a_search_goes_on_with_another_declaration_if_it_is_the_same_search(tmp_path):
+    search(tmp_path, steps=2)
+    wider = {"rate": romul.Float(0.2, 0.3, log=True)}
+    declared = {"steps": 4, "population": 5, "optimizer": {"name": "romul", "sigma": 0.2}}
+    with pytest.raises(romul.ExperimentExistsError, match="resume=True goes on with the new one"):
+        search(tmp_path, space=wider, **declared)
+    result = search(tmp_path, space=wider, **declared, resume=True)
+    assert (result.status, len(result.population)) == ("finished", 5)
+    experiment = result.snapshot.experiment
+    assert (experiment.steps, experiment.population) == (4, 5)
+    assert (experiment.space["rate"].min, experiment.optimizer.options) == (0.2, {"sigma": 0.2})
+    late = [trial for trial in result.trials.values() if trial.step > 2]
+    assert late
+    assert all(0.2 <= trial.hyperparameters["rate"] <= 0.3 for trial in late)
+    # Now this is what it is.
+    assert search(tmp_path, space=wider, **declared).best == result.best
+    other = {**wider, "width": romul.Int(1, 3)}
+    with pytest.raises(
+        romul.ExperimentExistsError, match=r"(?s)width was added.*another name; --from-run mine"
+    ):
+        search(tmp_path, space=other, **declared, resume=True)
+    with pytest.raises(romul.ExperimentExistsError, match="max_attempts cannot be changed"):
+        search(tmp_path, space=wider, **declared, max_attempts=9, resume=True)
 
 
 def test_the_command_line_goes_on_with_it_and_sees_it(system):

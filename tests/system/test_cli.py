@@ -108,6 +108,35 @@ def test_a_run_that_has_ended_is_extended(tmp_path):
     assert (code, "--steps goes with --resume" in " ".join(err.split())) == (2, True)
 
 
+def test_what_was_changed_in_the_file_holds_when_the_run_goes_on(tmp_path):
+    file, history = tmp_path / "bowl.toml", tmp_path / "runs/bowl"
+    file.write_text(TOML.format(steps=2))
+    code, _, err = ended(local(tmp_path, "run", "bowl.toml"))
+    assert code == 0, err
+    file.write_text(TOML.format(steps=4).replace("min = 1e-3, max = 1.0", "min = 0.2, max = 0.3"))
+    code, out, err = ended(local(tmp_path, "run", "--resume=bowl", "--json"))
+    assert code == 0, err
+    assert (json.loads(out)["trials"], json.loads(out)["steps"]) == (16, 4)
+    assert 0.2 <= json.loads(out)["best_hyperparameters"]["rate"] <= 1.0
+    run = json.loads((history / "run.json").read_text())
+    assert run["declared"]["space"]["rate"]["min"] == 0.2
+
+    file.write_text(file.read_text() + 'width = { type = "int", min = 1, max = 3 }\n')
+    for arguments in (("--resume=bowl",), ("bowl.toml", "--resume=bowl")):
+        code, _, err = ended(local(tmp_path, "run", *arguments))
+        told = " ".join(err.split())
+        assert code == 2
+        assert "bowl: space: width was added: what has been trained has no value of it" in told
+        assert "give it another name; --from-run bowl begins it with what" in told
+    # A file that is another search's, or is gone, is none of this run's.
+    file.write_text(TOML.format(steps=9).replace('name = "bowl"', 'name = "other"'))
+    code, out, err = ended(local(tmp_path, "run", "--resume=bowl", "--steps=5", "--json"))
+    assert code == 0, err
+    assert json.loads(out)["trials"] == 20
+    code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--resume=bowl"))
+    assert (code, "declares 'other', and the run is 'bowl'" in " ".join(err.split())) == (2, True)
+
+
 def test_a_run_ends_at_its_limits(tmp_path):
     limits = 'task = "romul_workers.tasks.toys:quadratic"\nmax_trials = 6\nmax_hours = 1\n'
     text = TOML.format(steps=400).replace('task = "romul_workers.tasks.toys:quadratic"\n', limits)
