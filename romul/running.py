@@ -13,6 +13,7 @@ from romul.client import opened
 from romul.declaration import Call, Mode, declare
 from romul.display import display
 from romul.local_run import LocalRun, Task, fingerprint
+from romul.origin import begun_from, check_origin
 from romul.processes import Supervisor, supervised
 from romul.result import Result
 from romul.supervisor import Plan
@@ -83,7 +84,7 @@ async def run_async(
         callbacks: hooks, see `romul.Callback`.
         progress: True: show a bar; False: none; None: in a terminal or a notebook.
         keys: further keys of an experiment, by their TOML names: `budget`, `budget_unit`,
-            `initial`, `constants`, `timeouts`, `deadline` ...
+            `initial`, `constants`, `timeouts`, `deadline`, `from_run` ...
 
     Returns:
         The result: `best`, `schedule`, `trials`, frames and plots.
@@ -110,6 +111,7 @@ async def run_async(
     experiment = declare(call, space, mode, {**keys, **given})
     settings(experiment)
     local = LocalRun(folder, experiment, task, workers)
+    check_origin(experiment, folder.parent)
     changes = local.begin(resume=resume, fresh=fresh)
     if not isinstance(train, str):
         handed.write(folder / TASK, train, setup)
@@ -173,7 +175,7 @@ async def _search(
             opened(await supervisor.server(), by=BY) as client,
         ):
             watch = Watch(client.store, experiment, callbacks, screen)
-            goes_on = await _enter(client, experiment, watch, changes)
+            goes_on = await _enter(client, local, watch, changes)
             local.write()
             if goes_on:
                 supervisor.begin()
@@ -183,12 +185,13 @@ async def _search(
         screen.close()
 
 
-async def _enter(client: Client, experiment: Experiment, watch: Watch, changes: Changes) -> bool:
+async def _enter(client: Client, local: LocalRun, watch: Watch, changes: Changes) -> bool:
     """Put a search into the run's store, or go on with the one there; False: it has ended."""
+    experiment = local.experiment
     status = (await client.statuses()).get(experiment.name)
     if status is None:
         # New, or its server was killed before it had written the search to its disk.
-        await client.submit(experiment)
+        await client.submit(await begun_from(experiment, local.folder.parent))
         return True
     again = status in ("paused", "failed")
     extended = SearchExtended if changes.steps is not None else None

@@ -13,6 +13,7 @@ from pydantic_core import from_json
 from romul_actors.cli.checkpoints import copy
 from romul_actors.cli.connection import connected
 from romul_actors.cli.deadline import Deadline, with_deadline
+from romul_actors.cli.from_run import From, WithCheckpoints, begun_from, with_origin
 from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
 from romul_actors.cli.rows import progress, readable, slots_table, unreadable
@@ -30,13 +31,15 @@ def submit(
     file: Annotated[Path, typer.Argument(help="Experiment: a .toml or .py file.")],
     redis: RedisUrl = DEFAULT_URL,
     deadline: Deadline = None,
+    from_run: From = None,
+    with_checkpoints: WithCheckpoints = False,
 ) -> None:
     """Put an experiment into the store, for any actor and workers."""
 
     async def run() -> None:
-        experiment = with_deadline(load(file), deadline)
+        experiment = with_origin(with_deadline(load(file), deadline), from_run, with_checkpoints)
         async with connected(redis) as client:
-            await client.submit(experiment)
+            await client.submit(await begun_from(experiment, client))
         echo(f"{experiment.name}: submitted; `romul status` shows it")
 
     asyncio.run(run())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from romul_actors.cli.connection import connected, resolve
+from romul_actors.cli.from_run import begun_from
 from romul_actors.cli.live import LiveView
 from romul_actors.cli.printing import Console
 from romul_actors.cli.services import stopping
@@ -54,13 +55,22 @@ class LocalRun:
         Raises:
             ExperimentExistsError: `folder` holds a run already.
         """
+        self.check_new(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.write(folder)
+
+    @staticmethod
+    def check_new(folder: Path) -> None:
+        """Make sure that a folder is free.
+
+        Raises:
+            ExperimentExistsError: `folder` holds a run already.
+        """
         if (folder / "run.json").exists():
             raise ExperimentExistsError(
                 f"{folder} holds a run already: go on with `romul run --resume {folder.name}`, "
                 "or choose another name or folder"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        self.write(folder)
 
     @staticmethod
     def read(folder: Path) -> "LocalRun":
@@ -167,7 +177,7 @@ async def _play(
         url, mqtt = await servers.start(folder, stack)
         client = await stack.enter_async_context(connected(url, console, by="run --resume"))
         for experiment in new:
-            await client.submit(experiment)
+            await client.submit(await _begun(experiment, client, servers))
         experiments = [await client.spec(name) for name in plan.experiments]
         for experiment in experiments:
             # An older version may have stored what this one cannot decide.
@@ -187,6 +197,11 @@ async def _play(
         wall_s = time.monotonic() - began
         summaries = await write_summaries(client.store, folder, experiments, console)
         return EndedRun(summaries, stop.is_set(), wall_s)
+
+
+async def _begun(experiment: Experiment, client: Client, servers: Servers) -> Experiment:
+    """The experiment with what it takes from another search of a given server."""
+    return experiment if servers.url is None else await begun_from(experiment, client)
 
 
 async def _apply(

@@ -1,5 +1,6 @@
 """`romul run`: an experiment on this machine, server, actor and workers in one go."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,7 @@ from typing import Annotated
 import typer
 
 from romul_actors.cli.deadline import Deadline, with_deadline
+from romul_actors.cli.from_run import From, WithCheckpoints, begun_from_run, with_origin
 from romul_actors.cli.local_run import LocalRun, Servers, play
 from romul_actors.cli.options import AsJson, RunsFolder, WithBroker
 from romul_actors.cli.summary import finish
@@ -31,6 +33,8 @@ def run(
         str | None, typer.Option(help="Use this server in place of an embedded one.")
     ] = None,
     deadline: Deadline = None,
+    from_run: From = None,
+    with_checkpoints: WithCheckpoints = False,
     broker: WithBroker = True,
     as_json: AsJson = False,
 ) -> None:
@@ -53,7 +57,7 @@ def run(
     else:
         file, changes = Path(str(file)), Changes()
         declared = load(file)
-        experiment = with_deadline(declared, deadline)
+        experiment = with_origin(with_deadline(declared, deadline), from_run, with_checkpoints)
         folder = runs / experiment.name
         if experiment.checkpoints is None:
             place = str((folder / "checkpoints").resolve())
@@ -63,6 +67,10 @@ def run(
         paths = [str(file.parent.resolve())]
         plan, new = LocalRun([experiment.name], workers, [experiment.module], paths), [experiment]
         plan = replace(plan, file=str(file.resolve()), declared=declared.model_dump(mode="json"))
+        plan.check_new(folder)
+        if redis is None:
+            experiment = asyncio.run(begun_from_run(experiment, runs))
+            new = [experiment]
         plan.begin(folder)
     ended = play(folder, plan, new, Servers(redis, broker), quiet=as_json, changes=changes)
     finish(folder, ended, {}, as_json=as_json)

@@ -92,7 +92,13 @@ def _submitted(transition: Transition) -> None:
             since_ms=transition.at_ms,
             seed=training_seed(settings.seed, index, 0),
         )
-        queue(transition, slot, {"rule": "drawn"})
+        if index >= len(settings.inherited):
+            queue(transition, slot, {"rule": "drawn"})
+            continue
+        first = settings.inherited[index]
+        vector = settings.space.held(slot.vector, first.vector)
+        slot = replace(slot, vector=vector, checkpoint=first.checkpoint)
+        queue(transition, slot, {"rule": "inherited", "from": first.trial})
 
 
 # -- control --------------------------------------------------------------------------------------

@@ -82,6 +82,8 @@ class Population:
     def needed_checkpoints(self) -> set[str]:
         """Names of all checkpoints that must be kept; all others are garbage."""
         names = {name for slot in self.slots for name in needed(slot)}
+        if self.status == "submitted":
+            names |= {first.checkpoint for first in self.settings.inherited}
         return names | {self.best.checkpoint} if self.best is not None else names
 
 

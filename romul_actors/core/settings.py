@@ -8,6 +8,21 @@ from romul_actors.core.optimizers.base import Optimizer
 from romul_actors.core.space import Space
 
 
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """A checkpoint of another search, from which a slot begins.
+
+    Attributes:
+        checkpoint: its name.
+        trial: the other search's name and its trial, for people.
+        vector: what it was trained with, shape (n_dims,).
+    """
+
+    checkpoint: str
+    trial: str
+    vector: tuple[float, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What an experiment fixes.
@@ -24,6 +39,7 @@ class Settings:
         max_lost_attempts: attempts lost with their workers after which a trial is given up: the
             trial may be what ends the workers.
         initial: first vectors of the first slots, in place of the optimizer's.
+        inherited: checkpoints that the first slots begin from, in place of none.
         quorum_wait: longest wait for a quorum, as a multiple of the time that the population
             needs for one step (median trial, slots and living workers counted).
         quorum_wait_min_s: a wait shorter than this never ends early, in seconds.
@@ -46,6 +62,7 @@ class Settings:
     max_attempts: int = 3
     max_lost_attempts: int = 10
     initial: tuple[tuple[float, ...], ...] = ()
+    inherited: tuple[Inherited, ...] = ()
     quorum_wait: float = 5.0
     quorum_wait_min_s: float = 60.0
     elasticity: Elasticity = field(default_factory=Elasticity)

@@ -1,11 +1,14 @@
 """Tables of an experiment's declaration, but for the search space."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from romul_actors.protocol.declared_space import Table
 from romul_actors.protocol.mistakes import shown
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+"""What an experiment or a worker may be called: it becomes part of keys, topics and paths."""
 
 
 class OptimizerSpec(Table):
@@ -59,3 +62,32 @@ class ElasticitySpec(Table):
     """With more slots than this for each living worker the worst are parked; None: none is."""
     second_copy: float = Field(3.0, ge=0.0)
     """After so many median trials an idle worker gets a second copy of a late one; 0: never."""
+
+
+class FirstCheckpoint(Table):
+    """A copy of another search's checkpoint, from which a slot begins.
+
+    Attributes:
+        name: of the copy, in this search's own place for checkpoints.
+        trial: the other search's trial that wrote it.
+        hyperparameters: those that it was trained with, in this search's space.
+    """
+
+    name: str
+    trial: str
+    hyperparameters: dict[str, Any]
+
+
+class FromRun(Table):
+    """The search that a new one begins from; its name alone may stand in place of the table."""
+
+    name: str = Field(pattern=NAME)
+    what: Literal["hyperparameters", "checkpoints"] = "hyperparameters"
+    """Its best hyperparameters as first ones; or copies of its checkpoints, too."""
+    checkpoints: tuple[FirstCheckpoint, ...] = ()
+    """By slot; written when the search is submitted."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        return {"name": given} if isinstance(given, str) else given

@@ -39,7 +39,9 @@ from romul_actors.protocol.declared_space import (
     read_space,
 )
 from romul_actors.protocol.declared_tables import (
+    NAME,
     ElasticitySpec,
+    FromRun,
     OptimizerSpec,
     Resources,
     Timeouts,
@@ -62,9 +64,6 @@ __all__ = [
     "load",
     "parse",
 ]
-
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
-"""What an experiment or a worker may be called: it becomes part of keys, topics and paths."""
 
 RESERVED_METRICS = ("step", "trial", "checkpoint", "hyperparameters", "metrics", "vector")
 """Words that stand beside the metric in the store."""
@@ -89,6 +88,7 @@ class Experiment(Table):
         optimizer: name and constants.
         constants: values that are passed to the task unchanged.
         initial: hyperparameters of the first slots, in place of drawn ones.
+        from_run: the search that this one begins from.
         max_attempts: failures after which a trial is given up and its slot refilled.
         max_losses: vanished workers after which it is: it may be what ends them.
         elasticity: how the population follows the workers.
@@ -117,6 +117,7 @@ class Experiment(Table):
     optimizer: OptimizerSpec = OptimizerSpec()
     constants: Annotated[dict[str, Value], BeforeValidator(plain)] = Field(default_factory=dict)
     initial: tuple[dict[str, Value], ...] = ()
+    from_run: FromRun | None = None
     max_attempts: PositiveInt = 3
     max_losses: PositiveInt = 10
     elasticity: ElasticitySpec = ElasticitySpec()

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from romul_actors.core import optimizers
 from romul_actors.core.elasticity import Elasticity
-from romul_actors.core.settings import Settings
+from romul_actors.core.settings import Inherited, Settings
+from romul_actors.core.space import Space
 from romul_actors.errors import ExperimentError, OptimizerError
 from romul_actors.protocol import experiment as declaration
 from romul_actors.protocol.experiment import Experiment, OptimizerSpec
@@ -68,6 +69,7 @@ def settings(experiment: Experiment) -> Settings:
         max_attempts=experiment.max_attempts,
         max_lost_attempts=experiment.max_losses,
         initial=tuple(space.encode(values) for values in experiment.initial),
+        inherited=_inherited(experiment, space),
         quorum_wait_min_s=experiment.timeouts.quorum_s,
         elasticity=Elasticity(
             min_slots=elastic.min,
@@ -79,4 +81,15 @@ def settings(experiment: Experiment) -> Settings:
         max_ms=None if hours is None else int(3_600_000 * hours),
         max_trials=experiment.max_trials,
         target_loss=-target if target is not None and is_maximum else target,
+    )
+
+
+def _inherited(experiment: Experiment, space: Space) -> tuple[Inherited, ...]:
+    """Checkpoints that the slots begin from."""
+    origin = experiment.from_run
+    if origin is None:
+        return ()
+    return tuple(
+        Inherited(first.name, f"{origin.name} {first.trial}", space.encode(first.hyperparameters))
+        for first in origin.checkpoints
     )

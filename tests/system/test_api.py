@@ -269,6 +269,41 @@ def test_a_search_goes_on_with_another_declaration_if_it_is_the_same_search(tmp_
         search(tmp_path, space=wider, **declared, max_attempts=9, resume=True)
 
 
+def test_a_search_begins_with_what_another_one_has_found(tmp_path, system):
+    def count(trial):
+        n = 1 if trial.parent is None else 1 + int((trial.parent / "n").read_text())
+        (trial.checkpoint / "n").write_text(str(n))
+        return trial.hyperparameters["rate"] - 10 * n
+
+    with pytest.raises(romul.RomulError, match=r"from_run: .*old: no run there"):
+        search(tmp_path, count, name="new", from_run="old")
+    old = search(tmp_path, count, name="old", steps=2)
+    origin = {"name": "old", "what": "checkpoints"}
+    new = search(tmp_path, count, name="new", steps=1, from_run=origin)
+    assert new.best.value <= old.best.value - 10 + 1e-9
+    assert search(tmp_path, count, name="new", steps=1, from_run=origin).best == new.best
+    alone(tmp_path)
+    # On a server, from a search there.
+    system.submit()
+    system.actor()
+    system.worker()
+    system.wait_for_status("finished")
+    space = {"rate": romul.Float(1e-3, 1.0, log=True)}
+    experiment = romul.submit(
+        "romul_workers.tasks.toys:quadratic",
+        space,
+        redis=system.url,
+        name="far",
+        checkpoints=str(tmp_path / "far"),
+        population=4,
+        steps=1,
+        from_run="e",
+    )
+    best = json.loads(system.meta("e")["best"])["hyperparameters"]["rate"]
+    assert experiment.initial[0]["rate"] == pytest.approx(best)
+    assert romul.wait("far", redis=system.url).status == "finished"
+
+
 def test_the_command_line_goes_on_with_it_and_sees_it(system):
     class Stop(romul.Callback):
         def on_result(self, line):

@@ -137,6 +137,48 @@ def test_what_was_changed_in_the_file_holds_when_the_run_goes_on(tmp_path):
     assert (code, "declares 'other', and the run is 'bowl'" in " ".join(err.split())) == (2, True)
 
 
+COUNTS = """\
+from romul_actors.protocol.experiment import Experiment, FloatSpec
+
+experiment = Experiment(name={name!r}, task={name!r}, steps={steps}, population=4,
+    space={{'x': FloatSpec(type='float', min=0.0, max=1.0)}})
+
+def train(trial):
+    n = 1 if trial.parent is None else 1 + int((trial.parent / 'n').read_text())
+    (trial.checkpoint / 'n').write_text(str(n))
+    return trial.hyperparameters['x'] - 10 * n
+"""
+"""Returns how many trials led to its checkpoint."""
+
+
+def test_a_run_begins_with_what_another_one_has_found(tmp_path):
+    for name, steps in (("old", 2), ("values", 1), ("weights", 1)):
+        (tmp_path / f"{name}.py").write_text(COUNTS.format(name=name, steps=steps))
+
+    def told(*arguments):
+        code, out, err = ended(local(tmp_path, "run", *arguments, "--json"))
+        assert code == 0, err
+        return json.loads(out)
+
+    old = told("old.py")
+    x = old["best_hyperparameters"]["x"]
+    assert old["best"] == pytest.approx(x - 20)
+    values = told("values.py", "--from-run=old")
+    assert values["best"] <= x - 10 + 1e-9
+    assert told("weights.py", "--from-run=old", "--with-checkpoints")["best"] <= x - 30 + 1e-9
+    # The old run has what it had.
+    assert len(list((tmp_path / "runs/old/checkpoints").glob("?-1-?-*"))) == 4
+
+    code, _, err = ended(local(tmp_path, "run", "old.py", "--from-run=old"))
+    assert (code, "holds a run already" in " ".join(err.split())) == (5, True)
+    (tmp_path / "more.py").write_text(COUNTS.format(name="more", steps=1))
+    code, _, err = ended(local(tmp_path, "run", "more.py", "--from-run=none"))
+    assert (code, "--from-run: runs/none: no run there" in " ".join(err.split())) == (4, True)
+    code, _, err = ended(local(tmp_path, "run", "more.py", "--with-checkpoints"))
+    assert (code, "goes with --from-run" in " ".join(err.split())) == (2, True)
+    assert not (tmp_path / "runs/more").exists()
+
+
 def test_a_run_ends_at_its_limits(tmp_path):
     limits = 'task = "romul_workers.tasks.toys:quadratic"\nmax_trials = 6\nmax_hours = 1\n'
     text = TOML.format(steps=400).replace('task = "romul_workers.tasks.toys:quadratic"\n', limits)
