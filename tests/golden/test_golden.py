@@ -3,6 +3,7 @@
 import math
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from romul_sim.lab import LabJob, play
 from romul_sim.simulation import Scenario, simulate
 from tests.golden import compare
 
-LINE = {
+LINE: dict[str, Any] = {
     "event": "trial",
     "at_ms": 1_700_000_000_000,
     "trial": "3-1",

@@ -136,7 +136,7 @@ def test_a_killed_workers_trial_comes_back_behind_doors_too(guarded, fleet):
 
 
 E = "romul:{team-a}"
-FORBIDDEN = {
+FORBIDDEN: dict[str, list[tuple[str, ...]]] = {
     "nobody": [("PING",), ("SMEMBERS", "romul:experiments")],
     "worker": [
         # It cannot decide, nor rewrite what was decided.

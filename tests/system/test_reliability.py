@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from collections import Counter
+from typing import Any
 
 import aiomqtt
 import pytest
@@ -445,7 +446,8 @@ def test_one_worker_then_sixteen_then_two_then_eight(system):
         timeouts={"lease_s": 5},
     )
     system.actor()
-    workers, slots = [], {}
+    workers: list[Any] = []
+    slots = {}
     for wanted in (1, 16, 2, 8):
         leaving = [workers.pop(0) for _ in range(len(workers) - wanted)]
         for worker in leaving:

@@ -8,7 +8,8 @@ from collections import Counter
 import msgpack
 import pytest
 
-from tests.system.conftest import processes_with, timeless, wait_for
+from tests.conftest import wait_for
+from tests.system.conftest import processes_with, timeless
 
 FULL_QUORUM = {"name": "romul", "options": {"quorum_share": 1.0}}
 
@@ -205,10 +206,10 @@ def test_garbage_on_the_queues_is_put_aside_with_a_reason(system):
     binary = type(system.client).from_url(system.url, protocol=2)
     dead = [fields for _, fields in binary.xrange("romul:{e}:dead")]
     binary.close()
-    for queue in (b"inbox", b"trials"):
-        told = {d[b"body"]: d[b"reason"].decode() for d in dead if d[b"origin"] == queue}
-        for body, reason in bad.items():
-            assert reason in told[body[:1_024]]
+    for origin in (b"inbox", b"trials"):
+        reasons = {d[b"body"]: d[b"reason"].decode() for d in dead if d[b"origin"] == origin}
+        for sent, reason in bad.items():
+            assert reason in reasons[sent[:1_024]]
 
 
 def test_the_population_is_readable_in_redis(system):

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+from typing import Any
 
 import pytest
 import redis
@@ -80,7 +81,7 @@ def test_behind_sentinels_a_replica_takes_over_and_the_run_goes_on(servers, tmp_
     replica = redis.Redis(port=second, protocol=2)
     try:
         wait_for(lambda: replica.info("replication")["master_link_status"] == "up")
-        watch = redis.Redis(port=sentinels[0], protocol=2, decode_responses=True)
+        watch: Any = redis.Redis(port=sentinels[0], protocol=2, decode_responses=True)
         wait_for(lambda: int(watch.sentinel_masters()["romul"]["num-other-sentinels"]) == 2)
         wait_for(lambda: int(watch.sentinel_masters()["romul"]["num-slaves"]) == 1)
         system.submit(steps=20, constants={"seconds": 0.1}, timeouts={"lease_s": 3})

@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -26,7 +27,7 @@ from romul_actors.actor.timing import (
 from romul_actors.core import history
 from romul_actors.core.events import Control, Released, Result, Stamped, Submitted, Tick
 from romul_actors.core.population import changed
-from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.protocol.messages import decode_event, decode_trial, encode
 from romul_actors.protocol.slot_codec import text
 from romul_actors.store import Commit
@@ -193,7 +194,7 @@ async def test_new_bounds_are_stored_with_the_declaration(store):
     await store.send("e", encode(Control(action="bounds", parameter="x", low=0.25, high=0.5)))
     await actor.turn()
     held = await load(store, "e")
-    assert (held.experiment.space["x"].min, held.experiment.space["x"].max) == (0.25, 0.5)
+    assert held.experiment.space["x"] == FloatSpec(type="float", min=0.25, max=0.5)
     await train(store, 4)
     await actor.turn()
     later = [line for line in await lines(store, history.TrialCreated) if line.step == 1]
@@ -207,7 +208,7 @@ async def test_new_bounds_are_stored_with_the_declaration(store):
 class Rivalled(MemoryStore):
     """Before the next commit of actor "a", another one commits something."""
 
-    rival = None
+    rival: Callable[[], Awaitable[None]] | None = None
 
     async def commit(self, name, actor, commit):
         if actor == "a" and self.rival is not None:
@@ -463,7 +464,7 @@ def test_counted_needs_find_the_garbage_that_a_look_at_all_slots_finds(seed, bat
     run = Run(population(n_slots=6, steps=6, seed=seed, max_attempts=2)).start()
     counted = NeededCheckpoints(run.population)
     before, events, reported = run.population, [], set()
-    collected = set()
+    collected: set[str] = set()
     while run.population.status == "running":
         slot = shuffler.choice(run.queued())
         trial, token = run.trials[slot], run.token(slot)

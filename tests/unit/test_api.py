@@ -6,11 +6,13 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
 
 import romul
+from romul_actors.core.history import TimePassed, TrialCreated, TrialReported
 from romul_actors.core.optimizers import Optimizer
 from romul_actors.core.optimizers.truncation import Truncation
 from romul_actors.errors import ExperimentError
@@ -97,7 +99,7 @@ nesterov = { type = "boolean", mutable = false }
             "Population() has no argument 'direction': did you mean 'mode'?",
         ),
         ({"mode": "minimum"}, "mode: 'minimum' is not 'min' or 'max'"),
-        ({"population": 2}, "population: Input should be greater than or equal to 4, not 2"),
+        ({"population": 2}, "population: 2 is below 4"),
         ({"space": [1]}, "space: [1] is not a mapping: give hyperparameters by name"),
         ({"space": {"lr": romul.Float(1, 0.1)}}, "lr: min 1.0 is not below max 0.1"),
         ({"optimizer": "romull"}, "optimizer 'romull' is not one of"),
@@ -140,8 +142,9 @@ def test_its_moves_are_those_of_a_run_whose_results_come_in_the_same_order(optim
             history=True,
         )
     )
-    assert played.told["status"] == "finished"
-    now_s = played.history[0]["at_ms"] / 1000
+    assert played.figures["status"] == "finished"
+    [history] = played.history.values()
+    now_s = history[0].at_ms / 1000
     population = romul.Population(
         TOYS["misspecified"].space,
         population=8,
@@ -159,26 +162,22 @@ def test_its_moves_are_those_of_a_run_whose_results_come_in_the_same_order(optim
 
     take()
     checkpoints, ticks = {}, 0
-    for line in played.history:
-        now_s = line["at_ms"] / 1000
-        if line["event"] == "result":
-            checkpoints[line["trial"]] = line["checkpoint"]
-            named, seconds = line["checkpoint"], line["seconds"]
-            population.tell(line["trial"], line["value"], checkpoint=named, seconds=seconds)
-        elif line["event"] == "tick":
+    for line in history:
+        now_s = line.at_ms / 1000
+        if isinstance(line, TrialReported):
+            checkpoints[line.trial] = line.checkpoint
+            named, seconds = line.checkpoint, line.seconds
+            population.tell(line.trial, line.value, checkpoint=named, seconds=seconds)
+        elif isinstance(line, TimePassed):
             # An idle worker asks, when the run's actor noticed that it was idle.
             ticks += 1
             if (trial := population.ask()) is not None:
                 ours[trial.id] = (dict(trial.hyperparameters), trial.parent, trial.seed)
         take()
     theirs = {
-        line["trial"]: (
-            line["hyperparameters"],
-            line["parent"] and checkpoints[line["parent"]],
-            line["seed"],
-        )
-        for line in played.history
-        if line["event"] == "trial"
+        line.trial: (line.hyperparameters, line.parent and checkpoints[line.parent], line.seed)
+        for line in history
+        if isinstance(line, TrialCreated)
     }
     assert ours == theirs
     assert len(theirs) == 64
@@ -287,7 +286,7 @@ def test_what_cannot_be_told_says_why():
         ):
             population.tell(trial, value)
     with pytest.raises(romul.TellError, match="which is not a number"):
-        population.tell(trial, "0.3")
+        population.tell(trial, cast("float", "0.3"))
     with pytest.raises(romul.TellError, match="no 'val_loss'"):
         population.tell(trial, {"loss": 0.3})
     with pytest.raises(romul.TellError, match="trial 1-0 was not asked for yet"):

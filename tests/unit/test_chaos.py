@@ -9,6 +9,7 @@ import pytest
 
 from romul_actors.actor import garbage as garbage_module
 from romul_actors.actor import loop as actor_module
+from romul_actors.actor.leases import sweep
 from romul_actors.core import decide as decide_module
 from romul_actors.core import dispatch as dispatch_module
 from romul_actors.core import membership as membership_module
@@ -251,5 +252,5 @@ def test_one_fault_alone_does_what_it_says():
 
 def test_the_modules_are_what_the_mutants_think():
     # A mutant of another signature would be found for the wrong reason.
-    assert asyncio.iscoroutinefunction(actor_module.sweep)
+    assert asyncio.iscoroutinefunction(sweep)
     assert asyncio.iscoroutinefunction(Attempt._beat)

@@ -371,20 +371,23 @@ async def test_a_worker_without_the_data_is_told_what_to_do(tmp_path):
     )
 
 
-@pytest.fixture
-def benchmark(small, monkeypatch, capsys):
+class Benchmark:
     """Runs `benchmarks/cifar_wrn.py` on the small data."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    module = importlib.import_module("cifar_wrn")
 
-    def run(*options):
-        monkeypatch.setattr(sys, "argv", ["cifar_wrn.py", "--device=cpu", *options])
-        code = module.main()
-        printed = capsys.readouterr()
+    def __init__(self, module, monkeypatch, capsys):
+        self.module, self._monkeypatch, self._capsys = module, monkeypatch, capsys
+
+    def __call__(self, *options):
+        self._monkeypatch.setattr(sys, "argv", ["cifar_wrn.py", "--device=cpu", *options])
+        code = self.module.main()
+        printed = self._capsys.readouterr()
         return code, json.loads(printed.out) if code == 0 else printed.err
 
-    run.module = module
-    return run
+
+@pytest.fixture
+def benchmark(small, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return Benchmark(importlib.import_module("cifar_wrn"), monkeypatch, capsys)
 
 
 TINY = ("--depth=10", "--width=1", "--batch=20")

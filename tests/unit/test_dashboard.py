@@ -137,7 +137,7 @@ def fed():
             await feeds[1].refresh()
             return await super().figures(ended_s)
 
-    feeds = []
+    feeds: list[Feed] = []
     simulation.KEEP_LINES = 100_000
     changes = [Change(0.0, f"m{i}", "arrives") for i in range(4)]
     changes.append(Change(90.0, "m3", "leaves"))

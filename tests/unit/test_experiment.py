@@ -6,7 +6,7 @@ import pytest
 from romul_actors.core.optimizers import OPTIMIZERS, make
 from romul_actors.core.optimizers.random_search import RandomSearch
 from romul_actors.errors import ExperimentError
-from romul_actors.protocol.experiment import from_json, load, parse
+from romul_actors.protocol.experiment import FloatSpec, from_json, load, parse
 from romul_actors.protocol.plan import settings
 
 GOOD = """\
@@ -39,7 +39,7 @@ def test_a_declaration_says_it_all():
     assert (experiment.module, experiment.function) == ("package.module", "fit")
     core = settings(experiment)
     assert (core.n_slots, core.steps, core.maximize) == (8, 3, True)
-    assert core.optimizer.mutation == 0.5
+    assert core.optimizer == make("romul", {"mutation": 0.5})
     assert core.space.mutable == (True, True, False)
     assert core.space.decode(core.initial[0]) == {"lr": pytest.approx(0.1), "kind": True, "n": 2}
 
@@ -104,7 +104,7 @@ class Worded(RandomSearch):
 
 def test_an_option_that_is_text_takes_text_alone(monkeypatch):
     monkeypatch.setitem(OPTIMIZERS, "worded", Worded)
-    assert make("worded", {"rule": "other"}).rule == "other"
+    assert make("worded", {"rule": "other"}) == Worded(rule="other")
     text = GOOD.replace("mutation = 0.5", "rule = 3").replace("romul", "worded")
     with pytest.raises(ExperimentError, match="rule = 3 is not a str"):
         settings(parse(text))
@@ -123,7 +123,7 @@ experiment = Experiment(
 def test_a_python_file_declares_an_experiment_too(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(PYTHON.replace("LIMIT", "1.0"))
-    assert load(file).space["lr"].max == 1.0
+    assert load(file).space["lr"] == FloatSpec(type="float", min=0.0, max=1.0)
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from romul_actors.core import history
 from romul_actors.core.events import Control
+from romul_actors.core.history import BoundsChanged, ControlIgnored, TrialCreated, to_json
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.core.parameter import identity
 from romul_actors.core.population import Population
-from romul_actors.protocol.experiment import Experiment, from_json, parse
+from romul_actors.protocol.experiment import CategoricalSpec, Experiment, from_json, parse
 from romul_actors.protocol.messages import decode_trial, encode
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
@@ -127,7 +129,8 @@ def test_the_wire_the_store_and_the_declaration_keep_it_by_type_and_value(kind):
 def test_a_replay_decides_the_same(kind):
     experiment = declared(kind)
     run, _ = searched(experiment, seed=experiment.seed)
-    lines = json.loads(json.dumps(list(run.history)))
+    stored = json.loads(json.dumps([to_json(line) for line in run.history]))
+    lines = [history.from_json(line) for line in stored]
     found = verify(Record(experiment, 0, lines, [], 0.0))
     assert found.parting is None, asdict(found)
     assert found.trials == 8 * 5
@@ -176,14 +179,18 @@ def test_other_bounds_are_searched_or_refused(kind):
     low, high = NEW_BOUNDS.get(kind, (0, 1))
     run.tell(Control(action="bounds", by="me", parameter="x", low=low, high=high))
     changed = kind in NEW_BOUNDS
-    assert [line["event"] for line in run.history if line["event"] in ("bounds", "ignored")] == [
-        "bounds" if changed else "ignored"
-    ]
+    said = run.of(BoundsChanged | ControlIgnored)
+    assert [type(line) for line in said] == [BoundsChanged if changed else ControlIgnored]
     # What is out ends as it began.
     for slot in run.queued():
         run.tell(run.result(slot, loss(run.trials[slot].hyperparameters)))
     later = []
-    run.to_the_end(lambda trial: later.append(trial) or loss(trial.hyperparameters))
+
+    def noted(trial):
+        later.append(trial)
+        return loss(trial.hyperparameters)
+
+    run.to_the_end(noted)
     space = run.population.settings.space
     for trial in later:
         check(space, trial.hyperparameters)
@@ -195,7 +202,9 @@ def test_other_bounds_are_searched_or_refused(kind):
 def test_null_is_a_choice_from_python_and_stays_one():
     spec = {"type": "categorical", "choices": (None, 0, False, (1, 2))}
     experiment = Experiment(name="k", task="t", steps=2, space={"x": spec})
-    assert experiment.space["x"].choices == (None, 0, False, [1, 2])
+    kind = experiment.space["x"]
+    assert isinstance(kind, CategoricalSpec)
+    assert kind.choices == (None, 0, False, [1, 2])
     assert from_json(experiment.model_dump_json()) == experiment
     _, trials = searched(experiment)
     met = {identity(trial.hyperparameters["x"]) for trial in trials}
@@ -208,18 +217,18 @@ def test_what_does_not_count_is_held_along_its_line(optimizer):
     experiment = declared("chain", optimizer=spec, steps=12)
     space = experiment.search_space()
     run, _ = searched(experiment)
-    lines = {line["trial"]: line for line in run.of("trial")}
+    lines = {line.trial: line for line in run.of(TrialCreated)}
     held = 0
     for line in lines.values():
-        parent = lines.get(line["parent"])
+        parent = lines.get(line.parent)
         if parent is None:
             continue
-        for axis, on in enumerate(space.active(line["vector"])):
+        for axis, on in enumerate(space.active(line.vector)):
             if not on:
                 held += 1
-                assert line["vector"][axis] == parent["vector"][axis]
+                assert line.vector[axis] == parent.vector[axis]
     assert held > 10
-    assert {tuple(line["hyperparameters"]) for line in lines.values()} == {
+    assert {tuple(line.hyperparameters) for line in lines.values()} == {
         ("kind", "x", "y"),
         ("kind", "x"),
         ("kind",),
@@ -235,25 +244,25 @@ def test_an_order_is_moved_along_and_a_choice_is_not():
         update={"name": "truncation", "options": {"resample": 0.0}}
     )
     run, _ = searched(experiment.model_copy(update={"optimizer": spec}))
-    lines = {line["trial"]: line for line in run.of("trial")}
+    lines = {line.trial: line for line in run.of(TrialCreated)}
     ranks = {"s": 0, "m": 1, "l": 2, "xl": 3}
     moves = [
-        abs(ranks[line["hyperparameters"]["x"]] - ranks[lines[p]["hyperparameters"]["x"]])
+        abs(ranks[line.hyperparameters["x"]] - ranks[lines[p].hyperparameters["x"]])
         for line in lines.values()
-        if (p := line["parent"]) in lines
+        if (p := line.parent) in lines
     ]
     assert set(moves) == {0, 1}
 
 
 def test_each_element_of_a_list_moves_by_itself():
     run, _ = searched(declared("list of floats", steps=12))
-    lines = {line["trial"]: line for line in run.of("trial")}
+    lines = {line.trial: line for line in run.of(TrialCreated)}
     changed = set()
     for line in lines.values():
-        if line["parent"] in lines:
-            pairs = zip(line["vector"], lines[line["parent"]]["vector"], strict=True)
+        if line.parent in lines:
+            pairs = zip(line.vector, lines[line.parent].vector, strict=True)
             changed.add(tuple(a != b for a, b in pairs))
-    assert len(next(iter(lines.values()))["hyperparameters"]["x"]) == 3
+    assert len(next(iter(lines.values())).hyperparameters["x"]) == 3
     assert changed <= set(itertools.product((True, False), repeat=3))
     assert (True, True, True) in changed
 

@@ -235,7 +235,7 @@ def test_pb2_copies_go_where_losses_fell_most():
     def fall(trial):
         return 1.0 - (trial.hyperparameters["x"] - 0.8) ** 2
 
-    lines = {}
+    lines: dict[str, float] = {}
 
     def loss(trial):
         lines[trial.id] = lines.get((trial.parent or "").rpartition("-")[0], 100.0) - fall(trial)

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import msgpack
 import pytest
@@ -18,7 +19,7 @@ from romul_actors.core.events import (
 from romul_actors.errors import MessageError
 from romul_actors.protocol.messages import MAX_BYTES, VERSION, decode_event, decode_trial, encode
 
-TOKEN = {"trial": "3-7", "slot": 3, "attempt": 2, "worker": "w"}
+TOKEN: dict[str, Any] = {"trial": "3-7", "slot": 3, "attempt": 2, "worker": "w"}
 RESULT = Result(**TOKEN, value=0.25, checkpoint="3-7-2", seconds=1.5, metrics={"accuracy": 0.9})
 EVENTS = [
     RESULT,
@@ -55,6 +56,7 @@ def test_a_trial_arrives_as_it_was_sent_types_included():
 
 def test_a_metric_that_is_no_number_arrives_for_the_core_to_judge():
     event = decode_event(encode(Result(**TOKEN, value=math.nan, checkpoint="c", seconds=1.0)))
+    assert isinstance(event, Result)
     assert math.isnan(event.value)
 
 

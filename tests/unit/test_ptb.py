@@ -3,6 +3,7 @@
 import math
 import os
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -347,10 +348,11 @@ VALUES = {
 SIZES = {"layers": 2, "hidden": 12, "embedding": 8, "batch": 4, "eval_batch": 4}
 
 
-class _AfterSoManyUpdates:
-    """Asks a trial to stop, once that it asked so often."""
+class _AfterSoManyUpdates(threading.Event):
+    """Is set at the n-th look."""
 
     def __init__(self, n):
+        super().__init__()
         self.left = n
 
     def is_set(self):

@@ -46,11 +46,11 @@ def recorded(tmp_path, monkeypatch):
     """A record of a simulated run that lost machines, paused, grew and made second copies."""
     monkeypatch.setattr(simulation, "KEEP_LINES", 100_000)
     file = tmp_path / "record.jsonl"
-    changes = generate("weibull", Pool(10, 900.0, 40_000.0), default_rng(3)).changes
+    arrivals = generate("weibull", Pool(10, 900.0, 40_000.0), default_rng(3)).changes
     # Half of the machines are warned.
-    warned = [change for change in changes if int(change.machine[1:]) % 2]
+    warned = [change for change in arrivals if int(change.machine[1:]) % 2]
     notices = [change for change in with_notice(warned, 20.0) if change.what == "notice"]
-    changes = sorted([*changes, *notices], key=lambda change: change.at_s)
+    changes = sorted([*arrivals, *notices], key=lambda change: change.at_s)
     scenario = Scenario(changes, steps=15, policy=Policy(max=12, per_worker=1.5))
 
     class Recorded(Simulation):
@@ -58,15 +58,18 @@ def recorded(tmp_path, monkeypatch):
             await record(self.store, "search-0", file, 0.5)
             return await super().figures(ended_s)
 
+        def send(self, body):
+            self.store.memory.add("search-0", "inbox", body)
+
         async def play(self):
             loop = asyncio.get_running_loop()
-            for at_s, action in ((200.0, "pause"), (230.0, "resume"), (240.0, "resume")):
-                body = encode(Control(action=action, by="somebody"))
-                loop.call_later(at_s, lambda b=body: self.store.memory.add("search-0", "inbox", b))
+            pause, resume = (Control(action="pause", by="me"), Control(action="resume", by="me"))
+            for at_s, control in ((200.0, pause), (230.0, resume), (240.0, resume)):
+                loop.call_later(at_s, self.send, encode(control))
             return await super().play()
 
-    told = run(Recorded(scenario).play()).figures
-    assert told["status"] == "finished"
+    figures = run(Recorded(scenario).play()).figures
+    assert figures["status"] == "finished"
     return file
 
 

@@ -8,6 +8,7 @@ import pytest
 from romul_actors.core.history import TrialCreated
 from romul_actors.core.optimizers import make
 from romul_actors.core.optimizers.base import latin_hypercube, reflect
+from romul_actors.core.optimizers.truncation import Truncation
 from romul_actors.core.space import CategoricalParameter, FloatParameter, Space
 from tests.unit.harness import Run, population
 
@@ -226,4 +227,4 @@ def test_steps_adapt_to_scales_that_nobody_told(n_slots):
 
 
 def test_optimizers_are_made_by_name_and_keep_their_constants():
-    assert make("truncation", {"up": 1.5}).up == 1.5
+    assert make("truncation", {"up": 1.5}) == Truncation(up=1.5)

@@ -15,7 +15,7 @@ from romul_sim.fakes import Durations, Pace
 from romul_sim.invariants import Watch
 from romul_sim.simulation import Policy, Scenario, Simulation, simulate
 from romul_sim.sweep import SweepError, SweepJob, SweepResult, common_target, compare, policy
-from romul_sim.virtual_time import Clock, DeadlockError, machine_clock, run
+from romul_sim.virtual_time import Clock, DeadlockError, VirtualLoop, machine_clock, run
 from tests.conftest import romul, romul_anew
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -49,6 +49,7 @@ def test_waiting_for_what_never_comes_is_an_error_not_a_hang():
 def test_a_machine_with_a_wrong_clock_lives_by_it():
     async def sleeper():
         loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
         began = loop.time()
         await asyncio.sleep(100.0)
         async with asyncio.timeout(50.0):

@@ -1,4 +1,5 @@
 import math
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -65,9 +66,9 @@ def test_true_is_not_the_choice_one():
         (lambda: FloatParameter("lr", -1.0, 1.0, "log"), "the range must lie above 0"),
         (lambda: FloatParameter("lr", math.nan, 1.0), "lr: nan is not a finite number"),
         (lambda: FloatParameter("lr", 0.0, math.inf), "lr: inf is not a finite number"),
-        (lambda: FloatParameter("lr", 0.0, 1.0, "cubic"), "scale 'cubic'"),
+        (lambda: FloatParameter("lr", 0.0, 1.0, cast("Any", "cubic")), "scale 'cubic'"),
         (lambda: IntParameter("n", 0, 9, "log"), "n: min 0 on a log scale"),
-        (lambda: IntParameter("n", 0.5, 9), "n: bound 0.5 is not a whole number"),
+        (lambda: IntParameter("n", cast("int", 0.5), 9), "n: bound 0.5 is not a whole number"),
         (lambda: CategoricalParameter("c", ("x",)), r"c: \['x'\] is not a choice"),
         (lambda: CategoricalParameter("c", ("x", "x")), "holds a choice twice"),
         (lambda: CategoricalParameter("c", ("x", {1})), r"choice \{1\} is not text"),

@@ -1,6 +1,7 @@
 """`trial.attach`: restore, apply, read back."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ def test_a_learning_rate_kept_in_a_tensor_is_written_too(tmp_path):
     assert first.in_effect == {"learning_rate": 0.25}
 
 
-class Stubborn(dict):
+class Stubborn(dict[str, Any]):
     """A parameter group that keeps its own learning rate."""
 
     def __setitem__(self, key, value):
