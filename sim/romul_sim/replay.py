@@ -156,9 +156,7 @@ def steps(record: Record) -> Iterator[Step]:
         if event_of(line) is not None:
             groups.append([line])
         elif not groups:
-            raise RecordError(
-                f"the record begins with {to_json(line)['event']!r}, which is no event"
-            )
+            raise RecordError(f"the record begins with {line.event!r}, which is no event")
         else:
             groups[-1].append(line)
     for group in groups:
