@@ -47,7 +47,8 @@ def manifests():
     "manifest", [p for p in manifests() if p.values[0]["apiVersion"] not in FOREIGN]
 )
 def test_a_manifest_is_valid(manifest):
-    kubernetes_validate.validate(manifest, VERSION, strict=True)
+    checked = kubernetes_validate.validate(manifest, VERSION, strict=True)
+    assert checked.startswith(VERSION)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,8 @@ def test_kustomizations_render(overlay):
     rendered = list(yaml.safe_load_all(done.stdout))
     for manifest in rendered:
         if manifest["apiVersion"] not in FOREIGN:
-            kubernetes_validate.validate(manifest, VERSION, strict=True)
+            checked = kubernetes_validate.validate(manifest, VERSION, strict=True)
+    assert checked.startswith(VERSION)
     if overlay == "monitoring":
         return
     worker = next(

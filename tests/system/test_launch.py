@@ -174,6 +174,8 @@ def test_workers_end_when_the_command_that_launched_them_is_killed(system, sshd)
     os.kill(launched.pid, signal.SIGKILL)
     os.kill(client, signal.SIGKILL)
     wait_for(lambda: not alive(system), 60)
+    # They ended by themselves: no lease of theirs is left.
+    assert system.leases() == {}
 
 
 def test_a_host_that_is_not_one_is_refused(system):

@@ -45,7 +45,7 @@ def broker(request, background, tmp_path):
     made[-1][1]()
 
 
-def nothing_lost_or_doubled(system, name="e"):
+def check_nothing_lost_or_doubled(system, name="e"):
     created = Counter(line["trial"] for line in system.history(name, "trial"))
     ended = Counter(line["trial"] for line in system.history(name, "result"))
     assert set(created.values()) == {1}
@@ -72,7 +72,7 @@ def test_a_trial_cut_short_goes_on_elsewhere_from_where_it_stood(system):
         system.worker("--allow=counting")
     # The task itself refuses a checkpoint that does not fit the place where its trial starts.
     system.wait_for_status("finished")
-    nothing_lost_or_doubled(system)
+    check_nothing_lost_or_doubled(system)
     results = {one["trial"]: one for one in system.history(event="result")}
     starts = {trial: result["metrics"]["start"] for trial, result in results.items()}
     assert starts == {**dict.fromkeys(results, 0.0), line["trial"]: line["at"]}
@@ -196,7 +196,7 @@ def test_a_broker_that_comes_and_goes_changes_nothing(system, broker):
     start()
     wait_for(lambda: broker_knows(system, url, 2))
     system.wait_for_status("finished")
-    nothing_lost_or_doubled(system)
+    check_nothing_lost_or_doubled(system)
     assert system.history(event="failed") == []
 
 
@@ -261,7 +261,7 @@ def test_a_killed_server_comes_back_and_the_run_goes_on(own_server, tmp_path):
             wait_for(lambda results=results: len(system.history(event="result")) > results)
             restart()
         wait_for(lambda: alive(system) and system.meta()["status"] == "finished", 90)
-        nothing_lost_or_doubled(system)
+        check_nothing_lost_or_doubled(system)
     finally:
         system.close()
 
@@ -289,7 +289,7 @@ def test_a_trial_that_is_nowhere_is_queued_again(system):
     released = system.history(event="released")
     assert {line["reason"] for line in released} == {"missing"}
     assert len(released) == 3
-    nothing_lost_or_doubled(system)
+    check_nothing_lost_or_doubled(system)
 
 
 # -- checkpoints --------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_what_nobody_needs_is_removed_and_what_somebody_needs_is_not(system):
         os.killpg(workers.pop().pid, signal.SIGKILL)
         workers.append(system.worker("--garbage-s=0"))
     system.wait_for_status("finished")
-    nothing_lost_or_doubled(system)
+    check_nothing_lost_or_doubled(system)
     last = {json.loads(system.slot(n)["outcomes"])["29"]["checkpoint"] for n in range(4)}
     best = json.loads(system.meta()["best"])["checkpoint"]
     wait_for(lambda: system.client.zcard("romul:{e}:garbage") == 0, 60)
@@ -361,7 +361,7 @@ def test_a_full_quota_stops_a_worker_and_costs_no_trial(system):
     assert {system.slot(n)["failures"] for n in range(4)} == {"0"}
     system.worker()
     system.wait_for_status("finished")
-    nothing_lost_or_doubled(system)
+    check_nothing_lost_or_doubled(system)
     full.terminate()
     assert full.wait(30) == 0
 

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from romul_actors.core.decide import decide
 from romul_actors.core.events import Control, Result, Stamped, Submitted
-from romul_actors.core.history import ReportStale, TrialCreated, TrialReported
+from romul_actors.core.history import (
+    ReportStale,
+    SearchFailed,
+    SearchPaused,
+    TrialCreated,
+    TrialFailed,
+    TrialReported,
+)
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.core.space import CategoricalParameter, FloatParameter, Space
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
@@ -250,7 +257,7 @@ def test_when_every_slot_fails_the_experiment_says_so_and_can_be_resumed():
     for slot in range(8):
         run.tell(run.failed(slot))
     assert run.population.status == "failed"
-    assert run.population.reason == "every trial of step 0 failed; the last one: exception: boom"
+    assert [type(line) for line in run.history[-2:]] == [TrialFailed, SearchFailed]
     assert_counts_add_up(run.population)
     decision = run.tell(Control(action="resume"))
     assert [(t.id, t.attempt) for t in decision.trials] == [(f"{i}-0", 2) for i in range(8)]
@@ -262,7 +269,8 @@ def test_when_every_slot_fails_the_experiment_says_so_and_can_be_resumed():
 def test_paused_means_nothing_new_and_nothing_lost():
     run = Run(population()).start()
     run.tell(Control(action="pause", by="me"))
-    assert (run.population.status, run.population.reason) == ("paused", "paused by me")
+    assert run.population.status == "paused"
+    assert run.of(SearchPaused) == [SearchPaused(at_ms=2, by="me")]
     for slot in range(8):
         assert run.tell(run.result(slot, float(slot))).trials == ()
     assert len(run.tell(Control(action="resume")).trials) == 8

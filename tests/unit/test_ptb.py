@@ -491,7 +491,9 @@ def test_a_declared_experiment_names_what_the_task_knows(file):
     for place in (0.0, 0.5, 1.0):
         drawn = space.decode((place,) * len(space))
         values = {**experiment.constants, **drawn}
-        Settings.of({name: values[name] for name in values.keys() - ptb.OF_SETUP})
+        given = {name: values[name] for name in values.keys() - ptb.OF_SETUP}
+        known = vars(Settings.of(given))
+        assert {name: known[name] for name in given} == given
 
 
 # Collected where the environment names the real files, so that nothing is skipped elsewhere.
