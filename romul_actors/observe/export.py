@@ -113,6 +113,11 @@ def _log_to_mlflow(experiment: Experiment, lines: Sequence[Line], uri: str) -> i
     found = client.get_experiment_by_name(experiment.name)
     place = client.create_experiment(experiment.name) if found is None else found.experiment_id
     metrics: dict[int, list[Any]] = {}
+    origin = {
+        record.slot: {f"romul.{name}": text for name, text in record.provenance.items()}
+        for record in trials(lines).values()
+        if record.value is not None
+    }
     n = 0
     for point in points(experiment, lines):
         metrics.setdefault(point.slot, []).extend(
@@ -120,7 +125,8 @@ def _log_to_mlflow(experiment: Experiment, lines: Sequence[Line], uri: str) -> i
         )
         n += 1
     for slot, logged in sorted(metrics.items()):
-        run = client.create_run(place, run_name=f"slot-{slot}", tags={"romul.slot": str(slot)})
+        tags = {"romul.slot": str(slot), **origin[slot]}
+        run = client.create_run(place, run_name=f"slot-{slot}", tags=tags)
         for start in range(0, len(logged), BATCH):
             client.log_batch(run.info.run_id, metrics=logged[start : start + BATCH])
         client.set_terminated(run.info.run_id)

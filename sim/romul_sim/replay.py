@@ -94,6 +94,7 @@ def _report_of(line: Line) -> Event | None:
                 metrics=line.metrics,
                 in_effect=line.in_effect,
                 left_out=line.left_out,
+                provenance=line.provenance,
             )
         case TrialFailed(reason="lost"):
             return Expired(**_token(line))
