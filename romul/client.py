@@ -28,7 +28,7 @@ class Client:
 
     Args:
         redis: the server's URL, or the folder of a local run that is under way.
-        by: who acts, for the history; the user's name if left out.
+        by: the user, as history names them; the process's user if left out.
     """
 
     def __init__(self, redis: str | Path, *, by: str | None = None) -> None:
@@ -119,7 +119,7 @@ async def opened(redis: str, *, by: str | None = None) -> AsyncIterator[AsyncCli
 
     Args:
         redis: the server's URL, or the folder of a local run that is under way.
-        by: who acts, for the history.
+        by: the user, as history names them.
 
     Raises:
         StoreError: no server works on the folder, or the URL is none.

@@ -46,7 +46,7 @@ def run(
             place = str((folder / "checkpoints").resolve())
             experiment = experiment.model_copy(update={"checkpoints": place})
         settings(experiment)
-        # A file that is run here is trusted with its own task: no --allow is asked for.
+        # A file that is run here is trusted with its own task: no --allow is needed.
         paths = [str(file.parent.resolve())]
         plan, new = LocalRun([experiment.name], workers, [experiment.module], paths), [experiment]
         plan.begin(folder)

@@ -52,7 +52,7 @@ def work(arguments: Sequence[str], environment: Mapping[str, str], grace_s: floa
 
 
 def _check(address: str) -> None:
-    """Look whether anybody listens there: Ray itself would try for minutes."""
+    """Check that a server listens there: Ray itself would try for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
         return

@@ -250,7 +250,7 @@ class SimulatedTrainer(Trainer):
     """Takes a trial's time, then does the toy's step; pauses inside a trial that must stop.
 
     Args:
-        machine: whose it is.
+        machine: name of the machine that it runs on.
         toy: the problem.
         durations: how long things take.
         checkpoints: all there are.

@@ -169,10 +169,10 @@ def test_what_programs_see_of_a_search_on_a_server(toy, tmp_path):
     look, history, *_ = re.findall(
         r"```python\n(.*?)```", (DOCS / "inspect.md").read_text(), re.DOTALL
     )
-    run_code(
-        look + history,
+    out = run_code(
+        look + history + "print(search.status, len(search.trials))",
         tmp_path,
         ("redis://127.0.0.1:6379/0", toy.url),
         ('"mymodel"', '"toy"'),
-        ('"mymodel"', '"toy"'),
     )
+    assert out.split() == ["finished", "24"]

@@ -139,18 +139,18 @@ class Optimizer(ABC):
 
 
 class Alone(Optimizer):
-    """An optimizer that decides each slot by itself, and waits for nobody."""
+    """An optimizer that decides each slot by itself, without waiting for others."""
 
     max_lead: ClassVar[int | None] = None
     grace = 0.0
 
     def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
-        """Compare the slot with nobody else."""
+        """The slot alone: it is compared with no other."""
         del slots, steps
         return [slot.index]
 
     def quorum(self, n_pool: int) -> int:
-        """Wait for nobody."""
+        """One: the slot waits for no other."""
         del n_pool
         return 1
 

@@ -1,6 +1,6 @@
 """Initiator PBT (Li et al. 2019, "A Generalized Framework for Population Based Training").
 
-Whoever comes free starts a trial at once: it draws an opponent, and continues the better of the
+A slot that comes free starts a trial at once: it draws an opponent, and continues the better of the
 two with perturbed hyperparameters. There is no generation and no quorum.
 """
 

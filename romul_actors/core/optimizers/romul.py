@@ -86,7 +86,7 @@ class Romul(Optimizer):
             i: np.array((known[sources.get(i, i)] if i in known else view.slots[i]).vector)
             for i in view.pool
         }
-        # The one tier is told at each move: what an older version stored has two.
+        # The one tier is named at each move: what an older version stored has two.
         moves = []
         for i in due:
             why: dict[str, Any] = {"rank": order.index(i) / m, "known": m, "pool": len(view.pool)}
