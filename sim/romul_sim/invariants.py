@@ -76,7 +76,7 @@ class Book:
 
 
 @dataclass(slots=True)
-class Watch:
+class InvariantWatch:
     """Checks one experiment.
 
     Attributes:

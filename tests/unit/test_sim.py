@@ -12,7 +12,7 @@ from romul_actors.core.history import TrialFailed, TrialReleased, TrialReported
 from romul_actors.store.memory import MemoryStore
 from romul_sim.churn import Change, Pool, from_counts, generate
 from romul_sim.fakes import Durations, Pace
-from romul_sim.invariants import Watch
+from romul_sim.invariants import InvariantWatch
 from romul_sim.simulation import Policy, Scenario, Simulation, simulate
 from romul_sim.sweep import SweepError, SweepJob, SweepResult, common_target, compare, policy
 from romul_sim.virtual_time import Clock, DeadlockError, VirtualLoop, machine_clock, run
@@ -262,7 +262,7 @@ def test_a_violation_ends_the_simulation_and_is_told(monkeypatch):
     monkeypatch.setattr(MemoryStore, "commit", twice)
     # The watch reads what was asked for; the double stands for a core that decides twice.
     monkeypatch.setattr(
-        Watch,
+        InvariantWatch,
         "_counts",
         lambda self, meta: self.must(int(meta["reported"]) < 20, "twenty"),
     )
