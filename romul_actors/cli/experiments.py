@@ -147,7 +147,7 @@ def best(
     redis: RedisUrl = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Show the best trial so far, and copy its checkpoint if asked to."""
+    """Show the best trial so far, and copy its checkpoint on request."""
 
     async def run() -> tuple[Experiment, dict[str, Any]]:
         async with connected(redis) as client:
@@ -179,7 +179,7 @@ def _request(name: str, redis: str, action: str, request: Request) -> None:
     async def run() -> None:
         async with connected(redis) as client:
             await request(client)
-        echo(f"{name}: asked to {action}")
+        echo(f"{name}: {action} requested")
 
     asyncio.run(run())
 

@@ -111,7 +111,7 @@ class RayWorkers:
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the workers running until `stop`; then end them in order."""
         running = [self._start() for _ in range(self._fleet.workers)]
-        log.info("%d workers asked of Ray", len(running))
+        log.info("%d workers requested from Ray", len(running))
         try:
             while not stop.is_set():
                 ended, running = await asyncio.to_thread(self._wait, running)

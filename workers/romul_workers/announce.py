@@ -75,10 +75,10 @@ class Announcer:
         body = message.body or {}
         match body.get("do"), body.get("level"):
             case "drain", _:
-                log.info("asked to drain")
+                log.info("drain requested")
                 self._worker.drain("drained")
             case "stop", _:
-                log.info("asked to stop")
+                log.info("stop requested")
                 self._worker.drain("drained", grace_s=0.0)
             case "log", ("debug" | "info" | "warning" | "error") as level:
                 logging.getLogger("romul").setLevel(level.upper())
