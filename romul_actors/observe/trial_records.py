@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from romul_actors.core.history import Line, TrialCreated, TrialFailed, TrialReported
+from romul_actors.core.space import Space
 from romul_actors.errors import RomulError
 
 
@@ -128,15 +129,17 @@ def origins(found: Mapping[str, TrialRecord]) -> list[dict[str, Any]]:
     return [{"trials": count, **dict(key)} for key, count in counts.items()]
 
 
-def trial_rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def trial_rows(lines: Sequence[Line], space: Space | None = None) -> list[dict[str, Any]]:
     """Trials as flat rows: hyperparameters as "h.NAME", metrics as "m.NAME", never rescaled.
 
-    Code, packages and machine of a result are "p.NAME".
+    With the space the elements of a list are columns of their own: "h.NAME[0]". What does not
+    count in a trial has no column in its row. Code, packages and machine of a result are "p.NAME".
     """
-    return [_row(record) for record in trials(lines).values()]
+    return [_row(record, space) for record in trials(lines).values()]
 
 
-def _row(record: TrialRecord) -> dict[str, Any]:
+def _row(record: TrialRecord, space: Space | None) -> dict[str, Any]:
+    values = record.hyperparameters
     return {
         "trial": record.id,
         "slot": record.slot,
@@ -151,7 +154,7 @@ def _row(record: TrialRecord) -> dict[str, Any]:
         "attempt": record.attempt,
         "worker": record.worker,
         "failed": record.failed,
-        **{f"h.{name}": value for name, value in record.hyperparameters.items()},
+        **{f"h.{name}": x for name, x in (space.by_axis(values) if space else values).items()},
         **{f"m.{name}": value for name, value in record.metrics.items()},
         **{f"p.{name}": text for name, text in record.provenance.items()},
     }
