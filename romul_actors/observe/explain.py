@@ -175,7 +175,7 @@ def _changes(
             guarded=i in why.get("guarded", ()),
         )
         if axis.name in now
-        else Change(after=None, off=True)
+        else HyperparameterChange(after=None, off=True)
         for i, axis in enumerate(space)
     }
 
