@@ -9,7 +9,7 @@ from romul.blocking import to_the_end
 from romul_actors.client import Client as AsyncClient
 from romul_actors.errors import StoreError
 from romul_actors.local.redis_server import URL_FILE
-from romul_actors.store.connect import hide_password
+from romul_actors.store.redis.urls import hide_password
 
 T = TypeVar("T")
 

@@ -70,7 +70,7 @@ class Client:
         """A client of the server at `url`, which is first used by the first call.
 
         Args:
-            url: one of the forms that `store/connect.py` lists.
+            url: one of the forms that `store/redis/urls.py` lists.
             by: the user; the name of the process's user if left out.
             broker: what workers are drained over.
 
