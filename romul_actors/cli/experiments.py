@@ -20,6 +20,7 @@ from romul_actors.client import Client
 from romul_actors.errors import ExperimentError, StoreError, UnknownSlotError
 from romul_actors.observe.snapshot import read_history
 from romul_actors.observe.trial_records import trials
+from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
 
@@ -35,6 +36,8 @@ def submit(
 
     async def run() -> None:
         experiment = with_deadline(load(file), deadline)
+        for text in advice(experiment):
+            Console(stderr=True).print(f"warning: {text}", soft_wrap=True)
         async with connected(redis) as client:
             await client.submit(experiment)
         echo(f"{experiment.name}: submitted; `romul status` shows it")
