@@ -117,7 +117,7 @@ def test_failures_are_shown_with_their_traceback(system, page):  # noqa: F811
     expect(page.get_by_text(re.compile("Traceback")).first).to_be_visible()
 
 
-def test_without_the_token_nobody_is_let_in(system, page):  # noqa: F811
+def test_without_the_token_no_page_is_served(system, page):  # noqa: F811
     system.submit(name="secret")
     url = dashboard(system, "--token=letmein")
     assert page.goto(url).status == 401

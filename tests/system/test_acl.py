@@ -312,7 +312,7 @@ async def test_what_a_role_says_to_the_broker_reaches_others_only_if_it_may(guar
 
 
 @pytest.mark.parametrize("role", MAY)
-async def test_what_a_role_hears_from_the_broker_is_what_it_may(guarded_broker, role):
+async def test_what_a_role_receives_from_the_broker_is_what_it_may(guarded_broker, role):
     async with mqtt(guarded_broker["all"]) as everybody, mqtt(guarded_broker[role]) as client:
         with contextlib.suppress(aiomqtt.MqttError):
             await client.subscribe("#", qos=1)

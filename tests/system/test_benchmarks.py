@@ -54,7 +54,7 @@ def test_a_benchmark_prints_one_json_line(command, told):
     assert {key: printed[key] for key in told} == told
 
 
-def test_decisions_are_told_by_the_clock_and_by_cpu_time():
+def test_decisions_are_counted_by_the_clock_and_by_cpu_time():
     done = bench("decisions", "--slots=8", "--seconds=0.1", "--rounds=1")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

@@ -66,7 +66,7 @@ def test_trials_go_to_tensorboard_and_mlflow(toy, tmp_path):
     assert "Traceback" not in refused.stderr
 
 
-def test_where_the_best_trial_comes_from_is_told_and_exported(toy, tmp_path):
+def test_where_the_best_trial_comes_from_is_shown_and_exported(toy, tmp_path):
     told = toy.told("best", "toy")
     assert told["provenance"]["host"] == socket.gethostname()
     assert "numpy " in told["provenance"]["packages"]

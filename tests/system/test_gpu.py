@@ -40,7 +40,7 @@ def hanging(system, **fields):
     system.actor()
 
 
-def test_every_way_a_gpu_fails_is_told_and_the_next_trial_finds_it_well(system):
+def test_every_way_a_gpu_fails_has_its_reason_and_the_next_trial_finds_it_well(system):
     choices = ["is fine", *HOW]
     system.submit(
         task="on_gpu",

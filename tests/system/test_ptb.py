@@ -72,7 +72,7 @@ def test_a_limit_lets_one_epoch_through_and_ends_it(data):
     assert json.loads(done.stdout)["epochs"] == 1
 
 
-def test_training_that_diverges_is_told_in_words(data):
+def test_training_that_diverges_is_an_error_in_words(data):
     done = tiny(data, "--epochs=3", "--set", "learning_rate=1e38", "--set", "clip=1e30")
     assert done.returncode == 1
     assert "training diverged in epoch 1: lower learning_rate" in done.stderr
@@ -88,7 +88,7 @@ def test_training_that_diverges_is_told_in_words(data):
         (["--epochs=0"], "--epochs: 1 at least"),
     ],
 )
-def test_wrong_usage_is_told_in_words(options, told):
+def test_wrong_usage_is_an_error_in_words(options, told):
     done = bench(*options)
     assert done.returncode == 1
     assert told in done.stderr

@@ -300,7 +300,7 @@ def stored(system, name="e"):
     return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
 
 
-def test_what_nobody_needs_is_removed_and_what_somebody_needs_is_not(system):
+def test_checkpoints_that_no_trial_needs_are_removed_and_no_others(system):
     system.submit(steps=30)
     system.actor()
     workers = [system.worker("--garbage-s=0") for _ in range(2)]

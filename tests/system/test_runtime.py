@@ -120,7 +120,7 @@ HOW = {
 }
 
 
-def test_every_way_to_fail_is_told_and_the_run_goes_on(system):
+def test_every_way_to_fail_has_its_reason_and_the_run_goes_on(system):
     space = {
         "how": {"type": "categorical", "choices": ["is fine", "is many", *HOW]},
         "x": {"type": "float", "min": 0.0, "max": 1.0},

@@ -80,7 +80,7 @@ def test_every_kind_of_hyperparameter_is_tried_run_and_shown(system, tmp_path):
     assert "did you mean 'optimizer.lr'?" in " ".join(near.split())
 
 
-def test_all_mistakes_of_a_file_are_told_at_once(tmp_path):
+def test_all_mistakes_of_a_file_are_listed_at_once(tmp_path):
     file = tmp_path / "e.toml"
     file.write_text(
         'name = "e"\ntask = "e"\nstep = 3\noptimizer = { name = "romul", mutaton = 1.0 }\n'

@@ -76,7 +76,7 @@ def test_a_listing_is_the_whole_of_a_server(stored, system, raw, name):
     assert found == keys
 
 
-def test_a_finished_search_is_told_as_it_was(stored, system, tmp_path):
+def test_a_finished_search_is_shown_as_it_was(stored, system, tmp_path):
     stored("finished")
     exported = lines_of(stored.folder / "finished.history.jsonl")
     (row,) = system.told("status")

@@ -287,7 +287,7 @@ def test_two_images_are_mixed_with_their_labels(small, monkeypatch):
         ({"batchsize": 3}, r"constants that this task does not have: \['batchsize'\]"),
     ],
 )
-def test_a_wrong_constant_is_told(constants, words):
+def test_a_wrong_constant_is_an_error(constants, words):
     with pytest.raises(TaskError, match=words):
         settings_of(constants)
 
@@ -302,12 +302,12 @@ def test_a_wrong_constant_is_told(constants, words):
         {"crop": -1},
     ],
 )
-def test_a_hyperparameter_out_of_range_is_told(values):
+def test_a_hyperparameter_out_of_range_is_an_error(values):
     with pytest.raises(TaskError, match=next(iter(values))):
         recipe_of({}, values)
 
 
-def test_a_hyperparameter_wins_over_a_constant_and_an_unknown_one_is_told():
+def test_a_hyperparameter_wins_over_a_constant_and_an_unknown_one_is_an_error():
     assert recipe_of({"crop": 3, "depth": 10}, {"crop": 2}).crop == 2
     assert Recipe() == recipe_of({}, {})
     with pytest.raises(TaskError, match=r"hyperparameters .* does not have: \['width'\]"):
@@ -338,7 +338,7 @@ def test_the_examples_say_what_the_task_knows(name):
         )
 
 
-async def test_a_worker_without_the_data_is_told_what_to_do(tmp_path):
+async def test_a_worker_without_the_data_says_what_to_do(tmp_path):
     """In a real child process."""
     experiment = Experiment.model_validate(
         {

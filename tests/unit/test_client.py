@@ -79,7 +79,7 @@ async def test_an_experiment_is_submitted_whole_or_not_at_all(client, store):
     assert await client.statuses() == {"e": "submitted"}
 
 
-async def test_requests_are_messages_that_say_who_made_them(client, store):
+async def test_requests_are_messages_that_name_their_user(client, store):
     await client.pause("e")
     await client.resume("e")
     await client.pin("e", 3)

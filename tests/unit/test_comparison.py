@@ -118,7 +118,7 @@ def test_one_that_always_wins_surely_is_better():
     )
 
 
-def test_equal_ones_are_told_as_equal():
+def test_equal_ones_are_shown_as_equal():
     told = compare(scores(), "ours")
     share = told.over_all["like"]
     assert share.low < 0.5 < share.high

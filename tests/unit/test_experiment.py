@@ -66,7 +66,7 @@ def test_the_store_gives_back_what_was_declared():
         ("steps = 3", "steps = = 3", "line 5"),
     ],
 )
-def test_a_mistake_is_told_with_its_line_and_field(tmp_path, old, new, told):
+def test_a_mistake_is_an_error_with_its_line_and_field(tmp_path, old, new, told):
     file = tmp_path / "e.toml"
     file.write_text(GOOD.replace(old, new, 1))
     with pytest.raises(ExperimentError, match=told):
@@ -133,7 +133,7 @@ def test_a_python_file_declares_an_experiment_too(tmp_path):
         ("UNKNOWN", r"mine.py:5: NameError: name 'UNKNOWN'"),
     ],
 )
-def test_a_mistake_in_a_python_file_is_told_with_its_line(tmp_path, limit, told):
+def test_a_mistake_in_a_python_file_is_an_error_with_its_line(tmp_path, limit, told):
     file = tmp_path / "mine.py"
     file.write_text(PYTHON.replace("LIMIT", limit))
     with pytest.raises(ExperimentError, match=told):

@@ -219,7 +219,7 @@ def test_peers_and_ours_stand_in_one_table():
     assert all(row.as_json()["ratio_to_best"] >= 1.0 for row in rows)
 
 
-def test_a_peer_that_is_not_installed_is_told(monkeypatch):
+def test_a_peer_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(OptimizerError, match=r"pip install 'romul\[peers\]'"):
         check_peer("ray-pbt")

@@ -97,6 +97,6 @@ def test_garbage_never_does_more_than_be_refused(body):
         decode_event(body)
 
 
-def test_a_message_that_nobody_would_accept_is_not_sent():
+def test_a_message_that_would_be_refused_is_not_sent():
     with pytest.raises(MessageError, match="at most"):
         encode(Failed(**TOKEN, reason="exception", message="x" * MAX_BYTES, seconds=0.0))

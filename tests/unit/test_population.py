@@ -164,7 +164,7 @@ def test_without_grace_the_quorum_is_enough():
     assert [slot.step for slot in run.population.slots] == [1, 1, 1, 1, 0, 1, 1, 0]
 
 
-def test_nobody_waits_for_a_quorum_longer_than_the_limit():
+def test_no_slot_waits_for_a_quorum_longer_than_the_limit():
     run = Run(population(quorum_wait_min_s=60.0)).start()
     for slot in range(3):
         run.tell(run.result(slot, 1.0, seconds=20.0))
@@ -194,7 +194,7 @@ def test_a_report_of_another_attempt_changes_nothing(change):
     assert [type(line) for line in decision.history] == [ReportStale]
 
 
-def test_a_result_told_twice_counts_once():
+def test_a_result_sent_twice_counts_once():
     run = Run(population()).start()
     event = run.result(0, 1.0)
     run.tell(event)

@@ -137,7 +137,7 @@ def test_words_that_training_lacks_are_named(folder, part):
     assert "same preprocessed set" in str(error.value)
 
 
-def test_a_missing_file_is_told_with_all_that_are_expected(folder):
+def test_a_missing_file_is_named_with_all_that_are_expected(folder):
     (folder / FILES["valid"]).rename(folder / "valid.txt")
     with pytest.raises(FileNotFoundError) as error:
         read_corpus(folder)

@@ -153,7 +153,7 @@ def test_selection_may_lower_what_moves_do_not():
     assert median(middle) < median(first)
 
 
-def test_who_fails_copies_whoever_leads():
+def test_a_slot_that_fails_copies_the_best():
     run = Run(population(steps=40)).start()
     for slot in range(7):
         run.tell(run.result(slot, float(slot)))
@@ -211,7 +211,7 @@ def misspecified(trial):
 
 
 @pytest.mark.parametrize("n_slots", [8, 24])
-def test_steps_adapt_to_scales_that_nobody_told(n_slots):
+def test_steps_adapt_to_scales_that_are_not_declared(n_slots):
     """Anisotropy (the paper, section 2.1): peers with fixed steps stay far behind."""
 
     def final(optimizer):

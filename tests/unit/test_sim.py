@@ -251,7 +251,7 @@ def test_memory_is_flat_while_trials_go_by():
     assert max(found[3:]) <= 1.5 * max(found[:3])
 
 
-def test_a_violation_ends_the_simulation_and_is_told(monkeypatch):
+def test_a_violation_ends_the_simulation_and_is_reported(monkeypatch):
     commit = MemoryStore.commit
 
     async def twice(self, name, actor, commit_):
@@ -359,7 +359,7 @@ def test_the_command_recommends_a_set_up():
         (["--recommend", "--optimizer=romul,random"], "one optimizer"),
     ],
 )
-def test_a_wrong_option_is_told_clearly(arguments, told):
+def test_a_wrong_option_is_an_error_in_words(arguments, told):
     done = romul("sim", *arguments)
     assert done.returncode != 0
     assert told in " ".join(done.stderr.split())

@@ -211,7 +211,7 @@ async def test_a_task_that_pauses_outside_its_trial_fails(trainer, tmp_path):
     assert "pause(7.5): this trial goes from 0 to 1" in ending.message
 
 
-async def test_a_stall_is_told_apart_from_a_trial_that_takes_too_long(trainer, tmp_path):
+async def test_a_stall_is_another_reason_than_a_trial_that_takes_too_long(trainer, tmp_path):
     slow = {"stall_s": 0.4, "trial_s": 60.0}
     ending = await trainer.train(experiment(tmp_path, "misbehaving", timeouts=slow), hanging())
     assert (ending.reason, ending.message[:22]) == ("stalled", "no sign of progress fo")
