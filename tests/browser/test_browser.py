@@ -97,9 +97,9 @@ def test_a_running_search_is_seen_followed_paused_and_resumed(system, page):  # 
     page.get_by_role("button", name="resume").click()
     page.get_by_role("dialog").get_by_role("button", name="yes").click()
     system.wait_for_status("running", "shown")
-    told = [line for line in system.history("shown") if "by" in line]
-    assert [line["event"] for line in told] == ["pause", "resume"]
-    assert all("(dashboard)" in line["by"] for line in told)
+    found = [line for line in system.history("shown") if "by" in line]
+    assert [line["event"] for line in found] == ["pause", "resume"]
+    assert all("(dashboard)" in line["by"] for line in found)
     page.get_by_role("tab", name="actions").click()
     expect(page.get_by_text(re.compile("^resume:"))).to_be_visible(timeout=10_000)
 

@@ -25,10 +25,10 @@ LINE: dict[str, Any] = {
 @pytest.fixture
 def content():
     """The file, where this machine can be compared with it."""
-    told = compare.recorded()
-    if why := compare.other_machine(told["machine"], compare.machine()):
+    found = compare.recorded()
+    if why := compare.other_machine(found["machine"], compare.machine()):
         pytest.skip(f"written on another machine: {why}")
-    return told
+    return found
 
 
 def test_no_decision_has_moved(content):

@@ -91,7 +91,7 @@ class System:
         return {row["message_id"]: row["consumer"] for row in rows}
 
     def presence(self, worker, name="e"):
-        """What a worker last told of itself."""
+        """What a worker last announced of itself."""
         return json.loads(self.client.hget(f"romul:{{{name}}}:workers", worker) or "{}")
 
     def kill_in_training(self, process, worker, name="e"):

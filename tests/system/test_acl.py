@@ -209,7 +209,7 @@ def test_what_a_role_may_not_do_is_refused(guarded, role, command):
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         (("king", "u", "p"), "role 'king'"),
         (("worker", "default", "p"), "no name"),
@@ -217,8 +217,8 @@ def test_what_a_role_may_not_do_is_refused(guarded, role, command):
         (("worker", "u", "p", "a} ~*"), "no pattern"),
     ],
 )
-def test_a_user_that_would_be_another_one_is_refused(fields, told):
-    with pytest.raises(AclError, match=told):
+def test_a_user_that_would_be_another_one_is_refused(fields, message):
+    with pytest.raises(AclError, match=message):
         user(*fields)
 
 
@@ -268,8 +268,8 @@ def guarded_broker(tmp_path_factory):
     wait_for(lambda: listens(port))
     passwords = {file.parent.name: file.read_text() for file in folder.glob("secrets/*/password")}
     assert set(passwords) == set(MAY)
-    told = (folder / "broker" / "passwords").read_text()
-    assert not any(password in told for password in passwords.values())
+    found = (folder / "broker" / "passwords").read_text()
+    assert not any(password in found for password in passwords.values())
     yield {
         role: f"mqtt://{role}:{password}@127.0.0.1:{port}"
         for role, password in {**passwords, "all": "seen", "stranger": "x"}.items()

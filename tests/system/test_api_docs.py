@@ -87,10 +87,10 @@ def test_the_same_search_side_by_side(tmp_path, page, other):
     text = (DOCS / f"{page}.md").read_text()
     programs = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     ours, theirs = programs[0], programs[1:]
-    told = dict(
+    found = dict(
         re.findall(r"^\| (ROMUL|Ray Tune|Optuna|Syne Tune) \| (\d+) \|$", text, re.MULTILINE)
     )
-    assert told == {"ROMUL": str(lines(ours)), other: str(sum(map(lines, theirs)))}
+    assert found == {"ROMUL": str(lines(ours)), other: str(sum(map(lines, theirs)))}
     for program in theirs:
         compile(program, page, "exec")
     # All three pages show the same program of ours: one is run.

@@ -120,8 +120,8 @@ def test_a_trial_cut_short_draws_what_it_would_have_drawn(system, tmp_path):
 
 def places(system, name):
     """Where the workers of an experiment say that their trials stand."""
-    told = system.client.hvals(f"romul:{{{name}}}:workers")
-    return [json.loads(worker).get("at", 0.0) for worker in told]
+    found = system.client.hvals(f"romul:{{{name}}}:workers")
+    return [json.loads(worker).get("at", 0.0) for worker in found]
 
 
 def test_a_population_moves_between_gpu_and_cpu(system):

@@ -89,9 +89,9 @@ def test_each_worker_has_gpus_of_its_own(tmp_path, monkeypatch):
 
 def test_more_gpus_than_there_are_is_a_clear_error(system, tmp_path):
     options = ["launch", "--on=local", "--workers=2", "--gpus=2", "--"]
-    told = system.call(*options, CUDA_VISIBLE_DEVICES="4,5,6")
-    assert (told.returncode, told.stdout) == (1, "")
-    assert "ask for 4 GPUs: CUDA_VISIBLE_DEVICES knows of 3" in told.stderr
+    output = system.call(*options, CUDA_VISIBLE_DEVICES="4,5,6")
+    assert (output.returncode, output.stdout) == (1, "")
+    assert "ask for 4 GPUs: CUDA_VISIBLE_DEVICES knows of 3" in output.stderr
     # As the driver's own program tells of them.
     smi = tmp_path / "nvidia-smi"
     smi.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: GPU-1)'\n")

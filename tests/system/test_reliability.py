@@ -147,7 +147,7 @@ def test_a_killed_workers_trial_is_elsewhere_long_before_its_lease_ends(system, 
 
 
 def broker_knows(system, url, workers):
-    """Whether so many workers have told the broker that they are there."""
+    """Whether so many workers have announced themselves at the broker."""
     at = Broker.parse(url)
 
     async def look():
@@ -217,11 +217,11 @@ def test_an_operator_drains_a_worker_over_the_broker(system, broker):
     [asked] = wait_for(lambda: system.history(event="drain"))
     assert asked["worker"] == "w"
     assert asked["by"]
-    # Nobody is told that it is done where nobody heard of it.
-    told = system.call("control", "w", "drain", **mqtt)
-    assert (told.returncode, "w does not answer" in told.stderr) == (3, True)
-    told = system.call("control", "w", "drain", ROMUL_MQTT_URL="mqtt://127.0.0.1:1")
-    assert (told.returncode, "127.0.0.1:1" in told.stderr) == (3, True)
+    # A request that no worker received is not reported as done.
+    output = system.call("control", "w", "drain", **mqtt)
+    assert (output.returncode, "w does not answer" in output.stderr) == (3, True)
+    output = system.call("control", "w", "drain", ROMUL_MQTT_URL="mqtt://127.0.0.1:1")
+    assert (output.returncode, "127.0.0.1:1" in output.stderr) == (3, True)
 
 
 # -- the server ---------------------------------------------------------------------------------
@@ -398,8 +398,8 @@ def test_dead_messages_are_listed_tried_again_and_dropped(system):
     rows = json.loads(system.call("dead", "list", "e", "--json").stdout)
     assert [(row["queue"], row["bytes"]) for row in rows] == [("inbox", 7), ("inbox", 2_000)]
     assert "not MessagePack" in system.call("dead", "list", "e").stdout
-    told = system.call("dead", "retry", "e", "--all").stdout
-    assert "1 put back, 1 too long" in told
+    output = system.call("dead", "retry", "e", "--all").stdout
+    assert "1 put back, 1 too long" in output
     # It is as dead as before.
     wait_for(lambda: system.client.xlen("romul:{e}:dead") == 2)
     assert system.call("dead", "drop", "e").returncode == 2
@@ -423,11 +423,11 @@ def test_failures_are_shown_by_reason_and_region(system):
     system.actor()
     system.worker()
     system.wait_for_status("finished")
-    told = json.loads(system.call("failures", "e", "--json").stdout)
-    assert told["causes"] == {"out_of_memory": 2}
-    fine, memory = told["regions"]["how"]
+    output = json.loads(system.call("failures", "e", "--json").stdout)
+    assert output["causes"] == {"out_of_memory": 2}
+    fine, memory = output["regions"]["how"]
     assert (fine["failed"], memory["failed"], memory["attempts"]) == (0, 2, 2)
-    assert [row["failed"] for row in told["regions"]["x"]] == [0, 0, 0, 2]
+    assert [row["failed"] for row in output["regions"]["x"]] == [0, 0, 0, 2]
     assert "out_of_memory 2" in system.call("failures", "e").stdout
     assert "out_of_memory 2" in system.call("status").stdout
 

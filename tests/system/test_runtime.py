@@ -162,18 +162,18 @@ def test_every_way_to_fail_has_its_reason_and_the_run_goes_on(system):
 
 
 @pytest.mark.parametrize(
-    ("task", "told"),
+    ("task", "message"),
     [
         ("romul_workers.tasks.missing", "No module named 'romul_workers.tasks.missing'"),
         ("romul_workers.tasks.toys:missing", "has no function 'missing'"),
     ],
 )
-def test_an_unknown_task_ends_the_experiment_with_its_reason(system, task, told):
+def test_an_unknown_task_ends_the_experiment_with_its_reason(system, task, message):
     system.submit(task=task, max_attempts=1)
     system.actor()
     system.worker()
     system.wait_for_status("failed")
-    assert told in system.meta()["reason"]
+    assert message in system.meta()["reason"]
 
 
 def test_a_worker_imports_only_what_it_allows(system):

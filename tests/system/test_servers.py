@@ -126,12 +126,12 @@ def test_two_searches_run_on_a_cluster(cluster_url, tmp_path):
         for name in ("one", "two", "three"):
             system.wait_for_status("finished", name)
             assert system.meta(name)["reported"] == "60"
-        told = json.loads(system.call("status", "--json").stdout)
-        assert [row["status"] for row in told] == ["finished"] * 3
+        output = json.loads(system.call("status", "--json").stdout)
+        assert [row["status"] for row in output] == ["finished"] * 3
         # One that cannot be read does not hide the others.
         client.hset("romul:{two}", "spec", "{}")
-        told = json.loads(system.call("status", "--json").stdout)
-        assert [bool(row["reason"]) for row in told] == [False, False, True]
+        output = json.loads(system.call("status", "--json").stdout)
+        assert [bool(row["reason"]) for row in output] == [False, False, True]
         # They live on different nodes.
         nodes = {client.get_node_from_key(f"romul:{{{n}}}").port for n in ("one", "two", "three")}
         assert len(nodes) > 1

@@ -32,12 +32,12 @@ pytestmark = pytest.mark.usefixtures("quiet")
 @pytest.mark.timeout(600)
 def test_two_hundred_schedules_break_nothing(tmp_path):
     done = romul("chaos", f"--seeds={SEEDS}", "--json", f"--out={tmp_path}")
-    told = json.loads(done.stdout)
-    assert (done.returncode, told["broken"]) == (0, [])
-    assert (told["seeds"], told["faults"]) == (SEEDS, 25 * SEEDS)
-    assert told["trials"] >= 48 * SEEDS
+    output = json.loads(done.stdout)
+    assert (done.returncode, output["broken"]) == (0, [])
+    assert (output["seeds"], output["faults"]) == (SEEDS, 25 * SEEDS)
+    assert output["trials"] >= 48 * SEEDS
     # It would prove nothing if nothing had happened.
-    assert {"lost", "preempted", "missing"} <= told["causes"].keys()
+    assert {"lost", "preempted", "missing"} <= output["causes"].keys()
 
 
 def test_the_same_seed_is_the_same_history_in_any_process(tmp_path):

@@ -394,11 +394,11 @@ TINY = ("--depth=10", "--width=1", "--batch=20")
 
 
 def test_the_training_script_follows_one_cycle(benchmark):
-    code, told = benchmark(*TINY, "--epochs=2.5", "--rate=0.1", "--operations=1", "--mixup=0.2")
+    code, found = benchmark(*TINY, "--epochs=2.5", "--rate=0.1", "--operations=1", "--mixup=0.2")
     assert code == 0
-    assert (told["network"], told["epochs"], told["batch"]) == ("WRN-10-1", 2.5, 20)
-    assert told["test_accuracy"] > 0.2
-    assert told["seconds"] >= told["epoch_seconds"] > 0.0
+    assert (found["network"], found["epochs"], found["batch"]) == ("WRN-10-1", 2.5, 20)
+    assert found["test_accuracy"] > 0.2
+    assert found["seconds"] >= found["epoch_seconds"] > 0.0
     at = benchmark.module.one_cycle(Recipe(learning_rate=0.4), 30.0)
     rates = [at(position)["learning_rate"] for position in (0.0, 3.0, 6.0, 18.0, 30.0)]
     assert rates == pytest.approx([0.04, 0.22, 0.4, 0.2, 0.0])
@@ -413,13 +413,13 @@ def test_the_training_script_replays_a_schedule_as_the_task_trains(benchmark, sm
         "e", "romul_workers.tasks.cifar", "val_loss", "minimize", "epoch", constants, stretches
     )
     schedule.write(tmp_path / "s.json")
-    code, told = benchmark(f"--schedule={tmp_path / 's.json'}", "--seed=7")
+    code, found = benchmark(f"--schedule={tmp_path / 's.json'}", "--seed=7")
     assert code == 0
     context = Context("e", "cpu", constants)
     data = cifar.setup(context)
     result = attempt(tmp_path / "a", context, data, stop=1.0, values=values)
-    assert told["val_loss"] == round(result["val_loss"], 4)
-    assert told["test_accuracy"] == round(result["test_accuracy"], 4)
+    assert found["val_loss"] == round(result["val_loss"], 4)
+    assert found["test_accuracy"] == round(result["test_accuracy"], 4)
 
 
 def test_a_schedule_changes_what_the_optimizer_does_not_hold(benchmark, small):
@@ -444,9 +444,9 @@ def test_a_schedule_changes_what_the_optimizer_does_not_hold(benchmark, small):
     ],
 )
 def test_the_training_script_tells_what_is_wrong(benchmark, options, words):
-    code, told = benchmark(*options)
+    code, found = benchmark(*options)
     assert code == 2
-    assert words in told
+    assert words in found
 
 
 # Collected only where there is a GPU: there is nothing to skip elsewhere.

@@ -50,7 +50,7 @@ def test_the_store_gives_back_what_was_declared():
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ("steps = 3", "steps = 0", "e.toml:5: steps: 0 is not above 0"),
         ("min = 1e-4", "min = 2.0", "e.toml:9: lr: min 2.0 is not below max 1.0"),
@@ -66,15 +66,15 @@ def test_the_store_gives_back_what_was_declared():
         ("steps = 3", "steps = = 3", "line 5"),
     ],
 )
-def test_a_mistake_is_an_error_with_its_line_and_field(tmp_path, old, new, told):
+def test_a_mistake_is_an_error_with_its_line_and_field(tmp_path, old, new, message):
     file = tmp_path / "e.toml"
     file.write_text(GOOD.replace(old, new, 1))
-    with pytest.raises(ExperimentError, match=told):
+    with pytest.raises(ExperimentError, match=message):
         load(file)
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "told"),
+    ("optimizer", "message"),
     [
         ('"gradient"', "optimizer 'gradient' is not one of romul, truncation, initiator"),
         ('{ name = "romul", mutaton = 0.5 }', "no option 'mutaton': did you mean 'mutation'"),
@@ -88,9 +88,9 @@ def test_a_mistake_is_an_error_with_its_line_and_field(tmp_path, old, new, told)
         ('{ name = "random", mutation = 0.5 }', "no option 'mutation': it takes none"),
     ],
 )
-def test_a_wrong_optimizer_is_refused_before_anything_runs(optimizer, told):
+def test_a_wrong_optimizer_is_refused_before_anything_runs(optimizer, message):
     text = GOOD.replace('{ name = "romul", mutation = 0.5 }', optimizer)
-    with pytest.raises(ExperimentError, match=told):
+    with pytest.raises(ExperimentError, match=message):
         settings(parse(text))
 
 
@@ -127,25 +127,25 @@ def test_a_python_file_declares_an_experiment_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("limit", "told"),
+    ("limit", "message"),
     [
         ("-1.0", r"mine.py:3: lr: min 0.0 is not below max -1.0"),
         ("UNKNOWN", r"mine.py:5: NameError: name 'UNKNOWN'"),
     ],
 )
-def test_a_mistake_in_a_python_file_is_an_error_with_its_line(tmp_path, limit, told):
+def test_a_mistake_in_a_python_file_is_an_error_with_its_line(tmp_path, limit, message):
     file = tmp_path / "mine.py"
     file.write_text(PYTHON.replace("LIMIT", limit))
-    with pytest.raises(ExperimentError, match=told):
+    with pytest.raises(ExperimentError, match=message):
         load(file)
 
 
 def test_other_files_are_no_experiments(tmp_path):
-    for name, told in (("none.toml", "cannot be read"), ("x.yaml", "a .toml or a .py file")):
+    for name, found in (("none.toml", "cannot be read"), ("x.yaml", "a .toml or a .py file")):
         file = tmp_path / name
         if name == "x.yaml":
             file.touch()
-        with pytest.raises(ExperimentError, match=told):
+        with pytest.raises(ExperimentError, match=found):
             load(file)
     empty = tmp_path / "empty.py"
     empty.touch()

@@ -65,7 +65,7 @@ def changed(**fields):
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         (b"", "not MessagePack"),
         (b"\xc1", "not MessagePack"),
@@ -86,8 +86,8 @@ def changed(**fields):
         (changed(worker=b"\xff"), "result.worker"),
     ],
 )
-def test_an_unusable_message_is_refused_with_its_reason(body, told):
-    with pytest.raises(MessageError, match=told):
+def test_an_unusable_message_is_refused_with_its_reason(body, message):
+    with pytest.raises(MessageError, match=message):
         decode_event(body)
 
 

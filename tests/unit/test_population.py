@@ -24,16 +24,16 @@ from tests.unit.harness import Run, bowl, population
 from tests.unit.strategies import spaces
 
 
-def assert_counts_add_up(told):
-    counts = told.counts
-    live = sum(slot.status == "queued" for slot in told.slots)
+def assert_counts_add_up(state):
+    counts = state.counts
+    live = sum(slot.status == "queued" for slot in state.slots)
     assert counts.created == counts.reported + counts.failed + counts.discarded + live
 
 
-def reread(told):
+def reread(state):
     """The population after a way through the store."""
-    rows = [write_slot(slot, told.settings, "loss") for slot in told.slots]
-    return read(told.settings, "loss", write_meta(told, "loss"), rows)
+    rows = [write_slot(slot, state.settings, "loss") for slot in state.slots]
+    return read(state.settings, "loss", write_meta(state, "loss"), rows)
 
 
 @st.composite
@@ -108,11 +108,11 @@ def test_a_decision_depends_on_nothing_but_its_arguments():
 
 
 def test_the_same_seed_is_the_same_run_and_another_seed_another():
-    def told(seed):
+    def history(seed):
         return Run(population(seed=seed)).start().to_the_end(bowl).history
 
-    assert told(3) == told(3)
-    assert told(3) != told(4)
+    assert history(3) == history(3)
+    assert history(3) != history(4)
 
 
 @pytest.mark.parametrize("n_slots", [6, 8, 16, 24])

@@ -131,7 +131,7 @@ def replace_optimizer(found, name):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("steps", "setting=value"),
         ("nothing.at.all=1", "no setting"),
@@ -140,8 +140,8 @@ def replace_optimizer(found, name):
         ("unheard=1", "unheard"),
     ],
 )
-def test_a_setting_that_is_none_is_refused(recorded, change, told):
-    with pytest.raises(ExperimentError, match=told):
+def test_a_setting_that_is_none_is_refused(recorded, change, message):
+    with pytest.raises(ExperimentError, match=message):
         with_settings(read_record(recorded).experiment, [change])
 
 
@@ -149,8 +149,8 @@ def test_a_record_is_a_trace(recorded):
     found = read_record(recorded)
     trace = read_trace(recorded)
     assert trace.changes == tuple(found.changes)
-    told = simulate(Scenario(trace.changes, steps=5)).figures
-    assert told["status"] == "finished"
+    figures = simulate(Scenario(trace.changes, steps=5)).figures
+    assert figures["status"] == "finished"
 
 
 def test_machines_are_known_from_history_alone():
@@ -165,8 +165,8 @@ def test_machines_are_known_from_history_alone():
         result(at_ms=9500, worker="b", seconds=4.0),
         failed(at_ms=12000, worker="a", reason="lost"),
     ]
-    told = [(c.at_s, c.machine, c.what, c.speed) for c in machines_of(lines, 1000)]
-    assert told == [
+    found = [(c.at_s, c.machine, c.what, c.speed) for c in machines_of(lines, 1000)]
+    assert found == [
         (2.0, "a", "arrives", 2.0),
         (4.0, "b", "arrives", 1.0),
         (11.0, "a", "leaves", None),
@@ -174,7 +174,7 @@ def test_machines_are_known_from_history_alone():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "not a record"),
         ("nonsense", ":1:"),
@@ -183,10 +183,10 @@ def test_machines_are_known_from_history_alone():
         ('{"at": 0}', ":1:"),
     ],
 )
-def test_a_file_that_is_no_record_is_refused(tmp_path, text, told):
+def test_a_file_that_is_no_record_is_refused(tmp_path, text, message):
     file = tmp_path / "record.jsonl"
     file.write_text(text)
-    with pytest.raises(RecordError, match=told):
+    with pytest.raises(RecordError, match=message):
         read_record(file)
 
 
