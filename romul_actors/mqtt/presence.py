@@ -2,8 +2,8 @@
 
     romul/workers/ID/status    retained JSON {"state", "session"}; the Last Will says "lost"
     romul/workers/ID/notice    {"seconds"}: its machine goes in so many seconds
-    romul/workers/ID/control   {"do": "drain" | "stop" | "log", "level", "asked"}
-    romul/workers/ID/heard     {"asked"}: the worker has received this request, and obeys
+    romul/workers/ID/control   {"do": "drain" | "stop" | "log", "level", "request"}
+    romul/workers/ID/received  {"request"}: the worker has received this request, and obeys
     romul/NAME/events          one line of history a message
 
 Low-latency hints; the store is the source of truth.
@@ -62,7 +62,7 @@ def notice(worker: str, seconds: float) -> Message:
 
 def answer(worker: str, mark: str) -> Message:
     """A worker has received the request with this mark."""
-    return Message(topic(worker, "heard"), {"asked": mark[:MAX_MARK]})
+    return Message(topic(worker, "received"), {"request": mark[:MAX_MARK]})
 
 
 def event(experiment: str, line: Mapping[str, Any]) -> Message:
@@ -92,8 +92,10 @@ async def ask(broker: Broker, worker: str, request: Mapping[str, Any]) -> None:
     mark = secrets.token_hex(8)
     try:
         async with connected(broker) as client:
-            await client.subscribe(topic(worker, "heard"), qos=1)
-            await publish_on(client, Message(topic(worker, "control"), {**request, "asked": mark}))
+            await client.subscribe(topic(worker, "received"), qos=1)
+            await publish_on(
+                client, Message(topic(worker, "control"), {**request, "request": mark})
+            )
             async with asyncio.timeout(ANSWER_S):
                 if await _arrives(client, mark):
                     return

@@ -224,16 +224,16 @@ def test_a_user_that_would_be_another_one_is_refused(fields, message):
 
 # -- the broker -----------------------------------------------------------------------------------
 
-STATUS, NOTICE, CONTROL, HEARD = (
-    f"romul/workers/w/{part}" for part in ("status", "notice", "control", "heard")
+STATUS, NOTICE, CONTROL, RECEIVED = (
+    f"romul/workers/w/{part}" for part in ("status", "notice", "control", "received")
 )
 EVENTS = "romul/team-a/events"
-TOPICS = {STATUS, NOTICE, CONTROL, HEARD, EVENTS, "other/topic"}
+TOPICS = {STATUS, NOTICE, CONTROL, RECEIVED, EVENTS, "other/topic"}
 MAY = {
-    "worker": {"say": {STATUS, NOTICE, HEARD}, "hear": {CONTROL}},
-    "actor": {"say": {STATUS, EVENTS}, "hear": {STATUS}},
-    "reader": {"say": set(), "hear": {STATUS, EVENTS}},
-    "operator": {"say": {CONTROL}, "hear": {STATUS, NOTICE, CONTROL, HEARD, EVENTS}},
+    "worker": {"publish": {STATUS, NOTICE, RECEIVED}, "receive": {CONTROL}},
+    "actor": {"publish": {STATUS, EVENTS}, "receive": {STATUS}},
+    "reader": {"publish": set(), "receive": {STATUS, EVENTS}},
+    "operator": {"publish": {CONTROL}, "receive": {STATUS, NOTICE, CONTROL, RECEIVED, EVENTS}},
 }
 
 
@@ -290,7 +290,7 @@ def mqtt(url):
     )
 
 
-async def heard(client, last):
+async def received(client, last):
     """Topics of all messages up to the one whose body is `last`."""
     topics = []
     async for message in client.messages:
@@ -308,7 +308,7 @@ async def test_what_a_role_says_to_the_broker_reaches_others_only_if_it_may(guar
             # The broker answers each before the next one is sent.
             await client.publish(topic, b"x", qos=1)
         await everybody.publish("end", b"end", qos=1)
-        assert set(await heard(everybody, b"end")) == MAY[role]["say"]
+        assert set(await received(everybody, b"end")) == MAY[role]["publish"]
 
 
 @pytest.mark.parametrize("role", MAY)
@@ -320,8 +320,8 @@ async def test_what_a_role_receives_from_the_broker_is_what_it_may(guarded_broke
             with contextlib.suppress(aiomqtt.MqttError):
                 await client.subscribe(topic, qos=1)
             await everybody.publish(topic, b"x", qos=1)
-        await everybody.publish(min(MAY[role]["hear"]), b"end", qos=1)
-        assert set(await heard(client, b"end")) == MAY[role]["hear"]
+        await everybody.publish(min(MAY[role]["receive"]), b"end", qos=1)
+        assert set(await received(client, b"end")) == MAY[role]["receive"]
 
 
 async def test_who_has_no_password_does_not_reach_the_broker(guarded_broker):

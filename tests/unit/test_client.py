@@ -186,8 +186,8 @@ async def test_a_drained_worker_is_in_the_history_of_what_it_serves(tmp_path):
 
         async def on_message(message):
             received.append(message.body["do"])
-            answer = {"asked": message.body["asked"]}
-            worker.send(Message(topic("w", "heard"), answer))
+            answer = {"request": message.body["request"]}
+            worker.send(Message(topic("w", "received"), answer))
 
         worker = MqttConnection(
             broker,

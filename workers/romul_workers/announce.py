@@ -86,6 +86,6 @@ class Announcer:
             case _:
                 log.warning("unknown control message: %s", body)
                 return
-        if isinstance(mark := body.get("asked"), str):
+        if isinstance(mark := body.get("request"), str):
             # The sender cannot know otherwise whether its request has arrived.
             self._connection.send(answer(self._name, mark))
