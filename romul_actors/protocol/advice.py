@@ -15,8 +15,8 @@ def advice(experiment: Experiment) -> list[str]:
     if experiment.optimizer.name == "romul" and 1 < experiment.steps <= FEW_STEPS:
         found.append(
             f"steps = {experiment.steps}: a slot's hyperparameters change between steps, so at "
-            f"most {experiment.steps - 1} times; up to {FEW_STEPS} steps the optimizer 'romul' was "
-            "not ahead of 'truncation': take shorter steps (budget) and more of them"
+            f"most {experiment.steps - 1} times; up to {FEW_STEPS} steps 'romul' was not "
+            "ahead of 'truncation': take shorter steps (budget) and more of them"
         )
     if experiment.steps == 1:
         found.append("steps = 1: nothing is tuned while models train; this is a random search")

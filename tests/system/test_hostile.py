@@ -247,7 +247,7 @@ def test_the_log_is_harmless(place, tmp_path, command):
         )
     try:
         # Both refuse the experiment whose declaration is none, and name it.
-        wait_for(lambda: "no JSON" in log.read_text(encoding="utf-8"))
+        wait_for(lambda: "not JSON" in log.read_text(encoding="utf-8"))
     finally:
         process.terminate()
         process.wait()

@@ -53,7 +53,7 @@ def test_the_grafana_dashboard_asks_for_metrics_that_there_are(system):
         for name in re.findall(r"romul_\w+", target["expr"])
     }
     metrics = ActorMetrics()
-    lost = TrialReleased(at_ms=1, trial="0-0", attempt=1, worker="w", reason="lost")
+    lost = TrialReleased(at_ms=1, trial="0-0", attempt=1, worker="w", reason="preempted")
     metrics.count("e", [lost])
     worker = WorkerMetrics("w")
     there = {
