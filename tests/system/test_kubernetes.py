@@ -122,8 +122,7 @@ def test_kustomizations_render(overlay):
     rendered = list(yaml.safe_load_all(done.stdout))
     for manifest in rendered:
         if manifest["apiVersion"] not in FOREIGN:
-            checked = kubernetes_validate.validate(manifest, VERSION, strict=True)
-    assert checked.startswith(VERSION)
+            kubernetes_validate.validate(manifest, VERSION, strict=True)
     if overlay == "monitoring":
         return
     worker = next(
