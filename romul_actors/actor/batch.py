@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from romul_actors.actor.garbage import NeededCheckpoints
-from romul_actors.core.decide import decide
+from romul_actors.core.decide import decide_all
 from romul_actors.core.events import Stamped, TrialMessage
 from romul_actors.core.history import Line, to_json
 from romul_actors.core.population import Population, changed
@@ -61,15 +61,9 @@ class Batch:
 
 
 def decide_batch(population: Population, events: Sequence[Stamped]) -> Batch:
-    """Fold `decide` over events."""
-    trials: list[TrialMessage] = []
-    history: list[Line] = []
-    for event in events:
-        decision = decide(population, event)
-        population = decision.population
-        trials += decision.trials
-        history += decision.history
-    return Batch(events, population, trials, history)
+    """Decide events, one after the other."""
+    decision = decide_all(population, events)
+    return Batch(events, decision.population, list(decision.trials), list(decision.history))
 
 
 def commit_of(held: HeldExperiment, batch: Batch, entries: Sequence[str], nonce: str) -> Commit:
