@@ -40,7 +40,7 @@ class Transition:
         oldest: step of the active slots that are farthest behind, and how many these are; None:
             no slot is active.
         oldest_before: the same, before the present event.
-        status, reason, settings, best, counts, causes, idle_since_ms, crowded_since_ms, horizon: as
+        status, reason, settings, best, causes, idle_since_ms, crowded_since_ms, horizon: as
             in `Population`.
     """
 
@@ -51,7 +51,7 @@ class Transition:
     reason: str = field(init=False)
     slots: list[Slot] = field(init=False)
     best: Best | None = field(init=False)
-    counts: Counts = field(init=False)
+    _counts: list[int] = field(init=False)
     causes: Mapping[str, int] = field(init=False)
     idle_since_ms: int | None = field(init=False)
     crowded_since_ms: int | None = field(init=False)
@@ -75,7 +75,14 @@ class Transition:
         self.reason = before.reason
         self.slots = list(before.slots)
         self.best = before.best
-        self.counts = before.counts
+        counts = before.counts
+        self._counts = [
+            counts.created,
+            counts.reported,
+            counts.failed,
+            counts.discarded,
+            counts.retried,
+        ]
         self.causes = before.causes
         self.idle_since_ms = before.idle_since_ms
         self.crowded_since_ms = before.crowded_since_ms
@@ -103,7 +110,7 @@ class Transition:
             reason=self.reason,
             slots=tuple(self.slots),
             best=self.best,
-            counts=self.counts,
+            counts=Counts(*self._counts),
             causes=self.causes,
             idle_since_ms=self.idle_since_ms,
             crowded_since_ms=self.crowded_since_ms,
@@ -158,14 +165,12 @@ class Transition:
         retried: int = 0,
     ) -> None:
         """Change the trials' counts by so many."""
-        before = self.counts
-        self.counts = Counts(
-            before.created + created,
-            before.reported + reported,
-            before.failed + failed,
-            before.discarded + discarded,
-            before.retried + retried,
-        )
+        counts = self._counts
+        counts[0] += created
+        counts[1] += reported
+        counts[2] += failed
+        counts[3] += discarded
+        counts[4] += retried
 
     def count_cause(self, cause: str) -> None:
         """Count an attempt that ended without a result, by its cause."""
@@ -179,14 +184,14 @@ class Transition:
 
     def put_slot(self, slot: Slot) -> Slot:
         """Put a slot into its place, or a new one into the next."""
-        if slot.index == len(self.slots):
+        before = self.slots[slot.index] if slot.index < len(self.slots) else None
+        if before is None:
             self.slots.append(slot)
         else:
-            before = self.slots[slot.index]
             self._leave_oldest(before)
             self.slots[slot.index] = slot
-            self._count_progress(before, -1)
-        self._count_progress(slot, 1)
+        for step, progress in self._progress.items():
+            self._progress[step] = recounted(progress, step, before, slot)
         if slot.active and self.oldest is not None:
             step, n = self.oldest
             if slot.step <= step:
@@ -205,15 +210,11 @@ class Transition:
         """How far all slots have come with a step."""
         found = self._progress.get(step)
         if found is None:
-            if len(self._progress) >= MAX_STEPS:
-                del self._progress[min(self._progress)]
-            found = self._progress[step] = progress_of(self.slots, step)
+            oldest = step if self.oldest is None else self.oldest[0]
+            kept = {s: known for s, known in self._progress.items() if s >= oldest}
+            found = progress_of(self.slots, step)
+            self._progress = {**dict(list(kept.items())[1 - MAX_STEPS :]), step: found}
         return found
-
-    def _count_progress(self, slot: Slot, change: int) -> None:
-        """Count a slot in, or out: 1 or -1."""
-        for step, progress in self._progress.items():
-            self._progress[step] = counted(progress, slot, step, change)
 
     def _leave_oldest(self, slot: Slot) -> None:
         """Count a slot out that is about to be replaced."""
@@ -225,26 +226,44 @@ def progress_of(slots: Iterable[Slot], step: int) -> Progress:
     """How far some slots have come with a step."""
     progress = Progress()
     for slot in slots:
-        progress = counted(progress, slot, step, 1)
+        progress = recounted(progress, step, None, slot)
     return progress
 
 
-def counted(progress: Progress, slot: Slot, step: int, change: int) -> Progress:
-    """Progress with a step after a slot was counted in, or out: 1 or -1."""
+def recounted(progress: Progress, step: int, before: Slot | None, after: Slot) -> Progress:
+    """Progress with a step when a slot has changed; `before` is None for one more slot."""
+    old = _NOTHING if before is None else _share(before, step)
+    new = _share(after, step)
+    if old is new:
+        return progress
+    return Progress(*[n - less + more for n, less, more in zip(progress, old, new, strict=True)])
+
+
+_NOTHING = Progress()
+_MISSING = Progress(missing=1)
+_KNOWN = {
+    (sound, place): Progress(
+        known=1, sound=int(sound), waiting=int(place == "waits"), decided=int(place == "decided")
+    )
+    for sound in (True, False)
+    for place in ("", "waits", "decided")
+}
+
+
+def _share(slot: Slot, step: int) -> Progress:
+    """What a slot adds to the progress with a step."""
     # Called for each slot that changes, hence without `Slot.active`.
-    known, sound, missing, waiting, decided = progress
+    status = slot.status
     outcome = slot.outcomes.get(step)
-    if outcome is not None:
-        known += change
-        if outcome.checkpoint is not None:
-            sound += change
-        if slot.step > step:
-            decided += change
-        elif slot.step == step and slot.status == "waiting":
-            waiting += change
-    elif slot.joined <= step and (slot.status == "queued" or slot.status == "waiting"):  # noqa: PLR1714
-        missing += change
-    return Progress(known, sound, missing, waiting, decided)
+    if outcome is None:
+        missing = slot.joined <= step and (status == "queued" or status == "waiting")  # noqa: PLR1714
+        return _MISSING if missing else _NOTHING
+    place = ""
+    if slot.step > step:
+        place = "decided"
+    elif slot.step == step and status == "waiting":
+        place = "waits"
+    return _KNOWN[not outcome.failed, place]
 
 
 def oldest_step(slots: Sequence[Slot]) -> tuple[int, int] | None:
