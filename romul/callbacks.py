@@ -15,6 +15,7 @@ class Callback:
 
     They are called in the program that called `romul.run`, in the order in which things happened.
     An exception in one ends the run and reaches the caller; `romul.StopSearch` ends it in order.
+    For instance::
 
         class Print(romul.Callback):
             def on_result(self, line):

@@ -17,6 +17,8 @@ T = TypeVar("T")
 class Client:
     """Controls the searches of a server, as the command line does.
 
+    Of a server, or of a local run that is under way::
+
         romul.Client("redis://127.0.0.1:6379/0").pause("mine")
         romul.Client("runs/mine").bounds("mine", "lr", 1e-4, 0.1)
 

@@ -35,7 +35,7 @@ Clock = Callable[[], float]
 class Population:
     """A population whose trials you train, wherever and whenever you like.
 
-    ::
+    For instance, one after the other::
 
         population = romul.Population(space, population=8, steps=30, seed=1)
         while not population.done:

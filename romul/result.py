@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from romul_actors.core.history import Line, to_json
+from romul_actors.core.history import Line
 from romul_actors.errors import RomulError
 from romul_actors.observe.html import png
 from romul_actors.observe.plots import plot, plot_lineage, plot_workers
@@ -29,6 +29,9 @@ class Best:
         hyperparameters: those of the trial's own step; how they came there says the schedule.
         checkpoint: its folder; where that is not on this machine, or a name of one's own, a text.
         metrics: the other figures that the task returned.
+        provenance: where it comes from: `commit` of the function's code and whether there were
+            `uncommitted` changes, versions of the `packages` that it imported, `python`, `host`
+            and `gpu`.
     """
 
     trial: str
@@ -36,6 +39,7 @@ class Best:
     hyperparameters: Mapping[str, Any]
     checkpoint: str | Path
     metrics: Mapping[str, float] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
 
 class Result:
@@ -82,6 +86,7 @@ class Result:
             hyperparameters=found["hyperparameters"],
             checkpoint=place if "://" in place else Path(place),
             metrics=found["metrics"],
+            provenance=record.provenance if (record := self.trials.get(found["trial"])) else {},
         )
 
     @cached_property
@@ -103,7 +108,7 @@ class Result:
         """All trials, by id."""
         return trials(self.snapshot.history)
 
-    @cached_property
+    @property
     def history(self) -> Sequence[Line]:
         """What happened, oldest first."""
         return self.snapshot.history
@@ -132,9 +137,7 @@ class Result:
         Raises:
             ImportError: pandas is not installed.
         """
-        import pandas as pd  # noqa: PLC0415
-
-        return pd.DataFrame([to_json(line) for line in self.history])
+        return self.snapshot.history_frame()
 
     def schedule_frame(self) -> "pd.DataFrame":
         """The schedule, a row for each stretch; hyperparameters are columns of their own.

@@ -1,4 +1,6 @@
-"""Hyperparameters as a program declares them; each stands for a table of an experiment's TOML file.
+"""Hyperparameters as a program declares them; each stands for a table of a TOML file.
+
+These two are the same::
 
     {"lr": Float(1e-4, 1, log=True)}
 

@@ -13,7 +13,7 @@ app = typer.Typer(
     help="Population based training with ROMUL on machines that come and go.",
     epilog=HELP,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 

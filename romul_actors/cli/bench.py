@@ -42,7 +42,7 @@ def bench(
         str,
         typer.Option(
             help="The first is compared with the others. "
-            f"Some of {', '.join(OPTIMIZERS)}, with options if need be (romul:copying=0.0). Other "
+            f"Some of {', '.join(OPTIMIZERS)}, with options if need be (romul:donors=0.5). Other "
             f"libraries, with the extra `peers` and synchronously only: {', '.join(PEERS)}."
         ),
     ] = "romul,truncation,mf_pbt,random",

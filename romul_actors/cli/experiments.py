@@ -18,6 +18,9 @@ from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
 from romul_actors.cli.rows import progress, readable, slots_table, unreadable
 from romul_actors.client import Client
 from romul_actors.errors import ExperimentError, StoreError, UnknownSlotError
+from romul_actors.observe.snapshot import read_history
+from romul_actors.observe.trial_records import trials
+from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
 
@@ -33,6 +36,8 @@ def submit(
 
     async def run() -> None:
         experiment = with_deadline(load(file), deadline)
+        for text in advice(experiment):
+            Console(stderr=True).print(f"warning: {text}", soft_wrap=True)
         async with connected(redis) as client:
             await client.submit(experiment)
         echo(f"{experiment.name}: submitted; `romul status` shows it")
@@ -153,7 +158,9 @@ def best(
             meta = (await client.store.load(name)).meta
             if not meta.get("best"):
                 raise StoreError(f"{name}: no trial has ended well yet ({meta['status']})")
-            return experiment, from_json(meta["best"])
+            best = from_json(meta["best"])
+            record = trials(await read_history(client.store, name)).get(best["trial"])
+            return experiment, {**best, "provenance": dict(record.provenance) if record else {}}
 
     experiment, found = asyncio.run(run())
     found["checkpoints"] = experiment.checkpoints

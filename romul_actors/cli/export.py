@@ -58,14 +58,29 @@ def _write(seen: Snapshot, to: Path) -> None:
             echo(f"{to}: {len(seen.history)} lines of history")
             return
         case ".csv":
-            rows = trial_rows(seen.history)
+            rows = _in_cells(trial_rows(seen.history, seen.experiment.search_space()))
             _write_csv(rows, to)
         case ".parquet":
-            rows = trial_rows(seen.history)
+            rows = _in_cells(trial_rows(seen.history, seen.experiment.search_space()))
             _write_parquet(rows, to)
         case _:
             raise typer.BadParameter(f"{to}: .parquet, .csv or .jsonl")
     echo(f"{to}: {len(rows)} trials")
+
+
+def _in_cells(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the same columns, each of one type: a hyperparameter of several is JSON text."""
+    types: dict[str, set[type]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if key.startswith("h."):
+                types.setdefault(key, set()).add(type(value))
+    texts = {key for key, found in types.items() if len(found) > 1 or found & {list, dict}}
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return [
+        {key: json.dumps(row[key]) if key in texts & set(row) else row.get(key) for key in columns}
+        for row in rows
+    ]
 
 
 def _write_csv(rows: Sequence[Mapping[str, Any]], to: Path) -> None:

@@ -12,7 +12,7 @@ from romul_actors.core.history import TrialFailed
 from romul_actors.observe import html as page
 from romul_actors.observe.plots import plot, plot_lineage, plot_workers
 from romul_actors.observe.snapshot import Snapshot
-from romul_actors.observe.trial_records import trials
+from romul_actors.observe.trial_records import origins, trials
 from romul_actors.observe.waste import waste
 
 FAILURES = 50
@@ -45,6 +45,8 @@ def report(
         page.figures(
             {"trials": dict(seen.counts), "machine seconds": waste(seen.history).as_json()}
         ),
+        "<h2>Where results come from</h2>",
+        page.table(origins(trials(seen.history))),
         f"<h2>Failures, the latest {FAILURES}</h2>",
         page.table(_failures(seen)[-FAILURES:]),
         "<h2>The experiment</h2>",

@@ -8,7 +8,9 @@ import typer
 from romul_actors.cli.deadline import Deadline, with_deadline
 from romul_actors.cli.local_run import LocalRun, Servers, play
 from romul_actors.cli.options import AsJson, RunsFolder, WithBroker
+from romul_actors.cli.printing import Console
 from romul_actors.cli.summary import finish
+from romul_actors.protocol.advice import advice
 from romul_actors.protocol.plan import load, settings
 
 
@@ -46,6 +48,8 @@ def run(
             place = str((folder / "checkpoints").resolve())
             experiment = experiment.model_copy(update={"checkpoints": place})
         settings(experiment)
+        for text in advice(experiment):
+            Console(stderr=True, quiet=as_json).print(f"warning: {text}", soft_wrap=True)
         # A file that is run here is trusted with its own task: no --allow is asked for.
         paths = [str(file.parent.resolve())]
         plan, new = LocalRun([experiment.name], workers, [experiment.module], paths), [experiment]

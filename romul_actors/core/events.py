@@ -81,6 +81,8 @@ class Result:
     """Hyperparameters that the worker read back after it had applied them."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """What else the task returned, and is no figure: types by name, told once by each worker."""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Code, packages and machine that trained it, if not as in the worker's last result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

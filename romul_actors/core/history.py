@@ -194,7 +194,7 @@ class TrialReported(Line):
     Attributes:
         value: the user's metric, with the user's sign.
         seconds: how long training took.
-        metrics, in_effect, left_out: as in `events.Result`.
+        metrics, in_effect, left_out, provenance: as in `events.Result`.
     """
 
     event: ClassVar[str] = "result"
@@ -209,6 +209,7 @@ class TrialReported(Line):
     metrics: Mapping[str, float] = field(default_factory=dict)
     in_effect: Mapping[str, Value] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

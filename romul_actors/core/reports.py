@@ -36,6 +36,7 @@ def accept(transition: Transition, slot: Slot, event: Result) -> None:
             metrics=event.metrics,
             in_effect=event.in_effect,
             left_out=event.left_out,
+            provenance=event.provenance,
         )
     )
     end(transition, slot, outcome, seconds=event.seconds)

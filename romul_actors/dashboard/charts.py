@@ -1,12 +1,13 @@
 """Charts as ECharts options, and rows of the population's table, both made from a feed."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from romul_actors.core.space import FloatParameter, IntParameter, Parameter
 from romul_actors.dashboard.feed import SHOWN, Feed
-from romul_actors.observe.plots import metric_axis
-from romul_actors.protocol.experiment import Experiment, FloatSpec, IntSpec
+from romul_actors.observe.plots import MOST_AXES, metric_axis
+from romul_actors.protocol.experiment import Experiment
 
 Options = dict[str, Any]
 
@@ -52,6 +53,12 @@ def _line(name: str, data: Sequence[Any], **style: Any) -> Options:
     return {"name": name, "type": "line", "data": list(data), "showSymbol": False, **style}
 
 
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def rows(feed: Feed) -> list[Options]:
     """The population's table, the best slot first."""
     return [
@@ -63,8 +70,7 @@ def rows(feed: Feed) -> list[Options]:
             "copied": "" if slot.copied_from is None else f"slot {slot.copied_from}",
             "rule": slot.rule,
             "hyperparameters": ", ".join(
-                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-                for name, value in slot.hyperparameters.items()
+                f"{name} {_shown(value)}" for name, value in slot.hyperparameters.items()
             ),
         }
         for slot in feed.ranked()
@@ -108,23 +114,19 @@ def _best(feed: Feed) -> str | None:
 
 
 def hyperparameter(feed: Feed, experiment: Experiment, name: str) -> Options:
-    """A hyperparameter by step, for the best slots and along the winner's line."""
-    spec = experiment.space[name]
-    number = list(experiment.space).index(name)
-    log = isinstance(spec, FloatSpec | IntSpec) and spec.scale == "log"
-    numeric = isinstance(spec, FloatSpec | IntSpec)
-    axis: Options = {"type": "log" if log else "value", "scale": True}
-    if not numeric:
-        choices = [str(choice) for choice in getattr(spec, "choices", (False, True))]
-        axis = {"type": "category", "data": choices}
+    """A coordinate by step, for the best slots and along the winner's line.
 
-    def place(value: Any) -> Any:
-        return value if numeric else str(value)
+    Args:
+        feed: what is known of the search.
+        experiment: its declaration.
+        name: of a hyperparameter, or of an element of one that is a list.
+    """
+    axis = next(axis for axis in experiment.search_space() if axis.name == name)
 
     series = [
         _line(
             f"slot {slot.index}",
-            [[step, place(values[number])] for step, values in slot.schedule],
+            [[step, _place(axis, values)] for step, values in slot.schedule],
             lineStyle={"width": 1, "opacity": 0.5},
         )
         for slot in feed.ranked()[:SHOWN]
@@ -134,7 +136,7 @@ def hyperparameter(feed: Feed, experiment: Experiment, name: str) -> Options:
     for trial in feed.line_of(_best(feed)):
         slot, step = map(int, trial.split("-"))
         if step in schedules.get(slot, {}):
-            winner.append([step, place(schedules[slot][step][number])])
+            winner.append([step, _place(axis, schedules[slot][step])])
     series.append(
         _line("winner's line", winner, lineStyle={"width": 3, "color": WINNER}, z=5)
         | {"itemStyle": {"color": WINNER}}
@@ -142,10 +144,25 @@ def hyperparameter(feed: Feed, experiment: Experiment, name: str) -> Options:
     return _base(
         name,
         xAxis={"type": "value", "name": "step"},
-        yAxis=axis,
+        yAxis={**_values_of(axis), "scale": True},
         series=series,
         dataZoom=_zoom(),
     )
+
+
+def _values_of(axis: Parameter) -> Options:
+    """The chart's axis of a coordinate."""
+    if isinstance(axis, FloatParameter | IntParameter):
+        return {"type": "log" if axis.scale == "log" else "value"}
+    return {"type": "category", "data": list(axis.labels)}
+
+
+def _place(axis: Parameter, values: Mapping[str, Any]) -> Any:
+    """Where a trial lies on it: a number, or a choice's text; None: it does not count there."""
+    if axis.name not in values:
+        return None
+    value = values[axis.name]
+    return axis.labels[int(axis.figure(value))] if axis.labels else value
 
 
 def lineage(feed: Feed, slot: int | None) -> Options:
@@ -195,15 +212,11 @@ def lineage(feed: Feed, slot: int | None) -> Options:
 def parallel(feed: Feed, experiment: Experiment) -> Options:
     """Hyperparameters of the latest trials beside each other, coloured by the metric."""
     axes: list[Options] = []
-    for i, (name, spec) in enumerate(experiment.space.items()):
-        axis: Options = {"dim": i, "name": name}
-        if isinstance(spec, FloatSpec | IntSpec):
-            axis |= {"type": "log" if spec.scale == "log" else "value", "min": spec.min}
-            axis["max"] = spec.max
-        else:
-            axis |= {"type": "category"}
-            axis["data"] = [str(choice) for choice in getattr(spec, "choices", (False, True))]
-        axes.append(axis)
+    shown = experiment.search_space().axes[:MOST_AXES]
+    for i, axis in enumerate(shown):
+        axes.append({"dim": i, "name": axis.name, **_values_of(axis)})
+        if isinstance(axis, FloatParameter | IntParameter):
+            axes[-1] |= {"min": axis.low, "max": axis.high}
     latest = list(feed.trials)[-500:]
     order = sorted((value for _, value, _ in latest), reverse=feed.maximize)
     n = len(axes)
@@ -213,7 +226,7 @@ def parallel(feed: Feed, experiment: Experiment) -> Options:
     lowest, highest = last.get("min", -math.inf), last.get("max", math.inf)
     data = [
         [
-            *(str(v) if isinstance(v, bool | str) else v for v in values),
+            *(_place(axis, values) for axis in shown),
             min(max(value, lowest), highest),
         ]
         for values, value, _ in latest

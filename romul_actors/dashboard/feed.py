@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from romul_actors.core.history import (
     BoundsChanged,
@@ -30,6 +30,9 @@ from romul_actors.core.history import (
 )
 from romul_actors.observe.snapshot import Snapshot, read_glance
 from romul_actors.store import ReaderStore
+
+if TYPE_CHECKING:
+    from romul_actors.core.space import Space
 
 PAGE = 5_000
 """Lines of history in one round trip."""
@@ -65,7 +68,7 @@ class SlotState:
         hyperparameters: of its current trial.
         value: of its latest result; None: it has none.
         steps, values: of all its results.
-        schedule: hyperparameters by step, in the order of the space.
+        schedule: by step, values by the names of coordinates.
         attempts: of its current trial.
         pinned: whether an operator pinned it.
     """
@@ -81,7 +84,7 @@ class SlotState:
     value: float | None = None
     steps: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
-    schedule: list[tuple[int, tuple[Any, ...]]] = field(default_factory=list)
+    schedule: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
     attempts: int = 1
     pinned: bool = False
 
@@ -114,7 +117,8 @@ class Feed:
         self.results: dict[str, float] = {}
         self.attempts: deque[Attempt] = deque(maxlen=SPANS)
         self.failures: deque[TrialFailed] = deque(maxlen=FAILURES)
-        self.trials: deque[tuple[tuple[Any, ...], float, int]] = deque(maxlen=TRIALS)
+        self.trials: deque[tuple[Mapping[str, Any], float, int]] = deque(maxlen=TRIALS)
+        self._space: Space | None = None
         self.actions: deque[Line] = deque(maxlen=FAILURES)
         self.began_ms: int | None = None
         self.took_s = 0.0
@@ -172,7 +176,7 @@ class Feed:
         slot.copied_from = line.why.get("copied")
         slot.rule = line.why.get("rule", "")
         slot.hyperparameters = line.hyperparameters
-        slot.schedule.append((line.step, tuple(line.hyperparameters.values())))
+        slot.schedule.append((line.step, self._by_axis(line.hyperparameters)))
         self.parents[line.trial] = line.parent
 
     def _add_result(self, line: TrialReported) -> None:
@@ -184,8 +188,14 @@ class Feed:
         slot.steps.append(line.step)
         slot.values.append(line.value)
         self.results[line.trial] = line.value
-        self.trials.append((tuple(slot.hyperparameters.values()), line.value, line.step))
+        self.trials.append((self._by_axis(slot.hyperparameters), line.value, line.step))
         self._add_attempt(line, "result")
+
+    def _by_axis(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Values by the names of coordinates, which stay the same under other bounds."""
+        if self._space is None and self.snapshot is not None:
+            self._space = self.snapshot.experiment.search_space()
+        return values if self._space is None else self._space.by_axis(values)
 
     def _add_lost_attempt(self, line: TrialFailed | TrialReleased) -> None:
         index = int(line.trial.partition("-")[0])

@@ -11,6 +11,7 @@ from romul_actors.dashboard.actions import Action, Actions
 from romul_actors.dashboard.feed import Feed
 from romul_actors.dashboard.feeds import REFRESH_S, Feeds
 from romul_actors.observe.explain import explain, in_words
+from romul_actors.observe.plots import MOST_AXES
 from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, full_snapshot
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Store
@@ -197,14 +198,15 @@ class Page:
             self._set("timeline", charts.timeline(feed))
 
     def _draw_curves(self, feed: Feed, experiment: Experiment) -> None:
+        names = [axis.name for axis in experiment.search_space().axes[:MOST_AXES]]
         if not self._curves.default_slot.children:
             with self._curves:
                 self._chart("metric", "h-[360px]")
                 with ui.grid(columns=2).classes("w-full"):
-                    for name in experiment.space:
+                    for name in names:
                         self._chart(f"h.{name}", "h-[260px]")
         self._set("metric", charts.metric(feed, experiment))
-        for name in experiment.space:
+        for name in names:
             self._set(f"h.{name}", charts.hyperparameter(feed, experiment, name))
 
     def _set(self, name: str, options: charts.Options) -> None:

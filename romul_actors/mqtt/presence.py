@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from aiomqtt import MqttError
+from aiomqtt import Client, MqttError
 
 from romul_actors.errors import BrokerError, NoAnswerError
 from romul_actors.mqtt.broker import Broker, Message
@@ -95,9 +95,8 @@ async def ask(broker: Broker, worker: str, request: Mapping[str, Any]) -> None:
             await client.subscribe(topic(worker, "heard"), qos=1)
             await publish_on(client, Message(topic(worker, "control"), {**request, "asked": asked}))
             async with asyncio.timeout(ANSWER_S):
-                async for message in client.messages:
-                    if asked.encode() in bytes(message.payload):
-                        return
+                if await _arrives(client, asked):
+                    return
     except TimeoutError:
         raise NoAnswerError(
             f"{worker} does not answer: it is not connected to {broker.host}:{broker.port}, "
@@ -106,3 +105,11 @@ async def ask(broker: Broker, worker: str, request: Mapping[str, Any]) -> None:
     except (MqttError, OSError) as error:
         raise NoAnswerError(f"broker {broker.host}:{broker.port}: {error}") from None
     raise NoAnswerError(f"broker {broker.host}:{broker.port}: the connection ended")
+
+
+async def _arrives(client: Client, asked: str) -> bool:
+    """Whether a message with this mark arrives before the connection ends."""
+    async for message in client.messages:
+        if asked.encode() in bytes(message.payload):
+            return True
+    return False

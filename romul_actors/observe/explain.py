@@ -17,6 +17,8 @@ from romul_actors.core.history import (
     TrialReported,
     to_json,
 )
+from romul_actors.core.parameter import identity
+from romul_actors.core.space import Space
 from romul_actors.observe.trial_records import TrialRecord, UnknownTrialError, trials
 from romul_actors.protocol.experiment import Experiment
 
@@ -60,6 +62,8 @@ class Change:
         origin: "base" or "donor", "moved" or "drawn anew"; "": history does not say.
         outside: whether it was out of bounds and brought back.
         guarded: whether it was kept from being lowered: it has a logarithmic scale.
+        begins: whether it did not count in the parent.
+        off: whether it does not count in this trial.
     """
 
     after: Any
@@ -68,14 +72,18 @@ class Change:
     origin: str = ""
     outside: bool = False
     guarded: bool = False
+    begins: bool = False
+    off: bool = False
 
     @property
     def changed(self) -> bool:
-        """Whether it differs from the parent's value."""
-        return self.compared and bool(self.before != self.after)
+        """Whether it differs from the parent's value, by type too."""
+        return self.compared and (self.begins or identity(self.before) != identity(self.after))
 
     def as_json(self) -> dict[str, Any]:
         """JSON values; what is not known has no key."""
+        if self.off:
+            return {"off": True}
         values: dict[str, Any] = {"after": self.after}
         if self.compared:
             values |= {"before": self.before, "changed": self.changed}
@@ -92,7 +100,7 @@ class Explanation:
         record: the trial, with all numbers of its decision in `record.why`.
         optimizer: name of the optimizer.
         seed: the search's seed.
-        changes: by hyperparameter.
+        changes: by hyperparameter; of a list, by element.
         attempts: what history says of its attempts, oldest first.
     """
 
@@ -142,29 +150,31 @@ def explain(experiment: Experiment, lines: Sequence[Line], trial: str) -> Explan
         record=record,
         optimizer=experiment.optimizer.name,
         seed=experiment.seed,
-        changes=_changes(list(experiment.space), record, found.get(record.parent or "")),
+        changes=_changes(experiment.search_space(), record, found.get(record.parent or "")),
         attempts=[x for x in lines if isinstance(x, AttemptLine) and x.trial == trial],
     )
 
 
-def _changes(
-    names: Sequence[str], record: TrialRecord, parent: TrialRecord | None
-) -> dict[str, Change]:
-    """By hyperparameter; the optimizer's reasons name them by their places in the space."""
-    why = record.why
+def _changes(space: Space, record: TrialRecord, parent: TrialRecord | None) -> dict[str, Change]:
+    """By coordinate; the optimizer's reasons name them by their places in the space."""
+    why, now = record.why, space.by_axis(record.hyperparameters)
+    before = {} if parent is None else space.by_axis(parent.hyperparameters)
     taken, origins = why.get("crossover"), ("base", "donor")
     if "drawn" in why:
         taken, origins = why["drawn"], ("moved", "drawn anew")
     return {
-        name: Change(
-            after=record.hyperparameters[name],
-            before=None if parent is None else parent.hyperparameters.get(name),
+        axis.name: Change(
+            after=now[axis.name],
+            before=before.get(axis.name),
             compared=parent is not None,
+            begins=parent is not None and axis.name not in before,
             origin="" if taken is None else origins[bool(taken[i])],
             outside=taken is not None and i in why.get("outside", ()),
             guarded=i in why.get("guarded", ()),
         )
-        for i, name in enumerate(names)
+        if axis.name in now
+        else Change(after=None, off=True)
+        for i, axis in enumerate(space)
     }
 
 
@@ -231,8 +241,12 @@ def _reasons(record: TrialRecord) -> list[str]:
 
 
 def _change_in_words(name: str, change: Change) -> str:
+    if change.off:
+        return f"  {name} does not count here"
     text = f"  {name} = {_plain(change.after)}"
-    if change.changed:
+    if change.begins:
+        text += ", which did not count before"
+    elif change.changed:
         text += f", was {_plain(change.before)}"
     elif change.compared:
         text += ", as before"

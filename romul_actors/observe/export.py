@@ -1,7 +1,8 @@
 """Trials in other programs' formats: TensorBoard's event files, and MLflow's runs.
 
 One run for each slot. Hyperparameters change from step to step, so they are metrics there, not
-parameters; nothing is rescaled. A choice is written as its place in the list of choices.
+parameters; nothing is rescaled. A choice is written as its place in the list of choices, a list of
+values as NAME[0], NAME[1] and so on; what does not count in a trial is left out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 from romul_actors.core.history import Line
 from romul_actors.errors import RomulError
 from romul_actors.observe.trial_records import trials
-from romul_actors.protocol.experiment import Experiment, FloatSpec, IntSpec
+from romul_actors.protocol.experiment import Experiment
 
 
 class ExportError(RomulError):
@@ -41,23 +42,17 @@ class Point:
 
 def points(experiment: Experiment, lines: Sequence[Line]) -> Iterator[Point]:
     """The figures of every trial that has a result."""
-    choices = {
-        name: list(getattr(spec, "choices", (False, True)))
-        for name, spec in experiment.space.items()
-        if not isinstance(spec, FloatSpec | IntSpec)
-    }
+    space = experiment.search_space()
+    axes = {axis.name: axis for axis in space}
     for record in trials(lines).values():
         if record.value is None:
             continue
-        places = {
-            name: choices[name].index(value) if name in choices else value
-            for name, value in record.hyperparameters.items()
-        }
+        values = space.by_axis(record.hyperparameters)
         figures = {
             experiment.metric: float(record.value),
             "seconds": float(record.seconds or 0.0),
             "attempt": float(record.attempt or 0),
-            **{f"hyperparameters/{name}": float(place) for name, place in places.items()},
+            **{f"hyperparameters/{name}": axes[name].figure(x) for name, x in values.items()},
             **{name: float(value) for name, value in record.metrics.items()},
         }
         yield Point(record.slot, record.step, record.ended_ms or 0, figures)
@@ -113,6 +108,11 @@ def _log_to_mlflow(experiment: Experiment, lines: Sequence[Line], uri: str) -> i
     found = client.get_experiment_by_name(experiment.name)
     place = client.create_experiment(experiment.name) if found is None else found.experiment_id
     metrics: dict[int, list[Any]] = {}
+    origin = {
+        record.slot: {f"romul.{name}": text for name, text in record.provenance.items()}
+        for record in trials(lines).values()
+        if record.value is not None
+    }
     n = 0
     for point in points(experiment, lines):
         metrics.setdefault(point.slot, []).extend(
@@ -120,7 +120,8 @@ def _log_to_mlflow(experiment: Experiment, lines: Sequence[Line], uri: str) -> i
         )
         n += 1
     for slot, logged in sorted(metrics.items()):
-        run = client.create_run(place, run_name=f"slot-{slot}", tags={"romul.slot": str(slot)})
+        tags = {"romul.slot": str(slot), **origin[slot]}
+        run = client.create_run(place, run_name=f"slot-{slot}", tags=tags)
         for start in range(0, len(logged), BATCH):
             client.log_batch(run.info.run_id, metrics=logged[start : start + BATCH])
         client.set_terminated(run.info.run_id)

@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from statistics import median
 from typing import Any
 
 from romul_actors.core.history import Line, TrialFailed, TrialReleased, TrialReported
+from romul_actors.core.space import FloatParameter, IntParameter, Parameter
 from romul_actors.observe.lineage import lineage
 from romul_actors.observe.trial_records import TrialRecord
 from romul_actors.observe.visible import visible
-from romul_actors.protocol.experiment import Experiment, FloatSpec, IntSpec
+from romul_actors.protocol.experiment import Experiment
 
+MOST_AXES = 60
+"""Most coordinates that are drawn, the first ones."""
 WIDE = 10.0
 """Ratio of values from which they are drawn on a log axis."""
 SHORTEST_S = 0.02
@@ -82,16 +86,18 @@ def plot(
     """
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    names = list(experiment.space)
+    space = experiment.search_space()
+    shown = space.axes[:MOST_AXES]
     columns = 3
-    rows = -(-(len(names) + 1) // columns)
+    rows = -(-(len(shown) + 1) // columns)
     figure = Figure(figsize=(5 * columns, 3.2 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     line = lineage(found, best_trial)
     _draw_metric(axes[0], experiment, found, line, others)
-    for ax, name in zip(axes[1:], names, strict=False):
-        _draw_schedule(ax, experiment, name, found, line)
-    for ax in axes[len(names) + 1 :]:
+    values = {trial: space.by_axis(record.hyperparameters) for trial, record in found.items()}
+    for ax, axis in zip(axes[1:], shown, strict=False):
+        _draw_schedule(ax, axis, found, values, line)
+    for ax in axes[len(shown) + 1 :]:
         ax.set_visible(False)
     figure.suptitle(f"{experiment.name}: {experiment.population} slots, {experiment.steps} steps")
     return figure
@@ -230,23 +236,29 @@ def _draw_metric(
 
 def _draw_schedule(
     ax: Any,
-    experiment: Experiment,
-    name: str,
+    axis: Parameter,
     found: Mapping[str, TrialRecord],
+    values: Mapping[str, Mapping[str, Any]],
     line: Sequence[str],
 ) -> None:
-    spec = experiment.space[name]
-    numeric = isinstance(spec, FloatSpec | IntSpec)
-    choices: list[Any] = [] if numeric else list(getattr(spec, "choices", (False, True)))
+    """Draw one coordinate by step, with gaps where it does not count.
 
-    def height(value: Any) -> float:
-        return float(value) if numeric else float(choices.index(value))
+    Args:
+        ax: where to draw.
+        axis: the coordinate.
+        found: trials by id.
+        values: by trial, its values by the names of coordinates.
+        line: ids of the winner's line of descent.
+    """
+
+    def height(record: TrialRecord) -> float:
+        here = values[record.id]
+        return axis.figure(here[axis.name]) if axis.name in here else nan
 
     for slot, records in _by_slot(found).items():
-        heights = [height(t.hyperparameters[name]) for t in records]
         ax.plot(
             [t.step for t in records],
-            heights,
+            [height(t) for t in records],
             color=f"C{slot % 10}",
             lw=0.9,
             alpha=0.6,
@@ -254,16 +266,11 @@ def _draw_schedule(
             ms=3,
         )
     winner = [found[trial] for trial in line]
-    ax.plot(
-        [t.step for t in winner],
-        [height(t.hyperparameters[name]) for t in winner],
-        "k-",
-        lw=1.8,
-    )
-    if isinstance(spec, FloatSpec | IntSpec):
-        ax.set_yscale("log" if spec.scale == "log" else "linear")
+    ax.plot([t.step for t in winner], [height(t) for t in winner], "k-", lw=1.8)
+    if isinstance(axis, FloatParameter | IntParameter):
+        ax.set_yscale(axis.scale)
     else:
-        names = [visible(str(choice)) for choice in choices]
-        ax.set_yticks(range(len(choices)), names, parse_math=False)
-    ax.set_title(visible(name), parse_math=False)
+        names = [visible(label) for label in axis.labels]
+        ax.set_yticks(range(len(names)), names, parse_math=False)
+    ax.set_title(visible(axis.name), parse_math=False)
     ax.set_xlabel("step")

@@ -168,7 +168,7 @@ class Snapshot:
         """Trials, a row each, with hyperparameters and metrics as columns."""
         import pandas as pd  # noqa: PLC0415
 
-        return pd.DataFrame(trial_rows(self.history))
+        return pd.DataFrame(trial_rows(self.history, self.experiment.search_space()))
 
 
 def _row(values: dict[str, Any], nested: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from romul_actors.core.history import Line, TrialCreated, TrialFailed, TrialReported
+from romul_actors.core.space import Space
 from romul_actors.errors import RomulError
 
 
@@ -32,6 +33,7 @@ class TrialRecord:
         ended_ms: when its result came, or it failed for good; None: neither so far.
         seconds, attempt, worker: of the attempt that brought the result; None: there is none.
         failed: the reason if it failed for good; "": it did not.
+        provenance: code, packages and machine that its result comes from; empty: not known.
     """
 
     slot: int
@@ -48,6 +50,7 @@ class TrialRecord:
     attempt: int | None = None
     worker: str | None = None
     failed: str = ""
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -72,12 +75,16 @@ def trials(lines: Sequence[Line]) -> dict[str, TrialRecord]:
     A trial whose decision is no longer in history has no record.
     """
     records: dict[str, TrialRecord] = {}
+    # A worker sends it when it changes.
+    provenance: dict[str, Mapping[str, str]] = {}
     for line in lines:
         match line:
             case TrialCreated():
                 records[line.trial] = _created(line)
             case TrialReported() if line.trial in records:
-                records[line.trial] = _reported(records[line.trial], line)
+                comes_from = line.provenance or provenance.get(line.worker, {})
+                provenance[line.worker] = comes_from
+                records[line.trial] = _reported(records[line.trial], line, comes_from)
             case TrialFailed(again=False) if line.trial in records:
                 records[line.trial] = replace(
                     records[line.trial], ended_ms=line.at_ms, failed=line.reason
@@ -97,7 +104,9 @@ def _created(line: TrialCreated) -> TrialRecord:
     )
 
 
-def _reported(record: TrialRecord, line: TrialReported) -> TrialRecord:
+def _reported(
+    record: TrialRecord, line: TrialReported, provenance: Mapping[str, str]
+) -> TrialRecord:
     return replace(
         record,
         value=line.value,
@@ -106,15 +115,31 @@ def _reported(record: TrialRecord, line: TrialReported) -> TrialRecord:
         seconds=line.seconds,
         attempt=line.attempt,
         worker=line.worker,
+        provenance=provenance,
     )
 
 
-def trial_rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """Trials as flat rows: hyperparameters as "h.NAME", metrics as "m.NAME", never rescaled."""
-    return [_row(record) for record in trials(lines).values()]
+def origins(found: Mapping[str, TrialRecord]) -> list[dict[str, Any]]:
+    """Each code, packages and machine that results come from, with how many do."""
+    counts: dict[tuple[tuple[str, str], ...], int] = {}
+    for record in found.values():
+        if record.provenance:
+            key = tuple(record.provenance.items())
+            counts[key] = counts.get(key, 0) + 1
+    return [{"trials": count, **dict(key)} for key, count in counts.items()]
 
 
-def _row(record: TrialRecord) -> dict[str, Any]:
+def trial_rows(lines: Sequence[Line], space: Space | None = None) -> list[dict[str, Any]]:
+    """Trials as flat rows: hyperparameters as "h.NAME", metrics as "m.NAME", never rescaled.
+
+    With the space the elements of a list are columns of their own: "h.NAME[0]". What does not
+    count in a trial has no column in its row. Code, packages and machine of a result are "p.NAME".
+    """
+    return [_row(record, space) for record in trials(lines).values()]
+
+
+def _row(record: TrialRecord, space: Space | None) -> dict[str, Any]:
+    values = record.hyperparameters
     return {
         "trial": record.id,
         "slot": record.slot,
@@ -129,6 +154,7 @@ def _row(record: TrialRecord) -> dict[str, Any]:
         "attempt": record.attempt,
         "worker": record.worker,
         "failed": record.failed,
-        **{f"h.{name}": value for name, value in record.hyperparameters.items()},
+        **{f"h.{name}": x for name, x in (space.by_axis(values) if space else values).items()},
         **{f"m.{name}": value for name, value in record.metrics.items()},
+        **{f"p.{name}": text for name, text in record.provenance.items()},
     }

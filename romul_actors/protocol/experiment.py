@@ -5,7 +5,6 @@ store for actors and workers. It knows the search space but no optimizer.
 """
 
 import importlib.util
-import re
 import sys
 import tomllib
 import traceback
@@ -41,7 +40,7 @@ from romul_actors.protocol.declared_space import (
     plain,
     read_space,
 )
-from romul_actors.protocol.mistakes import Fault, Faults, faults_of, in_lines, shown
+from romul_actors.protocol.mistakes import Fault, Faults, faults_of, in_lines, not_toml, shown
 from romul_actors.protocol.toml_lines import lines_of
 
 __all__ = [
@@ -273,7 +272,7 @@ def parse(text: str, source: str = "experiment", also: Also = lambda _: []) -> E
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ExperimentError(_not_toml(error, text, source)) from None
+        raise ExperimentError(not_toml(error, text, source)) from None
     return from_values(content, source, lines_of(text), also)
 
 
@@ -318,21 +317,6 @@ def _odd_task(task: object) -> list[Fault]:
         f"{module}_task.py"
     )
     return [Fault(("task",), message)]
-
-
-def _not_toml(error: tomllib.TOMLDecodeError, text: str, source: str) -> str:
-    """What the parser found, with the line that it found it in."""
-    found = re.search(r"at line (\d+)", str(error))
-    if found is None:
-        return f"{source}: not TOML: {error}"
-    number = int(found[1])
-    line = text.split("\n")[number - 1].strip()
-    hint = ""
-    if re.search(r"=\s*(True|False|None|null)\b", line):
-        hint = "; TOML writes true and false, and leaves out what is not there"
-    elif re.search(r"=\s*[A-Za-z_]", line):
-        hint = "; text stands in quotes"
-    return f"{source}:{number}: not TOML: {error}{hint}: {shown(line)}"
 
 
 def from_json(text: str) -> Experiment:

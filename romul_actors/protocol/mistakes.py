@@ -1,5 +1,7 @@
 """What is wrong with a declaration, in words: each fault with its place, all faults at once."""
 
+import re
+import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -215,3 +217,18 @@ def in_lines(faults: Iterable[Fault], source: str, lines: Mapping[str, int]) -> 
         f"{source}:{line}: {text}" if line else f"{source}: {text}"
         for line, text in sorted(dict.fromkeys(placed), key=lambda pair: pair[0])
     )
+
+
+def not_toml(error: tomllib.TOMLDecodeError, text: str, source: str) -> str:
+    """What the parser found, with the line that it found it in."""
+    found = re.search(r"at line (\d+)", str(error))
+    if found is None:
+        return f"{source}: not TOML: {error}"
+    number = int(found[1])
+    line = text.split("\n")[number - 1].strip()
+    hint = ""
+    if re.search(r"=\s*(True|False|None|null)\b", line):
+        hint = "; TOML writes true and false, and leaves out what is not there"
+    elif re.search(r"=\s*[A-Za-z_]", line):
+        hint = "; text stands in quotes"
+    return f"{source}:{number}: not TOML: {error}{hint}: {shown(line)}"

@@ -94,6 +94,7 @@ def _report_of(line: Line) -> Event | None:
                 metrics=line.metrics,
                 in_effect=line.in_effect,
                 left_out=line.left_out,
+                provenance=line.provenance,
             )
         case TrialFailed(reason="lost"):
             return Expired(**_token(line))
@@ -156,9 +157,7 @@ def steps(record: Record) -> Iterator[Step]:
         if event_of(line) is not None:
             groups.append([line])
         elif not groups:
-            raise RecordError(
-                f"the record begins with {to_json(line)['event']!r}, which is no event"
-            )
+            raise RecordError(f"the record begins with {line.event!r}, which is no event")
         else:
             groups[-1].append(line)
     for group in groups:

@@ -9,8 +9,10 @@ from pathlib import Path
 import nbclient
 import nbformat
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from romul_actors.protocol.experiment import parse
+from tests.conftest import wait_for
 from tests.system.conftest import processes_with
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +129,50 @@ def test_the_notebook_runs_in_its_own_kernel(tmp_path, monkeypatch):
     assert not processes_with(str(tmp_path))
 
 
+ENDLESS = """
+import time
+import romul
+def train(trial):
+    while not trial.should_stop:
+        time.sleep(0.02)
+romul.run(train, {"rate": romul.Float(0, 1)}, population=4, steps=1, name="endless")
+"""
+
+
+@pytest.mark.parametrize("how", ["interrupted", "shut down"])
+def test_a_kernel_that_is_interrupted_or_shut_down_leaves_no_process(tmp_path, monkeypatch, how):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    manager, client = start_new_kernel(cwd=str(tmp_path))
+    try:
+        client.execute(ENDLESS)
+        wait_for(lambda: any("workers.child" in line for line in processes_with(str(tmp_path))))
+        if how == "interrupted":
+            manager.interrupt_kernel()
+            # What the kernel says of itself at its start may come first.
+            while (reply := client.get_shell_msg(timeout=60))["msg_type"] != "execute_reply":
+                pass
+            assert reply["content"]["ename"] == "KeyboardInterrupt"
+            # The kernel is as good as before.
+            assert client.execute_interactive("1 + 1", timeout=60)["content"]["status"] == "ok"
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    wait_for(lambda: not processes_with(str(tmp_path)), 60)
+
+
 def test_examples_in_toml_are_whole():
     for file in EXAMPLES.glob("*.toml"):
         parse(file.read_text(), str(file))
+
+
+def test_what_programs_see_of_a_search_on_a_server(toy, tmp_path):
+    look, history, *_ = re.findall(
+        r"```python\n(.*?)```", (DOCS / "inspect.md").read_text(), re.DOTALL
+    )
+    run_code(
+        look + history,
+        tmp_path,
+        ("redis://127.0.0.1:6379/0", toy.url),
+        ('"mymodel"', '"toy"'),
+        ('"mymodel"', '"toy"'),
+    )

@@ -13,6 +13,7 @@ from redis import Redis
 
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.protocol.experiment import parse
+from tests.conftest import romul_anew
 from tests.system.conftest import processes_with, wait_for
 from tests.warm import COLD
 
@@ -219,3 +220,17 @@ def test_the_examples_are_well_formed():
     for file in (Path(__file__).parents[2] / "examples").glob("*.toml"):
         parse(file.read_text(), str(file))
         assert tomllib.loads(file.read_text())["name"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("romul st", ["status", "stop"]),
+        ("romul run --re", ["--resume", "--redis"]),
+        ("romul schedule e", ["export"]),
+    ],
+)
+def test_a_shell_completes_commands_and_options(typed, offered):
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    done = romul_anew(_ROMUL_COMPLETE="complete_bash", **words)
+    assert done.stdout.split() == offered

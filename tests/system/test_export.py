@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import socket
 
 import pyarrow.parquet as pq
 import pytest
@@ -63,3 +64,18 @@ def test_trials_go_to_tensorboard_and_mlflow(toy, tmp_path):
     refused = toy.call("export", "toy", f"--mlflow={store}")
     assert refused.returncode != 0
     assert "Traceback" not in refused.stderr
+
+
+def test_where_the_best_trial_comes_from_is_told_and_exported(toy, tmp_path):
+    told = toy.told("best", "toy")
+    assert told["provenance"]["host"] == socket.gethostname()
+    assert "numpy " in told["provenance"]["packages"]
+    file = tmp_path / "trials.csv"
+    assert toy.call("export", "toy", f"--to={file}").returncode == 0
+    rows = csv.DictReader(file.read_text().splitlines())
+    assert {row["p.host"] for row in rows} == {socket.gethostname()}
+    page = tmp_path / "page.html"
+    assert toy.call("report", "toy", f"--to={page}").returncode == 0
+    assert "Where results come from" in page.read_text()
+    # Each worker says it once.
+    assert len([line for line in toy.history("toy", "result") if "provenance" in line]) == 2

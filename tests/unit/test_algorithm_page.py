@@ -42,7 +42,7 @@ def mutated(y, i, first, space, base, draw):
     b = rest[draw.integers(len(rest))]
     f1, f2 = F * draw.random(2)
     for c, p in enumerate(space):
-        if p.categorical:
+        if p.n_choices:
             x = draw.random()
             y[c] = first[c] if x < 0.3 else base[a][c] if x < 0.5 else base[i][c]
         else:
@@ -53,7 +53,7 @@ def next_vector(i, first, space, base, draw, *, early):
     """Where slot `i` goes from its base."""
     dims, here = len(space), base[i]
     z = draw.standard_normal(dims)
-    y = [here[c] + (0.0 if p.categorical else SIGMA * z[c]) for c, p in enumerate(space)]
+    y = [here[c] + (0.0 if p.n_choices else SIGMA * z[c]) for c, p in enumerate(space)]
     differential = draw.random() < P and len(base) >= 4
     if differential:
         mutated(y, i, first, space, base, draw)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import romul
+from romul_actors.core.history import TimePassed, TrialCreated, TrialReported
 from romul_actors.core.optimizers import Optimizer
 from romul_actors.core.optimizers.truncation import Truncation
 from romul_actors.errors import ExperimentError
@@ -85,6 +86,45 @@ nesterov = { type = "boolean", mutable = false }
     assert population.state["experiment"] == toml.model_dump(mode="json", exclude_defaults=True)
 
 
+def test_every_kind_of_hyperparameter_goes_by_its_toml_keys():
+    toml = parse(
+        """
+name = "population"
+task = "population"
+steps = 3
+[space]
+rate = { type = "float", min = 0, max = 1, step = 0.1 }
+widths = { type = "int", min = 16, max = 64, size = 3, mutable = false }
+level = { type = "categorical", choices = ["low", "high"], ordinal = true }
+[space.optimizer]
+kind = { type = "categorical", choices = ["sgd", "adam"] }
+momentum = { type = "float", min = 0, max = 0.99, when = { "optimizer.kind" = "sgd" } }
+"""
+    )
+    space = {
+        "rate": romul.Float(0, 1, step=0.1),
+        "widths": romul.Int(16, 64, size=3, mutable=False),
+        "level": romul.Choice("low", "high", ordinal=True),
+        "optimizer": {
+            "kind": romul.Choice("sgd", "adam"),
+            "momentum": romul.Float(0, 0.99, when={"optimizer.kind": "sgd"}),
+        },
+    }
+    population = romul.Population(space, steps=3)
+    assert population.state["experiment"] == toml.model_dump(mode="json", exclude_defaults=True)
+    trial = population.ask()
+    assert set(trial.hyperparameters) - {"optimizer.momentum"} == {
+        "rate",
+        "widths",
+        "level",
+        "optimizer.kind",
+    }
+    # What TOML has no word for: null, and a list as one choice.
+    odd = romul.Population({"x": romul.Choice(None, [1, 2], "1", 1)}, steps=2)
+    seen = [odd.ask().hyperparameters["x"] for _ in range(8)]
+    assert {repr(value) for value in seen} <= {"None", "[1, 2]", "'1'", "1"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -97,7 +137,7 @@ nesterov = { type = "boolean", mutable = false }
             "Population() has no argument 'direction': did you mean 'mode'?",
         ),
         ({"mode": "minimum"}, "mode: 'minimum' is not 'min' or 'max'"),
-        ({"population": 2}, "population: Input should be greater than or equal to 4, not 2"),
+        ({"population": 2}, "Population(): population: 2 is below 4"),
         ({"space": [1]}, "space: [1] is not a mapping: give hyperparameters by name"),
         ({"space": {"lr": romul.Float(1, 0.1)}}, "lr: min 1.0 is not below max 0.1"),
         ({"optimizer": "romull"}, "optimizer 'romull' is not one of"),
@@ -130,7 +170,7 @@ def test_a_population_is_trained_without_a_server():
 @pytest.mark.parametrize("machines", [1, 3, 8])
 def test_its_moves_are_those_of_a_run_whose_results_come_in_the_same_order(optimizer, machines):
     """The run: the real actor and workers over the memory store, in virtual time."""
-    played = simulate(
+    simulated = simulate(
         Scenario(
             changes=[Change(0.0, f"m{i}", "arrives") for i in range(machines)],
             optimizer=optimizer,
@@ -140,8 +180,8 @@ def test_its_moves_are_those_of_a_run_whose_results_come_in_the_same_order(optim
             history=True,
         )
     )
-    assert played.told["status"] == "finished"
-    now_s = played.history[0]["at_ms"] / 1000
+    [history] = simulated.history.values()
+    now_s = history[0].at_ms / 1000
     population = romul.Population(
         TOYS["misspecified"].space,
         population=8,
@@ -159,26 +199,23 @@ def test_its_moves_are_those_of_a_run_whose_results_come_in_the_same_order(optim
 
     take()
     checkpoints, ticks = {}, 0
-    for line in played.history:
-        now_s = line["at_ms"] / 1000
-        if line["event"] == "result":
-            checkpoints[line["trial"]] = line["checkpoint"]
-            named, seconds = line["checkpoint"], line["seconds"]
-            population.tell(line["trial"], line["value"], checkpoint=named, seconds=seconds)
-        elif line["event"] == "tick":
-            # An idle worker asks, when the run's actor noticed that it was idle.
-            ticks += 1
-            if (trial := population.ask()) is not None:
-                ours[trial.id] = (dict(trial.hyperparameters), trial.parent, trial.seed)
+    for line in history:
+        now_s = line.at_ms / 1000
+        match line:
+            case TrialReported():
+                checkpoints[line.trial] = line.checkpoint
+                named, seconds = line.checkpoint, line.seconds
+                population.tell(line.trial, line.value, checkpoint=named, seconds=seconds)
+            case TimePassed():
+                # An idle worker asks, when the run's actor noticed that it was idle.
+                ticks += 1
+                if (trial := population.ask()) is not None:
+                    ours[trial.id] = (dict(trial.hyperparameters), trial.parent, trial.seed)
         take()
     theirs = {
-        line["trial"]: (
-            line["hyperparameters"],
-            line["parent"] and checkpoints[line["parent"]],
-            line["seed"],
-        )
-        for line in played.history
-        if line["event"] == "trial"
+        line.trial: (line.hyperparameters, line.parent and checkpoints[line.parent], line.seed)
+        for line in history
+        if isinstance(line, TrialCreated)
     }
     assert ours == theirs
     assert len(theirs) == 64

@@ -19,7 +19,8 @@ from romul_actors.errors import (
 )
 from romul_actors.local.mqtt_broker import embedded_broker
 from romul_actors.mqtt.broker import Broker, Message
-from romul_actors.mqtt.connection import MqttConnection, topic
+from romul_actors.mqtt.connection import MqttConnection
+from romul_actors.mqtt.presence import topic
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import decode_event
 from romul_actors.store.memory import MemoryStore
@@ -74,7 +75,7 @@ async def test_an_experiment_is_submitted_whole_or_not_at_all(client, store):
         await client.submit(declared())
     with pytest.raises(ExperimentError, match="checkpoints: say where they go"):
         await client.submit(declared(name="nowhere", checkpoints=None))
-    with pytest.raises(ExperimentError, match=r"optimizer: .*'no'"):
+    with pytest.raises(ExperimentError, match=r"optimizer 'no' is not one of"):
         await client.submit(declared(name="other", optimizer={"name": "no"}))
     assert await client.statuses() == {"e": "submitted"}
 
@@ -194,7 +195,7 @@ async def test_a_drained_worker_is_in_the_history_of_what_it_serves(tmp_path):
             "w",
             [topic("w", "control")],
             on_message,
-            connected=lambda there: connected.set() if there else None,
+            on_change=lambda there: connected.set() if there else None,
         )
         running = asyncio.create_task(worker.run())
         await asyncio.wait_for(connected.wait(), 20)

@@ -6,12 +6,25 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from romul_actors.cli.attempts import by_region
+from romul_actors.cli.export import _write
+from romul_actors.core import history
 from romul_actors.core.events import Control
+from romul_actors.core.history import BoundsChanged, ControlIgnored, TrialCreated
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.core.parameter import identity
 from romul_actors.core.population import Population
+from romul_actors.dashboard import charts
+from romul_actors.dashboard.feed import Feed
+from romul_actors.observe.explain import explain, in_words
+from romul_actors.observe.export import points
+from romul_actors.observe.html import png
+from romul_actors.observe.plots import plot
+from romul_actors.observe.snapshot import Snapshot
+from romul_actors.observe.trial_records import trials
 from romul_actors.protocol.experiment import Experiment, from_json, parse
 from romul_actors.protocol.messages import decode_trial, encode
 from romul_actors.protocol.plan import settings
@@ -127,7 +140,8 @@ def test_the_wire_the_store_and_the_declaration_keep_it_by_type_and_value(kind):
 def test_a_replay_decides_the_same(kind):
     experiment = declared(kind)
     run, _ = searched(experiment, seed=experiment.seed)
-    lines = json.loads(json.dumps(list(run.history)))
+    texts = [json.dumps(history.to_json(line)) for line in run.history]
+    lines = [history.from_json(json.loads(text)) for text in texts]
     found = verify(Record(experiment, 0, lines, [], 0.0))
     assert found.parting is None, asdict(found)
     assert found.trials == 8 * 5
@@ -176,9 +190,8 @@ def test_other_bounds_are_searched_or_refused(kind):
     low, high = NEW_BOUNDS.get(kind, (0, 1))
     run.tell(Control(action="bounds", by="me", parameter="x", low=low, high=high))
     changed = kind in NEW_BOUNDS
-    assert [line["event"] for line in run.history if line["event"] in ("bounds", "ignored")] == [
-        "bounds" if changed else "ignored"
-    ]
+    said = run.of(BoundsChanged | ControlIgnored)
+    assert [type(line) for line in said] == [BoundsChanged if changed else ControlIgnored]
     # What is out ends as it began.
     for slot in run.queued():
         run.tell(run.result(slot, loss(run.trials[slot].hyperparameters)))
@@ -208,18 +221,18 @@ def test_what_does_not_count_is_held_along_its_line(optimizer):
     experiment = declared("chain", optimizer=spec, steps=12)
     space = experiment.search_space()
     run, _ = searched(experiment)
-    lines = {line["trial"]: line for line in run.of("trial")}
+    lines = {line.trial: line for line in run.of(TrialCreated)}
     held = 0
     for line in lines.values():
-        parent = lines.get(line["parent"])
+        parent = lines.get(line.parent)
         if parent is None:
             continue
-        for axis, on in enumerate(space.active(line["vector"])):
+        for axis, on in enumerate(space.active(line.vector)):
             if not on:
                 held += 1
-                assert line["vector"][axis] == parent["vector"][axis]
+                assert line.vector[axis] == parent.vector[axis]
     assert held > 10
-    assert {tuple(line["hyperparameters"]) for line in lines.values()} == {
+    assert {tuple(line.hyperparameters) for line in lines.values()} == {
         ("kind", "x", "y"),
         ("kind", "x"),
         ("kind",),
@@ -235,27 +248,116 @@ def test_an_order_is_moved_along_and_a_choice_is_not():
         update={"name": "truncation", "options": {"resample": 0.0}}
     )
     run, _ = searched(experiment.model_copy(update={"optimizer": spec}))
-    lines = {line["trial"]: line for line in run.of("trial")}
+    lines = {line.trial: line for line in run.of(TrialCreated)}
     ranks = {"s": 0, "m": 1, "l": 2, "xl": 3}
     moves = [
-        abs(ranks[line["hyperparameters"]["x"]] - ranks[lines[p]["hyperparameters"]["x"]])
+        abs(ranks[line.hyperparameters["x"]] - ranks[lines[p].hyperparameters["x"]])
         for line in lines.values()
-        if (p := line["parent"]) in lines
+        if (p := line.parent) in lines
     ]
     assert set(moves) == {0, 1}
 
 
 def test_each_element_of_a_list_moves_by_itself():
     run, _ = searched(declared("list of floats", steps=12))
-    lines = {line["trial"]: line for line in run.of("trial")}
+    lines = {line.trial: line for line in run.of(TrialCreated)}
     changed = set()
     for line in lines.values():
-        if line["parent"] in lines:
-            pairs = zip(line["vector"], lines[line["parent"]]["vector"], strict=True)
+        if line.parent in lines:
+            pairs = zip(line.vector, lines[line.parent].vector, strict=True)
             changed.add(tuple(a != b for a, b in pairs))
-    assert len(next(iter(lines.values()))["hyperparameters"]["x"]) == 3
+    assert len(next(iter(lines.values())).hyperparameters["x"]) == 3
     assert changed <= set(itertools.product((True, False), repeat=3))
     assert (True, True, True) in changed
+
+
+@EVERY
+def test_all_that_shows_a_run_shows_it(kind, tmp_path):
+    experiment = declared(kind)
+    space = experiment.search_space()
+    names = [axis.name for axis in space]
+    run, trials_made = searched(experiment)
+    found = trials(run.history)
+    best = run.population.best.trial
+
+    figure = plot(experiment, found, best, {})
+    assert [ax.get_title() for ax in figure.axes if ax.get_visible()] == ["loss", *names]
+    if kind in RENDERED:
+        assert png(figure).startswith(b"\x89PNG")
+
+    feed = Feed(None, "k")
+    feed.snapshot = snapshot_of(experiment, run)
+    for line in run.history:
+        feed._add(line)
+    for name in names:
+        chart = charts.hyperparameter(feed, experiment, name)
+        json.dumps(chart, allow_nan=False)
+        [line] = [line for line in chart["series"] if line["name"] == "winner's line"]
+        assert [step for step, _ in line["data"]] == list(range(1 + found[best].step))
+        if chart["yAxis"]["type"] == "category":
+            places = {place for row in chart["series"] for _, place in row["data"]}
+            assert places - {None} <= set(chart["yAxis"]["data"])
+            assert len(set(chart["yAxis"]["data"])) == len(chart["yAxis"]["data"])
+    parallel = charts.parallel(feed, experiment)
+    json.dumps(parallel, allow_nan=False)
+    assert [axis["name"] for axis in parallel["parallelAxis"]] == [*names, "loss"]
+    assert all(len(row) == len(names) + 1 for row in parallel["series"][0]["data"])
+    assert all("x" in row["hyperparameters"] for row in charts.rows(feed)) or kind in DEPENDING
+
+    for point in points(experiment, run.history):
+        here = space.by_axis(found[f"{point.slot}-{point.step}"].hyperparameters)
+        shown = {name for name in point.figures if name.startswith("hyperparameters/")}
+        assert shown == {f"hyperparameters/{name}" for name in here}
+
+    for suffix in ("csv", "parquet", "jsonl"):
+        _write(feed.snapshot, tmp_path / f"out.{suffix}")
+    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [name for name in rows[0] if name.startswith("h.")] or kind in DEPENDING
+    for row, trial in zip(rows, found, strict=True):
+        for name, value in space.by_axis(found[trial].hyperparameters).items():
+            cell = row[f"h.{name}"]
+            assert identity(cell) == identity(value) or identity(json.loads(cell)) == identity(
+                value
+            )
+
+    story = explain(experiment, run.history, best)
+    assert set(story.changes) == set(names)
+    json.dumps(story.as_json())
+    on = space.by_axis(found[best].hyperparameters)
+    words = "\n".join(in_words(story))
+    for name in names:
+        assert (f"  {name} = " in words) is (name in on)
+        assert (f"  {name} does not count here" in words) is (name not in on)
+
+    regions = by_region(experiment, run.history)
+    assert list(regions) == names
+    for axis, name in enumerate(names):
+        on = sum(space.active(line.vector)[axis] for line in run.of(TrialCreated))
+        assert sum(row["attempts"] for row in regions[name]) == on
+    assert len(trials_made) == 40
+
+
+RENDERED = {"any JSON", "list of floats", "chain"}
+"""Kinds whose picture is made; it takes a second."""
+DEPENDING = {"condition", "chain", "immutable decides"}
+"""Kinds of which not every trial has an x."""
+
+
+def snapshot_of(experiment, run):
+    return Snapshot(
+        experiment=experiment,
+        now_ms=0,
+        status="finished",
+        reason="",
+        counts={},
+        causes={},
+        best={"trial": run.population.best.trial},
+        n_slots=8,
+        slots=(),
+        workers=(),
+        depths={},
+        history=run.history,
+    )
 
 
 def blocks_of(language):

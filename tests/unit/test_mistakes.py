@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from romul_actors.core.events import Trial
+from romul_actors.core.events import TrialMessage
 from romul_actors.errors import ExperimentError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
@@ -133,7 +133,7 @@ def test_a_file_that_hides_a_module_of_python_is_named(tmp_path, name):
     space = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
     place = str(tmp_path / "checkpoints")
     experiment = Experiment(name="h", task="fine", steps=1, space=space, checkpoints=place)
-    trial = Trial(
+    trial = TrialMessage(
         id="0-0",
         slot=0,
         step=0,

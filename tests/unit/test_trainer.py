@@ -15,6 +15,7 @@ from romul_actors.core.events import TrialMessage
 from romul_actors.protocol.experiment import Experiment
 from romul_workers.child_messages import PrepareTask, encode
 from romul_workers.child_trainer import ChildTrainer
+from romul_workers.provenance import code_of
 from romul_workers.trainer import Failure, NoRoom, Stopped, Success
 from romul_workers.trial import Context
 from romul_workers.trial import Trial as Task
@@ -260,3 +261,14 @@ def test_a_worker_leaves_frameworks_to_its_child():
     )
     frameworks = {"torch", "safetensors", "sklearn", "scipy", "pandas", "matplotlib", "optuna"}
     assert not frameworks & set(done.stdout.split())
+
+
+async def test_a_result_says_where_it_comes_from(trainer, tmp_path):
+    ending = await trainer.train(experiment(tmp_path), trial())
+    assert isinstance(ending, Success), ending
+    found = ending.provenance
+    assert found["host"] == socket.gethostname()
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert "numpy " in found["packages"]
+    # The tests' tasks lie in this project's repository, if it is one.
+    assert found.get("commit") == code_of(TASKS).get("commit")

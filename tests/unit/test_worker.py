@@ -320,3 +320,18 @@ def test_what_is_left_out_of_results_is_warned_of_once(caplog):
     assert "e: left out of results: 'note' (str), 'nan' (nan)" in line
     assert outputs[0].startswith("10 %\nromul: warning: left out of results: 'note' (str)")
     assert outputs[1] == "10 %"
+
+
+def test_where_results_come_from_is_sent_when_it_changes():
+    async def main():
+        loop = asyncio.get_running_loop()
+        store = MemoryStore(lambda: int(1000 * loop.time()))
+        await filled(store, *(replace(TRIAL, id=f"{n}-0", slot=n) for n in range(4)))
+        one, two = {"commit": "a"}, {"commit": "b"}
+        endings = [Success(1.0, f"{n}", provenance=p) for n, p in enumerate((one, one, two, two))]
+        await worker(store, StubTrainer(*endings), max_trials=4).run(asyncio.Event())
+        inbox = await store.read(["e"], "a", 10, 0)
+        events = [decode_event(entry.body) for entry in inbox]
+        return [event.provenance for event in events if event.type == "result"]
+
+    assert run(main()) == [{"commit": "a"}, {}, {"commit": "b"}, {}]

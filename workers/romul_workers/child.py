@@ -14,9 +14,10 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from romul_workers.child_messages import (
 )
 from romul_workers.figures import figures
 from romul_workers.functions import check_function
+from romul_workers.provenance import code_of, provenance
 from romul_workers.task_import import TaskImportError, described, find_task, hiding
 from romul_workers.trial import Context, Paused, Trial
 
@@ -50,6 +52,7 @@ class _Task:
     train: Callable[[Trial], object]
     context: Context
     state: Any
+    code: Mapping[str, str]
 
 
 class Child:
@@ -120,7 +123,8 @@ class Child:
         context = Context(request.experiment, _device(request.device), request.constants)
         setup = getattr(module, "setup", None)
         state = setup(context) if callable(setup) else None
-        self._tasks[request.key] = _Task(train, context, state)
+        code = code_of(_folder(module))
+        self._tasks[request.key] = _Task(train, context, state, code)
 
     def _train(self, request: TrainTrial) -> TrialAnswer:
         task = self._tasks[request.key]
@@ -154,7 +158,19 @@ class Child:
         if not any(trial.checkpoint.iterdir()):
             message = "the task wrote nothing into trial.checkpoint: nobody could continue from it"
             return TaskFailed("no_checkpoint", message)
-        return TaskReturned(found.value, found.kept, found.left_out, trial.in_effect, trial.written)
+        return TaskReturned(
+            value=found.value,
+            metrics=found.kept,
+            left_out=found.left_out,
+            in_effect=trial.in_effect,
+            written=trial.written,
+            provenance=provenance(task.code),
+        )
+
+
+def _folder(module: ModuleType) -> Path:
+    """Where a task's code lies: its module's folder, unless that names another one."""
+    return Path(getattr(module, "FOLDER", None) or Path(module.__file__ or ".").parent)
 
 
 def _device(wanted: str) -> str:

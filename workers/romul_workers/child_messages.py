@@ -89,7 +89,7 @@ class TaskReturned:
     """The task trained its whole budget.
 
     Attributes:
-        value, metrics, left_out, in_effect: as in `romul_workers.trainer.Success`.
+        value, metrics, left_out, in_effect, provenance: as in `romul_workers.trainer.Success`.
         written: files of the checkpoint that are hashed and flushed already, by name.
     """
 
@@ -98,6 +98,7 @@ class TaskReturned:
     left_out: Mapping[str, str]
     in_effect: Mapping[str, Value]
     written: Mapping[str, Written] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

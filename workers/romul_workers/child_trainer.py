@@ -231,7 +231,14 @@ async def _store(
     await asyncio.to_thread(checkpoints.publish, folder, name, answer.written)
     if isinstance(answer, TaskInterrupted):
         return Stopped(name, answer.at)
-    return Success(answer.value, name, answer.metrics, answer.in_effect, answer.left_out)
+    return Success(
+        answer.value,
+        name,
+        answer.metrics,
+        answer.in_effect,
+        answer.left_out,
+        answer.provenance,
+    )
 
 
 def _read_from(log: Path, start: int) -> str:

@@ -7,6 +7,7 @@ store or any network; a file that another user owns or may change is refused.
 
 import contextlib
 import hashlib
+import inspect
 import os
 import pickle
 import stat
@@ -32,6 +33,7 @@ from pathlib import Path
 from romul_workers.handed import read
 
 train, setup = read(Path(__file__).with_name({file!r}), {digest!r})
+FOLDER = {source!r}
 '''
 
 
@@ -76,7 +78,9 @@ def write(folder: Path, train: Callable[..., Any], setup: Callable[..., Any] | N
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
         out.write(body)
     digest = hashlib.sha256(body).hexdigest()
-    (folder / f"{MODULE}.py").write_text(_SOURCE.format(file=PICKLE, digest=digest))
+    (folder / f"{MODULE}.py").write_text(
+        _SOURCE.format(file=PICKLE, digest=digest, source=_source(train))
+    )
 
 
 def read(file: Path, digest: str) -> tuple[Callable[..., Any], Callable[..., Any] | None]:
@@ -100,6 +104,15 @@ def read(file: Path, digest: str) -> tuple[Callable[..., Any], Callable[..., Any
     sys.path += [place for place in handed.path if place not in sys.path]
     train, setup = pickle.loads(handed.functions)  # noqa: S301
     return train, setup
+
+
+def _source(train: Callable[..., Any]) -> str:
+    """The folder of a function's code; of a notebook, which has no file, where it runs."""
+    try:
+        file = Path(inspect.getsourcefile(train) or "")
+    except TypeError:
+        file = Path()
+    return str((file.parent if file.is_file() else Path()).absolute())
 
 
 @contextlib.contextmanager

@@ -44,10 +44,12 @@ class Reporter:
         self._worker = worker
         self._shutdown = shutdown
         self._left_out = LeftOut()
+        self._provenance: dict[str, dict[str, str]] = {}
 
     def forget(self, experiment: str) -> None:
         """Begin anew with an experiment of that name."""
         self._left_out.forget(experiment)
+        self._provenance.pop(experiment, None)
 
     async def deliver(
         self,
@@ -67,7 +69,12 @@ class Reporter:
             seconds: how long the worker had the trial.
         """
         ending, warning = self._warn_once(experiment.name, ending)
+        comes_from = ending.provenance if isinstance(ending, Success) else {}
+        if isinstance(ending, Success) and comes_from == self._provenance.get(experiment.name):
+            ending = replace(ending, provenance={})
         accepted = await self._settle(lease, trial, self._report(trial, ending, seconds))
+        if accepted and comes_from:
+            self._provenance[experiment.name] = dict(comes_from)
         if accepted is False:
             log.warning("%s: trial %s: the report came too late", experiment.name, trial.id)
             if isinstance(ending, Success | Stopped) and ending.checkpoint is not None:
@@ -105,6 +112,7 @@ class Reporter:
                     metrics=ending.metrics,
                     in_effect=ending.in_effect,
                     left_out=ending.left_out,
+                    provenance=ending.provenance,
                 )
             case Failure(reason=reason, message=message):
                 log.warning("trial %s failed: %s: %s", trial.id, reason, message)

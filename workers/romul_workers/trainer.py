@@ -22,6 +22,7 @@ class Success:
         metrics: all other figures that the task returned.
         in_effect: hyperparameters that were read back after they had been applied.
         left_out: what the task returned and is no figure; see `romul_workers.figures`.
+        provenance: where the result comes from; see `romul_workers.provenance`.
     """
 
     value: float
@@ -29,6 +30,7 @@ class Success:
     metrics: Mapping[str, float] = field(default_factory=dict)
     in_effect: Mapping[str, Any] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,96 @@
+"""Where results come from: code, packages, machine; sent once, and found for each trial."""
+
+import socket
+import subprocess
+import sys
+
+import numpy as np
+
+from romul_actors.core.history import TrialCreated, TrialReported, from_json, to_json
+from romul_actors.observe.trial_records import origins, trial_rows, trials
+from romul_workers.provenance import code_of, provenance
+
+
+def git(folder, *arguments):
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    command = ["git", "-C", str(folder), *who, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_commit_of_a_tasks_code_is_found_and_whether_it_was_changed(tmp_path):
+    assert code_of(tmp_path) == {}
+    git(tmp_path, "init", "--quiet")
+    assert code_of(tmp_path) == {}
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "task.py").write_text("x = 1\n")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message=one")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert code_of(inner) == {"commit": commit, "uncommitted": "no"}
+    # A file that is no part of the repository is no change of its code.
+    (inner / "notes").write_text("x")
+    assert code_of(inner)["uncommitted"] == "no"
+    (inner / "task.py").write_text("x = 2\n")
+    assert code_of(inner) == {"commit": commit, "uncommitted": "yes"}
+
+
+def test_a_process_says_its_python_its_machine_and_the_packages_it_imported():
+    found = provenance({"commit": "abc", "uncommitted": "no"})
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["host"] == socket.gethostname()
+    assert f"numpy {np.__version__}" in found["packages"].split(", ")
+    assert found["commit"] == "abc"
+    assert all(found.values())
+
+
+def created(slot):
+    return TrialCreated(
+        at_ms=0,
+        trial=f"{slot}-0",
+        slot=slot,
+        step=0,
+        parent=None,
+        hyperparameters={"x": 1.0},
+        vector=(0.5,),
+    )
+
+
+def reported(slot, worker, **more):
+    return TrialReported(
+        at_ms=1,
+        trial=f"{slot}-0",
+        attempt=1,
+        worker=worker,
+        slot=slot,
+        step=0,
+        value=1.0,
+        checkpoint="c",
+        seconds=1.0,
+        **more,
+    )
+
+
+def test_each_trial_has_what_its_worker_said_last():
+    old, new, other = {"commit": "a"}, {"commit": "b"}, {"commit": "a", "host": "h"}
+    lines = [
+        *(created(slot) for slot in range(6)),
+        reported(0, "v", provenance=old),
+        reported(1, "w", provenance=other),
+        reported(2, "v"),
+        reported(3, "v", provenance=new),
+        reported(4, "v"),
+        reported(5, "unknown"),
+    ]
+    found = trials([from_json(to_json(line)) for line in lines])
+    assert [record.provenance for record in found.values()] == [old, other, old, new, new, {}]
+    assert [row.get("p.commit") for row in trial_rows(lines)] == ["a", "a", "a", "b", "b", None]
+    assert origins(found) == [
+        {"trials": 2, "commit": "a"},
+        {"trials": 1, "commit": "a", "host": "h"},
+        {"trials": 2, "commit": "b"},
+    ]
+
+
+def test_a_line_without_it_is_stored_as_it_always_was():
+    assert "provenance" not in to_json(reported(0, "v"))
