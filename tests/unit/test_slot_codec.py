@@ -94,6 +94,19 @@ def test_a_population_in_training_is_read_back():
     assert reread(run.population) == run.population
 
 
+def test_changed_fields_over_the_stored_ones_are_the_whole_slot():
+    core, before = POPULATION.settings, Run(population(steps=4)).start().population.slots[0]
+    whole = write_slot(SLOT, core, "loss")
+    assert {**write_slot(before, core, "loss"), **write_slot(SLOT, core, "loss", before)} == whole
+    assert write_slot(SLOT, core, "loss", SLOT) == {}
+    for field in fields(SLOT):
+        if field.name != "index":
+            changed = replace(SLOT, **{field.name: getattr(before, field.name)})
+            written = write_slot(changed, core, "loss", SLOT)
+            assert written
+            assert {**whole, **written} == write_slot(changed, core, "loss"), field.name
+
+
 @given(st.lists(st.floats(0.0, 1.0), min_size=2, max_size=2), st.floats(allow_nan=False))
 def test_floats_are_read_back_to_the_last_bit(vector, seconds):
     slot = replace(FIRST, vector=tuple(vector), seconds=seconds, position=seconds)
