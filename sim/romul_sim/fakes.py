@@ -62,7 +62,8 @@ class WatchedStore(MemoryStore):
         version = await super().commit(name, actor, commit)
         if version is not None:
             self._sha256.update("".join(commit.history).encode())
-            for line in self.watches[name].committed(commit, self.memory.experiments[name].meta):
+            stored = self.memory.experiments[name]
+            for line in self.watches[name].committed(commit, stored.meta, stored.slots):
                 self._on_line(name, line)
         return version
 

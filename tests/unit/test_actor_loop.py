@@ -25,8 +25,11 @@ from romul_actors.actor.timing import (
     tick_every_s,
 )
 from romul_actors.core import history
+from romul_actors.core.elasticity import Elasticity
 from romul_actors.core.events import Control, Released, Result, Stamped, Submitted, Tick
+from romul_actors.core.history import TimePassed
 from romul_actors.core.population import changed
+from romul_actors.core.transition import progress_of
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.protocol.messages import decode_event, decode_trial, encode
 from romul_actors.protocol.slot_codec import text
@@ -570,3 +573,45 @@ def test_a_batch_is_what_one_event_after_the_other_leads_to():
     assert (whole.population, whole.trials, whole.history) == (run.population, trials, added)
     assert len(trials) == 8
     assert decide_batch(start, []).population is start
+
+
+@pytest.mark.parametrize("optimizer", ["romul", "initiator", "random"])
+@pytest.mark.parametrize("seed", range(4))
+def test_batches_of_any_size_lead_where_single_events_do(seed, optimizer):
+    """With results, failures and ticks; and what is counted is what a look at all slots finds."""
+    shuffler = random.Random(seed)
+    elasticity = Elasticity(max_slots=9, per_worker=2.0)
+    run = Run(population(optimizer, steps=5, seed=seed, elasticity=elasticity)).start()
+    kept, events, expected, ticks = run.population, [], [], 0
+    while run.population.status == "running":
+        now_ms = run.now_ms + shuffler.choice([1, 700, 3000])
+        queued = run.queued()
+        if not queued or shuffler.random() < 0.3:
+            event = Tick(workers=shuffler.randrange(1, 12))
+        else:
+            slot = shuffler.choice(queued)
+            lost = shuffler.random() < 0.2
+            event = run.failed(slot) if lost else run.result(slot, shuffler.random())
+        decision = run.tell(event, now_ms)
+        ticks += any(isinstance(line, TimePassed) for line in decision.history)
+        for step, progress in run.population.progress.items():
+            assert progress == progress_of(run.population.slots, step)
+        events.append(Stamped(event, now_ms))
+        expected += decision.history
+        if shuffler.random() < 0.2 or run.population.status != "running":
+            batch = decide_batch(kept, events)
+            assert (batch.population, batch.history) == (run.population, expected)
+            kept, events, expected = batch.population, [], []
+    assert run.population.status == "finished"
+    assert ticks
+
+
+def test_a_tick_that_changes_nothing_leaves_the_population_as_it_is():
+    run = Run(population()).start()
+    start = run.population
+    ticks = [Stamped(Tick(workers=4), at_ms) for at_ms in (10, 20)]
+    assert decide_batch(start, ticks).population is start
+    result = Stamped(run.result(0, 1.0), 15)
+    batch = decide_batch(start, [ticks[0], result, ticks[1]])
+    run.tell(result.event, result.at_ms)
+    assert (batch.population, batch.history) == (run.population, run.history[-1:])

@@ -108,11 +108,6 @@ class Optimizer(ABC):
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
         """Moves of the slots `due`, all of one pool and with a known outcome, in their order."""
 
-    def spares(self, slot: Slot) -> bool:
-        """Whether `slot` is parked last, whatever its loss: none is."""
-        del slot
-        return False
-
     def moved(
         self, memory: Mapping[str, Any], move: Callable[[Sequence[float]], tuple[float, ...]]
     ) -> Mapping[str, Any]:

@@ -34,13 +34,17 @@ class Initiator(Optimizer):
 
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
         """Continue the winner of a tournament of two."""
+        sound = [j for j in view.known if not view.known[j].failed]
+        place = {j: n for n, j in enumerate(sound)}
         moves = []
         for i in due:
             rng = view.rng(i)
-            others = [j for j in view.known if j != i and not view.known[j].failed]
+            own = place.get(i, len(sound))
+            n_others = len(sound) - (i in place)
             winner = i
-            if others:
-                j = others[int(rng.integers(len(others)))]
+            if n_others:
+                n = int(rng.integers(n_others))
+                j = sound[n + (n >= own)]
                 winner = j if view.known[j].loss < view.known[i].loss else i
             vector = tuple(
                 perturb(parameter, position, rng, self.resample, (self.down, self.up))

@@ -85,8 +85,9 @@ class Pb2(Truncation):
             for slot in view.slots:
                 if slot.step > view.step:
                     process.expect(slot.vector)
+            copying = set(copies)
             for i, move in moves.items():
-                if i not in copies:
+                if i not in copying:
                     process.expect(move.vector)
             for i in copies:
                 place, gain = process.best(self._places(view, moves[i]))
