@@ -83,7 +83,7 @@ async def trial(
         stop=step + 1.0,
         seed=step,
     )
-    asked = time.time()
+    requested = time.time()
     ending = await trainer.train(declared, message)
     ended = time.time()
     if not isinstance(ending, Success):
@@ -92,7 +92,7 @@ async def trial(
     # What checks the parent before the task starts belongs to the restore.
     restored = figures["attached"] - figures["attaching"]
     if parent is not None:
-        restored += figures["attaching"] - asked
+        restored += figures["attaching"] - requested
     return ended - figures["saving"], restored, ending.checkpoint
 
 

@@ -216,7 +216,7 @@ def main() -> int:
     val_loss, val_accuracy = cifar.evaluate(model, data, data.validation)
     test_loss, test_accuracy = cifar.evaluate(model, data, data.test)
     settings, on_gpu = plan.settings, data.device.type == "cuda"
-    told = {
+    summary = {
         "benchmark": "cifar_wrn",
         "data_set": settings.data_set,
         "network": f"WRN-{settings.depth}-{settings.width}",
@@ -234,7 +234,7 @@ def main() -> int:
         "first_epoch_seconds": round(seconds[0], 2),
         "epoch_seconds": round(statistics.median(seconds), 2),
     }
-    print(json.dumps(told))
+    print(json.dumps(summary))
     return 0
 
 

@@ -6,8 +6,8 @@ The load is a process of its own: it answers every trial at once with a result, 
 never waits for training. The ceiling, measured in the same run, is what the server does of
 pipelined calls of a script of six commands, which is what one decision costs it at the least.
 
-Decisions are told by the clock, where server, load and actor share the cores, and by the CPU time
-that the actor's process takes; each also as a ratio to the ceiling. Prints one JSON line, with
+Decisions are counted by the clock, where server, load and actor share the cores, and by the CPU
+time that the actor's process takes; each also as a ratio to the ceiling. Prints one JSON line, with
 medians of the rounds.
 """
 
@@ -106,7 +106,7 @@ async def answer(client: Redis) -> None:
     script = client.register_script(ANSWER)
     while True:
         found: Any = await client.xreadgroup("workers", "load", {trials: ">"}, PIPELINE, 100)
-        told: list[bytes] = []
+        reports: list[bytes] = []
         for entry_id, fields in found[0][1] if found else ():
             trial = decode_trial(fields[b"m"])
             result = Result(
@@ -118,9 +118,9 @@ async def answer(client: Redis) -> None:
                 checkpoint=f"{trial.id}-{trial.attempt}",
                 seconds=1.0,
             )
-            told += [entry_id, encode(result)]
-        if told:
-            await script(keys=[inbox, trials], args=told)
+            reports += [entry_id, encode(result)]
+        if reports:
+            await script(keys=[inbox, trials], args=reports)
 
 
 async def ceiling(client: Redis, seconds: float) -> float:

@@ -66,24 +66,24 @@ def run(optimizer: str, seed: int, slots: int, steps: int, wide: bool) -> tuple[
     waiting = deque(decision.trials)
     try:
         while waiting:
-            asked = waiting.popleft()
-            checkpoint = folder / engine.checkpoint(asked)
+            message = waiting.popleft()
+            checkpoint = folder / engine.checkpoint(message)
             checkpoint.mkdir()
             trial = Trial(
-                id=asked.id,
-                hyperparameters=asked.hyperparameters,
-                parent=folder / asked.parent if asked.parent else None,
+                id=message.id,
+                hyperparameters=message.hyperparameters,
+                parent=folder / message.parent if message.parent else None,
                 checkpoint=checkpoint,
-                start=asked.start,
-                stop=asked.stop,
-                seed=asked.seed,
-                step=asked.step,
+                start=message.start,
+                stop=message.stop,
+                seed=message.seed,
+                step=message.step,
                 context=CONTEXT,
                 state=data,
             )
-            torch.manual_seed(asked.seed)
+            torch.manual_seed(message.seed)
             metrics: Any = digits.train(trial)
-            result = engine.result(asked, metrics["val_loss"], metrics)
+            result = engine.result(message, metrics["val_loss"], metrics)
             decision = decide(decision.population, Stamped(result, 0))
             waiting.extend(decision.trials)
     finally:

@@ -8,8 +8,9 @@ Ray Tune's PBT does the same with 8 members, in turn with us, so that a slow mom
 hits both. Prints one JSON line, with medians of the rounds.
 
 Both are measured alike: as many members, as many steps that are not counted, as many that are, from
-the result that ends the former to the last one. Start-up is told apart, from before the server (for
-Ray: `ray.init`) is started to the first result; what this program itself imports is not counted.
+the result that ends the former to the last one. Start-up is measured separately, from before the
+server (for Ray: `ray.init`) is started to the first result; what this program itself imports is not
+counted.
 
 Both keep each trial's checkpoint, on the same disk. Ours is the empty file and a manifest with its
 SHA-256, both flushed to the disk and renamed into place; Ray's is the empty file, not flushed. Both
@@ -201,8 +202,8 @@ def measure(workers: int, steps: int, rounds: int, *, peer: bool) -> dict[str, A
 
 def medians(rows: Sequence[Measured]) -> dict[str, float]:
     """Medians of all runs of one system."""
-    told = [asdict(row) for row in rows]
-    return {key: round(median(row[key] for row in told), 2) for key in told[0]}
+    values = [asdict(row) for row in rows]
+    return {key: round(median(row[key] for row in values), 2) for key in values[0]}
 
 
 def main() -> None:

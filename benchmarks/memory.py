@@ -4,7 +4,7 @@
     python benchmarks/memory.py --metrics 2 --read-back 8
 
 A real actor decides a search on the embedded server, and every trial is leased and reported as a
-worker does. Then the server is asked for the bytes of each key (`MEMORY USAGE ... SAMPLES 0`):
+worker does. Then the server reports the bytes of each key (`MEMORY USAGE ... SAMPLES 0`):
 
 - a slot: its hash, and what it leaves in `settled`;
 - a finished trial: its two lines of history, and its share of what the emptied queues, the list of

@@ -53,7 +53,7 @@ def _in_a_thread(main: Coroutine[Any, Any, T]) -> T:
         except BaseException as error:  # noqa: BLE001  (raised again below)
             failed.append(error)
 
-    # With the caller's context, what is shown goes below the cell that asked for it.
+    # With the caller's context, what is shown goes below the cell that made the call.
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(work,), daemon=True)
     thread.start()

@@ -9,7 +9,7 @@ from romul.blocking import to_the_end
 from romul_actors.client import Client as AsyncClient
 from romul_actors.errors import StoreError
 from romul_actors.local.redis_server import URL_FILE
-from romul_actors.store.connect import hide_password
+from romul_actors.store.redis.urls import hide_password
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class Client:
 
     Args:
         redis: the server's URL, or the folder of a local run that is under way.
-        by: who acts, for the history; the user's name if left out.
+        by: the user, as history names them; the process's user if left out.
     """
 
     def __init__(self, redis: str | Path, *, by: str | None = None) -> None:
@@ -147,7 +147,7 @@ async def opened(redis: str, *, by: str | None = None) -> AsyncIterator[AsyncCli
 
     Args:
         redis: the server's URL, or the folder of a local run that is under way.
-        by: who acts, for the history.
+        by: the user, as history names them.
 
     Raises:
         StoreError: no server works on the folder, or the URL is none.

@@ -2,7 +2,7 @@
 
 Started by `romul.processes` as `python -m romul.supervisor FOLDER`. The first line of its input
 says what to run, a second one that the workers may begin; where the input ends, the program that
-asked for the run has ended it or is itself gone, and everything here ends in order. So no process
+started the run has ended it or is itself gone, and everything here ends in order. So no process
 outlives an interrupted program, whatever ended it.
 """
 
@@ -108,7 +108,7 @@ def _listen(stop: asyncio.Event, begin: asyncio.Event) -> None:
 
 
 def _say(**values: str) -> None:
-    """Write a line for the program that asked for the run."""
+    """Write a line for the program that started the run."""
     with contextlib.suppress(BrokenPipeError):
         os.write(1, json.dumps(values).encode() + b"\n")
 

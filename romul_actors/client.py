@@ -58,7 +58,7 @@ class Client:
 
     Args:
         store: where the experiments are.
-        by: who acts, as history says it; the name of the process's user if left out.
+        by: the user, as history names them; the name of the process's user if left out.
         broker: what workers are drained over; without one they cannot be.
     """
 
@@ -74,8 +74,8 @@ class Client:
         """A client of the server at `url`, which is first used by the first call.
 
         Args:
-            url: one of the forms that `store/connect.py` lists.
-            by: who acts; the name of the process's user if left out.
+            url: one of the forms that `store/redis/urls.py` lists.
+            by: the user; the name of the process's user if left out.
             broker: what workers are drained over.
 
         Raises:
@@ -297,7 +297,7 @@ class Client:
     async def drain(
         self, worker: str, *, at_once: bool = False, names: Sequence[str] | None = None
     ) -> list[str]:
-        """Have a worker end; the history of the experiments that it serves says who asked for it.
+        """Have a worker end; the history of the experiments that it serves names the user.
 
         Args:
             worker: its name.
@@ -390,7 +390,7 @@ class Client:
 
     @property
     def by(self) -> str:
-        """Who acts, as history says it."""
+        """The user, as history names them."""
         if self._by is None:
             try:
                 self._by = getpass.getuser()

@@ -3,8 +3,8 @@
     [project.entry-points."romul.optimizers"]
     mine = "mypackage.mine:Mine"
 
-A package is run because somebody has installed it here; nothing that comes over a network can name
-a module. docs/plugins.md says what each group holds.
+A package is run because it was installed on this machine; nothing that comes over a network can
+name a module. docs/plugins.md says what each group holds.
 """
 
 from importlib.metadata import EntryPoint, entry_points

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from itertools import chain, groupby
+from typing import Any
 
 import pytest
 import redis
@@ -49,7 +50,7 @@ def pytest_collection_modifyitems(items):
     for n, module in enumerate(module for module in modules if module not in short):
         heads[n % workers] += module
     tail = deque(chain.from_iterable(short))
-    ordered = []
+    ordered: list[Any] = []
     for n, head in enumerate(heads):
         size = (len(items) - len(ordered)) // (workers - n)
         filled = [tail.popleft() for _ in range(min(max(0, size - len(head)), len(tail)))]
@@ -148,7 +149,8 @@ def redis_url(tmp_path_factory, background):
 def cluster_url(tmp_path_factory):
     """URL of a Cluster of three real nodes."""
     folder = tmp_path_factory.mktemp("cluster")
-    nodes, clients, buses = [], [], []
+    nodes, clients = [], []
+    buses: list[int] = []
     try:
         for n in range(3):
             port, bus = free_port(), free_port()

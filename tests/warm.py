@@ -55,6 +55,7 @@ class Command:
 
     def __init__(self, arguments, environment, out, err):
         self.args = list(arguments)
+        self.log = Path(out)
         ready, theirs = _CONTEXT.Pipe(duplex=False)
         given = (self.args, dict(environment), str(out), str(err), theirs)
         self._process = _CONTEXT.Process(target=_main, args=given)

@@ -152,7 +152,7 @@ class _Batch:
         return self.pool.map(function, *given, chunksize=math.ceil(len(self.runs) / 32))
 
     def _round(self, number: int, asked: Sequence[tuple[int, TrialMessage]]) -> list[list[Result]]:
-        """Train what is asked for; by run, what a worker would report."""
+        """Train the trials; by run, what a worker would report."""
         device = self.task.device
         # Always as many rows as there are slots: one compiled shape, one captured graph.
         rows = [*asked, *[asked[0]] * (self.size - len(asked))]
@@ -227,7 +227,7 @@ def _number(declared: Mapping[str, Any], value: Value) -> float:
 
 
 def begin(declared: Experiment) -> Decision:
-    """What is asked for first."""
+    """The first decision, with its trials."""
     return decide(Population(settings=settings(declared)), Stamped(Submitted(), 0))
 
 

@@ -15,7 +15,7 @@ _PLACE = -1640531527
 """2^32 divided by the golden ratio, as a signed number: neighbours are far apart at once."""
 _FIRST, _SECOND = 0x7FEB352D, -2073254261
 _LOW = 1 << 24
-"""How many different uniform numbers there are: as many as float32 tells apart in [0.5, 1)."""
+"""How many different uniform numbers there are: as many as float32 distinguishes in [0.5, 1)."""
 
 
 def key(seed: int, slot: int, step: int, attempt: int) -> int:

@@ -1,4 +1,4 @@
-"""What the engine asks of a network with its data."""
+"""What the engine needs from a network with its data."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping

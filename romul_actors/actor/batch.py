@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from romul_actors.actor.garbage import NeededCheckpoints
-from romul_actors.core.decide import decide
+from romul_actors.core.decide import decide_all
 from romul_actors.core.events import Stamped, TrialMessage
 from romul_actors.core.history import Line, to_json
 from romul_actors.core.population import Population, changed
 from romul_actors.core.settings import Settings
+from romul_actors.core.slot import Slot
 from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.messages import encode
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.redeclare import redeclare
-from romul_actors.protocol.slot_codec import read, text, write_meta, write_slot
+from romul_actors.protocol.slot_codec import Fields, read, text, write_meta, write_slot
 from romul_actors.store import ActorStore, Commit
 
 
@@ -61,15 +62,9 @@ class Batch:
 
 
 def decide_batch(population: Population, events: Sequence[Stamped]) -> Batch:
-    """Fold `decide` over events."""
-    trials: list[TrialMessage] = []
-    history: list[Line] = []
-    for event in events:
-        decision = decide(population, event)
-        population = decision.population
-        trials += decision.trials
-        history += decision.history
-    return Batch(events, population, trials, history)
+    """Decide events, one after the other."""
+    decision = decide_all(population, events)
+    return Batch(events, decision.population, list(decision.trials), list(decision.history))
 
 
 def commit_of(held: HeldExperiment, batch: Batch, entries: Sequence[str], nonce: str) -> Commit:
@@ -85,14 +80,14 @@ def commit_of(held: HeldExperiment, batch: Batch, entries: Sequence[str], nonce:
         nonce: makes the next version one that never was.
     """
     before, after, metric = held.population, batch.population, held.experiment.metric
-    slots = changed(before.slots, after.slots) if after is not before else []
+    slots = [] if after is before else changed(before.slots, after.slots)
     garbage = held.needed.follow(before, after, slots, [stamped.event for stamped in batch.events])
     commit = Commit(
         version=held.version,
         nonce=nonce,
         entries=entries,
         meta=write_meta(after, metric, before) if after is not before else {},
-        slots={slot.index: write_slot(slot, after.settings, metric) for slot in slots},
+        slots=_written(before, batch, slots, metric),
         trials=[encode(trial) for trial in batch.trials],
         history=[text(to_json(line)) for line in batch.history],
         history_keep=held.experiment.history_keep,
@@ -102,6 +97,27 @@ def commit_of(held: HeldExperiment, batch: Batch, entries: Sequence[str], nonce:
     if other is None:
         return commit
     return replace(commit, meta={**commit.meta, "spec": other.model_dump_json()})
+
+
+def _written(
+    before: Population, batch: Batch, slots: Sequence[Slot], metric: str
+) -> dict[int, Fields]:
+    """By index, the fields of slots that have changed since a population was stored."""
+    settings = batch.population.settings
+    # In another space a vector has other values.
+    known = before.slots if settings.space is before.settings.space else ()
+    decoded = {(trial.slot, trial.id): trial.hyperparameters for trial in batch.trials}
+    fields = {
+        slot.index: write_slot(
+            slot,
+            settings,
+            metric,
+            known[slot.index] if slot.index < len(known) else None,
+            decoded.get((slot.index, slot.trial)),
+        )
+        for slot in slots
+    }
+    return {index: written for index, written in fields.items() if written}
 
 
 def adopt(held: HeldExperiment, batch: Batch, version: str) -> None:

@@ -33,7 +33,7 @@ async def sweep(
         except MessageError as error:
             await store.dead_letter(name, "trials", [(lease.id, str(error), lease.body)])
             continue
-        log.warning("%s: trial %s: nothing heard of %s any more", name, trial.id, last)
+        log.warning("%s: trial %s: %s sends no heartbeats any more", name, trial.id, last)
         expired = Expired(trial=trial.id, slot=trial.slot, attempt=trial.attempt, worker=last)
         token = f"{trial.id}#{trial.attempt} expired"
         await store.settle(lease, trial.slot, token, encode(expired))

@@ -1,4 +1,4 @@
-"""How often an actor does what no event asks for."""
+"""How often an actor does what no event triggers."""
 
 from romul_actors.core.elasticity import median_trial_s
 from romul_actors.core.population import Population

@@ -42,7 +42,7 @@ def bench(
         str,
         typer.Option(
             help="The first is compared with the others. "
-            f"Some of {', '.join(OPTIMIZERS)}, with options if need be (romul:copying=0.0). Other "
+            f"Some of {', '.join(OPTIMIZERS)}, with options if need be (romul:donors=0.5). Other "
             f"libraries, with the extra `peers` and synchronously only: {', '.join(PEERS)}."
         ),
     ] = "romul,truncation,mf_pbt,random",
@@ -100,7 +100,7 @@ def bench(
     if part is not None:
         console.print(f"{len(lines)} runs of shard {part} are in {path}.", markup=False)
         return
-    told = {
+    result = {
         "population": population,
         "steps": steps,
         "conditions": "asynchronous" if asynchronous else "synchronous",
@@ -109,16 +109,16 @@ def bench(
     }
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "bench.json").write_text(json.dumps(told, indent=1) + "\n")
-        _plots(told, lines, out / "bench.png", console)
+        (out / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
+        _plots(result, lines, out / "bench.png", console)
     if as_json:
-        echo_json(told)
+        echo_json(result)
     else:
         terminal = Console()
         # A file or a pipe has no width of its own.
         shown = terminal if terminal.is_terminal else Console(width=120)
-        shown.print(_by_problem(told))
-        shown.print(_over_all(told))
+        shown.print(_by_problem(result))
+        shown.print(_over_all(result))
 
 
 def _problems(suite: str, half: Half, given: str | None, console: Console) -> list[str]:
@@ -181,9 +181,9 @@ def _won(share: dict[str, Any] | None) -> str:
     return f"{share['share']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"
 
 
-def _by_problem(told: dict[str, Any]) -> Table:
+def _by_problem(result: dict[str, Any]) -> Table:
     table = Table()
-    table.title = f"Test losses, {told['conditions']}"
+    table.title = f"Test losses, {result['conditions']}"
     for column in ("problem", "optimizer"):
         table.add_column(column)
     columns = (
@@ -191,12 +191,12 @@ def _by_problem(told: dict[str, Any]) -> Table:
         "median",
         "quartiles",
         "at the last step",
-        f"{told['first']} wins",
+        f"{result['first']} wins",
         "p (Holm)",
     )
     for column in columns:
         table.add_column(column, justify="right")
-    rows = told["problems"]
+    rows = result["problems"]
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         low, high = row["quartiles"]
         table.add_row(
@@ -213,15 +213,15 @@ def _by_problem(told: dict[str, Any]) -> Table:
     return table
 
 
-def _over_all(told: dict[str, Any]) -> Table:
-    first = told["first"]
+def _over_all(result: dict[str, Any]) -> Table:
+    first = result["first"]
     table = Table()
     table.title = "Over all problems"
     table.add_column("optimizer")
     columns = ("mean rank", f"{first} wins", "P(more than half)", "P(lower mean rank)", "surely")
     for column in columns:
         table.add_column(column, justify="right")
-    for row in told["all"]:
+    for row in result["all"]:
         won, lower = row["first_wins"], row["first_ranks_lower"]
         table.add_row(
             _label(row),
@@ -242,19 +242,19 @@ def _surely(row: dict[str, Any]) -> str:
     return "yes" if row["first_wins"]["surely"] else "no"
 
 
-def _plots(told: dict[str, Any], lines: Sequence[RunLine], file: Path, console: Console) -> None:
+def _plots(result: dict[str, Any], lines: Sequence[RunLine], file: Path, console: Console) -> None:
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError:
         console.print(f"{file.name} needs: pip install 'romul[dashboard]'", markup=False)
         return
-    problems = list(dict.fromkeys(row["problem"] for row in told["problems"]))
-    names = [row["optimizer"] for row in told["all"]]
+    problems = list(dict.fromkeys(row["problem"] for row in result["problems"]))
+    names = [row["optimizer"] for row in result["all"]]
     n_rows = 1 + (len(problems) + 1) // 2
     figure = Figure(figsize=(12, 2 + 0.3 * len(problems) * len(names) + 2.8 * n_rows))
     figure.set_layout_engine("constrained")
     top, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, n_rows - 0.5]).ravel()
-    _draw_pairs(top.subplots(), told, problems)
+    _draw_pairs(top.subplots(), result, problems)
     panels = below.subplots(n_rows - 1, 2, squeeze=False).ravel()
     for axes, problem in zip(panels, problems, strict=False):
         for name in names:
@@ -269,11 +269,11 @@ def _plots(told: dict[str, Any], lines: Sequence[RunLine], file: Path, console: 
     figure.savefig(file, dpi=90)
 
 
-def _draw_pairs(axes: Any, told: dict[str, Any], problems: Sequence[str]) -> None:
+def _draw_pairs(axes: Any, result: dict[str, Any], problems: Sequence[str]) -> None:
     """Pairs won by problem, with intervals, and over all problems."""
-    rivals = [row for row in told["all"] if row["first_wins"] is not None]
+    rivals = [row for row in result["all"] if row["first_wins"] is not None]
     for place, rival in enumerate(rivals):
-        rows = [r for r in told["problems"] if r["optimizer"] == rival["optimizer"]]
+        rows = [r for r in result["problems"] if r["optimizer"] == rival["optimizer"]]
         shares = [*(row["first_wins"] for row in rows), rival["first_wins"]]
         y = [i + 0.18 * (place - (len(rivals) - 1) / 2) for i in range(len(shares))]
         x = [share["share"] for share in shares]
@@ -284,7 +284,7 @@ def _draw_pairs(axes: Any, told: dict[str, Any], problems: Sequence[str]) -> Non
     axes.set_yticks(range(len(problems) + 1), [*problems, "all"])
     axes.invert_yaxis()
     axes.set_xlim(-0.02, 1.02)
-    axes.set_title(f"pairs of runs that {told['first']} wins, 95 % intervals", fontsize=9)
+    axes.set_title(f"pairs of runs that {result['first']} wins, 95 % intervals", fontsize=9)
     if rivals:
         axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 

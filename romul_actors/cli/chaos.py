@@ -62,7 +62,7 @@ def chaos(
         for future in as_completed(running):
             totals.add(*future.result())
             bar.advance(task)
-    told = {
+    summary = {
         "seeds": totals.runs,
         "trials": totals.trials,
         "faults": totals.runs * faults,
@@ -72,9 +72,9 @@ def chaos(
         "broken": [{"seed": seed, "what": what} for seed, what in sorted(totals.broken)],
     }
     if as_json:
-        echo_json({**told, "golden_sha256": dict(sorted(totals.golden.items()))})
+        echo_json({**summary, "golden_sha256": dict(sorted(totals.golden.items()))})
     else:
-        for key, value in told.items():
+        for key, value in summary.items():
             echo(f"{key:18} {json.dumps(value) if isinstance(value, dict | list) else value}")
     if totals.broken:
         seed, _ = min(totals.broken)

@@ -9,6 +9,7 @@ import typer
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import AsJson, TaskPath
 from romul_actors.cli.printing import echo, echo_json
+from romul_actors.protocol.advice import advice
 from romul_actors.protocol.plan import load
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.conformance import Check, Examination
@@ -43,8 +44,11 @@ def check(
             changes["budget"] = budget
         trainer = ChildTrainer(scratch, [file.resolve().parent, *(path or [])])
         examination = Examination(experiment.model_copy(update=changes), trainer, grace, on_check)
+        sizes = [Check("sizes suit the optimizer", "warning", text) for text in advice(experiment)]
+        for size in sizes:
+            on_check(size)
         try:
-            return await examination.run()
+            return [*sizes, *await examination.run()]
         finally:
             await trainer.close()
 

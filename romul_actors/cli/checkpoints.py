@@ -45,7 +45,7 @@ def collect(
 ) -> None:
     """Remove checkpoints that no decision can ask for: what dead workers left behind.
 
-    Workers remove what becomes garbage by themselves; this finds what nobody knew of.
+    Workers remove what becomes garbage by themselves; this finds those that no list names.
     """
 
     async def run(scratch: Path) -> tuple[list[str], Checkpoints]:

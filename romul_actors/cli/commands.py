@@ -36,7 +36,7 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "actor": ("actor", "Run a decision actor. A second one takes over when the first is gone."),
         "worker": (
             "worker",
-            "Run a worker: it trains whatever trials there are, until it is told to end.",
+            "Run a worker: it trains whatever trials there are, until it is stopped.",
         ),
         "launch": (
             "launch",
@@ -51,7 +51,7 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "submit": ("experiments", "Put an experiment into the store, for any actor and workers."),
         "status": ("experiments", "List all experiments with their progress."),
         "show": ("experiments", "Show an experiment's population, or one slot in full."),
-        "best": ("experiments", "Show the best trial so far, and copy its checkpoint if asked to."),
+        "best": ("experiments", "Show the best trial so far, and copy its checkpoint on request."),
         "pause": (
             "experiments",
             "Hand out no more trials; those in training end, and their results are kept.",
@@ -95,13 +95,13 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         ),
         "workers": (
             "workers",
-            "List an experiment's workers: what they do, and when they were last heard.",
+            "List an experiment's workers: what they do, and the age of their last heartbeat.",
         ),
         "history": (
             "history",
             "Show what happened and what was decided; operators' actions are among it.",
         ),
-        "lineage": ("trials", "Show the tree that a slot belongs to: who was copied from whom."),
+        "lineage": ("trials", "Show the tree of copies that a slot belongs to."),
         "explain": (
             "trials",
             (
@@ -165,13 +165,13 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         ),
         "control": (
             "workers",
-            "Tell a worker to drain, to stop, or how much to log. Needs a broker.",
+            "Have a worker drain, stop, or log at another level. Needs a broker.",
         ),
         "acl": (
             "acl",
             "Make users with passwords of their own: a stolen one opens one door (SECURITY.md).",
         ),
-        "dead": ("dead_letters", "Messages that nobody could use."),
+        "dead": ("dead_letters", "Messages that could not be read."),
     },
 }
 """By panel and by name: the module in `romul_actors.cli` that has it, and its first line."""

@@ -80,7 +80,7 @@ async def connected(
     Args:
         url: as the option --redis takes it.
         console: where warnings go; standard error if left out.
-        by: who acts, as history says it; the name of the process's user if left out.
+        by: the user, as history names them; the name of the process's user if left out.
         broker: what workers are drained over.
 
     Raises:

@@ -18,7 +18,7 @@ Ids = Annotated[
 All = Annotated[bool, typer.Option("--all", help="All of them.")]
 
 dead = typer.Typer(
-    help="Messages that nobody could use.", no_args_is_help=True, add_completion=False
+    help="Messages that could not be read.", no_args_is_help=True, add_completion=False
 )
 
 

@@ -21,6 +21,7 @@ from romul_actors.client import Client
 from romul_actors.errors import ExperimentError, StoreError, UnknownSlotError
 from romul_actors.observe.snapshot import read_history
 from romul_actors.observe.trial_records import trials
+from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
 
@@ -38,6 +39,8 @@ def submit(
 
     async def run() -> None:
         experiment = with_origin(with_deadline(load(file), deadline), from_run, with_checkpoints)
+        for text in advice(experiment):
+            Console(stderr=True).print(f"warning: {text}", soft_wrap=True)
         async with connected(redis) as client:
             await client.submit(await begun_from(experiment, client))
         echo(f"{experiment.name}: submitted; `romul status` shows it")
@@ -150,7 +153,7 @@ def best(
     redis: RedisUrl = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Show the best trial so far, and copy its checkpoint if asked to."""
+    """Show the best trial so far, and copy its checkpoint on request."""
 
     async def run() -> tuple[Experiment, dict[str, Any]]:
         async with connected(redis) as client:
@@ -182,7 +185,7 @@ def _request(name: str, redis: str, action: str, request: Request) -> None:
     async def run() -> None:
         async with connected(redis) as client:
             await request(client)
-        echo(f"{name}: asked to {action}")
+        echo(f"{name}: {action} requested")
 
     asyncio.run(run())
 

@@ -48,7 +48,7 @@ class Console(rich.console.Console):
         )
 
     def render_str(self, text: str, **more: Any) -> Text:
-        """A string as it is laid out: whatever asks for markup, there is none."""
+        """A string as it is laid out: never read as markup, whatever the caller requests."""
         return super().render_str(visible(text), **{**more, "markup": False, "emoji": False})
 
     def render(

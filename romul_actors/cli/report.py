@@ -63,7 +63,7 @@ def _pictures(seen: Snapshot) -> dict[str, bytes]:
     try:
         drawn = {
             "Metric and hyperparameters by step": plot(seen.experiment, found, best, {}),
-            "Who was copied from whom": plot_lineage(found, best),
+            "Copies between slots": plot_lineage(found, best),
             "Workers by time": plot_workers(seen.history),
         }
     except ImportError:

@@ -11,7 +11,9 @@ from romul_actors.cli.deadline import Deadline, with_deadline
 from romul_actors.cli.from_run import From, WithCheckpoints, begun_from_run, with_origin
 from romul_actors.cli.local_run import LocalRun, Servers, play
 from romul_actors.cli.options import AsJson, RunsFolder, WithBroker
+from romul_actors.cli.printing import Console
 from romul_actors.cli.summary import finish
+from romul_actors.protocol.advice import advice
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.plan import load, settings
 
@@ -63,7 +65,9 @@ def run(
             place = str((folder / "checkpoints").resolve())
             experiment = experiment.model_copy(update={"checkpoints": place})
         settings(experiment)
-        # A file that is run here is trusted with its own task: no --allow is asked for.
+        for text in advice(experiment):
+            Console(stderr=True, quiet=as_json).print(f"warning: {text}", soft_wrap=True)
+        # A file that is run here is trusted with its own task: no --allow is needed.
         paths = [str(file.parent.resolve())]
         plan, new = LocalRun([experiment.name], workers, [experiment.module], paths), [experiment]
         plan = replace(plan, file=str(file.resolve()), declared=declared.model_dump(mode="json"))

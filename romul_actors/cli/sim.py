@@ -80,7 +80,7 @@ class Machines:
     ] = None
 
     def make(self, seed: int) -> Trace:
-        """Read the trace, or generate one; write it down if it is asked for.
+        """Read the trace, or generate one; save it if a file is given.
 
         Raises:
             typer.BadParameter: both are given, or no machine ever arrives.

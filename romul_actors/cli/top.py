@@ -144,7 +144,7 @@ class Screen:
         yield self._slots(seen)
 
     def _workers(self, seen: Snapshot) -> Table:
-        table = Table("worker", "state", "trial", "at", "heard")
+        table = Table("worker", "state", "trial", "at", "last seen")
         lease_s = seen.experiment.timeouts.lease_s
         for worker in sorted(seen.workers, key=lambda w: (not w.alive_within(lease_s), w.name))[
             : self._rows

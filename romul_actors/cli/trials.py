@@ -25,7 +25,7 @@ def lineage(
     redis: RedisUrl = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Show the tree that a slot belongs to: who was copied from whom."""
+    """Show the tree of copies that a slot belongs to."""
     seen = snapshot_of(name, redis)
     root, own = root_of(trials(seen.history), slot)
     if as_json:

@@ -71,8 +71,8 @@ def worker(
         list[str] | None,
         typer.Option(
             envvar="ROMUL_NOTICE",
-            help="Who announces the machine's end: aws, gcp, azure, a URL that answers 200, or a "
-            "file that appears (repeatable).",
+            help="Source of notices that the machine ends: aws, gcp, azure, a URL that answers "
+            "200, or a file that appears (repeatable).",
         ),
     ] = None,
     notice_s: Annotated[
@@ -94,7 +94,7 @@ def worker(
     garbage_s: Annotated[
         float,
         typer.Option(
-            envvar="ROMUL_GARBAGE_S", min=0, help="Seconds to keep checkpoints nobody needs."
+            envvar="ROMUL_GARBAGE_S", min=0, help="Seconds to keep checkpoints that no trial needs."
         ),
     ] = GARBAGE_MS / 1000,
     name: Annotated[
@@ -111,7 +111,7 @@ def worker(
     metrics_host: MetricsHost = "127.0.0.1",
     log_level: LogLevel = "info",
 ) -> None:
-    """Run a worker: it trains whatever trials there are, until it is told to end.
+    """Run a worker: it trains whatever trials there are, until it is stopped.
 
     SIGTERM or Ctrl-C: the trial in training has the grace period, saves itself if its task can,
     and goes back. SIGUSR1: the machine goes soon; only what can be finished is still taken.

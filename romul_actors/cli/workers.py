@@ -28,7 +28,7 @@ def worker_row(worker: WorkerSnapshot, lease_s: float) -> dict[str, Any]:
 
 
 def workers(name: Name, redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
-    """List an experiment's workers: what they do, and when they were last heard."""
+    """List an experiment's workers: what they do, and the age of their last heartbeat."""
 
     async def run() -> Snapshot:
         async with connected(redis) as client:
@@ -59,12 +59,10 @@ def control(
     mqtt_ca: MqttCa = None,
     redis: Annotated[
         str | None,
-        typer.Option(
-            envvar="ROMUL_REDIS_URL", help="Server: then history tells who drained the worker."
-        ),
+        typer.Option(envvar="ROMUL_REDIS_URL", help="Server: history then names the user."),
     ] = None,
 ) -> None:
-    """Tell a worker to drain, to stop, or how much to log. Needs a broker."""
+    """Have a worker drain, stop, or log at another level. Needs a broker."""
     at = broker(mqtt, mqtt_ca, KEEPALIVE_S)
     if at is None:
         raise typer.BadParameter("give the broker: --mqtt, or ROMUL_MQTT_URL")
@@ -78,4 +76,4 @@ def control(
             await ask(at, worker, {"do": action} if ends else {"do": "log", "level": action})
 
     asyncio.run(run())
-    echo(f"{worker}: has heard that it should {action if ends else 'log ' + action}")
+    echo(f"{worker}: has received the request to {action if ends else 'log ' + action}")

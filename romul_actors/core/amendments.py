@@ -198,7 +198,7 @@ def change(transition: Transition, event: Control) -> None:
         transition.horizon = settings.planned_steps
     staying = [s for s in transition.slots if s.active and not s.parking]
     excess = max(0, len(staying) - settings.n_slots)
-    for slot in to_park(staying, excess, settings.optimizer.spares):
+    for slot in to_park(staying, excess):
         park(transition, slot)
     if transition.status == "running":
         add_missing_slots(transition)

@@ -6,7 +6,7 @@ normal case (source: this project).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -78,11 +78,11 @@ def overdue(slots: Sequence[Slot], at_ms: int, limit_ms: float) -> list[Slot]:
     return sorted(late, key=lambda slot: slot.since_ms)
 
 
-def to_park(slots: Sequence[Slot], excess: int, spares: Callable[[Slot], bool]) -> list[Slot]:
-    """The `excess` active slots that are missed least: worst loss first, spared ones at the end.
+def to_park(slots: Sequence[Slot], excess: int) -> list[Slot]:
+    """The `excess` active slots that are missed least: worst loss first.
 
     A slot that has not ended a trial yet is not judged, and not parked.
     """
     judged = [slot for slot in slots if slot.active and slot.outcomes]
-    judged.sort(key=lambda slot: (spares(slot), -slot.outcomes[max(slot.outcomes)].loss))
+    judged.sort(key=lambda slot: -slot.outcomes[max(slot.outcomes)].loss)
     return judged[:excess]

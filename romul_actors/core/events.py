@@ -80,7 +80,7 @@ class Result:
     in_effect: Mapping[str, Value] = field(default_factory=dict)
     """Hyperparameters that the worker read back after it had applied them."""
     left_out: Mapping[str, str] = field(default_factory=dict)
-    """What else the task returned, and is no figure: types by name, told once by each worker."""
+    """What else the task returned, and is no figure: types by name, sent once by each worker."""
     provenance: Mapping[str, str] = field(default_factory=dict)
     """Code, packages and machine that trained it, if not as in the worker's last result."""
 
@@ -146,11 +146,11 @@ class Control:
     ]
     by: str = ""
     slot: int | None = None
-    """What is pinned: it goes on with its hyperparameters, and copies nobody."""
+    """What is pinned: it continues with its hyperparameters, and copies no slot."""
     worker: str = ""
-    """Who is drained; it is told by the broker, and history by this."""
+    """The worker to drain. The request itself goes over the broker; this is for history."""
     parameter: str = ""
-    """Whose bounds are changed."""
+    """The hyperparameter with new bounds."""
     low: float = 0.0
     high: float = 0.0
     steps: int = 0

@@ -1,7 +1,7 @@
 """What happened, line by line: every kind of line that a run's history has, and one codec.
 
 A decision appends lines; the store keeps them as JSON texts, oldest first. Whatever shows, counts,
-explains or replays a run reads them through `from_json` and asks for their types: no other module
+explains or replays a run reads them through `from_json` and matches on their types: no other module
 knows the names of events. Stored names and their order never change; a field that is added has a
 default, which is not written unless the field is marked so.
 """
@@ -189,7 +189,7 @@ class SlotResumed(Line):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerDrained(Line):
-    """An operator asked a worker to end."""
+    """An operator requested a worker to end."""
 
     event: ClassVar[str] = "drain"
     worker: str

@@ -15,7 +15,7 @@ def reached_limits(transition: Transition) -> Mapping[str, Any]:
     reached: dict[str, Any] = {}
     if settings.target_loss is not None and best and best.loss <= settings.target_loss:
         reached["target_loss"] = settings.target_loss
-    if settings.max_trials is not None and transition.counts.created >= settings.max_trials:
+    if settings.max_trials is not None and transition.n_created >= settings.max_trials:
         reached["max_trials"] = settings.max_trials
     if _has_passed(settings.deadline_ms, 0, transition.at_ms):
         reached["deadline_ms"] = settings.deadline_ms

@@ -28,7 +28,7 @@ def follow(transition: Transition, workers: int, patience_ms: float) -> None:
     room = elasticity.bound(workers, settings.n_slots) - len(staying)
     transition.crowded_since_ms = _since(transition, transition.crowded_since_ms, holds=room < 0)
     if _lasts(transition, transition.crowded_since_ms, patience_ms):
-        for slot in to_park(staying, -room, settings.optimizer.spares):
+        for slot in to_park(staying, -room):
             park(transition, slot)
     apart = [s for s in transition.slots if s.status == "parked" or s.parking]
     apart.sort(key=lambda s: (not s.parking, s.outcomes[max(s.outcomes)].loss))

@@ -332,7 +332,7 @@ class CategoricalParameter:
         return texts if len(set(texts)) == len(texts) else tuple(map(repr, self.choices))
 
     def rank(self, value: object) -> int:
-        """Which of the choices, from 0; told apart by type and value.
+        """Which of the choices, from 0; distinguished by type and value.
 
         Raises:
             SpaceError: none.

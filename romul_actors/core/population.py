@@ -5,7 +5,7 @@ Only data, frozen: `decide` makes the next population out of one and an event.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from romul_actors.core.events import TrialMessage
 from romul_actors.core.history import Line
@@ -45,6 +45,24 @@ class Counts:
     """Attempts beyond the first of a trial."""
 
 
+class Progress(NamedTuple):
+    """How many slots of a pool have come how far with one step.
+
+    Attributes:
+        known: have an outcome of it.
+        sound: of these, have one that can be continued from.
+        missing: have none, and may still get one.
+        waiting: of those with an outcome, wait to be decided at this step.
+        decided: of those with an outcome, are at a later step by now.
+    """
+
+    known: int = 0
+    sound: int = 0
+    missing: int = 0
+    waiting: int = 0
+    decided: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Population:
     """All that a decision may depend on, but for the event.
@@ -64,6 +82,8 @@ class Population:
         started_ms: when it began; None: it has not, or an older version did not write it down.
         oldest: step of the active slots that are farthest behind, and how many these are; None:
             not known. It follows from the slots, and spares the next event a look at all of them.
+        progress: of all slots with the steps that are judged by now; it follows from the slots
+            in the same way.
     """
 
     settings: Settings
@@ -78,6 +98,7 @@ class Population:
     horizon: int = 0
     started_ms: int | None = None
     oldest: tuple[int, int] | None = field(default=None, compare=False)
+    progress: Mapping[int, Progress] = field(default_factory=dict, compare=False)
 
     def needed_checkpoints(self) -> set[str]:
         """Names of all checkpoints that must be kept; all others are garbage."""

@@ -10,7 +10,7 @@ from romul_actors.core.dispatch import advance
 from romul_actors.core.optimizers.base import View
 from romul_actors.core.rng import DECISION, generator
 from romul_actors.core.slot import Outcome, Slot
-from romul_actors.core.transition import Transition
+from romul_actors.core.transition import Transition, progress_of
 
 
 def decide_waiting(transition: Transition) -> None:
@@ -35,34 +35,27 @@ def decide_pool(
     waits = slots[slot.index].status in ("waiting", "parked")
     if not waits or slots[slot.index].step != step:
         return
-    # Called at every result, and mostly in vain: each peer is looked at once, without `can_report`.
-    known: dict[int, Outcome] = {}
-    pool: list[int] = []
-    decided = False
-    for i in optimizer.pool(slots, slot, transition.horizon):
-        peer = slots[i]
-        outcome = peer.outcomes.get(step)
-        if outcome is not None:
-            known[i] = outcome
-            pool.append(i)
-            decided = decided or peer.step > step
-        elif peer.joined <= step and (peer.status == "queued" or peer.status == "waiting"):  # noqa: PLR1714
-            pool.append(i)
-    # While no known outcome can be continued from, the missing ones are worth waiting for.
-    hopeless = len(known) < len(pool) and all(outcome.failed for outcome in known.values())
-    quorum = optimizer.quorum(len(pool))
-    if not late and (hopeless or len(known) < quorum):
-        return
-    # A slot that arrives after its pool was decided does not wait.
-    graced = not late and optimizer.grace > 0 and len(known) < len(pool) and not decided
-    if graced and not idle:
-        return
-    due = [i for i in known if slots[i].status == "waiting" and slots[i].step == step]
-    if graced and not _grace_is_over(transition, due, quorum):
-        return
     oldest = step if transition.oldest is None else transition.oldest[0]
     lead = optimizer.max_lead
-    if not due or (lead is not None and not late and step + 1 - oldest > lead):
+    if lead is not None and not late and step + 1 - oldest > lead:
+        return
+    # Called at every result, and mostly in vain: a pool of all slots has been counted.
+    places = optimizer.pool(slots, slot, transition.horizon)
+    whole = places == range(len(slots))
+    progress = transition.progress(step) if whole else progress_of((slots[i] for i in places), step)
+    quorum = optimizer.quorum(progress.known + progress.missing)
+    # While no known outcome can be continued from, the missing ones are worth waiting for.
+    hopeless = progress.missing > 0 and not progress.sound
+    if not progress.waiting or (not late and (hopeless or progress.known < quorum)):
+        return
+    # A slot that arrives after its pool was decided does not wait.
+    graced = not (late or progress.decided) and optimizer.grace > 0 and progress.missing > 0
+    if graced and not idle:
+        return
+    pool = [i for i in places if slots[i].can_report(step)]
+    known = {i: slots[i].outcomes[step] for i in pool if step in slots[i].outcomes}
+    due = [i for i in known if slots[i].status == "waiting" and slots[i].step == step]
+    if graced and not _grace_is_over(transition, due, quorum):
         return
     view = view_of(transition, step, pool, known, DECISION)
     for move in optimizer.decide(view, due):
@@ -106,5 +99,5 @@ def view_of(
 
 def every_slot_failed(transition: Transition, step: int) -> bool:
     """Whether all slots that came to `step`, or may still come to it, failed there."""
-    judged = [peer for peer in transition.slots if peer.can_report(step)]
-    return all(step in peer.outcomes and peer.outcomes[step].failed for peer in judged)
+    progress = transition.progress(step)
+    return not progress.missing and not progress.sound

@@ -143,6 +143,8 @@ class Space:
         self.mutable = tuple(axis.mutable for axis in self.axes)
         tests = {name: self._tests(name, when) for name, when in self.when.items()}
         self._tested = {name: tests[name] for name in _in_order(tests)}
+        # Neither lists nor conditions: each coordinate is a value. Decoded often.
+        self._plain = self.axes == self.parameters and not tests
 
     def __len__(self) -> int:
         """Number of coordinates."""
@@ -312,11 +314,15 @@ class Space:
         """
         if len(vector) != len(self.axes):
             raise SpaceError(f"a vector of {len(vector)} for a space of {len(self.axes)}")
+        values: dict[str, Value] = {}
         for axis, position in zip(self.axes, vector, strict=True):
             if not 0.0 <= position <= 1.0:
                 raise SpaceError(f"{axis.name}: position {position!r} is outside [0, 1]")
+            if self._plain:
+                values[axis.name] = axis.decode(float(position))
+        if self._plain:
+            return values
         off = self._off(vector)
-        values: dict[str, Value] = {}
         for parameter in self.parameters:
             if parameter.name in off:
                 continue

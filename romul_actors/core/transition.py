@@ -1,48 +1,57 @@
 """What changes on the way from one population to the next.
 
-A `Transition` begins as the population stands when an event arrives. The functions of `dispatch`,
-`quorum`, `reports` and `membership` change it; `decision()` freezes what came out. It keeps the
-books (slots, counts, history) and knows no rule and no event.
+A `Transition` begins as the population stands when the first of some events arrives. The functions
+of `dispatch`, `quorum`, `reports` and `membership` change it; `decision()` freezes what came out of
+all of them. It keeps the books (slots, counts, history) and knows no rule and no event.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from romul_actors.core.elasticity import median_trial_s
 from romul_actors.core.events import TrialMessage
 from romul_actors.core.history import Line, TimePassed
-from romul_actors.core.population import Best, Counts, Decision, Population, PopulationStatus
+from romul_actors.core.population import (
+    Best,
+    Counts,
+    Decision,
+    Population,
+    PopulationStatus,
+    Progress,
+)
 from romul_actors.core.settings import Settings
 from romul_actors.core.slot import Slot
+
+MAX_STEPS = 8
+"""Steps whose progress is counted at a time; few are judged at once."""
 
 
 @dataclass(slots=True)
 class Transition:
-    """A population while one event changes it.
+    """A population while events change it, one after the other.
 
     Attributes:
-        before: the population as it was.
-        at_ms: when the event arrived, in milliseconds since the epoch.
+        before: the population as it was before the first of them.
+        at_ms: when the present event arrived, in milliseconds since the epoch.
         slots: as they stand by now; put and changed by the methods alone.
         trials: attempts that were dispatched, in order.
         history: lines that were recorded, in order.
         oldest: step of the active slots that are farthest behind, and how many these are; None:
             no slot is active.
-        oldest_before: the same, before the event.
-        living_workers: how many workers are alive, if the event is a tick of a running search.
-        status, reason, settings, best, counts, causes, idle_since_ms, crowded_since_ms, horizon,
+        oldest_before: the same, before the present event.
+        status, reason, settings, best, causes, idle_since_ms, crowded_since_ms, horizon,
             started_ms: as in `Population`.
     """
 
     before: Population
-    at_ms: int
+    at_ms: int = 0
     settings: Settings = field(init=False)
     status: PopulationStatus = field(init=False)
     reason: str = field(init=False)
     slots: list[Slot] = field(init=False)
     best: Best | None = field(init=False)
-    counts: Counts = field(init=False)
+    _counts: list[int] = field(init=False)
     causes: Mapping[str, int] = field(init=False)
     idle_since_ms: int | None = field(init=False)
     crowded_since_ms: int | None = field(init=False)
@@ -50,48 +59,82 @@ class Transition:
     started_ms: int | None = field(init=False)
     oldest: tuple[int, int] | None = field(init=False)
     oldest_before: tuple[int, int] | None = field(init=False)
-    living_workers: int | None = field(init=False, default=None)
     trials: list[TrialMessage] = field(init=False, default_factory=list)
     history: list[Line] = field(init=False, default_factory=list)
     _trial_s: float | None = field(init=False, default=None)
+    _frozen: Population | None = field(init=False)
+    _progress: dict[int, Progress] = field(init=False)
 
     def __post_init__(self) -> None:
-        before = self.before
+        self._load(self.before)
+
+    def _load(self, before: Population) -> None:
+        """Stand as a population does."""
+        self._frozen = before
         self.settings = before.settings
         self.status = before.status
         self.reason = before.reason
         self.slots = list(before.slots)
         self.best = before.best
-        self.counts = before.counts
+        counts = before.counts
+        self._counts = [
+            counts.created,
+            counts.reported,
+            counts.failed,
+            counts.discarded,
+            counts.retried,
+        ]
         self.causes = before.causes
         self.idle_since_ms = before.idle_since_ms
         self.crowded_since_ms = before.crowded_since_ms
         self.horizon = before.horizon or before.settings.planned_steps
         self.started_ms = before.started_ms
         self.oldest = self.oldest_before = before.oldest or oldest_step(before.slots)
+        self._progress = dict(before.progress)
+
+    def begin(self, at_ms: int) -> None:
+        """Let the next event arrive."""
+        self.at_ms = at_ms
+        self.oldest_before = self.oldest
+        self._trial_s = self._frozen = None
 
     def decision(self) -> Decision:
-        """What the event leads to."""
-        population = Population(
+        """What the events lead to."""
+        return Decision(self.freeze(), tuple(self.trials), tuple(self.history))
+
+    def freeze(self) -> Population:
+        """The population as it stands."""
+        if self._frozen is not None:
+            return self._frozen
+        return Population(
             settings=self.settings,
             status=self.status,
             reason=self.reason,
             slots=tuple(self.slots),
             best=self.best,
-            counts=self.counts,
+            counts=Counts(*self._counts),
             causes=self.causes,
             idle_since_ms=self.idle_since_ms,
             crowded_since_ms=self.crowded_since_ms,
             horizon=self.horizon,
             started_ms=self.started_ms,
             oldest=self.oldest,
+            progress=dict(self._progress),
         )
-        if self.living_workers is not None:
-            # Most ticks change nothing; a tick that does is a part of what led to the rest.
-            if population == self.before:
-                return Decision(self.before)
-            self.history.insert(0, TimePassed(at_ms=self.at_ms, workers=self.living_workers))
-        return Decision(population, tuple(self.trials), tuple(self.history))
+
+    def end_tick(self, before: Population, n_lines: int, workers: int) -> None:
+        """Record a tick if it changed the population; else stand as before it.
+
+        Args:
+            before: the population as it was before the tick.
+            n_lines: how many lines were recorded before the tick.
+            workers: how many are alive.
+        """
+        if self.freeze() == before:
+            self._load(before)
+        else:
+            # It is a part of what led to the rest.
+            self.history.insert(n_lines, TimePassed(at_ms=self.at_ms, workers=workers))
 
     @property
     def trial_s(self) -> float:
@@ -102,6 +145,11 @@ class Transition:
         if self._trial_s is None:
             self._trial_s = median_trial_s(self.slots)
         return self._trial_s
+
+    @property
+    def n_created(self) -> int:
+        """How many trials have begun."""
+        return self._counts[0]
 
     @property
     def deadline_ms(self) -> int | None:
@@ -117,7 +165,7 @@ class Transition:
     def may_begin(self) -> bool:
         """Whether one more trial may begin, and is expected to end before the deadline."""
         most, deadline_ms = self.settings.max_trials, self.deadline_ms
-        if most is not None and self.counts.created >= most:
+        if most is not None and self.n_created >= most:
             return False
         return deadline_ms is None or (self.at_ms + 1000 * self.trial_s <= deadline_ms)
 
@@ -137,14 +185,12 @@ class Transition:
         retried: int = 0,
     ) -> None:
         """Change the trials' counts by so many."""
-        before = self.counts
-        self.counts = Counts(
-            before.created + created,
-            before.reported + reported,
-            before.failed + failed,
-            before.discarded + discarded,
-            before.retried + retried,
-        )
+        counts = self._counts
+        counts[0] += created
+        counts[1] += reported
+        counts[2] += failed
+        counts[3] += discarded
+        counts[4] += retried
 
     def count_cause(self, cause: str) -> None:
         """Count an attempt that ended without a result, by its cause."""
@@ -158,11 +204,14 @@ class Transition:
 
     def put_slot(self, slot: Slot) -> Slot:
         """Put a slot into its place, or a new one into the next."""
-        if slot.index == len(self.slots):
+        before = self.slots[slot.index] if slot.index < len(self.slots) else None
+        if before is None:
             self.slots.append(slot)
         else:
-            self._leave_oldest(self.slots[slot.index])
+            self._leave_oldest(before)
             self.slots[slot.index] = slot
+        for step, progress in self._progress.items():
+            self._progress[step] = recounted(progress, step, before, slot)
         if slot.active and self.oldest is not None:
             step, n = self.oldest
             if slot.step <= step:
@@ -171,10 +220,70 @@ class Transition:
             self.oldest = oldest_step(self.slots)
         return slot
 
+    def put_slots(self, slots: Iterable[Slot]) -> None:
+        """Put other slots into the places of all."""
+        self.slots = list(slots)
+        self.oldest = oldest_step(self.slots)
+        self._progress = {}
+
+    def progress(self, step: int) -> Progress:
+        """How far all slots have come with a step."""
+        found = self._progress.get(step)
+        if found is None:
+            oldest = step if self.oldest is None else self.oldest[0]
+            kept = {s: known for s, known in self._progress.items() if s >= oldest}
+            found = progress_of(self.slots, step)
+            self._progress = {**dict(list(kept.items())[1 - MAX_STEPS :]), step: found}
+        return found
+
     def _leave_oldest(self, slot: Slot) -> None:
         """Count a slot out that is about to be replaced."""
         if self.oldest is not None and slot.active and slot.step == self.oldest[0]:
             self.oldest = (slot.step, self.oldest[1] - 1)
+
+
+def progress_of(slots: Iterable[Slot], step: int) -> Progress:
+    """How far some slots have come with a step."""
+    progress = Progress()
+    for slot in slots:
+        progress = recounted(progress, step, None, slot)
+    return progress
+
+
+def recounted(progress: Progress, step: int, before: Slot | None, after: Slot) -> Progress:
+    """Progress with a step when a slot has changed; `before` is None for one more slot."""
+    old = _NOTHING if before is None else _share(before, step)
+    new = _share(after, step)
+    if old is new:
+        return progress
+    return Progress(*[n - less + more for n, less, more in zip(progress, old, new, strict=True)])
+
+
+_NOTHING = Progress()
+_MISSING = Progress(missing=1)
+_KNOWN = {
+    (sound, place): Progress(
+        known=1, sound=int(sound), waiting=int(place == "waits"), decided=int(place == "decided")
+    )
+    for sound in (True, False)
+    for place in ("", "waits", "decided")
+}
+
+
+def _share(slot: Slot, step: int) -> Progress:
+    """What a slot adds to the progress with a step."""
+    # Called for each slot that changes, hence without `Slot.active`.
+    status = slot.status
+    outcome = slot.outcomes.get(step)
+    if outcome is None:
+        missing = slot.joined <= step and (status == "queued" or status == "waiting")  # noqa: PLR1714
+        return _MISSING if missing else _NOTHING
+    place = ""
+    if slot.step > step:
+        place = "decided"
+    elif slot.step == step and status == "waiting":
+        place = "waits"
+    return _KNOWN[not outcome.failed, place]
 
 
 def oldest_step(slots: Sequence[Slot]) -> tuple[int, int] | None:

@@ -63,4 +63,4 @@ async def _try(act: Callable[[], Awaitable[Any]]) -> None:
     except (RomulError, OSError) as error:
         ui.notify(str(error), type="negative")
     else:
-        ui.notify("asked")
+        ui.notify("requested")

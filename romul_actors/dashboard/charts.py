@@ -201,7 +201,7 @@ def lineage(feed: Feed, slot: int | None) -> Options:
         "data": arrows[-2_000:],
     }
     return _base(
-        f"who was copied from whom; the line of {title}",
+        f"copies between slots; the line of {title}",
         xAxis={"type": "value", "name": "step"},
         yAxis={"type": "category", "data": [f"slot {index}" for index in shown], "inverse": True},
         series=[*lines, main],

@@ -94,7 +94,7 @@ class SlotState:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class AttemptSpan:
     """An attempt on the timeline, in seconds since the search began."""
 
     worker: str
@@ -119,7 +119,7 @@ class Feed:
         self.slots: dict[int, SlotState] = {}
         self.parents: dict[str, str | None] = {}
         self.results: dict[str, float] = {}
-        self.attempts: deque[Attempt] = deque(maxlen=SPANS)
+        self.attempts: deque[AttemptSpan] = deque(maxlen=SPANS)
         self.failures: deque[TrialFailed] = deque(maxlen=FAILURES)
         self.trials: deque[tuple[Mapping[str, Any], float, int]] = deque(maxlen=TRIALS)
         self._space: Space | None = None
@@ -212,7 +212,7 @@ class Feed:
     def _add_attempt(self, line: TrialReported | TrialFailed | TrialReleased, how: str) -> None:
         end_s = (line.at_ms - (self.began_ms or 0)) / 1000
         begin_s = max(0.0, end_s - line.seconds)
-        self.attempts.append(Attempt(line.worker, begin_s, end_s, how, line.trial))
+        self.attempts.append(AttemptSpan(line.worker, begin_s, end_s, how, line.trial))
 
     # -- what is drawn --------------------------------------------------------------------------
 

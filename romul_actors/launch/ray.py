@@ -52,7 +52,7 @@ def work(arguments: Sequence[str], environment: Mapping[str, str], grace_s: floa
 
 
 def _check(address: str) -> None:
-    """Look whether anybody listens there: Ray itself would try for minutes."""
+    """Check that a server listens there: Ray itself would try for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
         return
@@ -111,7 +111,7 @@ class RayWorkers:
     async def run(self, stop: asyncio.Event) -> None:
         """Keep the workers running until `stop`; then end them in order."""
         running = [self._start() for _ in range(self._fleet.workers)]
-        log.info("%d workers asked of Ray", len(running))
+        log.info("%d workers requested from Ray", len(running))
         try:
             while not stop.is_set():
                 ended, running = await asyncio.to_thread(self._wait, running)

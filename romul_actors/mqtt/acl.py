@@ -15,7 +15,7 @@ _TOPICS: Mapping[str, Sequence[str]] = {
     "worker": (
         f"write {EVERY_STATUS}",
         f"write {WORKERS}/+/notice",
-        f"write {WORKERS}/+/heard",
+        f"write {WORKERS}/+/received",
         f"read {WORKERS}/+/control",
     ),
     # It learns of lost workers, and removes their retained status.

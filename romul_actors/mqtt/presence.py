@@ -1,9 +1,9 @@
-"""What is said over MQTT: topics, messages, and requests to a worker.
+"""What is sent over MQTT: topics, messages, and requests to a worker.
 
     romul/workers/ID/status    retained JSON {"state", "session"}; the Last Will says "lost"
     romul/workers/ID/notice    {"seconds"}: its machine goes in so many seconds
-    romul/workers/ID/control   {"do": "drain" | "stop" | "log", "level", "asked"}
-    romul/workers/ID/heard     {"asked"}: the worker has received this request, and obeys
+    romul/workers/ID/control   {"do": "drain" | "stop" | "log", "level", "request"}
+    romul/workers/ID/received  {"request"}: the worker has received this request, and obeys
     romul/NAME/events          one line of history a message
 
 Low-latency hints; the store is the source of truth.
@@ -25,7 +25,7 @@ EVERY_STATUS = f"{WORKERS}/+/status"
 """The status of every worker, as a subscription."""
 ANSWER_S = 5.0
 """How long `ask` waits for a worker's answer."""
-MAX_ASKED = 64
+MAX_MARK = 64
 """Longest mark of a request that is repeated in the answer, in characters."""
 
 
@@ -60,9 +60,9 @@ def notice(worker: str, seconds: float) -> Message:
     return Message(topic(worker, "notice"), {"seconds": seconds})
 
 
-def answer(worker: str, asked: str) -> Message:
-    """A worker has received the request with the mark `asked`."""
-    return Message(topic(worker, "heard"), {"asked": asked[:MAX_ASKED]})
+def answer(worker: str, mark: str) -> Message:
+    """A worker has received the request with this mark."""
+    return Message(topic(worker, "received"), {"request": mark[:MAX_MARK]})
 
 
 def event(experiment: str, line: Mapping[str, Any]) -> Message:
@@ -89,13 +89,15 @@ async def ask(broker: Broker, worker: str, request: Mapping[str, Any]) -> None:
     Raises:
         NoAnswerError: there is no answer, or no broker.
     """
-    asked = secrets.token_hex(8)
+    mark = secrets.token_hex(8)
     try:
         async with connected(broker) as client:
-            await client.subscribe(topic(worker, "heard"), qos=1)
-            await publish_on(client, Message(topic(worker, "control"), {**request, "asked": asked}))
+            await client.subscribe(topic(worker, "received"), qos=1)
+            await publish_on(
+                client, Message(topic(worker, "control"), {**request, "request": mark})
+            )
             async with asyncio.timeout(ANSWER_S):
-                if await _arrives(client, asked):
+                if await _arrives(client, mark):
                     return
     except TimeoutError:
         raise NoAnswerError(
@@ -107,9 +109,9 @@ async def ask(broker: Broker, worker: str, request: Mapping[str, Any]) -> None:
     raise NoAnswerError(f"broker {broker.host}:{broker.port}: the connection ended")
 
 
-async def _arrives(client: Client, asked: str) -> bool:
+async def _arrives(client: Client, mark: str) -> bool:
     """Whether a message with this mark arrives before the connection ends."""
     async for message in client.messages:
-        if asked.encode() in bytes(message.payload):
+        if mark.encode() in bytes(message.payload):
             return True
     return False

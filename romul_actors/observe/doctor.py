@@ -156,7 +156,7 @@ def _population(name: str, found: Snapshot) -> list[Finding]:
         findings.append(
             Finding(
                 "warning",
-                f"{name}: {len(stuck)} leases have ended and nobody took them away, "
+                f"{name}: {len(stuck)} leases have ended and no actor took them away, "
                 f"the first of {stuck[0].name}",
                 "is an actor running?",
             )
@@ -165,7 +165,7 @@ def _population(name: str, found: Snapshot) -> list[Finding]:
         findings.append(
             Finding(
                 "warning",
-                f"{name}: {found.depths['dead']} messages that nobody could use",
+                f"{name}: {found.depths['dead']} messages that could not be read",
                 f"`romul dead list {name}` shows them",
             )
         )

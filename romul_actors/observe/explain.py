@@ -53,7 +53,7 @@ _RULES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class HyperparameterChange:
     """How one hyperparameter came to its value.
 
     Attributes:
@@ -108,7 +108,7 @@ class Explanation:
     record: TrialRecord
     optimizer: str
     seed: int
-    changes: Mapping[str, Change]
+    changes: Mapping[str, HyperparameterChange]
     attempts: Sequence[AttemptLine]
 
     @property
@@ -156,7 +156,9 @@ def explain(experiment: Experiment, lines: Sequence[Line], trial: str) -> Explan
     )
 
 
-def _changes(space: Space, record: TrialRecord, parent: TrialRecord | None) -> dict[str, Change]:
+def _changes(
+    space: Space, record: TrialRecord, parent: TrialRecord | None
+) -> dict[str, HyperparameterChange]:
     """By coordinate; the optimizer's reasons name them by their places in the space."""
     why, now = record.why, space.by_axis(record.hyperparameters)
     before = {} if parent is None else space.by_axis(parent.hyperparameters)
@@ -164,7 +166,7 @@ def _changes(space: Space, record: TrialRecord, parent: TrialRecord | None) -> d
     if "drawn" in why:
         taken, origins = why["drawn"], ("moved", "drawn anew")
     return {
-        axis.name: Change(
+        axis.name: HyperparameterChange(
             after=now[axis.name],
             before=before.get(axis.name),
             compared=parent is not None,
@@ -174,7 +176,7 @@ def _changes(space: Space, record: TrialRecord, parent: TrialRecord | None) -> d
             guarded=i in why.get("guarded", ()),
         )
         if axis.name in now
-        else Change(after=None, off=True)
+        else HyperparameterChange(after=None, off=True)
         for i, axis in enumerate(space)
     }
 
@@ -241,7 +243,7 @@ def _reasons(record: TrialRecord) -> list[str]:
     return words
 
 
-def _change_in_words(name: str, change: Change) -> str:
+def _change_in_words(name: str, change: HyperparameterChange) -> str:
     if change.off:
         return f"  {name} does not count here"
     text = f"  {name} = {_plain(change.after)}"

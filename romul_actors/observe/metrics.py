@@ -55,10 +55,10 @@ class ActorMetrics:
                 ("slots", "Slots of the population"),
                 ("trials_queued", "Trials that no worker has yet"),
                 ("trials_leased", "Trials with a worker"),
-                ("workers_alive", "Workers heard of within the lease"),
+                ("workers_alive", "Workers with a heartbeat within the lease"),
                 ("workers_desired", "Workers with something to do: slots that go on, and copies"),
                 ("inbox", "Events that wait for a decision"),
-                ("dead", "Messages that nobody could use"),
+                ("dead", "Messages that could not be read"),
                 ("best", "Best metric so far, in the experiment's own unit"),
                 ("running", "1 while the experiment is running"),
             )

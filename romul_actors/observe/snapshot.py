@@ -277,7 +277,7 @@ def open(url: str, name: str) -> Snapshot:  # noqa: A001  (as a file is opened)
     """Read an experiment with its whole history; from inside a notebook, too.
 
     Args:
-        url: of the server, see `romul_actors.store.connect`.
+        url: of the server, see `romul_actors.store.redis.urls`.
         name: the experiment's.
 
     Raises:

@@ -42,7 +42,7 @@ class Timeouts(Table):
     trial_s: PositiveFloat | None = None
     """Longest trial, by the clock; None: no limit, as long as its worker is alive."""
     lease_s: float = Field(30.0, ge=1.0)
-    """A worker that was not heard for so long has lost its trial."""
+    """A worker that sent no heartbeat for so long has lost its trial."""
     stall_s: PositiveFloat | None = None
     """Longest time without a sign of progress (`trial.progress`, `trial.should_stop`)."""
     setup_s: PositiveFloat = 300.0

@@ -154,6 +154,9 @@ def faults_of(
 
 def _misspelt(missing: Fault, other: Fault) -> bool:
     """Whether a key is missing only because it stands there under another name."""
+    if not missing.where or not other.where:
+        # A fault of the declaration as a whole.
+        return False
     if (missing.message, other.message) == (_MISSING, _MISPLACED):
         return missing.where[-1] == other.where[-1]
     hints = (f"did you mean {missing.where[-1]!r}?", f"it is called {missing.where[-1]} ")

@@ -4,7 +4,7 @@ One function each way. Figures bear the user's metric name and sign here; the co
 exists only between `read` and `write`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, cast
 
@@ -13,9 +13,11 @@ from pydantic_core import from_json, to_json
 from romul_actors.core.population import Best, Counts, Population
 from romul_actors.core.settings import Settings
 from romul_actors.core.slot import Outcome, Slot
+from romul_actors.core.space import Value
 
 Fields = dict[str, str]
 
+_UNKNOWN = object()
 _COUNTS = tuple(field.name for field in fields(Counts))
 
 
@@ -63,38 +65,72 @@ def _best(population: Population, metric: str) -> str:
     )
 
 
-def write_slot(slot: Slot, settings: Settings, metric: str) -> Fields:
-    """Fields of one slot's hash."""
-    latest = max(slot.outcomes, default=None)
+_FIELDS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("status", "status", str),
+    ("step", "step", str),
+    ("attempt", "attempt", str),
+    ("live_attempts", "live", text),
+    ("failures", "failures", str),
+    ("lost_attempts", "losses", str),
+    ("tier", "tier", str),
+    ("parent", "parent", lambda parent: parent or ""),
+    ("checkpoint", "checkpoint", lambda checkpoint: checkpoint or ""),
+    ("partial", "partial", lambda partial: partial or ""),
+    ("position", "position", repr),
+    ("joined", "joined", str),
+    ("parking", "parking", lambda parking: str(int(parking))),
+    ("pinned", "pinned", lambda pinned: str(int(pinned))),
+    ("seconds", "seconds", repr),
+    ("since_ms", "since_ms", str),
+    ("seed", "seed", str),
+    ("vector", "vector", text),
+    ("memory", "memory", text),
+)
+"""Attributes of a slot that are a field each: the attribute, the field, and how it is written."""
+
+
+def write_slot(
+    slot: Slot,
+    settings: Settings,
+    metric: str,
+    before: Slot | None = None,
+    hyperparameters: Mapping[str, Value] | None = None,
+) -> Fields:
+    """Fields of one slot's hash.
+
+    Args:
+        slot: the slot.
+        settings: its population's.
+        metric: the user's name of it.
+        before: the slot as it is stored, in the same space: only fields that differ are written.
+        hyperparameters: those of its vector, where they are decoded already.
+    """
+    written = {
+        name: write(value)
+        for attribute, name, write in _FIELDS
+        if (value := getattr(slot, attribute)) is not (old := getattr(before, attribute, _UNKNOWN))
+        and value != old
+    }
+    if "step" in written:
+        written["trial"] = slot.trial
+    if "vector" in written:
+        values = settings.space.decode(slot.vector) if hyperparameters is None else hyperparameters
+        written["hyperparameters"] = text(values)
+    if before is None or slot.outcomes != before.outcomes:
+        written |= _outcomes(slot, settings, metric)
+    return written
+
+
+def _outcomes(slot: Slot, settings: Settings, metric: str) -> Fields:
+    """All outcomes of a slot, and for people the latest alone."""
+    values = {step: _outcome(outcome, settings) for step, outcome in slot.outcomes.items()}
+    latest = max(values, default=None)
     return {
-        "status": slot.status,
-        "step": str(slot.step),
-        "trial": slot.trial,
-        "attempt": str(slot.attempt),
-        "live": text(slot.live_attempts),
-        "failures": str(slot.failures),
-        "losses": str(slot.lost_attempts),
-        "tier": slot.tier,
-        "latest": ""
-        if latest is None
-        else text({"step": latest, metric: _outcome(slot.outcomes[latest], settings)}),
-        "hyperparameters": text(settings.space.decode(slot.vector)),
-        "parent": slot.parent or "",
-        "checkpoint": slot.checkpoint or "",
-        "partial": slot.partial or "",
-        "position": repr(slot.position),
-        "joined": str(slot.joined),
-        "parking": str(int(slot.parking)),
-        "pinned": str(int(slot.pinned)),
-        "seconds": repr(slot.seconds),
-        "since_ms": str(slot.since_ms),
-        "seed": str(slot.seed),
-        "vector": text(slot.vector),
-        "memory": text(slot.memory),
+        "latest": "" if latest is None else text({"step": latest, metric: values[latest]}),
         "outcomes": text(
             {
                 step: {
-                    metric: _outcome(outcome, settings),
+                    metric: values[step],
                     "vector": outcome.vector,
                     "checkpoint": outcome.checkpoint,
                 }

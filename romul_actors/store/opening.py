@@ -6,7 +6,7 @@ from romul_actors.store.redis import RedisStore
 from romul_actors.store.roles import Store
 
 REDIS = ("redis", "rediss", "unix")
-"""Kinds of URLs that need no package; with +sentinel or +cluster too (see `connect`)."""
+"""Kinds of URLs that need no package; with +sentinel or +cluster too (see `redis.urls`)."""
 
 
 def open_store(url: str) -> Store:

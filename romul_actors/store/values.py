@@ -54,7 +54,7 @@ class Commit:
             from there, and would use a plain number twice.
         entries: ids of the inbox entries that the batch answers.
         meta: fields of the experiment's own hash.
-        slots: by index, fields of the slots' hashes.
+        slots: by index, fields of the slots' hashes; others stay as they are.
         trials: messages for workers.
         history: JSON texts, oldest first.
         history_keep: how many history entries to keep at least.

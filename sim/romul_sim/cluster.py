@@ -13,20 +13,20 @@ from dataclasses import dataclass
 from numpy.random import Generator
 
 from romul_actors.actor.loop import Actor
-from romul_actors.client import Client as Operator
+from romul_actors.client import Client
 from romul_actors.core.history import Line
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.waiting import cancel
 from romul_sim.fakes import (
-    Client,
     Durations,
+    MachineStore,
     Pace,
     Saved,
     SimulatedTrainer,
     Span,
     WatchedStore,
 )
-from romul_sim.invariants import Violation, Watch
+from romul_sim.invariants import InvariantWatch, Violation
 from romul_sim.virtual_time import Clock, machine_clock
 from romul_workers.tasks.toys import Toy
 from romul_workers.worker import Worker, WorkerSettings
@@ -37,13 +37,13 @@ class Process:
     """An actor or a worker on its machine.
 
     Attributes:
-        client: its way to the store.
+        store: its way to the store.
         task: what runs it.
         stop: when it is set, the process ends in order.
     """
 
     name: str
-    client: Client
+    store: MachineStore
     task: asyncio.Task[None]
     stop: asyncio.Event
 
@@ -68,7 +68,7 @@ class Cluster:
 
     Args:
         experiments: the searches.
-        excused: see `Watch`.
+        excused: see `InvariantWatch`.
 
     Attributes:
         checkpoints: all that exist.
@@ -80,7 +80,7 @@ class Cluster:
     def __init__(self, experiments: Sequence[Experiment], excused: set[str] | None) -> None:
         self.experiments = experiments
         self.checkpoints: dict[str, Saved] = {}
-        self.watches = {e.name: Watch(e, self.checkpoints, excused) for e in experiments}
+        self.watches = {e.name: InvariantWatch(e, self.checkpoints, excused) for e in experiments}
         self.background: set[asyncio.Task[None]] = set()
         self.numbers = 0
         self.over: asyncio.Future[None]
@@ -91,7 +91,7 @@ class Cluster:
         self.over = asyncio.get_running_loop().create_future()
         self.store = WatchedStore(self.watches, self.on_line)
         for experiment in self.experiments:
-            await Operator(self.store).submit(experiment)
+            await Client(self.store).submit(experiment)
 
     def on_line(self, name: str, line: Line) -> None:
         """Look at a line of a search's history, as soon as it is committed."""
@@ -103,10 +103,10 @@ class Cluster:
 
     # -- processes ------------------------------------------------------------------------------
 
-    def start_actor(self, name: str, client: Client, clock: Clock) -> Process:
+    def start_actor(self, name: str, store: MachineStore, clock: Clock) -> Process:
         """Start an actor on a machine of its own."""
-        actor, stop = Actor(client, name), asyncio.Event()  # type: ignore[arg-type]
-        return Process(name, client, self.guard(lambda: actor.run(stop), clock), stop)
+        actor, stop = Actor(store, name), asyncio.Event()  # type: ignore[arg-type]
+        return Process(name, store, self.guard(lambda: actor.run(stop), clock), stop)
 
     def start_worker(
         self,
@@ -114,7 +114,7 @@ class Cluster:
         toy: Toy,
         durations: Durations,
         *,
-        client: Client,
+        store: MachineStore,
         speed: float,
         rng: Generator,
         clock: Clock,
@@ -126,7 +126,7 @@ class Cluster:
             settings: the worker's own; its `host` is the machine.
             toy: what it trains.
             durations: how long that takes.
-            client: its way to the store.
+            store: its way to the store.
             speed: of the machine.
             rng: of the durations.
             clock: of the machine.
@@ -144,9 +144,9 @@ class Cluster:
             numbers=self.next_number,
             spans=spans,
         )
-        worker, stop = Worker(client, trainer, settings), asyncio.Event()  # type: ignore[arg-type]
+        worker, stop = Worker(store, trainer, settings), asyncio.Event()  # type: ignore[arg-type]
         task = self.guard(lambda: worker.run(stop), clock)
-        return WorkerProcess(settings.name, client, task, stop, worker, trainer, pace, speed)
+        return WorkerProcess(settings.name, store, task, stop, worker, trainer, pace, speed)
 
     def guard(
         self, begin: Callable[[], Awaitable[None]], clock: Clock | None = None

@@ -16,7 +16,7 @@ from romul_actors.errors import StoreUnavailableError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
-from romul_sim.invariants import Watch
+from romul_sim.invariants import InvariantWatch
 from romul_sim.virtual_time import VirtualLoop
 from romul_workers.tasks.toys import State, Toy
 from romul_workers.trainer import Ending, Failure, Stopped, Success, Trainer
@@ -43,7 +43,7 @@ class WatchedStore(MemoryStore):
         on_line: is called with each line of history.
     """
 
-    def __init__(self, watches: Mapping[str, Watch], on_line: OnLine) -> None:
+    def __init__(self, watches: Mapping[str, InvariantWatch], on_line: OnLine) -> None:
         loop = virtual_loop()
         # The server's own clock is right, whatever the machine that calls.
         super().__init__(lambda: int(1000 * loop.now_s))
@@ -62,7 +62,8 @@ class WatchedStore(MemoryStore):
         version = await super().commit(name, actor, commit)
         if version is not None:
             self._sha256.update("".join(commit.history).encode())
-            for line in self.watches[name].committed(commit, self.memory.experiments[name].meta):
+            stored = self.memory.experiments[name]
+            for line in self.watches[name].committed(commit, stored.meta, stored.slots):
                 self._on_line(name, line)
         return version
 
@@ -95,7 +96,7 @@ class WatchedStore(MemoryStore):
             self.watches[name].rolled_back = True
 
 
-class Client:
+class MachineStore:
     """The store as one machine sees it: slow, lossy, frozen or cut off at times.
 
     Args:
@@ -250,7 +251,7 @@ class SimulatedTrainer(Trainer):
     """Takes a trial's time, then does the toy's step; pauses inside a trial that must stop.
 
     Args:
-        machine: whose it is.
+        machine: name of the machine that it runs on.
         toy: the problem.
         durations: how long things take.
         checkpoints: all there are.
@@ -266,7 +267,7 @@ class SimulatedTrainer(Trainer):
         toy: Toy,
         durations: Durations,
         checkpoints: dict[str, Saved],
-        watches: Mapping[str, Watch],
+        watches: Mapping[str, InvariantWatch],
         pace: Pace,
         rng: Generator,
         numbers: Callable[[], int],

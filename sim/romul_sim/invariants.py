@@ -76,7 +76,7 @@ class Book:
 
 
 @dataclass(slots=True)
-class Watch:
+class InvariantWatch:
     """Checks one experiment.
 
     Attributes:
@@ -106,13 +106,15 @@ class Watch:
         if not holds:
             raise Violation(what)
 
-    def committed(self, commit: Commit, meta: Mapping[str, str]) -> list[Line]:
-        """Check a commit, and the population's own fields after it; its lines of history."""
+    def committed(
+        self, commit: Commit, meta: Mapping[str, str], slots: Mapping[int, Mapping[str, str]]
+    ) -> list[Line]:
+        """Check a commit, and what is stored of the population after it; its lines of history."""
         lines = [history.from_json(from_json(text)) for text in commit.history]
         for line in lines:
             self._line(line)
         if commit.meta:
-            self._changed(commit.slots)
+            self._changed({index: slots[index] for index in commit.slots})
             self._counts(meta)
             self._best(meta.get("best", ""))
         return lines

@@ -24,7 +24,7 @@ from romul_actors.core.history import (
 from romul_actors.protocol.experiment import Experiment
 from romul_sim.churn import Change, most_machines, with_notice
 from romul_sim.cluster import Cluster, WorkerProcess, wrong_clock
-from romul_sim.fakes import Client, Durations, virtual_loop
+from romul_sim.fakes import Durations, MachineStore, virtual_loop
 from romul_sim.golden import HistoryHash
 from romul_sim.invariants import Violation
 from romul_sim.ledger import Ledger
@@ -257,7 +257,7 @@ class Simulation(Cluster):
             settings,
             TOYS[scenario.problem],
             scenario.durations,
-            client=Client(self.store, rng, scenario.latency_s),
+            store=MachineStore(self.store, rng, scenario.latency_s),
             speed=speed,
             rng=rng,
             clock=wrong_clock(rng, DRIFT, AHEAD_S),
@@ -273,7 +273,7 @@ class Simulation(Cluster):
             # By the machine's own clock, as its worker would receive it.
             loop.call_soon(machine.worker.announce, change.seconds)
         elif change.what == "freezes":
-            machine.client.frozen_until_s = loop.now_s + change.seconds
+            machine.store.frozen_until_s = loop.now_s + change.seconds
             machine.pace.change(0.0)
             loop.call_later(change.seconds, machine.pace.change, machine.speed)
         else:
@@ -284,7 +284,7 @@ class Simulation(Cluster):
         """End a machine with all that runs on it."""
         machine = self.machines.pop(name)
         self.ledger.leave(name, virtual_loop().now_s)
-        machine.client.dead = machine.trainer.leaving = True
+        machine.store.dead = machine.trainer.leaving = True
         machine.task.cancel()
         self.keep(machine.task)
         broker_s = self.scenario.policy.broker_s

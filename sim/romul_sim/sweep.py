@@ -194,7 +194,7 @@ def _median(values: Sequence[float]) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PoolSetup:
     """A way to set up a pool, among those that are compared for a recommendation."""
 
     per_machine: float
@@ -207,17 +207,17 @@ class Choice:
         return f"slots={self.per_machine:g}/machine lease={self.lease_s:g}s step={self.trial_s:g}s"
 
 
-def choices(trial_s: float) -> list[Choice]:
+def choices(trial_s: float) -> list[PoolSetup]:
     """All that are compared: slots for a machine, lease, and how long a step trains."""
     return [
-        Choice(per_machine, max(10.0, share * step_s), step_s)
+        PoolSetup(per_machine, max(10.0, share * step_s), step_s)
         for per_machine in (1.0, 1.5, 2.0)
         for step_s in (trial_s / 2, trial_s, 2 * trial_s)
         for share in (0.1, 0.5, 2.0)
     ]
 
 
-def chosen(scenario: Scenario, choice: Choice, span_s: float) -> Scenario:
+def chosen(scenario: Scenario, choice: PoolSetup, span_s: float) -> Scenario:
     """The scenario under a choice; the machines' time is the same for all of them."""
     per_machine, lease_s = choice.per_machine, choice.lease_s
     policy = replace(scenario.policy, per_machine=per_machine, lease_s=lease_s)

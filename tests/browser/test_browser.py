@@ -97,9 +97,9 @@ def test_a_running_search_is_seen_followed_paused_and_resumed(system, page):  # 
     page.get_by_role("button", name="resume").click()
     page.get_by_role("dialog").get_by_role("button", name="yes").click()
     system.wait_for_status("running", "shown")
-    told = [line for line in system.history("shown") if "by" in line]
-    assert [line["event"] for line in told] == ["pause", "resume"]
-    assert all("(dashboard)" in line["by"] for line in told)
+    found = [line for line in system.history("shown") if "by" in line]
+    assert [line["event"] for line in found] == ["pause", "resume"]
+    assert all("(dashboard)" in line["by"] for line in found)
     page.get_by_role("tab", name="actions").click()
     expect(page.get_by_text(re.compile("^resume:"))).to_be_visible(timeout=10_000)
 
@@ -117,7 +117,7 @@ def test_failures_are_shown_with_their_traceback(system, page):  # noqa: F811
     expect(page.get_by_text(re.compile("Traceback")).first).to_be_visible()
 
 
-def test_without_the_token_nobody_is_let_in(system, page):  # noqa: F811
+def test_without_the_token_no_page_is_served(system, page):  # noqa: F811
     system.submit(name="secret")
     url = dashboard(system, "--token=letmein")
     assert page.goto(url).status == 401

@@ -185,7 +185,7 @@ async def test_a_lease_is_settled_once_and_the_same_call_again_is_fine(store):
     assert (await store.depths("e"))["trials"] == 0
 
 
-async def test_an_expired_lease_is_the_sweepers_and_the_zombie_is_told(store):
+async def test_an_expired_lease_is_the_sweepers_and_the_zombie_is_refused(store):
     await made(store)
     await queue_trials(store, b"t")
     lease = await store.lease(["e"], "w", 0)
@@ -283,7 +283,7 @@ async def test_one_workers_leases_can_be_swept_alone(store):
     assert (swept.body, last) == (b"u", "w")
 
 
-async def test_a_slow_copy_hears_that_the_other_one_has_its_result(store):
+async def test_a_slow_copy_learns_that_the_other_one_has_its_result(store):
     await made(store)
     await queue_trials(store, b"t", b"t")
     fast, slow = await store.lease(["e"], "v", 0), await store.lease(["e"], "w", 0)

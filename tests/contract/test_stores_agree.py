@@ -47,8 +47,8 @@ class Machine(RuleBasedStateMachine):
 
         found = [self.loop.run_until_complete(one(store)) for store in self.stores]
         if compare:
-            told = [f if isinstance(f, type) else seen(f) for f in found]
-            assert told[0] == told[1]
+            result = [f if isinstance(f, type) else seen(f) for f in found]
+            assert result[0] == result[1]
         return found
 
     def each(self, handles):
@@ -167,8 +167,8 @@ class Machine(RuleBasedStateMachine):
         if self.leases:
             lease = self.each(data.draw(st.sampled_from(self.leases)))
             slot = data.draw(st.integers(0, 3))
-            told = {"state": "training"}
-            self.both(lambda store: store.beat(lease(store), slot, "0-0", told))
+            found = {"state": "training"}
+            self.both(lambda store: store.beat(lease(store), slot, "0-0", found))
 
     @rule(
         data=st.data(),
@@ -219,7 +219,7 @@ def bodies(entries):
 
 
 def ageless(workers):
-    return {w: {k: v for k, v in told.items() if k != "age_ms"} for w, told in workers.items()}
+    return {w: {k: v for k, v in found.items() if k != "age_ms"} for w, found in workers.items()}
 
 
 def fields(meta):

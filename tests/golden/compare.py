@@ -61,14 +61,14 @@ def sets(*, quick: bool) -> dict[str, list[str]]:
     return commands
 
 
-def entries_of(name: str, told: Mapping[str, Any]) -> dict[str, str]:
+def entries_of(name: str, output: Mapping[str, Any]) -> dict[str, str]:
     """Hashes by entry, "SET/ROW/SEED", of what a command tells.
 
     Raises:
         NotComparedError: it tells of no hashes.
     """
     found = {}
-    for row in told.get("rows", [told]):
+    for row in output.get("rows", [output]):
         if HASH not in row:
             raise NotComparedError(f"`romul {name.partition('-')[0]} --json` gives no {HASH} there")
         parts = [row[key] for key in ("problem", "optimizer") if key in row]
@@ -105,8 +105,8 @@ def hashes(tree: Path, commands: Mapping[str, list[str]]) -> dict[str, str]:
         raise NotComparedError(f"{tree}: another installation is run there: {code}")
     found: dict[str, str] = {}
     for name, arguments in commands.items():
-        told = call("-m", "romul_actors.cli", *arguments, "--json")
-        found |= entries_of(name, json.loads(told))
+        output = call("-m", "romul_actors.cli", *arguments, "--json")
+        found |= entries_of(name, json.loads(output))
     return found
 
 
@@ -134,12 +134,12 @@ def machine() -> dict[str, Any]:
 
 def other_machine(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """In words, how two machines differ; "" if they do not."""
-    told = [
+    found = [
         f"{name} is {here.get(name)}, not {recorded.get(name)}"
         for name in sorted({*recorded, *here})
         if recorded.get(name) != here.get(name)
     ]
-    return "; ".join(told)
+    return "; ".join(found)
 
 
 def moved(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
@@ -177,8 +177,8 @@ def part_of(entries: Mapping[str, str], commands: Mapping[str, list[str]]) -> di
 def renew() -> None:
     """Write the file again, for this machine."""
     entries = hashes(ROOT, sets(quick=False))
-    told = {"machine": machine(), "entries": dict(sorted(entries.items()))}
-    FILE.write_text(json.dumps(told, indent=1) + "\n")
+    found = {"machine": machine(), "entries": dict(sorted(entries.items()))}
+    FILE.write_text(json.dumps(found, indent=1) + "\n")
 
 
 @contextlib.contextmanager

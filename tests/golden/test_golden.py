@@ -3,6 +3,7 @@
 import math
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from romul_sim.lab import LabJob, play
 from romul_sim.simulation import Scenario, simulate
 from tests.golden import compare
 
-LINE = {
+LINE: dict[str, Any] = {
     "event": "trial",
     "at_ms": 1_700_000_000_000,
     "trial": "3-1",
@@ -24,10 +25,10 @@ LINE = {
 @pytest.fixture
 def content():
     """The file, where this machine can be compared with it."""
-    told = compare.recorded()
-    if why := compare.other_machine(told["machine"], compare.machine()):
+    found = compare.recorded()
+    if why := compare.other_machine(found["machine"], compare.machine()):
         pytest.skip(f"written on another machine: {why}")
-    return told
+    return found
 
 
 def test_no_decision_has_moved(content):
@@ -56,7 +57,7 @@ def test_entries_that_moved_are_named():
     assert compare.moved(entries, entries) == []
 
 
-def test_another_machine_is_told_apart_in_words():
+def test_another_machine_is_named_in_words():
     here = compare.machine()
     assert compare.other_machine(here, here) == ""
     assert "numpy is 0.1, not" in compare.other_machine(here, {**here, "numpy": "0.1"})
@@ -72,7 +73,7 @@ def test_one_constant_of_an_optimizer_moves_the_hash():
     assert len({of("romul"), of("romul:mutation=0.55"), of("truncation")}) == 3
 
 
-def test_a_hash_costs_nothing_where_nobody_asks():
+def test_a_hash_costs_nothing_where_none_is_requested():
     assert play(LabJob("cliff", "romul", 8, 0, steps=3)).golden_sha256 is None
     assert "golden_sha256" not in simulate(Scenario([])).figures
 

@@ -130,13 +130,13 @@ def write_folder(folder: Path, texts):
         (folder / name).write_text(text)
 
 
-def to_text(told):
+def to_text(search):
     """A listing as a file: a key, or a file, a line, so that changes can be read."""
     parts = [
         json.dumps(name)
         + ": {\n"
         + ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in part.items())
         + "\n}"
-        for name, part in told.items()
+        for name, part in search.items()
     ]
     return "{\n" + ",\n".join(parts) + "\n}\n"

@@ -87,8 +87,8 @@ def count(client, name, field):
 
 def training(client, name):
     """Processes of the workers that train, by what they say."""
-    told = [json.loads(text) for text in client.hvals(f"romul:{{{name}}}:workers")]
-    return [presence["pid"] for presence in told if presence["state"] == "training"]
+    workers = [json.loads(text) for text in client.hvals(f"romul:{{{name}}}:workers")]
+    return [presence["pid"] for presence in workers if presence["state"] == "training"]
 
 
 def write_listing(client, runs, name, to):

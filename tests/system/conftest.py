@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -23,15 +24,14 @@ class System:
     def __init__(self, url, folder):
         self.url = url
         self.folder = folder
-        self.client = redis.Redis.from_url(url, decode_responses=True, protocol=2)
-        self.processes = []
+        self.client: Any = redis.Redis.from_url(url, decode_responses=True, protocol=2)
+        self.processes: list[warm.Command] = []
         self.environment = {**os.environ, "ROMUL_REDIS_URL": url, "OMP_NUM_THREADS": "1"}
 
     def start(self, *arguments, **environment):
         """Start a command in the background."""
         log = self.folder / f"{len(self.processes)}-{arguments[0]}.log"
         process = warm.Command(arguments, {**self.environment, **environment}, log, log)
-        process.log = log
         self.processes.append(process)
         return process
 
@@ -91,7 +91,7 @@ class System:
         return {row["message_id"]: row["consumer"] for row in rows}
 
     def presence(self, worker, name="e"):
-        """What a worker last told of itself."""
+        """What a worker last announced of itself."""
         return json.loads(self.client.hget(f"romul:{{{name}}}:workers", worker) or "{}")
 
     def kill_in_training(self, process, worker, name="e"):

@@ -136,7 +136,7 @@ def test_a_killed_workers_trial_comes_back_behind_doors_too(guarded, fleet):
 
 
 E = "romul:{team-a}"
-FORBIDDEN = {
+FORBIDDEN: dict[str, list[tuple[str, ...]]] = {
     "nobody": [("PING",), ("SMEMBERS", "romul:experiments")],
     "worker": [
         # It cannot decide, nor rewrite what was decided.
@@ -209,7 +209,7 @@ def test_what_a_role_may_not_do_is_refused(guarded, role, command):
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         (("king", "u", "p"), "role 'king'"),
         (("worker", "default", "p"), "no name"),
@@ -217,23 +217,23 @@ def test_what_a_role_may_not_do_is_refused(guarded, role, command):
         (("worker", "u", "p", "a} ~*"), "no pattern"),
     ],
 )
-def test_a_user_that_would_be_another_one_is_refused(fields, told):
-    with pytest.raises(AclError, match=told):
+def test_a_user_that_would_be_another_one_is_refused(fields, message):
+    with pytest.raises(AclError, match=message):
         user(*fields)
 
 
 # -- the broker -----------------------------------------------------------------------------------
 
-STATUS, NOTICE, CONTROL, HEARD = (
-    f"romul/workers/w/{part}" for part in ("status", "notice", "control", "heard")
+STATUS, NOTICE, CONTROL, RECEIVED = (
+    f"romul/workers/w/{part}" for part in ("status", "notice", "control", "received")
 )
 EVENTS = "romul/team-a/events"
-TOPICS = {STATUS, NOTICE, CONTROL, HEARD, EVENTS, "other/topic"}
+TOPICS = {STATUS, NOTICE, CONTROL, RECEIVED, EVENTS, "other/topic"}
 MAY = {
-    "worker": {"say": {STATUS, NOTICE, HEARD}, "hear": {CONTROL}},
-    "actor": {"say": {STATUS, EVENTS}, "hear": {STATUS}},
-    "reader": {"say": set(), "hear": {STATUS, EVENTS}},
-    "operator": {"say": {CONTROL}, "hear": {STATUS, NOTICE, CONTROL, HEARD, EVENTS}},
+    "worker": {"publish": {STATUS, NOTICE, RECEIVED}, "receive": {CONTROL}},
+    "actor": {"publish": {STATUS, EVENTS}, "receive": {STATUS}},
+    "reader": {"publish": set(), "receive": {STATUS, EVENTS}},
+    "operator": {"publish": {CONTROL}, "receive": {STATUS, NOTICE, CONTROL, RECEIVED, EVENTS}},
 }
 
 
@@ -268,8 +268,8 @@ def guarded_broker(tmp_path_factory):
     wait_for(lambda: listens(port))
     passwords = {file.parent.name: file.read_text() for file in folder.glob("secrets/*/password")}
     assert set(passwords) == set(MAY)
-    told = (folder / "broker" / "passwords").read_text()
-    assert not any(password in told for password in passwords.values())
+    found = (folder / "broker" / "passwords").read_text()
+    assert not any(password in found for password in passwords.values())
     yield {
         role: f"mqtt://{role}:{password}@127.0.0.1:{port}"
         for role, password in {**passwords, "all": "seen", "stranger": "x"}.items()
@@ -290,7 +290,7 @@ def mqtt(url):
     )
 
 
-async def heard(client, last):
+async def received(client, last):
     """Topics of all messages up to the one whose body is `last`."""
     topics = []
     async for message in client.messages:
@@ -308,11 +308,11 @@ async def test_what_a_role_says_to_the_broker_reaches_others_only_if_it_may(guar
             # The broker answers each before the next one is sent.
             await client.publish(topic, b"x", qos=1)
         await everybody.publish("end", b"end", qos=1)
-        assert set(await heard(everybody, b"end")) == MAY[role]["say"]
+        assert set(await received(everybody, b"end")) == MAY[role]["publish"]
 
 
 @pytest.mark.parametrize("role", MAY)
-async def test_what_a_role_hears_from_the_broker_is_what_it_may(guarded_broker, role):
+async def test_what_a_role_receives_from_the_broker_is_what_it_may(guarded_broker, role):
     async with mqtt(guarded_broker["all"]) as everybody, mqtt(guarded_broker[role]) as client:
         with contextlib.suppress(aiomqtt.MqttError):
             await client.subscribe("#", qos=1)
@@ -320,8 +320,8 @@ async def test_what_a_role_hears_from_the_broker_is_what_it_may(guarded_broker, 
             with contextlib.suppress(aiomqtt.MqttError):
                 await client.subscribe(topic, qos=1)
             await everybody.publish(topic, b"x", qos=1)
-        await everybody.publish(min(MAY[role]["hear"]), b"end", qos=1)
-        assert set(await heard(client, b"end")) == MAY[role]["hear"]
+        await everybody.publish(min(MAY[role]["receive"]), b"end", qos=1)
+        assert set(await received(client, b"end")) == MAY[role]["receive"]
 
 
 async def test_who_has_no_password_does_not_reach_the_broker(guarded_broker):

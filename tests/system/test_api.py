@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 
@@ -113,7 +114,8 @@ def test_a_function_is_searched(tmp_path):
 def test_its_moves_are_those_of_ask_and_tell(tmp_path):
     result = search(tmp_path, seed=7, steps=3)
     population = romul.Population(SPACE, population=4, steps=3, seed=7)
-    ours, checkpoints = {}, {}
+    ours: dict[str, Any] = {}
+    checkpoints: dict[str, float] = {}
     while (trial := population.ask()) is not None:
         ours[trial.id] = dict(trial.hyperparameters)
         before = 0.0 if trial.parent is None else checkpoints[trial.parent]

@@ -22,7 +22,7 @@ def bench(name, *options):
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "figures"),
     [
         ("barrier --population 8 --seeds 2 --problems luck", {"population": 8, "seeds": 2}),
         (
@@ -45,26 +45,26 @@ def bench(name, *options):
     ],
     ids=lambda value: value.split()[0] if isinstance(value, str) else "",
 )
-def test_a_benchmark_prints_one_json_line(command, told):
+def test_a_benchmark_prints_one_json_line(command, figures):
     done = bench(*command.split())
     assert done.returncode == 0, done.stderr
     [line] = done.stdout.splitlines()
     printed = json.loads(line)
     assert printed["benchmark"] == command.split()[0]
-    assert {key: printed[key] for key in told} == told
+    assert {key: printed[key] for key in figures} == figures
 
 
-def test_decisions_are_told_by_the_clock_and_by_cpu_time():
+def test_decisions_are_counted_by_the_clock_and_by_cpu_time():
     done = bench("decisions", "--slots=8", "--seconds=0.1", "--rounds=1")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    output = json.loads(done.stdout)
     for figure, ratio in (
         ("decisions_per_s", "ratio_to_ceiling"),
         ("decisions_per_cpu_s", "cpu_ratio_to_ceiling"),
     ):
-        assert told[figure] > 0
-        share = told[figure] / told["ceiling_per_s"]
-        assert told[ratio] == pytest.approx(share, rel=1e-3, abs=1e-4)
+        assert output[figure] > 0
+        share = output[figure] / output["ceiling_per_s"]
+        assert output[ratio] == pytest.approx(share, rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.long(40)

@@ -51,7 +51,7 @@ def test_each_planted_mistake_is_found(tmp_path, mistake, check):
     assert [c["name"] for c in checks.values() if c["level"] == "fault"] == [check]
 
 
-def test_a_task_that_raises_is_told_with_its_reason(tmp_path):
+def test_a_task_that_raises_is_reported_with_its_reason(tmp_path):
     file = tmp_path / "broken.py"
     file.write_text(
         "from romul_actors.protocol.experiment import Experiment\n"

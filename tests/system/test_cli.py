@@ -13,8 +13,8 @@ from redis import Redis
 
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.protocol.experiment import parse
-from tests.conftest import romul_anew
-from tests.system.conftest import processes_with, wait_for
+from tests.conftest import romul_anew, wait_for
+from tests.system.conftest import processes_with
 from tests.warm import COLD
 
 TOML = """\

@@ -19,11 +19,11 @@ def test_thirty_faults_cost_nothing(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout)
-    assert (told["faults"], told["skipped"]) == (30, {})
-    assert (told["lost"], told["doubled"], told["invariants_broken"]) == (0, 0, 0)
-    assert told["completed"]
-    assert told["trials"] >= 300
-    assert json.loads((tmp_path / "runs/drill/verdict.json").read_text()) == told
+    output = json.loads(done.stdout)
+    assert (output["faults"], output["skipped"]) == (30, {})
+    assert (output["lost"], output["doubled"], output["invariants_broken"]) == (0, 0, 0)
+    assert output["completed"]
+    assert output["trials"] >= 300
+    assert json.loads((tmp_path / "runs/drill/verdict.json").read_text()) == output
     again = (tmp_path / "runs/drill/schedule.jsonl").read_text()
     assert len(again.splitlines()) == 30

@@ -66,10 +66,10 @@ def test_trials_go_to_tensorboard_and_mlflow(toy, tmp_path):
     assert "Traceback" not in refused.stderr
 
 
-def test_where_the_best_trial_comes_from_is_told_and_exported(toy, tmp_path):
-    told = toy.told("best", "toy")
-    assert told["provenance"]["host"] == socket.gethostname()
-    assert "numpy " in told["provenance"]["packages"]
+def test_where_the_best_trial_comes_from_is_shown_and_exported(toy, tmp_path):
+    output = toy.told("best", "toy")
+    assert output["provenance"]["host"] == socket.gethostname()
+    assert "numpy " in output["provenance"]["packages"]
     file = tmp_path / "trials.csv"
     assert toy.call("export", "toy", f"--to={file}").returncode == 0
     rows = csv.DictReader(file.read_text().splitlines())

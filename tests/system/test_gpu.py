@@ -40,7 +40,7 @@ def hanging(system, **fields):
     system.actor()
 
 
-def test_every_way_a_gpu_fails_is_told_and_the_next_trial_finds_it_well(system):
+def test_every_way_a_gpu_fails_has_its_reason_and_the_next_trial_finds_it_well(system):
     choices = ["is fine", *HOW]
     system.submit(
         task="on_gpu",
@@ -120,8 +120,8 @@ def test_a_trial_cut_short_draws_what_it_would_have_drawn(system, tmp_path):
 
 def places(system, name):
     """Where the workers of an experiment say that their trials stand."""
-    told = system.client.hvals(f"romul:{{{name}}}:workers")
-    return [json.loads(worker).get("at", 0.0) for worker in told]
+    found = system.client.hvals(f"romul:{{{name}}}:workers")
+    return [json.loads(worker).get("at", 0.0) for worker in found]
 
 
 def test_a_population_moves_between_gpu_and_cpu(system):

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -150,7 +151,7 @@ def place(redis_url, tmp_path_factory):
     client = redis.Redis.from_url(redis_url, protocol=2)
     client.flushdb()
     asyncio.run(fill(redis_url, folder))
-    dead = {"origin": BAD, "reason": BAD, "body": BAD, "size": "1"}
+    dead: dict[Any, Any] = {"origin": BAD, "reason": BAD, "body": BAD, "size": "1"}
     client.xadd("romul:{hostile}:dead", dead)
     client.hset("romul:{hostile}", "reason", BAD)
     (folder / "checkpoints" / BAD).mkdir()
@@ -248,7 +249,7 @@ def test_the_log_is_harmless(place, tmp_path, command):
         )
     try:
         # Both refuse the experiment whose declaration is none, and name it.
-        wait_for(lambda: "no JSON" in log.read_text(encoding="utf-8"))
+        wait_for(lambda: "not JSON" in log.read_text(encoding="utf-8"))
     finally:
         process.terminate()
         process.wait()

@@ -47,7 +47,8 @@ def manifests():
     "manifest", [p for p in manifests() if p.values[0]["apiVersion"] not in FOREIGN]
 )
 def test_a_manifest_is_valid(manifest):
-    kubernetes_validate.validate(manifest, VERSION, strict=True)
+    checked = kubernetes_validate.validate(manifest, VERSION, strict=True)
+    assert checked.startswith(VERSION)
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +105,11 @@ def named(kind, name):
 
 def test_kustomizations_name_every_manifest():
     for file in FOLDER.rglob("kustomization.yaml"):
-        told = yaml.safe_load(file.read_text())
-        for resource in told["resources"]:
+        found = yaml.safe_load(file.read_text())
+        for resource in found["resources"]:
             assert (file.parent / resource).exists(), (file, resource)
         here = {path.name for path in file.parent.glob("*.yaml")} - {"kustomization.yaml"}
-        assert here <= set(told["resources"])
+        assert here <= set(found["resources"])
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl on this machine")
@@ -146,11 +147,11 @@ def test_the_arguments_are_the_programs_own(system):
             0
         ]
         command, *options = container["args"]
-        told = system.call(command, "--help", COLUMNS="200").stdout
+        output = system.call(command, "--help", COLUMNS="200").stdout
         for option in options:
-            assert option.partition("=")[0] in told
+            assert option.partition("=")[0] in output
         for entry in container.get("env", []):
-            assert entry["name"] in told
+            assert entry["name"] in output
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
 
 

@@ -89,9 +89,9 @@ def test_each_worker_has_gpus_of_its_own(tmp_path, monkeypatch):
 
 def test_more_gpus_than_there_are_is_a_clear_error(system, tmp_path):
     options = ["launch", "--on=local", "--workers=2", "--gpus=2", "--"]
-    told = system.call(*options, CUDA_VISIBLE_DEVICES="4,5,6")
-    assert (told.returncode, told.stdout) == (1, "")
-    assert "ask for 4 GPUs: CUDA_VISIBLE_DEVICES knows of 3" in told.stderr
+    output = system.call(*options, CUDA_VISIBLE_DEVICES="4,5,6")
+    assert (output.returncode, output.stdout) == (1, "")
+    assert "ask for 4 GPUs: CUDA_VISIBLE_DEVICES knows of 3" in output.stderr
     # As the driver's own program tells of them.
     smi = tmp_path / "nvidia-smi"
     smi.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: GPU-1)'\n")
@@ -174,6 +174,8 @@ def test_workers_end_when_the_command_that_launched_them_is_killed(system, sshd)
     os.kill(launched.pid, signal.SIGKILL)
     os.kill(client, signal.SIGKILL)
     wait_for(lambda: not alive(system), 60)
+    # They ended by themselves: no lease of theirs is left.
+    assert system.leases() == {}
 
 
 def test_a_host_that_is_not_one_is_refused(system):

@@ -5,6 +5,7 @@ import re
 import urllib.request
 from pathlib import Path
 
+from romul_actors.core.history import TrialReleased
 from romul_actors.observe.metrics import ActorMetrics, WorkerMetrics
 from tests.conftest import wait_for
 
@@ -52,12 +53,13 @@ def test_the_grafana_dashboard_asks_for_metrics_that_there_are(system):
         for name in re.findall(r"romul_\w+", target["expr"])
     }
     metrics = ActorMetrics()
-    metrics.tell("e", [{"event": "failed", "reason": "lost"}])
+    lost = TrialReleased(at_ms=1, trial="0-0", attempt=1, worker="w", reason="preempted")
+    metrics.count("e", [lost])
     worker = WorkerMetrics("w")
     there = {
-        sample.name
+        name
         for registry in (metrics.registry, worker.registry)
         for family in registry.collect()
-        for sample in [*family.samples, family]
+        for name in [family.name, *(sample.name for sample in family.samples)]
     }
     assert asked <= there

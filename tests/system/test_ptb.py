@@ -52,7 +52,7 @@ def test_it_prints_one_json_line_and_each_epoch_on_stderr(data):
     printed = json.loads(line)
     assert printed["benchmark"] == "ptb_lstm"
     assert printed["epochs"] == 10
-    assert [told.split(":")[0] for told in done.stderr.splitlines()] == [
+    assert [found.split(":")[0] for found in done.stderr.splitlines()] == [
         f"epoch {i}" for i in range(1, 11)
     ]
     chosen = printed[printed["weights"]]
@@ -72,7 +72,7 @@ def test_a_limit_lets_one_epoch_through_and_ends_it(data):
     assert json.loads(done.stdout)["epochs"] == 1
 
 
-def test_training_that_diverges_is_told_in_words(data):
+def test_training_that_diverges_is_an_error_in_words(data):
     done = tiny(data, "--epochs=3", "--set", "learning_rate=1e38", "--set", "clip=1e30")
     assert done.returncode == 1
     assert "training diverged in epoch 1: lower learning_rate" in done.stderr
@@ -80,7 +80,7 @@ def test_training_that_diverges_is_told_in_words(data):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--data=/never"], "/never, named by the constant `data`, is no folder"),
         (["--set", "widht=3"], "--set widht=3: there is no number of that name"),
@@ -88,10 +88,10 @@ def test_training_that_diverges_is_told_in_words(data):
         (["--epochs=0"], "--epochs: 1 at least"),
     ],
 )
-def test_wrong_usage_is_told_in_words(options, told):
+def test_wrong_usage_is_an_error_in_words(options, message):
     done = bench(*options)
     assert done.returncode == 1
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -38,14 +38,14 @@ def test_a_recorded_run_is_decided_again_and_otherwise(system):
         machines = [c.what for c in read_record(record).changes]
         assert machines.count("arrives") == 2
         verified = system.call("replay", str(record), "--verify", "--json")
-        told = json.loads(verified.stdout)
-        assert (verified.returncode, told["same"], told["trials"]) == (0, True, 24)
+        output = json.loads(verified.stdout)
+        assert (verified.returncode, output["same"], output["trials"]) == (0, True, 24)
     assert "leaves" in [c.what for c in read_record(live).changes]
 
     forked = system.call("replay", str(live), "--set=optimizer.name=random", "--json")
-    told = json.loads(forked.stdout)
-    assert 0 < told["changed"] <= told["decisions"] == 24
-    assert "best_forked" not in told
+    output = json.loads(forked.stdout)
+    assert 0 < output["changed"] <= output["decisions"] == 24
+    assert "best_forked" not in output
     shown = system.call("replay", str(live), "--set=seed=5", "--problem=misspecified", "--seeds=1")
     assert "24 of 24 decisions" in shown.stdout
     assert "on the recorded machines" in shown.stdout
@@ -58,11 +58,11 @@ def test_a_record_that_was_changed_is_found_out(system):
     run_with_a_lost_worker(system)
     record = system.folder / "live.jsonl"
     lines = record.read_text().splitlines()
-    place, told = next(
+    place, found = next(
         (i, json.loads(line)) for i, line in enumerate(lines) if '"event": "result"' in line
     )
-    told["line"]["value"] = -5.0
-    lines[place] = json.dumps(told)
+    found["line"]["value"] = -5.0
+    lines[place] = json.dumps(found)
     record.write_text("\n".join(lines))
     done = system.call("replay", str(record), "--verify")
     assert done.returncode == 1

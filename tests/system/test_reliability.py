@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from collections import Counter
+from typing import Any
 
 import aiomqtt
 import pytest
@@ -44,7 +45,7 @@ def broker(request, background, tmp_path):
     made[-1][1]()
 
 
-def nothing_lost_or_doubled(system, name="e"):
+def check_nothing_lost_or_doubled(system, name="e"):
     created = Counter(line["trial"] for line in system.history(name, "trial"))
     ended = Counter(line["trial"] for line in system.history(name, "result"))
     assert set(created.values()) == {1}
@@ -71,7 +72,7 @@ def test_a_trial_cut_short_goes_on_elsewhere_from_where_it_stood(system):
         system.worker("--allow=counting")
     # The task itself refuses a checkpoint that does not fit the place where its trial starts.
     system.wait_for_status("finished")
-    nothing_lost_or_doubled(system)
+    check_nothing_lost_or_doubled(system)
     results = {one["trial"]: one for one in system.history(event="result")}
     starts = {trial: result["metrics"]["start"] for trial, result in results.items()}
     assert starts == {**dict.fromkeys(results, 0.0), line["trial"]: line["at"]}
@@ -146,7 +147,7 @@ def test_a_killed_workers_trial_is_elsewhere_long_before_its_lease_ends(system, 
 
 
 def broker_knows(system, url, workers):
-    """Whether so many workers have told the broker that they are there."""
+    """Whether so many workers have announced themselves at the broker."""
     at = Broker.parse(url)
 
     async def look():
@@ -195,7 +196,7 @@ def test_a_broker_that_comes_and_goes_changes_nothing(system, broker):
     start()
     wait_for(lambda: broker_knows(system, url, 2))
     system.wait_for_status("finished")
-    nothing_lost_or_doubled(system)
+    check_nothing_lost_or_doubled(system)
     assert system.history(event="failed") == []
 
 
@@ -216,11 +217,11 @@ def test_an_operator_drains_a_worker_over_the_broker(system, broker):
     [asked] = wait_for(lambda: system.history(event="drain"))
     assert asked["worker"] == "w"
     assert asked["by"]
-    # Nobody is told that it is done where nobody heard of it.
-    told = system.call("control", "w", "drain", **mqtt)
-    assert (told.returncode, "w does not answer" in told.stderr) == (3, True)
-    told = system.call("control", "w", "drain", ROMUL_MQTT_URL="mqtt://127.0.0.1:1")
-    assert (told.returncode, "127.0.0.1:1" in told.stderr) == (3, True)
+    # A request that no worker received is not reported as done.
+    output = system.call("control", "w", "drain", **mqtt)
+    assert (output.returncode, "w does not answer" in output.stderr) == (3, True)
+    output = system.call("control", "w", "drain", ROMUL_MQTT_URL="mqtt://127.0.0.1:1")
+    assert (output.returncode, "127.0.0.1:1" in output.stderr) == (3, True)
 
 
 # -- the server ---------------------------------------------------------------------------------
@@ -260,7 +261,7 @@ def test_a_killed_server_comes_back_and_the_run_goes_on(own_server, tmp_path):
             wait_for(lambda results=results: len(system.history(event="result")) > results)
             restart()
         wait_for(lambda: alive(system) and system.meta()["status"] == "finished", 90)
-        nothing_lost_or_doubled(system)
+        check_nothing_lost_or_doubled(system)
     finally:
         system.close()
 
@@ -288,7 +289,7 @@ def test_a_trial_that_is_nowhere_is_queued_again(system):
     released = system.history(event="released")
     assert {line["reason"] for line in released} == {"missing"}
     assert len(released) == 3
-    nothing_lost_or_doubled(system)
+    check_nothing_lost_or_doubled(system)
 
 
 # -- checkpoints --------------------------------------------------------------------------------
@@ -299,7 +300,7 @@ def stored(system, name="e"):
     return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
 
 
-def test_what_nobody_needs_is_removed_and_what_somebody_needs_is_not(system):
+def test_checkpoints_that_no_trial_needs_are_removed_and_no_others(system):
     system.submit(steps=30)
     system.actor()
     workers = [system.worker("--garbage-s=0") for _ in range(2)]
@@ -309,7 +310,7 @@ def test_what_nobody_needs_is_removed_and_what_somebody_needs_is_not(system):
         os.killpg(workers.pop().pid, signal.SIGKILL)
         workers.append(system.worker("--garbage-s=0"))
     system.wait_for_status("finished")
-    nothing_lost_or_doubled(system)
+    check_nothing_lost_or_doubled(system)
     last = {json.loads(system.slot(n)["outcomes"])["29"]["checkpoint"] for n in range(4)}
     best = json.loads(system.meta()["best"])["checkpoint"]
     wait_for(lambda: system.client.zcard("romul:{e}:garbage") == 0, 60)
@@ -360,7 +361,7 @@ def test_a_full_quota_stops_a_worker_and_costs_no_trial(system):
     assert {system.slot(n)["failures"] for n in range(4)} == {"0"}
     system.worker()
     system.wait_for_status("finished")
-    nothing_lost_or_doubled(system)
+    check_nothing_lost_or_doubled(system)
     full.terminate()
     assert full.wait(30) == 0
 
@@ -397,8 +398,8 @@ def test_dead_messages_are_listed_tried_again_and_dropped(system):
     rows = json.loads(system.call("dead", "list", "e", "--json").stdout)
     assert [(row["queue"], row["bytes"]) for row in rows] == [("inbox", 7), ("inbox", 2_000)]
     assert "not MessagePack" in system.call("dead", "list", "e").stdout
-    told = system.call("dead", "retry", "e", "--all").stdout
-    assert "1 put back, 1 too long" in told
+    output = system.call("dead", "retry", "e", "--all").stdout
+    assert "1 put back, 1 too long" in output
     # It is as dead as before.
     wait_for(lambda: system.client.xlen("romul:{e}:dead") == 2)
     assert system.call("dead", "drop", "e").returncode == 2
@@ -422,11 +423,11 @@ def test_failures_are_shown_by_reason_and_region(system):
     system.actor()
     system.worker()
     system.wait_for_status("finished")
-    told = json.loads(system.call("failures", "e", "--json").stdout)
-    assert told["causes"] == {"out_of_memory": 2}
-    fine, memory = told["regions"]["how"]
+    output = json.loads(system.call("failures", "e", "--json").stdout)
+    assert output["causes"] == {"out_of_memory": 2}
+    fine, memory = output["regions"]["how"]
     assert (fine["failed"], memory["failed"], memory["attempts"]) == (0, 2, 2)
-    assert [row["failed"] for row in told["regions"]["x"]] == [0, 0, 0, 2]
+    assert [row["failed"] for row in output["regions"]["x"]] == [0, 0, 0, 2]
     assert "out_of_memory 2" in system.call("failures", "e").stdout
     assert "out_of_memory 2" in system.call("status").stdout
 
@@ -445,7 +446,8 @@ def test_one_worker_then_sixteen_then_two_then_eight(system):
         timeouts={"lease_s": 5},
     )
     system.actor()
-    workers, slots = [], {}
+    workers: list[Any] = []
+    slots = {}
     for wanted in (1, 16, 2, 8):
         leaving = [workers.pop(0) for _ in range(len(workers) - wanted)]
         for worker in leaving:

@@ -8,7 +8,8 @@ from collections import Counter
 import msgpack
 import pytest
 
-from tests.system.conftest import processes_with, timeless, wait_for
+from tests.conftest import wait_for
+from tests.system.conftest import processes_with, timeless
 
 FULL_QUORUM = {"name": "romul", "options": {"quorum_share": 1.0}}
 
@@ -119,7 +120,7 @@ HOW = {
 }
 
 
-def test_every_way_to_fail_is_told_and_the_run_goes_on(system):
+def test_every_way_to_fail_has_its_reason_and_the_run_goes_on(system):
     space = {
         "how": {"type": "categorical", "choices": ["is fine", "is many", *HOW]},
         "x": {"type": "float", "min": 0.0, "max": 1.0},
@@ -161,18 +162,18 @@ def test_every_way_to_fail_is_told_and_the_run_goes_on(system):
 
 
 @pytest.mark.parametrize(
-    ("task", "told"),
+    ("task", "message"),
     [
         ("romul_workers.tasks.missing", "No module named 'romul_workers.tasks.missing'"),
         ("romul_workers.tasks.toys:missing", "has no function 'missing'"),
     ],
 )
-def test_an_unknown_task_ends_the_experiment_with_its_reason(system, task, told):
+def test_an_unknown_task_ends_the_experiment_with_its_reason(system, task, message):
     system.submit(task=task, max_attempts=1)
     system.actor()
     system.worker()
     system.wait_for_status("failed")
-    assert told in system.meta()["reason"]
+    assert message in system.meta()["reason"]
 
 
 def test_a_worker_imports_only_what_it_allows(system):
@@ -205,10 +206,10 @@ def test_garbage_on_the_queues_is_put_aside_with_a_reason(system):
     binary = type(system.client).from_url(system.url, protocol=2)
     dead = [fields for _, fields in binary.xrange("romul:{e}:dead")]
     binary.close()
-    for queue in (b"inbox", b"trials"):
-        told = {d[b"body"]: d[b"reason"].decode() for d in dead if d[b"origin"] == queue}
-        for body, reason in bad.items():
-            assert reason in told[body[:1_024]]
+    for origin in (b"inbox", b"trials"):
+        reasons = {d[b"body"]: d[b"reason"].decode() for d in dead if d[b"origin"] == origin}
+        for sent, reason in bad.items():
+            assert reason in reasons[sent[:1_024]]
 
 
 def test_the_population_is_readable_in_redis(system):

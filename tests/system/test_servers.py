@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+from typing import Any
 
 import pytest
 import redis
@@ -80,7 +81,7 @@ def test_behind_sentinels_a_replica_takes_over_and_the_run_goes_on(servers, tmp_
     replica = redis.Redis(port=second, protocol=2)
     try:
         wait_for(lambda: replica.info("replication")["master_link_status"] == "up")
-        watch = redis.Redis(port=sentinels[0], protocol=2, decode_responses=True)
+        watch: Any = redis.Redis(port=sentinels[0], protocol=2, decode_responses=True)
         wait_for(lambda: int(watch.sentinel_masters()["romul"]["num-other-sentinels"]) == 2)
         wait_for(lambda: int(watch.sentinel_masters()["romul"]["num-slaves"]) == 1)
         system.submit(steps=20, constants={"seconds": 0.1}, timeouts={"lease_s": 3})
@@ -125,12 +126,12 @@ def test_two_searches_run_on_a_cluster(cluster_url, tmp_path):
         for name in ("one", "two", "three"):
             system.wait_for_status("finished", name)
             assert system.meta(name)["reported"] == "60"
-        told = json.loads(system.call("status", "--json").stdout)
-        assert [row["status"] for row in told] == ["finished"] * 3
+        output = json.loads(system.call("status", "--json").stdout)
+        assert [row["status"] for row in output] == ["finished"] * 3
         # One that cannot be read does not hide the others.
         client.hset("romul:{two}", "spec", "{}")
-        told = json.loads(system.call("status", "--json").stdout)
-        assert [bool(row["reason"]) for row in told] == [False, False, True]
+        output = json.loads(system.call("status", "--json").stdout)
+        assert [bool(row["reason"]) for row in output] == [False, False, True]
         # They live on different nodes.
         nodes = {client.get_node_from_key(f"romul:{{{n}}}").port for n in ("one", "two", "three")}
         assert len(nodes) > 1

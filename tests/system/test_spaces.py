@@ -69,9 +69,9 @@ def test_every_kind_of_hyperparameter_is_tried_run_and_shown(system, tmp_path):
     rows = pq.read_table(out).to_pylist()
     assert {"h.widths[0]", "h.widths[1]", "h.optimizer.lr", "h.optimizer.momentum"} <= set(rows[0])
     assert [json.loads(row["h.odd"]) for row in rows if row["trial"] == "0-0"] == [[1, 2]]
-    told = tmp_path / "schedule.json"
-    assert system.call("schedule", "export", "kinds", f"--to={told}").returncode == 0
-    trained = system.call("schedule", "train", str(told), "--allow=kinds", f"--path={TASKS}")
+    result = tmp_path / "schedule.json"
+    assert system.call("schedule", "export", "kinds", f"--to={result}").returncode == 0
+    trained = system.call("schedule", "train", str(result), "--allow=kinds", f"--path={TASKS}")
     assert trained.returncode == 0, trained.stderr
     refused = system.call("bounds", "kinds", "widths", "--min=16", "--max=40")
     assert refused.returncode != 0
@@ -80,7 +80,7 @@ def test_every_kind_of_hyperparameter_is_tried_run_and_shown(system, tmp_path):
     assert "did you mean 'optimizer.lr'?" in " ".join(near.split())
 
 
-def test_all_mistakes_of_a_file_are_told_at_once(tmp_path):
+def test_all_mistakes_of_a_file_are_listed_at_once(tmp_path):
     file = tmp_path / "e.toml"
     file.write_text(
         'name = "e"\ntask = "e"\nstep = 3\noptimizer = { name = "romul", mutaton = 1.0 }\n'

@@ -23,22 +23,28 @@ def raw(system):
     client.close()
 
 
+class Stored:
+    """Puts a stored search onto the server, and its checkpoints into the test's folder."""
+
+    def __init__(self, folder, system, client):
+        self.folder, self._system, self._client = folder, system, client
+
+    def __call__(self, name, **changes):
+        there = self._system.folder / name
+        search = json.loads(
+            (self.folder / f"{name}.json").read_text().replace("/stored", str(there))
+        )
+        load(self._client, search["keys"])
+        write_folder(there, search["files"])
+        key = f"romul:{{{name}}}"
+        spec = {**json.loads(self._client.hget(key, "spec")), **changes}
+        self._client.hset(key, "spec", json.dumps(spec))
+        return search
+
+
 @pytest.fixture(params=COMMITS)
 def stored(request, system, raw):
-    """Puts a stored search onto the server, and its checkpoints into the test's folder."""
-    folder = Path(__file__).parents[1] / "stored" / request.param
-
-    def put(name, **changes):
-        text = (folder / f"{name}.json").read_text().replace("/stored", str(system.folder / name))
-        told = json.loads(text)
-        load(raw, told["keys"])
-        write_folder(system.folder / name, told["files"])
-        spec = {**json.loads(raw.hget(f"romul:{{{name}}}", "spec")), **changes}
-        raw.hset(f"romul:{{{name}}}", "spec", json.dumps(spec))
-        return told
-
-    put.folder = folder
-    return put
+    return Stored(Path(__file__).parents[1] / "stored" / request.param, system, raw)
 
 
 def told_by(system, *arguments):
@@ -70,7 +76,7 @@ def test_a_listing_is_the_whole_of_a_server(stored, system, raw, name):
     assert found == keys
 
 
-def test_a_finished_search_is_told_as_it_was(stored, system, tmp_path):
+def test_a_finished_search_is_shown_as_it_was(stored, system, tmp_path):
     stored("finished")
     exported = lines_of(stored.folder / "finished.history.jsonl")
     (row,) = system.told("status")

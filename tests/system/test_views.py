@@ -174,7 +174,7 @@ def test_the_doctor_names_faults_and_remedies(running, system):
         "romul:{seen}:dead", {"origin": "inbox", "reason": "r", "body": "b", "size": "1"}
     )
     found = {f["what"]: f["remedy"] for f in told(running, "doctor")}
-    assert any("1 messages that nobody could use" in what for what in found)
+    assert any("1 messages that could not be read" in what for what in found)
     nobody = system.call("doctor", "--redis=redis://127.0.0.1:1/0", "--json")
     assert nobody.returncode == 1
     assert json.loads(nobody.stdout)[0]["level"] == "fault"

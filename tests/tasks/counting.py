@@ -4,7 +4,7 @@ import os
 import random
 import time
 
-SETUPS = []
+SETUPS: list[str] = []
 
 
 def setup(context):

@@ -1,5 +1,7 @@
 """A task that returns whatever its constant says beside the metric."""
 
+from typing import Any
+
 import numpy as np
 
 
@@ -19,5 +21,6 @@ def train(trial):
     }
     plain = {"true": True, "np": np.float32(0.5), "np_true": np.bool_(1), "0-d": np.array(3)}
     many = {f"figure {n}": n for n in range(300)}
-    beside = {"odd": odd, "plain": plain, "many": many}[trial.constants["beside"]]
+    sets: dict[str, dict[str, Any]] = {"odd": odd, "plain": plain, "many": many}
+    beside = sets[trial.constants["beside"]]
     return {"loss": np.float32(0.25), **beside}

@@ -5,7 +5,7 @@ import io
 import pickle
 import tarfile
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,7 +18,10 @@ SMALL100 = replace(CIFAR100, images=(200, 100))
 class Python2(pickle._Pickler):
     """Bytes are written as Python 2 wrote its strings."""
 
-    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
+    # What Pickler's own stubs leave out.
+    write: Any
+    memoize: Any
+    dispatch: ClassVar[dict[Any, Any]] = dict(pickle._Pickler.dispatch)
 
     def save_bytes(self, obj):
         self.write(pickle.BINSTRING + len(obj).to_bytes(4, "little") + obj)

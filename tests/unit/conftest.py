@@ -2,7 +2,7 @@
 
 import pytest
 
-from romul_actors.observe.snapshot import full_snapshot
+from romul_actors.observe.snapshot import Snapshot, full_snapshot
 from romul_sim import simulation
 from romul_sim.churn import Change
 from romul_sim.fakes import Durations
@@ -19,7 +19,7 @@ def searched():
             found.append(await full_snapshot(self.store, "search-0"))
             return await super().figures(ended_s)
 
-    found = []
+    found: list[Snapshot] = []
     simulation.KEEP_LINES = 100_000
     changes = [Change(0.0, f"m{i}", "arrives", speed=1.0) for i in range(4)]
     changes.append(Change(90.0, "m3", "leaves"))

@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -24,9 +25,12 @@ from romul_actors.actor.timing import (
     tick_every_s,
 )
 from romul_actors.core import history
+from romul_actors.core.elasticity import Elasticity
 from romul_actors.core.events import Control, Released, Result, Stamped, Submitted, Tick
+from romul_actors.core.history import TimePassed
 from romul_actors.core.population import changed
-from romul_actors.protocol.experiment import Experiment
+from romul_actors.core.transition import progress_of
+from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.protocol.messages import decode_event, decode_trial, encode
 from romul_actors.protocol.slot_codec import text
 from romul_actors.store import Commit
@@ -193,7 +197,7 @@ async def test_new_bounds_are_stored_with_the_declaration(store):
     await store.send("e", encode(Control(action="bounds", parameter="x", low=0.25, high=0.5)))
     await actor.turn()
     held = await load(store, "e")
-    assert (held.experiment.space["x"].min, held.experiment.space["x"].max) == (0.25, 0.5)
+    assert held.experiment.space["x"] == FloatSpec(type="float", min=0.25, max=0.5)
     await train(store, 4)
     await actor.turn()
     later = [line for line in await lines(store, history.TrialCreated) if line.step == 1]
@@ -207,7 +211,7 @@ async def test_new_bounds_are_stored_with_the_declaration(store):
 class Rivalled(MemoryStore):
     """Before the next commit of actor "a", another one commits something."""
 
-    rival = None
+    rival: Callable[[], Awaitable[None]] | None = None
 
     async def commit(self, name, actor, commit):
         if actor == "a" and self.rival is not None:
@@ -463,7 +467,7 @@ def test_counted_needs_find_the_garbage_that_a_look_at_all_slots_finds(seed, bat
     run = Run(population(n_slots=6, steps=6, seed=seed, max_attempts=2)).start()
     counted = NeededCheckpoints(run.population)
     before, events, reported = run.population, [], set()
-    collected = set()
+    collected: set[str] = set()
     while run.population.status == "running":
         slot = shuffler.choice(run.queued())
         trial, token = run.trials[slot], run.token(slot)
@@ -569,3 +573,45 @@ def test_a_batch_is_what_one_event_after_the_other_leads_to():
     assert (whole.population, whole.trials, whole.history) == (run.population, trials, added)
     assert len(trials) == 8
     assert decide_batch(start, []).population is start
+
+
+@pytest.mark.parametrize("optimizer", ["romul", "initiator", "random"])
+@pytest.mark.parametrize("seed", range(4))
+def test_batches_of_any_size_lead_where_single_events_do(seed, optimizer):
+    """With results, failures and ticks; and what is counted is what a look at all slots finds."""
+    shuffler = random.Random(seed)
+    elasticity = Elasticity(max_slots=9, per_worker=2.0)
+    run = Run(population(optimizer, steps=5, seed=seed, elasticity=elasticity)).start()
+    kept, events, expected, ticks = run.population, [], [], 0
+    while run.population.status == "running":
+        now_ms = run.now_ms + shuffler.choice([1, 700, 3000])
+        queued = run.queued()
+        if not queued or shuffler.random() < 0.3:
+            event = Tick(workers=shuffler.randrange(1, 12))
+        else:
+            slot = shuffler.choice(queued)
+            lost = shuffler.random() < 0.2
+            event = run.failed(slot) if lost else run.result(slot, shuffler.random())
+        decision = run.tell(event, now_ms)
+        ticks += any(isinstance(line, TimePassed) for line in decision.history)
+        for step, progress in run.population.progress.items():
+            assert progress == progress_of(run.population.slots, step)
+        events.append(Stamped(event, now_ms))
+        expected += decision.history
+        if shuffler.random() < 0.2 or run.population.status != "running":
+            batch = decide_batch(kept, events)
+            assert (batch.population, batch.history) == (run.population, expected)
+            kept, events, expected = batch.population, [], []
+    assert run.population.status == "finished"
+    assert ticks
+
+
+def test_a_tick_that_changes_nothing_leaves_the_population_as_it_is():
+    run = Run(population()).start()
+    start = run.population
+    ticks = [Stamped(Tick(workers=4), at_ms) for at_ms in (10, 20)]
+    assert decide_batch(start, ticks).population is start
+    result = Stamped(run.result(0, 1.0), 15)
+    batch = decide_batch(start, [ticks[0], result, ticks[1]])
+    run.tell(result.event, result.at_ms)
+    assert (batch.population, batch.history) == (run.population, run.history[-1:])

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -324,7 +325,7 @@ def test_what_cannot_be_told_says_why():
         ):
             population.tell(trial, value)
     with pytest.raises(romul.TellError, match="which is not a number"):
-        population.tell(trial, "0.3")
+        population.tell(trial, cast("float", "0.3"))
     with pytest.raises(romul.TellError, match="no 'val_loss'"):
         population.tell(trial, {"loss": 0.3})
     with pytest.raises(romul.TellError, match="trial 1-0 was not asked for yet"):

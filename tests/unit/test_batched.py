@@ -3,6 +3,7 @@
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -168,7 +169,7 @@ def test_cifar_is_trained_as_torch_trains_one_network():
 
 
 def _cifar_network(weights, b):
-    model = nn.Sequential(
+    model: Any = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
         nn.Conv2d(4, 4, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
         nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 10),
@@ -246,7 +247,7 @@ def test_clipping_momentum_and_decay_are_those_of_torch():
 
 def network(weights, b):
     """The digits task's own network, with the weights of the b-th of many."""
-    made = digits_task.Net(0.0).double()
+    made: Any = digits_task.Net(0.0).double()
     first, second, third, fourth = (made.layers[i] for i in (0, 2, 6, 9))
     with torch.no_grad():
         first.weight.copy_(weights["conv1.w"][b].T.reshape(16, 3, 3, 1).permute(0, 3, 1, 2))

@@ -62,11 +62,11 @@ def test_a_run_without_a_finite_loss_has_no_test_loss():
     assert (line["test"], line["test_last"], line["loss"]) == (None, None, None)
     assert line["curve"] == [None, None, None]
     bowl = {**play(replace(BOWL, steps=3), "k"), "problem": "never", "optimizer": "random"}
-    told = standings([line, bowl], ["never"], ["random", "romul"])
-    assert [row["median"] for row in told["problems"]] == [bowl["test"], None]
-    assert told["problems"][1]["without_loss"] == 1
-    assert told["problems"][1]["first_wins"]["share"] == 1.0
-    json.dumps(told, allow_nan=False)
+    found = standings([line, bowl], ["never"], ["random", "romul"])
+    assert [row["median"] for row in found["problems"]] == [bowl["test"], None]
+    assert found["problems"][1]["without_loss"] == 1
+    assert found["problems"][1]["first_wins"]["share"] == 1.0
+    json.dumps(found, allow_nan=False)
 
 
 def test_unequal_workers_take_longer_and_come_to_other_ends():
@@ -137,8 +137,8 @@ def test_a_peer_has_fewer_seeds_and_says_what_it_is():
     todo = jobs(["bowl"], ["romul", "nevergrad-de"], 8, range(5, 9), 2, module=SUITE)
     assert [job.seed for job in todo if job.optimizer == "nevergrad-de"] == [5, 6]
     assert [job.seed for job in todo if job.optimizer == "romul"] == [5, 6, 7, 8]
-    told = standings([play(job, "k") for job in todo], ["bowl"], ["romul", "nevergrad-de"])
-    assert [(row["peer"], row["runs"]) for row in told["problems"]] == [(False, 4), (True, 2)]
+    found = standings([play(job, "k") for job in todo], ["bowl"], ["romul", "nevergrad-de"])
+    assert [(row["peer"], row["runs"]) for row in found["problems"]] == [(False, 4), (True, 2)]
 
 
 @pytest.mark.parametrize("name", ["bench", "lab"])
@@ -166,10 +166,10 @@ def test_with_a_few_runs_nothing_is_called_sure():
         for name, test in (("romul", 0.0), ("random", 100.0), ("asha", 100.0))
         if name != "asha" or seed < 7
     ]
-    told = standings(lines, ["bowl"], ["romul", "random", "asha"])
-    assert [row["enough_runs"] for row in told["all"]] == [True, True, False]
-    assert [row["first_wins"]["surely"] for row in told["all"][1:]] == [True, False]
-    assert [row["first_wins"]["surely"] for row in told["problems"][1:]] == [True, False]
+    found = standings(lines, ["bowl"], ["romul", "random", "asha"])
+    assert [row["enough_runs"] for row in found["all"]] == [True, True, False]
+    assert [row["first_wins"]["surely"] for row in found["all"][1:]] == [True, False]
+    assert [row["first_wins"]["surely"] for row in found["problems"][1:]] == [True, False]
 
 
 # -- keys -----------------------------------------------------------------------------------------
@@ -372,12 +372,12 @@ def test_the_command_writes_its_table_its_page_and_its_runs(tmp_path):
     arguments += ["--seeds", "3", "--first-seed", "5", "--steps", "3", "--out", str(tmp_path)]
     done = called(*arguments, "--json")
     [line] = done.stdout.splitlines()
-    told = json.loads(line)
-    assert json.loads((tmp_path / "bench.json").read_text()) == told
+    output = json.loads(line)
+    assert json.loads((tmp_path / "bench.json").read_text()) == output
     assert (tmp_path / "bench.png").stat().st_size > 10_000
-    assert (told["first"], told["seeds"]) == ("romul:guarded=0.0", [5, 7])
-    assert [row["problem"] for row in told["problems"]] == ["bowl"] * 3 + ["rising"] * 3
-    assert [row["optimizer"] for row in told["all"]] == [
+    assert (output["first"], output["seeds"]) == ("romul:guarded=0.0", [5, 7])
+    assert [row["problem"] for row in output["problems"]] == ["bowl"] * 3 + ["rising"] * 3
+    assert [row["optimizer"] for row in output["all"]] == [
         "romul:guarded=0.0",
         "random",
         "truncation",

@@ -1,6 +1,7 @@
 """What an actor makes of the statuses that it receives from the broker."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,8 @@ def unconnected(monkeypatch):
 
 def swept(*messages):
     async def main():
-        actor, bridge = Sweeping(), Bridge(Broker("nowhere", 1), "actor")
+        actor: Any = Sweeping()
+        bridge = Bridge(Broker("nowhere", 1), "actor")
         running = asyncio.create_task(bridge.run(actor))
         await asyncio.sleep(0)
         for message in messages:

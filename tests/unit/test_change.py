@@ -192,7 +192,7 @@ def test_a_record_of_a_changed_run_is_decided_again_the_same():
     run.to_the_end(bowl)
     start = settings(DECLARED.model_copy(update={"initial": ()}))
     stored = redeclare(DECLARED.model_copy(update={"initial": ()}), start, run.population.settings)
-    assert (stored.population, stored.space["x"].max) == (6, 0.5)
+    assert (stored.population, stored.space["x"].model_dump()["max"]) == (6, 0.5)
     record = Record(stored, 0, run.history, [], 1.0)
     assert verify(record).parting is None
     assert fork(record, with_settings(stored, [])).changed == 0

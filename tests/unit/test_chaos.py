@@ -9,6 +9,7 @@ import pytest
 
 from romul_actors.actor import garbage as garbage_module
 from romul_actors.actor import loop as actor_module
+from romul_actors.actor.leases import sweep
 from romul_actors.core import decide as decide_module
 from romul_actors.core import dispatch as dispatch_module
 from romul_actors.core import membership as membership_module
@@ -31,12 +32,12 @@ pytestmark = pytest.mark.usefixtures("quiet")
 @pytest.mark.timeout(600)
 def test_two_hundred_schedules_break_nothing(tmp_path):
     done = romul("chaos", f"--seeds={SEEDS}", "--json", f"--out={tmp_path}")
-    told = json.loads(done.stdout)
-    assert (done.returncode, told["broken"]) == (0, [])
-    assert (told["seeds"], told["faults"]) == (SEEDS, 25 * SEEDS)
-    assert told["trials"] >= 48 * SEEDS
+    output = json.loads(done.stdout)
+    assert (done.returncode, output["broken"]) == (0, [])
+    assert (output["seeds"], output["faults"]) == (SEEDS, 25 * SEEDS)
+    assert output["trials"] >= 48 * SEEDS
     # It would prove nothing if nothing had happened.
-    assert {"lost", "preempted", "missing"} <= told["causes"].keys()
+    assert {"lost", "preempted", "missing"} <= output["causes"].keys()
 
 
 def test_the_same_seed_is_the_same_history_in_any_process(tmp_path):
@@ -251,5 +252,5 @@ def test_one_fault_alone_does_what_it_says():
 
 def test_the_modules_are_what_the_mutants_think():
     # A mutant of another signature would be found for the wrong reason.
-    assert asyncio.iscoroutinefunction(actor_module.sweep)
+    assert asyncio.iscoroutinefunction(sweep)
     assert asyncio.iscoroutinefunction(Attempt._beat)

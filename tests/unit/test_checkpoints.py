@@ -182,7 +182,12 @@ def test_a_file_that_is_hashed_and_flushed_is_not_read_again(tmp_path, monkeypat
     written = {"a": Written.of(folder / "a"), "b": Written.of(folder / "b")}
     os.utime(folder / "b", ns=(1, 1))
     hashed, of = [], Written.of
-    monkeypatch.setattr(Written, "of", lambda path: hashed.append(path.name) or of(path))
+
+    def noted(path):
+        hashed.append(path.name)
+        return of(path)
+
+    monkeypatch.setattr(Written, "of", noted)
     checkpoints.publish(folder, "0-0-1", written)
     assert hashed == ["b"]
     assert (checkpoints.fetch("0-0-1") / "a").read_bytes() == b"one"

@@ -53,7 +53,7 @@ def test_counts_come_back_from_the_changes(counts):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "counts"),
         ("[]", "counts"),
@@ -66,10 +66,10 @@ def test_counts_come_back_from_the_changes(counts):
         ('{"at": -1, "machine": "a", "event": "leaves"}', "below 0"),
     ],
 )
-def test_a_file_that_is_no_trace_is_refused(tmp_path, text, told):
+def test_a_file_that_is_no_trace_is_refused(tmp_path, text, message):
     file = tmp_path / "trace.json"
     file.write_text(text)
-    with pytest.raises(TraceError, match=rf"trace\.json.*{told}"):
+    with pytest.raises(TraceError, match=rf"trace\.json.*{message}"):
         read_trace(file)
 
 

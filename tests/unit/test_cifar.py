@@ -287,7 +287,7 @@ def test_two_images_are_mixed_with_their_labels(small, monkeypatch):
         ({"batchsize": 3}, r"constants that this task does not have: \['batchsize'\]"),
     ],
 )
-def test_a_wrong_constant_is_told(constants, words):
+def test_a_wrong_constant_is_an_error(constants, words):
     with pytest.raises(TaskError, match=words):
         settings_of(constants)
 
@@ -302,12 +302,12 @@ def test_a_wrong_constant_is_told(constants, words):
         {"crop": -1},
     ],
 )
-def test_a_hyperparameter_out_of_range_is_told(values):
+def test_a_hyperparameter_out_of_range_is_an_error(values):
     with pytest.raises(TaskError, match=next(iter(values))):
         recipe_of({}, values)
 
 
-def test_a_hyperparameter_wins_over_a_constant_and_an_unknown_one_is_told():
+def test_a_hyperparameter_wins_over_a_constant_and_an_unknown_one_is_an_error():
     assert recipe_of({"crop": 3, "depth": 10}, {"crop": 2}).crop == 2
     assert Recipe() == recipe_of({}, {})
     with pytest.raises(TaskError, match=r"hyperparameters .* does not have: \['width'\]"):
@@ -338,7 +338,7 @@ def test_the_examples_say_what_the_task_knows(name):
         )
 
 
-async def test_a_worker_without_the_data_is_told_what_to_do(tmp_path):
+async def test_a_worker_without_the_data_says_what_to_do(tmp_path):
     """In a real child process."""
     experiment = Experiment.model_validate(
         {
@@ -371,31 +371,34 @@ async def test_a_worker_without_the_data_is_told_what_to_do(tmp_path):
     )
 
 
-@pytest.fixture
-def benchmark(small, monkeypatch, capsys):
+class Benchmark:
     """Runs `benchmarks/cifar_wrn.py` on the small data."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    module = importlib.import_module("cifar_wrn")
 
-    def run(*options):
-        monkeypatch.setattr(sys, "argv", ["cifar_wrn.py", "--device=cpu", *options])
-        code = module.main()
-        printed = capsys.readouterr()
+    def __init__(self, module, monkeypatch, capsys):
+        self.module, self._monkeypatch, self._capsys = module, monkeypatch, capsys
+
+    def __call__(self, *options):
+        self._monkeypatch.setattr(sys, "argv", ["cifar_wrn.py", "--device=cpu", *options])
+        code = self.module.main()
+        printed = self._capsys.readouterr()
         return code, json.loads(printed.out) if code == 0 else printed.err
 
-    run.module = module
-    return run
+
+@pytest.fixture
+def benchmark(small, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return Benchmark(importlib.import_module("cifar_wrn"), monkeypatch, capsys)
 
 
 TINY = ("--depth=10", "--width=1", "--batch=20")
 
 
 def test_the_training_script_follows_one_cycle(benchmark):
-    code, told = benchmark(*TINY, "--epochs=2.5", "--rate=0.1", "--operations=1", "--mixup=0.2")
+    code, found = benchmark(*TINY, "--epochs=2.5", "--rate=0.1", "--operations=1", "--mixup=0.2")
     assert code == 0
-    assert (told["network"], told["epochs"], told["batch"]) == ("WRN-10-1", 2.5, 20)
-    assert told["test_accuracy"] > 0.2
-    assert told["seconds"] >= told["epoch_seconds"] > 0.0
+    assert (found["network"], found["epochs"], found["batch"]) == ("WRN-10-1", 2.5, 20)
+    assert found["test_accuracy"] > 0.2
+    assert found["seconds"] >= found["epoch_seconds"] > 0.0
     at = benchmark.module.one_cycle(Recipe(learning_rate=0.4), 30.0)
     rates = [at(position)["learning_rate"] for position in (0.0, 3.0, 6.0, 18.0, 30.0)]
     assert rates == pytest.approx([0.04, 0.22, 0.4, 0.2, 0.0])
@@ -410,13 +413,13 @@ def test_the_training_script_replays_a_schedule_as_the_task_trains(benchmark, sm
         "e", "romul_workers.tasks.cifar", "val_loss", "minimize", "epoch", constants, stretches
     )
     schedule.write(tmp_path / "s.json")
-    code, told = benchmark(f"--schedule={tmp_path / 's.json'}", "--seed=7")
+    code, found = benchmark(f"--schedule={tmp_path / 's.json'}", "--seed=7")
     assert code == 0
     context = Context("e", "cpu", constants)
     data = cifar.setup(context)
     result = attempt(tmp_path / "a", context, data, stop=1.0, values=values)
-    assert told["val_loss"] == round(result["val_loss"], 4)
-    assert told["test_accuracy"] == round(result["test_accuracy"], 4)
+    assert found["val_loss"] == round(result["val_loss"], 4)
+    assert found["test_accuracy"] == round(result["test_accuracy"], 4)
 
 
 def test_a_schedule_changes_what_the_optimizer_does_not_hold(benchmark, small):
@@ -441,9 +444,9 @@ def test_a_schedule_changes_what_the_optimizer_does_not_hold(benchmark, small):
     ],
 )
 def test_the_training_script_tells_what_is_wrong(benchmark, options, words):
-    code, told = benchmark(*options)
+    code, found = benchmark(*options)
     assert code == 2
-    assert words in told
+    assert words in found
 
 
 # Collected only where there is a GPU: there is nothing to skip elsewhere.

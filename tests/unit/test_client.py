@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from romul_actors import client as client_module
 from romul_actors.actor.loop import Actor
 from romul_actors.client import Client, Resubmitted
 from romul_actors.core.events import Control, Submitted
@@ -75,12 +74,12 @@ async def test_an_experiment_is_submitted_whole_or_not_at_all(client, store):
         await client.submit(declared())
     with pytest.raises(ExperimentError, match="checkpoints: say where they go"):
         await client.submit(declared(name="nowhere", checkpoints=None))
-    with pytest.raises(ExperimentError, match=r"optimizer 'no' is not one of"):
+    with pytest.raises(ExperimentError, match="optimizer 'no' is not one of"):
         await client.submit(declared(name="other", optimizer={"name": "no"}))
     assert await client.statuses() == {"e": "submitted"}
 
 
-async def test_requests_are_messages_that_say_who_made_them(client, store):
+async def test_requests_are_messages_that_name_their_user(client, store):
     await client.pause("e")
     await client.resume("e")
     await client.pin("e", 3)
@@ -225,8 +224,8 @@ async def test_a_drained_worker_is_in_the_history_of_what_it_serves(tmp_path):
 
         async def on_message(message):
             received.append(message.body["do"])
-            answer = {"asked": message.body["asked"]}
-            worker.send(Message(topic("w", "heard"), answer))
+            answer = {"request": message.body["request"]}
+            worker.send(Message(topic("w", "received"), answer))
 
         worker = MqttConnection(
             broker,
@@ -256,8 +255,8 @@ def test_a_user_without_a_name_acts_by_its_number(monkeypatch):
     def nameless():
         raise KeyError("getpwuid(): uid not found: 4711")
 
-    monkeypatch.setattr(client_module.getpass, "getuser", nameless)
-    monkeypatch.setattr(client_module.os, "getuid", lambda: 4711)
+    monkeypatch.setattr("getpass.getuser", nameless)
+    monkeypatch.setattr("os.getuid", lambda: 4711)
     assert Client(MemoryStore()).by == "uid 4711"
 
 

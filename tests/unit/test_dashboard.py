@@ -92,15 +92,15 @@ def test_a_token_is_asked_for_once_and_kept_in_a_cookie():
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"host": "0.0.0.0"}, "give a --token"),
         ({"host": "0.0.0.0", "token": TOKEN}, "--tls-cert"),
         ({"certificate": Path("c")}, "belong together"),
     ],
 )
-def test_strangers_are_not_served_by_mistake(fields, told):
-    with pytest.raises(DashboardError, match=told):
+def test_strangers_are_not_served_by_mistake(fields, message):
+    with pytest.raises(DashboardError, match=message):
         Serving(**fields).check()
 
 
@@ -137,7 +137,7 @@ def fed():
             await feeds[1].refresh()
             return await super().figures(ended_s)
 
-    feeds = []
+    feeds: list[Feed] = []
     simulation.KEEP_LINES = 100_000
     changes = [Change(0.0, f"m{i}", "arrives") for i in range(4)]
     changes.append(Change(90.0, "m3", "leaves"))

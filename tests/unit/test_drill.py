@@ -77,8 +77,8 @@ def test_what_was_done_twice_is_seen(ended, kind):
 def test_a_parent_that_never_ended_well_is_seen(ended):
     child = next(x for x in ended["history"] if isinstance(x, TrialCreated) and x.parent)
     ended["history"] = without(ended["history"], TrialReported, child.parent)
-    told = audit(**ended).broken
-    assert f"e: {child.trial}: its parent never ended well" in told
+    found = audit(**ended).broken
+    assert f"e: {child.trial}: its parent never ended well" in found
 
 
 def test_a_queue_that_is_not_empty_is_seen(ended):
@@ -130,16 +130,16 @@ def test_a_schedule_is_fixed_by_its_seed_and_holds_every_kind(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("{", "s.jsonl:1: not a fault"),
         ('{"at_s": 1}', "not a fault"),
         ('{"at_s": 1, "kind": "hug worker", "pick": 0, "for_s": 1}', "'hug worker' is not one of"),
     ],
 )
-def test_a_schedule_that_is_none_is_refused(tmp_path, line, told):
+def test_a_schedule_that_is_none_is_refused(tmp_path, line, message):
     (tmp_path / "s.jsonl").write_text(line)
-    with pytest.raises(RomulError, match=told):
+    with pytest.raises(RomulError, match=message):
         read_schedule(tmp_path / "s.jsonl")
 
 

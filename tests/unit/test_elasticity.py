@@ -45,7 +45,7 @@ def spread(run):
 
 
 @pytest.mark.parametrize("optimizer", [n for n, o in OPTIMIZERS.items() if o.max_lead is not None])
-def test_nobody_is_ever_more_than_two_steps_ahead(optimizer):
+def test_no_slot_is_ever_more_than_two_steps_ahead(optimizer):
     run = Run(population(optimizer, n_slots=16, steps=12)).start()
     shuffler = random.Random(1)
     while run.population.status == "running":
@@ -232,7 +232,7 @@ def test_with_a_deadline_the_horizon_follows_the_workers():
     assert run.population.horizon == 3
 
 
-def test_causes_are_told_apart_and_survive_the_store():
+def test_causes_are_counted_apart_and_survive_the_store():
     run = elastic()
     run.tell(run.released(0))
     run.tell(run.failed(1, "out_of_memory"))

@@ -1,6 +1,7 @@
 """Explanations: why a trial is as it is."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -102,7 +103,7 @@ def test_it_says_what_was_drawn_anew_or_guarded():
 
 
 def test_it_says_how_each_attempt_ended():
-    token = {"trial": "0-1", "worker": "w", "slot": 0, "step": 1}
+    token: dict[str, Any] = {"trial": "0-1", "worker": "w", "slot": 0, "step": 1}
     lines = [
         trial(rule="kept"),
         SecondCopyStarted(at_ms=4, trial="0-1", attempt=2, slot=0),

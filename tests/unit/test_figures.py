@@ -104,8 +104,8 @@ def test_each_name_is_warned_of_once_and_many_are_counted():
     left_out.forget("f")
     assert left_out.new("f", {"a": "str"}) == {"a": "str"}
     # A task that calls its figures otherwise in each trial is not told of for ever.
-    told = [left_out.new("e", {f"{n}": "str"}) for n in range(2 * MAX_WARNED)]
-    assert sum(map(len, told)) == MAX_WARNED - 2
+    found = [left_out.new("e", {f"{n}": "str"}) for n in range(2 * MAX_WARNED)]
+    assert sum(map(len, found)) == MAX_WARNED - 2
     words = in_words({f"k{n}": "str" for n in range(12)})
     assert "'k9' (str) and 2 more" in words
     assert "'k10'" not in words

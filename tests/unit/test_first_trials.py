@@ -1,6 +1,7 @@
 """A search that begins with what another one has found."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from romul_workers.checkpoints import Checkpoints
 from romul_workers.inheritance import copies
 from tests.unit.harness import Run
 
-OLD = {
+OLD: dict[str, Any] = {
     "name": "old",
     "task": "t",
     "space": {

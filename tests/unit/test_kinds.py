@@ -25,7 +25,7 @@ from romul_actors.observe.html import png
 from romul_actors.observe.plots import plot
 from romul_actors.observe.snapshot import Snapshot
 from romul_actors.observe.trial_records import trials
-from romul_actors.protocol.experiment import Experiment, from_json, parse
+from romul_actors.protocol.experiment import CategoricalSpec, Experiment, from_json, parse
 from romul_actors.protocol.messages import decode_trial, encode
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
@@ -196,7 +196,12 @@ def test_other_bounds_are_searched_or_refused(kind):
     for slot in run.queued():
         run.tell(run.result(slot, loss(run.trials[slot].hyperparameters)))
     later = []
-    run.to_the_end(lambda trial: later.append(trial) or loss(trial.hyperparameters))
+
+    def noted(trial):
+        later.append(trial)
+        return loss(trial.hyperparameters)
+
+    run.to_the_end(noted)
     space = run.population.settings.space
     for trial in later:
         check(space, trial.hyperparameters)
@@ -208,7 +213,9 @@ def test_other_bounds_are_searched_or_refused(kind):
 def test_null_is_a_choice_from_python_and_stays_one():
     spec = {"type": "categorical", "choices": (None, 0, False, (1, 2))}
     experiment = Experiment(name="k", task="t", steps=2, space={"x": spec})
-    assert experiment.space["x"].choices == (None, 0, False, [1, 2])
+    kind = experiment.space["x"]
+    assert isinstance(kind, CategoricalSpec)
+    assert kind.choices == (None, 0, False, [1, 2])
     assert from_json(experiment.model_dump_json()) == experiment
     _, trials = searched(experiment)
     met = {identity(trial.hyperparameters["x"]) for trial in trials}

@@ -63,7 +63,7 @@ def test_the_known_bests_are_those_of_their_problems():
 
 
 def test_a_toy_is_a_task_too(tmp_path):
-    parent, told = None, []
+    parent, found = None, []
     for step in range(3):
         folder = tmp_path / str(step)
         folder.mkdir()
@@ -78,9 +78,9 @@ def test_a_toy_is_a_task_too(tmp_path):
             step=step,
             context=Context("e", "cpu", {"problem": "dropout"}),
         )
-        told.append(train(trial)["true_loss"])
+        found.append(train(trial)["true_loss"])
         parent = folder
-    assert told == pytest.approx([math.exp(-0.105 * n) + 0.005 * n for n in (1, 2, 3)])
+    assert found == pytest.approx([math.exp(-0.105 * n) + 0.005 * n for n in (1, 2, 3)])
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -100,10 +100,10 @@ def test_rows_are_ranked_and_say_how_sure_they_are():
     first, second = compare({job: play(job) for job in todo})
     assert (first.optimizer, first.rank, second.optimizer, second.rank) == ("romul", 1, "random", 2)
     assert first.beats["random"] == 1.0
-    told = first.as_json()
-    assert (told["problem"], told["population"], told["seeds"]) == ("misspecified", 8, 5)
-    assert told["ratio_to_best"] is None
-    assert told["quartiles"][0] <= told["median"] <= told["quartiles"][1]
+    found = first.as_json()
+    assert (found["problem"], found["population"], found["seeds"]) == ("misspecified", 8, 5)
+    assert found["ratio_to_best"] is None
+    assert found["quartiles"][0] <= found["median"] <= found["quartiles"][1]
 
 
 def test_runs_that_differ_in_more_than_seeds_are_no_row():
@@ -219,7 +219,7 @@ def test_peers_and_ours_stand_in_one_table():
     assert all(row.as_json()["ratio_to_best"] >= 1.0 for row in rows)
 
 
-def test_a_peer_that_is_not_installed_is_told(monkeypatch):
+def test_a_peer_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(OptimizerError, match=r"pip install 'romul\[peers\]'"):
         check_peer("ray-pbt")
@@ -235,7 +235,7 @@ def test_pb2_copies_go_where_losses_fell_most():
     def fall(trial):
         return 1.0 - (trial.hyperparameters["x"] - 0.8) ** 2
 
-    lines = {}
+    lines: dict[str, float] = {}
 
     def loss(trial):
         lines[trial.id] = lines.get((trial.parent or "").rpartition("-")[0], 100.0) - fall(trial)

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import msgpack
 import pytest
@@ -18,7 +19,7 @@ from romul_actors.core.events import (
 from romul_actors.errors import MessageError
 from romul_actors.protocol.messages import MAX_BYTES, VERSION, decode_event, decode_trial, encode
 
-TOKEN = {"trial": "3-7", "slot": 3, "attempt": 2, "worker": "w"}
+TOKEN: dict[str, Any] = {"trial": "3-7", "slot": 3, "attempt": 2, "worker": "w"}
 RESULT = Result(**TOKEN, value=0.25, checkpoint="3-7-2", seconds=1.5, metrics={"accuracy": 0.9})
 EVENTS = [
     RESULT,
@@ -55,6 +56,7 @@ def test_a_trial_arrives_as_it_was_sent_types_included():
 
 def test_a_metric_that_is_no_number_arrives_for_the_core_to_judge():
     event = decode_event(encode(Result(**TOKEN, value=math.nan, checkpoint="c", seconds=1.0)))
+    assert isinstance(event, Result)
     assert math.isnan(event.value)
 
 
@@ -63,7 +65,7 @@ def changed(**fields):
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         (b"", "not MessagePack"),
         (b"\xc1", "not MessagePack"),
@@ -84,8 +86,8 @@ def changed(**fields):
         (changed(worker=b"\xff"), "result.worker"),
     ],
 )
-def test_an_unusable_message_is_refused_with_its_reason(body, told):
-    with pytest.raises(MessageError, match=told):
+def test_an_unusable_message_is_refused_with_its_reason(body, message):
+    with pytest.raises(MessageError, match=message):
         decode_event(body)
 
 
@@ -95,6 +97,6 @@ def test_garbage_never_does_more_than_be_refused(body):
         decode_event(body)
 
 
-def test_a_message_that_nobody_would_accept_is_not_sent():
+def test_a_message_that_would_be_refused_is_not_sent():
     with pytest.raises(MessageError, match="at most"):
         encode(Failed(**TOKEN, reason="exception", message="x" * MAX_BYTES, seconds=0.0))

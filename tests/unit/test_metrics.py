@@ -1,5 +1,7 @@
 """What an autoscaler reads."""
 
+from typing import Any
+
 from romul_actors.actor.loop import Actor
 from romul_actors.core.events import Result, Submitted
 from romul_actors.core.history import SearchStarted, TrialReleased, Unknown
@@ -24,7 +26,12 @@ async def desired(store):
 async def ends_a_trial(store):
     lease = await store.lease(["e"], "w", 0)
     trial = decode_trial(lease.body)
-    token = {"trial": trial.id, "slot": trial.slot, "attempt": trial.attempt, "worker": "w"}
+    token: dict[str, Any] = {
+        "trial": trial.id,
+        "slot": trial.slot,
+        "attempt": trial.attempt,
+        "worker": "w",
+    }
     result = Result(**token, value=1.0 + trial.slot, checkpoint=f"{trial.id}-1", seconds=1.0)
     await store.settle(lease, trial.slot, f"{trial.id}#{trial.attempt}", encode(result))
 
@@ -56,7 +63,7 @@ async def test_workers_are_desired_for_all_slots_though_they_wait_for_the_last()
 
 def test_lines_and_lost_attempts_are_counted_by_their_stored_names():
     metrics = ActorMetrics()
-    token = {"trial": "0-0", "attempt": 1, "worker": "w"}
+    token: dict[str, Any] = {"trial": "0-0", "attempt": 1, "worker": "w"}
     lines = [
         SearchStarted(at_ms=1),
         TrialReleased(**token, at_ms=2, reason="preempted"),

@@ -6,6 +6,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,8 @@ from romul_workers.notices import (
 @pytest.fixture
 def cloud():
     """A metadata service: (base URL, answers by "METHOD path", requests seen)."""
-    answers, seen = {}, []
+    answers: dict[str, Any] = {}
+    seen = []
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self):
@@ -129,13 +131,13 @@ def test_sources_are_made_by_name(tmp_path):
 
 
 async def test_all_sources_are_polled_until_one_has_a_notice(tmp_path):
-    told = []
-    nobody = UrlSource("http://127.0.0.1:1/", 5.0)
+    found: list[float] = []
+    silent = UrlSource("http://127.0.0.1:1/", 5.0)
     watching = asyncio.create_task(
-        watch([nobody, FileSource(tmp_path / "f", 7.0)], told.append, every_s=0.01)
+        watch([silent, FileSource(tmp_path / "f", 7.0)], found.append, every_s=0.01)
     )
     await asyncio.sleep(0.05)
-    assert told == []
+    assert found == []
     (tmp_path / "f").touch()
     await asyncio.wait_for(watching, 5)
-    assert told == [7.0]
+    assert found == [7.0]

@@ -50,7 +50,7 @@ def test_the_documented_optimizer_is_30_lines_and_searches(site):
     [optimizer] = blocks("plugins.md")
     assert len(optimizer.splitlines()) <= 30
     install(site, "halves", optimizer, optimizers="halves = halves:Halves")
-    assert make("halves", {"step": 0.1}).step == 0.1
+    assert vars(make("halves", {"step": 0.1}))["step"] == 0.1
     population = romul.Population(SPACE, population=8, steps=10, optimizer="halves", clock=None)
     values = {}
     while (trial := population.ask()) is not None:
@@ -89,7 +89,7 @@ def test_a_store_is_opened_by_its_scheme(site):
     install(site, "minestore", module, stores="mine = minestore:Mine\nodd = builtins:len")
     store = open_store("mine://host/7")
     assert isinstance(store, MemoryStore)
-    assert store.url == "mine://host/7"
+    assert vars(store)["url"] == "mine://host/7"
     assert isinstance(open_store("redis://localhost"), RedisStore)
     with pytest.raises(StoreError, match="the store 'odd' is a int, and no Store"):
         open_store("odd://host")

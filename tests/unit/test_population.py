@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from romul_actors.core.decide import decide
 from romul_actors.core.events import Control, Result, Stamped, Submitted
-from romul_actors.core.history import ReportStale, TrialCreated, TrialReported
+from romul_actors.core.history import (
+    ReportStale,
+    SearchFailed,
+    SearchPaused,
+    TrialCreated,
+    TrialFailed,
+    TrialReported,
+)
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.core.space import CategoricalParameter, FloatParameter, Space
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
@@ -17,16 +24,16 @@ from tests.unit.harness import Run, bowl, population
 from tests.unit.strategies import spaces
 
 
-def assert_counts_add_up(told):
-    counts = told.counts
-    live = sum(slot.status == "queued" for slot in told.slots)
+def assert_counts_add_up(state):
+    counts = state.counts
+    live = sum(slot.status == "queued" for slot in state.slots)
     assert counts.created == counts.reported + counts.failed + counts.discarded + live
 
 
-def reread(told):
+def reread(state):
     """The population after a way through the store."""
-    rows = [write_slot(slot, told.settings, "loss") for slot in told.slots]
-    return read(told.settings, "loss", write_meta(told, "loss"), rows)
+    rows = [write_slot(slot, state.settings, "loss") for slot in state.slots]
+    return read(state.settings, "loss", write_meta(state, "loss"), rows)
 
 
 @st.composite
@@ -101,11 +108,11 @@ def test_a_decision_depends_on_nothing_but_its_arguments():
 
 
 def test_the_same_seed_is_the_same_run_and_another_seed_another():
-    def told(seed):
+    def history(seed):
         return Run(population(seed=seed)).start().to_the_end(bowl).history
 
-    assert told(3) == told(3)
-    assert told(3) != told(4)
+    assert history(3) == history(3)
+    assert history(3) != history(4)
 
 
 @pytest.mark.parametrize("n_slots", [6, 8, 16, 24])
@@ -157,7 +164,7 @@ def test_without_grace_the_quorum_is_enough():
     assert [slot.step for slot in run.population.slots] == [1, 1, 1, 1, 0, 1, 1, 0]
 
 
-def test_nobody_waits_for_a_quorum_longer_than_the_limit():
+def test_no_slot_waits_for_a_quorum_longer_than_the_limit():
     run = Run(population(quorum_wait_min_s=60.0)).start()
     for slot in range(3):
         run.tell(run.result(slot, 1.0, seconds=20.0))
@@ -187,7 +194,7 @@ def test_a_report_of_another_attempt_changes_nothing(change):
     assert [type(line) for line in decision.history] == [ReportStale]
 
 
-def test_a_result_told_twice_counts_once():
+def test_a_result_sent_twice_counts_once():
     run = Run(population()).start()
     event = run.result(0, 1.0)
     run.tell(event)
@@ -250,7 +257,7 @@ def test_when_every_slot_fails_the_experiment_says_so_and_can_be_resumed():
     for slot in range(8):
         run.tell(run.failed(slot))
     assert run.population.status == "failed"
-    assert run.population.reason == "every trial of step 0 failed; the last one: exception: boom"
+    assert [type(line) for line in run.history[-2:]] == [TrialFailed, SearchFailed]
     assert_counts_add_up(run.population)
     decision = run.tell(Control(action="resume"))
     assert [(t.id, t.attempt) for t in decision.trials] == [(f"{i}-0", 2) for i in range(8)]
@@ -262,7 +269,8 @@ def test_when_every_slot_fails_the_experiment_says_so_and_can_be_resumed():
 def test_paused_means_nothing_new_and_nothing_lost():
     run = Run(population()).start()
     run.tell(Control(action="pause", by="me"))
-    assert (run.population.status, run.population.reason) == ("paused", "paused by me")
+    assert run.population.status == "paused"
+    assert run.of(SearchPaused) == [SearchPaused(at_ms=2, by="me")]
     for slot in range(8):
         assert run.tell(run.result(slot, float(slot))).trials == ()
     assert len(run.tell(Control(action="resume")).trials) == 8

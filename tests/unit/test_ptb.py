@@ -3,6 +3,7 @@
 import math
 import os
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -84,11 +85,11 @@ def training(corpus, settings=BARE):
 def test_each_end_of_a_line_is_a_word_and_numbers_go_by_frequency(tmp_path):
     for name in FILES.values():
         (tmp_path / name).write_bytes(b" b a b \r\n b \n")
-    with pytest.warns(UserWarning, match=UNUSUAL) as told:
+    with pytest.warns(UserWarning, match=UNUSUAL) as found:
         read = read_corpus(tmp_path)
     assert read.vocabulary == ("b", "<eos>", "a")
     assert [read.vocabulary[i] for i in read.train] == ["b", "a", "b", "<eos>", "b", "<eos>"]
-    [line] = told
+    [line] = found
     for n in STANDARD.values():
         assert f"has 6 words in place of {n:,}" in str(line.message)
     assert "vocabulary has 3 in place of 10,000" in str(line.message)
@@ -104,7 +105,7 @@ def test_a_part_of_the_text_keeps_the_whole_vocabulary(folder, corpus):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "is empty (0 bytes): copy it again"),
         (b" \n \n", "is empty (4 bytes)"),
@@ -116,12 +117,12 @@ def test_a_part_of_the_text_keeps_the_whole_vocabulary(folder, corpus):
     ],
 )
 @pytest.mark.parametrize("part", FILES)
-def test_a_file_that_is_no_such_text_is_named_with_what_to_do(folder, part, content, told):
+def test_a_file_that_is_no_such_text_is_named_with_what_to_do(folder, part, content, message):
     (folder / FILES[part]).write_bytes(content)
     with pytest.raises(ValueError) as error:
         read_corpus(folder)
     assert str(folder / FILES[part]) in str(error.value)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "UTF-8 text, one sentence a line" in str(error.value)
     assert f"{STANDARD[part]:,} words" in str(error.value)
 
@@ -136,14 +137,14 @@ def test_words_that_training_lacks_are_named(folder, part):
     assert "same preprocessed set" in str(error.value)
 
 
-def test_a_missing_file_is_told_with_all_that_are_expected(folder):
+def test_a_missing_file_is_named_with_all_that_are_expected(folder):
     (folder / FILES["valid"]).rename(folder / "valid.txt")
     with pytest.raises(FileNotFoundError) as error:
         read_corpus(folder)
-    told = str(error.value)
-    assert f"{folder / FILES['valid']} is missing" in told
-    assert "ptb.train.txt (929,589 words)" in told
-    assert "holds ptb.test.txt, ptb.train.txt, valid.txt" in told
+    output = str(error.value)
+    assert f"{folder / FILES['valid']} is missing" in output
+    assert "ptb.train.txt (929,589 words)" in output
+    assert "holds ptb.test.txt, ptb.train.txt, valid.txt" in output
 
 
 def test_the_folder_comes_from_the_experiment_or_else_from_the_environment(tmp_path, monkeypatch):
@@ -257,7 +258,7 @@ def test_regularization_of_activations_is_added_to_the_loss(corpus):
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"dropuot": 0.1}, "unknown: dropuot; there are learning_rate, "),
         ({"input_dropout": 1.0}, "input_dropout: 1.0 is not at least 0 and below 1"),
@@ -267,8 +268,8 @@ def test_regularization_of_activations_is_added_to_the_loss(corpus):
         ({"learning_rate": math.nan}, "learning_rate: nan"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(values, told):
-    with pytest.raises(ValueError, match=told):
+def test_settings_that_make_no_sense_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
         Settings.of(values)
 
 
@@ -347,10 +348,11 @@ VALUES = {
 SIZES = {"layers": 2, "hidden": 12, "embedding": 8, "batch": 4, "eval_batch": 4}
 
 
-class _AfterSoManyUpdates:
-    """Asks a trial to stop, once that it asked so often."""
+class _AfterSoManyUpdates(threading.Event):
+    """Is set at the n-th look."""
 
     def __init__(self, n):
+        super().__init__()
         self.left = n
 
     def is_set(self):
@@ -489,7 +491,9 @@ def test_a_declared_experiment_names_what_the_task_knows(file):
     for place in (0.0, 0.5, 1.0):
         drawn = space.decode((place,) * len(space))
         values = {**experiment.constants, **drawn}
-        Settings.of({name: values[name] for name in values.keys() - ptb.OF_SETUP})
+        given = {name: values[name] for name in values.keys() - ptb.OF_SETUP}
+        known = vars(Settings.of(given))
+        assert {name: known[name] for name in given} == given
 
 
 # Collected where the environment names the real files, so that nothing is skipped elsewhere.

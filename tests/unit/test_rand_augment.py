@@ -137,6 +137,6 @@ def test_each_image_undergoes_each_operation_as_often(monkeypatch):
 
 
 @pytest.mark.parametrize(("count", "magnitude"), [(-1, 5.0), (1, -0.1), (1, 10.1)])
-def test_what_is_out_of_range_is_told(images, count, magnitude):
+def test_what_is_out_of_range_is_an_error(images, count, magnitude):
     with pytest.raises(ValueError, match=f"count {count}, magnitude {magnitude}"):
         rand_augment(images, count, magnitude)

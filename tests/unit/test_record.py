@@ -46,11 +46,11 @@ def recorded(tmp_path, monkeypatch):
     """A record of a simulated run that lost machines, paused, grew and made second copies."""
     monkeypatch.setattr(simulation, "KEEP_LINES", 100_000)
     file = tmp_path / "record.jsonl"
-    changes = generate("weibull", Pool(10, 900.0, 40_000.0), default_rng(3)).changes
+    arrivals = generate("weibull", Pool(10, 900.0, 40_000.0), default_rng(3)).changes
     # Half of the machines are warned.
-    warned = [change for change in changes if int(change.machine[1:]) % 2]
+    warned = [change for change in arrivals if int(change.machine[1:]) % 2]
     notices = [change for change in with_notice(warned, 20.0) if change.what == "notice"]
-    changes = sorted([*changes, *notices], key=lambda change: change.at_s)
+    changes = sorted([*arrivals, *notices], key=lambda change: change.at_s)
     scenario = Scenario(changes, steps=15, policy=Policy(max=12, per_worker=1.5))
 
     class Recorded(Simulation):
@@ -58,15 +58,18 @@ def recorded(tmp_path, monkeypatch):
             await record(self.store, "search-0", file, 0.5)
             return await super().figures(ended_s)
 
+        def send(self, body):
+            self.store.memory.add("search-0", "inbox", body)
+
         async def play(self):
             loop = asyncio.get_running_loop()
-            for at_s, action in ((200.0, "pause"), (230.0, "resume"), (240.0, "resume")):
-                body = encode(Control(action=action, by="somebody"))
-                loop.call_later(at_s, lambda b=body: self.store.memory.add("search-0", "inbox", b))
+            pause, resume = (Control(action="pause", by="me"), Control(action="resume", by="me"))
+            for at_s, control in ((200.0, pause), (230.0, resume), (240.0, resume)):
+                loop.call_later(at_s, self.send, encode(control))
             return await super().play()
 
-    told = run(Recorded(scenario).play()).figures
-    assert told["status"] == "finished"
+    figures = run(Recorded(scenario).play()).figures
+    assert figures["status"] == "finished"
     return file
 
 
@@ -128,7 +131,7 @@ def replace_optimizer(found, name):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("steps", "setting=value"),
         ("nothing.at.all=1", "no setting"),
@@ -137,8 +140,8 @@ def replace_optimizer(found, name):
         ("unheard=1", "unheard"),
     ],
 )
-def test_a_setting_that_is_none_is_refused(recorded, change, told):
-    with pytest.raises(ExperimentError, match=told):
+def test_a_setting_that_is_none_is_refused(recorded, change, message):
+    with pytest.raises(ExperimentError, match=message):
         with_settings(read_record(recorded).experiment, [change])
 
 
@@ -146,8 +149,8 @@ def test_a_record_is_a_trace(recorded):
     found = read_record(recorded)
     trace = read_trace(recorded)
     assert trace.changes == tuple(found.changes)
-    told = simulate(Scenario(trace.changes, steps=5)).figures
-    assert told["status"] == "finished"
+    figures = simulate(Scenario(trace.changes, steps=5)).figures
+    assert figures["status"] == "finished"
 
 
 def test_machines_are_known_from_history_alone():
@@ -162,8 +165,8 @@ def test_machines_are_known_from_history_alone():
         result(at_ms=9500, worker="b", seconds=4.0),
         failed(at_ms=12000, worker="a", reason="lost"),
     ]
-    told = [(c.at_s, c.machine, c.what, c.speed) for c in machines_of(lines, 1000)]
-    assert told == [
+    found = [(c.at_s, c.machine, c.what, c.speed) for c in machines_of(lines, 1000)]
+    assert found == [
         (2.0, "a", "arrives", 2.0),
         (4.0, "b", "arrives", 1.0),
         (11.0, "a", "leaves", None),
@@ -171,7 +174,7 @@ def test_machines_are_known_from_history_alone():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "not a record"),
         ("nonsense", ":1:"),
@@ -180,10 +183,10 @@ def test_machines_are_known_from_history_alone():
         ('{"at": 0}', ":1:"),
     ],
 )
-def test_a_file_that_is_no_record_is_refused(tmp_path, text, told):
+def test_a_file_that_is_no_record_is_refused(tmp_path, text, message):
     file = tmp_path / "record.jsonl"
     file.write_text(text)
-    with pytest.raises(RecordError, match=told):
+    with pytest.raises(RecordError, match=message):
         read_record(file)
 
 

@@ -220,8 +220,8 @@ def test_the_command_notes_the_commit_that_holds_the_file(played, file):
     git("commit", "-q", "-m", "runs")
     done = called("--least=0")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["lines"], told["sample"], told["current"]) == (12, 4, 0)
+    output = json.loads(done.stdout)
+    assert (output["lines"], output["sample"], output["current"]) == (12, 4, 0)
     commit = git("log", "-1", "--format=%h")
     assert {line[NOTE] for line in read_lines(path)} == {commit}
     assert {line["key"] for line in read_lines(path)} == {key(job) for job in TODO}

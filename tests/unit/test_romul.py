@@ -8,6 +8,7 @@ import pytest
 from romul_actors.core.history import TrialCreated
 from romul_actors.core.optimizers import make
 from romul_actors.core.optimizers.base import latin_hypercube, reflect
+from romul_actors.core.optimizers.truncation import Truncation
 from romul_actors.core.space import CategoricalParameter, FloatParameter, Space
 from tests.unit.harness import Run, population
 
@@ -152,7 +153,7 @@ def test_selection_may_lower_what_moves_do_not():
     assert median(middle) < median(first)
 
 
-def test_who_fails_copies_whoever_leads():
+def test_a_slot_that_fails_copies_the_best():
     run = Run(population(steps=40)).start()
     for slot in range(7):
         run.tell(run.result(slot, float(slot)))
@@ -210,7 +211,7 @@ def misspecified(trial):
 
 
 @pytest.mark.parametrize("n_slots", [8, 24])
-def test_steps_adapt_to_scales_that_nobody_told(n_slots):
+def test_steps_adapt_to_scales_that_are_not_declared(n_slots):
     """Anisotropy (the paper, section 2.1): peers with fixed steps stay far behind."""
 
     def final(optimizer):
@@ -226,4 +227,4 @@ def test_steps_adapt_to_scales_that_nobody_told(n_slots):
 
 
 def test_optimizers_are_made_by_name_and_keep_their_constants():
-    assert make("truncation", {"up": 1.5}).up == 1.5
+    assert make("truncation", {"up": 1.5}) == Truncation(up=1.5)

@@ -12,10 +12,10 @@ from romul_actors.core.history import TrialFailed, TrialReleased, TrialReported
 from romul_actors.store.memory import MemoryStore
 from romul_sim.churn import Change, Pool, from_counts, generate
 from romul_sim.fakes import Durations, Pace
-from romul_sim.invariants import Watch
+from romul_sim.invariants import InvariantWatch
 from romul_sim.simulation import Policy, Scenario, Simulation, simulate
 from romul_sim.sweep import SweepError, SweepJob, SweepResult, common_target, compare, policy
-from romul_sim.virtual_time import Clock, DeadlockError, machine_clock, run
+from romul_sim.virtual_time import Clock, DeadlockError, VirtualLoop, machine_clock, run
 from tests.conftest import romul, romul_anew
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -25,17 +25,17 @@ pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def test_virtual_time_jumps_from_timer_to_timer():
-    told = []
+    found = []
 
     async def sleeper(name, seconds):
         await asyncio.sleep(seconds)
-        told.append((name, asyncio.get_running_loop().time()))
+        found.append((name, asyncio.get_running_loop().time()))
 
     async def main():
         await asyncio.gather(sleeper("late", 10**6), sleeper("soon", 1.5), sleeper("also", 1.5))
 
     run(main())
-    assert told == [("soon", 1.5), ("also", 1.5), ("late", 10.0**6)]
+    assert found == [("soon", 1.5), ("also", 1.5), ("late", 10.0**6)]
 
 
 def test_waiting_for_what_never_comes_is_an_error_not_a_hang():
@@ -49,6 +49,7 @@ def test_waiting_for_what_never_comes_is_an_error_not_a_hang():
 def test_a_machine_with_a_wrong_clock_lives_by_it():
     async def sleeper():
         loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
         began = loop.time()
         await asyncio.sleep(100.0)
         async with asyncio.timeout(50.0):
@@ -95,27 +96,27 @@ def of_kind(simulated, kind):
 
 
 def test_without_churn_nothing_is_lost():
-    told = simulate(CALM).figures
-    assert (told["status"], told["reported"], told["retried"]) == ("finished", 80, 0)
-    assert (told["faults"], told["invariants_broken"]) == ({}, 0)
-    assert set(told["waste"]) <= {"idle", "unfinished"}
+    figures = simulate(CALM).figures
+    assert (figures["status"], figures["reported"], figures["retried"]) == ("finished", 80, 0)
+    assert (figures["faults"], figures["invariants_broken"]) == ({}, 0)
+    assert set(figures["waste"]) <= {"idle", "unfinished"}
     # 80 trials of about a minute on 4 machines.
-    assert 15 / 60 < told["hours"] < 60 / 60
-    assert told["dollars"] == pytest.approx(told["machine_hours"], abs=0.01)
+    assert 15 / 60 < figures["hours"] < 60 / 60
+    assert figures["dollars"] == pytest.approx(figures["machine_hours"], abs=0.01)
 
 
 @pytest.mark.parametrize("notice_s", [0.0, 20.0, 600.0])
 def test_churn_costs_time_and_nothing_else(notice_s):
     changes = poisson(6, 400.0, 10**5, 1)
     played = simulate(replace(CALM, changes=changes, notice_s=notice_s, steps=20))
-    told = played.figures
-    assert (told["status"], told["created"], told["reported"]) == ("finished", 160, 160)
-    assert told["invariants_broken"] == 0
+    figures = played.figures
+    assert (figures["status"], figures["created"], figures["reported"]) == ("finished", 160, 160)
+    assert figures["invariants_broken"] == 0
     results = [line.trial for line in of_kind(played, TrialReported)]
     assert len(results) == len(set(results)) == 160
     # Without a warning leases end; with one, trials are given back, or are ended in time.
-    assert (told["faults"].get("lost", 0) > 3) == (notice_s == 0.0)
-    assert (told["waste"].get("preemption", 0.0) > 0.01) == (notice_s == 0.0)
+    assert (figures["faults"].get("lost", 0) > 3) == (notice_s == 0.0)
+    assert (figures["waste"].get("preemption", 0.0) > 0.01) == (notice_s == 0.0)
 
 
 @pytest.mark.parametrize(
@@ -135,17 +136,17 @@ def test_what_happens_to_a_machine_shows_in_the_accounts(changes, faults, cause)
         policy=Policy(second_copy=2.0),
     )
     played = simulate(scenario)
-    told = played.figures
-    assert (told["status"], told["invariants_broken"]) == ("finished", 0)
+    figures = played.figures
+    assert (figures["status"], figures["invariants_broken"]) == ("finished", 0)
     if faults is None:
         # Paused in time: the next attempt goes on from there, and nothing is wasted.
-        assert told["faults"] == {"preempted": 1}
-        assert "preemption" not in told["waste"]
+        assert figures["faults"] == {"preempted": 1}
+        assert "preemption" not in figures["waste"]
         assert any(line.checkpoint for line in of_kind(played, TrialReleased))
     else:
-        assert {k: v for k, v in told["faults"].items() if k == "lost"} == faults
-        assert told["waste"][cause] > 0
-    assert told["goodput"] + sum(told["waste"].values()) == pytest.approx(1.0, abs=2e-3)
+        assert {k: v for k, v in figures["faults"].items() if k == "lost"} == faults
+        assert figures["waste"][cause] > 0
+    assert figures["goodput"] + sum(figures["waste"].values()) == pytest.approx(1.0, abs=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -196,8 +197,8 @@ def test_saving_and_loading_checkpoints_take_time():
 
 
 def test_searches_share_the_machines():
-    told = simulate(replace(CALM, searches=3)).figures
-    assert (told["status"], told["reported"]) == ("finished", 240)
+    figures = simulate(replace(CALM, searches=3)).figures
+    assert (figures["status"], figures["reported"]) == ("finished", 240)
 
 
 def test_the_same_seed_is_the_same_history_byte_for_byte():
@@ -210,26 +211,26 @@ def test_the_same_seed_is_the_same_history_byte_for_byte():
 
 
 def test_the_same_seed_is_the_same_history_in_any_process():
-    told = [
+    output = [
         json.loads(
             romul_anew("sim", "--json", "--days=0.3", "--churn=zones", PYTHONHASHSEED=n).stdout
         )
         for n in ("0", "1")
     ]
-    assert told[0]["history_sha256"] == told[1]["history_sha256"]
-    assert told[0]["trials"] > 50
+    assert output[0]["history_sha256"] == output[1]["history_sha256"]
+    assert output[0]["trials"] > 50
 
 
 def test_no_machines_any_more_is_the_end():
-    told = simulate(replace(CALM, changes=from_counts(60.0, [2, 2, 0]))).figures
-    assert told["status"] == "running"
-    assert told["machines"] == {"arrived": 2, "left": 2}
+    figures = simulate(replace(CALM, changes=from_counts(60.0, [2, 2, 0]))).figures
+    assert figures["status"] == "running"
+    assert figures["machines"] == {"arrived": 2, "left": 2}
 
 
 def test_machines_that_come_back_after_a_drought_go_on():
-    told = simulate(replace(CALM, changes=from_counts(600.0, [4, 0, 0, 0, 0, 0, 4]))).figures
-    assert told["status"] == "finished"
-    assert told["hours"] > 1
+    figures = simulate(replace(CALM, changes=from_counts(600.0, [4, 0, 0, 0, 0, 0, 4]))).figures
+    assert figures["status"] == "finished"
+    assert figures["hours"] > 1
 
 
 def test_memory_is_flat_while_trials_go_by():
@@ -250,7 +251,7 @@ def test_memory_is_flat_while_trials_go_by():
     assert max(found[3:]) <= 1.5 * max(found[:3])
 
 
-def test_a_violation_ends_the_simulation_and_is_told(monkeypatch):
+def test_a_violation_ends_the_simulation_and_is_reported(monkeypatch):
     commit = MemoryStore.commit
 
     async def twice(self, name, actor, commit_):
@@ -261,12 +262,16 @@ def test_a_violation_ends_the_simulation_and_is_told(monkeypatch):
     monkeypatch.setattr(MemoryStore, "commit", twice)
     # The watch reads what was asked for; the double stands for a core that decides twice.
     monkeypatch.setattr(
-        Watch,
+        InvariantWatch,
         "_counts",
         lambda self, meta: self.must(int(meta["reported"]) < 20, "twenty"),
     )
-    told = simulate(CALM).figures
-    assert (told["status"], told["invariants_broken"], told["broken"]) == ("broken", 1, "twenty")
+    figures = simulate(CALM).figures
+    assert (figures["status"], figures["invariants_broken"], figures["broken"]) == (
+        "broken",
+        1,
+        "twenty",
+    )
 
 
 # -- sweeps ---------------------------------------------------------------------------------------
@@ -275,13 +280,13 @@ def test_a_violation_ends_the_simulation_and_is_told(monkeypatch):
 def test_policies_are_read_and_refused():
     assert policy("default", 100.0) == Policy(lease_s=50.0)
     assert policy("broker:lease_s=7:min=5", 100.0) == Policy(lease_s=7.0, min=5, broker_s=2.0)
-    for wrong, told in (("fast", "not one of"), ("default:x=1", "'x'"), ("default:min=a", "'a'")):
-        with pytest.raises(SweepError, match=told):
+    for wrong, found in (("fast", "not one of"), ("default:x=1", "'x'"), ("default:min=a", "'a'")):
+        with pytest.raises(SweepError, match=found):
             policy(wrong, 1.0)
 
 
 def ended(*curve, goodput=0.5):
-    told = {
+    found = {
         "goodput": goodput,
         "best": curve[-1][2],
         "dollars": 1.0,
@@ -290,7 +295,7 @@ def ended(*curve, goodput=0.5):
         "waste": {"idle": 0.5},
         "invariants_broken": 0,
     }
-    return SweepResult(told, curve)
+    return SweepResult(found, curve)
 
 
 def test_a_comparison_ranks_by_the_time_to_a_target_that_half_of_all_reach():
@@ -336,9 +341,9 @@ def test_the_command_recommends_a_set_up():
     done = romul(
         "sim", "--json", "--recommend", "--churn=zones", "--days=0.4", "--seeds=1", "--save-s=20"
     )
-    told = json.loads(done.stdout)
-    assert len(told["rows"]) == 27
-    recommended = told["recommended"]
+    output = json.loads(done.stdout)
+    assert len(output["rows"]) == 27
+    recommended = output["recommended"]
     assert recommended["population"] in (16, 24, 32)
     assert recommended["checkpoint_interval_s"] == pytest.approx(
         (2 * 20 * recommended["mean_life_s"]) ** 0.5, abs=0.1
@@ -346,7 +351,7 @@ def test_the_command_recommends_a_set_up():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--problem=none"], "'none'"),
         (["--trace=/nowhere.json"], "cannot be read"),
@@ -358,8 +363,8 @@ def test_the_command_recommends_a_set_up():
         (["--recommend", "--optimizer=romul,random"], "one optimizer"),
     ],
 )
-def test_a_wrong_option_is_told_clearly(arguments, told):
+def test_a_wrong_option_is_an_error_in_words(arguments, message):
     done = romul("sim", *arguments)
     assert done.returncode != 0
-    assert told in " ".join(done.stderr.split())
+    assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

@@ -77,7 +77,7 @@ def defaults(kind):
 )
 def test_the_samples_leave_no_field_at_its_default(sample):
     # A new field that is not written would be read back at its default, unnoticed.
-    derived = {"oldest"}
+    derived = {"oldest", "progress"}
     for name, default in defaults(type(sample)).items():
         assert name in derived or getattr(sample, name) != default, name
 
@@ -93,6 +93,19 @@ def test_every_field_is_written_and_read_back(maximize):
 def test_a_population_in_training_is_read_back():
     run = Run(population(steps=4)).start().to_the_end(bowl)
     assert reread(run.population) == run.population
+
+
+def test_changed_fields_over_the_stored_ones_are_the_whole_slot():
+    core, before = POPULATION.settings, Run(population(steps=4)).start().population.slots[0]
+    whole = write_slot(SLOT, core, "loss")
+    assert {**write_slot(before, core, "loss"), **write_slot(SLOT, core, "loss", before)} == whole
+    assert write_slot(SLOT, core, "loss", SLOT) == {}
+    for field in fields(SLOT):
+        if field.name != "index":
+            changed = replace(SLOT, **{field.name: getattr(before, field.name)})
+            written = write_slot(changed, core, "loss", SLOT)
+            assert written
+            assert {**whole, **written} == write_slot(changed, core, "loss"), field.name
 
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=2, max_size=2), st.floats(allow_nan=False))

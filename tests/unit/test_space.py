@@ -1,4 +1,5 @@
 import math
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -57,7 +58,7 @@ def test_true_is_not_the_choice_one():
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda: FloatParameter("lr", 1.0, 0.1), "lr: min 1.0 is not below max 0.1"),
         (lambda: FloatParameter("lr", 1.0, 1.0), "lr: min 1.0 is not below max 1.0"),
@@ -65,9 +66,9 @@ def test_true_is_not_the_choice_one():
         (lambda: FloatParameter("lr", -1.0, 1.0, "log"), "the range must lie above 0"),
         (lambda: FloatParameter("lr", math.nan, 1.0), "lr: nan is not a finite number"),
         (lambda: FloatParameter("lr", 0.0, math.inf), "lr: inf is not a finite number"),
-        (lambda: FloatParameter("lr", 0.0, 1.0, "cubic"), "scale 'cubic'"),
+        (lambda: FloatParameter("lr", 0.0, 1.0, cast("Any", "cubic")), "scale 'cubic'"),
         (lambda: IntParameter("n", 0, 9, "log"), "n: min 0 on a log scale"),
-        (lambda: IntParameter("n", 0.5, 9), "n: bound 0.5 is not a whole number"),
+        (lambda: IntParameter("n", cast("int", 0.5), 9), "n: bound 0.5 is not a whole number"),
         (lambda: CategoricalParameter("c", ("x",)), r"c: \['x'\] is not a choice"),
         (lambda: CategoricalParameter("c", ("x", "x")), "holds a choice twice"),
         (lambda: CategoricalParameter("c", ("x", {1})), r"choice \{1\} is not text"),
@@ -75,8 +76,8 @@ def test_true_is_not_the_choice_one():
         (lambda: Space([BooleanParameter("b"), BooleanParameter("b")]), "b: declared twice"),
     ],
 )
-def test_a_wrong_declaration_names_parameter_value_and_bounds(make, told):
-    with pytest.raises(SpaceError, match=told):
+def test_a_wrong_declaration_names_parameter_value_and_bounds(make, message):
+    with pytest.raises(SpaceError, match=message):
         make()
 
 
@@ -92,7 +93,7 @@ GOOD = {"lr": 0.1, "n": 3, "kind": "a", "flag": True}
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"lr": 2.0}, r"lr: 2.0 is outside \[0.0001, 1.0\]"),
         ({"lr": "fast"}, "lr: 'fast' is not a finite number"),
@@ -104,8 +105,8 @@ GOOD = {"lr": 0.1, "n": 3, "kind": "a", "flag": True}
         ({"other": 1}, "other: not in the space; it has lr, n, kind, flag"),
     ],
 )
-def test_a_wrong_value_names_parameter_value_and_bounds(change, told):
-    with pytest.raises(SpaceError, match=told):
+def test_a_wrong_value_names_parameter_value_and_bounds(change, message):
+    with pytest.raises(SpaceError, match=message):
         SPACE.encode({**GOOD, **change})
 
 
@@ -136,11 +137,11 @@ def test_other_bounds_move_places_to_the_nearest_value():
     assert narrow.translate(narrow.encode(moved), space) == pytest.approx(
         space.encode({"lr": 1e-2, "n": 5, "c": "b"})
     )
-    for name, low, high, told in (
+    for name, low, high, found in (
         ("c", 0, 1, "no bounds"),
         ("x", 0, 1, "not in the space"),
         ("n", 0.5, 3, "whole numbers"),
         ("lr", 0.0, 1.0, "log scale"),
     ):
-        with pytest.raises(SpaceError, match=told):
+        with pytest.raises(SpaceError, match=found):
             space.with_bounds(name, low, high)

@@ -1,4 +1,4 @@
-"""What holds for all product code: short modules and functions, flat bodies, no event names."""
+"""What holds for all code: short modules, flat functions, no event names; each test asserts."""
 
 import ast
 from collections.abc import Iterator
@@ -99,3 +99,28 @@ def test_history_knows_every_kind_that_it_defines():
         and any(isinstance(base, ast.Name) and base.id == "Line" for base in node.bases)
     ]
     assert sorted(lines) == sorted([*(kind.__name__ for kind in KINDS.values()), "Unknown"])
+
+
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+ASSERTING = {"expect", "pytest.fail", "pytest.raises", "pytest.warns", "run_state_machine_as_test"}
+"""Calls that fail a test by themselves; helpers that do begin with assert_, check_ or expect_."""
+
+
+def asserts(test: Function) -> bool:
+    for node in ast.walk(test):
+        match node:
+            case ast.Assert():
+                return True
+            case ast.Call(func=called):
+                name = ast.unparse(called)
+                helper = name.rpartition(".")[2].startswith(("assert_", "check_", "expect_"))
+                if helper or name in ASSERTING:
+                    return True
+    return False
+
+
+@pytest.mark.parametrize("path", TESTS, ids=relative)
+def test_every_test_asserts_something(path: Path):
+    tests = [x for x in functions(ast.parse(path.read_text("utf-8"))) if x.name.startswith("test_")]
+    assert [test.name for test in tests if not asserts(test)] == []
+    assert tests

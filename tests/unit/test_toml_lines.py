@@ -36,8 +36,8 @@ x = 1
 
 
 def test_each_key_has_the_line_where_it_stands():
-    told = tomllib.loads(TEXT)
-    assert told["steps"] == 3
+    found = tomllib.loads(TEXT)
+    assert found["steps"] == 3
     lines = lines_of(TEXT)
     wanted = {
         "name": "name =",
@@ -79,9 +79,9 @@ PIECES = st.sampled_from(
 @given(st.lists(PIECES, max_size=40).map("".join))
 def test_text_that_the_parser_accepts_is_scanned_to_its_end(text):
     try:
-        told = tomllib.loads(text)
+        found = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         return
     lines = lines_of(text)
-    assert {path.partition(".")[0] for path in lines} >= {key.partition(".")[0] for key in told}
+    assert {path.partition(".")[0] for path in lines} >= {key.partition(".")[0] for key in found}
     assert all(1 <= line <= text.count("\n") + 1 for line in lines.values())

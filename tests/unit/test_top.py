@@ -57,10 +57,10 @@ def test_top_keeps_what_it_saw_and_raises_alarms():
         alarms = screen.alarms(first)
         await store.present(["e"], "w", {"state": "no room", "trial": "", "host": "h", "pid": 1})
         second = await screen.refresh(store)
-        told = screen.alarms(second)
+        found = screen.alarms(second)
         await store.present(["e"], "w", {"state": "failing", "trial": "", "host": "h", "pid": 1})
-        told += screen.alarms(await screen.refresh(store))
-        return alarms, told, read_glance(await store.glance("e", SLOT_FIELDS))
+        found += screen.alarms(await screen.refresh(store))
+        return alarms, found, read_glance(await store.glance("e", SLOT_FIELDS))
 
     none, full, last = run(main())
     assert none == ["no worker is alive"]

@@ -1,6 +1,7 @@
 """`trial.attach`: restore, apply, read back."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ def test_a_learning_rate_kept_in_a_tensor_is_written_too(tmp_path):
     assert first.in_effect == {"learning_rate": 0.25}
 
 
-class Stubborn(dict):
+class Stubborn(dict[str, Any]):
     """A parameter group that keeps its own learning rate."""
 
     def __setitem__(self, key, value):
@@ -80,7 +81,7 @@ def test_a_value_that_does_not_take_effect_is_an_error_that_names_it(tmp_path):
         first.attach(model=model, optimizer=optimizer)
 
 
-def test_other_names_are_mapped_and_a_wrong_one_is_told(tmp_path):
+def test_other_names_are_mapped_and_a_wrong_one_is_an_error(tmp_path):
     model, optimizer = made()
     first = trial(tmp_path / "a", step_size=0.25)
     first.attach(model=model, optimizer=optimizer, names={"step_size": "lr"})
@@ -89,7 +90,7 @@ def test_other_names_are_mapped_and_a_wrong_one_is_told(tmp_path):
         first.attach(model=model, optimizer=optimizer, names={"step_size": "rate"})
 
 
-def test_a_parent_of_another_shape_is_told(tmp_path):
+def test_a_parent_of_another_shape_is_an_error(tmp_path):
     parent, _ = trained(tmp_path / "a")
     other = torch.nn.Linear(3, 1)
     with pytest.raises(CheckpointError, match="cannot be restored"):
@@ -109,7 +110,7 @@ def test_a_checkpoint_is_never_unpickled(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_saving_without_attaching_is_told(tmp_path):
+def test_saving_without_attaching_is_an_error(tmp_path):
     with pytest.raises(TaskError, match=r"trial\.save\(\) before trial\.attach\(\)"):
         trial(tmp_path / "a").save()
 

@@ -129,6 +129,7 @@ async def test_a_machine_that_cannot_start_a_process_fails_the_trial_only(tmp_pa
     (tmp_path / "log").mkdir()
     trainer = ChildTrainer(tmp_path / "scratch", [TASKS], log=tmp_path / "log")
     failed = await trainer.train(experiment(tmp_path), trial())
+    assert isinstance(failed, Failure)
     assert (failed.reason, "this machine cannot train" in failed.message) == ("storage", True)
 
 
@@ -210,7 +211,7 @@ async def test_a_task_that_pauses_outside_its_trial_fails(trainer, tmp_path):
     assert "pause(7.5): this trial goes from 0 to 1" in ending.message
 
 
-async def test_a_stall_is_told_apart_from_a_trial_that_takes_too_long(trainer, tmp_path):
+async def test_a_stall_is_another_reason_than_a_trial_that_takes_too_long(trainer, tmp_path):
     slow = {"stall_s": 0.4, "trial_s": 60.0}
     ending = await trainer.train(experiment(tmp_path, "misbehaving", timeouts=slow), hanging())
     assert (ending.reason, ending.message[:22]) == ("stalled", "no sign of progress fo")
@@ -220,16 +221,19 @@ async def test_a_stall_is_told_apart_from_a_trial_that_takes_too_long(trainer, t
 
 
 def test_each_sign_of_progress_says_where_training_stands(tmp_path, monkeypatch):
-    now, told = [0.0], []
+    now = [0.0]
+    positions: list[float] = []
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     context = Context("e", "cpu", {})
-    one = Task("0-0", {}, None, tmp_path, 0.0, 9.0, 0, 0, context, _report_progress=told.append)
+    one = Task(
+        "0-0", {}, None, tmp_path, 0.0, 9.0, 0, 0, context, _report_progress=positions.append
+    )
     for epoch in range(9):
         one.progress(epoch)
         now[0] += 0.6
         # Asked at the end of an epoch, it is the sign that is due.
         assert not one.should_stop
-    assert told == [0.0, *range(9)]
+    assert positions == [0.0, *range(9)]
 
 
 async def test_signs_of_progress_keep_a_trial_alive(trainer, tmp_path):
@@ -242,7 +246,7 @@ async def test_a_full_quota_is_no_fault_of_the_trial(tmp_path):
     made = ChildTrainer(tmp_path / "scratch", [TASKS], quota=0)
     ending = await made.train(experiment(tmp_path), trial(0))
     await made.close()
-    assert ending == NoRoom(ending.message)
+    assert isinstance(ending, NoRoom)
     assert "of a quota of 0" in ending.message
 
 

@@ -1,5 +1,7 @@
 """Records of trials, and their rows in exports."""
 
+from typing import Any
+
 from romul_actors.core.history import TrialCreated, TrialFailed, TrialReported
 from romul_actors.observe.trial_records import trial_rows, trials
 
@@ -14,7 +16,7 @@ CREATED = TrialCreated(
     seed=7,
     why={"rule": "drawn"},
 )
-TOKEN = {"trial": "0-0", "attempt": 1, "worker": "w", "slot": 0, "step": 0}
+TOKEN: dict[str, Any] = {"trial": "0-0", "attempt": 1, "worker": "w", "slot": 0, "step": 0}
 LOST = TrialFailed(**TOKEN, at_ms=6, again=True, reason="lost", message="")
 FAILED = TrialFailed(**TOKEN, at_ms=7, again=False, reason="exception", message="x", seconds=2.0)
 REPORTED = TrialReported(

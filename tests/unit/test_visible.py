@@ -42,9 +42,9 @@ def test_none_is_left_and_what_was_visible_stays_as_it_was(text):
 @given(st.recursive(st.text() | st.floats(allow_nan=False) | st.none(), st.lists))
 def test_json_keeps_every_character(value):
     for ascii_only in (True, False):
-        told = ascii_json(json.dumps(value, ensure_ascii=ascii_only))
-        assert json.loads(told) == value
-        assert not set(told) & set(CONTROLS)
+        found = ascii_json(json.dumps(value, ensure_ascii=ascii_only))
+        assert json.loads(found) == value
+        assert not set(found) & set(CONTROLS)
 
 
 def shown(*what, **more):

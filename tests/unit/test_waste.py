@@ -1,5 +1,7 @@
 """Where the machines' time went."""
 
+from typing import Any
+
 import pytest
 
 from romul_actors.core.events import Expired, Failed, Released
@@ -26,7 +28,7 @@ def test_waste_is_counted_by_cause_and_worker(searched):
 def test_waste_takes_what_workers_say_of_their_time():
     run_ = Run(population(n_slots=4, steps=3))
     run_.start()
-    token = {"slot": 0, "trial": "0-0", "worker": "w"}
+    token: dict[str, Any] = {"slot": 0, "trial": "0-0", "worker": "w"}
     run_.tell(Failed(**token, attempt=1, reason="exception", message="x", seconds=7.0))
     run_.tell(Released(**token, attempt=2, reason="preempted", seconds=3.0))
     run_.tell(Expired(**token, attempt=3))
@@ -37,7 +39,7 @@ def test_waste_takes_what_workers_say_of_their_time():
 
 
 def test_an_attempt_of_unknown_length_is_counted_from_its_workers_previous_line():
-    token = {"trial": "0-0", "attempt": 1, "worker": "w"}
+    token: dict[str, Any] = {"trial": "0-0", "attempt": 1, "worker": "w"}
     created = TrialCreated(
         at_ms=1000,
         trial="0-0",

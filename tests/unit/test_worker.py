@@ -216,7 +216,7 @@ def test_a_broker_that_refuses_slowly_is_tried_less_and_less_often():
         await asyncio.sleep(60.0)
         link.cancel()
 
-    began = []
+    began: list[float] = []
     run(main())
     pauses = [round(later - earlier - 5.0, 1) for earlier, later in itertools.pairwise(began)]
     assert pauses == [0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]

@@ -1,4 +1,4 @@
-"""Which experiments a worker serves, and in which order it asks them for a trial.
+"""Which experiments a worker serves, and in which order it claims trials from them.
 
 A worker admits an experiment by its own settings (names, task modules), and serves it while its
 status allows. What a claim prefers among the trials of one experiment is the store's matter.
@@ -58,7 +58,7 @@ class Admission:
 
     @property
     def claims(self) -> list[str]:
-        """Served experiments that may have trials, in the order in which they are asked."""
+        """Served experiments that may have trials, in the order of the claims."""
         return list(self._claims)
 
     async def refresh(self) -> None:

@@ -43,19 +43,19 @@ class Announcer:
         )
 
     def notice(self, seconds: float) -> None:
-        """Tell others that this machine goes in so many seconds."""
+        """Publish that this machine goes in so many seconds."""
         self._connection.send(notice(self._name, seconds))
 
     async def run(self) -> None:
         """Serve until cancelled; then the status is removed."""
         self._on_change(False)  # noqa: FBT003
         connection = asyncio.create_task(self._connection.run(farewell=no_status(self._name)))
-        told = self._worker.state
+        published = self._worker.state
         try:
             while True:
                 await asyncio.sleep(STATUS_S)
-                if (state := self._worker.state) != told:
-                    told = state
+                if (state := self._worker.state) != published:
+                    published = state
                     self._connection.send(self._message(state))
         finally:
             await cancel(connection)
@@ -75,10 +75,10 @@ class Announcer:
         body = message.body or {}
         match body.get("do"), body.get("level"):
             case "drain", _:
-                log.info("asked to drain")
+                log.info("drain requested")
                 self._worker.drain("drained")
             case "stop", _:
-                log.info("asked to stop")
+                log.info("stop requested")
                 self._worker.drain("drained", grace_s=0.0)
             case "log", ("debug" | "info" | "warning" | "error") as level:
                 logging.getLogger("romul").setLevel(level.upper())
@@ -86,6 +86,6 @@ class Announcer:
             case _:
                 log.warning("unknown control message: %s", body)
                 return
-        if isinstance(asked := body.get("asked"), str):
+        if isinstance(mark := body.get("request"), str):
             # The sender cannot know otherwise whether its request has arrived.
-            self._connection.send(answer(self._name, asked))
+            self._connection.send(answer(self._name, mark))

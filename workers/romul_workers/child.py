@@ -156,7 +156,7 @@ class Child:
         if not math.isfinite(found.value):
             return TaskFailed("not_finite", f"{request.metric} is {found.value}")
         if not any(trial.checkpoint.iterdir()):
-            message = "the task wrote nothing into trial.checkpoint: nobody could continue from it"
+            message = "the task wrote nothing into trial.checkpoint: no trial could go on from it"
             return TaskFailed("no_checkpoint", message)
         return TaskReturned(
             value=found.value,

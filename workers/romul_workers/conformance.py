@@ -113,7 +113,7 @@ class Examination:
         if isinstance(ending, Failure):
             raise BrokenTaskError(f"{ending.reason}: {ending.message}")
         if not isinstance(ending, Success):
-            raise BrokenTaskError(f"the task ended with {ending}, though nobody asked it to stop")
+            raise BrokenTaskError(f"the task ended with {ending}, though it was not asked to stop")
         self._left_out = {**ending.left_out, **self._left_out}
         return (ending.value, tuple(sorted(ending.metrics.items()))), ending.checkpoint
 

@@ -1,4 +1,4 @@
-"""When and how a worker ends: asked to, or because its machine goes.
+"""When and how a worker ends: on request, or because its machine goes.
 
 A worker that ends takes no more trials; the trial in training has a grace period. A worker whose
 machine's end is announced takes only trials that it expects to finish before.

@@ -201,7 +201,7 @@ def apply_schedule(
         All hyperparameters of that place.
 
     Raises:
-        TaskError: a value read back is not the one asked for.
+        TaskError: a value read back is not the requested one.
     """
     values = schedule.at(position)
     Attached(None, optimizer).restore(None, values, names or {})

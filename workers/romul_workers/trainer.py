@@ -1,4 +1,4 @@
-"""What a worker asks of a trainer, and how a trial in training can end.
+"""What a worker needs from a trainer, and how a trial in training can end.
 
 The worker knows `Trainer` only, so that the simulator can stand in for the hours of training.
 """

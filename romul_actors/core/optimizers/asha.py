@@ -44,14 +44,14 @@ class Asha(Alone):
                 stopped = n >= self.eta and better >= max(1, n // self.eta)
                 rungs.setdefault(str(age), []).append(loss)
             born = view.step + 1 if stopped else int(memory.get("born", 0))
-            told: dict[str, Any] = {"born": born, "rungs": rungs}
+            remembered: dict[str, Any] = {"born": born, "rungs": rungs}
             if tried := self._tried(view, i, age):
-                told["tried"] = tried
+                remembered["tried"] = tried
             if stopped:
-                vector = self.draw(view, i, told)
-                moves.append(Move(i, None, vector, told, {"rule": "drawn anew"}, fresh=True))
+                vector = self.draw(view, i, remembered)
+                moves.append(Move(i, None, vector, remembered, {"rule": "drawn anew"}, fresh=True))
             else:
-                moves.append(Move(i, i, view.known[i].vector, told, {"rule": "held"}))
+                moves.append(Move(i, i, view.known[i].vector, remembered, {"rule": "held"}))
         return moves
 
     def draw(self, view: View, i: int, memory: Mapping[str, Any]) -> tuple[float, ...]:

@@ -108,11 +108,6 @@ class Optimizer(ABC):
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
         """Moves of the slots `due`, all of one pool and with a known outcome, in their order."""
 
-    def spares(self, slot: Slot) -> bool:
-        """Whether `slot` is parked last, whatever its loss: none is."""
-        del slot
-        return False
-
     def moved(
         self, memory: Mapping[str, Any], move: Callable[[Sequence[float]], tuple[float, ...]]
     ) -> Mapping[str, Any]:
@@ -139,18 +134,18 @@ class Optimizer(ABC):
 
 
 class Alone(Optimizer):
-    """An optimizer that decides each slot by itself, and waits for nobody."""
+    """An optimizer that decides each slot by itself, without waiting for others."""
 
     max_lead: ClassVar[int | None] = None
     grace = 0.0
 
     def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
-        """Compare the slot with nobody else."""
+        """The slot alone: it is compared with no other."""
         del slots, steps
         return [slot.index]
 
     def quorum(self, n_pool: int) -> int:
-        """Wait for nobody."""
+        """One: the slot waits for no other."""
         del n_pool
         return 1
 

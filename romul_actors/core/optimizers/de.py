@@ -45,6 +45,7 @@ class PlainDE(Optimizer):
         """Replace if better, then mutate; a checkpoint is never copied, unless there is none."""
         order = sorted(view.known, key=lambda i: (view.known[i].loss, i))
         best = order[0]
+        place = {i: n for n, i in enumerate(view.pool)}
         bases = {}
         for i in due:
             base, loss = _base(view.slots[i])
@@ -53,8 +54,9 @@ class PlainDE(Optimizer):
         moves = []
         for i in due:
             rng = view.rng(i)
-            others = [j for j in view.pool if j != i]
-            a, b = (others[int(j)] for j in rng.choice(len(others), size=2, replace=False))
+            # Two of the others: places from its own on are counted one further.
+            chosen = rng.choice(len(view.pool) - 1, size=2, replace=False)
+            a, b = (view.pool[int(n) + int(n >= place[i])] for n in chosen)
             base, loss = bases[i]
             here, from_a, from_b = (
                 np.array(bases[j][0] if j in bases else _base(view.slots[j])[0]) for j in (i, a, b)

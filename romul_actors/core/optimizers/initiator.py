@@ -1,6 +1,6 @@
 """Initiator PBT (Li et al. 2019, "A Generalized Framework for Population Based Training").
 
-Whoever comes free starts a trial at once: it draws an opponent, and continues the better of the
+A slot that comes free starts a trial at once: it draws an opponent, and continues the better of the
 two with perturbed hyperparameters. There is no generation and no quorum.
 """
 
@@ -34,13 +34,17 @@ class Initiator(Optimizer):
 
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
         """Continue the winner of a tournament of two."""
+        sound = [j for j in view.known if not view.known[j].failed]
+        place = {j: n for n, j in enumerate(sound)}
         moves = []
         for i in due:
             rng = view.rng(i)
-            others = [j for j in view.known if j != i and not view.known[j].failed]
+            own = place.get(i, len(sound))
+            n_others = len(sound) - (i in place)
             winner = i
-            if others:
-                j = others[int(rng.integers(len(others)))]
+            if n_others:
+                n = int(rng.integers(n_others))
+                j = sound[n + (n >= own)]
                 winner = j if view.known[j].loss < view.known[i].loss else i
             vector = tuple(
                 perturb(parameter, position, rng, self.resample, (self.down, self.up))

@@ -6,6 +6,7 @@ outside, asymmetrically: of a greedier one only the weights, with the hyperparam
 best; of a slower one weights and hyperparameters.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -65,7 +66,7 @@ class MultiFrequency(Optimizer):
             if (view.step + 1) % period:
                 continue
             inside = [i for i in order if view.slots[i].tier == tier]
-            outside = [i for i in order if view.slots[i].tier != tier and not known[i].failed]
+            outside = deque(i for i in order if view.slots[i].tier != tier and not known[i].failed)
             n = max(1, len(inside) // 4)
             if len(inside) > 1:
                 for loser, winner in zip(inside[-n:], inside[:n], strict=True):
@@ -73,7 +74,7 @@ class MultiFrequency(Optimizer):
             for i in inside[2 * n : 3 * n]:
                 if not outside or place[outside[0]] > place[i]:
                     break
-                migrant = outside.pop(0)
+                migrant = outside.popleft()
                 weights[i] = migrant
                 slower = int(view.slots[migrant].tier) > period
                 vectors[i] = migrant if slower else inside[0]

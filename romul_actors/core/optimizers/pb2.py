@@ -1,9 +1,10 @@
 """Population-based bandits (PB2, Parker-Holder et al. 2020), with scikit-learn's Gaussian process.
 
-Who copies whom is decided as in truncation PBT. What a copy then tries is not a random factor of
-what it copied: a Gaussian process over (hyperparameters, time) learns how much the loss fell in a
-step, and the copy takes the place with the highest upper confidence bound on that, given what its
-peers try at the same time (GP-BUCB, Desautels et al. 2014). Choices move as in truncation PBT.
+Which slot copies which is decided as in truncation PBT. What a copy then tries is not a random
+factor of what it copied: a Gaussian process over (hyperparameters, time) learns how much the loss
+fell in a step, and the copy takes the place with the highest upper confidence bound on that, given
+what its peers try at the same time (GP-BUCB, Desautels et al. 2014). Choices move as in truncation
+PBT.
 Needs scikit-learn: pip install 'romul[pb2]'.
 
 The paper lets covariance fall with time as ``(1 - epsilon)^(|t - t'| / 2)``, which is an
@@ -31,7 +32,7 @@ class Pb2(Truncation):
     """PB2's constants; those of the moves of choices are truncation PBT's.
 
     Attributes:
-        startup: steps of training known before the process is asked; until then copies are
+        startup: steps of training known before the process is used; until then copies are
             perturbed as in truncation PBT.
         window: how many of its latest steps a slot remembers.
         candidates: places of which the best is taken, half of them near the one that was copied.
@@ -50,8 +51,8 @@ class Pb2(Truncation):
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
         """Exploit as truncation PBT does; explore where the process hopes for most."""
         tried = {i: self._tried(view, i) for i in due}
-        told = [slot.memory.get("tried", ()) for slot in view.slots if slot.index not in tried]
-        rows = np.array([row for rows in (*told, *tried.values()) for row in rows])
+        others = [slot.memory.get("tried", ()) for slot in view.slots if slot.index not in tried]
+        rows = np.array([row for rows in (*others, *tried.values()) for row in rows])
         moves = {move.slot: move for move in super().decide(view, due)}
         copies = [i for i in due if moves[i].why["rule"] == "perturbed"]
         if copies and len(rows) >= self.startup:
@@ -84,8 +85,9 @@ class Pb2(Truncation):
             for slot in view.slots:
                 if slot.step > view.step:
                     process.expect(slot.vector)
+            copying = set(copies)
             for i, move in moves.items():
-                if i not in copies:
+                if i not in copying:
                     process.expect(move.vector)
             for i in copies:
                 place, gain = process.best(self._places(view, moves[i]))

@@ -73,11 +73,13 @@ class Romul(Optimizer):
         known, m = view.known, len(view.known)
         t = (view.step + 1) / view.steps
         order = sorted(known, key=lambda i: (known[i].loss, i))  # (1)
+        rank = {i: n for n, i in enumerate(order)}
         n_best = share(self.donors, m) if m >= MIN_POOL else 0
         best = [i for i in order[:n_best] if not known[i].failed]
         replaced = self.replaced_first + (self.replaced_last - self.replaced_first) * t  # (2)
         n_worst = round(replaced * m) if best else 0
-        worst = {*order[m - n_worst :], *(i for i in due if known[i].failed)} - set(best)
+        leading = set(best)
+        worst = {*order[m - n_worst :], *(i for i in due if known[i].failed)} - leading
 
         moving = [i for i in due if i in worst]
         rngs = {i: view.rng(i) for i in moving}
@@ -86,17 +88,18 @@ class Romul(Optimizer):
             i: np.array((known[sources.get(i, i)] if i in known else view.slots[i]).vector)
             for i in view.pool
         }
-        # The one tier is told at each move: what an older version stored has two.
+        place = {i: n for n, i in enumerate(view.pool)}
+        # The one tier is named at each move: what an older version stored has two.
         moves = []
         for i in due:
-            why: dict[str, Any] = {"rank": order.index(i) / m, "known": m, "pool": len(view.pool)}
+            why: dict[str, Any] = {"rank": rank[i] / m, "known": m, "pool": len(view.pool)}
             if i not in worst:
-                why["rule"] = "kept" if i in best else "held"
+                why["rule"] = "kept" if i in leading else "held"
                 moves.append(Move(i, i, known[i].vector, why=why, tier="all"))
                 continue
             if i in sources:
                 why["copied"] = sources[i]
-            vector, how = self._move(view, i, bases, order[0], t < self.guarded, rngs[i])
+            vector, how = self._move(view, i, bases, place[i], order[0], t < self.guarded, rngs[i])
             moves.append(Move(i, sources.get(i), vector, why={**why, **how}, tier="all"))
         return moves
 
@@ -105,11 +108,12 @@ class Romul(Optimizer):
         view: View,
         i: int,
         bases: Mapping[int, Vector],
+        place: int,
         first: int,
         guarded: bool,  # noqa: FBT001
         rng: Generator,
     ) -> tuple[tuple[float, ...], dict[str, Any]]:
-        """New vector of slot `i`, and its reasons; `first` leads the ranking."""
+        """New vector of slot `i`, in the pool at `place`, and its reasons; `first` ranks first."""
         space, base, d = view.space, bases[i], len(view.space)
         moved = base + self.sigma * rng.standard_normal(d)  # (4)
         mutated = rng.random() < self.mutation and len(view.pool) >= MIN_POOL
@@ -117,7 +121,7 @@ class Romul(Optimizer):
         choices = list(space.choice_axes)
         moved[choices] = base[choices]
         if mutated:  # (5)
-            a, b = _two_others(view.pool, i, rng)
+            a, b = _two_others(view.pool, place, rng)
             f1, f2 = (self.factor * rng.random(2)).tolist()
             best = np.array(view.known[first].vector)
             step = f1 * (bases[a] - bases[b]) + f2 * (best - base)
@@ -150,9 +154,9 @@ def _logarithmic(space: Space) -> list[int]:
     return [c for c, axis in enumerate(space) if getattr(axis, "scale", "") == "log"]
 
 
-def _two_others(pool: Sequence[int], i: int, rng: Generator) -> tuple[int, int]:
-    """Two distinct members of `pool`, neither of them `i`."""
-    own, n = pool.index(i), len(pool)
+def _two_others(pool: Sequence[int], own: int, rng: Generator) -> tuple[int, int]:
+    """Two distinct members of `pool`, neither of them the one at place `own`."""
+    n = len(pool)
     first, second = int(rng.integers(n - 1)), int(rng.integers(n - 2))
     second += second >= first
     return pool[first + (first >= own)], pool[second + (second >= own)]

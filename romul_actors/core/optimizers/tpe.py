@@ -22,7 +22,7 @@ class Tpe(Asha):
 
     Attributes:
         eta: reduction factor; rungs lie at 1, eta, eta^2 ... steps.
-        startup: losses at one rung before the estimator is asked; until then draws are uniform.
+        startup: losses at one rung before the estimator is used; until then draws are uniform.
     """
 
     name: ClassVar[str] = "tpe"
@@ -55,8 +55,8 @@ class Tpe(Asha):
         """Ask the estimator, fed with all that was learned at the highest rung known well."""
         tried: dict[int, dict[tuple[float, ...], float]] = {}
         for slot in view.slots:
-            told = memory if slot.index == i else slot.memory
-            for rung, rows in told.get("tried", {}).items():
+            remembered = memory if slot.index == i else slot.memory
+            for rung, rows in remembered.get("tried", {}).items():
                 tried.setdefault(int(rung), {}).update((tuple(row[1:]), row[0]) for row in rows)
         known = [rung for rung, losses in tried.items() if len(losses) >= self.startup]
         if not known:
@@ -90,7 +90,7 @@ def _ask(view: View, rows: list[tuple[tuple[float, ...], float]], seed: int) -> 
         for axis, n in enumerate(n_choices)
     }
 
-    def told(vector: tuple[float, ...]) -> dict[str, float | int]:
+    def parameters(vector: tuple[float, ...]) -> dict[str, float | int]:
         return {
             str(axis): min(int(x * n), n - 1) if n else x
             for axis, (x, n) in enumerate(zip(vector, n_choices, strict=True))
@@ -99,12 +99,12 @@ def _ask(view: View, rows: list[tuple[tuple[float, ...], float]], seed: int) -> 
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=1))
     study.add_trials(
         [
-            optuna.create_trial(params=told(vector), distributions=kinds, value=rank)
+            optuna.create_trial(params=parameters(vector), distributions=kinds, value=rank)
             for vector, rank in rows
         ]
     )
-    asked = study.ask(kinds).params
+    suggested = study.ask(kinds).params
     return tuple(
-        (asked[str(axis)] + 0.5) / n if n else float(asked[str(axis)])
+        (suggested[str(axis)] + 0.5) / n if n else float(suggested[str(axis)])
         for axis, n in enumerate(n_choices)
     )

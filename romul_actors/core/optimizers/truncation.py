@@ -42,11 +42,12 @@ class Truncation(Optimizer):
         order = sorted(known, key=lambda i: (known[i].loss, i))
         n = share(self.truncation, len(order)) if len(order) >= MIN_POOL else 0
         best = [i for i in order[:n] if not known[i].failed]
+        leading = set(best)
         worst = {*order[len(order) - n :], *(i for i in due if known[i].failed)}
         moves = []
         for i in due:
             why: dict[str, Any] = {"known": len(order), "pool": len(view.pool)}
-            if i not in worst or (best and i in best):
+            if i not in worst or i in leading:
                 moves.append(Move(i, i, known[i].vector, why={**why, "rule": "kept"}))
                 continue
             rng = view.rng(i)

@@ -17,7 +17,7 @@ class RedisStore(RedisOperator, RedisActor, RedisWorker, Store):
     """A store on one server, behind Sentinels or on a Cluster; see `Store` for the promises.
 
     Args:
-        url: see `romul_actors.store.connect`.
+        url: see `romul_actors.store.redis.urls`.
     """
 
     def __init__(self, url: str) -> None:

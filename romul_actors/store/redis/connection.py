@@ -13,8 +13,8 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from romul_actors.errors import StoreError, StoreUnavailableError, UnknownExperimentError
-from romul_actors.store.connect import connect, hide_password
 from romul_actors.store.keys import experiment_of, key
+from romul_actors.store.redis.urls import connect, hide_password
 from romul_actors.waiting import reraise_cancellation
 
 log = logging.getLogger("romul.store")
@@ -73,7 +73,7 @@ class Connection:
     """What all roles share: a client of the server, and the scripts.
 
     Args:
-        url: see `romul_actors.store.connect`.
+        url: see `romul_actors.store.redis.urls`.
 
     Attributes:
         url: as given.

@@ -5,7 +5,6 @@ into the streams of outputs and dead messages, the presence of workers, and the 
 Whatever it is, the functions return a record or raise a ValueError that says what is wrong.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +15,8 @@ from romul_actors.store.values import DeadLetter, Entry, Lease, Output
 A = TypeVar("A")
 B = TypeVar("B")
 
+LARGEST = 2**53
+"""No number of a presence is larger."""
 MAX_DIGITS = 19
 """A number with so many digits is no size."""
 _PRESENCE: Mapping[str, type] = {"state": str, "trial": str, "host": str, "pid": int}
@@ -83,7 +84,7 @@ def read_presence(body: bytes, now_ms: int) -> dict[str, Any]:
 
 
 def _finite(number: Any) -> bool:
-    return type(number) in (int, float) and math.isfinite(number)
+    return type(number) in (int, float) and abs(number) < LARGEST
 
 
 def read_line(entry_id: bytes, fields: Mapping[bytes, bytes]) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from romul_actors.core.history import Line
 from romul_actors.protocol.experiment import Experiment
 from romul_sim.chaos.schedule import Chaos
 from romul_sim.cluster import Cluster, Process, WorkerProcess, wrong_clock
-from romul_sim.fakes import Client, Durations, virtual_loop
+from romul_sim.fakes import Durations, MachineStore, virtual_loop
 from romul_sim.faults import Fault
 from romul_sim.golden import HistoryHash
 from romul_sim.invariants import Violation
@@ -140,7 +140,7 @@ class ChaosCluster(Cluster):
         """Start a new worker in a place."""
         number = self.next_number()
         rng = default_rng([self.chaos.seed, 2, number])
-        client = Client(self.store, rng, LATENCY_S)
+        store = MachineStore(self.store, rng, LATENCY_S)
         speed = float(2.0 ** rng.uniform(-1.0, 1.0))
         settings = WorkerSettings(
             name=f"worker-{number}",
@@ -154,7 +154,7 @@ class ChaosCluster(Cluster):
             settings,
             TOYS[PROBLEM],
             Durations(TRIAL_S),
-            client=client,
+            store=store,
             speed=speed,
             rng=rng,
             clock=self.clock(number),
@@ -163,8 +163,8 @@ class ChaosCluster(Cluster):
     def place_actor(self, place: int) -> None:
         """Start a new actor in a place."""
         number = self.next_number()
-        client = Client(self.store, default_rng([self.chaos.seed, 3, number]), LATENCY_S)
-        self.actors[place] = self.start_actor(f"actor-{number}", client, self.clock(number))
+        store = MachineStore(self.store, default_rng([self.chaos.seed, 3, number]), LATENCY_S)
+        self.actors[place] = self.start_actor(f"actor-{number}", store, self.clock(number))
 
     # -- faults ---------------------------------------------------------------------------------
 
@@ -202,7 +202,7 @@ class ChaosCluster(Cluster):
             self.kill(processes, place, fault.for_s, start)
             return
         process = processes[place]
-        process.client.frozen_until_s = virtual_loop().now_s + 3 * fault.for_s
+        process.store.frozen_until_s = virtual_loop().now_s + 3 * fault.for_s
         self.excuse(process.name)
 
     def kill(
@@ -215,7 +215,7 @@ class ChaosCluster(Cluster):
         """Kill a process; after a while a new one starts in its place."""
         process = processes.pop(place)
         self.excuse(process.name)
-        process.client.dead = True
+        process.store.dead = True
         process.task.cancel()
         self.keep(process.task)
         self.after(for_s, lambda: start(place))
@@ -239,7 +239,7 @@ class ChaosCluster(Cluster):
         processes: list[Process] = [*self.workers.values(), *self.actors.values()]
         hit = processes[:: 1 + int(3 * fault.pick)]
         for process in hit:
-            process.client.lossy = 0.3
+            process.store.lossy = 0.3
             self.excuse(process.name)
         self.after(fault.for_s, lambda: _heal(hit))
 
@@ -283,7 +283,7 @@ def _chosen(processes: Mapping[int, Process], pick: float) -> int:
 
 def _heal(hit: Iterable[Process]) -> None:
     for process in hit:
-        process.client.lossy = 0.0
+        process.store.lossy = 0.0
 
 
 def play(chaos: Chaos) -> Endured:
