@@ -49,7 +49,7 @@ def extend(
     async def ask() -> None:
         async with connected(redis or DEFAULT_URL) as client:
             await client.extend(name, steps)
-        echo(f"{name}: asked to go on to {steps} steps")
+        echo(f"{name}: {steps} steps requested")
 
     asyncio.run(ask())
 

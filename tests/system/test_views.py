@@ -82,7 +82,7 @@ def test_operators_actions_and_lost_workers_stand_in_history(running):
     assert running.call("pause", "seen").returncode == 0
     running.wait_for_status("paused", "seen")
     changed = running.call("change", "seen", "--population=7", "--set", "mutation=0.3")
-    assert "seen: asked to change" in changed.stdout
+    assert "seen: change requested" in changed.stdout
     assert running.call("resume", "seen").returncode == 0
     wait_for(lambda: running.meta("seen")["slots"] == "7", 20)
     wrong = running.call("change", "seen", "--set", "mutatoin=0.3")
@@ -105,7 +105,7 @@ def test_operators_actions_and_lost_workers_stand_in_history(running):
     running.wait_for_status("stopped", "seen")
     n = len(running.history("seen", "result"))
     extended = running.call("extend", "seen", "--steps", "400")
-    assert "seen: asked to go on to 400 steps" in extended.stdout
+    assert "seen: 400 steps requested" in extended.stdout
     running.wait_for_status("running", "seen")
     wait_for(lambda: len(running.history("seen", "result")) > n + 10)
     running.call("stop", "seen")
