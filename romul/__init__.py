@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from romul.callbacks import Callback, StopSearch
     from romul.client import Client
+    from romul.extending import extend, extend_async
     from romul.population import Population
     from romul.result import Best, Result
     from romul.running import run, run_async
@@ -58,6 +59,8 @@ _MODULES = {
     "TellError": "romul_actors.errors",
     "Trial": "romul_workers.trial",
     "__version__": "romul_actors",
+    "extend": "romul.extending",
+    "extend_async": "romul.extending",
     "open": "romul.searches",
     "open_async": "romul.searches",
     "run": "romul.running",
@@ -90,6 +93,8 @@ __all__ = [
     "TellError",
     "Trial",
     "__version__",
+    "extend",
+    "extend_async",
     "open",
     "open_async",
     "run",

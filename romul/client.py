@@ -1,7 +1,7 @@
 """An operator's actions, from a program: pause, resume, stop, pin, bounds and the like."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,6 +93,34 @@ class Client:
             SpaceError: it has no such hyperparameter, or the bounds do not fit it.
         """
         self._call(lambda client: client.bounds(name, parameter, min, max))
+
+    def extend(self, name: str, steps: int) -> None:
+        """Go on with a running, finished or stopped search to `steps` steps in all.
+
+        A paused or failed one has them when it is resumed.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+            ExperimentError: it has as many already.
+        """
+        self._call(lambda client: client.extend(name, steps))
+
+    def change(
+        self, name: str, *, population: int = 0, optimizer: Mapping[str, Any] | None = None
+    ) -> None:
+        """Go on with another number of slots, or with other constants of the optimizer.
+
+        Args:
+            name: the search's.
+            population: number of slots; 0: as many as before. The worst ones are parked, new ones
+                are forked from good ones.
+            optimizer: constants by name, such as `{"mutation": 0.3}`.
+
+        Raises:
+            UnknownExperimentError: there is no search of that name.
+            ExperimentError: it has ended, or cannot be changed so.
+        """
+        self._call(lambda client: client.change(name, population=population, constants=optimizer))
 
     def remove(self, name: str) -> None:
         """Remove a search with its history; its checkpoints stay.

@@ -2,16 +2,17 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
-from romul_actors.errors import ExperimentExistsError, UnknownExperimentError
+from romul_actors.errors import ExperimentError, ExperimentExistsError, UnknownExperimentError
 from romul_actors.local.redis_server import check_idle
-from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.differences import Changes, differences
+from romul_actors.protocol.experiment import Experiment, from_values
 
 CALL, RUN = "call.json", "run.json"
 PLAIN = (int, float, str, bool, bytes, type(None))
@@ -48,8 +49,11 @@ class LocalRun:
     task: Task
     workers: int
 
-    def begin(self, *, resume: bool, fresh: bool) -> None:
+    def begin(self, *, resume: bool, fresh: bool) -> Changes:
         """Make the folder ready for this call.
+
+        Returns:
+            What is to be changed in the search; `write` is to be called when that is done.
 
         Raises:
             ExperimentExistsError: it holds another search; the message says what to do.
@@ -59,7 +63,7 @@ class LocalRun:
         name = self.experiment.name
         if resume and fresh:
             raise ExperimentExistsError("resume=True goes on and fresh=True begins anew: give one")
-        exists = (self.folder / RUN).exists()
+        exists, changes = (self.folder / RUN).exists(), Changes()
         if resume and not exists:
             raise UnknownExperimentError(f"{self.folder}: no run there to go on with")
         if exists:
@@ -67,12 +71,14 @@ class LocalRun:
             if fresh:
                 shutil.rmtree(self.folder)
             else:
-                self._check_same(name, resume=resume)
+                changes = self._compared(name, resume=resume)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._write()
+        if not changes:
+            self.write()
+        return changes
 
-    def _check_same(self, name: str, *, resume: bool) -> None:
-        """Make sure that the folder holds this very search."""
+    def _compared(self, name: str, *, resume: bool) -> Changes:
+        """Make sure that the folder holds this very search, or with `resume` one that can be it."""
         beginning = "another name, or fresh=True to remove that run and begin anew"
         try:
             before = json.loads((self.folder / CALL).read_text())
@@ -88,18 +94,56 @@ class LocalRun:
             for key in sorted(ours.keys() | theirs.keys())
             if ours.get(key) != theirs.get(key)
         ]
+        changes = Changes()
         if other:
-            raise ExperimentExistsError(
-                f"{self.folder} holds another search of that name ({'; '.join(other)}): choose "
-                f"{beginning}"
-            )
+            changes = self._changes(before["experiment"], other, beginning, resume=resume)
         if before["fingerprint"] != self.task.fingerprint and not resume:
             raise ExperimentExistsError(
                 f"{self.folder} holds the same search with another function: resume=True goes on "
                 f"with {name!r} and the new function; or choose {beginning}"
             )
+        return changes
 
-    def _write(self) -> None:
+    def _changes(
+        self,
+        before: Mapping[str, Any],
+        other: Sequence[str],
+        beginning: str,
+        *,
+        resume: bool,
+    ) -> Changes:
+        """What is to be changed in the search that the folder holds.
+
+        Args:
+            before: what was declared.
+            other: in which keys it differs, in words.
+            beginning: how to begin another search, in words.
+            resume: whether the changes are wanted.
+
+        Raises:
+            ExperimentExistsError: they are not, or it would be another search.
+        """
+        declared = from_values(before, "the declaration of the run")
+        try:
+            changes = differences(declared, self.experiment)
+        except ExperimentError as error:
+            message = f"{self.folder} holds another search of that name ({'; '.join(other)})"
+            why = str(error) if "space:" in str(error) else ""
+            raise ExperimentExistsError(f"{message}: choose {beginning}\n{why}".rstrip()) from None
+        message = f"{self.folder} holds that search with another declaration ({'; '.join(other)})"
+        if changes.kept:
+            raise ExperimentExistsError(
+                f"{message}: {', '.join(changes.kept)} cannot be changed: leave it as it was, or "
+                f"choose {beginning}"
+            )
+        if not resume:
+            raise ExperimentExistsError(
+                f"{message}: resume=True goes on with the new one; or choose {beginning}"
+            )
+        return changes
+
+    def write(self) -> None:
+        """Write down what the search is, for the next call."""
         module = self.experiment.module
         call = {
             "experiment": self.experiment.model_dump(mode="json"),
@@ -114,6 +158,15 @@ class LocalRun:
             "paths": list(self.task.paths),
         }
         (self.folder / RUN).write_text(json.dumps(run, indent=1) + "\n")
+
+
+def note_steps(folder: Path, steps: int) -> None:
+    """Write down that a run was extended: the call that goes on with it has so many steps."""
+    file = folder / CALL
+    if file.exists():
+        call = json.loads(file.read_text())
+        call["experiment"]["steps"] = steps
+        file.write_text(json.dumps(call, indent=1) + "\n")
 
 
 def _comparable(declaration: Mapping[str, Any]) -> Mapping[str, Any]:

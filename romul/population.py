@@ -13,13 +13,23 @@ from pydantic_core import to_jsonable_python
 from romul.declaration import Call, Mode, declare
 from romul.result import Best
 from romul_actors.core.decide import decide
-from romul_actors.core.events import Event, Failed, Result, Stamped, Submitted, Tick, TrialMessage
+from romul_actors.core.events import (
+    Control,
+    Event,
+    Failed,
+    Result,
+    Stamped,
+    Submitted,
+    Tick,
+    TrialMessage,
+)
 from romul_actors.core.optimizers import Optimizer
 from romul_actors.core.population import Population as CorePopulation
 from romul_actors.core.settings import Settings
 from romul_actors.errors import ExperimentError, TaskError, TellError
 from romul_actors.protocol.experiment import Experiment, from_values
 from romul_actors.protocol.plan import settings
+from romul_actors.protocol.redeclare import redeclare
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
 from romul_workers.figures import figures
 
@@ -182,6 +192,21 @@ class Population:
         )
         self._end(asked, event)
 
+    def extend(self, steps: int) -> None:
+        """Go on to `steps` steps in all, also where the search has ended.
+
+        Raises:
+            TellError: it has as many already.
+        """
+        if steps <= self._settings.steps:
+            raise TellError(f"steps: {steps} is not above the {self._settings.steps} that it has")
+        self._fold(Control(action="extend", steps=steps))
+        extended = self._population.settings
+        self._experiment = redeclare(self._experiment, self._settings, extended)
+        self._settings = extended
+        # What is out still counts.
+        self._ready = [trial for trial in self._ready if trial.id not in self._out]
+
     # -- how things stand -----------------------------------------------------------------------
 
     @property
@@ -292,7 +317,7 @@ class Population:
 
     def __repr__(self) -> str:
         counts = self._population.counts
-        total = self._settings.n_slots * self._settings.steps
+        total = self._experiment.n_trials
         best = "" if self.best is None else f", best {self._experiment.metric} {self.best.value:g}"
         return (
             f"<Population {self.status}: {counts.reported + counts.failed} of {total} trials{best}>"
@@ -307,6 +332,9 @@ class Population:
         decision = decide(self._population, Stamped(event, round(1000 * self._now())))
         self._population = decision.population
         self._ready += decision.trials
+        if self.done:
+            # What was not asked for at the end is discarded.
+            self._ready = []
 
     def _end(self, trial: TrialMessage, event: Result | Failed) -> None:
         del self._out[trial.id]

@@ -13,13 +13,16 @@ from romul.client import opened
 from romul.declaration import Call, Mode, declare
 from romul.display import display
 from romul.local_run import LocalRun, Task, fingerprint
+from romul.origin import begun_from, check_origin
 from romul.processes import Supervisor, supervised
 from romul.result import Result
 from romul.supervisor import Plan
 from romul.watching import ENDED, SearchFailedError, Watch
 from romul_actors.client import Client
+from romul_actors.core.history import SearchExtended, SearchResumed
 from romul_actors.errors import TaskError
 from romul_actors.observe.snapshot import full_snapshot
+from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import settings
 from romul_workers import handed
@@ -75,12 +78,13 @@ async def run_async(
         optimizer: a name, or a table of a name and constants.
         setup: `setup(context)` runs once in each process; `trial.state` is what it returned.
         runs: folder of all runs; this one's is in it, by its name.
-        resume: go on with the search of that name, though the function has changed.
+        resume: go on with the search of that name, though the function has changed, or bounds,
+            `steps`, `population` and constants of the optimizer: the new ones hold from then on.
         fresh: remove the run of that name, and begin anew.
         callbacks: hooks, see `romul.Callback`.
         progress: True: show a bar; False: none; None: in a terminal or a notebook.
         keys: further keys of an experiment, by their TOML names: `budget`, `budget_unit`,
-            `initial`, `constants`, `timeouts`, `deadline` ...
+            `initial`, `constants`, `timeouts`, `deadline`, `from_run` ...
 
     Returns:
         The result: `best`, `schedule`, `trials`, frames and plots.
@@ -107,11 +111,12 @@ async def run_async(
     experiment = declare(call, space, mode, {**keys, **given})
     settings(experiment)
     local = LocalRun(folder, experiment, task, workers)
-    local.begin(resume=resume, fresh=fresh)
+    check_origin(experiment, folder.parent)
+    changes = local.begin(resume=resume, fresh=fresh)
     if not isinstance(train, str):
         handed.write(folder / TASK, train, setup)
     plan = Plan(str(folder), workers, (experiment.module,), task.paths)
-    result = await _search(plan, experiment, callbacks, progress)
+    result = await _search(plan, local, changes, callbacks, progress)
     if result.status == "failed":
         raise SearchFailedError(
             f"{chosen}: {result.reason}\nThe same call with name={chosen!r} tries again; what the "
@@ -156,11 +161,13 @@ def _new_name(train: Train | str) -> str:
 
 async def _search(
     plan: Plan,
-    experiment: Experiment,
+    local: LocalRun,
+    changes: Changes,
     callbacks: Sequence[Callback],
     progress: bool | None,  # noqa: FBT001
 ) -> Result:
     """Start everything, and watch the search to its end."""
+    experiment = local.experiment
     screen = display(experiment.name, progress)
     try:
         async with (
@@ -168,29 +175,34 @@ async def _search(
             opened(await supervisor.server(), by=BY) as client,
         ):
             watch = Watch(client.store, experiment, callbacks, screen)
-            if await _enter(client, experiment, watch):
+            goes_on = await _enter(client, local, watch, changes)
+            local.write()
+            if goes_on:
                 supervisor.begin()
-                await _follow(watch, supervisor, client, experiment)
+                await follow(watch, supervisor, client, experiment)
             return Result(await full_snapshot(client.store, experiment.name), Path(plan.folder))
     finally:
         screen.close()
 
 
-async def _enter(client: Client, experiment: Experiment, watch: Watch) -> bool:
+async def _enter(client: Client, local: LocalRun, watch: Watch, changes: Changes) -> bool:
     """Put a search into the run's store, or go on with the one there; False: it has ended."""
+    experiment = local.experiment
     status = (await client.statuses()).get(experiment.name)
     if status is None:
         # New, or its server was killed before it had written the search to its disk.
-        await client.submit(experiment)
+        await client.submit(await begun_from(experiment, local.folder.parent))
         return True
     again = status in ("paused", "failed")
-    await watch.skip(resuming=again)
+    extended = SearchExtended if changes.steps is not None else None
+    await watch.skip(until=SearchResumed if again else extended)
+    await client.apply(experiment.name, changes)
     if again:
         await client.resume(experiment.name)
-    return again or status not in ENDED
+    return again or extended is not None or status not in ENDED
 
 
-async def _follow(
+async def follow(
     watch: Watch, supervisor: Supervisor, client: Client, experiment: Experiment
 ) -> None:
     """Watch to the end, as long as the processes run.

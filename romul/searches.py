@@ -11,6 +11,7 @@ from romul.client import opened
 from romul.declaration import Call, Mode, declare
 from romul.display import display
 from romul.local_run import RUN
+from romul.origin import of_server
 from romul.processes import supervised
 from romul.result import Result
 from romul.running import Train, name_of
@@ -71,6 +72,7 @@ async def submit_async(
     call = Call(function="submit", arguments=("redis",))
     experiment = declare(call, space, mode, {**keys, **given, "optimizer": optimizer})
     async with opened(redis) as client:
+        experiment = await of_server(experiment, client)
         await client.submit(experiment)
     return experiment
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from romul.callbacks import Callback, call
 from romul.display import Display, Standing
-from romul_actors.core.history import Line, SearchResumed, TrialFailed, TrialReported, from_json
+from romul_actors.core.history import Line, TrialFailed, TrialReported, from_json
 from romul_actors.errors import RomulError
 from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.experiment import from_json as spec_of
 from romul_actors.store import Glance, Store
 
 ENDED = ("finished", "failed", "stopped")
@@ -50,18 +51,19 @@ class Watch:
         self._succeeded = False
         self._faults: dict[str, set[int]] = {}
         self._failures = 0
-        self._resumed = True
+        self._awaited: type[Line] | None = None
 
-    async def skip(self, *, resuming: bool = False) -> None:
-        """Hear only of what comes from now on.
+    async def skip(self, *, until: type[Line] | None = None) -> None:
+        """Follow only what comes from now on.
 
         Args:
-            resuming: a search that failed was asked to go on: its status is old until it does.
+            until: a search that has ended was asked to go on: its status is old until this line
+                says that it does.
         """
         glance = await self._store.glance(self._experiment.name, count=1)
         self._after = glance.history[-1][0] if glance.history else "0"
         self._succeeded = int(glance.meta.get("reported", 0)) > 0
-        self._resumed = not resuming
+        self._awaited = until
 
     async def look(self) -> bool:
         """Take what is new; whether the search has ended.
@@ -87,14 +89,14 @@ class Watch:
             await asyncio.sleep(LOOK_S)
 
     def _ended(self, glance: Glance) -> bool:
-        ended = glance.meta["status"] in ENDED and self._resumed
+        ended = glance.meta["status"] in ENDED and self._awaited is None
         return ended and len(glance.history) < LINES
 
     def _take(self, line: Line) -> None:
         call(self._callbacks, line)
+        if self._awaited is not None and isinstance(line, self._awaited):
+            self._awaited = None
         match line:
-            case SearchResumed():
-                self._resumed = True
             case TrialReported():
                 self._succeeded = True
             case TrialFailed():
@@ -115,7 +117,8 @@ class Watch:
             )
 
     def _standing(self, meta: Mapping[str, str]) -> Standing:
-        experiment = self._experiment
+        # As it is declared now: it may have been extended.
+        experiment = spec_of(meta["spec"])
         best: dict[str, Any] = json.loads(meta["best"]) if meta.get("best") else {}
         parts = []
         if best:
@@ -126,6 +129,6 @@ class Watch:
             parts.append(meta["status"])
         return Standing(
             ended=int(meta.get("reported", 0)) + int(meta.get("failed", 0)),
-            total=max(experiment.population * experiment.steps, int(meta.get("created", 0))),
+            total=max(experiment.n_trials, int(meta.get("created", 0))),
             text=", ".join(parts),
         )

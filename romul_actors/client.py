@@ -6,20 +6,24 @@ what became of it. The client does not decide, and it knows no command line and 
 
 import getpass
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from romul_actors.core.amendments import with_changes
 from romul_actors.core.events import Control, Submitted
+from romul_actors.core.space import Value
 from romul_actors.errors import (
     ExperimentError,
     NoAnswerError,
+    OptimizerError,
     StoreError,
     UnknownExperimentError,
     UnknownSlotError,
 )
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.presence import ask
+from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.messages import encode
 from romul_actors.protocol.plan import settings
@@ -213,6 +217,71 @@ class Client:
             name,
             encode(Control(action="bounds", by=self.by, parameter=parameter, low=low, high=high)),
         )
+
+    async def extend(self, name: str, steps: int) -> None:
+        """Ask for an experiment to go on to more steps: a running, finished or stopped one.
+
+        A paused or failed one has them when it is resumed.
+
+        Args:
+            name: the experiment.
+            steps: how many it has in all from then on.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+            ExperimentError: it has as many already.
+        """
+        experiment = await self.spec(name)
+        if steps <= experiment.steps:
+            raise ExperimentError(
+                f"{name}: steps: {steps} is not above the {experiment.steps} that it has; give "
+                "the number of all steps, those that are done too"
+            )
+        await self.store.send(name, encode(Control(action="extend", by=self.by, steps=steps)))
+
+    async def change(
+        self, name: str, *, population: int = 0, constants: Mapping[str, Value] | None = None
+    ) -> None:
+        """Ask for another number of slots (0: as many as before), or other constants.
+
+        A search that runs has them at once. One that is paused or has failed adds slots when it
+        is resumed.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+            ExperimentError: it has ended, or it cannot be changed so; the message says why.
+        """
+        if (status := await self.status(name)) in ("finished", "stopped"):
+            raise ExperimentError(
+                f"{name} is {status}: `romul extend {name} --steps N` goes on with it; it can be "
+                "changed then"
+            )
+        await self._change(name, population, constants or {})
+
+    async def _change(self, name: str, population: int, constants: Mapping[str, Value]) -> None:
+        if not population and not constants:
+            raise ExperimentError(f"{name}: nothing to change: give a population or constants")
+        try:
+            with_changes(settings(await self.spec(name)), population, constants)
+        except (ExperimentError, OptimizerError) as error:
+            raise ExperimentError(f"{name}: {error}") from None
+        control = Control(action="change", by=self.by, population=population, constants=constants)
+        await self.store.send(name, encode(control))
+
+    async def apply(self, name: str, changes: Changes) -> None:
+        """Ask for everything in which a declaration differs from a search's.
+
+        Raises:
+            RomulError: what `bounds`, `extend` and `change` raise.
+        """
+        for parameter, (low, high) in changes.bounds.items():
+            await self.bounds(name, parameter, low, high)
+        if changes.steps is not None:
+            await self.extend(name, changes.steps)
+        if changes.population or changes.constants:
+            # What has ended can be changed when it has been extended, which is decided first.
+            change = self.change if changes.steps is None else self._change
+            await change(name, population=changes.population, constants=changes.constants)
 
     async def _send(self, name: str, control: Control) -> None:
         # An inbox without an experiment would be read by no actor.

@@ -10,10 +10,10 @@ from romul_actors.core.history import Line, to_json
 from romul_actors.core.population import Population, changed
 from romul_actors.core.settings import Settings
 from romul_actors.core.slot import Slot
-from romul_actors.core.space import FloatParameter, IntParameter
 from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.messages import encode
 from romul_actors.protocol.plan import settings
+from romul_actors.protocol.redeclare import redeclare
 from romul_actors.protocol.slot_codec import Fields, read, text, write_meta, write_slot
 from romul_actors.store import ActorStore, Commit
 
@@ -129,13 +129,7 @@ def adopt(held: HeldExperiment, batch: Batch, version: str) -> None:
 
 
 def redeclared(held: HeldExperiment, population: Population) -> Experiment | None:
-    """The experiment with the bounds that an operator has changed; None: none was."""
-    if population.settings.space is held.settings.space:
+    """The experiment with what an operator has changed of it; None: nothing was."""
+    if population.settings is held.settings:
         return None
-    space = dict(held.experiment.space)
-    for name, spec in held.experiment.space.items():
-        # All coordinates of a list have the same bounds.
-        axis = population.settings.space.axes[population.settings.space.axes_of(name)[0]]
-        if isinstance(axis, FloatParameter | IntParameter):
-            space[name] = spec.model_copy(update={"min": axis.low, "max": axis.high})
-    return held.experiment.model_copy(update={"space": space})
+    return redeclare(held.experiment, held.settings, population.settings)

@@ -69,6 +69,17 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
                 "nearest bound."
             ),
         ),
+        "extend": (
+            "extend",
+            "Go on with a search to more steps: a running, finished or stopped one.",
+        ),
+        "change": (
+            "experiments",
+            (
+                "Change the number of slots, or constants of the optimizer, of a search that goes "
+                "on."
+            ),
+        ),
         "remove": (
             "experiments",
             "Remove an experiment from the store; its checkpoints stay where they are.",

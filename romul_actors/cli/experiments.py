@@ -13,6 +13,7 @@ from pydantic_core import from_json
 from romul_actors.cli.checkpoints import copy
 from romul_actors.cli.connection import connected
 from romul_actors.cli.deadline import Deadline, with_deadline
+from romul_actors.cli.from_run import From, WithCheckpoints, begun_from, with_origin
 from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
 from romul_actors.cli.rows import progress, readable, slots_table, unreadable
@@ -31,15 +32,17 @@ def submit(
     file: Annotated[Path, typer.Argument(help="Experiment: a .toml or .py file.")],
     redis: RedisUrl = DEFAULT_URL,
     deadline: Deadline = None,
+    from_run: From = None,
+    with_checkpoints: WithCheckpoints = False,
 ) -> None:
     """Put an experiment into the store, for any actor and workers."""
 
     async def run() -> None:
-        experiment = with_deadline(load(file), deadline)
+        experiment = with_origin(with_deadline(load(file), deadline), from_run, with_checkpoints)
         for text in advice(experiment):
             Console(stderr=True).print(f"warning: {text}", soft_wrap=True)
         async with connected(redis) as client:
-            await client.submit(experiment)
+            await client.submit(await begun_from(experiment, client))
         echo(f"{experiment.name}: submitted; `romul status` shows it")
 
     asyncio.run(run())
@@ -229,6 +232,41 @@ def bounds(
         f"search {parameter} from {low:g} to {high:g}",
         lambda client: client.bounds(name, parameter, low, high),
     )
+
+
+def change(
+    name: Name,
+    population: Annotated[
+        int | None, typer.Option(min=4, help="Number of slots from now on.")
+    ] = None,
+    constants: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A constant of the optimizer."),
+    ] = None,
+    redis: RedisUrl = DEFAULT_URL,
+) -> None:
+    """Change the number of slots, or constants of the optimizer, of a search that goes on.
+
+    Fewer slots: the worst are parked. More: they are forked from good ones, when the search runs.
+    """
+    changed = dict(_constant(text) for text in constants or [])
+    _request(
+        name,
+        redis,
+        "change",
+        lambda client: client.change(name, population=population or 0, constants=changed),
+    )
+
+
+def _constant(text: str) -> tuple[str, Any]:
+    """A constant's name and value from "name=value"."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"--set {text!r}: not of the form name=value")
+    try:
+        return name, from_json(value)
+    except ValueError:
+        return name, value
 
 
 def remove(

@@ -17,7 +17,7 @@ from rich.progress import (
 
 from romul_actors.cli.printing import Console, Table, shortened
 from romul_actors.cli.rows import figure, progress, readable, slots_table
-from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.store import Store
 
 ENDED = ("finished", "failed", "stopped")
@@ -32,7 +32,7 @@ class LiveView:
 
     Args:
         store: where the experiments are.
-        experiments: the experiments.
+        experiments: the experiments, with as many steps as they have been asked to have.
         console: what is drawn on.
         resumed: whether the run goes on after an interruption or a failure.
     """
@@ -52,8 +52,7 @@ class LiveView:
             TimeRemainingColumn(),
         )
         self._tasks = {
-            e.name: self._bars.add_task(e.name, total=e.population * e.steps, best="")
-            for e in experiments
+            e.name: self._bars.add_task(e.name, total=e.n_trials, best="") for e in experiments
         }
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._printed_s = time.monotonic()
@@ -71,11 +70,13 @@ class LiveView:
 
     async def refresh(self) -> bool:
         """Read and draw the present state; True when all experiments have ended."""
-        rows, first = [], Table()
+        rows, first, decided = [], Table(), True
         for index, experiment in enumerate(self._experiments):
             stored = await self._store.load(experiment.name)
             row = progress(stored.meta, experiment)
             rows.append(row)
+            # What has ended goes on when the actor has decided a request for more steps.
+            decided = decided and from_json(stored.meta["spec"]).steps == experiment.steps
             best = "" if row["best"] is None else _best(row)
             self._bars.update(self._tasks[experiment.name], completed=row["trials"], best=best)
             if index == 0 and self._console.is_terminal:
@@ -92,7 +93,7 @@ class LiveView:
             self._console.print("; ".join(parts), soft_wrap=True)
         ended = all(row["status"] in ENDED for row in rows)
         failed = any(row["status"] == "failed" for row in rows)
-        return ended and not (failed and time.monotonic() < self._believed_s)
+        return ended and decided and not (failed and time.monotonic() < self._believed_s)
 
 
 def _best(row: Mapping[str, Any]) -> str:

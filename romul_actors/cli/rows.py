@@ -16,7 +16,7 @@ def progress(meta: Mapping[str, str], experiment: Experiment) -> dict[str, Any]:
     """An experiment in one row, as JSON values."""
     best = from_json(meta["best"]) if meta.get("best") else {}
     # With more slots than at the start there is more to do.
-    total = max(experiment.population * experiment.steps, int(meta.get("created", 0)))
+    total = max(experiment.n_trials, int(meta.get("created", 0)))
     ended = int(meta.get("reported", 0)) + int(meta.get("failed", 0))
     return {
         "name": experiment.name,

@@ -1,16 +1,20 @@
 """`romul run`: an experiment on this machine, server, actor and workers in one go."""
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from romul_actors.cli.deadline import Deadline, with_deadline
+from romul_actors.cli.from_run import From, WithCheckpoints, begun_from_run, with_origin
 from romul_actors.cli.local_run import LocalRun, Servers, play
 from romul_actors.cli.options import AsJson, RunsFolder, WithBroker
 from romul_actors.cli.printing import Console
 from romul_actors.cli.summary import finish
 from romul_actors.protocol.advice import advice
+from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.plan import load, settings
 
 
@@ -22,27 +26,40 @@ def run(
     resume: Annotated[
         str | None, typer.Option(metavar="NAME", help="Go on with a run that was interrupted.")
     ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --resume: go on to so many steps in all.", metavar="STEPS"),
+    ] = None,
     runs: RunsFolder = Path("runs"),
     redis: Annotated[
         str | None, typer.Option(help="Use this server in place of an embedded one.")
     ] = None,
     deadline: Deadline = None,
+    from_run: From = None,
+    with_checkpoints: WithCheckpoints = False,
     broker: WithBroker = True,
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment on this machine: server, actor and workers in one go.
 
-    Ctrl-C ends it cleanly; --resume goes on where it was.
+    Ctrl-C ends it cleanly; --resume goes on where it was. Bounds, steps, population and constants
+    of the optimizer that were changed in the file meanwhile hold from then on. With other
+    hyperparameters it would be another search: that is refused.
     """
-    if (file is None) == (resume is None):
+    if file is None and resume is None:
         raise typer.BadParameter("give an experiment's file, or --resume NAME")
+    if steps is not None and resume is None:
+        raise typer.BadParameter("--steps goes with --resume; a new run's stand in its file")
     if resume is not None:
-        folder = runs / resume
-        plan, new = LocalRun.read(folder), []
-        plan = LocalRun(plan.experiments, workers, plan.allow, plan.paths)
+        folder, new = runs / resume, []
+        plan, changes = LocalRun.read(folder).changes(file)
+        plan = replace(plan, workers=workers)
+        if steps is not None:
+            changes = replace(changes, steps=steps)
     else:
-        file = Path(str(file))
-        experiment = with_deadline(load(file), deadline)
+        file, changes = Path(str(file)), Changes()
+        declared = load(file)
+        experiment = with_origin(with_deadline(declared, deadline), from_run, with_checkpoints)
         folder = runs / experiment.name
         if experiment.checkpoints is None:
             place = str((folder / "checkpoints").resolve())
@@ -53,6 +70,11 @@ def run(
         # A file that is run here is trusted with its own task: no --allow is needed.
         paths = [str(file.parent.resolve())]
         plan, new = LocalRun([experiment.name], workers, [experiment.module], paths), [experiment]
+        plan = replace(plan, file=str(file.resolve()), declared=declared.model_dump(mode="json"))
+        plan.check_new(folder)
+        if redis is None:
+            experiment = asyncio.run(begun_from_run(experiment, runs))
+            new = [experiment]
         plan.begin(folder)
-    ended = play(folder, plan, new, Servers(redis, broker), quiet=as_json)
+    ended = play(folder, plan, new, Servers(redis, broker), quiet=as_json, changes=changes)
     finish(folder, ended, {}, as_json=as_json)

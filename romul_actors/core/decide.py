@@ -6,13 +6,14 @@ reads; the simulator and a replay do the same and must come to the same end.
 
 Here stands what each kind of event asks for, in the order of the match in `decide`. How a trial
 begins is in `dispatch`, how it ends in `reports`, when slots are decided in `quorum`, which slots
-take part in `membership`.
+take part in `membership`, what an operator changes of the declaration in `amendments`.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from romul_actors.core.amendments import add_missing_slots, change, change_bounds, extend
 from romul_actors.core.dispatch import queue, retry
 from romul_actors.core.elasticity import expected_steps
 from romul_actors.core.events import (
@@ -26,7 +27,6 @@ from romul_actors.core.events import (
     Tick,
 )
 from romul_actors.core.history import (
-    BoundsChanged,
     ControlIgnored,
     ReportStale,
     SearchFinished,
@@ -38,6 +38,7 @@ from romul_actors.core.history import (
     SlotUnpinned,
     WorkerDrained,
 )
+from romul_actors.core.limits import reached_limits, reason_of
 from romul_actors.core.membership import follow, idle_workers
 from romul_actors.core.population import Decision, Population, PopulationStatus
 from romul_actors.core.quorum import decide_pool, decide_waiting
@@ -45,7 +46,6 @@ from romul_actors.core.reports import accept, fail, release
 from romul_actors.core.rng import START, generator, training_seed
 from romul_actors.core.slot import Slot
 from romul_actors.core.transition import Transition
-from romul_actors.errors import SpaceError
 
 Report = Result | Failed | Released | Expired
 """An event about one attempt."""
@@ -105,7 +105,7 @@ def _submitted(transition: Transition) -> None:
     """Start the search: the first trial of every slot."""
     if transition.status != "submitted":
         return
-    transition.status = "running"
+    transition.status, transition.started_ms = "running", transition.at_ms
     transition.record(SearchStarted(at_ms=transition.at_ms))
     settings = transition.settings
     rng = generator(settings.seed, 0, 0, START)
@@ -118,7 +118,13 @@ def _submitted(transition: Transition) -> None:
             since_ms=transition.at_ms,
             seed=training_seed(settings.seed, index, 0),
         )
-        queue(transition, slot, {"rule": "drawn"})
+        if index >= len(settings.inherited):
+            queue(transition, slot, {"rule": "drawn"})
+            continue
+        first = settings.inherited[index]
+        vector = settings.space.held(slot.vector, first.vector)
+        slot = replace(slot, vector=vector, checkpoint=first.checkpoint)
+        queue(transition, slot, {"rule": "inherited", "from": first.trial})
 
 
 # -- control --------------------------------------------------------------------------------------
@@ -141,12 +147,20 @@ def _control(transition: Transition, event: Control) -> None:
             kind = SlotPinned if action == "pin" else SlotUnpinned
             transition.record(kind(at_ms=at_ms, slot=slot, by=by))
             transition.change_slot(transition.slots[slot], pinned=action == "pin")
-        case "bounds", status if status not in ("finished", "stopped"):
-            _change_bounds(transition, event)
+        case "bounds", _:
+            change_bounds(transition, event)
+        case "extend", _:
+            extend(transition, event)
+        case "change", status if status not in ("finished", "stopped"):
+            change(transition, event)
         case "drain", _:
             transition.record(WorkerDrained(at_ms=at_ms, worker=event.worker, by=by))
         case action, status:
-            transition.record(ControlIgnored(at_ms=at_ms, action=action, status=status, by=by))
+            given = {"population": event.population, "constants": event.constants}
+            given = {name: value for name, value in given.items() if value}
+            transition.record(
+                ControlIgnored(at_ms=at_ms, action=action, status=status, by=by, given=given)
+            )
 
 
 def _resume(transition: Transition) -> None:
@@ -155,6 +169,7 @@ def _resume(transition: Transition) -> None:
         _retry_failed(transition)
     transition.status, transition.reason = "running", ""
     decide_waiting(transition)
+    add_missing_slots(transition)
 
 
 def _retry_failed(transition: Transition) -> None:
@@ -168,54 +183,15 @@ def _retry_failed(transition: Transition) -> None:
         retry(transition, replace(slot, outcomes=outcomes, failures=0, lost_attempts=0))
 
 
-def _change_bounds(transition: Transition, event: Control) -> None:
-    """Search a hyperparameter between other bounds; queued trials keep their values."""
-    parameter, low, high = event.parameter, event.low, event.high
-    before = transition.settings.space
-    try:
-        space = before.with_bounds(parameter, low, high)
-    except SpaceError as error:
-        transition.record(
-            ControlIgnored(
-                at_ms=transition.at_ms,
-                action="bounds",
-                status=transition.status,
-                why=str(error),
-                parameter=parameter,
-                low=low,
-                high=high,
-                by=event.by,
-            )
-        )
-        return
-    transition.record(
-        BoundsChanged(at_ms=transition.at_ms, parameter=parameter, low=low, high=high, by=event.by)
-    )
-    transition.settings = replace(transition.settings, space=space)
-
-    def move(vector: Sequence[float]) -> tuple[float, ...]:
-        return before.translate(vector, space)
-
-    for slot in tuple(transition.slots):
-        outcomes = {
-            step: replace(outcome, vector=move(outcome.vector))
-            for step, outcome in slot.outcomes.items()
-        }
-        memory = transition.settings.optimizer.moved(slot.memory, move)
-        transition.change_slot(slot, vector=move(slot.vector), outcomes=outcomes, memory=memory)
-    if transition.best is not None:
-        transition.best = replace(transition.best, vector=move(transition.best.vector))
-
-
 # -- tick -----------------------------------------------------------------------------------------
 
 
 def _tick(transition: Transition, workers: int) -> None:
     """Let time pass: waits end, and the population follows the workers."""
-    settings, trial_s = transition.settings, transition.trial_s
-    if settings.deadline_ms is not None:
-        left_s = (settings.deadline_ms - transition.at_ms) / 1000
-        transition.horizon = expected_steps(transition.slots, workers, left_s, settings.steps)
+    trial_s, deadline_ms = transition.trial_s, transition.deadline_ms
+    if deadline_ms is not None:
+        left_s, planned = (deadline_ms - transition.at_ms) / 1000, transition.settings.planned_steps
+        transition.horizon = expected_steps(transition.slots, workers, left_s, planned)
     if workers < 1 or not trial_s:
         transition.idle_since_ms = transition.crowded_since_ms = None
         return
@@ -304,19 +280,22 @@ def _decide_slots_held_back(transition: Transition) -> None:
 
 
 def _finish_if_over(transition: Transition) -> None:
-    """End the search when no slot is active any more, or at its deadline."""
-    settings = transition.settings
-    came = settings.deadline_ms is not None and transition.at_ms >= settings.deadline_ms
-    if not came and transition.oldest is not None:
+    """End the search when no slot is active any more, or a limit has been reached."""
+    reached = reached_limits(transition)
+    # A search that may begin no more trials ends with the last one that has begun.
+    if transition.oldest is not None and not reached.keys() - {"max_trials"}:
         return
-    early = any(slot.step + 1 < settings.steps for slot in transition.slots)
-    reason = "at its deadline" if early and settings.deadline_ms is not None else ""
+    early = any(slot.step + 1 < transition.settings.steps for slot in transition.slots)
+    reason = reason_of(transition, reached) if early else ""
     _close(transition, "finished", reason)
     transition.record(SearchFinished(at_ms=transition.at_ms, reason=reason))
 
 
 def _close(transition: Transition, status: PopulationStatus, reason: str) -> None:
-    """End the search: queued trials are discarded, and no outcome but the last one is kept."""
+    """End the search: queued trials are discarded, and no outcome but the last one is kept.
+
+    A slot whose trial is discarded keeps its parent: `amendments.extend` tries that trial again.
+    """
     transition.status, transition.reason = status, reason
     transition.count(discarded=sum(slot.status == "queued" for slot in transition.slots))
     transition.put_slots(
@@ -326,7 +305,8 @@ def _close(transition: Transition, status: PopulationStatus, reason: str) -> Non
             live_attempts=(),
             partial=None,
             since_ms=transition.at_ms,
-            # No slot is decided any more: the last checkpoint of each one is what stays.
+            # No slot is decided any more, unless the search is extended: the last checkpoint of
+            # each one is what stays.
             outcomes={k: slot.outcomes[k] for k in sorted(slot.outcomes)[-1:]},
         )
         for slot in transition.slots

@@ -23,7 +23,7 @@ def advance(transition: Transition, view: View, move: Move, oldest: int) -> None
     """
     slot = view.slots[move.slot]
     outcomes = {step: known for step, known in slot.outcomes.items() if step >= oldest}
-    if not transition.time_is_left:
+    if not transition.may_begin:
         transition.change_slot(slot, status="done", outcomes=outcomes, since_ms=transition.at_ms)
         return
     if slot.pinned and not view.known[slot.index].failed:

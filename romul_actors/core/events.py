@@ -141,7 +141,9 @@ class Control:
     """An operator's wish."""
 
     type: Literal["control"] = "control"
-    action: Literal["pause", "resume", "stop", "pin", "unpin", "drain", "bounds"]
+    action: Literal[
+        "pause", "resume", "stop", "pin", "unpin", "drain", "bounds", "extend", "change"
+    ]
     by: str = ""
     slot: int | None = None
     """What is pinned: it continues with its hyperparameters, and copies no slot."""
@@ -151,6 +153,12 @@ class Control:
     """The hyperparameter with new bounds."""
     low: float = 0.0
     high: float = 0.0
+    steps: int = 0
+    """How many steps an extended search has in all."""
+    population: int = 0
+    """How many slots a changed search has; 0: as many as before."""
+    constants: Mapping[str, Value] = field(default_factory=dict)
+    """Constants of a changed search's optimizer that are others from then on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,18 +81,52 @@ class SearchFinished(Line):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundsChanged(Line):
-    """An operator gave a hyperparameter other bounds."""
+    """An operator gave a hyperparameter other bounds; older lines lack those before."""
 
     event: ClassVar[str] = "bounds"
     parameter: str
     low: float
     high: float
     by: str
+    before: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchExtended(Line):
+    """An operator gave the search more steps.
+
+    Attributes:
+        steps: how many it has from now on.
+        before: how many it had.
+        lifted: limits among the settings that had been reached, and count no more.
+    """
+
+    event: ClassVar[str] = "extend"
+    steps: int
+    before: int
+    by: str
+    lifted: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchChanged(Line):
+    """An operator changed the number of slots, or constants of the optimizer.
+
+    Attributes:
+        population, constants: those that are others from then on.
+        before: by the same names, what they were.
+    """
+
+    event: ClassVar[str] = "change"
+    by: str
+    population: int = 0
+    constants: Mapping[str, Value] = field(default_factory=dict)
+    before: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlIgnored(Line):
-    """An operator's action that does not fit the search's status, or is not possible."""
+    """An operator's action that does not fit the search, or is not possible, with what it gave."""
 
     event: ClassVar[str] = "ignored"
     action: str
@@ -102,6 +136,7 @@ class ControlIgnored(Line):
     low: float | None = None
     high: float | None = None
     by: str | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,6 +335,8 @@ KINDS: Mapping[str, type[Line]] = {
         SearchFailed,
         SearchFinished,
         BoundsChanged,
+        SearchExtended,
+        SearchChanged,
         ControlIgnored,
         TimePassed,
         SlotPinned,

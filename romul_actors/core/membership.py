@@ -111,7 +111,7 @@ def join(transition: Transition, index: int) -> bool:
         False where there is no slot to fork, or no step left.
     """
     settings, step = transition.settings, front(transition)
-    if step is None or step + 1 >= settings.steps or not transition.time_is_left:
+    if step is None or step + 1 >= settings.steps or not transition.may_begin:
         return False
     pool = [slot.index for slot in transition.slots if step in slot.outcomes]
     known = {i: transition.slots[i].outcomes[step] for i in pool}

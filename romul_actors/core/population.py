@@ -78,7 +78,8 @@ class Population:
         idle_since_ms: since when there are more workers than trials; None: there are not.
         crowded_since_ms: since when there are more slots than the workers' number allows.
         horizon: how many steps a slot is expected to come to; fewer than `settings.steps` only
-            with a deadline.
+            with a limit of time or trials.
+        started_ms: when it began; None: it has not, or an older version did not write it down.
         oldest: step of the active slots that are farthest behind, and how many these are; None:
             not known. It follows from the slots, and spares the next event a look at all of them.
         progress: of all slots with the steps that are judged by now; it follows from the slots
@@ -95,12 +96,15 @@ class Population:
     idle_since_ms: int | None = None
     crowded_since_ms: int | None = None
     horizon: int = 0
+    started_ms: int | None = None
     oldest: tuple[int, int] | None = field(default=None, compare=False)
     progress: Mapping[int, Progress] = field(default_factory=dict, compare=False)
 
     def needed_checkpoints(self) -> set[str]:
         """Names of all checkpoints that must be kept; all others are garbage."""
         names = {name for slot in self.slots for name in needed(slot)}
+        if self.status == "submitted":
+            names |= {first.checkpoint for first in self.settings.inherited}
         return names | {self.best.checkpoint} if self.best is not None else names
 
 

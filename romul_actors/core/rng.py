@@ -15,6 +15,7 @@ from numpy.random.bit_generator import ISeedSequence
 START: Final = 0
 DECISION: Final = 1
 JOINING: Final = 2
+FORMER: Final = 3
 """Purposes of a generator: no two decisions share random numbers."""
 
 

@@ -108,6 +108,7 @@ class Slot:
 def needed(slot: Slot) -> set[str]:
     """Names of the checkpoints that the slot's trial, or a peer's next decision, may ask for."""
     names = {outcome.checkpoint for outcome in slot.outcomes.values()}
-    if slot.active:
+    # What a discarded trial would have continued from: an extended search tries it again.
+    if slot.active or (slot.status == "done" and slot.step not in slot.outcomes):
         names |= {slot.checkpoint, slot.partial}
     return {name for name in names if name is not None}

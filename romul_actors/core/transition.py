@@ -40,8 +40,8 @@ class Transition:
         oldest: step of the active slots that are farthest behind, and how many these are; None:
             no slot is active.
         oldest_before: the same, before the present event.
-        status, reason, settings, best, causes, idle_since_ms, crowded_since_ms, horizon: as
-            in `Population`.
+        status, reason, settings, best, causes, idle_since_ms, crowded_since_ms, horizon,
+            started_ms: as in `Population`.
     """
 
     before: Population
@@ -56,6 +56,7 @@ class Transition:
     idle_since_ms: int | None = field(init=False)
     crowded_since_ms: int | None = field(init=False)
     horizon: int = field(init=False)
+    started_ms: int | None = field(init=False)
     oldest: tuple[int, int] | None = field(init=False)
     oldest_before: tuple[int, int] | None = field(init=False)
     trials: list[TrialMessage] = field(init=False, default_factory=list)
@@ -86,7 +87,8 @@ class Transition:
         self.causes = before.causes
         self.idle_since_ms = before.idle_since_ms
         self.crowded_since_ms = before.crowded_since_ms
-        self.horizon = before.horizon or before.settings.steps
+        self.horizon = before.horizon or before.settings.planned_steps
+        self.started_ms = before.started_ms
         self.oldest = self.oldest_before = before.oldest or oldest_step(before.slots)
         self._progress = dict(before.progress)
 
@@ -115,6 +117,7 @@ class Transition:
             idle_since_ms=self.idle_since_ms,
             crowded_since_ms=self.crowded_since_ms,
             horizon=self.horizon,
+            started_ms=self.started_ms,
             oldest=self.oldest,
             progress=dict(self._progress),
         )
@@ -144,9 +147,26 @@ class Transition:
         return self._trial_s
 
     @property
-    def time_is_left(self) -> bool:
-        """Whether a trial that began now is expected to end before the deadline."""
-        deadline_ms = self.settings.deadline_ms
+    def n_created(self) -> int:
+        """How many trials have begun."""
+        return self._counts[0]
+
+    @property
+    def deadline_ms(self) -> int | None:
+        """When the search must have ended, in milliseconds since the epoch; None: at any time."""
+        settings, deadlines = self.settings, []
+        if settings.deadline_ms is not None:
+            deadlines.append(settings.deadline_ms)
+        if settings.max_ms is not None and self.started_ms is not None:
+            deadlines.append(self.started_ms + settings.max_ms)
+        return min(deadlines, default=None)
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether one more trial may begin, and is expected to end before the deadline."""
+        most, deadline_ms = self.settings.max_trials, self.deadline_ms
+        if most is not None and self.n_created >= most:
+            return False
         return deadline_ms is None or (self.at_ms + 1000 * self.trial_s <= deadline_ms)
 
     # -- history and counts -----------------------------------------------------------------------

@@ -38,6 +38,7 @@ _ATTEMPT_KEYS = (
 """What `--json` says of an attempt."""
 
 _RULES = {
+    "inherited": "begins from a copy of another search's checkpoint",
     "drawn": "drawn at the start, from a Latin hypercube or at random",
     "kept": "its hyperparameters were kept: it is among the best",
     "held": "its hyperparameters were held: it is not among the worst",

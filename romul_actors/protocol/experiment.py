@@ -17,12 +17,10 @@ from pydantic import (
     AwareDatetime,
     BeforeValidator,
     Field,
-    PositiveFloat,
     PositiveInt,
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from romul_actors.core.space import Space, Value
@@ -40,7 +38,15 @@ from romul_actors.protocol.declared_space import (
     plain,
     read_space,
 )
-from romul_actors.protocol.mistakes import Fault, Faults, faults_of, in_lines, not_toml, shown
+from romul_actors.protocol.declared_tables import (
+    NAME,
+    ElasticitySpec,
+    FromRun,
+    OptimizerSpec,
+    Resources,
+    Timeouts,
+)
+from romul_actors.protocol.mistakes import Fault, Faults, faults_of, in_lines, not_toml
 from romul_actors.protocol.toml_lines import lines_of
 
 __all__ = [
@@ -59,66 +65,10 @@ __all__ = [
     "parse",
 ]
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
-"""What an experiment or a worker may be called: it becomes part of keys, topics and paths."""
-
 RESERVED_METRICS = ("step", "trial", "checkpoint", "hyperparameters", "metrics", "vector")
 """Words that stand beside the metric in the store."""
 
 _TASK = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?$"
-
-
-class OptimizerSpec(Table):
-    """An optimizer by name; every other key is one of its constants."""
-
-    name: str = "romul"
-    options: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _flatten(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            return {"name": given}
-        if isinstance(given, dict) and "options" not in given:
-            options = {key: value for key, value in given.items() if key != "name"}
-            return {"name": given.get("name", "romul"), "options": options}
-        if not isinstance(given, dict | OptimizerSpec):
-            raise ValueError(f"{shown(given)} is not a name, or a table with one")  # noqa: TRY004
-        return given
-
-
-class Resources(Table):
-    """What a trial needs of a machine."""
-
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-
-
-class Timeouts(Table):
-    """Time limits, in seconds."""
-
-    trial_s: PositiveFloat | None = None
-    """Longest trial, by the clock; None: no limit, as long as its worker is alive."""
-    lease_s: float = Field(30.0, ge=1.0)
-    """A worker that sent no heartbeat for so long has lost its trial."""
-    stall_s: PositiveFloat | None = None
-    """Longest time without a sign of progress (`trial.progress`, `trial.should_stop`)."""
-    setup_s: PositiveFloat = 300.0
-    """Longest import of the task and run of its `setup`."""
-    quorum_s: PositiveFloat = 60.0
-    """A slot waits at least so long for its quorum before it goes on with what is known."""
-
-
-class ElasticitySpec(Table):
-    """How the population follows the workers; see `romul_actors.core.elasticity`."""
-
-    min: int = Field(4, ge=4)
-    """Parking never leaves fewer slots."""
-    max: PositiveInt | None = None
-    """Growing, when workers are idle, never makes more; None: the population does not grow."""
-    per_worker: PositiveFloat | None = None
-    """With more slots than this for each living worker the worst are parked; None: none is."""
-    second_copy: float = Field(3.0, ge=0.0)
-    """After so many median trials an idle worker gets a second copy of a late one; 0: never."""
 
 
 class Experiment(Table):
@@ -138,11 +88,15 @@ class Experiment(Table):
         optimizer: name and constants.
         constants: values that are passed to the task unchanged.
         initial: hyperparameters of the first slots, in place of drawn ones.
+        from_run: the search that this one begins from.
         max_attempts: failures after which a trial is given up and its slot refilled.
         max_losses: vanished workers after which it is: it may be what ends them.
         elasticity: how the population follows the workers.
         deadline: when the search must have ended, with a time zone; it then ends with whatever
             it has found.
+        max_hours: how long it may go on after its beginning, pauses counted.
+        max_trials: how many trials it may begin in all.
+        target: value of the metric at which it ends: it, or a better one.
         resources: what a trial needs of a machine.
         timeouts: time limits.
         checkpoints: URL of the folder for checkpoints, in any file system that fsspec knows.
@@ -163,10 +117,14 @@ class Experiment(Table):
     optimizer: OptimizerSpec = OptimizerSpec()
     constants: Annotated[dict[str, Value], BeforeValidator(plain)] = Field(default_factory=dict)
     initial: tuple[dict[str, Value], ...] = ()
+    from_run: FromRun | None = None
     max_attempts: PositiveInt = 3
     max_losses: PositiveInt = 10
     elasticity: ElasticitySpec = ElasticitySpec()
     deadline: AwareDatetime | None = None
+    max_hours: float | None = Field(None, gt=0, allow_inf_nan=False)
+    max_trials: PositiveInt | None = None
+    target: float | None = Field(None, allow_inf_nan=False)
     resources: Resources = Resources()
     timeouts: Timeouts = Timeouts()
     checkpoints: str | None = None
@@ -234,6 +192,20 @@ class Experiment(Table):
                 [Fault(("elasticity", "min"), f"{least} is above the population of {population}")]
             )
         return given
+
+    @field_validator("max_trials")
+    @classmethod
+    def _one_each(cls, given: int | None, info: ValidationInfo) -> int | None:
+        population = info.data.get("population")
+        if given is not None and population is not None and given < population:
+            raise ValueError(f"{given} trials are fewer than the population of {population}")
+        return given
+
+    @property
+    def n_trials(self) -> int:
+        """How many trials there are if neither time nor a target ends the search."""
+        all_steps = self.population * self.steps
+        return all_steps if self.max_trials is None else min(all_steps, self.max_trials)
 
     def search_space(self) -> Space:
         """Make the core's space.

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from romul_actors.core import optimizers
 from romul_actors.core.elasticity import Elasticity
-from romul_actors.core.settings import Settings
+from romul_actors.core.settings import Inherited, Settings
+from romul_actors.core.space import Space
 from romul_actors.errors import ExperimentError, OptimizerError
 from romul_actors.protocol import experiment as declaration
 from romul_actors.protocol.experiment import Experiment, OptimizerSpec
@@ -55,7 +56,8 @@ def settings(experiment: Experiment) -> Settings:
     except OptimizerError as error:
         raise ExperimentError(str(error)) from None
     space = experiment.search_space()
-    elastic, deadline = experiment.elasticity, experiment.deadline
+    elastic, deadline, hours = experiment.elasticity, experiment.deadline, experiment.max_hours
+    target, is_maximum = experiment.target, experiment.direction == "maximize"
     return Settings(
         space=space,
         optimizer=optimizer,
@@ -63,10 +65,11 @@ def settings(experiment: Experiment) -> Settings:
         steps=experiment.steps,
         budget=experiment.budget,
         seed=experiment.seed,
-        maximize=experiment.direction == "maximize",
+        maximize=is_maximum,
         max_attempts=experiment.max_attempts,
         max_lost_attempts=experiment.max_losses,
         initial=tuple(space.encode(values) for values in experiment.initial),
+        inherited=_inherited(experiment, space),
         quorum_wait_min_s=experiment.timeouts.quorum_s,
         elasticity=Elasticity(
             min_slots=elastic.min,
@@ -75,4 +78,18 @@ def settings(experiment: Experiment) -> Settings:
             second_copy=elastic.second_copy,
         ),
         deadline_ms=None if deadline is None else int(1000 * deadline.timestamp()),
+        max_ms=None if hours is None else int(3_600_000 * hours),
+        max_trials=experiment.max_trials,
+        target_loss=-target if target is not None and is_maximum else target,
+    )
+
+
+def _inherited(experiment: Experiment, space: Space) -> tuple[Inherited, ...]:
+    """Checkpoints that the slots begin from."""
+    origin = experiment.from_run
+    if origin is None:
+        return ()
+    return tuple(
+        Inherited(first.name, f"{origin.name} {first.trial}", space.encode(first.hyperparameters))
+        for first in origin.checkpoints
     )

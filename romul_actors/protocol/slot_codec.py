@@ -31,6 +31,9 @@ def write_meta(population: Population, metric: str, before: Population | None = 
     best = {}
     if before is None or population.best is not before.best:
         best = {"best": _best(population, metric)}
+    # Once; a search that an older version began has none.
+    begins = population.started_ms is not None and (before is None or before.started_ms is None)
+    started = {"started_ms": str(population.started_ms)} if begins else {}
     return {
         "status": population.status,
         "reason": population.reason,
@@ -40,6 +43,7 @@ def write_meta(population: Population, metric: str, before: Population | None = 
         "idle_since_ms": _optional(population.idle_since_ms),
         "crowded_since_ms": _optional(population.crowded_since_ms),
         "horizon": str(population.horizon),
+        **started,
         **{name: str(getattr(population.counts, name)) for name in _COUNTS},
     }
 
@@ -161,6 +165,7 @@ def read(
         idle_since_ms=_read_optional(meta.get("idle_since_ms")),
         crowded_since_ms=_read_optional(meta.get("crowded_since_ms")),
         horizon=int(meta.get("horizon", "0")),
+        started_ms=_read_optional(meta.get("started_ms")),
     )
 
 

@@ -36,6 +36,7 @@ from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.mistakes import faults_of
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import text
+from romul_sim.beginning import at_the_beginning, settings_at
 from romul_sim.fakes import Durations
 from romul_sim.record import Record, RecordError
 from romul_sim.simulation import Policy, Scenario, simulate
@@ -62,6 +63,8 @@ _ACTIONS: Mapping[type[Line], str] = {
     history.SlotUnpinned: "unpin",
     history.WorkerDrained: "drain",
     history.BoundsChanged: "bounds",
+    history.SearchExtended: "extend",
+    history.SearchChanged: "change",
 }
 """Actions of an operator, by the lines that they lead to where they are possible."""
 
@@ -77,8 +80,12 @@ def _control_of(line: Line) -> Control | None:
             given = {"worker": line.worker}
         case history.BoundsChanged() | history.ControlIgnored():
             given = {"parameter": line.parameter, "low": line.low or 0.0, "high": line.high or 0.0}
+        case history.SearchExtended():
+            given = {"steps": line.steps}
+        case history.SearchChanged():
+            given = {"population": line.population, "constants": line.constants}
     if isinstance(line, history.ControlIgnored):
-        action = line.action
+        action, given = line.action, {**given, **line.given}
     return None if action is None else Control(action=action, by=by, **given)
 
 
@@ -151,7 +158,7 @@ def steps(record: Record) -> Iterator[Step]:
     Raises:
         RecordError: its first line is not of an event.
     """
-    population = Population(settings=settings(record.experiment))
+    population = Population(settings=settings(at_the_beginning(record)))
     groups: list[list[Line]] = []
     for line in record.lines:
         if event_of(line) is not None:
@@ -285,8 +292,9 @@ def fork(record: Record, other: Experiment) -> Fork:
     From the recorded one each time: what would have come after a different decision is not known,
     since its trials were never trained.
     """
-    found, core = Fork(), settings(other)
+    found = Fork()
     for step in steps(record):
+        core = settings_at(step.before.settings, record.experiment, other)
         decision = decide(replace(step.before, settings=core), step.event)
         forked = list(decision.history)
         here, there = _texts(_created(step.decided)), _texts(_created(forked))

@@ -228,6 +228,84 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path):
     assert (result.status, result.snapshot.counts["reported"]) == ("finished", 16)
 
 
+def test_a_search_that_has_ended_is_extended(tmp_path):
+    search(tmp_path, steps=2)
+    with pytest.raises(
+        romul.ExperimentExistsError, match=r"\(steps was 2, and is 4\): resume=True goes on"
+    ):
+        search(tmp_path, steps=4)
+    with pytest.raises(romul.ExperimentError, match="2 is not above the 2"):
+        romul.extend("mine", steps=2, runs=tmp_path)
+    heard = Heard()
+    result = romul.extend("mine", steps=4, runs=tmp_path, callbacks=[heard])
+    alone(tmp_path)
+    assert (result.status, result.snapshot.counts["reported"]) == ("finished", 16)
+    assert sum(line[0] == "result" for line in heard.lines) == 8
+    assert search(tmp_path, steps=4).best == result.best
+    with pytest.raises(romul.RomulError, match="no run there"):
+        romul.extend("none", steps=4, runs=tmp_path)
+
+
+def test_a_search_goes_on_with_another_declaration_if_it_is_the_same_search(tmp_path):
+    search(tmp_path, steps=2)
+    wider = {"rate": romul.Float(0.2, 0.3, log=True)}
+    declared = {"steps": 4, "population": 5, "optimizer": {"name": "romul", "sigma": 0.2}}
+    with pytest.raises(romul.ExperimentExistsError, match="resume=True goes on with the new one"):
+        search(tmp_path, space=wider, **declared)
+    result = search(tmp_path, space=wider, **declared, resume=True)
+    assert (result.status, len(result.population)) == ("finished", 5)
+    experiment = result.snapshot.experiment
+    assert (experiment.steps, experiment.population) == (4, 5)
+    assert (experiment.space["rate"].min, experiment.optimizer.options) == (0.2, {"sigma": 0.2})
+    late = [trial for trial in result.trials.values() if trial.step > 2]
+    assert late
+    assert all(0.2 <= trial.hyperparameters["rate"] <= 0.3 for trial in late)
+    # Now this is what it is.
+    assert search(tmp_path, space=wider, **declared).best == result.best
+    other = {**wider, "width": romul.Int(1, 3)}
+    with pytest.raises(
+        romul.ExperimentExistsError, match=r"(?s)width was added.*another name; --from-run mine"
+    ):
+        search(tmp_path, space=other, **declared, resume=True)
+    with pytest.raises(romul.ExperimentExistsError, match="max_attempts cannot be changed"):
+        search(tmp_path, space=wider, **declared, max_attempts=9, resume=True)
+
+
+def test_a_search_begins_with_what_another_one_has_found(tmp_path, system):
+    def count(trial):
+        n = 1 if trial.parent is None else 1 + int((trial.parent / "n").read_text())
+        (trial.checkpoint / "n").write_text(str(n))
+        return trial.hyperparameters["rate"] - 10 * n
+
+    with pytest.raises(romul.RomulError, match=r"from_run: .*old: no run there"):
+        search(tmp_path, count, name="new", from_run="old")
+    old = search(tmp_path, count, name="old", steps=2)
+    origin = {"name": "old", "what": "checkpoints"}
+    new = search(tmp_path, count, name="new", steps=1, from_run=origin)
+    assert new.best.value <= old.best.value - 10 + 1e-9
+    assert search(tmp_path, count, name="new", steps=1, from_run=origin).best == new.best
+    alone(tmp_path)
+    # On a server, from a search there.
+    system.submit()
+    system.actor()
+    system.worker()
+    system.wait_for_status("finished")
+    space = {"rate": romul.Float(1e-3, 1.0, log=True)}
+    experiment = romul.submit(
+        "romul_workers.tasks.toys:quadratic",
+        space,
+        redis=system.url,
+        name="far",
+        checkpoints=str(tmp_path / "far"),
+        population=4,
+        steps=1,
+        from_run="e",
+    )
+    best = json.loads(system.meta("e")["best"])["hyperparameters"]["rate"]
+    assert experiment.initial[0]["rate"] == pytest.approx(best)
+    assert romul.wait("far", redis=system.url).status == "finished"
+
+
 def test_the_command_line_goes_on_with_it_and_sees_it(system):
     class Stop(romul.Callback):
         def on_result(self, line):

@@ -90,6 +90,106 @@ def test_ctrl_c_ends_a_run_cleanly_and_resume_goes_on(tmp_path):
     assert processes_with(str(tmp_path)) == []
 
 
+def test_a_run_that_has_ended_is_extended(tmp_path):
+    (tmp_path / "bowl.toml").write_text(TOML.format(steps=2))
+    code, _, err = ended(local(tmp_path, "run", "bowl.toml"))
+    assert code == 0, err
+    summary = tmp_path / "runs/bowl/summary.json"
+    code, _, err = ended(local(tmp_path, "extend", "bowl", "--steps=2"))
+    assert (code, "2 is not above the 2 that it has" in " ".join(err.split())) == (2, True)
+    code, out, err = ended(local(tmp_path, "extend", "bowl", "--steps=4", "--json"))
+    assert code == 0, err
+    assert json.loads(out) == json.loads(summary.read_text())
+    assert (json.loads(out)["status"], json.loads(out)["trials"]) == ("finished", 16)
+    code, out, err = ended(local(tmp_path, "run", "--resume=bowl", "--steps=5", "--json"))
+    assert code == 0, err
+    assert (json.loads(out)["steps"], json.loads(out)["trials"]) == (5, 20)
+    code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--steps=5"))
+    assert (code, "--steps goes with --resume" in " ".join(err.split())) == (2, True)
+
+
+def test_what_was_changed_in_the_file_holds_when_the_run_goes_on(tmp_path):
+    file, history = tmp_path / "bowl.toml", tmp_path / "runs/bowl"
+    file.write_text(TOML.format(steps=2))
+    code, _, err = ended(local(tmp_path, "run", "bowl.toml"))
+    assert code == 0, err
+    file.write_text(TOML.format(steps=4).replace("min = 1e-3, max = 1.0", "min = 0.2, max = 0.3"))
+    code, out, err = ended(local(tmp_path, "run", "--resume=bowl", "--json"))
+    assert code == 0, err
+    assert (json.loads(out)["trials"], json.loads(out)["steps"]) == (16, 4)
+    assert 0.2 <= json.loads(out)["best_hyperparameters"]["rate"] <= 1.0
+    run = json.loads((history / "run.json").read_text())
+    assert run["declared"]["space"]["rate"]["min"] == 0.2
+
+    file.write_text(file.read_text() + 'width = { type = "int", min = 1, max = 3 }\n')
+    for arguments in (("--resume=bowl",), ("bowl.toml", "--resume=bowl")):
+        code, _, err = ended(local(tmp_path, "run", *arguments))
+        told = " ".join(err.split())
+        assert code == 2
+        assert "bowl: space: width was added: what has been trained has no value of it" in told
+        assert "give it another name; --from-run bowl begins it with what" in told
+    # A file that is another search's, or is gone, is none of this run's.
+    file.write_text(TOML.format(steps=9).replace('name = "bowl"', 'name = "other"'))
+    code, out, err = ended(local(tmp_path, "run", "--resume=bowl", "--steps=5", "--json"))
+    assert code == 0, err
+    assert json.loads(out)["trials"] == 20
+    code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--resume=bowl"))
+    assert (code, "declares 'other', and the run is 'bowl'" in " ".join(err.split())) == (2, True)
+
+
+COUNTS = """\
+from romul_actors.protocol.experiment import Experiment, FloatSpec
+
+experiment = Experiment(name={name!r}, task={name!r}, steps={steps}, population=4,
+    space={{'x': FloatSpec(type='float', min=0.0, max=1.0)}})
+
+def train(trial):
+    n = 1 if trial.parent is None else 1 + int((trial.parent / 'n').read_text())
+    (trial.checkpoint / 'n').write_text(str(n))
+    return trial.hyperparameters['x'] - 10 * n
+"""
+"""Returns how many trials led to its checkpoint."""
+
+
+def test_a_run_begins_with_what_another_one_has_found(tmp_path):
+    for name, steps in (("old", 2), ("values", 1), ("weights", 1)):
+        (tmp_path / f"{name}.py").write_text(COUNTS.format(name=name, steps=steps))
+
+    def told(*arguments):
+        code, out, err = ended(local(tmp_path, "run", *arguments, "--json"))
+        assert code == 0, err
+        return json.loads(out)
+
+    old = told("old.py")
+    x = old["best_hyperparameters"]["x"]
+    assert old["best"] == pytest.approx(x - 20)
+    values = told("values.py", "--from-run=old")
+    assert values["best"] <= x - 10 + 1e-9
+    assert told("weights.py", "--from-run=old", "--with-checkpoints")["best"] <= x - 30 + 1e-9
+    # The old run has what it had.
+    assert len(list((tmp_path / "runs/old/checkpoints").glob("?-1-?-*"))) == 4
+
+    code, _, err = ended(local(tmp_path, "run", "old.py", "--from-run=old"))
+    assert (code, "holds a run already" in " ".join(err.split())) == (5, True)
+    (tmp_path / "more.py").write_text(COUNTS.format(name="more", steps=1))
+    code, _, err = ended(local(tmp_path, "run", "more.py", "--from-run=none"))
+    assert (code, "--from-run: runs/none: no run there" in " ".join(err.split())) == (4, True)
+    code, _, err = ended(local(tmp_path, "run", "more.py", "--with-checkpoints"))
+    assert (code, "goes with --from-run" in " ".join(err.split())) == (2, True)
+    assert not (tmp_path / "runs/more").exists()
+
+
+def test_a_run_ends_at_its_limits(tmp_path):
+    limits = 'task = "romul_workers.tasks.toys:quadratic"\nmax_trials = 6\nmax_hours = 1\n'
+    text = TOML.format(steps=400).replace('task = "romul_workers.tasks.toys:quadratic"\n', limits)
+    (tmp_path / "bowl.toml").write_text(text)
+    code, out, err = ended(local(tmp_path, "run", "bowl.toml", "--json"))
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["status"], told["trials"]) == ("finished", 6)
+    assert told["reason"] == "after 6 trials (max_trials)"
+
+
 def test_a_killed_run_takes_its_processes_along(tmp_path):
     (tmp_path / "bowl.toml").write_text(TOML.format(steps=400))
     process = local(tmp_path, "run", "bowl.toml")

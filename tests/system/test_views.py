@@ -79,6 +79,14 @@ def test_operators_actions_and_lost_workers_stand_in_history(running):
     assert running.call("bounds", "seen", "rate", "--min=0.1", "--max=0.2").returncode == 0
     assert running.call("bounds", "seen", "rate", "--min=2", "--max=1").returncode != 0
     wait_for(lambda: running.history("seen", "bounds"), 20)
+    assert running.call("pause", "seen").returncode == 0
+    running.wait_for_status("paused", "seen")
+    changed = running.call("change", "seen", "--population=7", "--set", "mutation=0.3")
+    assert "seen: asked to change" in changed.stdout
+    assert running.call("resume", "seen").returncode == 0
+    wait_for(lambda: running.meta("seen")["slots"] == "7", 20)
+    wrong = running.call("change", "seen", "--set", "mutatoin=0.3")
+    assert "did you mean 'mutation'" in " ".join(wrong.stderr.split())
     n = len(running.history("seen", "trial"))
     # The actor that comes next knows the new bounds from the store alone.
     running.processes[0].kill()
@@ -95,8 +103,25 @@ def test_operators_actions_and_lost_workers_stand_in_history(running):
     assert "lost" in running.call("waste", "seen").stdout
     running.call("stop", "seen")
     running.wait_for_status("stopped", "seen")
+    n = len(running.history("seen", "result"))
+    extended = running.call("extend", "seen", "--steps", "400")
+    assert "seen: asked to go on to 400 steps" in extended.stdout
+    running.wait_for_status("running", "seen")
+    wait_for(lambda: len(running.history("seen", "result")) > n + 10)
+    running.call("stop", "seen")
+    running.wait_for_status("stopped", "seen")
     by = [line for line in running.history("seen") if "by" in line]
-    assert [line["event"] for line in by] == ["pin", "unpin", "bounds", "stop"]
+    assert [line["event"] for line in by] == [
+        "pin",
+        "unpin",
+        "bounds",
+        "pause",
+        "change",
+        "resume",
+        "stop",
+        "extend",
+        "stop",
+    ]
     followed = running.call("history", "seen", "--follow", "-n", "50")
     assert "stop" in followed.stdout
 

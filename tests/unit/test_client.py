@@ -85,6 +85,8 @@ async def test_requests_are_messages_that_name_their_user(client, store):
     await client.pin("e", 3)
     await client.unpin("e", 3)
     await client.bounds("e", "rate", 0.01, 0.5)
+    await client.extend("e", 4)
+    await client.change("e", population=6, constants={"mutation": 0.3})
     await client.stop("e")
     assert await sent(store) == [
         Submitted(),
@@ -93,6 +95,8 @@ async def test_requests_are_messages_that_name_their_user(client, store):
         Control(action="pin", by="me", slot=3),
         Control(action="unpin", by="me", slot=3),
         Control(action="bounds", by="me", parameter="rate", low=0.01, high=0.5),
+        Control(action="extend", by="me", steps=4),
+        Control(action="change", by="me", population=6, constants={"mutation": 0.3}),
         Control(action="stop", by="me"),
     ]
 
@@ -117,6 +121,8 @@ async def test_an_unknown_experiment_is_sent_nothing(store):
         client.pin("no", 0),
         client.unpin("no", 0),
         client.bounds("no", "rate", 0.1, 0.2),
+        client.extend("no", 9),
+        client.change("no", population=9),
         client.remove("no"),
         client.dead_letters("no"),
         client.resubmit("no"),
@@ -136,6 +142,38 @@ async def test_a_slot_or_a_hyperparameter_that_is_not_there_is_refused(client, s
     with pytest.raises(SpaceError):
         await client.bounds("e", "rate", 0.2, 0.1)
     assert await sent(store) == [Submitted()]
+
+
+async def test_more_steps_stand_in_the_declaration_when_they_are_decided(client, store):
+    with pytest.raises(ExperimentError, match="e: steps: 3 is not above the 3 that it has; give"):
+        await client.extend("e", 3)
+    await client.extend("e", 4)
+    assert (await client.spec("e")).steps == 3
+    await decided(store)
+    assert (await client.spec("e")).steps == 4
+    assert (await client.spec("e")).model_copy(update={"steps": 3}) == declared()
+    with pytest.raises(ExperimentError, match="not above the 4 that it has"):
+        await client.extend("e", 4)
+
+
+async def test_slots_and_constants_stand_in_the_declaration_when_they_are_decided(client, store):
+    for wrong, message in (
+        ({}, "e: nothing to change"),
+        ({"population": 2}, "e: population: 2 is not from 4"),
+        ({"constants": {"mutatoin": 1.0}}, "did you mean 'mutation'"),
+    ):
+        with pytest.raises(ExperimentError, match=message):
+            await client.change("e", **wrong)
+    await client.change("e", population=6, constants={"mutation": 0.3})
+    await decided(store)
+    assert await client.spec("e") == declared(population=4, optimizer={"name": "romul"})
+    await client.change("e", constants={"mutation": 0.3})
+    await decided(store)
+    assert (await client.spec("e")).optimizer.options == {"mutation": 0.3}
+    await client.stop("e")
+    await decided(store)
+    with pytest.raises(ExperimentError, match="e is stopped: `romul extend e --steps N` goes on"):
+        await client.change("e", population=6)
 
 
 async def test_how_many_slots_there_are_is_what_was_decided_last(client, store):

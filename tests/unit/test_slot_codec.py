@@ -51,6 +51,7 @@ POPULATION = replace(
     idle_since_ms=1_795_828_000_000,
     crowded_since_ms=1_795_828_000_001,
     horizon=5,
+    started_ms=3,
 )
 
 

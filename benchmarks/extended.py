@@ -1,0 +1,112 @@
+"""Is a search that was extended as good as one that had all its steps from the beginning?
+
+    python benchmarks/extended.py --steps 30 --to 60 --seeds 40
+
+Half of the searches on each of the suite's problems end after `--steps` and are then extended, the
+others have `--to` steps at once. One JSON line: by problem and over all, the share of pairs of test
+losses that the extended ones win (a tie counts half), with its 95 % interval.
+"""
+
+import argparse
+import heapq
+import json
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+
+from romul_actors.core.decide import decide
+from romul_actors.core.events import Control, Stamped
+from romul_sim.comparison import Share, compare
+from romul_sim.play import Run, Training
+from romul_sim.suite import DEVELOP, SUITE
+
+AT_ONCE, EXTENDED = "at once", "extended"
+
+
+class ExtendedRun(Run):
+    """A run that goes on after its end."""
+
+    def extend(self, steps: int) -> None:
+        """Play on to `steps` steps in all."""
+        event = Control(action="extend", steps=steps)
+        decision = decide(self.population, Stamped(event, int(1000 * self.now)))
+        self.population = decision.population
+        for trial in decision.trials:
+            heapq.heappush(self.queue, (trial.step, self._next(), trial))
+        self.to_the_end()
+
+
+def play(problem: str, optimizer: str, slots: int, seed: int, lengths: tuple[int, ...]) -> float:
+    """Test loss of the checkpoint of the lowest validation loss ever.
+
+    Args:
+        problem: of the suite.
+        optimizer: name, with options if need be.
+        slots: of the population.
+        seed: of everything random.
+        lengths: steps at first, then those that the search is extended to.
+    """
+    judged = SUITE[problem]
+    training = Training(judged.space, lengths[0], judged.step, judged.test)
+    run = ExtendedRun(training, optimizer, slots, seed)
+    run.to_the_end()
+    for steps in lengths[1:]:
+        run.extend(steps)
+    best, ended = run.population.best, run.population.counts.reported
+    if best is None or ended + run.population.counts.failed != slots * lengths[-1]:
+        raise RuntimeError(f"{problem}, seed {seed}: {ended} trials, not {slots * lengths[-1]}")
+    return float(judged.test(run.states[best.checkpoint]))
+
+
+def shown(share: Share) -> dict[str, float]:
+    """A share as JSON values."""
+    values = {"share": share.share, "low": share.low, "high": share.high}
+    return {name: round(value, 4) for name, value in values.items()}
+
+
+def main() -> None:
+    """Read the arguments and print the line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--problems", default=",".join(DEVELOP))
+    parser.add_argument("--optimizer", default="romul")
+    parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=40, help="of each kind, on each problem")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--to", type=int, default=60)
+    parser.add_argument("--processes", type=int, default=None)
+    chosen = parser.parse_args()
+    began = time.perf_counter()
+    lengths = {EXTENDED: (chosen.steps, chosen.to), AT_ONCE: (chosen.to,)}
+    seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
+    losses: dict[str, dict[str, list[float]]] = {}
+    with ProcessPoolExecutor(chosen.processes) as pool:
+        for problem in chosen.problems.split(","):
+            # Other seeds for each kind: the runs of a pair have nothing in common.
+            waiting = {
+                (kind, seed): pool.submit(
+                    play, problem, chosen.optimizer, chosen.slots, 2 * seed + place, lengths[kind]
+                )
+                for (place, kind), seed in product(enumerate(lengths), seeds)
+            }
+            losses[problem] = {
+                kind: [waiting[kind, seed].result() for seed in seeds] for kind in lengths
+            }
+            print(problem, f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
+    compared = compare(losses, EXTENDED)
+    line = {
+        "benchmark": "extended",
+        "optimizer": chosen.optimizer,
+        "slots": chosen.slots,
+        "steps": [chosen.steps, chosen.to],
+        "seeds": chosen.seeds,
+        "pairs_won": shown(compared.over_all[AT_ONCE]),
+        "problems": {name: shown(compared.pairs[name, AT_ONCE]) for name in losses},
+        "wall_s": round(time.perf_counter() - began, 1),
+    }
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()

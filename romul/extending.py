@@ -1,0 +1,133 @@
+"""A search goes on to more steps: `extend`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from romul.blocking import blocking
+from romul.callbacks import Callback
+from romul.client import opened
+from romul.display import display
+from romul.local_run import RUN, note_steps
+from romul.processes import supervised
+from romul.result import Result
+from romul.running import BY, follow
+from romul.supervisor import Plan
+from romul.watching import SearchFailedError, Watch
+from romul_actors.client import Client
+from romul_actors.core.history import SearchExtended, SearchResumed
+from romul_actors.errors import UnknownExperimentError
+from romul_actors.local.redis_server import URL_FILE
+from romul_actors.observe.snapshot import full_snapshot
+
+
+async def extend_async(
+    name: str,
+    *,
+    steps: int,
+    redis: str | None = None,
+    workers: int | None = None,
+    runs: str | Path = "runs",
+    callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
+) -> Result:
+    """Go on with a search to more steps, and follow it to its end.
+
+    `extend` returns at the end; `extend_async` is to be awaited. A finished, stopped, paused or
+    failed search goes on; so does one that is under way.
+
+    Args:
+        name: the search's.
+        steps: how many it has then, in all.
+        redis: the server's URL, whose actors and workers go on; None: it is a local run.
+        workers: processes that train in a local run; None: as many as before.
+        runs: folder of the local runs.
+        callbacks: hooks, for what happens from now on.
+        progress: True: show a bar; False: none; None: in a terminal or a notebook.
+
+    Raises:
+        ExperimentError: it has as many steps already.
+        UnknownExperimentError: there is no search of that name.
+        StoreUnavailableError: the server does not answer.
+        SearchFailedError: the local run fails.
+    """
+    if redis is not None:
+        return await _elsewhere(redis, name, steps, None, callbacks, progress)
+    folder = Path(runs).resolve() / name  # noqa: ASYNC240  (nothing else runs yet)
+    if not (folder / RUN).exists():
+        raise UnknownExperimentError(f"{folder}: no run there")
+    if (folder / URL_FILE).exists():
+        return await _elsewhere(str(folder), name, steps, folder, callbacks, progress)
+    run: dict[str, Any] = json.loads((folder / RUN).read_text())
+    plan = Plan(str(folder), workers or run["workers"], tuple(run["allow"]), tuple(run["paths"]))
+    result = await _here(plan, name, steps, callbacks, progress)
+    if result.status == "failed":
+        raise SearchFailedError(
+            f"{name}: {result.reason}\nromul run --resume tries again; what the function printed "
+            f"lies in {folder / 'logs'}"
+        )
+    for callback in callbacks:
+        callback.on_end(result)
+    return result
+
+
+extend = blocking(extend_async)
+
+
+async def _here(
+    plan: Plan,
+    name: str,
+    steps: int,
+    callbacks: Sequence[Callback],
+    progress: bool | None,  # noqa: FBT001
+) -> Result:
+    """Go on with a local run that has ended."""
+    screen, folder = display(name, progress), Path(plan.folder)
+    try:
+        async with (
+            supervised(plan) as supervisor,
+            opened(await supervisor.server(), by=BY) as client,
+        ):
+            experiment = await client.spec(name)
+            watch = Watch(client.store, experiment, callbacks, screen)
+            await _ask(client, watch, name, steps, folder)
+            supervisor.begin()
+            await follow(watch, supervisor, client, experiment)
+            return Result(await full_snapshot(client.store, name), folder)
+    finally:
+        screen.close()
+
+
+async def _elsewhere(
+    redis: str,
+    name: str,
+    steps: int,
+    folder: Path | None,
+    callbacks: Sequence[Callback],
+    progress: bool | None,  # noqa: FBT001
+) -> Result:
+    """Extend a search whose actor and workers are those of another program."""
+    screen = display(name, progress)
+    try:
+        async with opened(redis) as client:
+            watch = Watch(client.store, await client.spec(name), callbacks, screen)
+            await _ask(client, watch, name, steps, folder)
+            await watch.to_the_end()
+            result = Result(await full_snapshot(client.store, name), folder)
+    finally:
+        screen.close()
+    for callback in callbacks:
+        callback.on_end(result)
+    return result
+
+
+async def _ask(client: Client, watch: Watch, name: str, steps: int, folder: Path | None) -> None:
+    """Ask for the steps; a search that is paused or has failed is resumed too."""
+    resumes = await client.status(name) in ("paused", "failed")
+    await watch.skip(until=SearchResumed if resumes else SearchExtended)
+    await client.extend(name, steps)
+    if resumes:
+        await client.resume(name)
+    if folder is not None:
+        note_steps(folder, steps)

@@ -1,0 +1,72 @@
+"""`romul extend`: a search goes on to more steps, where it is."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from romul_actors.cli.connection import connected
+from romul_actors.cli.local_run import LocalRun, Servers, play
+from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RunsFolder, WithBroker
+from romul_actors.cli.printing import echo
+from romul_actors.cli.summary import finish
+from romul_actors.errors import StoreError
+from romul_actors.local.redis_server import check_idle
+
+
+def extend(
+    name: Name,
+    steps: Annotated[int, typer.Option(min=1, help="How many steps it has then, in all.")],
+    redis: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ROMUL_REDIS_URL",
+            help="Its server, if it is no local run: a URL, or a local run's folder.",
+            show_default=f"runs/NAME, else {DEFAULT_URL}",
+        ),
+    ] = None,
+    runs: RunsFolder = Path("runs"),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes of a local run.")
+    ] = None,
+    broker: WithBroker = True,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a search to more steps: a running, finished or stopped one.
+
+    A local run that has ended goes on here, as with `romul run --resume`. On a server its actors
+    and workers go on; a paused or failed search has the steps when it is resumed.
+    """
+    folder = runs / name
+    if redis is None and (folder / "run.json").exists():
+        if not _is_under_way(folder):
+            _go_on(folder, steps, workers, broker=broker, as_json=as_json)
+            return
+        redis = str(folder)
+
+    async def ask() -> None:
+        async with connected(redis or DEFAULT_URL) as client:
+            await client.extend(name, steps)
+        echo(f"{name}: asked to go on to {steps} steps")
+
+    asyncio.run(ask())
+
+
+def _is_under_way(folder: Path) -> bool:
+    """Whether the server of a local run answers."""
+    try:
+        check_idle(folder)
+    except StoreError:
+        return True
+    return False
+
+
+def _go_on(folder: Path, steps: int, workers: int | None, *, broker: bool, as_json: bool) -> None:
+    """Go on with a local run to its end."""
+    plan, changes = LocalRun.read(folder).changes(None)
+    plan = replace(plan, workers=workers or plan.workers)
+    changes = replace(changes, steps=steps)
+    ended = play(folder, plan, [], Servers(None, broker), quiet=as_json, changes=changes)
+    finish(folder, ended, {}, as_json=as_json)

@@ -1,0 +1,91 @@
+"""The options --from-run and --with-checkpoints: a search begins with what another has found."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from romul_actors.cli.connection import connected
+from romul_actors.client import Client
+from romul_actors.errors import UnknownExperimentError
+from romul_actors.local.redis_server import URL_FILE, embedded_server
+from romul_actors.observe.former import read_former
+from romul_actors.protocol.declared_tables import FromRun
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.first_trials import inherit
+from romul_workers.inheritance import copies
+
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from-run",
+        metavar="NAME",
+        help="Begin with the best hyperparameters of another search.",
+    ),
+]
+
+WithCheckpoints = Annotated[
+    bool,
+    typer.Option("--with-checkpoints", help="With --from-run: and from copies of its checkpoints."),
+]
+
+
+def with_origin(
+    experiment: Experiment,
+    name: str | None,
+    with_checkpoints: bool,
+) -> Experiment:
+    """The experiment, with the search that it begins from if one is named.
+
+    Raises:
+        typer.BadParameter: checkpoints, and no search to take them from.
+    """
+    if name is None and with_checkpoints:
+        raise typer.BadParameter("--with-checkpoints goes with --from-run")
+    if name is None:
+        return experiment
+    what = "checkpoints" if with_checkpoints else "hyperparameters"
+    return experiment.model_copy(
+        update={"from_run": FromRun.model_validate({"name": name, "what": what})}
+    )
+
+
+async def begun_from(experiment: Experiment, client: Client) -> Experiment:
+    """The experiment with what it takes from a search of the same server.
+
+    Raises:
+        UnknownExperimentError: there is no search of that name.
+        ExperimentError, CheckpointError: nothing can be taken from it.
+    """
+    if experiment.from_run is None:
+        return experiment
+    former = await read_former(client.store, experiment.from_run.name)
+    return inherit(experiment, former, partial(copies, former.experiment, experiment))
+
+
+async def begun_from_run(experiment: Experiment, runs: Path) -> Experiment:
+    """The experiment with what it takes from another local run.
+
+    Raises:
+        UnknownExperimentError: there is no run of that name.
+        ExperimentError, CheckpointError: nothing can be taken from it.
+    """
+    if experiment.from_run is None:
+        return experiment
+    async with _server_of(runs / experiment.from_run.name) as client:
+        return await begun_from(experiment, client)
+
+
+@contextlib.asynccontextmanager
+async def _server_of(folder: Path) -> AsyncIterator[Client]:
+    """A client of a local run's server, which is started if it is not up."""
+    if not (folder / "run.json").exists():
+        raise UnknownExperimentError(f"--from-run: {folder}: no run there")
+    async with contextlib.AsyncExitStack() as stack:
+        url = str(folder)
+        if not (folder / URL_FILE).exists():
+            url = await stack.enter_async_context(embedded_server(folder))
+        yield await stack.enter_async_context(connected(url))

@@ -1,0 +1,144 @@
+"""Where a declaration differs from the one that a search began with: what can be changed in it.
+
+Bounds, steps, slots and constants of the optimizer are translated into an operator's actions. What
+would make the search another one is refused in words.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from romul_actors.core.space import Value
+from romul_actors.errors import ExperimentError, SpaceError
+from romul_actors.protocol.experiment import Experiment, ParameterSpec
+from romul_actors.protocol.mistakes import shown
+from romul_actors.protocol.plan import settings
+
+_DECISIVE = (
+    "task",
+    "metric",
+    "direction",
+    "budget",
+    "budget_unit",
+    "seed",
+    "constants",
+    "initial",
+)
+"""Keys that say what a result means: results under another value belong to another search."""
+_ELSEWHERE = ("name", "space", "steps", "population", "optimizer", "checkpoints")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What an operator would have to change.
+
+    Attributes:
+        bounds: by hyperparameter, its new bounds.
+        steps: the new number of steps; None: it is the same.
+        population: the new number of slots; 0: it is the same.
+        constants: of the optimizer, those that are others.
+        kept: keys that differ, and of which the search keeps what it began with.
+    """
+
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    steps: int | None = None
+    population: int = 0
+    constants: Mapping[str, Value] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.bounds or self.steps or self.population or self.constants)
+
+
+def differences(before: Experiment, after: Experiment) -> Changes:
+    """What leads from one declaration to another one.
+
+    Args:
+        before: what the search began with.
+        after: what it is to be from now on.
+
+    Raises:
+        ExperimentError: it would be another search; one line for each difference.
+    """
+    faults = [*_decisive(before, after), *_other_space(before, after)]
+    if before.optimizer.name != after.optimizer.name:
+        faults.append(_was("optimizer", before.optimizer.name, after.optimizer.name))
+    if after.steps < before.steps:
+        faults.append(f"{_was('steps', before.steps, after.steps)}: what is done cannot be undone")
+    bounds = {} if faults else _bounds(before, after, faults)
+    if faults:
+        raise ExperimentError(
+            "\n".join(f"{before.name}: {fault}" for fault in faults)
+            + f"\nThat is another search: give it another name; --from-run {before.name} begins "
+            "it with what this one has found"
+        )
+    return Changes(
+        bounds=bounds,
+        steps=after.steps if after.steps != before.steps else None,
+        population=after.population if after.population != before.population else 0,
+        constants=_constants(before, after),
+        kept=tuple(
+            key
+            for key in Experiment.model_fields
+            if key not in _ELSEWHERE and getattr(before, key) != getattr(after, key)
+        ),
+    )
+
+
+def _was(key: str, before: Any, after: Any) -> str:
+    return f"{key} was {shown(before)}, and is {shown(after)}"
+
+
+def _decisive(before: Experiment, after: Experiment) -> list[str]:
+    pairs = ((key, getattr(before, key), getattr(after, key)) for key in _DECISIVE)
+    return [_was(key, old, new) for key, old, new in pairs if old != new]
+
+
+def _other_space(before: Experiment, after: Experiment) -> list[str]:
+    """Hyperparameters that were added, removed, or are of another kind."""
+    faults = []
+    for name in [*before.space, *(name for name in after.space if name not in before.space)]:
+        old, new = before.space.get(name), after.space.get(name)
+        if old is None:
+            faults.append(f"space: {name} was added: what has been trained has no value of it")
+        elif new is None:
+            faults.append(f"space: {name} was removed: what has been trained goes on with it")
+        elif _without_bounds(old) != _without_bounds(new):
+            faults.append(f"space: {_was(name, _declared(old), _declared(new))}: of another kind")
+    return faults
+
+
+def _declared(spec: ParameterSpec) -> dict[str, Any]:
+    """A hyperparameter's table, as short as it can be written."""
+    return {"type": spec.type, **spec.model_dump(mode="json", exclude_defaults=True)}
+
+
+def _without_bounds(spec: ParameterSpec) -> dict[str, Any]:
+    return spec.model_dump(mode="json", exclude={"min", "max"})
+
+
+def _bounds(
+    before: Experiment, after: Experiment, faults: list[str]
+) -> dict[str, tuple[float, float]]:
+    """New bounds by hyperparameter; one that cannot have them is added to the faults."""
+    space, bounds = before.search_space(), {}
+    for name, spec in after.space.items():
+        low, high = getattr(spec, "min", None), getattr(spec, "max", None)
+        if spec == before.space[name] or low is None or high is None:
+            continue
+        bounds[name] = (float(low), float(high))
+        try:
+            space = space.with_bounds(name, *bounds[name])
+        except SpaceError as error:
+            faults.append(f"space: {error}")
+    return bounds
+
+
+def _constants(before: Experiment, after: Experiment) -> dict[str, Value]:
+    """Constants of the optimizer that are others, those that are left out too."""
+    old, new = settings(before).optimizer, settings(after).optimizer
+    made: Any = new
+    pairs = (
+        (field.name, getattr(old, field.name), getattr(new, field.name)) for field in fields(made)
+    )
+    return {name: value for name, was, value in pairs if was != value}

@@ -1,0 +1,252 @@
+"""A search that begins with what another one has found."""
+
+import json
+from typing import Any
+
+import pytest
+
+from romul_actors.actor.batch import load
+from romul_actors.actor.loop import Actor
+from romul_actors.client import Client
+from romul_actors.core.decide import decide
+from romul_actors.core.events import Stamped, Submitted
+from romul_actors.core.history import TrialCreated
+from romul_actors.core.population import Population
+from romul_actors.errors import CheckpointError, ExperimentError
+from romul_actors.protocol.experiment import Experiment, from_json, parse
+from romul_actors.protocol.first_trials import Former, inherit
+from romul_actors.protocol.plan import settings
+from romul_actors.store.memory import MemoryStore
+from romul_workers import manifest
+from romul_workers.checkpoints import Checkpoints
+from romul_workers.inheritance import copies
+from tests.unit.harness import Run
+
+OLD: dict[str, Any] = {
+    "name": "old",
+    "task": "t",
+    "space": {
+        "rate": {"type": "float", "min": 1e-3, "max": 1.0, "scale": "log"},
+        "kind": {"type": "categorical", "choices": ["a", "b"]},
+        "width": {"type": "int", "min": 1, "max": 64, "mutable": False},
+    },
+    "population": 8,
+    "steps": 3,
+}
+
+
+def declared(**fields):
+    return Experiment.model_validate({**OLD, "name": "new", "from_run": "old", **fields})
+
+
+def space(**changes):
+    given = {**OLD["space"], **changes}
+    return {name: table for name, table in given.items() if table is not None}
+
+
+def loss(trial):
+    return abs(trial.hyperparameters["rate"] - 0.1)
+
+
+@pytest.fixture
+def former():
+    experiment = Experiment.model_validate(OLD)
+    run = Run(Population(settings=settings(experiment))).start().to_the_end(loss)
+    return Former(experiment, run.population)
+
+
+def no_copies(names):
+    raise AssertionError(names)
+
+
+def begun(experiment):
+    """What the first trials are."""
+    stored = from_json(experiment.model_dump_json())
+    return decide(Population(settings=settings(stored)), Stamped(Submitted(), 1))
+
+
+def test_half_of_the_slots_begin_with_the_best_that_was_found(former):
+    experiment = inherit(declared(), former, no_copies)
+    decision = begun(experiment)
+    best = former.experiment.search_space().decode(former.population.best.vector)
+    assert decision.trials[0].hyperparameters == pytest.approx(best)
+    assert len(experiment.initial) == 4
+    assert [dict(x) for x in experiment.initial] == [
+        pytest.approx(dict(trial.hyperparameters)) for trial in decision.trials[:4]
+    ]
+    assert len({json.dumps(values) for values in experiment.initial}) == 4
+    drawn = begun(declared(from_run=None)).trials[4:]
+    assert [t.hyperparameters for t in decision.trials[4:]] == [t.hyperparameters for t in drawn]
+    assert all(trial.parent is None for trial in decision.trials)
+
+
+def test_values_of_its_own_come_first(former):
+    own = {"rate": 0.5, "kind": "b", "width": 3}
+    experiment = inherit(declared(initial=[own]), former, no_copies)
+    assert experiment.initial[0] == own
+    assert len(experiment.initial) == 4
+    many = inherit(declared(initial=[own] * 7), former, no_copies)
+    assert list(many.initial) == [own] * 7
+
+
+def test_another_space_takes_what_it_can(former):
+    other = space(
+        rate={"type": "float", "min": 0.5, "max": 2.0},
+        kind={"type": "categorical", "choices": ["c", "d"]},
+        width=None,
+        momentum={"type": "float", "min": 0.0, "max": 1.0},
+    )
+    experiment = inherit(declared(space=other), former, no_copies)
+    for values in experiment.initial:
+        assert values["rate"] >= 0.5
+        assert values["kind"] in ("c", "d")
+        assert set(values) == {"rate", "kind", "momentum"}
+    # What is not known is drawn, by the seed.
+    assert len({values["momentum"] for values in experiment.initial}) == 4
+    assert inherit(declared(space=other), former, no_copies) == experiment
+    seeded = inherit(declared(space=other, seed=1), former, no_copies)
+    assert seeded.initial[0]["momentum"] != experiment.initial[0]["momentum"]
+
+
+def test_checkpoints_go_with_what_never_changes(former):
+    asked = []
+
+    def made(names):
+        asked.extend(names)
+        return [f"{slot}-0-0-ab" for slot in range(len(names))]
+
+    experiment = inherit(declared(from_run={"name": "old", "what": "checkpoints"}), former, made)
+    decision = begun(experiment)
+    best = former.population.best
+    assert asked[0] == asked[4] == best.checkpoint
+    assert len(set(asked)) == 4
+    kept = former.population.needed_checkpoints()
+    assert set(asked) <= kept
+    assert [trial.parent for trial in decision.trials] == [f"{slot}-0-0-ab" for slot in range(8)]
+    width = former.experiment.search_space().decode(best.vector)["width"]
+    assert decision.trials[0].hyperparameters["width"] == width
+    assert decision.trials[4].hyperparameters["width"] == width
+    rates = {trial.hyperparameters["rate"] for trial in decision.trials}
+    assert len(rates) == 8
+    lines = [line for line in decision.history if isinstance(line, TrialCreated)]
+    assert lines[0].parent is None
+    assert lines[0].why == {"rule": "inherited", "from": f"old {best.trial}"}
+    # Nothing may remove them before the first decision, nor while a trial needs them.
+    start = Population(settings=settings(from_json(experiment.model_dump_json())))
+    copied = {f"{slot}-0-0-ab" for slot in range(8)}
+    assert start.needed_checkpoints() == decision.population.needed_checkpoints() == copied
+
+
+@pytest.mark.parametrize(
+    ("width", "message"),
+    [
+        ({"type": "int", "min": 100, "max": 200, "mutable": False}, "width: .*a checkpoint of old"),
+        (None, "depth goes with a checkpoint, and old had none: begin from its hyperparameters"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_the_space_is_refused(former, width, message):
+    depth = {"type": "int", "min": 1, "max": 2, "mutable": False}
+    other = space(width=width, **({"depth": depth} if width is None else {}))
+    experiment = declared(space=other, from_run={"name": "old", "what": "checkpoints"})
+    with pytest.raises(ExperimentError, match=f"from_run: {message}"):
+        inherit(experiment, former, no_copies)
+
+
+def test_a_search_that_has_found_nothing_is_refused(former):
+    empty = Former(former.experiment, Population(settings=former.population.settings))
+    with pytest.raises(ExperimentError, match="from_run: no trial of old has succeeded yet"):
+        inherit(declared(), empty, no_copies)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('from_run = "a b"', "from_run"),
+        ('from_run = { name = "old", what = "weights" }', "from_run.what"),
+        ("from_run = 3", "from_run"),
+    ],
+)
+def test_a_wrong_origin_is_refused(text, message):
+    toml = f'name = "e"\ntask = "t"\nsteps = 1\n{text}\n[space]\nx = {{ type = "boolean" }}\n'
+    with pytest.raises(ExperimentError, match=message):
+        parse(toml)
+
+
+# -- copies ---------------------------------------------------------------------------------------
+
+
+def places(tmp_path):
+    old = Experiment.model_validate({**OLD, "checkpoints": str(tmp_path / "old")})
+    new = declared(checkpoints=str(tmp_path / "new"))
+    for folder in ("old", "new"):
+        (tmp_path / folder).mkdir()
+    return old, new, Checkpoints(old.checkpoints, tmp_path / "scratch")
+
+
+def publish(place, name, text):
+    folder = place.begin(name)
+    (folder / "deep").mkdir()
+    (folder / "deep" / "x").write_text(text)
+    place.publish(folder, name)
+
+
+def test_copies_are_whole_checkpoints_of_their_own(tmp_path):
+    old, new, theirs = places(tmp_path)
+    publish(theirs, "1-2-1-ab", "one")
+    publish(theirs, "2-2-1-ab", "two")
+    names = copies(old, new, ["1-2-1-ab", "2-2-1-ab", "1-2-1-ab"])
+    assert [name.rpartition("-")[0] for name in names] == ["0-0-0", "1-0-0", "2-0-0"]
+    for name in ("1-2-1-ab", "2-2-1-ab"):
+        theirs.delete(name)
+    ours = Checkpoints(new.checkpoints, tmp_path / "scratch")
+    assert [(ours.fetch(n) / "deep" / "x").read_text() for n in names] == ["one", "two", "one"]
+    assert ours.names(0.0) == sorted(names)
+
+
+def test_a_checkpoint_that_is_gone_or_damaged_leaves_nothing_behind(tmp_path):
+    old, new, theirs = places(tmp_path)
+    publish(theirs, "1-2-1-ab", "one")
+    ours = Checkpoints(new.checkpoints, tmp_path / "scratch")
+    with pytest.raises(CheckpointError, match=r"from_run: .*none of that name.*or pause old"):
+        copies(old, new, ["1-2-1-ab", "2-2-1-ab"])
+    (tmp_path / "old" / "1-2-1-ab" / "deep" / "x").write_text("eno")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        copies(old, new, ["1-2-1-ab"])
+    assert ours.names(0.0) == []
+    assert not list((tmp_path / "new" / ".part").iterdir())
+    assert (tmp_path / "old" / "1-2-1-ab" / manifest.NAME).exists()
+
+
+async def test_a_submitted_search_keeps_its_copies_until_they_are_used(tmp_path):
+    store, name = MemoryStore(), "new"
+    experiment = declared(
+        from_run={
+            "name": "old",
+            "what": "checkpoints",
+            "checkpoints": [
+                {
+                    "name": f"{slot}-0-0-ab",
+                    "trial": "1-2",
+                    "hyperparameters": {"rate": 0.1, "kind": "a", "width": 7},
+                }
+                for slot in range(8)
+            ],
+        },
+        checkpoints=str(tmp_path),
+    )
+    await Client(store).submit(experiment)
+    held = await load(store, name)
+    assert len(held.population.needed_checkpoints()) == 8
+    actor = Actor(store, "a", pace_s=0.001)
+    for _ in range(3):
+        await actor.turn()
+    held = await load(store, name)
+    assert [slot.checkpoint for slot in held.population.slots] == [
+        f"{slot}-0-0-ab" for slot in range(8)
+    ]
+    assert {trial["width"] for trial in hyperparameters(held)} == {7}
+
+
+def hyperparameters(held):
+    decoded = held.settings.space.decode
+    return [decoded(slot.vector) for slot in held.population.slots]

@@ -1,0 +1,69 @@
+"""Copies of one search's checkpoints for another one that begins from them.
+
+The copies lie in the new search's own place under names of its own: whatever the old search removes
+later, and whatever the new one removes, neither loses anything.
+"""
+
+import secrets
+import shutil
+from collections.abc import Sequence
+
+from romul_actors.errors import CheckpointError
+from romul_actors.protocol.experiment import Experiment
+from romul_workers import manifest as manifests
+from romul_workers.checkpoints import Checkpoints
+from romul_workers.manifest import Manifest
+from romul_workers.scratch import scratch_folder
+
+
+def copies(former: Experiment, experiment: Experiment, checkpoints: Sequence[str]) -> list[str]:
+    """Copy a checkpoint for each slot; the names of the copies.
+
+    Args:
+        former: the search that wrote them.
+        experiment: the search that begins from them.
+        checkpoints: names, by slot.
+
+    Raises:
+        CheckpointError: one cannot be copied; those that were are removed again.
+    """
+    if former.checkpoints is None or experiment.checkpoints is None:
+        raise CheckpointError(f"from_run: {former.name} or the new search keeps no checkpoints")
+    made: list[str] = []
+    with scratch_folder() as scratch:
+        theirs = Checkpoints(former.checkpoints, scratch / "theirs")
+        ours = Checkpoints(experiment.checkpoints, scratch / "ours")
+        try:
+            for slot, checkpoint in enumerate(checkpoints):
+                copy = f"{slot}-0-0-{secrets.token_hex(4)}"
+                _copy(theirs, checkpoint, ours, copy)
+                made.append(copy)
+        except CheckpointError as error:
+            for copy in made:
+                ours.delete(copy)
+            raise CheckpointError(
+                f"from_run: {error}; a search that still runs may have removed it: try again, or "
+                f"pause {former.name}"
+            ) from None
+    return made
+
+
+def _copy(theirs: Checkpoints, checkpoint: str, ours: Checkpoints, copy: str) -> None:
+    """Copy one whole checkpoint, and make sure that the copy is what was written.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    source = theirs.fetch(checkpoint)
+    folder = ours.begin(copy)
+    try:
+        manifest = Manifest.from_json((source / manifests.NAME).read_bytes())
+        for file, record in manifest.files.items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / file, folder / file)
+            if not record.matches(folder / file):
+                raise ValueError(f"{file} was changed meanwhile")  # noqa: TRY301
+    except (OSError, ValueError) as error:
+        ours.discard(folder)
+        raise CheckpointError(f"checkpoint {checkpoint}: cannot be copied: {error}") from None
+    ours.publish(folder, copy)
