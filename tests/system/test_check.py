@@ -17,7 +17,7 @@ def examine(folder, mistake):
         f"""
 name = "planted"
 task = "planted"
-steps = 5
+steps = 30
 budget = 10
 [constants]
 mistake = "{mistake}"
