@@ -52,8 +52,6 @@ def script(folder, text, *, wait=True, **environment):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
-        # A shell's background processes ignore interrupts, and hand that down.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     if not wait:
         return process
