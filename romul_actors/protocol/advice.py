@@ -1,23 +1,21 @@
-"""What to say of an experiment that is right, and small: where its optimizer does not pay."""
+"""What to say of an experiment that is right, and small: where its optimizer may not pay."""
 
 from romul_actors.protocol.experiment import Experiment
 
-FEW_STEPS = 10
-"""With so many steps or fewer the default optimizer is not ahead of truncation PBT."""
+MEASURED_STEPS = 10
+"""Fewest steps that the default optimizer was measured with (docs/results.md, "Small")."""
 
 
 def advice(experiment: Experiment) -> list[str]:
-    """Sentences on what will work worse than expected; none: nothing is known.
-
-    Measured on the bench's half `develop` (docs/results.md, "Small and large").
-    """
-    found = []
-    if experiment.optimizer.name == "romul" and 1 < experiment.steps <= FEW_STEPS:
-        found.append(
-            f"steps = {experiment.steps}: a slot's hyperparameters change between steps, so at "
-            f"most {experiment.steps - 1} times; up to {FEW_STEPS} steps 'romul' was not "
-            "ahead of 'truncation': take shorter steps (budget) and more of them"
+    """Sentences on what may work worse than expected; none: nothing is known."""
+    steps = experiment.steps
+    if steps == 1:
+        return ["steps = 1: nothing is tuned while models train; this is a random search"]
+    if experiment.optimizer.name == "romul" and steps < MEASURED_STEPS:
+        text = (
+            f"steps = {steps}: a slot's hyperparameters change between steps, so at most "
+            f"{steps - 1} times, and 'romul' was never measured with fewer than {MEASURED_STEPS} "
+            "steps: shorter steps (budget) and more of them give it more to decide"
         )
-    if experiment.steps == 1:
-        found.append("steps = 1: nothing is tuned while models train; this is a random search")
-    return found
+        return [text]
+    return []

@@ -11,10 +11,10 @@ SPACE = {"x": {"type": "float", "min": 0, "max": 1}}
 @pytest.mark.parametrize(
     ("optimizer", "steps", "said"),
     [
-        ("romul", 11, []),
-        ("romul", 10, ["steps = 10: a slot's hyperparameters change between steps"]),
+        ("romul", 10, []),
+        ("romul", 9, ["steps = 9: a slot's hyperparameters change between steps"]),
         ("romul", 1, ["steps = 1: nothing is tuned while models train"]),
-        ("truncation", 10, []),
+        ("truncation", 9, []),
         ("truncation", 1, ["steps = 1: nothing is tuned while models train"]),
     ],
 )
