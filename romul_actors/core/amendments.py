@@ -18,7 +18,7 @@ from romul_actors.core.history import (
 )
 from romul_actors.core.limits import reached_limits
 from romul_actors.core.membership import front, join, park
-from romul_actors.core.optimizers import make
+from romul_actors.core.optimizers.options import configured
 from romul_actors.core.quorum import decide_waiting
 from romul_actors.core.settings import Settings
 from romul_actors.core.slot import Slot
@@ -258,5 +258,5 @@ def with_changes(settings: Settings, population: int, constants: Mapping[str, Va
     if constants:
         known: Any = optimizer
         now = {field.name: getattr(optimizer, field.name) for field in fields(known)}
-        optimizer = make(optimizer.name, {**now, **constants})
+        optimizer = configured(type(optimizer), {**now, **constants})
     return replace(settings, n_slots=n_slots, elasticity=elasticity, optimizer=optimizer)

@@ -1,9 +1,8 @@
 """Optimizers of population based training, by the name that an experiment gives."""
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from difflib import get_close_matches
-from math import isfinite
 from typing import Any
 
 from romul_actors import plugins
@@ -12,6 +11,7 @@ from romul_actors.core.optimizers.base import Move, Optimizer, Start, View
 from romul_actors.core.optimizers.de import PlainDE
 from romul_actors.core.optimizers.initiator import Initiator
 from romul_actors.core.optimizers.mf_pbt import MultiFrequency
+from romul_actors.core.optimizers.options import configured
 from romul_actors.core.optimizers.pb2 import Pb2
 from romul_actors.core.optimizers.random_search import RandomSearch
 from romul_actors.core.optimizers.romul import Romul
@@ -46,27 +46,7 @@ def make(name: str, options: Mapping[str, Any]) -> Optimizer:
         PluginError: an installed package adds it, and it cannot be loaded.
     """
     kind = OPTIMIZERS.get(name) or _installed(name)
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    for option, value in options.items():
-        if option not in known:
-            near = get_close_matches(option, known, n=1)
-            hint = (
-                f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'none'}"
-            )
-            raise OptimizerError(f"optimizer {name!r} has no option {option!r}: {hint}")
-        default = known[option].default
-        wanted = (int, float) if isinstance(default, float) else (type(default),)
-        if type(value) not in wanted:
-            raise OptimizerError(
-                f"optimizer {name!r}: {option} = {value!r} is not a {wanted[-1].__name__}"
-            )
-        if isinstance(value, str):
-            continue
-        if not isfinite(value):
-            raise OptimizerError(f"optimizer {name!r}: {option} = {value!r} is not finite")
-        if value < 0:
-            raise OptimizerError(f"optimizer {name!r}: {option} = {value!r} is below 0")
-    return kind(**options)
+    return configured(kind, options)
 
 
 def _installed(name: str) -> type[Optimizer]:
