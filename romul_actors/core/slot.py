@@ -102,7 +102,8 @@ class Slot:
 
     def can_report(self, step: int) -> bool:
         """Whether it has an outcome of `step`, or may still get one."""
-        return step in self.outcomes or (self.joined <= step and self.active)
+        may = self.joined <= step and self.step <= step and self.active
+        return step in self.outcomes or may
 
 
 def needed(slot: Slot) -> set[str]:

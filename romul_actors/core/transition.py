@@ -276,7 +276,8 @@ def _share(slot: Slot, step: int) -> Progress:
     status = slot.status
     outcome = slot.outcomes.get(step)
     if outcome is None:
-        missing = slot.joined <= step and (status == "queued" or status == "waiting")  # noqa: PLR1714
+        may = slot.joined <= step and slot.step <= step
+        missing = may and (status == "queued" or status == "waiting")  # noqa: PLR1714
         return _MISSING if missing else _NOTHING
     place = ""
     if slot.step > step:

@@ -72,6 +72,25 @@ def test_the_share_of_steps_done_is_that_of_the_new_number():
     assert [slot.vector for slot in run.population.slots] == decided
 
 
+def test_a_slot_that_was_two_steps_behind_at_the_stop_does_not_wait_for_peers_that_cannot_report():
+    """What the peers once had at its step is no longer kept after the stop."""
+    run = Run(population(n_slots=8, steps=9)).start()
+    while any(slot in run.queued() for slot in range(1, 8)):
+        for slot in run.queued():
+            if slot:
+                run.tell(run.result(slot, float(slot)))
+        # An idle worker waits for the rest of the pool for a moment only.
+        run.tick(run.now_ms + 100, workers=2)
+    assert [slot.step for slot in run.population.slots] == [0] + 7 * [2]
+    run.tell(Control(action="stop"))
+    run.tell(extension(10))
+    run.tell(run.result(0, 9.0))
+    assert (run.queued(), run.trials[0].step) == ([0], 1)
+    run.to_the_end(bowl)
+    assert run.population.status == "finished"
+    books_agree(run)
+
+
 def test_a_stopped_search_goes_on_with_the_trials_that_were_discarded():
     run = Run(population(n_slots=8, steps=6)).start()
     for slot in run.queued():
