@@ -1,20 +1,16 @@
-"""The search that a new one begins from: a local run, or one of the same server."""
+"""The local run that a new search begins from."""
 
-import asyncio
 import contextlib
-from functools import partial
 from pathlib import Path
 
 from romul.client import opened
 from romul.local_run import RUN
 from romul.processes import supervised
 from romul.supervisor import Plan
-from romul_actors.client import Client
 from romul_actors.errors import UnknownExperimentError
 from romul_actors.local.redis_server import URL_FILE
-from romul_actors.observe.former import read_former
+from romul_actors.observe.former import begun_from
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.first_trials import inherit
 from romul_workers.inheritance import copies
 
 
@@ -29,7 +25,7 @@ def check_origin(experiment: Experiment, runs: Path) -> None:
         raise UnknownExperimentError(f"from_run: {runs / origin.name}: no run there")
 
 
-async def begun_from(experiment: Experiment, runs: Path) -> Experiment:
+async def begun_from_run(experiment: Experiment, runs: Path) -> Experiment:
     """The experiment with what it takes from another local run.
 
     Raises:
@@ -46,18 +42,5 @@ async def begun_from(experiment: Experiment, runs: Path) -> Experiment:
         else:
             supervisor = await stack.enter_async_context(supervised(Plan(str(folder), workers=0)))
             url = await supervisor.server()
-        return await of_server(experiment, await stack.enter_async_context(opened(url)))
-
-
-async def of_server(experiment: Experiment, client: Client) -> Experiment:
-    """The experiment with what it takes from a search of the same server.
-
-    Raises:
-        UnknownExperimentError: there is no search of that name.
-        ExperimentError, CheckpointError: nothing can be taken from it.
-    """
-    if experiment.from_run is None:
-        return experiment
-    former = await read_former(client.store, experiment.from_run.name)
-    copying = partial(copies, former.experiment, experiment)
-    return await asyncio.to_thread(inherit, experiment, former, copying)
+        client = await stack.enter_async_context(opened(url))
+        return await begun_from(experiment, client.store, copies)

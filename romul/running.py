@@ -13,7 +13,7 @@ from romul.client import opened
 from romul.declaration import Call, Mode, declare
 from romul.display import display
 from romul.local_run import LocalRun, Task, fingerprint
-from romul.origin import begun_from, check_origin
+from romul.origin import begun_from_run, check_origin
 from romul.processes import Supervisor, supervised
 from romul.result import Result
 from romul.supervisor import Plan
@@ -191,7 +191,7 @@ async def _enter(client: Client, local: LocalRun, watch: Watch, changes: Changes
     status = (await client.statuses()).get(experiment.name)
     if status is None:
         # New, or its server was killed before it had written the search to its disk.
-        await client.submit(await begun_from(experiment, local.folder.parent))
+        await client.submit(await begun_from_run(experiment, local.folder.parent))
         return True
     again = status in ("paused", "failed")
     extended = SearchExtended if changes.steps is not None else None

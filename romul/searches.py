@@ -11,7 +11,6 @@ from romul.client import opened
 from romul.declaration import Call, Mode, declare
 from romul.display import display
 from romul.local_run import RUN
-from romul.origin import of_server
 from romul.processes import supervised
 from romul.result import Result
 from romul.running import Train, name_of
@@ -19,9 +18,11 @@ from romul.supervisor import Plan
 from romul.watching import Watch
 from romul_actors.errors import TaskError, UnknownExperimentError
 from romul_actors.local.redis_server import URL_FILE
+from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import full_snapshot
 from romul_actors.protocol.experiment import Experiment
 from romul_workers.functions import check_function
+from romul_workers.inheritance import copies
 
 
 async def submit_async(
@@ -72,7 +73,7 @@ async def submit_async(
     call = Call(function="submit", arguments=("redis",))
     experiment = declare(call, space, mode, {**keys, **given, "optimizer": optimizer})
     async with opened(redis) as client:
-        experiment = await of_server(experiment, client)
+        experiment = await begun_from(experiment, client.store, copies)
         await client.submit(experiment)
     return experiment
 

@@ -13,17 +13,19 @@ from pydantic_core import from_json
 from romul_actors.cli.checkpoints import copy
 from romul_actors.cli.connection import connected
 from romul_actors.cli.deadline import Deadline, with_deadline
-from romul_actors.cli.from_run import From, WithCheckpoints, begun_from, with_origin
+from romul_actors.cli.from_run import From, WithCheckpoints, with_origin
 from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
 from romul_actors.cli.rows import progress, readable, slots_table, unreadable
 from romul_actors.client import Client
 from romul_actors.errors import ExperimentError, StoreError, UnknownSlotError
+from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import read_history
 from romul_actors.observe.trial_records import trials
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
+from romul_workers.inheritance import copies
 
 Request = Callable[[Client], Awaitable[None]]
 
@@ -42,7 +44,7 @@ def submit(
         for text in advice(experiment):
             Console(stderr=True).print(f"warning: {text}", soft_wrap=True)
         async with connected(redis) as client:
-            await client.submit(await begun_from(experiment, client))
+            await client.submit(await begun_from(experiment, client.store, copies))
         echo(f"{experiment.name}: submitted; `romul status` shows it")
 
     asyncio.run(run())

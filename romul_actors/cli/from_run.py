@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +11,9 @@ from romul_actors.cli.connection import connected
 from romul_actors.client import Client
 from romul_actors.errors import UnknownExperimentError
 from romul_actors.local.redis_server import URL_FILE, embedded_server
-from romul_actors.observe.former import read_former
+from romul_actors.observe.former import begun_from
 from romul_actors.protocol.declared_tables import FromRun
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.first_trials import inherit
 from romul_workers.inheritance import copies
 
 From = Annotated[
@@ -53,19 +51,6 @@ def with_origin(
     )
 
 
-async def begun_from(experiment: Experiment, client: Client) -> Experiment:
-    """The experiment with what it takes from a search of the same server.
-
-    Raises:
-        UnknownExperimentError: there is no search of that name.
-        ExperimentError, CheckpointError: nothing can be taken from it.
-    """
-    if experiment.from_run is None:
-        return experiment
-    former = await read_former(client.store, experiment.from_run.name)
-    return inherit(experiment, former, partial(copies, former.experiment, experiment))
-
-
 async def begun_from_run(experiment: Experiment, runs: Path) -> Experiment:
     """The experiment with what it takes from another local run.
 
@@ -76,7 +61,7 @@ async def begun_from_run(experiment: Experiment, runs: Path) -> Experiment:
     if experiment.from_run is None:
         return experiment
     async with _server_of(runs / experiment.from_run.name) as client:
-        return await begun_from(experiment, client)
+        return await begun_from(experiment, client.store, copies)
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from romul_actors.cli.connection import connected, resolve
-from romul_actors.cli.from_run import begun_from
 from romul_actors.cli.live import LiveView
 from romul_actors.cli.printing import Console
 from romul_actors.cli.services import stopping
@@ -21,10 +20,12 @@ from romul_actors.launch.crew import crew
 from romul_actors.local.mqtt_broker import embedded_broker, has_broker
 from romul_actors.local.processes import running
 from romul_actors.local.redis_server import embedded_server
+from romul_actors.observe.former import begun_from
 from romul_actors.protocol.differences import Changes, differences
 from romul_actors.protocol.experiment import Experiment, from_values
 from romul_actors.protocol.plan import load, settings
 from romul_actors.waiting import pause
+from romul_workers.inheritance import copies
 
 REFRESH_S = 0.5
 
@@ -201,7 +202,7 @@ async def _play(
 
 async def _begun(experiment: Experiment, client: Client, servers: Servers) -> Experiment:
     """The experiment with what it takes from another search of a given server."""
-    return experiment if servers.url is None else await begun_from(experiment, client)
+    return experiment if servers.url is None else await begun_from(experiment, client.store, copies)
 
 
 async def _apply(

@@ -1,7 +1,11 @@
 """A search that another one begins from, as it is in the store."""
 
-from romul_actors.protocol.experiment import from_json
-from romul_actors.protocol.first_trials import Former
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from romul_actors.protocol.experiment import Experiment, from_json
+from romul_actors.protocol.first_trials import Former, inherit
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import read
 from romul_actors.store import ReaderStore
@@ -18,3 +22,26 @@ async def read_former(store: ReaderStore, name: str) -> Former:
     stored = await store.load(name)
     core = settings(experiment)
     return Former(experiment, read(core, experiment.metric, stored.meta, stored.slots))
+
+
+async def begun_from(
+    experiment: Experiment,
+    store: ReaderStore,
+    copies: Callable[[Experiment, Experiment, Sequence[str]], Sequence[str]],
+) -> Experiment:
+    """The experiment with what its `from_run` takes from a search of the same store.
+
+    Args:
+        experiment: a new one; without `from_run` it stays as it is.
+        store: that holds the former search.
+        copies: copies checkpoints, off the loop: `romul_workers.inheritance.copies`.
+
+    Raises:
+        UnknownExperimentError: there is no search of that name.
+        ExperimentError, CheckpointError: nothing can be taken from it.
+    """
+    if experiment.from_run is None:
+        return experiment
+    former = await read_former(store, experiment.from_run.name)
+    copying = partial(copies, former.experiment, experiment)
+    return await asyncio.to_thread(inherit, experiment, former, copying)

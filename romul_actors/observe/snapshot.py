@@ -1,17 +1,11 @@
-"""A population, from a program: a snapshot as plain values, and as pandas frames.
+"""A population at one moment: a snapshot as plain values, and as pandas frames.
 
-import romul_actors.observe.snapshot as inspect
-
-snapshot = inspect.open("redis://127.0.0.1:6379/0", "mymodel")
-snapshot.status, snapshot.best, snapshot.slots[3].hyperparameters
-snapshot.trials_frame().groupby("slot")["value"].min()
+Programs of users get one by `romul.open`.
 """
 
-import asyncio
-import threading
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
@@ -21,12 +15,10 @@ from romul_actors.observe.trial_records import trial_rows
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_from_json
 from romul_actors.store import Glance, ReaderStore
-from romul_actors.store.opening import open_store
 
 if TYPE_CHECKING:
     import pandas as pd
 
-T = TypeVar("T")
 
 SLOT_FIELDS = (
     "status",
@@ -271,44 +263,3 @@ async def full_snapshot(store: ReaderStore, name: str) -> Snapshot:
     """Read an experiment with its whole history."""
     latest = await snapshot(store, name)
     return replace(latest, history=await read_history(store, name))
-
-
-def open(url: str, name: str) -> Snapshot:  # noqa: A001  (as a file is opened)
-    """Read an experiment with its whole history; from inside a notebook, too.
-
-    Args:
-        url: of the server, see `romul_actors.store.redis.urls`.
-        name: the experiment's.
-
-    Raises:
-        UnknownExperimentError: there is none of that name.
-        StoreUnavailableError: the server does not answer.
-    """
-
-    async def run() -> Snapshot:
-        store = open_store(url)
-        try:
-            return await full_snapshot(store, name)
-        finally:
-            await store.close()
-
-    return _in_a_thread(run())
-
-
-def _in_a_thread(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine where a loop may be running already, as in a notebook."""
-    found: list[T] = []
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            found.append(asyncio.run(main))
-        except BaseException as error:  # noqa: BLE001  (raised again below)
-            failed.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return found[0]
