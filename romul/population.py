@@ -26,7 +26,7 @@ from romul_actors.core.events import (
 from romul_actors.core.optimizers import Optimizer
 from romul_actors.core.population import Population as CorePopulation
 from romul_actors.core.settings import Settings
-from romul_actors.errors import ExperimentError, TaskError, TellError
+from romul_actors.errors import ExperimentError, StoredDataError, TaskError, TellError
 from romul_actors.protocol.experiment import Experiment, from_values
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.redeclare import redeclare
@@ -309,7 +309,12 @@ class Population:
                 "Population.load(state, optimizer=...)"
             )
         metric = self._experiment.metric
-        self._population = read(self._settings, metric, state["population"], state["slots"])
+        try:
+            self._population = read(self._settings, metric, state["population"], state["slots"])
+        except StoredDataError as error:
+            raise ExperimentError(
+                f"state: {error.what}: it must be what Population.state was"
+            ) from None
         self._ready = [TrialMessage(**trial) for trial in state["ready"]]
         for line in state["out"]:
             trial = TrialMessage(**line["trial"])

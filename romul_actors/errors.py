@@ -33,6 +33,23 @@ class StoreUnavailableError(StoreError):
     """The store does not answer now; it may later."""
 
 
+class StoredDataError(StoreError):
+    """What is stored of an experiment is not what this project writes.
+
+    Args:
+        what: which field of which experiment and slot, and the value.
+
+    Attributes:
+        what: the same.
+        remedy: what to do.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.remedy = "set it right (docs/redis.md), or restore the server's data"
+        super().__init__(f"{what}: {self.remedy}")
+
+
 class NoAnswerError(StoreError):
     """The broker cannot be used, or a worker does not answer a request sent over it."""
 

@@ -12,7 +12,7 @@ from romul_actors.cli.connection import connected
 from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
 from romul_actors.cli.printing import echo, echo_json
 from romul_actors.core.history import ControlIgnored, Line, TrialCreated, Unknown, to_json
-from romul_actors.core.history import from_json as line_from_json
+from romul_actors.observe.snapshot import read_line
 
 LINES = 2_000
 """Lines of history that are read at most in one step."""
@@ -40,10 +40,9 @@ def history(
             while True:
                 for entry_id, text in glance.history:
                     after = entry_id
-                    values = from_json(text)
-                    line = line_from_json(values)
+                    line = read_line(name, entry_id, text)
                     if event in (None, event_of(line)):
-                        echo_json(values) if as_json else echo(line_in_words(line))
+                        echo_json(from_json(text)) if as_json else echo(line_in_words(line))
                 if not follow or over(glance.meta["status"], glance.history):
                     return
                 await asyncio.sleep(0.5)

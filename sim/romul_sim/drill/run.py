@@ -149,7 +149,8 @@ class Drill:
 
     async def _judge(self, store: RedisStore, experiment: Experiment) -> Verdict:
         stored = await store.load(experiment.name)
-        population = read(settings(experiment), experiment.metric, stored.meta, stored.slots)
+        core = settings(experiment)
+        population = read(core, experiment.metric, stored.meta, stored.slots, experiment.name)
         # A frozen worker may still hold what was decided without it.
         for _ in range(int(10 * LEASE_S)):
             depths = await store.depths(experiment.name)
