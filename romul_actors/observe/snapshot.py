@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from romul_actors.core.history import Line, to_json
+from romul_actors.core.history import Line, TrialReported, to_json
 from romul_actors.core.history import from_json as line_from_json
 from romul_actors.observe.trial_records import trial_rows
 from romul_actors.protocol.experiment import Experiment
@@ -287,6 +287,21 @@ async def read_history(store: ReaderStore, name: str) -> list[Line]:
         lines += [read_line(name, entry, text) for entry, text in page]
         after = page[-1][0]
     return lines
+
+
+async def result_of(store: ReaderStore, name: str, trial: str) -> TrialReported | None:
+    """The line of a trial's result; None: the store has it no more.
+
+    History is read from its end: the newest page first, and no further than that line.
+    """
+    before = ""
+    while page := await store.history_before(name, before, PAGE):
+        for entry, text in page:
+            line = read_line(name, entry, text)
+            if isinstance(line, TrialReported) and line.trial == trial:
+                return line
+        before = page[-1][0]
+    return None
 
 
 async def snapshot(store: ReaderStore, name: str, lines: int = 0) -> Snapshot:

@@ -352,6 +352,11 @@ async def test_history_is_read_on_from_where_it_was_left(store):
     await store.commit("e", "a", Commit(stored.version, [], history=lines))
     first = await store.history("e", count=2)
     rest = await store.history("e", after=first[-1][0])
+    last = await store.history_before("e", count=2)
+    earlier = await store.history_before("e", before=last[-1][0])
+    assert last + earlier == (first + rest)[::-1]
+    assert await store.history_before("e", before=first[0][0]) == []
+    assert await store.history_before("none") == []
     assert [line for _, line in first + rest] == lines
 
 

@@ -277,7 +277,7 @@ def damaged(place):
     """A client that may change the hashes; they are as before at the end."""
     client = redis.Redis.from_url(place["url"], protocol=2)
     keys = ["romul:{hostile}", "romul:{hostile}:slot:0"]
-    before = {key: client.hgetall(key) for key in keys}
+    before: dict[str, Any] = {key: client.hgetall(key) for key in keys}
     yield client
     for key, fields in before.items():
         client.hset(key, mapping=fields)
