@@ -1,9 +1,21 @@
 """The search space as a user declares it: a table a hyperparameter, tables of tables by dots."""
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, LiteralString, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from romul_actors.core.parameter import identity
 from romul_actors.core.space import (
@@ -27,6 +39,34 @@ class Table(BaseModel):
     """A table of a declaration: no key but those that are known, and never changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_it_is_written(cls, given: Any, info: ValidationInfo) -> Any:
+        """Refuse what the validator would turn into another type: "5" or true into a number."""
+        expected = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        for kind, (name, others) in _NOT_ALSO.items():
+            if kind in expected and isinstance(given, others) and type(given) not in expected:
+                raise PydanticCustomError(name, "of another type")
+        return given
+
+
+_NOT_ALSO: Mapping[type, tuple[LiteralString, tuple[type, ...]]] = {
+    int: ("int_type", (str, bytes, bool)),
+    float: ("float_type", (str, bytes, bool)),
+    bool: ("bool_type", (str, bytes, int, float)),
+    AwareDatetime: ("datetime_type", (bytes, int, float)),
+}
+"""By the type of a key's value, a name for the fault and types that do not stand for it."""
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation admits at its outside."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return {kind for each in get_args(annotation) for kind in _kinds(each)}
+    return {get_origin(annotation) or annotation}
 
 
 def plain(value: Any) -> Any:

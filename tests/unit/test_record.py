@@ -145,6 +145,7 @@ def replace_optimizer(found, name):
         ("steps", "setting=value"),
         ("nothing.at.all=1", "no setting"),
         ("steps=-1", "steps"),
+        ('steps="5"', "--set: steps: '5' is not a whole number"),
         ("optimizer.nothing=1", "nothing"),
         ("unheard=1", "unheard"),
     ],
