@@ -8,6 +8,7 @@ from typing import Any
 from romul.blocking import blocking
 from romul.callbacks import Callback
 from romul.client import opened
+from romul.declaration import Call
 from romul.display import display
 from romul.local_run import RUN, note_steps
 from romul.processes import supervised
@@ -52,6 +53,10 @@ async def extend_async(
         StoreUnavailableError: the server does not answer.
         SearchFailedError: the local run fails.
     """
+    call = Call(function="extend", arguments=())
+    call.check(name=name, steps=steps, runs=runs, callbacks=callbacks)
+    if workers is not None:
+        call.check(workers=workers)
     if redis is not None:
         return await _elsewhere(redis, name, steps, None, callbacks, progress)
     folder = Path(runs).resolve() / name  # noqa: ASYNC240  (nothing else runs yet)

@@ -196,8 +196,10 @@ class Population:
         """Go on to `steps` steps in all, also where the search has ended.
 
         Raises:
+            ExperimentError: it is no number of steps.
             TellError: it has as many already.
         """
+        Call(function="extend", arguments=()).check(steps=steps)
         if steps <= self._settings.steps:
             raise TellError(f"steps: {steps} is not above the {self._settings.steps} that it has")
         self._fold(Control(action="extend", steps=steps))

@@ -8,7 +8,7 @@ from typing import Any
 from romul.blocking import blocking
 from romul.callbacks import Callback
 from romul.client import opened
-from romul.declaration import Call, Mode, declare
+from romul.declaration import Call, Mode, declare, warn_of
 from romul.display import display
 from romul.local_run import RUN
 from romul.processes import supervised
@@ -72,6 +72,7 @@ async def submit_async(
     given |= {"metric": metric, "population": population, "steps": steps, "seed": seed}
     call = Call(function="submit", arguments=("redis",))
     experiment = declare(call, space, mode, {**keys, **given, "optimizer": optimizer})
+    warn_of(experiment)
     async with opened(redis) as client:
         experiment = await begun_from(experiment, client.store, copies)
         await client.submit(experiment)
@@ -99,6 +100,7 @@ async def wait_async(
         UnknownExperimentError: there is none of that name.
         StoreUnavailableError: the server does not answer.
     """
+    Call(function="wait", arguments=()).check(name=name, callbacks=callbacks)
     screen = display(name, progress)
     try:
         async with opened(redis) as client:

@@ -1,4 +1,4 @@
-"""Every exception that callers may want to tell apart; nothing else."""
+"""Every exception and warning that callers may want to tell apart; nothing else."""
 
 
 class RomulError(Exception):
@@ -88,3 +88,7 @@ class TaskError(RomulError):
 
 class TellError(RomulError, ValueError):
     """A result that a population without a server cannot take (see romul.Population)."""
+
+
+class AdviceWarning(UserWarning):
+    """An experiment is right, and may work worse than expected (romul_actors.protocol.advice)."""
