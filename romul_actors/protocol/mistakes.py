@@ -1,4 +1,4 @@
-"""What is wrong with a declaration, in words: each fault with its place, all faults at once."""
+"""What is wrong with a declaration or a message, in words: each fault with its place."""
 
 import re
 import tomllib
@@ -59,6 +59,7 @@ _NOT = {
     "list": "a list",
     "dict": "a table",
     "model": "a table",
+    "invalid-json-value": "a JSON value",
     "datetime": "a time such as 2030-01-31T18:00:00Z",
     "date": "a time such as 2030-01-31T18:00:00Z",
     "time": "a time such as 2030-01-31T18:00:00Z",
