@@ -278,7 +278,7 @@ async def test_one_workers_leases_can_be_swept_alone(store):
     await queue_trials(store, b"t", b"u")
     await store.lease(["e"], "v", 0)
     await store.lease(["e"], "w", 0)
-    assert await store.sweep("e", "a", 0, 10, "nobody") == []
+    assert await store.sweep("e", "a", 0, 10, "unknown") == []
     [(swept, last)] = await store.sweep("e", "a", 0, 10, "w")
     assert (swept.body, last) == (b"u", "w")
 
@@ -335,7 +335,7 @@ async def test_all_that_is_on_the_way_is_seen_at_one_version(store):
     assert list(found.trials) == [b"queued", b"leased"]
     assert list(found.inbox) == [b"new"]
     with pytest.raises(UnknownExperimentError):
-        await store.outstanding("nobody")
+        await store.outstanding("unknown")
 
 
 async def test_a_tick_comes_at_most_once_in_a_while(store):

@@ -138,8 +138,8 @@ async def fill(url, folder):
             await asyncio.sleep(0.02)
     stop.set()
     await asyncio.gather(*running)
-    told = {"state": BAD, "trial": BAD, "host": BAD, "pid": 1}
-    await store.present(["hostile"], f"{BAD}worker", told)
+    presence = {"state": BAD, "trial": BAD, "host": BAD, "pid": 1}
+    await store.present(["hostile"], f"{BAD}worker", presence)
     await store.create(f"{BAD}name", "no JSON", encode(Submitted()))
     await store.close()
 
@@ -199,18 +199,18 @@ def test_no_command_lets_control_characters_through(place, call):
 
 def test_what_is_for_programs_keeps_every_character_and_is_harmless_too(place, call):
     with_json = [n for n, c in COMMANDS.items() if any("--json" in p.opts for p in c.params)]
-    told = {}
+    printed = {}
     for name in with_json:
         # A run of that name is there already, if the other test was first.
         if name in INVOCATIONS and name not in ("run", "replay", "schedule train"):
             out, _ = call(INVOCATIONS[name][0] + " --json", place)
             assert (name, CONTROL.findall(out)) == (name, [])
-            told[name] = [json.loads(line) for line in out.splitlines()]
-    assert told["status"][0][0]["metric"] in (f"{BAD}loss", "")
-    assert told["show"][0]["metric"] == f"{BAD}loss"
-    assert told["workers"][0][0]["worker"] == f"{BAD}worker"
-    assert told["logs"][0][0]["text"].startswith(BAD)
-    assert any(f"{BAD}seen" in line.get("metrics", {}) for line in told["history"])
+            printed[name] = [json.loads(line) for line in out.splitlines()]
+    assert printed["status"][0][0]["metric"] in (f"{BAD}loss", "")
+    assert printed["show"][0]["metric"] == f"{BAD}loss"
+    assert printed["workers"][0][0]["worker"] == f"{BAD}worker"
+    assert printed["logs"][0][0]["text"].startswith(BAD)
+    assert any(f"{BAD}seen" in line.get("metrics", {}) for line in printed["history"])
 
     folder = place["folder"]
     for suffix in ("csv", "jsonl", "parquet"):
@@ -305,6 +305,6 @@ def test_the_log_is_harmless(place, tmp_path, command):
     finally:
         process.terminate()
         process.wait()
-    told = log.read_text(encoding="utf-8")
-    assert CONTROL.findall(told) == []
-    assert f"{SEEN}owned" in told
+    printed = log.read_text(encoding="utf-8")
+    assert CONTROL.findall(printed) == []
+    assert f"{SEEN}owned" in printed

@@ -214,8 +214,8 @@ def test_a_history_without_its_beginning_is_refused(recorded, tmp_path):
     with pytest.raises(RecordError, match="history_keep"):
         run(main())
 
-    async def nobody():
-        await record(MemoryStore(), "nobody", tmp_path / "no.jsonl")
+    async def unknown():
+        await record(MemoryStore(), "unknown", tmp_path / "no.jsonl")
 
     with pytest.raises(UnknownExperimentError):
-        run(nobody())
+        run(unknown())
