@@ -25,7 +25,7 @@ from romul_actors.errors import (
     UnknownSlotError,
 )
 from romul_actors.observe.former import begun_from
-from romul_actors.observe.snapshot import result_of
+from romul_actors.observe.snapshot import origin_of
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
@@ -171,8 +171,8 @@ def best(
             best = StoredFields.of_experiment(name, meta).best(experiment.metric)
             if not best:
                 raise StoreError(f"{name}: no trial has ended well yet ({meta['status']})")
-            result = await result_of(client.store, name, best["trial"])
-            return experiment, {**best, "provenance": dict(result.provenance) if result else {}}
+            origin = await origin_of(client.store, name, best["trial"])
+            return experiment, {**best, "provenance": dict(origin)}
 
     experiment, found = asyncio.run(run())
     found["checkpoints"] = experiment.checkpoints

@@ -289,19 +289,27 @@ async def read_history(store: ReaderStore, name: str) -> list[Line]:
     return lines
 
 
-async def result_of(store: ReaderStore, name: str, trial: str) -> TrialReported | None:
-    """The line of a trial's result; None: the store has it no more.
+async def origin_of(store: ReaderStore, name: str, trial: str) -> Mapping[str, str]:
+    """Where a trial's result comes from; empty: the store has it no more.
 
-    History is read from its end: the newest page first, and no further than that line.
+    A worker says it with its first result, and when it changes. History is read from its end, no
+    further than to the line that says it.
     """
-    before = ""
+    before, worker = "", None
     while page := await store.history_before(name, before, PAGE):
         for entry, text in page:
+            # Nearly all lines concern neither: they are not even parsed.
+            if f'"{trial}"' not in text and '"provenance"' not in text:
+                continue
             line = read_line(name, entry, text)
-            if isinstance(line, TrialReported) and line.trial == trial:
-                return line
+            if not isinstance(line, TrialReported):
+                continue
+            if line.trial == trial:
+                worker = line.worker
+            if line.worker == worker and line.provenance:
+                return line.provenance
         before = page[-1][0]
-    return None
+    return {}
 
 
 async def snapshot(store: ReaderStore, name: str, lines: int = 0) -> Snapshot:

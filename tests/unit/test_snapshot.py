@@ -1,10 +1,8 @@
 """Snapshots: what programs read of an experiment."""
 
-import json
-from typing import Any
-
 from romul_actors.core.history import TrialReported, to_json
-from romul_actors.observe.snapshot import result_of
+from romul_actors.observe.snapshot import origin_of
+from romul_actors.protocol.slot_codec import text
 from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
 
@@ -37,18 +35,30 @@ class CountedPages(MemoryStore):
         raise AssertionError("history was read from its beginning")
 
 
-async def test_a_trials_result_is_looked_for_from_the_end_of_history(monkeypatch):
+async def test_where_a_result_comes_from_is_looked_for_from_the_end_of_history(monkeypatch):
     monkeypatch.setattr("romul_actors.observe.snapshot.PAGE", 2)
     store = CountedPages()
     await store.create("e", "{}", b"submitted")
-    token: dict[str, Any] = {"attempt": 1, "worker": "w", "value": 0.5, "checkpoint": "c"}
+    # Two workers; each says where it is with its first result, and "a" again when it changes.
+    said = {0: {"host": "first"}, 1: {"host": "other"}, 4: {"host": "second"}}
     lines = [
-        TrialReported(at_ms=n, slot=0, step=n, trial=f"0-{n}", seconds=float(n), **token)
+        TrialReported(
+            at_ms=n,
+            slot=0,
+            step=n,
+            trial=f"0-{n}",
+            attempt=1,
+            worker="ab"[n % 2],
+            value=0.5,
+            checkpoint="c",
+            seconds=1.0,
+            provenance=said.get(n, {}),
+        )
         for n in range(9)
     ]
-    texts = [json.dumps(to_json(line)) for line in lines]
+    texts = [text(to_json(line)) for line in lines]
     await store.commit("e", "a", Commit((await store.load("e")).version, [], history=texts))
-    assert await result_of(store, "e", "0-6") == lines[6]
-    assert store.pages == 2
-    assert await result_of(store, "e", "0-0") == lines[0]
-    assert await result_of(store, "e", "0-9") is None
+    for trial, host, pages in (("0-6", "second", 3), ("0-2", "first", 5), ("0-7", "other", 4)):
+        store.pages = 0
+        assert (await origin_of(store, "e", trial), store.pages) == ({"host": host}, pages)
+    assert await origin_of(store, "e", "0-9") == {}
