@@ -10,7 +10,6 @@ from romul.callbacks import Callback
 from romul.client import opened
 from romul.declaration import Call, Mode, declare, warn_of
 from romul.display import display
-from romul.local_run import RUN
 from romul.processes import supervised
 from romul.result import Result
 from romul.running import Train, name_of
@@ -18,6 +17,7 @@ from romul.supervisor import Plan
 from romul.watching import Watch
 from romul_actors.errors import TaskError, UnknownExperimentError
 from romul_actors.local.redis_server import URL_FILE
+from romul_actors.local.run_file import holds_run
 from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import full_snapshot
 from romul_actors.protocol.experiment import Experiment
@@ -132,7 +132,7 @@ async def open_async(name: str, *, redis: str | None = None, runs: str | Path = 
     if redis is not None:
         return await _read(redis, name, None)
     folder = Path(runs).resolve() / name  # noqa: ASYNC240  (nothing else runs yet)
-    if not (folder / RUN).exists():
+    if not holds_run(folder):
         raise UnknownExperimentError(f"{folder}: no run there")
     with contextlib.suppress(FileNotFoundError):
         return await _read((folder / URL_FILE).read_text().strip(), name, folder)
