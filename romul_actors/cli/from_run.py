@@ -28,7 +28,10 @@ From = Annotated[
 
 WithCheckpoints = Annotated[
     bool,
-    typer.Option("--with-checkpoints", help="With --from-run: and from copies of its checkpoints."),
+    typer.Option(
+        "--with-checkpoints",
+        help="With --from-run: and from copies of its checkpoints; trial.start counts from 0.",
+    ),
 ]
 
 
