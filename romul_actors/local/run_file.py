@@ -9,6 +9,7 @@ from typing import Any
 from romul_actors.errors import ExperimentError, ExperimentExistsError, UnknownExperimentError
 from romul_actors.protocol.differences import Changes, differences
 from romul_actors.protocol.experiment import from_values
+from romul_actors.protocol.mistakes import did_you_mean
 from romul_actors.protocol.plan import load
 
 NAME = "run.json"
@@ -64,7 +65,9 @@ class RunFile:
         try:
             return RunFile(**json.loads(file.read_text()))
         except FileNotFoundError:
-            raise UnknownExperimentError(f"{folder}: no run there to go on with") from None
+            others = [other.name for other in folder.parent.glob("*") if holds_run(other)]
+            hint = f": {did_you_mean(folder.name, others)}" if others else ""
+            raise UnknownExperimentError(f"{folder}: no run there to go on with{hint}") from None
         except (ValueError, TypeError) as error:
             raise ExperimentError(
                 f"{file}: not a run's file ({error}): restore it, or begin a run of another name"

@@ -258,6 +258,9 @@ def test_experiments_are_submitted_shown_and_removed(system):
     ("arguments", "code", "said"),
     [
         (("show", "unknown"), 4, "no experiment 'unknown'"),
+        (("best", "f"), 4, "; there are e"),
+        (("bounds", "e", "rat", "--min=0", "--max=1"), 2, "not in the space: did you mean 'rate'?"),
+        (("history", "e", "--event=reslt"), 0, "did you mean 'result'?"),
         (("show", "e", "99"), 4, "e has no slot 99: it has 4"),
         (("best", "e"), 3, "no trial has ended well yet"),
         (("submit", "{folder}/e.py"), 5, "'e' exists already"),

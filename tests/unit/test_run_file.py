@@ -22,6 +22,9 @@ def test_a_run_is_written_into_a_new_folder_and_read_again(tmp_path):
 def test_a_folder_without_a_run_is_unknown(tmp_path):
     with pytest.raises(UnknownExperimentError, match="no run there to go on with"):
         RunFile.read(tmp_path)
+    RUN.write(tmp_path / "mine")
+    with pytest.raises(UnknownExperimentError, match="go on with: did you mean 'mine'"):
+        RunFile.read(tmp_path / "mien")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"experiments": []}', '{"odd": 1}', "3"])
