@@ -472,6 +472,8 @@ class Called:
         (Called(), "Called is an `async def` function"),
         (yields, r"yields is a generator \(it has a `yield`\): train from trial.start"),
         (yields_awaited, "yields_awaited is a generator"),
+        (lambda: 1.0, r"cannot be called with a trial alone \(too many positional arguments\)"),
+        (lambda rate, width: 1.0, r"\(missing a required argument: 'width'\): write `def train"),
         (7, "train: 7 is neither a function nor the name of one"),
         (lambda trial, lock=threading.Lock(): 1.0, "belongs to this process"),  # noqa: B008
     ],
