@@ -6,6 +6,7 @@ exists only between `read` and `write`.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any, cast
 
 from pydantic_core import from_json, to_json
@@ -17,7 +18,6 @@ from romul_actors.core.space import Value
 
 Fields = dict[str, str]
 
-_UNKNOWN = object()
 _COUNTS = tuple(field.name for field in fields(Counts))
 
 
@@ -87,6 +87,9 @@ _FIELDS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("memory", "memory", text),
 )
 """Attributes of a slot that are a field each: the attribute, the field, and how it is written."""
+_values = attrgetter(*(attribute for attribute, _, _ in _FIELDS))
+_NO_VALUES = (object(),) * len(_FIELDS)
+"""Differ from all values of a slot."""
 
 
 def write_slot(
@@ -105,17 +108,18 @@ def write_slot(
         before: the slot as it is stored, in the same space: only fields that differ are written.
         hyperparameters: those of its vector, where they are decoded already.
     """
+    values, stored = _values(slot), _NO_VALUES if before is None else _values(before)
     written = {
         name: write(value)
-        for attribute, name, write in _FIELDS
-        if (value := getattr(slot, attribute)) is not (old := getattr(before, attribute, _UNKNOWN))
-        and value != old
+        for (_, name, write), value, old in zip(_FIELDS, values, stored, strict=True)
+        if value is not old and value != old
     }
     if "step" in written:
         written["trial"] = slot.trial
     if "vector" in written:
-        values = settings.space.decode(slot.vector) if hyperparameters is None else hyperparameters
-        written["hyperparameters"] = text(values)
+        if hyperparameters is None:
+            hyperparameters = settings.space.decode(slot.vector)
+        written["hyperparameters"] = text(hyperparameters)
     if before is None or slot.outcomes != before.outcomes:
         written |= _outcomes(slot, settings, metric)
     return written
