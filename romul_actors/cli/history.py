@@ -40,10 +40,9 @@ def history(
             while True:
                 for entry_id, text in glance.history:
                     after = entry_id
-                    values = from_json(text)
-                    line = line_from_json(values)
+                    line = line_from_json(from_json(text))
                     if event in (None, event_of(line)):
-                        echo_json(values) if as_json else echo(line_in_words(line))
+                        echo_json(to_json(line)) if as_json else echo(line_in_words(line))
                 if not follow or over(glance.meta["status"], glance.history):
                     return
                 await asyncio.sleep(0.5)

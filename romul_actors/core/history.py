@@ -11,6 +11,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Final
 
 from romul_actors.core.space import Value
+from romul_actors.core.stored_line import expand
 
 _WRITTEN: Final = {"written": True}
 """Metadata of a field that is written at its default, too: only older lines are without it."""
@@ -362,19 +363,12 @@ def _unwritten(field: Field[Any]) -> Any:
     return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
-def _required(field: Field[Any]) -> bool:
-    return field.default is MISSING and field.default_factory is MISSING
-
-
 _FIELDS: dict[type[Line], tuple[tuple[str, Any], ...]] = {
     kind: tuple((f.name, _unwritten(f)) for f in fields(kind) if f.name != "at_ms")
     for kind in KINDS.values()
 }
 """By kind, its fields in the stored order, each with the value at which it is left out."""
-_REQUIRED: dict[type[Line], frozenset[str]] = {
-    kind: frozenset(f.name for f in fields(kind) if f.name != "at_ms" and _required(f))
-    for kind in KINDS.values()
-}
+_NAMES = {kind: frozenset(name for name, _ in named) for kind, named in _FIELDS.items()}
 
 
 def to_json(line: Line) -> dict[str, Any]:
@@ -390,11 +384,16 @@ def to_json(line: Line) -> dict[str, Any]:
 
 
 def from_json(values: Mapping[str, Any]) -> Line:
-    """A line from its JSON values; `Unknown` where this version cannot read them."""
+    """A line from its JSON values, whole or shortened; `Unknown` where they cannot be read."""
     name, at_ms = str(values.get("event", "")), values.get("at_ms", 0)
     at_ms = at_ms if isinstance(at_ms, int) else 0
     kind = KINDS.get(name)
-    if kind is not None and values.keys() >= _REQUIRED[kind]:
-        known = {key: values[key] for key, _ in _FIELDS[kind] if key in values}
-        return kind(at_ms=at_ms, **known)
+    if kind is not None:
+        names = _NAMES[kind]
+        known = {key: value for key, value in values.items() if key in names}
+        try:
+            expand(known, names)
+            return kind(at_ms=at_ms, **known)
+        except (TypeError, ValueError):
+            pass  # A field is missing, or is not what it should be.
     return Unknown(at_ms=at_ms, name=name, values=dict(values))

@@ -29,6 +29,7 @@ from romul_actors.core.elasticity import Elasticity
 from romul_actors.core.events import Control, Released, Result, Stamped, Submitted, Tick
 from romul_actors.core.history import TimePassed
 from romul_actors.core.population import changed
+from romul_actors.core.stored_line import shorten
 from romul_actors.core.transition import progress_of
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.protocol.messages import decode_event, decode_trial, encode
@@ -141,7 +142,9 @@ async def test_a_batch_is_decided_in_order_and_committed_in_one_piece(store):
     kinds = [type(line) for line in added if not isinstance(line, history.TimePassed)]
     assert kinds == [history.TrialReported] * 4 + [history.TrialCreated] * 4
     written = [json.loads(text(history.to_json(line))) for _, batch in commits for line in batch]
-    assert [json.loads(line) for _, line in await store.history("e")] == written
+    stored = [json.loads(line) for _, line in await store.history("e")]
+    assert [history.to_json(history.from_json(line)) for line in stored] == written
+    assert stored == [shorten(line) for line in written]
     after = await store.load("e")
     # One commit is one version.
     assert int(after.version.split(".")[1]) == int(before.version.split(".")[1]) + 1
