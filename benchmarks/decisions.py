@@ -28,6 +28,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from romul_actors.actor.loop import Actor
+from romul_actors.actor.timing import collect_rarely
 from romul_actors.client import Client
 from romul_actors.core.events import Result
 from romul_actors.local.redis_server import embedded_server
@@ -200,6 +201,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
+    # As an actor's own process does.
+    collect_rarely()
     print(json.dumps(asyncio.run(run(chosen.slots, chosen.seconds, chosen.rounds))))
 
 

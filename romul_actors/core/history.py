@@ -6,8 +6,9 @@ knows the names of events. Stored names and their order never change; a field th
 default, which is not written unless the field is marked so.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from operator import attrgetter
 from typing import Any, ClassVar, Final
 
 from romul_actors.core.space import Value
@@ -356,30 +357,30 @@ KINDS: Mapping[str, type[Line]] = {
 """All kinds of lines by their stored names."""
 
 
-def _unwritten(field: Field[Any]) -> Any:
-    """The value at which a field is left out; MISSING: it is always written."""
-    if field.metadata.get("written"):
-        return MISSING
-    return field.default_factory() if field.default_factory is not MISSING else field.default
+def _unwritten(kind: type[Line]) -> Iterator[tuple[str, Any]]:
+    """Names of fields that may be left out, with the values at which they are."""
+    for f in fields(kind):
+        default = f.default if f.default_factory is MISSING else f.default_factory()
+        if default is not MISSING and not f.metadata.get("written"):
+            yield f.name, default
 
 
-_FIELDS: dict[type[Line], tuple[tuple[str, Any], ...]] = {
-    kind: tuple((f.name, _unwritten(f)) for f in fields(kind) if f.name != "at_ms")
-    for kind in KINDS.values()
-}
-"""By kind, its fields in the stored order, each with the value at which it is left out."""
-_NAMES = {kind: frozenset(name for name, _ in named) for kind, named in _FIELDS.items()}
+_NAMES = {kind: ("event", *(field.name for field in fields(kind))) for kind in KINDS.values()}
+"""By kind, its stored names in their order."""
+_VALUES = {kind: attrgetter(*names) for kind, names in _NAMES.items()}
+_UNWRITTEN = {kind: tuple(_unwritten(kind)) for kind in KINDS.values()}
+_FIELDS = {kind: frozenset(names) - {"event", "at_ms"} for kind, names in _NAMES.items()}
 
 
 def to_json(line: Line) -> dict[str, Any]:
     """A line as JSON values, in the stored order; fields at their defaults are left out."""
     if isinstance(line, Unknown):
         return dict(line.values)
-    values: dict[str, Any] = {"event": line.event, "at_ms": line.at_ms}
-    for name, unwritten in _FIELDS[type(line)]:
-        value = getattr(line, name)
-        if unwritten is MISSING or value != unwritten:
-            values[name] = value
+    kind = type(line)
+    values = dict(zip(_NAMES[kind], _VALUES[kind](line), strict=True))
+    for name, unwritten in _UNWRITTEN[kind]:
+        if values[name] == unwritten:
+            del values[name]
     return values
 
 
@@ -389,7 +390,7 @@ def from_json(values: Mapping[str, Any]) -> Line:
     at_ms = at_ms if isinstance(at_ms, int) else 0
     kind = KINDS.get(name)
     if kind is not None:
-        names = _NAMES[kind]
+        names = _FIELDS[kind]
         known = {key: value for key, value in values.items() if key in names}
         try:
             expand(known, names)

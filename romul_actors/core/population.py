@@ -5,6 +5,7 @@ Only data, frozen: `decide` makes the next population out of one and an event.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import add, sub
 from typing import Literal, NamedTuple
 
 from romul_actors.core.events import TrialMessage
@@ -61,6 +62,10 @@ class Progress(NamedTuple):
     missing: int = 0
     waiting: int = 0
     decided: int = 0
+
+    def with_other(self, before: "Progress", after: "Progress") -> "Progress":
+        """The progress when one slot's share of it is another one than before."""
+        return Progress(*map(add, map(sub, self, before), after))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

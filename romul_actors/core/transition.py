@@ -211,7 +211,10 @@ class Transition:
             self._leave_oldest(before)
             self.slots[slot.index] = slot
         for step, progress in self._progress.items():
-            self._progress[step] = recounted(progress, step, before, slot)
+            old = _NOTHING if before is None else _share(before, step)
+            new = _share(slot, step)
+            if old is not new:
+                self._progress[step] = progress.with_other(old, new)
         if slot.active and self.oldest is not None:
             step, n = self.oldest
             if slot.step <= step:
@@ -244,19 +247,8 @@ class Transition:
 
 def progress_of(slots: Iterable[Slot], step: int) -> Progress:
     """How far some slots have come with a step."""
-    progress = Progress()
-    for slot in slots:
-        progress = recounted(progress, step, None, slot)
-    return progress
-
-
-def recounted(progress: Progress, step: int, before: Slot | None, after: Slot) -> Progress:
-    """Progress with a step when a slot has changed; `before` is None for one more slot."""
-    old = _NOTHING if before is None else _share(before, step)
-    new = _share(after, step)
-    if old is new:
-        return progress
-    return Progress(*[n - less + more for n, less, more in zip(progress, old, new, strict=True)])
+    shares = [_share(slot, step) for slot in slots]
+    return Progress(*map(sum, zip(*shares, strict=True))) if shares else _NOTHING
 
 
 _NOTHING = Progress()

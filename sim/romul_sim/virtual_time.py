@@ -6,10 +6,12 @@ or thread is ever polled: what runs here has no connection to the outside.
 """
 
 import asyncio
+import contextlib
 import contextvars
+import gc
 import heapq
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
@@ -19,6 +21,8 @@ Ts = TypeVarTuple("Ts")
 RESOLUTION_S = 1e-9
 """Timers that are due so soon after one another are due at the same time."""
 LONGEST_JUMP_S = 86_400.0
+GC_THRESHOLDS = (200_000, 20, 100)
+"""When Python looks for garbage in cycles: by new objects, and by looks at younger ones."""
 MANY_TIMERS = 100
 """Of more timers than these, cancelled ones are removed when they are more than half."""
 
@@ -145,5 +149,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end in virtual time."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    with _collecting_rarely(), asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
+
+
+@contextlib.contextmanager
+def _collecting_rarely() -> Iterator[None]:
+    """Look for garbage in cycles rarely: few of a simulation's many objects ever are that."""
+    before = gc.get_threshold()
+    gc.set_threshold(*GC_THRESHOLDS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

@@ -4,6 +4,7 @@ The pace is 0: every round does what is due at times, and waits for nothing.
 """
 
 import asyncio
+import gc
 import json
 import logging
 import random
@@ -18,10 +19,12 @@ from romul_actors.actor.loop import BATCH, Actor
 from romul_actors.actor.reconciliation import missing_attempts
 from romul_actors.actor.timing import (
     FORGET_MS,
+    GC_THRESHOLDS,
     LONGEST_TICK_S,
     SILENT_MS,
     TAKE_OVER_MS,
     LastDone,
+    collect_rarely,
     tick_every_s,
 )
 from romul_actors.core import history
@@ -618,3 +621,14 @@ def test_a_tick_that_changes_nothing_leaves_the_population_as_it_is():
     batch = decide_batch(start, [ticks[0], result, ticks[1]])
     run.tell(result.event, result.at_ms)
     assert (batch.population, batch.history) == (run.population, run.history[-1:])
+
+
+def test_a_process_of_actors_looks_for_garbage_in_cycles_rarely_but_does():
+    before = gc.get_threshold()
+    try:
+        collect_rarely()
+        assert gc.get_threshold() == GC_THRESHOLDS
+        assert gc.isenabled()
+        assert all(now > usual > 0 for now, usual in zip(gc.get_threshold(), before, strict=True))
+    finally:
+        gc.set_threshold(*before)

@@ -121,7 +121,8 @@ class Romul(Optimizer):
         mutated = rng.random() < self.mutation and len(view.pool) >= MIN_POOL
         why: dict[str, Any] = {"rule": "mutated" if mutated else "redrawn", "base": base.tolist()}
         choices = list(space.choice_axes)
-        moved[choices] = base[choices]
+        if choices:
+            moved[choices] = base[choices]
         if mutated:  # (5)
             a, b = _two_others(view.pool, place, rng)
             f1, f2 = (self.factor * rng.random(2)).tolist()
@@ -135,8 +136,7 @@ class Romul(Optimizer):
             moved = moved + step
             why |= {"a": a, "b": b, "best": first, "F1": f1, "F2": f2}
         anew = rng.random(d) < self.redraw  # (6)
-        free = np.flatnonzero(space.free(base))
-        if not mutated and len(free):
+        if not mutated and len(free := np.flatnonzero(space.free(base))):
             anew[free[rng.integers(len(free))]] = True
         drawn = rng.random(d)
         if guarded:  # (7)
