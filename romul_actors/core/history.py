@@ -1,9 +1,8 @@
 """What happened, line by line: every kind of line that a run's history has, and one codec.
 
-A decision appends lines; the store keeps them as JSON texts, oldest first. Whatever shows, counts,
-explains or replays a run reads them through `from_json` and matches on their types: no other module
-knows the names of events. Stored names and their order never change; a field that is added has a
-default, which is not written unless the field is marked so.
+A decision appends lines; the store keeps them as JSON texts, oldest first. All that shows, counts
+or replays a run reads them through `from_json` and matches on their types. Stored names and their
+order never change; a field that is added has a default, not written unless the field is marked so.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -365,11 +364,10 @@ def _unwritten(kind: type[Line]) -> Iterator[tuple[str, Any]]:
             yield f.name, default
 
 
-_NAMES = {kind: ("event", *(field.name for field in fields(kind))) for kind in KINDS.values()}
-"""By kind, its stored names in their order."""
+_NAMES = {kind: ("event", *(f.name for f in fields(kind))) for kind in KINDS.values()}
 _VALUES = {kind: attrgetter(*names) for kind, names in _NAMES.items()}
 _UNWRITTEN = {kind: tuple(_unwritten(kind)) for kind in KINDS.values()}
-_FIELDS = {kind: frozenset(names) - {"event", "at_ms"} for kind, names in _NAMES.items()}
+_FIELDS = {kind: frozenset(names) for kind, names in _NAMES.items()}
 
 
 def to_json(line: Line) -> dict[str, Any]:
@@ -390,11 +388,13 @@ def from_json(values: Mapping[str, Any]) -> Line:
     at_ms = at_ms if isinstance(at_ms, int) else 0
     kind = KINDS.get(name)
     if kind is not None:
-        names = _FIELDS[kind]
-        known = {key: value for key, value in values.items() if key in names}
+        names, known = _FIELDS[kind], {**values, "at_ms": at_ms}
+        if not known.keys() <= names:
+            known = {key: value for key, value in known.items() if key in names}
+        del known["event"]
         try:
             expand(known, names)
-            return kind(at_ms=at_ms, **known)
+            return kind(**known)
         except (TypeError, ValueError):
-            pass  # A field is missing, or is not what it should be.
+            pass  # A field is missing, or not what it should be.
     return Unknown(at_ms=at_ms, name=name, values=dict(values))

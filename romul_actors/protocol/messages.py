@@ -89,7 +89,8 @@ def _validate(kinds: Mapping[str, tuple[type, type[BaseModel]]], body: bytes) ->
         raise MessageError(f"unknown type {kind!r}: not one of {', '.join(kinds)}")
     dataclass, model = kinds[kind]
     try:
-        return dataclass(**model.model_validate(content).__dict__)
+        # Called for each message, hence without the options of `model_validate`.
+        return dataclass(**model.__pydantic_validator__.validate_python(content).__dict__)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in (kind, *first["loc"]))

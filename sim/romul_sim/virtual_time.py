@@ -93,6 +93,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._ready.append(handle)
         return handle
 
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Call back after so many seconds of the running task's own clock."""
+        return self.call_at(self.time() + delay, callback, *args, context=context)
+
     def call_at(
         self,
         when: float,
