@@ -5,7 +5,7 @@ exists only between `read` and `write`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, cast
 
@@ -27,25 +27,25 @@ def text(value: Any) -> str:
 
 
 def write_meta(population: Population, metric: str, before: Population | None = None) -> Fields:
-    """Fields of the experiment's own hash; those of the best trial only if `before` had another."""
-    best = {}
+    """Fields of the experiment's own hash.
+
+    Args:
+        population: what is written.
+        metric: the user's name of it.
+        before: the population as it is stored: only fields that differ are written.
+    """
+    if before is not None and before.status == "submitted":
+        # Nothing has been written yet.
+        before = None
+    written = _differing(_META, population, before)
+    if before is None or len(population.slots) != len(before.slots):
+        written["slots"] = str(len(population.slots))
     if before is None or population.best is not before.best:
-        best = {"best": _best(population, metric)}
+        written["best"] = _best(population, metric)
     # Once; a search that an older version began has none.
-    begins = population.started_ms is not None and (before is None or before.started_ms is None)
-    started = {"started_ms": str(population.started_ms)} if begins else {}
-    return {
-        "status": population.status,
-        "reason": population.reason,
-        "slots": str(len(population.slots)),
-        **best,
-        "causes": text(population.causes),
-        "idle_since_ms": _optional(population.idle_since_ms),
-        "crowded_since_ms": _optional(population.crowded_since_ms),
-        "horizon": str(population.horizon),
-        **started,
-        **{name: str(getattr(population.counts, name)) for name in _COUNTS},
-    }
+    if population.started_ms is not None and (before is None or before.started_ms is None):
+        written["started_ms"] = str(population.started_ms)
+    return written
 
 
 def _best(population: Population, metric: str) -> str:
@@ -65,7 +65,51 @@ def _best(population: Population, metric: str) -> str:
     )
 
 
-_FIELDS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+def _optional(number: int | None) -> str:
+    return "" if number is None else str(number)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Attributes that are a field each, of a slot or a population.
+
+    Attributes:
+        fields: name of the field, and how it is written.
+        read: all the attributes, in that order.
+        unlike: as many values that differ from all others.
+    """
+
+    fields: Sequence[tuple[str, Callable[[Any], str]]]
+    read: Callable[[Any], Sequence[Any]]
+    unlike: Sequence[Any]
+
+
+def _table(*rows: tuple[str, str, Callable[[Any], str]]) -> _Table:
+    """Rows are: the attribute, the field, and how it is written."""
+    fields = tuple((field, write) for _, field, write in rows)
+    return _Table(fields, attrgetter(*(row[0] for row in rows)), (object(),) * len(rows))
+
+
+def _differing(table: _Table, value: object, before: object | None) -> Fields:
+    """Fields whose attributes are others than before."""
+    stored = table.unlike if before is None else table.read(before)
+    return {
+        name: write(new)
+        for (name, write), new, old in zip(table.fields, table.read(value), stored, strict=True)
+        if new is not old and new != old
+    }
+
+
+_META = _table(
+    ("status", "status", str),
+    ("reason", "reason", str),
+    ("causes", "causes", text),
+    ("idle_since_ms", "idle_since_ms", _optional),
+    ("crowded_since_ms", "crowded_since_ms", _optional),
+    ("horizon", "horizon", str),
+    *((f"counts.{name}", name, str) for name in _COUNTS),
+)
+_SLOT = _table(
     ("status", "status", str),
     ("step", "step", str),
     ("attempt", "attempt", str),
@@ -86,10 +130,6 @@ _FIELDS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("vector", "vector", text),
     ("memory", "memory", text),
 )
-"""Attributes of a slot that are a field each: the attribute, the field, and how it is written."""
-_values = attrgetter(*(attribute for attribute, _, _ in _FIELDS))
-_NO_VALUES = (object(),) * len(_FIELDS)
-"""Differ from all values of a slot."""
 
 
 def write_slot(
@@ -108,12 +148,7 @@ def write_slot(
         before: the slot as it is stored, in the same space: only fields that differ are written.
         hyperparameters: those of its vector, where they are decoded already.
     """
-    values, stored = _values(slot), _NO_VALUES if before is None else _values(before)
-    written = {
-        name: write(value)
-        for (_, name, write), value, old in zip(_FIELDS, values, stored, strict=True)
-        if value is not old and value != old
-    }
+    written = _differing(_SLOT, slot, before)
     if "step" in written:
         written["trial"] = slot.trial
     if "vector" in written:
@@ -210,10 +245,6 @@ def _read_slot(index: int, row: Mapping[str, str], settings: Settings, metric: s
 def _signed(loss: float, settings: Settings) -> float:
     """Turn a loss into the user's metric, or back: the sign is its own inverse."""
     return -loss if settings.maximize else loss
-
-
-def _optional(number: int | None) -> str:
-    return "" if number is None else str(number)
 
 
 def _read_optional(given: str | None) -> int | None:
