@@ -5,7 +5,6 @@ Only data, frozen: `decide` makes the next population out of one and an event.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import add, sub
 from typing import Literal, NamedTuple
 
 from romul_actors.core.events import TrialMessage
@@ -65,7 +64,13 @@ class Progress(NamedTuple):
 
     def with_other(self, before: "Progress", after: "Progress") -> "Progress":
         """The progress when one slot's share of it is another one than before."""
-        return Progress(*map(add, map(sub, self, before), after))
+        return Progress(
+            self[0] - before[0] + after[0],
+            self[1] - before[1] + after[1],
+            self[2] - before[2] + after[2],
+            self[3] - before[3] + after[3],
+            self[4] - before[4] + after[4],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

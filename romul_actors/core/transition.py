@@ -6,7 +6,7 @@ all of them. It keeps the books (slots, counts, history) and knows no rule and n
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from romul_actors.core.elasticity import median_trial_s
@@ -21,7 +21,7 @@ from romul_actors.core.population import (
     Progress,
 )
 from romul_actors.core.settings import Settings
-from romul_actors.core.slot import Slot
+from romul_actors.core.slot import Slot, changed_slot
 
 MAX_STEPS = 8
 """Steps whose progress is counted at a time; few are judged at once."""
@@ -200,7 +200,7 @@ class Transition:
 
     def change_slot(self, slot: Slot, **changes: Any) -> Slot:
         """Put a slot's changed form into its place."""
-        return self.put_slot(replace(slot, **changes))
+        return self.put_slot(changed_slot(slot, changes))
 
     def put_slot(self, slot: Slot) -> Slot:
         """Put a slot into its place, or a new one into the next."""
