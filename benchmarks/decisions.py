@@ -140,7 +140,11 @@ async def ceiling(client: Redis, seconds: float) -> float:
 
 
 async def measure(url: str, slots: int, seconds: float) -> Measured:
-    """Let one actor decide, for `seconds` and for a step of each slot at the least."""
+    """Let one actor decide, for `seconds` and then to the end of a step of all slots.
+
+    A large population is decided at once, at the end of each step: a part of a step would count
+    its results, and none of its decisions.
+    """
     store = RedisStore(url)
     await store.remove("bench")
     await Client(store).submit(experiment(slots))
@@ -150,7 +154,8 @@ async def measure(url: str, slots: int, seconds: float) -> Measured:
         await decided(actor, WARM_UP * slots)
         before, cpu, began = actor.decisions, time.process_time(), time.perf_counter()
         await asyncio.sleep(seconds)
-        await decided(actor, before + slots)
+        steps = (actor.decisions - before) // slots + 1
+        await decided(actor, before + steps * slots)
         wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
         decisions = actor.decisions - before
         stop.set()
