@@ -188,18 +188,18 @@ async def run(slots: int, steps: int, hyperparameters: int, returned: Returned) 
 
 async def actor(slots: int, trials: int) -> dict[str, Any]:
     """Let an actor's process decide so many trials; what it held resident on the way."""
-    resident: list[float] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         async with embedded_server(folder, durable=False) as url:
             store = RedisStore(url)
             await Client(store).submit(endless(slots))
             member = Member("actor", ["actor"], {**os.environ, "ROMUL_REDIS_URL": url})
-            with loaded(url):
-                async with running(Crew([member], folder / "logs")):
-                    for part in range(1, PARTS + 1):
-                        await reported(store, trials * part // PARTS)
-                        resident.append(round(resident_bytes(member) / MIB, 1))
+            async with running(Crew([member], folder / "logs")):
+                with loaded(url):
+                    resident = [
+                        await resident_mib(member, store, trials * part // PARTS)
+                        for part in range(1, PARTS + 1)
+                    ]
             await store.close()
     return {
         "benchmark": "memory",
@@ -209,20 +209,17 @@ async def actor(slots: int, trials: int) -> dict[str, Any]:
     }
 
 
-async def reported(store: RedisStore, at_least: int) -> None:
-    """Wait until so many trials have been reported."""
-    while True:
-        if await store.reported(NAME) >= at_least:
-            return
-        await asyncio.sleep(0.05)
-
-
-def resident_bytes(member: Member) -> int:
-    """What a process holds resident, in bytes (Linux)."""
+async def resident_mib(member: Member, store: RedisStore, trials: int) -> float:
+    """What a process holds resident once so many trials have been reported, in MiB (Linux)."""
     if member.process is None:
         raise RuntimeError(f"{member.name} is not running")
-    pages = Path(f"/proc/{member.process.pid}/statm").read_text(encoding="ascii").split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    while True:
+        if await store.reported(NAME) >= trials:
+            break
+        await asyncio.sleep(0.05)
+    file = Path(f"/proc/{member.process.pid}/statm")
+    pages = int(file.read_text(encoding="ascii").split()[1])  # noqa: ASYNC240  (of /proc)
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / MIB, 1)
 
 
 def main() -> None:

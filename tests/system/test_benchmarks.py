@@ -1,4 +1,4 @@
-"""The benchmarks, as small as they go: their figures are for whoever runs them at full size."""
+"""The benchmarks, as small as they go: their figures mean something at full size only."""
 
 import json
 import random
