@@ -128,8 +128,11 @@ class LocalRun:
         try:
             changes = differences(declared, self.experiment)
         except ExperimentError as error:
-            message = f"{self.folder} holds another search of that name ({'; '.join(other)})"
             why = str(error) if "space:" in str(error) else ""
+            # Of the space `why` says what differs; both spaces in full would hide it.
+            rest = [text for text in other if not (why and text.startswith("space was "))]
+            message = f"{self.folder} holds another search of that name"
+            message += f" ({'; '.join(rest)})" if rest else ""
             raise ExperimentExistsError(f"{message}: choose {beginning}\n{why}".rstrip()) from None
         message = f"{self.folder} holds that search with another declaration ({'; '.join(other)})"
         if changes.kept:

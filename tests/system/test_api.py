@@ -270,8 +270,9 @@ def test_a_search_goes_on_with_another_declaration_if_it_is_the_same_search(tmp_
     other = {**wider, "width": romul.Int(1, 3)}
     with pytest.raises(
         romul.ExperimentExistsError, match=r"(?s)width was added.*another name; --from-run mine"
-    ):
+    ) as error:
         search(tmp_path, space=other, **declared, resume=True)
+    assert "'min'" not in str(error.value)
     with pytest.raises(romul.ExperimentExistsError, match="max_attempts cannot be changed"):
         search(tmp_path, space=wider, **declared, max_attempts=9, resume=True)
 
@@ -368,7 +369,7 @@ romul.run(train, {"rate": romul.Float(0, 1)}, population=4, steps=1, name="mine"
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_outlives_the_program(tmp_path, number):
     process = script(tmp_path, LONG, wait=False)
     logs = tmp_path / "runs" / "mine" / "logs"
