@@ -8,6 +8,7 @@ import pytest
 
 from romul_actors.cli.commands import ALIASES, COMMANDS, GROUPS
 from romul_actors.cli.lazy import AllCommands, LazyCommand, LazyGroup
+from tests.conftest import romul_anew
 
 LISTED = {name: line for commands in COMMANDS.values() for name, (_, line) in commands.items()}
 HEAVY = {
@@ -73,3 +74,8 @@ def test_what_names_no_command_imports_no_library_of_one(arguments):
 def test_the_list_of_commands_needs_no_pydantic():
     # Typer itself reads other options with it.
     assert "pydantic" not in imported("--help")
+
+
+def test_a_shell_completes_commands():
+    asked = {"_ROMUL_COMPLETE": "complete_bash", "COMP_WORDS": "romul ext", "COMP_CWORD": "1"}
+    assert romul_anew(**asked).stdout.split() == ["extend"]
