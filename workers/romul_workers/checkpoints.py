@@ -4,6 +4,9 @@ A checkpoint is a folder with a manifest that lists its files (`manifest.py`); w
 it does not exist. On a local disk the folder is built beside its final place and renamed; elsewhere
 the manifest is uploaded last. Names are never used again (SLOT-STEP-ATTEMPT and a random tail), so
 that no checkpoint overwrites another.
+
+A checkpoint is whole by itself. What it has in common with another one is a hard link on a local
+disk (`parts.py`), and elsewhere a copy that the object store makes of what it has.
 """
 
 import contextlib
@@ -13,7 +16,8 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,10 @@ from romul_workers.manifest import Manifest
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 SPARE_BYTES = 1_000_000
 """A disk with less than this left is full."""
+FLUSHES = 8
+"""So many files are flushed at a time."""
+PIECE_BYTES = 1 << 24
+"""Larger files go to S3 and come from there in pieces of so many bytes, side by side."""
 _NAME = re.compile(r"\d+-\d+-\d+(-[0-9a-f]{1,16})?")
 
 
@@ -44,8 +52,11 @@ class Checkpoints:
     """
 
     def __init__(self, url: str, scratch: Path, quota: int | None = None) -> None:
+        # How large the pieces of a file are that go side by side is an option of this kind alone.
+        s3 = url.startswith(("s3://", "s3a://"))
+        options = {"default_block_size": PIECE_BYTES} if s3 else {}
         try:
-            filesystem, root = fsspec.core.url_to_fs(url)
+            filesystem, root = fsspec.core.url_to_fs(url, **options)
         except (ValueError, ImportError, OSError) as error:
             raise CheckpointError(f"checkpoints {url!r}: {error}") from None
         self.url = url
@@ -54,6 +65,7 @@ class Checkpoints:
         self._local = isinstance(filesystem, LocalFileSystem)
         self._scratch = scratch
         self._quota = quota
+        self._pieces = {"chunksize": PIECE_BYTES} if s3 else {}
 
     def _place(self, name: str) -> str:
         # Names come over the network: none may lead out of the folder.
@@ -98,22 +110,29 @@ class Checkpoints:
         return False
 
     def used(self) -> int:
-        """Bytes that all checkpoints take."""
+        """Bytes that all checkpoints take; a file that several have on a local disk counts once."""
+        if self._local:
+            return _bytes_in(Path(self._root))
         self._fs.invalidate_cache()
         with contextlib.suppress(FileNotFoundError):
             return int(self._fs.du(self._root))
         return 0
 
     def publish(
-        self, folder: Path, name: str, written: Mapping[str, Written] | None = None
+        self,
+        folder: Path,
+        name: str,
+        written: Mapping[str, Written] | None = None,
+        parent: str | None = None,
     ) -> None:
         """Make what lies in `folder` the checkpoint `name`, and remove `folder`.
 
         Args:
             folder: local, from `begin`.
             name: the checkpoint's.
-            written: by path in `folder`, files that are flushed and hashed already; one that was
-                changed since is flushed and hashed again.
+            written: by path in `folder`, files that are hashed already; one that was changed since
+                is hashed again.
+            parent: a checkpoint that `fetch` gave; what an object store has of it is not sent.
 
         Raises:
             NoRoomError: the disk is full; nothing is stored then.
@@ -121,29 +140,57 @@ class Checkpoints:
         """
         try:
             with self._errors(f"checkpoint {name}: cannot be stored"):
-                hashed, unflushed = _hash_all(folder, written or {})
-                manifest = Manifest.of(hashed)
+                manifest = Manifest.of(_hash_all(folder, written or {}))
                 (folder / manifests.NAME).write_text(manifest.to_json())
-                # The manifest last: before it is there, the checkpoint does not exist.
                 if self._local:
-                    self._rename(folder, name, [*unflushed, manifests.NAME])
+                    self._rename(folder, name, [*manifest.files, manifests.NAME])
                 else:
-                    self._upload(folder, name, [*manifest.files, manifests.NAME])
+                    self._upload(folder, name, manifest, parent)
         except CheckpointError:
             self.discard(folder)
             raise
 
-    def _rename(self, folder: Path, name: str, unflushed: list[str]) -> None:
-        for file in unflushed:
-            with (folder / file).open("rb") as handle:
-                os.fsync(handle.fileno())
+    def _rename(self, folder: Path, name: str, files: Sequence[str]) -> None:
+        # All at once: a file system writes its journal once for all that wait for it.
+        with ThreadPoolExecutor(min(len(files), FLUSHES), "flush") as threads:
+            for _ in threads.map(_flush, [folder / file for file in files]):
+                pass
         folder.chmod(0o755)
         folder.rename(self._place(name))
 
-    def _upload(self, folder: Path, name: str, files: list[str]) -> None:
-        for file in files:
-            self._fs.put_file(str(folder / file), f"{self._place(name)}/{file}")
+    def _upload(self, folder: Path, name: str, manifest: Manifest, parent: str | None) -> None:
+        theirs = {} if parent is None else self._by_hash(parent)
+        sent = []
+        for file, record in manifest.files.items():
+            known = theirs.get(record.hash) if record.bytes >= manifests.SHARED_BYTES else None
+            if known is None or not self._copy(known, f"{self._place(name)}/{file}"):
+                sent.append(file)
+        if sent:
+            self._fs.put(
+                [str(folder / file) for file in sent],
+                [f"{self._place(name)}/{file}" for file in sent],
+                **self._pieces,
+            )
+        # The manifest last: before it is there, the checkpoint does not exist.
+        self._fs.put_file(str(folder / manifests.NAME), f"{self._place(name)}/{manifests.NAME}")
         self.discard(folder)
+
+    def _by_hash(self, name: str) -> dict[str, str]:
+        """Where an object store has the files of a fetched checkpoint, by their hashes."""
+        path = self._scratch / "fetched" / name / manifests.NAME
+        with contextlib.suppress(OSError, ValueError):
+            files = Manifest.from_json(path.read_bytes()).files
+            return {record.hash: f"{self._place(name)}/{file}" for file, record in files.items()}
+        return {}
+
+    def _copy(self, source: str, target: str) -> bool:
+        """Let the object store copy a file; whether it did."""
+        try:
+            self._fs.cp_file(source, target)
+        except (OSError, NotImplementedError):
+            # Not every store can, and the source may be gone: it is sent then.
+            return False
+        return True
 
     def fetch(self, name: str) -> Path:
         """Give a local folder with the checkpoint `name`; to be read only.
@@ -173,11 +220,14 @@ class Checkpoints:
 
     def _download(self, place: str, folder: Path, manifest: Manifest) -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        for file, record in manifest.files.items():
-            path = folder / file
+        paths = {file: folder / file for file in manifest.files}
+        for path in paths.values():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._fs.get_file(f"{place}/{file}", str(path))
-            if not record.matches(path):
+        if paths:
+            remote = [f"{place}/{file}" for file in paths]
+            self._fs.get(remote, [str(path) for path in paths.values()])
+        for file, record in manifest.files.items():
+            if not record.matches(paths[file]):
                 raise CheckpointError(f"checkpoint {folder.name}: {file} was damaged on its way")
         (folder / manifests.NAME).write_text(manifest.to_json())
 
@@ -231,14 +281,29 @@ class Checkpoints:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _hash_all(folder: Path, written: Mapping[str, Written]) -> tuple[dict[str, Written], list[str]]:
-    """All files of a folder by their paths in it, hashed; and those that may not be flushed."""
-    hashed, unflushed = {}, []
+def _hash_all(folder: Path, written: Mapping[str, Written]) -> dict[str, Written]:
+    """All files of a folder by their paths in it, hashed."""
+    hashed = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         file = path.relative_to(folder).as_posix()
         known = written.get(file)
-        if known is None or not known.describes(path):
-            known = Written.of(path)
-            unflushed.append(file)
-        hashed[file] = known
-    return hashed, unflushed
+        hashed[file] = known if known is not None and known.describes(path) else Written.of(path)
+    return hashed
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file is on the disk."""
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def _bytes_in(folder: Path) -> int:
+    """Bytes of all files under a folder, one that has several names once."""
+    sizes = {}
+    for base, _, files in os.walk(folder):
+        for file in files:
+            # One that another worker has removed since takes nothing.
+            with contextlib.suppress(FileNotFoundError):
+                stat = os.lstat(Path(base, file))
+                sizes[stat.st_dev, stat.st_ino] = stat.st_size
+    return sum(sizes.values())

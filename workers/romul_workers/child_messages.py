@@ -90,7 +90,7 @@ class TaskReturned:
 
     Attributes:
         value, metrics, left_out, in_effect, provenance: as in `romul_workers.trainer.Success`.
-        written: files of the checkpoint that are hashed and flushed already, by name.
+        written: files of the checkpoint that are hashed already, by name.
     """
 
     value: float

@@ -101,7 +101,7 @@ class ChildTrainer(Trainer):
         answer = await self._train_in_child(experiment, trial, parent, folder)
         if isinstance(answer, TaskFailed):
             return await self._failure(answer, checkpoints)
-        return await _store(checkpoints, folder, name, answer)
+        return await _store(checkpoints, folder, name, answer, trial.parent)
 
     async def _train_in_child(
         self, experiment: Experiment, trial: TrialMessage, parent: Path | None, folder: Path
@@ -223,12 +223,16 @@ async def _fetch(checkpoints: Checkpoints, parent: str | None) -> Path | Failure
 
 
 async def _store(
-    checkpoints: Checkpoints, folder: Path, name: str, answer: TaskReturned | TaskInterrupted
+    checkpoints: Checkpoints,
+    folder: Path,
+    name: str,
+    answer: TaskReturned | TaskInterrupted,
+    parent: str | None,
 ) -> Success | Stopped:
     """Flush what the child left and make it a checkpoint: before this, nothing may be reported."""
     if isinstance(answer, TaskInterrupted) and answer.at is None:
         return Stopped()
-    await asyncio.to_thread(checkpoints.publish, folder, name, answer.written)
+    await asyncio.to_thread(checkpoints.publish, folder, name, answer.written, parent)
     if isinstance(answer, TaskInterrupted):
         return Stopped(name, answer.at)
     return Success(

@@ -53,8 +53,18 @@ class Attached:
             self._load(parent)
         return self._apply(hyperparameters, {**OPTIMIZER_FIELDS, **names})
 
-    def save(self, folder: Path, extra: Mapping[str, Any]) -> Written:
-        """Write model, optimizer, random state and `extra` into a checkpoint's folder, flushed.
+    def save(
+        self, folder: Path, extra: Mapping[str, Any], parent: Path | None = None
+    ) -> dict[str, Written]:
+        """Write model, optimizer, random state and `extra` into a checkpoint's folder.
+
+        Args:
+            folder: the checkpoint's.
+            extra: plain values or tensors.
+            parent: folder of the checkpoint before; what did not change since is not written again.
+
+        Returns:
+            The files that were written or linked, by name.
 
         Raises:
             TaskError: something is neither a tensor nor a plain value; the message says where.
@@ -67,7 +77,7 @@ class Attached:
         }
         file = folder / FILE
         file.unlink(missing_ok=True)
-        return write(file, content)
+        return write(file, content, parent)
 
     def restore_random_state(self, folder: Path) -> None:
         """Set all generators as they were when the checkpoint was saved.

@@ -102,7 +102,7 @@ class Trial:
     _at: float | None = None
     _attached: "Attached | None" = None
     written: "dict[str, Written]" = field(default_factory=dict)
-    """Files of the checkpoint that are flushed and hashed already, by name."""
+    """Files of the checkpoint that are hashed already, by name."""
 
     @property
     def budget(self) -> float:
@@ -190,6 +190,4 @@ class Trial:
         """
         if self._attached is None:
             raise TaskError("trial.save() before trial.attach(): there is nothing to save")
-        from romul_workers.torch_support import FILE  # noqa: PLC0415
-
-        self.written[FILE] = self._attached.save(self.checkpoint, extra)
+        self.written |= self._attached.save(self.checkpoint, extra, self.parent)
