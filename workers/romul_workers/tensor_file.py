@@ -12,7 +12,7 @@ import os
 import queue
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,8 +28,13 @@ from romul_workers.parts import NEW, NOTHING, PARTS_KEY, clear, part_name, parts
 HEADER_KEY = "romul"
 CHUNK = 1 << 24
 """So many bytes are written, and hashed, at a time."""
+BATCH = 1 << 22
+"""So many bytes of smaller chunks are written and hashed in one go: threads that take turns wait
+for each other, which for small tensors took longer than all the rest."""
+MOST_AT_ONCE = 512
+"""So many chunks are written in one go; the system's own limit is 1024."""
 AHEAD = 4
-"""So many chunks may be written that are not yet hashed."""
+"""So many batches may be written that are not yet hashed."""
 _ORDER = {kind: rank for rank, kind in enumerate(TYPES)}
 
 
@@ -119,14 +124,15 @@ def read(path: Path) -> Any:
 
 
 class _Hashed:
-    """A file that is hashed, by a thread of its own, while it is written."""
+    """A file that is hashed while it is written: a large one by a thread of its own."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("xb", buffering=0)
         self._hash = blake3()
-        self._ahead: queue.Queue[memoryview | None] = queue.Queue(AHEAD)
-        self._thread = threading.Thread(target=self._follow, name="hash", daemon=True)
-        self._thread.start()
+        self._batch: list[memoryview] = []
+        self._gathered = 0
+        self._ahead: queue.Queue[Sequence[memoryview] | None] = queue.Queue(AHEAD)
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -136,20 +142,46 @@ class _Hashed:
         self._file.close()
 
     def put(self, chunk: memoryview) -> None:
-        self._ahead.put(chunk)
-        while chunk:
-            chunk = chunk[self._file.write(chunk) :]
+        self._batch.append(chunk)
+        self._gathered += len(chunk)
+        if self._gathered >= BATCH or len(self._batch) >= MOST_AT_ONCE:
+            self._pass_on()
 
     def finish(self) -> Written:
+        if self._thread is None:
+            self._update(self._batch)
+            self._write()
+        else:
+            self._pass_on()
         self._end()
         stat = os.fstat(self._file.fileno())
         return Written(stat.st_size, self._hash.hexdigest(), stat.st_mtime_ns)
 
+    def _pass_on(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._follow, name="hash", daemon=True)
+            self._thread.start()
+        self._ahead.put(tuple(self._batch))
+        self._write()
+
+    def _write(self) -> None:
+        batch, self._batch, self._gathered = self._batch, [], 0
+        while batch:
+            done = os.writev(self._file.fileno(), batch)
+            while batch and done >= len(batch[0]):
+                done -= len(batch.pop(0))
+            if done:
+                batch[0] = batch[0][done:]
+
     def _follow(self) -> None:
-        while (chunk := self._ahead.get()) is not None:
+        while (chunks := self._ahead.get()) is not None:
+            self._update(chunks)
+
+    def _update(self, chunks: Sequence[memoryview]) -> None:
+        for chunk in chunks:
             self._hash.update(chunk)
 
     def _end(self) -> None:
-        if self._thread.is_alive():
+        if self._thread is not None and self._thread.is_alive():
             self._ahead.put(None)
             self._thread.join()
