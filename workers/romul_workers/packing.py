@@ -5,7 +5,7 @@ next one.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ TYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+_PLAIN = (int, float, str, bool, type(None))
 Json = Any
 
 
@@ -70,6 +71,9 @@ class Packer:
                 )
             case list() | tuple():
                 kind = "tuple" if isinstance(value, tuple) else "list"
+                if all(type(item) in _PLAIN for item in value):
+                    # As the state of a generator is: hundreds of numbers.
+                    return {kind: list(value)}
                 return {kind: [self.pack(item, f"{place}.{i}") for i, item in enumerate(value)]}
             case _:
                 raise TaskError(
@@ -119,11 +123,15 @@ def unpack(value: Json, tensors: Mapping[str, Tensor]) -> Any:
         case {"table": items}:
             return {key: unpack(item, tensors) for key, item in items}
         case {"tuple": items}:
-            return tuple(unpack(item, tensors) for item in items)
+            return tuple(_unpack_all(items, tensors))
         case {"list": items}:
-            return [unpack(item, tensors) for item in items]
+            return _unpack_all(items, tensors)
         case _:
             return value
+
+
+def _unpack_all(items: Sequence[Json], tensors: Mapping[str, Tensor]) -> list[Any]:
+    return [unpack(item, tensors) if isinstance(item, dict) else item for item in items]
 
 
 def octets(tensor: Tensor) -> Tensor:

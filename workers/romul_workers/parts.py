@@ -81,12 +81,14 @@ def share(folder: Path, main: str, tensors: Mapping[str, Tensor], parent: Path) 
         tensors: of the new checkpoint, by name.
         parent: folder of the parent; if it cannot be read, or not be linked, nothing is shared.
     """
+    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
+    if sum(sizes.values()) < manifests.SHARED_BYTES:
+        return NOTHING
     try:
         unchanged = _unchanged(tensors, parent, main)
         records = Manifest.from_json((parent / manifests.NAME).read_bytes()).files
     except (OSError, SafetensorError, KeyError, ValueError, TypeError):
         return NOTHING
-    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
     used = {file: sum(sizes[name] for name in names) for file, names in unchanged.items()}
     linked, shared = {}, {}
     for file in sorted(used, key=lambda file: -used[file])[:MOST_PARTS]:
