@@ -65,13 +65,13 @@ def test_what_was_not_uploaded_whole_does_not_exist(s3, tmp_path):
 
 
 def test_a_damaged_object_is_refused(s3, tmp_path):
-    place = Checkpoints("s3://romul/e", tmp_path)
+    place = Checkpoints("s3://romul/e", tmp_path / "a")
     folder = place.begin("0-0-1-ab")
     (folder / "weights").write_bytes(b"numbers")
     place.publish(folder, "0-0-1-ab")
     s3.put_object(Bucket="romul", Key="e/0-0-1-ab/weights", Body=b"numbes")
     with pytest.raises(CheckpointError, match="damaged"):
-        place.fetch("0-0-1-ab")
+        Checkpoints("s3://romul/e", tmp_path / "b").fetch("0-0-1-ab")
 
 
 def test_a_search_runs_with_its_checkpoints_in_an_object_store(s3, system):

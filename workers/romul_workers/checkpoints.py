@@ -6,7 +6,8 @@ the manifest is uploaded last. Names are never used again (SLOT-STEP-ATTEMPT and
 that no checkpoint overwrites another.
 
 A checkpoint is whole by itself. What it has in common with another one is a hard link on a local
-disk (`parts.py`), and elsewhere a copy that the object store makes of what it has.
+disk (`parts.py`), and elsewhere a copy that the object store makes of what it has
+(`object_store.py`).
 """
 
 import contextlib
@@ -28,14 +29,13 @@ from romul_actors.errors import CheckpointError, NoRoomError
 from romul_workers import manifest as manifests
 from romul_workers.hashing import Written
 from romul_workers.manifest import Manifest
+from romul_workers.object_store import ObjectStore, options
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 SPARE_BYTES = 1_000_000
 """A disk with less than this left is full."""
 FLUSHES = 8
 """So many files are flushed at a time."""
-PIECE_BYTES = 1 << 24
-"""Larger files go to S3 and come from there in pieces of so many bytes, side by side."""
 _NAME = re.compile(r"\d+-\d+-\d+(-[0-9a-f]{1,16})?")
 
 
@@ -52,11 +52,8 @@ class Checkpoints:
     """
 
     def __init__(self, url: str, scratch: Path, quota: int | None = None) -> None:
-        # How large the pieces of a file are that go side by side is an option of this kind alone.
-        s3 = url.startswith(("s3://", "s3a://"))
-        options = {"default_block_size": PIECE_BYTES} if s3 else {}
         try:
-            filesystem, root = fsspec.core.url_to_fs(url, **options)
+            filesystem, root = fsspec.core.url_to_fs(url, **options(url))
         except (ValueError, ImportError, OSError) as error:
             raise CheckpointError(f"checkpoints {url!r}: {error}") from None
         self.url = url
@@ -65,7 +62,7 @@ class Checkpoints:
         self._local = isinstance(filesystem, LocalFileSystem)
         self._scratch = scratch
         self._quota = quota
-        self._pieces = {"chunksize": PIECE_BYTES} if s3 else {}
+        self._store = ObjectStore(url, filesystem, scratch)
 
     def _place(self, name: str) -> str:
         # Names come over the network: none may lead out of the folder.
@@ -125,7 +122,7 @@ class Checkpoints:
         written: Mapping[str, Written] | None = None,
         parent: str | None = None,
     ) -> None:
-        """Make what lies in `folder` the checkpoint `name`, and remove `folder`.
+        """Make what lies in `folder` the checkpoint `name`; `folder` is gone then.
 
         Args:
             folder: local, from `begin`.
@@ -145,7 +142,8 @@ class Checkpoints:
                 if self._local:
                     self._rename(folder, name, [*manifest.files, manifests.NAME])
                 else:
-                    self._upload(folder, name, manifest, parent)
+                    theirs = None if parent is None else self._place(parent)
+                    self._store.upload(folder, self._place(name), manifest, theirs)
         except CheckpointError:
             self.discard(folder)
             raise
@@ -158,40 +156,6 @@ class Checkpoints:
         folder.chmod(0o755)
         folder.rename(self._place(name))
 
-    def _upload(self, folder: Path, name: str, manifest: Manifest, parent: str | None) -> None:
-        theirs = {} if parent is None else self._by_hash(parent)
-        sent = []
-        for file, record in manifest.files.items():
-            known = theirs.get(record.hash) if record.bytes >= manifests.SHARED_BYTES else None
-            if known is None or not self._copy(known, f"{self._place(name)}/{file}"):
-                sent.append(file)
-        if sent:
-            self._fs.put(
-                [str(folder / file) for file in sent],
-                [f"{self._place(name)}/{file}" for file in sent],
-                **self._pieces,
-            )
-        # The manifest last: before it is there, the checkpoint does not exist.
-        self._fs.put_file(str(folder / manifests.NAME), f"{self._place(name)}/{manifests.NAME}")
-        self.discard(folder)
-
-    def _by_hash(self, name: str) -> dict[str, str]:
-        """Where an object store has the files of a fetched checkpoint, by their hashes."""
-        path = self._scratch / "fetched" / name / manifests.NAME
-        with contextlib.suppress(OSError, ValueError):
-            files = Manifest.from_json(path.read_bytes()).files
-            return {record.hash: f"{self._place(name)}/{file}" for file, record in files.items()}
-        return {}
-
-    def _copy(self, source: str, target: str) -> bool:
-        """Let the object store copy a file; whether it did."""
-        try:
-            self._fs.cp_file(source, target)
-        except (OSError, NotImplementedError):
-            # Not every store can, and the source may be gone: it is sent then.
-            return False
-        return True
-
     def fetch(self, name: str) -> Path:
         """Give a local folder with the checkpoint `name`; to be read only.
 
@@ -199,11 +163,9 @@ class Checkpoints:
             CheckpointError: it does not exist, or a file of it is not what was written.
         """
         place = self._place(name)
-        folder = Path(place) if self._local else self._scratch / "fetched" / name
         try:
             manifest = Manifest.from_json(self._fs.cat_file(f"{place}/{manifests.NAME}"))
-            if not self._local and not (folder / manifests.NAME).exists():
-                self._download(place, folder, manifest)
+            folder = Path(place) if self._local else self._store.download(place, manifest)
         except FileNotFoundError:
             raise CheckpointError(f"checkpoint {name}: none of that name in {self.url!r}") from None
         except OSError as error:
@@ -211,25 +173,12 @@ class Checkpoints:
             raise kind(f"checkpoint {name}: cannot be read: {error}") from error
         except ValueError as error:
             raise CheckpointError(f"checkpoint {name}: cannot be read: {error}") from error
-        for file, record in manifest.files.items():
+        for file, record in manifest.files.items() if self._local else ():
             if not record.has_length_of(folder / file):
                 raise CheckpointError(f"checkpoint {name}: {file} is missing or cut off")
-            if self._local and not record.matches(folder / file):
+            if not record.matches(folder / file):
                 raise CheckpointError(f"checkpoint {name}: {file} is damaged")
         return folder
-
-    def _download(self, place: str, folder: Path, manifest: Manifest) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        paths = {file: folder / file for file in manifest.files}
-        for path in paths.values():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if paths:
-            remote = [f"{place}/{file}" for file in paths]
-            self._fs.get(remote, [str(path) for path in paths.values()])
-        for file, record in manifest.files.items():
-            if not record.matches(paths[file]):
-                raise CheckpointError(f"checkpoint {folder.name}: {file} was damaged on its way")
-        (folder / manifests.NAME).write_text(manifest.to_json())
 
     def exists(self, name: str) -> bool:
         """Whether the checkpoint `name` is there, whole."""
