@@ -67,6 +67,26 @@ async def test_the_process_is_kept_warm_and_setup_runs_once(trainer, tmp_path):
     assert (first.value, second.value) == (1.0, 2.0)
 
 
+async def test_what_a_trial_leaves_as_it_was_is_shared_with_its_parent(trainer, tmp_path):
+    e = experiment(tmp_path, "frozen")
+    parent, values = None, []
+    for step in range(4):
+        ending = await trainer.train(e, trial(step, parent=parent))
+        if parent is not None and step < 3:
+            # Its file stays with its child; a third one's is looked at below.
+            await trainer.discard(e, parent)
+        parent = ending.checkpoint
+        values.append(ending.value)
+    assert sorted(values, reverse=True) == values
+    last = tmp_path / "checkpoints" / parent
+    shared, own = sorted(last.glob("*.safetensors"), key=lambda path: path.name)
+    assert (shared.stat().st_nlink, own.stat().st_nlink) == (2, 1)
+    # The first checkpoint, of all weights and one momentum; in place of what has changed since:
+    numbers = 4 * (1 << 18)
+    assert 11 * numbers < shared.stat().st_size < 11.1 * numbers
+    assert own.stat().st_size < 2.1 * numbers
+
+
 async def test_another_experiment_is_set_up_in_the_same_process(trainer, tmp_path):
     first = await trainer.train(experiment(tmp_path), trial())
     other = experiment(tmp_path, name="f", constants={"weight": 3}, checkpoints=str(tmp_path / "f"))

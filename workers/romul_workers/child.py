@@ -140,6 +140,7 @@ class Child:
             context=task.context,
             state=task.state,
             resumed=request.resumed,
+            _base=Path(request.parent) if request.parent else None,
             _stopping=self._stopping,
             _report_progress=lambda at: self._send(TaskProgress(at)),
         )

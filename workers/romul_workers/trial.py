@@ -101,6 +101,8 @@ class Trial:
     """Time of the latest sign of progress that was passed on, by the monotonic clock."""
     _at: float | None = None
     _attached: "Attached | None" = None
+    _base: Path | None = None
+    """Folder of the parent: `save` compares with it, and links what is the same."""
     written: "dict[str, Written]" = field(default_factory=dict)
     """Files of the checkpoint that are hashed already, by name."""
 
@@ -190,4 +192,4 @@ class Trial:
         """
         if self._attached is None:
             raise TaskError("trial.save() before trial.attach(): there is nothing to save")
-        self.written |= self._attached.save(self.checkpoint, extra, self.parent)
+        self.written = self._attached.save(self.checkpoint, extra, self._base)
