@@ -178,6 +178,20 @@ def test_damage_to_a_shared_part_is_noticed_in_all_that_have_it(search):
         search.place.fetch("0-1-1")
 
 
+def test_of_a_parent_that_was_not_hashed_no_damaged_file_is_linked(search, tmp_path):
+    parent = search.save()
+    search.train(0)
+    with (parent / FILE).open("r+b") as file:
+        # In the layer that has changed: what is true of the file is not damaged.
+        file.seek(-search.state["layer0"].nbytes * 9 - 5, os.SEEK_END)
+        file.write(b"wrong")
+    for checked, shared in ((True, True), (False, False)):
+        folder = tmp_path / f"{checked}"
+        folder.mkdir()
+        write(folder / FILE, search.state, parent, checked=checked)
+        assert any(count > 1 for count in links(folder).values()) is shared
+
+
 def test_a_quota_counts_shared_bytes_once(search):
     search.save()
     one = search.place.used()

@@ -72,7 +72,9 @@ def parts_of(metadata: Mapping[str, str]) -> dict[str, list[str]]:
     return dict(parts)
 
 
-def share(folder: Path, main: str, tensors: Mapping[str, Tensor], parent: Path) -> Shared:
+def share(
+    folder: Path, main: str, tensors: Mapping[str, Tensor], parent: Path, *, checked: bool
+) -> Shared:
     """Link the files of a parent, of which enough is still true, into a new checkpoint's folder.
 
     Args:
@@ -80,6 +82,7 @@ def share(folder: Path, main: str, tensors: Mapping[str, Tensor], parent: Path) 
         main: name of the main file, the same in both.
         tensors: of the new checkpoint, by name.
         parent: folder of the parent; if it cannot be read, or not be linked, nothing is shared.
+        checked: whether the parent's files were hashed; if not, those to be linked are now.
     """
     sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
     if sum(sizes.values()) < manifests.SHARED_BYTES:
@@ -96,6 +99,9 @@ def share(folder: Path, main: str, tensors: Mapping[str, Tensor], parent: Path) 
         if record is None or record.kind != "blake3":
             continue
         if used[file] < max(manifests.SHARED_BYTES, LEAST_USED * record.bytes):
+            continue
+        if not checked and not record.matches(parent / file):
+            # What is true of it must not be lost with the rest.
             continue
         written = _link(parent / file, folder, record.hash)
         if written is not None:

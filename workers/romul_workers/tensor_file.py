@@ -38,7 +38,9 @@ AHEAD = 4
 _ORDER = {kind: rank for rank, kind in enumerate(TYPES)}
 
 
-def write(path: Path, content: Mapping[str, Any], parent: Path | None = None) -> dict[str, Written]:
+def write(
+    path: Path, content: Mapping[str, Any], parent: Path | None = None, *, checked: bool = True
+) -> dict[str, Written]:
     """Write nested tables, lists, numbers, texts and tensors.
 
     Tensors that are the same place in memory are written once. What is the same in `parent` may be
@@ -48,6 +50,7 @@ def write(path: Path, content: Mapping[str, Any], parent: Path | None = None) ->
         path: the file.
         content: what to write.
         parent: folder of a checkpoint with a file of the same name.
+        checked: whether the parent's files were hashed; if not, those to be linked are now.
 
     Returns:
         All files that belong to what was written, by name in the file's folder.
@@ -59,7 +62,9 @@ def write(path: Path, content: Mapping[str, Any], parent: Path | None = None) ->
     tensors: dict[str, Tensor] = {}
     skeleton = Packer(tensors).pack(content, "")
     clear(path.parent)
-    shared = NOTHING if parent is None else share(path.parent, path.name, tensors, parent)
+    shared = NOTHING
+    if parent is not None:
+        shared = share(path.parent, path.name, tensors, parent, checked=checked)
     written, listed = dict(shared.linked), dict(shared.tensors)
     if shared.unchanged:
         # What did not change in this trial may not change in the next one: apart from the rest.

@@ -54,7 +54,12 @@ class Attached:
         return self._apply(hyperparameters, {**OPTIMIZER_FIELDS, **names})
 
     def save(
-        self, folder: Path, extra: Mapping[str, Any], parent: Path | None = None
+        self,
+        folder: Path,
+        extra: Mapping[str, Any],
+        parent: Path | None = None,
+        *,
+        checked: bool = True,
     ) -> dict[str, Written]:
         """Write model, optimizer, random state and `extra` into a checkpoint's folder.
 
@@ -62,6 +67,7 @@ class Attached:
             folder: the checkpoint's.
             extra: plain values or tensors.
             parent: folder of the checkpoint before; what did not change since is not written again.
+            checked: whether the parent's files were hashed already.
 
         Returns:
             The files that were written or linked, by name.
@@ -77,7 +83,7 @@ class Attached:
         }
         file = folder / FILE
         file.unlink(missing_ok=True)
-        return write(file, content, parent)
+        return write(file, content, parent, checked=checked)
 
     def restore_random_state(self, folder: Path) -> None:
         """Set all generators as they were when the checkpoint was saved.
