@@ -25,6 +25,7 @@ def bench(name, *options):
     ("command", "figures"),
     [
         ("barrier --population 8 --seeds 2 --problems luck", {"population": 8, "seeds": 2}),
+        ("checkpoints --megabytes 1 --rounds 1", {"megabytes": 1, "rounds": 1}),
         (
             "digits --device cpu --seeds 2 --steps 1 --optimizers romul",
             {"seeds_won": {}, "steps": 1},
@@ -38,6 +39,7 @@ def bench(name, *options):
             "memory --slots 4 --steps 3 --metrics 1 --read-back 2",
             {"slots": 4, "trials": 12, "metrics": 1, "read_back": 2},
         ),
+        ("object_store --megabytes 1 --rounds 1", {"megabytes": 1, "store": "moto"}),
         ("replayed --problems wine-mlp --seeds 2 --slots 4", {"seeds": 2, "slots": 4}),
         ("screens --slots 8 --steps 2", {"slots": 8}),
         ("startup --rounds 1", {"rounds": 1}),
