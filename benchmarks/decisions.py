@@ -28,6 +28,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from romul_actors.actor.loop import Actor
+from romul_actors.actor.timing import collect_rarely
 from romul_actors.client import Client
 from romul_actors.core.events import Result
 from romul_actors.local.redis_server import embedded_server
@@ -139,7 +140,11 @@ async def ceiling(client: Redis, seconds: float) -> float:
 
 
 async def measure(url: str, slots: int, seconds: float) -> Measured:
-    """Let one actor decide, for `seconds` and for a step of each slot at the least."""
+    """Let one actor decide, for `seconds` and then to the end of a step of all slots.
+
+    A large population is decided at once, at the end of each step: a part of a step would count
+    its results, and none of its decisions.
+    """
     store = RedisStore(url)
     await store.remove("bench")
     await Client(store).submit(experiment(slots))
@@ -149,7 +154,8 @@ async def measure(url: str, slots: int, seconds: float) -> Measured:
         await decided(actor, WARM_UP * slots)
         before, cpu, began = actor.decisions, time.process_time(), time.perf_counter()
         await asyncio.sleep(seconds)
-        await decided(actor, before + slots)
+        steps = (actor.decisions - before) // slots + 1
+        await decided(actor, before + steps * slots)
         wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
         decisions = actor.decisions - before
         stop.set()
@@ -200,6 +206,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
+    # As an actor's own process does.
+    collect_rarely()
     print(json.dumps(asyncio.run(run(chosen.slots, chosen.seconds, chosen.rounds))))
 
 

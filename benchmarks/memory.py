@@ -15,20 +15,31 @@ hyperparameters that it read back after it had applied them.
 
 The ceiling is a plain stream into which the same texts of history were put by XADD, nothing else.
 Prints one JSON line; all figures are bytes.
+
+    python benchmarks/memory.py --actor --slots 10000 --steps 10
+    python benchmarks/memory.py --actor --slots 256 --steps 400
+
+With --actor it is the memory of an actor's process, in MiB: what it holds resident after each tenth
+of so many trials, each of which is answered at once. One that grows with the slots only is flat.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from decisions import experiment as endless
+from decisions import loaded
 from redis.asyncio import Redis
 
 from romul_actors.actor.loop import Actor
+from romul_actors.client import Client
 from romul_actors.core.events import Result, Submitted, TrialMessage
+from romul_actors.local.processes import Crew, Member, running
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.protocol.messages import decode_trial, encode
@@ -38,6 +49,9 @@ from romul_actors.store.redis import RedisStore
 NAME = "bench"
 LEFTOVERS = ("inbox", "trials", "garbage", "dead", "workers", "tick")
 WORKERS = 16
+PARTS = 10
+"""An actor's memory is looked at so often."""
+MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +186,42 @@ async def run(slots: int, steps: int, hyperparameters: int, returned: Returned) 
     }
 
 
+async def actor(slots: int, trials: int) -> dict[str, Any]:
+    """Let an actor's process decide so many trials; what it held resident on the way."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with embedded_server(folder, durable=False) as url:
+            store = RedisStore(url)
+            await Client(store).submit(endless(slots))
+            member = Member("actor", ["actor"], {**os.environ, "ROMUL_REDIS_URL": url})
+            async with running(Crew([member], folder / "logs")):
+                with loaded(url):
+                    resident = [
+                        await resident_mib(member, store, trials * part // PARTS)
+                        for part in range(1, PARTS + 1)
+                    ]
+            await store.close()
+    return {
+        "benchmark": "memory",
+        "slots": slots,
+        "trials": trials,
+        "actor_mib": resident,
+    }
+
+
+async def resident_mib(member: Member, store: RedisStore, trials: int) -> float:
+    """What a process holds resident once so many trials have been reported, in MiB (Linux)."""
+    if member.process is None:
+        raise RuntimeError(f"{member.name} is not running")
+    while True:
+        if await store.reported(NAME) >= trials:
+            break
+        await asyncio.sleep(0.05)
+    file = Path(f"/proc/{member.process.pid}/statm")
+    pages = int(file.read_text(encoding="ascii").split()[1])  # noqa: ASYNC240  (of /proc)
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / MIB, 1)
+
+
 def main() -> None:
     """Read the arguments and print the line."""
     parser = argparse.ArgumentParser(
@@ -182,7 +232,11 @@ def main() -> None:
     parser.add_argument("--hyperparameters", type=int, default=8)
     parser.add_argument("--metrics", type=int, default=0, help="further ones that a task returns")
     parser.add_argument("--read-back", type=int, default=0, help="hyperparameters read back")
+    parser.add_argument("--actor", action="store_true", help="the memory of an actor's process")
     chosen = parser.parse_args()
+    if chosen.actor:
+        print(json.dumps(asyncio.run(actor(chosen.slots, chosen.slots * chosen.steps))))
+        return
     returned = Returned(chosen.metrics, chosen.read_back)
     sizes = (chosen.slots, chosen.steps, chosen.hyperparameters)
     print(json.dumps(asyncio.run(run(*sizes, returned))))

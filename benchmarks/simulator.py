@@ -15,7 +15,6 @@ Prints one JSON line; the rates are results, or waits, a second of wall time.
 import argparse
 import asyncio
 import contextlib
-import gc
 import io
 import json
 import logging
@@ -54,8 +53,6 @@ def romul(machines: int, days: float, searches: int) -> dict[str, Any]:
     # More steps than the time holds: no machine runs out of work before the end.
     steps = int(2 * made.span_s / TRIAL_S)
     scenario = laid_out(scenario, made.span_s, steps)
-    # Few of the many objects are garbage in cycles: looking for them less often saves a tenth.
-    gc.set_threshold(200_000, 20, 100)
     began = time.perf_counter()
     figures = simulate(scenario).figures
     wall_s = time.perf_counter() - began

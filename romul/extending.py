@@ -16,9 +16,8 @@ from romul.supervisor import Plan
 from romul.watching import SearchFailedError, Watch
 from romul_actors.client import Client
 from romul_actors.core.history import SearchExtended, SearchResumed
-from romul_actors.errors import UnknownExperimentError
 from romul_actors.local.redis_server import URL_FILE
-from romul_actors.local.run_file import RunFile, holds_run
+from romul_actors.local.run_file import RunFile, check_run
 from romul_actors.observe.snapshot import full_snapshot
 
 
@@ -59,8 +58,7 @@ async def extend_async(
     if redis is not None:
         return await _elsewhere(redis, name, steps, None, callbacks, progress)
     folder = Path(runs).resolve() / name  # noqa: ASYNC240  (nothing else runs yet)
-    if not holds_run(folder):
-        raise UnknownExperimentError(f"{folder}: no run there")
+    check_run(folder)
     if (folder / URL_FILE).exists():
         return await _elsewhere(str(folder), name, steps, folder, callbacks, progress)
     run = RunFile.read(folder)

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
-from romul_actors.errors import ExperimentError, ExperimentExistsError, UnknownExperimentError
+from romul_actors.errors import ExperimentError, ExperimentExistsError
 from romul_actors.local.redis_server import check_idle
-from romul_actors.local.run_file import RunFile, holds_run
+from romul_actors.local.run_file import RunFile, check_run, holds_run, make_folder
 from romul_actors.protocol.differences import Changes, differences
 from romul_actors.protocol.experiment import Experiment, from_values
 
@@ -59,21 +59,21 @@ class LocalRun:
         Raises:
             ExperimentExistsError: it holds another search; the message says what to do.
             UnknownExperimentError: `resume`, and there is nothing to go on with.
-            StoreError: a run is under way there.
+            StoreError: a run is under way there, or the folder cannot be made.
         """
         name = self.experiment.name
         if resume and fresh:
             raise ExperimentExistsError("resume=True goes on and fresh=True begins anew: give one")
         exists, changes = holds_run(self.folder), Changes()
-        if resume and not exists:
-            raise UnknownExperimentError(f"{self.folder}: no run there to go on with")
+        if resume:
+            check_run(self.folder, end=" to go on with")
         if exists:
             check_idle(self.folder)
             if fresh:
                 shutil.rmtree(self.folder)
             else:
                 changes = self._compared(name, resume=resume)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         if not changes:
             self.write()
         return changes

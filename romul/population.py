@@ -35,6 +35,7 @@ from romul_workers.figures import figures
 
 VERSION = 1
 """Of `Population.state`."""
+OF_A_STATE = "it must be what Population.state was"
 WORKER = "ask-and-tell"
 """Stands where a run's history names a worker."""
 ENDED = ("finished", "failed", "stopped")
@@ -292,13 +293,14 @@ class Population:
         Raises:
             ExperimentError: it is no such state, or one of another version.
         """
-        if state.get("version") != VERSION:
-            raise ExperimentError(
-                f"state: version {state.get('version')!r} is not {VERSION}: it must be what "
-                "Population.state was"
-            )
+        version = state.get("version") if isinstance(state, Mapping) else None
+        if version != VERSION:
+            raise ExperimentError(f"state: version {version!r} is not {VERSION}: {OF_A_STATE}")
         made = cls.__new__(cls)
-        made._restore(state, optimizer, clock)  # noqa: SLF001  (its own)
+        try:
+            made._restore(state, optimizer, clock)  # noqa: SLF001  (its own)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ExperimentError(f"state: {error!r}: {OF_A_STATE}") from error
         return made
 
     def _restore(
@@ -314,9 +316,7 @@ class Population:
         try:
             self._population = read(self._settings, metric, state["population"], state["slots"])
         except StoredDataError as error:
-            raise ExperimentError(
-                f"state: {error.what}: it must be what Population.state was"
-            ) from None
+            raise ExperimentError(f"state: {error.what}: {OF_A_STATE}") from None
         self._ready = [TrialMessage(**trial) for trial in state["ready"]]
         for line in state["out"]:
             trial = TrialMessage(**line["trial"])
@@ -356,7 +356,9 @@ class Population:
         Raises:
             TellError: it is not out; the message says why.
         """
-        trial = given if isinstance(given, str) else given.id
+        trial = given if isinstance(given, str) else getattr(given, "id", None)
+        if trial is None:
+            raise TellError(f"{given!r} is no trial: give what ask() gave, or its id")
         if trial in self._out:
             asked = self._out[trial]
             if not isinstance(given, str) and given.attempt != asked[0].attempt:

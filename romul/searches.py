@@ -15,9 +15,9 @@ from romul.result import Result
 from romul.running import Train, name_of
 from romul.supervisor import Plan
 from romul.watching import Watch
-from romul_actors.errors import TaskError, UnknownExperimentError
+from romul_actors.errors import TaskError
 from romul_actors.local.redis_server import URL_FILE
-from romul_actors.local.run_file import holds_run
+from romul_actors.local.run_file import check_run
 from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import full_snapshot
 from romul_actors.protocol.experiment import Experiment
@@ -132,8 +132,7 @@ async def open_async(name: str, *, redis: str | None = None, runs: str | Path = 
     if redis is not None:
         return await _read(redis, name, None)
     folder = Path(runs).resolve() / name  # noqa: ASYNC240  (nothing else runs yet)
-    if not holds_run(folder):
-        raise UnknownExperimentError(f"{folder}: no run there")
+    check_run(folder)
     with contextlib.suppress(FileNotFoundError):
         return await _read((folder / URL_FILE).read_text().strip(), name, folder)
     async with supervised(Plan(str(folder), workers=0)) as supervisor:

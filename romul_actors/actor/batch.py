@@ -10,6 +10,7 @@ from romul_actors.core.history import Line, to_json
 from romul_actors.core.population import Population, changed
 from romul_actors.core.settings import Settings
 from romul_actors.core.slot import Slot
+from romul_actors.core.stored_line import shorten
 from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.messages import encode
 from romul_actors.protocol.plan import settings
@@ -89,7 +90,7 @@ def commit_of(held: HeldExperiment, batch: Batch, entries: Sequence[str], nonce:
         meta=write_meta(after, metric, before) if after is not before else {},
         slots=_written(before, batch, slots, metric),
         trials=[encode(trial) for trial in batch.trials],
-        history=[text(to_json(line)) for line in batch.history],
+        history=[text(shorten(to_json(line))) for line in batch.history],
         history_keep=held.experiment.history_keep,
         garbage=garbage if held.experiment.keep_checkpoints != "all" else [],
     )

@@ -25,7 +25,7 @@ from romul_actors.actor.timing import (
     tick_every_s,
 )
 from romul_actors.core.events import Event, Stamped, Tick
-from romul_actors.core.history import Line, TrialCreated
+from romul_actors.core.history import Line
 from romul_actors.errors import (
     ExperimentError,
     MessageError,
@@ -181,12 +181,12 @@ class Actor:
         if version is None:
             log.info("%s: another actor decided meanwhile", name)
             return False
-        status = held.population.status
+        before = held.population
         adopt(held, batch, version)
         if self._on_commit is not None and batch.history:
             self._on_commit(name, batch.history)
-        self.decisions += sum(isinstance(line, TrialCreated) for line in batch.history)
-        if batch.population.status != status:
+        self.decisions += batch.population.counts.created - before.counts.created
+        if batch.population.status != before.status:
             log.info("%s: %s %s", name, batch.population.status, batch.population.reason)
         return True
 

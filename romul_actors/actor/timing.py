@@ -1,5 +1,7 @@
 """How often an actor does what no event triggers."""
 
+import gc
+
 from romul_actors.core.elasticity import median_trial_s
 from romul_actors.core.population import Population
 
@@ -17,6 +19,17 @@ SILENT_MS = 1_000
 FORGET_MS = 3_600_000
 """A worker that sent no heartbeat for so long is no longer listed."""
 BACKOFF_S = 1.0
+GC_THRESHOLDS = (20_000, 20, 50)
+"""When Python looks for garbage in cycles: by new objects, and by looks at younger ones."""
+
+
+def collect_rarely() -> None:
+    """Let this process look for garbage in cycles less often than Python does.
+
+    A population is many objects that stay and hold no cycles; looking through them takes a part of
+    an actor's time that grows with the population.
+    """
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 class LastDone:

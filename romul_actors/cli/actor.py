@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from romul_actors.actor.loop import Actor
+from romul_actors.actor.timing import collect_rarely
 from romul_actors.cli.connection import broker
 from romul_actors.cli.options import (
     DEFAULT_URL,
@@ -54,6 +55,7 @@ def actor(
 ) -> None:
     """Run a decision actor. A second one takes over when the first is gone."""
     start_log(log_level)
+    collect_rarely()
     chosen = name or unique_name("actor")
     at = broker(mqtt, mqtt_ca, keepalive)
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from pydantic_core import from_json
 
 from romul_actors.cli.connection import connected
 from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
@@ -48,7 +47,7 @@ def history(
                     after = entry_id
                     line = read_line(name, entry_id, text)
                     if event in (None, event_of(line)):
-                        echo_json(from_json(text)) if as_json else echo(line_in_words(line))
+                        echo_json(to_json(line)) if as_json else echo(line_in_words(line))
                 if not follow or over(glance.meta["status"], glance.history):
                     return
                 await asyncio.sleep(0.5)

@@ -1,16 +1,17 @@
 """What happened, line by line: every kind of line that a run's history has, and one codec.
 
-A decision appends lines; the store keeps them as JSON texts, oldest first. Whatever shows, counts,
-explains or replays a run reads them through `from_json` and matches on their types: no other module
-knows the names of events. Stored names and their order never change; a field that is added has a
-default, which is not written unless the field is marked so.
+A decision appends lines; the store keeps them as JSON texts, oldest first. All that shows, counts
+or replays a run reads them through `from_json` and matches on their types. Stored names and their
+order never change; a field that is added has a default, not written unless the field is marked so.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from operator import attrgetter
 from typing import Any, ClassVar, Final
 
 from romul_actors.core.space import Value
+from romul_actors.core.stored_line import expand
 
 _WRITTEN: Final = {"written": True}
 """Metadata of a field that is written at its default, too: only older lines are without it."""
@@ -355,46 +356,45 @@ KINDS: Mapping[str, type[Line]] = {
 """All kinds of lines by their stored names."""
 
 
-def _unwritten(field: Field[Any]) -> Any:
-    """The value at which a field is left out; MISSING: it is always written."""
-    if field.metadata.get("written"):
-        return MISSING
-    return field.default_factory() if field.default_factory is not MISSING else field.default
+def _unwritten(kind: type[Line]) -> Iterator[tuple[str, Any]]:
+    """Names of fields that may be left out, with the values at which they are."""
+    for f in fields(kind):
+        default = f.default if f.default_factory is MISSING else f.default_factory()
+        if default is not MISSING and not f.metadata.get("written"):
+            yield f.name, default
 
 
-def _required(field: Field[Any]) -> bool:
-    return field.default is MISSING and field.default_factory is MISSING
-
-
-_FIELDS: dict[type[Line], tuple[tuple[str, Any], ...]] = {
-    kind: tuple((f.name, _unwritten(f)) for f in fields(kind) if f.name != "at_ms")
-    for kind in KINDS.values()
-}
-"""By kind, its fields in the stored order, each with the value at which it is left out."""
-_REQUIRED: dict[type[Line], frozenset[str]] = {
-    kind: frozenset(f.name for f in fields(kind) if f.name != "at_ms" and _required(f))
-    for kind in KINDS.values()
-}
+_NAMES = {kind: ("event", *(f.name for f in fields(kind))) for kind in KINDS.values()}
+_VALUES = {kind: attrgetter(*names) for kind, names in _NAMES.items()}
+_UNWRITTEN = {kind: tuple(_unwritten(kind)) for kind in KINDS.values()}
+_FIELDS = {kind: frozenset(names) for kind, names in _NAMES.items()}
 
 
 def to_json(line: Line) -> dict[str, Any]:
     """A line as JSON values, in the stored order; fields at their defaults are left out."""
     if isinstance(line, Unknown):
         return dict(line.values)
-    values: dict[str, Any] = {"event": line.event, "at_ms": line.at_ms}
-    for name, unwritten in _FIELDS[type(line)]:
-        value = getattr(line, name)
-        if unwritten is MISSING or value != unwritten:
-            values[name] = value
+    kind = type(line)
+    values = dict(zip(_NAMES[kind], _VALUES[kind](line), strict=True))
+    for name, unwritten in _UNWRITTEN[kind]:
+        if values[name] == unwritten:
+            del values[name]
     return values
 
 
 def from_json(values: Mapping[str, Any]) -> Line:
-    """A line from its JSON values; `Unknown` where this version cannot read them."""
+    """A line from its JSON values, whole or shortened; `Unknown` where they cannot be read."""
     name, at_ms = str(values.get("event", "")), values.get("at_ms", 0)
     at_ms = at_ms if isinstance(at_ms, int) else 0
     kind = KINDS.get(name)
-    if kind is not None and values.keys() >= _REQUIRED[kind]:
-        known = {key: values[key] for key, _ in _FIELDS[kind] if key in values}
-        return kind(at_ms=at_ms, **known)
+    if kind is not None:
+        names, known = _FIELDS[kind], {**values, "at_ms": at_ms}
+        if not known.keys() <= names:
+            known = {key: value for key, value in known.items() if key in names}
+        del known["event"]
+        try:
+            expand(known, names)
+            return kind(**known)
+        except (TypeError, ValueError):
+            pass  # A field is missing, or not what it should be.
     return Unknown(at_ms=at_ms, name=name, values=dict(values))

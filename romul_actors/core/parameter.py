@@ -194,7 +194,12 @@ class FloatParameter:
             value = self.low * math.exp(position * math.log(self.high / self.low))
         else:
             value = self.low + position * (self.high - self.low)
-        return min(max(value, self.low), self.high)
+        # Called for each coordinate of each trial, hence without `min` and `max`.
+        if value < self.low:
+            return self.low
+        if value > self.high:
+            return self.high
+        return value
 
     def nearest(self, number: float) -> float:
         """The allowed value that is nearest to a number."""

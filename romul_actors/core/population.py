@@ -62,6 +62,16 @@ class Progress(NamedTuple):
     waiting: int = 0
     decided: int = 0
 
+    def with_other(self, before: "Progress", after: "Progress") -> "Progress":
+        """The progress when one slot's share of it is another one than before."""
+        return Progress(
+            self[0] - before[0] + after[0],
+            self[1] - before[1] + after[1],
+            self[2] - before[2] + after[2],
+            self[3] - before[3] + after[3],
+            self[4] - before[4] + after[4],
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Population:

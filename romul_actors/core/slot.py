@@ -6,7 +6,8 @@ losses here are minimised ones: a metric to maximise has changed its sign before
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any, Literal
 
 Status = Literal[
@@ -104,6 +105,15 @@ class Slot:
         """Whether it has an outcome of `step`, or may still get one."""
         may = self.joined <= step and self.step <= step and self.active
         return step in self.outcomes or may
+
+
+_NAMES = tuple(f.name for f in fields(Slot))
+_values = attrgetter(*_NAMES)
+
+
+def changed_slot(slot: Slot, changes: Mapping[str, Any]) -> Slot:
+    """A slot with some other values; what `dataclasses.replace` makes, in less time."""
+    return Slot(**{**dict(zip(_NAMES, _values(slot), strict=True)), **changes})
 
 
 def needed(slot: Slot) -> set[str]:

@@ -315,12 +315,13 @@ class Space:
         if len(vector) != len(self.axes):
             raise SpaceError(f"a vector of {len(vector)} for a space of {len(self.axes)}")
         values: dict[str, Value] = {}
+        plain = self._plain
         for axis, position in zip(self.axes, vector, strict=True):
             if not 0.0 <= position <= 1.0:
                 raise SpaceError(f"{axis.name}: position {position!r} is outside [0, 1]")
-            if self._plain:
+            if plain:
                 values[axis.name] = axis.decode(float(position))
-        if self._plain:
+        if plain:
             return values
         off = self._off(vector)
         for parameter in self.parameters:

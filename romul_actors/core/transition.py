@@ -6,7 +6,7 @@ all of them. It keeps the books (slots, counts, history) and knows no rule and n
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from romul_actors.core.elasticity import median_trial_s
@@ -21,7 +21,7 @@ from romul_actors.core.population import (
     Progress,
 )
 from romul_actors.core.settings import Settings
-from romul_actors.core.slot import Slot
+from romul_actors.core.slot import Slot, changed_slot
 
 MAX_STEPS = 8
 """Steps whose progress is counted at a time; few are judged at once."""
@@ -200,7 +200,7 @@ class Transition:
 
     def change_slot(self, slot: Slot, **changes: Any) -> Slot:
         """Put a slot's changed form into its place."""
-        return self.put_slot(replace(slot, **changes))
+        return self.put_slot(changed_slot(slot, changes))
 
     def put_slot(self, slot: Slot) -> Slot:
         """Put a slot into its place, or a new one into the next."""
@@ -211,7 +211,10 @@ class Transition:
             self._leave_oldest(before)
             self.slots[slot.index] = slot
         for step, progress in self._progress.items():
-            self._progress[step] = recounted(progress, step, before, slot)
+            old = _NOTHING if before is None else _share(before, step)
+            new = _share(slot, step)
+            if old is not new:
+                self._progress[step] = progress.with_other(old, new)
         if slot.active and self.oldest is not None:
             step, n = self.oldest
             if slot.step <= step:
@@ -244,19 +247,8 @@ class Transition:
 
 def progress_of(slots: Iterable[Slot], step: int) -> Progress:
     """How far some slots have come with a step."""
-    progress = Progress()
-    for slot in slots:
-        progress = recounted(progress, step, None, slot)
-    return progress
-
-
-def recounted(progress: Progress, step: int, before: Slot | None, after: Slot) -> Progress:
-    """Progress with a step when a slot has changed; `before` is None for one more slot."""
-    old = _NOTHING if before is None else _share(before, step)
-    new = _share(after, step)
-    if old is new:
-        return progress
-    return Progress(*[n - less + more for n, less, more in zip(progress, old, new, strict=True)])
+    shares = [_share(slot, step) for slot in slots]
+    return Progress(*map(sum, zip(*shares, strict=True))) if shares else _NOTHING
 
 
 _NOTHING = Progress()

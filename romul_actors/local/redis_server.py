@@ -131,6 +131,8 @@ async def _start(
                 "appendfsync everysec",
                 'save ""',
                 "maxmemory-policy noeviction",
+                # History is most of what is stored: fewer and fuller nodes.
+                "stream-node-max-bytes 16kb",
                 f'logfile "{data / "server.log"}"',
                 "",
             )

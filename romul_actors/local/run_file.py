@@ -6,7 +6,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from romul_actors.errors import ExperimentError, ExperimentExistsError, UnknownExperimentError
+from romul_actors.errors import (
+    ExperimentError,
+    ExperimentExistsError,
+    StoreError,
+    UnknownExperimentError,
+)
 from romul_actors.protocol.differences import Changes, differences
 from romul_actors.protocol.experiment import from_values
 from romul_actors.protocol.mistakes import did_you_mean
@@ -18,6 +23,38 @@ NAME = "run.json"
 def holds_run(folder: Path) -> bool:
     """Whether a folder holds a local run."""
     return (folder / NAME).exists()
+
+
+def check_run(folder: Path, *, begin: str = "", end: str = "") -> None:
+    """Make sure that a folder holds a local run.
+
+    Args:
+        folder: the folder.
+        begin: how the error begins.
+        end: what the run is wanted for, as in " to go on with".
+
+    Raises:
+        UnknownExperimentError: it does not; the message names one that may be meant.
+    """
+    if not holds_run(folder):
+        others = [other.name for other in folder.parent.glob("*") if holds_run(other)]
+        hint = f": {did_you_mean(folder.name, others)}" if others else ""
+        raise UnknownExperimentError(f"{begin}{folder}: no run there{end}{hint}")
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a run, if it is not there.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{folder}: the run's folder cannot be made ({error.strerror}): choose another folder "
+            "of runs"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -61,21 +98,22 @@ class RunFile:
             UnknownExperimentError: there is no run in `folder`.
             ExperimentError: the file is not one of a run.
         """
+        check_run(folder, end=" to go on with")
         file = folder / NAME
         try:
             return RunFile(**json.loads(file.read_text()))
-        except FileNotFoundError:
-            others = [other.name for other in folder.parent.glob("*") if holds_run(other)]
-            hint = f": {did_you_mean(folder.name, others)}" if others else ""
-            raise UnknownExperimentError(f"{folder}: no run there to go on with{hint}") from None
         except (ValueError, TypeError) as error:
             raise ExperimentError(
                 f"{file}: not a run's file ({error}): restore it, or begin a run of another name"
             ) from None
 
     def write(self, folder: Path) -> None:
-        """Keep it in `folder`, which is made if it is not there."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Keep it in `folder`, which is made if it is not there.
+
+        Raises:
+            StoreError: it cannot be made.
+        """
+        make_folder(folder)
         (folder / NAME).write_text(json.dumps(asdict(self), indent=1) + "\n")
 
     def changes(self, given: Path | None) -> tuple["RunFile", Changes]:

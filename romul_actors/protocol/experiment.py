@@ -10,6 +10,7 @@ import tomllib
 import traceback
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -293,8 +294,9 @@ def _odd_task(task: object) -> list[Mistake]:
     return [Mistake(("task",), message)]
 
 
+@lru_cache(maxsize=32)
 def from_json(text: str) -> Experiment:
-    """Read an experiment as the store keeps it.
+    """Read an experiment as the store keeps it; it is immutable, and the same for the same text.
 
     Raises:
         ExperimentError: it is not one, or one of another version.

@@ -90,7 +90,8 @@ def _validate(kinds: Mapping[str, tuple[type, type[BaseModel]]], body: bytes) ->
         raise MessageError(f"unknown type {kind!r}: not one of {', '.join(kinds)}")
     dataclass, model = kinds[kind]
     try:
-        return dataclass(**model.model_validate(content).__dict__)
+        # Called for each message, hence without the options of `model_validate`.
+        return dataclass(**model.__pydantic_validator__.validate_python(content).__dict__)
     except ValidationError as error:
         raise MessageError(f"{kind}.{mistakes_of(error, model)[0]}") from None
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -200,10 +200,16 @@ def _keys(model: type[BaseModel], where: Sequence[str | int]) -> Collection[str]
     """Keys that are known where the last one of a path stands."""
     for part in where[:-1]:
         field = model.model_fields.get(str(part))
-        inner = None if field is None else field.annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        annotation = None if field is None else field.annotation
+        # A table that may be left out is one of `Model | None`.
+        inner = [
+            kind
+            for kind in (annotation, *get_args(annotation))
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ]
+        if not inner:
             return ()
-        model = inner
+        model = inner[0]
     own = [key for key in model.model_fields if key in model.__annotations__]
     return tuple(dict.fromkeys((*own, *model.model_fields)))
 

@@ -6,7 +6,8 @@ exists only between `read` and `write`.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, cast, get_args
 
 from pydantic_core import from_json, to_json
@@ -26,7 +27,6 @@ from romul_actors.protocol.stored_fields import (
 
 Fields = dict[str, str]
 
-_UNKNOWN = object()
 _COUNTS = tuple(field.name for field in fields(Counts))
 
 
@@ -36,25 +36,25 @@ def text(value: Any) -> str:
 
 
 def write_meta(population: Population, metric: str, before: Population | None = None) -> Fields:
-    """Fields of the experiment's own hash; those of the best trial only if `before` had another."""
-    best = {}
+    """Fields of the experiment's own hash.
+
+    Args:
+        population: what is written.
+        metric: the user's name of it.
+        before: the population as it is stored: only fields that differ are written.
+    """
+    if before is not None and before.status == "submitted":
+        # Nothing has been written yet.
+        before = None
+    written = _differing(_META, population, before)
+    if before is None or len(population.slots) != len(before.slots):
+        written["slots"] = str(len(population.slots))
     if before is None or population.best is not before.best:
-        best = {"best": _best(population, metric)}
+        written["best"] = _best(population, metric)
     # Once; a search that an older version began has none.
-    begins = population.started_ms is not None and (before is None or before.started_ms is None)
-    started = {"started_ms": str(population.started_ms)} if begins else {}
-    return {
-        "status": population.status,
-        "reason": population.reason,
-        "slots": str(len(population.slots)),
-        **best,
-        "causes": text(population.causes),
-        "idle_since_ms": _optional(population.idle_since_ms),
-        "crowded_since_ms": _optional(population.crowded_since_ms),
-        "horizon": str(population.horizon),
-        **started,
-        **{name: str(getattr(population.counts, name)) for name in _COUNTS},
-    }
+    if population.started_ms is not None and (before is None or before.started_ms is None):
+        written["started_ms"] = str(population.started_ms)
+    return written
 
 
 def _best(population: Population, metric: str) -> str:
@@ -74,7 +74,51 @@ def _best(population: Population, metric: str) -> str:
     )
 
 
-_FIELDS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+def _optional(number: int | None) -> str:
+    return "" if number is None else str(number)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Attributes that are a field each, of a slot or a population.
+
+    Attributes:
+        fields: name of the field, and how it is written.
+        read: all the attributes, in that order.
+        unlike: as many values that differ from all others.
+    """
+
+    fields: Sequence[tuple[str, Callable[[Any], str]]]
+    read: Callable[[Any], Sequence[Any]]
+    unlike: Sequence[Any]
+
+
+def _table(*rows: tuple[str, str, Callable[[Any], str]]) -> _Table:
+    """Rows are: the attribute, the field, and how it is written."""
+    fields = tuple((field, write) for _, field, write in rows)
+    return _Table(fields, attrgetter(*(row[0] for row in rows)), (object(),) * len(rows))
+
+
+def _differing(table: _Table, value: object, before: object | None) -> Fields:
+    """Fields whose attributes are others than before."""
+    stored = table.unlike if before is None else table.read(before)
+    return {
+        name: write(new)
+        for (name, write), new, old in zip(table.fields, table.read(value), stored, strict=True)
+        if new is not old and new != old
+    }
+
+
+_META = _table(
+    ("status", "status", str),
+    ("reason", "reason", str),
+    ("causes", "causes", text),
+    ("idle_since_ms", "idle_since_ms", _optional),
+    ("crowded_since_ms", "crowded_since_ms", _optional),
+    ("horizon", "horizon", str),
+    *((f"counts.{name}", name, str) for name in _COUNTS),
+)
+_SLOT = _table(
     ("status", "status", str),
     ("step", "step", str),
     ("attempt", "attempt", str),
@@ -95,7 +139,6 @@ _FIELDS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("vector", "vector", text),
     ("memory", "memory", text),
 )
-"""Attributes of a slot that are a field each: the attribute, the field, and how it is written."""
 
 
 def write_slot(
@@ -114,17 +157,13 @@ def write_slot(
         before: the slot as it is stored, in the same space: only fields that differ are written.
         hyperparameters: those of its vector, where they are decoded already.
     """
-    written = {
-        name: write(value)
-        for attribute, name, write in _FIELDS
-        if (value := getattr(slot, attribute)) is not (old := getattr(before, attribute, _UNKNOWN))
-        and value != old
-    }
+    written = _differing(_SLOT, slot, before)
     if "step" in written:
         written["trial"] = slot.trial
     if "vector" in written:
-        values = settings.space.decode(slot.vector) if hyperparameters is None else hyperparameters
-        written["hyperparameters"] = text(values)
+        if hyperparameters is None:
+            hyperparameters = settings.space.decode(slot.vector)
+        written["hyperparameters"] = text(hyperparameters)
     if before is None or slot.outcomes != before.outcomes:
         written |= _outcomes(slot, settings, metric)
     return written
@@ -251,10 +290,6 @@ def _read_outcomes(text: str, settings: Settings, metric: str) -> Mapping[int, O
 def _signed(loss: float, settings: Settings) -> float:
     """Turn a loss into the user's metric, or back: the sign is its own inverse."""
     return -loss if settings.maximize else loss
-
-
-def _optional(number: int | None) -> str:
-    return "" if number is None else str(number)
 
 
 def _read_optional(own: StoredFields, name: str) -> int | None:

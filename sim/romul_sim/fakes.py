@@ -26,6 +26,9 @@ KEPT_MS = 30_000
 AMBIGUOUS = ("settle", "beat", "present")
 """Calls that a client sends again when no answer comes: they may arrive twice."""
 
+WAITING = ("lease", "read")
+"""Calls whose replies may take time: a machine may go meanwhile."""
+
 OnLine = Callable[[str, Line], None]
 """Is called with the name of a search and a line of its history."""
 
@@ -116,9 +119,9 @@ class MachineStore:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
+        direct = name not in WAITING
 
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            # Called often, and most often with nothing to wait for.
+        async def call_over_network(*args: Any, **kwargs: Any) -> Any:
             if self.dead or self._latency_s or self.frozen_until_s:
                 await self._way()
             if self.lossy and self._rng.random() < self.lossy:
@@ -135,6 +138,18 @@ class MachineStore:
             if self.dead or self._latency_s or self.frozen_until_s:
                 await self._way()
             return reply
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            # Called often, and most often with nothing that could come between.
+            if direct and not (
+                self.dead
+                or self._latency_s
+                or self.frozen_until_s
+                or self.lossy
+                or self._store.away
+            ):
+                return method(*args, **kwargs)
+            return call_over_network(*args, **kwargs)
 
         # Found at once from now on.
         self.__dict__[name] = call

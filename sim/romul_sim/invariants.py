@@ -113,7 +113,7 @@ class InvariantWatch:
         lines = [history.from_json(from_json(text)) for text in commit.history]
         for line in lines:
             self._line(line)
-        if commit.meta:
+        if commit.meta or commit.slots:
             self._changed({index: slots[index] for index in commit.slots})
             self._counts(meta)
             self._best(meta.get("best", ""))

@@ -132,7 +132,7 @@ class _Writer:
         self._out.flush()
 
     def _history(self, values: dict[str, Any]) -> None:
-        """Write one line, as it is stored."""
+        """Write one line, as `romul history --json` shows it."""
         line = history.from_json(values)
         if self._began_ms is None:
             if not isinstance(line, SearchStarted) or "at_ms" not in values:
@@ -150,7 +150,8 @@ class _Writer:
             }
             self._out.write(json.dumps(head) + "\n")
         at_s = (line.at_ms - self._began_ms) / 1000
-        self._out.write(json.dumps({"at": at_s, "event": "history", "line": values}) + "\n")
+        whole = history.to_json(line)
+        self._out.write(json.dumps({"at": at_s, "event": "history", "line": whole}) + "\n")
         self._lines.append(line)
         self.n += 1
 

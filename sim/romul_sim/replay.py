@@ -35,7 +35,6 @@ from romul_actors.errors import ExperimentError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.mistakes import mistakes_of
 from romul_actors.protocol.plan import settings
-from romul_actors.protocol.slot_codec import text
 from romul_sim.beginning import at_the_beginning, settings_at
 from romul_sim.fakes import Durations
 from romul_sim.record import Record, RecordError
@@ -312,8 +311,8 @@ def _created(lines: Iterable[Line]) -> list[Line]:
 
 
 def _texts(lines: Iterable[Line]) -> list[str]:
-    """Lines as JSON, in which a tuple is a list."""
-    return [text(to_json(line)) for line in lines]
+    """Lines as JSON, in which a tuple is a list and names have one order."""
+    return [json.dumps(to_json(line), sort_keys=True) for line in lines]
 
 
 def problem_of(experiment: Experiment) -> str | None:

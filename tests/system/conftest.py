@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from romul_actors.core.history import from_json, to_json
 from romul_actors.protocol.experiment import Experiment
 from tests import warm
 from tests.conftest import wait_for
@@ -82,7 +83,9 @@ class System:
         return self.client.hgetall(f"romul:{{{name}}}:slot:{index}")
 
     def history(self, name="e", event=None):
-        lines = [json.loads(f["json"]) for _, f in self.client.xrange(f"romul:{{{name}}}:history")]
+        """Lines as `romul history --json` shows them."""
+        stored = [json.loads(f["json"]) for _, f in self.client.xrange(f"romul:{{{name}}}:history")]
+        lines = [to_json(from_json(line)) for line in stored]
         return [line for line in lines if event in (None, line["event"])]
 
     def leases(self, name="e"):

@@ -36,6 +36,11 @@ def valley():
 train = valley()
 
 
+def flat(trial):
+    """A function that other machines can import."""
+    return 1.0
+
+
 def search(folder, task=train, space=SPACE, **changes):
     given = {"name": "mine", "runs": folder, "workers": 1, **SMALL, **changes}
     return romul.run(task, space, **given)
@@ -472,6 +477,8 @@ class Called:
         (Called(), "Called is an `async def` function"),
         (yields, r"yields is a generator \(it has a `yield`\): train from trial.start"),
         (yields_awaited, "yields_awaited is a generator"),
+        (lambda: 1.0, r"cannot be called with a trial alone \(too many positional arguments\)"),
+        (lambda rate, width: 1.0, r"\(missing a required argument: 'width'\): write `def train"),
         (7, "train: 7 is neither a function nor the name of one"),
         (lambda trial, lock=threading.Lock(): 1.0, "belongs to this process"),  # noqa: B008
     ],
@@ -521,7 +528,7 @@ def test_a_search_is_submitted_to_a_server_and_waited_for(system):
         romul.submit(task, SPACE, name="far", **given)
     with pytest.raises(romul.TaskError, match="nothing that comes over a network is unpickled"):
         romul.submit(lambda trial: 1.0, SPACE, name="near", **given)
-    assert romul.submit(valley, SPACE, name="near", **given).task == "tests.system.test_api:valley"
+    assert romul.submit(flat, SPACE, name="near", **given).task == "tests.system.test_api:flat"
 
 
 # -- what is handed to workers --------------------------------------------------------------------

@@ -39,6 +39,7 @@ def bench(name, *options):
             "memory --slots 4 --steps 3 --metrics 1 --read-back 2",
             {"slots": 4, "trials": 12, "metrics": 1, "read_back": 2},
         ),
+        ("memory --actor --slots 4 --steps 5", {"slots": 4, "trials": 20}),
         ("object_store --megabytes 1 --rounds 1", {"megabytes": 1, "store": "moto"}),
         ("replayed --problems wine-mlp --seeds 2 --slots 4", {"seeds": 2, "slots": 4}),
         ("screens --slots 8 --steps 2", {"slots": 8}),

@@ -4,6 +4,7 @@ The pace is 0: every round does what is due at times, and waits for nothing.
 """
 
 import asyncio
+import gc
 import json
 import logging
 import random
@@ -18,10 +19,12 @@ from romul_actors.actor.loop import BATCH, Actor
 from romul_actors.actor.reconciliation import missing_attempts
 from romul_actors.actor.timing import (
     FORGET_MS,
+    GC_THRESHOLDS,
     LONGEST_TICK_S,
     SILENT_MS,
     TAKE_OVER_MS,
     LastDone,
+    collect_rarely,
     tick_every_s,
 )
 from romul_actors.core import history
@@ -29,6 +32,7 @@ from romul_actors.core.elasticity import Elasticity
 from romul_actors.core.events import Control, Released, Result, Stamped, Submitted, Tick
 from romul_actors.core.history import TimePassed
 from romul_actors.core.population import changed
+from romul_actors.core.stored_line import shorten
 from romul_actors.core.transition import progress_of
 from romul_actors.errors import StoreError, StoreUnavailableError
 from romul_actors.protocol.experiment import Experiment, FloatSpec
@@ -142,7 +146,9 @@ async def test_a_batch_is_decided_in_order_and_committed_in_one_piece(store):
     kinds = [type(line) for line in added if not isinstance(line, history.TimePassed)]
     assert kinds == [history.TrialReported] * 4 + [history.TrialCreated] * 4
     written = [json.loads(text(history.to_json(line))) for _, batch in commits for line in batch]
-    assert [json.loads(line) for _, line in await store.history("e")] == written
+    stored = [json.loads(line) for _, line in await store.history("e")]
+    assert [history.to_json(history.from_json(line)) for line in stored] == written
+    assert stored == [shorten(line) for line in written]
     after = await store.load("e")
     # One commit is one version.
     assert int(after.version.split(".")[1]) == int(before.version.split(".")[1]) + 1
@@ -714,3 +720,14 @@ def test_a_tick_that_changes_nothing_leaves_the_population_as_it_is():
     batch = decide_batch(start, [ticks[0], result, ticks[1]])
     run.tell(result.event, result.at_ms)
     assert (batch.population, batch.history) == (run.population, run.history[-1:])
+
+
+def test_a_process_of_actors_looks_for_garbage_in_cycles_rarely_but_does():
+    before = gc.get_threshold()
+    try:
+        collect_rarely()
+        assert gc.get_threshold() == GC_THRESHOLDS
+        assert gc.isenabled()
+        assert all(now > usual > 0 for now, usual in zip(gc.get_threshold(), before, strict=True))
+    finally:
+        gc.set_threshold(*before)

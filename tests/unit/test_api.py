@@ -195,7 +195,8 @@ def test_wrong_arguments_of_other_calls_are_named(tmp_path):
 
 
 def test_a_search_that_may_not_pay_is_warned_of_where_it_was_called(tmp_path):
-    url = "redis://127.0.0.1:1/0"
+    # Refused after the declaration was looked at.
+    url = "http://127.0.0.1"
     for steps, n in ((9, 1), (10, 0)):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -342,6 +343,25 @@ def test_a_trial_that_is_out_when_the_state_is_saved_can_still_be_told():
         romul.Population.load({"version": 0})
 
 
+def test_what_is_no_state_is_refused():
+    population = romul.Population(SPACE, steps=4)
+    population.ask()
+    for key, damage in (
+        ("slots", [{"vector": "[1"}]),
+        ("slots", None),
+        ("ready", [{"odd": 1}]),
+        ("population", {"status": "asleep"}),
+        ("out", [{}]),
+        ("optimizer", "other"),
+    ):
+        with pytest.raises(ExperimentError, match=r"^state: "):
+            romul.Population.load({**population.state, key: damage})
+    with pytest.raises(ExperimentError, match=r"^state: .*: it must be what Population.state was"):
+        romul.Population.load({k: v for k, v in population.state.items() if k != "slots"})
+    with pytest.raises(ExperimentError, match="version None is not 1"):
+        romul.Population.load(cast("Any", None))
+
+
 def test_figures_beside_the_metric_are_kept_with_the_best_trial():
     population = romul.Population(SPACE, steps=4, metric="accuracy", mode="max")
     population.tell(population.ask(), {"accuracy": np.float32(0.5), "loss": 2.0})
@@ -386,6 +406,8 @@ def test_what_cannot_be_told_says_why():
         population.tell(trial, cast("float", "0.3"))
     with pytest.raises(romul.TellError, match="no 'val_loss'"):
         population.tell(trial, {"loss": 0.3})
+    with pytest.raises(romul.TellError, match=r"\{\} is no trial: give what ask"):
+        population.tell(cast("Any", {}), 0.5)
     with pytest.raises(romul.TellError, match="trial 1-0 was not asked for yet"):
         population.tell("1-0", 0.3)
     with pytest.raises(romul.TellError, match="'x' is unknown; trials that are out: 0-0"):

@@ -174,7 +174,11 @@ def test_a_trial_that_diverged_does_not_flatten_the_charts(fed):
     assert axis["max"] < 1e6
     parallel = charts.parallel(feed, experiment)
     assert parallel["parallelAxis"][-1]["max"] == parallel["series"][0]["data"][-1][-1] < 1e6
-    assert parallel["series"][0]["data"][:-1] == usual[1]["series"][0]["data"][:-1]
+    # The axis may end a little elsewhere, and the highest of the others with it.
+    before, after = (picture["series"][0]["data"][:-1] for picture in (usual[1], parallel))
+    end = parallel["parallelAxis"][-1]["max"]
+    assert after == [[*row[:-1], min(row[-1], end)] for row in before]
+    assert sum(row != moved for row, moved in zip(before, after, strict=True)) < len(after) / 10
 
 
 def test_what_an_operator_did_is_listed(fed):

@@ -2,7 +2,12 @@
 
 import pytest
 
-from romul_actors.errors import ExperimentError, ExperimentExistsError, UnknownExperimentError
+from romul_actors.errors import (
+    ExperimentError,
+    ExperimentExistsError,
+    StoreError,
+    UnknownExperimentError,
+)
 from romul_actors.local.run_file import NAME, RunFile, holds_run
 
 RUN = RunFile(["e"], 2, ["task"], ["/tasks"], "/e.toml", {"name": "e"})
@@ -32,3 +37,9 @@ def test_a_file_that_is_none_of_a_runs_is_named(tmp_path, text):
     (tmp_path / NAME).write_text(text)
     with pytest.raises(ExperimentError, match=r"run\.json: not a run's file"):
         RunFile.read(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file/e: the run's folder cannot be made \(Not a dir"):
+        RUN.write(tmp_path / "file" / "e")

@@ -3,6 +3,7 @@
 import json
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -110,6 +111,31 @@ def test_changed_fields_over_the_stored_ones_are_the_whole_slot():
             written = write_slot(changed, core, "loss", SLOT)
             assert written
             assert {**whole, **written} == write_slot(changed, core, "loss"), field.name
+
+
+def test_changed_fields_over_the_stored_ones_are_the_whole_hash_of_an_experiment():
+    before = replace(Run(population(steps=4)).start().population, started_ms=3)
+    whole = write_meta(POPULATION, "loss")
+    assert {**write_meta(before, "loss"), **write_meta(POPULATION, "loss", before)} == whole
+    assert write_meta(POPULATION, "loss", POPULATION) == {}
+    others: list[dict[str, Any]] = [
+        {name: getattr(before, name)}
+        for name in ("status", "reason", "slots", "best", "causes", "horizon")
+    ]
+    others += [{"idle_since_ms": None}, {"crowded_since_ms": None}]
+    others += [
+        {"counts": replace(POPULATION.counts, **{count.name: 99})} for count in fields(Counts)
+    ]
+    for other in others:
+        changed = replace(POPULATION, **other)
+        written = write_meta(changed, "loss", POPULATION)
+        assert len(written) == 1
+        assert {**whole, **written} == write_meta(changed, "loss"), other
+
+
+def test_the_first_decision_of_a_search_writes_all_fields():
+    begun = Run(population(steps=4)).start().population
+    assert write_meta(begun, "loss", population(steps=4)) == write_meta(begun, "loss")
 
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=2, max_size=2), st.floats(allow_nan=False))

@@ -6,7 +6,7 @@ they are differences inside the population. The rest is this project's own. Numb
 those of the equations in docs/algorithm.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -84,11 +84,11 @@ class Romul(Optimizer):
         moving = [i for i in due if i in worst]
         rngs = {i: view.rng(i) for i in moving}
         sources = {i: best[int(rngs[i].integers(len(best)))] for i in moving} if best else {}  # (3)
-        bases = {
-            i: np.array((known[sources.get(i, i)] if i in known else view.slots[i]).vector)
-            for i in view.pool
-        }
-        place = {i: n for n, i in enumerate(view.pool)}
+        place = {i: n for n, i in enumerate(view.pool)} if moving else {}
+
+        def base_of(i: int) -> Vector:
+            return np.array((known[sources.get(i, i)] if i in known else view.slots[i]).vector)
+
         # The one tier is named at each move: what an older version stored has two.
         moves = []
         for i in due:
@@ -99,7 +99,9 @@ class Romul(Optimizer):
                 continue
             if i in sources:
                 why["copied"] = sources[i]
-            vector, how = self._move(view, i, bases, place[i], order[0], t < self.guarded, rngs[i])
+            vector, how = self._move(
+                view, i, base_of, place[i], order[0], t < self.guarded, rngs[i]
+            )
             moves.append(Move(i, sources.get(i), vector, why={**why, **how}, tier="all"))
         return moves
 
@@ -107,33 +109,34 @@ class Romul(Optimizer):
         self,
         view: View,
         i: int,
-        bases: Mapping[int, Vector],
+        base_of: Callable[[int], Vector],
         place: int,
         first: int,
         guarded: bool,  # noqa: FBT001
         rng: Generator,
     ) -> tuple[tuple[float, ...], dict[str, Any]]:
         """New vector of slot `i`, in the pool at `place`, and its reasons; `first` ranks first."""
-        space, base, d = view.space, bases[i], len(view.space)
+        space, base, d = view.space, base_of(i), len(view.space)
         moved = base + self.sigma * rng.standard_normal(d)  # (4)
         mutated = rng.random() < self.mutation and len(view.pool) >= MIN_POOL
         why: dict[str, Any] = {"rule": "mutated" if mutated else "redrawn", "base": base.tolist()}
         choices = list(space.choice_axes)
-        moved[choices] = base[choices]
+        if choices:
+            moved[choices] = base[choices]
         if mutated:  # (5)
             a, b = _two_others(view.pool, place, rng)
             f1, f2 = (self.factor * rng.random(2)).tolist()
             best = np.array(view.known[first].vector)
-            step = f1 * (bases[a] - bases[b]) + f2 * (best - base)
+            from_a, from_b = base_of(a), base_of(b)
+            step = f1 * (from_a - from_b) + f2 * (best - base)
             for c in choices:
                 draw = rng.random()
-                to_a = bases[a] if draw < CHOICE_OF_BEST + CHOICE_OF_A else base
+                to_a = from_a if draw < CHOICE_OF_BEST + CHOICE_OF_A else base
                 step[c] = (best if draw < CHOICE_OF_BEST else to_a)[c] - base[c]
             moved = moved + step
             why |= {"a": a, "b": b, "best": first, "F1": f1, "F2": f2}
         anew = rng.random(d) < self.redraw  # (6)
-        free = np.flatnonzero(space.free(base))
-        if not mutated and len(free):
+        if not mutated and len(free := np.flatnonzero(space.free(base))):
             anew[free[rng.integers(len(free))]] = True
         drawn = rng.random(d)
         if guarded:  # (7)

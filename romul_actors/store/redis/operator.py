@@ -25,7 +25,9 @@ class RedisOperator(RedisReader, RedisQueues, OperatorStore):
         # Also when it existed: that completes a creation that was killed between the two calls.
         await reply(self.connection.client.sadd(EXPERIMENTS, name))
         if not created:
-            raise ExperimentExistsError(f"experiment {name!r} exists already")
+            raise ExperimentExistsError(
+                f"experiment {name!r} exists already: choose another name, or remove it first"
+            )
 
     async def remove(self, name: str) -> bool:
         keys = [key(name), *(key(name, part) for part in PARTS)]
