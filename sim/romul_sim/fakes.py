@@ -14,7 +14,7 @@ from romul_actors.core.history import Line
 from romul_actors.core.rng import generator
 from romul_actors.errors import StoreUnavailableError
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.store import Commit
+from romul_actors.store import Commit, Committed
 from romul_actors.store.memory import MemoryStore
 from romul_sim.invariants import InvariantWatch
 from romul_sim.virtual_time import VirtualLoop
@@ -58,14 +58,14 @@ class WatchedStore(MemoryStore):
         """Of all lines of all histories, in the order in which they were committed."""
         return self._sha256.hexdigest()
 
-    async def commit(self, name: str, actor: str, commit: Commit) -> str | None:
-        version = await super().commit(name, actor, commit)
-        if version is not None:
+    async def commit(self, name: str, actor: str, commit: Commit) -> Committed | None:
+        committed = await super().commit(name, actor, commit)
+        if committed is not None:
             self._sha256.update("".join(commit.history).encode())
             stored = self.memory.experiments[name]
             for line in self.watches[name].committed(commit, stored.meta, stored.slots):
                 self._on_line(name, line)
-        return version
+        return committed
 
     def keep(self) -> None:
         """Keep a copy of the present state, as a replica would."""

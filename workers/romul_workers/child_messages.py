@@ -48,8 +48,8 @@ class TrainTrial:
         parent: folder of the checkpoint to continue from; None: from scratch.
         checkpoint: folder for the new one.
         warm: whether the parent is what this process saved last.
-        checked: whether the parent's files were hashed; if not, their lengths and times of change are
-            what they were when this process wrote them.
+        checked: whether the parent's files were hashed; if not, their lengths and times of change
+            are what they were when this process wrote them.
         id, hyperparameters, start, stop, seed, step, resumed: as in `romul_workers.trial.Trial`.
     """
 
