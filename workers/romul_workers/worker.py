@@ -4,8 +4,8 @@ It decides nothing. Every trial that it takes comes from a queue and is validate
 queued exactly once. It needs the store and a trainer, and runs unchanged under simulated time.
 
 Its parts: `admission.py` (which experiments), `affinity.py` (what it holds of its last trial),
-`attempt.py` (one lease and its heartbeats),
-`reporting.py`, `backoff.py` (a failing machine), `collection.py` (garbage), `shutdown.py`.
+`attempt.py` (one lease and its heartbeats), `reporting.py`, `backoff.py` (a failing machine),
+`collection.py` (garbage), `shutdown.py`.
 """
 
 import asyncio
