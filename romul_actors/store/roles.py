@@ -129,6 +129,10 @@ class ReaderStore(CatalogStore):
     async def affinity(self, name: str) -> AffinityCounts:
         """How many restores were warm, and what targeted claims cost."""
 
+    @abstractmethod
+    async def holds(self, name: str, worker: str) -> str:
+        """The checkpoint that a worker said it holds; "": none."""
+
 
 class QueueStore(CatalogStore):
     """What workers, actors and operators may all do: put messages in, and end leases."""

@@ -217,6 +217,8 @@ class Machine(RuleBasedStateMachine):
             )
             self.both(lambda s, name=name: s.garbage(name, 0, 10), sorted)
             self.both(lambda s, name=name: s.affinity(name), lambda f: replace(f, waited_ms=0))
+            for worker in HELD:
+                self.both(lambda s, name=name, worker=worker: s.holds(name, worker))
             self.both(outstanding(name))
             self.both(
                 lambda store, name=name: store.load(name),

@@ -80,6 +80,11 @@ class MemoryReader(MemoryCatalog, ReaderStore):
         found = self.memory.experiments.get(name)
         return AffinityCounts() if found is None else found.affinity
 
+    async def holds(self, name: str, worker: str) -> str:
+        found = self.memory.experiments.get(name)
+        hold = None if found is None else found.holds.get(worker)
+        return "" if hold is None else hold.checkpoint
+
     async def leases(self, name: str) -> dict[str, str]:
         held = self.memory.queue(name, "trials").held
         return {str(i): item.holder or "" for i, item in sorted(held.items())}

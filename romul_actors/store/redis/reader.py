@@ -129,3 +129,7 @@ class RedisReader(RedisCatalog, ReaderStore):
         found = await reply(self.connection.client.hmget(key(name, "affinity"), counts))
         with reading(key(name, "affinity")):
             return AffinityCounts(*(int(value or 0) for value in found))
+
+    async def holds(self, name: str, worker: str) -> str:
+        found = await reply(self.connection.client.hget(key(name, "affinity"), f"w {worker}"))
+        return read_name(found or b"")
