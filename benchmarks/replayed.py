@@ -1,20 +1,24 @@
 """Is it the schedule or the checkpoint's luck? Winners' schedules, trained again from scratch.
 
-    python benchmarks/replayed.py --seeds 20
+    python benchmarks/replayed.py --seeds 20 --picture schedules.png
 
 For each seed a population is run on a problem of the bench's suite. The hyperparameters along its
 winner's line of descent are then trained again, from scratch and with other random numbers; beside
 it, the last ones of them, held from the first step to the last. Prints one JSON line: by problem,
 medians of the test losses, and the share of pairs in which the schedule trained again is better
-than the winner itself, and better than its last hyperparameters held; ties count half.
+than the winner itself, and better than its last hyperparameters held; ties count half. The picture
+shows the winners' schedules: by problem and numeric hyperparameter, median and quartiles of the
+places in the declared range (0 its low end, 1 its high end, in the hyperparameter's own scale).
 """
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -38,8 +42,26 @@ def train(problem: str, schedule: Sequence[Values], seed: Sequence[int]) -> floa
     return SUITE[problem].test(state)
 
 
-def play(problem: str, optimizer: str, slots: int, seed: int) -> tuple[float, float, float]:
-    """Test loss of the last step's winner, of its schedule trained again, of its end held.
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A winner, and its schedule trained again.
+
+    Attributes:
+        winner: test loss of the last step's winner.
+        again: of its schedule, trained from scratch.
+        held: of the schedule's end, held from the first step on.
+        places: by hyperparameter that is a number or in order, its place in the unit interval at
+            each step of the schedule.
+    """
+
+    winner: float
+    again: float
+    held: float
+    places: Mapping[str, Sequence[float]]
+
+
+def play(problem: str, optimizer: str, slots: int, seed: int) -> Replayed:
+    """Run a population, and train its winner's schedule again.
 
     Raises:
         RuntimeError: no trial of the last step succeeded.
@@ -53,7 +75,33 @@ def play(problem: str, optimizer: str, slots: int, seed: int) -> tuple[float, fl
     line = run.line(winner)
     again = train(problem, line, (seed, 1))
     held = train(problem, [line[-1]] * len(line), (seed, 2))
-    return float(judged.test(run.state(winner))), again, held
+    space = run.population.settings.space
+    rows = np.array([space.encode(values) for values in line])
+    places = {axis.name: rows[:, c].tolist() for c, axis in enumerate(space) if not axis.n_choices}
+    return Replayed(float(judged.test(run.state(winner))), again, held, places)
+
+
+def draw(file: Path, played: Mapping[str, Sequence[Replayed]]) -> None:
+    """Write the picture of the winners' schedules: a panel a problem."""
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    columns = min(3, len(played))
+    lines = -(-len(played) // columns)
+    figure = Figure(figsize=(5 * columns, 3.4 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, sharey=True).flat
+    for (problem, runs), panel in zip(played.items(), panels, strict=False):
+        for name in runs[0].places:
+            rows = np.array([run.places[name] for run in runs])
+            low, middle, high = np.quantile(rows, (0.25, 0.5, 0.75), axis=0)
+            steps = np.arange(1, len(middle) + 1)
+            (curve,) = panel.plot(steps, middle, lw=1.6, label=name)
+            panel.fill_between(steps, low, high, color=curve.get_color(), alpha=0.1, lw=0)
+        panel.set(title=problem, xlabel="step", ylim=(0, 1))
+        panel.legend(fontsize=6, ncols=2, loc="best")
+    for panel in panels:
+        panel.set_axis_off()
+    figure.supylabel("place in the declared range")
+    figure.savefig(file, dpi=110)
 
 
 def main() -> None:
@@ -63,15 +111,20 @@ def main() -> None:
     parser.add_argument("--optimizer", default="romul")
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--picture", type=Path, help="file for the schedules' picture")
     chosen = parser.parse_args()
-    rows = {}
+    rows: dict[str, dict[str, float]] = {}
+    played: dict[str, list[Replayed]] = {}
     with ProcessPoolExecutor() as pool:
         for problem in chosen.problems.split(","):
             waiting = [
                 pool.submit(play, problem, chosen.optimizer, chosen.slots, seed)
                 for seed in range(chosen.seeds)
             ]
-            winners, again, held = np.array([done.result() for done in waiting]).T
+            played[problem] = [done.result() for done in waiting]
+            winners, again, held = np.array(
+                [(run.winner, run.again, run.held) for run in played[problem]]
+            ).T
             rows[problem] = {
                 "winner": median(winners),
                 "schedule_again": median(again),
@@ -80,6 +133,8 @@ def main() -> None:
                 "again_beats_held": pairs_won(again, held),
             }
             print(problem, rows[problem], file=sys.stderr)
+    if chosen.picture is not None:
+        draw(chosen.picture, played)
     print(
         json.dumps(
             {

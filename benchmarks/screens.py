@@ -24,6 +24,7 @@ from numpy.random import default_rng
 from romul_actors.cli.printing import Console
 from romul_actors.cli.top import Screen
 from romul_actors.client import Client
+from romul_actors.core.history import Line, SearchStarted, TrialCreated, TrialReported, to_json
 from romul_actors.core.population import Counts, Population
 from romul_actors.core.slot import Outcome, Slot
 from romul_actors.dashboard import charts
@@ -57,6 +58,36 @@ def experiment(slots: int, steps: int) -> Experiment:
     )
 
 
+def trial_lines(
+    slot: int, step: int, parent: str | None, values: dict[str, float], loss: float
+) -> list[Line]:
+    """What history says of a trial that ended well."""
+    trial, at_ms = f"{slot}-{step}", 1000 * step
+    created = TrialCreated(
+        at_ms=at_ms,
+        trial=trial,
+        slot=slot,
+        step=step,
+        parent=parent,
+        hyperparameters=values,
+        vector=tuple(values.values()),
+        seed=1,
+        why={"rule": "mutated", "rank": 0.5, "known": 8, "pool": 8},
+    )
+    reported = TrialReported(
+        at_ms=at_ms + 900,
+        trial=trial,
+        attempt=1,
+        worker=f"w{slot % WORKERS}",
+        slot=slot,
+        step=step,
+        value=loss,
+        checkpoint=f"{trial}-1",
+        seconds=0.9,
+    )
+    return [created, reported]
+
+
 async def fill(store: RedisStore, declared: Experiment, steps: int) -> None:
     """Put a population with its history into the store, a step a commit."""
     rng, core = default_rng(0), settings(declared)
@@ -65,43 +96,15 @@ async def fill(store: RedisStore, declared: Experiment, steps: int) -> None:
     version = (await store.load(NAME)).version
     names = list(declared.space)
     for step in range(steps):
-        lines: list[Any] = [] if step else [{"event": "started", "at_ms": 0}]
-        slots, at_ms = [], 1000 * step
+        lines: list[Line] = [] if step else [SearchStarted(at_ms=0)]
+        slots = []
         for index in range(declared.population):
             vector = tuple(rng.random(len(names)).tolist())
             parent = None if not step else f"{index}-{step - 1}"
             if step and rng.random() < 0.125:  # noqa: PLR2004
                 parent = f"{rng.integers(declared.population)}-{step - 1}"
-            values = dict(zip(names, vector, strict=True))
-            lines.append(
-                {
-                    "event": "trial",
-                    "at_ms": at_ms,
-                    "trial": f"{index}-{step}",
-                    "slot": index,
-                    "step": step,
-                    "parent": parent,
-                    "hyperparameters": values,
-                    "vector": vector,
-                    "seed": 1,
-                    "why": {"rule": "mutated", "rank": 0.5, "known": 8, "pool": 8},
-                }
-            )
             loss = float(rng.random()) / (step + 1)
-            lines.append(
-                {
-                    "event": "result",
-                    "at_ms": at_ms + 900,
-                    "trial": f"{index}-{step}",
-                    "attempt": 1,
-                    "worker": f"w{index % WORKERS}",
-                    "slot": index,
-                    "step": step,
-                    "value": loss,
-                    "checkpoint": f"{index}-{step}-1",
-                    "seconds": 0.9,
-                }
-            )
+            lines += trial_lines(index, step, parent, dict(zip(names, vector, strict=True)), loss)
             outcome = Outcome(loss, vector, f"{index}-{step}-1")
             slots.append(Slot(index=index, vector=vector, step=step + 1, outcomes={step: outcome}))
         done = declared.population * (step + 1)
@@ -112,7 +115,7 @@ async def fill(store: RedisStore, declared: Experiment, steps: int) -> None:
             entries,
             write_meta(population, "loss"),
             {slot.index: write_slot(slot, core, "loss") for slot in slots},
-            history=[text(line) for line in lines],
+            history=[text(to_json(line)) for line in lines],
             history_keep=10**7,
             nonce=str(step),
         )

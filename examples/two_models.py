@@ -30,5 +30,5 @@ def network(trial):
 
 
 for train, rate in ((linear, "eta0"), (network, "lr")):
-    result = romul.run(train, {rate: romul.Float(1e-5, 1, log=True)}, population=4, steps=5)
+    result = romul.run(train, {rate: romul.Float(1e-5, 1, log=True)}, population=4, steps=10)
     print(train.__name__, result.best.value, result.best.hyperparameters)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from romul_actors import __version__
     from romul_actors.core.events import TrialMessage as AskedTrial
     from romul_actors.errors import (
+        AdviceWarning,
         ExperimentError,
         ExperimentExistsError,
         RomulError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from romul_workers.trial import Context, Trial
 
 _MODULES = {
+    "AdviceWarning": "romul_actors.errors",
     "AskedTrial": "romul_actors.core.events:TrialMessage",
     "Best": "romul.result",
     "Bool": "romul.space",
@@ -73,6 +75,7 @@ _MODULES = {
 """Where each public name comes from: a module, and the name there if it is another one."""
 
 __all__ = [
+    "AdviceWarning",
     "AskedTrial",
     "Best",
     "Bool",

@@ -16,12 +16,18 @@ LOOK_S = 0.2
 
 def blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     """The same function, `NAME_async`, as one that returns when it is done: `NAME`."""
+    name = function.__name__.removesuffix("_async")
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        return to_the_end(function(*args, **kwargs))
+        try:
+            coroutine = function(*args, **kwargs)
+        except TypeError as error:
+            # Of the arguments: the body has not begun.
+            raise TypeError(str(error).replace(f"{function.__name__}()", f"{name}()")) from None
+        return to_the_end(coroutine)
 
-    call.__name__ = call.__qualname__ = function.__name__.removesuffix("_async")
+    call.__name__ = call.__qualname__ = name
     return call
 
 

@@ -1,12 +1,17 @@
 """From a call's arguments to an experiment: the names that Python and TOML do not share."""
 
-from collections.abc import Mapping
+import sys
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from os import PathLike
 from typing import Any, Literal
 
+from romul.callbacks import Callback
 from romul.space import tables
-from romul_actors.errors import ExperimentError
+from romul_actors.errors import AdviceWarning, ExperimentError
+from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment, from_values
 
 Mode = Literal["min", "max"]
@@ -25,6 +30,36 @@ class Call:
 
     function: str
     arguments: tuple[str, ...]
+
+    def check(self, **given: object) -> None:
+        """Check arguments of its own, by name, of which `_EXPECTED` says what they may be.
+
+        Raises:
+            ExperimentError: one is something else; the message names it.
+        """
+        for name, value in given.items():
+            fits, expected = _EXPECTED[name]
+            if not fits(value):
+                raise ExperimentError(f"{self.function}(): {name}: {value!r} is not {expected}")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _are_callbacks(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(one, Callback) for one in value)
+
+
+_EXPECTED: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "workers": (_is_count, "a whole number above 0"),
+    "steps": (_is_count, "a whole number above 0"),
+    "name": (lambda value: isinstance(value, str), "text"),
+    "runs": (lambda value: isinstance(value, str | PathLike), "the path of a folder"),
+    "setup": (lambda value: value is None or callable(value), "a function"),
+    "callbacks": (_are_callbacks, "a list of objects of romul.Callback, such as [Report()]"),
+}
+"""By argument, what fits, and how to say so."""
 
 
 def declare(call: Call, space: Mapping[str, Any], mode: str, keys: Mapping[str, Any]) -> Experiment:
@@ -56,3 +91,21 @@ def declare(call: Call, space: Mapping[str, Any], mode: str, keys: Mapping[str, 
         raise ExperimentError(f"{call.function}() has no argument {key!r}: {hint}")
     values = {**keys, "space": tables(space), "direction": DIRECTIONS[mode]}
     return from_values(values, f"{call.function}()")
+
+
+def warn_of(experiment: Experiment) -> None:
+    """Warn of what may work worse than expected, at the caller's own line where it is known."""
+    for text in advice(experiment):
+        warnings.warn(text, AdviceWarning, stacklevel=_depth_of_the_caller())
+
+
+def _depth_of_the_caller() -> int:
+    """How many calls lie between the function that calls this one and the user's program."""
+    depth, frame = 0, sys._getframe(1)  # noqa: SLF001  (`warnings` counts frames, too)
+    while frame.f_back is not None and _is_between(str(frame.f_globals.get("__name__"))):
+        depth, frame = depth + 1, frame.f_back
+    return depth + 1
+
+
+def _is_between(module: str) -> bool:
+    return module.partition(".")[0] in ("romul", "asyncio", "contextvars", "threading")

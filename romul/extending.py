@@ -1,15 +1,14 @@
 """A search goes on to more steps: `extend`."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from romul.blocking import blocking
 from romul.callbacks import Callback
 from romul.client import opened
+from romul.declaration import Call
 from romul.display import display
-from romul.local_run import RUN, note_steps
+from romul.local_run import note_steps
 from romul.processes import supervised
 from romul.result import Result
 from romul.running import BY, follow
@@ -19,6 +18,7 @@ from romul_actors.client import Client
 from romul_actors.core.history import SearchExtended, SearchResumed
 from romul_actors.errors import UnknownExperimentError
 from romul_actors.local.redis_server import URL_FILE
+from romul_actors.local.run_file import RunFile, holds_run
 from romul_actors.observe.snapshot import full_snapshot
 
 
@@ -52,15 +52,19 @@ async def extend_async(
         StoreUnavailableError: the server does not answer.
         SearchFailedError: the local run fails.
     """
+    call = Call(function="extend", arguments=())
+    call.check(name=name, steps=steps, runs=runs, callbacks=callbacks)
+    if workers is not None:
+        call.check(workers=workers)
     if redis is not None:
         return await _elsewhere(redis, name, steps, None, callbacks, progress)
     folder = Path(runs).resolve() / name  # noqa: ASYNC240  (nothing else runs yet)
-    if not (folder / RUN).exists():
+    if not holds_run(folder):
         raise UnknownExperimentError(f"{folder}: no run there")
     if (folder / URL_FILE).exists():
         return await _elsewhere(str(folder), name, steps, folder, callbacks, progress)
-    run: dict[str, Any] = json.loads((folder / RUN).read_text())
-    plan = Plan(str(folder), workers or run["workers"], tuple(run["allow"]), tuple(run["paths"]))
+    run = RunFile.read(folder)
+    plan = Plan(str(folder), workers or run.workers, tuple(run.allow), tuple(run.paths))
     result = await _here(plan, name, steps, callbacks, progress)
     if result.status == "failed":
         raise SearchFailedError(

@@ -11,10 +11,11 @@ from typing import Any
 
 from romul_actors.errors import ExperimentError, ExperimentExistsError, UnknownExperimentError
 from romul_actors.local.redis_server import check_idle
+from romul_actors.local.run_file import RunFile, holds_run
 from romul_actors.protocol.differences import Changes, differences
 from romul_actors.protocol.experiment import Experiment, from_values
 
-CALL, RUN = "call.json", "run.json"
+CALL = "call.json"
 PLAIN = (int, float, str, bool, bytes, type(None))
 
 
@@ -63,7 +64,7 @@ class LocalRun:
         name = self.experiment.name
         if resume and fresh:
             raise ExperimentExistsError("resume=True goes on and fresh=True begins anew: give one")
-        exists, changes = (self.folder / RUN).exists(), Changes()
+        exists, changes = holds_run(self.folder), Changes()
         if resume and not exists:
             raise UnknownExperimentError(f"{self.folder}: no run there to go on with")
         if exists:
@@ -144,20 +145,15 @@ class LocalRun:
 
     def write(self) -> None:
         """Write down what the search is, for the next call."""
-        module = self.experiment.module
         call = {
             "experiment": self.experiment.model_dump(mode="json"),
             "fingerprint": self.task.fingerprint,
         }
         (self.folder / CALL).write_text(json.dumps(call, indent=1) + "\n")
         # So that `romul run --resume` goes on with it too.
-        run = {
-            "experiments": [self.experiment.name],
-            "workers": self.workers,
-            "allow": [module],
-            "paths": list(self.task.paths),
-        }
-        (self.folder / RUN).write_text(json.dumps(run, indent=1) + "\n")
+        RunFile(
+            [self.experiment.name], self.workers, [self.experiment.module], list(self.task.paths)
+        ).write(self.folder)
 
 
 def note_steps(folder: Path, steps: int) -> None:

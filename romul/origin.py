@@ -4,11 +4,11 @@ import contextlib
 from pathlib import Path
 
 from romul.client import opened
-from romul.local_run import RUN
 from romul.processes import supervised
 from romul.supervisor import Plan
 from romul_actors.errors import UnknownExperimentError
 from romul_actors.local.redis_server import URL_FILE
+from romul_actors.local.run_file import holds_run
 from romul_actors.observe.former import begun_from
 from romul_actors.protocol.experiment import Experiment
 from romul_workers.inheritance import copies
@@ -21,7 +21,7 @@ def check_origin(experiment: Experiment, runs: Path) -> None:
         UnknownExperimentError: there is none.
     """
     origin = experiment.from_run
-    if origin is not None and not (runs / origin.name / RUN).exists():
+    if origin is not None and not holds_run(runs / origin.name):
         raise UnknownExperimentError(f"from_run: {runs / origin.name}: no run there")
 
 

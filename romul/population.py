@@ -26,7 +26,7 @@ from romul_actors.core.events import (
 from romul_actors.core.optimizers import Optimizer
 from romul_actors.core.population import Population as CorePopulation
 from romul_actors.core.settings import Settings
-from romul_actors.errors import ExperimentError, TaskError, TellError
+from romul_actors.errors import ExperimentError, StoredDataError, TaskError, TellError
 from romul_actors.protocol.experiment import Experiment, from_values
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.redeclare import redeclare
@@ -196,8 +196,10 @@ class Population:
         """Go on to `steps` steps in all, also where the search has ended.
 
         Raises:
+            ExperimentError: it is no number of steps.
             TellError: it has as many already.
         """
+        Call(function="extend", arguments=()).check(steps=steps)
         if steps <= self._settings.steps:
             raise TellError(f"steps: {steps} is not above the {self._settings.steps} that it has")
         self._fold(Control(action="extend", steps=steps))
@@ -309,7 +311,12 @@ class Population:
                 "Population.load(state, optimizer=...)"
             )
         metric = self._experiment.metric
-        self._population = read(self._settings, metric, state["population"], state["slots"])
+        try:
+            self._population = read(self._settings, metric, state["population"], state["slots"])
+        except StoredDataError as error:
+            raise ExperimentError(
+                f"state: {error.what}: it must be what Population.state was"
+            ) from None
         self._ready = [TrialMessage(**trial) for trial in state["ready"]]
         for line in state["out"]:
             trial = TrialMessage(**line["trial"])

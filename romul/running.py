@@ -10,7 +10,7 @@ from typing import Any
 from romul.blocking import blocking
 from romul.callbacks import Callback, StopSearch
 from romul.client import opened
-from romul.declaration import Call, Mode, declare
+from romul.declaration import Call, Mode, declare, warn_of
 from romul.display import display
 from romul.local_run import LocalRun, Task, fingerprint
 from romul.origin import begun_from_run, check_origin
@@ -96,6 +96,10 @@ async def run_async(
         TaskError: the function cannot train (it is `async`, or a generator), or cannot go to
             another process.
     """
+    call = Call(function="run", arguments=ARGUMENTS)
+    call.check(workers=workers, runs=runs, setup=setup, callbacks=callbacks)
+    if name is not None:
+        call.check(name=name)
     chosen = name or _new_name(train)
     folder = Path(runs).resolve() / chosen  # noqa: ASYNC240  (nothing else runs yet)
     task = _task(train, setup, folder)
@@ -107,9 +111,9 @@ async def run_async(
     }
     given |= {"steps": steps, "seed": seed, "optimizer": optimizer}
     keys.setdefault("checkpoints", str(folder / "checkpoints"))
-    call = Call(function="run", arguments=ARGUMENTS)
     experiment = declare(call, space, mode, {**keys, **given})
     settings(experiment)
+    warn_of(experiment)
     local = LocalRun(folder, experiment, task, workers)
     check_origin(experiment, folder.parent)
     changes = local.begin(resume=resume, fresh=fresh)

@@ -8,9 +8,8 @@ from typing import Any
 from romul.blocking import blocking
 from romul.callbacks import Callback
 from romul.client import opened
-from romul.declaration import Call, Mode, declare
+from romul.declaration import Call, Mode, declare, warn_of
 from romul.display import display
-from romul.local_run import RUN
 from romul.processes import supervised
 from romul.result import Result
 from romul.running import Train, name_of
@@ -18,6 +17,7 @@ from romul.supervisor import Plan
 from romul.watching import Watch
 from romul_actors.errors import TaskError, UnknownExperimentError
 from romul_actors.local.redis_server import URL_FILE
+from romul_actors.local.run_file import holds_run
 from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import full_snapshot
 from romul_actors.protocol.experiment import Experiment
@@ -72,6 +72,7 @@ async def submit_async(
     given |= {"metric": metric, "population": population, "steps": steps, "seed": seed}
     call = Call(function="submit", arguments=("redis",))
     experiment = declare(call, space, mode, {**keys, **given, "optimizer": optimizer})
+    warn_of(experiment)
     async with opened(redis) as client:
         experiment = await begun_from(experiment, client.store, copies)
         await client.submit(experiment)
@@ -99,6 +100,7 @@ async def wait_async(
         UnknownExperimentError: there is none of that name.
         StoreUnavailableError: the server does not answer.
     """
+    Call(function="wait", arguments=()).check(name=name, callbacks=callbacks)
     screen = display(name, progress)
     try:
         async with opened(redis) as client:
@@ -130,7 +132,7 @@ async def open_async(name: str, *, redis: str | None = None, runs: str | Path = 
     if redis is not None:
         return await _read(redis, name, None)
     folder = Path(runs).resolve() / name  # noqa: ASYNC240  (nothing else runs yet)
-    if not (folder / RUN).exists():
+    if not holds_run(folder):
         raise UnknownExperimentError(f"{folder}: no run there")
     with contextlib.suppress(FileNotFoundError):
         return await _read((folder / URL_FILE).read_text().strip(), name, folder)

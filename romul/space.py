@@ -13,6 +13,8 @@ What is declared is checked with the whole experiment, whose errors name the hyp
 from collections.abc import Mapping
 from typing import Any
 
+from romul_actors.errors import ExperimentError
+
 
 class Hyperparameter:
     """One hyperparameter's declaration.
@@ -87,14 +89,26 @@ class Bool(Hyperparameter):
         super().__init__("boolean", **keys)
 
 
-def tables(space: Mapping[str, Any]) -> dict[str, Any]:
-    """A space as an experiment declares it; tables of a TOML file may stand in it as they are."""
+def tables(space: Mapping[str, Any], outer: str = "space") -> dict[str, Any]:
+    """A space as an experiment declares it; tables of a TOML file may stand in it as they are.
+
+    Raises:
+        ExperimentError: something stands in it that is no hyperparameter.
+    """
+    if isinstance(space.get("type"), str):
+        return dict(space)
     found: dict[str, Any] = {}
     for name, value in space.items():
         if isinstance(value, Hyperparameter):
             found[name] = value.table
+        elif isinstance(value, Mapping):
+            found[name] = tables(value, f"{outer}.{name}")
         else:
-            found[name] = tables(value) if isinstance(value, Mapping) else value
+            raise ExperimentError(
+                f"{outer}.{name}: {value!r} is no hyperparameter: write romul.Float(0, 1), "
+                'romul.Int(1, 8), romul.Choice("a", "b") or romul.Bool(); what is fixed goes into '
+                "constants={...}"
+            )
     return found
 
 

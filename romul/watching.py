@@ -1,16 +1,15 @@
 """Follows a search to its end: calls hooks, shows progress, and notices what cannot end well."""
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from romul.callbacks import Callback, call
 from romul.display import Display, Standing
-from romul_actors.core.history import Line, TrialFailed, TrialReported, from_json
+from romul_actors.core.history import Line, TrialFailed, TrialReported
 from romul_actors.errors import RomulError
-from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.experiment import from_json as spec_of
+from romul_actors.observe.snapshot import read_line
+from romul_actors.protocol.experiment import Experiment, from_json
+from romul_actors.protocol.stored_fields import StoredFields
 from romul_actors.store import Glance, Store
 
 ENDED = ("finished", "failed", "stopped")
@@ -74,7 +73,7 @@ class Watch:
         glance = await self._store.glance(self._experiment.name, after=self._after, count=LINES)
         for entry, text in glance.history:
             self._after = entry
-            self._take(from_json(json.loads(text)))
+            self._take(read_line(self._experiment.name, entry, text))
         self._display.show(self._standing(glance.meta))
         return self._ended(glance)
 
@@ -118,8 +117,9 @@ class Watch:
 
     def _standing(self, meta: Mapping[str, str]) -> Standing:
         # As it is declared now: it may have been extended.
-        experiment = spec_of(meta["spec"])
-        best: dict[str, Any] = json.loads(meta["best"]) if meta.get("best") else {}
+        experiment = from_json(meta["spec"])
+        own = StoredFields.of_experiment(experiment.name, meta)
+        best = own.best(experiment.metric)
         parts = []
         if best:
             parts.append(f"best {experiment.metric} {best[experiment.metric]:.4g}")
@@ -128,7 +128,7 @@ class Watch:
         if meta["status"] not in ("running", "submitted"):
             parts.append(meta["status"])
         return Standing(
-            ended=int(meta.get("reported", 0)) + int(meta.get("failed", 0)),
-            total=max(experiment.n_trials, int(meta.get("created", 0))),
+            ended=own.count("reported", "0") + own.count("failed", "0"),
+            total=max(experiment.n_trials, own.count("created", "0")),
             text=", ".join(parts),
         )

@@ -6,8 +6,7 @@ what became of it. The client does not decide, and it knows no command line and 
 
 import getpass
 import os
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 from romul_actors.core.amendments import with_changes
@@ -17,7 +16,6 @@ from romul_actors.errors import (
     ExperimentError,
     NoAnswerError,
     OptimizerError,
-    StoreError,
     UnknownExperimentError,
     UnknownSlotError,
 )
@@ -27,28 +25,12 @@ from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.messages import encode
 from romul_actors.protocol.plan import settings
-from romul_actors.store import DeadLetter, Store
+from romul_actors.store import Store
 from romul_actors.store.opening import open_store
-
-PAGE = 1_000
-"""Dead letters that are read, or removed, in one step."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resubmitted:
-    """How many dead letters went back into their queues.
-
-    Attributes:
-        back: those that did.
-        cut: those that could not: only their beginning was kept.
-    """
-
-    back: int
-    cut: int
 
 
 class Client:
-    """Submits experiments, controls them and looks after their queues.
+    """Submits experiments and controls them.
 
     As a context manager it closes the store at its end:
 
@@ -320,71 +302,6 @@ class Client:
         for name in served:
             await self.store.send(name, event)
         return served
-
-    # -- dead letters ---------------------------------------------------------------------------
-
-    async def dead_letters(
-        self, name: str, ids: Collection[str] = (), limit: int | None = None
-    ) -> list[DeadLetter]:
-        """Messages that could not be used, oldest first.
-
-        Args:
-            name: the experiment.
-            ids: which; all of them if none are given.
-            limit: how many at most.
-
-        Raises:
-            UnknownExperimentError: there is no experiment of that name.
-            StoreError: an id is not among them.
-        """
-        await self.store.spec(name)
-        found: list[DeadLetter] = []
-        after = "0"
-        while (limit is None or len(found) < limit) and (
-            page := await self.store.dead(name, after, PAGE)
-        ):
-            after = page[-1].id
-            found += [letter for letter in page if not ids or letter.id in ids]
-        missing = sorted(set(ids) - {letter.id for letter in found})
-        if missing:
-            raise StoreError(f"{name}: no dead message {missing[0]}")
-        return found[:limit]
-
-    async def resubmit(self, name: str, ids: Collection[str] = ()) -> Resubmitted:
-        """Put dead letters back into the queues that they came from.
-
-        Args:
-            name: the experiment.
-            ids: which; all of them if none are given.
-
-        Raises:
-            UnknownExperimentError: there is no experiment of that name.
-            StoreError: an id is not among the dead letters.
-        """
-        found = await self.dead_letters(name, ids)
-        whole = [letter for letter in found if len(letter.body) == letter.size]
-        back = [await self.store.resubmit(name, letter) for letter in whole]
-        return Resubmitted(sum(back), len(found) - len(whole))
-
-    async def drop(self, name: str, ids: Collection[str] = ()) -> int:
-        """Remove dead letters for good.
-
-        Args:
-            name: the experiment.
-            ids: which; all of them if none are given.
-
-        Returns:
-            How many there were.
-
-        Raises:
-            UnknownExperimentError: there is no experiment of that name.
-            StoreError: an id is not among the dead letters.
-        """
-        found = [letter.id for letter in await self.dead_letters(name, ids)]
-        dropped = 0
-        for start in range(0, len(found), PAGE):
-            dropped += await self.store.drop(name, found[start : start + PAGE])
-        return dropped
 
     # -------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Every exception that callers may want to tell apart; nothing else."""
+"""Every exception and warning that callers may want to tell apart; nothing else."""
 
 
 class RomulError(Exception):
@@ -31,6 +31,23 @@ class StoreError(RomulError):
 
 class StoreUnavailableError(StoreError):
     """The store does not answer now; it may later."""
+
+
+class StoredDataError(StoreError):
+    """What is stored of an experiment is not what this project writes.
+
+    Args:
+        what: which field of which experiment and slot, and the value.
+
+    Attributes:
+        what: the same.
+        remedy: what to do.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.remedy = "set it right (docs/redis.md), or restore the server's data"
+        super().__init__(f"{what}: {self.remedy}")
 
 
 class NoAnswerError(StoreError):
@@ -75,3 +92,7 @@ class TaskError(RomulError):
 
 class TellError(RomulError, ValueError):
     """A result that a population without a server cannot take (see romul.Population)."""
+
+
+class AdviceWarning(UserWarning):
+    """An experiment is right, and may work worse than expected (romul_actors.protocol.advice)."""

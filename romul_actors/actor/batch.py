@@ -39,7 +39,7 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
     stored = await store.load(name)
     experiment = from_json(await store.spec(name))
     core = settings(experiment)
-    population = read(core, experiment.metric, stored.meta, stored.slots)
+    population = read(core, experiment.metric, stored.meta, stored.slots, name)
     needed = NeededCheckpoints(population)
     return HeldExperiment(experiment, core, stored.version, population, needed)
 

@@ -6,9 +6,10 @@ lose nor double a decision: what was not committed is still pending, and what wa
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from romul_actors.actor.batch import HeldExperiment, adopt, commit_of, decide_batch, load
 from romul_actors.actor.leases import sweep
@@ -25,7 +26,13 @@ from romul_actors.actor.timing import (
 )
 from romul_actors.core.events import Event, Stamped, Tick
 from romul_actors.core.history import Line, TrialCreated
-from romul_actors.errors import ExperimentError, MessageError, StoreError, UnknownExperimentError
+from romul_actors.errors import (
+    ExperimentError,
+    MessageError,
+    StoreError,
+    StoreUnavailableError,
+    UnknownExperimentError,
+)
 from romul_actors.protocol.messages import decode_event, encode
 from romul_actors.store import ActorStore, Entry
 from romul_actors.waiting import pause
@@ -66,7 +73,7 @@ class Actor:
         self._only = experiments
         self._open: list[str] = []
         self._held: dict[str, HeldExperiment] = {}
-        self._refused: set[str] = set()
+        self._faults: dict[str, str] = {}
         self._upkept_s = float("-inf")
         self._ticked = LastDone()
         self._releases: dict[str, float] = {}
@@ -81,7 +88,7 @@ class Actor:
         while not stop.is_set():
             try:
                 await self.turn()
-            except (StoreError, ExperimentError) as error:
+            except StoreError as error:
                 log.warning("%s; trying again", error)
                 self._held.clear()
                 await pause(BACKOFF_S, stop)
@@ -95,10 +102,10 @@ class Actor:
         if not self._open:
             await asyncio.sleep(self._pace_s)
             return
-        block_ms = await self._release()
-        entries = await self._store.read(self._open, self._name, BATCH, block_ms)
+        entries = await self._read(await self._release())
         for name, batch in itertools.groupby(entries, key=lambda entry: entry.experiment):
-            await self._answer(name, list(batch))
+            with self._apart(name):
+                await self._answer(name, list(batch))
 
     async def lost(self, worker: str) -> int:
         """End the leases of a worker whose connection to the broker broke; how many there were.
@@ -108,19 +115,54 @@ class Actor:
         """
         ended = 0
         for name in self._open.copy():
-            ended += await sweep(self._store, name, self._name, SILENT_MS, BATCH, worker)
+            with self._apart(name):
+                ended += await sweep(self._store, name, self._name, SILENT_MS, BATCH, worker)
         return ended
 
+    @contextlib.contextmanager
+    def _apart(self, name: str) -> Iterator[None]:
+        """Keep an experiment's fault from the others: it is set aside until the next upkeep.
+
+        Each fault is logged once. A store that does not answer concerns all of them.
+        """
+        try:
+            yield
+        except StoreUnavailableError:
+            raise
+        except UnknownExperimentError:
+            self._leave(name)
+        except (StoreError, ExperimentError) as error:
+            self._leave(name)
+            if self._faults.get(name) != str(error):
+                self._faults[name] = str(error)
+                log.error("experiment %s cannot be served: %s", name, error)  # noqa: TRY400
+
+    def _leave(self, name: str) -> None:
+        """Hold nothing of an experiment, and do not read its inbox."""
+        self._held.pop(name, None)
+        if name in self._open:
+            self._open.remove(name)
+
     # -- deciding ---------------------------------------------------------------------------------
+
+    async def _read(self, block_ms: int) -> list[Entry]:
+        """The next events of all open experiments."""
+        try:
+            return await self._store.read(self._open, self._name, BATCH, block_ms)
+        except StoreUnavailableError:
+            raise
+        except StoreError:
+            # One inbox that cannot be read fails the call for all of them.
+            found: list[Entry] = []
+            for name in self._open.copy():
+                with self._apart(name):
+                    found += await self._store.read([name], self._name, BATCH, 0)
+            return found
 
     async def _answer(self, name: str, entries: Sequence[Entry]) -> None:
         """Decide and commit a batch; again from what is stored, if another actor was faster."""
         while entries:
-            try:
-                if await self._decide(name, entries):
-                    return
-            except UnknownExperimentError:
-                self._held.pop(name, None)
+            if await self._decide(name, entries):
                 return
             self._held.pop(name, None)
             entries = await self._store.pending(name, self._name, BATCH)
@@ -183,12 +225,10 @@ class Actor:
         now_s = asyncio.get_running_loop().time()
         for name in [name for name, due_s in self._releases.items() if due_s <= now_s]:
             del self._releases[name]
-            try:
+            with self._apart(name):
                 after_ms = await self._store.release(name)
-            except UnknownExperimentError:
-                continue
-            if after_ms is not None:
-                self._release_at(name, after_ms)
+                if after_ms is not None:
+                    self._release_at(name, after_ms)
         waits = [self._pace_s, *(due_s - now_s for due_s in self._releases.values())]
         return max(1, int(1000 * min(waits)))
 
@@ -199,29 +239,21 @@ class Actor:
         statuses = await self._store.experiments()
         self._open = [name for name in statuses if self._only is None or name in self._only]
         for name in self._open.copy():
-            lease_s = await self._admit(name)
-            if lease_s is None:
-                self._open.remove(name)
-                continue
-            left = await self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH)
-            await self._answer(name, left)
-            if statuses[name] in ("running", "paused", "stopped", "failed", "finished"):
-                await sweep(self._store, name, self._name, int(1000 * lease_s), BATCH)
-            if statuses[name] == "running":
-                await self._tick(name, lease_s)
-                await self._reconcile(name, max(RECONCILE_S, lease_s))
+            with self._apart(name):
+                await self._keep(name, statuses[name])
 
-    async def _admit(self, name: str) -> float | None:
-        """Length of an experiment's leases, in seconds; None: it is gone, or cannot be served."""
-        try:
-            return (await self._hold(name)).experiment.timeouts.lease_s
-        except UnknownExperimentError:
-            return None
-        except ExperimentError as error:
-            if name not in self._refused:
-                self._refused.add(name)
-                log.error("experiment %s cannot be served: %s", name, error)  # noqa: TRY400
-            return None
+    async def _keep(self, name: str, status: str) -> None:
+        """What is due of one experiment."""
+        lease_s = (await self._hold(name)).experiment.timeouts.lease_s
+        left = await self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH)
+        await self._answer(name, left)
+        if status in ("running", "paused", "stopped", "failed", "finished"):
+            await sweep(self._store, name, self._name, int(1000 * lease_s), BATCH)
+        if status == "running":
+            await self._tick(name, lease_s)
+            await self._reconcile(name, max(RECONCILE_S, lease_s))
+        # The same fault would be another one from now on.
+        self._faults.pop(name, None)
 
     async def _tick(self, name: str, lease_s: float) -> None:
         """Let time pass for a population, and forget workers that are long gone."""

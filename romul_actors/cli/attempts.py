@@ -2,10 +2,8 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from pydantic_core import from_json
 
 from romul_actors.cli.connection import connected, snapshot_of
 from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
@@ -15,6 +13,7 @@ from romul_actors.core.space import Space
 from romul_actors.observe.snapshot import read_history
 from romul_actors.observe.waste import waste as waste_of
 from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.stored_fields import StoredFields
 
 QUARTERS = 4
 """Parts of a number's range that failures are counted in."""
@@ -23,12 +22,12 @@ QUARTERS = 4
 def failures(name: Name, redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Show why attempts ended, and where in the search space."""
 
-    async def run() -> tuple[Experiment, dict[str, int], list[Line]]:
+    async def run() -> tuple[Experiment, Mapping[str, int], list[Line]]:
         async with connected(redis) as client:
             experiment = await client.spec(name)
             meta = (await client.store.load(name)).meta
             lines = await read_history(client.store, name)
-            return experiment, from_json(meta.get("causes") or "{}"), lines
+            return experiment, StoredFields.of_experiment(name, meta).counts("causes"), lines
 
     experiment, causes, lines = asyncio.run(run())
     regions = by_region(experiment, lines)
@@ -52,7 +51,7 @@ def failures(name: Name, redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False)
         console.print(table)
 
 
-def _counts(counts: dict[str, int]) -> str:
+def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {n}" for name, n in sorted(counts.items()))
 
 

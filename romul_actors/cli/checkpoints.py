@@ -76,7 +76,8 @@ async def needed(store: Store, experiment: Experiment) -> set[str]:
     """Names of all checkpoints that a decision, or a report on its way, may ask for."""
     on_the_way = await store.outstanding(experiment.name)
     stored = await store.load(experiment.name)
-    population = read(settings(experiment), experiment.metric, stored.meta, stored.slots)
+    core = settings(experiment)
+    population = read(core, experiment.metric, stored.meta, stored.slots, experiment.name)
     kept = population.needed_checkpoints()
     for body in on_the_way.inbox:
         try:

@@ -7,12 +7,22 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
 
+from romul_actors.cli.options import DEFAULT_URL
 from romul_actors.cli.printing import Console
 from romul_actors.client import Client
-from romul_actors.errors import StoreError
+from romul_actors.errors import (
+    StoreError,
+    StoreUnavailableError,
+    UnknownExperimentError,
+    UnknownSlotError,
+)
 from romul_actors.local.redis_server import URL_FILE
+from romul_actors.local.run_file import holds_run
 from romul_actors.mqtt.broker import Broker
 from romul_actors.observe.snapshot import Snapshot, full_snapshot
+
+MOST_NAMES = 10
+"""Most experiments that an error lists."""
 
 
 def resolve(url: str) -> str:
@@ -87,9 +97,39 @@ async def connected(
         StoreError: the server cannot be used.
     """
     async with Client.connect(resolve(url), by=by, broker=broker) as client:
-        for warning in await client.check():
+        try:
+            warnings = await client.check()
+        except StoreUnavailableError as error:
+            if url != DEFAULT_URL:
+                raise
+            raise StoreUnavailableError(f"{error}{_local_runs()}") from None
+        for warning in warnings:
             (console or Console(stderr=True)).print(f"warning: {warning}")
-        yield client
+        try:
+            yield client
+        except UnknownExperimentError as error:
+            if isinstance(error, UnknownSlotError):
+                raise
+            raise UnknownExperimentError(f"{error}; {await _names(client)}") from None
+
+
+async def _names(client: Client) -> str:
+    """What to say of the experiments that there are."""
+    names = list(await client.statuses())
+    if len(names) > MOST_NAMES:
+        return "`romul status` lists those that there are"
+    return f"there are {', '.join(names)}" if names else "there is none at all"
+
+
+def _local_runs() -> str:
+    """What to say of local runs, whose servers are their own, where no server was named."""
+    runs = [folder for folder in Path("runs").glob("*") if holds_run(folder)]
+    if not runs:
+        return ""
+    up = [folder for folder in runs if (folder / URL_FILE).is_file()]
+    latest = max(up or runs, key=lambda folder: folder.stat().st_mtime)
+    first = "" if up else f"`romul serve {latest}` starts it again; then "
+    return f" A local run has a server of its own: {first}--redis {latest}"
 
 
 def snapshot_of(name: str, url: str) -> Snapshot:

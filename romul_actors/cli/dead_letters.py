@@ -9,7 +9,7 @@ import typer
 from romul_actors.cli.connection import connected
 from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json
-from romul_actors.client import Resubmitted
+from romul_actors.dead_letters import DeadLetters, Resubmitted
 from romul_actors.store import DeadLetter
 
 Ids = Annotated[
@@ -33,7 +33,7 @@ def list_(
 
     async def run() -> list[DeadLetter]:
         async with connected(redis) as client:
-            return await client.dead_letters(name, limit=count)
+            return await DeadLetters(client.store).letters(name, limit=count)
 
     found = asyncio.run(run())
     if as_json:
@@ -71,7 +71,7 @@ def retry(
 
     async def run() -> Resubmitted:
         async with connected(redis) as client:
-            return await client.resubmit(name, _chosen(ids, everything))
+            return await DeadLetters(client.store).resubmit(name, _chosen(ids, everything))
 
     done = asyncio.run(run())
     cut = f", {done.cut} too long to have been kept" if done.cut else ""
@@ -86,6 +86,6 @@ def drop(
 
     async def run() -> int:
         async with connected(redis) as client:
-            return await client.drop(name, _chosen(ids, everything))
+            return await DeadLetters(client.store).drop(name, _chosen(ids, everything))
 
     echo(f"{name}: {asyncio.run(run())} dropped")

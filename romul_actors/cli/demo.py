@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from romul_actors.cli.local_run import LocalRun, Servers, play
+from romul_actors.cli.local_run import Servers, play
 from romul_actors.cli.options import AsJson, RunsFolder, WithBroker
 from romul_actors.cli.summary import finish
 from romul_actors.errors import ExperimentError
 from romul_actors.local.redis_server import check_idle
+from romul_actors.local.run_file import RunFile, holds_run
 from romul_actors.protocol.experiment import OptimizerSpec, parse
 
 RANDOM_SEED = 2
@@ -58,11 +59,11 @@ def demo(
     if folder.exists():
         # Only what an earlier demo has left, and only if it is no longer running.
         check_idle(folder)
-        if not (folder / "run.json").exists():
+        if not holds_run(folder):
             raise ExperimentError(f"{folder} exists and is no earlier demo: choose another --runs")
         shutil.rmtree(folder)
-    plan = LocalRun([experiment.name, rival.name], workers, [], [])
-    plan.begin(folder)
+    plan = RunFile([experiment.name, rival.name], workers, [], [])
+    plan.write(folder)
     ended = play(folder, plan, [experiment, rival], Servers(None, broker), quiet=as_json)
     ours, random = (ended.summaries[name] for name in plan.experiments)
     extra = {

@@ -3,7 +3,9 @@
 from romul_actors.errors import (
     ExperimentError,
     ExperimentExistsError,
+    OptimizerError,
     RomulError,
+    SpaceError,
     StoreError,
     UnknownExperimentError,
 )
@@ -25,6 +27,8 @@ _CODES: tuple[tuple[type[RomulError], int], ...] = (
     (ExperimentExistsError, EXISTS),
     (StoreError, STORE),
     (ExperimentError, DECLARATION),
+    (SpaceError, DECLARATION),
+    (OptimizerError, DECLARATION),
 )
 
 

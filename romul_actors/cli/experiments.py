@@ -18,13 +18,18 @@ from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
 from romul_actors.cli.rows import progress, readable, slots_table, unreadable
 from romul_actors.client import Client
-from romul_actors.errors import ExperimentError, StoreError, UnknownSlotError
+from romul_actors.errors import (
+    ExperimentError,
+    StoreError,
+    StoreUnavailableError,
+    UnknownSlotError,
+)
 from romul_actors.observe.former import begun_from
-from romul_actors.observe.snapshot import read_history
-from romul_actors.observe.trial_records import trials
+from romul_actors.observe.snapshot import origin_of
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
+from romul_actors.protocol.stored_fields import StoredFields
 from romul_workers.inheritance import copies
 
 Request = Callable[[Client], Awaitable[None]]
@@ -73,16 +78,18 @@ def status(redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
 
 
 async def _status_row(client: Client, name: str, status: str) -> dict[str, Any]:
+    store = client.store
     try:
         experiment = await client.spec(name)
-    except ExperimentError as error:
+        row = progress((await store.load(name)).meta, experiment)
+        lease_ms = 1000 * experiment.timeouts.lease_s
+        row["workers"] = sum(age_ms < lease_ms for age_ms in (await store.ages(name)).values())
+        row["dead"] = (await store.depths(name))["dead"]
+    except StoreUnavailableError:
+        raise
+    except (ExperimentError, StoreError) as error:
         # Of another version, or damaged: the others are still worth seeing.
         return unreadable(name, status, str(error))
-    store = client.store
-    row = progress((await store.load(name)).meta, experiment)
-    lease_ms = 1000 * experiment.timeouts.lease_s
-    row["workers"] = sum(age_ms < lease_ms for age_ms in (await store.ages(name)).values())
-    row["dead"] = (await store.depths(name))["dead"]
     return row
 
 
@@ -120,7 +127,7 @@ def show(
         async with connected(redis) as client:
             experiment = await client.spec(name)
             stored = await client.store.load(name)
-            slots = [readable(fields) for fields in stored.slots]
+            slots = [readable(name, i, fields) for i, fields in enumerate(stored.slots)]
             return experiment, progress(stored.meta, experiment), slots
 
     experiment, row, slots = asyncio.run(run())
@@ -161,11 +168,11 @@ def best(
         async with connected(redis) as client:
             experiment = await client.spec(name)
             meta = (await client.store.load(name)).meta
-            if not meta.get("best"):
+            best = StoredFields.of_experiment(name, meta).best(experiment.metric)
+            if not best:
                 raise StoreError(f"{name}: no trial has ended well yet ({meta['status']})")
-            best = from_json(meta["best"])
-            record = trials(await read_history(client.store, name)).get(best["trial"])
-            return experiment, {**best, "provenance": dict(record.provenance) if record else {}}
+            origin = await origin_of(client.store, name, best["trial"])
+            return experiment, {**best, "provenance": dict(origin)}
 
     experiment, found = asyncio.run(run())
     found["checkpoints"] = experiment.checkpoints

@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from romul_actors.cli.connection import connected
-from romul_actors.cli.local_run import LocalRun, Servers, play
+from romul_actors.cli.local_run import Servers, play
 from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RunsFolder, WithBroker
 from romul_actors.cli.printing import echo
 from romul_actors.cli.summary import finish
 from romul_actors.errors import StoreError
 from romul_actors.local.redis_server import check_idle
+from romul_actors.local.run_file import RunFile, holds_run
 
 
 def extend(
@@ -40,7 +41,7 @@ def extend(
     and workers go on; a paused or failed search has the steps when it is resumed.
     """
     folder = runs / name
-    if redis is None and (folder / "run.json").exists():
+    if redis is None and holds_run(folder):
         if not _is_under_way(folder):
             _go_on(folder, steps, workers, broker=broker, as_json=as_json)
             return
@@ -65,7 +66,7 @@ def _is_under_way(folder: Path) -> bool:
 
 def _go_on(folder: Path, steps: int, workers: int | None, *, broker: bool, as_json: bool) -> None:
     """Go on with a local run to its end."""
-    plan, changes = LocalRun.read(folder).changes(None)
+    plan, changes = RunFile.read(folder).changes(None)
     plan = replace(plan, workers=workers or plan.workers)
     changes = replace(changes, steps=steps)
     ended = play(folder, plan, [], Servers(None, broker), quiet=as_json, changes=changes)

@@ -11,6 +11,7 @@ from romul_actors.cli.connection import connected
 from romul_actors.client import Client
 from romul_actors.errors import UnknownExperimentError
 from romul_actors.local.redis_server import URL_FILE, embedded_server
+from romul_actors.local.run_file import holds_run
 from romul_actors.observe.former import begun_from
 from romul_actors.protocol.declared_tables import FromRun
 from romul_actors.protocol.experiment import Experiment
@@ -27,7 +28,10 @@ From = Annotated[
 
 WithCheckpoints = Annotated[
     bool,
-    typer.Option("--with-checkpoints", help="With --from-run: and from copies of its checkpoints."),
+    typer.Option(
+        "--with-checkpoints",
+        help="With --from-run: and from copies of its checkpoints; trial.start counts from 0.",
+    ),
 ]
 
 
@@ -67,7 +71,7 @@ async def begun_from_run(experiment: Experiment, runs: Path) -> Experiment:
 @contextlib.asynccontextmanager
 async def _server_of(folder: Path) -> AsyncIterator[Client]:
     """A client of a local run's server, which is started if it is not up."""
-    if not (folder / "run.json").exists():
+    if not holds_run(folder):
         raise UnknownExperimentError(f"--from-run: {folder}: no run there")
     async with contextlib.AsyncExitStack() as stack:
         url = str(folder)

@@ -10,9 +10,10 @@ from pydantic_core import from_json
 
 from romul_actors.cli.connection import connected
 from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
-from romul_actors.cli.printing import echo, echo_json
-from romul_actors.core.history import ControlIgnored, Line, TrialCreated, Unknown, to_json
-from romul_actors.core.history import from_json as line_from_json
+from romul_actors.cli.printing import Console, echo, echo_json
+from romul_actors.core.history import KINDS, ControlIgnored, Line, TrialCreated, Unknown, to_json
+from romul_actors.observe.snapshot import read_line
+from romul_actors.protocol.mistakes import did_you_mean
 
 LINES = 2_000
 """Lines of history that are read at most in one step."""
@@ -31,6 +32,11 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Show what happened and what was decided; operators' actions are among it."""
+    if event is not None and event not in KINDS:
+        text = (
+            f"warning: {event!r} is no kind that this version knows: {did_you_mean(event, KINDS)}"
+        )
+        Console(stderr=True).print(text, soft_wrap=True)
 
     async def run() -> None:
         async with connected(redis) as client:
@@ -40,10 +46,9 @@ def history(
             while True:
                 for entry_id, text in glance.history:
                     after = entry_id
-                    values = from_json(text)
-                    line = line_from_json(values)
+                    line = read_line(name, entry_id, text)
                     if event in (None, event_of(line)):
-                        echo_json(values) if as_json else echo(line_in_words(line))
+                        echo_json(from_json(text)) if as_json else echo(line_in_words(line))
                 if not follow or over(glance.meta["status"], glance.history):
                     return
                 await asyncio.sleep(0.5)

@@ -80,7 +80,10 @@ class LiveView:
             best = "" if row["best"] is None else _best(row)
             self._bars.update(self._tasks[experiment.name], completed=row["trials"], best=best)
             if index == 0 and self._console.is_terminal:
-                first = slots_table([readable(slot) for slot in stored.slots], experiment)
+                first = slots_table(
+                    [readable(experiment.name, i, slot) for i, slot in enumerate(stored.slots)],
+                    experiment,
+                )
         if self._console.is_terminal:
             self._live.update(Group(self._bars, first), refresh=True)
         elif time.monotonic() - self._printed_s >= LINE_S:

@@ -2,12 +2,10 @@
 
 import asyncio
 import contextlib
-import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from romul_actors.cli.connection import connected, resolve
 from romul_actors.cli.live import LiveView
@@ -15,108 +13,19 @@ from romul_actors.cli.printing import Console
 from romul_actors.cli.services import stopping
 from romul_actors.cli.summary import EndedRun, write_summaries
 from romul_actors.client import Client
-from romul_actors.errors import ExperimentError, ExperimentExistsError, UnknownExperimentError
 from romul_actors.launch.crew import crew
 from romul_actors.local.mqtt_broker import embedded_broker, has_broker
 from romul_actors.local.processes import running
 from romul_actors.local.redis_server import embedded_server
+from romul_actors.local.run_file import RunFile
 from romul_actors.observe.former import begun_from
-from romul_actors.protocol.differences import Changes, differences
-from romul_actors.protocol.experiment import Experiment, from_values
-from romul_actors.protocol.plan import load, settings
+from romul_actors.protocol.differences import Changes
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.plan import settings
 from romul_actors.waiting import pause
 from romul_workers.inheritance import copies
 
 REFRESH_S = 0.5
-
-
-@dataclass(frozen=True)
-class LocalRun:
-    """What `run --resume` must know again.
-
-    Attributes:
-        experiments: names, the one to look at first.
-        workers: how many.
-        allow: task modules that the workers may import.
-        paths: folders that they find them in.
-        file: the experiment's own file, if the run has one.
-        declared: what stood in it when the run began, or last went on, as JSON values.
-    """
-
-    experiments: Sequence[str]
-    workers: int
-    allow: Sequence[str]
-    paths: Sequence[str]
-    file: str | None = None
-    declared: Mapping[str, Any] | None = None
-
-    def begin(self, folder: Path) -> None:
-        """Make the folder of a new run.
-
-        Raises:
-            ExperimentExistsError: `folder` holds a run already.
-        """
-        self.check_new(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.write(folder)
-
-    @staticmethod
-    def check_new(folder: Path) -> None:
-        """Make sure that a folder is free.
-
-        Raises:
-            ExperimentExistsError: `folder` holds a run already.
-        """
-        if (folder / "run.json").exists():
-            raise ExperimentExistsError(
-                f"{folder} holds a run already: go on with `romul run --resume {folder.name}`, "
-                "or choose another name or folder"
-            )
-
-    @staticmethod
-    def read(folder: Path) -> "LocalRun":
-        """Read a run's own file.
-
-        Raises:
-            UnknownExperimentError: there is no run in `folder`.
-        """
-        try:
-            return LocalRun(**json.loads((folder / "run.json").read_text()))
-        except FileNotFoundError:
-            raise UnknownExperimentError(f"{folder}: no run there to go on with") from None
-
-    def changes(self, given: Path | None) -> tuple["LocalRun", Changes]:
-        """What the experiment's file says now that it did not say before.
-
-        Args:
-            given: the file; None: the one that the run began with, as long as it is there and
-                declares the same experiment.
-
-        Returns:
-            The run with what the file says now, and the changes.
-
-        Raises:
-            ExperimentError: it cannot be read, declares another experiment, or one that this run
-                cannot become.
-        """
-        file = given or (Path(self.file) if self.file else None)
-        if file is None or not (given or file.exists()):
-            return self, Changes()
-        now, name = load(file), self.experiments[0]
-        if now.name != name and given is None:
-            return self, Changes()
-        if now.name != name:
-            raise ExperimentError(f"{file} declares {now.name!r}, and the run is {name!r}")
-        declared = now.model_dump(mode="json")
-        plan = replace(self, file=str(file.resolve()), declared=declared)
-        if self.declared is None:
-            return plan, Changes()
-        before = from_values(self.declared, "the declaration of the run")
-        return plan, differences(before, now)
-
-    def write(self, folder: Path) -> None:
-        """Keep it in `folder`."""
-        (folder / "run.json").write_text(json.dumps(vars(self), indent=1))
 
 
 @dataclass(frozen=True)
@@ -143,7 +52,7 @@ class Servers:
 
 def play(
     folder: Path,
-    plan: LocalRun,
+    plan: RunFile,
     new: Sequence[Experiment],
     servers: Servers,
     *,
@@ -166,7 +75,7 @@ def play(
 
 async def _play(
     folder: Path,
-    plan: LocalRun,
+    plan: RunFile,
     new: Sequence[Experiment],
     servers: Servers,
     console: Console,
@@ -215,7 +124,7 @@ async def _apply(
     return experiment.model_copy(update={"steps": changes.steps or experiment.steps})
 
 
-async def _resume(client: Client, plan: LocalRun) -> None:
+async def _resume(client: Client, plan: RunFile) -> None:
     statuses = await client.statuses()
     for name in plan.experiments:
         if statuses[name] in ("paused", "failed"):

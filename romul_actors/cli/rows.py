@@ -3,31 +3,34 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import from_json
-
 from romul_actors.cli.printing import NARROW, Table, shortened
 from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.stored_fields import StoredFields
 
-JSON_FIELDS = ("latest", "hyperparameters", "vector", "memory", "outcomes", "live")
-NUMBER_FIELDS = ("step", "attempt", "failures", "losses", "since_ms", "seed", "joined", "parking")
+TABLES = ("hyperparameters", "memory", "outcomes")
+COUNTS = ("step", "attempt", "failures", "losses", "since_ms", "seed", "joined", "parking")
 
 
 def progress(meta: Mapping[str, str], experiment: Experiment) -> dict[str, Any]:
-    """An experiment in one row, as JSON values."""
-    best = from_json(meta["best"]) if meta.get("best") else {}
-    # With more slots than at the start there is more to do.
-    total = max(experiment.n_trials, int(meta.get("created", 0)))
-    ended = int(meta.get("reported", 0)) + int(meta.get("failed", 0))
+    """An experiment in one row, as JSON values.
+
+    Raises:
+        StoredDataError: a field of its hash holds what ROMUL never writes.
+    """
+    own = StoredFields.of_experiment(experiment.name, meta)
+    best = own.best(experiment.metric)
+    failed = own.count("failed", "0")
     return {
         "name": experiment.name,
-        "status": meta["status"],
-        "reason": meta.get("reason", ""),
+        "status": own.text("status"),
+        "reason": own.text("reason", ""),
         "population": experiment.population,
-        "trials": ended,
-        "trials_total": total,
-        "failed": int(meta.get("failed", 0)),
-        "retried": int(meta.get("retried", 0)),
-        "causes": from_json(meta.get("causes") or "{}"),
+        "trials": own.count("reported", "0") + failed,
+        # With more slots than at the start there is more to do.
+        "trials_total": max(experiment.n_trials, own.count("created", "0")),
+        "failed": failed,
+        "retried": own.count("retried", "0"),
+        "causes": own.counts("causes"),
         "metric": experiment.metric,
         "best": best.get(experiment.metric),
         "best_trial": best.get("trial"),
@@ -41,14 +44,20 @@ def unreadable(name: str, status: str, why: str) -> dict[str, Any]:
     return {**row, **counts, "metric": "", "best": None, "best_trial": None}
 
 
-def readable(row: Mapping[str, str]) -> dict[str, Any]:
-    """A slot's fields as JSON values."""
+def readable(name: str, index: int, row: Mapping[str, str]) -> dict[str, Any]:
+    """A slot's fields as JSON values.
+
+    Raises:
+        StoredDataError: one holds what ROMUL never writes.
+    """
+    fields = StoredFields.of_slot(name, index, row)
     values: dict[str, Any] = dict(row)
-    for field in JSON_FIELDS:
-        values[field] = from_json(row[field]) if row.get(field) else None
-    for field in NUMBER_FIELDS:
-        values[field] = int(row[field])
-    values |= {field: float(row[field]) for field in ("seconds", "position")}
+    values |= {field: fields.table(field) for field in TABLES}
+    values |= {field: fields.count(field) for field in COUNTS}
+    values |= {field: fields.number(field) for field in ("seconds", "position")}
+    values["live"] = list(fields.whole_numbers("live"))
+    values["vector"] = list(fields.vector("vector"))
+    values["latest"] = fields.table("latest", "{}") or None
     return values
 
 

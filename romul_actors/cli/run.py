@@ -9,10 +9,11 @@ import typer
 
 from romul_actors.cli.deadline import Deadline, with_deadline
 from romul_actors.cli.from_run import From, WithCheckpoints, begun_from_run, with_origin
-from romul_actors.cli.local_run import LocalRun, Servers, play
+from romul_actors.cli.local_run import Servers, play
 from romul_actors.cli.options import AsJson, RunsFolder, WithBroker
 from romul_actors.cli.printing import Console
 from romul_actors.cli.summary import finish
+from romul_actors.local.run_file import RunFile
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.plan import load, settings
@@ -52,7 +53,7 @@ def run(
         raise typer.BadParameter("--steps goes with --resume; a new run's stand in its file")
     if resume is not None:
         folder, new = runs / resume, []
-        plan, changes = LocalRun.read(folder).changes(file)
+        plan, changes = RunFile.read(folder).changes(file)
         plan = replace(plan, workers=workers)
         if steps is not None:
             changes = replace(changes, steps=steps)
@@ -69,12 +70,12 @@ def run(
             Console(stderr=True, quiet=as_json).print(f"warning: {text}", soft_wrap=True)
         # A file that is run here is trusted with its own task: no --allow is needed.
         paths = [str(file.parent.resolve())]
-        plan, new = LocalRun([experiment.name], workers, [experiment.module], paths), [experiment]
+        plan, new = RunFile([experiment.name], workers, [experiment.module], paths), [experiment]
         plan = replace(plan, file=str(file.resolve()), declared=declared.model_dump(mode="json"))
         plan.check_new(folder)
         if redis is None:
             experiment = asyncio.run(begun_from_run(experiment, runs))
             new = [experiment]
-        plan.begin(folder)
+        plan.write(folder)
     ended = play(folder, plan, new, Servers(redis, broker), quiet=as_json, changes=changes)
     finish(folder, ended, {}, as_json=as_json)

@@ -146,7 +146,7 @@ def _reopen(transition: Transition, slot: Slot, furthest: int) -> None:
 def _try_again(transition: Transition, slot: Slot) -> None:
     """Begin the next attempt at a trial that was discarded at the end of the search.
 
-    The last one may still be in the queue, or with a worker that has not heard of the end: it
+    The last one may still be in the queue, or with a worker that does not know of the end yet: it
     counts too, and the first report of the two is taken.
     """
     attempt = slot.attempt + 1

@@ -143,10 +143,8 @@ def _control(transition: Transition, event: Control) -> None:
         case "stop", status if status not in ("finished", "stopped"):
             transition.record(SearchStopped(at_ms=at_ms, by=by))
             _close(transition, "stopped", f"stopped by {by}" if by else "stopped")
-        case "pin" | "unpin" as action, _ if 0 <= (slot := event.slot or 0) < len(transition.slots):
-            kind = SlotPinned if action == "pin" else SlotUnpinned
-            transition.record(kind(at_ms=at_ms, slot=slot, by=by))
-            transition.change_slot(transition.slots[slot], pinned=action == "pin")
+        case "pin" | "unpin", _ if event.slot in range(len(transition.slots)):
+            _pin(transition, event, transition.slots[event.slot or 0])
         case "bounds", _:
             change_bounds(transition, event)
         case "extend", _:
@@ -156,11 +154,18 @@ def _control(transition: Transition, event: Control) -> None:
         case "drain", _:
             transition.record(WorkerDrained(at_ms=at_ms, worker=event.worker, by=by))
         case action, status:
-            given = {"population": event.population, "constants": event.constants}
-            given = {name: value for name, value in given.items() if value}
+            given = {"population": event.population or None, "constants": event.constants or None}
+            given = {k: v for k, v in {**given, "slot": event.slot}.items() if v is not None}
             transition.record(
                 ControlIgnored(at_ms=at_ms, action=action, status=status, by=by, given=given)
             )
+
+
+def _pin(transition: Transition, event: Control, slot: Slot) -> None:
+    """Hold a slot, or let it go."""
+    kind = SlotPinned if event.action == "pin" else SlotUnpinned
+    transition.record(kind(at_ms=transition.at_ms, slot=slot.index, by=event.by))
+    transition.change_slot(slot, pinned=event.action == "pin")
 
 
 def _resume(transition: Transition) -> None:

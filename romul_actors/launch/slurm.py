@@ -25,8 +25,8 @@ _SCRIPT = """\
 #SBATCH --export=ALL
 #SBATCH --signal=B:USR1@{signal_s}
 
-# Slurm tells the worker itself when the node is taken. When the time is up it tells this script,
-# since srun would end the worker at once.
+# Slurm signals the worker itself when the node is taken. When the time is up it signals this
+# script, since srun would end the worker at once.
 again=
 trap 'again=yes; scancel --signal=TERM "$SLURM_JOB_ID.0"' USR1
 trap : TERM INT

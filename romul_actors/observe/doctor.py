@@ -9,7 +9,13 @@ from typing import Any, Literal
 import aiomqtt
 import fsspec
 
-from romul_actors.errors import ExperimentError, RomulError, StoreError
+from romul_actors.errors import (
+    ExperimentError,
+    RomulError,
+    StoredDataError,
+    StoreError,
+    StoreUnavailableError,
+)
 from romul_actors.mqtt.broker import Broker, Message
 from romul_actors.mqtt.presence import publish
 from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, snapshot
@@ -130,6 +136,12 @@ async def _experiment(store: RedisStore, name: str) -> list[Finding]:
         found = await snapshot(store, name)
     except ExperimentError as error:
         return [Finding("warning", f"{name}: {error}", "of another version: upgrade, or remove it")]
+    except StoredDataError as error:
+        return [Finding("fault", error.what, error.remedy)]
+    except StoreUnavailableError:
+        raise
+    except StoreError as error:
+        return [Finding("fault", f"{name}: {error}", "compare its keys with docs/redis.md")]
     findings = _population(name, found)
     if found.status in ("submitted", "running", "paused"):
         findings += await _checkpoints(name, str(found.experiment.checkpoints))

@@ -21,7 +21,7 @@ async def read_former(store: ReaderStore, name: str) -> Former:
     experiment = from_json(await store.spec(name))
     stored = await store.load(name)
     core = settings(experiment)
-    return Former(experiment, read(core, experiment.metric, stored.meta, stored.slots))
+    return Former(experiment, read(core, experiment.metric, stored.meta, stored.slots, name))
 
 
 async def begun_from(

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from prometheus_client import Counter as PrometheusCounter
 
 from romul_actors.core.history import Line, TrialFailed, TrialReleased, Unknown
-from romul_actors.errors import RomulError, StoreError
+from romul_actors.errors import RomulError, StoreUnavailableError
 from romul_actors.observe.snapshot import read_glance
 from romul_actors.store import ReaderStore
 
@@ -87,8 +87,16 @@ class ActorMetrics:
     async def refresh(self, store: ReaderStore) -> None:
         """Read all experiments once."""
         statuses, desired = await store.experiments(), 0.0
-        for name, status in statuses.items():
-            values = await _values(store, name, status)
+        for name, status in list(statuses.items()):
+            try:
+                values = await _values(store, name, status)
+            except StoreUnavailableError:
+                raise
+            except RomulError as error:
+                # Of another version, or damaged: the others have their gauges.
+                log.debug("no metrics of %s: %s", name, error)
+                del statuses[name]
+                continue
             desired += values["workers_desired"]
             for key, value in values.items():
                 self._gauges[key].labels(name).set(value)
@@ -106,7 +114,7 @@ class ActorMetrics:
         while True:
             try:
                 await self.refresh(store)
-            except (StoreError, RomulError) as error:
+            except RomulError as error:
                 log.debug("no metrics: %s", error)
             await asyncio.sleep(REFRESH_S)
 

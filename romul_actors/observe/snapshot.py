@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from romul_actors.core.history import Line, to_json
+from romul_actors.core.history import Line, TrialReported, to_json
 from romul_actors.core.history import from_json as line_from_json
 from romul_actors.observe.trial_records import trial_rows
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_from_json
+from romul_actors.protocol.stored_fields import StoredFields, finite, table, whole
 from romul_actors.store import Glance, ReaderStore
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ SLOT_FIELDS = (
     "since_ms",
 )
 """Fields of a slot that a snapshot reads."""
+COUNTS = ("created", "reported", "failed", "discarded", "retried")
 LARGEST = 1e300
 """A number in a worker's entry that is larger is not shown."""
 PAGE = 5_000
@@ -169,50 +171,76 @@ def _row(values: dict[str, Any], nested: str) -> dict[str, Any]:
 
 
 def read_glance(glance: Glance, experiment: Experiment | None = None) -> Snapshot:
-    """Make a snapshot of what a store shows; `experiment` saves parsing its declaration again."""
+    """Make a snapshot of what a store shows.
+
+    Args:
+        glance: what it shows.
+        experiment: saves parsing the declaration again.
+
+    Raises:
+        ExperimentError: this version cannot read its declaration.
+        StoredDataError: a field of its hash, or of a slot's, holds what ROMUL never writes.
+    """
     meta = glance.meta
     experiment = experiment or experiment_from_json(meta["spec"])
-    counts = ("created", "reported", "failed", "discarded", "retried")
+    own = StoredFields.of_experiment(experiment.name, meta)
     return Snapshot(
         experiment=experiment,
         now_ms=glance.now_ms,
-        status=meta["status"],
-        reason=meta.get("reason", ""),
-        counts={name: int(meta.get(name, 0)) for name in counts},
-        causes=from_json(meta.get("causes") or "{}"),
-        best=from_json(meta["best"]) if meta.get("best") else {},
-        n_slots=int(meta.get("slots", 0)),
+        status=own.text("status"),
+        reason=own.text("reason", ""),
+        counts={name: own.count(name, "0") for name in COUNTS},
+        causes=own.counts("causes"),
+        best=own.best(experiment.metric),
+        n_slots=own.count("slots", "0"),
         slots=[
-            _slot(i, row, experiment.metric, glance.now_ms) for i, row in enumerate(glance.slots)
+            _slot(
+                i,
+                StoredFields.of_slot(experiment.name, i, row),
+                experiment.metric,
+                glance.now_ms,
+            )
+            for i, row in enumerate(glance.slots)
         ],
         workers=[
             _worker(name, presence, glance.now_ms)
             for name, presence in sorted(glance.workers.items())
         ],
         depths=glance.depths,
-        history=[_line(text) for _, text in glance.history],
+        history=[read_line(experiment.name, entry, text) for entry, text in glance.history],
         last_id=glance.history[-1][0] if glance.history else "",
     )
 
 
-def _slot(index: int, row: Mapping[str, str], metric: str, now_ms: int) -> SlotSnapshot:
-    latest = from_json(row["latest"]) if row.get("latest") else {}
+def _slot(index: int, row: StoredFields, metric: str, now_ms: int) -> SlotSnapshot:
+    value, value_step = row.read(
+        "latest",
+        lambda text: _latest(text, metric) if text else (None, None),
+        f"empty or the latest outcome as JSON, with step and {metric}",
+        "",
+    )
     return SlotSnapshot(
         index=index,
-        tier=row["tier"],
-        status=row["status"],
-        step=int(row["step"]),
-        trial=row["trial"],
-        attempt=int(row["attempt"]),
-        copies=len(from_json(row["live"])),
-        hyperparameters=from_json(row["hyperparameters"]),
-        value=latest.get(metric),
-        value_step=latest.get("step"),
-        parent=row["parent"] or None,
-        checkpoint=row["checkpoint"] or None,
-        pinned=row["pinned"] == "1",
-        since_s=max(0.0, (now_ms - int(row["since_ms"])) / 1000),
+        tier=row.text("tier"),
+        status=row.text("status"),
+        step=row.count("step"),
+        trial=row.text("trial"),
+        attempt=row.count("attempt"),
+        copies=len(row.whole_numbers("live")),
+        hyperparameters=row.table("hyperparameters"),
+        value=value,
+        value_step=value_step,
+        parent=row.name("parent"),
+        checkpoint=row.name("checkpoint"),
+        pinned=row.flag("pinned", "0"),
+        since_s=max(0.0, (now_ms - row.count("since_ms")) / 1000),
     )
+
+
+def _latest(text: str, metric: str) -> tuple[float | None, int]:
+    latest = table(from_json(text))
+    value = latest[metric]
+    return None if value is None else finite(value), whole(latest["step"])
 
 
 def _worker(name: str, presence: Mapping[str, Any], now_ms: int) -> WorkerSnapshot:
@@ -236,8 +264,19 @@ def _number(value: Any) -> float | None:
     return float(value) if numeric and abs(value) < LARGEST else None
 
 
-def _line(text: str) -> Line:
-    return line_from_json(from_json(text))
+def read_line(name: str, entry: str, text: str) -> Line:
+    """A line of history from its JSON.
+
+    Args:
+        name: the experiment's.
+        entry: id of the line's entry.
+        text: its JSON.
+
+    Raises:
+        StoredDataError: it is no JSON object.
+    """
+    stored = StoredFields(f"experiment {name!r}, history entry {entry}", {"json": text})
+    return line_from_json(stored.table("json"))
 
 
 async def read_history(store: ReaderStore, name: str) -> list[Line]:
@@ -245,9 +284,32 @@ async def read_history(store: ReaderStore, name: str) -> list[Line]:
     lines: list[Line] = []
     after = "0"
     while page := await store.history(name, after, PAGE):
-        lines += [_line(text) for _, text in page]
+        lines += [read_line(name, entry, text) for entry, text in page]
         after = page[-1][0]
     return lines
+
+
+async def origin_of(store: ReaderStore, name: str, trial: str) -> Mapping[str, str]:
+    """Where a trial's result comes from; empty: the store has it no more.
+
+    A worker says it with its first result, and when it changes. History is read from its end, no
+    further than to the line that says it.
+    """
+    before, worker = "", None
+    while page := await store.history_before(name, before, PAGE):
+        for entry, text in page:
+            # Nearly all lines concern neither: they are not even parsed.
+            if f'"{trial}"' not in text and '"provenance"' not in text:
+                continue
+            line = read_line(name, entry, text)
+            if not isinstance(line, TrialReported):
+                continue
+            if line.trial == trial:
+                worker = line.worker
+            if line.worker == worker and line.provenance:
+                return line.provenance
+        before = page[-1][0]
+    return {}
 
 
 async def snapshot(store: ReaderStore, name: str, lines: int = 0) -> Snapshot:

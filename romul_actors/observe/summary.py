@@ -1,10 +1,10 @@
 """A run in figures, for programs: what `romul run` writes beside its pictures."""
 
-import json
 from collections.abc import Mapping, Sized
 from typing import Any
 
 from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.stored_fields import StoredFields
 
 
 def summary(experiment: Experiment, meta: Mapping[str, str], found: Sized) -> dict[str, Any]:
@@ -14,12 +14,16 @@ def summary(experiment: Experiment, meta: Mapping[str, str], found: Sized) -> di
         experiment: its declaration.
         meta: fields of the experiment's own hash in the store.
         found: all trials that were decided.
+
+    Raises:
+        StoredDataError: a field of its hash holds what ROMUL never writes.
     """
-    best = json.loads(meta["best"]) if meta.get("best") else {}
+    own = StoredFields.of_experiment(experiment.name, meta)
+    best, failed = own.best(experiment.metric), own.count("failed", "0")
     return {
         "name": experiment.name,
-        "status": meta["status"],
-        "reason": meta.get("reason", ""),
+        "status": own.text("status"),
+        "reason": own.text("reason", ""),
         "metric": experiment.metric,
         "best": best.get(experiment.metric),
         "best_trial": best.get("trial"),
@@ -29,7 +33,7 @@ def summary(experiment: Experiment, meta: Mapping[str, str], found: Sized) -> di
         "population": experiment.population,
         "steps": experiment.steps,
         "decisions": len(found),
-        "trials": int(meta.get("reported", 0)) + int(meta.get("failed", 0)),
-        "failed": int(meta.get("failed", 0)),
-        "retried": int(meta.get("retried", 0)),
+        "trials": own.count("reported", "0") + failed,
+        "failed": failed,
+        "retried": own.count("retried", "0"),
     }

@@ -1,9 +1,21 @@
 """The search space as a user declares it: a table a hyperparameter, tables of tables by dots."""
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, LiteralString, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from romul_actors.core.parameter import identity
 from romul_actors.core.space import (
@@ -17,16 +29,51 @@ from romul_actors.core.space import (
     VectorParameter,
 )
 from romul_actors.errors import SpaceError
-from romul_actors.protocol.mistakes import Fault, Faults, Where, did_you_mean, faults_of, shown
+from romul_actors.protocol.mistakes import (
+    Mistake,
+    Mistakes,
+    Where,
+    did_you_mean,
+    mistakes_of,
+    shown,
+)
 
 MAX_SIZE = 1_000
 """Longest list of one hyperparameter."""
 
 
-class Table(BaseModel):
+class DeclaredTable(BaseModel):
     """A table of a declaration: no key but those that are known, and never changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_it_is_written(cls, given: Any, info: ValidationInfo) -> Any:
+        """Refuse what the validator would turn into another type: "5" or true into a number."""
+        expected = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        for kind, (name, others) in _NOT_ALSO.items():
+            if kind in expected and isinstance(given, others) and type(given) not in expected:
+                raise PydanticCustomError(name, "of another type")
+        return given
+
+
+_NOT_ALSO: Mapping[type, tuple[LiteralString, tuple[type, ...]]] = {
+    int: ("int_type", (str, bytes, bool)),
+    float: ("float_type", (str, bytes, bool)),
+    bool: ("bool_type", (str, bytes, int, float)),
+    AwareDatetime: ("datetime_type", (bytes, int, float)),
+}
+"""By the type of a key's value, a name for the mistake and types that do not stand for it."""
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation admits at its outside."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return {kind for each in get_args(annotation) for kind in _kinds(each)}
+    return {get_origin(annotation) or annotation}
 
 
 def plain(value: Any) -> Any:
@@ -52,7 +99,7 @@ def _conditions(given: Any) -> Any:
 Choices = Annotated[tuple[Any, ...], BeforeValidator(_choices)]
 
 
-class _Spec(Table):
+class _Spec(DeclaredTable):
     """What all kinds of hyperparameters share.
 
     Attributes:
@@ -188,65 +235,65 @@ def read_space(given: Any) -> Any:
     """The specs of a declared space by flattened names.
 
     Raises:
-        Faults: all that is wrong with it.
+        Mistakes: all that is wrong with it.
     """
     if not isinstance(given, Mapping):
         return given
     tables: dict[str, tuple[Where, Any]] = {}
-    faults = _flatten(given, ("space",), tables)
+    mistakes = _flatten(given, ("space",), tables)
     specs: dict[str, ParameterSpec] = {}
     for name, (where, table) in tables.items():
         try:
             specs[name] = _spec(table, where, tables)
             specs[name].parameter(name)
-        except Faults as found:
-            faults += found.faults
+        except Mistakes as found:
+            mistakes += found.mistakes
         except SpaceError as error:
-            faults.append(Fault(where, str(error), named=True))
-    if not faults:
-        faults += _joint_faults(specs, {name: where for name, (where, _) in tables.items()})
-    if faults:
-        raise Faults(faults)
+            mistakes.append(Mistake(where, str(error), named=True))
+    if not mistakes:
+        mistakes += _joint_faults(specs, {name: where for name, (where, _) in tables.items()})
+    if mistakes:
+        raise Mistakes(mistakes)
     return specs
 
 
-def _joint_faults(specs: Mapping[str, ParameterSpec], places: Mapping[str, Where]) -> list[Fault]:
+def _joint_faults(specs: Mapping[str, ParameterSpec], places: Mapping[str, Where]) -> list[Mistake]:
     """What is wrong with hyperparameters together: names and conditions."""
     plain_specs = {name: spec.model_copy(update={"when": {}}) for name, spec in specs.items()}
     try:
         core_space(plain_specs)
     except SpaceError as error:
-        return [Fault(("space",), str(error), named=True)]
-    faults = []
+        return [Mistake(("space",), str(error), named=True)]
+    mistakes = []
     for name, spec in specs.items():
         try:
             core_space({**plain_specs, name: spec})
         except SpaceError as error:
-            faults.append(Fault((*places[name], "when"), str(error), named=True))
-    if not faults:
+            mistakes.append(Mistake((*places[name], "when"), str(error), named=True))
+    if not mistakes:
         try:
             core_space(specs)
         except SpaceError as error:
             where = places.get(str(error).partition(":")[0], ("space",))
-            faults.append(Fault((*where, "when"), str(error), named=True))
-    return faults
+            mistakes.append(Mistake((*where, "when"), str(error), named=True))
+    return mistakes
 
 
 def _flatten(
     given: Mapping[str, Any], outer: Where, tables: dict[str, tuple[Where, Any]]
-) -> list[Fault]:
+) -> list[Mistake]:
     """Put every hyperparameter's table into `tables`; what is wrong with their names."""
-    faults = []
+    mistakes = []
     for key, table in given.items():
         where = (*outer, key)
         name = ".".join(map(str, where[1:]))
         if _is_nested(table):
-            faults += _flatten(table, where, tables)
+            mistakes += _flatten(table, where, tables)
         elif name in tables:
-            faults.append(Fault(where, f"{name}: declared twice", named=True))
+            mistakes.append(Mistake(where, f"{name}: declared twice", named=True))
         else:
             tables[name] = (where, table)
-    return faults
+    return mistakes
 
 
 def _is_nested(table: Any) -> bool:
@@ -268,31 +315,31 @@ def _spec(table: Any, where: Where, tables: Mapping[str, Any]) -> ParameterSpec:
             f"{shown(table)} is no hyperparameter: write one as "
             '{ type = "float", min = 0.0, max = 1.0 }, and what is fixed under [constants]'
         )
-        raise Faults([Fault(where, message)])
+        raise Mistakes([Mistake(where, message)])
     kind = table.get("type")
     if kind is None:
         message = f"has no type: one of {', '.join(KINDS)}"
-        raise Faults([Fault(where, message)])
+        raise Mistakes([Mistake(where, message)])
     if not isinstance(kind, str) or kind not in KINDS:
         called = FOREIGN_KINDS.get(str(kind).lower())
         hint = f"it is called {called} here" if called else did_you_mean(kind, KINDS)
         message = f"{shown(kind)} is no kind of hyperparameter: {hint}"
-        raise Faults([Fault((*where, "type"), message)])
+        raise Mistakes([Mistake((*where, "type"), message)])
     model = KINDS[kind]
     if isinstance(table.get("when"), dict):
         table = {**table, "when": by_name(table["when"], tables)}
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        raise Faults(faults_of(error, model, where)) from None
+        raise Mistakes(mistakes_of(error, model, where)) from None
 
 
-def check_json(values: Mapping[str, Any], where: Where) -> list[Fault]:
+def check_json(values: Mapping[str, Any], where: Where) -> list[Mistake]:
     """What is wrong with values that must be JSON."""
-    faults = []
+    mistakes = []
     for name, value in values.items():
         try:
             identity(value)
         except SpaceError as error:
-            faults.append(Fault((*where, name), f"{shown(value)} is {error}"))
-    return faults
+            mistakes.append(Mistake((*where, name), f"{shown(value)} is {error}"))
+    return mistakes

@@ -4,14 +4,14 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from romul_actors.protocol.declared_space import Table
+from romul_actors.protocol.declared_space import DeclaredTable
 from romul_actors.protocol.mistakes import shown
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """What an experiment or a worker may be called: it becomes part of keys, topics and paths."""
 
 
-class OptimizerSpec(Table):
+class OptimizerSpec(DeclaredTable):
     """An optimizer by name; every other key is one of its constants."""
 
     name: str = "romul"
@@ -30,13 +30,13 @@ class OptimizerSpec(Table):
         return given
 
 
-class Resources(Table):
+class Resources(DeclaredTable):
     """What a trial needs of a machine."""
 
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
 
 
-class Timeouts(Table):
+class Timeouts(DeclaredTable):
     """Time limits, in seconds."""
 
     trial_s: PositiveFloat | None = None
@@ -51,7 +51,7 @@ class Timeouts(Table):
     """A slot waits at least so long for its quorum before it goes on with what is known."""
 
 
-class ElasticitySpec(Table):
+class ElasticitySpec(DeclaredTable):
     """How the population follows the workers; see `romul_actors.core.elasticity`."""
 
     min: int = Field(4, ge=4)
@@ -64,7 +64,7 @@ class ElasticitySpec(Table):
     """After so many median trials an idle worker gets a second copy of a late one; 0: never."""
 
 
-class FirstCheckpoint(Table):
+class FirstCheckpoint(DeclaredTable):
     """A copy of another search's checkpoint, from which a slot begins.
 
     Attributes:
@@ -78,7 +78,7 @@ class FirstCheckpoint(Table):
     hyperparameters: dict[str, Any]
 
 
-class FromRun(Table):
+class FromRun(DeclaredTable):
     """The search that a new one begins from; its name alone may stand in place of the table."""
 
     name: str = Field(pattern=NAME)

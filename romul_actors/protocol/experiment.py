@@ -28,10 +28,10 @@ from romul_actors.errors import ExperimentError, SpaceError
 from romul_actors.protocol.declared_space import (
     BooleanSpec,
     CategoricalSpec,
+    DeclaredTable,
     FloatSpec,
     IntSpec,
     ParameterSpec,
-    Table,
     by_name,
     check_json,
     core_space,
@@ -46,7 +46,7 @@ from romul_actors.protocol.declared_tables import (
     Resources,
     Timeouts,
 )
-from romul_actors.protocol.mistakes import Fault, Faults, faults_of, in_lines, not_toml
+from romul_actors.protocol.mistakes import Mistake, Mistakes, in_lines, mistakes_of, not_toml
 from romul_actors.protocol.toml_lines import lines_of
 
 __all__ = [
@@ -71,7 +71,7 @@ RESERVED_METRICS = ("step", "trial", "checkpoint", "hyperparameters", "metrics",
 _TASK = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?$"
 
 
-class Experiment(Table):
+class Experiment(DeclaredTable):
     """An experiment, as a user declares it.
 
     Attributes:
@@ -141,8 +141,8 @@ class Experiment(Table):
     @field_validator("constants")
     @classmethod
     def _json(cls, given: dict[str, Value]) -> dict[str, Value]:
-        if faults := check_json(given, ("constants",)):
-            raise Faults(faults)
+        if mistakes := check_json(given, ("constants",)):
+            raise Mistakes(mistakes)
         return given
 
     @field_validator("initial", mode="before")
@@ -159,7 +159,7 @@ class Experiment(Table):
     def _in_the_space(
         cls, given: tuple[dict[str, Value], ...], info: ValidationInfo
     ) -> tuple[dict[str, Value], ...]:
-        faults = []
+        mistakes = []
         if "space" in info.data:
             space = core_space(info.data["space"])
             for number, values in enumerate(given):
@@ -167,16 +167,18 @@ class Experiment(Table):
                     space.encode(values)
                 except SpaceError as error:
                     name = str(error).partition(":")[0]
-                    faults.append(Fault(("initial", number, name), f"initial: {error}", named=True))
+                    mistakes.append(
+                        Mistake(("initial", number, name), f"initial: {error}", named=True)
+                    )
         population = info.data.get("population")
         if population is not None and len(given) > population:
-            faults.append(
-                Fault(
+            mistakes.append(
+                Mistake(
                     ("initial",), f"{len(given)} initial values for {population} slots", named=True
                 )
             )
-        if faults:
-            raise Faults(faults)
+        if mistakes:
+            raise Mistakes(mistakes)
         return given
 
     @field_validator("elasticity")
@@ -184,12 +186,12 @@ class Experiment(Table):
     def _around_the_population(cls, given: ElasticitySpec, info: ValidationInfo) -> ElasticitySpec:
         population, least, most = info.data.get("population"), given.min, given.max
         if population is not None and most is not None and most < population:
-            raise Faults(
-                [Fault(("elasticity", "max"), f"{most} is below the population of {population}")]
+            raise Mistakes(
+                [Mistake(("elasticity", "max"), f"{most} is below the population of {population}")]
             )
         if population is not None and least > population:
-            raise Faults(
-                [Fault(("elasticity", "min"), f"{least} is above the population of {population}")]
+            raise Mistakes(
+                [Mistake(("elasticity", "min"), f"{least} is above the population of {population}")]
             )
         return given
 
@@ -226,8 +228,8 @@ class Experiment(Table):
         return self.task.partition(":")[2] or "train"
 
 
-Also = Callable[[Mapping[str, Any]], list[Fault]]
-"""A further look at what a file declares, as it stands there: the faults that it finds."""
+Also = Callable[[Mapping[str, Any]], list[Mistake]]
+"""A further look at what a file declares, as it stands there: the mistakes that it finds."""
 
 
 def parse(text: str, source: str = "experiment", also: Also = lambda _: []) -> Experiment:
@@ -236,10 +238,10 @@ def parse(text: str, source: str = "experiment", also: Also = lambda _: []) -> E
     Args:
         text: the declaration.
         source: names it in errors.
-        also: looks for faults that this module knows nothing of.
+        also: looks for mistakes that this module knows nothing of.
 
     Raises:
-        ExperimentError: all faults, a line each, with the number of the line and the key.
+        ExperimentError: all mistakes, a line each, with the number of the line and the key.
     """
     try:
         content = tomllib.loads(text)
@@ -260,35 +262,35 @@ def from_values(
         values: by key.
         source: names them in errors.
         lines: numbers of the lines of a file that they come from, by key.
-        also: looks for faults that this module knows nothing of.
+        also: looks for mistakes that this module knows nothing of.
 
     Raises:
-        ExperimentError: what is wrong: all faults, with the lines if there are any.
+        ExperimentError: what is wrong: all mistakes, with the lines if there are any.
     """
-    faults: list[Fault] = []
+    mistakes: list[Mistake] = []
     try:
         experiment = Experiment.model_validate(values)
     except ValidationError as error:
-        faults = faults_of(error, Experiment)
-    faults += [*_odd_task(values.get("task")), *also(values)]
-    if faults:
-        raise ExperimentError(in_lines(faults, source, lines or {}))
+        mistakes = mistakes_of(error, Experiment)
+    mistakes += [*_odd_task(values.get("task")), *also(values)]
+    if mistakes:
+        raise ExperimentError(in_lines(mistakes, source, lines or {}))
     return experiment
 
 
-def _odd_task(task: object) -> list[Fault]:
+def _odd_task(task: object) -> list[Mistake]:
     """What is wrong with a task that is a file, or whose file would hide a module of Python."""
     module = str(task).partition(":")[0]
     if module.endswith(".py"):
         right = str(task).replace(".py", "", 1)
-        return [Fault(("task",), f"{task!r} names a file: write its module, as {right!r}")]
+        return [Mistake(("task",), f"{task!r} names a file: write its module, as {right!r}")]
     if module.partition(".")[0] not in sys.stdlib_module_names:
         return []
     message = (
         f"{module!r} is a module of Python itself: give the task's file another name, such as "
         f"{module}_task.py"
     )
-    return [Fault(("task",), message)]
+    return [Mistake(("task",), message)]
 
 
 def from_json(text: str) -> Experiment:
@@ -301,7 +303,7 @@ def from_json(text: str) -> Experiment:
         return Experiment.model_validate_json(text)
     except ValidationError as error:
         raise ExperimentError(
-            in_lines(faults_of(error, Experiment), "stored experiment", {})
+            in_lines(mistakes_of(error, Experiment), "stored experiment", {})
         ) from None
 
 
@@ -311,7 +313,7 @@ def load(path: Path, also: Also = lambda _: []) -> Experiment:
     A Python file is run: load only what you would run yourself. `also` looks at a TOML file alone.
 
     Raises:
-        ExperimentError: the file cannot be read, or what it declares is wrong: all faults, a line
+        ExperimentError: the file cannot be read, or what it declares is wrong: all mistakes, a line
             each, with the number of the line or the key.
     """
     try:
@@ -352,7 +354,7 @@ def _run_python(path: Path) -> Experiment:
         ]
         where = f"{path}:{lines[-1]}" if lines else str(path)
         if isinstance(error, ValidationError):
-            raise ExperimentError(in_lines(faults_of(error, Experiment), where, {})) from None
+            raise ExperimentError(in_lines(mistakes_of(error, Experiment), where, {})) from None
         if isinstance(error, SyntaxError) and error.filename == str(path):
             where = f"{path}:{error.lineno}"
         raise ExperimentError(f"{where}: {type(error).__name__}: {error}") from error

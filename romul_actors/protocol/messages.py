@@ -15,6 +15,7 @@ from pydantic import Field as Default
 from romul_actors.core.events import Event, TrialMessage
 from romul_actors.core.space import Value
 from romul_actors.errors import MessageError
+from romul_actors.protocol.mistakes import mistakes_of
 
 VERSION = 1
 _WIRE = {Mapping[str, Value]: Mapping[str, JsonValue]}
@@ -91,9 +92,7 @@ def _validate(kinds: Mapping[str, tuple[type, type[BaseModel]]], body: bytes) ->
     try:
         return dataclass(**model.model_validate(content).__dict__)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in (kind, *first["loc"]))
-        raise MessageError(f"{where}: {first['msg']}") from None
+        raise MessageError(f"{kind}.{mistakes_of(error, model)[0]}") from None
 
 
 def _unpack(body: bytes) -> dict[str, Any]:

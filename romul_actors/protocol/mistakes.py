@@ -1,4 +1,4 @@
-"""What is wrong with a declaration, in words: each fault with its place, all faults at once."""
+"""What is wrong with a declaration or a message, in words: each mistake with its place."""
 
 import re
 import tomllib
@@ -59,11 +59,12 @@ _NOT = {
     "list": "a list",
     "dict": "a table",
     "model": "a table",
+    "invalid-json-value": "a JSON value",
     "datetime": "a time such as 2030-01-31T18:00:00Z",
     "date": "a time such as 2030-01-31T18:00:00Z",
     "time": "a time such as 2030-01-31T18:00:00Z",
 }
-"""What a value is not, by the first word of the validator's name for the fault."""
+"""What a value is not, by the first word of the validator's name for the mistake."""
 _MISSING = "not given, and it has no default"
 _MISPLACED = "no such key: a line belongs to the [table] above it: put this one before it"
 _SENTENCES = {
@@ -79,11 +80,11 @@ _SENTENCES = {
     "timezone_aware": "{value} has no time zone: write one, as in 2030-01-31T18:00:00Z",
     "json_invalid": "not JSON: {error}",
 }
-"""What is wrong, by the validator's name for the fault."""
+"""What is wrong, by the validator's name for the mistake."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Mistake:
     """One thing that is wrong.
 
     Attributes:
@@ -102,12 +103,12 @@ class Fault:
         return f"{'.'.join(map(str, self.where))}: {self.message}"
 
 
-class Faults(ValueError):  # noqa: N818  (several, none of which is the error)
-    """Some faults of one part of a declaration."""
+class Mistakes(ValueError):  # noqa: N818  (several, none of which is the error)
+    """Some mistakes of one part of a declaration."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("; ".join(map(str, faults)))
-        self.faults = tuple(faults)
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        super().__init__("; ".join(map(str, mistakes)))
+        self.mistakes = tuple(mistakes)
 
 
 def did_you_mean(name: object, known: Collection[str]) -> str:
@@ -131,9 +132,9 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
 
 
-def faults_of(
+def mistakes_of(
     error: ValidationError, model: type[BaseModel], before: Sequence[str | int] = ()
-) -> list[Fault]:
+) -> list[Mistake]:
     """The validator's findings in this project's words.
 
     Args:
@@ -141,21 +142,21 @@ def faults_of(
         model: what it looked for.
         before: the path of keys that leads to the model.
     """
-    faults: list[Fault] = []
-    for mistake in error.errors(include_url=False):
-        found = mistake.get("ctx", {}).get("error")
-        if isinstance(found, Faults):
-            faults += found.faults
+    mistakes: list[Mistake] = []
+    for finding in error.errors(include_url=False):
+        found = finding.get("ctx", {}).get("error")
+        if isinstance(found, Mistakes):
+            mistakes += found.mistakes
             continue
-        where = (*before, *mistake["loc"])
-        faults.append(Fault(where, _in_words(mistake, where, model)))
-    return [fault for fault in faults if not any(_misspelt(fault, other) for other in faults)]
+        where = (*before, *finding["loc"])
+        mistakes.append(Mistake(where, _in_words(finding, where, model)))
+    return [one for one in mistakes if not any(_misspelt(one, other) for other in mistakes)]
 
 
-def _misspelt(missing: Fault, other: Fault) -> bool:
+def _misspelt(missing: Mistake, other: Mistake) -> bool:
     """Whether a key is missing only because it stands there under another name."""
     if not missing.where or not other.where:
-        # A fault of the declaration as a whole.
+        # A mistake of the declaration as a whole.
         return False
     if (missing.message, other.message) == (_MISSING, _MISPLACED):
         return missing.where[-1] == other.where[-1]
@@ -168,14 +169,14 @@ def _misspelt(missing: Fault, other: Fault) -> bool:
     )
 
 
-def _in_words(mistake: Mapping[str, Any], where: Where, model: type[BaseModel]) -> str:
+def _in_words(finding: Mapping[str, Any], where: Where, model: type[BaseModel]) -> str:
     """Say what the validator found, at a place of a declaration, when it looked for a model."""
-    kind, given, context = mistake["type"], mistake["input"], mistake.get("ctx", {})
-    key = str(mistake["loc"][-1]) if mistake["loc"] else ""
+    kind, given, context = finding["type"], finding["input"], finding.get("ctx", {})
+    key = str(finding["loc"][-1]) if finding["loc"] else ""
     if kind == "extra_forbidden":
         if len(where) > 1 and (isinstance(given, dict) or key in model.model_fields):
             return _MISPLACED
-        return unknown_key(key, _keys(model, mistake["loc"]))
+        return unknown_key(key, _keys(model, finding["loc"]))
     if kind in _SENTENCES:
         return _SENTENCES[kind].format(**{"value": shown(given), **context})
     what = _NOT.get(kind.partition("_")[0], "what this key takes")
@@ -207,15 +208,15 @@ def _keys(model: type[BaseModel], where: Sequence[str | int]) -> Collection[str]
     return tuple(dict.fromkeys((*own, *model.model_fields)))
 
 
-def in_lines(faults: Iterable[Fault], source: str, lines: Mapping[str, int]) -> str:
-    """One line a fault: where it stands, and what is wrong; in the order of the file.
+def in_lines(mistakes: Iterable[Mistake], source: str, lines: Mapping[str, int]) -> str:
+    """One line a mistake: where it stands, and what is wrong; in the order of the file.
 
     Args:
-        faults: what was found.
+        mistakes: what was found.
         source: names the file.
         lines: by path, the line on which it is set; empty: not known.
     """
-    placed = [(line_at(fault.where, lines), str(fault)) for fault in faults]
+    placed = [(line_at(mistake.where, lines), str(mistake)) for mistake in mistakes]
     return "\n".join(
         f"{source}:{line}: {text}" if line else f"{source}: {text}"
         for line, text in sorted(dict.fromkeys(placed), key=lambda pair: pair[0])

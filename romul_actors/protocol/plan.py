@@ -13,36 +13,36 @@ from romul_actors.core.space import Space
 from romul_actors.errors import ExperimentError, OptimizerError
 from romul_actors.protocol import experiment as declaration
 from romul_actors.protocol.experiment import Experiment, OptimizerSpec
-from romul_actors.protocol.mistakes import Fault
+from romul_actors.protocol.mistakes import Mistake
 
 
 def load(path: Path) -> Experiment:
     """Read an experiment from a file, as `experiment.load` does; its optimizer is looked at too.
 
     Raises:
-        ExperimentError: the file cannot be read, or what it declares is wrong: all faults.
+        ExperimentError: the file cannot be read, or what it declares is wrong: all mistakes.
     """
-    experiment = declaration.load(path, _optimizer_faults)
+    experiment = declaration.load(path, _optimizer_mistakes)
     settings(experiment)
     return experiment
 
 
-def _optimizer_faults(content: Mapping[str, Any]) -> list[Fault]:
+def _optimizer_mistakes(content: Mapping[str, Any]) -> list[Mistake]:
     """What is wrong with the optimizer that a file declares: its name, and each of its options."""
     try:
         spec = OptimizerSpec.model_validate(content.get("optimizer", {}))
     except ValidationError:
         # Found with the rest of the declaration.
         return []
-    faults = []
+    mistakes = []
     for options in ({}, *({key: value} for key, value in spec.options.items())):
         try:
             optimizers.make(spec.name, options)
         except OptimizerError as error:
-            faults.append(Fault(("optimizer", *options), str(error), named=True))
+            mistakes.append(Mistake(("optimizer", *options), str(error), named=True))
             if not options:
                 break
-    return faults
+    return mistakes
 
 
 def settings(experiment: Experiment) -> Settings:

@@ -4,16 +4,25 @@ One function each way. Figures bear the user's metric name and sign here; the co
 exists only between `read` and `write`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from pydantic_core import from_json, to_json
 
-from romul_actors.core.population import Best, Counts, Population
+from romul_actors.core.population import Best, Counts, Population, PopulationStatus
 from romul_actors.core.settings import Settings
-from romul_actors.core.slot import Outcome, Slot
+from romul_actors.core.slot import Outcome, Slot, Status
 from romul_actors.core.space import Value
+from romul_actors.protocol.stored_fields import (
+    StoredFields,
+    finite,
+    string,
+    table,
+    vector,
+    whole,
+)
 
 Fields = dict[str, str]
 
@@ -141,66 +150,102 @@ def _outcomes(slot: Slot, settings: Settings, metric: str) -> Fields:
 
 
 def read(
-    settings: Settings, metric: str, meta: Mapping[str, str], slots: Sequence[Mapping[str, str]]
+    settings: Settings,
+    metric: str,
+    meta: Mapping[str, str],
+    slots: Sequence[Mapping[str, str]],
+    name: str = "",
 ) -> Population:
-    """Rebuild the population from its fields."""
-    best = None
-    if meta.get("best"):
-        stored = from_json(meta["best"])
-        best = Best(
-            stored["trial"],
-            _signed(stored[metric], settings),
-            tuple(stored["vector"]),
-            stored["checkpoint"],
-            stored["metrics"],
-        )
+    """Rebuild the population from its fields.
+
+    Args:
+        settings: its settings.
+        metric: the user's name of the metric.
+        meta: fields of the experiment's own hash.
+        slots: by index, fields of the slots' hashes.
+        name: the experiment's, for errors.
+
+    Raises:
+        StoredDataError: a field is missing, or holds what `write_meta` and `write_slot` never
+            write; the message names the experiment, the slot, the field and the value.
+    """
+    own = StoredFields.of_experiment(name, meta)
     return Population(
         settings=settings,
-        status=cast("Any", meta["status"]),
-        reason=meta.get("reason", ""),
-        slots=tuple(_read_slot(i, row, settings, metric) for i, row in enumerate(slots)),
-        best=best,
-        counts=Counts(**{name: int(meta.get(name, "0")) for name in _COUNTS}),
-        causes=from_json(meta.get("causes") or "{}"),
-        idle_since_ms=_read_optional(meta.get("idle_since_ms")),
-        crowded_since_ms=_read_optional(meta.get("crowded_since_ms")),
-        horizon=int(meta.get("horizon", "0")),
-        started_ms=_read_optional(meta.get("started_ms")),
+        status=cast("PopulationStatus", own.choice("status", get_args(PopulationStatus))),
+        reason=own.text("reason", ""),
+        slots=tuple(
+            _read_slot(i, StoredFields.of_slot(name, i, row), settings, metric)
+            for i, row in enumerate(slots)
+        ),
+        best=_read_best(own, settings, metric),
+        counts=Counts(**{count: own.count(count, "0") for count in _COUNTS}),
+        causes=own.counts("causes"),
+        idle_since_ms=_read_optional(own, "idle_since_ms"),
+        crowded_since_ms=_read_optional(own, "crowded_since_ms"),
+        horizon=own.count("horizon", "0"),
+        started_ms=_read_optional(own, "started_ms"),
     )
 
 
-def _read_slot(index: int, row: Mapping[str, str], settings: Settings, metric: str) -> Slot:
-    outcomes = {}
-    for step, stored in from_json(row["outcomes"]).items():
-        value = stored[metric]
-        outcomes[int(step)] = Outcome(
-            float("inf") if value is None else _signed(value, settings),
-            tuple(stored["vector"]),
-            stored["checkpoint"],
-        )
+def _read_best(own: StoredFields, settings: Settings, metric: str) -> Best | None:
+    stored = own.best(metric)
+    if not stored:
+        return None
+    n_dims = len(settings.space.axes)
+    return Best(
+        stored["trial"],
+        _signed(stored[metric], settings),
+        own.read(
+            "best",
+            lambda _: vector(stored["vector"], n_dims),
+            f"the best trial: its vector must be a list of {n_dims} numbers",
+        ),
+        stored["checkpoint"],
+        stored["metrics"],
+    )
+
+
+def _read_slot(index: int, row: StoredFields, settings: Settings, metric: str) -> Slot:
     return Slot(
         index=index,
-        tier=row["tier"],
-        status=cast("Any", row["status"]),
-        step=int(row["step"]),
-        attempt=int(row["attempt"]),
-        live_attempts=tuple(from_json(row["live"])),
-        failures=int(row["failures"]),
-        lost_attempts=int(row["losses"]),
-        vector=tuple(from_json(row["vector"])),
-        seed=int(row["seed"]),
-        parent=row["parent"] or None,
-        checkpoint=row["checkpoint"] or None,
-        partial=row["partial"] or None,
-        position=float(row["position"]),
-        joined=int(row["joined"]),
-        parking=row["parking"] == "1",
-        pinned=row.get("pinned") == "1",
-        memory=from_json(row["memory"]),
-        outcomes=outcomes,
-        since_ms=int(row["since_ms"]),
-        seconds=float(row["seconds"]),
+        tier=row.text("tier"),
+        status=cast("Status", row.choice("status", get_args(Status))),
+        step=row.count("step"),
+        attempt=row.count("attempt"),
+        live_attempts=row.whole_numbers("live"),
+        failures=row.count("failures"),
+        lost_attempts=row.count("losses"),
+        vector=row.vector("vector", len(settings.space.axes)),
+        seed=row.count("seed"),
+        parent=row.name("parent"),
+        checkpoint=row.name("checkpoint"),
+        partial=row.name("partial"),
+        position=row.number("position"),
+        joined=row.count("joined"),
+        parking=row.flag("parking"),
+        pinned=row.flag("pinned", "0"),
+        memory=row.table("memory"),
+        outcomes=row.read(
+            "outcomes",
+            lambda text: _read_outcomes(text, settings, metric),
+            f"a JSON object of outcomes by step, each with {metric}, vector and checkpoint",
+        ),
+        since_ms=row.count("since_ms"),
+        seconds=row.number("seconds"),
     )
+
+
+def _read_outcomes(text: str, settings: Settings, metric: str) -> Mapping[int, Outcome]:
+    outcomes = {}
+    for step, stored in table(from_json(text)).items():
+        value, checkpoint = stored[metric], stored["checkpoint"]
+        outcomes[whole(int(step))] = Outcome(
+            math.inf if value is None else _signed(finite(value), settings),
+            vector(stored["vector"], len(settings.space.axes)),
+            None if checkpoint is None else string(checkpoint),
+        )
+    return outcomes
 
 
 def _signed(loss: float, settings: Settings) -> float:
@@ -212,8 +257,10 @@ def _optional(number: int | None) -> str:
     return "" if number is None else str(number)
 
 
-def _read_optional(given: str | None) -> int | None:
-    return int(given) if given else None
+def _read_optional(own: StoredFields, name: str) -> int | None:
+    return own.read(
+        name, lambda text: whole(int(text)) if text else None, "empty or a whole number", ""
+    )
 
 
 def _outcome(outcome: Outcome, settings: Settings) -> float | None:

@@ -78,6 +78,12 @@ class ReaderStore(CatalogStore):
         """Up to `count` entries after the id `after`, oldest first: (id, JSON text)."""
 
     @abstractmethod
+    async def history_before(
+        self, name: str, before: str = "", count: int = 1000
+    ) -> list[tuple[str, str]]:
+        """Up to `count` entries before the id `before` ("": the latest), newest first."""
+
+    @abstractmethod
     async def glance(
         self, name: str, fields: Sequence[str] = (), after: str = "", count: int = 0
     ) -> Glance:

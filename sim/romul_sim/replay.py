@@ -33,7 +33,7 @@ from romul_actors.core.history import (
 from romul_actors.core.population import Population
 from romul_actors.errors import ExperimentError
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.mistakes import faults_of
+from romul_actors.protocol.mistakes import mistakes_of
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import text
 from romul_sim.beginning import at_the_beginning, settings_at
@@ -243,7 +243,7 @@ def with_settings(experiment: Experiment, changes: Sequence[str]) -> Experiment:
         changed = Experiment.model_validate(declared)
         settings(changed)
     except ValidationError as error:
-        raise ExperimentError(f"--set: {faults_of(error, Experiment)[0]}") from None
+        raise ExperimentError(f"--set: {mistakes_of(error, Experiment)[0]}") from None
     return changed
 
 

@@ -278,7 +278,7 @@ async def test_one_workers_leases_can_be_swept_alone(store):
     await queue_trials(store, b"t", b"u")
     await store.lease(["e"], "v", 0)
     await store.lease(["e"], "w", 0)
-    assert await store.sweep("e", "a", 0, 10, "nobody") == []
+    assert await store.sweep("e", "a", 0, 10, "unknown") == []
     [(swept, last)] = await store.sweep("e", "a", 0, 10, "w")
     assert (swept.body, last) == (b"u", "w")
 
@@ -335,7 +335,7 @@ async def test_all_that_is_on_the_way_is_seen_at_one_version(store):
     assert list(found.trials) == [b"queued", b"leased"]
     assert list(found.inbox) == [b"new"]
     with pytest.raises(UnknownExperimentError):
-        await store.outstanding("nobody")
+        await store.outstanding("unknown")
 
 
 async def test_a_tick_comes_at_most_once_in_a_while(store):
@@ -352,6 +352,11 @@ async def test_history_is_read_on_from_where_it_was_left(store):
     await store.commit("e", "a", Commit(stored.version, [], history=lines))
     first = await store.history("e", count=2)
     rest = await store.history("e", after=first[-1][0])
+    last = await store.history_before("e", count=2)
+    earlier = await store.history_before("e", before=last[-1][0])
+    assert last + earlier == (first + rest)[::-1]
+    assert await store.history_before("e", before=first[0][0]) == []
+    assert await store.history_before("none") == []
     assert [line for _, line in first + rest] == lines
 
 

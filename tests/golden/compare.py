@@ -55,17 +55,17 @@ def sets(*, quick: bool) -> dict[str, list[str]]:
             "sim",
             f"--trace={trace}",
             f"--optimizer={optimizers}",
-            # One seed alone would be told in another form.
+            # One seed alone would be printed in another form.
             "--seeds=2",
         ]
     return commands
 
 
 def entries_of(name: str, output: Mapping[str, Any]) -> dict[str, str]:
-    """Hashes by entry, "SET/ROW/SEED", of what a command tells.
+    """Hashes by entry, "SET/ROW/SEED", of what a command prints.
 
     Raises:
-        NotComparedError: it tells of no hashes.
+        NotComparedError: it prints no hashes.
     """
     found = {}
     for row in output.get("rows", [output]):

@@ -178,8 +178,8 @@ def test_a_commit_is_compared_with(repository, capsys, monkeypatch):
 
     (constant,) = compare.ROOT.rglob("optimizers/romul.py")
     text = constant.read_text()
-    assert "mutation: float = 0.5" in text
-    constant.write_text(text.replace("mutation: float = 0.5", "mutation: float = 0.4"))
+    assert "mutation: float = 0.8" in text
+    constant.write_text(text.replace("mutation: float = 0.8", "mutation: float = 0.4"))
     code, said = answered(capsys, monkeypatch, "--base=with")
     assert code == 1
     assert said.startswith("lab-4/cliff/romul/0: ")

@@ -47,8 +47,8 @@ class System:
         """Run a command to its end."""
         return warm.call(arguments, {**self.environment, **environment}, seconds=100)
 
-    def told(self, *arguments):
-        """What a command tells programs."""
+    def as_json(self, *arguments):
+        """What a command prints for programs."""
         done = self.call(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

@@ -58,7 +58,7 @@ def guarded(tmp_path_factory):
         assert secret.stat().st_mode & 0o077 == 0
         assert secret.read_text() not in file.read_text()
     roles["root"] = f"redis://root:x@127.0.0.1:{port}/0"
-    roles["nobody"] = f"redis://127.0.0.1:{port}/0"
+    roles["stranger"] = f"redis://127.0.0.1:{port}/0"
     yield roles
     process.terminate()
     process.wait()
@@ -77,7 +77,7 @@ def fleet(guarded, tmp_path):
 def test_a_search_goes_through_with_each_part_behind_its_own_door(guarded, fleet):
     fleet.submit(name="team-a", steps=4)
     fleet.start("actor", f"--redis={guarded['actor']}")
-    # What another team has on the server keeps nobody from working.
+    # What another team has on the server keeps no worker from working.
     fleet.client.sadd("romul:experiments", "other")
     fleet.client.hset("romul:{other}", mapping={"status": "running", "slots": 0})
     worker = fleet.start("worker", f"--redis={guarded['worker']}")
@@ -137,7 +137,7 @@ def test_a_killed_workers_trial_comes_back_behind_doors_too(guarded, fleet):
 
 E = "romul:{team-a}"
 FORBIDDEN: dict[str, list[tuple[str, ...]]] = {
-    "nobody": [("PING",), ("SMEMBERS", "romul:experiments")],
+    "stranger": [("PING",), ("SMEMBERS", "romul:experiments")],
     "worker": [
         # It cannot decide, nor rewrite what was decided.
         ("HSET", E, "status", "finished"),
@@ -190,8 +190,8 @@ DANGEROUS = [
 ]
 TRIED = [
     (role, command)
-    for role in ("nobody", "worker", "reader", "actor", "operator")
-    for command in [*FORBIDDEN[role], *(DANGEROUS if role != "nobody" else [])]
+    for role in ("stranger", "worker", "reader", "actor", "operator")
+    for command in [*FORBIDDEN[role], *(DANGEROUS if role != "stranger" else [])]
 ]
 
 
@@ -349,7 +349,7 @@ def test_the_doors_of_the_broker_let_a_search_through(system, guarded_broker):
         budget=4,
         constants={"seconds": 0.3},
         timeouts={"lease_s": 60.0},
-        # Nobody else does the lost trial before it is missed.
+        # No other worker does the lost trial before it is missed.
         elasticity={"second_copy": 0},
     )
     system.actor(**secrets["actor"])

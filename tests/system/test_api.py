@@ -68,7 +68,7 @@ def alone(folder):
 # -- a run ----------------------------------------------------------------------------------------
 
 
-class Heard(romul.Callback):
+class Recorded(romul.Callback):
     def __init__(self):
         self.lines = []
 
@@ -86,8 +86,8 @@ class Heard(romul.Callback):
 
 
 def test_a_function_is_searched(tmp_path):
-    heard = Heard()
-    result = search(tmp_path, callbacks=[heard], seed=3, workers=2)
+    recorded = Recorded()
+    result = search(tmp_path, callbacks=[recorded], seed=3, workers=2)
     assert result.status == "finished"
     best = result.best
     assert json.loads((best.checkpoint / "total.json").read_text()) == best.value
@@ -103,11 +103,11 @@ def test_a_function_is_searched(tmp_path):
         figure.savefig(tmp_path / "figure.png")
     assert "best val_loss" in repr(result)
     assert "<th>checkpoint</th>" in result._repr_html_()
-    kinds = [kind for kind, _ in heard.lines]
+    kinds = [kind for kind, _ in recorded.lines]
     assert (kinds.count("decision"), kinds.count("result"), kinds[-1]) == (8, 8, "end")
-    for kind, trial in heard.lines:
+    for kind, trial in recorded.lines:
         if kind == "result":
-            assert heard.lines.index(("decision", trial)) < heard.lines.index((kind, trial))
+            assert recorded.lines.index(("decision", trial)) < recorded.lines.index((kind, trial))
     alone(tmp_path)
 
 
@@ -189,10 +189,10 @@ def test_a_task_is_given_by_its_name_too(tmp_path):
 
 def test_the_same_call_again_returns_what_was_found(tmp_path):
     first = search(tmp_path)
-    heard = Heard()
-    again = search(tmp_path, callbacks=[heard])
+    recorded = Recorded()
+    again = search(tmp_path, callbacks=[recorded])
     assert again.best == first.best
-    assert heard.lines == [("end", "finished")]
+    assert recorded.lines == [("end", "finished")]
 
 
 def test_another_search_of_that_name_says_what_to_do(tmp_path):
@@ -236,11 +236,11 @@ def test_a_search_that_has_ended_is_extended(tmp_path):
         search(tmp_path, steps=4)
     with pytest.raises(romul.ExperimentError, match="2 is not above the 2"):
         romul.extend("mine", steps=2, runs=tmp_path)
-    heard = Heard()
-    result = romul.extend("mine", steps=4, runs=tmp_path, callbacks=[heard])
+    recorded = Recorded()
+    result = romul.extend("mine", steps=4, runs=tmp_path, callbacks=[recorded])
     alone(tmp_path)
     assert (result.status, result.snapshot.counts["reported"]) == ("finished", 16)
-    assert sum(line[0] == "result" for line in heard.lines) == 8
+    assert sum(line[0] == "result" for line in recorded.lines) == 8
     assert search(tmp_path, steps=4).best == result.best
     with pytest.raises(romul.RomulError, match="no run there"):
         romul.extend("none", steps=4, runs=tmp_path)
@@ -512,9 +512,9 @@ def test_a_search_is_submitted_to_a_server_and_waited_for(system):
     romul.submit(task, SPACE, name="far", **given)
     system.actor()
     system.worker()
-    heard = Heard()
-    result = romul.wait("far", redis=system.url, callbacks=[heard], progress=False)
-    assert (result.status, heard.lines[-1]) == ("finished", ("end", "finished"))
+    recorded = Recorded()
+    result = romul.wait("far", redis=system.url, callbacks=[recorded], progress=False)
+    assert (result.status, recorded.lines[-1]) == ("finished", ("end", "finished"))
     assert romul.open("far", redis=system.url).best == result.best
     assert romul.Client(system.url).statuses() == {"far": "finished"}
     with pytest.raises(romul.ExperimentExistsError):

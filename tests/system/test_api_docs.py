@@ -102,7 +102,7 @@ def test_the_same_search_side_by_side(tmp_path, page, other):
 def test_a_short_script_tunes_two_models(tmp_path):
     code = (EXAMPLES / "two_models.py").read_text()
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 25
-    out = run_code(code, tmp_path, ("steps=5", "steps=2"))
+    out = run_code(code, tmp_path, ("steps=10", "steps=2"))
     assert [line.split()[0] for line in out.splitlines()] == ["linear", "network"]
 
 
@@ -120,7 +120,7 @@ def test_the_notebook_runs_in_its_own_kernel(tmp_path, monkeypatch):
     shown = [[output.get("data", {}) for output in cell.outputs] for cell in cells]
     # The last state of the progress is the whole of it, below the cell that asked for it.
     progress, result = shown[2]
-    assert "24/24 trials" in progress["text/plain"]
+    assert "48/48 trials" in progress["text/plain"]
     assert "<progress" in progress["text/html"]
     assert "<th>best val_loss</th>" in result["text/html"]
     assert "h.momentum" in shown[3][0]["text/plain"]

@@ -1,4 +1,4 @@
-"""The benchmarks, as small as they go: their figures are for whoever runs them at full size."""
+"""The benchmarks, as small as they go: their figures mean something at full size only."""
 
 import json
 import random
@@ -52,6 +52,14 @@ def test_a_benchmark_prints_one_json_line(command, figures):
     printed = json.loads(line)
     assert printed["benchmark"] == command.split()[0]
     assert {key: printed[key] for key in figures} == figures
+
+
+def test_the_schedules_of_winners_become_a_picture(tmp_path):
+    picture = tmp_path / "schedules.png"
+    command = "replayed --problems wine-mlp,cancer-mlp --seeds 1 --slots 4 --picture"
+    done = bench(*command.split(), str(picture))
+    assert done.returncode == 0, done.stderr
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_decisions_are_counted_by_the_clock_and_by_cpu_time():

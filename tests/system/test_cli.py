@@ -49,12 +49,12 @@ def ended(process, seconds=100):
 def test_the_demo_trains_on_real_data_and_leaves_nothing_running(tmp_path):
     code, out, err = ended(local(tmp_path, "demo", "--population", "4", "--steps", "2", "--json"))
     assert code == 0, err
-    told = json.loads(out)
-    assert told == json.loads((tmp_path / "runs/demo/summary.json").read_text())
-    assert (told["steps"], told["trials"], told["decisions"]) == (2, 8, 8)
+    said = json.loads(out)
+    assert said == json.loads((tmp_path / "runs/demo/summary.json").read_text())
+    assert (said["steps"], said["trials"], said["decisions"]) == (2, 8, 8)
     for figure in ("best_val_loss", "test_accuracy", "random_best_val_loss", "wall_s"):
-        assert told[figure] > 0
-    assert 0 <= told["random_test_accuracy"] <= 1
+        assert said[figure] > 0
+    assert 0 <= said["random_test_accuracy"] <= 1
     assert (tmp_path / "runs/demo/schedules.png").stat().st_size > 10_000
     assert processes_with(str(tmp_path)) == []
     # A second one takes the place of the first; its random search is the same, whatever the seed.
@@ -62,8 +62,8 @@ def test_the_demo_trains_on_real_data_and_leaves_nothing_running(tmp_path):
     code, out, err = ended(local(tmp_path, "demo", *other))
     assert code == 0, err
     again = json.loads(out)
-    assert again["random_best_val_loss"] == pytest.approx(told["random_best_val_loss"], rel=1e-3)
-    assert again["best_hyperparameters"] != told["best_hyperparameters"]
+    assert again["random_best_val_loss"] == pytest.approx(said["random_best_val_loss"], rel=1e-3)
+    assert again["best_hyperparameters"] != said["best_hyperparameters"]
 
 
 def test_ctrl_c_ends_a_run_cleanly_and_resume_goes_on(tmp_path):
@@ -124,10 +124,10 @@ def test_what_was_changed_in_the_file_holds_when_the_run_goes_on(tmp_path):
     file.write_text(file.read_text() + 'width = { type = "int", min = 1, max = 3 }\n')
     for arguments in (("--resume=bowl",), ("bowl.toml", "--resume=bowl")):
         code, _, err = ended(local(tmp_path, "run", *arguments))
-        told = " ".join(err.split())
+        said = " ".join(err.split())
         assert code == 2
-        assert "bowl: space: width was added: what has been trained has no value of it" in told
-        assert "give it another name; --from-run bowl begins it with what" in told
+        assert "bowl: space: width was added: what has been trained has no value of it" in said
+        assert "give it another name; --from-run bowl begins it with what" in said
     # A file that is another search's, or is gone, is none of this run's.
     file.write_text(TOML.format(steps=9).replace('name = "bowl"', 'name = "other"'))
     code, out, err = ended(local(tmp_path, "run", "--resume=bowl", "--steps=5", "--json"))
@@ -155,17 +155,17 @@ def test_a_run_begins_with_what_another_one_has_found(tmp_path):
     for name, steps in (("old", 2), ("values", 1), ("weights", 1)):
         (tmp_path / f"{name}.py").write_text(COUNTS.format(name=name, steps=steps))
 
-    def told(*arguments):
+    def said(*arguments):
         code, out, err = ended(local(tmp_path, "run", *arguments, "--json"))
         assert code == 0, err
         return json.loads(out)
 
-    old = told("old.py")
+    old = said("old.py")
     x = old["best_hyperparameters"]["x"]
     assert old["best"] == pytest.approx(x - 20)
-    values = told("values.py", "--from-run=old")
+    values = said("values.py", "--from-run=old")
     assert values["best"] <= x - 10 + 1e-9
-    assert told("weights.py", "--from-run=old", "--with-checkpoints")["best"] <= x - 30 + 1e-9
+    assert said("weights.py", "--from-run=old", "--with-checkpoints")["best"] <= x - 30 + 1e-9
     # The old run has what it had.
     assert len(list((tmp_path / "runs/old/checkpoints").glob("?-1-?-*"))) == 4
 
@@ -185,9 +185,9 @@ def test_a_run_ends_at_its_limits(tmp_path):
     (tmp_path / "bowl.toml").write_text(text)
     code, out, err = ended(local(tmp_path, "run", "bowl.toml", "--json"))
     assert code == 0, err
-    told = json.loads(out)
-    assert (told["status"], told["trials"]) == ("finished", 6)
-    assert told["reason"] == "after 6 trials (max_trials)"
+    said = json.loads(out)
+    assert (said["status"], said["trials"]) == ("finished", 6)
+    assert said["reason"] == "after 6 trials (max_trials)"
 
 
 def test_a_killed_run_takes_its_processes_along(tmp_path):
@@ -255,14 +255,17 @@ def test_experiments_are_submitted_shown_and_removed(system):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "said"),
     [
-        (("show", "nobody"), 4, "no experiment 'nobody'"),
+        (("show", "unknown"), 4, "no experiment 'unknown'"),
+        (("best", "f"), 4, "; there are e"),
+        (("bounds", "e", "rat", "--min=0", "--max=1"), 2, "not in the space: did you mean 'rate'?"),
+        (("history", "e", "--event=reslt"), 0, "did you mean 'result'?"),
         (("show", "e", "99"), 4, "e has no slot 99: it has 4"),
         (("best", "e"), 3, "no trial has ended well yet"),
         (("submit", "{folder}/e.py"), 5, "'e' exists already"),
         (("submit", "{folder}/none.toml"), 2, "cannot be read"),
-        (("pause", "nobody"), 4, "no experiment 'nobody'"),
+        (("pause", "unknown"), 4, "no experiment 'unknown'"),
         (("status", "--redis", "redis://127.0.0.1:1/0"), 3, "no Redis or Valkey server answers"),
         (("status", "--redis", "http://127.0.0.1"), 3, "http://127.0.0.1"),
         (("status", "--redis", "runs/none"), 3, "neither a URL nor the folder of a local run"),
@@ -270,13 +273,13 @@ def test_experiments_are_submitted_shown_and_removed(system):
         (("run", "--resume", "never"), 4, "no run there to go on with"),
     ],
 )
-def test_errors_are_one_line_and_an_exit_code(system, arguments, code, told):
+def test_errors_are_one_line_and_an_exit_code(system, arguments, code, said):
     system.submit()
     system.actor()
     wait_for(lambda: system.meta()["slots"] == "4")
     called = system.call(*(a.format(folder=system.folder) for a in arguments))
     assert (called.returncode, "Traceback" in called.stderr) == (code, False), called.stderr
-    assert told in " ".join(called.stderr.split())
+    assert said in " ".join(called.stderr.split())
 
 
 @pytest.mark.parametrize("command", ["run", "submit"])

@@ -67,7 +67,7 @@ def test_trials_go_to_tensorboard_and_mlflow(toy, tmp_path):
 
 
 def test_where_the_best_trial_comes_from_is_shown_and_exported(toy, tmp_path):
-    output = toy.told("best", "toy")
+    output = toy.as_json("best", "toy")
     assert output["provenance"]["host"] == socket.gethostname()
     assert "numpy " in output["provenance"]["packages"]
     file = tmp_path / "trials.csv"

@@ -19,7 +19,7 @@ HOW = {
 
 
 def free():
-    """Memory of the GPU that nobody holds, in bytes."""
+    """Memory of the GPU that no process holds, in bytes."""
     return torch.cuda.mem_get_info()[0]
 
 
@@ -76,7 +76,7 @@ def test_whatever_ends_a_trial_its_memory_is_free_again(system, ending):
     wait_for(lambda: free() < before - HELD, 60)
     if not stalls:
         os.kill(worker.pid, signal.SIGKILL)
-        # A process of its own: it must notice by itself that nobody wants it any more.
+        # A process of its own: it must notice by itself that it is not wanted any more.
         wait_for(lambda: free() > before - HELD / 2, 60)
         return
     wait_for(lambda: system.history(event="failed"), 60)
@@ -125,7 +125,7 @@ def places(system, name):
 
 
 def test_a_population_moves_between_gpu_and_cpu(system):
-    """Whoever trains it: a checkpoint written on one is read on the other."""
+    """A checkpoint written on one device is read on the other."""
     system.submit(
         task="romul_workers.tasks.digits",
         metric="val_loss",

@@ -1,4 +1,4 @@
-"""Nothing that a task, a worker or a file wrote drives the terminal of a person who looks."""
+"""Whatever a task, a worker or a file wrote: no terminal obeys it, and no command breaks on it."""
 
 import asyncio
 import csv
@@ -138,8 +138,8 @@ async def fill(url, folder):
             await asyncio.sleep(0.02)
     stop.set()
     await asyncio.gather(*running)
-    told = {"state": BAD, "trial": BAD, "host": BAD, "pid": 1}
-    await store.present(["hostile"], f"{BAD}worker", told)
+    presence = {"state": BAD, "trial": BAD, "host": BAD, "pid": 1}
+    await store.present(["hostile"], f"{BAD}worker", presence)
     await store.create(f"{BAD}name", "no JSON", encode(Submitted()))
     await store.close()
 
@@ -199,18 +199,18 @@ def test_no_command_lets_control_characters_through(place, call):
 
 def test_what_is_for_programs_keeps_every_character_and_is_harmless_too(place, call):
     with_json = [n for n, c in COMMANDS.items() if any("--json" in p.opts for p in c.params)]
-    told = {}
+    printed = {}
     for name in with_json:
         # A run of that name is there already, if the other test was first.
         if name in INVOCATIONS and name not in ("run", "replay", "schedule train"):
             out, _ = call(INVOCATIONS[name][0] + " --json", place)
             assert (name, CONTROL.findall(out)) == (name, [])
-            told[name] = [json.loads(line) for line in out.splitlines()]
-    assert told["status"][0][0]["metric"] in (f"{BAD}loss", "")
-    assert told["show"][0]["metric"] == f"{BAD}loss"
-    assert told["workers"][0][0]["worker"] == f"{BAD}worker"
-    assert told["logs"][0][0]["text"].startswith(BAD)
-    assert any(f"{BAD}seen" in line.get("metrics", {}) for line in told["history"])
+            printed[name] = [json.loads(line) for line in out.splitlines()]
+    assert printed["status"][0][0]["metric"] in (f"{BAD}loss", "")
+    assert printed["show"][0]["metric"] == f"{BAD}loss"
+    assert printed["workers"][0][0]["worker"] == f"{BAD}worker"
+    assert printed["logs"][0][0]["text"].startswith(BAD)
+    assert any(f"{BAD}seen" in line.get("metrics", {}) for line in printed["history"])
 
     folder = place["folder"]
     for suffix in ("csv", "jsonl", "parquet"):
@@ -230,6 +230,58 @@ def test_the_report_is_harmless(place, call):
     page = (place["folder"] / "page.html").read_text(encoding="utf-8")
     assert CONTROL.findall(page) == []
     assert f"{SEEN}owned" in page
+
+
+# Key, field and value: what this project writes into no hash.
+DAMAGE = [
+    ("", "best", "{"),
+    ("", "best", '{"trial": 3}'),
+    ("", "causes", "[1]"),
+    ("", "created", "many"),
+    (":slot:0", "step", "first"),
+    (":slot:0", "live", "{}"),
+    (":slot:0", "vector", "[0.5"),
+    (":slot:0", "latest", "7"),
+    (":slot:0", "hyperparameters", "[]"),
+    (":slot:0", "outcomes", '{"0": 1}'),
+    (":slot:0", "since_ms", ""),
+]
+READS_NO_STORE = {"run", "check", "submit", "replay", "schedule train", "remove", "rm", "doctor"}
+
+
+@pytest.mark.parametrize(("part", "field", "value"), DAMAGE, ids=str)
+def test_garbage_in_a_hash_is_named_and_hides_no_other_experiment(
+    place, call, damaged, part, field, value
+):
+    damaged.hset(f"romul:{{hostile}}{part}", field, value)
+    named = set()
+    for name, (line, _) in INVOCATIONS.items():
+        if name not in READS_NO_STORE:
+            out, err = call(line, place)
+            assert (name, "Traceback" in err, (out + err).strip() == "") == (name, False, False)
+            words = " ".join((out + err).split())
+            if f"field '{field}' holds" in words:
+                assert (name, "experiment 'hostile'" in words) == (name, True)
+                assert (name, "docs/redis.md" in words) == (name, True)
+                named.add(name)
+    assert named
+    rows = json.loads(call("status --json --redis {url}", place)[0])
+    assert {"hostile", f"{BAD}name"} <= {row["name"] for row in rows}
+    found = " ".join(call("doctor --redis {url}", place)[0].split())
+    assert "the server answers" in found
+    assert f"field '{field}' holds" in found or field in ("vector", "outcomes")
+
+
+@pytest.fixture
+def damaged(place):
+    """A client that may change the hashes; they are as before at the end."""
+    client = redis.Redis.from_url(place["url"], protocol=2)
+    keys = ["romul:{hostile}", "romul:{hostile}:slot:0"]
+    before: dict[str, Any] = {key: client.hgetall(key) for key in keys}
+    yield client
+    for key, fields in before.items():
+        client.hset(key, mapping=fields)
+    client.close()
 
 
 @pytest.mark.parametrize("command", ["actor", "worker"])
@@ -253,6 +305,6 @@ def test_the_log_is_harmless(place, tmp_path, command):
     finally:
         process.terminate()
         process.wait()
-    told = log.read_text(encoding="utf-8")
-    assert CONTROL.findall(told) == []
-    assert f"{SEEN}owned" in told
+    printed = log.read_text(encoding="utf-8")
+    assert CONTROL.findall(printed) == []
+    assert f"{SEEN}owned" in printed

@@ -128,7 +128,7 @@ def test_kustomizations_render(overlay):
     worker = next(
         m for m in rendered if m["metadata"]["name"] == "romul-worker" and m["kind"] == "Deployment"
     )
-    # KEDA's number is nobody else's.
+    # KEDA alone sets that number.
     assert ("replicas" in worker["spec"]) == (overlay != "keda")
     if overlay == "gpu":
         limits = worker["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]

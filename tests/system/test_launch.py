@@ -28,7 +28,7 @@ def submit(system, **fields):
 
 
 def alive(system):
-    return [w for w in system.told("workers", "e") if w["alive"]]
+    return [w for w in system.as_json("workers", "e") if w["alive"]]
 
 
 def password(system):
@@ -92,7 +92,7 @@ def test_more_gpus_than_there_are_is_a_clear_error(system, tmp_path):
     output = system.call(*options, CUDA_VISIBLE_DEVICES="4,5,6")
     assert (output.returncode, output.stdout) == (1, "")
     assert "ask for 4 GPUs: CUDA_VISIBLE_DEVICES knows of 3" in output.stderr
-    # As the driver's own program tells of them.
+    # As the driver's own program shows them.
     smi = tmp_path / "nvidia-smi"
     smi.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: GPU-1)'\n")
     smi.chmod(0o755)
@@ -158,7 +158,7 @@ def test_workers_on_hosts_that_ssh_reaches(system, sshd):
     wait_for(lambda: {worker["worker"] for worker in alive(system)} - before, 60)
     ends_in_order(launched)
     wait_for(lambda: not alive(system))
-    # Told to end, they gave back what they had: nobody was lost but the one that was killed.
+    # Asked to end, they gave back what they had: no worker was lost but the one that was killed.
     assert {line["reason"] for line in system.history(event="released")} <= {"preempted"}
     assert len(system.history(event="failed")) <= 1
 
@@ -296,7 +296,7 @@ def test_an_array_of_jobs_on_slurm_is_requeued_and_ends_in_order(system, slurm_c
     wait_for(lambda: len(alive(system)) == 2, 60)
     some_results(system, 5)
     assert processes_with("slurm_script")
-    # 105 s before the end of 120 s the workers are told; each job goes back to the queue.
+    # 105 s before the end of 120 s the workers are warned; each job goes back to the queue.
     wait_for(lambda: len(system.history(event="released")) >= 1 or not alive(system), 60)
     wait_for(lambda: asked("squeue", "--noheader", "--format=%T").split() == [b"PENDING"] * 2, 60)
     assert not alive(system)

@@ -85,7 +85,7 @@ def test_a_search_runs_with_its_checkpoints_in_an_object_store(s3, system):
     assert system.meta()["reported"] == "24"
     assert system.meta()["causes"] == "{}"
     best = json.loads(system.meta()["best"])["checkpoint"]
-    # What nobody needs goes here too.
+    # What no trial needs goes here too.
     wait_for(lambda: system.client.zcard("romul:{e}:garbage") == 0, 60)
     left = {key.split("/")[1] for key in keys(s3)}
     assert best in left

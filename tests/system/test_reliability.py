@@ -315,7 +315,7 @@ def test_checkpoints_that_no_trial_needs_are_removed_and_no_others(system):
     best = json.loads(system.meta()["best"])["checkpoint"]
     wait_for(lambda: system.client.zcard("romul:{e}:garbage") == 0, 60)
     assert stored(system) >= last | {best}
-    # A worker killed between writing and reporting leaves what nobody knows of.
+    # A worker killed between writing and reporting leaves what no list names.
     assert len(stored(system)) <= len(last | {best}) + 2
     assert system.call("collect", "e", "--older=0").returncode == 0
     assert stored(system) == last | {best}
@@ -457,7 +457,7 @@ def test_one_worker_then_sixteen_then_two_then_eight(system):
             workers.append(system.worker())
         wait_for(lambda wanted=wanted: present(system) == wanted)
         before = len(system.history(event="result"))
-        # Whoever is there trains, and more than once.
+        # Every worker that is there trains, and more than once.
         wait_for(lambda wanted=wanted, n=before: busy(system.history(event="result")[n:]) >= wanted)
         slots[wanted] = sum(
             system.slot(n).get("status") in ("queued", "waiting") for n in range(16)

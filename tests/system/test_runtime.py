@@ -154,7 +154,7 @@ def test_every_way_to_fail_has_its_reason_and_the_run_goes_on(system):
     }
     assert results["is fine"]["value"] == results["is many"]["value"] == 0.5
     assert results["is many"]["metrics"] == {"accuracy": 0.5}
-    # Whoever failed went on from one who had not.
+    # A slot that failed went on from one that had not.
     parents = {
         line["slot"]: line["parent"] for line in system.history(event="trial") if line["step"] == 1
     }
@@ -235,7 +235,7 @@ def test_pause_resume_and_stop(system):
     wait_for(lambda: len(outcomes(system)) > 4)
     assert system.call("pause", "e").returncode == 0
     system.wait_for_status("paused")
-    # What is in training ends, and what a worker took before it heard; then nothing moves.
+    # What is in training ends, and what a worker took before it knew; then nothing moves.
     wait_for(
         lambda: (
             not any("training" in v for v in system.client.hvals("romul:{e}:workers"))

@@ -1,4 +1,4 @@
-"""What older commits stored: read, told, decided again and gone on with by this one."""
+"""What older commits stored: read, shown, decided again and gone on with by this one."""
 
 import json
 from pathlib import Path
@@ -79,15 +79,15 @@ def test_a_listing_is_the_whole_of_a_server(stored, system, raw, name):
 def test_a_finished_search_is_shown_as_it_was(stored, system, tmp_path):
     stored("finished")
     exported = lines_of(stored.folder / "finished.history.jsonl")
-    (row,) = system.told("status")
+    (row,) = system.as_json("status")
     assert (row["name"], row["status"], row["trials"]) == ("finished", "finished", 32)
-    shown = system.told("show", "finished")
+    shown = system.as_json("show", "finished")
     assert [slot["status"] for slot in shown["slots"]] == ["done"] * 8
     lines = told_by(system, "history", "finished", "-n1000", "--json").splitlines()
     assert [json.loads(line) for line in lines] == exported
     assert len(results(exported)) == 32
 
-    best = system.told("best", "finished", f"--copy-to={tmp_path / 'best'}")
+    best = system.as_json("best", "finished", f"--copy-to={tmp_path / 'best'}")
     least = min(results(exported), key=lambda line: line["value"])
     assert (best["trial"], best["checkpoint"]) == (least["trial"], least["checkpoint"])
     x, _, updates = json.loads((tmp_path / "best" / "state.json").read_text())
@@ -99,7 +99,7 @@ def test_a_finished_search_is_shown_as_it_was(stored, system, tmp_path):
     decided = next(line for line in exported if line.get("why", {}).get("rule") == "explored")
     explained = told_by(system, "explain", "finished", decided["trial"])
     assert str(decided["why"]["copied"]) in explained
-    # What only an older version's rules said is still told.
+    # What only an older version's rules said is still shown.
     paced = next(line for line in exported if "bar" in line.get("why", {}))
     explained = " ".join(told_by(system, "explain", "finished", paced["trial"]).split())
     assert f"no worse than {paced['why']['bar']:.4g}, where it would give up" in explained
@@ -133,7 +133,7 @@ def test_a_paused_search_goes_on_to_its_end(stored, system):
     before = system.history("paused")
     slots = [system.slot(index, "paused") for index in range(8)]
     assert sum(slot["partial"] != "" for slot in slots) == 2
-    (row,) = system.told("status")
+    (row,) = system.as_json("status")
     assert (row["status"], row["trials"]) == ("paused", len(results(before)))
     done = system.call(
         "run", "--resume=paused", f"--runs={system.folder}", f"--redis={system.url}", "--json"

@@ -1,4 +1,4 @@
-"""A task that tells how it was run."""
+"""A task that records how it was run."""
 
 import os
 import random

@@ -35,7 +35,7 @@ def train(trial):
 
 
 def slow(trial):
-    """Train for a minute, unless told to stop."""
+    """Train for a minute, unless asked to stop."""
     (trial.checkpoint / DONE).write_text("done")
     for _ in range(600):
         if trial.should_stop:

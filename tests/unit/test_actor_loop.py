@@ -30,6 +30,7 @@ from romul_actors.core.events import Control, Released, Result, Stamped, Submitt
 from romul_actors.core.history import TimePassed
 from romul_actors.core.population import changed
 from romul_actors.core.transition import progress_of
+from romul_actors.errors import StoreError, StoreUnavailableError
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.protocol.messages import decode_event, decode_trial, encode
 from romul_actors.protocol.slot_codec import text
@@ -334,6 +335,104 @@ async def test_an_experiment_that_cannot_be_served_is_named_once_and_keeps_none_
     [message] = [record.message for record in caplog.records]
     assert "experiment bad cannot be served" in message
     assert await store.experiments() == {"bad": "submitted", "e": "running"}
+
+
+class Damaged(MemoryStore):
+    """A store of which one experiment, "bad", raises an error in one call."""
+
+    def __init__(self, clock):
+        super().__init__(clock)
+        self.call = ""
+        self.error = StoreError("the server refuses: a key is not of the right type")
+
+    def _fail(self, call, names):
+        if self.call == call and "bad" in names:
+            raise self.error
+
+    async def load(self, name):
+        self._fail("load", [name])
+        return await super().load(name)
+
+    async def read(self, names, actor, count, block_ms):
+        self._fail("read", names)
+        return await super().read(names, actor, count, block_ms)
+
+    async def take_over(self, name, actor, idle_ms, count):
+        self._fail("take_over", [name])
+        return await super().take_over(name, actor, idle_ms, count)
+
+    async def sweep(self, name, actor, idle_ms, count, worker=None):
+        self._fail("sweep", [name])
+        return await super().sweep(name, actor, idle_ms, count, worker)
+
+    async def outstanding(self, name):
+        self._fail("outstanding", [name])
+        return await super().outstanding(name)
+
+    async def commit(self, name, actor, commit):
+        self._fail("commit", [name])
+        return await super().commit(name, actor, commit)
+
+
+CALLS = ["load", "read", "take_over", "sweep", "outstanding", "commit"]
+
+
+async def served_beside_a_damaged_one(store, call):
+    """The log of an actor that serves two experiments, of which one fails from then on."""
+    for name in ("bad", "e"):
+        await submit(store, name)
+    actor = an_actor(store)
+    if call in ("sweep", "outstanding"):
+        await actor.turn()
+    store.call = call
+    for _ in range(3):
+        await actor.turn()
+    return actor
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_an_experiment_whose_data_fail_does_not_hold_up_the_others(clock, call, caplog):
+    store = Damaged(clock)
+    with caplog.at_level(logging.ERROR, "romul.actor"):
+        actor = await served_beside_a_damaged_one(store, call)
+    messages = {record.message for record in caplog.records}
+    assert messages == {f"experiment bad cannot be served: {store.error}"}
+    await train(store, 4)
+    await actor.turn()
+    assert len(await lines(store, history.TrialReported)) == 4
+    # It is tried again and again: once its data are right, it goes on as if nothing had been.
+    store.call = ""
+    clock.passes(TAKE_OVER_MS)
+    await actor.turn()
+    assert len(await attempts(store, "bad")) == 4
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_store_that_does_not_answer_ends_the_round_for_all(clock, call):
+    store = Damaged(clock)
+    store.error = StoreUnavailableError("the server does not answer")
+    with pytest.raises(StoreUnavailableError):
+        await served_beside_a_damaged_one(store, call)
+
+
+async def test_a_slot_that_holds_garbage_stops_its_own_experiment_alone(store, clock, caplog):
+    for name in ("bad", "e"):
+        await submit(store, name)
+    await an_actor(store).turn()
+    slots = store.memory.find("bad").slots
+    right = slots[2]["vector"]
+    slots[2]["vector"] = "[0.5, 0.5]"
+    actor = an_actor(store, "b")
+    await store.send("bad", encode(Control(action="pause", by="me")))
+    with caplog.at_level(logging.ERROR, "romul.actor"):
+        await train(store, 4)
+        await actor.turn()
+    [message] = [record.message for record in caplog.records]
+    assert "experiment 'bad', slot 2: field 'vector' holds '[0.5, 0.5]'" in message
+    assert len(await lines(store, history.TrialReported)) == 4
+    slots[2]["vector"] = right
+    await actor.turn()
+    assert await store.experiments() == {"bad": "paused", "e": "running"}
 
 
 # -- leases ---------------------------------------------------------------------------------------

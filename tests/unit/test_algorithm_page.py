@@ -16,7 +16,7 @@ from romul_actors.core.space import (
     Space,
 )
 
-D, V0, V1, P, F, SIGMA, R, G = 0.25, 0.25, 0.75, 0.5, 1.0, 0.1, 0.1, 0.7
+D, V0, V1, P, F, SIGMA, R, G = 0.25, 0.25, 0.75, 0.8, 1.0, 0.1, 0.1, 0.7
 
 
 def fold(x):

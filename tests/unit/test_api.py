@@ -5,8 +5,9 @@ import math
 import random
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -139,6 +140,14 @@ momentum = { type = "float", min = 0, max = 0.99, when = { "optimizer.kind" = "s
         ),
         ({"mode": "minimum"}, "mode: 'minimum' is not 'min' or 'max'"),
         ({"population": 2}, "Population(): population: 2 is below 4"),
+        ({"steps": "5"}, "Population(): steps: '5' is not a whole number"),
+        ({"budget": "1"}, "Population(): budget: '1' is not a number"),
+        ({"space": {"lr": romul.Float(cast("Any", "0"), 1)}}, "space.lr.min: '0' is not a number"),
+        (
+            {"space": {"a": {"lr": (0, 1)}}},
+            "space.a.lr: (0, 1) is no hyperparameter: write romul.",
+        ),
+        ({"space": {"n": romul.Bool}}, "is no hyperparameter: write romul.Float(0, 1)"),
         ({"space": [1]}, "space: [1] is not a mapping: give hyperparameters by name"),
         ({"space": {"lr": romul.Float(1, 0.1)}}, "lr: min 1.0 is not below max 0.1"),
         ({"optimizer": "romull"}, "optimizer 'romull' is not one of"),
@@ -148,6 +157,55 @@ def test_a_wrong_declaration_says_what_is_wrong(changes, message):
     with pytest.raises(ExperimentError) as raised:
         romul.Population(**{"space": SPACE, "steps": 3, **changes})
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": "5"}, "run(): steps: '5' is not a whole number"),
+        ({"workers": "2"}, "run(): workers: '2' is not a whole number above 0"),
+        ({"workers": 0}, "run(): workers: 0 is not a whole number above 0"),
+        ({"name": 3}, "run(): name: 3 is not text"),
+        ({"runs": 3}, "run(): runs: 3 is not the path of a folder"),
+        ({"setup": "load"}, "run(): setup: 'load' is not a function"),
+        ({"callbacks": [romul.Callback]}, "is not a list of objects of romul.Callback"),
+        ({"callbacks": romul.Callback()}, "is not a list of objects of romul.Callback"),
+    ],
+)
+def test_a_wrong_argument_of_a_run_is_named_before_anything_begins(tmp_path, changes, message):
+    given: dict[str, Any] = {"runs": tmp_path, "name": "mine", "steps": 5, **changes}
+    with pytest.raises(ExperimentError) as raised:
+        romul.run(loss, SPACE, **given)
+    assert message in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_arguments_of_other_calls_are_named(tmp_path):
+    with pytest.raises(ExperimentError, match=r"extend\(\): steps: '60' is not a whole number"):
+        romul.extend("mine", steps=cast("Any", "60"), runs=tmp_path)
+    with pytest.raises(ExperimentError, match=r"extend\(\): workers: 0 is not a whole number"):
+        romul.extend("mine", steps=60, workers=0, runs=tmp_path)
+    with pytest.raises(ExperimentError, match=r"wait\(\): name: 3 is not text"):
+        romul.wait(cast("Any", 3), redis="redis://127.0.0.1:1/0")
+    with pytest.raises(TypeError, match=r"^run\(\) missing 1 required .*'steps'"):
+        romul.run(loss, SPACE)  # type: ignore[call-arg]
+    population = romul.Population(SPACE, steps=3)
+    with pytest.raises(ExperimentError, match=r"extend\(\): steps: '9' is not a whole number"):
+        population.extend(cast("Any", "9"))
+
+
+def test_a_search_that_may_not_pay_is_warned_of_where_it_was_called(tmp_path):
+    url = "redis://127.0.0.1:1/0"
+    for steps, n in ((9, 1), (10, 0)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with pytest.raises(romul.RomulError):
+                romul.submit("m:train", SPACE, redis=url, name="e", checkpoints="c", steps=steps)
+            with pytest.raises(romul.RomulError):
+                romul.run(loss, SPACE, steps=steps, name="e", runs=tmp_path, resume=True)
+        assert [warning.category for warning in caught] == [romul.AdviceWarning] * 2 * n
+        assert all(str(warning.message).startswith("steps = 9: ") for warning in caught)
+        assert {warning.filename for warning in caught} <= {__file__}
 
 
 # -- ask and tell ---------------------------------------------------------------------------------

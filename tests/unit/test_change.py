@@ -104,7 +104,7 @@ def test_what_was_there_before_stands_in_the_line():
     run.tell(change(9, mutation=0.3))
     [line] = run.of(SearchChanged)
     assert (line.population, line.constants, line.by) == (9, {"mutation": 0.3}, "me")
-    assert line.before == {"population": 8, "constants": {"mutation": 0.5}}
+    assert line.before == {"population": 8, "constants": {"mutation": 0.8}}
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from romul_actors.actor.loop import Actor
-from romul_actors.client import Client, Resubmitted
+from romul_actors.client import Client
 from romul_actors.core.events import Control, Submitted
+from romul_actors.dead_letters import DeadLetters, Resubmitted
 from romul_actors.errors import (
     ExperimentError,
     ExperimentExistsError,
@@ -111,7 +112,7 @@ async def test_an_actor_decides_what_is_asked_for(client, store):
 
 
 async def test_an_unknown_experiment_is_sent_nothing(store):
-    client = Client(store)
+    client, letters = Client(store), DeadLetters(store)
     for call in (
         client.status("no"),
         client.spec("no"),
@@ -124,9 +125,9 @@ async def test_an_unknown_experiment_is_sent_nothing(store):
         client.extend("no", 9),
         client.change("no", population=9),
         client.remove("no"),
-        client.dead_letters("no"),
-        client.resubmit("no"),
-        client.drop("no"),
+        letters.letters("no"),
+        letters.resubmit("no"),
+        letters.drop("no"),
     ):
         with pytest.raises(UnknownExperimentError, match="no experiment 'no'"):
             await call
@@ -190,20 +191,21 @@ async def test_a_removed_experiment_is_gone(client):
 
 
 async def test_dead_letters_go_back_or_go_away(client, store):
+    letters = DeadLetters(store)
     short, long = b"\xc1", b"x" * (MAX_DEAD_BODY + 1)
     for body in (short, long, short):
         await store.send("e", body)
     entries = [e for e in await store.read(["e"], "a", 10, 0) if e.body in (short, long)]
     await store.dead_letter("e", "inbox", [(e.id, "no message", e.body) for e in entries])
-    first, cut, last = await client.dead_letters("e")
+    first, cut, last = await letters.letters("e")
     assert (first.body, cut.size, last.reason) == (short, MAX_DEAD_BODY + 1, "no message")
-    assert await client.dead_letters("e", limit=2) == [first, cut]
-    assert await client.dead_letters("e", [last.id]) == [last]
+    assert await letters.letters("e", limit=2) == [first, cut]
+    assert await letters.letters("e", [last.id]) == [last]
     with pytest.raises(StoreError, match="e: no dead message 9-9"):
-        await client.drop("e", [first.id, "9-9"])
-    assert await client.drop("e", [first.id]) == 1
-    assert await client.resubmit("e") == Resubmitted(back=1, cut=1)
-    assert await client.dead_letters("e") == [cut]
+        await letters.drop("e", [first.id, "9-9"])
+    assert await letters.drop("e", [first.id]) == 1
+    assert await letters.resubmit("e") == Resubmitted(back=1, cut=1)
+    assert await letters.letters("e") == [cut]
     assert [e.body for e in await store.read(["e"], "b", 10, 0)] == [short]
 
 

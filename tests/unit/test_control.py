@@ -14,11 +14,17 @@ def test_a_pinned_slot_goes_on_as_it_is():
     run_.start()
     run_.tell(Control(action="pin", by="somebody", slot=2))
     run_.tell(Control(action="pin", by="somebody", slot=9))
+    run_.tell(Control(action="pin", by="somebody"))
     run_.to_the_end(bowl)
     lines = [line for line in run_.of(TrialCreated) if line.slot == 2]
     assert len({tuple(line.vector) for line in lines}) == 1
     assert [line.parent for line in lines[1:]] == [f"2-{step}" for step in range(5)]
-    assert [type(x) for x in run_.history if getattr(x, "by", "")] == [SlotPinned, ControlIgnored]
+    assert [type(x) for x in run_.history if getattr(x, "by", "")] == [
+        SlotPinned,
+        ControlIgnored,
+        ControlIgnored,
+    ]
+    assert [line.given for line in run_.of(ControlIgnored)] == [{"slot": 9}, {}]
 
 
 @pytest.mark.parametrize("optimizer", ["romul", "truncation", "de", "mf_pbt", "tpe"])

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from romul_actors.core.history import TrialCreated, TrialReported
-from romul_actors.errors import RomulError
+from romul_actors.errors import ExperimentExistsError, RomulError, StoreUnavailableError
 from romul_actors.protocol.experiment import Experiment
 from romul_sim.drill import faults as inflicting
+from romul_sim.drill import run as drill_run
 from romul_sim.drill.audit import audit
 from romul_sim.drill.faults import FaultInjector
 from romul_sim.drill.processes import Processes, Services
@@ -180,3 +181,24 @@ async def test_a_fault_that_this_machine_cannot_have_is_skipped_at_once(tmp_path
     await injector.play(faults)
     assert injector.struck == ["kill server"]
     assert injector.skipped == {"fill disk": 1, "kill broker": 1}
+
+
+async def test_a_submission_is_repeated_until_the_server_has_it(monkeypatch):
+    async def at_once(_):
+        pass
+
+    class Server:
+        """Fails, keeps what it is given while its answer is lost, and refuses it a second time."""
+
+        calls = 0
+
+        async def submit(self):
+            self.calls += 1
+            if self.calls < 3:
+                raise StoreUnavailableError("'tiny exists already' is no reason")
+            raise ExperimentExistsError("there is one")
+
+    monkeypatch.setattr("romul_sim.drill.run.asyncio.sleep", at_once)
+    server = Server()
+    await drill_run._patiently(server.submit)
+    assert server.calls == 3

@@ -49,7 +49,7 @@ def test_no_slot_is_ever_more_than_two_steps_ahead(optimizer):
     run = Run(population(optimizer, n_slots=16, steps=12)).start()
     shuffler = random.Random(1)
     while run.population.status == "running":
-        # Slot 3 is slow: it is answered only when nobody else can be.
+        # Slot 3 is slow: it reports only when no other slot can.
         queued = run.queued()
         slot = shuffler.choice([i for i in queued if i != 3] or queued)
         run.tell(run.result(slot, bowl(run.trials[slot])))

@@ -78,3 +78,18 @@ def test_lines_and_lost_attempts_are_counted_by_their_stored_names():
 
     assert [n("started"), n("released"), n("of a later version")] == [2.0, 1.0, 1.0]
     assert value("romul_attempts_lost_total", {"experiment": "e", "reason": "preempted"}) == 1.0
+
+
+async def test_an_experiment_that_cannot_be_read_has_no_gauges_and_hides_no_other():
+    store = MemoryStore()
+    for name in ("bad", "e"):
+        experiment = Experiment(
+            name=name, task="toys", space={"x": {"type": "float", "min": 0.0, "max": 1.0}}, steps=3
+        )
+        await store.create(name, experiment.model_dump_json(), encode(Submitted()))
+    store.memory.find("bad").meta["created"] = "many"
+    metrics = ActorMetrics()
+    await metrics.refresh(store)
+    value = metrics.registry.get_sample_value
+    assert value("romul_workers_desired", {"experiment": "e"}) == 1
+    assert value("romul_workers_desired", {"experiment": "bad"}) is None

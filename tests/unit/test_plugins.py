@@ -104,9 +104,9 @@ def test_a_launcher_starts_a_fleet(site):
         "    pathlib.Path(fleet.arguments[0]).write_text(str(fleet.workers))\n"
     )
     install(site, "minelaunch", module, launchers="mine = minelaunch:launch")
-    done = command("launch", "--on=mine", "--workers=3", "--", str(site / "told"))
+    done = command("launch", "--on=mine", "--workers=3", "--", str(site / "given"))
     assert done.returncode == 0, done.stderr
-    assert (site / "told").read_text() == "3"
+    assert (site / "given").read_text() == "3"
     assert "'x' is not one of local, ssh, slurm, ray, mine" in " ".join(
         command("launch", "--on=x").stderr.replace("│", " ").split()
     )

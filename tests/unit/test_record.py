@@ -64,7 +64,10 @@ def recorded(tmp_path, monkeypatch):
         async def play(self):
             loop = asyncio.get_running_loop()
             pause, resume = (Control(action="pause", by="me"), Control(action="resume", by="me"))
-            for at_s, control in ((200.0, pause), (230.0, resume), (240.0, resume)):
+            # Slots that there are not; the last one names none.
+            unknown = (Control(action="pin", by="me", slot=99), Control(action="unpin", by="me"))
+            timed = [(200.0, pause), (230.0, resume), (240.0, resume)]
+            for at_s, control in (*timed, (250.0, unknown[0]), (251.0, unknown[1])):
                 loop.call_later(at_s, self.send, encode(control))
             return await super().play()
 
@@ -88,6 +91,12 @@ def test_the_same_events_are_the_same_decisions(recorded):
         SearchResumed,
         ControlIgnored,
     } <= kinds(found)
+    ignored = [line for line in found.lines if isinstance(line, ControlIgnored)]
+    assert [(line.action, line.given) for line in ignored] == [
+        ("resume", {}),
+        ("pin", {"slot": 99}),
+        ("unpin", {}),
+    ]
     assert not [line for line in found.lines if isinstance(line, Unknown)]
     verified = verify(found)
     assert verified.parting is None
@@ -136,6 +145,7 @@ def replace_optimizer(found, name):
         ("steps", "setting=value"),
         ("nothing.at.all=1", "no setting"),
         ("steps=-1", "steps"),
+        ('steps="5"', "--set: steps: '5' is not a whole number"),
         ("optimizer.nothing=1", "nothing"),
         ("unheard=1", "unheard"),
     ],
@@ -204,8 +214,8 @@ def test_a_history_without_its_beginning_is_refused(recorded, tmp_path):
     with pytest.raises(RecordError, match="history_keep"):
         run(main())
 
-    async def nobody():
-        await record(MemoryStore(), "nobody", tmp_path / "no.jsonl")
+    async def unknown():
+        await record(MemoryStore(), "unknown", tmp_path / "no.jsonl")
 
     with pytest.raises(UnknownExperimentError):
-        run(nobody())
+        run(unknown())

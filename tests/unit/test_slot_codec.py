@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from romul_actors.core.population import Best, Counts, Population
 from romul_actors.core.slot import Outcome, Slot, failed
+from romul_actors.errors import StoredDataError
 from romul_actors.protocol.experiment import from_json
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
@@ -53,6 +54,9 @@ POPULATION = replace(
     horizon=5,
     started_ms=3,
 )
+
+
+FIRST_ROW = write_slot(FIRST, POPULATION.settings, "loss")
 
 
 def reread(kept, metric="loss"):
@@ -199,9 +203,17 @@ def test_fields_that_came_later_may_be_missing():
         ("vector", "0.5,0.5"),
         ("vector", "null"),
         ("seed", "0x10"),
+        ("vector", "[0.5]"),
+        ("vector", "[0.5,NaN]"),
+        ("vector", "[0.5,true]"),
+        ("status", "asleep"),
+        ("step", "-1"),
+        ("step", "9" * 20),
+        ("parking", "yes"),
         ("position", "here"),
         ("joined", ""),
         ("memory", "{'base': []}"),
+        ("memory", "[]"),
         ("outcomes", "{"),
         ("outcomes", '{"first":{"loss":1.0,"vector":[],"checkpoint":null}}'),
         ("outcomes", '{"1":{"loss":1.0,"vector":[]}}'),
@@ -209,10 +221,13 @@ def test_fields_that_came_later_may_be_missing():
         ("seconds", "fast"),
     ],
 )
-def test_garbage_in_a_slot_is_refused(field, text):
+def test_garbage_in_a_slot_is_an_error_that_names_where_it_stands(field, text):
     row = {**write_slot(SLOT, POPULATION.settings, "loss"), field: text}
-    with pytest.raises((ValueError, TypeError, KeyError)):
-        read(POPULATION.settings, "loss", write_meta(POPULATION, "loss"), [row])
+    with pytest.raises(StoredDataError) as refused:
+        read(POPULATION.settings, "loss", write_meta(POPULATION, "loss"), [FIRST_ROW, row], "mine")
+    words = f"experiment 'mine', slot 1: field '{field}' holds {text!r}, which is not "
+    assert str(refused.value).startswith(words)
+    assert refused.value.remedy in str(refused.value)
 
 
 @pytest.mark.parametrize("field", sorted({*write_slot(SLOT, POPULATION.settings, "loss")}))
@@ -226,7 +241,7 @@ def test_a_slot_without_a_field_that_decisions_need_is_refused(field):
         [slot] = read(POPULATION.settings, "loss", meta, [row]).slots
         assert slot == replace(SLOT, index=0, pinned=field != "pinned")
     else:
-        with pytest.raises(KeyError, match=field):
+        with pytest.raises(StoredDataError, match=f"slot 0: it has no field '{field}'"):
             read(POPULATION.settings, "loss", meta, [row])
 
 
@@ -239,13 +254,49 @@ def test_a_slot_without_a_field_that_decisions_need_is_refused(field):
         ("created", "many"),
         ("horizon", "far"),
         ("idle_since_ms", "yesterday"),
+        ("best", '{"loss":1,"trial":"1-3","checkpoint":"c","metrics":[],"vector":[0.5,0.5]}'),
+        ("best", '{"loss":"low","trial":"1-3","checkpoint":"c","metrics":{},"vector":[0.5,0.5]}'),
+        ("causes", '{"lost":"often"}'),
+        ("status", "asleep"),
     ],
 )
 def test_garbage_in_the_experiments_hash_is_refused(field, text):
     meta = {**write_meta(POPULATION, "loss"), field: text}
     rows = [write_slot(slot, POPULATION.settings, "loss") for slot in POPULATION.slots]
-    with pytest.raises((ValueError, KeyError)):
-        read(POPULATION.settings, "loss", meta, rows)
+    with pytest.raises(StoredDataError, match=f"^experiment 'mine': field '{field}' holds "):
+        read(POPULATION.settings, "loss", meta, rows, "mine")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=6,
+)
+OUTCOME = st.dictionaries(st.sampled_from(["loss", "vector", "checkpoint", "metrics"]), JSON)
+GARBAGE = st.one_of(
+    st.text(max_size=8),
+    st.one_of(JSON, OUTCOME, st.dictionaries(st.sampled_from("3x"), OUTCOME)).map(json.dumps),
+    st.just("[" * 10_000),
+)
+
+
+@given(st.data())
+def test_whatever_a_hash_holds_it_is_read_or_refused_by_name(data):
+    core = POPULATION.settings
+    hashes = [write_meta(POPULATION, "loss"), write_slot(SLOT, core, "loss")]
+    damaged = data.draw(st.sampled_from(hashes))
+    field = data.draw(st.sampled_from(sorted(damaged)))
+    damaged[field] = data.draw(GARBAGE)
+    try:
+        again = read(core, "loss", hashes[0], [hashes[1]], "mine")
+    except StoredDataError as error:
+        words = str(error)
+    else:
+        # What was taken for a population can be written again.
+        rows = [write_slot(slot, core, "loss") for slot in again.slots]
+        assert read(core, "loss", write_meta(again, "loss"), rows) == again
+        return
+    assert f"field {field!r} holds" in words
 
 
 def test_an_unchanged_population_is_the_same_after_any_number_of_ways():

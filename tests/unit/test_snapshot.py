@@ -1,6 +1,10 @@
 """Snapshots: what programs read of an experiment."""
 
-from romul_actors.core.history import TrialReported
+from romul_actors.core.history import TrialReported, to_json
+from romul_actors.observe.snapshot import origin_of
+from romul_actors.protocol.slot_codec import text
+from romul_actors.store import Commit
+from romul_actors.store.memory import MemoryStore
 
 
 def test_a_snapshot_is_plain_values_and_frames(searched):
@@ -18,3 +22,43 @@ def test_a_snapshot_is_plain_values_and_frames(searched):
     assert list(searched.slots_frame()["index"]) == list(range(8))
     assert len(searched.history_frame()) == len(searched.history)
     assert len(searched.workers_frame()) == len(searched.workers)
+
+
+class CountedPages(MemoryStore):
+    pages = 0
+
+    async def history_before(self, name, before="", count=1000):
+        self.pages += 1
+        return await super().history_before(name, before, count)
+
+    async def history(self, name, after="0", count=1000):
+        raise AssertionError("history was read from its beginning")
+
+
+async def test_where_a_result_comes_from_is_looked_for_from_the_end_of_history(monkeypatch):
+    monkeypatch.setattr("romul_actors.observe.snapshot.PAGE", 2)
+    store = CountedPages()
+    await store.create("e", "{}", b"submitted")
+    # Two workers; each says where it is with its first result, and "a" again when it changes.
+    said = {0: {"host": "first"}, 1: {"host": "other"}, 4: {"host": "second"}}
+    lines = [
+        TrialReported(
+            at_ms=n,
+            slot=0,
+            step=n,
+            trial=f"0-{n}",
+            attempt=1,
+            worker="ab"[n % 2],
+            value=0.5,
+            checkpoint="c",
+            seconds=1.0,
+            provenance=said.get(n, {}),
+        )
+        for n in range(9)
+    ]
+    texts = [text(to_json(line)) for line in lines]
+    await store.commit("e", "a", Commit((await store.load("e")).version, [], history=texts))
+    for trial, host, pages in (("0-6", "second", 3), ("0-2", "first", 5), ("0-7", "other", 4)):
+        store.pages = 0
+        assert (await origin_of(store, "e", trial), store.pages) == ({"host": host}, pages)
+    assert await origin_of(store, "e", "0-9") == {}

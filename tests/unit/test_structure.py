@@ -56,7 +56,10 @@ def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
+BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", [*MODULES, *BENCHMARKS], ids=relative)
 def test_a_module_is_short_and_flat(path: Path):
     text = path.read_text(encoding="utf-8")
     faults = []

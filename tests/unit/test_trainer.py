@@ -179,7 +179,7 @@ async def test_the_process_ends_with_its_worker_however_that_ends(tmp_path, unre
         )
         theirs.close()
         ours.send(encode(PrepareTask("k", "e", "none", "f", "cpu", {})))
-        # An answer that nobody reads makes the kernel reset the socket in place of closing it.
+        # An answer that is not read makes the kernel reset the socket in place of closing it.
         await asyncio.to_thread(ours.recv, 1, socket.MSG_PEEK)
         if not unread:
             ours.recv(65_536)

@@ -208,11 +208,11 @@ def test_a_broker_that_refuses_slowly_is_tried_less_and_less_often():
             await asyncio.sleep(5.0)
             raise MqttError("no answer")
 
-    async def heard(_):
+    async def received(_):
         raise AssertionError
 
     async def main():
-        link = asyncio.create_task(Refused(Broker("h", 1), "w", [], heard).run())
+        link = asyncio.create_task(Refused(Broker("h", 1), "w", [], received).run())
         await asyncio.sleep(60.0)
         link.cancel()
 

@@ -72,7 +72,8 @@ class Trial:
         hyperparameters: the values to train with from here on.
         parent: folder of the checkpoint to continue from; None: from scratch. Read only.
         checkpoint: an empty folder for the new checkpoint; something must be written there.
-        start: where training stands, in the budget's unit, counted from the very beginning.
+        start: where training stands, in the budget's unit, counted from the beginning of
+            this search (with `from_run`, a parent's weights may have been trained before it).
         stop: where it is to end; stop - start is the budget of one step.
         seed: for all randomness of this trial; the same again if the trial is repeated.
         step: number of the PBT step, from 0.

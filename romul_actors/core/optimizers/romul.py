@@ -53,7 +53,7 @@ class Romul(Optimizer):
     donors: float = 0.25
     replaced_first: float = 0.25
     replaced_last: float = 0.75
-    mutation: float = 0.5
+    mutation: float = 0.8
     factor: float = 1.0
     sigma: float = 0.1
     redraw: float = 0.1

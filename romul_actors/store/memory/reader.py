@@ -32,6 +32,14 @@ class MemoryReader(MemoryCatalog, ReaderStore):
         later = [(str(i), line) for i, line in lines if i > int(after)]
         return later[:count]
 
+    async def history_before(
+        self, name: str, before: str = "", count: int = 1000
+    ) -> list[tuple[str, str]]:
+        found = self.memory.experiments.get(name)
+        lines = [] if found is None else found.history
+        earlier = [(str(i), line) for i, line in lines if not before or i < int(before)]
+        return earlier[: -count - 1 : -1]
+
     async def glance(
         self, name: str, fields: Sequence[str] = (), after: str = "", count: int = 0
     ) -> Glance:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
-from romul_actors.errors import StoreError
+from romul_actors.errors import StoreError, StoreUnavailableError
 from romul_actors.store.keys import EXPERIMENTS, key
 from romul_actors.store.redis.connection import Connection, reading, reply, store_error
 from romul_actors.store.redis.replies import read_each
@@ -73,7 +73,7 @@ class RedisCatalog(CatalogStore):
         except (AuthenticationError, NoPermissionError) as error:
             raise StoreError(f"{place}: access refused: {error}") from None
         except (RedisError, OSError) as error:
-            raise StoreError(
+            raise StoreUnavailableError(
                 f"{place}: no Redis or Valkey server answers ({error}); "
                 "is it running, and is the URL right?"
             ) from None

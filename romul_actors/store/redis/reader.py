@@ -49,6 +49,14 @@ class RedisReader(RedisCatalog, ReaderStore):
         with reading(stream):
             return [read_line(entry_id, fields) for entry_id, fields in rows]
 
+    async def history_before(
+        self, name: str, before: str = "", count: int = 1000
+    ) -> list[tuple[str, str]]:
+        stream, latest = key(name, "history"), f"({before}" if before else "+"
+        rows = await reply(self.connection.client.xrevrange(stream, latest, "-", count))
+        with reading(stream):
+            return [read_line(entry_id, fields) for entry_id, fields in rows]
+
     async def glance(
         self, name: str, fields: Sequence[str] = (), after: str = "", count: int = 0
     ) -> Glance:

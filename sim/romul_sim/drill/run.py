@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from romul_actors.client import Client
-from romul_actors.errors import StoreError
+from romul_actors.errors import ExperimentExistsError, StoreError
 from romul_actors.observe.snapshot import read_history
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import settings
@@ -157,7 +157,8 @@ class Drill:
 
     async def _judge(self, store: RedisStore, experiment: Experiment) -> Verdict:
         stored = await store.load(experiment.name)
-        population = read(settings(experiment), experiment.metric, stored.meta, stored.slots)
+        core = settings(experiment)
+        population = read(core, experiment.metric, stored.meta, stored.slots, experiment.name)
         # A frozen worker may still hold what was decided without it.
         for _ in range(int(10 * LEASE_S)):
             depths = await store.depths(experiment.name)
@@ -174,9 +175,10 @@ async def _patiently(call: Callable[[], Awaitable[object]]) -> None:
     while True:
         try:
             await call()
-        except StoreError as error:
-            if "exists already" in str(error):
-                return
+        except ExperimentExistsError:
+            # The call before had put it there; its answer was lost.
+            return
+        except StoreError:
             await asyncio.sleep(0.5)
         else:
             return

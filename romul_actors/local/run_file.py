@@ -1,0 +1,108 @@
+"""A local run's own file: what `romul run --resume` and `romul.extend` must know again."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from romul_actors.errors import ExperimentError, ExperimentExistsError, UnknownExperimentError
+from romul_actors.protocol.differences import Changes, differences
+from romul_actors.protocol.experiment import from_values
+from romul_actors.protocol.mistakes import did_you_mean
+from romul_actors.protocol.plan import load
+
+NAME = "run.json"
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder holds a local run."""
+    return (folder / NAME).exists()
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """What a local run is begun with.
+
+    Attributes:
+        experiments: names, the one to look at first.
+        workers: how many.
+        allow: task modules that the workers may import.
+        paths: folders that they find them in.
+        file: the experiment's own file, if the run has one.
+        declared: what stood in it when the run began, or last went on, as JSON values.
+    """
+
+    experiments: Sequence[str]
+    workers: int
+    allow: Sequence[str]
+    paths: Sequence[str]
+    file: str | None = None
+    declared: Mapping[str, Any] | None = None
+
+    @staticmethod
+    def check_new(folder: Path) -> None:
+        """Make sure that a folder is free.
+
+        Raises:
+            ExperimentExistsError: `folder` holds a run already.
+        """
+        if holds_run(folder):
+            raise ExperimentExistsError(
+                f"{folder} holds a run already: go on with `romul run --resume {folder.name}`, "
+                "or choose another name or folder"
+            )
+
+    @staticmethod
+    def read(folder: Path) -> "RunFile":
+        """Read it.
+
+        Raises:
+            UnknownExperimentError: there is no run in `folder`.
+            ExperimentError: the file is not one of a run.
+        """
+        file = folder / NAME
+        try:
+            return RunFile(**json.loads(file.read_text()))
+        except FileNotFoundError:
+            others = [other.name for other in folder.parent.glob("*") if holds_run(other)]
+            hint = f": {did_you_mean(folder.name, others)}" if others else ""
+            raise UnknownExperimentError(f"{folder}: no run there to go on with{hint}") from None
+        except (ValueError, TypeError) as error:
+            raise ExperimentError(
+                f"{file}: not a run's file ({error}): restore it, or begin a run of another name"
+            ) from None
+
+    def write(self, folder: Path) -> None:
+        """Keep it in `folder`, which is made if it is not there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / NAME).write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    def changes(self, given: Path | None) -> tuple["RunFile", Changes]:
+        """What the experiment's file says now that it did not say before.
+
+        Args:
+            given: the file; None: the one that the run began with, as long as it is there and
+                declares the same experiment.
+
+        Returns:
+            The run with what the file says now, and the changes.
+
+        Raises:
+            ExperimentError: it cannot be read, declares another experiment, or one that this run
+                cannot become.
+        """
+        file = given or (Path(self.file) if self.file else None)
+        if file is None or not (given or file.exists()):
+            return self, Changes()
+        now, name = load(file), self.experiments[0]
+        if now.name != name and given is None:
+            return self, Changes()
+        if now.name != name:
+            raise ExperimentError(f"{file} declares {now.name!r}, and the run is {name!r}")
+        declared = now.model_dump(mode="json")
+        plan = replace(self, file=str(file.resolve()), declared=declared)
+        if self.declared is None:
+            return plan, Changes()
+        before = from_values(self.declared, "the declaration of the run")
+        return plan, differences(before, now)

@@ -1,0 +1,181 @@
+"""Fields of a stored hash, read one by one: one that cannot be read is an error that names it."""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Self, TypeVar
+
+from pydantic_core import from_json
+
+from romul_actors.errors import StoredDataError
+from romul_actors.protocol.mistakes import shown
+
+A = TypeVar("A")
+
+LARGEST = 2**63
+"""No whole number of a population is so large."""
+
+
+class StoredFields:
+    """A hash of an experiment, as the store returned it.
+
+    Args:
+        place: names it in errors, as in "experiment 'mymodel', slot 3".
+        fields: texts by the fields' names.
+    """
+
+    def __init__(self, place: str, fields: Mapping[str, str]) -> None:
+        self._place = place
+        self._fields = fields
+
+    @classmethod
+    def of_experiment(cls, name: str, meta: Mapping[str, str]) -> Self:
+        """Fields of an experiment's own hash."""
+        return cls(f"experiment {name!r}" if name else "the population", meta)
+
+    @classmethod
+    def of_slot(cls, name: str, index: int, row: Mapping[str, str]) -> Self:
+        """Fields of the hash of one of its slots."""
+        return cls((f"experiment {name!r}, " if name else "") + f"slot {index}", row)
+
+    def read(
+        self, name: str, reader: Callable[[str], A], expected: str, default: str | None = None
+    ) -> A:
+        """Read one field.
+
+        Args:
+            name: of the field.
+            reader: reads its text; whatever it raises for a wrong one becomes the error below.
+            expected: what the field holds, for people.
+            default: what stands for a field that is not there, or empty; None: it must be there.
+
+        Raises:
+            StoredDataError: it is not there, or holds something else.
+        """
+        text = self._fields.get(name, default)
+        if text is None:
+            raise StoredDataError(f"{self._place}: it has no field {name!r} ({expected})")
+        try:
+            return reader(text or (default or ""))
+        # Wrong JSON of any depth, and a right one of the wrong shape.
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
+            raise StoredDataError(
+                f"{self._place}: field {name!r} holds {shown(text)}, which is not {expected}"
+            ) from None
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A text, which may be empty."""
+        return self.read(name, str, "text", default)
+
+    def name(self, name: str) -> str | None:
+        """A text; None for an empty one."""
+        return self.text(name) or None
+
+    def flag(self, name: str, default: str | None = None) -> bool:
+        """Whether it is 1, and not 0."""
+        return self.read(name, lambda text: bool(("0", "1").index(text)), "0 or 1", default)
+
+    def choice(self, name: str, choices: Collection[str]) -> str:
+        """One of some words."""
+        return self.read(name, lambda text: _one_of(text, choices), f"any of {', '.join(choices)}")
+
+    def count(self, name: str, default: str | None = None) -> int:
+        """A whole number that is not negative."""
+        return self.read(name, lambda text: whole(int(text)), "a whole number, 0 or more", default)
+
+    def number(self, name: str) -> float:
+        """A number."""
+        return self.read(name, lambda text: number(float(text)), "a number")
+
+    def table(self, name: str, default: str | None = None) -> Mapping[str, Any]:
+        """A JSON object."""
+        return self.read(name, lambda text: table(from_json(text)), "a JSON object", default)
+
+    def whole_numbers(self, name: str) -> tuple[int, ...]:
+        """A JSON list of whole numbers."""
+
+        def reader(text: str) -> tuple[int, ...]:
+            values = from_json(text)
+            if not isinstance(values, list):
+                raise ValueError(text)  # noqa: TRY004
+            return tuple(whole(value) for value in values)
+
+        return self.read(name, reader, "a JSON list of whole numbers")
+
+    def vector(self, name: str, n_dims: int | None = None) -> tuple[float, ...]:
+        """A place in the unit cube, shape (n_dims,); None: of any number of coordinates."""
+        size = "" if n_dims is None else f"{n_dims} "
+        return self.read(
+            name, lambda text: vector(from_json(text), n_dims), f"a JSON list of {size}numbers"
+        )
+
+    def counts(self, name: str) -> Mapping[str, int]:
+        """A JSON object of whole numbers; empty where there is no such field."""
+
+        def reader(text: str) -> Mapping[str, int]:
+            return {key: whole(value) for key, value in table(from_json(text)).items()}
+
+        return self.read(name, reader, "a JSON object of whole numbers", "{}")
+
+    def best(self, metric: str) -> Mapping[str, Any]:
+        """The best trial of an experiment's own hash; empty before there is one."""
+
+        def reader(text: str) -> Mapping[str, Any]:
+            best = table(from_json(text)) if text else {}
+            if best:
+                finite(best[metric])
+                string(best["trial"])
+                string(best["checkpoint"])
+                table(best["hyperparameters"])
+                table(best["metrics"])
+            return best
+
+        expected = f"{metric}, trial, checkpoint, hyperparameters and metrics of the best trial"
+        return self.read("best", reader, expected, "")
+
+
+def whole(value: Any) -> int:
+    """A whole number that is not negative; a ValueError for anything else."""
+    if type(value) is not int or not 0 <= value < LARGEST:
+        raise ValueError(value)
+    return value
+
+
+def number(value: Any) -> float:
+    """A number; a ValueError for anything else."""
+    if type(value) not in (int, float) or math.isnan(value):
+        raise ValueError(value)
+    return float(value)
+
+
+def finite(value: Any) -> float:
+    """A finite number; a ValueError for anything else."""
+    if math.isinf(number(value)):
+        raise ValueError(value)
+    return float(value)
+
+
+def string(value: Any) -> str:
+    """A text; a ValueError for anything else."""
+    if not isinstance(value, str):
+        raise ValueError(value)  # noqa: TRY004  (every fault is a ValueError here)
+    return value
+
+
+def table(value: Any) -> Mapping[str, Any]:
+    """A JSON object; a ValueError for anything else."""
+    if not isinstance(value, dict):
+        raise ValueError(value)  # noqa: TRY004
+    return value
+
+
+def vector(value: Any, n_dims: int | None) -> tuple[float, ...]:
+    """A place in the unit cube, shape (n_dims,); a ValueError for anything else."""
+    if not isinstance(value, list) or n_dims not in (None, len(value)):
+        raise ValueError(value)
+    return tuple(finite(coordinate) for coordinate in value)
+
+
+def _one_of(text: str, choices: Collection[str]) -> str:
+    if text not in choices:
+        raise ValueError(text)
+    return text

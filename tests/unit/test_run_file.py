@@ -1,0 +1,34 @@
+"""The file of a local run: the command line and Python read what either has written."""
+
+import pytest
+
+from romul_actors.errors import ExperimentError, ExperimentExistsError, UnknownExperimentError
+from romul_actors.local.run_file import NAME, RunFile, holds_run
+
+RUN = RunFile(["e"], 2, ["task"], ["/tasks"], "/e.toml", {"name": "e"})
+
+
+def test_a_run_is_written_into_a_new_folder_and_read_again(tmp_path):
+    folder = tmp_path / "runs" / "e"
+    assert not holds_run(folder)
+    RunFile.check_new(folder)
+    RUN.write(folder)
+    assert holds_run(folder)
+    assert RunFile.read(folder) == RUN
+    with pytest.raises(ExperimentExistsError, match="holds a run already: go on with `romul run"):
+        RunFile.check_new(folder)
+
+
+def test_a_folder_without_a_run_is_unknown(tmp_path):
+    with pytest.raises(UnknownExperimentError, match="no run there to go on with"):
+        RunFile.read(tmp_path)
+    RUN.write(tmp_path / "mine")
+    with pytest.raises(UnknownExperimentError, match="go on with: did you mean 'mine'"):
+        RunFile.read(tmp_path / "mien")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"experiments": []}', '{"odd": 1}', "3"])
+def test_a_file_that_is_none_of_a_runs_is_named(tmp_path, text):
+    (tmp_path / NAME).write_text(text)
+    with pytest.raises(ExperimentError, match=r"run\.json: not a run's file"):
+        RunFile.read(tmp_path)
