@@ -6,8 +6,9 @@ A task with weights and momenta of that size saves. The time from `save` until t
 accepted the checkpoint (written, hashed, flushed, listed, renamed into place) is compared with one
 safetensors file of the same bytes, written and flushed, and with torch.save, SHA-256 and a flush.
 A restore (check of the hash, reading, copying into the model), from the page cache, is compared
-with the same safetensors write. Rounds alternate; prints one JSON line a size, with medians of the
-rounds and of their ratios.
+with the same safetensors write, and so is a warm one, from what the task's process still holds: of
+two trials from one parent the first finds it there, and the second does not. Rounds alternate;
+prints one JSON line a size, with medians of the rounds and of their ratios.
 
 Then the same with nine tenths of weights and momenta frozen (`frozen`). `bytes` are what a
 checkpoint took of the disk, by its blocks, beside its parent. `--ray` adds what Ray Tune takes: a
@@ -48,18 +49,16 @@ def train(trial):
     n = trial.constants["numbers"]
     model = torch.nn.ParameterList([torch.nn.Parameter(torch.ones(n)) for _ in range({layers})])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    for weight in model.parameters():
+    for weight in model.parameters() if trial.parent is None else ():
         optimizer.state[weight]["momentum_buffer"] = torch.full((n,), 0.5)
-    attaching = time.time()
     trial.attach(model=model, optimizer=optimizer)
-    attached = time.time()
     with torch.no_grad():
         for weight in list(model.parameters())[: trial.constants["trained"]]:
             weight.add_(trial.seed)
             optimizer.state[weight]["momentum_buffer"].add_(trial.seed)
     saving = time.time()
     trial.save()
-    return {{"loss": 0.0, "attaching": attaching, "attached": attached, "saving": saving}}
+    return {{"loss": 0.0, "saving": saving}}
 """
 
 
@@ -78,9 +77,22 @@ def experiment(numbers: int, folder: Path, trained: int = LAYERS) -> Experiment:
 
 
 async def trial(
-    trainer: ChildTrainer, declared: Experiment, step: int, parent: str | None
+    trainer: ChildTrainer,
+    declared: Experiment,
+    step: int,
+    parent: str | None,
+    *,
+    warm: bool | None = None,
 ) -> tuple[float, float, str]:
-    """Train one trial: seconds of saving until it is accepted, of restoring, and the checkpoint."""
+    """Train one trial: seconds of saving until it is accepted, of restoring, and the checkpoint.
+
+    Args:
+        trainer: what trains.
+        declared: the experiment.
+        step: of the trial.
+        parent: the checkpoint to continue from.
+        warm: whether its tensors must still be in the task's process; None: either.
+    """
     message = TrialMessage(
         id=f"0-{step}",
         slot=0,
@@ -92,17 +104,14 @@ async def trial(
         stop=step + 1.0,
         seed=step,
     )
-    requested = time.time()
     ending = await trainer.train(declared, message)
     ended = time.time()
     if not isinstance(ending, Success):
         raise SystemExit(f"the trial did not succeed: {ending}")
-    figures = ending.metrics
-    # What checks the parent before the task starts belongs to the restore.
-    restored = figures["attached"] - figures["attaching"]
-    if parent is not None:
-        restored += figures["attaching"] - requested
-    return ended - figures["saving"], restored, ending.checkpoint
+    if warm is not None and ending.restored is not None and ending.restored.warm is not warm:
+        raise SystemExit(f"the restore was not {'warm' if warm else 'cold'}")
+    restored = ending.restored.seconds if ending.restored is not None else 0.0
+    return ended - ending.metrics["saving"], restored, ending.checkpoint
 
 
 def flush(path: Path) -> None:
@@ -140,17 +149,23 @@ async def measure(megabytes: int, rounds: int, folder: Path) -> dict[str, Any]:
     (folder / "saves.py").write_text(TASK.format(layers=LAYERS))
     declared = experiment(numbers, folder)
     trainer = ChildTrainer(folder / "scratch", [folder])
-    found: dict[str, list[float]] = {"ours": [], "restore": [], "safetensors": [], "torch.save": []}
+    found: dict[str, list[float]] = {
+        name: [] for name in ("ours", "restore", "warm restore", "safetensors", "torch.save")
+    }
     parent = None
     try:
         for step in range(rounds + 1):
-            ours, restore, checkpoint = await trial(trainer, declared, step, parent)
+            ours, warm, checkpoint = await trial(trainer, declared, step, parent, warm=True)
+            if parent is not None:
+                _, restore, copy = await trial(trainer, declared, step, parent, warm=False)
+                await trainer.discard(declared, checkpoint)
+                checkpoint = copy
             safetensors = raw(folder / "raw", tensors)
             torch_save = pickled(folder / "pickled", tensors)
             if parent is not None:
                 await trainer.discard(declared, parent)
                 for name, seconds in zip(
-                    found, (ours, restore, safetensors, torch_save), strict=True
+                    found, (ours, restore, warm, safetensors, torch_save), strict=True
                 ):
                     found[name].append(seconds)
             parent = checkpoint
@@ -160,7 +175,7 @@ async def measure(megabytes: int, rounds: int, folder: Path) -> dict[str, Any]:
         f"{name}_ratio": median(
             x / y for x, y in zip(found[name], found["safetensors"], strict=True)
         )
-        for name in ("ours", "restore", "torch.save")
+        for name in ("ours", "restore", "warm restore", "torch.save")
     }
     return {f"{name}_s": round(median(values), 4) for name, values in found.items()} | {
         name: round(ratio, 3) for name, ratio in ratios.items()

@@ -97,6 +97,15 @@ def worker(
             envvar="ROMUL_GARBAGE_S", min=0, help="Seconds to keep checkpoints that no trial needs."
         ),
     ] = GARBAGE_MS / 1000,
+    affinity_s: Annotated[
+        float | None,
+        typer.Option(
+            envvar="ROMUL_AFFINITY_S",
+            min=0,
+            help="Longest time that a trial waits for the worker that holds its parent in memory; "
+            "0: never; if left out, as long as a restore from files takes here, 1 s at most.",
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(envvar="ROMUL_WORKER_NAME", help="Unique name; made up if left out."),
@@ -124,6 +133,7 @@ def worker(
         grace_s=grace,
         max_trials=max_trials,
         garbage_ms=int(1000 * garbage_s),
+        affinity_s=affinity_s,
     )
     at = broker(mqtt, mqtt_ca, keepalive)
     sources = [source(text, notice_s) for text in notice or []]

@@ -5,9 +5,10 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from romul_actors.core.events import MAX_TEXT, TrialMessage
 from romul_actors.errors import CheckpointError, NoRoomError
@@ -24,7 +25,25 @@ from romul_workers.child_messages import (
     TrialAnswer,
 )
 from romul_workers.child_process import ChildDiedError, ChildProcess, StalledError
-from romul_workers.trainer import Ending, Failure, NoRoom, Stopped, Success, Trainer
+from romul_workers.trainer import Ending, Failure, NoRoom, Restored, Stopped, Success, Trainer
+
+if TYPE_CHECKING:
+    from romul_workers.hashing import Written
+
+
+@dataclass(frozen=True, slots=True)
+class _Parent:
+    """A checkpoint to continue from.
+
+    Attributes:
+        folder: where it lies.
+        warm: whether the child process saved it last, and still holds it.
+        checked: whether its files were hashed.
+    """
+
+    folder: Path
+    warm: bool = False
+    checked: bool = True
 
 
 class ChildTrainer(Trainer):
@@ -56,6 +75,8 @@ class ChildTrainer(Trainer):
         self._device = device
         self._quota = quota
         self._child: ChildProcess | None = None
+        self._held: tuple[str, Mapping[str, Written]] | None = None
+        """The checkpoint whose tensors the child still holds, with its files."""
         self._stopping = False
 
     async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
@@ -95,16 +116,44 @@ class ChildTrainer(Trainer):
         experiment: Experiment,
         trial: TrialMessage,
     ) -> Ending:
-        parent = await _fetch(checkpoints, trial.parent)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        parent = await self._find(checkpoints, trial.parent)
         if isinstance(parent, Failure):
             return parent
+        found_s = loop.time() - began
+        self._held = None
         answer = await self._train_in_child(experiment, trial, parent, folder)
         if isinstance(answer, TaskFailed):
             return await self._failure(answer, checkpoints)
-        return await _store(checkpoints, folder, name, answer, trial.parent)
+        ending = await _store(checkpoints, folder, name, answer, trial.parent)
+        if isinstance(answer, TaskReturned) and isinstance(ending, Success):
+            if answer.keeps:
+                self._held = name, answer.written
+            if parent is not None:
+                restored = Restored(found_s + (answer.restore_s or 0.0), warm=answer.warm)
+                ending = replace(ending, restored=restored)
+        return ending
+
+    async def _find(self, checkpoints: Checkpoints, parent: str | None) -> _Parent | Failure | None:
+        """Where the parent is; None: there is none."""
+        if parent is None:
+            return None
+        held, written = self._held or (None, {})
+        if parent == held:
+            folder = await asyncio.to_thread(checkpoints.unchanged, parent, written)
+            if folder is not None:
+                return _Parent(folder, warm=True, checked=False)
+        try:
+            folder = await asyncio.to_thread(checkpoints.fetch, parent)
+        except NoRoomError:
+            raise
+        except CheckpointError as error:
+            return Failure("lost_parent", str(error))
+        return _Parent(folder, warm=parent == held)
 
     async def _train_in_child(
-        self, experiment: Experiment, trial: TrialMessage, parent: Path | None, folder: Path
+        self, experiment: Experiment, trial: TrialMessage, parent: _Parent | None, folder: Path
     ) -> TrialAnswer:
         key = hashlib.sha256(experiment.model_dump_json().encode()).hexdigest()
         prepare = PrepareTask(
@@ -120,13 +169,15 @@ class ChildTrainer(Trainer):
             metric=experiment.metric,
             id=trial.id,
             hyperparameters=trial.hyperparameters,
-            parent=str(parent) if parent else None,
+            parent=str(parent.folder) if parent else None,
             checkpoint=str(folder),
             start=trial.start,
             stop=trial.stop,
             seed=trial.seed,
             step=trial.step,
             resumed=trial.resumed,
+            warm=parent is not None and parent.warm,
+            checked=parent is None or parent.checked,
         )
         limits = experiment.timeouts
         child = await self._ready_child()
@@ -205,21 +256,9 @@ class ChildTrainer(Trainer):
             await asyncio.to_thread(self._checkpoints(experiment).delete, checkpoint)
 
     async def close(self) -> None:
-        child, self._child = self._child, None
+        child, self._child, self._held = self._child, None, None
         if child is not None:
             await child.end()
-
-
-async def _fetch(checkpoints: Checkpoints, parent: str | None) -> Path | Failure | None:
-    """The parent's folder; None: there is no parent."""
-    if parent is None:
-        return None
-    try:
-        return await asyncio.to_thread(checkpoints.fetch, parent)
-    except NoRoomError:
-        raise
-    except CheckpointError as error:
-        return Failure("lost_parent", str(error))
 
 
 async def _store(

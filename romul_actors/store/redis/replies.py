@@ -104,11 +104,10 @@ def read_entries(name: str, rows: Sequence[Any]) -> list[Entry]:
     ]
 
 
-def read_leases(found: Sequence[tuple[str, list[Any]]], worker: str) -> list[Lease]:
-    """Leases of one worker, of several experiments."""
+def read_leases(name: str, rows: Sequence[Any], worker: str) -> list[Lease]:
+    """Leases of one worker."""
     return [
         Lease(name, entry_id.decode(), worker, (fields or {}).get(b"m", b""))
-        for name, rows in found
         for entry_id, fields in rows
     ]
 
