@@ -17,7 +17,7 @@ class RedisWorker(RedisQueues, WorkerStore):
     async def lease(self, names: Sequence[str], worker: str, block_ms: int) -> Lease | None:
         connection, group = self.connection, GROUPS["trials"]
         # One experiment after the other first: a read of many streams takes one entry of each.
-        for name in names:
+        for name in names if len(names) > 1 else ():
             one = {key(name, "trials"): ">"}
             found = await connection.read_group(group, worker, one, 1, None)
             if found:
