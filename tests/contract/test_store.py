@@ -59,6 +59,22 @@ async def test_a_removed_experiment_leaves_nothing_and_its_name_is_free(store):
     assert (await store.depths("e"))["trials"] == 0
 
 
+async def test_experiments_that_come_and_go_are_listed_at_once(store):
+    assert await store.experiments() == {}
+    await made(store, "f")
+    assert await store.experiments() == {"f": "submitted"}
+    await made(store, "e")
+    assert list((await store.experiments()).items()) == [("e", "submitted"), ("f", "submitted")]
+    stored = await store.load("f")
+    await store.commit("f", "a", Commit(stored.version, [], {"status": "running"}))
+    assert await store.experiments() == {"e": "submitted", "f": "running"}
+    await store.remove("e")
+    assert await store.experiments() == {"f": "running"}
+    await made(store, "e")
+    await store.remove("f")
+    assert await store.experiments() == {"e": "submitted"}
+
+
 async def test_results_are_counted_where_a_worker_can_see_it(store):
     await made(store)
     assert await store.reported("e") == 0

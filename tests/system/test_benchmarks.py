@@ -36,6 +36,10 @@ def bench(name, *options):
             {"workers": 4, "warm_up": 5, "steps": 3, "ray_tune": None, "ratio_to_ray_tune": None},
         ),
         (
+            "latency --workers 4 --trials 2 --trial-s 0.05 --rounds 1",
+            {"workers": 4, "slots": 4, "waits": 8},
+        ),
+        (
             "memory --slots 4 --steps 3 --metrics 1 --read-back 2",
             {"slots": 4, "trials": 12, "metrics": 1, "read_back": 2},
         ),

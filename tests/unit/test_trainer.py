@@ -14,6 +14,7 @@ import pytest
 from romul_actors.core.events import TrialMessage
 from romul_actors.protocol.experiment import Experiment
 from romul_workers.child_messages import PrepareTask, encode
+from romul_workers.child_process import ChildProcess
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.provenance import code_of
 from romul_workers.trainer import Failure, NoRoom, Stopped, Success
@@ -85,6 +86,66 @@ async def test_what_a_trial_leaves_as_it_was_is_shared_with_its_parent(trainer, 
     numbers = 4 * (1 << 18)
     assert 11 * numbers < shared.stat().st_size < 11.1 * numbers
     assert own.stat().st_size < 2.1 * numbers
+
+
+async def started_early(folder, source):
+    """A trainer whose child has begun to import a task of this source, before any trial."""
+    (folder / "early.py").write_text(
+        f"from pathlib import Path\nPath({str(folder / 'imported')!r}).touch()\n{source}"
+    )
+    log = folder / "log"
+    child = await ChildProcess.start([folder], log, ["early"])
+    async with asyncio.timeout(30):
+        while not (folder / "imported").exists():
+            await asyncio.sleep(0.01)
+    return ChildTrainer(folder / "scratch", [folder], log, child=child), child
+
+
+COUNTING = """
+import os
+TIMES = []
+TIMES.append(1)
+print("imported by", os.getpid(), flush=True)
+
+def train(trial):
+    (trial.checkpoint / "nothing").touch()
+    return {"loss": len(TIMES), "pid": os.getpid()}
+"""
+
+
+async def test_a_task_that_is_imported_before_its_first_trial_is_imported_once(tmp_path):
+    trainer, _ = await started_early(tmp_path, COUNTING)
+    first = await trainer.train(experiment(tmp_path, "early"), trial())
+    printed = trainer.output
+    second = await trainer.train(experiment(tmp_path, "early"), trial(1))
+    await trainer.close()
+    assert (first.value, second.value) == (1.0, 1.0)
+    assert printed == f"imported by {int(first.metrics['pid'])}\n"
+    assert trainer.output == ""
+
+
+@pytest.mark.parametrize("source", ["import nothing_of_that_name", "raise SystemExit('no')"])
+async def test_an_import_that_fails_early_fails_the_first_trial_in_the_same_words(tmp_path, source):
+    trainer, _ = await started_early(tmp_path, source)
+    early = await trainer.train(experiment(tmp_path, "early"), trial())
+    late = await trainer.train(experiment(tmp_path, "early"), trial(attempt=2))
+    await trainer.close()
+    assert isinstance(early, Failure)
+    assert early == late
+    assert (early.reason, "no" in early.message) == ("task", True)
+
+
+async def test_a_child_that_ended_between_two_trials_is_replaced(tmp_path):
+    trainer, child = await started_early(tmp_path, COUNTING)
+    first = await trainer.train(experiment(tmp_path, "early"), trial())
+    os.kill(int(first.metrics["pid"]), signal.SIGKILL)
+    async with asyncio.timeout(30):
+        while not child.ended:
+            await asyncio.sleep(0.01)
+    second = await trainer.train(experiment(tmp_path, "early"), trial(1))
+    await trainer.close()
+    assert isinstance(second, Success), second
+    assert second.metrics["pid"] != first.metrics["pid"]
 
 
 async def test_another_experiment_is_set_up_in_the_same_process(trainer, tmp_path):

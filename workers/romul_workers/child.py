@@ -1,8 +1,9 @@
 """The child process: imports the task once, then trains one trial after the other.
 
-`child_process.py` starts it as `python -m romul_workers.child FD`; what comes and goes over the
-socket of that number stands in `child_messages.py`. It ends with its parent: when the socket
-closes, it ends its whole process group.
+`child_process.py` starts it as `python -m romul_workers.child FD [MODULE]`; what comes and goes
+over the socket of that number stands in `child_messages.py`. A task's module that is named there is
+imported at once, before a trial is there. It ends with its parent: when the socket closes, it ends
+its whole process group.
 """
 
 import gc
@@ -15,7 +16,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -43,7 +44,13 @@ from romul_workers.figures import figures
 from romul_workers.functions import check_function
 from romul_workers.hashing import Written
 from romul_workers.provenance import code_of, provenance
-from romul_workers.task_import import TaskImportError, described, find_task, hiding
+from romul_workers.task_import import (
+    TaskImportError,
+    described,
+    find_task,
+    hiding,
+    import_task,
+)
 from romul_workers.trial import Context, Paused, Trial
 
 if TYPE_CHECKING:
@@ -66,20 +73,25 @@ class Child:
 
     Args:
         connection: the socket to the worker.
+        modules: task modules to import before anything is requested.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, modules: Sequence[str] = ()) -> None:
         self._connection = connection
         self._requests: queue.SimpleQueue[PrepareTask | TrainTrial] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._tasks: dict[str, _Task] = {}
         self._kept: Kept | None = None
+        self._modules = modules
+        self._not_imported: dict[str, BaseException] = {}
         # A task's own threads may give signs of progress.
         self._sending = threading.Lock()
 
     def run(self) -> None:
         """Serve until the worker goes."""
         threading.Thread(target=self._listen, daemon=True).start()
+        for module in self._modules:
+            self._import(module)
         while True:
             request = self._requests.get()
             self._send(self._answer(request))
@@ -126,10 +138,20 @@ class Child:
                 return _failure("out_of_memory", error)
             return _failure("task" if isinstance(request, PrepareTask) else "exception", error)
 
+    def _import(self, module: str) -> None:
+        """Import a task's module; what is in the way is reported once the task is requested."""
+        try:
+            import_task(module)
+        except BaseException as error:  # noqa: BLE001  (sys.exit in a module, too)
+            # Not tried again: half-imported libraries raise other errors the second time.
+            self._not_imported[module] = error
+
     def _prepare(self, request: PrepareTask) -> None:
         """Import the task and run its `setup`, once for each experiment."""
         if request.key in self._tasks:
             return
+        if request.module in self._not_imported:
+            raise self._not_imported[request.module]
         module, train = find_task(request.module, request.function)
         check_function(train, f"{request.module}:{request.function}")
         context = Context(request.experiment, _device(request.device), request.constants)
@@ -260,10 +282,10 @@ def _failure(reason: FailureReason, error: BaseException) -> TaskFailed:
 
 
 def main() -> None:
-    """Serve on the socket whose number is the first argument."""
+    """Serve on the socket whose number is the first argument; the others are modules to import."""
     # Ctrl-C in a terminal is for the worker, which decides what becomes of the trial.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Child(socket.socket(fileno=int(sys.argv[1]))).run()
+    Child(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]).run()
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ class ChildTrainer(Trainer):
         log: file for the child's output; None: one in `scratch`.
         device: in place of the experiment's own, if given.
         quota: most bytes that an experiment's checkpoints may take; None: what the disk holds.
+        child: a process that is started already, with the same `paths` and `log`.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class ChildTrainer(Trainer):
         log: Path | None = None,
         device: str | None = None,
         quota: int | None = None,
+        child: ChildProcess | None = None,
     ) -> None:
         scratch.mkdir(parents=True, exist_ok=True)
         self._scratch = scratch
@@ -74,16 +76,20 @@ class ChildTrainer(Trainer):
         self._log = log or scratch / "task.log"
         self._device = device
         self._quota = quota
-        self._child: ChildProcess | None = None
+        self._child = child
         self._held: tuple[str, Mapping[str, Written]] | None = None
         """The checkpoint whose tensors the child still holds, with its files."""
+        # What a module prints while it is imported belongs to the first trial's output.
+        self._unread = None if child is None else child.log_start
         self._stopping = False
 
     async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
         # No two attempts ever share a name, not even those of a server that lost its last second.
         name = f"{trial.id}-{trial.attempt}-{secrets.token_hex(3)}"
         self.at, self.output = None, ""
-        printed = self._log.stat().st_size if self._log.exists() else 0
+        printed, self._unread = self._unread, None
+        if printed is None:
+            printed = self._log.stat().st_size if self._log.exists() else 0
         try:
             checkpoints = self._checkpoints(experiment)
             folder = await asyncio.to_thread(checkpoints.begin, name)
@@ -198,6 +204,9 @@ class ChildTrainer(Trainer):
         # `StopTrial` does not reach a process that is still starting, so it is not started.
         if self._stopping:
             return None
+        if self._child is not None and self._child.ended:
+            # Between two trials: neither is at fault.
+            await self.close()
         if self._child is None:
             self._child = await ChildProcess.start(self._paths, self._log)
         return self._child

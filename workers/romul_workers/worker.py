@@ -24,17 +24,12 @@ from romul_workers.affinity import Affinity
 from romul_workers.attempt import Attempt, LeaseLostError, Presence
 from romul_workers.backoff import Backoff
 from romul_workers.collection import Collector
+from romul_workers.defaults import GARBAGE_MS, PACE_S, SHIPPED_TASKS
 from romul_workers.reporting import BACKOFF_S, Reporter
 from romul_workers.shutdown import Shutdown
 from romul_workers.trainer import Success, Trainer
 
 log = logging.getLogger("romul.worker")
-
-SHIPPED_TASKS = "romul_workers.tasks.*"
-PACE_S = 0.5
-"""Longest wait for a trial at a time; also how soon an idle worker notices that it should stop."""
-GARBAGE_MS = 60_000
-"""How long garbage is kept: a server that lost its last second may still ask for it."""
 
 
 @dataclass(frozen=True, slots=True)

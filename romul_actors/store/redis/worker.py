@@ -22,7 +22,7 @@ class RedisWorker(RedisQueues, WorkerStore):
             if (lease := await self._take(name, worker)) is not None:
                 return lease
         # One experiment after the other first: a read of many streams takes one entry of each.
-        for name in names:
+        for name in names if len(names) > 1 else ():
             one = {key(name, "trials"): ">"}
             found = await connection.read_group(group, worker, one, 1, None)
             for _, rows in found:
