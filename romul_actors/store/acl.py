@@ -15,7 +15,7 @@ from romul_actors.store.keys import EXPERIMENTS, key
 _CONNECT = "+ping +hello +auth +info +time"
 _SCRIPTS = "+evalsha +script|load"
 _READ = (
-    "+smembers +hget +hmget +hgetall +hlen +xrange +xrevrange +xlen +xpending +exists "
+    "+smembers +hget +hmget +hgetall +hlen +hexists +xrange +xrevrange +xlen +xpending +exists "
     "+evalsha_ro +eval_ro +zrangebyscore"
 )
 _AFFINITY = "(~{e}:targeted ~{e}:bell:* +xgroup|create +pexpire)"

@@ -8,6 +8,7 @@ from romul_actors.store.keys import GROUPS, LEASES, STREAMS, key
 from romul_actors.store.redis.catalog import RedisCatalog
 from romul_actors.store.redis.connection import NoGroupError, reading, reply
 from romul_actors.store.redis.replies import (
+    read_count,
     read_dead_letter,
     read_each,
     read_fields,
@@ -135,8 +136,7 @@ class RedisReader(RedisCatalog, ReaderStore):
     async def affinity(self, name: str) -> AffinityCounts:
         counts = [count.name for count in fields_of(AffinityCounts)]
         found = await reply(self.connection.client.hmget(key(name, "affinity"), counts))
-        with reading(key(name, "affinity")):
-            return AffinityCounts(*(int(value or 0) for value in found))
+        return AffinityCounts(*(read_count(value) for value in found))
 
     async def holds(self, name: str, worker: str) -> str:
         found = await reply(self.connection.client.hget(key(name, "affinity"), f"w {worker}"))

@@ -87,6 +87,11 @@ def _finite(number: Any) -> bool:
     return type(number) in (int, float) and abs(number) < LARGEST
 
 
+def read_count(value: bytes | None) -> int:
+    """A count for people alone; what is none, since a worker may write anything there, is 0."""
+    return int(value) if value and value.isdigit() and len(value) < MAX_DIGITS else 0
+
+
 def read_line(entry_id: bytes, fields: Mapping[bytes, bytes]) -> tuple[str, str]:
     """A line of history: (id, JSON text)."""
     if b"json" not in fields:

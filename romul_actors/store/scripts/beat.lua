@@ -23,18 +23,18 @@ if ARGV[2] == '' then
     end
   end
   -- Nothing is offered to it any more; what was, goes to all.
-  local held = redis.call('HGET', affinity, 'w ' .. ARGV[1])
-  if held then
+  local held = redis.pcall('HGET', affinity, 'w ' .. ARGV[1])
+  if type(held) == 'string' then
     redis.call('HDEL', affinity, 'w ' .. ARGV[1], 'c ' .. held)
     redis.call('PEXPIRE', ARGV[6] .. ':bell:' .. ARGV[1], 1)
   end
-  local offer = redis.call('HGET', ARGV[6] .. ':offers', ARGV[1])
-  if offer then
-    local at, body = string.match(offer, '^(%d+) %d+ (.*)$')
+  local offer = redis.pcall('HGET', ARGV[6] .. ':offers', ARGV[1])
+  local at, body = string.match(type(offer) == 'string' and offer or '', '^(%d+) %d+ (.*)$')
+  if at then
     redis.call('HDEL', ARGV[6] .. ':offers', ARGV[1])
     redis.call('XADD', ARGV[6] .. ':trials', '*', 'm', body)
-    redis.call('HINCRBY', affinity, 'released', 1)
-    redis.call('HINCRBY', affinity, 'waited_ms', math.max(0, seen - tonumber(at)))
+    redis.pcall('HINCRBY', affinity, 'released', 1)
+    redis.pcall('HINCRBY', affinity, 'waited_ms', math.max(0, seen - tonumber(at)))
   end
 else
   local presence = cjson.decode(ARGV[2])

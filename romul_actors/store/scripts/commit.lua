@@ -32,28 +32,32 @@ end
 local affinity, offers = KEYS[1] .. ':affinity', KEYS[1] .. ':offers'
 local holds = #c.parents > 0 and redis.call('EXISTS', affinity) == 1
 local longest = -1
+-- A worker's password may write anything into these keys, and no commit may fail half way for that.
+local function try(...)
+  local reply = redis.pcall(...)
+  return not (type(reply) == 'table' and reply.err) and reply or false
+end
 local function is_busy(stream, worker)
   return redis.call('EXISTS', stream) == 1
-    and #redis.call('XPENDING', stream, 'workers', '-', '+', 1, worker) > 0
+    and #(try('XPENDING', stream, 'workers', '-', '+', 1, worker) or {stream}) > 0
 end
 local function offer(body, parent)
-  local held = holds and parent ~= '' and redis.call('HGET', affinity, 'c ' .. parent)
-  if not held then
-    return false
-  end
-  local ms, worker = string.match(held, '^(%d+) (.*)$')
-  if redis.call('HGET', offers, worker) or is_busy(KEYS[3], worker)
+  local held = holds and parent ~= '' and try('HGET', affinity, 'c ' .. parent) or ''
+  local ms, worker = string.match(held, '^(%d%d?%d?%d?) (.*)$')
+  if not ms or try('HEXISTS', offers, worker) ~= 0 or is_busy(KEYS[3], worker)
     or is_busy(KEYS[1] .. ':targeted', worker) then
     return false
   end
   local bell = KEYS[1] .. ':bell:' .. worker
-  if not redis.call('XADD', bell, 'NOMKSTREAM', 'MAXLEN', 1, '*', 'm', '') then
+  if not try('XADD', bell, 'NOMKSTREAM', 'MAXLEN', 1, '*', 'm', '') then
     return false
   end
   local now = redis.call('TIME')
-  redis.call('HSET', offers, worker,
-    string.format('%d %d ', now[1] * 1000 + math.floor(now[2] / 1000), ms) .. body)
-  redis.call('HINCRBY', affinity, 'offers', 1)
+  local at = string.format('%d %d ', now[1] * 1000 + math.floor(now[2] / 1000), ms)
+  if not try('HSET', offers, worker, at .. body) then
+    return false
+  end
+  try('HINCRBY', affinity, 'offers', 1)
   longest = math.max(longest, tonumber(ms))
   return true
 end

@@ -4,15 +4,21 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local next = -1
-local offers = redis.call('HGETALL', KEYS[1])
+-- A worker's password may write anything into offers and affinity.
+local offers = redis.pcall('HGETALL', KEYS[1])
+if offers.err then
+  return -1
+end
 for i = 1, #offers, 2 do
   local at, ms, body = string.match(offers[i + 1], '^(%d+) (%d+) (.*)$')
-  local left = tonumber(at) + tonumber(ms) - now
-  if left <= 0 or offers[i] == ARGV[1] then
+  local left = at and tonumber(at) + tonumber(ms) - now or 0
+  if not at then
+    redis.call('HDEL', KEYS[1], offers[i])
+  elseif left <= 0 or left > 10000 or offers[i] == ARGV[1] then
     redis.call('HDEL', KEYS[1], offers[i])
     redis.call('XADD', KEYS[2], '*', 'm', body)
-    redis.call('HINCRBY', KEYS[3], 'released', 1)
-    redis.call('HINCRBY', KEYS[3], 'waited_ms', math.max(0, now - tonumber(at)))
+    redis.pcall('HINCRBY', KEYS[3], 'released', 1)
+    redis.pcall('HINCRBY', KEYS[3], 'waited_ms', math.max(0, now - tonumber(at)))
   elseif next < 0 or left < next then
     next = left
   end

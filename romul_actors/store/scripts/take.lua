@@ -17,6 +17,9 @@ if not offer then
 end
 local at, body = string.match(offer, '^(%d+) %d+ (.*)$')
 redis.call('HDEL', KEYS[1], ARGV[1])
+if not at then
+  return nil
+end
 if redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('XGROUP', 'CREATE', KEYS[2], 'workers', '$', 'MKSTREAM')
 end
@@ -24,5 +27,5 @@ local id = redis.call('XADD', KEYS[2], '*', 'm', body)
 redis.call('XREADGROUP', 'GROUP', 'workers', ARGV[1], 'COUNT', 1, 'STREAMS', KEYS[2], '>')
 local now = redis.call('TIME')
 local waited = now[1] * 1000 + math.floor(now[2] / 1000) - tonumber(at)
-redis.call('HINCRBY', KEYS[3], 'waited_ms', math.max(0, waited))
+redis.pcall('HINCRBY', KEYS[3], 'waited_ms', math.max(0, waited))
 return {id, body}
