@@ -93,7 +93,7 @@ def worker(
         typer.Option(
             envvar="ROMUL_AFFINITY_S",
             min=0,
-            max=9,
+            max=60,
             help="Longest time that a trial waits for the worker that holds its parent in memory; "
             "0: never; if left out, as long as a restore from files takes here, 1 s at most.",
         ),

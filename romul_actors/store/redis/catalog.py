@@ -36,9 +36,10 @@ class RedisCatalog(CatalogStore):
             statuses = [await _reply_or_refusal(client.hget(key(name), "status")) for name in names]
         else:
             # Most often there are the same as before: one call instead of two.
-            found, *statuses = await self._statuses(self._names)
+            asked = self._names
+            found, *statuses = await self._statuses(asked)
             names = self._read_names(found)
-            if names != self._names:
+            if names != asked:
                 self._names = names
                 _, *statuses = await self._statuses(names)
         pairs, faults = read_each(zip(names, statuses, strict=True), _read_status)

@@ -43,7 +43,7 @@ local function is_busy(stream, worker)
 end
 local function offer(body, parent)
   local held = holds and parent ~= '' and try('HGET', affinity, 'c ' .. parent) or ''
-  local ms, worker = string.match(held, '^(%d%d?%d?%d?) (.*)$')
+  local ms, worker = string.match(held, '^(%d%d?%d?%d?%d?) (.*)$')
   if not ms or try('HEXISTS', offers, worker) ~= 0 or is_busy(KEYS[3], worker)
     or is_busy(KEYS[1] .. ':targeted', worker) then
     return false

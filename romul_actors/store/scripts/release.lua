@@ -4,7 +4,7 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local next = -1
--- A worker's password may write anything into offers and affinity.
+-- A worker's password may write anything into offers and affinity: also a time far ahead.
 local offers = redis.pcall('HGETALL', KEYS[1])
 if offers.err then
   return -1
@@ -14,7 +14,7 @@ for i = 1, #offers, 2 do
   local left = at and tonumber(at) + tonumber(ms) - now or 0
   if not at then
     redis.call('HDEL', KEYS[1], offers[i])
-  elseif left <= 0 or left > 10000 or offers[i] == ARGV[1] then
+  elseif left <= 0 or left > 100000 or offers[i] == ARGV[1] then
     redis.call('HDEL', KEYS[1], offers[i])
     redis.call('XADD', KEYS[2], '*', 'm', body)
     redis.pcall('HINCRBY', KEYS[3], 'released', 1)
