@@ -274,6 +274,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory(dir=given.folder) as folder:
                 saved = asyncio.run(written(megabytes, given.rounds, Path(folder), trained))
             figures |= {f"{name}_{key}": value for key, value in saved.items()}
+        figures["frozen_share"] = round(figures["frozen_bytes"] / figures["changed_bytes"], 4)
         for name, flushed in (("ray", False), ("ray_flushed", True)) if peer else ():
             with tempfile.TemporaryDirectory(dir=given.folder) as folder:
                 saved = ray_tune(megabytes, given.rounds, Path(folder), flushed=flushed)
