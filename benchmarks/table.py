@@ -261,14 +261,13 @@ def page(parts: Sequence[tuple[str, Sequence[Row]]]) -> str:
         "# Performance",
         "",
         f"Written by `benchmarks/table.py --page` on {begun}: {machine}.",
-        "Medians; ratios compare with a peer or a ceiling of the same run, and mean more than figures",
-        "of this one machine. Goals are this project's own; what stands without one is there to",
-        "compare with. `make bench` prints the table, `make bench-full` writes this page.",
+        "Medians; ratios compare with a peer or a ceiling of the same run, and mean more than",
+        "figures of this one machine. Goals are this project's own; what stands without one is",
+        "there to compare with. `make bench` prints the table, `make bench-full` writes this page.",
     ]
     for command, found in parts:
         text += ["", f"`python benchmarks/{command}`", "", table(found)]
-    text += ["", "What one server carries: [scaling.md](scaling.md).", ""]
-    return "\n".join(text)
+    return "\n".join([*text, ""])
 
 
 def main() -> int:
