@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 TESTERS := $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench sim golden drill containers clean
+.PHONY: help demo test lint format docs bench bench-full sim golden drill containers clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,10 +40,11 @@ format: $(READY) ## Format the code.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Measure decisions, trials and simulated trials a second; a JSON line each.
-	$(BIN)/python benchmarks/decisions.py
-	$(BIN)/python benchmarks/end_to_end.py
-	$(BIN)/python benchmarks/simulator.py
+bench: $(READY) ## Measure everything in about ten minutes; one table, each figure beside its goal.
+	$(BIN)/python benchmarks/table.py
+
+bench-full: $(READY) ## The same with all rounds; writes docs/performance.md.
+	$(BIN)/python benchmarks/table.py --full --page docs/performance.md
 
 sim: $(READY) ## Simulate a population on machines that come and go.
 	$(BIN)/romul sim

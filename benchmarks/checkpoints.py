@@ -6,13 +6,22 @@ A task with weights and momenta of that size saves. The time from `save` until t
 accepted the checkpoint (written, hashed, flushed, listed, renamed into place) is compared with one
 safetensors file of the same bytes, written and flushed, and with torch.save, SHA-256 and a flush.
 A restore (check of the hash, reading, copying into the model), from the page cache, is compared
-with the same safetensors write. Rounds alternate; prints one JSON line a size, with medians of the
-rounds and of their ratios.
+with the same safetensors write, and so is a warm one, from what the task's process still holds: of
+two trials from one parent the first finds it there, and the second does not. Rounds alternate;
+prints one JSON line a size, with medians of the rounds and of their ratios.
+
+Then the same with nine tenths of weights and momenta frozen (`frozen`). `bytes` are what a
+checkpoint took of the disk, by its blocks, beside its parent. `--ray` adds what Ray Tune takes: a
+trainable that calls torch.save and reports the file as its checkpoint. Ray does not flush; with
+`ray_flushed` the trainable flushes the file that it writes, but not Ray's copy of it.
 """
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
+import importlib.util
+import io
 import json
 import os
 import sys
@@ -31,7 +40,7 @@ from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.trainer import Success
 
-LAYERS = 24
+LAYERS = 20
 TASK = """
 import time
 import torch
@@ -40,21 +49,20 @@ def train(trial):
     n = trial.constants["numbers"]
     model = torch.nn.ParameterList([torch.nn.Parameter(torch.ones(n)) for _ in range({layers})])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    for weight in model.parameters():
+    for weight in model.parameters() if trial.parent is None else ():
         optimizer.state[weight]["momentum_buffer"] = torch.full((n,), 0.5)
-    attaching = time.time()
     trial.attach(model=model, optimizer=optimizer)
-    attached = time.time()
     with torch.no_grad():
-        for weight in model.parameters():
+        for weight in list(model.parameters())[: trial.constants["trained"]]:
             weight.add_(trial.seed)
+            optimizer.state[weight]["momentum_buffer"].add_(trial.seed)
     saving = time.time()
     trial.save()
-    return {{"loss": 0.0, "attaching": attaching, "attached": attached, "saving": saving}}
+    return {{"loss": 0.0, "saving": saving}}
 """
 
 
-def experiment(numbers: int, folder: Path) -> Experiment:
+def experiment(numbers: int, folder: Path, trained: int = LAYERS) -> Experiment:
     """Declare an experiment whose trials only save and restore."""
     return Experiment(
         name="checkpoints",
@@ -64,14 +72,27 @@ def experiment(numbers: int, folder: Path) -> Experiment:
         steps=1000,
         space={"x": FloatSpec(type="float", min=0.0, max=1.0)},
         checkpoints=str(folder / "checkpoints"),
-        constants={"numbers": numbers},
+        constants={"numbers": numbers, "trained": trained},
     )
 
 
 async def trial(
-    trainer: ChildTrainer, declared: Experiment, step: int, parent: str | None
+    trainer: ChildTrainer,
+    declared: Experiment,
+    step: int,
+    parent: str | None,
+    *,
+    warm: bool | None = None,
 ) -> tuple[float, float, str]:
-    """Train one trial: seconds of saving until it is accepted, of restoring, and the checkpoint."""
+    """Train one trial: seconds of saving until it is accepted, of restoring, and the checkpoint.
+
+    Args:
+        trainer: what trains.
+        declared: the experiment.
+        step: of the trial.
+        parent: the checkpoint to continue from.
+        warm: whether its tensors must still be in the task's process; None: either.
+    """
     message = TrialMessage(
         id=f"0-{step}",
         slot=0,
@@ -83,17 +104,14 @@ async def trial(
         stop=step + 1.0,
         seed=step,
     )
-    requested = time.time()
     ending = await trainer.train(declared, message)
     ended = time.time()
     if not isinstance(ending, Success):
         raise SystemExit(f"the trial did not succeed: {ending}")
-    figures = ending.metrics
-    # What checks the parent before the task starts belongs to the restore.
-    restored = figures["attached"] - figures["attaching"]
-    if parent is not None:
-        restored += figures["attaching"] - requested
-    return ended - figures["saving"], restored, ending.checkpoint
+    if warm is not None and ending.restored is not None and ending.restored.warm is not warm:
+        raise SystemExit(f"the restore was not {'warm' if warm else 'cold'}")
+    restored = ending.restored.seconds if ending.restored is not None else 0.0
+    return ended - ending.metrics["saving"], restored, ending.checkpoint
 
 
 def flush(path: Path) -> None:
@@ -131,17 +149,23 @@ async def measure(megabytes: int, rounds: int, folder: Path) -> dict[str, Any]:
     (folder / "saves.py").write_text(TASK.format(layers=LAYERS))
     declared = experiment(numbers, folder)
     trainer = ChildTrainer(folder / "scratch", [folder])
-    found: dict[str, list[float]] = {"ours": [], "restore": [], "safetensors": [], "torch.save": []}
+    found: dict[str, list[float]] = {
+        name: [] for name in ("ours", "restore", "warm restore", "safetensors", "torch.save")
+    }
     parent = None
     try:
         for step in range(rounds + 1):
-            ours, restore, checkpoint = await trial(trainer, declared, step, parent)
+            ours, warm, checkpoint = await trial(trainer, declared, step, parent, warm=True)
+            if parent is not None:
+                _, restore, copy = await trial(trainer, declared, step, parent, warm=False)
+                await trainer.discard(declared, checkpoint)
+                checkpoint = copy
             safetensors = raw(folder / "raw", tensors)
             torch_save = pickled(folder / "pickled", tensors)
             if parent is not None:
                 await trainer.discard(declared, parent)
                 for name, seconds in zip(
-                    found, (ours, restore, safetensors, torch_save), strict=True
+                    found, (ours, restore, warm, safetensors, torch_save), strict=True
                 ):
                     found[name].append(seconds)
             parent = checkpoint
@@ -151,11 +175,82 @@ async def measure(megabytes: int, rounds: int, folder: Path) -> dict[str, Any]:
         f"{name}_ratio": median(
             x / y for x, y in zip(found[name], found["safetensors"], strict=True)
         )
-        for name in ("ours", "restore", "torch.save")
+        for name in ("ours", "restore", "warm restore", "torch.save")
     }
     return {f"{name}_s": round(median(values), 4) for name, values in found.items()} | {
         name: round(ratio, 3) for name, ratio in ratios.items()
     }
+
+
+def on_disk(folder: Path) -> int:
+    """Bytes that a folder's files take, by their blocks, each file once whatever its names."""
+    stats = (path.stat() for path in folder.rglob("*"))
+    return sum({stat.st_ino: 512 * stat.st_blocks for stat in stats}.values())
+
+
+async def written(megabytes: int, rounds: int, folder: Path, trained: int) -> dict[str, Any]:
+    """Seconds and bytes of saving where some layers train and the others are frozen."""
+    numbers = max(1, megabytes * 2**20 // 4 // 2 // LAYERS)
+    (folder / "saves.py").write_text(TASK.format(layers=LAYERS))
+    declared = experiment(numbers, folder, trained)
+    tensors = {f"{i}": torch.randn(numbers) for i in range(2 * LAYERS)}
+    trainer = ChildTrainer(folder / "scratch", [folder])
+    parent, seconds, ratios, taken = None, [], [], []
+    try:
+        # The first checkpoint has no parent, and the second one may be the first in two files.
+        for step in range(rounds + 2):
+            before = on_disk(folder / "checkpoints")
+            saved, _, checkpoint = await trial(trainer, declared, step, parent)
+            if step > 1:
+                seconds.append(saved)
+                ratios.append(saved / raw(folder / "raw", tensors))
+                taken.append(on_disk(folder / "checkpoints") - before)
+            if parent is not None:
+                await trainer.discard(declared, parent)
+            parent = checkpoint
+    finally:
+        await trainer.close()
+    return {
+        "s": round(median(seconds), 4),
+        "ratio": round(median(ratios), 3),
+        "bytes": round(median(taken)),
+    }
+
+
+def ray_tune(megabytes: int, rounds: int, folder: Path, *, flushed: bool) -> dict[str, Any]:
+    """Seconds of torch.save and of Ray Tune's report until it has kept the checkpoint."""
+    import ray  # noqa: PLC0415
+    from ray import tune  # noqa: PLC0415
+
+    numbers = max(1, megabytes * 2**20 // 4 // 2 // LAYERS)
+
+    def train(_: dict[str, Any]) -> None:
+        tensors = {f"{i}": torch.randn(numbers) for i in range(2 * LAYERS)}
+        took = 0.0
+        for _round in range(rounds + 2):
+            with tempfile.TemporaryDirectory(dir=folder) as made:
+                began = time.perf_counter()
+                torch.save(tensors, Path(made) / "state")
+                if flushed:
+                    with (Path(made) / "state").open("rb") as file:
+                        os.fsync(file.fileno())
+                tune.report({"took": took}, checkpoint=tune.Checkpoint.from_directory(made))
+                took = time.perf_counter() - began
+
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        config = tune.RunConfig(
+            storage_path=str(folder / "ray"),
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+        )
+        with contextlib.redirect_stdout(io.StringIO()):
+            [result] = tune.Tuner(train, run_config=config).fit()
+        # Each report tells what the one before took; nothing was before the first one.
+        took = list(result.metrics_dataframe["took"])[2:]
+    finally:
+        ray.shutdown()
+    return {"s": round(median(took), 4)}
 
 
 def main() -> None:
@@ -165,11 +260,25 @@ def main() -> None:
     )
     parser.add_argument("--megabytes", type=int, nargs="+", default=[1, 64, 512], metavar="MB")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--ray", action="store_true", help="Ray Tune's path as well")
     parser.add_argument("--folder", type=Path, help="where to write; default: a new folder of /tmp")
     given = parser.parse_args()
+    peer = given.ray and importlib.util.find_spec("ray") is not None
+    if given.ray and not peer:
+        print("Ray is not installed: Ray Tune's path is left out", file=sys.stderr)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     for megabytes in given.megabytes:
         with tempfile.TemporaryDirectory(dir=given.folder) as folder:
             figures = asyncio.run(measure(megabytes, given.rounds, Path(folder)))
+        for name, trained in (("changed", LAYERS), ("frozen", LAYERS // 10)):
+            with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+                saved = asyncio.run(written(megabytes, given.rounds, Path(folder), trained))
+            figures |= {f"{name}_{key}": value for key, value in saved.items()}
+        figures["frozen_share"] = round(figures["frozen_bytes"] / figures["changed_bytes"], 4)
+        for name, flushed in (("ray", False), ("ray_flushed", True)) if peer else ():
+            with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+                saved = ray_tune(megabytes, given.rounds, Path(folder), flushed=flushed)
+            figures |= {f"{name}_{key}": value for key, value in saved.items()}
         line = {
             "benchmark": "checkpoints",
             "megabytes": megabytes,

@@ -198,17 +198,24 @@ async def run(slots: int, seconds: float, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Read the arguments and print the line."""
+    """Read the arguments and print a line for each number of slots."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--slots", "--population", type=int, default=256, help="4 at least")
+    parser.add_argument(
+        "--slots", "--population", type=int, nargs="+", default=[256], help="4 at least"
+    )
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
     # As an actor's own process does.
     collect_rarely()
-    print(json.dumps(asyncio.run(run(chosen.slots, chosen.seconds, chosen.rounds))))
+    first = 0.0
+    for slots in chosen.slots:
+        line = asyncio.run(run(slots, chosen.seconds, chosen.rounds))
+        first = first or line["decisions_per_cpu_s"]
+        line["cost_to_first"] = round(first / line["decisions_per_cpu_s"], 3)
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

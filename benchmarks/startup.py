@@ -1,26 +1,59 @@
-"""How long it takes until something can begin: `import romul`, and `romul --help`.
+"""How long it takes until something can begin.
 
     python benchmarks/startup.py
 
+- `import romul` and `romul --help`; `import numpy` is the measure, an interpreter that does nothing
+  the floor.
+- A worker: from the start of `romul worker --allow MODULE` until the task's function is called in
+  its child process, for a task that imports torch and for one that imports nothing. A trial waits
+  in the queue of a real server. The measure is `import torch` alone.
+
 Each is a Python process of its own, in turn with the others, so that what else the machine does
-meets all of them; `import numpy` is the measure, and an interpreter that does nothing the floor.
-Prints one JSON line with medians in seconds.
+meets all of them. Prints one JSON line with medians in seconds; figures of torch are left out where
+it is not installed.
 """
 
 import argparse
+import asyncio
+import contextlib
+import importlib.util
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import AsyncIterator
+from pathlib import Path
 from statistics import median
+
+from romul_actors.client import Client
+from romul_actors.local.processes import Crew, Member, running
+from romul_actors.local.redis_server import embedded_server
+from romul_actors.protocol.experiment import Experiment, FloatSpec
+from romul_actors.store.redis import RedisStore
 
 ROUNDS = 11
 COMMANDS = {
     "python_s": ["-c", "pass"],
     "import_romul_s": ["-c", "import romul"],
     "import_numpy_s": ["-c", "import numpy"],
+    "import_torch_s": ["-c", "import torch"],
     "help_s": ["-m", "romul_actors.cli", "--help"],
 }
+TASKS = {
+    "worker_ready_s": ("with_torch", "import torch\n"),
+    "worker_ready_without_torch_s": ("without_torch", ""),
+}
+TASK = """
+import time
+
+def train(trial):
+    with open(trial.constants["file"], "w") as file:
+        file.write(str(time.time()))
+    (trial.checkpoint / "empty").touch()
+    return 0.0
+"""
 
 
 def seconds(arguments: list[str]) -> float:
@@ -30,20 +63,77 @@ def seconds(arguments: list[str]) -> float:
     return time.perf_counter() - began
 
 
+@contextlib.asynccontextmanager
+async def trials_wait(folder: Path, tasks: dict[str, tuple[str, str]]) -> AsyncIterator[str]:
+    """Have a server and an actor with a search for each task; the server's URL."""
+    async with embedded_server(folder) as url:
+        environment = {**os.environ, "ROMUL_REDIS_URL": url}
+        store = RedisStore(url)
+        for module, imports in tasks.values():
+            (folder / f"{module}.py").write_text(imports + TASK)
+            await Client(store).submit(experiment(module, folder))
+        async with running(Crew([Member("actor", ["actor"], environment)], folder / "logs")):
+            yield url
+        await store.close()
+
+
+def experiment(module: str, folder: Path) -> Experiment:
+    """Declare a search whose task notes when it is called."""
+    return Experiment(
+        name=module,
+        task=module,
+        space={"x": FloatSpec(type="float", min=0.0, max=1.0)},
+        optimizer={"name": "random"},
+        population=4,
+        steps=10_000,
+        constants={"file": str(folder / "called")},
+        checkpoints=str(folder / "checkpoints"),
+    )
+
+
+def ready(url: str, folder: Path, module: str) -> float:
+    """Seconds from the start of a worker until its first trial's task is called."""
+    options = [f"--experiment={module}", f"--allow={module}", f"--path={folder}", "--max-trials=1"]
+    command = [sys.executable, "-m", "romul_actors.cli", "worker", *options]
+    began = time.time()
+    log = folder / "logs" / "worker.log"
+    with log.open("wb") as output:
+        environment = {**os.environ, "ROMUL_REDIS_URL": url}
+        ended = subprocess.run(command, check=False, env=environment, stdout=output, stderr=output)  # noqa: S603
+    if ended.returncode:
+        raise SystemExit(f"the worker ended with {ended.returncode}:\n{log.read_text()}")
+    called = folder / "called"
+    at = float(called.read_text())
+    called.unlink()
+    return at - began
+
+
+async def measure(rounds: int) -> dict[str, float]:
+    """All rounds, each kind in turn; the medians."""
+    torch = importlib.util.find_spec("torch") is not None
+    commands = {name: of for name, of in COMMANDS.items() if torch or "torch" not in name}
+    tasks = {name: of for name, of in TASKS.items() if torch or of[0] != "with_torch"}
+    taken: dict[str, list[float]] = {name: [] for name in (*commands, *tasks)}
+    with tempfile.TemporaryDirectory() as name:
+        async with trials_wait(Path(name), tasks) as url:
+            # A first process of each writes compiled files, and fills the disk's cache.
+            for _ in range(rounds + 1):
+                for figure, arguments in commands.items():
+                    taken[figure].append(await asyncio.to_thread(seconds, arguments))
+                for figure, (module, _) in tasks.items():
+                    taken[figure].append(await asyncio.to_thread(ready, url, Path(name), module))
+    return {name: round(median(values[1:]), 4) for name, values in taken.items()}
+
+
 def main() -> None:
     """Measure, and print one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="processes of each kind")
     rounds = parser.parse_args().rounds
-    # A first process of each writes compiled files, and fills the disk's cache.
-    for arguments in COMMANDS.values():
-        seconds(arguments)
-    taken: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    for _ in range(rounds):
-        for name, arguments in COMMANDS.items():
-            taken[name].append(seconds(arguments))
-    medians = {name: round(median(values), 4) for name, values in taken.items()}
-    print(json.dumps({"benchmark": "startup", "rounds": rounds, **medians}))
+    figures = asyncio.run(measure(rounds))
+    print(json.dumps({"benchmark": "startup", "rounds": rounds, **figures}))
 
 
 if __name__ == "__main__":

@@ -78,6 +78,10 @@ class CheckpointError(RomulError):
     """A checkpoint is missing, damaged, or cannot be written."""
 
 
+class LostParentError(CheckpointError):
+    """The checkpoint that a trial continues from is not what was written."""
+
+
 class NoRoomError(CheckpointError):
     """The disk, or the quota, for checkpoints is full; later there may be room."""
 

@@ -90,6 +90,7 @@ def commit_of(held: HeldExperiment, batch: Batch, entries: Sequence[str], nonce:
         meta=write_meta(after, metric, before) if after is not before else {},
         slots=_written(before, batch, slots, metric),
         trials=[encode(trial) for trial in batch.trials],
+        parents=[trial.parent or "" for trial in batch.trials],
         history=[text(shorten(to_json(line))) for line in batch.history],
         history_keep=held.experiment.history_keep,
         garbage=garbage if held.experiment.keep_checkpoints != "all" else [],

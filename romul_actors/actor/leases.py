@@ -31,7 +31,7 @@ async def sweep(
         try:
             trial = decode_trial(lease.body)
         except MessageError as error:
-            await store.dead_letter(name, "trials", [(lease.id, str(error), lease.body)])
+            await store.dead_letter(name, lease.stream, [(lease.id, str(error), lease.body)])
             continue
         log.warning("%s: trial %s: %s sends no heartbeats any more", name, trial.id, last)
         expired = Expired(trial=trial.id, slot=trial.slot, attempt=trial.attempt, worker=last)

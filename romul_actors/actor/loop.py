@@ -76,6 +76,8 @@ class Actor:
         self._faults: dict[str, str] = {}
         self._upkept_s = float("-inf")
         self._ticked = LastDone()
+        self._releases: dict[str, float] = {}
+        """When what is offered to single workers is to be released, by experiment."""
         self._reconciled = LastDone()
         self._on_commit = on_commit
         self._commits = 0
@@ -100,7 +102,7 @@ class Actor:
         if not self._open:
             await asyncio.sleep(self._pace_s)
             return
-        entries = await self._read(int(1000 * self._pace_s))
+        entries = await self._read(await self._release())
         for name, batch in itertools.groupby(entries, key=lambda entry: entry.experiment):
             with self._apart(name):
                 await self._answer(name, list(batch))
@@ -177,12 +179,14 @@ class Actor:
         self._commits += 1
         answered = [entry.id for entry, _ in usable]
         commit = commit_of(held, batch, answered, nonce=f"{self._name}#{self._commits}")
-        version = await self._store.commit(name, self._name, commit)
-        if version is None:
+        committed = await self._store.commit(name, self._name, commit)
+        if committed is None:
             log.info("%s: another actor decided meanwhile", name)
             return False
         before = held.population
-        adopt(held, batch, version)
+        adopt(held, batch, committed.version)
+        if committed.release_ms is not None:
+            self._release_at(name, committed.release_ms)
         if self._on_commit is not None and batch.history:
             self._on_commit(name, batch.history)
         self.decisions += batch.population.counts.created - before.counts.created
@@ -211,6 +215,22 @@ class Actor:
         if held is None:
             held = self._held[name] = await load(self._store, name)
         return held
+
+    def _release_at(self, name: str, after_ms: int) -> None:
+        due_s = asyncio.get_running_loop().time() + after_ms / 1000
+        self._releases[name] = min(due_s, self._releases.get(name, due_s))
+
+    async def _release(self) -> int:
+        """Release the offers that are due; how long to wait at most for an event, in ms."""
+        now_s = asyncio.get_running_loop().time()
+        for name in [name for name, due_s in self._releases.items() if due_s <= now_s]:
+            del self._releases[name]
+            with self._apart(name):
+                after_ms = await self._store.release(name)
+                if after_ms is not None:
+                    self._release_at(name, after_ms)
+        waits = [self._pace_s, *(due_s - now_s for due_s in self._releases.values())]
+        return max(1, int(1000 * min(waits)))
 
     # -- at times ---------------------------------------------------------------------------------
 

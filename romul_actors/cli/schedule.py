@@ -16,6 +16,7 @@ from romul_actors.cli.printing import Console, echo, echo_json, shortened
 from romul_actors.errors import ExperimentError
 from romul_actors.observe.trial_records import trials
 from romul_workers.child_trainer import ChildTrainer
+from romul_workers.defaults import SHIPPED_TASKS
 from romul_workers.schedule import (
     Schedule,
     ScheduleError,
@@ -26,7 +27,6 @@ from romul_workers.schedule import (
 )
 from romul_workers.schedule import train as train_along
 from romul_workers.scratch import scratch_folder
-from romul_workers.worker import SHIPPED_TASKS
 
 schedule = typer.Typer(
     help="The winner's hyperparameters, to train with again.",

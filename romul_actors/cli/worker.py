@@ -1,14 +1,15 @@
-"""`romul worker`: a worker."""
+"""`romul worker`: a worker.
+
+This module imports little: the child process is to start before all that a worker needs is imported
+(`worker_process.py`).
+"""
 
 import asyncio
-import contextlib
-import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from romul_actors.cli.connection import broker
 from romul_actors.cli.options import (
     DEFAULT_URL,
     Keepalive,
@@ -21,20 +22,10 @@ from romul_actors.cli.options import (
     TaskPath,
     start_log,
 )
-from romul_actors.cli.services import (
-    beside,
-    metrics_module,
-    serve_metrics,
-    serve_until_stopped,
-    unique_name,
-)
-from romul_actors.mqtt.broker import KEEPALIVE_S, Broker
-from romul_actors.store import Store
-from romul_workers.announce import Announcer
-from romul_workers.child_trainer import ChildTrainer
-from romul_workers.notices import Source, source, watch
+from romul_actors.mqtt.broker import KEEPALIVE_S
+from romul_workers.child_process import ChildProcess
+from romul_workers.defaults import GARBAGE_MS, SHIPPED_TASKS
 from romul_workers.scratch import scratch_folder
-from romul_workers.worker import GARBAGE_MS, SHIPPED_TASKS, Worker, WorkerSettings
 
 
 def worker(
@@ -51,7 +42,7 @@ def worker(
         typer.Option(
             envvar="ROMUL_ALLOW",
             help="Task modules that may be imported, besides the shipped ones "
-            "(repeatable; * fits all names).",
+            "(repeatable; * fits all names). The only one is imported at once.",
         ),
     ] = None,
     path: TaskPath = None,
@@ -97,6 +88,16 @@ def worker(
             envvar="ROMUL_GARBAGE_S", min=0, help="Seconds to keep checkpoints that no trial needs."
         ),
     ] = GARBAGE_MS / 1000,
+    affinity_s: Annotated[
+        float | None,
+        typer.Option(
+            envvar="ROMUL_AFFINITY_S",
+            min=0,
+            max=60,
+            help="Longest time that a trial waits for the worker that holds its parent in memory; "
+            "0: never; if left out, as long as a restore from files takes here, 1 s at most.",
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(envvar="ROMUL_WORKER_NAME", help="Unique name; made up if left out."),
@@ -117,51 +118,36 @@ def worker(
     and goes back. SIGUSR1: the machine goes soon; only what can be finished is still taken.
     """
     start_log(log_level)
-    settings = WorkerSettings(
-        name=name or unique_name("worker"),
-        experiments=experiment or ["*"],
-        allow=[SHIPPED_TASKS, *(allow or [])],
-        grace_s=grace,
-        max_trials=max_trials,
-        garbage_ms=int(1000 * garbage_s),
-    )
-    at = broker(mqtt, mqtt_ca, keepalive)
-    sources = [source(text, notice_s) for text in notice or []]
-    quota = None if quota_gb is None else int(1e9 * quota_gb)
+    allowed = allow or []
+    only = [module for module in allowed if len(allowed) == 1 and not set(module) & set("*?[")]
 
-    async def run(store: Store, stop: asyncio.Event) -> None:
-        trainer = ChildTrainer(scratch, path or [], task_log, device, quota)
-        working = Worker(store, trainer, settings)
-        async with contextlib.AsyncExitStack() as stack:
-            if metrics_port is not None:
-                metrics = metrics_module().WorkerMetrics(settings.name)
-                metrics.watch(working)
-                await serve_metrics(stack, metrics.registry, metrics_host, metrics_port)
-            await _work(working, settings.name, stop, at, sources, notice_s)
+    async def run(scratch: Path) -> None:
+        log = task_log or scratch / "task.log"
+        # The child imports the one task there is, while this process imports what it needs itself.
+        child = await ChildProcess.start(path or [], log, only) if only else None
+        try:
+            from romul_actors.cli import worker_process  # noqa: PLC0415
+
+            settings = worker_process.WorkerSettings(
+                name=name or worker_process.unique_name("worker"),
+                experiments=experiment or ["*"],
+                allow=[SHIPPED_TASKS, *allowed],
+                grace_s=grace,
+                max_trials=max_trials,
+                garbage_ms=int(1000 * garbage_s),
+                affinity_s=affinity_s,
+            )
+            quota = None if quota_gb is None else int(1e9 * quota_gb)
+            trainer = worker_process.ChildTrainer(scratch, path or [], log, device, quota, child)
+            at = worker_process.broker(mqtt, mqtt_ca, keepalive)
+            sources = [worker_process.source(text, notice_s) for text in notice or []]
+            metrics = None if metrics_port is None else (metrics_host, metrics_port)
+            notices = worker_process.Notices(sources, notice_s)
+            serving = worker_process.WorkerProcess(trainer, settings, at, notices, metrics)
+            await serving.run(redis)
+        finally:
+            if child is not None:
+                await child.end()
 
     with scratch_folder() as scratch:
-        asyncio.run(serve_until_stopped(redis, run))
-
-
-async def _work(
-    working: Worker,
-    name: str,
-    stop: asyncio.Event,
-    at: Broker | None,
-    sources: list[Source],
-    notice_s: float,
-) -> None:
-    """Run a worker with all that may end it."""
-    announcer = None if at is None else Announcer(at, name, working)
-
-    def announce(seconds: float) -> None:
-        working.announce(seconds)
-        if announcer is not None:
-            announcer.notice(seconds)
-
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGUSR1, announce, notice_s)
-    ours = [] if announcer is None else [announcer.run()]
-    async with beside(*ours, *([watch(sources, announce)] if sources else [])):
-        await working.run(stop)
-    loop.remove_signal_handler(signal.SIGUSR1)
+        asyncio.run(run(scratch))

@@ -11,6 +11,7 @@ from romul_actors.cli.printing import Console, Table, echo, echo_json
 from romul_actors.mqtt.broker import KEEPALIVE_S
 from romul_actors.mqtt.presence import ask
 from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, snapshot
+from romul_actors.store import AffinityCounts
 
 
 def worker_row(worker: WorkerSnapshot, lease_s: float) -> dict[str, Any]:
@@ -30,11 +31,11 @@ def worker_row(worker: WorkerSnapshot, lease_s: float) -> dict[str, Any]:
 def workers(name: Name, redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     """List an experiment's workers: what they do, and the age of their last heartbeat."""
 
-    async def run() -> Snapshot:
+    async def run() -> tuple[Snapshot, AffinityCounts]:
         async with connected(redis) as client:
-            return await snapshot(client.store, name)
+            return await snapshot(client.store, name), await client.store.affinity(name)
 
-    seen = asyncio.run(run())
+    seen, counts = asyncio.run(run())
     lease_s = seen.experiment.timeouts.lease_s
     rows = [worker_row(worker, lease_s) for worker in seen.workers]
     if as_json:
@@ -44,6 +45,17 @@ def workers(name: Name, redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) 
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     Console().print(table if rows else f"{name}: none")
+    if counts.restores or counts.offers:
+        Console().print(in_words(counts))
+
+
+def in_words(counts: AffinityCounts) -> str:
+    """How many restores were warm, and what targeted claims cost."""
+    return (
+        f"{counts.warm} of {counts.restores} restores were warm; {counts.offers} trials waited "
+        f"for the worker that holds their parent, {counts.waited_ms / 1000:g} s in all, "
+        f"{counts.released} of them in vain"
+    )
 
 
 def control(

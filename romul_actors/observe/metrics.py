@@ -61,6 +61,11 @@ class ActorMetrics:
                 ("dead", "Messages that could not be read"),
                 ("best", "Best metric so far, in the experiment's own unit"),
                 ("running", "1 while the experiment is running"),
+                ("restores", "Trials that restored a parent, as far as workers say"),
+                ("restores_warm", "Those of them whose parent was in the worker's memory"),
+                ("offers", "Trials that waited for the worker that holds their parent"),
+                ("offers_released", "Those of them that this worker did not take in time"),
+                ("offers_waited_seconds", "How long all of them waited"),
             )
         }
 
@@ -120,7 +125,7 @@ async def _values(store: ReaderStore, name: str, status: str) -> dict[str, float
     going = sum(slot["status"] != "done" for slot in glance.slots)
     snapshot = read_glance(replace(glance, slots=()))
     leased = len(await store.leases(name))
-    depths = snapshot.depths
+    depths, affinity = snapshot.depths, await store.affinity(name)
     # A new experiment wants its first worker before it has its first trial.
     desired = max(going, depths["trials"], status == "submitted")
     values = {
@@ -132,6 +137,11 @@ async def _values(store: ReaderStore, name: str, status: str) -> dict[str, float
         "inbox": depths["inbox"],
         "dead": depths["dead"],
         "running": status == "running",
+        "restores": affinity.restores,
+        "restores_warm": affinity.warm,
+        "offers": affinity.offers,
+        "offers_released": affinity.released,
+        "offers_waited_seconds": affinity.waited_ms / 1000,
     }
     if snapshot.best:
         values["best"] = snapshot.best[snapshot.experiment.metric]

@@ -10,11 +10,14 @@ from romul_actors.store.roles import (
     WorkerStore,
 )
 from romul_actors.store.values import (
+    AffinityCounts,
     Beat,
     Commit,
+    Committed,
     DeadLetter,
     Entry,
     Glance,
+    Hold,
     Lease,
     Output,
     Outstanding,
@@ -23,12 +26,15 @@ from romul_actors.store.values import (
 
 __all__ = [
     "ActorStore",
+    "AffinityCounts",
     "Beat",
     "CatalogStore",
     "Commit",
+    "Committed",
     "DeadLetter",
     "Entry",
     "Glance",
+    "Hold",
     "Lease",
     "OperatorStore",
     "Output",

@@ -15,16 +15,19 @@ from romul_actors.store.keys import EXPERIMENTS, key
 _CONNECT = "+ping +hello +auth +info +time"
 _SCRIPTS = "+evalsha +script|load"
 _READ = (
-    "+smembers +hget +hmget +hgetall +xrange +xrevrange +xlen +xpending +exists "
+    "+smembers +hget +hmget +hgetall +hlen +hexists +xrange +xrevrange +xlen +xpending +exists "
     "+evalsha_ro +eval_ro +zrangebyscore"
 )
+_AFFINITY = "(~{e}:targeted ~{e}:bell:* +xgroup|create +pexpire)"
+"""What a worker makes itself; a command that would remove other queues is for these keys alone."""
 _QUEUE = "+xreadgroup +xclaim +xack +xdel +xadd +xgroup|delconsumer +hset +hdel +zrem"
-_DECIDE = f"{_QUEUE} +xautoclaim +hincrby +zadd +set"
+_DECIDE = f"{_QUEUE} +xautoclaim +hincrby +zadd +set +pexpire"
 _OPERATE = "+xgroup|create +del +sadd +srem"
 
 _COMMANDS: Mapping[str, str] = {
     # A worker reads no queue but that of trials: no xrange.
-    "worker": f"{_CONNECT} {_SCRIPTS} +smembers +hget +exists +xpending +zrangebyscore {_QUEUE}",
+    "worker": f"{_CONNECT} {_SCRIPTS} +smembers +hget +exists +xpending +zrangebyscore "
+    f"+hincrby {_QUEUE} {_AFFINITY}",
     "actor": f"{_CONNECT} {_SCRIPTS} {_READ} {_DECIDE}",
     "reader": f"{_CONNECT} +script|load {_READ}",
     "operator": f"{_CONNECT} {_SCRIPTS} {_READ} {_DECIDE} {_OPERATE}",
@@ -37,6 +40,10 @@ _KEYS: Mapping[str, Sequence[str]] = {
         "~{e}:settled",
         "~{e}:workers",
         "~{e}:garbage",
+        "~{e}:affinity",
+        "~{e}:offers",
+        "~{e}:targeted",
+        "~{e}:bell:*",
         "%W~{e}:inbox",
         "%W~{e}:logs",
         "%W~{e}:dead",
@@ -67,9 +74,10 @@ def user(role: str, name: str, password: str, experiment: str = "*") -> str:
         raise AclError(f"{name!r} is no name for a user: letters, digits, - . _")
     if not re.fullmatch(r"[A-Za-z0-9_.*?-]+", experiment):
         raise AclError(f"{experiment!r} is no pattern of experiments' names")
-    keys = " ".join(pattern.replace("{e}", key(experiment)) for pattern in _KEYS[role])
+    keys = " ".join(_KEYS[role])
     digest = sha256(password.encode()).hexdigest()
-    return f"user {name} on #{digest} resetchannels {keys} -@all {_COMMANDS[role]}"
+    rules = f"resetchannels {keys} -@all {_COMMANDS[role]}".replace("{e}", key(experiment))
+    return f"user {name} on #{digest} {rules}"
 
 
 NO_DEFAULT_USER = "user default off"

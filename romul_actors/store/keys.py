@@ -11,13 +11,30 @@ GROUPS: Mapping[str, str] = {"inbox": "actors", "trials": "workers"}
 """The two queues, each with its consumer group."""
 STREAMS = (*GROUPS, "history", "dead")
 """The streams whose lengths are an experiment's depths."""
-PARTS = (*STREAMS, "workers", "settled", "garbage", "tick", "logs")
+LEASES = ("trials", "targeted")
+"""The two streams whose pending entries are leases, both of the group `workers`."""
+PARTS = (
+    *STREAMS,
+    "workers",
+    "settled",
+    "garbage",
+    "tick",
+    "logs",
+    "affinity",
+    "offers",
+    "targeted",
+)
 """Every key of an experiment besides its own hash and its slots' hashes."""
 
 
 def key(experiment: str, part: str = "") -> str:
     """Key of one part of an experiment; without a part, the experiment's own hash."""
     return f"romul:{{{experiment}}}:{part}" if part else f"romul:{{{experiment}}}"
+
+
+def bell_key(experiment: str, worker: str) -> str:
+    """Key of the stream that wakes a worker for which there is an offer."""
+    return key(experiment, f"bell:{worker}")
 
 
 def slot_key(experiment: str, index: int) -> str:

@@ -13,11 +13,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from romul_actors.store.values import (
+    AffinityCounts,
     Beat,
     Commit,
+    Committed,
     DeadLetter,
     Entry,
     Glance,
+    Hold,
     Lease,
     Output,
     Outstanding,
@@ -126,7 +129,15 @@ class ReaderStore(CatalogStore):
 
     @abstractmethod
     async def depths(self, name: str) -> dict[str, int]:
-        """Number of entries in `inbox`, `trials`, `history` and `dead`."""
+        """Number of entries in `inbox`, `trials` (offered ones too), `history` and `dead`."""
+
+    @abstractmethod
+    async def affinity(self, name: str) -> AffinityCounts:
+        """How many restores were warm, and what targeted claims cost."""
+
+    @abstractmethod
+    async def holds(self, name: str, worker: str) -> str:
+        """The checkpoint that a worker said it holds; "": none."""
 
 
 class QueueStore(CatalogStore):
@@ -141,7 +152,9 @@ class QueueStore(CatalogStore):
         """
 
     @abstractmethod
-    async def settle(self, lease: Lease, slot: int, token: str, body: bytes) -> bool:
+    async def settle(
+        self, lease: Lease, slot: int, token: str, body: bytes, hold: Hold | None = None
+    ) -> bool:
         """End a lease with a message to the inbox, once.
 
         Args:
@@ -150,6 +163,7 @@ class QueueStore(CatalogStore):
             token: "TRIAL#ATTEMPT KIND ...", KIND being "result" for a result. It identifies this
                 end of the lease: the same call repeated returns True again.
             body: the message.
+            hold: what the worker has in its memory from here on; None: it never said.
 
         Returns:
             False when the lease was lost before.
@@ -159,7 +173,12 @@ class QueueStore(CatalogStore):
     async def dead_letter(
         self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]
     ) -> int:
-        """Move entries of `inbox` or `trials`, (id, reason, body) each, to the dead messages.
+        """Move entries of `inbox` or of a stream of leases to the dead messages.
+
+        Args:
+            name: the experiment.
+            queue: "inbox", or a lease's stream.
+            unusable: (id, reason, body) each.
 
         Returns:
             How many of them were still pending.
@@ -174,8 +193,18 @@ class WorkerStore(QueueStore):
     """What a worker may do: lease trials, keep them by heartbeats, report, collect garbage."""
 
     @abstractmethod
-    async def lease(self, names: Sequence[str], worker: str, block_ms: int) -> Lease | None:
-        """Take one trial, from the first of `names` that has one; wait at most `block_ms`."""
+    async def lease(
+        self, names: Sequence[str], worker: str, block_ms: int, holding: Sequence[str] = ()
+    ) -> Lease | None:
+        """Take one trial, from the first of `names` that has one; wait at most `block_ms`.
+
+        Args:
+            names: the experiments.
+            worker: its name.
+            block_ms: longest wait.
+            holding: those of `names` in which the worker holds a checkpoint; what is offered to it
+                there comes first.
+        """
 
     @abstractmethod
     async def beat(self, lease: Lease, slot: int, trial: str, presence: Mapping[str, Any]) -> Beat:
@@ -215,10 +244,19 @@ class ActorStore(ReaderStore, QueueStore):
         """Claim inbox entries that another actor has left pending for `idle_ms`."""
 
     @abstractmethod
-    async def commit(self, name: str, actor: str, commit: Commit) -> str | None:
-        """Apply a commit and settle its entries; the new version, or None with nothing applied.
+    async def commit(self, name: str, actor: str, commit: Commit) -> Committed | None:
+        """Apply a commit and settle its entries; None: nothing was applied.
 
-        None: the version has moved on, or an entry is no longer pending with this actor.
+        None: the version has moved on, or an entry is no longer pending with this actor. A trial
+        whose parent an idle worker holds is offered to that worker alone, until `release`.
+        """
+
+    @abstractmethod
+    async def release(self, name: str) -> int | None:
+        """Put trials into the queue whose worker did not take them in its time.
+
+        Returns:
+            Milliseconds until the next one is to be released; None: nothing is offered.
         """
 
     @abstractmethod
@@ -231,7 +269,8 @@ class ActorStore(ReaderStore, QueueStore):
     ) -> list[tuple[Lease, str]]:
         """Claim leases without a heartbeat for `idle_ms`: (lease, the worker that lost it).
 
-        The actor then holds the leases, and settles them. With `worker`, that worker's only.
+        The actor then holds the leases, and settles them. With `worker`, that worker's only. What
+        is offered to that worker, or is to be released, goes into the queue.
         """
 
 

@@ -33,6 +33,56 @@ class Lease:
     id: str
     worker: str
     body: bytes
+    stream: str = "trials"
+    """Out of `keys.LEASES`: where its entry is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a worker says of its process's memory when it reports.
+
+    Attributes:
+        checkpoint: what lies there; "": nothing any more.
+        for_ms: how long a trial that continues from it may wait for this worker.
+        warm: whether the reported trial found its parent there; None: it has no parent.
+    """
+
+    checkpoint: str = ""
+    for_ms: int = 0
+    warm: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AffinityCounts:
+    """What targeted claims came to in one experiment.
+
+    Attributes:
+        restores: how many trials restored a parent, as far as workers say.
+        warm: how many of them from memory.
+        offers: trials that were held for one worker.
+        released: those of them that it did not take in time.
+        waited_ms: how long all of them waited for it: the most that it made other workers idle.
+    """
+
+    restores: int = 0
+    warm: int = 0
+    offers: int = 0
+    released: int = 0
+    waited_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """An applied commit.
+
+    Attributes:
+        version: the new version.
+        release_ms: after so long, what it offered to single workers is to be released; None: it
+            offered nothing.
+    """
+
+    version: str
+    release_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +106,7 @@ class Commit:
         meta: fields of the experiment's own hash.
         slots: by index, fields of the slots' hashes; others stay as they are.
         trials: messages for workers.
+        parents: by trial, the checkpoint that it continues from, or ""; empty: of none is known.
         history: JSON texts, oldest first.
         history_keep: how many history entries to keep at least.
         garbage: names of checkpoints that no trial can need any more.
@@ -66,6 +117,7 @@ class Commit:
     meta: Mapping[str, str] = field(default_factory=dict)
     slots: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     trials: Sequence[bytes] = ()
+    parents: Sequence[str] = ()
     history: Sequence[str] = ()
     history_keep: int = 200_000
     garbage: Sequence[str] = ()

@@ -14,12 +14,12 @@ from romul_actors.core.history import Line
 from romul_actors.core.rng import generator
 from romul_actors.errors import StoreUnavailableError
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.store import Commit
+from romul_actors.store import Commit, Committed
 from romul_actors.store.memory import MemoryStore
 from romul_sim.invariants import InvariantWatch
 from romul_sim.virtual_time import VirtualLoop
 from romul_workers.tasks.toys import State, Toy
-from romul_workers.trainer import Ending, Failure, Stopped, Success, Trainer
+from romul_workers.trainer import Ending, Failure, Restored, Stopped, Success, Trainer
 
 KEPT_MS = 30_000
 """How far back in time the store can go."""
@@ -61,14 +61,14 @@ class WatchedStore(MemoryStore):
         """Of all lines of all histories, in the order in which they were committed."""
         return self._sha256.hexdigest()
 
-    async def commit(self, name: str, actor: str, commit: Commit) -> str | None:
-        version = await super().commit(name, actor, commit)
-        if version is not None:
+    async def commit(self, name: str, actor: str, commit: Commit) -> Committed | None:
+        committed = await super().commit(name, actor, commit)
+        if committed is not None:
             self._sha256.update("".join(commit.history).encode())
             stored = self.memory.experiments[name]
             for line in self.watches[name].committed(commit, stored.meta, stored.slots):
                 self._on_line(name, line)
-        return version
+        return committed
 
     def keep(self) -> None:
         """Keep a copy of the present state, as a replica would."""
@@ -182,7 +182,7 @@ class Durations:
         trial_s: median of a whole trial on a machine of speed 1.
         spread: standard deviation of its logarithm.
         by_hyperparameter: ratio of the longest to the shortest along the first hyperparameter.
-        load_s, save_s: for its checkpoints.
+        load_s, save_s: for its checkpoints; what the machine trained last needs no loading.
     """
 
     trial_s: float = 60.0
@@ -297,6 +297,7 @@ class SimulatedTrainer(Trainer):
         self._rng = rng
         self._numbers = numbers
         self._spans = spans
+        self._held: str | None = None
         self.leaving = False
         """Whether its machine is going away this moment."""
 
@@ -333,7 +334,9 @@ class SimulatedTrainer(Trainer):
         name = f"{experiment.name}/{trial.id}-{trial.attempt}-{self._numbers():x}"
         durations = self._durations
         seconds = durations.of(experiment, trial, self._rng)
-        around_s = durations.load_s + durations.save_s
+        warm = trial.parent is not None and trial.parent == self._held
+        self._held = None
+        around_s = (0.0 if warm else durations.load_s) + durations.save_s
         done_s = await self._pace.work(seconds + around_s)
         if done_s < seconds + around_s:
             share = max(0.0, done_s - around_s) / seconds
@@ -345,7 +348,16 @@ class SimulatedTrainer(Trainer):
         stepped = self._toy.step(before, trial.hyperparameters, trial.step, rng)
         lineage_s += loop.now_s - began_s
         self._checkpoints[name] = Saved(stepped.state, trial.stop, lineage_s)
-        return Success(stepped.observed, name, {"true_loss": stepped.true})
+        restored = None
+        if durations.load_s:
+            self._held = name
+            restored = Restored(0.0 if warm else durations.load_s, warm=warm)
+        return Success(
+            stepped.observed,
+            name,
+            {"true_loss": stepped.true},
+            restored=None if trial.parent is None else restored,
+        )
 
     def ask_to_stop(self) -> None:
         self._pace.stop()

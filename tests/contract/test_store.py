@@ -59,6 +59,22 @@ async def test_a_removed_experiment_leaves_nothing_and_its_name_is_free(store):
     assert (await store.depths("e"))["trials"] == 0
 
 
+async def test_experiments_that_come_and_go_are_listed_at_once(store):
+    assert await store.experiments() == {}
+    await made(store, "f")
+    assert await store.experiments() == {"f": "submitted"}
+    await made(store, "e")
+    assert list((await store.experiments()).items()) == [("e", "submitted"), ("f", "submitted")]
+    stored = await store.load("f")
+    await store.commit("f", "a", Commit(stored.version, [], {"status": "running"}))
+    assert await store.experiments() == {"e": "submitted", "f": "running"}
+    await store.remove("e")
+    assert await store.experiments() == {"f": "running"}
+    await made(store, "e")
+    await store.remove("f")
+    assert await store.experiments() == {"e": "submitted"}
+
+
 async def test_results_are_counted_where_a_worker_can_see_it(store):
     await made(store)
     assert await store.reported("e") == 0
@@ -99,7 +115,7 @@ async def test_a_commit_applies_everything(store):
         trials=[b"t0", b"\xff\x00t1"],
         history=['{"n":1}', '{"n":2}'],
     )
-    version = await store.commit("e", "a", commit)
+    version = (await store.commit("e", "a", commit)).version
     after = await store.load("e")
     assert version == after.version != before.version
     assert after.meta["status"] == "running"
@@ -301,7 +317,7 @@ async def test_a_slow_copy_learns_that_the_other_one_has_its_result(store):
 async def test_a_version_that_once_was_never_comes_again(store):
     await made(store)
     first = (await store.load("e")).version
-    one = await store.commit("e", "a", Commit(first, [], nonce="a#1"))
+    one = (await store.commit("e", "a", Commit(first, [], nonce="a#1"))).version
     # As if the server had come back from before that commit, and counted on.
     other = one.replace("a#1", "b#1")
     assert one != other
@@ -313,8 +329,8 @@ async def test_a_version_that_once_was_never_comes_again(store):
 async def test_garbage_is_listed_until_it_is_said_to_be_gone(store):
     await made(store)
     stored = await store.load("e")
-    version = await store.commit("e", "a", Commit(stored.version, [], garbage=["0-0-1", "0-1-1"]))
-    await store.commit("e", "a", Commit(version, [], garbage=["0-0-1"]))
+    done = await store.commit("e", "a", Commit(stored.version, [], garbage=["0-0-1", "0-1-1"]))
+    await store.commit("e", "a", Commit(done.version, [], garbage=["0-0-1"]))
     assert await store.garbage("e", 60_000, 10) == []
     assert await store.garbage("e", 0, 1) == ["0-0-1"]
     assert await store.garbage("e", 0, 10) == ["0-0-1", "0-1-1"]

@@ -1,6 +1,7 @@
 """Two kinds of store, driven by the same random operations, never differ in anything visible."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from romul_actors.errors import ExperimentExistsError, UnknownExperimentError
-from romul_actors.store import Commit
+from romul_actors.store import Commit, Hold
 from romul_actors.store.memory import MemoryStore
 from romul_actors.store.redis import RedisStore
 
@@ -18,6 +19,8 @@ ACTORS = st.sampled_from(["a", "b"])
 WORKERS = st.sampled_from(["v", "w"])
 BODIES = st.binary(max_size=8)
 NEVER_MS = 10**9
+HELD = {worker: f"0-0-1-{worker}" for worker in ("v", "w", "a", "b")}
+"""The one checkpoint that each holds, if any: no two hold the same."""
 
 
 class Machine(RuleBasedStateMachine):
@@ -112,8 +115,9 @@ class Machine(RuleBasedStateMachine):
         history=st.lists(st.just("{}"), max_size=2),
         slots=st.dictionaries(st.integers(0, 3), st.just({"loss": "1"}), max_size=2),
         garbage=st.lists(st.sampled_from(["0-0-1", "0-1-1"]), max_size=2, unique=True),
+        parents=st.lists(st.sampled_from(["", *HELD.values()]), min_size=2, max_size=2),
     )
-    def commit(self, name, actor, trials, history, slots, garbage):
+    def commit(self, name, actor, trials, history, slots, garbage, parents):
         versions = self.each(self.versions.get(name, ["0.0", "0.0"]))
         entries = self.each(self.entries.get((name, actor), [[], []]))
         self.both(
@@ -126,11 +130,12 @@ class Machine(RuleBasedStateMachine):
                     {"slots": "4"},
                     slots,
                     trials,
+                    parents[: len(trials)],
                     history,
                     garbage=garbage,
                 ),
             ),
-            lambda version: version is None,
+            lambda committed: committed and committed.release_ms,
         )
 
     @rule(name=NAMES, actor=ACTORS)
@@ -157,10 +162,12 @@ class Machine(RuleBasedStateMachine):
     def forget(self, name, checkpoints):
         self.both(lambda store: store.forget(name, checkpoints))
 
-    @rule(names=st.permutations(["e", "f"]), worker=WORKERS)
-    def lease(self, names, worker):
+    @rule(names=st.permutations(["e", "f"]), worker=WORKERS, holds=st.booleans())
+    def lease(self, names, worker, holds):
+        holding = names if holds else ()
         found = self.both(
-            lambda s: s.lease(names, worker, 0), lambda f: f and (f.experiment, f.body, f.worker)
+            lambda s: s.lease(names, worker, 0, holding),
+            lambda f: f and (f.experiment, f.body, f.worker),
         )
         if found[0]:
             self.leases.append(found)
@@ -169,9 +176,15 @@ class Machine(RuleBasedStateMachine):
     def sweep(self, name, idle_ms, worker):
         found = self.both(
             lambda s: s.sweep(name, "a", idle_ms, 100, worker),
-            lambda f: [(lease.body, last) for lease, last in f],
+            # Leases of two streams have no order among one another.
+            lambda f: sorted((lease.body, last) for lease, last in f),
         )
-        self.leases += [[mine[0], theirs[0]] for mine, theirs in zip(*found, strict=True)]
+        ordered = [sorted(f, key=lambda swept: (swept[0].body, swept[1])) for f in found]
+        self.leases += [[mine[0], theirs[0]] for mine, theirs in zip(*ordered, strict=True)]
+
+    @rule(name=NAMES)
+    def release(self, name):
+        self.both(lambda store: store.release(name), lambda next_ms: next_ms is None)
 
     @rule(data=st.data())
     def beat(self, data):
@@ -186,11 +199,17 @@ class Machine(RuleBasedStateMachine):
         slot=st.integers(0, 3),
         token=st.sampled_from(["x", "0-0#1 result"]),
         body=BODIES,
+        hold=st.sampled_from([None, "", "checkpoint"]),
+        for_ms=st.sampled_from([0, NEVER_MS]),
+        warm=st.sampled_from([None, False, True]),
     )
-    def settle(self, data, slot, token, body):
+    def settle(self, data, slot, token, body, hold, for_ms, warm):
         if self.leases:
-            lease = self.each(data.draw(st.sampled_from(self.leases)))
-            self.both(lambda store: store.settle(lease(store), slot, token, body))
+            leases = data.draw(st.sampled_from(self.leases))
+            lease = self.each(leases)
+            checkpoint = HELD[leases[0].worker] if hold else ""
+            said = None if hold is None else Hold(checkpoint, for_ms, warm)
+            self.both(lambda store: store.settle(lease(store), slot, token, body, said))
 
     @rule(name=NAMES, worker=WORKERS, presence=st.sampled_from([{}, {"state": "idle"}]))
     def present(self, name, worker, presence):
@@ -210,6 +229,14 @@ class Machine(RuleBasedStateMachine):
                     lambda f: [(d.origin, d.reason, d.body, d.size) for d in f],
                 ),
                 (lambda store, name=name: store.garbage(name, 0, 10), sorted),
+                (
+                    lambda store, name=name: store.affinity(name),
+                    lambda f: replace(f, waited_ms=0),
+                ),
+                *(
+                    (lambda store, name=name, worker=worker: store.holds(name, worker), same)
+                    for worker in HELD
+                ),
                 (outstanding(name), same),
                 (
                     lambda store, name=name: store.load(name),
@@ -232,7 +259,7 @@ def outstanding(name):
         if name not in await store.experiments():
             return None
         found = await store.outstanding(name)
-        return list(found.trials), list(found.inbox)
+        return sorted(found.trials), list(found.inbox)
 
     return look
 

@@ -155,6 +155,8 @@ FORBIDDEN: dict[str, list[tuple[str, ...]]] = {
         ("XREADGROUP", "GROUP", "workers", "x", "STREAMS", "romul:{other}:trials", ">"),
         ("SADD", "romul:experiments", "x"),
         ("DEL", f"{E}:trials"),
+        ("PEXPIRE", f"{E}:trials", "1"),
+        ("XGROUP", "CREATE", f"{E}:trials", "others", "0"),
     ],
     "reader": [
         ("HSET", E, "status", "finished"),

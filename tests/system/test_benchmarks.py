@@ -25,6 +25,7 @@ def bench(name, *options):
     ("command", "figures"),
     [
         ("barrier --population 8 --seeds 2 --problems luck", {"population": 8, "seeds": 2}),
+        ("checkpoints --megabytes 1 --rounds 1", {"megabytes": 1, "rounds": 1}),
         (
             "digits --device cpu --seeds 2 --steps 1 --optimizers romul",
             {"seeds_won": {}, "steps": 1},
@@ -35,10 +36,15 @@ def bench(name, *options):
             {"workers": 4, "warm_up": 5, "steps": 3, "ray_tune": None, "ratio_to_ray_tune": None},
         ),
         (
+            "latency --workers 4 --trials 2 --trial-s 0.05 --rounds 1",
+            {"workers": 4, "slots": 4, "waits": 8},
+        ),
+        (
             "memory --slots 4 --steps 3 --metrics 1 --read-back 2",
             {"slots": 4, "trials": 12, "metrics": 1, "read_back": 2},
         ),
         ("memory --actor --slots 4 --steps 5", {"slots": 4, "trials": 20}),
+        ("object_store --megabytes 1 --rounds 1", {"megabytes": 1, "store": "moto"}),
         ("replayed --problems wine-mlp --seeds 2 --slots 4", {"seeds": 2, "slots": 4}),
         ("screens --slots 8 --steps 2", {"slots": 8}),
         ("startup --rounds 1", {"rounds": 1}),

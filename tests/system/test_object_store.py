@@ -2,14 +2,20 @@
 
 import json
 import os
+from pathlib import Path
+from urllib.request import Request, urlopen
 
 import boto3
 import pytest
 import s3fs
+import torch
 from moto.server import ThreadedMotoServer
 
 from romul_actors.errors import CheckpointError
 from romul_workers.checkpoints import Checkpoints
+from romul_workers.manifest import SHARED_BYTES
+from romul_workers.object_store import KEPT, PIECE_BYTES
+from romul_workers.tensor_file import read, write
 from tests.conftest import free_port, wait_for
 
 
@@ -26,6 +32,8 @@ def s3(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     # It keeps clients by what they were made with, which the address is no part of.
     s3fs.S3FileSystem.clear_instance_cache()
+    # What one server held the next one in the same process would hold too.
+    urlopen(Request(f"{url}/moto-api/reset", method="POST")).close()
     client = boto3.client("s3", endpoint_url=url)
     client.create_bucket(Bucket="romul")
     yield client
@@ -65,13 +73,104 @@ def test_what_was_not_uploaded_whole_does_not_exist(s3, tmp_path):
 
 
 def test_a_damaged_object_is_refused(s3, tmp_path):
-    place = Checkpoints("s3://romul/e", tmp_path)
+    place = Checkpoints("s3://romul/e", tmp_path / "a")
     folder = place.begin("0-0-1-ab")
     (folder / "weights").write_bytes(b"numbers")
     place.publish(folder, "0-0-1-ab")
     s3.put_object(Bucket="romul", Key="e/0-0-1-ab/weights", Body=b"numbes")
     with pytest.raises(CheckpointError, match="damaged"):
-        place.fetch("0-0-1-ab")
+        Checkpoints("s3://romul/e", tmp_path / "b").fetch("0-0-1-ab")
+
+
+class Sent:
+    """Bytes of files that a place's file system sends, and files that the store copies."""
+
+    def __init__(self, place, monkeypatch):
+        self.bytes = 0
+        self.copied: list[tuple[str, str]] = []
+        put, copy = place._fs.put, place._fs.cp_file
+
+        def noted_put(local, remote, **options):
+            self.bytes += sum(Path(file).stat().st_size for file in local)
+            return put(local, remote, **options)
+
+        def noted_copy(source, target):
+            self.copied.append((source, target))
+            return copy(source, target)
+
+        monkeypatch.setattr(place._fs, "put", noted_put)
+        monkeypatch.setattr(place._fs, "cp_file", noted_copy)
+
+
+def test_what_the_store_has_of_the_parent_is_copied_there_and_not_sent(s3, tmp_path, monkeypatch):
+    place = Checkpoints("s3://romul/e", tmp_path / "a")
+    state = {f"layer{i}": torch.randn(1 << 18) for i in range(10)}
+    folder = place.begin("0-0-1-ab")
+    place.publish(folder, "0-0-1-ab", write(folder / "state.safetensors", state))
+    sent = Sent(place, monkeypatch)
+    state["layer0"] += 1
+    parent, folder = place.fetch("0-0-1-ab"), place.begin("0-1-1-ab")
+    written = write(folder / "state.safetensors", state, parent)
+    place.publish(folder, "0-1-1-ab", written, "0-0-1-ab")
+    assert len(sent.copied) == 1
+    assert 1 << 20 <= sent.bytes < 0.15 * 10 * (1 << 20)
+    # Each is whole by itself, for a machine that has seen neither.
+    place.delete("0-0-1-ab")
+    other = Checkpoints("s3://romul/e", tmp_path / "b")
+    found = read(other.fetch("0-1-1-ab") / "state.safetensors")
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+
+
+def test_what_the_store_lost_of_the_parent_is_sent(s3, tmp_path, monkeypatch):
+    place = Checkpoints("s3://romul/e", tmp_path / "a")
+    content = bytes(SHARED_BYTES)
+    for name in ("0-0-1-ab", "0-1-1-ab"):
+        folder = place.begin(name)
+        (folder / "weights").write_bytes(content)
+        place.publish(folder, name, parent=None if name == "0-0-1-ab" else "0-0-1-ab")
+        s3.delete_object(Bucket="romul", Key="e/0-0-1-ab/weights")
+    assert "e/0-1-1-ab/weights" in keys(s3)
+    other = Checkpoints("s3://romul/e", tmp_path / "b")
+    assert (other.fetch("0-1-1-ab") / "weights").read_bytes() == content
+
+
+def test_large_files_go_and_come_in_pieces(s3, tmp_path):
+    place = Checkpoints("s3://romul/e", tmp_path / "a")
+    folder = place.begin("0-0-1-ab")
+    content = os.urandom(2 * PIECE_BYTES + 12_345)
+    (folder / "weights").write_bytes(content)
+    place.publish(folder, "0-0-1-ab")
+    # S3's own mark of an object that came in pieces: how many.
+    assert s3.head_object(Bucket="romul", Key="e/0-0-1-ab/weights")["ETag"].endswith('-3"')
+    other = Checkpoints("s3://romul/e", tmp_path / "b")
+    assert (other.fetch("0-0-1-ab") / "weights").read_bytes() == content
+
+
+def test_the_latest_checkpoints_stay_on_the_machine_and_no_others(s3, tmp_path, monkeypatch):
+    place = Checkpoints("s3://romul/e", tmp_path / "a")
+    names = [f"0-{step}-1-ab" for step in range(KEPT + 2)]
+    for name in names:
+        folder = place.begin(name)
+        (folder / "weights").write_text(name)
+        place.publish(folder, name)
+    assert sorted(path.name for path in (tmp_path / "a" / "fetched").iterdir()) == names[-KEPT:]
+    got = []
+    get = place._fs.get
+
+    def noted(remote, local):
+        got.extend(remote)
+        return get(remote, local)
+
+    monkeypatch.setattr(place._fs, "get", noted)
+    assert (place.fetch(names[-1]) / "weights").read_text() == names[-1]
+    assert got == []
+    # One that was damaged here comes again.
+    (tmp_path / "a" / "fetched" / names[-1] / "weights").write_text("0-x-1-ab")
+    assert (place.fetch(names[-1]) / "weights").read_text() == names[-1]
+    assert got == [f"romul/e/{names[-1]}/weights"]
+    s3.delete_object(Bucket="romul", Key=f"e/{names[-1]}/MANIFEST.json")
+    with pytest.raises(CheckpointError, match="none of that name"):
+        place.fetch(names[-1])
 
 
 def test_a_search_runs_with_its_checkpoints_in_an_object_store(s3, system):

@@ -55,6 +55,30 @@ def test_an_actor_killed_in_the_middle_changes_no_decision(system):
     assert outcomes(system, "disturbed") == outcomes(system, "undisturbed")
 
 
+@pytest.mark.parametrize(
+    ("options", "early"),
+    [(["--allow=early"], True), (["--allow=ear*"], False), (["--allow=early", "--allow=x"], False)],
+)
+def test_a_worker_that_is_allowed_one_task_imports_it_before_there_is_a_trial(
+    system, tmp_path, options, early
+):
+    marker = tmp_path / "imported"
+    (tmp_path / "early.py").write_text(
+        f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n"
+        "def train(trial):\n    (trial.checkpoint / 'x').touch()\n    return 0.0\n"
+    )
+    system.start("worker", f"--path={tmp_path}", *options)
+    if early:
+        wait_for(marker.exists)
+    system.submit(task="early", steps=1)
+    # Nothing is decided yet, so no trial is there: the worker has had the time to see the search.
+    wait_for(lambda: system.client.hlen("romul:{e}:workers"))
+    assert marker.exists() is early
+    system.actor()
+    system.wait_for_status("finished")
+    assert marker.exists()
+
+
 def test_two_actors_on_one_experiment_decide_every_result_once(system):
     system.submit(population=16, steps=10)
     actors = [system.actor(), system.actor()]

@@ -68,11 +68,12 @@ def test_a_file_that_was_cut_off_is_noticed(tmp_path):
 
 
 def test_a_file_that_was_damaged_on_its_way_is_noticed(tmp_path):
-    checkpoints = Checkpoints(f"memory://{uuid.uuid4().hex}", tmp_path)
+    url = f"memory://{uuid.uuid4().hex}"
+    checkpoints = Checkpoints(url, tmp_path / "a")
     published(checkpoints)
     checkpoints._fs.pipe_file(f"{checkpoints._root}/0-0-1/w", b"WEIGHTS")
     with pytest.raises(CheckpointError, match="w was damaged on its way"):
-        checkpoints.fetch("0-0-1")
+        Checkpoints(url, tmp_path / "b").fetch("0-0-1")
 
 
 @pytest.mark.parametrize("name", ["../../etc", "a", "1-2", "1-2-3/../4", ""])

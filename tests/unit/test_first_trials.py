@@ -203,6 +203,22 @@ def test_copies_are_whole_checkpoints_of_their_own(tmp_path):
     assert ours.names(0.0) == sorted(names)
 
 
+def test_copies_of_large_files_are_links_which_outlive_the_search_they_came_from(tmp_path):
+    old, new, theirs = places(tmp_path)
+    folder = theirs.begin("1-2-1-ab")
+    (folder / "large").write_bytes(bytes(manifest.SHARED_BYTES))
+    (folder / "small").write_bytes(b"numbers")
+    theirs.publish(folder, "1-2-1-ab")
+    names = copies(old, new, ["1-2-1-ab", "1-2-1-ab"])
+    ours = Checkpoints(new.checkpoints, tmp_path / "scratch")
+    assert manifest.SHARED_BYTES < ours.used() < 1.1 * manifest.SHARED_BYTES
+    theirs.delete("1-2-1-ab")
+    ours.delete(names[0])
+    kept = ours.fetch(names[1])
+    assert (kept / "large").read_bytes() == bytes(manifest.SHARED_BYTES)
+    assert (kept / "small").read_bytes() == b"numbers"
+
+
 def test_a_checkpoint_that_is_gone_or_damaged_leaves_nothing_behind(tmp_path):
     old, new, theirs = places(tmp_path)
     publish(theirs, "1-2-1-ab", "one")

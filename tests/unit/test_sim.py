@@ -192,8 +192,11 @@ def test_a_long_first_hyperparameter_takes_longer():
 
 def test_saving_and_loading_checkpoints_take_time():
     free = simulate(replace(CALM, durations=Durations(60.0, 0.0))).figures["hours"]
-    dear = simulate(replace(CALM, durations=Durations(60.0, 0.0, 1.0, 30.0, 30.0))).figures["hours"]
-    assert dear == pytest.approx(2 * free, rel=0.05)
+    saved = simulate(replace(CALM, durations=Durations(60.0, 0.0, 1.0, 0.0, 30.0))).figures["hours"]
+    both = simulate(replace(CALM, durations=Durations(60.0, 0.0, 1.0, 30.0, 30.0))).figures["hours"]
+    assert saved == pytest.approx(1.5 * free, rel=0.05)
+    # A trial on the machine that trained its parent last loads nothing.
+    assert 1.6 * free < both < 2.0 * free
 
 
 def test_searches_share_the_machines():

@@ -11,11 +11,11 @@ from blake3 import blake3
 from safetensors.torch import load_file
 
 from romul_actors.errors import CheckpointError, TaskError
-from romul_workers import tensor_file
+from romul_workers import packing, tensor_file
 from romul_workers.hashing import Written
 from romul_workers.tensor_file import read, write
 
-KINDS = sorted(tensor_file._TYPES, key=str)
+KINDS = sorted(packing.TYPES, key=str)
 
 
 def there_and_back(tmp_path, content):
@@ -85,7 +85,7 @@ def test_other_programs_read_the_tensors(tmp_path):
 
 def test_the_hash_is_that_of_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(tensor_file, "CHUNK", 1000)
-    written = write(tmp_path / "x", {"a": torch.randn(999), "b": torch.randn(50, 50)})
+    written = write(tmp_path / "x", {"a": torch.randn(999), "b": torch.randn(50, 50)})["x"]
     body = (tmp_path / "x").read_bytes()
     assert (written.bytes, written.blake3) == (len(body), blake3(body).hexdigest())
     assert Written.of(tmp_path / "x") == written

@@ -14,6 +14,7 @@ import pytest
 from romul_actors.core.events import TrialMessage
 from romul_actors.protocol.experiment import Experiment
 from romul_workers.child_messages import PrepareTask, encode
+from romul_workers.child_process import ChildProcess
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.provenance import code_of
 from romul_workers.trainer import Failure, NoRoom, Stopped, Success
@@ -65,6 +66,86 @@ async def test_the_process_is_kept_warm_and_setup_runs_once(trainer, tmp_path):
     assert first.metrics["pid"] == second.metrics["pid"] != os.getpid()
     assert (first.metrics["setups"], second.metrics["setups"]) == (1.0, 1.0)
     assert (first.value, second.value) == (1.0, 2.0)
+
+
+async def test_what_a_trial_leaves_as_it_was_is_shared_with_its_parent(trainer, tmp_path):
+    e = experiment(tmp_path, "frozen")
+    parent, values = None, []
+    for step in range(4):
+        ending = await trainer.train(e, trial(step, parent=parent))
+        if parent is not None and step < 3:
+            # Its file stays with its child; a third one's is looked at below.
+            await trainer.discard(e, parent)
+        parent = ending.checkpoint
+        values.append(ending.value)
+    assert sorted(values, reverse=True) == values
+    last = tmp_path / "checkpoints" / parent
+    shared, own = sorted(last.glob("*.safetensors"), key=lambda path: path.name)
+    assert (shared.stat().st_nlink, own.stat().st_nlink) == (2, 1)
+    # The first checkpoint, of all weights and one momentum; in place of what has changed since:
+    numbers = 4 * (1 << 18)
+    assert 11 * numbers < shared.stat().st_size < 11.1 * numbers
+    assert own.stat().st_size < 2.1 * numbers
+
+
+async def started_early(folder, source):
+    """A trainer whose child has begun to import a task of this source, before any trial."""
+    (folder / "early.py").write_text(
+        f"from pathlib import Path\nPath({str(folder / 'imported')!r}).touch()\n{source}"
+    )
+    log = folder / "log"
+    child = await ChildProcess.start([folder], log, ["early"])
+    async with asyncio.timeout(30):
+        while not (folder / "imported").exists():
+            await asyncio.sleep(0.01)
+    return ChildTrainer(folder / "scratch", [folder], log, child=child), child
+
+
+COUNTING = """
+import os
+TIMES = []
+TIMES.append(1)
+print("imported by", os.getpid(), flush=True)
+
+def train(trial):
+    (trial.checkpoint / "nothing").touch()
+    return {"loss": len(TIMES), "pid": os.getpid()}
+"""
+
+
+async def test_a_task_that_is_imported_before_its_first_trial_is_imported_once(tmp_path):
+    trainer, _ = await started_early(tmp_path, COUNTING)
+    first = await trainer.train(experiment(tmp_path, "early"), trial())
+    printed = trainer.output
+    second = await trainer.train(experiment(tmp_path, "early"), trial(1))
+    await trainer.close()
+    assert (first.value, second.value) == (1.0, 1.0)
+    assert printed == f"imported by {int(first.metrics['pid'])}\n"
+    assert trainer.output == ""
+
+
+@pytest.mark.parametrize("source", ["import nothing_of_that_name", "raise SystemExit('no')"])
+async def test_an_import_that_fails_early_fails_the_first_trial_in_the_same_words(tmp_path, source):
+    trainer, _ = await started_early(tmp_path, source)
+    early = await trainer.train(experiment(tmp_path, "early"), trial())
+    late = await trainer.train(experiment(tmp_path, "early"), trial(attempt=2))
+    await trainer.close()
+    assert isinstance(early, Failure)
+    assert early == late
+    assert (early.reason, "no" in early.message) == ("task", True)
+
+
+async def test_a_child_that_ended_between_two_trials_is_replaced(tmp_path):
+    trainer, child = await started_early(tmp_path, COUNTING)
+    first = await trainer.train(experiment(tmp_path, "early"), trial())
+    os.kill(int(first.metrics["pid"]), signal.SIGKILL)
+    async with asyncio.timeout(30):
+        while not child.ended:
+            await asyncio.sleep(0.01)
+    second = await trainer.train(experiment(tmp_path, "early"), trial(1))
+    await trainer.close()
+    assert isinstance(second, Success), second
+    assert second.metrics["pid"] != first.metrics["pid"]
 
 
 async def test_another_experiment_is_set_up_in_the_same_process(trainer, tmp_path):

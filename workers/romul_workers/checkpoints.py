@@ -4,6 +4,10 @@ A checkpoint is a folder with a manifest that lists its files (`manifest.py`); w
 it does not exist. On a local disk the folder is built beside its final place and renamed; elsewhere
 the manifest is uploaded last. Names are never used again (SLOT-STEP-ATTEMPT and a random tail), so
 that no checkpoint overwrites another.
+
+A checkpoint is whole by itself. What it has in common with another one is a hard link on a local
+disk (`parts.py`), and elsewhere a copy that the object store makes of what it has
+(`object_store.py`).
 """
 
 import contextlib
@@ -13,7 +17,8 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +29,13 @@ from romul_actors.errors import CheckpointError, NoRoomError
 from romul_workers import manifest as manifests
 from romul_workers.hashing import Written
 from romul_workers.manifest import Manifest
+from romul_workers.object_store import ObjectStore, options
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 SPARE_BYTES = 1_000_000
 """A disk with less than this left is full."""
+FLUSHES = 8
+"""So many files are flushed at a time."""
 _NAME = re.compile(r"\d+-\d+-\d+(-[0-9a-f]{1,16})?")
 
 
@@ -45,7 +53,7 @@ class Checkpoints:
 
     def __init__(self, url: str, scratch: Path, quota: int | None = None) -> None:
         try:
-            filesystem, root = fsspec.core.url_to_fs(url)
+            filesystem, root = fsspec.core.url_to_fs(url, **options(url))
         except (ValueError, ImportError, OSError) as error:
             raise CheckpointError(f"checkpoints {url!r}: {error}") from None
         self.url = url
@@ -54,6 +62,7 @@ class Checkpoints:
         self._local = isinstance(filesystem, LocalFileSystem)
         self._scratch = scratch
         self._quota = quota
+        self._store = ObjectStore(url, filesystem, scratch)
 
     def _place(self, name: str) -> str:
         # Names come over the network: none may lead out of the folder.
@@ -98,22 +107,29 @@ class Checkpoints:
         return False
 
     def used(self) -> int:
-        """Bytes that all checkpoints take."""
+        """Bytes that all checkpoints take; a file that several have on a local disk counts once."""
+        if self._local:
+            return _bytes_in(Path(self._root))
         self._fs.invalidate_cache()
         with contextlib.suppress(FileNotFoundError):
             return int(self._fs.du(self._root))
         return 0
 
     def publish(
-        self, folder: Path, name: str, written: Mapping[str, Written] | None = None
+        self,
+        folder: Path,
+        name: str,
+        written: Mapping[str, Written] | None = None,
+        parent: str | None = None,
     ) -> None:
-        """Make what lies in `folder` the checkpoint `name`, and remove `folder`.
+        """Make what lies in `folder` the checkpoint `name`; `folder` is gone then.
 
         Args:
             folder: local, from `begin`.
             name: the checkpoint's.
-            written: by path in `folder`, files that are flushed and hashed already; one that was
-                changed since is flushed and hashed again.
+            written: by path in `folder`, files that are hashed already; one that was changed since
+                is hashed again.
+            parent: a checkpoint that `fetch` gave; what an object store has of it is not sent.
 
         Raises:
             NoRoomError: the disk is full; nothing is stored then.
@@ -121,29 +137,24 @@ class Checkpoints:
         """
         try:
             with self._errors(f"checkpoint {name}: cannot be stored"):
-                hashed, unflushed = _hash_all(folder, written or {})
-                manifest = Manifest.of(hashed)
+                manifest = Manifest.of(_hash_all(folder, written or {}))
                 (folder / manifests.NAME).write_text(manifest.to_json())
-                # The manifest last: before it is there, the checkpoint does not exist.
                 if self._local:
-                    self._rename(folder, name, [*unflushed, manifests.NAME])
+                    self._rename(folder, name, [*manifest.files, manifests.NAME])
                 else:
-                    self._upload(folder, name, [*manifest.files, manifests.NAME])
+                    theirs = None if parent is None else self._place(parent)
+                    self._store.upload(folder, self._place(name), manifest, theirs)
         except CheckpointError:
             self.discard(folder)
             raise
 
-    def _rename(self, folder: Path, name: str, unflushed: list[str]) -> None:
-        for file in unflushed:
-            with (folder / file).open("rb") as handle:
-                os.fsync(handle.fileno())
+    def _rename(self, folder: Path, name: str, files: Sequence[str]) -> None:
+        # All at once: a file system writes its journal once for all that wait for it.
+        with ThreadPoolExecutor(min(len(files), FLUSHES), "flush") as threads:
+            for _ in threads.map(_flush, [folder / file for file in files]):
+                pass
         folder.chmod(0o755)
         folder.rename(self._place(name))
-
-    def _upload(self, folder: Path, name: str, files: list[str]) -> None:
-        for file in files:
-            self._fs.put_file(str(folder / file), f"{self._place(name)}/{file}")
-        self.discard(folder)
 
     def fetch(self, name: str) -> Path:
         """Give a local folder with the checkpoint `name`; to be read only.
@@ -152,11 +163,9 @@ class Checkpoints:
             CheckpointError: it does not exist, or a file of it is not what was written.
         """
         place = self._place(name)
-        folder = Path(place) if self._local else self._scratch / "fetched" / name
         try:
             manifest = Manifest.from_json(self._fs.cat_file(f"{place}/{manifests.NAME}"))
-            if not self._local and not (folder / manifests.NAME).exists():
-                self._download(place, folder, manifest)
+            folder = Path(place) if self._local else self._store.download(place, manifest)
         except FileNotFoundError:
             raise CheckpointError(f"checkpoint {name}: none of that name in {self.url!r}") from None
         except OSError as error:
@@ -164,22 +173,29 @@ class Checkpoints:
             raise kind(f"checkpoint {name}: cannot be read: {error}") from error
         except ValueError as error:
             raise CheckpointError(f"checkpoint {name}: cannot be read: {error}") from error
-        for file, record in manifest.files.items():
+        for file, record in manifest.files.items() if self._local else ():
             if not record.has_length_of(folder / file):
                 raise CheckpointError(f"checkpoint {name}: {file} is missing or cut off")
-            if self._local and not record.matches(folder / file):
+            if not record.matches(folder / file):
                 raise CheckpointError(f"checkpoint {name}: {file} is damaged")
         return folder
 
-    def _download(self, place: str, folder: Path, manifest: Manifest) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        for file, record in manifest.files.items():
-            path = folder / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._fs.get_file(f"{place}/{file}", str(path))
-            if not record.matches(path):
-                raise CheckpointError(f"checkpoint {folder.name}: {file} was damaged on its way")
-        (folder / manifests.NAME).write_text(manifest.to_json())
+    def unchanged(self, name: str, written: Mapping[str, Written]) -> Path | None:
+        """A local checkpoint's folder, if its files are all `written`, and as they were then.
+
+        Nothing is read but the manifest: lengths and times of change are compared, not hashes.
+        """
+        if not self._local:
+            return None
+        folder = Path(self._place(name))
+        try:
+            manifest = Manifest.from_json((folder / manifests.NAME).read_bytes())
+            same = manifest == Manifest.of(written) and all(
+                file.describes(folder / path) for path, file in written.items()
+            )
+        except (OSError, ValueError):
+            return None
+        return folder if same else None
 
     def exists(self, name: str) -> bool:
         """Whether the checkpoint `name` is there, whole."""
@@ -231,14 +247,29 @@ class Checkpoints:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _hash_all(folder: Path, written: Mapping[str, Written]) -> tuple[dict[str, Written], list[str]]:
-    """All files of a folder by their paths in it, hashed; and those that may not be flushed."""
-    hashed, unflushed = {}, []
+def _hash_all(folder: Path, written: Mapping[str, Written]) -> dict[str, Written]:
+    """All files of a folder by their paths in it, hashed."""
+    hashed = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         file = path.relative_to(folder).as_posix()
         known = written.get(file)
-        if known is None or not known.describes(path):
-            known = Written.of(path)
-            unflushed.append(file)
-        hashed[file] = known
-    return hashed, unflushed
+        hashed[file] = known if known is not None and known.describes(path) else Written.of(path)
+    return hashed
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file is on the disk."""
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def _bytes_in(folder: Path) -> int:
+    """Bytes of all files under a folder, one that has several names once."""
+    sizes = {}
+    for base, _, files in os.walk(folder):
+        for file in files:
+            # One that another worker has removed since takes nothing.
+            with contextlib.suppress(FileNotFoundError):
+                stat = os.lstat(Path(base, file))
+                sizes[stat.st_dev, stat.st_ino] = stat.st_size
+    return sum(sizes.values())

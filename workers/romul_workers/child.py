@@ -1,10 +1,12 @@
 """The child process: imports the task once, then trains one trial after the other.
 
-`child_process.py` starts it as `python -m romul_workers.child FD`; what comes and goes over the
-socket of that number stands in `child_messages.py`. It ends with its parent: when the socket
-closes, it ends its whole process group.
+`child_process.py` starts it as `python -m romul_workers.child FD [MODULE]`; what comes and goes
+over the socket of that number stands in `child_messages.py`. A task's module that is named there is
+imported at once, before a trial is there. It ends with its parent: when the socket closes, it ends
+its whole process group.
 """
 
+import gc
 import math
 import os
 import queue
@@ -14,16 +16,16 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from romul_actors.core.events import MAX_TEXT, FailureReason
-from romul_actors.errors import TaskError
+from romul_actors.errors import LostParentError, TaskError
 from romul_workers.child_messages import (
     Answer,
     Decoder,
@@ -40,9 +42,20 @@ from romul_workers.child_messages import (
 )
 from romul_workers.figures import figures
 from romul_workers.functions import check_function
+from romul_workers.hashing import Written
 from romul_workers.provenance import code_of, provenance
-from romul_workers.task_import import TaskImportError, described, find_task, hiding
+from romul_workers.task_import import (
+    TaskImportError,
+    described,
+    find_task,
+    hiding,
+    import_task,
+)
 from romul_workers.trial import Context, Paused, Trial
+
+if TYPE_CHECKING:
+    # It imports torch, which a task may do without.
+    from romul_workers.kept import Kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +73,31 @@ class Child:
 
     Args:
         connection: the socket to the worker.
+        modules: task modules to import before anything is requested.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, modules: Sequence[str] = ()) -> None:
         self._connection = connection
         self._requests: queue.SimpleQueue[PrepareTask | TrainTrial] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._tasks: dict[str, _Task] = {}
+        self._kept: Kept | None = None
+        self._modules = modules
+        self._not_imported: dict[str, BaseException] = {}
         # A task's own threads may give signs of progress.
         self._sending = threading.Lock()
 
     def run(self) -> None:
         """Serve until the worker goes."""
         threading.Thread(target=self._listen, daemon=True).start()
+        for module in self._modules:
+            self._import(module)
         while True:
             request = self._requests.get()
             self._send(self._answer(request))
+            if self._kept is not None and not self._kept.is_alone():
+                # A model that refers to itself would only be gone at some later time.
+                gc.collect()
 
     def _listen(self) -> None:
         """Read the worker's messages, also while the task trains."""
@@ -104,8 +126,10 @@ class Child:
             return self._train(request)
         except MemoryError as error:
             return _failure("out_of_memory", error)
-        except TaskError as error:
+        except (LostParentError, TaskError) as error:
             reason: FailureReason = "task" if isinstance(request, PrepareTask) else "bad_result"
+            if isinstance(error, LostParentError):
+                reason = "lost_parent"
             return TaskFailed(reason, str(error)[-MAX_TEXT:])
         except BaseException as error:  # noqa: BLE001  (sys.exit in a task is a failed trial too)
             if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") and "memory" in str(
@@ -114,10 +138,20 @@ class Child:
                 return _failure("out_of_memory", error)
             return _failure("task" if isinstance(request, PrepareTask) else "exception", error)
 
+    def _import(self, module: str) -> None:
+        """Import a task's module; what is in the way is reported once the task is requested."""
+        try:
+            import_task(module)
+        except BaseException as error:  # noqa: BLE001  (sys.exit in a module, too)
+            # Not tried again: half-imported libraries raise other errors the second time.
+            self._not_imported[module] = error
+
     def _prepare(self, request: PrepareTask) -> None:
         """Import the task and run its `setup`, once for each experiment."""
         if request.key in self._tasks:
             return
+        if request.module in self._not_imported:
+            raise self._not_imported[request.module]
         module, train = find_task(request.module, request.function)
         check_function(train, f"{request.module}:{request.function}")
         context = Context(request.experiment, _device(request.device), request.constants)
@@ -140,9 +174,16 @@ class Child:
             context=task.context,
             state=task.state,
             resumed=request.resumed,
+            _base=Path(request.parent) if request.parent else None,
+            _base_checked=request.checked,
             _stopping=self._stopping,
             _report_progress=lambda at: self._send(TaskProgress(at)),
         )
+        kept, self._kept = self._kept, None
+        if request.warm and kept is not None and trial.parent is not None:
+            _give_parent(trial, kept, trial.parent, checked=request.checked)
+        # Not held while the next model is made, if it is of no use to it.
+        del kept
         _seed(trial.seed)
         returned = task.train(trial)
         sys.stdout.flush()
@@ -158,6 +199,7 @@ class Child:
         if not any(trial.checkpoint.iterdir()):
             message = "the task wrote nothing into trial.checkpoint: no trial could go on from it"
             return TaskFailed("no_checkpoint", message)
+        self._kept = trial.kept
         return TaskReturned(
             value=found.value,
             metrics=found.kept,
@@ -165,7 +207,47 @@ class Child:
             in_effect=trial.in_effect,
             written=trial.written,
             provenance=provenance(task.code),
+            restore_s=trial.restore_s,
+            warm=trial.warm,
+            keeps=trial.kept is not None,
         )
+
+
+def _give_parent(trial: Trial, kept: "Kept", parent: Path, *, checked: bool) -> None:
+    """Give a trial what its parent left in this process's memory.
+
+    Args:
+        trial: the trial.
+        kept: what this process saved last, which is the parent.
+        parent: its folder.
+        checked: whether its files were hashed; if not, that is done when the task asks for them.
+    """
+    if kept.is_of(parent):
+        trial.parent_kept = kept
+    if not checked:
+        files = kept.files
+
+        def check() -> Path:
+            _check_files(parent, files)
+            return parent
+
+        del trial.parent
+        trial._check_parent = check  # noqa: SLF001
+
+
+def _check_files(folder: Path, files: Mapping[str, Written]) -> None:
+    """Hash a checkpoint's files.
+
+    Raises:
+        LostParentError: one is not what was written.
+    """
+    for name, file in files.items():
+        try:
+            same = Written.of(folder / name).blake3 == file.blake3
+        except OSError as error:
+            raise LostParentError(f"checkpoint {folder.name}: {name}: {error}") from error
+        if not same:
+            raise LostParentError(f"checkpoint {folder.name}: {name} is damaged")
 
 
 def _folder(module: ModuleType) -> Path:
@@ -200,10 +282,10 @@ def _failure(reason: FailureReason, error: BaseException) -> TaskFailed:
 
 
 def main() -> None:
-    """Serve on the socket whose number is the first argument."""
+    """Serve on the socket whose number is the first argument; the others are modules to import."""
     # Ctrl-C in a terminal is for the worker, which decides what becomes of the trial.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Child(socket.socket(fileno=int(sys.argv[1]))).run()
+    Child(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]).run()
 
 
 if __name__ == "__main__":

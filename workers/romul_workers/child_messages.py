@@ -47,6 +47,9 @@ class TrainTrial:
         metric: the experiment's.
         parent: folder of the checkpoint to continue from; None: from scratch.
         checkpoint: folder for the new one.
+        warm: whether the parent is what this process saved last.
+        checked: whether the parent's files were hashed; if not, their lengths and times of change
+            are what they were when this process wrote them.
         id, hyperparameters, start, stop, seed, step, resumed: as in `romul_workers.trial.Trial`.
     """
 
@@ -61,6 +64,8 @@ class TrainTrial:
     seed: int
     step: int
     resumed: bool
+    warm: bool = False
+    checked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class TaskReturned:
 
     Attributes:
         value, metrics, left_out, in_effect, provenance: as in `romul_workers.trainer.Success`.
-        written: files of the checkpoint that are hashed and flushed already, by name.
+        written: files of the checkpoint that are hashed already, by name.
     """
 
     value: float
@@ -99,6 +104,9 @@ class TaskReturned:
     in_effect: Mapping[str, Value]
     written: Mapping[str, Written] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
+    restore_s: float | None = None
+    warm: bool = False
+    keeps: bool = False
 
 
 @dataclass(frozen=True, slots=True)

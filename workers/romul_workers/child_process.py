@@ -32,6 +32,7 @@ class ChildProcess:
     """One child process and the socket to it; made by `start`.
 
     Attributes:
+        log_start: how long the file of its output was when it was started, in bytes.
         prepared: keys of the experiments whose task is imported and set up.
     """
 
@@ -48,17 +49,20 @@ class ChildProcess:
         self._reader = reader
         self._writer = writer
         self._log = log
-        self._log_start = log.stat().st_size
+        self.log_start = log.stat().st_size
         self._decoder = Decoder()
         self.prepared: set[str] = set()
 
     @classmethod
-    async def start(cls, paths: Sequence[Path], log: Path) -> "ChildProcess":
+    async def start(
+        cls, paths: Sequence[Path], log: Path, modules: Sequence[str] = ()
+    ) -> "ChildProcess":
         """Start a process.
 
         Args:
             paths: folders to find task modules in, before the installed ones.
             log: file that its output is appended to.
+            modules: task modules to import at once, before anything is requested.
 
         Raises:
             OSError: this machine cannot start one.
@@ -76,6 +80,7 @@ class ChildProcess:
                 "-m",
                 "romul_workers.child",
                 str(theirs.fileno()),
+                *modules,
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
@@ -87,6 +92,11 @@ class ChildProcess:
             unwind.pop_all()
         reader, writer = await asyncio.open_connection(sock=ours)
         return cls(process, reader, writer, log, paths)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.returncode is not None
 
     def send(self, request: Request) -> None:
         """Send a request without waiting for its answer."""
@@ -133,7 +143,7 @@ class ChildProcess:
         how = f"exit status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
         with self._log.open("rb") as output:
             size = output.seek(0, os.SEEK_END)
-            output.seek(max(self._log_start, size - LOG_TAIL))
+            output.seek(max(self.log_start, size - LOG_TAIL))
             tail = output.read().decode(errors="replace").strip()
         text = f"the task's process ended by {how}" + (f"; its last words:\n{tail}" if tail else "")
         if hidden := hiding(map(str, self._paths), tail):

@@ -5,9 +5,10 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from romul_actors.core.events import MAX_TEXT, TrialMessage
 from romul_actors.errors import CheckpointError, NoRoomError
@@ -24,7 +25,25 @@ from romul_workers.child_messages import (
     TrialAnswer,
 )
 from romul_workers.child_process import ChildDiedError, ChildProcess, StalledError
-from romul_workers.trainer import Ending, Failure, NoRoom, Stopped, Success, Trainer
+from romul_workers.trainer import Ending, Failure, NoRoom, Restored, Stopped, Success, Trainer
+
+if TYPE_CHECKING:
+    from romul_workers.hashing import Written
+
+
+@dataclass(frozen=True, slots=True)
+class _Parent:
+    """A checkpoint to continue from.
+
+    Attributes:
+        folder: where it lies.
+        warm: whether the child process saved it last, and still holds it.
+        checked: whether its files were hashed.
+    """
+
+    folder: Path
+    warm: bool = False
+    checked: bool = True
 
 
 class ChildTrainer(Trainer):
@@ -39,6 +58,7 @@ class ChildTrainer(Trainer):
         log: file for the child's output; None: one in `scratch`.
         device: in place of the experiment's own, if given.
         quota: most bytes that an experiment's checkpoints may take; None: what the disk holds.
+        child: a process that is started already, with the same `paths` and `log`.
     """
 
     def __init__(
@@ -48,6 +68,7 @@ class ChildTrainer(Trainer):
         log: Path | None = None,
         device: str | None = None,
         quota: int | None = None,
+        child: ChildProcess | None = None,
     ) -> None:
         scratch.mkdir(parents=True, exist_ok=True)
         self._scratch = scratch
@@ -55,14 +76,20 @@ class ChildTrainer(Trainer):
         self._log = log or scratch / "task.log"
         self._device = device
         self._quota = quota
-        self._child: ChildProcess | None = None
+        self._child = child
+        self._held: tuple[str, Mapping[str, Written]] | None = None
+        """The checkpoint whose tensors the child still holds, with its files."""
+        # What a module prints while it is imported belongs to the first trial's output.
+        self._unread = None if child is None else child.log_start
         self._stopping = False
 
     async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
         # No two attempts ever share a name, not even those of a server that lost its last second.
         name = f"{trial.id}-{trial.attempt}-{secrets.token_hex(3)}"
         self.at, self.output = None, ""
-        printed = self._log.stat().st_size if self._log.exists() else 0
+        printed, self._unread = self._unread, None
+        if printed is None:
+            printed = self._log.stat().st_size if self._log.exists() else 0
         try:
             checkpoints = self._checkpoints(experiment)
             folder = await asyncio.to_thread(checkpoints.begin, name)
@@ -95,16 +122,44 @@ class ChildTrainer(Trainer):
         experiment: Experiment,
         trial: TrialMessage,
     ) -> Ending:
-        parent = await _fetch(checkpoints, trial.parent)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        parent = await self._find(checkpoints, trial.parent)
         if isinstance(parent, Failure):
             return parent
+        found_s = loop.time() - began
+        self._held = None
         answer = await self._train_in_child(experiment, trial, parent, folder)
         if isinstance(answer, TaskFailed):
             return await self._failure(answer, checkpoints)
-        return await _store(checkpoints, folder, name, answer)
+        ending = await _store(checkpoints, folder, name, answer, trial.parent)
+        if isinstance(answer, TaskReturned) and isinstance(ending, Success):
+            if answer.keeps:
+                self._held = name, answer.written
+            if parent is not None:
+                restored = Restored(found_s + (answer.restore_s or 0.0), warm=answer.warm)
+                ending = replace(ending, restored=restored)
+        return ending
+
+    async def _find(self, checkpoints: Checkpoints, parent: str | None) -> _Parent | Failure | None:
+        """Where the parent is; None: there is none."""
+        if parent is None:
+            return None
+        held, written = self._held or (None, {})
+        if parent == held:
+            folder = await asyncio.to_thread(checkpoints.unchanged, parent, written)
+            if folder is not None:
+                return _Parent(folder, warm=True, checked=False)
+        try:
+            folder = await asyncio.to_thread(checkpoints.fetch, parent)
+        except NoRoomError:
+            raise
+        except CheckpointError as error:
+            return Failure("lost_parent", str(error))
+        return _Parent(folder, warm=parent == held)
 
     async def _train_in_child(
-        self, experiment: Experiment, trial: TrialMessage, parent: Path | None, folder: Path
+        self, experiment: Experiment, trial: TrialMessage, parent: _Parent | None, folder: Path
     ) -> TrialAnswer:
         key = hashlib.sha256(experiment.model_dump_json().encode()).hexdigest()
         prepare = PrepareTask(
@@ -120,13 +175,15 @@ class ChildTrainer(Trainer):
             metric=experiment.metric,
             id=trial.id,
             hyperparameters=trial.hyperparameters,
-            parent=str(parent) if parent else None,
+            parent=str(parent.folder) if parent else None,
             checkpoint=str(folder),
             start=trial.start,
             stop=trial.stop,
             seed=trial.seed,
             step=trial.step,
             resumed=trial.resumed,
+            warm=parent is not None and parent.warm,
+            checked=parent is None or parent.checked,
         )
         limits = experiment.timeouts
         child = await self._ready_child()
@@ -147,6 +204,9 @@ class ChildTrainer(Trainer):
         # `StopTrial` does not reach a process that is still starting, so it is not started.
         if self._stopping:
             return None
+        if self._child is not None and self._child.ended:
+            # Between two trials: neither is at fault.
+            await self.close()
         if self._child is None:
             self._child = await ChildProcess.start(self._paths, self._log)
         return self._child
@@ -205,30 +265,22 @@ class ChildTrainer(Trainer):
             await asyncio.to_thread(self._checkpoints(experiment).delete, checkpoint)
 
     async def close(self) -> None:
-        child, self._child = self._child, None
+        child, self._child, self._held = self._child, None, None
         if child is not None:
             await child.end()
 
 
-async def _fetch(checkpoints: Checkpoints, parent: str | None) -> Path | Failure | None:
-    """The parent's folder; None: there is no parent."""
-    if parent is None:
-        return None
-    try:
-        return await asyncio.to_thread(checkpoints.fetch, parent)
-    except NoRoomError:
-        raise
-    except CheckpointError as error:
-        return Failure("lost_parent", str(error))
-
-
 async def _store(
-    checkpoints: Checkpoints, folder: Path, name: str, answer: TaskReturned | TaskInterrupted
+    checkpoints: Checkpoints,
+    folder: Path,
+    name: str,
+    answer: TaskReturned | TaskInterrupted,
+    parent: str | None,
 ) -> Success | Stopped:
     """Flush what the child left and make it a checkpoint: before this, nothing may be reported."""
     if isinstance(answer, TaskInterrupted) and answer.at is None:
         return Stopped()
-    await asyncio.to_thread(checkpoints.publish, folder, name, answer.written)
+    await asyncio.to_thread(checkpoints.publish, folder, name, answer.written, parent)
     if isinstance(answer, TaskInterrupted):
         return Stopped(name, answer.at)
     return Success(

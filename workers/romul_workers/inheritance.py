@@ -4,15 +4,17 @@ The copies lie in the new search's own place under names of its own: whatever th
 later, and whatever the new one removes, neither loses anything.
 """
 
+import contextlib
 import secrets
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from romul_actors.errors import CheckpointError
 from romul_actors.protocol.experiment import Experiment
 from romul_workers import manifest as manifests
 from romul_workers.checkpoints import Checkpoints
-from romul_workers.manifest import Manifest
+from romul_workers.manifest import FileRecord, Manifest
 from romul_workers.scratch import scratch_folder
 
 
@@ -60,10 +62,19 @@ def _copy(theirs: Checkpoints, checkpoint: str, ours: Checkpoints, copy: str) ->
         manifest = Manifest.from_json((source / manifests.NAME).read_bytes())
         for file, record in manifest.files.items():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / file, folder / file)
+            _duplicate(source / file, folder / file, record)
             if not record.matches(folder / file):
                 raise ValueError(f"{file} was changed meanwhile")  # noqa: TRY301
     except (OSError, ValueError) as error:
         ours.discard(folder)
         raise CheckpointError(f"checkpoint {checkpoint}: cannot be copied: {error}") from None
     ours.publish(folder, copy)
+
+
+def _duplicate(source: Path, target: Path, record: FileRecord) -> None:
+    """Link a large file, or copy it: where the former search removes it, it stays either way."""
+    if record.bytes >= manifests.SHARED_BYTES:
+        with contextlib.suppress(OSError):
+            target.hardlink_to(source)
+            return
+    shutil.copyfile(source, target)

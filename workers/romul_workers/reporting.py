@@ -13,7 +13,7 @@ from romul_actors.core.events import MAX_TEXT, Failed, Released, ReleaseReason, 
 from romul_actors.errors import MessageError, StoreError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
-from romul_actors.store import Lease, Output, WorkerStore
+from romul_actors.store import Hold, Lease, Output, WorkerStore
 from romul_workers.figures import LeftOut, in_words
 from romul_workers.shutdown import Shutdown
 from romul_workers.trainer import Ending, Failure, NoRoom, Stopped, Success, Trainer
@@ -58,7 +58,8 @@ class Reporter:
         trial: TrialMessage,
         ending: Ending | ReleaseReason,
         seconds: float,
-    ) -> None:
+        hold: Hold | None = None,
+    ) -> bool:
         """Report how an attempt ended, and keep what its task printed.
 
         Args:
@@ -67,12 +68,16 @@ class Reporter:
             trial: the trial.
             ending: how training ended, or why it was ended.
             seconds: how long the worker had the trial.
+            hold: what the worker's memory holds from here on, if it says.
+
+        Returns:
+            Whether the report was accepted, as far as that is known.
         """
         ending, warning = self._warn_once(experiment.name, ending)
         comes_from = ending.provenance if isinstance(ending, Success) else {}
         if isinstance(ending, Success) and comes_from == self._provenance.get(experiment.name):
             ending = replace(ending, provenance={})
-        accepted = await self._settle(lease, trial, self._report(trial, ending, seconds))
+        accepted = await self._settle(lease, trial, self._report(trial, ending, seconds), hold)
         if accepted and comes_from:
             self._provenance[experiment.name] = dict(comes_from)
         if accepted is False:
@@ -80,6 +85,7 @@ class Reporter:
             if isinstance(ending, Success | Stopped) and ending.checkpoint is not None:
                 await self._trainer.discard(experiment, ending.checkpoint)
         await self._keep_output(experiment.name, trial, warning)
+        return accepted is True
 
     def _warn_once(
         self, experiment: str, ending: Ending | ReleaseReason
@@ -125,7 +131,9 @@ class Reporter:
                 return Released(**token, reason="no_room", message=text, seconds=seconds)
         return Released(**token, reason=ending, seconds=seconds)
 
-    async def _settle(self, lease: Lease, trial: TrialMessage, report: Report) -> bool | None:
+    async def _settle(
+        self, lease: Lease, trial: TrialMessage, report: Report, hold: Hold | None
+    ) -> bool | None:
         """Send a report until the store answers.
 
         Returns:
@@ -142,7 +150,7 @@ class Reporter:
         unsure = False
         while True:
             try:
-                accepted = await self._store.settle(lease, trial.slot, token, body)
+                accepted = await self._store.settle(lease, trial.slot, token, body, hold)
             except StoreError as error:
                 unsure = True
                 now = asyncio.get_running_loop().time()

@@ -32,18 +32,28 @@ def find_task(name: str, function: str) -> tuple[ModuleType, Callable[[Any], obj
         TaskImportError: there is no such module, it fails while it is imported, or it has no such
             function; the first line says which, where, and what to do.
     """
+    module = import_task(name)
+    train = getattr(module, function, None)
+    if not callable(train):
+        raise TaskImportError(_no_function(module, name, function))
+    return module, train
+
+
+def import_task(name: str) -> ModuleType:
+    """Import a task's module.
+
+    Raises:
+        TaskImportError: there is none of that name, or it fails while it is imported; the first
+            line says which, where, and what to do.
+    """
     try:
-        module = _import(name)
+        return _import(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise TaskImportError(_no_module(error.name)) from None
         raise TaskImportError(described(error)) from None
     except Exception as error:  # noqa: BLE001  (whatever the task's own code raises)
         raise TaskImportError(described(error)) from None
-    train = getattr(module, function, None)
-    if not callable(train):
-        raise TaskImportError(_no_function(module, name, function))
-    return module, train
 
 
 def _import(name: str) -> ModuleType:

@@ -16,6 +16,7 @@ import torch
 
 from romul_actors.errors import CheckpointError, TaskError
 from romul_workers.hashing import Written
+from romul_workers.kept import Kept
 from romul_workers.tensor_file import read, write
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ FILE = "state.safetensors"
 OLD_FILE = "torch.pt"
 OPTIMIZER_FIELDS = {"learning_rate": "lr"}
 """Fields of an optimizer's parameter groups that go by another name in most experiments."""
+_MISFITS = (KeyError, ValueError, TypeError, RuntimeError)
+"""What torch raises where a state does not fit."""
 
 
 class Attached:
@@ -40,6 +43,19 @@ class Attached:
     ) -> None:
         self.model = model
         self.optimizer = optimizer
+        self.kept: Kept | None = None
+        """What the last `save` left in memory."""
+
+    def take(self, kept: Kept) -> bool:
+        """Restore from what a former trial's `save` left in memory, if that is possible.
+
+        Raises:
+            CheckpointError: it does not fit.
+        """
+        try:
+            return kept.restore(self.model, self.optimizer)
+        except _MISFITS as error:
+            raise CheckpointError(f"the parent cannot be restored: {error}") from error
 
     def restore(
         self, parent: Path | None, hyperparameters: Mapping[str, Any], names: Mapping[str, str]
@@ -53,8 +69,24 @@ class Attached:
             self._load(parent)
         return self._apply(hyperparameters, {**OPTIMIZER_FIELDS, **names})
 
-    def save(self, folder: Path, extra: Mapping[str, Any]) -> Written:
-        """Write model, optimizer, random state and `extra` into a checkpoint's folder, flushed.
+    def save(
+        self,
+        folder: Path,
+        extra: Mapping[str, Any],
+        parent: Path | None = None,
+        *,
+        checked: bool = True,
+    ) -> dict[str, Written]:
+        """Write model, optimizer, random state and `extra` into a checkpoint's folder.
+
+        Args:
+            folder: the checkpoint's.
+            extra: plain values or tensors.
+            parent: folder of the checkpoint before; what did not change since is not written again.
+            checked: whether the parent's files were hashed already.
+
+        Returns:
+            The files that were written or linked, by name.
 
         Raises:
             TaskError: something is neither a tensor nor a plain value; the message says where.
@@ -67,7 +99,17 @@ class Attached:
         }
         file = folder / FILE
         file.unlink(missing_ok=True)
-        return write(file, content)
+        self._keep(content)
+        return write(file, content, parent, checked=checked)
+
+    def _keep(self, content: Mapping[str, Any]) -> None:
+        """Hold on to the tensors that are about to be written: a write after this is seen."""
+        if self.kept is not None:
+            self.kept.drop()
+        try:
+            self.kept = Kept(content["model"], content["optimizer"], self.optimizer)
+        except (RuntimeError, TypeError):
+            self.kept = None
 
     def restore_random_state(self, folder: Path) -> None:
         """Set all generators as they were when the checkpoint was saved.
@@ -86,7 +128,7 @@ class Attached:
             random.setstate((version, tuple(numbers), gauss))
             name, keys, *rest = saved["numpy"]
             np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        except _MISFITS as error:
             raise CheckpointError(f"{folder}: no random state in it: {error}") from error
 
     def _load(self, folder: Path) -> None:
@@ -96,7 +138,7 @@ class Attached:
                 self.model.load_state_dict(content["model"])
             if self.optimizer is not None:
                 self.optimizer.load_state_dict(content["optimizer"])
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        except _MISFITS as error:
             raise CheckpointError(f"{folder}: cannot be restored: {error}") from error
 
     def _apply(

@@ -13,6 +13,19 @@ from romul_actors.protocol.experiment import Experiment
 
 
 @dataclass(frozen=True, slots=True)
+class Restored:
+    """How a trial's parent came to it.
+
+    Attributes:
+        seconds: how long that took: the files found and checked, and their content restored.
+        warm: whether it was in the memory of the process that trained it.
+    """
+
+    seconds: float
+    warm: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Success:
     """A trial trained its whole budget, and its checkpoint is stored.
 
@@ -23,6 +36,7 @@ class Success:
         in_effect: hyperparameters that were read back after they had been applied.
         left_out: what the task returned and is no figure; see `romul_workers.figures`.
         provenance: where the result comes from; see `romul_workers.provenance`.
+        restored: how its parent came to it; None: it has none.
     """
 
     value: float
@@ -31,6 +45,7 @@ class Success:
     in_effect: Mapping[str, Any] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
+    restored: Restored | None = None
 
 
 @dataclass(frozen=True, slots=True)

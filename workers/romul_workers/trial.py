@@ -31,6 +31,7 @@ from romul_actors.errors import TaskError
 
 if TYPE_CHECKING:
     from romul_workers.hashing import Written
+    from romul_workers.kept import Kept
     from romul_workers.torch_support import Attached
 
 Value = Any
@@ -102,8 +103,22 @@ class Trial:
     """Time of the latest sign of progress that was passed on, by the monotonic clock."""
     _at: float | None = None
     _attached: "Attached | None" = None
+    _check_parent: Callable[[], Path] | None = None
+    """Gives `parent`, where that is not set: its files are hashed when they are asked for."""
+    _base: Path | None = None
+    """Folder of the parent: `save` compares with it, and links what is the same."""
+    _base_checked: bool = True
+    """Whether its files were hashed."""
     written: "dict[str, Written]" = field(default_factory=dict)
-    """Files of the checkpoint that are flushed and hashed already, by name."""
+    """Files of the checkpoint that are hashed already, by name."""
+    parent_kept: "Kept | None" = None
+    """What the parent's own trial left in this process's memory, until `attach`."""
+    kept: "Kept | None" = None
+    """What the latest `save` left there."""
+    restore_s: float | None = None
+    """How long `attach` took to restore, in seconds; None: it restored nothing."""
+    warm: bool = False
+    """Whether it did so from memory."""
 
     @property
     def budget(self) -> float:
@@ -160,6 +175,7 @@ class Trial:
         model: Any = None,
         optimizer: Any = None,
         names: Mapping[str, str] | None = None,
+        warm: bool = True,
     ) -> None:
         """Restore a torch model and optimizer from the parent, then apply the hyperparameters.
 
@@ -167,10 +183,16 @@ class Trial:
         after the restore, so that a restored learning rate never wins over the trial's own, and
         read back. `learning_rate` is written to `lr`.
 
+        A worker that trained the parent last gives its tensors, which its process still holds, in
+        place of the files: the state is the same. Writes to them after `save` are seen where torch
+        counts them, or where they change a whole tensor. A task that changes single values through
+        `.data` or numpy after `save` must say `warm=False`.
+
         Args:
             model: a `torch.nn.Module`.
             optimizer: a `torch.optim.Optimizer`.
             names: further optimizer fields by hyperparameter, where the two names differ.
+            warm: whether tensors in memory may take the place of the parent's files.
 
         Raises:
             TaskError: a value read back is not the trial's; the message names it.
@@ -179,9 +201,16 @@ class Trial:
         from romul_workers.torch_support import Attached  # noqa: PLC0415
 
         self._attached = Attached(model, optimizer)
-        self.in_effect = self._attached.restore(self.parent, self.hyperparameters, names or {})
-        if self.resumed and self.parent is not None:
-            self._attached.restore_random_state(self.parent)
+        kept, self.parent_kept = self.parent_kept, None
+        began = time.monotonic()
+        # A resumed trial's random state lies in the files alone.
+        self.warm = warm and not self.resumed and kept is not None and self._attached.take(kept)
+        parent = None if self.warm else self.parent
+        self.in_effect = self._attached.restore(parent, self.hyperparameters, names or {})
+        if self.resumed and parent is not None:
+            self._attached.restore_random_state(parent)
+        if self.warm or parent is not None:
+            self.restore_s = time.monotonic() - began
 
     def save(self, **extra: Any) -> None:
         """Write what was attached into the checkpoint, with `extra` plain values or tensors.
@@ -191,6 +220,18 @@ class Trial:
         """
         if self._attached is None:
             raise TaskError("trial.save() before trial.attach(): there is nothing to save")
-        from romul_workers.torch_support import FILE  # noqa: PLC0415
+        self.written = self._attached.save(
+            self.checkpoint, extra, self._base, checked=self._base_checked
+        )
+        self.kept = self._attached.kept
+        if self.kept is not None:
+            self.kept.files = dict(self.written)
 
-        self.written[FILE] = self._attached.save(self.checkpoint, extra)
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            # Only what is not set comes here: a parent whose files nothing has read so far.
+            if name != "parent" or self._check_parent is None:
+                raise AttributeError(name)
+            self.parent = self._check_parent()
+            return self.parent

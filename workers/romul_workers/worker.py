@@ -3,8 +3,9 @@
 It decides nothing. Every trial that it takes comes from a queue and is validated; each report is
 queued exactly once. It needs the store and a trainer, and runs unchanged under simulated time.
 
-Its parts: `admission.py` (which experiments), `attempt.py` (one lease and its heartbeats),
-`reporting.py`, `backoff.py` (a failing machine), `collection.py` (garbage), `shutdown.py`.
+Its parts: `admission.py` (which experiments), `affinity.py` (what it holds of its last trial),
+`attempt.py` (one lease and its heartbeats), `reporting.py`, `backoff.py` (a failing machine),
+`collection.py` (garbage), `shutdown.py`.
 """
 
 import asyncio
@@ -19,20 +20,16 @@ from romul_actors.errors import ExperimentError, MessageError, StoreError
 from romul_actors.protocol.messages import decode_trial
 from romul_actors.store import Lease, WorkerStore
 from romul_workers.admission import Admission
+from romul_workers.affinity import Affinity
 from romul_workers.attempt import Attempt, LeaseLostError, Presence
 from romul_workers.backoff import Backoff
 from romul_workers.collection import Collector
+from romul_workers.defaults import GARBAGE_MS, PACE_S, SHIPPED_TASKS
 from romul_workers.reporting import BACKOFF_S, Reporter
 from romul_workers.shutdown import Shutdown
 from romul_workers.trainer import Success, Trainer
 
 log = logging.getLogger("romul.worker")
-
-SHIPPED_TASKS = "romul_workers.tasks.*"
-PACE_S = 0.5
-"""Longest wait for a trial at a time; also how soon an idle worker notices that it should stop."""
-GARBAGE_MS = 60_000
-"""How long garbage is kept: a server that lost its last second may still ask for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +45,8 @@ class WorkerSettings:
         garbage_ms: how long garbage is kept.
         pace_s: longest wait for a trial. After twice this the list of experiments is read again,
             and an idle worker says that it is there.
+        affinity_s: how long a trial may wait for this worker, if its parent is in this worker's
+            memory; None: as long as a restore from files takes here; 0: not at all.
     """
 
     name: str
@@ -57,6 +56,7 @@ class WorkerSettings:
     max_trials: int | None = None
     garbage_ms: int = GARBAGE_MS
     pace_s: float = PACE_S
+    affinity_s: float | None = None
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
 
@@ -80,6 +80,7 @@ class Worker:
         self._shutdown = Shutdown(settings.grace_s, self._wake)
         self._backoff = Backoff(store)
         self._reporter = Reporter(store, trainer, settings.name, self._shutdown)
+        self._affinity = Affinity(settings.affinity_s)
         self._admission = Admission(
             store, settings.name, settings.experiments, settings.allow, self._forget
         )
@@ -155,6 +156,7 @@ class Worker:
     def _forget(self, experiment: str) -> None:
         self._backoff.forget(experiment)
         self._reporter.forget(experiment)
+        self._affinity.forget(experiment)
 
     async def _take_one(self) -> None:
         """Wait for a trial, for as long as the pace says, and serve it."""
@@ -168,8 +170,11 @@ class Worker:
             await self._shutdown.pause(self._settings.pace_s)
             return
         block_ms = int(1000 * self._settings.pace_s)
-        lease = await self._store.lease(names, self._settings.name, block_ms)
+        lease = await self._store.lease(
+            names, self._settings.name, block_ms, self._affinity.holding(names)
+        )
         if lease is not None:
+            self._affinity.leased()
             self._admission.claimed(lease.experiment)
             await self._serve(lease)
 
@@ -201,7 +206,7 @@ class Worker:
         except MessageError as error:
             log.warning("unusable trial of %s: %s", lease.experiment, error)
             unusable = [(lease.id, str(error), lease.body)]
-            await self._store.dead_letter(lease.experiment, "trials", unusable)
+            await self._store.dead_letter(lease.experiment, lease.stream, unusable)
             return
         experiment = await self._admission.declaration(lease.experiment)
         loop = asyncio.get_running_loop()
@@ -228,7 +233,9 @@ class Worker:
         seconds = loop.time() - began
         if isinstance(ending, Success) and not trial.resumed:
             self._shutdown.trained(experiment.name, seconds)
-        await self._reporter.deliver(lease, experiment, trial, ending, seconds)
+        hold = self._affinity.after(experiment.name, ending)
+        if await self._reporter.deliver(lease, experiment, trial, ending, seconds, hold):
+            self._affinity.accepted(experiment.name, hold)
         await self._backoff.judge(experiment.name, ending)
         await self._wait_for_room(self._backoff.without_room(ending))
 

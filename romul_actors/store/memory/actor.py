@@ -1,12 +1,13 @@
 """What a decision actor may do in memory."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from romul_actors.store.memory.queues import MemoryQueues
 from romul_actors.store.memory.reader import MemoryReader
-from romul_actors.store.memory.state import Item
+from romul_actors.store.memory.state import Item, Offer
 from romul_actors.store.roles import ActorStore
-from romul_actors.store.values import Commit, Entry, Lease
+from romul_actors.store.values import Commit, Committed, Entry, Lease
 
 HISTORY_SLACK = 1.1
 """History is cut to what is to be kept when it is longer by this factor."""
@@ -43,7 +44,7 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
         idle = sorted(inbox.idle(now - idle_ms))[:count]
         return [_entry(name, i, inbox.take(i, actor, now)) for i in idle]
 
-    async def commit(self, name: str, actor: str, commit: Commit) -> str | None:
+    async def commit(self, name: str, actor: str, commit: Commit) -> Committed | None:
         found = self.memory.experiments.get(name)
         if found is None or found.token != commit.version:
             return None
@@ -55,8 +56,18 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
         found.spec = found.meta.pop("spec", found.spec)
         for index, fields in commit.slots.items():
             found.slots.setdefault(index, {}).update(fields)
-        for body in commit.trials:
-            self.memory.add(name, "trials", body)
+        longest: int | None = None
+        parents = commit.parents or [""] * len(commit.trials)
+        for body, parent in zip(commit.trials, parents, strict=True):
+            worker = found.offer_to(parent) if parent else None
+            if worker is None:
+                self.memory.add(name, "trials", body)
+                continue
+            for_ms = found.holds[worker].for_ms
+            found.offers[worker] = Offer(body, self.memory.now_ms(), for_ms)
+            found.affinity = replace(found.affinity, offers=found.affinity.offers + 1)
+            longest = max(for_ms, longest or 0)
+            self.memory.ring(name, worker)
         found.history += [(self.memory.next_id(), line) for line in commit.history]
         if len(found.history) > HISTORY_SLACK * commit.history_keep:
             del found.history[: -commit.history_keep]
@@ -65,7 +76,19 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
         for checkpoint in commit.garbage:
             found.garbage.setdefault(checkpoint, self.memory.now_ms())
         found.version, found.nonce = found.version + 1, commit.nonce
-        return found.token
+        return Committed(found.token, longest)
+
+    async def release(self, name: str) -> int | None:
+        return self._release(name, None)
+
+    def _release(self, name: str, gone: str | None) -> int | None:
+        now, found = self.memory.now_ms(), self.memory.experiments.get(name)
+        offers = {} if found is None else found.offers
+        for each, offer in list(offers.items()):
+            if each == gone or offer.at_ms + offer.for_ms <= now:
+                self.release_to_all(name, each)
+        left = [offer.at_ms + offer.for_ms - now for offer in offers.values()]
+        return min(left, default=None)
 
     async def tick(self, name: str, body: bytes, every_ms: int) -> bool:
         found, now = self.memory.find(name), self.memory.now_ms()
@@ -78,6 +101,7 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
     async def sweep(
         self, name: str, actor: str, idle_ms: int, count: int, worker: str | None = None
     ) -> list[tuple[Lease, str]]:
+        self._release(name, worker)
         trials, now = self.memory.queue(name, "trials"), self.memory.now_ms()
         swept: list[tuple[Lease, str]] = []
         for entry_id in trials.idle(now - idle_ms):

@@ -1,12 +1,14 @@
 """What workers, actors and operators may all do in memory."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from romul_actors.store.keys import LEASES
 from romul_actors.store.memory.catalog import MemoryCatalog
-from romul_actors.store.memory.state import Item, Memory
+from romul_actors.store.memory.state import Item, Memory, StoredExperiment
 from romul_actors.store.roles import QueueStore
-from romul_actors.store.values import MAX_DEAD, MAX_DEAD_BODY, DeadLetter, Lease
+from romul_actors.store.values import MAX_DEAD, MAX_DEAD_BODY, DeadLetter, Hold, Lease
 
 
 def leased(memory: Memory, lease: Lease) -> Item | None:
@@ -22,7 +24,9 @@ class MemoryQueues(MemoryCatalog, QueueStore):
         self.memory.find(name)
         self.memory.add(name, "inbox", body)
 
-    async def settle(self, lease: Lease, slot: int, token: str, body: bytes) -> bool:
+    async def settle(
+        self, lease: Lease, slot: int, token: str, body: bytes, hold: Hold | None = None
+    ) -> bool:
         found = self.memory.experiments.get(lease.experiment)
         if found is None:
             return False
@@ -31,7 +35,20 @@ class MemoryQueues(MemoryCatalog, QueueStore):
         self.memory.add(lease.experiment, "inbox", body)
         found.settled[slot] = token
         del found.trials.held[int(lease.id)]
+        if hold is not None:
+            self._hold(found, lease.worker, hold)
         return True
+
+    def _hold(self, found: StoredExperiment, worker: str, hold: Hold) -> None:
+        """Keep what a worker says of its memory."""
+        found.holds.pop(worker, None)
+        if hold.checkpoint:
+            found.holds[worker] = hold
+        if hold.warm is not None:
+            counts = found.affinity
+            found.affinity = replace(
+                counts, restores=counts.restores + 1, warm=counts.warm + int(hold.warm)
+            )
 
     async def dead_letter(
         self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]
@@ -44,7 +61,8 @@ class MemoryQueues(MemoryCatalog, QueueStore):
             if items.pop(int(entry_id), None) is None:
                 continue
             dead_id = str(self.memory.next_id())
-            found.dead.append(DeadLetter(dead_id, queue, reason, body[:MAX_DEAD_BODY], len(body)))
+            origin = "trials" if queue in LEASES else queue
+            found.dead.append(DeadLetter(dead_id, origin, reason, body[:MAX_DEAD_BODY], len(body)))
             del found.dead[:-MAX_DEAD]
             n += 1
         return n
@@ -58,3 +76,13 @@ class MemoryQueues(MemoryCatalog, QueueStore):
                 found.workers[worker] = (self.memory.now_ms(), presence)
             else:
                 found.workers.pop(worker, None)
+                found.holds.pop(worker, None)
+                self.release_to_all(name, worker)
+
+    def release_to_all(self, name: str, worker: str) -> None:
+        """Put the trial that is offered to a worker, if there is one, into the queue."""
+        found = self.memory.experiments.get(name)
+        if found is not None and worker in found.offers:
+            offer = found.withdraw(worker, self.memory.now_ms())
+            found.affinity = replace(found.affinity, released=found.affinity.released + 1)
+            self.memory.add(name, "trials", offer.body)

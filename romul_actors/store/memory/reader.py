@@ -6,7 +6,14 @@ from typing import Any
 from romul_actors.store.keys import STREAMS
 from romul_actors.store.memory.catalog import MemoryCatalog
 from romul_actors.store.roles import ReaderStore
-from romul_actors.store.values import DeadLetter, Glance, Output, Outstanding, Stored
+from romul_actors.store.values import (
+    AffinityCounts,
+    DeadLetter,
+    Glance,
+    Output,
+    Outstanding,
+    Stored,
+)
 
 
 class MemoryReader(MemoryCatalog, ReaderStore):
@@ -58,6 +65,7 @@ class MemoryReader(MemoryCatalog, ReaderStore):
     async def outstanding(self, name: str) -> Outstanding:
         found = self.memory.find(name)
         trials, inbox = ([x.body for x in queue.all()] for queue in (found.trials, found.inbox))
+        trials += [offer.body for offer in found.offers.values()]
         return Outstanding(found.token, trials, inbox)
 
     async def outputs(self, name: str, trial: str) -> list[Output]:
@@ -76,6 +84,15 @@ class MemoryReader(MemoryCatalog, ReaderStore):
         present = (found.workers if found else {}).items()
         return {worker: max(0, now - seen_ms) for worker, (seen_ms, _) in present}
 
+    async def affinity(self, name: str) -> AffinityCounts:
+        found = self.memory.experiments.get(name)
+        return AffinityCounts() if found is None else found.affinity
+
+    async def holds(self, name: str, worker: str) -> str:
+        found = self.memory.experiments.get(name)
+        hold = None if found is None else found.holds.get(worker)
+        return "" if hold is None else hold.checkpoint
+
     async def leases(self, name: str) -> dict[str, str]:
         held = self.memory.queue(name, "trials").held
         return {str(i): item.holder or "" for i, item in sorted(held.items())}
@@ -86,7 +103,7 @@ class MemoryReader(MemoryCatalog, ReaderStore):
             return dict.fromkeys(STREAMS, 0)
         return {
             "inbox": len(found.inbox),
-            "trials": len(found.trials),
+            "trials": len(found.trials) + len(found.offers),
             "history": len(found.history),
             "dead": len(found.dead),
         }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from romul_actors.errors import UnknownExperimentError
-from romul_actors.store.values import DeadLetter, Output
+from romul_actors.store.values import AffinityCounts, DeadLetter, Hold, Output
 
 
 @dataclass(slots=True)
@@ -65,6 +65,15 @@ class Queue:
         return list(itertools.takewhile(lambda i: self.held[i].touched_ms <= limit_ms, self.held))
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A trial that one worker may take before all others."""
+
+    body: bytes
+    at_ms: int
+    for_ms: int
+
+
 @dataclass(slots=True)
 class StoredExperiment:
     """One experiment, as it lies in memory."""
@@ -83,6 +92,11 @@ class StoredExperiment:
     settled: dict[int, str] = field(default_factory=dict)
     garbage: dict[str, int] = field(default_factory=dict)
     outputs: list[Output] = field(default_factory=list)
+    holds: dict[str, Hold] = field(default_factory=dict)
+    """By worker, what lies in its memory."""
+    offers: dict[str, Offer] = field(default_factory=dict)
+    """By worker, the trial that waits for it."""
+    affinity: AffinityCounts = field(default_factory=AffinityCounts)
     ticked_ms: int | None = None
 
     @property
@@ -104,10 +118,27 @@ class StoredExperiment:
             settled=dict(self.settled),
             garbage=dict(self.garbage),
             outputs=list(self.outputs),
+            holds=dict(self.holds),
+            offers=dict(self.offers),
         )
 
+    def offer_to(self, parent: str) -> str | None:
+        """The idle worker that holds a checkpoint, and that nothing else is offered to."""
+        for worker, hold in self.holds.items():
+            if hold.checkpoint == parent and worker not in self.offers:
+                busy = any(item.holder == worker for item in self.trials.held.values())
+                return None if busy else worker
+        return None
+
+    def withdraw(self, worker: str, now_ms: int) -> Offer:
+        """Take an offer away from its worker, and count how long it waited."""
+        offer = self.offers.pop(worker)
+        waited = self.affinity.waited_ms + max(0, now_ms - offer.at_ms)
+        self.affinity = replace(self.affinity, waited_ms=waited)
+        return offer
+
     def queue(self, name: str) -> Queue:
-        """The queue `inbox` or `trials`."""
+        """The queue `inbox`, or that of trials: here all leases are in one."""
         return self.inbox if name == "inbox" else self.trials
 
 
@@ -128,6 +159,7 @@ class Memory:
         self._last_id = 0
         self._waiting: dict[str, dict[asyncio.Future[None], Sequence[str]]]
         self._waiting = {"inbox": {}, "trials": {}}
+        self._bells: dict[str, tuple[Sequence[str], asyncio.Future[None]]] = {}
 
     def next_id(self) -> int:
         """A new id, larger than all before."""
@@ -158,17 +190,42 @@ class Memory:
                 future.set_result(None)
                 return
 
-    async def arrival(self, queue: str, names: Sequence[str], block_ms: int) -> None:
-        """Wait for an entry of one of the experiments, at most `block_ms`."""
+    def ring(self, name: str, worker: str) -> None:
+        """Wake a worker for which there is an offer."""
+        names, future = self._bells.get(worker, ((), None))
+        if name in names and future is not None:
+            _end(future)
+
+    async def arrival(
+        self,
+        queue: str,
+        names: Sequence[str],
+        block_ms: int,
+        worker: str = "",
+        holding: Sequence[str] = (),
+    ) -> None:
+        """Wait for an entry of one of the experiments, at most `block_ms`.
+
+        Args:
+            queue: `inbox` or `trials`.
+            names: the experiments.
+            block_ms: longest wait.
+            worker: the worker that waits.
+            holding: experiments in which an offer to this worker ends the wait as well.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         limit = loop.call_later(block_ms / 1000, _end, future)
         self._waiting[queue][future] = names
+        if holding:
+            self._bells[worker] = holding, future
         try:
             await future
         finally:
             limit.cancel()
             del self._waiting[queue][future]
+            if holding:
+                del self._bells[worker]
 
 
 def _end(wait: asyncio.Future[None]) -> None:

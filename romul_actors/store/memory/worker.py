@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from romul_actors.store.memory.queues import MemoryQueues, leased
+from romul_actors.store.memory.state import Item
 from romul_actors.store.roles import WorkerStore
 from romul_actors.store.values import MAX_LOG, MAX_LOGS, Beat, Lease, Output
 
@@ -13,14 +14,24 @@ from romul_actors.store.values import MAX_LOG, MAX_LOGS, Beat, Lease, Output
 class MemoryWorker(MemoryQueues, WorkerStore):
     """Leases, heartbeats, outputs of tasks, and garbage."""
 
-    async def lease(self, names: Sequence[str], worker: str, block_ms: int) -> Lease | None:
-        lease = self._lease_now(names, worker)
+    async def lease(
+        self, names: Sequence[str], worker: str, block_ms: int, holding: Sequence[str] = ()
+    ) -> Lease | None:
+        lease = self._lease_now(names, worker, holding)
         if lease is None and block_ms:
-            await self.memory.arrival("trials", names, block_ms)
-            lease = self._lease_now(names, worker)
+            await self.memory.arrival("trials", names, block_ms, worker, holding)
+            lease = self._lease_now(names, worker, holding)
         return lease
 
-    def _lease_now(self, names: Sequence[str], worker: str) -> Lease | None:
+    def _lease_now(self, names: Sequence[str], worker: str, holding: Sequence[str]) -> Lease | None:
+        for name in holding:
+            found = self.memory.experiments.get(name)
+            if found is not None and worker in found.offers:
+                offer = found.withdraw(worker, self.memory.now_ms())
+                entry_id = self.memory.next_id()
+                found.trials.fresh[entry_id] = Item(offer.body, self.memory.now_ms())
+                found.trials.take(entry_id, worker, self.memory.now_ms())
+                return Lease(name, str(entry_id), worker, offer.body)
         for name in names:
             trials = self.memory.queue(name, "trials")
             for entry_id in trials.fresh:

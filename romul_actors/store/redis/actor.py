@@ -5,13 +5,13 @@ from typing import Any, cast
 
 import msgpack
 
-from romul_actors.store.keys import GROUPS, key, slot_key
+from romul_actors.store.keys import GROUPS, LEASES, experiment_of, key, slot_key
 from romul_actors.store.redis.connection import NoGroupError, reply
 from romul_actors.store.redis.queues import RedisQueues
 from romul_actors.store.redis.reader import RedisReader
 from romul_actors.store.redis.replies import flatten, read_entries, read_name
 from romul_actors.store.roles import ActorStore
-from romul_actors.store.values import Commit, Entry, Lease
+from romul_actors.store.values import Commit, Committed, Entry, Lease
 
 
 class RedisActor(RedisReader, RedisQueues, ActorStore):
@@ -22,7 +22,9 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
     ) -> list[Entry]:
         streams = {key(name, "inbox"): ">" for name in names}
         found = await self.connection.read_groups(GROUPS["inbox"], actor, streams, count, block_ms)
-        return [entry for name, rows in found for entry in read_entries(name, rows)]
+        return [
+            entry for stream, rows in found for entry in read_entries(experiment_of(stream), rows)
+        ]
 
     async def pending(self, name: str, actor: str, count: int) -> list[Entry]:
         streams = {key(name, "inbox"): "0"}
@@ -39,7 +41,7 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
             return []
         return read_entries(name, found[1])
 
-    async def commit(self, name: str, actor: str, commit: Commit) -> str | None:
+    async def commit(self, name: str, actor: str, commit: Commit) -> Committed | None:
         parts = ("", "inbox", "trials", "history", "garbage")
         keys = [key(name, part) for part in parts]
         keys += [slot_key(name, index) for index in commit.slots]
@@ -49,6 +51,7 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
             "meta": flatten(commit.meta),
             "slots": [flatten(fields) for fields in commit.slots.values()],
             "trials": commit.trials,
+            "parents": commit.parents,
             "history": commit.history,
             "keep": commit.history_keep,
             "garbage": commit.garbage,
@@ -56,8 +59,19 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
         }
         # The old raw type: the server's own MessagePack does not know the newer binary one.
         packed = msgpack.packb(content, use_bin_type=False)
-        version = await self.connection.run("commit", keys, [actor, packed])
-        return None if version is None else cast("bytes", version).decode()
+        done = await self.connection.run("commit", keys, [actor, packed])
+        if done is None:
+            return None
+        version, release_ms = cast("tuple[bytes, int]", tuple(done))
+        return Committed(version.decode(), None if release_ms < 0 else release_ms)
+
+    async def release(self, name: str) -> int | None:
+        next_ms = await self._release(name, "")
+        return None if next_ms < 0 else next_ms
+
+    async def _release(self, name: str, gone: str) -> int:
+        keys = [key(name, part) for part in ("offers", "trials", "affinity")]
+        return int(await self.connection.run("release", keys, [gone]))
 
     async def tick(self, name: str, body: bytes, every_ms: int) -> bool:
         keys = [key(name, "tick"), key(name, "inbox")]
@@ -66,7 +80,18 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
     async def sweep(
         self, name: str, actor: str, idle_ms: int, count: int, worker: str | None = None
     ) -> list[tuple[Lease, str]]:
-        stream, group = key(name, "trials"), GROUPS["trials"]
+        await self._release(name, worker or "")
+        swept: list[tuple[Lease, str]] = []
+        for stream in LEASES:
+            if len(swept) < count:
+                left = count - len(swept)
+                swept += await self._sweep(name, stream, actor, idle_ms, left, worker)
+        return swept
+
+    async def _sweep(
+        self, name: str, leases: str, actor: str, idle_ms: int, count: int, worker: str | None
+    ) -> list[tuple[Lease, str]]:
+        stream, group = key(name, leases), GROUPS["trials"]
         client = self.connection.client
         try:
             stale = await reply(
@@ -82,6 +107,9 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
         ids = cast("Any", list(last))
         rows = await reply(client.xclaim(stream, group, actor, idle_ms, ids))
         return [
-            (Lease(name, entry_id.decode(), actor, (fields or {}).get(b"m", b"")), last[entry_id])
+            (
+                Lease(name, entry_id.decode(), actor, (fields or {}).get(b"m", b""), leases),
+                last[entry_id],
+            )
             for entry_id, fields in rows
         ]

@@ -1,7 +1,7 @@
 """What every role may do on the server."""
 
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
@@ -26,25 +26,41 @@ class RedisCatalog(CatalogStore):
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self._names: list[str] = []
 
     async def experiments(self) -> dict[str, str]:
         client = self.connection.client
-        names, faults = read_each(await reply(client.smembers(EXPERIMENTS)), bytes.decode)
-        names.sort()
-        self.connection.leave_out(EXPERIMENTS, faults)
-        if not names:
-            return {}
         if self.connection.is_cluster:
+            names = self._read_names(await reply(client.smembers(EXPERIMENTS)))
             # Of several shards: no pipeline reaches them all.
             statuses = [await _reply_or_refusal(client.hget(key(name), "status")) for name in names]
         else:
-            async with client.pipeline(transaction=False) as pipeline:
-                for name in names:
-                    pipeline.hget(key(name), "status")
-                statuses = await reply(pipeline.execute(raise_on_error=False))
+            # Most often there are the same as before: one call instead of two.
+            asked = self._names
+            found, *statuses = await self._statuses(asked)
+            names = self._read_names(found)
+            if names != asked:
+                self._names = names
+                _, *statuses = await self._statuses(names)
         pairs, faults = read_each(zip(names, statuses, strict=True), _read_status)
         self.connection.leave_out("status of an experiment", faults)
         return {name: status for name, status in pairs if status is not None}
+
+    async def _statuses(self, names: Sequence[str]) -> list[Any]:
+        """The set of all names, then the status of each of `names`; a refusal in its place."""
+        async with self.connection.client.pipeline(transaction=False) as pipeline:
+            pipeline.smembers(EXPERIMENTS)
+            for name in names:
+                pipeline.hget(key(name), "status")
+            found: list[Any] = await reply(pipeline.execute(raise_on_error=False))
+        if isinstance(found[0], RedisError):
+            raise store_error(found[0]) from found[0]
+        return found
+
+    def _read_names(self, found: Iterable[bytes]) -> list[str]:
+        names, faults = read_each(found, bytes.decode)
+        self.connection.leave_out(EXPERIMENTS, faults)
+        return sorted(names)
 
     async def spec(self, name: str) -> str:
         text = await reply(self.connection.client.hget(key(name), "spec"))

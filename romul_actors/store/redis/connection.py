@@ -142,19 +142,23 @@ class Connection:
         count: int,
         block_ms: int,
     ) -> list[tuple[str, list[Any]]]:
-        """New entries of several experiments; on a Cluster, of one shard at a time."""
-        if not self.is_cluster or len(streams) <= 1:
+        """New entries by stream, of several experiments; on a Cluster, of one shard at a time."""
+        if not self.is_cluster:
+            return await self.read_group(group, consumer, streams, count, block_ms)
+        shards: dict[str, dict[str, str]] = {}
+        for stream, after in streams.items():
+            shards.setdefault(experiment_of(stream), {})[stream] = after
+        if len(shards) <= 1:
             return await self.read_group(group, consumer, streams, count, block_ms)
         found: list[tuple[str, list[Any]]] = []
-        for stream, after in streams.items():
-            found += await self.read_group(group, consumer, {stream: after}, count, None)
+        for shard in shards.values():
+            found += await self.read_group(group, consumer, shard, count, None)
         if not found:
-            # The call waits at one stream; the next call waits at the next one.
+            # The call waits at one shard; the next call waits at the next one.
             self._waits += 1
-            stream = list(streams)[self._waits % len(streams)]
-            wait_ms = max(10, block_ms // len(streams))
-            one = {stream: streams[stream]}
-            found = await self.read_group(group, consumer, one, count, wait_ms)
+            shard = list(shards.values())[self._waits % len(shards)]
+            wait_ms = max(10, block_ms // len(shards))
+            found = await self.read_group(group, consumer, shard, count, wait_ms)
         return found
 
     async def read_group(
@@ -165,7 +169,7 @@ class Connection:
         count: int,
         block_ms: int | None,
     ) -> list[tuple[str, list[Any]]]:
-        """New entries by experiment; nothing where a stream was removed in the meantime."""
+        """New entries by stream; nothing where a stream was removed in the meantime."""
         if not streams:
             await asyncio.sleep((block_ms or 0) / 1000)
             return []
@@ -179,7 +183,7 @@ class Connection:
         except NoGroupError:
             await asyncio.sleep(_NO_GROUP_PAUSE_S)
             return []
-        return [(experiment_of(stream.decode()), rows) for stream, rows in found or []]
+        return [(stream.decode(), rows) for stream, rows in found or []]
 
     async def now_ms(self, experiment: str) -> int:
         """Time of the server that keeps the experiment, in milliseconds since the epoch."""

@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from romul_actors.store.keys import GROUPS, key
+from romul_actors.store.keys import GROUPS, LEASES, bell_key, key
 from romul_actors.store.redis.catalog import RedisCatalog
 from romul_actors.store.redis.connection import Connection, reply
 from romul_actors.store.roles import QueueStore
-from romul_actors.store.values import MAX_DEAD, MAX_DEAD_BODY, Lease
+from romul_actors.store.values import MAX_DEAD, MAX_DEAD_BODY, Hold, Lease
 
 
 async def run_beat(
@@ -20,9 +20,10 @@ async def run_beat(
     entry_id: str = "",
     slot: int = 0,
     trial: str = "",
+    stream: str = "trials",
 ) -> Any:
     """Run beat.lua: the worker's presence and, with an entry, its lease."""
-    keys = [key(name, part) for part in ("workers", "trials", "settled")]
+    keys = [key(name, part) for part in ("workers", stream, "settled")]
     body = to_json(presence) if presence else b""
     return await connection.run("beat", keys, [worker, body, entry_id, slot, trial, key(name)])
 
@@ -35,16 +36,24 @@ class RedisQueues(RedisCatalog, QueueStore):
         if await reply(request) is None:
             raise self.connection.unknown(name)
 
-    async def settle(self, lease: Lease, slot: int, token: str, body: bytes) -> bool:
+    async def settle(
+        self, lease: Lease, slot: int, token: str, body: bytes, hold: Hold | None = None
+    ) -> bool:
         name = lease.experiment
-        keys = [key(name, "trials"), key(name, "settled")]
-        args = [lease.worker, lease.id, token, body, slot, key(name, "inbox")]
+        keys = [key(name, lease.stream), key(name, "settled")]
+        args: list[Any] = [lease.worker, lease.id, token, body, slot, key(name, "inbox")]
+        if hold is not None:
+            restored = "" if hold.warm is None else "warm" if hold.warm else "cold"
+            args += [key(name, "affinity"), bell_key(name, lease.worker)]
+            args += [hold.checkpoint, hold.for_ms, restored]
         return bool(await self.connection.run("settle", keys, args))
 
     async def dead_letter(
         self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]
     ) -> int:
-        args: list[Any] = [GROUPS[queue], queue, MAX_DEAD, key(name, "dead")]
+        # A message of either stream of leases goes back into the queue of trials.
+        origin = "trials" if queue in LEASES else queue
+        args: list[Any] = [GROUPS[origin], origin, MAX_DEAD, key(name, "dead")]
         for entry_id, reason, body in unusable:
             args += [entry_id, reason, body[:MAX_DEAD_BODY], len(body)]
         return int(await self.connection.run("dead_letter", [key(name, queue)], args))

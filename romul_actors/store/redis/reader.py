@@ -1,12 +1,14 @@
 """What a reader may do on the server."""
 
 from collections.abc import Sequence
+from dataclasses import fields as fields_of
 from typing import Any
 
-from romul_actors.store.keys import GROUPS, STREAMS, key
+from romul_actors.store.keys import GROUPS, LEASES, STREAMS, key
 from romul_actors.store.redis.catalog import RedisCatalog
-from romul_actors.store.redis.connection import reading, reply
+from romul_actors.store.redis.connection import NoGroupError, reading, reply
 from romul_actors.store.redis.replies import (
+    read_count,
     read_dead_letter,
     read_each,
     read_fields,
@@ -16,7 +18,14 @@ from romul_actors.store.redis.replies import (
     read_workers,
 )
 from romul_actors.store.roles import ReaderStore
-from romul_actors.store.values import DeadLetter, Glance, Output, Outstanding, Stored
+from romul_actors.store.values import (
+    AffinityCounts,
+    DeadLetter,
+    Glance,
+    Output,
+    Outstanding,
+    Stored,
+)
 
 MAX_LEASES = 100_000
 """Most leases that are listed."""
@@ -98,15 +107,37 @@ class RedisReader(RedisCatalog, ReaderStore):
         return read_workers(rows.items(), await self.connection.now_ms(name))
 
     async def leases(self, name: str) -> dict[str, str]:
-        rows = await reply(
-            self.connection.client.xpending_range(
-                key(name, "trials"), GROUPS["trials"], "-", "+", MAX_LEASES
-            )
-        )
-        return {row["message_id"].decode(): read_name(row["consumer"]) for row in rows}
+        client, found = self.connection.client, {}
+        for stream in LEASES:
+            try:
+                rows = await reply(
+                    client.xpending_range(key(name, stream), GROUPS["trials"], "-", "+", MAX_LEASES)
+                )
+            except NoGroupError:
+                # Nothing was ever offered to a single worker.
+                continue
+            for row in rows:
+                entry_id = row["message_id"].decode()
+                # Of two streams: one id may be in both.
+                place = entry_id if stream == "trials" else f"{stream} {entry_id}"
+                found[place] = read_name(row["consumer"])
+        return found
 
     async def depths(self, name: str) -> dict[str, int]:
         async with self.connection.client.pipeline(transaction=False) as pipeline:
             for stream in STREAMS:
                 pipeline.xlen(key(name, stream))
-            return dict(zip(STREAMS, await reply(pipeline.execute()), strict=True))
+            pipeline.xlen(key(name, "targeted"))
+            pipeline.hlen(key(name, "offers"))
+            *lengths, targeted, offers = await reply(pipeline.execute())
+        depths = dict(zip(STREAMS, lengths, strict=True))
+        return {**depths, "trials": depths["trials"] + targeted + offers}
+
+    async def affinity(self, name: str) -> AffinityCounts:
+        counts = [count.name for count in fields_of(AffinityCounts)]
+        found = await reply(self.connection.client.hmget(key(name, "affinity"), counts))
+        return AffinityCounts(*(read_count(value) for value in found))
+
+    async def holds(self, name: str, worker: str) -> str:
+        found = await reply(self.connection.client.hget(key(name, "affinity"), f"w {worker}"))
+        return read_name(found or b"")

@@ -87,6 +87,11 @@ def _finite(number: Any) -> bool:
     return type(number) in (int, float) and abs(number) < LARGEST
 
 
+def read_count(value: bytes | None) -> int:
+    """A count for people alone; what is none, since a worker may write anything there, is 0."""
+    return int(value) if value and value.isdigit() and len(value) < MAX_DIGITS else 0
+
+
 def read_line(entry_id: bytes, fields: Mapping[bytes, bytes]) -> tuple[str, str]:
     """A line of history: (id, JSON text)."""
     if b"json" not in fields:
@@ -104,11 +109,10 @@ def read_entries(name: str, rows: Sequence[Any]) -> list[Entry]:
     ]
 
 
-def read_leases(found: Sequence[tuple[str, list[Any]]], worker: str) -> list[Lease]:
-    """Leases of one worker, of several experiments."""
+def read_leases(name: str, rows: Sequence[Any], worker: str) -> list[Lease]:
+    """Leases of one worker."""
     return [
         Lease(name, entry_id.decode(), worker, (fields or {}).get(b"m", b""))
-        for name, rows in found
         for entry_id, fields in rows
     ]
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from romul_actors.store.keys import GROUPS, key
+from romul_actors.store.keys import GROUPS, bell_key, experiment_of, key
 from romul_actors.store.redis.connection import reply
 from romul_actors.store.redis.queues import RedisQueues, run_beat
 from romul_actors.store.redis.replies import read_each, read_leases, read_name
@@ -14,25 +14,52 @@ from romul_actors.store.values import MAX_LOG, MAX_LOGS, Beat, Lease, Output
 class RedisWorker(RedisQueues, WorkerStore):
     """Leases, heartbeats, outputs of tasks, and garbage."""
 
-    async def lease(self, names: Sequence[str], worker: str, block_ms: int) -> Lease | None:
+    async def lease(
+        self, names: Sequence[str], worker: str, block_ms: int, holding: Sequence[str] = ()
+    ) -> Lease | None:
         connection, group = self.connection, GROUPS["trials"]
+        for name in holding:
+            if (lease := await self._take(name, worker)) is not None:
+                return lease
         # One experiment after the other first: a read of many streams takes one entry of each.
-        for name in names:
+        for name in names if len(names) > 1 else ():
             one = {key(name, "trials"): ">"}
             found = await connection.read_group(group, worker, one, 1, None)
-            if found:
-                return read_leases(found, worker)[0]
+            for _, rows in found:
+                return read_leases(name, rows, worker)[0]
         streams = {key(name, "trials"): ">" for name in names}
-        found = await connection.read_groups(group, worker, streams, 1, block_ms)
-        leases = read_leases(found, worker)
+        bells = {bell_key(name, worker): ">" for name in holding}
+        found = await connection.read_groups(group, worker, streams | bells, 1, block_ms)
+        leases: list[Lease] = []
+        for stream, rows in found:
+            name = experiment_of(stream)
+            if stream in streams:
+                leases += read_leases(name, rows, worker)
+            elif (lease := await self._take(name, worker)) is not None:
+                leases.insert(0, lease)
         for extra in leases[1:]:
-            keys = [key(extra.experiment, "trials")]
+            keys = [key(extra.experiment, extra.stream), key(extra.experiment, "trials")]
             await connection.run("put_back", keys, [worker, extra.id, extra.body])
         return leases[0] if leases else None
 
+    async def _take(self, name: str, worker: str) -> Lease | None:
+        """Take what is offered to this worker."""
+        keys = [key(name, part) for part in ("offers", "targeted", "affinity")]
+        found = await self.connection.run("take", [*keys, bell_key(name, worker)], [worker])
+        if found is None:
+            return None
+        return Lease(name, found[0].decode(), worker, found[1], "targeted")
+
     async def beat(self, lease: Lease, slot: int, trial: str, presence: Mapping[str, Any]) -> Beat:
         kept, status, outdated = await run_beat(
-            self.connection, lease.experiment, lease.worker, presence, lease.id, slot, trial
+            self.connection,
+            lease.experiment,
+            lease.worker,
+            presence,
+            lease.id,
+            slot,
+            trial,
+            lease.stream,
         )
         return Beat(bool(kept), read_name(status), bool(outdated))
 

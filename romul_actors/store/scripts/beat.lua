@@ -1,5 +1,6 @@
 -- Heartbeat: record the worker's presence, and renew its lease if it still holds it.
--- KEYS: workers, trials, settled   ARGV: worker, presence (JSON), entry id or '', slot, trial, meta
+-- KEYS: workers, the lease's stream (trials, for a worker without one), settled
+-- ARGV: worker, presence (JSON), entry id or '', slot, trial, meta
 -- meta is not declared as a key: a user must have the right to write every declared key, and a
 -- worker may not write this one.
 -- XCLAIM without the check of the holder would steal the lease back from the actor that took it.
@@ -14,8 +15,26 @@ if ARGV[2] == '' then
   redis.call('HDEL', KEYS[1], ARGV[1])
   -- Names are never used again: without this the group would grow with every worker.
   -- Not while an entry is pending: it would belong to no consumer, and no sweep would find it.
-  if #redis.call('XPENDING', KEYS[2], 'workers', '-', '+', 1, ARGV[1]) == 0 then
-    redis.call('XGROUP', 'DELCONSUMER', KEYS[2], 'workers', ARGV[1])
+  local targeted, affinity = ARGV[6] .. ':targeted', ARGV[6] .. ':affinity'
+  for _, stream in ipairs({KEYS[2], targeted}) do
+    if redis.call('EXISTS', stream) == 1
+      and #redis.call('XPENDING', stream, 'workers', '-', '+', 1, ARGV[1]) == 0 then
+      redis.call('XGROUP', 'DELCONSUMER', stream, 'workers', ARGV[1])
+    end
+  end
+  -- Nothing is offered to it any more; what was, goes to all.
+  local held = redis.pcall('HGET', affinity, 'w ' .. ARGV[1])
+  if type(held) == 'string' then
+    redis.call('HDEL', affinity, 'w ' .. ARGV[1], 'c ' .. held)
+    redis.call('PEXPIRE', ARGV[6] .. ':bell:' .. ARGV[1], 1)
+  end
+  local offer = redis.pcall('HGET', ARGV[6] .. ':offers', ARGV[1])
+  local at, body = string.match(type(offer) == 'string' and offer or '', '^(%d+) %d+ (.*)$')
+  if at then
+    redis.call('HDEL', ARGV[6] .. ':offers', ARGV[1])
+    redis.call('XADD', ARGV[6] .. ':trials', '*', 'm', body)
+    redis.pcall('HINCRBY', affinity, 'released', 1)
+    redis.pcall('HINCRBY', affinity, 'waited_ms', math.max(0, seen - tonumber(at)))
   end
 else
   local presence = cjson.decode(ARGV[2])

@@ -1,8 +1,10 @@
 -- Apply a batch of decisions, whole or not at all.
 -- KEYS: meta, inbox, trials, history, garbage, then the hash of each changed slot
--- ARGV: actor, MessagePack of {version, entries, meta, slots, trials, history, keep, garbage, nonce}
--- Returns the new version; nil if the version has moved on, or an entry is no longer pending with
--- this actor.
+-- ARGV: actor, MessagePack of {version, entries, meta, slots, trials, parents, history, keep,
+-- garbage, nonce}
+-- A trial whose parent lies in the memory of an idle worker is offered to that worker alone.
+-- Returns {the new version, longest time of an offer in ms or -1}; nil if the version has moved on,
+-- or an entry is no longer pending with this actor.
 local c = cmsgpack.unpack(ARGV[2])
 local epoch, version, nonce = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version', 'nonce'))
 if not epoch or epoch .. '.' .. version .. '.' .. nonce ~= c.version then
@@ -27,8 +29,42 @@ end
 for i, fields in ipairs(c.slots) do
   redis.call('HSET', KEYS[5 + i], unpack(fields))
 end
-for _, body in ipairs(c.trials) do
-  redis.call('XADD', KEYS[3], '*', 'm', body)
+local affinity, offers = KEYS[1] .. ':affinity', KEYS[1] .. ':offers'
+local holds = #c.parents > 0 and redis.call('EXISTS', affinity) == 1
+local longest = -1
+-- A worker's password may write anything into these keys, and no commit may fail half way for that.
+local function try(...)
+  local reply = redis.pcall(...)
+  return not (type(reply) == 'table' and reply.err) and reply or false
+end
+local function is_busy(stream, worker)
+  return redis.call('EXISTS', stream) == 1
+    and #(try('XPENDING', stream, 'workers', '-', '+', 1, worker) or {stream}) > 0
+end
+local function offer(body, parent)
+  local held = holds and parent ~= '' and try('HGET', affinity, 'c ' .. parent) or ''
+  local ms, worker = string.match(held, '^(%d%d?%d?%d?%d?) (.*)$')
+  if not ms or try('HEXISTS', offers, worker) ~= 0 or is_busy(KEYS[3], worker)
+    or is_busy(KEYS[1] .. ':targeted', worker) then
+    return false
+  end
+  local bell = KEYS[1] .. ':bell:' .. worker
+  if not try('XADD', bell, 'NOMKSTREAM', 'MAXLEN', 1, '*', 'm', '') then
+    return false
+  end
+  local now = redis.call('TIME')
+  local at = string.format('%d %d ', now[1] * 1000 + math.floor(now[2] / 1000), ms)
+  if not try('HSET', offers, worker, at .. body) then
+    return false
+  end
+  try('HINCRBY', affinity, 'offers', 1)
+  longest = math.max(longest, tonumber(ms))
+  return true
+end
+for i, body in ipairs(c.trials) do
+  if not offer(body, c.parents[i] or '') then
+    redis.call('XADD', KEYS[3], '*', 'm', body)
+  end
 end
 for _, line in ipairs(c.history) do
   redis.call('XADD', KEYS[4], 'MAXLEN', '~', c.keep, '*', 'json', line)
@@ -44,4 +80,4 @@ if n > 0 then
   redis.call('XDEL', KEYS[2], unpack(c.entries))
 end
 redis.call('HSET', KEYS[1], 'nonce', c.nonce)
-return epoch .. '.' .. redis.call('HINCRBY', KEYS[1], 'version', 1) .. '.' .. c.nonce
+return {epoch .. '.' .. redis.call('HINCRBY', KEYS[1], 'version', 1) .. '.' .. c.nonce, longest}

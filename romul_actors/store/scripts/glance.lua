@@ -21,6 +21,8 @@ local depths = {}
 for i = 3, 6 do
   depths[i - 2] = redis.call('XLEN', KEYS[i])
 end
+depths[2] = depths[2] + redis.call('XLEN', KEYS[1] .. ':targeted')
+  + redis.call('HLEN', KEYS[1] .. ':offers')
 local lines = {}
 local count = tonumber(ARGV[2])
 if count > 0 then

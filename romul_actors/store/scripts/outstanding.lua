@@ -1,4 +1,4 @@
--- All messages in the two queues, read or not, at one version.
+-- All messages in the two queues, read or not, and all offers, at one version.
 -- KEYS: meta, trials, inbox   Returns {version, {trial, ...}, {inbox entry, ...}}; nil if there is
 -- no such experiment.
 local epoch, version, nonce = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version', 'nonce'))
@@ -12,4 +12,13 @@ local function bodies(key)
   end
   return found
 end
-return {epoch .. '.' .. version .. '.' .. nonce, bodies(KEYS[2]), bodies(KEYS[3])}
+local trials = bodies(KEYS[2])
+for _, body in ipairs(bodies(KEYS[1] .. ':targeted')) do
+  trials[#trials + 1] = body
+end
+for i, offer in ipairs(redis.call('HGETALL', KEYS[1] .. ':offers')) do
+  if i % 2 == 0 then
+    trials[#trials + 1] = string.match(offer, '^%d+ %d+ (.*)$')
+  end
+end
+return {epoch .. '.' .. version .. '.' .. nonce, trials, bodies(KEYS[3])}

@@ -1,10 +1,10 @@
 -- Queue a leased trial again, as if it had never been leased.
--- KEYS: trials   ARGV: worker, entry id, message
+-- KEYS: the lease's stream, trials   ARGV: worker, entry id, message
 -- Returns 1; 0 if the worker no longer holds the lease.
 if not redis.call('XPENDING', KEYS[1], 'workers', ARGV[2], ARGV[2], 1, ARGV[1])[1] then
   return 0
 end
-redis.call('XADD', KEYS[1], '*', 'm', ARGV[3])
+redis.call('XADD', KEYS[2], '*', 'm', ARGV[3])
 redis.call('XACK', KEYS[1], 'workers', ARGV[2])
 redis.call('XDEL', KEYS[1], ARGV[2])
 return 1

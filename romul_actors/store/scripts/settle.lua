@@ -1,5 +1,7 @@
 -- End a lease with a message to the inbox, once: a result, a failure, a release or an expiry.
--- KEYS: trials, settled   ARGV: holder, entry id, token, message, slot, inbox
+-- KEYS: trials or targeted, settled   ARGV: holder, entry id, token, message, slot, inbox; and, of a
+-- worker with affinity: affinity, its bell, checkpoint that it holds or '', for how long in ms,
+-- whether it restored ('warm', 'cold' or '')
 -- inbox is not declared as a key: a user must have the right to read every declared key, and a
 -- worker may not read this one.
 -- The token is kept, so that the same call sent twice (its first reply was lost) returns 1 again.
@@ -14,4 +16,23 @@ redis.call('XADD', ARGV[6], '*', 'm', ARGV[4])
 redis.call('HSET', KEYS[2], ARGV[5], ARGV[3])
 redis.call('XACK', KEYS[1], 'workers', ARGV[2])
 redis.call('XDEL', KEYS[1], ARGV[2])
+local affinity = ARGV[7]
+if not affinity then
+  return 1
+end
+local before = redis.call('HGET', affinity, 'w ' .. ARGV[1])
+if before then
+  redis.call('HDEL', affinity, 'w ' .. ARGV[1], 'c ' .. before)
+end
+if ARGV[11] ~= '' then
+  redis.call('HINCRBY', affinity, 'restores', 1)
+  redis.call('HINCRBY', affinity, 'warm', ARGV[11] == 'warm' and 1 or 0)
+end
+if ARGV[9] ~= '' then
+  redis.call('HSET', affinity, 'w ' .. ARGV[1], ARGV[9], 'c ' .. ARGV[9], ARGV[10] .. ' ' .. ARGV[1])
+  if redis.call('EXISTS', ARGV[8]) == 0 then
+    redis.call('XGROUP', 'CREATE', ARGV[8], 'workers', '$', 'MKSTREAM')
+  end
+  redis.call('PEXPIRE', ARGV[8], 60000)
+end
 return 1

@@ -31,6 +31,9 @@ PROBLEM = "misspecified"
 LEASE_S = 10.0
 TRIAL_S = 15.0
 """Longer than a lease: without heartbeats every trial would be lost."""
+LOAD_S = 0.5
+"""What a restore takes that is not warm: trials are offered first to the worker that holds their
+parent."""
 GRACE_S = 2.0
 LATENCY_S = 0.01
 SLOWER = 0.1
@@ -153,7 +156,7 @@ class ChaosCluster(Cluster):
         self.workers[place] = self.start_worker(
             settings,
             TOYS[PROBLEM],
-            Durations(TRIAL_S),
+            Durations(TRIAL_S, load_s=LOAD_S),
             store=store,
             speed=speed,
             rng=rng,

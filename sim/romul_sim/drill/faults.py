@@ -19,6 +19,8 @@ from romul_actors.store.redis import RedisStore
 from romul_sim.drill.processes import RESTART_S, Processes, Services, send, thaw, tree
 from romul_sim.faults import Fault
 
+WATCH_S = 1.0
+"""How long a fault looks for a worker that waits for a trial of its own."""
 DISK_BYTES = 64_000_000
 PATIENCE_S = 60.0
 """How long a fault waits that finds no victim yet; those after it come as much later."""
@@ -113,6 +115,9 @@ class FaultInjector:
         if fault.kind == "fill disk":
             await self._fill(fault.for_s)
             return True
+        if victim == "holder":
+            pid = await self._idle_holder()
+            return pid is not None and self._strike(what, pid, fault.for_s)
         if fault.kind == "damage checkpoint":
             return await self._damage(fault.pick)
         return await self._send_garbage(fault.pick)
@@ -129,6 +134,23 @@ class FaultInjector:
                 send(each, signal.SIGSTOP)
             self._later(for_s, lambda: thaw(frozen))
         return True
+
+    async def _idle_holder(self) -> int | None:
+        """A worker that trials may be offered to this moment; None: there was none for a while."""
+        store = RedisStore(self._services.urls["server"])
+        try:
+            name = await _newest(store)
+            limit = asyncio.get_running_loop().time() + WATCH_S
+            while asyncio.get_running_loop().time() < limit:
+                busy = set((await store.leases(name)).values())
+                for worker, seen in (await store.workers(name)).items():
+                    if worker not in busy and await store.holds(name, worker):
+                        return int(seen["pid"])
+        except (StoreError, ValueError, KeyError):
+            pass
+        finally:
+            await store.close()
+        return None
 
     def _later(self, seconds: float, do: Callable[[], object]) -> None:
         async def wait() -> None:

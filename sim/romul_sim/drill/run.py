@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from romul_sim.drill.schedule import LEASE_S
 from romul_sim.faults import Fault
 from romul_workers.checkpoints import Checkpoints
 
+AFFINITY_S = 0.5
+"""How long a trial waits for the worker that holds its parent: long, so that faults strike then."""
 SETTLE_S = 60.0
 """Longest time for a run to end after the last fault."""
 
@@ -55,6 +58,7 @@ class Drill:
         self._steps = steps
         self._workers = workers
         self._actors = actors
+        self._affinity: Counter[str] = Counter()
 
     async def run(self) -> dict[str, Any]:
         """Play the schedule to its end, and audit.
@@ -87,13 +91,15 @@ class Drill:
             "by_kind": dict(sorted(injector.played.items())),
             "skipped": dict(sorted(injector.skipped.items())),
             "causes": dict(sorted(causes.items())),
+            "offers": self._affinity["offers"],
+            "offers_released": self._affinity["released"],
             "starts": sum(processes.starts.values()),
             "wall_s": round(loop.time() - began, 1),
         }
 
     def _commands(self) -> dict[str, Sequence[str]]:
         commands: dict[str, Sequence[str]] = {f"actor-{n}": ["actor"] for n in range(self._actors)}
-        worker = ["worker", f"--grace={GRACE_S}", "--garbage-s=5"]
+        worker = ["worker", f"--grace={GRACE_S}", "--garbage-s=5", f"--affinity-s={AFFINITY_S}"]
         return commands | {f"worker-{n}": worker for n in range(self._workers)}
 
     async def _searches(self, url: str, injector: FaultInjector) -> list[Verdict]:
@@ -109,6 +115,8 @@ class Drill:
                 await _patiently(lambda e=experiment: client.submit(e))  # type: ignore[misc]
                 await self._ended(store, experiment.name, playing)
             await playing
+            for name in names:
+                self._affinity += Counter(asdict(await store.affinity(name)))
             return [await self._judge(store, self._experiment(n)) for n in range(len(names))]
         finally:
             await cancel(playing)

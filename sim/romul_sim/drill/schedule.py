@@ -17,6 +17,8 @@ FAULTS: Mapping[str, float] = {
     "kill worker": 6,
     "terminate worker": 4,
     "freeze worker": 4,
+    "kill holder": 2,
+    "freeze holder": 2,
     "kill actor": 4,
     "terminate actor": 2,
     "freeze actor": 2,

@@ -1,0 +1,301 @@
+"""All benchmarks, one table: each figure beside its goal.
+
+    python benchmarks/table.py                                   # about ten minutes on two cores
+    python benchmarks/table.py --full --page docs/performance.md    # all rounds, and a page
+
+Each benchmark is a process of its own, one after the other; one that fails says why in the table,
+and does not stop the rest. Figures of this machine at this moment: goals that are ratios compare
+with a peer or a ceiling of the same run. Exits with 1 if a benchmark failed; a goal that is missed
+is a row of the table, and no failure.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+FOLDER = Path(__file__).parent
+LONGEST_S = 1800
+
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure of a benchmark.
+
+    Attributes:
+        what: in words, with its unit.
+        key: where it stands in the benchmark's line, dots between.
+        goal: what it is wanted to be; None: it is shown alone.
+        most: whether the goal is the most that it may be; else the least.
+    """
+
+    what: str
+    key: str
+    goal: float | None = None
+    most: bool = True
+
+    def value(self, line: Line) -> float:
+        """The figure in a benchmark's line.
+
+        Raises:
+            KeyError: it is not there.
+        """
+        found: Any = line
+        for part in self.key.split("."):
+            found = found[part]
+        return float(found)
+
+    def met(self, value: float) -> bool | None:
+        """Whether a value meets the goal; None: there is no goal."""
+        if self.goal is None:
+            return None
+        return value <= self.goal if self.most else value >= self.goal
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A benchmark: how it is run, and what of it is shown.
+
+    Attributes:
+        short, full: its command, without `python benchmarks/`.
+        figures: of each of its lines, in order; of more lines than these nothing is shown.
+    """
+
+    short: str
+    full: str
+    figures: Sequence[Sequence[Figure]]
+
+    def command(self, kind: Literal["short", "full"]) -> str:
+        """Its command in this form."""
+        return self.full if kind == "full" else self.short
+
+
+def checkpoint(megabytes: int, *, goals: bool = True) -> list[Figure]:
+    """The figures of a line of `checkpoints.py`."""
+    saved, restored, warm, frozen = (1.1, 0.5, 0.05, 0.15) if goals else (None,) * 4
+    return [
+        Figure(
+            f"checkpoint of {megabytes} MB: save to report, safetensors: 1", "ours_ratio", saved
+        ),
+        Figure("its restore from the page cache, hash included", "restore_ratio", restored),
+        Figure("its restore from the worker's own process", "warm restore_ratio", warm),
+        Figure("9 of 10 weights frozen: bytes of the whole", "frozen_share", frozen),
+    ]
+
+
+def overhead(seconds: str, goal: float | None) -> list[Figure]:
+    """The figures of a line of `overhead.py`."""
+    return [
+        Figure(f"beside a trial of {seconds}: % of it", "overhead_percent", goal),
+        Figure("the same, a plain loop with torch", "plain_percent"),
+    ]
+
+
+def latency(workers: int, p50: float, p99: float) -> list[Figure]:
+    """The figures of a line of `latency.py`, with what they may be at most."""
+    return [
+        Figure(f"report to next lease, {workers} workers: median, ms", "p50_ms", p50),
+        Figure("slowest of a hundred, ms", "p99_ms", p99),
+        Figure("an echo in its place: median, ms", "ceiling_p50_ms"),
+    ]
+
+
+BENCHES = (
+    Bench(
+        "startup.py --rounds 5",
+        "startup.py --rounds 11",
+        [
+            [
+                Figure("`import romul`, s", "import_romul_s", 0.15),
+                Figure("`import numpy`, s", "import_numpy_s"),
+                Figure("`romul --help`, s", "help_s", 0.3),
+                Figure(
+                    "a worker's start to its first trial, torch in the task, s",
+                    "worker_ready_s",
+                    1.5,
+                ),
+                Figure("the same without torch, s", "worker_ready_without_torch_s"),
+                Figure("`import torch`, s", "import_torch_s"),
+            ]
+        ],
+    ),
+    Bench(
+        "checkpoints.py --megabytes 1 64 512 --rounds 3",
+        "checkpoints.py --megabytes 1 64 512 --rounds 5",
+        [checkpoint(1, goals=False), checkpoint(64), checkpoint(512)],
+    ),
+    Bench(
+        "overhead.py --seconds 1 --trials 10",
+        "overhead.py --seconds 0.1 1 10",
+        [overhead("1 s", 2.0)],
+    ),
+    Bench(
+        "latency.py --workers 64 --rounds 2",
+        "latency.py --workers 64 16 4 1 --rounds 5",
+        [latency(64, 5.0, 20.0)],
+    ),
+    Bench(
+        "end_to_end.py --steps 125 --rounds 3",
+        "end_to_end.py --steps 125 --rounds 5",
+        [
+            [
+                Figure("trials/s of 8 workers, no-op", "romul.trials_per_s"),
+                Figure("Ray Tune's PBT: 1", "ratio_to_ray_tune", 30.0, most=False),
+            ]
+        ],
+    ),
+    Bench(
+        "decisions.py --slots 100 256 10000 --rounds 1",
+        "decisions.py --slots 100 256 10000 --rounds 5",
+        [
+            [Figure("decisions/s, 100 slots", "decisions_per_s")],
+            [
+                Figure("decisions/s, 256 slots", "decisions_per_s"),
+                Figure(
+                    "by the actor's CPU, a bare script: 1", "cpu_ratio_to_ceiling", 0.25, most=False
+                ),
+            ],
+            [Figure("CPU of a decision, 10,000 slots, with 100: 1", "cost_to_first", 2.0)],
+        ],
+    ),
+    Bench(
+        "simulator.py --days 1",
+        "simulator.py --days 4",
+        [
+            [
+                Figure("simulated trials/s", "trials_a_second", 10_000.0, most=False),
+                Figure("Syne Tune's simulator, results/s", "syne_tune_results_a_second"),
+            ]
+        ],
+    ),
+    Bench(
+        "memory.py --metrics 2 --read-back 8",
+        "memory.py --metrics 2 --read-back 8",
+        [
+            [
+                Figure("Redis: bytes a finished trial", "trial", 900.0),
+                Figure("bytes a slot", "slot"),
+            ]
+        ],
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the table."""
+
+    what: str
+    value: str
+    goal: str
+    met: str
+    command: str
+
+
+def measured(bench: Bench, kind: Literal["short", "full"]) -> tuple[list[Row], bool]:
+    """Run a benchmark; its rows, and whether it ran to its end."""
+    command = bench.command(kind)
+    name, *options = command.split()
+    try:
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, str(FOLDER / name), *options],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LONGEST_S,
+        )
+    except subprocess.TimeoutExpired:
+        return [Row("no figure", f"after {LONGEST_S} s", "", "failed", command)], False
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        return [Row("no figure", last[:200], "", "failed", command)], False
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return rows(bench, command, lines), True
+
+
+def rows(bench: Bench, command: str, lines: Sequence[Line]) -> list[Row]:
+    """The rows of a benchmark's lines."""
+    found = []
+    for figures, line in zip(bench.figures, lines, strict=False):
+        for figure in figures:
+            try:
+                value = figure.value(line)
+            except (KeyError, TypeError):
+                # A peer that is not installed, or a part that this machine cannot measure.
+                found.append(Row(figure.what, "not measured", _goal(figure), "", command))
+                continue
+            met = {True: "yes", False: "no", None: ""}[figure.met(value)]
+            found.append(Row(figure.what, f"{value:.4g}", _goal(figure), met, command))
+    return found
+
+
+def _goal(figure: Figure) -> str:
+    if figure.goal is None:
+        return ""
+    return f"{'at most' if figure.most else 'at least'} {figure.goal:g}"
+
+
+def table(found: Sequence[Row]) -> str:
+    """The table in Markdown, which is legible as it is."""
+    head = ("figure", "value", "goal", "met")
+    cells = [head, *((row.what, row.value, row.goal, row.met) for row in found)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in cells]
+    return "\n".join([lines[0], "| " + " | ".join("-" * n for n in widths) + " |", *lines[1:]])
+
+
+def page(parts: Sequence[tuple[str, Sequence[Row]]]) -> str:
+    """docs/performance.md, from the rows of each command."""
+    begun = time.strftime("%Y-%m-%d")
+    machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+    text = [
+        "# Performance",
+        "",
+        f"Written by `benchmarks/table.py --page` on {begun}: {machine}.",
+        "Medians; ratios compare with a peer or a ceiling of the same run, and mean more than",
+        "figures of this one machine. Goals are this project's own; what stands without one is",
+        "there to compare with. `make bench` prints the table, `make bench-full` writes this page.",
+    ]
+    for command, found in parts:
+        text += ["", f"`python benchmarks/{command}`", "", table(found)]
+    return "\n".join([*text, ""])
+
+
+def main() -> int:
+    """Run all benchmarks and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--full", action="store_true", help="all rounds, and all sizes")
+    parser.add_argument("--only", help="benchmarks whose command contains this")
+    parser.add_argument("--page", type=Path, help="file of a page to write, in Markdown")
+    given = parser.parse_args()
+    kind: Literal["short", "full"] = "full" if given.full else "short"
+    parts: list[tuple[str, Sequence[Row]]] = []
+    sound = True
+    for bench in BENCHES:
+        command = bench.command(kind)
+        if given.only and given.only not in command:
+            continue
+        print(f"python benchmarks/{command}", file=sys.stderr, flush=True)
+        found, ended = measured(bench, kind)
+        parts.append((command, found))
+        sound &= ended
+    print(table([row for _, found in parts for row in found]))
+    if given.page is not None:
+        given.page.write_text(page(parts), encoding="utf-8")
+        print(f"written: {given.page}", file=sys.stderr)
+    return 0 if sound else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""What a worker's process holds of its last trial, and what that is worth.
+
+A trial that continues from what lies in a worker's memory is offered to that worker first
+(`romul_actors.store`), for no longer than the restore elsewhere would take: so long as this
+worker's latest restore from files took. A worker that has restored none so far says nothing.
+"""
+
+from collections.abc import Sequence
+
+from romul_actors.core.events import ReleaseReason
+from romul_actors.store import Hold
+from romul_workers.trainer import Ending, Restored, Success
+
+LEAST_S = 0.005
+"""A restore that is shorter is not worth a claim of its own."""
+LONGEST_S = 1.0
+"""No trial waits longer for one worker."""
+
+
+class Affinity:
+    """One worker's.
+
+    Args:
+        for_s: how long a trial may wait for this worker, in seconds; None: as long as a restore
+            takes; 0: never.
+    """
+
+    def __init__(self, for_s: float | None) -> None:
+        self._for_s = for_s
+        self._restore_s: dict[str, float] = {}
+        self._said: set[str] = set()
+        self._held: str | None = None
+
+    def holding(self, names: Sequence[str]) -> list[str]:
+        """Those of some experiments of which this worker's memory holds a checkpoint."""
+        return [name for name in names if name == self._held]
+
+    def leased(self) -> None:
+        """The worker begins a trial: what its process held is used, or given up."""
+        self._held = None
+
+    def forget(self, experiment: str) -> None:
+        """Begin anew with an experiment of that name."""
+        self._restore_s.pop(experiment, None)
+        self._said.discard(experiment)
+
+    def after(self, experiment: str, ending: Ending | ReleaseReason) -> Hold | None:
+        """What to say of this worker's memory with a report; None: nothing."""
+        if self._for_s == 0.0:
+            return None
+        restored = ending.restored if isinstance(ending, Success) else None
+        for_s = min(LONGEST_S, self._worth_s(experiment, restored))
+        if not isinstance(ending, Success) or for_s < LEAST_S:
+            if experiment not in self._said:
+                return None
+            return Hold(warm=None if restored is None else restored.warm)
+        self._said.add(experiment)
+        return Hold(
+            ending.checkpoint, int(1000 * for_s), None if restored is None else restored.warm
+        )
+
+    def accepted(self, experiment: str, hold: Hold | None) -> None:
+        """The report arrived: trials may be offered from now on."""
+        self._held = experiment if hold is not None and hold.checkpoint else None
+
+    def _worth_s(self, experiment: str, restored: Restored | None) -> float:
+        if self._for_s is not None:
+            return self._for_s
+        if restored is not None and not restored.warm:
+            self._restore_s[experiment] = restored.seconds
+        return self._restore_s.get(experiment, 0.0)
