@@ -12,10 +12,11 @@ def advice(experiment: Experiment) -> list[str]:
     if steps == 1:
         return ["steps = 1: nothing is tuned while models train; this is a random search"]
     if experiment.optimizer.name == "romul" and steps < MEASURED_STEPS:
+        moves = "once" if steps - 1 == 1 else f"{steps - 1} times"
         text = (
-            f"steps = {steps}: a slot's hyperparameters change between steps, so at most "
-            f"{steps - 1} times, and 'romul' was never measured with fewer than {MEASURED_STEPS} "
-            "steps: shorter steps (budget) and more of them give it more to decide"
+            f"steps = {steps}: a slot's hyperparameters change between steps, so at most {moves}, "
+            f"and 'romul' was never measured with fewer than {MEASURED_STEPS} steps: shorter steps "
+            "(budget) and more of them give it more to decide"
         )
         return [text]
     return []

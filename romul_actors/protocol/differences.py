@@ -69,8 +69,9 @@ def differences(before: Experiment, after: Experiment) -> Changes:
     if faults:
         raise ExperimentError(
             "\n".join(f"{before.name}: {fault}" for fault in faults)
-            + f"\nThat is another search: give it another name; --from-run {before.name} begins "
-            "it with what this one has found"
+            + "\nThat is another search: give it another name; "
+            f'--from-run {before.name} (in Python from_run="{before.name}") begins it with what '
+            "this one has found"
         )
     return Changes(
         bounds=bounds,

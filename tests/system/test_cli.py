@@ -127,7 +127,7 @@ def test_what_was_changed_in_the_file_holds_when_the_run_goes_on(tmp_path):
         said = " ".join(err.split())
         assert code == 2
         assert "bowl: space: width was added: what has been trained has no value of it" in said
-        assert "give it another name; --from-run bowl begins it with what" in said
+        assert "give it another name; --from-run bowl (in Python" in said
     # A file that is another search's, or is gone, is none of this run's.
     file.write_text(TOML.format(steps=9).replace('name = "bowl"', 'name = "other"'))
     code, out, err = ended(local(tmp_path, "run", "--resume=bowl", "--steps=5", "--json"))
