@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from romul_actors.core.events import ReleaseReason
-from romul_actors.errors import ExperimentError, MessageError, StoreError
+from romul_actors.errors import ExperimentError, MessageError, StoreError, StoreUnavailableError
 from romul_actors.protocol.messages import decode_trial
 from romul_actors.store import Lease, WorkerStore
 from romul_workers.admission import Admission
@@ -139,8 +139,9 @@ class Worker:
                 try:
                     await self._take_one()
                 except (StoreError, ExperimentError) as error:
-                    # What is held may be what the store stumbles over.
-                    self._affinity.leased()
+                    if not isinstance(error, StoreUnavailableError):
+                        # What is held may be what the store stumbles over.
+                        self._affinity.leased()
                     log.warning("%s; trying again", error)
                     await self._shutdown.pause(BACKOFF_S)
         finally:
