@@ -162,7 +162,37 @@ NAMES = st.one_of(
     st.sampled_from([b"status", b"spec", b"reported", b"m", b"json", b"origin", b"size", b"text"]),
 )
 FIELDS = st.dictionaries(NAMES, TEXTS, min_size=1, max_size=4)
-HASHES, STREAMS = (META, SLOT, WORKERS, SETTLED), (INBOX, TRIALS, HISTORY, DEAD, LOGS)
+AFFINITY, OFFERS, TARGETED = (f"romul:{{e}}:{part}" for part in ("affinity", "offers", "targeted"))
+
+
+@pytest.mark.parametrize("key", [AFFINITY, OFFERS, TARGETED, "romul:{e}:bell:w"])
+@pytest.mark.parametrize(
+    "content", ["x", {"w": "x", "c 0-0-1": "x", "offers": "x"}, {"c 0-0-1": "500 w", "w": "9 9 m"}]
+)
+async def test_what_a_worker_may_write_fails_no_commit_and_holds_up_no_trial(
+    damaged, raw, key, content
+):
+    raw.delete(TRIALS)
+    raw.xgroup_create(TRIALS, "workers", "0", mkstream=True)
+    if isinstance(content, str):
+        raw.set(key, content)
+    else:
+        raw.hset(key, mapping=content)
+    version = (await damaged.load("e")).version
+    commit = Commit(version, [], {"status": "running"}, trials=[b"t", b"u"], parents=["0-0-1", ""])
+    assert await damaged.commit("e", "a", commit) is not None
+    await damaged.release("e")
+    found = [await damaged.lease(["e"], "other", 0) for _ in range(4)]
+    # A forged offer is a forged trial, as a worker's password may forge them anyway.
+    assert {lease.body for lease in found if lease} - {b"m"} == {b"t", b"u"}
+    # A worker that stumbles goes on without what it holds.
+    with contextlib.suppress(StoreError):
+        await damaged.lease(["e"], "w", 1, ["e"])
+    assert await damaged.lease(["e"], "w", 1) is None
+
+
+HASHES = (META, SLOT, WORKERS, SETTLED, AFFINITY, OFFERS)
+STREAMS = (INBOX, TRIALS, HISTORY, DEAD, LOGS, TARGETED)
 KEYS = (*HASHES, *STREAMS, GARBAGE, TICK)
 DAMAGE = st.one_of(
     st.tuples(st.just("hset"), st.sampled_from(HASHES), FIELDS),
@@ -192,7 +222,7 @@ def calls(store):
     yield from (store.experiments, store.check)
     for method in ("spec", "reported", "load", "history", "dead", "outstanding", "workers"):
         yield lambda method=method: getattr(store, method)("e")
-    for method in ("ages", "leases", "depths"):
+    for method in ("ages", "leases", "depths", "affinity", "release"):
         yield lambda method=method: getattr(store, method)("e")
     yield lambda: store.glance("e", ["status"], count=10)
     yield lambda: store.outputs("e", "0-0")
@@ -203,6 +233,7 @@ def calls(store):
     yield lambda: store.take_over("e", "a", 0, 10)
     yield lambda: store.tick("e", b"t", 1000)
     yield lambda: store.lease(["e"], "w", 0)
+    yield lambda: store.lease(["e"], "w", 1, ["e"])
     yield lambda: store.beat(lease, 0, "0-0", GOOD)
     yield lambda: store.settle(lease, 0, "0-0#1 result", b"r")
     yield lambda: store.sweep("e", "a", 0, 10)

@@ -139,6 +139,8 @@ class Worker:
                 try:
                     await self._take_one()
                 except (StoreError, ExperimentError) as error:
+                    # What is held may be what the store stumbles over.
+                    self._affinity.leased()
                     log.warning("%s; trying again", error)
                     await self._shutdown.pause(BACKOFF_S)
         finally:

@@ -11,8 +11,9 @@ for _, ring in ipairs(redis.call('XPENDING', KEYS[4], 'workers', '-', '+', 10, A
   redis.call('XDEL', KEYS[4], ring[1])
 end
 redis.call('PEXPIRE', KEYS[4], 60000)
-local offer = redis.call('HGET', KEYS[1], ARGV[1])
-if not offer then
+-- A worker's password may have made something else of it.
+local offer = redis.pcall('HGET', KEYS[1], ARGV[1])
+if type(offer) ~= 'string' then
   return nil
 end
 local at, body = string.match(offer, '^(%d+) %d+ (.*)$')
