@@ -46,6 +46,10 @@ def bench(name, *options):
         ("memory --actor --slots 4 --steps 5", {"slots": 4, "trials": 20}),
         ("object_store --megabytes 1 --rounds 1", {"megabytes": 1, "store": "moto"}),
         ("replayed --problems wine-mlp --seeds 2 --slots 4", {"seeds": 2, "slots": 4}),
+        (
+            "scale --slots 8 --workers 4 --trial-s 0.05 --seconds 0.5",
+            {"slots": 8, "workers": 4, "demanded_per_s": 80.0},
+        ),
         ("screens --slots 8 --steps 2", {"slots": 8}),
         ("startup --rounds 1", {"rounds": 1}),
         ("simulator --machines 8 --days 0.1 --only romul", {"machines": 8, "invariants_broken": 0}),

@@ -1,0 +1,275 @@
+"""How much one server and one actor carry: many slots, many workers, real processes between them.
+
+    python benchmarks/scale.py                                   # 10,000 slots, 500 workers
+    python benchmarks/scale.py --trial-s 4 2 1 0.5
+    python benchmarks/scale.py --slots 4 --trial-s 5             # 496 workers without a trial
+
+A real server that appends each write to a file, one actor in a process of its own, and real
+`Worker`s with a connection each, which share `--processes` processes; their trainer sleeps in place
+of training. Workers report, beat, lease and look at the list of experiments as those of `romul
+worker` do; what they lack is a child process and a checkpoint.
+
+The time of a measurement begins when there are two reports for each worker. `demanded_per_s` is
+what the workers would do if reports and leases took no time: the ceiling. CPU time is that of each
+process, so that it can be told what a trial costs on each side, and how many one core would carry.
+Prints one JSON line for each length of a trial.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from latency import Sleeping, TimedStore, percentiles
+from redis.asyncio import Redis
+
+from romul_actors.actor.loop import Actor
+from romul_actors.client import Client
+from romul_actors.local.redis_server import embedded_server
+from romul_actors.protocol.experiment import Experiment, FloatSpec
+from romul_actors.store.redis import RedisStore
+from romul_workers.worker import Worker, WorkerSettings
+
+NAME = "bench"
+REPORTS_FIRST = 2
+"""Reports before the measurement begins, for each worker that can have a trial."""
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is measured.
+
+    Attributes:
+        url: of the server.
+        slots, workers: how many.
+        trial_s: how long a worker sleeps in a trial.
+    """
+
+    url: str
+    slots: int
+    workers: int
+    trial_s: float
+
+    @property
+    def busy(self) -> int:
+        """How many workers can have a trial at a time."""
+        return min(self.slots, self.workers)
+
+    @property
+    def demanded_per_s(self) -> float:
+        """Trials a second, if reports and leases took no time."""
+        return self.busy / self.trial_s
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a process did between two questions.
+
+    Attributes:
+        cpu_s: CPU time, user and system.
+        waits_s: of its workers, from each report to the lease after it.
+    """
+
+    cpu_s: float
+    waits_s: list[float]
+
+
+class Process:
+    """A process that plays a part, and says what it has spent.
+
+    Args:
+        part: what it runs, until it is ended; is given its stores to fill.
+        setting: of the measurement.
+        numbers: of the workers that it plays.
+    """
+
+    def __init__(self, part: "Part", setting: Setting, numbers: range) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawn.Pipe()
+        self._process = spawn.Process(
+            target=serve, args=(part, setting, numbers, theirs), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def spent(self) -> Spent:
+        """What it has spent since the last call."""
+        self._pipe.send(None)
+        spent: Spent = self._pipe.recv()
+        return spent
+
+    def end(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.join()
+
+
+Part = Callable[[Setting, range, list[TimedStore]], Coroutine[Any, Any, None]]
+
+
+def serve(part: Part, setting: Setting, numbers: range, pipe: Connection) -> None:
+    """Be a process: run its part, and answer each message with what was spent since the last."""
+    stores: list[TimedStore] = []
+    before = 0.0
+
+    def answer() -> None:
+        nonlocal before
+        pipe.recv()
+        now = time.process_time()
+        pipe.send(Spent(now - before, [wait for store in stores for wait in store.waits_s]))
+        before = now
+        for store in stores:
+            store.waits_s.clear()
+
+    async def run() -> None:
+        asyncio.get_running_loop().add_reader(pipe.fileno(), answer)
+        await part(setting, numbers, stores)
+
+    asyncio.run(run())
+
+
+async def act(setting: Setting, numbers: range, stores: list[TimedStore]) -> None:
+    """Be the actor."""
+    del numbers, stores
+    await Actor(RedisStore(setting.url), "bench-actor").run(asyncio.Event())
+
+
+async def work(setting: Setting, numbers: range, stores: list[TimedStore]) -> None:
+    """Be some of the workers; they begin one after the other, over the length of a trial."""
+
+    async def one(number: int) -> None:
+        await asyncio.sleep(max(1.0, setting.trial_s) * number / setting.workers)
+        store = TimedStore(setting.url)
+        stores.append(store)
+        settings = WorkerSettings(f"worker-{number}", allow=["*"])
+        await Worker(store, Sleeping(setting.trial_s, 0.0), settings).run(asyncio.Event())
+
+    await asyncio.gather(*(one(number) for number in numbers))
+
+
+def experiment(setting: Setting) -> Experiment:
+    """Declare a search that does not end by itself."""
+    return Experiment(
+        name=NAME,
+        task="none",
+        space={f"x{i}" if i else "x": FloatSpec(type="float", min=0.0, max=1.0) for i in range(8)},
+        population=setting.slots,
+        steps=1_000_000,
+        checkpoints="/nowhere",
+        history_keep=50_000,
+    )
+
+
+async def reported(store: RedisStore, at_least: int) -> int:
+    """Wait until so many trials have been reported; how many there are."""
+    while True:
+        found = await store.reported(NAME)
+        if found >= at_least:
+            return found
+        await asyncio.sleep(0.05)
+
+
+async def queued(store: RedisStore, slots: int) -> None:
+    """Wait until the first trial of each slot is in the queue."""
+    while True:
+        if (await store.depths(NAME))["trials"] >= slots:
+            return
+        await asyncio.sleep(0.05)
+
+
+async def server_cpu_s(client: Any) -> float:
+    """CPU time of the server, in seconds."""
+    info = await client.info("cpu")
+    return float(info["used_cpu_user"] + info["used_cpu_sys"])
+
+
+async def measure(setting: Setting, seconds: float, processes: int) -> dict[str, Any]:
+    """Run one setting for so long, once all workers are there."""
+    store, client = RedisStore(setting.url), Redis.from_url(setting.url, protocol=2)
+    started: list[Process] = []
+    try:
+        actor = Process(act, setting, range(0))
+        started.append(actor)
+        began = time.perf_counter()
+        await Client(store).submit(experiment(setting))
+        await queued(store, setting.slots)
+        queued_s = time.perf_counter() - began
+        parts = [range(i, setting.workers, processes) for i in range(processes)]
+        crews = [Process(work, setting, part) for part in parts]
+        started += crews
+        before = await reported(store, REPORTS_FIRST * setting.busy)
+        for each in started:
+            each.spent()
+        server, began = await server_cpu_s(client), time.perf_counter()
+        await asyncio.sleep(seconds)
+        after, wall_s = await store.reported(NAME), time.perf_counter() - began
+        server = await server_cpu_s(client) - server
+        acted, *worked = [each.spent() for each in started]
+        memory = (await client.info("memory"))["used_memory"]
+        connections = (await client.info("clients"))["connected_clients"]
+    finally:
+        for each in started:
+            each.end()
+        await store.close()
+        await client.aclose()
+    trials = after - before
+    waits = [wait for part in worked for wait in part.waits_s]
+    # Of few slots another worker has the next trial: no wait may have ended meanwhile.
+    waited = percentiles(waits) if waits else {}
+    return {
+        "benchmark": "scale",
+        "slots": setting.slots,
+        "workers": setting.workers,
+        "trial_s": setting.trial_s,
+        "seconds": round(wall_s, 1),
+        "first_trials_queued_s": round(queued_s, 2),
+        "demanded_per_s": round(setting.demanded_per_s, 1),
+        "trials_per_s": round(trials / wall_s, 1),
+        "share_of_demand": round(trials / wall_s / setting.demanded_per_s, 3),
+        **{f"lease_{name}": round(value, 1) for name, value in waited.items()},
+        "actor_cpu": round(acted.cpu_s / wall_s, 3),
+        "server_cpu": round(server / wall_s, 3),
+        "workers_cpu": round(sum(part.cpu_s for part in worked) / wall_s, 3),
+        "actor_us_a_trial": round(1e6 * acted.cpu_s / trials),
+        "server_us_a_trial": round(1e6 * server / trials),
+        "worker_us_a_trial": round(1e6 * sum(part.cpu_s for part in worked) / trials),
+        "server_mib": round(memory / MIB, 1),
+        "connections": connections,
+    }
+
+
+async def run(given: argparse.Namespace, trial_s: float) -> dict[str, Any]:
+    """Measure one length of trials on a server of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with embedded_server(Path(folder)) as url:
+            setting = Setting(url, given.slots, given.workers, trial_s)
+            return await measure(setting, given.seconds, given.processes)
+
+
+def main() -> None:
+    """Measure, and print one JSON line for each length of a trial."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--slots", type=int, default=10_000, help="4 at least")
+    parser.add_argument("--workers", type=int, default=500)
+    parser.add_argument("--trial-s", type=float, nargs="+", default=[4.0])
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of one measurement")
+    parser.add_argument("--processes", type=int, default=2, help="that share the workers")
+    given = parser.parse_args()
+    for trial_s in given.trial_s:
+        print(f"{given.workers} workers, trials of {trial_s:g} s", file=sys.stderr)
+        print(json.dumps(asyncio.run(run(given, trial_s))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
