@@ -43,6 +43,7 @@ from romul_workers.child_messages import (
 from romul_workers.figures import figures
 from romul_workers.functions import check_function
 from romul_workers.hashing import Written
+from romul_workers.manifest import Manifest
 from romul_workers.provenance import code_of, provenance
 from romul_workers.task_import import (
     TaskImportError,
@@ -162,10 +163,11 @@ class Child:
 
     def _train(self, request: TrainTrial) -> TrialAnswer:
         task = self._tasks[request.key]
+        parent = Path(request.parent) if request.parent else None
         trial = Trial(
             id=request.id,
             hyperparameters=request.hyperparameters,
-            parent=Path(request.parent) if request.parent else None,
+            parent=parent,
             checkpoint=Path(request.checkpoint),
             start=request.start,
             stop=request.stop,
@@ -174,14 +176,14 @@ class Child:
             context=task.context,
             state=task.state,
             resumed=request.resumed,
-            _base=Path(request.parent) if request.parent else None,
+            _base=parent,
             _base_checked=request.checked,
             _stopping=self._stopping,
             _report_progress=lambda at: self._send(TaskProgress(at)),
         )
         kept, self._kept = self._kept, None
-        if request.warm and kept is not None and trial.parent is not None:
-            _give_parent(trial, kept, trial.parent, checked=request.checked)
+        if request.warm and kept is not None and parent is not None:
+            _give_parent(trial, kept, parent, checked=request.checked)
         # Not held while the next model is made, if it is of no use to it.
         del kept
         _seed(trial.seed)
@@ -239,15 +241,14 @@ def _check_files(folder: Path, files: Mapping[str, Written]) -> None:
     """Hash a checkpoint's files.
 
     Raises:
-        LostParentError: one is not what was written.
+        LostParentError: one is not what was written, or cannot be read.
     """
-    for name, file in files.items():
-        try:
-            same = Written.of(folder / name).blake3 == file.blake3
-        except OSError as error:
-            raise LostParentError(f"checkpoint {folder.name}: {name}: {error}") from error
-        if not same:
-            raise LostParentError(f"checkpoint {folder.name}: {name} is damaged")
+    try:
+        fault = Manifest.of(files).first_fault(folder)
+    except OSError as error:
+        raise LostParentError(f"checkpoint {folder.name}: {error}") from error
+    if fault is not None:
+        raise LostParentError(f"checkpoint {folder.name}: {' '.join(fault)}")
 
 
 def _folder(module: ModuleType) -> Path:

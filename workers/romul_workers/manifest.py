@@ -59,6 +59,22 @@ class Manifest:
         """Describe files that are hashed."""
         return cls({name: FileRecord(file.bytes, file.blake3) for name, file in written.items()})
 
+    def first_fault(self, folder: Path) -> tuple[str, str] | None:
+        """Find a file in a folder that is not what was written.
+
+        Returns:
+            Its path inside, and what is wrong with it; None: all files are as they were.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        for name, record in self.files.items():
+            if not record.has_length_of(folder / name):
+                return name, "is missing or cut off"
+            if not record.matches(folder / name):
+                return name, "is damaged"
+        return None
+
     def to_json(self) -> str:
         """The text of MANIFEST.json."""
         files = {n: {"bytes": file.bytes, file.kind: file.hash} for n, file in self.files.items()}

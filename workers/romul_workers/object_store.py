@@ -76,9 +76,8 @@ class ObjectStore:
         folder = self._copy_of(place)
         text = manifest.to_json()
         with contextlib.suppress(OSError):
-            if (folder / manifests.NAME).read_text() == text and not _damaged(
-                folder, manifest.files
-            ):
+            whole = (folder / manifests.NAME).read_text() == text
+            if whole and manifest.first_fault(folder) is None:
                 folder.touch()
                 return folder
         shutil.rmtree(folder, ignore_errors=True)
@@ -93,8 +92,9 @@ class ObjectStore:
         if wanted:
             local = [str(folder / file) for file in wanted]
             self._fs.get([f"{place}/{file}" for file in wanted], local)
-        if damaged := _damaged(folder, {file: manifest.files[file] for file in wanted}):
-            raise CheckpointError(f"checkpoint {folder.name}: {damaged} was damaged on its way")
+        fault = Manifest({file: manifest.files[file] for file in wanted}).first_fault(folder)
+        if fault is not None:
+            raise CheckpointError(f"checkpoint {folder.name}: {fault[0]} was damaged on its way")
         (folder / manifests.NAME).write_text(text)
         self._remove_oldest()
         return folder
@@ -148,11 +148,3 @@ def _linked(source: Path, target: Path, record: FileRecord) -> bool:
         return True
     target.unlink()
     return False
-
-
-def _damaged(folder: Path, files: Mapping[str, FileRecord]) -> str | None:
-    """A file that is not what its manifest says; None: there is none."""
-    for file, record in files.items():
-        if not record.has_length_of(folder / file) or not record.matches(folder / file):
-            return file
-    return None
