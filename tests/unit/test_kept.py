@@ -1,6 +1,7 @@
 """Warm restores: what the last save left in memory is given on only where it is what was saved."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +14,13 @@ from romul_workers.hashing import Written
 from romul_workers.kept import WHOLE
 from romul_workers.torch_support import FILE
 from romul_workers.trainer import Failure
-from romul_workers.trial import Context, Trial
+from tests.unit.test_torch_support import trial as torch_trial
 from tests.unit.test_trainer import TASKS, experiment, trial
 
 
-def attempt(folder, parent=None, kept=None, **more):
+def attempt(folder, parent=None, kept=None):
     folder.mkdir()
-    return Trial(
-        id="0-1",
-        hyperparameters={"learning_rate": 0.25},
-        parent=parent,
-        checkpoint=folder,
-        start=0.0,
-        stop=1.0,
-        seed=0,
-        step=0,
-        context=Context("e", "cpu", {}),
-        parent_kept=kept,
-        **more,
-    )
+    return replace(torch_trial(folder, parent, learning_rate=0.25), parent_kept=kept)
 
 
 class Net(torch.nn.Module):
@@ -384,19 +373,17 @@ def damage(file: Path, *, secretly):
         os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-async def test_a_parent_that_was_changed_since_is_hashed_again(trainer, tmp_path):
-    e = declared(tmp_path)
+@pytest.mark.parametrize(
+    ("after", "secretly"),
+    [
+        pytest.param({}, False, id="its-time-of-change-shows-it"),
+        pytest.param({"after": "reads its parent"}, True, id="the-task-asks-for-the-files"),
+    ],
+)
+async def test_damage_is_noticed_before_a_task_reads_it(trainer, tmp_path, after, secretly):
+    e = declared(tmp_path, **after)
     first = await chain(trainer, e, 0, None)
-    damage(tmp_path / "checkpoints" / first.checkpoint / FILE, secretly=False)
-    ending = await chain(trainer, e, 1, first)
-    assert isinstance(ending, Failure)
-    assert (ending.reason, "damaged" in ending.message) == ("lost_parent", True)
-
-
-async def test_damage_is_noticed_as_soon_as_a_task_asks_for_the_files(trainer, tmp_path):
-    e = declared(tmp_path, after="reads its parent")
-    first = await chain(trainer, e, 0, None)
-    damage(tmp_path / "checkpoints" / first.checkpoint / FILE, secretly=True)
+    damage(tmp_path / "checkpoints" / first.checkpoint / FILE, secretly=secretly)
     ending = await chain(trainer, e, 1, first)
     assert isinstance(ending, Failure)
     assert (ending.reason, "damaged" in ending.message) == ("lost_parent", True)
