@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import json
 import os
-import sys
 import tempfile
 import time
 from dataclasses import asdict
@@ -112,8 +111,7 @@ def main() -> None:
             name = "with" if how == "" else "without"
             for figure in ("warm", "search_s", "offers", "released", "waited_ms"):
                 line[f"{figure}_{name}"] = round(median(run[figure] for run in runs), 3)
-        sys.stdout.write(json.dumps(line) + "\n")
-        sys.stdout.flush()
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

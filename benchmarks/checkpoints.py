@@ -285,8 +285,7 @@ def main() -> None:
             "rounds": given.rounds,
             **figures,
         }
-        sys.stdout.write(json.dumps(line) + "\n")
-        sys.stdout.flush()
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def worker(
     """
     start_log(log_level)
     allowed = allow or []
-    only = [module for module in allowed if len(allowed) == 1 and not set(module) & set("*?[")]
+    only = allowed if len(allowed) == 1 and not set(allowed[0]) & set("*?[") else []
 
     async def run(scratch: Path) -> None:
         log = task_log or scratch / "task.log"

@@ -49,15 +49,12 @@ class Affinity:
         if self._for_s == 0.0:
             return None
         restored = ending.restored if isinstance(ending, Success) else None
+        warm = None if restored is None else restored.warm
         for_s = min(LONGEST_S, self._worth_s(experiment, restored))
-        if not isinstance(ending, Success) or for_s < LEAST_S:
-            if experiment not in self._said:
-                return None
-            return Hold(warm=None if restored is None else restored.warm)
-        self._said.add(experiment)
-        return Hold(
-            ending.checkpoint, int(1000 * for_s), None if restored is None else restored.warm
-        )
+        if isinstance(ending, Success) and for_s >= LEAST_S:
+            self._said.add(experiment)
+            return Hold(ending.checkpoint, int(1000 * for_s), warm)
+        return Hold(warm=warm) if experiment in self._said else None
 
     def accepted(self, experiment: str, hold: Hold | None) -> None:
         """The report arrived: trials may be offered from now on."""
