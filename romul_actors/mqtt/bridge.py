@@ -47,6 +47,9 @@ class Bridge:
 
     async def _on_status(self, message: Message) -> None:
         worker = worker_of(message.topic)
+        if not worker:
+            # A topic may leave the name empty, and a worker may not.
+            return
         if message.body is None:
             # It has left; a later worker of this name may count its sessions by another clock.
             self._sessions.pop(worker, None)

@@ -169,7 +169,7 @@ class MqttConnection:
                 continue
             try:
                 body = json.loads(bytes(raw.payload)) if raw.payload else None
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 log.warning("unusable message on %s: %s", raw.topic, error)
                 continue
             if body is None or isinstance(body, dict):

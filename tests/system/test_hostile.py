@@ -18,6 +18,11 @@ from romul_actors.actor.loop import Actor
 from romul_actors.cli import main
 from romul_actors.cli.app import app
 from romul_actors.core.events import Submitted
+from romul_actors.local.mqtt_broker import embedded_broker
+from romul_actors.mqtt.bridge import Bridge
+from romul_actors.mqtt.broker import Broker
+from romul_actors.mqtt.connection import connected, publish_on
+from romul_actors.mqtt.presence import status
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
 from romul_actors.store.redis import RedisStore
@@ -308,3 +313,29 @@ def test_the_log_is_harmless(place, tmp_path, command):
     printed = log.read_text(encoding="utf-8")
     assert CONTROL.findall(printed) == []
     assert f"{SEEN}owned" in printed
+
+
+@pytest.mark.parametrize("hostile", [b"[" * 100_000, b"\xff", b"{", b"[]", b'{"session": NaN}'])
+async def test_whatever_one_worker_says_to_the_broker_the_next_lost_one_is_noticed(
+    tmp_path, hostile
+):
+    class Sweeping:
+        swept = asyncio.Event()
+
+        async def lost(self, worker):
+            assert worker == "w"
+            self.swept.set()
+            return 0
+
+    actor: Any = Sweeping()
+    async with embedded_broker(tmp_path) as url:
+        broker = Broker.parse(url)
+        bridge = asyncio.create_task(Bridge(broker, "actor").run(actor))
+        async with connected(broker) as client:
+            await client.publish(status("x", "lost", 1.0).topic, hostile, qos=1, retain=True)
+            await publish_on(client, status("w", "lost", 1.0))
+            async with asyncio.timeout(30):
+                await actor.swept.wait()
+        assert not bridge.done()
+        bridge.cancel()
+        await asyncio.wait([bridge])

@@ -1,6 +1,7 @@
 """What an actor makes of the statuses that it receives from the broker."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,6 +51,11 @@ def swept(*messages):
 
 def test_a_lost_worker_is_swept_more_than_once():
     assert swept(status("w", "idle", 2.0), status("w", "lost", 2.0)) == ["w"] * 4
+
+
+def test_a_status_without_a_workers_name_ends_no_lease():
+    lost = status("w", "lost", 2.0)
+    assert swept(replace(lost, topic=lost.topic.replace("/w/", "//"))) == []
 
 
 def test_the_will_of_an_earlier_connection_is_passed_over():
