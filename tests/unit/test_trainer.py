@@ -166,6 +166,10 @@ async def test_after_a_failure_the_process_is_another(trainer, tmp_path):
     first = await trainer.train(experiment(tmp_path), trial())
     failed = await trainer.train(experiment(tmp_path), trial(x=-1.0))
     assert (failed.reason, "below 0" in failed.message) == ("exception", True)
+    # The traceback begins with the task's own first frame.
+    title, frame = failed.message.splitlines()[:2]
+    assert title == "Traceback (most recent call last):"
+    assert frame.startswith(f'  File "{TASKS / "counting.py"}", line ')
     second = await trainer.train(experiment(tmp_path), trial(attempt=2))
     assert second.metrics["pid"] != first.metrics["pid"]
 

@@ -15,7 +15,6 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +50,7 @@ from romul_workers.task_import import (
     find_task,
     hiding,
     import_task,
+    task_traceback,
 )
 from romul_workers.trial import Context, Paused, Trial
 
@@ -274,7 +274,7 @@ def _seed(seed: int) -> None:
 
 def _failure(reason: FailureReason, error: BaseException) -> TaskFailed:
     """A failed trial, with the task's part of the traceback."""
-    message = "".join(traceback.format_exception(error))[-MAX_TEXT:].strip()
+    message = task_traceback(error)[-MAX_TEXT:]
     if reason == "task":
         message = str(error) if isinstance(error, TaskImportError) else described(error)
     elif hidden := hiding(sys.path, message):

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from romul_actors import plugins
@@ -71,9 +71,7 @@ def _import(name: str) -> ModuleType:
 
 def described(error: BaseException) -> str:
     """Where and what, in one line, then the traceback."""
-    trace = error.__traceback__
-    while trace is not None and _is_machinery(trace.tb_frame.f_code.co_filename):
-        trace = trace.tb_next
+    trace = _from_the_task_on(error)
     own = [f for f in traceback.extract_tb(trace) if not _is_machinery(f.filename)]
     file, line = (own[-1].filename, own[-1].lineno) if own else ("", None)
     what = f"{type(error).__name__}: {error}"
@@ -82,13 +80,26 @@ def described(error: BaseException) -> str:
         what = f"{type(error).__name__}: {error.msg}"
         if error.text and error.text.strip():
             what += f": {error.text.strip()}"
-    text = "".join(traceback.format_exception(type(error), error, trace)).rstrip()[-MAX_TRACEBACK:]
+    text = task_traceback(error)[-MAX_TRACEBACK:]
     first = hiding(sys.path, text) or (f"{file}:{line}: {what}" if file else what)
     return f"{first[: MAX_TEXT - MAX_TRACEBACK - 2]}\n\n{text}"
 
 
+def task_traceback(error: BaseException) -> str:
+    """The traceback from the task's first frame on; the whole one, if no frame is the task's."""
+    trace = _from_the_task_on(error) or error.__traceback__
+    return "".join(traceback.format_exception(type(error), error, trace)).strip()
+
+
+def _from_the_task_on(error: BaseException) -> TracebackType | None:
+    trace = error.__traceback__
+    while trace is not None and _is_machinery(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return trace
+
+
 def _is_machinery(file: str) -> bool:
-    """Whether a frame is of what imports, and not of what is imported."""
+    """Whether a frame is of what imports and calls the task, and not of the task."""
     return "importlib" in file or Path(file).parent == Path(__file__).parent
 
 
