@@ -9,7 +9,14 @@ from dataclasses import MISSING, Field, fields
 from typing import Any, get_args, get_type_hints
 
 import msgpack
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FiniteFloat,
+    JsonValue,
+    ValidationError,
+    create_model,
+)
 from pydantic import Field as Default
 
 from romul_actors.core.events import Event, TrialMessage
@@ -18,8 +25,15 @@ from romul_actors.errors import MessageError
 from romul_actors.protocol.mistakes import mistakes_of
 
 VERSION = 1
-_WIRE = {Mapping[str, Value]: Mapping[str, JsonValue]}
-"""Types that say less in the core than a validator needs: MessagePack knows more than JSON."""
+_WIRE = {
+    Mapping[str, Value]: Mapping[str, JsonValue],
+    float: FiniteFloat,
+    float | None: FiniteFloat | None,
+}
+"""Types that say less in the core than a validator needs: MessagePack knows more than JSON, and a
+NaN among a population's times could not be read back."""
+_ANY_NUMBER = ("value",)
+"""Fields that may hold NaN or an infinity: a metric that does is an outcome of its own."""
 MAX_BYTES = 256 * 1024
 """Longest message; a longer one is not even unpacked."""
 
@@ -32,9 +46,13 @@ def _model(kind: type) -> type[BaseModel]:
             return Default(default_factory=field.default_factory)
         return ... if field.default is MISSING else field.default
 
+    def wire(hint: Any) -> Any:
+        return _WIRE.get(hint, hint)
+
     hints = get_type_hints(kind)
     columns: dict[str, Any] = {
-        f.name: (_WIRE.get(hints[f.name], hints[f.name]), default(f)) for f in fields(kind)
+        f.name: (hints[f.name] if f.name in _ANY_NUMBER else wire(hints[f.name]), default(f))
+        for f in fields(kind)
     }
     config = ConfigDict(strict=True, extra="forbid")
     return create_model(kind.__name__, __config__=config, **columns)
@@ -80,6 +98,8 @@ def decode_trial(body: bytes) -> TrialMessage:
         MessageError: `body` is oversized, truncated, of another version, or not a trial.
     """
     trial: TrialMessage = _validate(_TRIALS, body)
+    if trial.id != (right := f"{trial.slot}-{trial.step}"):
+        raise MessageError(f"trial.id: {trial.id!r:.100} is not {right!r}, its slot and step")
     return trial
 
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -52,6 +53,38 @@ def test_a_trial_arrives_as_it_was_sent_types_included():
     arrived = decode_trial(encode(TRIAL))
     assert arrived == TRIAL
     assert [type(v) for v in arrived.hyperparameters.values()] == [float, int, str, bool]
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("event", "field"),
+    [
+        (RESULT, "seconds"),
+        (EVENTS[1], "seconds"),
+        (EVENTS[2], "seconds"),
+        (EVENTS[2], "at"),
+        (EVENTS[5], "low"),
+    ],
+)
+def test_a_time_that_is_no_number_is_refused(event, field, number):
+    changed: dict[str, Any] = {field: number}
+    # Stored among a population's times, it could not be read back.
+    with pytest.raises(MessageError, match=f"{event.type}.{field}: "):
+        decode_event(encode(replace(event, **changed)))
+
+
+@pytest.mark.parametrize("field", ["start", "stop"])
+def test_a_trial_of_no_length_is_refused(field):
+    changed: dict[str, Any] = {field: math.nan}
+    with pytest.raises(MessageError, match=f"trial.{field}: "):
+        decode_trial(encode(replace(TRIAL, **changed)))
+
+
+@pytest.mark.parametrize("name", ["", "3-8", "3", "../3-7", "3-7\0", "3-7/.."])
+def test_a_trial_whose_name_is_not_its_slot_and_step_is_refused(name):
+    # Folders are made of it.
+    with pytest.raises(MessageError, match=r"trial.id: .* is not '3-7'"):
+        decode_trial(encode(replace(TRIAL, id=name)))
 
 
 def test_a_metric_that_is_no_number_arrives_for_the_core_to_judge():
