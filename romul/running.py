@@ -197,6 +197,8 @@ async def _enter(client: Client, local: LocalRun, watch: Watch, changes: Changes
         # New, or its server was killed before it had written the search to its disk.
         await client.submit(await begun_from_run(experiment, local.folder.parent))
         return True
+    # A fault of the run before may be mended.
+    await client.store.set_fault(experiment.name, "")
     again = status in ("paused", "failed")
     extended = SearchExtended if changes.steps is not None else None
     await watch.skip(until=SearchResumed if again else extended)
@@ -215,7 +217,7 @@ async def follow(
         RomulError: they ended.
         SearchFailedError: see `Watch.look`.
     """
-    watching = asyncio.create_task(watch.to_the_end())
+    watching = asyncio.create_task(watch.to_the_end(alone=True))
     failing = asyncio.create_task(supervisor.fail())
     try:
         await asyncio.wait((watching, failing), return_when=asyncio.FIRST_COMPLETED)

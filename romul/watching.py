@@ -51,6 +51,7 @@ class Watch:
         self._faults: dict[str, set[int]] = {}
         self._failures = 0
         self._awaited: type[Line] | None = None
+        self._fault = ""
 
     async def skip(self, *, until: type[Line] | None = None) -> None:
         """Follow only what comes from now on.
@@ -75,11 +76,21 @@ class Watch:
             self._after = entry
             self._take(read_line(self._experiment.name, entry, text))
         self._display.show(self._standing(glance.meta))
+        self._fault = glance.meta.get("fault", "")
         return self._ended(glance)
 
-    async def to_the_end(self) -> None:
-        """Look until the search has ended."""
-        while not await self.look():  # noqa: ASYNC110  (another process ends it)
+    async def to_the_end(self, *, alone: bool = False) -> None:
+        """Look until the search has ended.
+
+        Args:
+            alone: whether no other actor than the run's own may serve it.
+
+        Raises:
+            SearchFailedError: every trial fails in the same way, or the only actor cannot serve it.
+        """
+        while not await self.look():
+            if alone and self._fault:
+                raise SearchFailedError(f"{self._experiment.name}: {self._fault}")
             await asyncio.sleep(LOOK_S)
 
     async def until_stopped(self) -> None:

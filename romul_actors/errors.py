@@ -1,5 +1,7 @@
 """Every exception and warning that callers may want to tell apart; nothing else."""
 
+from collections.abc import Sequence
+
 
 class RomulError(Exception):
     """Base of all of this project's errors."""
@@ -33,6 +35,22 @@ class StoreUnavailableError(StoreError):
     """The store does not answer now; it may later."""
 
 
+class WrongTypeError(StoreError):
+    """A key on the server is not of the type that this project gives it.
+
+    Args:
+        keys: one of them it is.
+        error: as the server says it.
+    """
+
+    def __init__(self, keys: Sequence[str], error: object) -> None:
+        which = " or ".join(keys) or "a key"
+        super().__init__(
+            f"{which} is not of the type that docs/redis.md says: remove that key, or restore the "
+            f"server's data ({error})"
+        )
+
+
 class StoredDataError(StoreError):
     """What is stored of an experiment is not what this project writes.
 
@@ -48,6 +66,20 @@ class StoredDataError(StoreError):
         self.what = what
         self.remedy = "set it right (docs/redis.md), or restore the server's data"
         super().__init__(f"{what}: {self.remedy}")
+
+
+class UndecidableError(StoreError):
+    """No decision follows from what is stored of an experiment and from its events.
+
+    Args:
+        what: what was done, and the error that ended it.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}: the actor's log has the traceback; correct the optimizer if it is one of an "
+            "installed package, else compare the slots with docs/redis.md"
+        )
 
 
 class NoAnswerError(StoreError):

@@ -1,6 +1,7 @@
 """A batch of events: decided on what the actor holds of an experiment, and made into one commit."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from romul_actors.actor.garbage import NeededCheckpoints
@@ -11,6 +12,7 @@ from romul_actors.core.population import Population, changed
 from romul_actors.core.settings import Settings
 from romul_actors.core.slot import Slot
 from romul_actors.core.stored_line import shorten
+from romul_actors.errors import RomulError, UndecidableError
 from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.messages import encode
 from romul_actors.protocol.plan import settings
@@ -28,6 +30,8 @@ class HeldExperiment:
     version: str
     population: Population
     needed: NeededCheckpoints
+    faulty: bool = False
+    """Whether it is stored that an actor could not serve it."""
 
 
 async def load(store: ActorStore, name: str) -> HeldExperiment:
@@ -35,14 +39,36 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
 
     Raises:
         UnknownExperimentError: there is none of that name.
-        ExperimentError: its declaration cannot be read, or not be served.
+        RomulError: its declaration or its data cannot be read, or not be served.
     """
     stored = await store.load(name)
-    experiment = from_json(await store.spec(name))
-    core = settings(experiment)
-    population = read(core, experiment.metric, stored.meta, stored.slots, name)
-    needed = NeededCheckpoints(population)
-    return HeldExperiment(experiment, core, stored.version, population, needed)
+    spec = await store.spec(name)
+    with _named("reading it fails"):
+        experiment = from_json(spec)
+        core = settings(experiment)
+        population = read(core, experiment.metric, stored.meta, stored.slots, name)
+        needed = NeededCheckpoints(population)
+    faulty = bool(stored.meta.get("fault"))
+    return HeldExperiment(experiment, core, stored.version, population, needed, faulty)
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Give an error of whatever kind a kind of this project's.
+
+    An optimizer may be of an installed package, and what it finds may be damaged: any error of it
+    concerns this experiment, and no other.
+
+    Raises:
+        RomulError: as it was raised inside.
+        UndecidableError: another exception was.
+    """
+    try:
+        yield
+    except RomulError:
+        raise
+    except Exception as error:
+        raise UndecidableError(f"{what} ({type(error).__name__}: {error})") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +92,20 @@ def decide_batch(population: Population, events: Sequence[Stamped]) -> Batch:
     """Decide events, one after the other."""
     decision = decide_all(population, events)
     return Batch(events, decision.population, list(decision.trials), list(decision.history))
+
+
+def decide_and_write(
+    held: HeldExperiment, events: Sequence[Stamped], entries: Sequence[str], nonce: str
+) -> tuple[Batch, Commit]:
+    """Decide events, and make a commit of them; see `decide_batch` and `commit_of`.
+
+    Raises:
+        UndecidableError: an optimizer raised an exception, or what is stored makes no sense.
+        RomulError: a trial is too long to be sent.
+    """
+    with _named("deciding fails"):
+        batch = decide_batch(held.population, events)
+        return batch, commit_of(held, batch, entries, nonce)
 
 
 def commit_of(held: HeldExperiment, batch: Batch, entries: Sequence[str], nonce: str) -> Commit:

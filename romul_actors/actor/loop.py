@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
-from romul_actors.actor.batch import HeldExperiment, adopt, commit_of, decide_batch, load
+from romul_actors.actor.batch import HeldExperiment, adopt, decide_and_write, load
 from romul_actors.actor.leases import sweep
 from romul_actors.actor.reconciliation import missing_attempts
 from romul_actors.actor.timing import (
@@ -24,13 +24,14 @@ from romul_actors.actor.timing import (
     LastDone,
     tick_every_s,
 )
-from romul_actors.core.events import Event, Stamped, Tick
+from romul_actors.core.events import MAX_TEXT, Event, Stamped, Tick
 from romul_actors.core.history import Line
 from romul_actors.errors import (
-    ExperimentError,
     MessageError,
+    RomulError,
     StoreError,
     StoreUnavailableError,
+    UndecidableError,
     UnknownExperimentError,
 )
 from romul_actors.protocol.messages import decode_event, encode
@@ -104,7 +105,7 @@ class Actor:
             return
         entries = await self._read(await self._release())
         for name, batch in itertools.groupby(entries, key=lambda entry: entry.experiment):
-            with self._apart(name):
+            async with self._apart(name):
                 await self._answer(name, list(batch))
 
     async def lost(self, worker: str) -> int:
@@ -115,15 +116,16 @@ class Actor:
         """
         ended = 0
         for name in self._open.copy():
-            with self._apart(name):
+            async with self._apart(name):
                 ended += await sweep(self._store, name, self._name, SILENT_MS, BATCH, worker)
         return ended
 
-    @contextlib.contextmanager
-    def _apart(self, name: str) -> Iterator[None]:
+    @contextlib.asynccontextmanager
+    async def _apart(self, name: str) -> AsyncIterator[None]:
         """Keep an experiment's fault from the others: it is set aside until the next upkeep.
 
-        Each fault is logged once. A store that does not answer concerns all of them.
+        Each fault is logged once, and stored for people to see. A store that does not answer
+        concerns all experiments.
         """
         try:
             yield
@@ -131,11 +133,26 @@ class Actor:
             raise
         except UnknownExperimentError:
             self._leave(name)
-        except (StoreError, ExperimentError) as error:
+            self._faults.pop(name, None)
+        except RomulError as error:
             self._leave(name)
             if self._faults.get(name) != str(error):
+                cause = error.__cause__ if isinstance(error, UndecidableError) else None
+                log.error(  # noqa: TRY400
+                    "experiment %s cannot be served: %s", name, error, exc_info=cause
+                )
+                await self._store_fault(name, f"actor {self._name} cannot serve it: {error}")
                 self._faults[name] = str(error)
-                log.error("experiment %s cannot be served: %s", name, error)  # noqa: TRY400
+
+    async def _store_fault(self, name: str, fault: str) -> None:
+        """Store why an experiment cannot be served; "": it can."""
+        try:
+            await self._store.set_fault(name, fault[:MAX_TEXT])
+        except StoreUnavailableError:
+            raise
+        except StoreError as error:
+            # Its own hash may be what is wrong.
+            log.debug("%s: the fault is not stored: %s", name, error)
 
     def _leave(self, name: str) -> None:
         """Hold nothing of an experiment, and do not read its inbox."""
@@ -155,7 +172,7 @@ class Actor:
             # One inbox that cannot be read fails the call for all of them.
             found: list[Entry] = []
             for name in self._open.copy():
-                with self._apart(name):
+                async with self._apart(name):
                     found += await self._store.read([name], self._name, BATCH, 0)
             return found
 
@@ -173,12 +190,13 @@ class Actor:
         usable = await self._decode(name, entries)
         if not usable:
             return True
-        batch = decide_batch(
-            held.population, [Stamped(event, entry.at_ms) for entry, event in usable]
-        )
         self._commits += 1
-        answered = [entry.id for entry, _ in usable]
-        commit = commit_of(held, batch, answered, nonce=f"{self._name}#{self._commits}")
+        batch, commit = decide_and_write(
+            held,
+            [Stamped(event, entry.at_ms) for entry, event in usable],
+            [entry.id for entry, _ in usable],
+            nonce=f"{self._name}#{self._commits}",
+        )
         committed = await self._store.commit(name, self._name, commit)
         if committed is None:
             log.info("%s: another actor decided meanwhile", name)
@@ -225,7 +243,7 @@ class Actor:
         now_s = asyncio.get_running_loop().time()
         for name in [name for name, due_s in self._releases.items() if due_s <= now_s]:
             del self._releases[name]
-            with self._apart(name):
+            async with self._apart(name):
                 after_ms = await self._store.release(name)
                 if after_ms is not None:
                     self._release_at(name, after_ms)
@@ -239,12 +257,15 @@ class Actor:
         statuses = await self._store.experiments()
         self._open = [name for name in statuses if self._only is None or name in self._only]
         for name in self._open.copy():
-            with self._apart(name):
+            async with self._apart(name):
                 await self._keep(name, statuses[name])
 
     async def _keep(self, name: str, status: str) -> None:
         """What is due of one experiment."""
         lease_s = (await self._hold(name)).experiment.timeouts.lease_s
+        if name in self._faults:
+            # What this actor read before the fault is still pending with it.
+            await self._answer(name, await self._store.pending(name, self._name, BATCH))
         left = await self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH)
         await self._answer(name, left)
         if status in ("running", "paused", "stopped", "failed", "finished"):
@@ -252,8 +273,12 @@ class Actor:
         if status == "running":
             await self._tick(name, lease_s)
             await self._reconcile(name, max(RECONCILE_S, lease_s))
+        held = self._held.get(name)
         # The same fault would be another one from now on.
-        self._faults.pop(name, None)
+        if self._faults.pop(name, None) is not None or (held is not None and held.faulty):
+            await self._store_fault(name, "")
+            if held is not None:
+                held.faulty = False
 
     async def _tick(self, name: str, lease_s: float) -> None:
         """Let time pass for a population, and forget workers that are long gone."""
@@ -262,12 +287,12 @@ class Actor:
         every_s = tick_every_s(held.population if held is not None else None, self._pace_s)
         if not self._ticked.is_due(name, now_s, every_s):
             return
-        self._ticked.done(name, now_s)
         ages = await self._store.ages(name)
         for worker in [worker for worker, age_ms in ages.items() if age_ms > FORGET_MS]:
             await self._store.present([name], worker, {})
         alive = sum(age_ms < 1000 * lease_s for age_ms in ages.values())
         await self._store.tick(name, encode(Tick(workers=alive)), int(1000 * every_s))
+        self._ticked.done(name, now_s)
 
     async def _reconcile(self, name: str, every_s: float) -> None:
         """Give back attempts that are neither queued nor leased nor reported."""

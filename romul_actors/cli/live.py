@@ -35,14 +35,22 @@ class LiveView:
         experiments: the experiments, with as many steps as they have been asked to have.
         console: what is drawn on.
         resumed: whether the run goes on after an interruption or a failure.
+        alone: whether no other actor than the run's own may serve the experiments.
     """
 
     def __init__(
-        self, store: Store, experiments: Sequence[Experiment], console: Console, *, resumed: bool
+        self,
+        store: Store,
+        experiments: Sequence[Experiment],
+        console: Console,
+        *,
+        resumed: bool,
+        alone: bool,
     ) -> None:
         self._store = store
         self._experiments = experiments
         self._console = console
+        self._alone = alone
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -69,7 +77,7 @@ class LiveView:
             self._live.stop()
 
     async def refresh(self) -> bool:
-        """Read and draw the present state; True when all experiments have ended."""
+        """Read and draw the present state; True when all have ended, or cannot be served."""
         rows, first, decided = [], Table(), True
         for index, experiment in enumerate(self._experiments):
             stored = await self._store.load(experiment.name)
@@ -77,6 +85,9 @@ class LiveView:
             rows.append(row)
             # What has ended goes on when the actor has decided a request for more steps.
             decided = decided and from_json(stored.meta["spec"]).steps == experiment.steps
+            # What the only actor cannot serve does not end by itself.
+            faulty = self._alone and bool(stored.meta.get("fault"))
+            row["ended"] = row["status"] in ENDED or faulty
             best = "" if row["best"] is None else _best(row)
             self._bars.update(self._tasks[experiment.name], completed=row["trials"], best=best)
             if index == 0 and self._console.is_terminal:
@@ -94,7 +105,7 @@ class LiveView:
                 for row in rows
             )
             self._console.print("; ".join(parts), soft_wrap=True)
-        ended = all(row["status"] in ENDED for row in rows)
+        ended = all(row["ended"] for row in rows)
         failed = any(row["status"] == "failed" for row in rows)
         return ended and decided and not (failed and time.monotonic() < self._believed_s)
 

@@ -95,12 +95,13 @@ async def _play(
         if changes is not None:
             experiments = [await _apply(client, each, changes, console) for each in experiments]
         plan.write(folder)
+        alone = servers.url is None
         if not new:
-            await _resume(client, plan)
+            await _resume(client, plan, alone=alone)
         members = await stack.enter_async_context(
             running(crew(url, folder, plan.workers, plan.allow, [*map(Path, plan.paths)], mqtt))
         )
-        with LiveView(client.store, experiments, console, resumed=not new) as view:
+        with LiveView(client.store, experiments, console, resumed=not new, alone=alone) as view:
             while not stop.is_set() and not await view.refresh():
                 await members.start()
                 await pause(REFRESH_S, stop)
@@ -124,8 +125,11 @@ async def _apply(
     return experiment.model_copy(update={"steps": changes.steps or experiment.steps})
 
 
-async def _resume(client: Client, plan: RunFile) -> None:
+async def _resume(client: Client, plan: RunFile, *, alone: bool) -> None:
     statuses = await client.statuses()
     for name in plan.experiments:
+        if alone:
+            # A fault of the run before may be mended.
+            await client.store.set_fault(name, "")
         if statuses[name] in ("paused", "failed"):
             await client.resume(name)

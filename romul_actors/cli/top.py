@@ -117,7 +117,7 @@ class Screen:
             alarms.append(f"{seen.depths['dead']} dead messages (romul dead list {self._name})")
         if seen.depths["inbox"] > BACKLOG * max(10, len(seen.slots)):
             alarms.append("the inbox grows: is an actor running?")
-        if seen.status == "failed":
+        if seen.status == "failed" or seen.fault:
             alarms.append(seen.reason)
         return alarms
 

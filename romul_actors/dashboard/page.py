@@ -128,7 +128,9 @@ class Page:
         self._status.set_text(snapshot.status)
         self._summary.set_text(in_short(snapshot))
         none = snapshot.status == "running" and not snapshot.alive
-        self._alarm.set_text("no worker is alive" if none else snapshot.reason)
+        self._alarm.set_text(
+            "no worker is alive" if none and not snapshot.fault else snapshot.reason
+        )
         if self._changed("population", feed.n_lines):
             self._table.rows = charts.rows(feed)
         # Lists are built anew only where there is something new.

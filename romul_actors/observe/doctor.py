@@ -181,6 +181,9 @@ def _population(name: str, found: Snapshot) -> list[Finding]:
                 f"`romul dead list {name}` shows them",
             )
         )
+    if found.fault:
+        what = f"{name}: {found.fault}"
+        findings.append(Finding("fault", what, "it goes on once that is mended; no restart needed"))
     if found.status == "failed":
         findings.append(
             Finding("fault", f"{name}: {found.reason}", f"`romul failures {name}`, then `resume`")

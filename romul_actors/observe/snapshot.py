@@ -105,7 +105,7 @@ class Snapshot:
     Attributes:
         experiment: its declaration.
         now_ms: the server's time, in milliseconds since the epoch.
-        status, reason: see `romul_actors.core.population`.
+        status, reason: see `romul_actors.core.population`; the fault is part of the reason.
         counts: trials `created`, `reported`, `failed`, `discarded`, `retried`.
         causes: how often attempts were lost, by reason.
         best: metric, trial, checkpoint and hyperparameters of the best trial; empty: there is none.
@@ -115,6 +115,7 @@ class Snapshot:
         depths: entries in the queues.
         history: its lines, oldest first, as far as they were read.
         last_id: id of the last line; "" if there is none.
+        fault: why an actor cannot serve it; "" if there is no such fault.
     """
 
     experiment: Experiment
@@ -130,6 +131,7 @@ class Snapshot:
     depths: Mapping[str, int]
     history: Sequence[Line] = field(default=(), repr=False)
     last_id: str = ""
+    fault: str = ""
 
     @property
     def alive(self) -> list[WorkerSnapshot]:
@@ -188,7 +190,7 @@ def read_glance(glance: Glance, experiment: Experiment | None = None) -> Snapsho
         experiment=experiment,
         now_ms=glance.now_ms,
         status=own.text("status"),
-        reason=own.text("reason", ""),
+        reason=own.reason(),
         counts={name: own.count(name, "0") for name in COUNTS},
         causes=own.counts("causes"),
         best=own.best(experiment.metric),
@@ -209,6 +211,7 @@ def read_glance(glance: Glance, experiment: Experiment | None = None) -> Snapsho
         depths=glance.depths,
         history=[read_line(experiment.name, entry, text) for entry, text in glance.history],
         last_id=glance.history[-1][0] if glance.history else "",
+        fault=own.text("fault", ""),
     )
 
 

@@ -23,7 +23,7 @@ def summary(experiment: Experiment, meta: Mapping[str, str], found: Sized) -> di
     return {
         "name": experiment.name,
         "status": own.text("status"),
-        "reason": own.text("reason", ""),
+        "reason": own.reason(),
         "metric": experiment.metric,
         "best": best.get(experiment.metric),
         "best_trial": best.get("trial"),

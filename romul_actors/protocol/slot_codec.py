@@ -16,6 +16,7 @@ from romul_actors.core.population import Best, Counts, Population, PopulationSta
 from romul_actors.core.settings import Settings
 from romul_actors.core.slot import Outcome, Slot, Status
 from romul_actors.core.space import Value
+from romul_actors.protocol.optimizer_memory import check_memory
 from romul_actors.protocol.stored_fields import (
     StoredFields,
     finite,
@@ -264,7 +265,13 @@ def _read_slot(index: int, row: StoredFields, settings: Settings, metric: str) -
         joined=row.count("joined"),
         parking=row.flag("parking"),
         pinned=row.flag("pinned", "0"),
-        memory=row.table("memory"),
+        memory=row.read(
+            "memory",
+            lambda text: check_memory(
+                table(from_json(text)), settings.optimizer, len(settings.space.axes)
+            ),
+            f"what the optimizer {settings.optimizer.name!r} keeps",
+        ),
         outcomes=row.read(
             "outcomes",
             lambda text: _read_outcomes(text, settings, metric),

@@ -70,6 +70,11 @@ class StoredFields:
         """A text; None for an empty one."""
         return self.text(name) or None
 
+    def reason(self) -> str:
+        """Of an experiment: why its status is so, and why no actor can serve it; often empty."""
+        found = (self.text("reason", ""), self.text("fault", ""))
+        return "; ".join(text for text in found if text)
+
     def flag(self, name: str, default: str | None = None) -> bool:
         """Whether it is 1, and not 0."""
         return self.read(name, lambda text: bool(("0", "1").index(text)), "0 or 1", default)

@@ -186,7 +186,10 @@ class QueueStore(CatalogStore):
 
     @abstractmethod
     async def present(self, names: Sequence[str], worker: str, presence: Mapping[str, Any]) -> None:
-        """Record that a worker is there without a trial; an empty presence: that it left."""
+        """Record that a worker is there without a trial; an empty presence: that it left.
+
+        An experiment whose data do not admit it is left out, with a warning.
+        """
 
 
 class WorkerStore(QueueStore):
@@ -197,6 +200,8 @@ class WorkerStore(QueueStore):
         self, names: Sequence[str], worker: str, block_ms: int, holding: Sequence[str] = ()
     ) -> Lease | None:
         """Take one trial, from the first of `names` that has one; wait at most `block_ms`.
+
+        An experiment whose queue cannot be read is left out, with a warning, if there are others.
 
         Args:
             names: the experiments.
@@ -271,6 +276,13 @@ class ActorStore(ReaderStore, QueueStore):
 
         The actor then holds the leases, and settles them. With `worker`, that worker's only. What
         is offered to that worker, or is to be released, goes into the queue.
+        """
+
+    @abstractmethod
+    async def set_fault(self, name: str, fault: str) -> None:
+        """Store, as the field `fault`, why an experiment cannot be served; "": it can.
+
+        Nothing happens if there is no such experiment. Its version stays as it is.
         """
 
 

@@ -16,7 +16,7 @@ from romul_actors.errors import StoreUnavailableError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Commit, Committed
 from romul_actors.store.memory import MemoryStore
-from romul_sim.invariants import InvariantWatch
+from romul_sim.invariants import InvariantWatch, Violation
 from romul_sim.virtual_time import VirtualLoop
 from romul_workers.tasks.toys import State, Toy
 from romul_workers.trainer import Ending, Failure, Restored, Stopped, Success, Trainer
@@ -60,6 +60,10 @@ class WatchedStore(MemoryStore):
     def history_sha256(self) -> str:
         """Of all lines of all histories, in the order in which they were committed."""
         return self._sha256.hexdigest()
+
+    async def set_fault(self, name: str, fault: str) -> None:
+        if fault:
+            raise Violation(f"{name}: {fault}")
 
     async def commit(self, name: str, actor: str, commit: Commit) -> Committed | None:
         committed = await super().commit(name, actor, commit)

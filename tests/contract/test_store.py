@@ -295,6 +295,7 @@ async def test_one_workers_leases_can_be_swept_alone(store):
     await store.lease(["e"], "v", 0)
     await store.lease(["e"], "w", 0)
     assert await store.sweep("e", "a", 0, 10, "unknown") == []
+    assert await store.sweep("e", "a", 0, 10, "") == []
     [(swept, last)] = await store.sweep("e", "a", 0, 10, "w")
     assert (swept.body, last) == (b"u", "w")
 
@@ -352,6 +353,25 @@ async def test_all_that_is_on_the_way_is_seen_at_one_version(store):
     assert list(found.inbox) == [b"new"]
     with pytest.raises(UnknownExperimentError):
         await store.outstanding("unknown")
+
+
+async def test_a_fault_is_kept_with_the_experiment_until_it_is_over(store):
+    await made(store)
+    before = await store.load("e")
+    await store.set_fault("e", "it cannot be read")
+    stored = await store.load("e")
+    assert stored.meta == {**before.meta, "fault": "it cannot be read"}
+    assert stored.version == before.version
+    assert (await store.glance("e")).meta["fault"] == "it cannot be read"
+    await store.set_fault("e", "")
+    await store.set_fault("e", "")
+    assert await store.load("e") == before
+    # None comes back by it.
+    await store.remove("e")
+    await store.set_fault("e", "it cannot be read")
+    assert await store.experiments() == {}
+    await made(store)
+    assert "fault" not in (await store.load("e")).meta
 
 
 async def test_a_tick_comes_at_most_once_in_a_while(store):

@@ -402,6 +402,7 @@ def test_a_function_that_always_fails_ends_the_run_with_its_error(tmp_path):
     with pytest.raises(romul.SearchFailedError, match="no such data set: mnits") as raised:
         search(tmp_path, broken)
     assert "3 trials of different hyperparameters failed in the same way" in str(raised.value)
+    assert "romul_workers" not in str(raised.value)
     alone(tmp_path)
     assert search(tmp_path, resume=True).status == "finished"
 
@@ -414,6 +415,16 @@ def test_when_all_trials_fail_the_error_says_how_to_go_on(tmp_path):
         search(tmp_path, diverges)
     assert "The same call with name='mine' tries again" in str(raised.value)
     assert search(tmp_path, resume=True).status == "finished"
+
+
+def test_a_run_whose_optimizer_raises_ends_with_the_error(tmp_path):
+    # A number that the option may be, and that no count can be made of.
+    wrong = {"name": "romul", "quorum_share": 1e308}
+    words = "cannot serve it: deciding fails .OverflowError: "
+    for resume in (False, True):
+        with pytest.raises(romul.SearchFailedError, match=words):
+            search(tmp_path, optimizer=wrong, resume=resume)
+    alone(tmp_path)
 
 
 def test_two_runs_of_one_name_do_not_meet(tmp_path):

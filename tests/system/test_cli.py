@@ -229,6 +229,18 @@ def test_a_run_whose_every_trial_fails_says_why(tmp_path):
     assert "the disk is upside down" in out
 
 
+def test_a_run_that_cannot_be_decided_ends_and_says_why(tmp_path):
+    (tmp_path / "bad.toml").write_text(
+        'name = "bad"\ntask = "romul_workers.tasks.toys:quadratic"\nsteps = 2\npopulation = 4\n'
+        'optimizer = { name = "romul", quorum_share = 1e308 }\n'
+        "[space]\nrate = { type = 'float', min = 1e-3, max = 1.0, scale = 'log' }\n"
+    )
+    for arguments in (("run", "bad.toml"), ("run", "--resume", "bad")):
+        code, out, _ = ended(local(tmp_path, *arguments))
+        assert code == 1
+        assert "cannot serve it: deciding fails (OverflowError: " in out
+
+
 def test_experiments_are_submitted_shown_and_removed(system):
     system.submit()
     system.actor()

@@ -178,6 +178,34 @@ def test_the_doctor_names_faults_and_remedies(running, system):
     assert "127.0.0.1:1" in json.loads(broker.stdout)[-1]["what"]
 
 
+def test_what_cannot_be_served_is_shown_with_its_reason_until_it_is_mended(system):
+    system.submit(name="bad", optimizer={"name": "asha"})
+    system.submit(name="good")
+    system.actor()
+    wait_for(lambda: system.slot(3, "bad") and system.slot(3, "good"))
+    slot = "romul:{bad}:slot:3"
+    right = system.client.hget(slot, "memory")
+    system.client.hset(slot, "memory", '{"born": "yesterday"}')
+    # Another actor reads anew what this one still holds.
+    actor = system.actor()
+    words = """experiment 'bad', slot 3: field 'memory' holds '{"born": "yesterday"}'"""
+    wait_for(lambda: words in system.meta("bad").get("fault", ""))
+    assert words in actor.log.read_text()
+    rows = {row["name"]: row["reason"] for row in system.as_json("status")}
+    assert words in rows["bad"]
+    assert rows["good"] == ""
+    assert words in system.call("status").stdout.replace("\n", "")
+    shown = " ".join(system.call("top", "bad", "--once").stdout.split())
+    assert "cannot serve it: experiment 'bad', slot 3: field 'memory'" in shown
+    examined = system.call("doctor", "--json")
+    assert examined.returncode == 1
+    faults = [f for f in json.loads(examined.stdout) if f["level"] == "fault"]
+    assert ["bad: " in fault["what"] and words in fault["what"] for fault in faults] == [True]
+    system.client.hset(slot, "memory", right)
+    wait_for(lambda: "fault" not in system.meta("bad"))
+    assert {row["reason"] for row in system.as_json("status")} == {""}
+
+
 def test_long_names_leave_the_other_columns_their_room(system):
     """At 80 columns, with names as long as they may be."""
     name = "a metric whose name is as long as that of a metric can be " + 42 * "x"

@@ -379,8 +379,24 @@ class Damaged(MemoryStore):
         self._fail("commit", [name])
         return await super().commit(name, actor, commit)
 
+    async def spec(self, name):
+        self._fail("spec", [name])
+        return await super().spec(name)
 
-CALLS = ["load", "read", "take_over", "sweep", "outstanding", "commit"]
+    async def ages(self, name):
+        self._fail("ages", [name])
+        return await super().ages(name)
+
+    async def tick(self, name, body, every_ms):
+        self._fail("tick", [name])
+        return await super().tick(name, body, every_ms)
+
+
+CALLS = [
+    *("load", "spec", "read", "take_over", "commit"),
+    *("sweep", "ages", "tick", "outstanding"),
+]
+"""All that an actor reads and writes of each experiment; those in the second line at times."""
 
 
 async def served_beside_a_damaged_one(store, call):
@@ -388,7 +404,7 @@ async def served_beside_a_damaged_one(store, call):
     for name in ("bad", "e"):
         await submit(store, name)
     actor = an_actor(store)
-    if call in ("sweep", "outstanding"):
+    if call in CALLS[5:]:
         await actor.turn()
     store.call = call
     for _ in range(3):
@@ -403,6 +419,8 @@ async def test_an_experiment_whose_data_fail_does_not_hold_up_the_others(clock, 
         actor = await served_beside_a_damaged_one(store, call)
     messages = {record.message for record in caplog.records}
     assert messages == {f"experiment bad cannot be served: {store.error}"}
+    fault = f"actor a cannot serve it: {store.error}"
+    assert store.memory.find("bad").meta["fault"] == fault
     await train(store, 4)
     await actor.turn()
     assert len(await lines(store, history.TrialReported)) == 4
@@ -411,6 +429,41 @@ async def test_an_experiment_whose_data_fail_does_not_hold_up_the_others(clock, 
     clock.passes(TAKE_OVER_MS)
     await actor.turn()
     assert len(await attempts(store, "bad")) == 4
+    assert "fault" not in store.memory.find("bad").meta
+
+
+async def test_leases_and_offers_of_a_damaged_experiment_do_not_hold_up_those_of_others(clock):
+    class Unreleased(Damaged):
+        async def release(self, name):
+            self._fail("release", [name])
+            return await super().release(name)
+
+    store = Unreleased(clock)
+    for name in ("bad", "e"):
+        await submit(store, name)
+    actor = an_actor(store)
+    await actor.turn()
+    held = {name: await store.lease([name], "gone", 0) for name in ("bad", "e")}
+    assert all(held.values())
+    clock.passes(SILENT_MS)
+    store.call = "sweep"
+    assert await actor.lost("gone") == 1
+    assert list((await store.leases("bad")).values()) == ["gone"]
+    for name in ("bad", "e"):
+        actor._release_at(name, 0)
+    store.call = "release"
+    # A round in which an offer that is due cannot be released still decides the others.
+    await actor.turn()
+    [line] = await lines(store, history.TrialFailed)
+    assert (line.worker, line.reason) == ("gone", "lost")
+
+
+async def test_a_new_actor_clears_the_fault_that_another_one_left_behind(store):
+    await submit(store)
+    await store.set_fault("e", "actor b cannot serve it: it is mended since")
+    actor = an_actor(store)
+    await actor.turn()
+    assert "fault" not in (await store.load("e")).meta
 
 
 @pytest.mark.parametrize("call", CALLS)

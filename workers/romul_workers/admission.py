@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from romul_actors.errors import ExperimentError, UnknownExperimentError
+from romul_actors.errors import ExperimentError, StoreError, StoreUnavailableError
 from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.store import WorkerStore
 
@@ -65,7 +65,7 @@ class Admission:
         """Read the list of experiments, and leave those that are served no more.
 
         Raises:
-            ExperimentError: a declaration cannot be read.
+            StoreUnavailableError: the store does not answer.
         """
         statuses = await self._store.experiments()
         if statuses != self._statuses or self._admitted.keys() != statuses.keys():
@@ -75,11 +75,18 @@ class Admission:
     async def _update(self, statuses: Mapping[str, str]) -> None:
         before = self._served
         for name in statuses.keys() - self._admitted.keys():
-            self._admitted[name] = await self._admits(name)
+            try:
+                self._admitted[name] = await self._admits(name)
+            except StoreUnavailableError:
+                raise
+            except (StoreError, ExperimentError) as error:
+                # Looked at again at the next refresh: it may be mended by then.
+                self._refuse(name, str(error))
         for name in self._admitted.keys() - statuses.keys():
             del self._admitted[name]
+            self._refused.discard(name)
             self._forget(name)
-        ours = {name: status for name, status in statuses.items() if self._admitted[name]}
+        ours = {name: status for name, status in statuses.items() if self._admitted.get(name)}
         self._served = [n for n, status in ours.items() if status not in ("finished", "stopped")]
         running = [n for n in self._served if ours[n] in ("submitted", "running")]
         kept = [name for name in self._claims if name in running]
@@ -90,11 +97,9 @@ class Admission:
     async def _admits(self, name: str) -> bool:
         if not any(fnmatchcase(name, pattern) for pattern in self._names):
             return False
-        try:
-            module = (await self.declaration(name)).module
-        except (ExperimentError, UnknownExperimentError) as error:
-            return self._refuse(name, str(error))
+        module = (await self.declaration(name)).module
         if any(fnmatchcase(module, pattern) for pattern in self._modules):
+            self._refused.discard(name)
             return True
         return self._refuse(name, f"task module {module!r} is not allowed here (see --allow)")
 

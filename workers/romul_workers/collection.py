@@ -1,10 +1,14 @@
 """Workers remove checkpoints that no decision can ask for any more."""
 
 import asyncio
+import logging
 
+from romul_actors.errors import ExperimentError, StoreError, StoreUnavailableError
 from romul_actors.store import WorkerStore
 from romul_workers.admission import Admission
 from romul_workers.trainer import Trainer
+
+log = logging.getLogger("romul.worker")
 
 EVERY = 10
 """After so many waits' time a worker looks for checkpoints to remove."""
@@ -38,6 +42,7 @@ class Collector:
         self._garbage_ms = garbage_ms
         self._every_s = EVERY * pace_s
         self._collected = float("-inf")
+        self._refused: dict[str, str] = {}
 
     async def collect(self, now: float) -> None:
         """Remove garbage of all admitted experiments, if it is time to.
@@ -46,13 +51,22 @@ class Collector:
             now: the loop's time.
 
         Raises:
-            StoreError: the store does not answer.
+            StoreUnavailableError: the store does not answer.
         """
         if now - self._collected < self._every_s:
             return
         self._collected = now
         for experiment in self._admission.admitted:
-            await self._collect(experiment)
+            try:
+                await self._collect(experiment)
+            except StoreUnavailableError:
+                raise
+            except (StoreError, ExperimentError) as error:
+                if self._refused.get(experiment) != str(error):
+                    log.warning("%s: its garbage stays: %s", experiment, error)
+                self._refused[experiment] = str(error)
+            else:
+                self._refused.pop(experiment, None)
 
     async def _collect(self, name: str) -> None:
         # Listed until they are gone: a worker that is killed here leaves them to another.

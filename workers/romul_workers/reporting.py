@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from romul_actors.core.events import MAX_TEXT, Failed, Released, ReleaseReason, Result, TrialMessage
-from romul_actors.errors import MessageError, StoreError
+from romul_actors.errors import MessageError, StoreError, WrongTypeError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
 from romul_actors.store import Hold, Lease, Output, WorkerStore
@@ -151,6 +151,10 @@ class Reporter:
         while True:
             try:
                 accepted = await self._store.settle(lease, trial.slot, token, body, hold)
+            except WrongTypeError as error:
+                # Of this experiment alone: it must not keep the worker from the others.
+                log.error("trial %s could not be reported: %s", trial.id, error)  # noqa: TRY400
+                return None
             except StoreError as error:
                 unsure = True
                 now = asyncio.get_running_loop().time()

@@ -98,6 +98,13 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
         self.memory.add(name, "inbox", body)
         return True
 
+    async def set_fault(self, name: str, fault: str) -> None:
+        found = self.memory.experiments.get(name)
+        if found is not None and fault:
+            found.meta["fault"] = fault
+        elif found is not None:
+            found.meta.pop("fault", None)
+
     async def sweep(
         self, name: str, actor: str, idle_ms: int, count: int, worker: str | None = None
     ) -> list[tuple[Lease, str]]:

@@ -36,7 +36,7 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
             key(name, "inbox"), GROUPS["inbox"], actor, idle_ms, count=count
         )
         try:
-            found = await reply(request)
+            found = await reply(request, key(name, "inbox"))
         except NoGroupError:
             return []
         return read_entries(name, found[1])
@@ -77,9 +77,15 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
         keys = [key(name, "tick"), key(name, "inbox")]
         return bool(await self.connection.run("tick", keys, [every_ms, body]))
 
+    async def set_fault(self, name: str, fault: str) -> None:
+        await self.connection.run("fault", [key(name)], [fault])
+
     async def sweep(
         self, name: str, actor: str, idle_ms: int, count: int, worker: str | None = None
     ) -> list[tuple[Lease, str]]:
+        if worker == "":
+            # To the server, a consumer without a name is all of them.
+            return []
         await self._release(name, worker or "")
         swept: list[tuple[Lease, str]] = []
         for stream in LEASES:
@@ -97,7 +103,8 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
             stale = await reply(
                 client.xpending_range(
                     stream, group, "-", "+", count, consumername=worker, idle=idle_ms
-                )
+                ),
+                stream,
             )
         except NoGroupError:
             return []
@@ -105,7 +112,7 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
             return []
         last = {row["message_id"]: read_name(row["consumer"]) for row in stale}
         ids = cast("Any", list(last))
-        rows = await reply(client.xclaim(stream, group, actor, idle_ms, ids))
+        rows = await reply(client.xclaim(stream, group, actor, idle_ms, ids), stream)
         return [
             (
                 Lease(name, entry_id.decode(), actor, (fields or {}).get(b"m", b""), leases),

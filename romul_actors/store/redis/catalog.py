@@ -63,14 +63,14 @@ class RedisCatalog(CatalogStore):
         return sorted(names)
 
     async def spec(self, name: str) -> str:
-        text = await reply(self.connection.client.hget(key(name), "spec"))
+        text = await reply(self.connection.client.hget(key(name), "spec"), key(name))
         if text is None:
             raise self.connection.unknown(name)
         with reading(key(name)):
             return cast("bytes", text).decode()
 
     async def reported(self, name: str) -> int:
-        found = await reply(self.connection.client.hget(key(name), "reported"))
+        found = await reply(self.connection.client.hget(key(name), "reported"), key(name))
         with reading(key(name)):
             return int(cast("bytes", found) or 0)
 

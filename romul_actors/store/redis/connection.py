@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, cast
@@ -12,7 +13,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from romul_actors.errors import StoreError, StoreUnavailableError, UnknownExperimentError
+from romul_actors.errors import (
+    StoreError,
+    StoreUnavailableError,
+    UnknownExperimentError,
+    WrongTypeError,
+)
 from romul_actors.store.keys import experiment_of, key
 from romul_actors.store.redis.urls import connect, hide_password
 from romul_actors.waiting import reraise_cancellation
@@ -20,6 +26,12 @@ from romul_actors.waiting import reraise_cancellation
 log = logging.getLogger("romul.store")
 
 _SCRIPTS = files("romul_actors.store") / "scripts"
+_NAMED = re.compile(r"WRONGTYPE of (romul:\S+)")
+"""How a script says which of the keys that it does not declare is of a wrong type."""
+MOST_NAMED = 5
+"""Most keys that an error names."""
+_OTHERS = "another key of that experiment"
+"""What a script that does not say so may have meant."""
 _NO_GROUP_PAUSE_S = 0.05
 """Pause after a read of a queue that does not exist, so that a loop of reads does not spin."""
 
@@ -28,14 +40,14 @@ class NoGroupError(StoreError):
     """A queue does not exist: its experiment was removed in the meantime."""
 
 
-def store_error(error: Exception) -> StoreError:
-    """This project's error for one of the client's."""
+def store_error(error: Exception, keys: Sequence[str] = ()) -> StoreError:
+    """This project's error for one of the client's, from a request that concerns some keys."""
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
         return StoreUnavailableError(f"the server does not answer: {error}")
     if "NOGROUP" in str(error):
         return NoGroupError(str(error))
     if "WRONGTYPE" in str(error):
-        return StoreError(f"a key is not of the type that docs/redis.md says: {error}")
+        return WrongTypeError(_NAMED.findall(str(error)) or keys, error)
     return StoreError(f"the server refuses: {error}")
 
 
@@ -54,8 +66,12 @@ def reading(key: str) -> Iterator[None]:
         ) from error
 
 
-async def reply(request: Awaitable[Any] | Any) -> Any:
+async def reply(request: Awaitable[Any] | Any, *keys: str) -> Any:
     """Reply to a request.
+
+    Args:
+        request: to the server.
+        keys: what it concerns, for errors.
 
     Raises:
         StoreUnavailableError: the server does not answer.
@@ -66,7 +82,7 @@ async def reply(request: Awaitable[Any] | Any) -> Any:
         with reraise_cancellation():
             return await request
     except (RedisError, OSError) as error:
-        raise store_error(error) from error
+        raise store_error(error, keys) from error
 
 
 class Connection:
@@ -88,6 +104,7 @@ class Connection:
         self.is_cluster = isinstance(self.client, RedisCluster)
         self._waits = 0
         self._left_out: dict[str, int] = {}
+        self._refused: dict[str, str] = {}
         self._scripts = {
             path.name.removesuffix(".lua"): self.client.register_script(path.read_text())
             for path in _SCRIPTS.iterdir()
@@ -114,9 +131,19 @@ class Connection:
             )
         self._left_out[key] = len(faults)
 
+    def refused(self, key: str, error: StoreError | None) -> None:
+        """Warn of a key that is gone on without; once, until it is right again (None)."""
+        text = "" if error is None else str(error)
+        if text and self._refused.get(key) != text:
+            log.warning("%s: %s", experiment_of(key), text)
+        if text or self._refused:
+            self._refused[key] = text
+
     async def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script."""
-        return await reply(self._scripts[script](keys=list(keys), args=list(args)))
+        return await reply(
+            self._scripts[script](keys=list(keys), args=list(args)), *keys[:MOST_NAMED], _OTHERS
+        )
 
     async def run_read_only(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script that writes nothing, for users that may not write."""
@@ -125,11 +152,15 @@ class Connection:
             with reraise_cancellation():
                 return await self.client.evalsha_ro(known.sha, len(keys), *keys, *args)
         except NoScriptError:
-            return await reply(self.client.eval_ro(known.script, len(keys), *keys, *args))
+            return await reply(
+                self.client.eval_ro(known.script, len(keys), *keys, *args),
+                *keys[:MOST_NAMED],
+                _OTHERS,
+            )
         except ResponseError as error:
             # Before Redis 7 there is no such command, and no user that may only read a key.
             if "unknown command" not in str(error).lower():
-                raise store_error(error) from error
+                raise store_error(error, (*keys[:MOST_NAMED], _OTHERS)) from error
             return await self.run(script, keys, args)
         except (RedisError, OSError) as error:
             raise store_error(error) from error
@@ -178,7 +209,8 @@ class Connection:
             found = await reply(
                 self.client.xreadgroup(
                     group, consumer, cast("Any", dict(streams)), count, block_ms or None
-                )
+                ),
+                *streams,
             )
         except NoGroupError:
             await asyncio.sleep(_NO_GROUP_PAUSE_S)

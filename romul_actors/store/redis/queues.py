@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from romul_actors.errors import WrongTypeError
 from romul_actors.store.keys import GROUPS, LEASES, bell_key, key
 from romul_actors.store.redis.catalog import RedisCatalog
 from romul_actors.store.redis.connection import Connection, reply
@@ -33,7 +34,7 @@ class RedisQueues(RedisCatalog, QueueStore):
 
     async def send(self, name: str, body: bytes) -> None:
         request = self.connection.client.xadd(key(name, "inbox"), {"m": body}, nomkstream=True)
-        if await reply(request) is None:
+        if await reply(request, key(name, "inbox")) is None:
             raise self.connection.unknown(name)
 
     async def settle(
@@ -60,4 +61,9 @@ class RedisQueues(RedisCatalog, QueueStore):
 
     async def present(self, names: Sequence[str], worker: str, presence: Mapping[str, Any]) -> None:
         for name in names:
-            await run_beat(self.connection, name, worker, presence)
+            try:
+                await run_beat(self.connection, name, worker, presence)
+            except WrongTypeError as error:
+                self.connection.refused(key(name, "workers"), error)
+            else:
+                self.connection.refused(key(name, "workers"), None)

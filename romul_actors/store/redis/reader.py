@@ -46,7 +46,7 @@ class RedisReader(RedisCatalog, ReaderStore):
         self, name: str, after: str = "0", count: int = 1000
     ) -> list[tuple[str, str]]:
         stream = key(name, "history")
-        rows = await reply(self.connection.client.xrange(stream, f"({after}", "+", count))
+        rows = await reply(self.connection.client.xrange(stream, f"({after}", "+", count), stream)
         with reading(stream):
             return [read_line(entry_id, fields) for entry_id, fields in rows]
 
@@ -54,7 +54,7 @@ class RedisReader(RedisCatalog, ReaderStore):
         self, name: str, before: str = "", count: int = 1000
     ) -> list[tuple[str, str]]:
         stream, latest = key(name, "history"), f"({before}" if before else "+"
-        rows = await reply(self.connection.client.xrevrange(stream, latest, "-", count))
+        rows = await reply(self.connection.client.xrevrange(stream, latest, "-", count), stream)
         with reading(stream):
             return [read_line(entry_id, fields) for entry_id, fields in rows]
 
@@ -84,7 +84,7 @@ class RedisReader(RedisCatalog, ReaderStore):
 
     async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[DeadLetter]:
         stream = key(name, "dead")
-        rows = await reply(self.connection.client.xrange(stream, f"({after}", "+", count))
+        rows = await reply(self.connection.client.xrange(stream, f"({after}", "+", count), stream)
         return [read_dead_letter(entry_id, fields) for entry_id, fields in rows]
 
     async def outstanding(self, name: str) -> Outstanding:
@@ -97,13 +97,14 @@ class RedisReader(RedisCatalog, ReaderStore):
 
     async def outputs(self, name: str, trial: str) -> list[Output]:
         stream = key(name, "logs")
-        rows = await reply(self.connection.client.xrange(stream))
+        rows = await reply(self.connection.client.xrange(stream), stream)
         found, faults = read_each((fields for _, fields in rows), read_output)
         self.connection.leave_out(stream, faults)
         return [output for output in found if output.trial == trial]
 
     async def workers(self, name: str) -> dict[str, dict[str, Any]]:
-        rows = await reply(self.connection.client.hgetall(key(name, "workers")))
+        listed = key(name, "workers")
+        rows = await reply(self.connection.client.hgetall(listed), listed)
         return read_workers(rows.items(), await self.connection.now_ms(name))
 
     async def leases(self, name: str) -> dict[str, str]:
@@ -111,7 +112,10 @@ class RedisReader(RedisCatalog, ReaderStore):
         for stream in LEASES:
             try:
                 rows = await reply(
-                    client.xpending_range(key(name, stream), GROUPS["trials"], "-", "+", MAX_LEASES)
+                    client.xpending_range(
+                        key(name, stream), GROUPS["trials"], "-", "+", MAX_LEASES
+                    ),
+                    key(name, stream),
                 )
             except NoGroupError:
                 # Nothing was ever offered to a single worker.
@@ -129,15 +133,20 @@ class RedisReader(RedisCatalog, ReaderStore):
                 pipeline.xlen(key(name, stream))
             pipeline.xlen(key(name, "targeted"))
             pipeline.hlen(key(name, "offers"))
-            *lengths, targeted, offers = await reply(pipeline.execute())
+            *lengths, targeted, offers = await reply(
+                pipeline.execute(), *(key(name, part) for part in (*STREAMS, "targeted", "offers"))
+            )
         depths = dict(zip(STREAMS, lengths, strict=True))
         return {**depths, "trials": depths["trials"] + targeted + offers}
 
     async def affinity(self, name: str) -> AffinityCounts:
         counts = [count.name for count in fields_of(AffinityCounts)]
-        found = await reply(self.connection.client.hmget(key(name, "affinity"), counts))
+        found = await reply(
+            self.connection.client.hmget(key(name, "affinity"), counts), key(name, "affinity")
+        )
         return AffinityCounts(*(read_count(value) for value in found))
 
     async def holds(self, name: str, worker: str) -> str:
-        found = await reply(self.connection.client.hget(key(name, "affinity"), f"w {worker}"))
+        held = key(name, "affinity")
+        found = await reply(self.connection.client.hget(held, f"w {worker}"), held)
         return read_name(found or b"")

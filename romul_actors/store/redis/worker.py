@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from romul_actors.errors import WrongTypeError
 from romul_actors.store.keys import GROUPS, bell_key, experiment_of, key
 from romul_actors.store.redis.connection import reply
 from romul_actors.store.redis.queues import RedisQueues, run_beat
@@ -21,13 +22,21 @@ class RedisWorker(RedisQueues, WorkerStore):
         for name in holding:
             if (lease := await self._take(name, worker)) is not None:
                 return lease
-        # One experiment after the other first: a read of many streams takes one entry of each.
+        # One experiment after the other first: a read of many streams takes one entry of each, and
+        # fails for all if one is not a stream.
+        right = []
         for name in names if len(names) > 1 else ():
-            one = {key(name, "trials"): ">"}
-            found = await connection.read_group(group, worker, one, 1, None)
+            stream = key(name, "trials")
+            try:
+                found = await connection.read_group(group, worker, {stream: ">"}, 1, None)
+            except WrongTypeError as error:
+                connection.refused(stream, error)
+                continue
+            connection.refused(stream, None)
+            right.append(name)
             for _, rows in found:
                 return read_leases(name, rows, worker)[0]
-        streams = {key(name, "trials"): ">" for name in names}
+        streams = {key(name, "trials"): ">" for name in right or names}
         bells = {bell_key(name, worker): ">" for name in holding}
         found = await connection.read_groups(group, worker, streams | bells, 1, block_ms)
         leases: list[Lease] = []
@@ -73,13 +82,13 @@ class RedisWorker(RedisQueues, WorkerStore):
             "worker": output.worker,
             "text": output.text[-MAX_LOG:],
         }
-        await reply(client.xadd(key(name, "logs"), fields, maxlen=MAX_LOGS))
+        await reply(client.xadd(key(name, "logs"), fields, maxlen=MAX_LOGS), key(name, "logs"))
 
     async def garbage(self, name: str, older_ms: int, count: int) -> list[str]:
         client, listed = self.connection.client, key(name, "garbage")
         limit = await self.connection.now_ms(name) - older_ms
         while True:
-            rows = await reply(client.zrangebyscore(listed, 0, limit, start=0, num=count))
+            rows = await reply(client.zrangebyscore(listed, 0, limit, start=0, num=count), listed)
             found, faults = read_each(rows, bytes.decode)
             self.connection.leave_out(listed, faults)
             if found or not faults:
@@ -89,4 +98,7 @@ class RedisWorker(RedisQueues, WorkerStore):
 
     async def forget(self, name: str, checkpoints: Sequence[str]) -> None:
         if checkpoints:
-            await reply(self.connection.client.zrem(key(name, "garbage"), *checkpoints))
+            await reply(
+                self.connection.client.zrem(key(name, "garbage"), *checkpoints),
+                key(name, "garbage"),
+            )

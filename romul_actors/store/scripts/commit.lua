@@ -23,6 +23,13 @@ if n > 0 then
     end
   end
 end
+-- Before the first write: a key of a wrong type ends the script here, and not half way.
+for _, look in ipairs({{'XLEN', KEYS[3]}, {'XLEN', KEYS[4]}, {'ZRANGEBYSCORE', KEYS[5], 0, 0}}) do
+  local found = redis.pcall(unpack(look))
+  if type(found) == 'table' and found.err then
+    return redis.error_reply('WRONGTYPE of ' .. look[2])
+  end
+end
 if #c.meta > 0 then
   redis.call('HSET', KEYS[1], unpack(c.meta))
 end

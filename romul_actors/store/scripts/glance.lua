@@ -14,7 +14,10 @@ end
 local rows = {}
 if #fields > 0 then
   for i = 0, tonumber(redis.call('HGET', KEYS[1], 'slots')) - 1 do
-    rows[i + 1] = redis.call('HMGET', KEYS[1] .. ':slot:' .. i, unpack(fields))
+    rows[i + 1] = redis.pcall('HMGET', KEYS[1] .. ':slot:' .. i, unpack(fields))
+    if rows[i + 1].err then
+      return redis.error_reply('WRONGTYPE of ' .. KEYS[1] .. ':slot:' .. i)
+    end
   end
 end
 local depths = {}

@@ -9,6 +9,10 @@ local epoch, version, nonce, slots =
   unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version', 'nonce', 'slots'))
 local rows = {}
 for i = 0, tonumber(slots) - 1 do
-  rows[#rows + 1] = redis.call('HGETALL', KEYS[1] .. ':slot:' .. i)
+  local row = redis.pcall('HGETALL', KEYS[1] .. ':slot:' .. i)
+  if row.err then
+    return redis.error_reply('WRONGTYPE of ' .. KEYS[1] .. ':slot:' .. i)
+  end
+  rows[#rows + 1] = row
 end
 return {epoch .. '.' .. version .. '.' .. nonce, meta, rows}

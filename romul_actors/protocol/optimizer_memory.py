@@ -1,0 +1,83 @@
+"""What each optimizer keeps in `Slot.memory`: checked before the optimizer finds it there.
+
+An optimizer relies on what it wrote. Where the store holds something else (damage, or what another
+optimizer wrote), the field is named when the experiment is read, not by an error in a decision.
+What an optimizer of an installed package keeps is its own matter.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from romul_actors.core.optimizers import Optimizer
+from romul_actors.core.optimizers.asha import Asha
+from romul_actors.core.optimizers.de import PlainDE
+from romul_actors.core.optimizers.pb2 import Pb2
+from romul_actors.core.optimizers.tpe import Tpe
+from romul_actors.protocol.stored_fields import finite, table, vector, whole
+
+Memory = Mapping[str, Any]
+
+
+def check_memory(memory: Memory, optimizer: Optimizer, n_dims: int) -> Memory:
+    """A slot's memory, if the optimizer can go on from it.
+
+    Args:
+        memory: as it is stored.
+        optimizer: of the search.
+        n_dims: how many coordinates a place in the unit cube has.
+
+    Raises:
+        ValueError, TypeError, LookupError: it cannot.
+    """
+    check = _CHECKS.get(type(optimizer))
+    if check is not None:
+        check(memory, n_dims)
+    return memory
+
+
+def _check_de(memory: Memory, n_dims: int) -> None:
+    if memory.get("loss") is not None:
+        finite(memory["loss"])
+        vector(memory["base"], n_dims)
+
+
+def _check_asha(memory: Memory, n_dims: int) -> None:
+    del n_dims
+    whole(memory.get("born", 0))
+    for rung, losses in table(memory.get("rungs", {})).items():
+        whole(int(rung))
+        for loss in _list(losses):
+            finite(loss)
+
+
+def _check_tpe(memory: Memory, n_dims: int) -> None:
+    _check_asha(memory, n_dims)
+    for rung, rows in table(memory.get("tried", {})).items():
+        whole(int(rung))
+        for row in _list(rows):
+            loss, *place = _list(row)
+            finite(loss)
+            vector(place, n_dims)
+
+
+def _check_pb2(memory: Memory, n_dims: int) -> None:
+    finite(memory.get("before", 0.0))
+    for row in _list(memory.get("tried", [])):
+        step, fall, *place = _list(row)
+        finite(step)
+        finite(fall)
+        vector(place, n_dims)
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(value)  # noqa: TRY004  (every fault is a ValueError here)
+    return value
+
+
+_CHECKS: Mapping[type[Optimizer], Callable[[Memory, int], None]] = {
+    PlainDE: _check_de,
+    Asha: _check_asha,
+    Tpe: _check_tpe,
+    Pb2: _check_pb2,
+}

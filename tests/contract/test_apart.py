@@ -1,0 +1,264 @@
+"""One experiment's damaged data, on a real server: the actor and the workers serve the others."""
+
+import asyncio
+import contextlib
+import json
+import logging
+
+import pytest
+import redis
+
+from romul_actors.actor.loop import Actor
+from romul_actors.core.events import Submitted
+from romul_actors.observe.snapshot import snapshot
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.messages import encode
+from romul_actors.store.keys import PARTS, key, slot_key
+from romul_actors.store.redis import RedisStore
+from romul_workers.trainer import Success, Trainer
+from romul_workers.worker import Worker, WorkerSettings
+
+REMEDY = "set it right (docs/redis.md), or restore the server's data"
+ENDED = ("finished", "failed", "stopped")
+
+
+class Instant(Trainer):
+    """Ends every trial at once; nothing is stored."""
+
+    async def train(self, experiment, trial):
+        del experiment
+        return Success(float(trial.slot), f"{trial.id}-{trial.attempt}-ab")
+
+    def ask_to_stop(self):
+        return None
+
+    async def discard(self, experiment, checkpoint):
+        return None
+
+    async def close(self):
+        return None
+
+
+@pytest.fixture
+def raw(redis_url):
+    client = redis.Redis.from_url(redis_url, decode_responses=True, protocol=2)
+    client.flushall()
+    yield client
+    client.flushall()
+    client.close()
+
+
+@pytest.fixture
+async def server(redis_url, raw):
+    made = RedisStore(redis_url)
+    yield made
+    await made.close()
+
+
+async def submit(store, name, **more):
+    declared = {
+        "name": name,
+        "task": "toys",
+        "space": {"x": {"type": "float", "min": 0.0, "max": 1.0}},
+        "population": 4,
+        "steps": 4,
+        "checkpoints": "memory://apart",
+        **more,
+    }
+    spec = Experiment.model_validate(declared).model_dump_json()
+    await store.create(name, spec, encode(Submitted()))
+
+
+@contextlib.asynccontextmanager
+async def serving(store):
+    """An actor and a worker, while the context is open."""
+    stop = asyncio.Event()
+    settings = WorkerSettings("w", allow=("toys",), grace_s=0.0, pace_s=0.02, garbage_ms=0)
+    parts = (Actor(store, "a", pace_s=0.02), Worker(store, Instant(), settings))
+    tasks = [asyncio.create_task(part.run(stop)) for part in parts]
+    try:
+        yield
+    finally:
+        stop.set()
+        # Raises what ended one of them.
+        await asyncio.gather(*tasks)
+
+
+async def until(condition):
+    """Wait until it holds."""
+    async with asyncio.timeout(30):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+async def ends(store, name="e"):
+    async def over():
+        return (await store.experiments()).get(name) in ENDED
+
+    await until(over)
+    assert (await store.experiments())[name] == "finished"
+
+
+MEMORIES = [
+    ("de", '{"loss": 0.5}'),
+    ("de", '{"loss": 0.5, "base": "here"}'),
+    ("de", '{"loss": "low", "base": [0.5]}'),
+    ("de", '{"loss": 0.5, "base": [0.5, 0.5]}'),
+    ("asha", '{"born": "yesterday"}'),
+    ("asha", '{"rungs": {"first": [0.5]}}'),
+    ("asha", '{"rungs": {"1": ["low"]}}'),
+    ("tpe", '{"tried": [[1.0, 0.5, 0.5]]}'),
+    ("tpe", '{"tried": {"1": [[0.5, 0.5, 0.5]]}}'),
+    ("pb2", '{"tried": {"1": [[0.5, 0.5]]}}'),
+    ("pb2", '{"before": null}'),
+    ("romul", "[1]"),
+]
+
+
+@pytest.mark.parametrize(("optimizer", "memory"), MEMORIES)
+async def test_what_an_optimizer_cannot_go_on_from_stops_its_own_experiment_alone(
+    server, raw, caplog, optimizer, memory
+):
+    await submit(server, "bad", optimizer=optimizer)
+    await submit(server, "e")
+    await Actor(server, "before", pace_s=0.0).turn()
+    right = raw.hget(slot_key("bad", 2), "memory")
+    raw.hset(slot_key("bad", 2), "memory", memory)
+    with caplog.at_level(logging.ERROR, "romul.actor"):
+        async with serving(server):
+            await ends(server)
+            [logged] = [record.getMessage() for record in caplog.records]
+            words = (
+                f"experiment 'bad', slot 2: field 'memory' holds {memory!r}, which is not what the "
+                f"optimizer {optimizer!r} keeps: {REMEDY}"
+            )
+            assert logged == f"experiment bad cannot be served: {words}"
+            # As it is shown: `romul status`, `top`, the dashboard and the doctor read this.
+            seen = await snapshot(server, "bad")
+            assert seen.status == "running"
+            assert seen.reason == seen.fault == f"actor a cannot serve it: {words}"
+            raw.hset(slot_key("bad", 2), "memory", right)
+            await ends(server, "bad")
+            assert (await snapshot(server, "bad")).reason == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        # Both are numbers that an option may be.
+        ("romul", {"quorum_share": 1e308}, "deciding fails (OverflowError: "),
+        ("truncation", {"quorum_share": 1e308}, "deciding fails (OverflowError: "),
+    ],
+)
+async def test_an_optimizer_that_raises_stops_its_own_experiment_alone(
+    server, caplog, name, options, words
+):
+    await submit(server, "bad", optimizer={"name": name, **options})
+    await submit(server, "e")
+    with caplog.at_level(logging.ERROR, "romul.actor"):
+        async with serving(server):
+            await ends(server)
+
+            async def shown():
+                return (await snapshot(server, "bad")).fault
+
+            await until(shown)
+            assert (await shown()).startswith(f"actor a cannot serve it: {words}")
+            [record] = caplog.records
+            # The traceback says where.
+            assert record.exc_info[0] is OverflowError
+            assert "quorum" in str(record.exc_text or caplog.text)
+            # A new one of that name is served.
+            await server.remove("bad")
+            await submit(server, "bad")
+            await ends(server, "bad")
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("key_of_it", "value"),
+    [
+        ("max_hours", 1e305),
+        (
+            "from_run",
+            {
+                "name": "other",
+                "checkpoints": [{"name": "0-0-1", "trial": "0-0", "hyperparameters": {"x": 9.0}}],
+            },
+        ),
+    ],
+)
+async def test_a_declaration_that_cannot_be_served_stops_its_own_experiment_alone(
+    server, raw, caplog, key_of_it, value
+):
+    await submit(server, "bad")
+    spec = json.loads(raw.hget(key("bad"), "spec"))
+    raw.hset(key("bad"), "spec", json.dumps({**spec, key_of_it: value}))
+    await submit(server, "e")
+    with caplog.at_level(logging.ERROR, "romul.actor"):
+        async with serving(server):
+            await ends(server)
+            assert (await snapshot(server, "bad")).fault
+            raw.hset(key("bad"), "spec", json.dumps(spec))
+            await ends(server, "bad")
+    assert [r for r in caplog.records if "experiment bad cannot be served" in r.getMessage()]
+
+
+@pytest.mark.parametrize("part", ["", "slot:0", *PARTS])
+async def test_a_key_of_a_wrong_type_is_named_and_stops_its_own_experiment_alone(
+    server, raw, caplog, part
+):
+    # By name the first and the last, so that each is before and behind another one.
+    for name in ("bad", "e", "worse"):
+        await submit(server, name)
+    await Actor(server, "before", pace_s=0.0).turn()
+    for name in ("bad", "worse"):
+        raw.delete(key(name, part))
+        raw.rpush(key(name, part), "x")
+    with caplog.at_level(logging.WARNING):
+        async with serving(server):
+            await ends(server)
+    # An actor that tries again and again says once what is wrong.
+    said = [r.getMessage() for r in caplog.records if r.name == "romul.actor"]
+    assert len(set(said)) == len(said)
+    named = [text for text in caplog.messages if key("bad", part) in text]
+    silent = {
+        # Each search is there no more, or what lies there is read by people only.
+        *("", "tick", "logs", "affinity", "offers", "targeted", "settled", "dead"),
+    }
+    assert named or part in silent, caplog.messages
+
+
+@pytest.mark.parametrize("part", ["trials", "workers", "garbage"])
+async def test_a_worker_says_once_which_key_is_wrong_and_takes_it_up_when_it_is_right(
+    server, raw, caplog, part
+):
+    for name in ("bad", "e"):
+        await submit(server, name)
+    await Actor(server, "before", pace_s=0.0).turn()
+    # Of the three only the queue is there already.
+    if part == "trials":
+        raw.rename(key("bad", part), "kept")
+    raw.rpush(key("bad", part), "x")
+    with caplog.at_level(logging.WARNING):
+        async with serving(server):
+            await ends(server)
+            raw.delete(key("bad", part))
+            if part == "trials":
+                raw.rename("kept", key("bad", part))
+            await ends(server, "bad")
+    of_the_worker = [r.getMessage() for r in caplog.records if r.name != "romul.actor"]
+    assert len([text for text in of_the_worker if key("bad", part) in text]) == 1
+
+
+@pytest.mark.parametrize("part", ["trials", "history", "garbage"])
+async def test_a_commit_into_a_key_of_a_wrong_type_changes_nothing(server, raw, part):
+    await submit(server, "bad")
+    before = raw.hgetall(key("bad"))
+    raw.delete(key("bad", part))
+    raw.rpush(key("bad", part), "x")
+    await Actor(server, "a", pace_s=0.0).turn()
+    after = raw.hgetall(key("bad"))
+    assert key("bad", part) in after.pop("fault")
+    assert after == before
+    assert not raw.keys(slot_key("bad", 0))

@@ -1,0 +1,78 @@
+"""What optimizers keep in their slots: what is read back can be decided on; the rest is refused."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from romul_actors.core.optimizers import OPTIMIZERS
+from romul_actors.errors import StoredDataError
+from romul_actors.protocol.slot_codec import read, write_meta, write_slot
+from tests.unit.harness import Run, population
+
+KEYS = ("loss", "base", "born", "rungs", "tried", "before")
+NUMBERS = st.one_of(
+    *(st.integers(-1, 9), st.floats(-9.0, 9.0), st.booleans(), st.none(), st.text(max_size=2)),
+    st.sampled_from([float("nan"), float("inf"), float("-inf")]),
+)
+ROWS = st.lists(st.one_of(NUMBERS, st.lists(NUMBERS, max_size=4)), max_size=3)
+MEMORY = st.dictionaries(
+    st.sampled_from(KEYS),
+    st.one_of(NUMBERS, ROWS, st.dictionaries(st.sampled_from(["1", "3", "x"]), ROWS, max_size=2)),
+    max_size=4,
+)
+
+
+def begun(optimizer):
+    """A population with something in its slots' memory, one result short of the next decisions."""
+    run = Run(population(optimizer, n_slots=4, steps=6)).start()
+    for _ in range(3):
+        for slot in run.queued():
+            run.tell(run.result(slot, float(slot)))
+    for slot in run.queued()[1:]:
+        run.tell(run.result(slot, float(slot)))
+    return run
+
+
+def reread(kept, **changes):
+    """The population as it is stored, with other fields of its second slot."""
+    rows = [write_slot(slot, kept.settings, "loss") for slot in kept.slots]
+    rows[1] |= changes
+    return read(kept.settings, "loss", write_meta(kept, "loss"), rows, "e")
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_what_an_optimizer_keeps_is_what_it_is_read_back_as(optimizer):
+    run = Run(population(optimizer, n_slots=4, steps=6)).start()
+    while run.population.status == "running":
+        for slot in run.queued():
+            lost = (run.trials[slot].step, slot) == (2, 3)
+            run.tell(replace(run.result(slot, float(slot)), value=float("nan") if lost else slot))
+        assert reread(run.population) == run.population
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_whatever_is_found_there_is_refused_or_decided_on(optimizer):
+    run = begun(optimizer)
+
+    @given(MEMORY)
+    @settings(max_examples=20 if optimizer in ("tpe", "pb2") else 100)
+    def check(memory):
+        try:
+            found = reread(run.population, memory=json.dumps(memory))
+        except StoredDataError as error:
+            refused.append(str(error))
+            return
+        again = Run(found)
+        again.trials = dict(run.trials)
+        slot = again.queued()[0]
+        again.tell(again.result(slot, 0.5))
+        assert again.queued()
+
+    refused: list[str] = []
+    check()
+    assert all("slot 1: field 'memory' holds " in words for words in refused)
+    keeps = optimizer in ("de", "asha", "tpe", "pb2")
+    assert bool(refused) == keeps
