@@ -253,6 +253,16 @@ def table(found: Sequence[Row]) -> str:
     return "\n".join([lines[0], "| " + " | ".join("-" * n for n in widths) + " |", *lines[1:]])
 
 
+APART = "\n## Measured apart\n"
+"""The heading from which on a page is written by hand."""
+
+
+def by_hand(page: str) -> str:
+    """What a page holds that is not written from the tables."""
+    _, heading, text = page.partition(APART)
+    return heading + text
+
+
 def page(parts: Sequence[tuple[str, Sequence[Row]]]) -> str:
     """docs/performance.md, from the rows of each command."""
     begun = time.strftime("%Y-%m-%d")
@@ -263,7 +273,8 @@ def page(parts: Sequence[tuple[str, Sequence[Row]]]) -> str:
         f"Written by `benchmarks/table.py --page` on {begun}: {machine}.",
         "Medians; ratios compare with a peer or a ceiling of the same run, and mean more than",
         "figures of this one machine. Goals are this project's own; what stands without one is",
-        "there to compare with. `make bench` prints the table, `make bench-full` writes this page.",
+        "there to compare with. `make bench` prints the table, `make bench-full` writes this page",
+        'down to "Measured apart", which stays as it is.',
     ]
     for command, found in parts:
         text += ["", f"`python benchmarks/{command}`", "", table(found)]
@@ -292,7 +303,8 @@ def main() -> int:
         sound &= ended
     print(table([row for _, found in parts for row in found]))
     if given.page is not None:
-        given.page.write_text(page(parts), encoding="utf-8")
+        kept = by_hand(given.page.read_text(encoding="utf-8")) if given.page.exists() else ""
+        given.page.write_text(page(parts) + kept, encoding="utf-8")
         print(f"written: {given.page}", file=sys.stderr)
     return 0 if sound else 1
 

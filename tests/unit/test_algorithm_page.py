@@ -1,11 +1,14 @@
 """A second implementation of ROMUL, from docs/algorithm.md alone, makes the same moves."""
 
 import math
+import re
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from romul_actors.core.optimizers import make
+from romul_actors.core.optimizers import make, romul
 from romul_actors.core.optimizers.base import View
 from romul_actors.core.slot import Outcome, Slot, failed
 from romul_actors.core.space import (
@@ -17,6 +20,30 @@ from romul_actors.core.space import (
 )
 
 D, V0, V1, P, F, SIGMA, R, G = 0.25, 0.25, 0.75, 0.8, 1.0, 0.1, 0.1, 0.7
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "algorithm.md"
+
+
+def constants():
+    """By option or name in the code, the values that the page's table gives."""
+    rows = re.findall(r"^\| [^|]+ \| ([^|]+) \| ([^|]+) \|", PAGE.read_text(), re.MULTILINE)
+    found = {}
+    for values, names in rows:
+        if quoted := re.findall(r"`(\w+)`", names):
+            numbers = [float(Fraction(value.strip())) for value in values.split(",")]
+            found |= dict(zip(quoted, numbers, strict=True))
+    return found
+
+
+def test_the_page_names_every_constant_with_its_value():
+    options = {
+        name: value for name, value in vars(make("romul", {})).items() if name in constants()
+    }
+    choices = {"CHOICE_OF_BEST": romul.CHOICE_OF_BEST, "CHOICE_OF_A": romul.CHOICE_OF_A}
+    assert constants() == options | choices
+    # These two are in the text alone.
+    assert set(vars(make("romul", {}))) - set(options) == {"quorum_share", "grace"}
 
 
 def fold(x):

@@ -69,3 +69,18 @@ def test_the_page_holds_the_command_beside_each_table(table):
     row = table.Row("seconds", "2", "at most 1.5", "no", "one.py full")
     page = table.page([("one.py full", [row])])
     assert page.index("`python benchmarks/one.py full`") < page.index("| seconds |")
+
+
+def test_what_was_written_by_hand_stays_on_the_page(table, tmp_path, monkeypatch):
+    file = tmp_path / "page.md"
+    file.write_text("# Performance\n\nold\n\n## Measured apart\n\nby hand\n")
+    monkeypatch.setattr(table, "BENCHES", [])
+    monkeypatch.setattr("sys.argv", ["table.py", "--page", str(file)])
+    table.main()
+    first, second = (file.read_text(), table.main(), file.read_text())[::2]
+    assert first == second
+    assert first.endswith("\n## Measured apart\n\nby hand\n")
+    assert "old" not in first
+    file.unlink()
+    table.main()
+    assert "by hand" not in file.read_text()
