@@ -26,7 +26,8 @@ MqttUrl = Annotated[
     typer.Option(
         "--mqtt",
         envvar="ROMUL_MQTT_URL",
-        help="Broker (mqtt://, mqtts://): lost workers are noticed sooner. Without: by the lease.",
+        help="Broker (mqtt://, mqtts://; ?protocol=3.1.1 for one without MQTT 5): lost workers are "
+        "noticed sooner. Without: by the lease.",
     ),
 ]
 

@@ -9,6 +9,8 @@ from urllib.parse import unquote, urlsplit
 from romul_actors.errors import BrokerError
 
 KEEPALIVE_S = 10
+PROTOCOLS = ("5", "3.1.1")
+"""Versions of MQTT, in the order in which they are tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Broker:
         tls: whether the connection is encrypted and the broker's certificate checked.
         ca: file with the certificates to trust; None: the system's.
         keepalive_s: a connection silent for 1.5 times this is lost.
+        protocol: "5" or "3.1.1": the version of MQTT that it speaks; "": 5 is tried first.
     """
 
     host: str
@@ -30,10 +33,14 @@ class Broker:
     tls: bool = False
     ca: Path | None = None
     keepalive_s: int = KEEPALIVE_S
+    protocol: str = ""
 
     @staticmethod
     def parse(url: str, ca: Path | None = None, keepalive_s: int = KEEPALIVE_S) -> "Broker":
         """Read mqtt://[user:password@]host[:port], or mqtts:// for TLS.
+
+        With ?protocol=3.1.1 behind it, MQTT 5 is not tried first: a broker that does not know it
+        may let each client wait for some seconds before it tries the older version.
 
         Raises:
             BrokerError: it is neither.
@@ -41,6 +48,9 @@ class Broker:
         parts = urlsplit(url)
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
             raise BrokerError(f"{url!r} is not of the form mqtt://host:port or mqtts://host:port")
+        protocol = parts.query.removeprefix("protocol=")
+        if parts.query and protocol not in PROTOCOLS:
+            raise BrokerError(f"{url!r}: after ? comes protocol={' or protocol='.join(PROTOCOLS)}")
         tls = parts.scheme == "mqtts"
         return Broker(
             host=parts.hostname,
@@ -50,6 +60,7 @@ class Broker:
             tls=tls,
             ca=ca,
             keepalive_s=keepalive_s,
+            protocol=protocol,
         )
 
 

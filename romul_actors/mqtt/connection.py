@@ -30,6 +30,12 @@ RETRY_S = (0.2, 5.0)
 """First and longest pause before the next attempt to connect."""
 
 
+def protocols(broker: Broker) -> list[ProtocolVersion]:
+    """Versions of MQTT to try: 5 first, then 3.1.1 for a broker that speaks nothing later."""
+    versions = {"5": ProtocolVersion.V5, "3.1.1": ProtocolVersion.V311}
+    return [versions[broker.protocol]] if broker.protocol else list(versions.values())
+
+
 class MqttConnection:
     """A connection that comes back by itself.
 
@@ -64,8 +70,7 @@ class MqttConnection:
         self._queue: deque[Message] = deque(maxlen=QUEUE)
         self._queued = asyncio.Event()
         self._since: float | None = None
-        # MQTT 5 first, then 3.1.1 for a broker that speaks nothing later.
-        self._protocols = [ProtocolVersion.V5, ProtocolVersion.V311]
+        self._protocols = protocols(broker)
 
     def send(self, message: Message) -> None:
         """Publish as soon as there is a connection; the caller does not wait."""
@@ -215,7 +220,7 @@ async def connected(broker: Broker) -> AsyncIterator[aiomqtt.Client]:
 
     connection = MqttConnection(broker, f"cli-{secrets.token_hex(4)}", [], ignore)
     last: Exception = MqttError("no answer")
-    for protocol in (ProtocolVersion.V5, ProtocolVersion.V311):
+    for protocol in protocols(broker):
         async with contextlib.AsyncExitStack() as stack:
             try:
                 client = await stack.enter_async_context(connection.client(protocol))

@@ -5,10 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from aiomqtt import ProtocolVersion
 
+from romul_actors.errors import BrokerError
 from romul_actors.mqtt.bridge import Bridge
 from romul_actors.mqtt.broker import Broker
-from romul_actors.mqtt.connection import MqttConnection
+from romul_actors.mqtt.connection import MqttConnection, protocols
 from romul_actors.mqtt.presence import no_status, status
 from romul_sim.virtual_time import run
 
@@ -70,3 +72,23 @@ def test_a_worker_that_left_says_nothing_of_the_next_one_of_its_name():
     # The next one's machine has a clock that is behind.
     left = (status("w", "idle", 9.0), no_status("w"))
     assert swept(*left, status("w", "idle", 2.0), status("w", "lost", 2.0)) == ["w"] * 4
+
+
+@pytest.mark.parametrize(
+    ("query", "tried"),
+    [
+        ("", [ProtocolVersion.V5, ProtocolVersion.V311]),
+        ("?protocol=5", [ProtocolVersion.V5]),
+        ("?protocol=3.1.1", [ProtocolVersion.V311]),
+    ],
+)
+def test_the_url_says_which_version_of_mqtt_is_tried(query, tried):
+    broker = Broker.parse(f"mqtt://u:p@h:1{query}")
+    assert (broker.host, broker.port, broker.password) == ("h", 1, "p")
+    assert protocols(broker) == tried
+
+
+@pytest.mark.parametrize("query", ["?protocol=4", "?protocol=", "?tls=no"])
+def test_a_query_that_says_no_version_is_refused(query):
+    with pytest.raises(BrokerError, match=r"protocol=5 or protocol=3\.1\.1"):
+        Broker.parse(f"mqtt://h{query}")
