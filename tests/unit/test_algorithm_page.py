@@ -28,7 +28,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "algorithm.md"
 def constants():
     """By option or name in the code, the values that the page's table gives."""
     rows = re.findall(r"^\| [^|]+ \| ([^|]+) \| ([^|]+) \|", PAGE.read_text(), re.MULTILINE)
-    found = {}
+    found: dict[str, float] = {}
     for values, names in rows:
         if quoted := re.findall(r"`(\w+)`", names):
             numbers = [float(Fraction(value.strip())) for value in values.split(",")]
