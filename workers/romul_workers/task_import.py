@@ -80,14 +80,17 @@ def described(error: BaseException) -> str:
         what = f"{type(error).__name__}: {error.msg}"
         if error.text and error.text.strip():
             what += f": {error.text.strip()}"
-    text = task_traceback(error)[-MAX_TRACEBACK:]
+    text = _formatted(error, trace)[-MAX_TRACEBACK:]
     first = hiding(sys.path, text) or (f"{file}:{line}: {what}" if file else what)
     return f"{first[: MAX_TEXT - MAX_TRACEBACK - 2]}\n\n{text}"
 
 
 def task_traceback(error: BaseException) -> str:
     """The traceback from the task's first frame on; the whole one, if no frame is the task's."""
-    trace = _from_the_task_on(error) or error.__traceback__
+    return _formatted(error, _from_the_task_on(error) or error.__traceback__)
+
+
+def _formatted(error: BaseException, trace: TracebackType | None) -> str:
     return "".join(traceback.format_exception(type(error), error, trace)).strip()
 
 
