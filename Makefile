@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 TESTERS := $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench bench-full sim golden drill containers clean
+.PHONY: help demo test lint style types pages format docs bench bench-full sim golden drill containers clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,11 +25,17 @@ demo: $(READY) ## Train a population on handwritten digits (about two minutes).
 test: $(READY) ## Run all tests.
 	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
 
-lint: $(READY) ## Check style, types, import walls and the documentation.
+lint: style types pages ## Check style, types, import walls and the documentation.
+
+style: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: $(READY)
+	$(BIN)/mypy
+
+pages: $(READY)
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
 
 docs: $(READY) ## Build the documentation site in build/docs.

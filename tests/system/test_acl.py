@@ -125,7 +125,7 @@ def test_a_password_may_come_from_a_file(guarded, fleet):
 
 
 def test_a_killed_workers_trial_comes_back_behind_doors_too(guarded, fleet):
-    fleet.submit(name="team-b", steps=3, budget=4, constants={"seconds": 1.0})
+    fleet.submit(name="team-b", steps=1, budget=4, constants={"seconds": 1.0})
     fleet.start("actor", f"--redis={guarded['actor']}")
     doomed = fleet.start("worker", f"--redis={guarded['worker']}")
     wait_for(lambda: fleet.client.xpending("romul:{team-b}:trials", "workers")["pending"], 30)

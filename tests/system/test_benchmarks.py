@@ -104,9 +104,10 @@ def test_too_few_workers_are_refused_in_words():
     assert "--workers: 4 at least" in done.stderr
 
 
-@pytest.fixture
-def texts(tmp_path):
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
     """A text of a hundred words in the Penn Treebank's files."""
+    tmp_path = tmp_path_factory.mktemp("texts")
     draw = random.Random(0)
     for part, lines in (("train", 900), ("valid", 700), ("test", 1200)):
         text = "".join(
@@ -119,12 +120,23 @@ def texts(tmp_path):
     return tmp_path
 
 
-def test_populations_go_on_from_the_results_file(texts):
+TWO = ("--task=ptb-twin", "--slots=4", "--steps=1", "--optimizers=truncation,random")
+
+
+@pytest.fixture(scope="module")
+def played(texts):
+    """The results of two populations, each of one seed."""
     results = texts / "runs.jsonl"
-    options = ["--task=ptb-twin", f"--data={texts}", f"--results={results}", "--slots=4"]
-    options += ["--steps=1", "--optimizers=truncation,random", "--processes=1"]
-    first = bench("populations", *options, "--seeds=1")
-    assert first.returncode == 0, first.stderr
+    options = (*TWO, f"--data={texts}", f"--results={results}", "--processes=1", "--seeds=1")
+    done = bench("populations", *options)
+    assert done.returncode == 0, done.stderr
+    return results.read_text()
+
+
+def test_populations_go_on_from_the_results_file(texts, played, tmp_path):
+    results = tmp_path / "runs.jsonl"
+    results.write_text(played)
+    options = (*TWO, f"--data={texts}", f"--results={results}", "--processes=1")
     [one, other] = map(json.loads, results.read_text().splitlines())
     assert {one["optimizer"], other["optimizer"]} == {"truncation", "random"}
     before = results.read_text()
@@ -142,13 +154,9 @@ def test_populations_go_on_from_the_results_file(texts):
     assert rows["random"]["median"] < 5.0  # of a hundred words, no better than chance is 4.6
 
 
-def test_populations_that_come_out_the_same_get_the_keys_of_todays_code(texts):
-    results = texts / "runs.jsonl"
-    options = ["--task=ptb-twin", f"--data={texts}", f"--results={results}", "--slots=4"]
-    options += ["--steps=1", "--seeds=1", "--optimizers=truncation,random", "--processes=1"]
-    played = bench("populations", *options)
-    assert played.returncode == 0, played.stderr
-    lines = [json.loads(line) for line in results.read_text().splitlines()]
+def test_populations_that_come_out_the_same_get_the_keys_of_todays_code(texts, played, tmp_path):
+    results = tmp_path / "runs.jsonl"
+    lines = [json.loads(line) for line in played.splitlines()]
     old = [{**line, "key": f"old-{place}"} for place, line in enumerate(lines)]
     results.write_text("".join(json.dumps(line) + "\n" for line in old))
     again = [str(results), f"--data={texts}", "--processes=1", "--commit=0123abc"]

@@ -13,10 +13,13 @@ from typing import Any
 
 import aiomqtt
 import pytest
+from aiomqtt import ProtocolVersion
 
 from romul_actors.local.mqtt_broker import embedded_broker
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.mqtt.broker import Broker
+from romul_actors.mqtt.connection import MqttConnection, connected, protocols, publish_on
+from romul_actors.mqtt.presence import status
 from tests.conftest import free_port, wait_for
 from tests.system.conftest import System, processes_with, timeless
 
@@ -57,7 +60,7 @@ def check_nothing_lost_or_doubled(system, name="e"):
 
 
 def test_a_trial_cut_short_goes_on_elsewhere_from_where_it_stood(system):
-    system.submit(task="counting:pausing", steps=1, budget=2, timeouts={"lease_s": 6})
+    system.submit(task="counting:pausing", steps=1, budget=1, timeouts={"lease_s": 6})
     system.actor()
     first = system.worker("--name=first", "--allow=counting")
     wait_for(lambda: system.presence("first").get("at"))
@@ -65,7 +68,7 @@ def test_a_trial_cut_short_goes_on_elsewhere_from_where_it_stood(system):
     assert first.wait(30) == 0
     [line] = wait_for(lambda: system.history(event="released"))
     assert (line["reason"], line["worker"]) == ("preempted", "first")
-    assert 0.0 < line["at"] < 2.0
+    assert 0.0 < line["at"] < 1.0
     slot = wait_for(lambda: system.slot(int(line["trial"].partition("-")[0])))
     assert slot["partial"] == line["checkpoint"]
     for _ in range(4):
@@ -198,6 +201,29 @@ def test_a_broker_that_comes_and_goes_changes_nothing(system, broker):
     system.wait_for_status("finished")
     check_nothing_lost_or_doubled(system)
     assert system.history(event="failed") == []
+
+
+async def test_a_broker_that_does_not_answer_mqtt_5_is_spoken_to_in_the_older_version(tmp_path):
+    reached = asyncio.Event()
+
+    async def receive(message):
+        del message
+
+    def note(there):
+        if there:
+            reached.set()
+
+    async with embedded_broker(tmp_path, kind="amqtt") as url:
+        # Without what its own URL says of it.
+        broker = Broker.parse(url.partition("?")[0])
+        assert protocols(broker)[0] == ProtocolVersion.V5
+        lasting = MqttConnection(broker, "w", [], receive, on_change=note)
+        running = asyncio.create_task(lasting.run())
+        async with connected(broker) as client, asyncio.timeout(30):
+            await publish_on(client, status("w", "idle", 1.0))
+            await reached.wait()
+        running.cancel()
+        await asyncio.wait([running])
 
 
 def test_an_operator_drains_a_worker_over_the_broker(system, broker):
@@ -455,7 +481,8 @@ def test_one_worker_then_sixteen_then_two_then_eight(system):
         assert [worker.wait(30) for worker in leaving] == [0] * len(leaving)
         while len(workers) < wanted:
             workers.append(system.worker())
-        wait_for(lambda wanted=wanted: present(system) == wanted)
+        # Sixteen at once take long to start on a machine that does something else, too.
+        wait_for(lambda wanted=wanted: present(system) == wanted, 90)
         before = len(system.history(event="result"))
         # Every worker that is there trains, and more than once.
         wait_for(lambda wanted=wanted, n=before: busy(system.history(event="result")[n:]) >= wanted)

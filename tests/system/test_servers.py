@@ -59,7 +59,11 @@ def servers(tmp_path):
 
 @pytest.mark.timeout(240)
 def test_behind_sentinels_a_replica_takes_over_and_the_run_goes_on(servers, tmp_path):
-    first, primary = servers.plain("--appendonly", "yes", "--appenddirname", "one")
+    first, primary = servers.plain(
+        *("--appendonly", "yes", "--appenddirname", "one"),
+        # By default a replica waits 5 s for others to come.
+        *("--repl-diskless-sync-delay", "0"),
+    )
     second, _ = servers.plain(
         "--replicaof", "127.0.0.1", str(first), "--appendonly", "yes", "--appenddirname", "two"
     )

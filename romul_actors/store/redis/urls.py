@@ -21,6 +21,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from romul_actors.errors import StoreError
 
 SENTINEL_PORT, CLUSTER_PORT = 26379, 6379
+RETRY_CAP_S = 1.0
+"""Longest pause before a request is tried again, whose connection failed."""
 
 
 def hide_password(url: str) -> str:
@@ -38,7 +40,7 @@ def connect(url: str) -> "Redis | RedisCluster":
         "protocol": 2,
         "socket_timeout": 15,
         "socket_connect_timeout": 5,
-        "retry": Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=5),
+        "retry": Retry(ExponentialBackoff(cap=RETRY_CAP_S, base=0.05), retries=5),
         "health_check_interval": 30,
     }
     single = {**common, "retry_on_error": [RedisConnectionError, RedisTimeoutError]}
