@@ -123,7 +123,7 @@ async def _values(store: ReaderStore, name: str, status: str) -> dict[str, float
     """An experiment's gauges by their names."""
     glance = await store.glance(name, ("status",))
     going = sum(slot["status"] != "done" for slot in glance.slots)
-    snapshot = read_glance(replace(glance, slots=()))
+    snapshot = read_glance(replace(glance, slots=()), name=name)
     leased = len(await store.leases(name))
     depths, affinity = snapshot.depths, await store.affinity(name)
     # A new experiment wants its first worker before it has its first trial.

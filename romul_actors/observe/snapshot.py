@@ -172,19 +172,21 @@ def _row(values: dict[str, Any], nested: str) -> dict[str, Any]:
     return {**values, **{f"h.{name}": value for name, value in inner.items()}}
 
 
-def read_glance(glance: Glance, experiment: Experiment | None = None) -> Snapshot:
+def read_glance(glance: Glance, experiment: Experiment | None = None, name: str = "") -> Snapshot:
     """Make a snapshot of what a store shows.
 
     Args:
         glance: what it shows.
         experiment: saves parsing the declaration again.
+        name: the experiment's, for an error where its declaration is missing.
 
     Raises:
         ExperimentError: this version cannot read its declaration.
         StoredDataError: a field of its hash, or of a slot's, holds what ROMUL never writes.
     """
     meta = glance.meta
-    experiment = experiment or experiment_from_json(meta["spec"])
+    if experiment is None:
+        experiment = experiment_from_json(StoredFields.of_experiment(name, meta).text("spec"))
     own = StoredFields.of_experiment(experiment.name, meta)
     return Snapshot(
         experiment=experiment,
@@ -321,7 +323,7 @@ async def snapshot(store: ReaderStore, name: str, lines: int = 0) -> Snapshot:
     Raises:
         UnknownExperimentError: there is none of that name.
     """
-    return read_glance(await store.glance(name, SLOT_FIELDS, count=lines))
+    return read_glance(await store.glance(name, SLOT_FIELDS, count=lines), name=name)
 
 
 async def full_snapshot(store: ReaderStore, name: str) -> Snapshot:

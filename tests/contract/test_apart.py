@@ -7,9 +7,12 @@ import logging
 
 import pytest
 import redis
+from prometheus_client import generate_latest
 
 from romul_actors.actor.loop import Actor
 from romul_actors.core.events import Submitted
+from romul_actors.observe.doctor import examine
+from romul_actors.observe.metrics import ActorMetrics
 from romul_actors.observe.snapshot import snapshot
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
@@ -262,3 +265,26 @@ async def test_a_commit_into_a_key_of_a_wrong_type_changes_nothing(server, raw, 
     assert key("bad", part) in after.pop("fault")
     assert after == before
     assert not raw.keys(slot_key("bad", 0))
+
+
+@pytest.mark.parametrize("part", ["", "slot:0"])
+async def test_a_field_that_is_missing_or_wrong_ends_neither_the_doctor_nor_the_metrics(
+    server, raw, redis_url, part
+):
+    for name in ("bad", "e"):
+        await submit(server, name)
+    await Actor(server, "before", pace_s=0.0).turn()
+    place = key("bad", part)
+    for field, right in raw.hgetall(place).items():
+        for wrong in (None, "\0{"):
+            if wrong is None:
+                raw.hdel(place, field)
+            else:
+                raw.hset(place, field, wrong)
+            found = await examine(redis_url, None)
+            assert [finding for finding in found if finding.what.startswith("e: ")]
+            metrics = ActorMetrics()
+            await metrics.refresh(server)
+            shown = generate_latest(metrics.registry).decode()
+            assert 'romul_running{experiment="e"} 1.0' in shown
+        raw.hset(place, field, right)
