@@ -288,3 +288,23 @@ async def test_a_field_that_is_missing_or_wrong_ends_neither_the_doctor_nor_the_
             shown = generate_latest(metrics.registry).decode()
             assert 'romul_running{experiment="e"} 1.0' in shown
         raw.hset(place, field, right)
+
+
+@pytest.mark.parametrize("part", ["inbox", "trials"])
+async def test_a_queue_that_is_gone_is_named_and_stops_its_own_experiment_alone(server, raw, part):
+    for name in ("bad", "e", "worse"):
+        await submit(server, name)
+    await Actor(server, "before", pace_s=0.0).turn()
+    for name in ("bad", "worse"):
+        raw.delete(key(name, part))
+    async with serving(server):
+        await ends(server)
+
+        async def shown():
+            return f"{key('bad', part)} is gone" in (await snapshot(server, "bad")).fault
+
+        await until(shown)
+        # What is removed as a whole is not missed.
+        await server.remove("bad")
+        await submit(server, "bad")
+        await ends(server, "bad")

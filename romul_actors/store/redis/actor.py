@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import msgpack
 
+from romul_actors.errors import StoreError
 from romul_actors.store.keys import GROUPS, LEASES, experiment_of, key, slot_key
 from romul_actors.store.redis.connection import NoGroupError, reply
 from romul_actors.store.redis.queues import RedisQueues
@@ -38,8 +39,21 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
         try:
             found = await reply(request, key(name, "inbox"))
         except NoGroupError:
+            await self._check_removed(name, "inbox")
             return []
         return read_entries(name, found[1])
+
+    async def _check_removed(self, name: str, queue: str) -> None:
+        """A queue is gone: so should be its experiment, of which both are removed in one step.
+
+        Raises:
+            StoreError: the experiment is there.
+        """
+        if await reply(self.connection.client.exists(key(name)), key(name)):
+            raise StoreError(
+                f"{key(name, queue)} is gone, or has no consumer group {GROUPS[queue]!r}: restore "
+                "the server's data, or remove the experiment"
+            )
 
     async def commit(self, name: str, actor: str, commit: Commit) -> Committed | None:
         parts = ("", "inbox", "trials", "history", "garbage")
@@ -107,6 +121,9 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
                 stream,
             )
         except NoGroupError:
+            # Where nothing was ever offered to a single worker there is no stream of such leases.
+            if leases in GROUPS:
+                await self._check_removed(name, leases)
             return []
         if not stale:
             return []

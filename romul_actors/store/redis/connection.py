@@ -205,16 +205,32 @@ class Connection:
             await asyncio.sleep((block_ms or 0) / 1000)
             return []
         try:
-            # BLOCK 0 would wait for ever.
-            found = await reply(
-                self.client.xreadgroup(
-                    group, consumer, cast("Any", dict(streams)), count, block_ms or None
-                ),
-                *streams,
-            )
+            return await self.read_streams(group, consumer, streams, count, block_ms)
         except NoGroupError:
             await asyncio.sleep(_NO_GROUP_PAUSE_S)
             return []
+
+    async def read_streams(
+        self,
+        group: str,
+        consumer: str,
+        streams: Mapping[str, str],
+        count: int,
+        block_ms: int | None,
+    ) -> list[tuple[str, list[Any]]]:
+        """New entries by stream.
+
+        Raises:
+            NoGroupError: a stream is not there.
+            WrongTypeError: one is no stream.
+        """
+        # BLOCK 0 would wait for ever.
+        found = await reply(
+            self.client.xreadgroup(
+                group, consumer, cast("Any", dict(streams)), count, block_ms or None
+            ),
+            *streams,
+        )
         return [(stream.decode(), rows) for stream, rows in found or []]
 
     async def now_ms(self, experiment: str) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 from romul_actors.errors import WrongTypeError
 from romul_actors.store.keys import GROUPS, bell_key, experiment_of, key
-from romul_actors.store.redis.connection import reply
+from romul_actors.store.redis.connection import NoGroupError, reply
 from romul_actors.store.redis.queues import RedisQueues, run_beat
 from romul_actors.store.redis.replies import read_each, read_leases, read_name
 from romul_actors.store.roles import WorkerStore
@@ -22,20 +22,12 @@ class RedisWorker(RedisQueues, WorkerStore):
         for name in holding:
             if (lease := await self._take(name, worker)) is not None:
                 return lease
-        # One experiment after the other first: a read of many streams takes one entry of each, and
-        # fails for all if one is not a stream.
-        right = []
-        for name in names if len(names) > 1 else ():
-            stream = key(name, "trials")
-            try:
-                found = await connection.read_group(group, worker, {stream: ">"}, 1, None)
-            except WrongTypeError as error:
-                connection.refused(stream, error)
-                continue
-            connection.refused(stream, None)
-            right.append(name)
-            for _, rows in found:
-                return read_leases(name, rows, worker)[0]
+        # A read of many streams takes one entry of each, and fails for all if one is not a stream.
+        right: Sequence[str] = names
+        if len(names) > 1:
+            lease, right = await self._lease_from_first(names, worker)
+            if lease is not None:
+                return lease
         streams = {key(name, "trials"): ">" for name in right or names}
         bells = {bell_key(name, worker): ">" for name in holding}
         found = await connection.read_groups(group, worker, streams | bells, 1, block_ms)
@@ -50,6 +42,33 @@ class RedisWorker(RedisQueues, WorkerStore):
             keys = [key(extra.experiment, extra.stream), key(extra.experiment, "trials")]
             await connection.run("put_back", keys, [worker, extra.id, extra.body])
         return leases[0] if leases else None
+
+    async def _lease_from_first(
+        self, names: Sequence[str], worker: str
+    ) -> tuple[Lease | None, list[str]]:
+        """Take one trial, from the first experiment that has one, without waiting.
+
+        Returns:
+            The lease; the names of those before it whose queues can be read.
+        """
+        right = []
+        for name in names:
+            stream = key(name, "trials")
+            try:
+                found = await self.connection.read_streams(
+                    GROUPS["trials"], worker, {stream: ">"}, 1, None
+                )
+            except NoGroupError:
+                # Removed in the meantime, or damaged, which the actor says.
+                continue
+            except WrongTypeError as error:
+                self.connection.refused(stream, error)
+                continue
+            self.connection.refused(stream, None)
+            right.append(name)
+            for _, rows in found:
+                return read_leases(name, rows, worker)[0], right
+        return None, right
 
     async def _take(self, name: str, worker: str) -> Lease | None:
         """Take what is offered to this worker."""
