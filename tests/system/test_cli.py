@@ -236,7 +236,7 @@ def test_a_run_that_cannot_be_decided_ends_and_says_why(tmp_path):
         "[space]\nrate = { type = 'float', min = 1e-3, max = 1.0, scale = 'log' }\n"
     )
     for arguments in (("run", "bad.toml"), ("run", "--resume", "bad")):
-        code, out, _ = ended(local(tmp_path, *arguments))
+        code, out, _ = ended(local(tmp_path, *arguments, "--workers", "1"))
         assert code == 1
         assert "cannot serve it: deciding fails (OverflowError: " in out
 
