@@ -19,7 +19,7 @@ from romul_actors.core.space import (
     Space,
 )
 
-D, V0, V1, P, F, SIGMA, R, G = 0.25, 0.25, 0.75, 0.8, 1.0, 0.1, 0.1, 0.7
+D, V0, V1, P, F, SIGMA, R, G = 0.25, 0.25, 0.75, 0.8, 1.0, 0.05, 0.1, 0.7
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "algorithm.md"
@@ -61,9 +61,9 @@ def selected(results, due, step, steps):
     return order, best, worst - {*best}
 
 
-def mutated(y, i, first, space, base, draw):
+def mutated(y, here, i, first, space, tried, draw):
     """Current-to-best/1, in place."""
-    others = [k for k in sorted(base) if k != i]
+    others = [k for k in sorted(tried) if k != i]
     a = others[draw.integers(len(others))]
     rest = [k for k in others if k != a]
     b = rest[draw.integers(len(rest))]
@@ -71,19 +71,19 @@ def mutated(y, i, first, space, base, draw):
     for c, p in enumerate(space):
         if p.n_choices:
             x = draw.random()
-            y[c] = first[c] if x < 0.3 else base[a][c] if x < 0.5 else base[i][c]
+            y[c] = first[c] if x < 0.3 else tried[a][c] if x < 0.5 else here[c]
         else:
-            y[c] += f1 * (base[a][c] - base[b][c]) + f2 * (first[c] - base[i][c])
+            y[c] += f1 * (tried[a][c] - tried[b][c]) + f2 * (first[c] - here[c])
 
 
-def next_vector(i, first, space, base, draw, *, early):
-    """Where slot `i` goes from its base."""
-    dims, here = len(space), base[i]
+def next_vector(i, here, first, space, tried, draw, *, early):
+    """Where slot `i` goes from `here`."""
+    dims = len(space)
     z = draw.standard_normal(dims)
     y = [here[c] + (0.0 if p.n_choices else SIGMA * z[c]) for c, p in enumerate(space)]
-    differential = draw.random() < P and len(base) >= 4
+    differential = draw.random() < P and len(tried) >= 4
     if differential:
-        mutated(y, i, first, space, base, draw)
+        mutated(y, here, i, first, space, tried, draw)
     anew = draw.random(dims) < R
     free = [c for c, p in enumerate(space) if p.mutable]
     if not differential and free:
@@ -102,14 +102,16 @@ def moves_by_the_page(space, vectors, results, due, step, steps, rng_of):
     `results`: by slot known, its loss or None where it failed.
     """
     order, best, worst = selected(results, due, step, steps)
-    base, taken, rng = dict(vectors), {}, {i: rng_of(i) for i in due if i in worst}
+    taken, rng = {}, {i: rng_of(i) for i in due if i in worst}
     for i in rng:
         if best:
             taken[i] = best[rng[i].integers(len(best))]
-            base[i] = vectors[taken[i]]
     first, early = vectors[order[0]], (step + 1) / steps < G
     return {
-        i: (taken.get(i), next_vector(i, first, space, base, rng[i], early=early))
+        i: (
+            taken.get(i),
+            next_vector(i, vectors[taken.get(i, i)], first, space, vectors, rng[i], early=early),
+        )
         if i in rng
         else (i, tuple(vectors[i]))
         for i in due

@@ -68,21 +68,18 @@ def test_a_copy_moves_by_current_to_best_1_around_what_it_copied(seed):
     run = Run(population(seed=seed, options=options)).start()
     one_round(run, range(8))
     first, second = decided(run, 0), decided(run, 1)
-    # All copies are made before any vector moves.
-    bases = {i: np.array(first[i].vector) for i in range(8)}
-    for slot in (5, 6, 7):
-        bases[slot] = bases[second[slot].why["copied"]]
+    # Differences are those of the vectors tried, also of slots that copy another in this decision.
+    tried = [np.array(first[i].vector) for i in range(8)]
     for slot in (5, 6, 7):
         why = second[slot].why
         assert why["copied"] in (0, 1)
         assert second[slot].parent == f"{why['copied']}-0"
-        assert why["base"] == pytest.approx(bases[slot], abs=1e-5)
+        base = tried[why["copied"]]
+        assert why["base"] == pytest.approx(base, abs=1e-5)
         assert (why["rule"], why["best"]) == ("mutated", 0)
         assert len({slot, why["a"], why["b"]}) == 3
         moved = (
-            bases[slot]
-            + why["F1"] * (bases[why["a"]] - bases[why["b"]])
-            + why["F2"] * (bases[0] - bases[slot])
+            base + why["F1"] * (tried[why["a"]] - tried[why["b"]]) + why["F2"] * (tried[0] - base)
         )
         assert why["outside"] == np.flatnonzero((moved < 0.0) | (moved > 1.0)).tolist()
         assert second[slot].vector == pytest.approx(reflect(moved), abs=1e-5)

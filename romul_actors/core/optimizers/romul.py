@@ -55,7 +55,7 @@ class Romul(Optimizer):
     replaced_last: float = 0.75
     mutation: float = 0.8
     factor: float = 1.0
-    sigma: float = 0.1
+    sigma: float = 0.05
     redraw: float = 0.1
     guarded: float = 0.7
 
@@ -86,8 +86,8 @@ class Romul(Optimizer):
         sources = {i: best[int(rngs[i].integers(len(best)))] for i in moving} if best else {}  # (3)
         place = {i: n for n, i in enumerate(view.pool)} if moving else {}
 
-        def base_of(i: int) -> Vector:
-            return np.array((known[sources.get(i, i)] if i in known else view.slots[i]).vector)
+        def vector_of(i: int) -> Vector:
+            return np.array((known[i] if i in known else view.slots[i]).vector)
 
         # The one tier is named at each move: what an older version stored has two.
         moves = []
@@ -100,7 +100,7 @@ class Romul(Optimizer):
             if i in sources:
                 why["copied"] = sources[i]
             vector, how = self._move(
-                view, i, base_of, place[i], order[0], t < self.guarded, rngs[i]
+                view, sources.get(i, i), vector_of, place[i], order[0], t < self.guarded, rngs[i]
             )
             moves.append(Move(i, sources.get(i), vector, why={**why, **how}, tier="all"))
         return moves
@@ -108,15 +108,19 @@ class Romul(Optimizer):
     def _move(
         self,
         view: View,
-        i: int,
-        base_of: Callable[[int], Vector],
+        source: int,
+        vector_of: Callable[[int], Vector],
         place: int,
         first: int,
         guarded: bool,  # noqa: FBT001
         rng: Generator,
     ) -> tuple[tuple[float, ...], dict[str, Any]]:
-        """New vector of slot `i`, in the pool at `place`, and its reasons; `first` ranks first."""
-        space, base, d = view.space, base_of(i), len(view.space)
+        """New vector of the slot at `place` of the pool, from that of `source`, and its reasons.
+
+        `first` ranks first; `vector_of` gives the vectors that slots have tried last, before any is
+        copied: differences of copies would be zero, or all along one line.
+        """
+        space, base, d = view.space, vector_of(source), len(view.space)
         moved = base + self.sigma * rng.standard_normal(d)  # (4)
         mutated = rng.random() < self.mutation and len(view.pool) >= MIN_POOL
         why: dict[str, Any] = {"rule": "mutated" if mutated else "redrawn", "base": base.tolist()}
@@ -127,7 +131,7 @@ class Romul(Optimizer):
             a, b = _two_others(view.pool, place, rng)
             f1, f2 = (self.factor * rng.random(2)).tolist()
             best = np.array(view.known[first].vector)
-            from_a, from_b = base_of(a), base_of(b)
+            from_a, from_b = vector_of(a), vector_of(b)
             step = f1 * (from_a - from_b) + f2 * (best - base)
             for c in choices:
                 draw = rng.random()
