@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -157,8 +158,8 @@ class Memory:
         self.now_ms = now_ms
         self.experiments: dict[str, StoredExperiment] = {}
         self._last_id = 0
-        self._waiting: dict[str, dict[asyncio.Future[None], Sequence[str]]]
-        self._waiting = {"inbox": {}, "trials": {}}
+        self._waiting: defaultdict[tuple[str, str], OrderedDict[asyncio.Future[None], None]]
+        self._waiting = defaultdict(OrderedDict)
         self._bells: dict[str, tuple[Sequence[str], asyncio.Future[None]]] = {}
 
     def next_id(self) -> int:
@@ -185,8 +186,10 @@ class Memory:
         """Put a message into a queue."""
         self.experiments[name].queue(queue).fresh[self.next_id()] = Item(body, self.now_ms())
         # Each entry ends one wait, the one that began first.
-        for future, names in self._waiting[queue].items():
-            if name in names and not future.done():
+        waiting = self._waiting[queue, name]
+        while waiting:
+            future, _ = waiting.popitem(last=False)
+            if not future.done():
                 future.set_result(None)
                 return
 
@@ -216,14 +219,16 @@ class Memory:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         limit = loop.call_later(block_ms / 1000, _end, future)
-        self._waiting[queue][future] = names
+        for name in names:
+            self._waiting[queue, name][future] = None
         if holding:
             self._bells[worker] = holding, future
         try:
             await future
         finally:
             limit.cancel()
-            del self._waiting[queue][future]
+            for name in names:
+                self._waiting[queue, name].pop(future, None)
             if holding:
                 del self._bells[worker]
 
