@@ -55,6 +55,7 @@ class WatchedStore(MemoryStore):
         self._on_line = on_line
         self._sha256 = hashlib.sha256()
         self._kept: list[tuple[int, Any, Any]] = []
+        self._statuses: dict[str, str] = {}
 
     @property
     def history_sha256(self) -> str:
@@ -64,6 +65,13 @@ class WatchedStore(MemoryStore):
     async def set_fault(self, name: str, fault: str) -> None:
         if fault:
             raise Violation(f"{name}: {fault}")
+
+    async def experiments(self) -> dict[str, str]:
+        # One for all workers, which keep what they found: as long as nothing has changed.
+        found = await super().experiments()
+        if found != self._statuses:
+            self._statuses = found
+        return self._statuses
 
     async def commit(self, name: str, actor: str, commit: Commit) -> Committed | None:
         committed = await super().commit(name, actor, commit)
@@ -99,7 +107,7 @@ class WatchedStore(MemoryStore):
         if len(trials):
             chosen = sorted([*trials.fresh, *trials.held])[int(pick * len(trials))]
             trials.fresh.pop(chosen, None)
-            trials.held.pop(chosen, None)
+            trials.drop(chosen)
             self.watches[name].rolled_back = True
 
 
@@ -125,24 +133,6 @@ class MachineStore:
         method = getattr(self._store, name)
         direct = name not in WAITING
 
-        async def call_over_network(*args: Any, **kwargs: Any) -> Any:
-            if self.dead or self._latency_s or self.frozen_until_s:
-                await self._way()
-            if self.lossy and self._rng.random() < self.lossy:
-                raise StoreUnavailableError("the request was lost")
-            if self._store.away:
-                raise StoreUnavailableError("the store is away")
-            reply = await method(*args, **kwargs)
-            if self.lossy and self._rng.random() < self.lossy:
-                if self._rng.random() < 0.5 and name in AMBIGUOUS:  # noqa: PLR2004
-                    # The client sent it again: it arrives twice.
-                    await self._way()
-                    return await method(*args, **kwargs)
-                raise StoreUnavailableError("the reply was lost")
-            if self.dead or self._latency_s or self.frozen_until_s:
-                await self._way()
-            return reply
-
         def call(*args: Any, **kwargs: Any) -> Any:
             # Called often, and most often with nothing that could come between.
             if direct and not (
@@ -153,11 +143,31 @@ class MachineStore:
                 or self._store.away
             ):
                 return method(*args, **kwargs)
-            return call_over_network(*args, **kwargs)
+            return self._call_over_network(name, method, args, kwargs)
 
         # Found at once from now on.
         self.__dict__[name] = call
         return call
+
+    async def _call_over_network(
+        self, name: str, method: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        if self.dead or self._latency_s or self.frozen_until_s:
+            await self._way()
+        if self.lossy and self._rng.random() < self.lossy:
+            raise StoreUnavailableError("the request was lost")
+        if self._store.away:
+            raise StoreUnavailableError("the store is away")
+        reply = await method(*args, **kwargs)
+        if self.lossy and self._rng.random() < self.lossy:
+            if self._rng.random() < 0.5 and name in AMBIGUOUS:  # noqa: PLR2004
+                # The client sent it again: it arrives twice.
+                await self._way()
+                return await method(*args, **kwargs)
+            raise StoreUnavailableError("the reply was lost")
+        if self.dead or self._latency_s or self.frozen_until_s:
+            await self._way()
+        return reply
 
     async def _way(self) -> None:
         if self._latency_s:
