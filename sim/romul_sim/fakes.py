@@ -19,7 +19,7 @@ from romul_actors.store.memory import MemoryStore
 from romul_sim.invariants import InvariantWatch
 from romul_sim.virtual_time import VirtualLoop
 from romul_workers.tasks.toys import State, Toy
-from romul_workers.trainer import Ending, Failure, Restored, Stopped, Success, Trainer
+from romul_workers.trainer import Ending, Failure, Restored, Stopped, Success, Trainer, ignore
 
 KEPT_MS = 30_000
 """How far back in time the store can go."""
@@ -301,7 +301,11 @@ class SimulatedTrainer(Trainer):
         self.leaving = False
         """Whether its machine is going away this moment."""
 
-    async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
+    async def train(
+        self, experiment: Experiment, trial: TrialMessage, stores: Callable[[], None] = ignore
+    ) -> Ending:
+        # Storing is a part of the simulated time of a trial.
+        del stores
         loop = virtual_loop()
         span = Span(self._machine, experiment.name, trial.id, trial.attempt, loop.now_s)
         if self._spans is not None:

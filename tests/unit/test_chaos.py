@@ -179,10 +179,10 @@ def partial_checkpoint_taken_for_the_start(patch):
 def drained_worker_says_nothing(patch):
     settle = Reporter._settle
 
-    async def silent(self, lease, trial, report, hold):
+    async def silent(self, attempt, report, hold):
         if report.type == "released":
             return True
-        return await settle(self, lease, trial, report, hold)
+        return await settle(self, attempt, report, hold)
 
     patch.setattr(Reporter, "_settle", silent)
 

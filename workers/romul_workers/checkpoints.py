@@ -93,11 +93,15 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _errors(self, what: str) -> Iterator[None]:
-        """Turn an OSError into one of this project's."""
+        """Turn whatever a file system raises into an error of this project's."""
         try:
             yield
-        except OSError as error:
-            kind = NoRoomError if error.errno in NO_ROOM else CheckpointError
+        except CheckpointError:
+            raise
+        except Exception as error:
+            # An object store's library has errors of its own: that it is down, say.
+            full = isinstance(error, OSError) and error.errno in NO_ROOM
+            kind = NoRoomError if full else CheckpointError
             raise kind(f"{what}: {error}") from error
 
     def full(self) -> bool:
@@ -239,6 +243,14 @@ class Checkpoints:
                     shutil.rmtree(folder)
                     removed += 1
         return removed
+
+    @staticmethod
+    def has_room_beside(folder: Path) -> bool:
+        """Whether the disk has room for twice what a checkpoint in the making takes."""
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(folder).free >= 2 * _bytes_in(folder)
+        # It has gone to its place meanwhile.
+        return True
 
     @staticmethod
     def discard(folder: Path) -> None:
