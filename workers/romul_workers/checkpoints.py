@@ -167,16 +167,13 @@ class Checkpoints:
             CheckpointError: it does not exist, or a file of it is not what was written.
         """
         place = self._place(name)
-        try:
-            manifest = Manifest.from_json(self._fs.cat_file(f"{place}/{manifests.NAME}"))
-            folder = Path(place) if self._local else self._store.download(place, manifest)
-        except FileNotFoundError:
-            raise CheckpointError(f"checkpoint {name}: none of that name in {self.url!r}") from None
-        except OSError as error:
-            kind = NoRoomError if error.errno in NO_ROOM else CheckpointError
-            raise kind(f"checkpoint {name}: cannot be read: {error}") from error
-        except ValueError as error:
-            raise CheckpointError(f"checkpoint {name}: cannot be read: {error}") from error
+        with self._errors(f"checkpoint {name}: cannot be read"):
+            try:
+                manifest = Manifest.from_json(self._fs.cat_file(f"{place}/{manifests.NAME}"))
+                folder = Path(place) if self._local else self._store.download(place, manifest)
+            except FileNotFoundError:
+                message = f"checkpoint {name}: none of that name in {self.url!r}"
+                raise CheckpointError(message) from None
         # Of an object store only what is sound comes here.
         fault = manifest.first_fault(folder) if self._local else None
         if fault is not None:
@@ -208,10 +205,11 @@ class Checkpoints:
     def delete(self, name: str) -> None:
         """Remove the checkpoint `name`; its manifest goes first, so that no half of it exists."""
         place = self._place(name)
-        if self.exists(name):
-            self._fs.rm_file(f"{place}/{manifests.NAME}")
-        if self._fs.exists(place):
-            self._fs.rm(place, recursive=True)
+        with self._errors(f"checkpoint {name}: cannot be removed"):
+            if self.exists(name):
+                self._fs.rm_file(f"{place}/{manifests.NAME}")
+            if self._fs.exists(place):
+                self._fs.rm(place, recursive=True)
 
     def names(self, older_s: float) -> list[str]:
         """All checkpoints, whole or in pieces, that were last changed `older_s` ago or before."""

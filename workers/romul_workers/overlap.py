@@ -86,8 +86,9 @@ class Overlap:
         self.reap()
 
     async def wait(self, seconds: float | None = None) -> None:
-        """Wait until a trial is reported, or so long."""
-        await asyncio.wait(self._serving, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        """Wait until a trial is reported, or so long; not at all if there is none."""
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
     def reap(self) -> None:
         """Look at what has ended.

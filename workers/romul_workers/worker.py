@@ -180,7 +180,7 @@ class Worker:
         """Wait for a trial, for as long as the pace says, and serve it."""
         self._overlap.reap()
         await self._wait_for_room()
-        if self._overlap.busy and not (self._may_begin() and self._trainer.has_room()):
+        if not self._may_begin() or (self._overlap.busy and not self._trainer.has_room()):
             await self._overlap.wait(self._settings.pace_s)
             return
         await self._refresh()
