@@ -188,6 +188,20 @@ def test_both_leases_of_a_killed_worker_are_elsewhere_long_before_they_end(
     ] * 2
 
 
+def test_a_worker_that_must_go_waits_for_no_object_store_beyond_its_grace(system, hanging_store):
+    given = {"task": "misbehaving:first_at_once", "timeouts": {"lease_s": 60}, "steps": 1}
+    system.submit(checkpoints="s3://romul/e", **given)
+    system.actor()
+    worker = system.worker("--overlap", "--name=w", "--grace=1", **aws(hanging_store))
+    wait_for(lambda: system.presence("w").get("storing"))
+    wait_for(lambda: len(system.leases()) == 2)
+    worker.send_signal(signal.SIGTERM)
+    assert wait_for(lambda: worker.poll() is not None and [worker.returncode]) == [0]
+    assert system.leases() == {}
+    assert system.presence("w") == {}
+    wait_for(lambda: json.loads(system.meta()["causes"]) == {"preempted": 2})
+
+
 def broker_knows(system, url, workers):
     """Whether so many workers have announced themselves at the broker."""
     at = Broker.parse(url)

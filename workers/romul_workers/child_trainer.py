@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -319,7 +320,7 @@ async def _store(
     answer = trained.answer
     if isinstance(answer, TaskInterrupted) and answer.at is None:
         return Stopped()
-    await asyncio.to_thread(checkpoints.publish, folder, name, answer.written, parent)
+    await _in_own_thread(lambda: checkpoints.publish(folder, name, answer.written, parent))
     if isinstance(answer, TaskInterrupted):
         return Stopped(name, answer.at)
     return Success(
@@ -331,6 +332,36 @@ async def _store(
         answer.provenance,
         trained.restored,
     )
+
+
+async def _in_own_thread(work: Callable[[], None]) -> None:
+    """Wait for work in a thread that this process does not wait for when it ends.
+
+    An object store's library may hang for minutes, and a machine that goes does not.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def finish(error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        error: BaseException | None = None
+        try:
+            work()
+        except BaseException as raised:  # noqa: BLE001  (raised where it is waited for)
+            error = raised
+        # A loop that is closed has given up waiting.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(finish, error)
+
+    threading.Thread(target=run, name="store", daemon=True).start()
+    await done
 
 
 def _read_from(log: Path, start: int) -> str:
