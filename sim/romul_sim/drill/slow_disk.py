@@ -1,0 +1,24 @@
+"""`python -m romul_sim.drill.slow_disk worker`: `romul worker` on a slow disk.
+
+Every flush of this process takes a while longer, so that faults strike while a checkpoint is being
+stored. The task's own process is as ever.
+"""
+
+import os
+import runpy
+import time
+from typing import Any
+
+FLUSH_S = 0.25
+
+_flush = os.fsync
+
+
+def _flush_slowly(handle: Any) -> None:
+    time.sleep(FLUSH_S)
+    _flush(handle)
+
+
+if __name__ == "__main__":
+    os.fsync = _flush_slowly
+    runpy.run_module("romul_actors.cli", run_name="__main__")
