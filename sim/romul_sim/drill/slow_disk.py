@@ -7,18 +7,17 @@ stored. The task's own process is as ever.
 import os
 import runpy
 import time
-from typing import Any
 
 FLUSH_S = 0.25
 
 _flush = os.fsync
 
 
-def _flush_slowly(handle: Any) -> None:
+def _flush_slowly(handle: int) -> None:
     time.sleep(FLUSH_S)
     _flush(handle)
 
 
 if __name__ == "__main__":
-    os.fsync = _flush_slowly
+    os.fsync = _flush_slowly  # type: ignore[assignment]
     runpy.run_module("romul_actors.cli", run_name="__main__")
