@@ -209,6 +209,18 @@ def test_an_announced_end_lets_a_checkpoint_arrive():
     assert inbox == [("report", "0-0", 4.0), ("report", "1-0", 5.0)]
 
 
+def test_a_second_copy_of_the_trial_that_is_stored_ends_with_its_report():
+    async def main():
+        store = await filled(Noting(), TRIAL, replace(TRIAL, attempt=2))
+        trainer = StoringTrainer(3.3, 30.0)
+        await worker(store, trainer, overlap=True, max_trials=2).run(asyncio.Event())
+        return store.events, await store.read(["e"], "a", 10, 0)
+
+    events, inbox = run(main())
+    assert [at for what, _, at in events if what == "report"] == [4.3, 4.3]
+    assert b"outdated" in inbox[-1].body
+
+
 def test_what_reports_say_of_memory_is_true_of_the_process():
     affinity = Affinity(0.5)
     first = affinity.leased()

@@ -285,6 +285,9 @@ class Worker:
         hold = self._affinity.after(experiment.name, ending, number)
         if await self._reporter.deliver(attempt, ending, seconds, hold):
             self._affinity.accepted(experiment.name, hold, number)
+            for other in self._attempts:
+                # A second copy of this very trial learns at once that it is of no use.
+                other.wake()
         await self._backoff.judge(experiment.name, ending)
         self._room_at = loop.time() + self._backoff.without_room(ending)
 
