@@ -45,7 +45,7 @@ from romul_actors.local.redis_server import embedded_server
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.store import Hold, Lease
 from romul_actors.store.redis import RedisStore
-from romul_workers.trainer import Ending, Success, Trainer
+from romul_workers.trainer import Ending, Success, Trainer, ignore
 from romul_workers.worker import Worker, WorkerSettings
 
 NAME = "bench"
@@ -64,9 +64,11 @@ class Sleeping(Trainer):
     def __init__(self, lengths_s: Iterator[float]) -> None:
         self._lengths_s = lengths_s
 
-    async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
+    async def train(
+        self, experiment: Experiment, trial: TrialMessage, stores: Callable[[], None] = ignore
+    ) -> Ending:
         """Sleep, and succeed."""
-        del experiment
+        del experiment, stores
         await asyncio.sleep(next(self._lengths_s))
         return Success(float(trial.hyperparameters["x"]), f"{trial.id}-{trial.attempt}-000000")
 

@@ -93,11 +93,15 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _errors(self, what: str) -> Iterator[None]:
-        """Turn an OSError into one of this project's."""
+        """Turn whatever a file system raises into an error of this project's."""
         try:
             yield
-        except OSError as error:
-            kind = NoRoomError if error.errno in NO_ROOM else CheckpointError
+        except CheckpointError:
+            raise
+        except Exception as error:
+            # An object store's library has errors of its own: that it is down, say.
+            full = isinstance(error, OSError) and error.errno in NO_ROOM
+            kind = NoRoomError if full else CheckpointError
             raise kind(f"{what}: {error}") from error
 
     def full(self) -> bool:
@@ -163,16 +167,13 @@ class Checkpoints:
             CheckpointError: it does not exist, or a file of it is not what was written.
         """
         place = self._place(name)
-        try:
-            manifest = Manifest.from_json(self._fs.cat_file(f"{place}/{manifests.NAME}"))
-            folder = Path(place) if self._local else self._store.download(place, manifest)
-        except FileNotFoundError:
-            raise CheckpointError(f"checkpoint {name}: none of that name in {self.url!r}") from None
-        except OSError as error:
-            kind = NoRoomError if error.errno in NO_ROOM else CheckpointError
-            raise kind(f"checkpoint {name}: cannot be read: {error}") from error
-        except ValueError as error:
-            raise CheckpointError(f"checkpoint {name}: cannot be read: {error}") from error
+        with self._errors(f"checkpoint {name}: cannot be read"):
+            try:
+                manifest = Manifest.from_json(self._fs.cat_file(f"{place}/{manifests.NAME}"))
+                folder = Path(place) if self._local else self._store.download(place, manifest)
+            except FileNotFoundError:
+                message = f"checkpoint {name}: none of that name in {self.url!r}"
+                raise CheckpointError(message) from None
         # Of an object store only what is sound comes here.
         fault = manifest.first_fault(folder) if self._local else None
         if fault is not None:
@@ -204,10 +205,11 @@ class Checkpoints:
     def delete(self, name: str) -> None:
         """Remove the checkpoint `name`; its manifest goes first, so that no half of it exists."""
         place = self._place(name)
-        if self.exists(name):
-            self._fs.rm_file(f"{place}/{manifests.NAME}")
-        if self._fs.exists(place):
-            self._fs.rm(place, recursive=True)
+        with self._errors(f"checkpoint {name}: cannot be removed"):
+            if self.exists(name):
+                self._fs.rm_file(f"{place}/{manifests.NAME}")
+            if self._fs.exists(place):
+                self._fs.rm(place, recursive=True)
 
     def names(self, older_s: float) -> list[str]:
         """All checkpoints, whole or in pieces, that were last changed `older_s` ago or before."""
@@ -239,6 +241,14 @@ class Checkpoints:
                     shutil.rmtree(folder)
                     removed += 1
         return removed
+
+    @staticmethod
+    def has_room_beside(folder: Path) -> bool:
+        """Whether the disk has room for twice what a checkpoint in the making takes."""
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(folder).free >= 2 * _bytes_in(folder)
+        # It has gone to its place meanwhile.
+        return True
 
     @staticmethod
     def discard(folder: Path) -> None:
