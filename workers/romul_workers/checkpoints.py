@@ -36,6 +36,8 @@ SPARE_BYTES = 1_000_000
 """A disk with less than this left is full."""
 FLUSHES = 8
 """So many files are flushed at a time."""
+_FLUSHING = ThreadPoolExecutor(FLUSHES - 1, "flush")
+"""Threads that stay: to start two for each checkpoint costs more than a small one's flush."""
 _NAME = re.compile(r"\d+-\d+-\d+(-[0-9a-f]{1,16})?")
 
 
@@ -154,9 +156,11 @@ class Checkpoints:
 
     def _rename(self, folder: Path, name: str, files: Sequence[str]) -> None:
         # All at once: a file system writes its journal once for all that wait for it.
-        with ThreadPoolExecutor(min(len(files), FLUSHES), "flush") as threads:
-            for _ in threads.map(_flush, [folder / file for file in files]):
-                pass
+        first, *others = [folder / file for file in files]
+        flushed = _FLUSHING.map(_flush, others)
+        _flush(first)
+        for _ in flushed:
+            pass
         folder.chmod(0o755)
         folder.rename(self._place(name))
 
@@ -259,11 +263,21 @@ class Checkpoints:
 def _hash_all(folder: Path, written: Mapping[str, Written]) -> dict[str, Written]:
     """All files of a folder by their paths in it, hashed."""
     hashed = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        file = path.relative_to(folder).as_posix()
-        known = written.get(file)
+    for file in sorted(_files_in(folder)):
+        known, path = written.get(file), folder / file
         hashed[file] = known if known is not None and known.describes(path) else Written.of(path)
     return hashed
+
+
+def _files_in(folder: Path) -> Iterator[str]:
+    """Paths of all files in a folder, from there, with forward slashes."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                for file in _files_in(folder / entry.name):
+                    yield f"{entry.name}/{file}"
+            elif entry.is_file():
+                yield entry.name
 
 
 def _flush(path: Path) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hashlib
-import os
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,6 @@ from romul_workers.checkpoints import NO_ROOM, Checkpoints
 from romul_workers.child_messages import (
     Answer,
     PrepareTask,
-    StopTrial,
     TaskFailed,
     TaskInterrupted,
     TaskReturned,
@@ -108,6 +106,8 @@ class ChildTrainer(Trainer):
         self._stopping = False
         self._stored_from: Path | None = None
         """The folder that is, or was last, to be stored."""
+        self._opened: dict[str, Checkpoints] = {}
+        self._request_of: tuple[Experiment, PrepareTask] | None = None
 
     async def train(
         self, experiment: Experiment, trial: TrialMessage, stores: Callable[[], None] = ignore
@@ -146,7 +146,10 @@ class ChildTrainer(Trainer):
     def _checkpoints(self, experiment: Experiment) -> Checkpoints:
         if experiment.checkpoints is None:
             raise CheckpointError("the experiment says no place for checkpoints")
-        return Checkpoints(experiment.checkpoints, self._scratch, self._quota)
+        url = experiment.checkpoints
+        if url not in self._opened:
+            self._opened[url] = Checkpoints(url, self._scratch, self._quota)
+        return self._opened[url]
 
     async def _train_into(
         self,
@@ -195,15 +198,8 @@ class ChildTrainer(Trainer):
     async def _train_in_child(
         self, experiment: Experiment, trial: TrialMessage, parent: _Parent | None, folder: Path
     ) -> TrialAnswer:
-        key = hashlib.sha256(experiment.model_dump_json().encode()).hexdigest()
-        prepare = PrepareTask(
-            key=key,
-            experiment=experiment.name,
-            module=experiment.module,
-            function=experiment.function,
-            device=self._device or experiment.resources.device,
-            constants=experiment.constants,
-        )
+        prepare = self._prepare(experiment)
+        key = prepare.key
         train = TrainTrial(
             key=key,
             metric=experiment.metric,
@@ -232,6 +228,20 @@ class ChildTrainer(Trainer):
         # Only `PrepareTask` is answered by `TaskReady`.
         answer = await self._request(child, train, "trial", limits.trial_s, limits.stall_s)
         return cast("TrialAnswer", answer)
+
+    def _prepare(self, experiment: Experiment) -> PrepareTask:
+        """The request that an experiment's trials need first; made once for many of them."""
+        if self._request_of is None or self._request_of[0] is not experiment:
+            prepare = PrepareTask(
+                key=hashlib.sha256(experiment.model_dump_json().encode()).hexdigest(),
+                experiment=experiment.name,
+                module=experiment.module,
+                function=experiment.function,
+                device=self._device or experiment.resources.device,
+                constants=experiment.constants,
+            )
+            self._request_of = experiment, prepare
+        return self._request_of[1]
 
     async def _ready_child(self) -> ChildProcess | None:
         """The child process, started if there is none; None: the worker is about to end."""
@@ -292,7 +302,7 @@ class ChildTrainer(Trainer):
     def ask_to_stop(self) -> None:
         self._stopping = True
         if self._child is not None:
-            self._child.send(StopTrial())
+            self._child.ask_to_stop()
 
     def has_room(self) -> bool:
         # A quota counts what is stored: with two on their way more would come than it allows.
@@ -366,8 +376,10 @@ async def _in_own_thread(work: Callable[[], None]) -> None:
 
 def _read_from(log: Path, start: int) -> str:
     """What was written to a file since it had so many bytes: its end, if that is long."""
-    with contextlib.suppress(OSError), log.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(start, end - MAX_TEXT))
-        return file.read().decode(errors="replace")
+    with contextlib.suppress(OSError):
+        end = log.stat().st_size
+        if end > start:
+            with log.open("rb") as file:
+                file.seek(max(start, end - MAX_TEXT))
+                return file.read().decode(errors="replace")
     return ""
