@@ -4,12 +4,12 @@ This module imports little: the child process is to start before all that a work
 (`worker_process.py`).
 """
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from romul_actors import waiting
 from romul_actors.cli.options import (
     DEFAULT_URL,
     Keepalive,
@@ -161,4 +161,4 @@ def worker(
                 await child.end()
 
     with scratch_folder() as scratch:
-        asyncio.run(run(scratch))
+        waiting.run(run(scratch))
