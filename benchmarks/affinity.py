@@ -79,10 +79,10 @@ async def search(
     return {**asdict(counts), "warm": mean(warm), "search_s": took}
 
 
-async def reported(store: RedisStore, at_least: int) -> None:
+async def reported(store: RedisStore, at_least: int, name: str = "affinity") -> None:
     """Wait until so many trials have been reported."""
     while True:
-        if await store.reported("affinity") >= at_least:
+        if await store.reported(name) >= at_least:
             return
         await asyncio.sleep(0.02)
 

@@ -20,13 +20,14 @@ the rounds, in milliseconds.
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import multiprocessing
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -44,7 +45,7 @@ from romul_actors.local.redis_server import embedded_server
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.store import Hold, Lease
 from romul_actors.store.redis import RedisStore
-from romul_workers.trainer import Ending, Success, Trainer
+from romul_workers.trainer import Ending, Success, Trainer, ignore
 from romul_workers.worker import Worker, WorkerSettings
 
 NAME = "bench"
@@ -57,18 +58,18 @@ class Sleeping(Trainer):
     """Sleeps in place of training.
 
     Args:
-        trial_s: how long a trial takes.
-        later_s: how much longer the first one takes.
+        lengths_s: how long each trial takes, one after the other.
     """
 
-    def __init__(self, trial_s: float, later_s: float) -> None:
-        self._next_s, self._trial_s = trial_s + later_s, trial_s
+    def __init__(self, lengths_s: Iterator[float]) -> None:
+        self._lengths_s = lengths_s
 
-    async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
+    async def train(
+        self, experiment: Experiment, trial: TrialMessage, stores: Callable[[], None] = ignore
+    ) -> Ending:
         """Sleep, and succeed."""
-        del experiment
-        await asyncio.sleep(self._next_s)
-        self._next_s = self._trial_s
+        del experiment, stores
+        await asyncio.sleep(next(self._lengths_s))
         return Success(float(trial.hyperparameters["x"]), f"{trial.id}-{trial.attempt}-000000")
 
     def ask_to_stop(self) -> None:
@@ -135,8 +136,9 @@ async def work(share: Share, number: int) -> list[float]:
     settings = WorkerSettings(
         f"worker-{number}", allow=["*"], max_trials=WARM_UP + share.trials, grace_s=0.0
     )
-    trainer = Sleeping(share.trial_s, share.trial_s * number / share.of)
-    await Worker(store, trainer, settings).run(asyncio.Event())
+    first_s = share.trial_s * (1 + number / share.of)
+    lengths_s = itertools.chain([first_s], itertools.repeat(share.trial_s))
+    await Worker(store, Sleeping(lengths_s), settings).run(asyncio.Event())
     await store.close()
     return store.waits_s
 

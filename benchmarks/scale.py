@@ -6,8 +6,9 @@
 
 A real server that appends each write to a file, one actor in a process of its own, and real
 `Worker`s with a connection each, which share `--processes` processes; their trainer sleeps in place
-of training. Workers report, beat, lease and look at the list of experiments as those of `romul
-worker` do; what they lack is a child process and a checkpoint.
+of training, for half to one and a half of `--trial-s`. Workers report, beat, lease and look at the
+list of experiments as those of `romul worker` do; what they lack is a child process and a
+checkpoint.
 
 The time of a measurement begins when there are two reports for each worker. `demanded_per_s` is
 what the workers would do if reports and leases took no time: the ceiling. CPU time is that of each
@@ -19,10 +20,11 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -51,13 +53,15 @@ class Setting:
     Attributes:
         url: of the server.
         slots, workers: how many.
-        trial_s: how long a worker sleeps in a trial.
+        trial_s: how long a worker sleeps in a trial, on average.
+        optimizer: name of the search's.
     """
 
     url: str
     slots: int
     workers: int
     trial_s: float
+    optimizer: str
 
     @property
     def busy(self) -> int:
@@ -151,9 +155,22 @@ async def work(setting: Setting, numbers: range, stores: list[TimedStore]) -> No
         store = TimedStore(setting.url)
         stores.append(store)
         settings = WorkerSettings(f"worker-{number}", allow=["*"])
-        await Worker(store, Sleeping(setting.trial_s, 0.0), settings).run(asyncio.Event())
+        await Worker(store, Sleeping(lengths_s(setting.trial_s, number)), settings).run(
+            asyncio.Event()
+        )
 
     await asyncio.gather(*(one(number) for number in numbers))
+
+
+def lengths_s(trial_s: float, seed: int) -> Iterator[float]:
+    """Lengths of trials, from half to one and a half of `trial_s`.
+
+    Workers whose trials all took the same time would report together for ever, once some moment
+    made them wait together.
+    """
+    draw = random.Random(seed)
+    while True:
+        yield draw.uniform(0.5, 1.5) * trial_s
 
 
 def experiment(setting: Setting) -> Experiment:
@@ -163,6 +180,7 @@ def experiment(setting: Setting) -> Experiment:
         task="none",
         space={f"x{i}" if i else "x": FloatSpec(type="float", min=0.0, max=1.0) for i in range(8)},
         population=setting.slots,
+        optimizer={"name": setting.optimizer},
         steps=1_000_000,
         checkpoints="/nowhere",
         history_keep=50_000,
@@ -216,6 +234,8 @@ async def measure(setting: Setting, seconds: float, processes: int) -> dict[str,
         acted, *worked = [each.spent() for each in started]
         memory = (await client.info("memory"))["used_memory"]
         connections = (await client.info("clients"))["connected_clients"]
+        # The server notes calls of 10 ms and more; meanwhile it answers no other.
+        slow = [call["duration"] for call in await client.slowlog_get(1000)]
     finally:
         for each in started:
             each.end()
@@ -227,6 +247,7 @@ async def measure(setting: Setting, seconds: float, processes: int) -> dict[str,
     waited = percentiles(waits) if waits else {}
     return {
         "benchmark": "scale",
+        "optimizer": setting.optimizer,
         "slots": setting.slots,
         "workers": setting.workers,
         "trial_s": setting.trial_s,
@@ -244,6 +265,7 @@ async def measure(setting: Setting, seconds: float, processes: int) -> dict[str,
         "worker_us_a_trial": round(1e6 * sum(part.cpu_s for part in worked) / trials),
         "server_mib": round(memory / MIB, 1),
         "connections": connections,
+        "server_longest_call_ms": round(max(slow, default=0) / 1000, 1),
     }
 
 
@@ -251,7 +273,7 @@ async def run(given: argparse.Namespace, trial_s: float) -> dict[str, Any]:
     """Measure one length of trials on a server of its own."""
     with tempfile.TemporaryDirectory() as folder:
         async with embedded_server(Path(folder)) as url:
-            setting = Setting(url, given.slots, given.workers, trial_s)
+            setting = Setting(url, given.slots, given.workers, trial_s, given.optimizer)
             return await measure(setting, given.seconds, given.processes)
 
 
@@ -263,6 +285,9 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=10_000, help="4 at least")
     parser.add_argument("--workers", type=int, default=500)
     parser.add_argument("--trial-s", type=float, nargs="+", default=[4.0])
+    parser.add_argument(
+        "--optimizer", default="random", help="random waits for no quorum; romul does at each step"
+    )
     parser.add_argument("--seconds", type=float, default=20.0, help="length of one measurement")
     parser.add_argument("--processes", type=int, default=2, help="that share the workers")
     given = parser.parse_args()

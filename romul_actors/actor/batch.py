@@ -18,7 +18,7 @@ from romul_actors.protocol.messages import encode
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.redeclare import redeclare
 from romul_actors.protocol.slot_codec import Fields, read, text, write_meta, write_slot
-from romul_actors.store import ActorStore, Commit
+from romul_actors.store import ActorStore, Commit, LineText
 
 
 @dataclass(slots=True)
@@ -131,7 +131,7 @@ def commit_of(held: HeldExperiment, batch: Batch, entries: Sequence[str], nonce:
         slots=_written(before, batch, slots, metric),
         trials=[encode(trial) for trial in batch.trials],
         parents=[trial.parent or "" for trial in batch.trials],
-        history=[text(shorten(to_json(line))) for line in batch.history],
+        history=[LineText.of(line, text(shorten(to_json(line)))) for line in batch.history],
         history_keep=held.experiment.history_keep,
         garbage=garbage if held.experiment.keep_checkpoints != "all" else [],
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from romul_actors import waiting
 from romul_actors.actor.loop import Actor
 from romul_actors.actor.timing import collect_rarely
 from romul_actors.cli.connection import broker
@@ -80,4 +81,4 @@ def actor(
                 await stack.enter_async_context(beside(bridge.run(serving)))
             await serving.run(stop)
 
-    asyncio.run(serve_until_stopped(redis, run))
+    waiting.run(serve_until_stopped(redis, run))

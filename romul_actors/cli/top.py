@@ -152,7 +152,7 @@ class Screen:
             table.add_row(
                 shortened(worker.name),
                 shortened(worker.state),
-                worker.trial,
+                worker.in_hand,
                 "" if worker.at is None else f"{worker.at:g}",
                 "unknown" if worker.age_s is None else f"{worker.age_s:.1f} s ago",
                 style="" if worker.alive_within(lease_s) else "dim",
@@ -169,10 +169,11 @@ class Screen:
                 justify="right" if right else "left",
                 max_width=NARROW if column == metric else None,
             )
-        leased = {w.trial: w for w in seen.alive if w.trial}
+        leased = {w.trial: "training" for w in seen.alive if w.trial}
+        leased |= {trial: "storing" for w in seen.alive for trial in w.storing.split()}
         for slot in _ranked(seen.slots, maximize=maximize)[: self._rows]:
             copied = (slot.parent or "").partition("-")[0]
-            status = "training" if slot.trial in leased else slot.status
+            status = leased.get(slot.trial, slot.status)
             table.add_row(
                 str(slot.index) + (" *" if slot.pinned else ""),
                 slot.tier,

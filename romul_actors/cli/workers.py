@@ -22,6 +22,7 @@ def worker_row(worker: WorkerSnapshot, lease_s: float) -> dict[str, Any]:
         "pid": worker.pid,
         "state": worker.state,
         "trial": worker.trial,
+        "storing": worker.storing,
         "at": worker.at,
         "age_s": None if worker.age_s is None else round(worker.age_s, 3),
         "alive": worker.alive_within(lease_s),

@@ -138,7 +138,7 @@ class Page:
             self._list_failures(feed)
         if self._changed("actions", _latest(feed.actions)):
             self._list_actions(feed)
-        if self._changed("workers", tuple((w.name, w.state, w.trial) for w in snapshot.workers)):
+        if self._changed("workers", tuple((w.name, w.state, w.in_hand) for w in snapshot.workers)):
             self._list_workers(snapshot.workers)
 
     def _list_failures(self, feed: Feed) -> None:
@@ -164,7 +164,7 @@ class Page:
         with self._worker_rows:
             for worker in workers:
                 with ui.row().classes("items-center"):
-                    ui.label(f"{worker.name}: {worker.state} {worker.trial}")
+                    ui.label(f"{worker.name}: {worker.state} {worker.in_hand}")
                     if self._actions.can_drain:
                         ui.button(
                             "drain", on_click=lambda _, w=worker.name: self._actions.drain(w)

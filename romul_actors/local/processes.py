@@ -17,14 +17,24 @@ PATIENCE_S = 60.0
 
 
 async def spawn(
-    arguments: Sequence[str], log: Path, environment: Mapping[str, str]
+    arguments: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str],
+    module: str = "romul_actors.cli",
 ) -> asyncio.subprocess.Process:
-    """Start `romul ARGUMENTS`, with all its output appended to `log`; it ends with this process."""
+    """Start `romul ARGUMENTS`, with all its output appended to `log`; it ends with this process.
+
+    Args:
+        arguments: of the command.
+        log: file for its output.
+        environment: of the process.
+        module: what runs the command line.
+    """
     with log.open("ab") as output:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "romul_actors.cli",
+            module,
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,

@@ -163,7 +163,7 @@ def _population(name: str, found: Snapshot) -> list[Finding]:
         findings.append(
             Finding("warning", f"{name}: no worker is alive", "`romul worker` starts one")
         )
-    stuck = [w for w in found.workers if w.trial and _silent_for(w, STUCK_LEASES * lease_s)]
+    stuck = [w for w in found.workers if w.in_hand and _silent_for(w, STUCK_LEASES * lease_s)]
     if stuck and found.status == "running":
         findings.append(
             Finding(

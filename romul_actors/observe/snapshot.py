@@ -79,8 +79,9 @@ class WorkerSnapshot:
 
     Attributes:
         name, host, pid: which one.
-        state: idle, training, draining, no room or failing.
+        state: idle, training, storing, draining, no room or failing.
         trial: the trial that it trains; "" if none.
+        storing: one whose checkpoint it stores beside that, or two, with a space; "" if none.
         at: where training stands, in the budget's unit, if the task says so.
         age_s: seconds since its last heartbeat; None: its entry does not say.
     """
@@ -92,6 +93,12 @@ class WorkerSnapshot:
     trial: str
     at: float | None
     age_s: float | None
+    storing: str = ""
+
+    @property
+    def in_hand(self) -> str:
+        """Its trials, in words."""
+        return ", ".join(filter(None, (self.trial, self.storing and f"storing {self.storing}")))
 
     def alive_within(self, seconds: float) -> bool:
         """Whether its last heartbeat is not older than that."""
@@ -260,6 +267,7 @@ def _worker(name: str, presence: Mapping[str, Any], now_ms: int) -> WorkerSnapsh
         at=_number(presence.get("at")),
         # Where an entry does not say when it was written, a store counts from the epoch.
         age_s=age_ms / 1000 if age_ms < now_ms else None,
+        storing=str(presence.get("storing", "")),
     )
 
 

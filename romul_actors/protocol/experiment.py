@@ -294,7 +294,7 @@ def _odd_task(task: object) -> list[Mistake]:
     return [Mistake(("task",), message)]
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=1024)
 def from_json(text: str) -> Experiment:
     """Read an experiment as the store keeps it; it is immutable, and the same for the same text.
 

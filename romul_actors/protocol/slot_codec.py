@@ -7,7 +7,8 @@ exists only between `read` and `write`.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from operator import attrgetter
+from itertools import compress
+from operator import attrgetter, ne
 from typing import Any, cast, get_args
 
 from pydantic_core import from_json, to_json
@@ -103,10 +104,11 @@ def _table(*rows: tuple[str, str, Callable[[Any], str]]) -> _Table:
 def _differing(table: _Table, value: object, before: object | None) -> Fields:
     """Fields whose attributes are others than before."""
     stored = table.unlike if before is None else table.read(before)
+    values = table.read(value)
+    differ = map(ne, values, stored)
     return {
         name: write(new)
-        for (name, write), new, old in zip(table.fields, table.read(value), stored, strict=True)
-        if new is not old and new != old
+        for (name, write), new in compress(zip(table.fields, values, strict=True), differ)
     }
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
+
+from romul_actors.core.history import Line
 
 MAX_DEAD = 250_000
 """Most dead messages that are kept; the oldest go first."""
@@ -92,6 +94,23 @@ class Stored:
     version: str
     meta: Mapping[str, str]
     slots: Sequence[Mapping[str, str]]
+
+
+class LineText(str):
+    """A line of history as JSON text, with the line that it was made of.
+
+    What reads it in the same process need not read the text.
+    """
+
+    __slots__ = ("line",)
+    line: Line
+
+    @classmethod
+    def of(cls, line: Line, text: str) -> Self:
+        """A line's text."""
+        made = cls(text)
+        made.line = line
+        return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from romul_actors.store.memory import MemoryStore
 from romul_sim.invariants import InvariantWatch, Violation
 from romul_sim.virtual_time import VirtualLoop
 from romul_workers.tasks.toys import State, Toy
-from romul_workers.trainer import Ending, Failure, Restored, Stopped, Success, Trainer
+from romul_workers.trainer import Ending, Failure, Restored, Stopped, Success, Trainer, ignore
 
 KEPT_MS = 30_000
 """How far back in time the store can go."""
@@ -55,6 +55,7 @@ class WatchedStore(MemoryStore):
         self._on_line = on_line
         self._sha256 = hashlib.sha256()
         self._kept: list[tuple[int, Any, Any]] = []
+        self._statuses: dict[str, str] = {}
 
     @property
     def history_sha256(self) -> str:
@@ -64,6 +65,13 @@ class WatchedStore(MemoryStore):
     async def set_fault(self, name: str, fault: str) -> None:
         if fault:
             raise Violation(f"{name}: {fault}")
+
+    async def experiments(self) -> dict[str, str]:
+        # One for all workers, which keep what they found: as long as nothing has changed.
+        found = await super().experiments()
+        if found != self._statuses:
+            self._statuses = found
+        return self._statuses
 
     async def commit(self, name: str, actor: str, commit: Commit) -> Committed | None:
         committed = await super().commit(name, actor, commit)
@@ -99,7 +107,7 @@ class WatchedStore(MemoryStore):
         if len(trials):
             chosen = sorted([*trials.fresh, *trials.held])[int(pick * len(trials))]
             trials.fresh.pop(chosen, None)
-            trials.held.pop(chosen, None)
+            trials.drop(chosen)
             self.watches[name].rolled_back = True
 
 
@@ -125,24 +133,6 @@ class MachineStore:
         method = getattr(self._store, name)
         direct = name not in WAITING
 
-        async def call_over_network(*args: Any, **kwargs: Any) -> Any:
-            if self.dead or self._latency_s or self.frozen_until_s:
-                await self._way()
-            if self.lossy and self._rng.random() < self.lossy:
-                raise StoreUnavailableError("the request was lost")
-            if self._store.away:
-                raise StoreUnavailableError("the store is away")
-            reply = await method(*args, **kwargs)
-            if self.lossy and self._rng.random() < self.lossy:
-                if self._rng.random() < 0.5 and name in AMBIGUOUS:  # noqa: PLR2004
-                    # The client sent it again: it arrives twice.
-                    await self._way()
-                    return await method(*args, **kwargs)
-                raise StoreUnavailableError("the reply was lost")
-            if self.dead or self._latency_s or self.frozen_until_s:
-                await self._way()
-            return reply
-
         def call(*args: Any, **kwargs: Any) -> Any:
             # Called often, and most often with nothing that could come between.
             if direct and not (
@@ -153,11 +143,31 @@ class MachineStore:
                 or self._store.away
             ):
                 return method(*args, **kwargs)
-            return call_over_network(*args, **kwargs)
+            return self._call_over_network(name, method, args, kwargs)
 
         # Found at once from now on.
         self.__dict__[name] = call
         return call
+
+    async def _call_over_network(
+        self, name: str, method: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        if self.dead or self._latency_s or self.frozen_until_s:
+            await self._way()
+        if self.lossy and self._rng.random() < self.lossy:
+            raise StoreUnavailableError("the request was lost")
+        if self._store.away:
+            raise StoreUnavailableError("the store is away")
+        reply = await method(*args, **kwargs)
+        if self.lossy and self._rng.random() < self.lossy:
+            if self._rng.random() < 0.5 and name in AMBIGUOUS:  # noqa: PLR2004
+                # The client sent it again: it arrives twice.
+                await self._way()
+                return await method(*args, **kwargs)
+            raise StoreUnavailableError("the reply was lost")
+        if self.dead or self._latency_s or self.frozen_until_s:
+            await self._way()
+        return reply
 
     async def _way(self) -> None:
         if self._latency_s:
@@ -187,6 +197,7 @@ class Durations:
         spread: standard deviation of its logarithm.
         by_hyperparameter: ratio of the longest to the shortest along the first hyperparameter.
         load_s, save_s: for its checkpoints; what the machine trained last needs no loading.
+        beside: whether the next trial may train while a checkpoint is saved.
     """
 
     trial_s: float = 60.0
@@ -194,6 +205,7 @@ class Durations:
     by_hyperparameter: float = 1.0
     load_s: float = 0.0
     save_s: float = 0.0
+    beside: bool = False
 
     def of(self, experiment: Experiment, trial: TrialMessage, rng: Generator) -> float:
         """Seconds of training that a trial needs, without its checkpoints."""
@@ -305,13 +317,15 @@ class SimulatedTrainer(Trainer):
         self.leaving = False
         """Whether its machine is going away this moment."""
 
-    async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
+    async def train(
+        self, experiment: Experiment, trial: TrialMessage, stores: Callable[[], None] = ignore
+    ) -> Ending:
         loop = virtual_loop()
         span = Span(self._machine, experiment.name, trial.id, trial.attempt, loop.now_s)
         if self._spans is not None:
             self._spans(span)
         try:
-            ending = await self._train(experiment, trial, loop)
+            ending = await self._train(experiment, trial, stores, loop)
             span.how = "paused" if isinstance(ending, Stopped) else "done"
         except asyncio.CancelledError:
             span.how = "cut" if self.leaving else "cancelled"
@@ -323,7 +337,11 @@ class SimulatedTrainer(Trainer):
         return ending
 
     async def _train(
-        self, experiment: Experiment, trial: TrialMessage, loop: VirtualLoop
+        self,
+        experiment: Experiment,
+        trial: TrialMessage,
+        stores: Callable[[], None],
+        loop: VirtualLoop,
     ) -> Ending:
         began_s = loop.now_s
         parent = self._checkpoints.get(trial.parent) if trial.parent is not None else None
@@ -340,13 +358,20 @@ class SimulatedTrainer(Trainer):
         seconds = durations.of(experiment, trial, self._rng)
         warm = trial.parent is not None and trial.parent == self._held
         self._held = None
-        around_s = (0.0 if warm else durations.load_s) + durations.save_s
+        around_s = 0.0 if warm else durations.load_s
+        if not durations.beside:
+            around_s += durations.save_s
         done_s = await self._pace.work(seconds + around_s)
         if done_s < seconds + around_s:
             share = max(0.0, done_s - around_s) / seconds
             at = trial.start + share * (trial.stop - trial.start)
             self._checkpoints[name] = Saved(before, at, lineage_s + loop.now_s - began_s)
             return Stopped(name, at)
+        if durations.load_s:
+            self._held = name
+        if durations.beside:
+            stores()
+            await asyncio.sleep(durations.save_s)
         # Of the trial, not of the machine: a trial done again elsewhere comes out the same.
         rng = generator(trial.seed, 0, 0, 0)
         stepped = self._toy.step(before, trial.hyperparameters, trial.step, rng)
@@ -354,7 +379,6 @@ class SimulatedTrainer(Trainer):
         self._checkpoints[name] = Saved(stepped.state, trial.stop, lineage_s)
         restored = None
         if durations.load_s:
-            self._held = name
             restored = Restored(0.0 if warm else durations.load_s, warm=warm)
         return Success(
             stepped.observed,

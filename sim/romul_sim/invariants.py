@@ -21,7 +21,7 @@ from romul_actors.core.history import (
 )
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import settings
-from romul_actors.store import Commit
+from romul_actors.store import Commit, LineText
 
 _DECIDED, _ACCEPTED, _GIVEN_UP = 1, 2, 3
 
@@ -37,12 +37,14 @@ class Book:
     Attributes:
         ends: by slot and step, how far its trial has come.
         parents: by slot whose trial is queued, the checkpoint that it continues from.
+        needed: by checkpoint, how many of these trials continue from it.
         decided, accepted: how many trials.
         best: the best loss, and the stored text that holds it.
     """
 
     ends: dict[int, bytearray] = field(default_factory=dict)
     parents: dict[int, str] = field(default_factory=dict)
+    needed: Counter[str] = field(default_factory=Counter)
     decided: int = 0
     accepted: int = 0
     best: float = float("inf")
@@ -55,12 +57,24 @@ class Book:
         return Book(
             ends,
             dict(self.parents),
+            self.needed.copy(),
             self.decided,
             self.accepted,
             self.best,
             self.best_text,
             self.best_checkpoint,
         )
+
+    def queue(self, slot: int, parent: str | None) -> None:
+        """Note what a slot's queued trial continues from; None: no trial of it is queued."""
+        before = self.parents.pop(slot, None)
+        if before is not None:
+            left = self.needed.pop(before) - 1
+            if left:
+                self.needed[before] = left
+        if parent is not None:
+            self.parents[slot] = parent
+            self.needed[parent] += 1
 
     def end(self, slot: int, step: int) -> int:
         """How far a trial has come; 0: unknown."""
@@ -110,7 +124,7 @@ class InvariantWatch:
         self, commit: Commit, meta: Mapping[str, str], slots: Mapping[int, Mapping[str, str]]
     ) -> list[Line]:
         """Check a commit, and what is stored of the population after it; its lines of history."""
-        lines = [history.from_json(from_json(text)) for text in commit.history]
+        lines = [_line(text) for text in commit.history]
         for line in lines:
             self._line(line)
         if commit.meta or commit.slots:
@@ -121,11 +135,11 @@ class InvariantWatch:
 
     def _changed(self, slots: Mapping[int, Mapping[str, str]]) -> None:
         for index, row in slots.items():
-            self.book.parents.pop(index, None)
-            if row["status"] != "queued":
-                continue
             parent = row["partial"] or row["checkpoint"]
-            self.book.parents[index] = parent
+            queued = row["status"] == "queued"
+            self.book.queue(index, parent if queued else None)
+            if not queued:
+                continue
             if parent and parent not in self.checkpoints:
                 raise Violation(
                     f"trial {row['trial']} continues from {parent}, which does not exist"
@@ -220,7 +234,7 @@ class InvariantWatch:
     def removed(self, checkpoint: str) -> None:
         """Check the removal of a checkpoint."""
         self.must(
-            checkpoint not in self.book.parents.values(),
+            checkpoint not in self.book.needed,
             f"checkpoint {checkpoint} was removed, and a queued trial continues from it",
         )
         self.must(checkpoint != self.book.best_checkpoint, "the best checkpoint was removed")
@@ -237,3 +251,8 @@ class InvariantWatch:
         self.must(not lost, f"decided and never ended: {lost[:5]}")
         for queue in ("inbox", "trials"):
             self.must(depths[queue] == 0, f"{depths[queue]} entries are left in {queue}")
+
+
+def _line(text: str) -> Line:
+    """The line of a text, read from it only where an actor did not make it here."""
+    return text.line if isinstance(text, LineText) else history.from_json(from_json(text))

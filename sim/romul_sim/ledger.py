@@ -57,6 +57,9 @@ class Ledger:
     def to(self, now_s: float) -> None:
         """Bring the accounts to a moment."""
         gone_s, self._now_s = now_s - self._now_s, now_s
+        if not gone_s:
+            # Many machines come in one instant, and the sum is over all of them.
+            return
         self.paid_s += gone_s * len(self._prices)
         self.dollars += gone_s * sum(self._prices.values()) / 3600
 

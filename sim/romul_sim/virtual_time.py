@@ -11,12 +11,13 @@ import contextvars
 import gc
 import heapq
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+Callback = Callable[..., object]
 
 RESOLUTION_S = 1e-9
 """Timers that are due so soon after one another are due at the same time."""
@@ -45,18 +46,56 @@ machine_clock: contextvars.ContextVar[Clock | None] = contextvars.ContextVar(
 """The clock of the machine on which the running task is; None: the true one."""
 
 
+class _Call:
+    """A callback that is ready: an `asyncio.Handle` without what only a debugger looks at."""
+
+    __slots__ = ("args", "callback", "context", "dropped")
+
+    def __init__(
+        self, callback: Callback, args: Sequence[Any], context: contextvars.Context | None
+    ) -> None:
+        self.callback = callback
+        self.args = args
+        self.context = contextvars.copy_context() if context is None else context
+        self.dropped = False
+
+    def cancel(self) -> None:
+        """Do not call back."""
+        self.dropped = True
+
+    def cancelled(self) -> bool:
+        """Whether there will be no call."""
+        return self.dropped
+
+
 class _Timer(float):
-    """When a handle is due; a float, so that a heap compares nothing else."""
+    """When to call back, and what: an `asyncio.TimerHandle` that a heap compares as a float."""
 
-    __slots__ = ("handle",)
-    handle: "_TimerHandle"
-
-
-class _TimerHandle(asyncio.TimerHandle):
-    """A timer's handle, and whether the timer is still to come."""
-
-    __slots__ = ("waits",)
+    __slots__ = ("args", "callback", "context", "dropped", "loop", "waits")
+    callback: Callback
+    args: Sequence[Any]
+    context: contextvars.Context
+    dropped: bool
+    loop: "VirtualLoop"
     waits: bool
+
+    def cancel(self) -> None:
+        """Do not call back; the timer stays until its time comes, or there are too many."""
+        if self.dropped:
+            return
+        self.dropped = True
+        # What these refer to need not live until then.
+        del self.callback, self.args
+        if self.waits:
+            self.loop.n_dropped += 1
+
+    def cancelled(self) -> bool:
+        """Whether there will be no call."""
+        return self.dropped
+
+    def when(self) -> float:
+        """True seconds since the beginning."""
+        return float(self)
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -66,16 +105,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     Attributes:
         now_s: true seconds since the beginning.
+        n_dropped: how many timers were cancelled and are still to come.
     """
 
-    _ready: deque[asyncio.Handle]
+    _ready: deque[_Call | _Timer]
     _stopping: bool
 
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
+        self.n_dropped = 0
         self._timers: list[_Timer] = []
-        self._cancelled = 0
 
     def time(self) -> float:
         """Seconds by the clock of the machine on which the running task is."""
@@ -89,9 +129,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         """Call back in this instant, after all that is ready."""
-        handle = asyncio.Handle(callback, args, self, context)
-        self._ready.append(handle)
-        return handle
+        call = _Call(callback, args, context)
+        self._ready.append(call)
+        return call  # type: ignore[return-value]
+
+    # There is one thread, and the loop never sleeps: nothing must wake it.
+    call_soon_threadsafe = call_soon
 
     def call_later(
         self,
@@ -114,33 +157,43 @@ class VirtualLoop(asyncio.BaseEventLoop):
         clock = machine_clock.get()
         if clock is not None:
             when = (when - clock.ahead_s) / clock.rate
-        handle = _TimerHandle(when, callback, args, self, context)
-        handle.waits = True
         timer = _Timer(when)
-        timer.handle = handle
+        timer.callback, timer.args, timer.loop = callback, args, self
+        timer.context = contextvars.copy_context() if context is None else context
+        timer.dropped, timer.waits = False, True
         heapq.heappush(self._timers, timer)
-        return handle
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Count a cancelled timer: it stays until its time comes, or there are too many."""
-        if isinstance(handle, _TimerHandle) and handle.waits:
-            self._cancelled += 1
-
-    def _write_to_self(self) -> None:
-        """Wake the loop from another thread: it never sleeps."""
+        return timer  # type: ignore[return-value]
 
     def _run_once(self) -> None:
         """Run all that is ready; when nothing is, let the time of the next timer come.
 
-        In place of asyncio's own, which looks for files and sockets each time.
+        In place of asyncio's own, which looks for files and sockets each time. It does so until the
+        loop is to stop: asyncio would call it again.
         """
+        ready = self._ready
+        while True:
+            self._let_time_pass()
+            for _ in range(len(ready)):
+                call = ready.popleft()
+                if not call.dropped:
+                    try:
+                        call.context.run(call.callback, *call.args)
+                    except (SystemExit, KeyboardInterrupt):
+                        raise
+                    except BaseException as error:  # noqa: BLE001
+                        self._report(call, error)
+            if self._stopping:
+                return
+
+    def _let_time_pass(self) -> None:
+        """Make ready what is due: now, or else next."""
         ready, timers = self._ready, self._timers
-        if len(timers) > MANY_TIMERS and 2 * self._cancelled > len(timers):
-            timers[:] = [timer for timer in timers if not timer.handle.cancelled()]
+        if len(timers) > MANY_TIMERS and 2 * self.n_dropped > len(timers):
+            timers[:] = [timer for timer in timers if not timer.dropped]
             heapq.heapify(timers)
-            self._cancelled = 0
-        while timers and timers[0].handle.cancelled():
-            self._cancelled -= 1
+            self.n_dropped = 0
+        while timers and timers[0].dropped:
+            self.n_dropped -= 1
             heapq.heappop(timers)
         if not ready and not self._stopping:
             if not timers:
@@ -148,13 +201,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.now_s += min(LONGEST_JUMP_S, max(0.0, timers[0] - self.now_s))
         end_s = self.now_s + RESOLUTION_S
         while timers and timers[0] < end_s:
-            due = heapq.heappop(timers).handle
+            due = heapq.heappop(timers)
             due.waits = False
             ready.append(due)
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if not handle.cancelled():
-                handle._run()  # noqa: SLF001  (asyncio's own loops run handles so)
+
+    def _report(self, call: _Call | _Timer, error: BaseException) -> None:
+        """Say that a callback raised, as asyncio does."""
+        what = f"Exception in callback {call.callback!r}"
+        self.call_exception_handler({"message": what, "exception": error})
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -18,7 +18,7 @@ from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
 from romul_actors.store.keys import PARTS, key, slot_key
 from romul_actors.store.redis import RedisStore
-from romul_workers.trainer import Success, Trainer
+from romul_workers.trainer import Success, Trainer, ignore
 from romul_workers.worker import Worker, WorkerSettings
 
 REMEDY = "set it right (docs/redis.md), or restore the server's data"
@@ -28,8 +28,8 @@ ENDED = ("finished", "failed", "stopped")
 class Instant(Trainer):
     """Ends every trial at once; nothing is stored."""
 
-    async def train(self, experiment, trial):
-        del experiment
+    async def train(self, experiment, trial, stores=ignore):
+        del experiment, stores
         return Success(float(trial.slot), f"{trial.id}-{trial.attempt}-ab")
 
     def ask_to_stop(self):
@@ -94,7 +94,7 @@ async def until(condition):
             await asyncio.sleep(0.02)
 
 
-async def ends(store, name="e"):
+async def assert_ends(store, name="e"):
     async def over():
         return (await store.experiments()).get(name) in ENDED
 
@@ -129,7 +129,7 @@ async def test_what_an_optimizer_cannot_go_on_from_stops_its_own_experiment_alon
     raw.hset(slot_key("bad", 2), "memory", memory)
     with caplog.at_level(logging.ERROR, "romul.actor"):
         async with serving(server):
-            await ends(server)
+            await assert_ends(server)
             [logged] = [record.getMessage() for record in caplog.records]
             words = (
                 f"experiment 'bad', slot 2: field 'memory' holds {memory!r}, which is not what the "
@@ -141,7 +141,7 @@ async def test_what_an_optimizer_cannot_go_on_from_stops_its_own_experiment_alon
             assert seen.status == "running"
             assert seen.reason == seen.fault == f"actor a cannot serve it: {words}"
             raw.hset(slot_key("bad", 2), "memory", right)
-            await ends(server, "bad")
+            await assert_ends(server, "bad")
             assert (await snapshot(server, "bad")).reason == ""
 
 
@@ -160,7 +160,7 @@ async def test_an_optimizer_that_raises_stops_its_own_experiment_alone(
     await submit(server, "e")
     with caplog.at_level(logging.ERROR, "romul.actor"):
         async with serving(server):
-            await ends(server)
+            await assert_ends(server)
 
             async def shown():
                 return (await snapshot(server, "bad")).fault
@@ -174,7 +174,7 @@ async def test_an_optimizer_that_raises_stops_its_own_experiment_alone(
             # A new one of that name is served.
             await server.remove("bad")
             await submit(server, "bad")
-            await ends(server, "bad")
+            await assert_ends(server, "bad")
     assert len(caplog.records) == 1
 
 
@@ -200,10 +200,10 @@ async def test_a_declaration_that_cannot_be_served_stops_its_own_experiment_alon
     await submit(server, "e")
     with caplog.at_level(logging.ERROR, "romul.actor"):
         async with serving(server):
-            await ends(server)
+            await assert_ends(server)
             assert (await snapshot(server, "bad")).fault
             raw.hset(key("bad"), "spec", json.dumps(spec))
-            await ends(server, "bad")
+            await assert_ends(server, "bad")
     assert [r for r in caplog.records if "experiment bad cannot be served" in r.getMessage()]
 
 
@@ -220,7 +220,7 @@ async def test_a_key_of_a_wrong_type_is_named_and_stops_its_own_experiment_alone
         raw.rpush(key(name, part), "x")
     with caplog.at_level(logging.WARNING):
         async with serving(server):
-            await ends(server)
+            await assert_ends(server)
     # An actor that tries again and again says once what is wrong.
     said = [r.getMessage() for r in caplog.records if r.name == "romul.actor"]
     assert len(set(said)) == len(said)
@@ -245,11 +245,11 @@ async def test_a_worker_says_once_which_key_is_wrong_and_takes_it_up_when_it_is_
     raw.rpush(key("bad", part), "x")
     with caplog.at_level(logging.WARNING):
         async with serving(server):
-            await ends(server)
+            await assert_ends(server)
             raw.delete(key("bad", part))
             if part == "trials":
                 raw.rename("kept", key("bad", part))
-            await ends(server, "bad")
+            await assert_ends(server, "bad")
     of_the_worker = [r.getMessage() for r in caplog.records if r.name != "romul.actor"]
     assert len([text for text in of_the_worker if key("bad", part) in text]) == 1
 
@@ -298,7 +298,7 @@ async def test_a_queue_that_is_gone_is_named_and_stops_its_own_experiment_alone(
     for name in ("bad", "worse"):
         raw.delete(key(name, part))
     async with serving(server):
-        await ends(server)
+        await assert_ends(server)
 
         async def shown():
             return f"{key('bad', part)} is gone" in (await snapshot(server, "bad")).fault
@@ -307,4 +307,4 @@ async def test_a_queue_that_is_gone_is_named_and_stops_its_own_experiment_alone(
         # What is removed as a whole is not missed.
         await server.remove("bad")
         await submit(server, "bad")
-        await ends(server, "bad")
+        await assert_ends(server, "bad")

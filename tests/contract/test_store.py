@@ -83,6 +83,21 @@ async def test_results_are_counted_where_a_worker_can_see_it(store):
     assert await store.reported("e") == 3
 
 
+async def test_each_trial_ends_the_wait_of_one_worker(store):
+    await made(store, "e")
+    await made(store, "f")
+    waits = [
+        asyncio.create_task(store.lease(["e", "f"], worker, 60_000))
+        for worker in ("one", "two", "three")
+    ]
+    await queue_trials(store, b"1", b"2", name="e")
+    await queue_trials(store, b"3", name="f")
+    async with asyncio.timeout(30):
+        leases = await asyncio.gather(*waits)
+    assert sorted(lease.body for lease in leases) == [b"1", b"2", b"3"]
+    assert sorted(lease.worker for lease in leases) == ["one", "three", "two"]
+
+
 async def test_entries_arrive_in_order_and_each_at_one_actor(store):
     await made(store)
     await store.send("e", b"1")

@@ -45,6 +45,10 @@ def bench(name, *options):
         ),
         ("memory --actor --slots 4 --steps 5", {"slots": 4, "trials": 20}),
         ("object_store --megabytes 1 --rounds 1", {"megabytes": 1, "store": "moto"}),
+        (
+            "overlap --slots 4 --workers 1 --steps 2 --seconds 0.05 --delay-s 0.01 --rounds 1",
+            {"slots": 4, "workers": 1, "rounds": 1},
+        ),
         ("replayed --problems wine-mlp --seeds 2 --slots 4", {"seeds": 2, "slots": 4}),
         (
             "scale --slots 8 --workers 4 --trial-s 0.05 --seconds 0.5",

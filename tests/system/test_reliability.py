@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import time
 from collections import Counter
 from typing import Any
@@ -147,6 +148,61 @@ def test_a_killed_workers_trial_is_elsewhere_long_before_its_lease_ends(system, 
     [line] = system.history(event="failed")
     assert (line["reason"], line["worker"], line["again"]) == ("lost", "victim", True)
     assert all(process.poll() is None for process in (actor, *heirs))
+
+
+@pytest.fixture
+def hanging_store():
+    """Address of an object store that takes connections and answers nothing."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(100)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def aws(address):
+    return {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": address,
+    }
+
+
+def test_both_leases_of_a_killed_worker_are_elsewhere_long_before_they_end(
+    system, broker, hanging_store
+):
+    mqtt = {"ROMUL_MQTT_URL": broker[0], "ROMUL_MQTT_KEEPALIVE_S": "1"}
+    given = {"task": "misbehaving:first_at_once", "timeouts": {"lease_s": 60}, "steps": 1}
+    system.submit(checkpoints="s3://romul/e", **given)
+    system.actor(**mqtt)
+    victim = system.worker("--overlap", "--name=victim", **mqtt, **aws(hanging_store))
+    # The first trial's checkpoint is on its way, and stays there; the second one trains.
+    wait_for(lambda: list(system.leases().values()) == ["victim", "victim"])
+    wait_for(lambda: system.presence("victim").get("storing"))
+    shown = wait_for(lambda: [w for w in system.as_json("workers", "e") if w["trial"]])
+    assert [(row["state"], bool(row["storing"])) for row in shown] == [("training", True)]
+    entries = list(system.leases())
+    wait_for(lambda: broker_knows(system, broker[0], 1))
+    os.killpg(victim.pid, signal.SIGKILL)
+    wait_for(lambda: not set(entries) & set(system.leases()))
+    lost = system.history(event="failed")
+    assert [(line["reason"], line["worker"], line["again"]) for line in lost] == [
+        ("lost", "victim", True)
+    ] * 2
+
+
+def test_a_worker_that_must_go_waits_for_no_object_store_beyond_its_grace(system, hanging_store):
+    given = {"task": "misbehaving:first_at_once", "timeouts": {"lease_s": 60}, "steps": 1}
+    system.submit(checkpoints="s3://romul/e", **given)
+    system.actor()
+    worker = system.worker("--overlap", "--name=w", "--grace=1", **aws(hanging_store))
+    wait_for(lambda: system.presence("w").get("storing"))
+    wait_for(lambda: len(system.leases()) == 2)
+    worker.send_signal(signal.SIGTERM)
+    assert wait_for(lambda: worker.poll() is not None and [worker.returncode]) == [0]
+    assert system.leases() == {}
+    assert system.presence("w") == {}
+    wait_for(lambda: json.loads(system.meta()["causes"]) == {"preempted": 2})
 
 
 def broker_knows(system, url, workers):

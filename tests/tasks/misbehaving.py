@@ -44,6 +44,18 @@ def slow(trial):
     return 0.0
 
 
+TRAINED: list[str] = []
+
+
+def first_at_once(trial):
+    """End at once with the first trial of a process; train for a minute with all others."""
+    TRAINED.append(trial.id)
+    if len(TRAINED) > 1:
+        return slow(trial)
+    (trial.checkpoint / DONE).write_text("done")
+    return 0.0
+
+
 def sick(trial):
     """Train well, but not on a machine that says of itself that it is sick."""
     if "SICK" in os.environ:

@@ -19,6 +19,7 @@ from romul_sim.chaos.run import play
 from romul_sim.chaos.schedule import KINDS, Chaos, draw, from_json, shrink, to_json
 from romul_sim.faults import Fault
 from romul_workers.attempt import Attempt
+from romul_workers.overlap import Overlap
 from romul_workers.reporting import Reporter
 from tests.conftest import romul, romul_anew
 
@@ -38,6 +39,22 @@ def test_two_hundred_schedules_break_nothing(tmp_path):
     assert output["trials"] >= 48 * SEEDS
     # It would prove nothing if nothing had happened.
     assert {"lost", "preempted", "missing"} <= output["causes"].keys()
+
+
+def test_with_second_leases_nothing_breaks_either(monkeypatch):
+    """Checkpoints take longer to store than a lease or the grace period."""
+    serve, beside = Overlap.serve, []
+
+    async def counted(self, attempt, serving):
+        if self.busy:
+            beside.append(attempt.trial.id)
+        await serve(self, attempt, serving)
+
+    monkeypatch.setattr(Overlap, "serve", counted)
+    endured = [play(draw(seed), overlap=True) for seed in range(15)]
+    assert [outcome.violation for outcome in endured] == [""] * 15
+    assert sum(outcome.trials for outcome in endured) >= 48 * 15
+    assert len(beside) > 150
 
 
 def test_the_same_seed_is_the_same_history_in_any_process(tmp_path):
@@ -179,10 +196,10 @@ def partial_checkpoint_taken_for_the_start(patch):
 def drained_worker_says_nothing(patch):
     settle = Reporter._settle
 
-    async def silent(self, lease, trial, report, hold):
+    async def silent(self, attempt, report, hold):
         if report.type == "released":
             return True
-        return await settle(self, lease, trial, report, hold)
+        return await settle(self, attempt, report, hold)
 
     patch.setattr(Reporter, "_settle", silent)
 

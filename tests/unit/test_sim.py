@@ -4,10 +4,12 @@ import asyncio
 import contextvars
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from numpy.random import default_rng
 
+from romul_actors.core import history
 from romul_actors.core.history import TrialFailed, TrialReleased, TrialReported
 from romul_actors.store.memory import MemoryStore
 from romul_sim.churn import Change, Pool, from_counts, generate
@@ -36,6 +38,26 @@ def test_virtual_time_jumps_from_timer_to_timer():
 
     run(main())
     assert found == [("soon", 1.5), ("also", 1.5), ("late", 10.0**6)]
+
+
+def test_a_callback_that_raises_is_reported_and_ends_nothing():
+    reported: list[dict[str, Any]] = []
+    called: list[int] = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context))
+        loop.call_later(1.0, [].pop)
+        dropped = [loop.call_soon(called.append, 1), loop.call_later(2.0, called.append, 2)]
+        for call in dropped:
+            call.cancel()
+        assert all(call.cancelled() for call in dropped)
+        await asyncio.sleep(3.0)
+
+    run(main())
+    assert [type(context["exception"]) for context in reported] == [IndexError]
+    assert "pop" in reported[0]["message"]
+    assert called == []
 
 
 def test_waiting_for_what_never_comes_is_an_error_not_a_hang():
@@ -252,6 +274,21 @@ def test_memory_is_flat_while_trials_go_by():
     run(Looked(replace(CALM, steps=400, history=False)).play())
     assert len(found) >= 6
     assert max(found[3:]) <= 1.5 * max(found[:3])
+
+
+def test_what_a_simulation_watches_is_what_its_store_holds():
+    class Looked(Simulation):
+        async def play(self):
+            played = await super().play()
+            stored = await self.store.history("search-0", count=10_000)
+            return played, [history.from_json(json.loads(text)) for _, text in stored]
+
+    played, stored = run(Looked(replace(CALM, steps=4)).play())
+    watched = [history.to_json(line) for line in played.history["search-0"]]
+    assert len(watched) > 64
+    # As texts: a vector is a tuple before it is stored, and a list after.
+    read = [history.to_json(line) for line in stored]
+    assert json.dumps(watched, sort_keys=True) == json.dumps(read, sort_keys=True)
 
 
 def test_a_violation_ends_the_simulation_and_is_reported(monkeypatch):

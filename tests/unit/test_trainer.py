@@ -252,17 +252,19 @@ async def test_an_object_store_is_a_place_for_checkpoints_too(trainer, tmp_path)
 
 @pytest.mark.parametrize("unread", [False, True])
 async def test_the_process_ends_with_its_worker_however_that_ends(tmp_path, unread):
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
+    (ours, theirs), (control, controlled) = socket.socketpair(), socket.socketpair()
+    with ours, theirs, control, controlled:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "romul_workers.child",
             str(theirs.fileno()),
-            pass_fds=(theirs.fileno(),),
+            str(controlled.fileno()),
+            pass_fds=(theirs.fileno(), controlled.fileno()),
             start_new_session=True,
         )
         theirs.close()
+        controlled.close()
         ours.send(encode(PrepareTask("k", "e", "none", "f", "cpu", {})))
         # An answer that is not read makes the kernel reset the socket in place of closing it.
         await asyncio.to_thread(ours.recv, 1, socket.MSG_PEEK)

@@ -15,7 +15,7 @@ from romul_actors.protocol.messages import decode_event, encode
 from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
 from romul_sim.virtual_time import run
-from romul_workers.trainer import Failure, NoRoom, Success, Trainer
+from romul_workers.trainer import Failure, NoRoom, Success, Trainer, ignore
 from romul_workers.worker import Worker, WorkerSettings
 
 EXPERIMENT = Experiment.model_validate(
@@ -48,7 +48,7 @@ class StubTrainer(Trainer):
         self.discarded = []
         self.trained = []
 
-    async def train(self, experiment, trial):
+    async def train(self, experiment, trial, stores=ignore):
         self.trained.append(asyncio.get_running_loop().time())
         await asyncio.sleep(self.seconds)
         return self.endings.pop(0)

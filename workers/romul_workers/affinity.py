@@ -30,35 +30,62 @@ class Affinity:
         self._restore_s: dict[str, float] = {}
         self._said: set[str] = set()
         self._held: str | None = None
+        self._leases = 0
+        self._reported = 0
+        """The latest trial that something was said with."""
 
     def holding(self, names: Sequence[str]) -> list[str]:
         """Those of some experiments of which this worker's memory holds a checkpoint."""
         return [name for name in names if name == self._held]
 
-    def leased(self) -> None:
-        """The worker begins a trial: what its process held is used, or given up."""
+    def leased(self) -> int:
+        """The worker begins a trial: what its process held is used, or given up.
+
+        Returns:
+            The trial's number. What is said with its report depends on whether it is the latest.
+        """
         self._held = None
+        self._leases += 1
+        return self._leases
+
+    def stores(self, experiment: str) -> None:
+        """The latest trial is trained: what its process holds may be offered with its report."""
+        if experiment in self._said:
+            self._held = experiment
 
     def forget(self, experiment: str) -> None:
         """Begin anew with an experiment of that name."""
         self._restore_s.pop(experiment, None)
         self._said.discard(experiment)
 
-    def after(self, experiment: str, ending: Ending | ReleaseReason) -> Hold | None:
-        """What to say of this worker's memory with a report; None: nothing."""
-        if self._for_s == 0.0:
+    def after(
+        self, experiment: str, ending: Ending | ReleaseReason, number: int | None = None
+    ) -> Hold | None:
+        """What to say of this worker's memory with a report; None: nothing.
+
+        Args:
+            experiment: the trial's.
+            ending: how it ended.
+            number: the trial's; None: the latest one's. The process holds nothing of another; and
+                once a later one was reported, it is that one's report that counts.
+        """
+        number = self._leases if number is None else number
+        if self._for_s == 0.0 or number < self._reported:
             return None
+        self._reported = number
         restored = ending.restored if isinstance(ending, Success) else None
         warm = None if restored is None else restored.warm
         for_s = min(LONGEST_S, self._worth_s(experiment, restored))
-        if isinstance(ending, Success) and for_s >= LEAST_S:
+        is_latest = number == self._leases
+        if isinstance(ending, Success) and for_s >= LEAST_S and is_latest:
             self._said.add(experiment)
             return Hold(ending.checkpoint, int(1000 * for_s), warm)
         return Hold(warm=warm) if experiment in self._said else None
 
-    def accepted(self, experiment: str, hold: Hold | None) -> None:
-        """The report arrived: trials may be offered from now on."""
-        self._held = experiment if hold is not None and hold.checkpoint else None
+    def accepted(self, experiment: str, hold: Hold | None, number: int | None = None) -> None:
+        """The report of a trial arrived: from now on others may be offered."""
+        if number in (None, self._leases):
+            self._held = experiment if hold is not None and hold.checkpoint else None
 
     def _worth_s(self, experiment: str, restored: Restored | None) -> float:
         if self._for_s is not None:

@@ -1,7 +1,7 @@
-"""One leased trial: trained while heartbeats keep its lease.
+"""One leased trial: trained and stored while heartbeats keep its lease.
 
-An attempt knows its own lease only. It ends with the training, with the worker's grace period, or
-with the lease; what is reported then is `reporting.py`'s matter.
+An attempt knows its own lease only. It ends when its checkpoint is stored, with the worker's grace
+period, or with the lease; what is reported then is `reporting.py`'s matter.
 """
 
 import asyncio
@@ -39,8 +39,14 @@ class Attempt:
         experiment: the trial's experiment.
         trial: the trial.
         shutdown: of the worker.
-        presence: what heartbeats say of the worker; is called with the trial's id.
-        quick: whether heartbeats go out quickly.
+        presence: what heartbeats say of the worker; is called with the experiment's name.
+
+    Attributes:
+        lease, experiment, trial: as above.
+        output: what the task printed, as far as the trainer knows.
+        stores: is set once all that is left to do is to store the checkpoint.
+        stored_s: how long that took, or took until the attempt was ended; None: it did not begin.
+        beside: whether the worker may train another trial meanwhile.
     """
 
     def __init__(
@@ -52,24 +58,32 @@ class Attempt:
         trial: TrialMessage,
         shutdown: Shutdown,
         presence: Callable[[str], Presence],
-        *,
-        quick: bool,
     ) -> None:
         self._store = store
         self._trainer = trainer
-        self._lease = lease
-        self._experiment = experiment
-        self._trial = trial
+        self.lease = lease
+        self.experiment = experiment
+        self.trial = trial
+        self.output = ""
+        self.stores = asyncio.Event()
+        self.stored_s: float | None = None
+        self.beside = False
         self._shutdown = shutdown
         self._presence = presence
-        self._quick = quick
+        self._quick = False
         self._deadline: float | None = None
+        self._stores_at = 0.0
         self._wakeup: asyncio.Future[None] | None = None
 
     @property
     def draining(self) -> bool:
         """Whether the grace period has begun."""
         return self._deadline is not None
+
+    @property
+    def storing(self) -> bool:
+        """Whether its checkpoint is being stored, and another trial may be trained meanwhile."""
+        return self.beside and self.stores.is_set()
 
     def beat_quickly(self, *, quick: bool) -> None:
         """Send heartbeats quickly or not; one goes out at once, not after the pause under way.
@@ -86,7 +100,7 @@ class Attempt:
             self._wakeup.set_result(None)
 
     async def run(self) -> Ending | ReleaseReason:
-        """Train while heartbeats go out.
+        """Train and store while heartbeats go out.
 
         Returns:
             How the training ended, or why it was ended: no result of it is of use any more, or it
@@ -95,7 +109,9 @@ class Attempt:
         Raises:
             LeaseLostError: the lease was lost; the training is ended.
         """
-        training = asyncio.create_task(self._trainer.train(self._experiment, self._trial))
+        training = asyncio.create_task(
+            self._trainer.train(self.experiment, self.trial, self._begin_to_store)
+        )
         training.add_done_callback(self.wake)
         try:
             return await self._supervise(training)
@@ -105,6 +121,16 @@ class Attempt:
             elif not training.cancelled():
                 # Looked at, even where no caller waits for it any more: asyncio would complain.
                 training.exception()
+            if self.stores.is_set():
+                self.stored_s = asyncio.get_running_loop().time() - self._stores_at
+            else:
+                self.output = self._trainer.output
+
+    def _begin_to_store(self) -> None:
+        # From here on the trainer speaks of the next trial.
+        self.output = self._trainer.output
+        self._stores_at = asyncio.get_running_loop().time()
+        self.stores.set()
 
     async def _supervise(self, training: asyncio.Task[Ending]) -> Ending | ReleaseReason:
         loop = asyncio.get_running_loop()
@@ -121,10 +147,11 @@ class Attempt:
                 return self._shutdown.reason
             if not self.draining and self._shutdown.begun:
                 self._deadline = loop.time() + self._shutdown.grace_s
-                self._trainer.ask_to_stop()
+                if not self.stores.is_set():
+                    self._trainer.ask_to_stop()
             if (useless := await self._beat()) is not None:
                 return useless
-            limit_s = self._experiment.timeouts.lease_s / 3
+            limit_s = self.experiment.timeouts.lease_s / 3
             if self._quick:
                 limit_s = min(limit_s, QUICK_BEAT_S)
 
@@ -148,10 +175,10 @@ class Attempt:
         Raises:
             LeaseLostError: the lease was lost.
         """
-        trial = self._trial
+        trial, experiment = self.trial, self.experiment.name
         try:
             beat = await self._store.beat(
-                self._lease, trial.slot, trial.id, self._presence(trial.id)
+                self.lease, trial.slot, trial.id, self._presence(experiment)
             )
         except StoreError as error:
             # The trial goes on: the store may be back before the lease has ended.

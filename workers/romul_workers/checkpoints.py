@@ -36,6 +36,8 @@ SPARE_BYTES = 1_000_000
 """A disk with less than this left is full."""
 FLUSHES = 8
 """So many files are flushed at a time."""
+_FLUSHING = ThreadPoolExecutor(FLUSHES - 1, "flush")
+"""Threads that stay: to start two for each checkpoint costs more than a small one's flush."""
 _NAME = re.compile(r"\d+-\d+-\d+(-[0-9a-f]{1,16})?")
 
 
@@ -93,11 +95,15 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _errors(self, what: str) -> Iterator[None]:
-        """Turn an OSError into one of this project's."""
+        """Turn whatever a file system raises into an error of this project's."""
         try:
             yield
-        except OSError as error:
-            kind = NoRoomError if error.errno in NO_ROOM else CheckpointError
+        except CheckpointError:
+            raise
+        except Exception as error:
+            # An object store's library has errors of its own: that it is down, say.
+            full = isinstance(error, OSError) and error.errno in NO_ROOM
+            kind = NoRoomError if full else CheckpointError
             raise kind(f"{what}: {error}") from error
 
     def full(self) -> bool:
@@ -150,9 +156,11 @@ class Checkpoints:
 
     def _rename(self, folder: Path, name: str, files: Sequence[str]) -> None:
         # All at once: a file system writes its journal once for all that wait for it.
-        with ThreadPoolExecutor(min(len(files), FLUSHES), "flush") as threads:
-            for _ in threads.map(_flush, [folder / file for file in files]):
-                pass
+        first, *others = [folder / file for file in files]
+        flushed = _FLUSHING.map(_flush, others)
+        _flush(first)
+        for _ in flushed:
+            pass
         folder.chmod(0o755)
         folder.rename(self._place(name))
 
@@ -163,16 +171,13 @@ class Checkpoints:
             CheckpointError: it does not exist, or a file of it is not what was written.
         """
         place = self._place(name)
-        try:
-            manifest = Manifest.from_json(self._fs.cat_file(f"{place}/{manifests.NAME}"))
-            folder = Path(place) if self._local else self._store.download(place, manifest)
-        except FileNotFoundError:
-            raise CheckpointError(f"checkpoint {name}: none of that name in {self.url!r}") from None
-        except OSError as error:
-            kind = NoRoomError if error.errno in NO_ROOM else CheckpointError
-            raise kind(f"checkpoint {name}: cannot be read: {error}") from error
-        except ValueError as error:
-            raise CheckpointError(f"checkpoint {name}: cannot be read: {error}") from error
+        with self._errors(f"checkpoint {name}: cannot be read"):
+            try:
+                manifest = Manifest.from_json(self._fs.cat_file(f"{place}/{manifests.NAME}"))
+                folder = Path(place) if self._local else self._store.download(place, manifest)
+            except FileNotFoundError:
+                message = f"checkpoint {name}: none of that name in {self.url!r}"
+                raise CheckpointError(message) from None
         # Of an object store only what is sound comes here.
         fault = manifest.first_fault(folder) if self._local else None
         if fault is not None:
@@ -204,10 +209,11 @@ class Checkpoints:
     def delete(self, name: str) -> None:
         """Remove the checkpoint `name`; its manifest goes first, so that no half of it exists."""
         place = self._place(name)
-        if self.exists(name):
-            self._fs.rm_file(f"{place}/{manifests.NAME}")
-        if self._fs.exists(place):
-            self._fs.rm(place, recursive=True)
+        with self._errors(f"checkpoint {name}: cannot be removed"):
+            if self.exists(name):
+                self._fs.rm_file(f"{place}/{manifests.NAME}")
+            if self._fs.exists(place):
+                self._fs.rm(place, recursive=True)
 
     def names(self, older_s: float) -> list[str]:
         """All checkpoints, whole or in pieces, that were last changed `older_s` ago or before."""
@@ -241,6 +247,14 @@ class Checkpoints:
         return removed
 
     @staticmethod
+    def has_room_beside(folder: Path) -> bool:
+        """Whether the disk has room for twice what a checkpoint in the making takes."""
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(folder).free >= 2 * _bytes_in(folder)
+        # It has gone to its place meanwhile.
+        return True
+
+    @staticmethod
     def discard(folder: Path) -> None:
         """Remove a checkpoint in the making."""
         shutil.rmtree(folder, ignore_errors=True)
@@ -249,11 +263,21 @@ class Checkpoints:
 def _hash_all(folder: Path, written: Mapping[str, Written]) -> dict[str, Written]:
     """All files of a folder by their paths in it, hashed."""
     hashed = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        file = path.relative_to(folder).as_posix()
-        known = written.get(file)
+    for file in sorted(_files_in(folder)):
+        known, path = written.get(file), folder / file
         hashed[file] = known if known is not None and known.describes(path) else Written.of(path)
     return hashed
+
+
+def _files_in(folder: Path) -> Iterator[str]:
+    """Paths of all files in a folder, from there, with forward slashes."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                for file in _files_in(folder / entry.name):
+                    yield f"{entry.name}/{file}"
+            elif entry.is_file():
+                yield entry.name
 
 
 def _flush(path: Path) -> None:

@@ -1,15 +1,15 @@
 """The child process: imports the task once, then trains one trial after the other.
 
-`child_process.py` starts it as `python -m romul_workers.child FD [MODULE]`; what comes and goes
-over the socket of that number stands in `child_messages.py`. A task's module that is named there is
-imported at once, before a trial is there. It ends with its parent: when the socket closes, it ends
-its whole process group.
+`child_process.py` starts it as `python -m romul_workers.child FD CONTROL [MODULE]`. Requests and
+answers go over the socket of the first number; over the second one, which another thread reads
+while a task trains, only `StopTrial` comes (`child_messages.py`). A task's module that is named
+there is imported at once, before a trial is there. It ends with its parent: when a socket closes,
+it ends its whole process group.
 """
 
 import gc
 import math
 import os
-import queue
 import random
 import signal
 import socket
@@ -73,13 +73,16 @@ class Child:
     """The process's one object.
 
     Args:
-        connection: the socket to the worker.
+        connection: the socket for requests and answers.
+        control: the socket for what comes while a task trains.
         modules: task modules to import before anything is requested.
     """
 
-    def __init__(self, connection: socket.socket, modules: Sequence[str] = ()) -> None:
+    def __init__(
+        self, connection: socket.socket, control: socket.socket, modules: Sequence[str] = ()
+    ) -> None:
         self._connection = connection
-        self._requests: queue.SimpleQueue[PrepareTask | TrainTrial] = queue.SimpleQueue()
+        self._control = control
         self._stopping = threading.Event()
         self._tasks: dict[str, _Task] = {}
         self._kept: Kept | None = None
@@ -90,30 +93,34 @@ class Child:
 
     def run(self) -> None:
         """Serve until the worker goes."""
-        threading.Thread(target=self._listen, daemon=True).start()
+        threading.Thread(target=self._heed, daemon=True).start()
         for module in self._modules:
             self._import(module)
-        while True:
-            request = self._requests.get()
-            self._send(self._answer(request))
-            if self._kept is not None and not self._kept.is_alone():
-                # A model that refers to itself would only be gone at some later time.
-                gc.collect()
-
-    def _listen(self) -> None:
-        """Read the worker's messages, also while the task trains."""
         decoder = Decoder()
         try:
             while data := self._connection.recv(65_536):
+                for request in decoder.feed(data):
+                    if isinstance(request, PrepareTask | TrainTrial):
+                        self._serve(request)
+        finally:
+            _end()
+
+    def _serve(self, request: PrepareTask | TrainTrial) -> None:
+        self._send(self._answer(request))
+        if self._kept is not None and not self._kept.is_alone():
+            # A model that refers to itself would only be gone at some later time.
+            gc.collect()
+
+    def _heed(self) -> None:
+        """Read what comes while a task trains."""
+        decoder = Decoder()
+        try:
+            while data := self._control.recv(4_096):
                 for message in decoder.feed(data):
                     if isinstance(message, StopTrial):
                         self._stopping.set()
-                    elif isinstance(message, PrepareTask | TrainTrial):
-                        self._requests.put(message)
         finally:
-            # The worker is gone: at its end the socket was closed, or reset if an answer still lay
-            # there unread. All that the task started goes as well.
-            os.killpg(os.getpgid(0), signal.SIGKILL)
+            _end()
 
     def _send(self, message: Answer | TaskProgress) -> None:
         with self._sending:
@@ -215,6 +222,14 @@ class Child:
         )
 
 
+def _end() -> None:
+    """End this process with all that the task started: the worker is gone.
+
+    At its end the sockets were closed, or reset if an answer still lay there unread.
+    """
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
 def _give_parent(trial: Trial, kept: "Kept", parent: Path, *, checked: bool) -> None:
     """Give a trial what its parent left in this process's memory.
 
@@ -283,10 +298,11 @@ def _failure(reason: FailureReason, error: BaseException) -> TaskFailed:
 
 
 def main() -> None:
-    """Serve on the socket whose number is the first argument; the others are modules to import."""
+    """Serve on the sockets whose numbers come first; the other arguments are modules to import."""
     # Ctrl-C in a terminal is for the worker, which decides what becomes of the trial.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Child(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:]).run()
+    connection, control = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+    Child(connection, control, sys.argv[3:]).run()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from romul_actors.core.events import MAX_TEXT
-from romul_workers.child_messages import Answer, Decoder, Request, TaskProgress, encode
+from romul_workers.child_messages import (
+    Answer,
+    Decoder,
+    PrepareTask,
+    StopTrial,
+    TaskProgress,
+    TrainTrial,
+    encode,
+)
 from romul_workers.task_import import hiding
 
 LOG_TAIL = 2_000
@@ -28,8 +36,55 @@ class StalledError(Exception):
     """No sign of progress came in time."""
 
 
+class _Answers(asyncio.Protocol):
+    """What comes over the socket: signs of progress, and one answer to each request."""
+
+    def __init__(self) -> None:
+        self._decoder = Decoder()
+        self._on_sign: Callable[[TaskProgress | None], None] = _ignore
+        self._answer: asyncio.Future[Answer | None] | None = None
+        self._lost = False
+
+    def expect(
+        self, on_sign: Callable[[TaskProgress | None], None]
+    ) -> asyncio.Future[Answer | None]:
+        """The next answer; None: the process closes its end first.
+
+        Args:
+            on_sign: is called with each sign of progress, and with None for other signs of life.
+        """
+        self._on_sign = on_sign
+        self._answer = asyncio.get_running_loop().create_future()
+        if self._lost:
+            self._answer.set_result(None)
+        return self._answer
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on what is complete."""
+        self._on_sign(None)
+        for message in self._decoder.feed(data):
+            if isinstance(message, TaskProgress):
+                self._on_sign(message)
+            elif isinstance(message, Answer):
+                self._give(message)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """No answer comes any more."""
+        self._lost = True
+        self._give(None)
+
+    def _give(self, answer: Answer | None) -> None:
+        # A request that was cancelled waits no more.
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(answer)
+
+
+def _ignore(_: TaskProgress | None) -> None:
+    pass
+
+
 class ChildProcess:
-    """One child process and the socket to it; made by `start`.
+    """One child process and the two sockets to it; made by `start`.
 
     Attributes:
         log_start: how long the file of its output was when it was started, in bytes.
@@ -39,18 +94,19 @@ class ChildProcess:
     def __init__(
         self,
         process: asyncio.subprocess.Process,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        transport: asyncio.WriteTransport,
+        answers: _Answers,
+        control: socket.socket,
         log: Path,
         paths: Sequence[Path],
     ) -> None:
         self._process = process
         self._paths = paths
-        self._reader = reader
-        self._writer = writer
+        self._transport = transport
+        self._answers = answers
+        self._control = control
         self._log = log
         self.log_start = log.stat().st_size
-        self._decoder = Decoder()
         self.prepared: set[str] = set()
 
     @classmethod
@@ -71,17 +127,20 @@ class ChildProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             output = stack.enter_context(log.open("ab"))
-            ours, theirs = socket.socketpair()
-            stack.enter_context(theirs)
             unwind = stack.enter_context(contextlib.ExitStack())
-            unwind.enter_context(ours)
+            (ours, theirs), (control, controlled) = socket.socketpair(), socket.socketpair()
+            for end in (theirs, controlled):
+                stack.enter_context(end)
+            for end in (ours, control):
+                unwind.enter_context(end)
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "romul_workers.child",
                 str(theirs.fileno()),
+                str(controlled.fileno()),
                 *modules,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), controlled.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -90,21 +149,22 @@ class ChildProcess:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search))},
             )
             unwind.pop_all()
-        reader, writer = await asyncio.open_connection(sock=ours)
-        return cls(process, reader, writer, log, paths)
+        transport, answers = await asyncio.get_running_loop().create_connection(_Answers, sock=ours)
+        return cls(process, transport, answers, control, log, paths)
 
     @property
     def ended(self) -> bool:
         """Whether the process is gone."""
         return self._process.returncode is not None
 
-    def send(self, request: Request) -> None:
-        """Send a request without waiting for its answer."""
-        self._writer.write(encode(request))
+    def ask_to_stop(self) -> None:
+        """Set `trial.should_stop` there, for good."""
+        with contextlib.suppress(OSError):
+            self._control.send(encode(StopTrial()))
 
     async def request(
         self,
-        request: Request,
+        request: PrepareTask | TrainTrial,
         stall_s: float | None,
         progress: Callable[[float | None], None],
     ) -> Answer:
@@ -114,29 +174,28 @@ class ChildProcess:
             ChildDiedError: the process ended without one.
             StalledError: nothing came for `stall_s`.
         """
-        try:
-            self.send(request)
-            await self._writer.drain()
-            while data := await self._read(stall_s):
-                for message in self._decoder.feed(data):
-                    if isinstance(message, TaskProgress):
-                        progress(message.at)
-                    elif isinstance(message, Answer):
-                        return message
-        except ConnectionError:
-            pass
-        raise ChildDiedError(await self._cause_of_death())
+        loop = asyncio.get_running_loop()
+        silence = asyncio.timeout(stall_s)
 
-    async def _read(self, stall_s: float | None) -> bytes:
-        reading = asyncio.timeout(stall_s)
+        def on_sign(sign: TaskProgress | None) -> None:
+            if stall_s is not None:
+                silence.reschedule(loop.time() + stall_s)
+            if sign is not None:
+                progress(sign.at)
+
         try:
-            async with reading:
-                return await self._reader.read(65_536)
+            async with silence:
+                answered = self._answers.expect(on_sign)
+                self._transport.write(encode(request))
+                answer = await answered
         except TimeoutError:
             # An outer time limit looks the same; only our own means a stall.
-            if reading.expired():
+            if silence.expired():
                 raise StalledError from None
             raise
+        if answer is None:
+            raise ChildDiedError(await self._cause_of_death())
+        return answer
 
     async def _cause_of_death(self) -> str:
         code = await self._process.wait()
@@ -154,8 +213,7 @@ class ChildProcess:
         """Kill the process with all it started, and wait until it is gone."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        self._transport.close()
+        self._control.close()
         # Shielded: a worker that is itself being ended still reaps its child.
         await asyncio.shield(self._process.wait())
-        self._writer.close()
-        with contextlib.suppress(ConnectionError):
-            await self._writer.wait_closed()

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import hashlib
-import os
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -17,7 +17,6 @@ from romul_workers.checkpoints import NO_ROOM, Checkpoints
 from romul_workers.child_messages import (
     Answer,
     PrepareTask,
-    StopTrial,
     TaskFailed,
     TaskInterrupted,
     TaskReturned,
@@ -25,7 +24,16 @@ from romul_workers.child_messages import (
     TrialAnswer,
 )
 from romul_workers.child_process import ChildDiedError, ChildProcess, StalledError
-from romul_workers.trainer import Ending, Failure, NoRoom, Restored, Stopped, Success, Trainer
+from romul_workers.trainer import (
+    Ending,
+    Failure,
+    NoRoom,
+    Restored,
+    Stopped,
+    Success,
+    Trainer,
+    ignore,
+)
 
 if TYPE_CHECKING:
     from romul_workers.hashing import Written
@@ -46,11 +54,25 @@ class _Parent:
     checked: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """What the child left of a trial, before it is stored.
+
+    Attributes:
+        answer: the child's.
+        restored: how its parent came to it.
+    """
+
+    answer: TaskReturned | TaskInterrupted
+    restored: Restored | None
+
+
 class ChildTrainer(Trainer):
     """Trains in a child process, kept warm between trials and replaced after a failure.
 
     A trial has three parts: its parent is fetched, the child trains, and what the child left is
-    stored. Only the middle one needs the child.
+    stored. Only the middle one needs the child: the last one may go on beside the next trial's
+    first two, and touches nothing that belongs to them.
 
     Args:
         scratch: local folder for copies of remote checkpoints and the child's output.
@@ -82,8 +104,14 @@ class ChildTrainer(Trainer):
         # What a module prints while it is imported belongs to the first trial's output.
         self._unread = None if child is None else child.log_start
         self._stopping = False
+        self._stored_from: Path | None = None
+        """The folder that is, or was last, to be stored."""
+        self._opened: dict[str, Checkpoints] = {}
+        self._request_of: tuple[Experiment, PrepareTask] | None = None
 
-    async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
+    async def train(
+        self, experiment: Experiment, trial: TrialMessage, stores: Callable[[], None] = ignore
+    ) -> Ending:
         # No two attempts ever share a name, not even those of a server that lost its last second.
         name = f"{trial.id}-{trial.attempt}-{secrets.token_hex(3)}"
         self.at, self.output = None, ""
@@ -94,10 +122,16 @@ class ChildTrainer(Trainer):
             checkpoints = self._checkpoints(experiment)
             folder = await asyncio.to_thread(checkpoints.begin, name)
             try:
-                return await self._train_into(folder, name, checkpoints, experiment, trial)
+                trained = await self._train_into(folder, checkpoints, experiment, trial, printed)
+                if not isinstance(trained, _Trained):
+                    return trained
+                if isinstance(trained.answer, TaskReturned) and trained.answer.keeps:
+                    self._held = name, trained.answer.written
+                self._stored_from = folder
+                stores()
+                return await _store(checkpoints, folder, name, trained, trial.parent)
             finally:
                 checkpoints.discard(folder)
-                self.output = _read_from(self._log, printed)
         except NoRoomError as error:
             return NoRoom(str(error))
         except CheckpointError as error:
@@ -112,34 +146,37 @@ class ChildTrainer(Trainer):
     def _checkpoints(self, experiment: Experiment) -> Checkpoints:
         if experiment.checkpoints is None:
             raise CheckpointError("the experiment says no place for checkpoints")
-        return Checkpoints(experiment.checkpoints, self._scratch, self._quota)
+        url = experiment.checkpoints
+        if url not in self._opened:
+            self._opened[url] = Checkpoints(url, self._scratch, self._quota)
+        return self._opened[url]
 
     async def _train_into(
         self,
         folder: Path,
-        name: str,
         checkpoints: Checkpoints,
         experiment: Experiment,
         trial: TrialMessage,
-    ) -> Ending:
+        printed: int,
+    ) -> Ending | _Trained:
+        """Train; `output` is what the log holds from its byte `printed` on."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        parent = await self._find(checkpoints, trial.parent)
-        if isinstance(parent, Failure):
-            return parent
-        found_s = loop.time() - began
-        self._held = None
-        answer = await self._train_in_child(experiment, trial, parent, folder)
+        try:
+            parent = await self._find(checkpoints, trial.parent)
+            if isinstance(parent, Failure):
+                return parent
+            found_s = loop.time() - began
+            self._held = None
+            answer = await self._train_in_child(experiment, trial, parent, folder)
+        finally:
+            self.output = _read_from(self._log, printed)
         if isinstance(answer, TaskFailed):
             return await self._failure(answer, checkpoints)
-        ending = await _store(checkpoints, folder, name, answer, trial.parent)
-        if isinstance(answer, TaskReturned) and isinstance(ending, Success):
-            if answer.keeps:
-                self._held = name, answer.written
-            if parent is not None:
-                restored = Restored(found_s + (answer.restore_s or 0.0), warm=answer.warm)
-                ending = replace(ending, restored=restored)
-        return ending
+        restored = None
+        if isinstance(answer, TaskReturned) and parent is not None:
+            restored = Restored(found_s + (answer.restore_s or 0.0), warm=answer.warm)
+        return _Trained(answer, restored)
 
     async def _find(self, checkpoints: Checkpoints, parent: str | None) -> _Parent | Failure | None:
         """Where the parent is; None: there is none."""
@@ -161,15 +198,8 @@ class ChildTrainer(Trainer):
     async def _train_in_child(
         self, experiment: Experiment, trial: TrialMessage, parent: _Parent | None, folder: Path
     ) -> TrialAnswer:
-        key = hashlib.sha256(experiment.model_dump_json().encode()).hexdigest()
-        prepare = PrepareTask(
-            key=key,
-            experiment=experiment.name,
-            module=experiment.module,
-            function=experiment.function,
-            device=self._device or experiment.resources.device,
-            constants=experiment.constants,
-        )
+        prepare = self._prepare(experiment)
+        key = prepare.key
         train = TrainTrial(
             key=key,
             metric=experiment.metric,
@@ -198,6 +228,20 @@ class ChildTrainer(Trainer):
         # Only `PrepareTask` is answered by `TaskReady`.
         answer = await self._request(child, train, "trial", limits.trial_s, limits.stall_s)
         return cast("TrialAnswer", answer)
+
+    def _prepare(self, experiment: Experiment) -> PrepareTask:
+        """The request that an experiment's trials need first; made once for many of them."""
+        if self._request_of is None or self._request_of[0] is not experiment:
+            prepare = PrepareTask(
+                key=hashlib.sha256(experiment.model_dump_json().encode()).hexdigest(),
+                experiment=experiment.name,
+                module=experiment.module,
+                function=experiment.function,
+                device=self._device or experiment.resources.device,
+                constants=experiment.constants,
+            )
+            self._request_of = experiment, prepare
+        return self._request_of[1]
 
     async def _ready_child(self) -> ChildProcess | None:
         """The child process, started if there is none; None: the worker is about to end."""
@@ -258,7 +302,12 @@ class ChildTrainer(Trainer):
     def ask_to_stop(self) -> None:
         self._stopping = True
         if self._child is not None:
-            self._child.send(StopTrial())
+            self._child.ask_to_stop()
+
+    def has_room(self) -> bool:
+        # A quota counts what is stored: with two on their way more would come than it allows.
+        folder = self._stored_from
+        return self._quota is None and (folder is None or Checkpoints.has_room_beside(folder))
 
     async def discard(self, experiment: Experiment, checkpoint: str) -> None:
         with contextlib.suppress(CheckpointError, OSError):
@@ -274,13 +323,14 @@ async def _store(
     checkpoints: Checkpoints,
     folder: Path,
     name: str,
-    answer: TaskReturned | TaskInterrupted,
+    trained: _Trained,
     parent: str | None,
 ) -> Success | Stopped:
     """Flush what the child left and make it a checkpoint: before this, nothing may be reported."""
+    answer = trained.answer
     if isinstance(answer, TaskInterrupted) and answer.at is None:
         return Stopped()
-    await asyncio.to_thread(checkpoints.publish, folder, name, answer.written, parent)
+    await _in_own_thread(lambda: checkpoints.publish(folder, name, answer.written, parent))
     if isinstance(answer, TaskInterrupted):
         return Stopped(name, answer.at)
     return Success(
@@ -290,13 +340,46 @@ async def _store(
         answer.in_effect,
         answer.left_out,
         answer.provenance,
+        trained.restored,
     )
+
+
+async def _in_own_thread(work: Callable[[], None]) -> None:
+    """Wait for work in a thread that this process does not wait for when it ends.
+
+    An object store's library may hang for minutes, and a machine that goes does not.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def finish(error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        error: BaseException | None = None
+        try:
+            work()
+        except BaseException as raised:  # noqa: BLE001  (raised where it is waited for)
+            error = raised
+        # A loop that is closed has given up waiting.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(finish, error)
+
+    threading.Thread(target=run, name="store", daemon=True).start()
+    await done
 
 
 def _read_from(log: Path, start: int) -> str:
     """What was written to a file since it had so many bytes: its end, if that is long."""
-    with contextlib.suppress(OSError), log.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(start, end - MAX_TEXT))
-        return file.read().decode(errors="replace")
+    with contextlib.suppress(OSError):
+        end = log.stat().st_size
+        if end > start:
+            with log.open("rb") as file:
+                file.seek(max(start, end - MAX_TEXT))
+                return file.read().decode(errors="replace")
     return ""

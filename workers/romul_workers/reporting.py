@@ -11,9 +11,9 @@ from typing import Any
 
 from romul_actors.core.events import MAX_TEXT, Failed, Released, ReleaseReason, Result, TrialMessage
 from romul_actors.errors import MessageError, StoreError, WrongTypeError
-from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
-from romul_actors.store import Hold, Lease, Output, WorkerStore
+from romul_actors.store import Hold, Output, WorkerStore
+from romul_workers.attempt import Attempt
 from romul_workers.figures import LeftOut, in_words
 from romul_workers.shutdown import Shutdown
 from romul_workers.trainer import Ending, Failure, NoRoom, Stopped, Success, Trainer
@@ -53,9 +53,7 @@ class Reporter:
 
     async def deliver(
         self,
-        lease: Lease,
-        experiment: Experiment,
-        trial: TrialMessage,
+        attempt: Attempt,
         ending: Ending | ReleaseReason,
         seconds: float,
         hold: Hold | None = None,
@@ -63,28 +61,27 @@ class Reporter:
         """Report how an attempt ended, and keep what its task printed.
 
         Args:
-            lease: the lease that ends with it.
-            experiment: the trial's experiment.
-            trial: the trial.
-            ending: how training ended, or why it was ended.
+            attempt: the attempt, whose lease ends with it.
+            ending: how it ended, or why it was ended.
             seconds: how long the worker had the trial.
             hold: what the worker's memory holds from here on, if it says.
 
         Returns:
             Whether the report was accepted, as far as that is known.
         """
+        experiment, trial = attempt.experiment, attempt.trial
         ending, warning = self._warn_once(experiment.name, ending)
         comes_from = ending.provenance if isinstance(ending, Success) else {}
         if isinstance(ending, Success) and comes_from == self._provenance.get(experiment.name):
             ending = replace(ending, provenance={})
-        accepted = await self._settle(lease, trial, self._report(trial, ending, seconds), hold)
+        accepted = await self._settle(attempt, self._report(trial, ending, seconds), hold)
         if accepted and comes_from:
             self._provenance[experiment.name] = dict(comes_from)
         if accepted is False:
             log.warning("%s: trial %s: the report came too late", experiment.name, trial.id)
             if isinstance(ending, Success | Stopped) and ending.checkpoint is not None:
                 await self._trainer.discard(experiment, ending.checkpoint)
-        await self._keep_output(experiment.name, trial, warning)
+        await self._keep_output(attempt, warning)
         return accepted is True
 
     def _warn_once(
@@ -131,15 +128,14 @@ class Reporter:
                 return Released(**token, reason="no_room", message=text, seconds=seconds)
         return Released(**token, reason=ending, seconds=seconds)
 
-    async def _settle(
-        self, lease: Lease, trial: TrialMessage, report: Report, hold: Hold | None
-    ) -> bool | None:
+    async def _settle(self, attempt: Attempt, report: Report, hold: Hold | None) -> bool | None:
         """Send a report until the store answers.
 
         Returns:
             False: the lease was lost before. None: not known, because an answer of the store was
             lost; the report may have arrived, so its checkpoint must stay.
         """
+        lease, trial = attempt.lease, attempt.trial
         token = f"{trial.id}#{trial.attempt} {report.type} by {self._worker}"
         try:
             body = encode(report)
@@ -170,14 +166,14 @@ class Reporter:
             # mean that the report arrived then, and that the slot has gone on since.
             return None if unsure and not accepted else accepted
 
-    async def _keep_output(self, experiment: str, trial: TrialMessage, warning: str) -> None:
+    async def _keep_output(self, attempt: Attempt, warning: str) -> None:
         """Keep what the task printed, and the warning, for people; nothing depends on it."""
-        text = self._trainer.output
+        trial, text = attempt.trial, attempt.output
         if warning:
             text += ("\n" if text and not text.endswith("\n") else "") + warning
         if text:
             output = Output(trial.id, trial.attempt, self._worker, text)
             try:
-                await self._store.write_output(experiment, output)
+                await self._store.write_output(attempt.experiment.name, output)
             except StoreError as error:
                 log.debug("output of trial %s not kept: %s", trial.id, error)

@@ -4,7 +4,7 @@ The worker knows `Trainer` only, so that the simulator can stand in for the hour
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,17 +88,34 @@ class NoRoom:
 Ending = Success | Failure | Stopped | NoRoom
 
 
+def ignore() -> None:
+    """Do nothing: the checkpoint is stored before another trial is trained."""
+
+
 class Trainer(ABC):
-    """Trains trials, one at a time."""
+    """Trains trials, one at a time; the one before may still be stored meanwhile."""
 
     at: float | None = None
     """Where the trial in training last reported it stands, in the budget's unit; None: nowhere."""
     output: str = ""
-    """What the latest trial printed, if that is known."""
+    """What the trial that was trained last printed, if that is known."""
 
     @abstractmethod
-    async def train(self, experiment: Experiment, trial: TrialMessage) -> Ending:
-        """Train one trial to its end. If cancelled, the trial ends at once and leaves nothing."""
+    async def train(
+        self, experiment: Experiment, trial: TrialMessage, stores: Callable[[], None] = ignore
+    ) -> Ending:
+        """Train one trial to its end. If cancelled, the trial ends at once and leaves nothing.
+
+        Args:
+            experiment: the trial's.
+            trial: the trial.
+            stores: is called once all that is left to do is to store the checkpoint: from then on
+                another trial may be trained. `output` is this trial's at that moment.
+        """
+
+    def has_room(self) -> bool:
+        """Whether another trial's checkpoint may be made beside the one that is being stored."""
+        return True
 
     @abstractmethod
     def ask_to_stop(self) -> None:

@@ -4,8 +4,8 @@ It decides nothing. Every trial that it takes comes from a queue and is validate
 queued exactly once. It needs the store and a trainer, and runs unchanged under simulated time.
 
 Its parts: `admission.py` (which experiments), `affinity.py` (what it holds of its last trial),
-`attempt.py` (one lease and its heartbeats), `reporting.py`, `backoff.py` (a failing machine),
-`collection.py` (garbage), `shutdown.py`.
+`attempt.py` (one lease and its heartbeats), `overlap.py` (the second lease), `reporting.py`,
+`backoff.py` (a failing machine), `collection.py` (garbage), `shutdown.py`.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from romul_workers.attempt import Attempt, LeaseLostError, Presence
 from romul_workers.backoff import Backoff
 from romul_workers.collection import Collector
 from romul_workers.defaults import GARBAGE_MS, PACE_S, SHIPPED_TASKS
+from romul_workers.overlap import LOOK_S, Overlap
 from romul_workers.reporting import BACKOFF_S, Reporter
 from romul_workers.shutdown import Shutdown
 from romul_workers.trainer import Success, Trainer
@@ -47,6 +48,8 @@ class WorkerSettings:
             and an idle worker says that it is there.
         affinity_s: how long a trial may wait for this worker, if its parent is in this worker's
             memory; None: as long as a restore from files takes here; 0: not at all.
+        overlap: whether a checkpoint is stored while the next trial trains; None: where storing
+            takes long (`overlap.py`).
     """
 
     name: str
@@ -57,6 +60,7 @@ class WorkerSettings:
     garbage_ms: int = GARBAGE_MS
     pace_s: float = PACE_S
     affinity_s: float | None = None
+    overlap: bool | None = None
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
 
@@ -81,6 +85,7 @@ class Worker:
         self._backoff = Backoff(store)
         self._reporter = Reporter(store, trainer, settings.name, self._shutdown)
         self._affinity = Affinity(settings.affinity_s)
+        self._overlap = Overlap(settings.overlap)
         self._admission = Admission(
             store, settings.name, settings.experiments, settings.allow, self._forget
         )
@@ -88,16 +93,19 @@ class Worker:
             store, trainer, self._admission, settings.garbage_ms, settings.pace_s
         )
         self._refreshed = float("-inf")
-        self._attempt: Attempt | None = None
+        self._attempts: list[Attempt] = []
+        self._room_at = float("-inf")
         self._without_room = False
         self._quick = False
         self.trials = 0
 
     @property
     def state(self) -> str:
-        """What it does: idle, training, draining, no room, or failing."""
-        if self._attempt is not None:
-            return "draining" if self._attempt.draining else "training"
+        """What it does: idle, training, storing, draining, no room, or failing."""
+        if self._attempts:
+            if any(attempt.draining for attempt in self._attempts):
+                return "draining"
+            return "storing" if all(one.storing for one in self._attempts) else "training"
         if self._without_room:
             return "no room"
         pauses = any(self._backoff.pauses(name) for name in self._admission.claims)
@@ -112,11 +120,11 @@ class Worker:
     def quick(self, quick: bool) -> None:
         if quick != self._quick:
             self._quick = quick
-            if self._attempt is not None:
-                self._attempt.beat_quickly(quick=quick)
+            for attempt in self._attempts:
+                attempt.beat_quickly(quick=quick)
 
     def drain(self, why: ReleaseReason = "drained", grace_s: float | None = None) -> None:
-        """Take no more trials, and end; the trial in training has the grace period.
+        """Take no more trials, and end; what was begun has the grace period.
 
         Args:
             why: what becomes of the trial if that is too short.
@@ -132,10 +140,10 @@ class Worker:
         self._shutdown.announce(seconds)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; then the trial in training ends within the grace period."""
+        """Work until `stop` is set; then what was begun ends within the grace period."""
         stopping = asyncio.create_task(self._stop_with(stop))
         try:
-            while not self._shutdown.begun and self.trials != self._settings.max_trials:
+            while self._overlap.busy or self._may_begin():
                 try:
                     await self._take_one()
                 except (StoreError, ExperimentError) as error:
@@ -146,40 +154,60 @@ class Worker:
                     await self._shutdown.pause(BACKOFF_S)
         finally:
             stopping.cancel()
+            await self._overlap.close()
             await self._leave()
 
     async def _stop_with(self, stop: asyncio.Event) -> None:
         await stop.wait()
         self._shutdown.begin("preempted")
 
+    def _may_begin(self) -> bool:
+        """Whether the worker has not begun to end, and its number of trials is not full."""
+        n = self.trials + len(self._attempts)
+        return not self._shutdown.begun and n != self._settings.max_trials
+
     def _wake(self) -> None:
-        if self._attempt is not None:
-            self._attempt.wake()
+        for attempt in self._attempts:
+            attempt.wake()
 
     def _forget(self, experiment: str) -> None:
         self._backoff.forget(experiment)
         self._reporter.forget(experiment)
         self._affinity.forget(experiment)
+        self._overlap.forget(experiment)
 
     async def _take_one(self) -> None:
         """Wait for a trial, for as long as the pace says, and serve it."""
+        self._overlap.reap()
+        await self._wait_for_room()
+        if not self._may_begin() or (self._overlap.busy and not self._trainer.has_room()):
+            await self._overlap.wait(self._settings.pace_s)
+            return
         await self._refresh()
         wanted = [name for name in self._admission.claims if not self._backoff.pauses(name)]
         names = [name for name in wanted if self._shutdown.has_time_for(name)]
+        if not names and self._overlap.busy:
+            await self._overlap.wait(self._settings.pace_s)
+            return
         if not names:
             if wanted:
                 # The machine goes before another trial would end.
                 self._shutdown.begin("preempted")
             await self._shutdown.pause(self._settings.pace_s)
             return
-        block_ms = int(1000 * self._settings.pace_s)
+        pace_s = self._settings.pace_s
+        block_ms = int(1000 * (min(LOOK_S, pace_s) if self._overlap.busy else pace_s))
         lease = await self._store.lease(
             names, self._settings.name, block_ms, self._affinity.holding(names)
         )
         if lease is not None:
-            self._affinity.leased()
+            number = self._affinity.leased()
             self._admission.claimed(lease.experiment)
-            await self._serve(lease)
+            attempt = await self._open(lease)
+            if attempt is not None:
+                await self._overlap.serve(attempt, self._serve(attempt, number))
+                if attempt in self._attempts:
+                    self._affinity.stores(lease.experiment)
 
     async def _refresh(self) -> None:
         """From time to time: read the list of experiments, show presence, collect garbage."""
@@ -188,34 +216,38 @@ class Worker:
             return
         self._refreshed = now
         await self._admission.refresh()
-        presence = self._presence("")
-        await self._store.present(self._admission.served, self._settings.name, presence)
+        # Where a checkpoint is being stored, heartbeats show the worker's presence.
+        stores = [attempt.experiment.name for attempt in self._attempts]
+        names = [name for name in self._admission.served if name not in stores]
+        await self._store.present(names, self._settings.name, self._presence(""))
         await self._collector.collect(now)
 
-    def _presence(self, trial: str) -> Presence:
-        at = self._trainer.at if trial else None
+    def _presence(self, experiment: str) -> Presence:
+        """What the worker does, with those of its trials that are the experiment's."""
+        ours = [attempt for attempt in self._attempts if attempt.experiment.name == experiment]
+        training = [attempt.trial.id for attempt in ours if not attempt.storing]
+        storing = [attempt.trial.id for attempt in ours if attempt.storing]
+        at = self._trainer.at if training else None
         return {
             "state": self.state,
-            "trial": trial,
+            "trial": " ".join(training),
             "host": self._settings.host,
             "pid": self._settings.pid,
             **({} if at is None else {"at": at}),
+            **({"storing": " ".join(storing)} if storing else {}),
         }
 
-    async def _serve(self, lease: Lease) -> None:
-        """Train a leased trial, and report how that ended."""
+    async def _open(self, lease: Lease) -> Attempt | None:
+        """The attempt of a lease; None: its trial is unusable."""
         try:
             trial = decode_trial(lease.body)
         except MessageError as error:
             log.warning("unusable trial of %s: %s", lease.experiment, error)
             unusable = [(lease.id, str(error), lease.body)]
             await self._store.dead_letter(lease.experiment, lease.stream, unusable)
-            return
+            return None
         experiment = await self._admission.declaration(lease.experiment)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        log.info("%s: trial %s, attempt %d", experiment.name, trial.id, trial.attempt)
-        self._attempt = Attempt(
+        return Attempt(
             self._store,
             self._trainer,
             lease,
@@ -223,33 +255,49 @@ class Worker:
             trial,
             self._shutdown,
             self._presence,
-            quick=self._quick,
         )
+
+    async def _serve(self, attempt: Attempt, number: int) -> None:
+        """Train a leased trial and store its checkpoint, and report how that ended.
+
+        Args:
+            attempt: the attempt.
+            number: how many trials the worker had begun with it.
+        """
+        experiment, trial = attempt.experiment, attempt.trial
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        log.info("%s: trial %s, attempt %d", experiment.name, trial.id, trial.attempt)
+        self._attempts.append(attempt)
+        attempt.beat_quickly(quick=self._quick)
         try:
-            ending = await self._attempt.run()
+            ending = await attempt.run()
         except LeaseLostError:
             log.warning("%s: trial %s was taken away", experiment.name, trial.id)
             return
         finally:
-            self._attempt = None
+            self._attempts.remove(attempt)
         self.trials += 1
         seconds = loop.time() - began
+        self._overlap.took(experiment.name, attempt.stored_s)
         if isinstance(ending, Success) and not trial.resumed:
             self._shutdown.trained(experiment.name, seconds)
-        hold = self._affinity.after(experiment.name, ending)
-        if await self._reporter.deliver(lease, experiment, trial, ending, seconds, hold):
-            self._affinity.accepted(experiment.name, hold)
+        hold = self._affinity.after(experiment.name, ending, number)
+        if await self._reporter.deliver(attempt, ending, seconds, hold):
+            self._affinity.accepted(experiment.name, hold, number)
+            for other in self._attempts:
+                # A second copy of this very trial learns at once that it is of no use.
+                other.wake()
         await self._backoff.judge(experiment.name, ending)
-        await self._wait_for_room(self._backoff.without_room(ending))
+        self._room_at = loop.time() + self._backoff.without_room(ending)
 
-    async def _wait_for_room(self, seconds: float) -> None:
+    async def _wait_for_room(self) -> None:
         loop = asyncio.get_running_loop()
-        ends = loop.time() + seconds
-        self._without_room = bool(seconds)
+        self._without_room = loop.time() < self._room_at
         try:
-            while not self._shutdown.begun and loop.time() < ends:
+            while not self._shutdown.begun and (left_s := self._room_at - loop.time()) > 0:
                 await self._refresh()
-                await self._shutdown.pause(min(2 * self._settings.pace_s, ends - loop.time()))
+                await self._shutdown.pause(min(2 * self._settings.pace_s, left_s))
         finally:
             self._without_room = False
 

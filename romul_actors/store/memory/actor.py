@@ -1,5 +1,6 @@
 """What a decision actor may do in memory."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -27,11 +28,13 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
 
     def _read_now(self, names: Sequence[str], actor: str, count: int) -> list[Entry]:
         entries: list[Entry] = []
-        now = self.memory.now_ms()
+        now, experiments = self.memory.now_ms(), self.memory.experiments
         for name in names:
-            inbox = self.memory.queue(name, "inbox")
-            fresh = list(inbox.fresh)[:count]
-            entries += [_entry(name, i, inbox.take(i, actor, now)) for i in fresh]
+            found = experiments.get(name)
+            # Most have none, where there are many.
+            if found is not None and found.inbox.fresh:
+                fresh = list(itertools.islice(found.inbox.fresh, count))
+                entries += [_entry(name, i, found.inbox.take(i, actor, now)) for i in fresh]
         return entries
 
     async def pending(self, name: str, actor: str, count: int) -> list[Entry]:
@@ -48,8 +51,8 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
         found = self.memory.experiments.get(name)
         if found is None or found.token != commit.version:
             return None
-        inbox = found.inbox.held
-        held = [inbox.get(int(entry_id)) for entry_id in commit.entries]
+        inbox = found.inbox
+        held = [inbox.held.get(int(entry_id)) for entry_id in commit.entries]
         if any(item is None or item.holder != actor for item in held):
             return None
         found.meta.update(commit.meta)
@@ -72,7 +75,7 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
         if len(found.history) > HISTORY_SLACK * commit.history_keep:
             del found.history[: -commit.history_keep]
         for entry_id in commit.entries:
-            del inbox[int(entry_id)]
+            inbox.drop(int(entry_id))
         for checkpoint in commit.garbage:
             found.garbage.setdefault(checkpoint, self.memory.now_ms())
         found.version, found.nonce = found.version + 1, commit.nonce
@@ -110,6 +113,8 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
     ) -> list[tuple[Lease, str]]:
         self._release(name, worker)
         trials, now = self.memory.queue(name, "trials"), self.memory.now_ms()
+        if worker is not None and worker not in trials.holders:
+            return []
         swept: list[tuple[Lease, str]] = []
         for entry_id in trials.idle(now - idle_ms):
             last = trials.held[entry_id].holder or ""

@@ -34,7 +34,7 @@ class MemoryQueues(MemoryCatalog, QueueStore):
             return found.settled.get(slot) == token
         self.memory.add(lease.experiment, "inbox", body)
         found.settled[slot] = token
-        del found.trials.held[int(lease.id)]
+        found.trials.drop(int(lease.id))
         if hold is not None:
             self._hold(found, lease.worker, hold)
         return True
@@ -56,9 +56,9 @@ class MemoryQueues(MemoryCatalog, QueueStore):
         found = self.memory.experiments.get(name)
         if found is None:
             return 0
-        items, n = found.queue(queue).held, 0
+        items, n = found.queue(queue), 0
         for entry_id, reason, body in unusable:
-            if items.pop(int(entry_id), None) is None:
+            if items.drop(int(entry_id)) is None:
                 continue
             dead_id = str(self.memory.next_id())
             origin = "trials" if queue in LEASES else queue

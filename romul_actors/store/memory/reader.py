@@ -82,7 +82,8 @@ class MemoryReader(MemoryCatalog, ReaderStore):
     async def ages(self, name: str) -> dict[str, int]:
         found, now = self.memory.experiments.get(name), self.memory.now_ms()
         present = (found.workers if found else {}).items()
-        return {worker: max(0, now - seen_ms) for worker, (seen_ms, _) in present}
+        # Asked for at each tick, of all workers.
+        return {worker: now - ms if ms < now else 0 for worker, (ms, _) in present}
 
     async def affinity(self, name: str) -> AffinityCounts:
         found = self.memory.experiments.get(name)

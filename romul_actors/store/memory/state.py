@@ -2,11 +2,13 @@
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from romul_actors.errors import UnknownExperimentError
+from romul_actors.store.memory.waits import Waits
 from romul_actors.store.values import AffinityCounts, DeadLetter, Hold, Output
 
 
@@ -34,6 +36,8 @@ class Queue:
     fresh: dict[int, Item] = field(default_factory=dict)
     held: dict[int, Item] = field(default_factory=dict)
     """Longest untouched first."""
+    holders: Counter[str] = field(default_factory=Counter)
+    """By holder, how many entries it has."""
 
     def __len__(self) -> int:
         return len(self.fresh) + len(self.held)
@@ -45,13 +49,26 @@ class Queue:
     def copy(self) -> "Queue":
         """A copy that does not change with this one."""
         fresh = {entry_id: replace(item) for entry_id, item in self.fresh.items()}
-        return Queue(fresh, {entry_id: replace(item) for entry_id, item in self.held.items()})
+        held = {entry_id: replace(item) for entry_id, item in self.held.items()}
+        return Queue(fresh, held, self.holders.copy())
 
     def take(self, entry_id: int, holder: str, now_ms: int) -> Item:
         """Give an entry to a holder."""
-        item = self.fresh.pop(entry_id, None) or self.held.pop(entry_id)
+        item = self.fresh.pop(entry_id, None) or self.drop(entry_id)
+        if item is None:
+            raise KeyError(entry_id)
         item.holder, item.touched_ms = holder, now_ms
         self.held[entry_id] = item
+        self.holders[holder] += 1
+        return item
+
+    def drop(self, entry_id: int) -> Item | None:
+        """Remove a held entry, if there is one of that id."""
+        item = self.held.pop(entry_id, None)
+        if item is not None and item.holder is not None:
+            left = self.holders.pop(item.holder) - 1
+            if left:
+                self.holders[item.holder] = left
         return item
 
     def touch(self, entry_id: int, now_ms: int) -> None:
@@ -126,8 +143,7 @@ class StoredExperiment:
         """The idle worker that holds a checkpoint, and that nothing else is offered to."""
         for worker, hold in self.holds.items():
             if hold.checkpoint == parent and worker not in self.offers:
-                busy = any(item.holder == worker for item in self.trials.held.values())
-                return None if busy else worker
+                return None if worker in self.trials.holders else worker
         return None
 
     def withdraw(self, worker: str, now_ms: int) -> Offer:
@@ -157,8 +173,7 @@ class Memory:
         self.now_ms = now_ms
         self.experiments: dict[str, StoredExperiment] = {}
         self._last_id = 0
-        self._waiting: dict[str, dict[asyncio.Future[None], Sequence[str]]]
-        self._waiting = {"inbox": {}, "trials": {}}
+        self._waits = {"inbox": Waits(), "trials": Waits()}
         self._bells: dict[str, tuple[Sequence[str], asyncio.Future[None]]] = {}
 
     def next_id(self) -> int:
@@ -184,11 +199,7 @@ class Memory:
     def add(self, name: str, queue: str, body: bytes) -> None:
         """Put a message into a queue."""
         self.experiments[name].queue(queue).fresh[self.next_id()] = Item(body, self.now_ms())
-        # Each entry ends one wait, the one that began first.
-        for future, names in self._waiting[queue].items():
-            if name in names and not future.done():
-                future.set_result(None)
-                return
+        self._waits[queue].end_first(name)
 
     def ring(self, name: str, worker: str) -> None:
         """Wake a worker for which there is an offer."""
@@ -216,14 +227,14 @@ class Memory:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         limit = loop.call_later(block_ms / 1000, _end, future)
-        self._waiting[queue][future] = names
+        group = self._waits[queue].begin(future, names)
         if holding:
             self._bells[worker] = holding, future
         try:
             await future
         finally:
             limit.cancel()
-            del self._waiting[queue][future]
+            group.pop(future, None)
             if holding:
                 del self._bells[worker]
 

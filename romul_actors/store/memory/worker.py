@@ -32,10 +32,12 @@ class MemoryWorker(MemoryQueues, WorkerStore):
                 found.trials.fresh[entry_id] = Item(offer.body, self.memory.now_ms())
                 found.trials.take(entry_id, worker, self.memory.now_ms())
                 return Lease(name, str(entry_id), worker, offer.body)
+        experiments = self.memory.experiments
         for name in names:
-            trials = self.memory.queue(name, "trials")
-            for entry_id in trials.fresh:
-                item = trials.take(entry_id, worker, self.memory.now_ms())
+            found = experiments.get(name)
+            if found is not None and found.trials.fresh:
+                entry_id = next(iter(found.trials.fresh))
+                item = found.trials.take(entry_id, worker, self.memory.now_ms())
                 return Lease(name, str(entry_id), worker, item.body)
         return None
 

@@ -34,6 +34,9 @@ TRIAL_S = 15.0
 LOAD_S = 0.5
 """What a restore takes that is not warm: trials are offered first to the worker that holds their
 parent."""
+SAVE_S = 12.0
+"""With a second lease: how long a checkpoint takes to be stored, beside the next trial. Longer than
+a lease and than the grace period, shorter than a trial."""
 GRACE_S = 2.0
 LATENCY_S = 0.01
 SLOWER = 0.1
@@ -66,12 +69,18 @@ class Endured:
 
 
 class ChaosCluster(Cluster):
-    """A cluster whose machines, actors, network and store break as a schedule says."""
+    """A cluster whose machines, actors, network and store break as a schedule says.
 
-    def __init__(self, chaos: Chaos) -> None:
+    Args:
+        chaos: the schedule.
+        overlap: whether checkpoints take long to store, and workers train meanwhile.
+    """
+
+    def __init__(self, chaos: Chaos, *, overlap: bool = False) -> None:
         self.excused: set[str] = set()
         super().__init__([_experiment(chaos)], self.excused)
         self.chaos = chaos
+        self.overlap = overlap
         self.watch = self.watches[NAME]
         self.golden = HistoryHash()
         self.workers: dict[int, WorkerProcess] = {}
@@ -152,11 +161,17 @@ class ChaosCluster(Cluster):
             garbage_ms=int(1000 * LEASE_S * 4),
             host=f"machine-{place}",
             pid=1,
+            overlap=self.overlap,
         )
         self.workers[place] = self.start_worker(
             settings,
             TOYS[PROBLEM],
-            Durations(TRIAL_S, load_s=LOAD_S),
+            Durations(
+                TRIAL_S,
+                load_s=LOAD_S,
+                save_s=SAVE_S if self.overlap else 0.0,
+                beside=self.overlap,
+            ),
             store=store,
             speed=speed,
             rng=rng,
@@ -289,10 +304,15 @@ def _heal(hit: Iterable[Process]) -> None:
         process.store.lossy = 0.0
 
 
-def play(chaos: Chaos) -> Endured:
-    """Play a simulation to its end, or to the first violation."""
+def play(chaos: Chaos, *, overlap: bool = False) -> Endured:
+    """Play a simulation to its end, or to the first violation.
+
+    Args:
+        chaos: the schedule.
+        overlap: see `ChaosCluster`.
+    """
     try:
-        return run(ChaosCluster(chaos).play())
+        return run(ChaosCluster(chaos, overlap=overlap).play())
     except DeadlockError as error:
         return Endured(f"every process waits for another one: {error}", "", math.nan, 0, {})
 

@@ -115,8 +115,8 @@ class FaultInjector:
         if fault.kind == "fill disk":
             await self._fill(fault.for_s)
             return True
-        if victim == "holder":
-            pid = await self._idle_holder()
+        if victim in ("holder", "storer"):
+            pid = await self._caught(victim)
             return pid is not None and self._strike(what, pid, fault.for_s)
         if fault.kind == "damage checkpoint":
             return await self._damage(fault.pick)
@@ -135,16 +135,24 @@ class FaultInjector:
             self._later(for_s, lambda: thaw(frozen))
         return True
 
-    async def _idle_holder(self) -> int | None:
-        """A worker that trials may be offered to this moment; None: there was none for a while."""
+    async def _caught(self, victim: str) -> int | None:
+        """A worker in a state that does not last; None: there was none for a while.
+
+        Args:
+            victim: "holder": trials may be offered to it; "storer": it has a second lease.
+        """
         store = RedisStore(self._services.urls["server"])
         try:
             name = await _newest(store)
             limit = asyncio.get_running_loop().time() + WATCH_S
             while asyncio.get_running_loop().time() < limit:
-                busy = set((await store.leases(name)).values())
+                leases = Counter((await store.leases(name)).values())
                 for worker, seen in (await store.workers(name)).items():
-                    if worker not in busy and await store.holds(name, worker):
+                    if victim == "storer":
+                        found = leases[worker] == 2  # noqa: PLR2004
+                    else:
+                        found = not leases[worker] and bool(await store.holds(name, worker))
+                    if found:
                         return int(seen["pid"])
         except (StoreError, ValueError, KeyError):
             pass

@@ -85,18 +85,24 @@ class Processes:
         folder: for logs.
         environment: where server and broker are.
         commands: by name, the arguments of each.
+        modules: by name, what runs the command line in place of `romul_actors.cli`.
 
     Attributes:
         starts: how often each was started.
     """
 
     def __init__(
-        self, folder: Path, environment: Mapping[str, str], commands: Mapping[str, Sequence[str]]
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        commands: Mapping[str, Sequence[str]],
+        modules: Mapping[str, str] | None = None,
     ) -> None:
         self._logs = folder / "logs"
         self._logs.mkdir(parents=True, exist_ok=True)
         self._environment = {**os.environ, **environment}
         self._commands = commands
+        self._modules = modules or {}
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self.starts: Counter[str] = Counter()
 
@@ -121,7 +127,10 @@ class Processes:
     async def _start(self, name: str) -> None:
         self.starts[name] += 1
         self._processes[name] = await spawn(
-            self._commands[name], self._logs / f"{name}.log", self._environment
+            self._commands[name],
+            self._logs / f"{name}.log",
+            self._environment,
+            self._modules.get(name, "romul_actors.cli"),
         )
 
     def pick(self, kind: str, pick: float) -> int | None:

@@ -25,6 +25,8 @@ from romul_workers.checkpoints import Checkpoints
 
 AFFINITY_S = 0.5
 """How long a trial waits for the worker that holds its parent: long, so that faults strike then."""
+SLOW_DISK = "romul_sim.drill.slow_disk"
+"""What runs every second worker: its checkpoints take long to store, beside its next trial."""
 SETTLE_S = 60.0
 """Longest time for a run to end after the last fault."""
 
@@ -72,7 +74,8 @@ class Drill:
         with small_disk(place) as small:
             async with contextlib.AsyncExitStack() as stack:
                 services = await stack.enter_async_context(Services(self._folder).started())
-                processes = Processes(self._folder, services.environment, self._commands())
+                slow = {f"worker-{n}": SLOW_DISK for n in range(0, self._workers, 2)}
+                processes = Processes(self._folder, services.environment, self._commands(), slow)
                 injector = FaultInjector(place, services, processes, can_fill=small)
                 stack.push_async_callback(injector.undo)
                 await stack.enter_async_context(processes.kept())
@@ -100,7 +103,7 @@ class Drill:
     def _commands(self) -> dict[str, Sequence[str]]:
         commands: dict[str, Sequence[str]] = {f"actor-{n}": ["actor"] for n in range(self._actors)}
         worker = ["worker", f"--grace={GRACE_S}", "--garbage-s=5", f"--affinity-s={AFFINITY_S}"]
-        return commands | {f"worker-{n}": worker for n in range(self._workers)}
+        return commands | {f"worker-{n}": [*worker, "--overlap"] for n in range(self._workers)}
 
     async def _searches(self, url: str, injector: FaultInjector) -> list[Verdict]:
         """Searches one after the other, until all faults are played; then their verdicts."""

@@ -60,8 +60,10 @@ def step_noisy_rosenbrock(
 def step_misspecified(state: State | None, values: Values, number: int, rng: Generator) -> Stepped:
     """A bowl in ranges that are right, ten times and a hundred times too wide."""
     del state, number, rng
-    centre, width = np.array([0.3, 0.7, 0.55]), np.array([1.0, 0.1, 0.01])
-    loss = float((((vector(values) - centre) / width) ** 2).sum())
+    # The simulator's own toy: for three numbers numpy takes ten times as long.
+    x, y, z = map(float, values.values())
+    x, y, z = x - 0.3, (y - 0.7) / 0.1, (z - 0.55) / 0.01
+    loss = x * x + y * y + z * z
     return Stepped((), loss, loss)
 
 
