@@ -51,7 +51,7 @@ def test_what_can_be_changed_is_translated():
         steps=60,
         population=12,
         # The one that is left out is the default's again.
-        constants={"mutation": 0.3, "sigma": 0.1},
+        constants={"mutation": 0.3, "sigma": 0.05},
     )
     assert found
 

@@ -157,7 +157,7 @@ class Romul(Optimizer):
 
 
 def _logarithmic(space: Space) -> list[int]:
-    """Axes of hyperparameters that have a logarithmic scale: rates, penalties, magnitudes."""
+    """Axes of hyperparameters that have a logarithmic scale: rates, penalties, batch sizes."""
     return [c for c, axis in enumerate(space) if getattr(axis, "scale", "") == "log"]
 
 
