@@ -3,15 +3,17 @@
 import contextlib
 import json
 import os
+from dataclasses import replace
 
 import msgpack
 import pytest
 from numpy.random import default_rng
 
-from romul_actors.core.events import Result, TrialMessage
+from romul_actors.core.events import Result
 from romul_actors.errors import MessageError
 from romul_actors.protocol.messages import decode_event, decode_trial, encode
 from tests.conftest import wait_for
+from tests.trials import TRIAL
 
 # 100,000 on each queue take minutes; ROMUL_FUZZ=100000 is the long version.
 MESSAGES = int(os.environ.get("ROMUL_FUZZ", "5000"))
@@ -20,17 +22,7 @@ MESSAGES = int(os.environ.get("ROMUL_FUZZ", "5000"))
 def hostile(rng):
     """Random bytes, random maps, and good messages with something wrong."""
     good = [
-        TrialMessage(
-            id="0-0",
-            slot=0,
-            step=0,
-            attempt=1,
-            hyperparameters={"rate": 0.1},
-            parent=None,
-            start=0.0,
-            stop=1.0,
-            seed=1,
-        ),
+        replace(TRIAL, hyperparameters={"rate": 0.1}),
         Result(
             trial="0-0", slot=0, attempt=1, worker="w", value=0.0, checkpoint="0-0-1", seconds=1.0
         ),

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from romul_actors.core.events import Expired, Failed, Released, Result, Submitted, TrialMessage
+from romul_actors.core.events import Expired, Failed, Released, Result, Submitted
 from romul_actors.observe.snapshot import snapshot
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import decode_event, decode_trial, encode
@@ -25,19 +25,9 @@ from romul_actors.store.redis import RedisStore
 from romul_workers.checkpoints import Checkpoints
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.worker import Worker, WorkerSettings
+from tests.trials import TRIAL as FIRST
 
 TASKS = Path(__file__).parents[1] / "tasks"
-FIRST = TrialMessage(
-    id="0-0",
-    slot=0,
-    step=0,
-    attempt=1,
-    hyperparameters={"x": 0.5},
-    parent=None,
-    start=0.0,
-    stop=1.0,
-    seed=1,
-)
 EXPIRED = Expired(trial="0-0", slot=0, attempt=1, worker="w")
 SECOND, THIRD = replace(FIRST, id="1-0", slot=1), replace(FIRST, id="2-0", slot=2)
 

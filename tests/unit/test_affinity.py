@@ -11,7 +11,8 @@ from romul_actors.store.memory import MemoryStore
 from romul_sim.virtual_time import run
 from romul_workers.affinity import LONGEST_S, Affinity
 from romul_workers.trainer import Failure, Restored, Success
-from tests.unit.test_worker import TRIAL, StubTrainer, filled, worker
+from tests.trials import TRIAL
+from tests.unit.test_worker import StubTrainer, filled, worker
 
 COLD, WARM = Restored(0.25, warm=False), Restored(0.001, warm=True)
 

@@ -3,14 +3,13 @@
 import importlib
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from romul_actors.core.events import TrialMessage
 from romul_actors.errors import CheckpointError, TaskError
 from romul_actors.protocol.experiment import Experiment, load
 from romul_workers.child import _seed
@@ -23,6 +22,7 @@ from romul_workers.tasks.wide_resnet import WideResNet
 from romul_workers.torch_support import load as load_state
 from romul_workers.trainer import Failure
 from romul_workers.trial import Context, Paused, Trial
+from tests.trials import TRIAL
 
 from .cifar_files import SMALL10, SMALL100, write
 
@@ -350,17 +350,7 @@ async def test_a_worker_without_the_data_says_what_to_do(tmp_path):
             "checkpoints": str(tmp_path / "checkpoints"),
         }
     )
-    asked = TrialMessage(
-        id="0-0",
-        slot=0,
-        step=0,
-        attempt=1,
-        hyperparameters={"learning_rate": 0.1},
-        parent=None,
-        start=0.0,
-        stop=1.0,
-        seed=7,
-    )
+    asked = replace(TRIAL, hyperparameters={"learning_rate": 0.1}, seed=7)
     trainer = ChildTrainer(tmp_path / "scratch", [])
     ending = await trainer.train(experiment, asked)
     await trainer.close()

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from romul_actors.core.events import TrialMessage
 from romul_actors.errors import ExperimentError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.task_import import TaskImportError, find_task
+from tests.trials import TRIAL
 
 BASE = """\
 name = "mine"
@@ -133,22 +133,11 @@ def test_a_file_that_hides_a_module_of_python_is_named(tmp_path, name):
     space = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
     place = str(tmp_path / "checkpoints")
     experiment = Experiment(name="h", task="fine", steps=1, space=space, checkpoints=place)
-    trial = TrialMessage(
-        id="0-0",
-        slot=0,
-        step=0,
-        attempt=1,
-        hyperparameters={"x": 0.5},
-        parent=None,
-        start=0.0,
-        stop=1.0,
-        seed=1,
-    )
 
     async def train():
         trainer = ChildTrainer(tmp_path / "scratch", [tmp_path])
         try:
-            return await trainer.train(experiment, trial)
+            return await trainer.train(experiment, TRIAL)
         finally:
             await trainer.close()
 

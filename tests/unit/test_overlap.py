@@ -14,7 +14,8 @@ from romul_sim.virtual_time import run
 from romul_workers.affinity import Affinity
 from romul_workers.overlap import LEAST_S, LOOK_S, TIMES, Overlap
 from romul_workers.trainer import Failure, Restored, Success, ignore
-from tests.unit.test_worker import EXPERIMENT, TRIAL, StubTrainer, filled, worker
+from tests.trials import TRIAL
+from tests.unit.test_worker import EXPERIMENT, StubTrainer, filled, worker
 
 SLOW, FAST = 2 * LEAST_S, LEAST_S / 2
 COLD = Restored(0.25, warm=False)

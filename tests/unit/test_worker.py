@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from aiomqtt import MqttError
 
-from romul_actors.core.events import Submitted, TrialMessage
+from romul_actors.core.events import Submitted
 from romul_actors.errors import StoreUnavailableError
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.connection import MqttConnection
@@ -17,6 +17,7 @@ from romul_actors.store.memory import MemoryStore
 from romul_sim.virtual_time import run
 from romul_workers.trainer import Failure, NoRoom, Success, Trainer, ignore
 from romul_workers.worker import Worker, WorkerSettings
+from tests.trials import TRIAL
 
 EXPERIMENT = Experiment.model_validate(
     {
@@ -25,17 +26,6 @@ EXPERIMENT = Experiment.model_validate(
         "steps": 1,
         "space": {"x": {"type": "float", "min": 0, "max": 1}},
     }
-)
-TRIAL = TrialMessage(
-    id="0-0",
-    slot=0,
-    step=0,
-    attempt=1,
-    hyperparameters={"x": 0.5},
-    parent=None,
-    start=0.0,
-    stop=1.0,
-    seed=1,
 )
 
 
