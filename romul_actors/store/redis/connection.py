@@ -131,13 +131,17 @@ class Connection:
             )
         self._left_out[key] = len(faults)
 
-    def refused(self, key: str, error: StoreError | None) -> None:
-        """Warn of a key that is gone on without; once, until it is right again (None)."""
-        text = "" if error is None else str(error)
-        if text and self._refused.get(key) != text:
-            log.warning("%s: %s", experiment_of(key), text)
-        if text or self._refused:
-            self._refused[key] = text
+    @contextlib.contextmanager
+    def going_on_without(self, key: str) -> Iterator[None]:
+        """Warn of a key of a wrong type instead of failing; once, until it is right again."""
+        try:
+            yield
+        except WrongTypeError as error:
+            if self._refused.get(key) != str(error):
+                log.warning("%s: %s", experiment_of(key), error)
+            self._refused[key] = str(error)
+        else:
+            self._refused.pop(key, None)
 
     async def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script."""

@@ -5,7 +5,6 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from romul_actors.errors import WrongTypeError
 from romul_actors.store.keys import GROUPS, LEASES, bell_key, key
 from romul_actors.store.redis.catalog import RedisCatalog
 from romul_actors.store.redis.connection import Connection, reply
@@ -61,9 +60,5 @@ class RedisQueues(RedisCatalog, QueueStore):
 
     async def present(self, names: Sequence[str], worker: str, presence: Mapping[str, Any]) -> None:
         for name in names:
-            try:
+            with self.connection.going_on_without(key(name, "workers")):
                 await run_beat(self.connection, name, worker, presence)
-            except WrongTypeError as error:
-                self.connection.refused(key(name, "workers"), error)
-            else:
-                self.connection.refused(key(name, "workers"), None)

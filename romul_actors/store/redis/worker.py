@@ -1,9 +1,9 @@
 """What a worker may do on the server."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from romul_actors.errors import WrongTypeError
 from romul_actors.store.keys import GROUPS, bell_key, experiment_of, key
 from romul_actors.store.redis.connection import NoGroupError, reply
 from romul_actors.store.redis.queues import RedisQueues, run_beat
@@ -54,20 +54,14 @@ class RedisWorker(RedisQueues, WorkerStore):
         right = []
         for name in names:
             stream = key(name, "trials")
-            try:
+            # A queue that is gone was removed in the meantime, or damaged, which the actor says.
+            with contextlib.suppress(NoGroupError), self.connection.going_on_without(stream):
                 found = await self.connection.read_streams(
                     GROUPS["trials"], worker, {stream: ">"}, 1, None
                 )
-            except NoGroupError:
-                # Removed in the meantime, or damaged, which the actor says.
-                continue
-            except WrongTypeError as error:
-                self.connection.refused(stream, error)
-                continue
-            self.connection.refused(stream, None)
-            right.append(name)
-            for _, rows in found:
-                return read_leases(name, rows, worker)[0], right
+                right.append(name)
+                for _, rows in found:
+                    return read_leases(name, rows, worker)[0], right
         return None, right
 
     async def _take(self, name: str, worker: str) -> Lease | None:
