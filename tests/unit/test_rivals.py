@@ -123,6 +123,61 @@ def test_a_small_number_and_a_choice_can_move_where_rays_may_stay():
     assert found["a"] == pytest.approx(found["c"], rel=0.2)
 
 
+# -- MF-PBT ---------------------------------------------------------------------------------------
+
+
+def evolved(losses, periods, step):
+    """By slot, whose weights and whose hyperparameters it takes, and whether it explores.
+
+    Written from the authors' description alone.
+    """
+    best_first = np.argsort(losses, kind="stable").tolist()
+    found = {i: (i, i, False) for i in range(len(losses))}
+    for period in set(periods):
+        if (step + 1) % period:
+            continue
+        own = [i for i in best_first if periods[i] == period]
+        migrants = [i for i in best_first if periods[i] != period]
+        quarter = max(1, len(own) // 4)
+        for rank in range(quarter):
+            found[own[len(own) - quarter + rank]] = (own[rank], own[rank], True)
+        for i in own[2 * quarter : 3 * quarter]:
+            if migrants and losses[migrants[0]] < losses[i]:
+                migrant = migrants.pop(0)
+                found[i] = (migrant, migrant if periods[migrant] > period else own[0], False)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_mf_pbt_evolves_as_its_authors_describe(seed):
+    rng = np.random.default_rng(seed)
+    periods = np.repeat([1, 4, 8, 16], rng.integers(4, 13)).tolist()
+    losses = (rng.permutation(len(periods)) + rng.choice([0, 20]) * np.log(periods)).tolist()
+    step = int(rng.choice([0, 3, 7, 15]))
+    vectors = [tuple(row) for row in rng.random((len(periods), 2)).tolist()]
+    view = view_of(PLANE, vectors, losses, step=step, tiers=[str(p) for p in periods])
+    expected = evolved(losses, periods, step)
+    for move in make("mf_pbt", {}).decide(view, view.pool):
+        weights, hyperparameters, explores = expected[move.slot]
+        assert move.source == weights
+        assert (move.why["rule"] == "perturbed") is explores
+        if not explores:
+            assert move.vector == vectors[hyperparameters]
+
+
+def test_mf_pbts_third_quarter_takes_migrants_though_its_first_takes_none():
+    # The third quarter of the greedy ones: slots 4 and 5. The best of the others ranks between.
+    losses = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 7.0, 8.0, 5.0, *range(10, 17)]
+    vectors = [(i / 16, 0.5) for i in range(16)]
+    view = view_of(PLANE, vectors, losses, step=0, tiers=["1"] * 8 + ["4"] * 8)
+    moves = make("mf_pbt", {}).decide(view, view.pool)
+    assert [move.source for move in moves[:6]] == [0, 1, 2, 3, 4, 8]
+    # From a slower one the hyperparameters come as they are.
+    assert moves[5].vector == vectors[8]
+    assert moves[5].why["hyperparameters_of"] == 8
+    assert [move.why["rule"] for move in moves[6:8]] == ["perturbed"] * 2
+
+
 # -- ASHA -----------------------------------------------------------------------------------------
 
 
