@@ -20,6 +20,7 @@ from romul_actors.core.space import (
     Space,
 )
 from romul_actors.errors import OptimizerError
+from romul_sim.play import optimizer_spec
 
 LINE = Space([FloatParameter("x", 0.0, 1.0)])
 PLANE = Space([FloatParameter("x", 0.0, 1.0), FloatParameter("y", 0.0, 1.0)])
@@ -121,6 +122,26 @@ def test_a_small_number_and_a_choice_can_move_where_rays_may_stay():
     changed = 0.25 * 2 / 3 + 0.75 * 0.25
     assert (found["a"] + found["c"]) / 4000 == pytest.approx(changed, abs=0.03)
     assert found["a"] == pytest.approx(found["c"], rel=0.2)
+
+
+@pytest.mark.parametrize("optimizer", ["truncation", "pb2"])
+def test_truncation_may_start_from_romuls_latin_hypercube(optimizer):
+    if optimizer == "pb2":
+        pytest.importorskip("sklearn")
+    starts = {
+        even: make(optimizer, {"latin_hypercube": even}).start(PLANE, 8, np.random.default_rng(3))
+        for even in (False, True)
+    }
+    assert make(optimizer, {}).start(PLANE, 8, np.random.default_rng(3)) == starts[False]
+    assert make("romul", {}).start(PLANE, 8, np.random.default_rng(3)) == starts[True]
+    for axis in range(2):
+        cells = sorted(int(8 * start.vector[axis]) for start in starts[True])
+        assert cells == [*range(8)]
+    options = optimizer_spec(f"{optimizer}:latin_hypercube=true:down=0.5:up=2.0")
+    del options["name"]
+    assert make(optimizer, options) == make(
+        optimizer, {"down": 0.5, "up": 2.0, "latin_hypercube": True}
+    )
 
 
 # -- MF-PBT ---------------------------------------------------------------------------------------
