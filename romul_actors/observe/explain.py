@@ -62,7 +62,7 @@ class HyperparameterChange:
         compared: whether the parent is known.
         origin: "base" or "donor", "moved" or "drawn anew"; "": history does not say.
         outside: whether it was out of bounds and brought back.
-        guarded: whether it was kept from being lowered: it has a logarithmic scale.
+        guarded: whether it was kept from moving as drawn: it has a logarithmic scale.
         begins: whether it did not count in the parent.
         off: whether it does not count in this trial.
     """
@@ -258,7 +258,7 @@ def _change_in_words(name: str, change: HyperparameterChange) -> str:
     if change.outside:
         text += "; brought back from out of bounds"
     if change.guarded:
-        text += "; not lowered: it has a logarithmic scale, and the end is far"
+        text += "; guarded: it has a logarithmic scale, and stays or rises until late"
     return text
 
 

@@ -19,7 +19,7 @@ from romul_actors.core.space import (
     Space,
 )
 
-D, V0, V1, P, F, SIGMA, R, G = 0.25, 0.25, 0.75, 0.8, 1.0, 0.05, 0.1, 0.7
+D, V, P, F, SIGMA, R, G, H = 0.25, 0.75, 0.8, 1.0, 0.05, 0.1, 0.7, 0.5
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "algorithm.md"
@@ -56,7 +56,7 @@ def selected(results, due, step, steps):
     m, t = len(results), (step + 1) / steps
     order = sorted(results, key=lambda i: (math.inf if results[i] is None else results[i], i))
     best = [i for i in order[: math.ceil(D * m)] if results[i] is not None] if m >= 4 else []
-    n = round((V0 + (V1 - V0) * t) * m) if best else 0
+    n = round((D + (V - D) * t) * m) if best else 0
     worst = {*order[m - n :]} | {i for i in due if results[i] is None}
     return order, best, worst - {*best}
 
@@ -88,10 +88,10 @@ def next_vector(i, here, first, space, tried, draw, *, early):
     free = [c for c, p in enumerate(space) if p.mutable]
     if not differential and free:
         anew[free[draw.integers(len(free))]] = True
-    u = draw.random(dims)
+    u, w = draw.random(dims), draw.random(dims)
     for c, p in enumerate(space):
         if early and getattr(p, "scale", "") == "log":
-            y[c] = min(1.0, here[c] + abs(y[c] - here[c]))
+            y[c] = min(1.0, here[c] + abs(y[c] - here[c])) if w[c] < H else here[c]
             u[c] = max(u[c], here[c])
     return tuple(fold(u[c] if anew[c] else y[c]) for c in range(dims))
 

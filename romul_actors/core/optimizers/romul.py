@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from romul_actors.core.optimizers.base import (
     Move,
@@ -38,26 +39,27 @@ class Romul(Optimizer):
         quorum_share: share of the population whose outcomes must be known.
         grace: for how many median trials an idle worker then waits for the rest; 0: not at all.
         donors: share of the known slots, the best, that hold and that the others copy.
-        replaced_first, replaced_last: share of the known slots, the worst, that copy: before the
-            first step, and at the last one.
+        replaced_last: share of the known slots, the worst, that copy at the last step; it rises
+            from that of the donors.
         mutation: probability that a copied vector moves by current-to-best/1.
         factor: F1 and F2 ~ U(0, factor), weights of the difference and of the attraction.
         sigma: standard deviation of the noise of each coordinate.
         redraw: probability that a coordinate is drawn anew.
         guarded: share of the steps until which no move lowers what has a logarithmic scale.
+        raised: probability that a move raises such a coordinate then; else it keeps it.
     """
 
     name: ClassVar[str] = "romul"
     quorum_share: float = 0.75
     grace: float = 0.05
     donors: float = 0.25
-    replaced_first: float = 0.25
     replaced_last: float = 0.75
     mutation: float = 0.8
     factor: float = 1.0
     sigma: float = 0.05
     redraw: float = 0.1
     guarded: float = 0.7
+    raised: float = 0.5
 
     def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
         """A Latin hypercube."""
@@ -76,7 +78,7 @@ class Romul(Optimizer):
         rank = {i: n for n, i in enumerate(order)}
         n_best = share(self.donors, m) if m >= MIN_POOL else 0
         best = [i for i in order[:n_best] if not known[i].failed]
-        replaced = self.replaced_first + (self.replaced_last - self.replaced_first) * t  # (2)
+        replaced = self.donors + (self.replaced_last - self.donors) * t  # (2)
         n_worst = round(replaced * m) if best else 0
         leading = set(best)
         worst = {*order[m - n_worst :], *(i for i in due if known[i].failed)} - leading
@@ -142,23 +144,23 @@ class Romul(Optimizer):
         anew = rng.random(d) < self.redraw  # (6)
         if not mutated and len(free := np.flatnonzero(space.free(base))):
             anew[free[rng.integers(len(free))]] = True
-        drawn = rng.random(d)
-        if guarded:  # (7)
-            axes = _logarithmic(space)
-            lowered = np.where(anew, drawn, moved)[axes] < base[axes]
-            why["guarded"] = np.array(axes, int)[lowered].tolist()
-            moved[axes] = np.minimum(1.0, base[axes] + np.abs(moved[axes] - base[axes]))
-            drawn[axes] = np.maximum(drawn[axes], base[axes])
+        drawn, raised = rng.random(d), rng.random(d) < self.raised
         crossed = np.where(anew, drawn, moved)
+        if guarded:  # (7)
+            higher = np.where(raised, np.minimum(1.0, base + np.abs(moved - base)), base)
+            held = np.where(anew, np.maximum(drawn, base), higher)
+            changed = _logarithmic(space) & (held != crossed)
+            why["guarded"] = np.flatnonzero(changed).tolist()
+            crossed = np.where(changed, held, crossed)
         vector = reflect(crossed)
         why["drawn"] = anew.astype(int).tolist()
         why["outside"] = np.flatnonzero(vector != crossed).tolist()
         return tuple(vector.tolist()), why
 
 
-def _logarithmic(space: Space) -> list[int]:
-    """Axes of hyperparameters that have a logarithmic scale: rates, penalties, batch sizes."""
-    return [c for c, axis in enumerate(space) if getattr(axis, "scale", "") == "log"]
+def _logarithmic(space: Space) -> NDArray[np.bool_]:
+    """Which axes have a logarithmic scale, shape (n_dims,): rates, penalties, batch sizes."""
+    return np.array([getattr(axis, "scale", "") == "log" for axis in space], bool)
 
 
 def _two_others(pool: Sequence[int], own: int, rng: Generator) -> tuple[int, int]:
