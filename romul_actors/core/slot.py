@@ -6,9 +6,11 @@ losses here are minimised ones: a metric to maximise has changed its sign before
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from operator import attrgetter
 from typing import Any, Literal
+
+from romul_actors.core.value import value
 
 Status = Literal[
     "queued",  # its trial waits for a worker, or is with one
@@ -18,7 +20,7 @@ Status = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Outcome:
     """How a slot's trial of one step ended.
 
@@ -41,7 +43,7 @@ def failed(vector: tuple[float, ...]) -> Outcome:
     return Outcome(math.inf, vector, None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Slot:
     """One place in the population.
 
