@@ -105,8 +105,7 @@ class Slot:
 
     def can_report(self, step: int) -> bool:
         """Whether it has an outcome of `step`, or may still get one."""
-        may = self.joined <= step and self.step <= step and self.active
-        return step in self.outcomes or may
+        return step in self.outcomes or (self.joined <= step and self.step <= step and self.active)
 
 
 _NAMES = tuple(f.name for f in fields(Slot))
@@ -120,8 +119,8 @@ def changed_slot(slot: Slot, changes: Mapping[str, Any]) -> Slot:
 
 def needed(slot: Slot) -> set[str]:
     """Names of the checkpoints that the slot's trial, or a peer's next decision, may ask for."""
-    names = {outcome.checkpoint for outcome in slot.outcomes.values()}
+    names = [outcome.checkpoint for outcome in slot.outcomes.values()]
     # What a discarded trial would have continued from: an extended search tries it again.
     if slot.active or (slot.status == "done" and slot.step not in slot.outcomes):
-        names |= {slot.checkpoint, slot.partial}
+        names += slot.checkpoint, slot.partial
     return {name for name in names if name is not None}
