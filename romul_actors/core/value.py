@@ -2,7 +2,7 @@
 
 `dataclass(frozen=True)` makes an object by a call of `object.__setattr__` for each of its fields.
 Where every event makes a new slot, a line of history and a message, those calls were a fifth of a
-decision; `benchmarks/decisions.py` shows it.
+decision (docs/decisions/025).
 """
 
 from collections.abc import Callable
