@@ -10,10 +10,12 @@ import redis
 from prometheus_client import generate_latest
 
 from romul_actors.actor.loop import Actor
+from romul_actors.client import Client
 from romul_actors.core.events import Submitted
+from romul_actors.core.history import SearchChanged, TrialReported
 from romul_actors.observe.doctor import examine
 from romul_actors.observe.metrics import ActorMetrics
-from romul_actors.observe.snapshot import snapshot
+from romul_actors.observe.snapshot import full_snapshot, snapshot
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
 from romul_actors.store.keys import PARTS, key, slot_key
@@ -176,6 +178,53 @@ async def test_an_optimizer_that_raises_stops_its_own_experiment_alone(
             await submit(server, "bad")
             await assert_ends(server, "bad")
     assert len(caplog.records) == 1
+
+
+async def fault_of(store, name):
+    """The fault of an experiment, as soon as it is stored."""
+
+    async def shown():
+        return (await snapshot(store, name)).fault
+
+    await until(shown)
+    return await shown()
+
+
+@pytest.mark.parametrize("name", ["romul", "truncation"])
+async def test_a_change_to_a_sound_constant_frees_an_experiment_that_could_not_be_decided(
+    server, name
+):
+    await submit(server, "bad", optimizer={"name": name, "quorum_share": 1e308})
+    operator = Client(server, by="someone")
+    async with serving(server):
+        fault = await fault_of(server, "bad")
+        # One that helps nothing first: it keeps its place, and holds the next one up in nothing.
+        await operator.change("bad", constants={"quorum_share": 1.5e308})
+        await operator.change("bad", constants={"quorum_share": 0.5})
+        await assert_ends(server, "bad")
+        assert (await snapshot(server, "bad")).fault == "" != fault
+    found = await full_snapshot(server, "bad")
+    assert [line.constants for line in found.history if isinstance(line, SearchChanged)] == [
+        {"quorum_share": 1.5e308},
+        {"quorum_share": 0.5},
+    ]
+    # What was reported in the meantime counts, each once.
+    results = [line.trial for line in found.history if isinstance(line, TrialReported)]
+    assert len(results) == len(set(results)) == 16
+    assert (await server.depths("bad"))["dead"] == 0
+
+
+async def test_an_experiment_that_cannot_be_decided_can_be_stopped(server):
+    await submit(server, "bad", optimizer={"name": "romul", "quorum_share": 1e308})
+    async with serving(server):
+        await fault_of(server, "bad")
+        await Client(server, by="someone").stop("bad")
+
+        async def stopped():
+            return (await server.experiments())["bad"] == "stopped"
+
+        await until(stopped)
+        assert (await snapshot(server, "bad")).fault == ""
 
 
 @pytest.mark.parametrize(
