@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import sys
 
 import pytest
 import redis
@@ -22,6 +23,7 @@ from romul_actors.store.keys import PARTS, key, slot_key
 from romul_actors.store.redis import RedisStore
 from romul_workers.trainer import Success, Trainer, ignore
 from romul_workers.worker import Worker, WorkerSettings
+from tests.unit.test_plugins import install
 
 REMEDY = "set it right (docs/redis.md), or restore the server's data"
 ENDED = ("finished", "failed", "stopped")
@@ -145,6 +147,105 @@ async def test_what_an_optimizer_cannot_go_on_from_stops_its_own_experiment_alon
             raw.hset(slot_key("bad", 2), "memory", right)
             await assert_ends(server, "bad")
             assert (await snapshot(server, "bad")).reason == ""
+
+
+KEEPING = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from romul_actors.core.optimizers import Move, Optimizer
+
+
+@dataclass(frozen=True)
+class Keeping(Optimizer):
+    name: ClassVar[str] = "keeping"
+    gain: float = 0.5
+
+    def quorum(self, n_pool):
+        return n_pool
+
+    def decide(self, view, due):
+        moves = []
+        for i in due:
+            speed = view.slots[i].memory.get("speed", 1.0) * self.gain
+            more = view.slots[i].memory.get("more", [])
+            vector = [speed * x for x in view.known[i].vector] + more
+            moves.append(Move(i, i, tuple(vector), {"speed": speed}))
+        return moves
+"""
+CHECKING = """
+    def check_memory(self, memory, n_dims):
+        if not 0.0 <= memory.get("speed", 1.0) <= 1.0:
+            raise ValueError("speed")
+"""
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A folder of packages."""
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("keeping", None)
+
+
+INSTALLED = [
+    # Raises where it is used, or is checked when it is read.
+    ("", '{"speed": "high"}', "deciding fails (TypeError: "),
+    ("", '{"more": [0.5]}', "a vector of 2 for a space of 1"),
+    ("", '{"speed": NaN}', "x: position nan is outside [0, 1]"),
+    (CHECKING, '{"speed": "high"}', "slot 2: field 'memory' holds"),
+    (CHECKING, '{"speed": 1e9}', "slot 2: field 'memory' holds"),
+    (CHECKING, '{"speed": NaN}', "slot 2: field 'memory' holds"),
+]
+
+
+@pytest.mark.parametrize(("checking", "memory", "words"), INSTALLED)
+async def test_what_an_installed_optimizer_cannot_go_on_from_stops_its_own_experiment_alone(
+    server, raw, site, checking, memory, words
+):
+    install(site, "keeping", KEEPING + checking, optimizers="keeping = keeping:Keeping")
+    await submit(server, "bad", optimizer="keeping")
+    await submit(server, "e")
+    await Actor(server, "before", pace_s=0.0).turn()
+    right = raw.hget(slot_key("bad", 2), "memory")
+    raw.hset(slot_key("bad", 2), "memory", memory)
+    async with serving(server):
+        await assert_ends(server)
+        assert words in await fault_of(server, "bad")
+        raw.hset(slot_key("bad", 2), "memory", right)
+        await assert_ends(server, "bad")
+
+
+async def test_a_change_that_cannot_be_decided_is_a_dead_letter_and_the_search_goes_on(
+    server, site
+):
+    joining = "\n    def join(self, view, slot):\n        raise RuntimeError('no way to join')\n"
+    install(site, "keeping", KEEPING + joining, optimizers="keeping = keeping:Keeping")
+    await submit(server, "bad", optimizer="keeping", steps=1000)
+
+    async def begun():
+        return int((await server.load("bad")).meta.get("reported", 0)) > 4
+
+    async def buried():
+        return await server.dead("bad")
+
+    async with serving(server):
+        await until(begun)
+        operator = Client(server, by="someone")
+        await operator.change("bad", population=6)
+        await until(buried)
+        [letter] = await buried()
+        assert "deciding fails (RuntimeError: no way to join)" in letter.reason
+        await operator.change("bad", constants={"gain": 0.25})
+        before = int((await server.load("bad")).meta["reported"])
+
+        async def goes_on():
+            return int((await server.load("bad")).meta["reported"]) > before + 4
+
+        await until(goes_on)
+        await operator.stop("bad")
+    seen = await snapshot(server, "bad")
+    assert (seen.fault, len(seen.slots)) == ("", 4)
 
 
 @pytest.mark.parametrize(
