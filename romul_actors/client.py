@@ -265,6 +265,13 @@ class Client:
             change = self.change if changes.steps is None else self._change
             await change(name, population=changes.population, constants=changes.constants)
 
+    async def forget_fault(self, name: str) -> None:
+        """Forget why no actor could serve an experiment: before another actor tries again.
+
+        What was wrong may be mended since; if it is not, that actor says so again.
+        """
+        await self.store.set_fault(name, "")
+
     async def _send(self, name: str, control: Control) -> None:
         # An inbox without an experiment would be read by no actor.
         await self.store.spec(name)
