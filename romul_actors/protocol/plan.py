@@ -15,6 +15,9 @@ from romul_actors.protocol import experiment as declaration
 from romul_actors.protocol.experiment import Experiment, OptimizerSpec
 from romul_actors.protocol.mistakes import Mistake
 
+LONGEST = 1e9
+"""No time is longer, in seconds or in hours."""
+
 
 def load(path: Path) -> Experiment:
     """Read an experiment from a file, as `experiment.load` does; its optimizer is looked at too.
@@ -49,8 +52,13 @@ def settings(experiment: Experiment) -> Settings:
     """Make the core's settings.
 
     Raises:
-        ExperimentError: the optimizer or one of its options is unknown.
+        ExperimentError: the optimizer or one of its options is unknown, or a time is so long that
+            it cannot be counted in milliseconds.
     """
+    times = {"timeouts.lease_s": experiment.timeouts.lease_s, "max_hours": experiment.max_hours}
+    for key, value in times.items():
+        if value is not None and value > LONGEST:
+            raise ExperimentError(f"{key}: {value:g} is above {LONGEST:g}")
     try:
         optimizer = optimizers.make(experiment.optimizer.name, experiment.optimizer.options)
     except OptimizerError as error:

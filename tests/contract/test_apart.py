@@ -332,6 +332,8 @@ async def test_an_experiment_that_cannot_be_decided_can_be_stopped(server):
     ("key_of_it", "value"),
     [
         ("max_hours", 1e305),
+        ("timeouts", {"lease_s": 1e308}),
+        ("timeouts", {"lease_s": 1e30}),
         (
             "from_run",
             {

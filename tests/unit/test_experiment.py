@@ -110,6 +110,18 @@ def test_an_option_that_is_text_takes_text_alone(monkeypatch):
         settings(parse(text))
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("max_hours = 1e308", r"max_hours: 1e\+308 is above 1e\+09"),
+        ("timeouts.lease_s = 1e308", r"timeouts.lease_s: 1e\+308 is above 1e\+09"),
+    ],
+)
+def test_a_time_that_cannot_be_counted_is_refused(line, message):
+    with pytest.raises(ExperimentError, match=message):
+        settings(parse(f"{line}\n{GOOD}"))
+
+
 PYTHON = """\
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 
