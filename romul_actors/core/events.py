@@ -1,15 +1,16 @@
 """What travels: the trials that workers receive and the events that the decision actor folds.
 
-Plain frozen dataclasses, so that the pure core and the simulator use them as they are;
+Plain values (`value.py`), so that the pure core and the simulator use them as they are;
 `messages.py` puts them on the wire. `MAX_TEXT` bounds every free text, so that one crash report
 cannot fill a server.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from romul_actors.core.space import Value
+from romul_actors.core.value import value
 
 MAX_TEXT = 8_000
 """Longest free text in a message, in characters."""
@@ -38,7 +39,7 @@ ReleaseReason = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class TrialMessage:
     """One PBT step of one slot, as a queue carries it to a worker.
 
@@ -63,7 +64,7 @@ class TrialMessage:
     """Whether `parent` is a partial checkpoint of this very trial."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Result:
     """A trial ended with a finite metric and a whole checkpoint."""
 
@@ -85,7 +86,7 @@ class Result:
     """Code, packages and machine that trained it, if not as in the worker's last result."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Failed:
     """A trial ended without a result, for a reason of its own."""
 
@@ -99,7 +100,7 @@ class Failed:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Released:
     """A trial was given back: not the trial's fault."""
 
@@ -118,7 +119,7 @@ class Released:
     """How long the worker had it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Expired:
     """A lease ended without a word from its worker."""
 
@@ -129,14 +130,14 @@ class Expired:
     worker: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Submitted:
     """The experiment was created."""
 
     type: Literal["submitted"] = "submitted"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Control:
     """An operator's wish."""
 
@@ -161,7 +162,7 @@ class Control:
     """Constants of a changed search's optimizer that are others from then on."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Tick:
     """Time passed; `workers` are alive. What lets a time limit fire when nothing else happens."""
 
@@ -172,7 +173,7 @@ class Tick:
 Event = Result | Failed | Released | Expired | Submitted | Control | Tick
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Stamped:
     """An event with the store's own time of its arrival, in milliseconds since the epoch."""
 

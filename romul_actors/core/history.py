@@ -6,18 +6,19 @@ order never change; a field that is added has a default, not written unless the 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, field, fields
 from operator import attrgetter
 from typing import Any, ClassVar, Final
 
 from romul_actors.core.space import Value
 from romul_actors.core.stored_line import expand
+from romul_actors.core.value import value
 
 _WRITTEN: Final = {"written": True}
 """Metadata of a field that is written at its default, too: only older lines are without it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Line:
     """One line of history.
 
@@ -33,14 +34,14 @@ class Line:
 # -- the search -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SearchStarted(Line):
     """The first trials are handed out."""
 
     event: ClassVar[str] = "started"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SearchPaused(Line):
     """An operator paused the search."""
 
@@ -48,7 +49,7 @@ class SearchPaused(Line):
     by: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SearchResumed(Line):
     """An operator resumed a paused or failed search."""
 
@@ -56,7 +57,7 @@ class SearchResumed(Line):
     by: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SearchStopped(Line):
     """An operator stopped the search for good."""
 
@@ -64,7 +65,7 @@ class SearchStopped(Line):
     by: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SearchFailed(Line):
     """Every trial of one step failed."""
 
@@ -72,7 +73,7 @@ class SearchFailed(Line):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SearchFinished(Line):
     """Every slot ended its last step, or the deadline came."""
 
@@ -80,7 +81,7 @@ class SearchFinished(Line):
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class BoundsChanged(Line):
     """An operator gave a hyperparameter other bounds; older lines lack those before."""
 
@@ -92,7 +93,7 @@ class BoundsChanged(Line):
     before: Sequence[float] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SearchExtended(Line):
     """An operator gave the search more steps.
 
@@ -109,7 +110,7 @@ class SearchExtended(Line):
     lifted: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SearchChanged(Line):
     """An operator changed the number of slots, or constants of the optimizer.
 
@@ -125,7 +126,7 @@ class SearchChanged(Line):
     before: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ControlIgnored(Line):
     """An operator's action that does not fit the search, or is not possible, with what it gave."""
 
@@ -140,7 +141,7 @@ class ControlIgnored(Line):
     given: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class TimePassed(Line):
     """A tick that changed the population."""
 
@@ -152,7 +153,7 @@ class TimePassed(Line):
 # -- slots and workers ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SlotPinned(Line):
     """An operator holds a slot's hyperparameters and its line of descent."""
 
@@ -161,7 +162,7 @@ class SlotPinned(Line):
     by: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SlotUnpinned(Line):
     """An operator let a slot go that was pinned."""
 
@@ -170,7 +171,7 @@ class SlotUnpinned(Line):
     by: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SlotParked(Line):
     """A slot was set aside, because there are too few workers for all slots."""
 
@@ -179,7 +180,7 @@ class SlotParked(Line):
     step: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SlotResumed(Line):
     """A parked slot takes part again."""
 
@@ -188,7 +189,7 @@ class SlotResumed(Line):
     step: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class WorkerDrained(Line):
     """An operator requested a worker to end."""
 
@@ -200,7 +201,7 @@ class WorkerDrained(Line):
 # -- trials -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class TrialCreated(Line):
     """A slot was decided: its next trial is queued.
 
@@ -223,7 +224,7 @@ class TrialCreated(Line):
     why: Mapping[str, Any] = field(default_factory=dict, metadata=_WRITTEN)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class TrialReported(Line):
     """An attempt ended with a result, which was accepted.
 
@@ -248,7 +249,7 @@ class TrialReported(Line):
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class TrialFailed(Line):
     """An attempt ended without a result.
 
@@ -270,7 +271,7 @@ class TrialFailed(Line):
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class TrialReleased(Line):
     """An attempt was given back, through no fault of the trial.
 
@@ -292,7 +293,7 @@ class TrialReleased(Line):
     at: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class SecondCopyStarted(Line):
     """A second attempt runs beside one that takes too long; the first report counts."""
 
@@ -302,7 +303,7 @@ class SecondCopyStarted(Line):
     slot: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ReportStale(Line):
     """A report of an attempt that no longer counts; it changed nothing."""
 
@@ -312,7 +313,7 @@ class ReportStale(Line):
     worker: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Unknown(Line):
     """A line of a kind, or with fields, that this version does not know; kept as it is.
 
@@ -386,11 +387,10 @@ def from_json(values: Mapping[str, Any]) -> Line:
     """A line from its JSON values, whole or shortened; `Unknown` where they cannot be read."""
     name, at_ms = str(values.get("event", "")), values.get("at_ms", 0)
     at_ms = at_ms if isinstance(at_ms, int) else 0
-    kind = KINDS.get(name)
-    if kind is not None:
+    if (kind := KINDS.get(name)) is not None:
         names, known = _FIELDS[kind], {**values, "at_ms": at_ms}
         if not known.keys() <= names:
-            known = {key: value for key, value in known.items() if key in names}
+            known = {key: known[key] for key in known if key in names}
         del known["event"]
         try:
             expand(known, names)

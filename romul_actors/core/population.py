@@ -4,13 +4,14 @@ Only data, frozen: `decide` makes the next population out of one and an event.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, NamedTuple
 
 from romul_actors.core.events import TrialMessage
 from romul_actors.core.history import Line
 from romul_actors.core.settings import Settings
 from romul_actors.core.slot import Slot, needed
+from romul_actors.core.value import value
 
 PopulationStatus = Literal[
     "submitted",  # created; no slot yet
@@ -22,7 +23,7 @@ PopulationStatus = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Best:
     """The best loss ever accepted, and where it lies."""
 
@@ -33,7 +34,7 @@ class Best:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Counts:
     """Trials by their end. created = reported + failed + discarded + live, at all times."""
 
@@ -73,7 +74,7 @@ class Progress(NamedTuple):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Population:
     """All that a decision may depend on, but for the event.
 
@@ -118,7 +119,7 @@ class Population:
         return names | {self.best.checkpoint} if self.best is not None else names
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Decision:
     """What an event leads to.
 

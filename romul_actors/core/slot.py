@@ -6,9 +6,11 @@ losses here are minimised ones: a metric to maximise has changed its sign before
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from operator import attrgetter
 from typing import Any, Literal
+
+from romul_actors.core.value import value
 
 Status = Literal[
     "queued",  # its trial waits for a worker, or is with one
@@ -18,7 +20,7 @@ Status = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Outcome:
     """How a slot's trial of one step ended.
 
@@ -41,7 +43,7 @@ def failed(vector: tuple[float, ...]) -> Outcome:
     return Outcome(math.inf, vector, None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Slot:
     """One place in the population.
 
@@ -103,8 +105,7 @@ class Slot:
 
     def can_report(self, step: int) -> bool:
         """Whether it has an outcome of `step`, or may still get one."""
-        may = self.joined <= step and self.step <= step and self.active
-        return step in self.outcomes or may
+        return step in self.outcomes or (self.joined <= step and self.step <= step and self.active)
 
 
 _NAMES = tuple(f.name for f in fields(Slot))
@@ -118,8 +119,8 @@ def changed_slot(slot: Slot, changes: Mapping[str, Any]) -> Slot:
 
 def needed(slot: Slot) -> set[str]:
     """Names of the checkpoints that the slot's trial, or a peer's next decision, may ask for."""
-    names = {outcome.checkpoint for outcome in slot.outcomes.values()}
+    names = [outcome.checkpoint for outcome in slot.outcomes.values()]
     # What a discarded trial would have continued from: an extended search tries it again.
     if slot.active or (slot.status == "done" and slot.step not in slot.outcomes):
-        names |= {slot.checkpoint, slot.partial}
+        names += slot.checkpoint, slot.partial
     return {name for name in names if name is not None}

@@ -68,10 +68,10 @@ def _check_tpe(memory: Memory, n_dims: int) -> None:
 
 def _check_pb2(memory: Memory, n_dims: int) -> None:
     finite(memory.get("before", 0.0))
-    for row in _list(memory.get("tried", [])):
-        step, fall, *place = _list(row)
-        finite(step)
-        finite(fall)
+    for row in _list(memory.get("falls", [])):
+        step, before, fall, *place = _list(row)
+        for number in (step, before, fall):
+            finite(number)
         vector(place, n_dims)
 
 

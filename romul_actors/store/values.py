@@ -1,10 +1,11 @@
 """What a store takes and returns: plain frozen records, and the bounds of what it keeps."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Self
 
 from romul_actors.core.history import Line
+from romul_actors.core.value import value
 
 MAX_DEAD = 250_000
 """Most dead messages that are kept; the oldest go first."""
@@ -16,7 +17,7 @@ MAX_DEAD_BODY = 1_024
 """Longest part of a dead message that is kept, in bytes: its beginning."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Entry:
     """An inbox entry, pending with the actor that read it."""
 
@@ -27,7 +28,7 @@ class Entry:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Lease:
     """A trial that one worker holds."""
 
@@ -39,7 +40,7 @@ class Lease:
     """Out of `keys.LEASES`: where its entry is."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Hold:
     """What a worker says of its process's memory when it reports.
 
@@ -54,7 +55,7 @@ class Hold:
     warm: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class AffinityCounts:
     """What targeted claims came to in one experiment.
 
@@ -73,7 +74,7 @@ class AffinityCounts:
     waited_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Committed:
     """An applied commit.
 
@@ -87,7 +88,7 @@ class Committed:
     release_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Stored:
     """An experiment's population as it was at one version."""
 
@@ -113,7 +114,7 @@ class LineText(str):
         return made
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Commit:
     """All that one batch of decisions changes, applied in one piece.
 
@@ -143,7 +144,7 @@ class Commit:
     nonce: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class DeadLetter:
     """A message that no actor or worker could use."""
 
@@ -157,7 +158,7 @@ class DeadLetter:
     """Its whole length in bytes; a message that was cut cannot be resubmitted."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Outstanding:
     """All messages in the two queues, read or not, at one version."""
 
@@ -166,7 +167,7 @@ class Outstanding:
     inbox: Sequence[bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Glance:
     """An experiment as a screen shows it, at one moment.
 
@@ -187,7 +188,7 @@ class Glance:
     history: Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Output:
     """What a task printed during one attempt."""
 
@@ -197,7 +198,7 @@ class Output:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Beat:
     """The store's answer to a worker's heartbeat."""
 

@@ -12,7 +12,7 @@ from romul_actors.errors import StoredDataError
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
 from tests.unit.harness import Run, population
 
-KEYS = ("loss", "base", "born", "rungs", "tried", "before")
+KEYS = ("loss", "base", "born", "rungs", "tried", "falls", "before")
 NUMBERS = st.one_of(
     *(st.integers(-1, 9), st.floats(-9.0, 9.0), st.booleans(), st.none(), st.text(max_size=2)),
     st.sampled_from([float("nan"), float("inf"), float("-inf")]),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from romul_actors.core.optimizers.base import Alone, Move, View
+from romul_actors.errors import OptimizerError
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,16 @@ class Asha(Alone):
     """ASHA's constants.
 
     Attributes:
-        eta: reduction factor; rungs lie at 1, eta, eta^2 ... steps.
+        eta: reduction factor; rungs lie at 1, eta, eta^2 ... steps. As in the paper's experiments.
     """
 
     name: ClassVar[str] = "asha"
 
-    eta: int = 3
+    eta: int = 4
+
+    def __post_init__(self) -> None:
+        if self.eta < 2:  # noqa: PLR2004
+            raise OptimizerError(f"optimizer {self.name!r}: eta = {self.eta!r} is below 2")
 
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
         """Go on, or start anew."""

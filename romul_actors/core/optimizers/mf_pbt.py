@@ -3,7 +3,8 @@
 Sub-populations evolve at different periods, so that the slow ones are not greedy. A sub-population
 that evolves does truncation inside itself; then its third quarter takes in better ones from
 outside, asymmetrically: of a greedier one only the weights, with the hyperparameters of its own
-best; of a slower one weights and hyperparameters.
+best; of a slower one weights and hyperparameters, as they are. Compared with the authors' code:
+docs/rivals.md.
 """
 
 from collections import deque
@@ -25,7 +26,8 @@ class MultiFrequency(Optimizer):
     Attributes:
         quorum_share: share of the population whose outcomes must be known.
         slowest: longest period, in steps; the periods are 1, and `slowest` divided by 4, 2 and 1.
-        resample: probability that a copied hyperparameter is drawn anew.
+        resample: probability that a copied hyperparameter is drawn anew. The authors draw none;
+            here a choice would never change.
         down, up: the factors that it is multiplied by otherwise, one or the other.
     """
 
@@ -35,7 +37,7 @@ class MultiFrequency(Optimizer):
     slowest: int = 16
     resample: float = 0.25
     down: float = 0.8
-    up: float = 1.2
+    up: float = 1.25
 
     @property
     def periods(self) -> tuple[int, ...]:
@@ -61,6 +63,7 @@ class MultiFrequency(Optimizer):
         place = {i: n for n, i in enumerate(order)}
         weights = {i: i for i in due}
         vectors = {i: i for i in due}
+        migrated = set()
         for tier in {view.slots[i].tier for i in order}:
             period = int(tier)
             if (view.step + 1) % period:
@@ -73,19 +76,25 @@ class MultiFrequency(Optimizer):
                     weights[loser] = vectors[loser] = winner
             for i in inside[2 * n : 3 * n]:
                 if not outside or place[outside[0]] > place[i]:
-                    break
+                    continue
                 migrant = outside.popleft()
+                migrated.add(i)
                 weights[i] = migrant
                 slower = int(view.slots[migrant].tier) > period
                 vectors[i] = migrant if slower else inside[0]
-        return [self._move(view, i, weights[i], vectors[i], order[0]) for i in due]
+        perturbed = {i for i in due if weights[i] != i} - migrated
+        moves = []
+        for i in due:
+            if known[weights[i]].failed:
+                weights[i] = vectors[i] = order[0]
+                perturbed.add(i)
+            moves.append(self._move(view, i, weights[i], vectors[i], explores=i in perturbed))
+        return moves
 
-    def _move(self, view: View, i: int, weights: int, vectors: int, best: int) -> Move:
-        if view.known[weights].failed:
-            weights = vectors = best
+    def _move(self, view: View, i: int, weights: int, vectors: int, *, explores: bool) -> Move:
         vector = view.known[vectors].vector
         why: dict[str, object] = {"rule": "kept", "period": int(view.slots[i].tier)}
-        if weights != i and weights == vectors:
+        if explores and weights != i:
             rng = view.rng(i)
             vector = tuple(
                 perturb(parameter, position, rng, self.resample, (self.down, self.up))

@@ -1,15 +1,15 @@
 """Population-based bandits (PB2, Parker-Holder et al. 2020), with scikit-learn's Gaussian process.
 
 Which slot copies which is decided as in truncation PBT. What a copy then tries is not a random
-factor of what it copied: a Gaussian process over (hyperparameters, time) learns how much the loss
-fell in a step, and the copy takes the place with the highest upper confidence bound on that, given
-what its peers try at the same time (GP-BUCB, Desautels et al. 2014). Choices move as in truncation
-PBT.
+factor of what it copied: a Gaussian process over hyperparameters, time and the loss that a step
+began with learns how much the loss fell in a step, and the copy takes the place with the highest
+upper confidence bound on that, given what its peers try at the same time (GP-BUCB, Desautels et
+al. 2014). Choices move as in truncation PBT.
 Needs scikit-learn: pip install 'romul[pb2]'.
 
 The paper lets covariance fall with time as ``(1 - epsilon)^(|t - t'| / 2)``, which is an
 exponential kernel; here time is one more input of a squared exponential kernel, whose length scales
-are all learned (source: this project).
+are all learned (source: this project). Compared with the authors' code: docs/rivals.md.
 """
 
 import importlib.util
@@ -26,12 +26,16 @@ from romul_actors.core.optimizers.truncation import Truncation
 from romul_actors.core.space import Vector
 from romul_actors.errors import OptimizerError
 
+SURELY = 2.0
+"""Falls count up to this many standard deviations from their mean, as in the authors' code."""
+
 
 @dataclass(frozen=True)
 class Pb2(Truncation):
-    """PB2's constants; those of the moves of choices are truncation PBT's.
+    """PB2's constants; `resample`, `down` and `up` are those of choices and of the first steps.
 
     Attributes:
+        truncation: share of the population that copies, and share that is copied.
         startup: steps of training known before the process is used; until then copies are
             perturbed as in truncation PBT.
         window: how many of its latest steps a slot remembers.
@@ -40,6 +44,7 @@ class Pb2(Truncation):
 
     name: ClassVar[str] = "pb2"
 
+    truncation: float = 0.25
     startup: int = 8
     window: int = 12
     candidates: int = 1000
@@ -50,24 +55,25 @@ class Pb2(Truncation):
 
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
         """Exploit as truncation PBT does; explore where the process hopes for most."""
-        tried = {i: self._tried(view, i) for i in due}
-        others = [slot.memory.get("tried", ()) for slot in view.slots if slot.index not in tried]
-        rows = np.array([row for rows in (*others, *tried.values()) for row in rows])
+        falls = {i: self._falls(view, i) for i in due}
+        others = [slot.memory.get("falls", ()) for slot in view.slots if slot.index not in falls]
+        rows = np.array([row for rows in (*others, *falls.values()) for row in rows])
         moves = {move.slot: move for move in super().decide(view, due)}
         copies = [i for i in due if moves[i].why["rule"] == "perturbed"]
         if copies and len(rows) >= self.startup:
             moves |= self._explore(view, moves, copies, rows)
         return [
-            replace(move, memory={"tried": tried[i], **_before(view, move)})
+            replace(move, memory={"falls": falls[i], **_before(view, move)})
             for i, move in moves.items()
         ]
 
-    def _tried(self, view: View, i: int) -> list[list[float]]:
-        """Rows of slot `i`: step, how much the loss fell in it, vector; the latest last."""
+    def _falls(self, view: View, i: int) -> list[list[float]]:
+        """Rows of slot `i`: step, loss before it, how much that fell, vector; the latest last."""
         memory, outcome = view.slots[i].memory, view.known[i]
-        rows = list(memory.get("tried", ()))
+        rows = list(memory.get("falls", ()))
         if not outcome.failed and "before" in memory:
-            rows.append([float(view.step), memory["before"] - outcome.loss, *outcome.vector])
+            before = memory["before"]
+            rows.append([float(view.step), before, before - outcome.loss, *outcome.vector])
         return rows[-self.window :]
 
     def _explore(
@@ -84,14 +90,15 @@ class Pb2(Truncation):
             # What the others train with at the next step need not be tried once more.
             for slot in view.slots:
                 if slot.step > view.step:
-                    process.expect(slot.vector)
+                    process.expect(slot.vector, slot.memory.get("before"))
             copying = set(copies)
             for i, move in moves.items():
                 if i not in copying:
-                    process.expect(move.vector)
+                    process.expect(move.vector, _before(view, move).get("before"))
             for i in copies:
-                place, gain = process.best(self._places(view, moves[i]))
-                process.expect(place)
+                before = _before(view, moves[i]).get("before")
+                place, gain = process.best(self._places(view, moves[i]), before)
+                process.expect(place, before)
                 why = {**moves[i].why, "rule": "bandit", "hopes_for": gain}
                 explored[i] = replace(moves[i], vector=place, why=why)
         return explored
@@ -112,8 +119,9 @@ class Pb2(Truncation):
         self, memory: Mapping[str, Any], move: Callable[[Sequence[float]], tuple[float, ...]]
     ) -> Mapping[str, Any]:
         """Move what was tried as well."""
-        tried = [[step, gain, *move(vector)] for step, gain, *vector in memory.get("tried", ())]
-        return {**memory, "tried": tried} if tried else memory
+        rows = memory.get("falls", ())
+        falls = [[step, before, fall, *move(vector)] for step, before, fall, *vector in rows]
+        return {**memory, "falls": falls} if falls else memory
 
 
 def _before(view: View, move: Move) -> dict[str, float]:
@@ -122,10 +130,10 @@ def _before(view: View, move: Move) -> dict[str, float]:
 
 
 class _Process:
-    """A Gaussian process of the loss's fall in a step, over vectors and time.
+    """A Gaussian process of the loss's fall in a step, over vectors, time and the loss before.
 
     Args:
-        rows: step, fall, vector; shape (n, 2 + n_dims).
+        rows: step, loss before, fall, vector; shape (n, 3 + n_dims).
         step: the step that was ended.
         steps: of the experiment.
     """
@@ -140,32 +148,52 @@ class _Process:
         )
 
         self.now = (step + 1) / steps
-        self.x = np.column_stack([rows[:, 2:], rows[:, 0] / steps])
-        fall = rows[:, 1]
-        # A step that diverged must not make all others look alike.
+        # A line that diverged must not make all others look alike.
+        levels: list[float] = np.quantile(rows[:, 1], [0.0, 0.5, 0.9]).tolist()
+        self.low, self.middle, self.high = levels
+        befores = [self._place_of(before) for before in rows[:, 1].tolist()]
+        self.x = np.column_stack([rows[:, 3:], rows[:, 0] / steps, befores])
+        fall = rows[:, 2]
         low, middle = np.quantile(fall, [0.1, 0.5])
-        self.y = np.maximum(fall, middle - 3.0 * max(middle - low, 1e-12))
+        fall = np.maximum(fall, middle - 3.0 * max(middle - low, 1e-12))
+        self.mean, self.deviation = float(fall.mean()), max(float(fall.std()), 1e-12)
+        falls = np.clip((fall - self.mean) / self.deviation, -SURELY, SURELY)
         scales = np.full(self.x.shape[1], 0.3)
         kernel = ConstantKernel(1.0) * RBF(scales, (0.05, 10.0)) + WhiteKernel(0.1, (1e-4, 1.0))
-        self.process = GaussianProcessRegressor(kernel, normalize_y=True)
+        self.process = GaussianProcessRegressor(kernel)
         with warnings.catch_warnings():
             # Length scales at their bounds are what dimensions without effect come to.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            self.process.fit(self.x, self.y)
-        self.process.set_params(kernel=self.process.kernel_, optimizer=None)
+            self.process.fit(self.x, falls)
+        self.noise = float(self.process.kernel_.k2.noise_level)
+        # The same process, which also knows where peers try something; its mean is not used.
+        self.expecting = GaussianProcessRegressor(self.process.kernel_, optimizer=None)
+        self.expecting.fit(self.x, np.zeros(len(self.x)))
 
-    def expect(self, vector: Sequence[float]) -> None:
-        """Take it that a peer's trial falls as expected: less is to be learned there."""
-        place = np.array([[*vector, self.now]])
-        self.x = np.vstack([self.x, place])
-        self.y = np.append(self.y, self.process.predict(place))
-        self.process.fit(self.x, self.y)
+    def expect(self, vector: Sequence[float], before: float | None) -> None:
+        """Take it that a peer tries a place: less is to be learned there, whatever comes out."""
+        self.x = np.vstack([self.x, self._at(np.array([vector]), before)])
+        self.expecting.fit(self.x, np.zeros(len(self.x)))
 
-    def best(self, places: Vector) -> tuple[tuple[float, ...], float]:
+    def best(self, places: Vector, before: float | None) -> tuple[tuple[float, ...], float]:
         """The place, of shape (n, n_dims), with the highest upper confidence bound, and that."""
-        at = np.column_stack([places, np.full(len(places), self.now)])
-        mean, deviation = self.process.predict(at, return_std=True)
+        at = self._at(places, before)
+        mean = self.process.predict(at)
+        _, deviation = self.expecting.predict(at, return_std=True)
+        # Of the fall that is expected, without the noise of one trial: that is the same anywhere.
+        unknown = np.sqrt(np.maximum(deviation**2 - self.noise, 0.0))
         # The growing weight of uncertainty that the paper's experiments use.
-        bound = mean + math.sqrt(0.2 + math.log(max(1.0, 0.4 * len(self.y)))) * deviation
+        bound = mean + math.sqrt(0.2 + math.log(max(1.0, 0.4 * len(self.x)))) * unknown
         best = int(np.argmax(bound))
-        return tuple(places[best].tolist()), float(bound[best])
+        return tuple(places[best].tolist()), self.mean + self.deviation * float(bound[best])
+
+    def _at(self, places: Vector, before: float | None) -> Vector:
+        """Places of the process's own space, for a step that begins now with a loss."""
+        n = len(places)
+        of_loss = self._place_of(self.middle if before is None else before)
+        return np.column_stack([places, np.full(n, self.now), np.full(n, of_loss)])
+
+    def _place_of(self, loss: float) -> float:
+        """A loss before a step, as a place in [0, 1] between those of the rows."""
+        span = max(self.high - self.low, 1e-12)
+        return min(max((loss - self.low) / span, 0.0), 1.0)

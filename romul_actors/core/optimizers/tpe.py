@@ -3,10 +3,13 @@
 Slots train and stop as in ASHA; where ASHA draws anew at random, this draws where good ones were
 found: by the losses at the highest rung that enough draws have reached (the rule of BOHB, Falkner
 et al. 2018), with those that were stopped before it behind them, in the order of how far they came
-(source: this project). Needs Optuna: pip install 'romul[tpe]'.
+(source: this project). The estimator takes all hyperparameters together, as BOHB's does, and counts
+what peers train with among the bad ones, so that slots which draw at once do not draw the same:
+both are Optuna's defaults since version 5. Needs Optuna: pip install 'romul[tpe]'.
 """
 
 import importlib.util
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -21,15 +24,17 @@ class Tpe(Asha):
     """TPE's constants.
 
     Attributes:
-        eta: reduction factor; rungs lie at 1, eta, eta^2 ... steps.
+        eta: reduction factor; rungs lie at 1, eta, eta^2 ... steps. As in BOHB.
         startup: losses at one rung before the estimator is used; until then draws are uniform.
     """
 
     name: ClassVar[str] = "tpe"
 
+    eta: int = 3
     startup: int = 8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if importlib.util.find_spec("optuna") is None:
             raise OptimizerError("optimizer 'tpe' needs Optuna: pip install 'romul[tpe]'")
 
@@ -70,12 +75,22 @@ class Tpe(Asha):
                 if vector not in judged or rung == max(known):
                     order.append(vector)
                 judged.add(vector)
-        ranks = [(vector, float(rank)) for rank, vector in enumerate(dict.fromkeys(order))]
-        return _ask(view, ranks, int(view.rng(i).integers(2**31)))
+        ranked = list(dict.fromkeys(order))
+        peers = [slot.vector for slot in view.slots if slot.index != i and slot.active]
+        training = [vector for vector in peers if vector not in set(ranked)]
+        return _ask(view, ranked, training, int(view.rng(i).integers(2**31)))
 
 
-def _ask(view: View, rows: list[tuple[tuple[float, ...], float]], seed: int) -> tuple[float, ...]:
-    """One vector, from vectors with their ranks; choices are choices to the estimator too."""
+def _ask(
+    view: View,
+    ranked: Sequence[tuple[float, ...]],
+    training: Sequence[tuple[float, ...]],
+    seed: int,
+) -> tuple[float, ...]:
+    """One vector, from vectors that are judged, the best first, and those that are not yet.
+
+    Choices are choices to the estimator too.
+    """
     import optuna  # noqa: PLC0415
     from optuna.distributions import (  # noqa: PLC0415
         BaseDistribution,
@@ -96,13 +111,23 @@ def _ask(view: View, rows: list[tuple[tuple[float, ...], float]], seed: int) -> 
             for axis, (x, n) in enumerate(zip(vector, n_choices, strict=True))
         }
 
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=1))
-    study.add_trials(
-        [
-            optuna.create_trial(params=parameters(vector), distributions=kinds, value=rank)
-            for vector, rank in rows
-        ]
-    )
+    with warnings.catch_warnings():
+        # Both were experiments of Optuna's until version 5.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=1, multivariate=True, constant_liar=True
+        )
+    study = optuna.create_study(sampler=sampler)
+    judged = [
+        optuna.create_trial(params=parameters(vector), distributions=kinds, value=float(rank))
+        for rank, vector in enumerate(ranked)
+    ]
+    running = optuna.trial.TrialState.RUNNING
+    waited_for = [
+        optuna.create_trial(state=running, params=parameters(vector), distributions=kinds)
+        for vector in training
+    ]
+    study.add_trials([*judged, *waited_for])
     suggested = study.ask(kinds).params
     return tuple(
         (suggested[str(axis)] + 0.5) / n if n else float(suggested[str(axis)])

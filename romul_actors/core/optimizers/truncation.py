@@ -6,8 +6,16 @@ from typing import Any, ClassVar
 
 from numpy.random import Generator
 
-from romul_actors.core.optimizers.base import Move, Optimizer, View, share
+from romul_actors.core.optimizers.base import (
+    Move,
+    Optimizer,
+    Start,
+    View,
+    latin_hypercube,
+    share,
+)
 from romul_actors.core.parameter import BooleanParameter, Parameter, cell
+from romul_actors.core.space import Space
 
 MIN_POOL = 2
 
@@ -22,6 +30,8 @@ class Truncation(Optimizer):
         truncation: share of the population that copies, and share that is copied.
         resample: probability that a copied hyperparameter is drawn anew.
         down, up: the factors that a copied hyperparameter is multiplied by, one or the other.
+        latin_hypercube: start from a Latin hypercube, as ROMUL does, and not from independent
+            draws, as the authors do.
     """
 
     name: ClassVar[str] = "truncation"
@@ -31,6 +41,14 @@ class Truncation(Optimizer):
     resample: float = 0.25
     down: float = 0.8
     up: float = 1.2
+    latin_hypercube: bool = False
+
+    def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
+        """Independent uniform draws, or a Latin hypercube."""
+        if not self.latin_hypercube:
+            return super().start(space, n_slots, rng)
+        rows = latin_hypercube(n_slots, len(space), rng)
+        return [Start("all", tuple(row)) for row in rows.tolist()]
 
     def quorum(self, n_pool: int) -> int:
         """Wait for a share of the population."""

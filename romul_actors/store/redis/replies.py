@@ -6,6 +6,7 @@ Whatever it is, the functions return a record or raise a ValueError that says wh
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 from pydantic_core import from_json
@@ -46,7 +47,7 @@ def read_name(name: bytes) -> str:
 
 def flatten(fields: Mapping[str, str]) -> list[str]:
     """A hash's fields as arguments of HSET."""
-    return [text for pair in fields.items() for text in pair]
+    return list(chain.from_iterable(fields.items()))
 
 
 def read_fields(flat: Sequence[bytes]) -> dict[str, str]:
