@@ -23,7 +23,7 @@ from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.presence import ask
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment, from_json
-from romul_actors.protocol.messages import encode
+from romul_actors.protocol.messages import MOST_STEPS, encode
 from romul_actors.protocol.plan import settings
 from romul_actors.store import Store
 from romul_actors.store.opening import open_store
@@ -211,7 +211,7 @@ class Client:
 
         Raises:
             UnknownExperimentError: there is none of that name.
-            ExperimentError: it has as many already.
+            ExperimentError: it has as many already, or there are too many.
         """
         experiment = await self.spec(name)
         if steps <= experiment.steps:
@@ -219,6 +219,8 @@ class Client:
                 f"{name}: steps: {steps} is not above the {experiment.steps} that it has; give "
                 "the number of all steps, those that are done too"
             )
+        if steps > MOST_STEPS:
+            raise ExperimentError(f"{name}: steps: {steps} is above {MOST_STEPS}")
         await self.store.send(name, encode(Control(action="extend", by=self.by, steps=steps)))
 
     async def change(

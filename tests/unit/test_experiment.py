@@ -122,6 +122,11 @@ def test_a_time_that_cannot_be_counted_is_refused(line, message):
         settings(parse(f"{line}\n{GOOD}"))
 
 
+def test_more_steps_than_can_be_read_back_are_refused():
+    with pytest.raises(ExperimentError, match="steps: 1000000001 is above 1000000000"):
+        settings(parse(GOOD.replace("steps = 3", "steps = 1_000_000_001")))
+
+
 PYTHON = """\
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 
