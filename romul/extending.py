@@ -94,8 +94,7 @@ async def _here(
             experiment = await client.spec(name)
             watch = Watch(client.store, experiment, callbacks, screen)
             await _ask(client, watch, name, steps, folder)
-            # A fault of the run before may be mended.
-            await client.store.set_fault(name, "")
+            await client.forget_fault(name)
             supervisor.begin()
             await follow(watch, supervisor, client, experiment)
             return Result(await full_snapshot(client.store, name), folder)

@@ -197,8 +197,7 @@ async def _enter(client: Client, local: LocalRun, watch: Watch, changes: Changes
         # New, or its server was killed before it had written the search to its disk.
         await client.submit(await begun_from_run(experiment, local.folder.parent))
         return True
-    # A fault of the run before may be mended.
-    await client.store.set_fault(experiment.name, "")
+    await client.forget_fault(experiment.name)
     again = status in ("paused", "failed")
     extended = SearchExtended if changes.steps is not None else None
     await watch.skip(until=SearchResumed if again else extended)

@@ -23,7 +23,7 @@ from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.presence import ask
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment, from_json
-from romul_actors.protocol.messages import encode
+from romul_actors.protocol.messages import MOST_STEPS, encode
 from romul_actors.protocol.plan import settings
 from romul_actors.store import Store
 from romul_actors.store.opening import open_store
@@ -211,7 +211,7 @@ class Client:
 
         Raises:
             UnknownExperimentError: there is none of that name.
-            ExperimentError: it has as many already.
+            ExperimentError: it has as many already, or there are too many.
         """
         experiment = await self.spec(name)
         if steps <= experiment.steps:
@@ -219,6 +219,8 @@ class Client:
                 f"{name}: steps: {steps} is not above the {experiment.steps} that it has; give "
                 "the number of all steps, those that are done too"
             )
+        if steps > MOST_STEPS:
+            raise ExperimentError(f"{name}: steps: {steps} is above {MOST_STEPS}")
         await self.store.send(name, encode(Control(action="extend", by=self.by, steps=steps)))
 
     async def change(
@@ -264,6 +266,13 @@ class Client:
             # What has ended can be changed when it has been extended, which is decided first.
             change = self.change if changes.steps is None else self._change
             await change(name, population=changes.population, constants=changes.constants)
+
+    async def forget_fault(self, name: str) -> None:
+        """Forget why no actor could serve an experiment: before another actor tries again.
+
+        What was wrong may be mended since; if it is not, that actor says so again.
+        """
+        await self.store.set_fault(name, "")
 
     async def _send(self, name: str, control: Control) -> None:
         # An inbox without an experiment would be read by no actor.

@@ -24,7 +24,7 @@ from romul_actors.actor.timing import (
     LastDone,
     tick_every_s,
 )
-from romul_actors.core.events import MAX_TEXT, Event, Stamped, Tick
+from romul_actors.core.events import MAX_TEXT, Control, Event, Stamped, Tick
 from romul_actors.core.history import Line
 from romul_actors.errors import (
     MessageError,
@@ -42,6 +42,8 @@ log = logging.getLogger("romul.actor")
 
 BATCH = 256
 """Most events of one experiment that are decided and committed together."""
+MOST_WAITING = 16 * BATCH
+"""Most events that are looked at of an experiment that could not be decided."""
 
 
 class Actor:
@@ -106,7 +108,7 @@ class Actor:
         entries = await self._read(await self._release())
         for name, batch in itertools.groupby(entries, key=lambda entry: entry.experiment):
             async with self._apart(name):
-                await self._answer(name, list(batch))
+                await self._answer_if_possible(name, list(batch))
 
     async def lost(self, worker: str) -> int:
         """End the leases of a worker whose connection to the broker broke; how many there were.
@@ -176,6 +178,13 @@ class Actor:
                     found += await self._store.read([name], self._name, BATCH, 0)
             return found
 
+    async def _answer_if_possible(self, name: str, entries: Sequence[Entry]) -> None:
+        try:
+            await self._answer(name, entries)
+        except UndecidableError:
+            self._held.pop(name, None)
+            await self._answer_apart(name)
+
     async def _answer(self, name: str, entries: Sequence[Entry]) -> None:
         """Decide and commit a batch; again from what is stored, if another actor was faster."""
         while entries:
@@ -183,6 +192,31 @@ class Actor:
                 return
             self._held.pop(name, None)
             entries = await self._store.pending(name, self._name, BATCH)
+
+    async def _answer_apart(self, name: str) -> None:
+        """Decide what can be decided of what waits: an operator's requests alone, before the rest.
+
+        One of them may mend the fault, by another constant of the optimizer, or stop the search.
+        """
+        # What this actor has read is pending with it; what came since a fault is not.
+        waiting = await self._store.pending(name, self._name, MOST_WAITING)
+        waiting += await self._store.read([name], self._name, BATCH, 0)
+        requests = {entry.id: request for entry in waiting if (request := _request_of(entry))}
+        rest = [entry for entry in waiting if entry.id not in requests]
+        for entry in [entry for entry in waiting if entry.id in requests]:
+            try:
+                await self._answer(name, [entry])
+            except UndecidableError as error:
+                self._held.pop(name, None)
+                if requests[entry.id].action == "change":
+                    # It must not come after a later change that mends the fault.
+                    unusable = [(entry.id, str(error), entry.body)]
+                    await self._store.dead_letter(name, "inbox", unusable)
+                else:
+                    rest.append(entry)
+        while rest:
+            await self._answer(name, rest[:BATCH])
+            del rest[:BATCH]
 
     async def _decide(self, name: str, entries: Sequence[Entry]) -> bool:
         """Decide a batch and commit it; False: the version had moved on, nothing was committed."""
@@ -264,10 +298,9 @@ class Actor:
         """What is due of one experiment."""
         lease_s = (await self._hold(name)).experiment.timeouts.lease_s
         if name in self._faults:
-            # What this actor read before the fault is still pending with it.
-            await self._answer(name, await self._store.pending(name, self._name, BATCH))
+            await self._answer_apart(name)
         left = await self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH)
-        await self._answer(name, left)
+        await self._answer_if_possible(name, left)
         if status in ("running", "paused", "stopped", "failed", "finished"):
             await sweep(self._store, name, self._name, int(1000 * lease_s), BATCH)
         if status == "running":
@@ -307,3 +340,12 @@ class Actor:
         for missing in missing_attempts(held.population, outstanding):
             log.warning("%s: trial %s was in no queue: queued again", name, missing.trial)
             await self._store.send(name, encode(missing))
+
+
+def _request_of(entry: Entry) -> Control | None:
+    """An operator's request; None: another event, or none at all."""
+    try:
+        event = decode_event(entry.body)
+    except MessageError:
+        return None
+    return event if isinstance(event, Control) else None

@@ -129,7 +129,6 @@ async def _resume(client: Client, plan: RunFile, *, alone: bool) -> None:
     statuses = await client.statuses()
     for name in plan.experiments:
         if alone:
-            # A fault of the run before may be mended.
-            await client.store.set_fault(name, "")
+            await client.forget_fault(name)
         if statuses[name] in ("paused", "failed"):
             await client.resume(name)

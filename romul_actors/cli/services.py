@@ -47,9 +47,21 @@ async def stopping() -> AsyncIterator[asyncio.Event]:
 async def serve_until_stopped(
     url: str, run: Callable[[Store, asyncio.Event], Awaitable[None]]
 ) -> None:
-    """Run a part over a checked store; SIGTERM or SIGINT sets the event that it is given."""
-    async with stopping() as stop, connected(url) as client:
-        await run(client.store, stop)
+    """Run a part over a checked store; SIGTERM or SIGINT sets the event that it is given.
+
+    Before the store has answered, a signal ends the call at once.
+    """
+    async with stopping() as stop, contextlib.AsyncExitStack() as stack:
+        connecting = asyncio.create_task(stack.enter_async_context(connected(url)))
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((connecting, stopped), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            if not connecting.done():
+                await cancel(connecting)
+        if not connecting.cancelled():
+            await run(connecting.result().store, stop)
 
 
 @contextlib.asynccontextmanager

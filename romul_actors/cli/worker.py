@@ -124,8 +124,8 @@ def worker(
     """Run a worker: it trains whatever trials there are, until it is stopped.
 
     SIGTERM or Ctrl-C: the trial in training has the grace period, saves itself if its task can,
-    and goes back; a checkpoint on its way has as long to arrive. SIGUSR1: the machine goes soon;
-    only what can be finished is still taken.
+    and goes back; a checkpoint on its way has as long to arrive. A second one: at once. SIGUSR1:
+    the machine goes soon; only what can be finished is still taken.
     """
     start_log(log_level)
     allowed = allow or []

@@ -20,6 +20,9 @@ SWEEP_AFTER_S = (0.0, 0.5, 0.5, 0.5)
 Several, since a heartbeat sent just before a crash does not prove that the worker is alive.
 """
 
+LATEST = 2.0**53
+"""No session's number is so large: it is a time in seconds since the epoch."""
+
 
 class Bridge:
     """What an actor does with the broker.
@@ -55,7 +58,8 @@ class Bridge:
             self._sessions.pop(worker, None)
             return
         session = message.body.get("session", 0.0)
-        if not isinstance(session, int | float):
+        if type(session) not in (int, float) or not 0.0 <= session < LATEST:
+            # No later connection would count after an endless one.
             return
         # The will of an earlier connection says nothing of a worker that has connected again.
         if session < self._sessions.get(worker, 0.0):

@@ -15,6 +15,9 @@ from romul_actors.core.history import (
     TrialReported,
 )
 
+CLOCKS_OFF = 0.02
+"""A worker's clock may be so much faster than the server's; a shorter overlap is not seen."""
+
 
 @dataclass(slots=True)
 class Waste:
@@ -54,7 +57,10 @@ class Waste:
 
 
 def waste(lines: Sequence[Line]) -> Waste:
-    """Add up where the machines' time went.
+    """Add up where the machines' time went; no second of a worker counts twice.
+
+    A worker with two leases stores one checkpoint while it trains the next trial: that time is the
+    earlier report's, and the later one counts from there.
 
     History does not say for how long a lost worker had its trial. Counted is the time from when the
     trial was queued, or from the worker's previous line of history, whichever came later, to when
@@ -68,19 +74,36 @@ def waste(lines: Sequence[Line]) -> Waste:
             queued_ms[line.trial] = line.at_ms
         if not isinstance(line, TrialReported | TrialFailed | TrialReleased | ReportStale):
             continue
-        began_ms = max(queued_ms.get(line.trial, line.at_ms), last_ms.get(line.worker, 0))
-        longest_s = max(0.0, (line.at_ms - began_ms) / 1000)
+        seconds = _seconds(line, queued_ms.get(line.trial, line.at_ms), last_ms.get(line.worker, 0))
         match line:
-            case TrialReported():
-                found.useful_s += line.seconds
-            case TrialReleased(checkpoint=str()):
-                found.useful_s += line.seconds or longest_s
+            case TrialReported() | TrialReleased(checkpoint=str()):
+                found.useful_s += seconds
             case ReportStale():
-                found.lose(line.event, line.worker, longest_s)
+                found.lose(line.event, line.worker, seconds)
             case TrialFailed() | TrialReleased():
-                found.lose(line.reason, line.worker, line.seconds or longest_s)
+                found.lose(line.reason, line.worker, seconds)
         if isinstance(line, TrialFailed | TrialReleased):
             queued_ms[line.trial] = line.at_ms
         if line.worker:
             last_ms[line.worker] = line.at_ms
     return found
+
+
+def _seconds(
+    line: TrialReported | TrialFailed | TrialReleased | ReportStale, queued_ms: int, last_ms: int
+) -> float:
+    """How long the worker of a line was with that attempt alone.
+
+    Args:
+        line: the attempt's end.
+        queued_ms: when the trial was queued.
+        last_ms: when the worker's previous line of history was.
+    """
+    said_ms = 0.0 if isinstance(line, ReportStale) else 1000 * (line.seconds or 0.0)
+    if not said_ms:
+        return max(0.0, (line.at_ms - max(queued_ms, last_ms)) / 1000)
+    began_ms, off_ms = line.at_ms - said_ms, CLOCKS_OFF * said_ms
+    # By the worker's clock it has not begun before it was queued; or that clock is no help.
+    if began_ms + off_ms < last_ms and began_ms + off_ms >= queued_ms:
+        return (line.at_ms - last_ms) / 1000
+    return said_ms / 1000

@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic import Field as Default
 
-from romul_actors.core.events import Event, TrialMessage
+from romul_actors.core.events import Control, Event, TrialMessage
 from romul_actors.core.space import Value
 from romul_actors.errors import MessageError
 from romul_actors.protocol.mistakes import mistakes_of
@@ -34,6 +34,8 @@ _WIRE = {
 NaN among a population's times could not be read back."""
 _ANY_NUMBER = ("value",)
 """Fields that may hold NaN or an infinity: a metric that does is an outcome of its own."""
+MOST_STEPS = 10**9
+"""Most steps of a search; one of far more could not be read back."""
 MAX_BYTES = 256 * 1024
 """Longest message; a longer one is not even unpacked."""
 
@@ -88,6 +90,8 @@ def decode_event(body: bytes) -> Event:
         MessageError: `body` is oversized, truncated, of another version, or not an event.
     """
     event: Event = _validate(_EVENTS, body)
+    if isinstance(event, Control) and event.steps > MOST_STEPS:
+        raise MessageError(f"control.steps: {event.steps} is above {MOST_STEPS}")
     return event
 
 

@@ -2,7 +2,8 @@
 
 An optimizer relies on what it wrote. Where the store holds something else (damage, or what another
 optimizer wrote), the field is named when the experiment is read, not by an error in a decision.
-What an optimizer of an installed package keeps is its own matter.
+What an optimizer of an installed package keeps is its own matter: it may have a method
+`check_memory(memory, n_dims)`, which raises any exception for what it cannot go on from.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,6 +33,11 @@ def check_memory(memory: Memory, optimizer: Optimizer, n_dims: int) -> Memory:
     check = _CHECKS.get(type(optimizer))
     if check is not None:
         check(memory, n_dims)
+    elif (its_own := getattr(optimizer, "check_memory", None)) is not None:
+        try:
+            its_own(memory, n_dims)
+        except Exception as error:
+            raise ValueError(str(error)) from error
     return memory
 
 

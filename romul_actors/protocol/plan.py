@@ -13,7 +13,11 @@ from romul_actors.core.space import Space
 from romul_actors.errors import ExperimentError, OptimizerError
 from romul_actors.protocol import experiment as declaration
 from romul_actors.protocol.experiment import Experiment, OptimizerSpec
+from romul_actors.protocol.messages import MOST_STEPS
 from romul_actors.protocol.mistakes import Mistake
+
+LONGEST = 1e9
+"""No time is longer, in seconds or in hours."""
 
 
 def load(path: Path) -> Experiment:
@@ -49,8 +53,15 @@ def settings(experiment: Experiment) -> Settings:
     """Make the core's settings.
 
     Raises:
-        ExperimentError: the optimizer or one of its options is unknown.
+        ExperimentError: the optimizer or one of its options is unknown, or a time is so long that
+            it cannot be counted in milliseconds, or there are too many steps.
     """
+    times = {"timeouts.lease_s": experiment.timeouts.lease_s, "max_hours": experiment.max_hours}
+    for key, value in times.items():
+        if value is not None and value > LONGEST:
+            raise ExperimentError(f"{key}: {value:g} is above {LONGEST:g}")
+    if experiment.steps > MOST_STEPS:
+        raise ExperimentError(f"steps: {experiment.steps} is above {MOST_STEPS}")
     try:
         optimizer = optimizers.make(experiment.optimizer.name, experiment.optimizer.options)
     except OptimizerError as error:

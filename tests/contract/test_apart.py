@@ -4,22 +4,26 @@ import asyncio
 import contextlib
 import json
 import logging
+import sys
 
 import pytest
 import redis
 from prometheus_client import generate_latest
 
 from romul_actors.actor.loop import Actor
+from romul_actors.client import Client
 from romul_actors.core.events import Submitted
+from romul_actors.core.history import SearchChanged, TrialReported
 from romul_actors.observe.doctor import examine
 from romul_actors.observe.metrics import ActorMetrics
-from romul_actors.observe.snapshot import snapshot
+from romul_actors.observe.snapshot import full_snapshot, snapshot
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
 from romul_actors.store.keys import PARTS, key, slot_key
 from romul_actors.store.redis import RedisStore
 from romul_workers.trainer import Success, Trainer, ignore
 from romul_workers.worker import Worker, WorkerSettings
+from tests.unit.test_plugins import install
 
 REMEDY = "set it right (docs/redis.md), or restore the server's data"
 ENDED = ("finished", "failed", "stopped")
@@ -146,6 +150,105 @@ async def test_what_an_optimizer_cannot_go_on_from_stops_its_own_experiment_alon
             assert (await snapshot(server, "bad")).reason == ""
 
 
+KEEPING = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from romul_actors.core.optimizers import Move, Optimizer
+
+
+@dataclass(frozen=True)
+class Keeping(Optimizer):
+    name: ClassVar[str] = "keeping"
+    gain: float = 0.5
+
+    def quorum(self, n_pool):
+        return n_pool
+
+    def decide(self, view, due):
+        moves = []
+        for i in due:
+            speed = view.slots[i].memory.get("speed", 1.0) * self.gain
+            more = view.slots[i].memory.get("more", [])
+            vector = [speed * x for x in view.known[i].vector] + more
+            moves.append(Move(i, i, tuple(vector), {"speed": speed}))
+        return moves
+"""
+CHECKING = """
+    def check_memory(self, memory, n_dims):
+        if not 0.0 <= memory.get("speed", 1.0) <= 1.0:
+            raise ValueError("speed")
+"""
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A folder of packages."""
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("keeping", None)
+
+
+INSTALLED = [
+    # Raises where it is used, or is checked when it is read.
+    ("", '{"speed": "high"}', "deciding fails (TypeError: "),
+    ("", '{"more": [0.5]}', "a vector of 2 for a space of 1"),
+    ("", '{"speed": NaN}', "x: position nan is outside [0, 1]"),
+    (CHECKING, '{"speed": "high"}', "slot 2: field 'memory' holds"),
+    (CHECKING, '{"speed": 1e9}', "slot 2: field 'memory' holds"),
+    (CHECKING, '{"speed": NaN}', "slot 2: field 'memory' holds"),
+]
+
+
+@pytest.mark.parametrize(("checking", "memory", "words"), INSTALLED)
+async def test_what_an_installed_optimizer_cannot_go_on_from_stops_its_own_experiment_alone(
+    server, raw, site, checking, memory, words
+):
+    install(site, "keeping", KEEPING + checking, optimizers="keeping = keeping:Keeping")
+    await submit(server, "bad", optimizer="keeping")
+    await submit(server, "e")
+    await Actor(server, "before", pace_s=0.0).turn()
+    right = raw.hget(slot_key("bad", 2), "memory")
+    raw.hset(slot_key("bad", 2), "memory", memory)
+    async with serving(server):
+        await assert_ends(server)
+        assert words in await fault_of(server, "bad")
+        raw.hset(slot_key("bad", 2), "memory", right)
+        await assert_ends(server, "bad")
+
+
+async def test_a_change_that_cannot_be_decided_is_a_dead_letter_and_the_search_goes_on(
+    server, site
+):
+    joining = "\n    def join(self, view, slot):\n        raise RuntimeError('no way to join')\n"
+    install(site, "keeping", KEEPING + joining, optimizers="keeping = keeping:Keeping")
+    await submit(server, "bad", optimizer="keeping", steps=1000)
+
+    async def begun():
+        return int((await server.load("bad")).meta.get("reported", 0)) > 4
+
+    async def buried():
+        return await server.dead("bad")
+
+    async with serving(server):
+        await until(begun)
+        operator = Client(server, by="someone")
+        await operator.change("bad", population=6)
+        await until(buried)
+        [letter] = await buried()
+        assert "deciding fails (RuntimeError: no way to join)" in letter.reason
+        await operator.change("bad", constants={"gain": 0.25})
+        before = int((await server.load("bad")).meta["reported"])
+
+        async def goes_on():
+            return int((await server.load("bad")).meta["reported"]) > before + 4
+
+        await until(goes_on)
+        await operator.stop("bad")
+    seen = await snapshot(server, "bad")
+    assert (seen.fault, len(seen.slots)) == ("", 4)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
@@ -179,10 +282,59 @@ async def test_an_optimizer_that_raises_stops_its_own_experiment_alone(
     assert len(caplog.records) == 1
 
 
+async def fault_of(store, name):
+    """The fault of an experiment, as soon as it is stored."""
+
+    async def shown():
+        return (await snapshot(store, name)).fault
+
+    await until(shown)
+    return await shown()
+
+
+@pytest.mark.parametrize("name", ["romul", "truncation"])
+async def test_a_change_to_a_sound_constant_frees_an_experiment_that_could_not_be_decided(
+    server, name
+):
+    await submit(server, "bad", optimizer={"name": name, "quorum_share": 1e308})
+    operator = Client(server, by="someone")
+    async with serving(server):
+        fault = await fault_of(server, "bad")
+        # One that helps nothing first: it keeps its place, and holds the next one up in nothing.
+        await operator.change("bad", constants={"quorum_share": 1.5e308})
+        await operator.change("bad", constants={"quorum_share": 0.5})
+        await assert_ends(server, "bad")
+        assert (await snapshot(server, "bad")).fault == "" != fault
+    found = await full_snapshot(server, "bad")
+    assert [line.constants for line in found.history if isinstance(line, SearchChanged)] == [
+        {"quorum_share": 1.5e308},
+        {"quorum_share": 0.5},
+    ]
+    # What was reported in the meantime counts, each once.
+    results = [line.trial for line in found.history if isinstance(line, TrialReported)]
+    assert len(results) == len(set(results)) == 16
+    assert (await server.depths("bad"))["dead"] == 0
+
+
+async def test_an_experiment_that_cannot_be_decided_can_be_stopped(server):
+    await submit(server, "bad", optimizer={"name": "romul", "quorum_share": 1e308})
+    async with serving(server):
+        await fault_of(server, "bad")
+        await Client(server, by="someone").stop("bad")
+
+        async def stopped():
+            return (await server.experiments())["bad"] == "stopped"
+
+        await until(stopped)
+        assert (await snapshot(server, "bad")).fault == ""
+
+
 @pytest.mark.parametrize(
     ("key_of_it", "value"),
     [
         ("max_hours", 1e305),
+        ("timeouts", {"lease_s": 1e308}),
+        ("timeouts", {"lease_s": 1e30}),
         (
             "from_run",
             {

@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import select
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -160,3 +162,33 @@ def processes_with(text):
             if text in command or text in str((process / "cwd").readlink()):
                 found.append(command)
     return found
+
+
+class HangingStore:
+    """An object store that takes connections and answers nothing."""
+
+    def __init__(self, listening):
+        self._listening = listening
+        self.address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+    def reached(self):
+        """Whether a client waits for an answer."""
+        return bool(select.select([self._listening], [], [], 0)[0])
+
+
+@pytest.fixture
+def hanging_store():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(100)
+        yield HangingStore(listening)
+
+
+def aws(address):
+    """What has a process find an object store at an address."""
+    return {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": address,
+    }

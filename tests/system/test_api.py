@@ -251,6 +251,15 @@ def test_a_search_that_has_ended_is_extended(tmp_path):
         romul.extend("none", steps=4, runs=tmp_path)
 
 
+def test_a_search_that_a_constant_has_stopped_goes_on_with_another_one(tmp_path):
+    absurd, sound = ({"name": "romul", "quorum_share": share} for share in (1e308, 0.5))
+    with pytest.raises(romul.SearchFailedError, match="cannot serve it: deciding fails"):
+        search(tmp_path, optimizer=absurd)
+    result = search(tmp_path, optimizer=sound, resume=True)
+    assert (result.status, result.snapshot.counts["reported"]) == ("finished", 8)
+    alone(tmp_path)
+
+
 def test_a_search_goes_on_with_another_declaration_if_it_is_the_same_search(tmp_path):
     search(tmp_path, steps=2)
     wider = {"rate": romul.Float(0.2, 0.3, log=True)}

@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import time
 from collections import Counter
 from typing import Any
@@ -22,7 +21,7 @@ from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.connection import MqttConnection, connected, protocols, publish_on
 from romul_actors.mqtt.presence import status
 from tests.conftest import free_port, wait_for
-from tests.system.conftest import System, processes_with, timeless
+from tests.system.conftest import System, aws, processes_with, timeless
 
 BROKERS = [
     pytest.param(
@@ -150,24 +149,6 @@ def test_a_killed_workers_trial_is_elsewhere_long_before_its_lease_ends(system, 
     assert all(process.poll() is None for process in (actor, *heirs))
 
 
-@pytest.fixture
-def hanging_store():
-    """Address of an object store that takes connections and answers nothing."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(100)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-
-
-def aws(address):
-    return {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": address,
-    }
-
-
 def test_both_leases_of_a_killed_worker_are_elsewhere_long_before_they_end(
     system, broker, hanging_store
 ):
@@ -175,7 +156,7 @@ def test_both_leases_of_a_killed_worker_are_elsewhere_long_before_they_end(
     given = {"task": "misbehaving:first_at_once", "timeouts": {"lease_s": 60}, "steps": 1}
     system.submit(checkpoints="s3://romul/e", **given)
     system.actor(**mqtt)
-    victim = system.worker("--overlap", "--name=victim", **mqtt, **aws(hanging_store))
+    victim = system.worker("--overlap", "--name=victim", **mqtt, **aws(hanging_store.address))
     # The first trial's checkpoint is on its way, and stays there; the second one trains.
     wait_for(lambda: list(system.leases().values()) == ["victim", "victim"])
     wait_for(lambda: system.presence("victim").get("storing"))
@@ -190,20 +171,6 @@ def test_both_leases_of_a_killed_worker_are_elsewhere_long_before_they_end(
     assert [(line["reason"], line["worker"], line["again"]) for line in lost] == [
         ("lost", "victim", True)
     ] * 2
-
-
-def test_a_worker_that_must_go_waits_for_no_object_store_beyond_its_grace(system, hanging_store):
-    given = {"task": "misbehaving:first_at_once", "timeouts": {"lease_s": 60}, "steps": 1}
-    system.submit(checkpoints="s3://romul/e", **given)
-    system.actor()
-    worker = system.worker("--overlap", "--name=w", "--grace=1", **aws(hanging_store))
-    wait_for(lambda: system.presence("w").get("storing"))
-    wait_for(lambda: len(system.leases()) == 2)
-    worker.send_signal(signal.SIGTERM)
-    assert wait_for(lambda: worker.poll() is not None and [worker.returncode]) == [0]
-    assert system.leases() == {}
-    assert system.presence("w") == {}
-    wait_for(lambda: json.loads(system.meta()["causes"]) == {"preempted": 2})
 
 
 def broker_knows(system, url, workers):

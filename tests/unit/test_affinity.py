@@ -17,27 +17,32 @@ from tests.unit.test_worker import StubTrainer, filled, worker
 COLD, WARM = Restored(0.25, warm=False), Restored(0.001, warm=True)
 
 
+def said(affinity, ending):
+    """What a worker says with the report of its next trial."""
+    return affinity.after("e", ending, affinity.leased())
+
+
 def test_a_trial_waits_no_longer_than_the_latest_restore_from_files_took():
     affinity = Affinity(None)
-    assert affinity.after("e", Success(1.0, "a")) is None
-    assert affinity.after("e", Success(1.0, "b", restored=WARM)) is None
-    assert affinity.after("e", Success(1.0, "c", restored=COLD)) == Hold("c", 250, warm=False)
-    assert affinity.after("e", Success(1.0, "d", restored=WARM)) == Hold("d", 250, warm=True)
+    assert said(affinity, Success(1.0, "a")) is None
+    assert said(affinity, Success(1.0, "b", restored=WARM)) is None
+    assert said(affinity, Success(1.0, "c", restored=COLD)) == Hold("c", 250, warm=False)
+    assert said(affinity, Success(1.0, "d", restored=WARM)) == Hold("d", 250, warm=True)
     slow = Success(1.0, "e", restored=Restored(60.0, warm=False))
-    assert affinity.after("e", slow) == Hold("e", int(1000 * LONGEST_S), warm=False)
-    assert affinity.after("e", Failure("killed", "")) == Hold()
+    assert said(affinity, slow) == Hold("e", int(1000 * LONGEST_S), warm=False)
+    assert said(affinity, Failure("killed", "")) == Hold()
 
 
 def test_a_restore_of_an_instant_is_worth_no_claim():
-    affinity = Affinity(None)
-    assert affinity.after("e", Success(1.0, "a", restored=Restored(0.001, warm=False))) is None
+    instant = Success(1.0, "a", restored=Restored(0.001, warm=False))
+    assert said(Affinity(None), instant) is None
 
 
 def test_what_is_held_is_used_or_given_up_with_the_next_trial():
     affinity = Affinity(0.5)
-    hold = affinity.after("e", Success(1.0, "a"))
+    hold = said(affinity, Success(1.0, "a"))
     assert hold == Hold("a", 500)
-    affinity.accepted("e", hold)
+    affinity.accepted("e", hold, 1)
     assert affinity.holding(["d", "e"]) == ["e"]
     affinity.leased()
     assert affinity.holding(["d", "e"]) == []
@@ -45,8 +50,8 @@ def test_what_is_held_is_used_or_given_up_with_the_next_trial():
 
 def test_a_worker_without_affinity_says_nothing():
     affinity = Affinity(0.0)
-    assert affinity.after("e", Success(1.0, "a", restored=COLD)) is None
-    affinity.accepted("e", None)
+    assert said(affinity, Success(1.0, "a", restored=COLD)) is None
+    affinity.accepted("e", None, 1)
     assert affinity.holding(["e"]) == []
 
 

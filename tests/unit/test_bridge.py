@@ -64,6 +64,12 @@ def test_the_will_of_an_earlier_connection_is_passed_over():
     assert swept(status("w", "idle", 2.0), status("w", "lost", 1.0)) == []
 
 
+@pytest.mark.parametrize("session", [float("inf"), float("nan"), 10**400, -1, True])
+def test_a_status_of_no_session_hides_no_lost_worker(session):
+    odd = status("w", "idle", session)
+    assert swept(odd, status("w", "lost", 2.0)) == ["w"] * 4
+
+
 def test_a_worker_that_connects_again_is_not_swept():
     assert swept(status("w", "lost", 1.0), status("w", "idle", 2.0)) == []
 

@@ -148,6 +148,8 @@ async def test_a_slot_or_a_hyperparameter_that_is_not_there_is_refused(client, s
 async def test_more_steps_stand_in_the_declaration_when_they_are_decided(client, store):
     with pytest.raises(ExperimentError, match="e: steps: 3 is not above the 3 that it has; give"):
         await client.extend("e", 3)
+    with pytest.raises(ExperimentError, match="e: steps: 18446744073709551615 is above 1000000000"):
+        await client.extend("e", 2**64 - 1)
     await client.extend("e", 4)
     assert (await client.spec("e")).steps == 3
     await decided(store)

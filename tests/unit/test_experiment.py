@@ -110,6 +110,23 @@ def test_an_option_that_is_text_takes_text_alone(monkeypatch):
         settings(parse(text))
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("max_hours = 1e308", r"max_hours: 1e\+308 is above 1e\+09"),
+        ("timeouts.lease_s = 1e308", r"timeouts.lease_s: 1e\+308 is above 1e\+09"),
+    ],
+)
+def test_a_time_that_cannot_be_counted_is_refused(line, message):
+    with pytest.raises(ExperimentError, match=message):
+        settings(parse(f"{line}\n{GOOD}"))
+
+
+def test_more_steps_than_can_be_read_back_are_refused():
+    with pytest.raises(ExperimentError, match="steps: 1000000001 is above 1000000000"):
+        settings(parse(GOOD.replace("steps = 3", "steps = 1_000_000_001")))
+
+
 PYTHON = """\
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 

@@ -34,10 +34,28 @@ async def test_an_entry_ends_the_wait_that_began_first_whatever_else_it_is_for(b
 
 async def test_a_wait_that_was_cancelled_or_has_left_takes_no_entry(begin):
     waits, begin = begin
-    (cancelled, _), (left, group), (last, _) = begin("e"), begin("e"), begin("e", "f")
+    (cancelled, _), (left, whole), (last, _) = begin("e"), begin("e"), begin("e", "f")
     cancelled.cancel()
-    group.pop(left)
+    waits.end(left, whole)
     waits.end_first("e")
     assert last.done()
     assert not left.done()
     waits.end_first("unknown")
+
+
+async def test_what_no_call_waits_for_any_more_leaves_nothing(begin):
+    waits, begin = begin
+    begun = [begin("e", "f"), begin("e"), begin("e", "f"), begin("f")]
+    assert len(waits._groups) == 3
+    waits.end_first("f")
+    for wait, whole in begun[:2]:
+        waits.end(wait, whole)
+    assert len(waits._groups) == 2
+    waits.end_first("e")
+    assert begun[2][0].done()
+    for wait, whole in begun[2:]:
+        waits.end(wait, whole)
+    # One that ends twice, or was taken out already.
+    waits.end(*begun[0])
+    assert waits._groups == waits._by_name == {}
+    waits.end_first("e")

@@ -49,6 +49,11 @@ def test_an_event_arrives_as_it_was_sent(event):
     assert decode_event(encode(event)) == event
 
 
+def test_a_request_for_more_steps_than_can_be_read_back_is_refused():
+    with pytest.raises(MessageError, match=r"control\.steps: 1000000001 is above 1000000000"):
+        decode_event(encode(Control(action="extend", steps=10**9 + 1)))
+
+
 def test_a_trial_arrives_as_it_was_sent_types_included():
     arrived = decode_trial(encode(TRIAL))
     assert arrived == TRIAL

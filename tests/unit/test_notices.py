@@ -1,7 +1,9 @@
 """Notices of a machine's end, asked of real HTTP servers that answer as the clouds do."""
 
 import asyncio
+import contextlib
 import json
+import socket
 import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -141,3 +143,72 @@ async def test_all_sources_are_polled_until_one_has_a_notice(tmp_path):
     (tmp_path / "f").touch()
     await asyncio.wait_for(watching, 5)
     assert found == [7.0]
+
+
+NONSENSE = [
+    ("GET /latest/meta-data/spot/instance-action", '{"time": []}', AwsSource, 120.0),
+    ("GET /metadata/scheduledevents?api-version=2020-07-01", "[]", AzureSource, None),
+    (
+        "GET /metadata/scheduledevents?api-version=2020-07-01",
+        '{"Events": [{"EventType": "Preempt", "NotBefore": [1]}]}',
+        AzureSource,
+        30.0,
+    ),
+]
+
+
+@pytest.mark.parametrize(("request_", "answer", "kind", "seconds"), NONSENSE)
+def test_an_answer_that_makes_no_sense_is_no_error(cloud, request_, answer, kind, seconds):
+    base, answers, _ = cloud
+    answers[request_] = answer
+    assert kind(base).seconds_left() == seconds
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999", "soon"])
+def test_a_notice_of_no_time_has_the_time_of_one_that_does_not_say(tmp_path, text):
+    file = tmp_path / "going"
+    file.write_text(text)
+    assert FileSource(file, 7.0).seconds_left() == 7.0
+
+
+def test_a_notice_whose_text_cannot_be_read_is_one_all_the_same(tmp_path):
+    file = tmp_path / "going"
+    file.write_bytes(b"\xff\xfe")
+    assert FileSource(file, 7.0).seconds_left() == 7.0
+
+
+@pytest.fixture
+def babbling():
+    """URL of a server that answers every request with what is no HTTP."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    taken, _ = listening.accept()
+                    with taken:
+                        taken.recv(1000)
+                        taken.sendall(b"hello\r\n\r\n")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        listening.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+
+
+async def test_a_source_that_talks_nonsense_does_not_keep_the_others_notices(
+    tmp_path, caplog, babbling
+):
+    heard: list[float] = []
+    file = tmp_path / "going"
+    sources = [UrlSource(babbling, 1.0), FileSource(file, 7.0)]
+    watching = asyncio.create_task(watch(sources, heard.append, every_s=0.01))
+    async with asyncio.timeout(30):
+        while "hello" not in caplog.text:
+            await asyncio.sleep(0.01)
+        file.write_text("5")
+        await watching
+    assert heard == [5.0]
+    # Said once, however often it is asked.
+    assert caplog.text.count("hello") == 1

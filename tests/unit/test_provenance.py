@@ -1,5 +1,6 @@
 """Where results come from: code, packages, machine; sent once, and found for each trial."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -33,6 +34,35 @@ def test_the_commit_of_a_tasks_code_is_found_and_whether_it_was_changed(tmp_path
     assert code_of(inner)["uncommitted"] == "no"
     (inner / "task.py").write_text("x = 2\n")
     assert code_of(inner) == {"commit": commit, "uncommitted": "yes"}
+
+
+def test_the_packages_are_those_that_are_imported_whatever_their_number(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text("")
+        info = tmp_path / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "top_level.txt").write_text(name)
+    program = (
+        "import sys\n"
+        "from romul_workers.provenance import provenance\n"
+        "import one\n"
+        "assert 'one 1.0' in provenance({})['packages'] and provenance({})\n"
+        "del sys.modules['one']\n"
+        "import two\n"
+        "print(provenance({})['packages'])\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    packages = done.stdout.strip().split(", ")
+    assert "two 1.0" in packages
+    assert "one 1.0" not in packages
 
 
 def test_a_process_says_its_python_its_machine_and_the_packages_it_imported():

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from aiomqtt import MqttError
 
-from romul_actors.core.events import Submitted
-from romul_actors.errors import StoreUnavailableError
+from romul_actors.core.events import Released, Submitted
+from romul_actors.errors import CheckpointError, StoreUnavailableError
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.connection import MqttConnection
 from romul_actors.protocol.experiment import Experiment
@@ -285,6 +285,45 @@ def test_after_a_notice_only_what_can_be_finished_is_taken():
     assert run(main(1.0)) == (6, 6)
     # One that was never seen to end is not begun.
     assert run(main(4.0)) == (1, 4)
+
+
+def test_a_stop_after_a_drain_shortens_the_grace_period():
+    async def main():
+        loop = asyncio.get_running_loop()
+        store = MemoryStore(lambda: int(1000 * loop.time()))
+        await filled(store, TRIAL)
+        working = worker(store, StubTrainer(Success(1.0, "a"), seconds=50.0), grace_s=40.0)
+        loop.call_later(1.0, working.drain, "drained")
+        loop.call_later(3.0, working.drain, "drained", 0.0)
+        await working.run(asyncio.Event())
+        [_, entry] = await store.read(["e"], "a", 10, 0)
+        return decode_event(entry.body), round(loop.time())
+
+    event, ended_s = run(main())
+    assert isinstance(event, Released)
+    assert (event.reason, ended_s) == ("drained", 3)
+
+
+def test_a_checkpoint_that_cannot_be_removed_stays_listed_as_garbage():
+    class Refusing(StubTrainer):
+        async def discard(self, experiment, checkpoint):
+            if checkpoint == "0-1-1-a":
+                raise CheckpointError("the storage is away")
+            await super().discard(experiment, checkpoint)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        store = MemoryStore(lambda: int(1000 * loop.time()))
+        await filled(store)
+        stored = await store.load("e")
+        garbage = ["0-0-1-a", "0-1-1-a", "0-2-1-a"]
+        await store.commit("e", "a", Commit(stored.version, [], {}, garbage=garbage))
+        trainer, stop = Refusing(), asyncio.Event()
+        loop.call_later(3.0, stop.set)
+        await worker(store, trainer, garbage_ms=0).run(stop)
+        return trainer.discarded, await store.garbage("e", 0, 9)
+
+    assert run(main()) == (["0-0-1-a", "0-2-1-a"], ["0-1-1-a"])
 
 
 def test_what_is_left_out_of_results_is_warned_of_once(caplog):

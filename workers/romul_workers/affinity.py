@@ -58,18 +58,15 @@ class Affinity:
         self._restore_s.pop(experiment, None)
         self._said.discard(experiment)
 
-    def after(
-        self, experiment: str, ending: Ending | ReleaseReason, number: int | None = None
-    ) -> Hold | None:
+    def after(self, experiment: str, ending: Ending | ReleaseReason, number: int) -> Hold | None:
         """What to say of this worker's memory with a report; None: nothing.
 
         Args:
             experiment: the trial's.
             ending: how it ended.
-            number: the trial's; None: the latest one's. The process holds nothing of another; and
-                once a later one was reported, it is that one's report that counts.
+            number: the trial's. The process holds nothing of any but the latest; and once a later
+                one was reported, it is that one's report that counts.
         """
-        number = self._leases if number is None else number
         if self._for_s == 0.0 or number < self._reported:
             return None
         self._reported = number
@@ -82,9 +79,9 @@ class Affinity:
             return Hold(ending.checkpoint, int(1000 * for_s), warm)
         return Hold(warm=warm) if experiment in self._said else None
 
-    def accepted(self, experiment: str, hold: Hold | None, number: int | None = None) -> None:
+    def accepted(self, experiment: str, hold: Hold | None, number: int) -> None:
         """The report of a trial arrived: from now on others may be offered."""
-        if number in (None, self._leases):
+        if number == self._leases:
             self._held = experiment if hold is not None and hold.checkpoint else None
 
     def _worth_s(self, experiment: str, restored: Restored | None) -> float:

@@ -71,14 +71,14 @@ class Attempt:
         self._shutdown = shutdown
         self._presence = presence
         self._quick = False
-        self._deadline: float | None = None
+        self._draining = False
         self._stores_at = 0.0
         self._wakeup: asyncio.Future[None] | None = None
 
     @property
     def draining(self) -> bool:
         """Whether the grace period has begun."""
-        return self._deadline is not None
+        return self._draining
 
     @property
     def storing(self) -> bool:
@@ -137,16 +137,17 @@ class Attempt:
         # A trial of an instant needs no heartbeat; a longer one is to be seen soon.
         limit_s = FIRST_BEAT_S
         while True:
-            if self._deadline is not None:
-                limit_s = min(limit_s, max(0.0, self._deadline - loop.time()))
+            if (deadline := self._shutdown.deadline) is not None:
+                limit_s = min(limit_s, max(0.0, deadline - loop.time()))
             if not training.done() and (self.draining or not self._shutdown.begun):
                 await self._wait(limit_s)
             if training.done():
                 return training.result()
-            if self._deadline is not None and loop.time() >= self._deadline:
+            deadline = self._shutdown.deadline
+            if self.draining and deadline is not None and loop.time() >= deadline:
                 return self._shutdown.reason
             if not self.draining and self._shutdown.begun:
-                self._deadline = loop.time() + self._shutdown.grace_s
+                self._draining = True
                 if not self.stores.is_set():
                     self._trainer.ask_to_stop()
             if (useless := await self._beat()) is not None:

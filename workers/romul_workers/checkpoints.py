@@ -41,6 +41,11 @@ _FLUSHING = ThreadPoolExecutor(FLUSHES - 1, "flush")
 _NAME = re.compile(r"\d+-\d+-\d+(-[0-9a-f]{1,16})?")
 
 
+def is_name(name: str) -> bool:
+    """Whether a checkpoint may have such a name."""
+    return _NAME.fullmatch(name) is not None
+
+
 class Checkpoints:
     """The checkpoints of one experiment.
 
@@ -68,7 +73,7 @@ class Checkpoints:
 
     def _place(self, name: str) -> str:
         # Names come over the network: none may lead out of the folder.
-        if not _NAME.fullmatch(name):
+        if not is_name(name):
             raise CheckpointError(
                 f"checkpoint {name!r}: not a name of the form SLOT-STEP-ATTEMPT-TAIL"
             )

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import hashlib
 import secrets
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from romul_actors.core.events import MAX_TEXT, TrialMessage
 from romul_actors.errors import CheckpointError, NoRoomError
 from romul_actors.protocol.experiment import Experiment
-from romul_workers.checkpoints import NO_ROOM, Checkpoints
+from romul_workers.checkpoints import NO_ROOM, Checkpoints, is_name
 from romul_workers.child_messages import (
     Answer,
     PrepareTask,
@@ -24,6 +23,7 @@ from romul_workers.child_messages import (
     TrialAnswer,
 )
 from romul_workers.child_process import ChildDiedError, ChildProcess, StalledError
+from romul_workers.detached import detached
 from romul_workers.trainer import (
     Ending,
     Failure,
@@ -37,6 +37,9 @@ from romul_workers.trainer import (
 
 if TYPE_CHECKING:
     from romul_workers.hashing import Written
+
+DISCARD_S = 1.0
+"""So long a worker waits for a checkpoint's removal, which goes on beside its loop then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class ChildTrainer(Trainer):
         self._stored_from: Path | None = None
         """The folder that is, or was last, to be stored."""
         self._opened: dict[str, Checkpoints] = {}
+        self._removing: set[str] = set()
         self._request_of: tuple[Experiment, PrepareTask] | None = None
 
     async def train(
@@ -119,8 +123,8 @@ class ChildTrainer(Trainer):
         if printed is None:
             printed = self._log.stat().st_size if self._log.exists() else 0
         try:
-            checkpoints = self._checkpoints(experiment)
-            folder = await asyncio.to_thread(checkpoints.begin, name)
+            checkpoints = await self._checkpoints(experiment)
+            folder = await detached(lambda: checkpoints.begin(name))
             try:
                 trained = await self._train_into(folder, checkpoints, experiment, trial, printed)
                 if not isinstance(trained, _Trained):
@@ -143,12 +147,14 @@ class ChildTrainer(Trainer):
                 return NoRoom(str(error))
             return Failure("storage", f"this machine cannot train: {error}")
 
-    def _checkpoints(self, experiment: Experiment) -> Checkpoints:
+    async def _checkpoints(self, experiment: Experiment) -> Checkpoints:
         if experiment.checkpoints is None:
             raise CheckpointError("the experiment says no place for checkpoints")
         url = experiment.checkpoints
         if url not in self._opened:
-            self._opened[url] = Checkpoints(url, self._scratch, self._quota)
+            # The library of an object store may ask for credentials over the network.
+            make = lambda: Checkpoints(url, self._scratch, self._quota)  # noqa: E731
+            self._opened[url] = await detached(make)
         return self._opened[url]
 
     async def _train_into(
@@ -184,11 +190,11 @@ class ChildTrainer(Trainer):
             return None
         held, written = self._held or (None, {})
         if parent == held:
-            folder = await asyncio.to_thread(checkpoints.unchanged, parent, written)
+            folder = await detached(lambda: checkpoints.unchanged(parent, written))
             if folder is not None:
                 return _Parent(folder, warm=True, checked=False)
         try:
-            folder = await asyncio.to_thread(checkpoints.fetch, parent)
+            folder = await detached(lambda: checkpoints.fetch(parent))
         except NoRoomError:
             raise
         except CheckpointError as error:
@@ -295,7 +301,7 @@ class ChildTrainer(Trainer):
             # Memory, CUDA contexts and half-done work of the task go with the process. A task that
             # diverged has returned as others do: no reason to import everything again.
             await self.close()
-        if answer.reason == "exception" and await asyncio.to_thread(checkpoints.full):
+        if answer.reason == "exception" and await detached(checkpoints.full):
             return NoRoom(f"the disk is full; the task said: {answer.message}")
         return Failure(answer.reason, answer.message)
 
@@ -310,8 +316,24 @@ class ChildTrainer(Trainer):
         return self._quota is None and (folder is None or Checkpoints.has_room_beside(folder))
 
     async def discard(self, experiment: Experiment, checkpoint: str) -> None:
-        with contextlib.suppress(CheckpointError, OSError):
-            await asyncio.to_thread(self._checkpoints(experiment).delete, checkpoint)
+        def remove() -> None:
+            try:
+                checkpoints.delete(checkpoint)
+            finally:
+                self._removing.discard(checkpoint)
+
+        if not is_name(checkpoint):
+            return
+        try:
+            async with asyncio.timeout(DISCARD_S):
+                checkpoints = await self._checkpoints(experiment)
+                if checkpoint not in self._removing:
+                    self._removing.add(checkpoint)
+                    await detached(remove)
+                    return
+        except TimeoutError:
+            pass
+        raise CheckpointError(f"checkpoint {checkpoint}: its removal takes long")
 
     async def close(self) -> None:
         child, self._child, self._held = self._child, None, None
@@ -330,7 +352,7 @@ async def _store(
     answer = trained.answer
     if isinstance(answer, TaskInterrupted) and answer.at is None:
         return Stopped()
-    await _in_own_thread(lambda: checkpoints.publish(folder, name, answer.written, parent))
+    await detached(lambda: checkpoints.publish(folder, name, answer.written, parent))
     if isinstance(answer, TaskInterrupted):
         return Stopped(name, answer.at)
     return Success(
@@ -342,36 +364,6 @@ async def _store(
         answer.provenance,
         trained.restored,
     )
-
-
-async def _in_own_thread(work: Callable[[], None]) -> None:
-    """Wait for work in a thread that this process does not wait for when it ends.
-
-    An object store's library may hang for minutes, and a machine that goes does not.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def finish(error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
-
-    def run() -> None:
-        error: BaseException | None = None
-        try:
-            work()
-        except BaseException as raised:  # noqa: BLE001  (raised where it is waited for)
-            error = raised
-        # A loop that is closed has given up waiting.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(finish, error)
-
-    threading.Thread(target=run, name="store", daemon=True).start()
-    await done
 
 
 def _read_from(log: Path, start: int) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from romul_actors.errors import ExperimentError, StoreError, StoreUnavailableError
+from romul_actors.errors import CheckpointError, ExperimentError, StoreError, StoreUnavailableError
 from romul_actors.store import WorkerStore
 from romul_workers.admission import Admission
 from romul_workers.trainer import Trainer
@@ -61,7 +61,7 @@ class Collector:
                 await self._collect(experiment)
             except StoreUnavailableError:
                 raise
-            except (StoreError, ExperimentError) as error:
+            except (StoreError, ExperimentError, CheckpointError) as error:
                 if self._refused.get(experiment) != str(error):
                     log.warning("%s: its garbage stays: %s", experiment, error)
                 self._refused[experiment] = str(error)
@@ -69,13 +69,24 @@ class Collector:
                 self._refused.pop(experiment, None)
 
     async def _collect(self, name: str) -> None:
-        # Listed until they are gone: a worker that is killed here leaves them to another.
+        # Listed until they are gone: a worker that is killed here, or whose storage
+        # does not answer, leaves them to another.
         loop = asyncio.get_running_loop()
         ends = loop.time() + FOR_S
         while names := await self._store.garbage(name, self._garbage_ms, AT_ONCE):
             experiment = await self._admission.declaration(name)
+            removed, stays = [], None
             for checkpoint in names:
-                await self._trainer.discard(experiment, checkpoint)
-            await self._store.forget(name, names)
+                try:
+                    await self._trainer.discard(experiment, checkpoint)
+                except CheckpointError as error:
+                    stays = error
+                else:
+                    removed.append(checkpoint)
+                if loop.time() >= ends:
+                    break
+            await self._store.forget(name, removed)
+            if stays is not None:
+                raise stays
             if loop.time() >= ends:
                 return

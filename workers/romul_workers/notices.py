@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
@@ -55,7 +56,7 @@ class FileSource(Source):
     def seconds_left(self) -> float | None:
         """Read the file, if it is there."""
         try:
-            return _seconds(self.path.read_text(), self.seconds)
+            return _seconds(self.path.read_text(errors="replace"), self.seconds)
         except FileNotFoundError:
             return None
 
@@ -125,13 +126,16 @@ class AzureSource(Source):
         """Request the scheduled events, and look for one that ends the machine."""
         url = f"{self.base}/metadata/scheduledevents?api-version=2020-07-01"
         answer = _get(url, {"Metadata": "true"})
+        events = []
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            for event in json.loads(answer or "{}").get("Events", []):
-                if event["EventType"] in self.ENDS:
-                    # Empty once it has begun.
-                    due = event.get("NotBefore")
-                    return _until(parsedate_to_datetime(due)) if due else self.seconds
-        return None
+            events = json.loads(answer or "{}")["Events"]
+            events = [event for event in events if event["EventType"] in self.ENDS]
+        if not events:
+            return None
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            # Empty once it has begun.
+            return _until(parsedate_to_datetime(events[0]["NotBefore"]))
+        return self.seconds
 
 
 CLOUDS: Mapping[str, Callable[[], Source]] = {
@@ -159,13 +163,22 @@ def source(text: str, seconds: float) -> Source:
 async def watch(
     sources: list[Source], announce: Callable[[float], None], every_s: float = POLL_S
 ) -> None:
-    """Poll all sources until one of them has a notice, and pass the seconds on."""
+    """Poll all sources until one of them has a notice, and pass the seconds on.
+
+    Whatever a source answers, it keeps no notice of another one.
+    """
+    odd: set[Source] = set()
     while True:
         for each in sources:
             try:
                 seconds = await asyncio.to_thread(each.seconds_left)
             except OSError as error:
                 log.debug("no answer of %s: %s", each, error)
+                continue
+            except Exception as error:  # noqa: BLE001  (what a server sends is anything)
+                level = logging.DEBUG if each in odd else logging.WARNING
+                log.log(level, "%s cannot be understood: %r", each, error)
+                odd.add(each)
                 continue
             if seconds is not None:
                 announce(seconds)
@@ -187,7 +200,8 @@ def _get(url: str, headers: Mapping[str, str] | None = None, method: str = "GET"
 
 def _seconds(text: str, default: float) -> float:
     with contextlib.suppress(ValueError):
-        return max(0.0, float(text))
+        if math.isfinite(seconds := float(text)):
+            return max(0.0, seconds)
     return default
 
 

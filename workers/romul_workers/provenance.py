@@ -35,7 +35,7 @@ def provenance(code: Mapping[str, str]) -> dict[str, str]:
         **code,
         "python": platform.python_version(),
         "host": socket.gethostname(),
-        "packages": _packages(len(sys.modules)),
+        "packages": _packages(frozenset(sys.modules)),
         "gpu": _gpu(),
     }
     return {name: text[:LONGEST] for name, text in found.items() if text}
@@ -72,13 +72,13 @@ def code_of(folder: Path) -> dict[str, str]:
 
 
 @lru_cache(maxsize=1)
-def _packages(_imported: int) -> str:
-    """Installed packages that modules belong to which are imported, with their versions.
+def _packages(imported: frozenset[str]) -> str:
+    """Installed packages that imported modules belong to, with their versions.
 
     Args:
-        _imported: how many modules are: while their number stays, they are the same.
+        imported: names of the modules; mostly the same as for the trial before.
     """
-    modules = {name.partition(".")[0] for name in sys.modules}
+    modules = {name.partition(".")[0] for name in imported}
     packages = {name for module in modules for name in _distributions().get(module, ())}
     versions = []
     for name in sorted(packages, key=str.lower):

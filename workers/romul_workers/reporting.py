@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from romul_actors.core.events import MAX_TEXT, Failed, Released, ReleaseReason, Result, TrialMessage
-from romul_actors.errors import MessageError, StoreError, WrongTypeError
+from romul_actors.errors import CheckpointError, MessageError, StoreError, WrongTypeError
+from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
 from romul_actors.store import Hold, Output, WorkerStore
 from romul_workers.attempt import Attempt
@@ -80,7 +81,7 @@ class Reporter:
         if accepted is False:
             log.warning("%s: trial %s: the report came too late", experiment.name, trial.id)
             if isinstance(ending, Success | Stopped) and ending.checkpoint is not None:
-                await self._trainer.discard(experiment, ending.checkpoint)
+                await self._discard(experiment, ending.checkpoint)
         await self._keep_output(attempt, warning)
         return accepted is True
 
@@ -165,6 +166,12 @@ class Reporter:
             # The store remembers only the last end of a slot's lease. After a lost answer, "no" may
             # mean that the report arrived then, and that the slot has gone on since.
             return None if unsure and not accepted else accepted
+
+    async def _discard(self, experiment: Experiment, checkpoint: str) -> None:
+        try:
+            await self._trainer.discard(experiment, checkpoint)
+        except CheckpointError as error:
+            log.warning("%s: %s", experiment.name, error)
 
     async def _keep_output(self, attempt: Attempt, warning: str) -> None:
         """Keep what the task printed, and the warning, for people; nothing depends on it."""

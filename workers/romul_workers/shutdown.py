@@ -1,17 +1,22 @@
 """When and how a worker ends: on request, or because its machine goes.
 
-A worker that ends takes no more trials; the trial in training has a grace period. A worker whose
-machine's end is announced takes only trials that it expects to finish before.
+A worker that ends takes no more trials; the trial in training has a grace period. What is not
+reported `LAST_S` after that is left to its lease. A worker whose machine's end is announced takes
+only trials that it expects to finish before.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from romul_actors.core.events import ReleaseReason
 from romul_actors.waiting import pause
 
 log = logging.getLogger("romul.worker")
+
+LAST_S = 3.0
+"""For reports, once the grace period is over."""
 
 
 class Shutdown:
@@ -19,18 +24,20 @@ class Shutdown:
 
     Args:
         grace_s: how long a trial in training may take to end.
-        begin: is called once, when the end begins.
+        on_change: is called when the end begins, and when its grace period changes.
 
     Attributes:
         reason: what becomes of a trial that does not end within the grace period.
     """
 
-    def __init__(self, grace_s: float, begin: Callable[[], None]) -> None:
+    def __init__(self, grace_s: float, on_change: Callable[[], None]) -> None:
         self.reason: ReleaseReason = "preempted"
         self.grace_s = grace_s
         self._settings_grace_s = grace_s
-        self._on_begin = begin
+        self._on_change = on_change
         self._begun = asyncio.Event()
+        self._begun_at = 0.0
+        self._limit: asyncio.Timeout | None = None
         self._ends_at: float | None = None
         self._typical_s: dict[str, float] = {}
 
@@ -38,6 +45,11 @@ class Shutdown:
     def begun(self) -> bool:
         """Whether the worker takes no more trials."""
         return self._begun.is_set()
+
+    @property
+    def deadline(self) -> float | None:
+        """When the grace period is over, by the loop's clock; None: the end has not begun."""
+        return self._begun_at + self.grace_s if self.begun else None
 
     def begin(self, reason: ReleaseReason, grace_s: float | None = None) -> None:
         """Take no more trials; if the end has begun already, only the grace period changes.
@@ -48,10 +60,33 @@ class Shutdown:
         """
         if grace_s is not None:
             self.grace_s = grace_s
+        elif self.begun:
+            return
         if not self.begun:
             self.reason = reason
+            self._begun_at = asyncio.get_running_loop().time()
             self._begun.set()
-            self._on_begin()
+        self._set_limit()
+        self._on_change()
+
+    @contextlib.asynccontextmanager
+    async def bounded(self) -> AsyncIterator[None]:
+        """Cancel what runs inside if it has not ended `LAST_S` after the grace period."""
+        limit = self._limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                self._set_limit()
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            log.warning("the grace period is over: what is not reported is left to its lease")
+        finally:
+            self._limit = None
+
+    def _set_limit(self) -> None:
+        if self._limit is not None and self.deadline is not None:
+            self._limit.reschedule(self.deadline + LAST_S)
 
     def announce(self, seconds: float) -> None:
         """Begin the end when only the grace period is left of so many seconds."""

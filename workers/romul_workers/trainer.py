@@ -123,7 +123,11 @@ class Trainer(ABC):
 
     @abstractmethod
     async def discard(self, experiment: Experiment, checkpoint: str) -> None:
-        """Remove the checkpoint of a trial that was not accepted."""
+        """Remove a checkpoint that no trial needs; nothing is done if there is none of that name.
+
+        Raises:
+            CheckpointError: it cannot be removed, or not at once.
+        """
 
     @abstractmethod
     async def close(self) -> None:

@@ -32,6 +32,9 @@ from romul_workers.trainer import Success, Trainer
 
 log = logging.getLogger("romul.worker")
 
+FAREWELL_S = 2.0
+"""How long the store may take to hear that the worker is gone."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
@@ -90,7 +93,11 @@ class Worker:
             store, settings.name, settings.experiments, settings.allow, self._forget
         )
         self._collector = Collector(
-            store, trainer, self._admission, settings.garbage_ms, settings.pace_s
+            store,
+            trainer,
+            self._admission,
+            settings.garbage_ms,
+            settings.pace_s,
         )
         self._refreshed = float("-inf")
         self._attempts: list[Attempt] = []
@@ -140,22 +147,29 @@ class Worker:
         self._shutdown.announce(seconds)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; then what was begun ends within the grace period."""
+        """Work until `stop` is set; then what was begun ends within the grace period.
+
+        Whatever it waits for, the worker has ended a few seconds after that: see `shutdown.py`.
+        """
         stopping = asyncio.create_task(self._stop_with(stop))
         try:
-            while self._overlap.busy or self._may_begin():
-                try:
-                    await self._take_one()
-                except (StoreError, ExperimentError) as error:
-                    if not isinstance(error, StoreUnavailableError):
-                        # What is held may be what the store stumbles over.
-                        self._affinity.leased()
-                    log.warning("%s; trying again", error)
-                    await self._shutdown.pause(BACKOFF_S)
+            async with self._shutdown.bounded():
+                await self._work()
         finally:
             stopping.cancel()
             await self._overlap.close()
             await self._leave()
+
+    async def _work(self) -> None:
+        while self._overlap.busy or self._may_begin():
+            try:
+                await self._take_one()
+            except (StoreError, ExperimentError) as error:
+                if not isinstance(error, StoreUnavailableError):
+                    # What is held may be what the store stumbles over.
+                    self._affinity.leased()
+                log.warning("%s; trying again", error)
+                await self._shutdown.pause(BACKOFF_S)
 
     async def _stop_with(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -304,6 +318,7 @@ class Worker:
     async def _leave(self) -> None:
         await self._trainer.close()
         try:
-            await self._store.present(self._admission.served, self._settings.name, {})
-        except StoreError as error:
-            log.debug("no farewell: %s", error)
+            async with asyncio.timeout(FAREWELL_S):
+                await self._store.present(self._admission.served, self._settings.name, {})
+        except (StoreError, TimeoutError) as error:
+            log.debug("no farewell: %r", error)

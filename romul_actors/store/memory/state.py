@@ -227,14 +227,14 @@ class Memory:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         limit = loop.call_later(block_ms / 1000, _end, future)
-        group = self._waits[queue].begin(future, names)
+        whole = self._waits[queue].begin(future, names)
         if holding:
             self._bells[worker] = holding, future
         try:
             await future
         finally:
             limit.cancel()
-            group.pop(future, None)
+            self._waits[queue].end(future, whole)
             if holding:
                 del self._bells[worker]
 
