@@ -62,7 +62,7 @@ class HyperparameterChange:
         compared: whether the parent is known.
         origin: "base" or "donor", "moved" or "drawn anew"; "": history does not say.
         outside: whether it was out of bounds and brought back.
-        guarded: whether it was kept from moving as drawn: it has a logarithmic scale.
+        guarded: whether the guard changed it: it has a logarithmic scale.
         begins: whether it did not count in the parent.
         off: whether it does not count in this trial.
     """

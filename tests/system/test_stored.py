@@ -162,13 +162,19 @@ def test_a_killed_search_goes_on_to_its_end(stored, system):
     }
 
 
-def test_an_option_that_is_no_more_is_refused_in_words_before_anything_changes(stored, system, raw):
-    stored("paused", optimizer={"name": "romul", "patience": 0.7})
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [("patience", ""), ("replaced_first", " any more: the share of slots that copy goes from")],
+)
+def test_an_option_that_is_no_more_is_refused_in_words_before_anything_changes(
+    stored, system, raw, option, reason
+):
+    stored("paused", optimizer={"name": "romul", option: 0.5})
     before = dump(raw)
     done = system.call("run", "--resume=paused", f"--runs={system.folder}", f"--redis={system.url}")
     assert done.returncode != 0
     said = " ".join((done.stdout + done.stderr).split())
-    assert "optimizer 'romul' has no option 'patience'" in said
+    assert f"optimizer 'romul' has no option '{option}'{reason}" in said
     after = dump(raw)
     for rows in (before, after):
         for row in rows.values():

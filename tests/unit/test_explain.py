@@ -99,7 +99,7 @@ def test_it_says_what_was_drawn_anew_or_guarded():
     }
     words = in_words(found)
     assert "  x0 = 0.1; drawn anew" in words
-    assert any(text.startswith("  x1 = 0.2; not lowered") for text in words)
+    assert any(text.startswith("  x1 = 0.2; guarded") for text in words)
 
 
 def test_it_says_how_each_attempt_ended():

@@ -30,7 +30,7 @@ def test_the_best_quarter_and_the_middle_go_on_with_what_they_tested(seed):
     run = Run(population(seed=seed, options=FULL)).start()
     one_round(run, range(8))
     first, second = decided(run, 0), decided(run, 1)
-    # A third of the way from a quarter to three quarters, of six steps: 0.33 of eight.
+    # A sixth of the way from a quarter to three quarters, of six steps: 0.33 of eight.
     for slot in range(5):
         assert second[slot].why["rule"] == ("kept" if slot < 2 else "held")
         assert second[slot].vector == first[slot].vector
@@ -140,6 +140,23 @@ def test_until_late_no_move_lowers_what_has_a_logarithmic_scale(seed):
     assert lowered[True][1] > 0
     assert lowered[False][0] > 0
     assert turned > 0
+
+
+@pytest.mark.parametrize("raised", [0.0, 0.5, 1.0])
+def test_a_guarded_coordinate_rises_in_a_share_of_the_moves_and_is_kept_in_the_others(raised):
+    options = {"guarded": 1.0, "redraw": 0.0, "mutation": 1.0, "raised": raised}
+    run = Run(population(space=RATES, steps=100, options=options)).start()
+    run.to_the_end(lambda trial: float(trial.slot))
+    moves = [
+        (line.why["base"][0], line.vector[0]) for line in run.of(TrialCreated) if "base" in line.why
+    ]
+    moves = [(base, after) for base, after in moves if base < 0.999]
+    rose = sum(after > base + 1e-5 for base, after in moves)
+    kept = sum(after == pytest.approx(base, abs=1e-5) for base, after in moves)
+    n = len(moves)
+    assert n > 100
+    assert rose + kept == n
+    assert abs(rose - raised * n) <= 3.0 * (raised * (1.0 - raised) * n) ** 0.5
 
 
 def test_selection_may_lower_what_moves_do_not():

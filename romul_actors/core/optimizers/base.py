@@ -82,6 +82,8 @@ class Optimizer(ABC):
     name: ClassVar[str]
     max_lead: ClassVar[int | None] = 2
     """How many steps a slot may be ahead of the last one; None: any number."""
+    gone: ClassVar[Mapping[str, str]] = {}
+    """Options that it has no more, and what takes their place."""
     grace: float = 0.05
     """For how many median trials an idle worker waits for the rest of a pool whose quorum is there.
 

@@ -18,11 +18,16 @@ def configured(kind: type[Optimizer], options: Mapping[str, Any]) -> Optimizer:
         options: constants by name, in place of their defaults.
 
     Raises:
-        OptimizerError: no such option, or its value is of another type, below 0 or not finite.
+        OptimizerError: no such option, or no more, or its value is of another type, below 0 or
+            not finite.
     """
     name = kind.name
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     for option, value in options.items():
+        if option in kind.gone:
+            raise OptimizerError(
+                f"optimizer {name!r} has no option {option!r} any more: {kind.gone[option]}"
+            )
         if option not in known:
             near = get_close_matches(option, known, n=1)
             hint = (

@@ -6,7 +6,7 @@ they are differences inside the population. The rest is this project's own. Numb
 those of the equations in docs/algorithm.md.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -39,17 +39,21 @@ class Romul(Optimizer):
         quorum_share: share of the population whose outcomes must be known.
         grace: for how many median trials an idle worker then waits for the rest; 0: not at all.
         donors: share of the known slots, the best, that hold and that the others copy.
-        replaced_last: share of the known slots, the worst, that copy at the last step; it rises
-            from that of the donors.
+        replaced_last: share of the known slots, the worst, that copy at the last step; before the
+            first it is that of the donors.
         mutation: probability that a copied vector moves by current-to-best/1.
         factor: F1 and F2 ~ U(0, factor), weights of the difference and of the attraction.
         sigma: standard deviation of the noise of each coordinate.
         redraw: probability that a coordinate is drawn anew.
         guarded: share of the steps until which no move lowers what has a logarithmic scale.
-        raised: probability that a move raises such a coordinate then; else it keeps it.
+        raised: probability that a move raises such a coordinate then, each by itself; else it
+            keeps it. What is drawn anew is never below its base.
     """
 
     name: ClassVar[str] = "romul"
+    gone: ClassVar[Mapping[str, str]] = {
+        "replaced_first": "the share of slots that copy goes from `donors` to `replaced_last`"
+    }
     quorum_share: float = 0.75
     grace: float = 0.05
     donors: float = 0.25
