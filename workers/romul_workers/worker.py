@@ -93,11 +93,7 @@ class Worker:
             store, settings.name, settings.experiments, settings.allow, self._forget
         )
         self._collector = Collector(
-            store,
-            trainer,
-            self._admission,
-            settings.garbage_ms,
-            settings.pace_s,
+            store, trainer, self._admission, settings.garbage_ms, settings.pace_s
         )
         self._refreshed = float("-inf")
         self._attempts: list[Attempt] = []

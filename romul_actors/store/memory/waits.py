@@ -35,9 +35,12 @@ class Waits:
 
     def end(self, wait: Wait, whole: frozenset[str]) -> None:
         """Take out a call that waits no more, and its group if it was the last one there."""
-        group = self._groups.get(whole, OrderedDict())
+        group = self._groups.get(whole)
+        if group is None:
+            return
         group.pop(wait, None)
-        if not group and self._groups.pop(whole, None) is not None:
+        if not group:
+            del self._groups[whole]
             for name in whole:
                 del self._by_name[name][whole]
                 if not self._by_name[name]:
