@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from romul_actors.local.redis_server import embedded_server
+from romul_actors.local.redis_server import URL_FILE, embedded_server
 from romul_actors.protocol.experiment import parse
 from tests.conftest import romul_anew, wait_for
 from tests.system.conftest import processes_with
@@ -106,6 +106,34 @@ def test_a_run_that_has_ended_is_extended(tmp_path):
     assert (json.loads(out)["steps"], json.loads(out)["trials"]) == (5, 20)
     code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--steps=5"))
     assert (code, "--steps goes with --resume" in " ".join(err.split())) == (2, True)
+
+
+async def test_a_local_run_is_found_by_its_name_while_it_is_up_and_afterwards(tmp_path):
+    (tmp_path / "bowl.toml").write_text(TOML.format(steps=2))
+    code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--workers=1"))
+    assert code == 0, err
+    folder = tmp_path / "runs" / "bowl"
+    looks = (["show", "bowl", "--json"], ["top", "bowl", "--json"], ["workers", "bowl", "--json"])
+    for look in (*looks, ["best", "bowl", "--copy-to=best"], ["explain", "bowl", "1-1"]):
+        code, out, err = ended(local(tmp_path, *look))
+        assert (code, err) == (0, ""), look
+        assert out
+    assert (tmp_path / "best" / "MANIFEST.json").is_file()
+    assert not (folder / URL_FILE).exists()
+    assert processes_with(str(tmp_path)) == []
+    # No actor would decide a request.
+    for request in (["pause", "bowl"], ["change", "bowl", "--population=6"]):
+        code, _, err = ended(local(tmp_path, *request))
+        assert (code, "`romul run --resume bowl` goes on" in " ".join(err.split())) == (3, True)
+    async with embedded_server(folder) as url:
+        code, _, err = await asyncio.to_thread(ended, local(tmp_path, "pause", "bowl"))
+        assert (code, err) == (0, "")
+        with Redis.from_url(url) as client:
+            assert client.xlen("romul:{bowl}:inbox") == 1
+    # A run on a server that was named has no server of its own: the default one is meant.
+    (folder / "redis").rename(folder / "away")
+    code, _, err = ended(local(tmp_path, "extend", "bowl", "--steps=3"))
+    assert (code, "no Redis or Valkey server answers" in " ".join(err.split())) == (3, True)
 
 
 def test_what_was_changed_in_the_file_holds_when_the_run_goes_on(tmp_path):
