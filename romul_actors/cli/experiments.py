@@ -176,16 +176,19 @@ def best(
 
     experiment, found = asyncio.run(run())
     found["checkpoints"] = experiment.checkpoints
+    place = f"{str(experiment.checkpoints).rstrip('/')}/{found['checkpoint']}"
     if copy_to is not None:
         found["copied_to"] = str(copy(experiment, found["checkpoint"], copy_to))
     if as_json:
         echo_json(found)
         return
-    table = Table("field", "value")
+    found["checkpoint"] = place
     for field, value in found.items():
-        if field != "vector":
-            table.add_row(field, json.dumps(value) if isinstance(value, dict) else str(value))
-    Console().print(table)
+        if isinstance(value, dict):
+            for key, part in value.items():
+                echo(f"{field}.{key}: {part}")
+        elif field not in ("vector", "checkpoints"):
+            echo(f"{field}: {value}")
 
 
 def _request(name: str, redis: str | None, action: str, request: Request) -> None:
@@ -210,7 +213,7 @@ def resume(name: Name, redis: SearchUrl = None) -> None:
 
 
 def stop(name: Name, redis: SearchUrl = None) -> None:
-    """End an experiment for good; what it found stays."""
+    """End an experiment; what it found stays, and `romul extend` goes on with it."""
     _request(name, redis, "stop", lambda client: client.stop(name))
 
 
@@ -289,9 +292,9 @@ def remove(
         async with connected(redis) as client:
             await client.remove(name)
 
-    if not yes and not (
-        sys.stdin.isatty() and typer.confirm(f"remove {name} with all its history?")
-    ):
+    if not yes and not sys.stdin.isatty():
+        raise typer.BadParameter(f"{name} would go with all its history: --yes says that it may")
+    if not yes and not typer.confirm(f"remove {name} with all its history?"):
         raise typer.Exit(2)
     asyncio.run(run())
     echo(f"{name}: removed")

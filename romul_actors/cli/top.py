@@ -115,6 +115,8 @@ class Screen:
             alarms.append(f"trials fail on these workers only: {', '.join(failing[:3])}")
         if seen.depths["dead"]:
             alarms.append(f"{seen.depths['dead']} dead messages (romul dead list {self._name})")
+        if seen.status == "submitted":
+            alarms.append("no actor has begun with it: `romul actor` starts one")
         if seen.depths["inbox"] > BACKLOG * max(10, len(seen.slots)):
             alarms.append("the inbox grows: is an actor running?")
         if seen.status == "failed" or seen.fault:
@@ -151,7 +153,7 @@ class Screen:
         ]:
             table.add_row(
                 shortened(worker.name),
-                shortened(worker.state),
+                shortened(worker.state) if worker.alive_within(lease_s) else "lost",
                 worker.in_hand,
                 "" if worker.at is None else f"{worker.at:g}",
                 "unknown" if worker.age_s is None else f"{worker.age_s:.1f} s ago",

@@ -17,6 +17,7 @@ from tests.conftest import romul_anew, wait_for
 from tests.system.conftest import processes_with
 from tests.warm import COLD
 
+TASKS = Path(__file__).parents[1] / "tasks"
 TOML = """\
 name = "bowl"
 task = "romul_workers.tasks.toys:quadratic"
@@ -106,6 +107,26 @@ def test_a_run_that_has_ended_is_extended(tmp_path):
     assert (json.loads(out)["steps"], json.loads(out)["trials"]) == (5, 20)
     code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--steps=5"))
     assert (code, "--steps goes with --resume" in " ".join(err.split())) == (2, True)
+
+
+def test_a_run_that_is_extended_while_it_is_watched_ends_with_all_its_steps(tmp_path):
+    (tmp_path / "gated.py").write_text((TASKS / "gated.py").read_text())
+    (tmp_path / "bowl.toml").write_text(
+        TOML.format(steps=2)
+        .replace("romul_workers.tasks.toys:quadratic", "gated")
+        .replace("seconds = 0.05", f'place = "{tmp_path}"')
+    )
+    held = tmp_path / "0-1 waits"
+    held.touch()
+    process = local(tmp_path, "run", "bowl.toml", "--json")
+    wait_for((tmp_path / "0-1 trains").exists)
+    code, _, err = ended(local(tmp_path, "extend", "bowl", "--steps=3"))
+    assert code == 0, err
+    held.unlink()
+    code, out, err = ended(process)
+    assert code == 0, err
+    said = json.loads(out)
+    assert (said["steps"], said["trials"], said["status"]) == (3, 12, "finished")
 
 
 async def test_a_local_run_is_found_by_its_name_while_it_is_up_and_afterwards(tmp_path):
@@ -289,7 +310,10 @@ def test_experiments_are_submitted_shown_and_removed(system):
         called = system.call(*([command] if isinstance(command, str) else command))
         assert (called.returncode, called.stderr.count("Traceback")) == (0, 0)
         assert "finished" in called.stdout or "checkpoint" in called.stdout
-    assert system.call("remove", "e").returncode == 2
+    [place] = [line for line in called.stdout.splitlines() if line.startswith("checkpoint: ")]
+    assert (Path(place.removeprefix("checkpoint: ")) / "state.json").exists()
+    called = system.call("remove", "e")
+    assert (called.returncode, "--yes says that it may" in called.stderr) == (2, True)
     assert system.call("remove", "e", "--yes").returncode == 0
     assert system.client.keys("romul:{e}*") == []
 
