@@ -38,6 +38,11 @@ def resolve(url: str) -> str:
         return _with_password(url, "ROMUL_REDIS_PASSWORD_FILE")
     file = Path(url) / URL_FILE
     if not file.is_file():
+        if not Path(url).is_dir():
+            raise StoreError(
+                f"{url!r} is neither a URL nor the folder of a local run: a URL begins with its "
+                "scheme, as redis://HOST:6379/0 does"
+            )
         raise StoreError(
             f"{url!r} is neither a URL nor the folder of a local run whose server is up "
             f"(no {file}); a finished run's server is started by `romul serve {url}`"

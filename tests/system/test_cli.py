@@ -332,6 +332,8 @@ def test_experiments_are_submitted_shown_and_removed(system):
         (("pause", "unknown"), 4, "no experiment 'unknown'"),
         (("status", "--redis", "redis://127.0.0.1:1/0"), 3, "no Redis or Valkey server answers"),
         (("status", "--redis", "http://127.0.0.1"), 3, "http://127.0.0.1"),
+        (("explain", "e", "99-1"), 4, "history holds no trial '99-1'"),
+        (("status", "--redis", "localhost:6379"), 3, "a URL begins with its scheme"),
         (("status", "--redis", "runs/none"), 3, "neither a URL nor the folder of a local run"),
         (("run",), 2, "give an experiment's file, or --resume NAME"),
         (("run", "--resume", "never"), 4, "no run there to go on with"),
