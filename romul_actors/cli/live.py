@@ -18,9 +18,9 @@ from rich.progress import (
 from romul_actors.cli.printing import Console, Table, shortened
 from romul_actors.cli.rows import figure, progress, readable, slots_table
 from romul_actors.protocol.experiment import Experiment, from_json
+from romul_actors.protocol.stored_fields import ENDED
 from romul_actors.store import Store
 
-ENDED = ("finished", "failed", "stopped")
 LINE_S = 5.0
 """How often a line is printed where there is no terminal to draw on."""
 FAILED_S = 5.0
