@@ -13,7 +13,7 @@ from redis import Redis
 
 from romul_actors.local.redis_server import URL_FILE, embedded_server
 from romul_actors.protocol.experiment import parse
-from tests.conftest import romul_anew, wait_for
+from tests.conftest import romul, romul_anew, wait_for
 from tests.system.conftest import processes_with
 from tests.warm import COLD
 
@@ -118,11 +118,11 @@ def test_a_run_that_is_extended_while_it_is_watched_ends_with_all_its_steps(tmp_
     )
     held = tmp_path / "0-1 waits"
     held.touch()
-    process = local(tmp_path, "run", "bowl.toml", "--json")
+    process = local(tmp_path, "run", "bowl.toml", "--workers=1", "--no-broker", "--json")
     try:
         wait_for((tmp_path / "0-1 trains").exists, 90)
-        code, _, err = ended(local(tmp_path, "extend", "bowl", "--steps=3"))
-        assert code == 0, err
+        called = romul("extend", "bowl", "--steps=3", ROMUL_RUNS=str(tmp_path / "runs"))
+        assert called.returncode == 0, called.stderr
         held.unlink()
         code, out, err = ended(process)
     finally:
@@ -133,31 +133,34 @@ def test_a_run_that_is_extended_while_it_is_watched_ends_with_all_its_steps(tmp_
 
 
 async def test_a_local_run_is_found_by_its_name_while_it_is_up_and_afterwards(tmp_path):
+    runs, folder = tmp_path / "runs", tmp_path / "runs" / "bowl"
     (tmp_path / "bowl.toml").write_text(TOML.format(steps=2))
-    code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--workers=1"))
+
+    def call(*arguments):
+        called = romul(*arguments, ROMUL_RUNS=str(runs))
+        return called.returncode, called.stdout, " ".join(called.stderr.split())
+
+    code, _, err = call("run", str(tmp_path / "bowl.toml"), "--workers=1", "--no-broker")
     assert code == 0, err
-    folder = tmp_path / "runs" / "bowl"
-    looks = (["show", "bowl", "--json"], ["top", "bowl", "--json"], ["workers", "bowl", "--json"])
-    for look in (*looks, ["best", "bowl", "--copy-to=best"], ["explain", "bowl", "1-1"]):
-        code, out, err = ended(local(tmp_path, *look))
+    for look in (["explain", "bowl", "1-1"], ["best", "bowl", f"--copy-to={tmp_path / 'best'}"]):
+        code, out, err = call(*look)
         assert (code, err) == (0, ""), look
         assert out
     assert (tmp_path / "best" / "MANIFEST.json").is_file()
     assert not (folder / URL_FILE).exists()
     assert processes_with(str(tmp_path)) == []
     # No actor would decide a request.
-    for request in (["pause", "bowl"], ["change", "bowl", "--population=6"]):
-        code, _, err = ended(local(tmp_path, *request))
-        assert (code, "`romul run --resume bowl` goes on" in " ".join(err.split())) == (3, True)
+    code, _, err = call("pause", "bowl")
+    assert (code, "`romul run --resume bowl` goes on" in err) == (3, True)
     async with embedded_server(folder) as url:
-        code, _, err = await asyncio.to_thread(ended, local(tmp_path, "pause", "bowl"))
+        code, _, err = await asyncio.to_thread(call, "pause", "bowl")
         assert (code, err) == (0, "")
         with Redis.from_url(url) as client:
             assert client.xlen("romul:{bowl}:inbox") == 1
     # A run on a server that was named has no server of its own: the default one is meant.
     (folder / "redis").rename(folder / "away")
-    code, _, err = ended(local(tmp_path, "extend", "bowl", "--steps=3"))
-    assert (code, "no Redis or Valkey server answers" in " ".join(err.split())) == (3, True)
+    code, _, err = call("extend", "bowl", "--steps=3")
+    assert (code, "no Redis or Valkey server answers" in err) == (3, True)
 
 
 def test_what_was_changed_in_the_file_holds_when_the_run_goes_on(tmp_path):
