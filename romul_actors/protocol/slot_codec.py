@@ -212,6 +212,8 @@ def read(
             write; the message names the experiment, the slot, the field and the value.
     """
     own = StoredFields.of_experiment(name, meta)
+    # A store shows the hashes that it says, up to the first that is not there.
+    own.count("slots")
     return Population(
         settings=settings,
         status=cast("PopulationStatus", own.choice("status", get_args(PopulationStatus))),

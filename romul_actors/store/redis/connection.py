@@ -28,6 +28,8 @@ log = logging.getLogger("romul.store")
 _SCRIPTS = files("romul_actors.store") / "scripts"
 _NAMED = re.compile(r"WRONGTYPE of (romul:\S+)")
 """How a script says which of the keys that it does not declare is of a wrong type."""
+_DAMAGED = "DAMAGED "
+"""How a script says what is wrong with a key's content."""
 MOST_NAMED = 5
 """Most keys that an error names."""
 _OTHERS = "another key of that experiment"
@@ -46,6 +48,9 @@ def store_error(error: Exception, keys: Sequence[str] = ()) -> StoreError:
         return StoreUnavailableError(f"the server does not answer: {error}")
     if "NOGROUP" in str(error):
         return NoGroupError(str(error))
+    if str(error).startswith(_DAMAGED):
+        what = str(error).removeprefix(_DAMAGED)
+        return StoreError(f"{what}; docs/redis.md says what it should hold")
     if "WRONGTYPE" in str(error):
         return WrongTypeError(_NAMED.findall(str(error)) or keys, error)
     return StoreError(f"the server refuses: {error}")
