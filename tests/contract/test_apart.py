@@ -325,8 +325,13 @@ async def test_an_experiment_that_cannot_be_decided_can_be_stopped(server):
         async def stopped():
             return (await server.experiments())["bad"] == "stopped"
 
+        async def unfaulted():
+            return (await snapshot(server, "bad")).fault == ""
+
         await until(stopped)
-        assert (await snapshot(server, "bad")).fault == ""
+        # The fault goes right after the commit.
+        await until(unfaulted)
+        assert await stopped()
 
 
 @pytest.mark.parametrize(

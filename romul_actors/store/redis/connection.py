@@ -109,7 +109,7 @@ class Connection:
         self.is_cluster = isinstance(self.client, RedisCluster)
         self._waits = 0
         self._left_out: dict[str, int] = {}
-        self._refused: dict[str, str] = {}
+        self._refused: set[str] = set()
         self._scripts = {
             path.name.removesuffix(".lua"): self.client.register_script(path.read_text())
             for path in _SCRIPTS.iterdir()
@@ -142,11 +142,12 @@ class Connection:
         try:
             yield
         except WrongTypeError as error:
-            if self._refused.get(key) != str(error):
+            # The same fault is met at several lines of a script.
+            if key not in self._refused:
                 log.warning("%s: %s", experiment_of(key), error)
-            self._refused[key] = str(error)
+            self._refused.add(key)
         else:
-            self._refused.pop(key, None)
+            self._refused.discard(key)
 
     async def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script."""
