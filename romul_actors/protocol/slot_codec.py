@@ -212,7 +212,7 @@ def read(
             write; the message names the experiment, the slot, the field and the value.
     """
     own = StoredFields.of_experiment(name, meta)
-    # A store shows the hashes that it says, up to the first that is not there.
+    # So many hashes a store shows, as long as most are there.
     own.count("slots")
     return Population(
         settings=settings,

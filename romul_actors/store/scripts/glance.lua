@@ -13,14 +13,16 @@ for i = 3, #ARGV do
 end
 local rows = {}
 if #fields > 0 then
-  -- Any number may stand there: reading ends with the first hash that is not there, which is shown.
+  -- Any number may stand there: reading ends where a thousand hashes in a row are not there.
+  local missing = 0
   for i = 0, (tonumber(redis.call('HGET', KEYS[1], 'slots')) or 0) - 1 do
     local slot = KEYS[1] .. ':slot:' .. i
     rows[i + 1] = redis.pcall('HMGET', slot, unpack(fields))
     if rows[i + 1].err then
       return redis.error_reply('WRONGTYPE of ' .. slot)
     end
-    if not rows[i + 1][1] and redis.call('EXISTS', slot) == 0 then
+    missing = (rows[i + 1][1] or redis.call('EXISTS', slot) == 1) and 0 or missing + 1
+    if missing == 1000 then
       break
     end
   end
