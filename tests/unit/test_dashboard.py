@@ -7,12 +7,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from nicegui import Client, ui
 
 from romul_actors.core.history import ControlIgnored, SlotParked, SlotPinned, SlotUnpinned
 from romul_actors.dashboard import charts
 from romul_actors.dashboard.feed import Feed
 from romul_actors.dashboard.feeds import FORGET_S, REFRESH_S, Feeds
 from romul_actors.dashboard.guard import Guard
+from romul_actors.dashboard.page import verbatim
 from romul_actors.dashboard.server import DashboardError, Serving
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.memory import MemoryStore
@@ -292,3 +294,14 @@ def test_a_feed_is_shared_while_it_is_shown_and_dropped_afterwards():
         return status, first is second
 
     assert run(main()) == ("submitted", False)
+
+
+def test_no_markup_in_what_a_task_says_is_read():
+    text = "```\n\n<img src='/x'> <a href='http://evil.example'>here</a>\x1b\n\n# heading"
+    with Client(ui.page("/verbatim")) as client:
+        shown = verbatim(text)
+        assert shown.text == text.replace("\x1b", r"\x1b")
+        assert [e for e in client.elements.values() if "innerHTML" in e.props] == []
+        # What it is used in place of.
+        ui.code(text, language="text")
+        assert [e for e in client.elements.values() if "<img" in e.props.get("innerHTML", "")]
