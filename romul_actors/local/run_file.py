@@ -141,6 +141,7 @@ class RunFile:
         declared = now.model_dump(mode="json")
         plan = replace(self, file=str(file.resolve()), declared=declared)
         if self.declared is None:
-            return plan, Changes()
+            # Of an older commit, which did not write down what the run began with.
+            return plan, Changes(mends=True)
         before = from_values(self.declared, "the declaration of the run")
-        return plan, differences(before, now)
+        return plan, replace(differences(before, now), mends=True)
