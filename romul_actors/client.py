@@ -7,6 +7,7 @@ what became of it. The client does not decide, and it knows no command line and 
 import getpass
 import os
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Literal, Self
 
 from romul_actors.core.amendments import with_changes
@@ -16,15 +17,17 @@ from romul_actors.errors import (
     ExperimentError,
     NoAnswerError,
     OptimizerError,
+    SpaceError,
     UnknownExperimentError,
     UnknownSlotError,
 )
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.presence import ask
 from romul_actors.protocol.differences import Changes
-from romul_actors.protocol.experiment import Experiment, from_json
+from romul_actors.protocol.experiment import Experiment, FloatSpec, from_json
 from romul_actors.protocol.messages import MOST_STEPS, encode
-from romul_actors.protocol.plan import settings
+from romul_actors.protocol.optimizer_options import check_ranges, check_sizes
+from romul_actors.protocol.plan import check
 from romul_actors.protocol.refused import Readable, readable
 from romul_actors.store import Store
 from romul_actors.store.opening import open_store
@@ -95,7 +98,7 @@ class Client:
             ExperimentError: it cannot run as it is declared.
             ExperimentExistsError: there is one of that name.
         """
-        settings(experiment)
+        check(experiment)
         if experiment.checkpoints is None:
             raise ExperimentError(
                 "checkpoints: say where they go (a folder or a URL that all workers reach)"
@@ -201,6 +204,12 @@ class Client:
         await self.store.send(name, encode(request))
 
     def _bounds(self, experiment: Experiment, parameter: str, low: float, high: float) -> Control:
+        if not (isfinite(low) and isfinite(high)):
+            raise SpaceError(f"{parameter}: min {low!r} and max {high!r} must be finite")
+        spec = experiment.space.get(parameter)
+        if isinstance(spec, FloatSpec):
+            # What a declaration must not say could not be read back.
+            spec.model_copy(update={"min": low, "max": high}).parameter(parameter)
         experiment.search_space().with_bounds(parameter, low, high)
         return Control(action="bounds", by=self.by, parameter=parameter, low=low, high=high)
 
@@ -278,7 +287,10 @@ class Client:
         try:
             stored.check(unset)
             given = {**constants, **stored.defaults(unset)}
+            optimizer = stored.settings.optimizer.name
+            check_sizes(optimizer, given)
             with_changes(stored.settings, population, given)
+            check_ranges(optimizer, given)
         except (ExperimentError, OptimizerError) as error:
             raise ExperimentError(f"{name}: {error}") from None
         given |= {option: None for option in unset if option in stored.options}

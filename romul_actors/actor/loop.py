@@ -208,7 +208,7 @@ class Actor:
                 await self._answer(name, [entry])
             except UndecidableError as error:
                 self._held.pop(name, None)
-                if requests[entry.id].action == "change":
+                if requests[entry.id].action in ("change", "bounds"):
                     # It must not come after a later change that mends the fault.
                     unusable = [(entry.id, str(error), entry.body)]
                     await self._store.dead_letter(name, "inbox", unusable)

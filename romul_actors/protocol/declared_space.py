@@ -1,5 +1,6 @@
 """The search space as a user declares it: a table a hyperparameter, tables of tables by dots."""
 
+import math
 from collections.abc import Collection, Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, LiteralString, Union, get_args, get_origin
@@ -139,7 +140,25 @@ class FloatSpec(_Spec):
 
     def element(self, name: str) -> Parameter:
         """Make the core's parameter of one value."""
+        _check_width(name, self)
         return FloatParameter(name, self.min, self.max, self.scale, self.mutable, self.step)
+
+
+def _check_width(name: str, spec: FloatSpec) -> None:
+    """Make sure that what lies between two bounds can be counted on.
+
+    Raises:
+        SpaceError: the distance of the bounds, their ratio on a logarithmic scale, or the number of
+            steps between them is beyond the largest number.
+    """
+    low, high = spec.min, spec.max
+    if math.isinf(high - low) or (spec.scale == "log" and low > 0 and math.isinf(high / low)):
+        raise SpaceError(f"{name}: from min {low!r} to max {high!r} is too far to be counted on")
+    if spec.step and math.isinf((high - low) / spec.step):
+        raise SpaceError(
+            f"{name}: step {spec.step!r} is too short from min {low!r} to max {high!r}: leave it "
+            "out, or make it longer"
+        )
 
 
 class IntSpec(_Spec):

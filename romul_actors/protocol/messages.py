@@ -4,6 +4,7 @@ A message is one map with a version, a type and the fields of its dataclass (see
 A message from a queue is validated before anything else reads it; nothing is ever unpickled.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any, get_args, get_type_hints
@@ -92,6 +93,8 @@ def decode_event(body: bytes) -> Event:
     event: Event = _validate(_EVENTS, body)
     if isinstance(event, Control) and event.steps > MOST_STEPS:
         raise MessageError(f"control.steps: {event.steps} is above {MOST_STEPS}")
+    if isinstance(event, Control) and math.isinf(event.high - event.low):
+        raise MessageError(f"control.high: {event.high} is too far from {event.low}")
     return event
 
 

@@ -128,7 +128,11 @@ def unknown_key(key: str, known: Collection[str]) -> str:
 
 def shown(value: object) -> str:
     """A wrong value, cut to a length that can be read."""
-    text = value.isoformat() if isinstance(value, datetime | date | time) else repr(value)
+    try:
+        text = value.isoformat() if isinstance(value, datetime | date | time) else repr(value)
+    except ValueError:
+        # Python writes no whole number of so many digits.
+        text = f"a {type(value).__name__} that is too long to be shown"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
 
 

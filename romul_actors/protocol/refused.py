@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from romul_actors.core import optimizers
 from romul_actors.core.settings import Settings
 from romul_actors.errors import ExperimentError, OptimizerError, PluginError, RomulError
 from romul_actors.protocol.declared_tables import OptimizerSpec, Timeouts
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import MOST_STEPS
+from romul_actors.protocol.optimizer_options import make
 from romul_actors.protocol.plan import settings
 
 _STAND_IN = OptimizerSpec(name="random")
@@ -113,7 +113,7 @@ def _kept(spec: OptimizerSpec) -> tuple[OptimizerSpec, Mapping[str, str]]:
 def _refusal(name: str, options: Mapping[str, Any]) -> str:
     """Why an optimizer cannot be made with some options; "": it can."""
     try:
-        optimizers.make(name, options)
+        make(name, options)
     except (OptimizerError, PluginError) as error:
         return str(error)
     return ""

@@ -303,7 +303,11 @@ async def test_a_change_to_a_sound_constant_frees_an_experiment_that_could_not_b
     async with serving(server):
         fault = await fault_of(server, "bad")
         # One that helps nothing first: it keeps its place, and holds the next one up in nothing.
-        await operator.change("bad", constants={"quorum_share": 1.5e308})
+        useless = {"quorum_share": 1.5e308}
+        with pytest.raises(ExperimentError, match=r"quorum_share = 1.5e\+308 is above 1"):
+            await operator.change("bad", constants=useless)
+        # An older version asks for it.
+        await server.send("bad", encode(Control(action="change", by="someone", constants=useless)))
         await operator.change("bad", constants={"quorum_share": 0.5})
         await assert_ends(server, "bad")
         assert (await snapshot(server, "bad")).fault == "" != fault
