@@ -51,12 +51,34 @@ class DeclaredTable(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _as_it_is_written(cls, given: Any, info: ValidationInfo) -> Any:
-        """Refuse what the validator would turn into another type: "5" or true into a number."""
+        """Refuse what the validator would turn into another type, or JSON could not hold."""
+        if (text := lone_half(given)) is not None:
+            raise PydanticCustomError("lone_half", "text", {"text": text})
         expected = _kinds(cls.model_fields[str(info.field_name)].annotation)
         for kind, (name, others) in _NOT_ALSO.items():
             if kind in expected and isinstance(given, others) and type(given) not in expected:
                 raise PydanticCustomError(name, "of another type")
         return given
+
+
+def lone_half(value: Any) -> str | None:
+    """The first text in a value that holds half of a character, as JSON's escape of one makes it.
+
+    It can be neither stored nor sent.
+    """
+    if isinstance(value, str):
+        # Most text: looked at without being copied.
+        if value.isascii():
+            return None
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value
+    elif isinstance(value, dict):
+        return next(filter(None, map(lone_half, [*value, *value.values()])), None)
+    elif isinstance(value, list | tuple):
+        return next(filter(None, map(lone_half, value)), None)
+    return None
 
 
 _NOT_ALSO: Mapping[type, tuple[LiteralString, tuple[type, ...]]] = {

@@ -75,10 +75,14 @@ def encode(message: Event | TrialMessage) -> bytes:
     """Put a message into bytes.
 
     Raises:
-        MessageError: it is longer than MAX_BYTES.
+        MessageError: it is longer than MAX_BYTES, or holds what no message can: half of a
+            character, or a whole number of more than 64 bits.
     """
     content = {name: getattr(message, name) for name in _NAMES[type(message)]}
-    body: bytes = msgpack.packb({"v": VERSION, **content})
+    try:
+        body: bytes = msgpack.packb({"v": VERSION, **content})
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise MessageError(f"a {message.type} message cannot be sent: {error}") from None
     if len(body) > MAX_BYTES:
         raise MessageError(f"a {message.type} message of {len(body)} bytes: at most {MAX_BYTES}")
     return body

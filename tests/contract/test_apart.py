@@ -433,9 +433,13 @@ async def test_a_mended_declaration_takes_the_options_out_first(server, raw, end
     raw.hset(key("bad"), "spec", json.dumps({**spec, "optimizer": GONE}))
     operator = Client(server, by="someone")
     # New slots go on from a trial that has ended.
-    more = {"population": 6} if ended else {}
+    population = 6 if ended else 4
     changes = Changes(
-        bounds={"x": (0.2, 0.5)}, steps=5, constants={"redraw": 0.3}, mends=True, **more
+        bounds={"x": (0.2, 0.5)},
+        steps=5,
+        population=population if ended else 0,
+        constants={"redraw": 0.3},
+        mends=True,
     )
     await operator.apply("bad", changes)
     async with serving(server):
@@ -448,7 +452,7 @@ async def test_a_mended_declaration_takes_the_options_out_first(server, raw, end
     found = (await full_snapshot(server, "bad")).experiment
     assert found.optimizer.options == {"sigma": 0.1, "redraw": 0.3}
     assert (found.population, found.space["x"].model_dump()["max"]) == (
-        more.get("population", 4),
+        population,
         0.5,
     )
 

@@ -174,7 +174,7 @@ def test_a_constant_out_of_its_range_is_refused_with_its_line(tmp_path, optimize
 
 def test_a_stored_search_goes_on_with_a_constant_that_is_out_of_its_range_by_now():
     stored = parse(GOOD.replace("mutation = 0.5", "mutation = 2.0"))
-    assert settings(stored).optimizer.mutation == 2.0
+    assert settings(stored).optimizer == make("romul", {"mutation": 2.0})
 
 
 def test_more_steps_than_can_be_read_back_are_refused():
