@@ -102,7 +102,7 @@ class RunFile:
         file = folder / NAME
         try:
             return RunFile(**json.loads(file.read_text()))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ExperimentError(
                 f"{file}: not a run's file ({error}): restore it, or begin a run of another name"
             ) from None

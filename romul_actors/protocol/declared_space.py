@@ -53,7 +53,7 @@ class DeclaredTable(BaseModel):
     def _as_it_is_written(cls, given: Any, info: ValidationInfo) -> Any:
         """Refuse what the validator would turn into another type, or JSON could not hold."""
         if (text := lone_half(given)) is not None:
-            raise PydanticCustomError("lone_half", "text", {"text": text})
+            raise PydanticCustomError("lone_half", "text", {"text": ascii(text)})
         expected = _kinds(cls.model_fields[str(info.field_name)].annotation)
         for kind, (name, others) in _NOT_ALSO.items():
             if kind in expected and isinstance(given, others) and type(given) not in expected:

@@ -79,7 +79,7 @@ _SENTENCES = {
     "string_too_long": "{value} is longer than {max_length} characters",
     "timezone_aware": "{value} has no time zone: write one, as in 2030-01-31T18:00:00Z",
     "json_invalid": "not JSON: {error}",
-    "lone_half": "{text!r} holds half of a character, which can be neither stored nor sent",
+    "lone_half": "{text} holds half of a character, which can be neither stored nor sent",
 }
 """What is wrong, by the validator's name for the mistake."""
 

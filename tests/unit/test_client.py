@@ -9,6 +9,7 @@ from romul_actors.client import Client
 from romul_actors.core.events import Control, Submitted
 from romul_actors.dead_letters import DeadLetters, Resubmitted
 from romul_actors.errors import (
+    BrokerError,
     ExperimentError,
     ExperimentExistsError,
     NoAnswerError,
@@ -239,6 +240,12 @@ async def test_dead_letters_go_back_or_go_away(client, store):
     assert await letters.resubmit("e") == Resubmitted(back=1, cut=1)
     assert await letters.letters("e") == [cut]
     assert [e.body for e in await store.read(["e"], "b", 10, 0)] == [short]
+
+
+@pytest.mark.parametrize("worker", ["", "a/b", "#", "a\udcff"])
+def test_a_worker_s_name_that_cannot_stand_in_a_topic_is_refused(worker):
+    with pytest.raises(BrokerError, match="worker name "):
+        topic(worker, "control")
 
 
 async def test_without_a_broker_no_worker_is_drained(client):

@@ -6,7 +6,7 @@ import pytest
 from romul_actors.core.optimizers import OPTIMIZERS, make
 from romul_actors.core.optimizers.random_search import RandomSearch
 from romul_actors.errors import ExperimentError
-from romul_actors.protocol.experiment import FloatSpec, from_json, load, parse
+from romul_actors.protocol.experiment import FloatSpec, from_json, from_values, load, parse
 from romul_actors.protocol.plan import check, settings
 from romul_actors.protocol.plan import load as load_all
 
@@ -223,3 +223,52 @@ def test_other_files_are_no_experiments(tmp_path):
     empty.touch()
     with pytest.raises(ExperimentError, match="declares no variable `experiment`"):
         load(empty)
+
+
+HALF = "a\ud800"
+"""Half of a character, as JSON's escape of one makes it."""
+DECLARED = {
+    "name": "e",
+    "task": "mine",
+    "steps": 2,
+    "space": {"x": {"type": "float", "min": 0.0, "max": 1.0}},
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("budget_unit", HALF),
+        ("metric", HALF),
+        ("name", HALF),
+        ("checkpoints", f"/{HALF}"),
+        ("constants", {"a": HALF}),
+        ("constants", {HALF: 1}),
+        ("constants", {"a": {"b": [HALF]}}),
+        ("space", {HALF: DECLARED["space"]["x"]}),
+        ("space", {"x": {"type": "categorical", "choices": ["a", HALF]}}),
+        ("space", {"x": {"type": "categorical", "choices": ["a", {HALF: 1}]}}),
+        ("initial", [{HALF: 1}]),
+        ("optimizer", {"name": HALF}),
+        ("optimizer", {"name": "romul", HALF: 1}),
+        ("from_run", {"name": "f", "checkpoints": [{"name": HALF, "trial": "0-0"}]}),
+        ("resources", {"device": HALF}),
+    ],
+)
+def test_half_of_a_character_is_refused_wherever_there_is_text(key, value):
+    said = rf"f: {key}.*: '.*\\ud800' holds half of a character, which can be neither stored nor"
+    with pytest.raises(ExperimentError, match=said):
+        from_values({**DECLARED, key: value}, "f")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("steps = " + "9" * 5000, "e.toml: not TOML that can be read: Exceeds the limit"),
+        ("x = " + "[" * 100_000, "e.toml: lists or tables are nested too deeply"),
+        ('name = "\\ud800"', "e.toml:1: not TOML: Escaped character is not a Unicode scalar"),
+    ],
+)
+def test_what_no_toml_reader_can_read_is_refused(text, said):
+    with pytest.raises(ExperimentError, match=said):
+        parse(text, "e.toml")
