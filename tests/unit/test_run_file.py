@@ -33,7 +33,17 @@ def test_a_folder_without_a_run_is_unknown(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[" * 100_000, "{", "[]", "{}", '{"experiments": []}', '{"odd": 1}', "3"]
+    "text",
+    [
+        "",
+        pytest.param("[" * 20_000, id="deep"),
+        "{",
+        "[]",
+        "{}",
+        '{"experiments": []}',
+        '{"odd": 1}',
+        "3",
+    ],
 )
 def test_a_file_that_is_none_of_a_runs_is_named(tmp_path, text):
     (tmp_path / NAME).write_text(text)
