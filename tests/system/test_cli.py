@@ -14,7 +14,7 @@ from redis import Redis
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.protocol.experiment import parse
 from tests.conftest import romul_anew, wait_for
-from tests.system.conftest import processes_with
+from tests.system.conftest import install_overflowing, processes_with
 from tests.warm import COLD
 
 TOML = """\
@@ -229,10 +229,11 @@ def test_a_run_whose_every_trial_fails_says_why(tmp_path):
     assert "the disk is upside down" in out
 
 
-def test_a_run_that_cannot_be_decided_ends_and_says_why(tmp_path):
+def test_a_run_that_cannot_be_decided_ends_and_says_why(tmp_path, monkeypatch):
+    install_overflowing(tmp_path, monkeypatch)
     (tmp_path / "bad.toml").write_text(
         'name = "bad"\ntask = "romul_workers.tasks.toys:quadratic"\nsteps = 2\npopulation = 4\n'
-        'optimizer = { name = "romul", quorum_share = 1e308 }\n'
+        'optimizer = { name = "overflowing", quorum_share = 1e308 }\n'
         "[space]\nrate = { type = 'float', min = 1e-3, max = 1.0, scale = 'log' }\n"
     )
     for arguments in (("run", "bad.toml"), ("run", "--resume", "bad")):
