@@ -88,6 +88,8 @@ def declare(call: Call, space: Mapping[str, Any], mode: str, keys: Mapping[str, 
         names = [*known, *call.arguments, "mode"]
         near = ["mode"] if key == "direction" else get_close_matches(key, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(sorted(names))}"
+        if key == "redis":
+            hint = "romul.submit puts a search on a server, and romul.wait follows it there"
         raise ExperimentError(f"{call.function}() has no argument {key!r}: {hint}")
     values = {**keys, "space": tables(space), "direction": DIRECTIONS[mode]}
     return from_values(values, f"{call.function}()")

@@ -31,6 +31,7 @@ from romul_actors.protocol.experiment import Experiment, from_values
 from romul_actors.protocol.plan import check, settings
 from romul_actors.protocol.redeclare import redeclare
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
+from romul_actors.protocol.stored_fields import ENDED
 from romul_workers.figures import figures
 
 VERSION = 1
@@ -38,7 +39,6 @@ VERSION = 1
 OF_A_STATE = "it must be what Population.state was"
 WORKER = "ask-and-tell"
 """Stands where a run's history names a worker."""
-ENDED = ("finished", "failed", "stopped")
 
 Clock = Callable[[], float]
 

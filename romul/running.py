@@ -17,7 +17,7 @@ from romul.origin import begun_from_run, check_origin
 from romul.processes import Supervisor, supervised
 from romul.result import Result
 from romul.supervisor import Plan
-from romul.watching import ENDED, SearchFailedError, Watch
+from romul.watching import SearchFailedError, Watch
 from romul_actors.client import Client
 from romul_actors.core.history import SearchExtended, SearchResumed
 from romul_actors.errors import TaskError
@@ -25,6 +25,7 @@ from romul_actors.observe.snapshot import full_snapshot
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import check
+from romul_actors.protocol.stored_fields import ENDED
 from romul_workers import handed
 from romul_workers.functions import check_function
 

@@ -72,9 +72,17 @@ class Choice(Hyperparameter):
     Args:
         choices: two or more.
         keys: further keys of the table, by their TOML names.
+
+    Raises:
+        ExperimentError: a list was given in place of its elements.
     """
 
     def __init__(self, *choices: Any, **keys: Any) -> None:
+        if len(choices) == 1 and isinstance(choices[0], list | tuple):
+            each = ", ".join(map(repr, choices[0]))
+            raise ExperimentError(
+                f"Choice({choices[0]!r}) has one choice, which is a list: write Choice({each})"
+            )
         super().__init__("categorical", choices=list(choices), **keys)
 
 

@@ -9,10 +9,9 @@ from romul_actors.core.history import Line, TrialFailed, TrialReported
 from romul_actors.errors import RomulError
 from romul_actors.observe.snapshot import read_line
 from romul_actors.protocol.experiment import Experiment, from_json
-from romul_actors.protocol.stored_fields import StoredFields
+from romul_actors.protocol.stored_fields import ENDED, StoredFields
 from romul_actors.store import Glance, Store
 
-ENDED = ("finished", "failed", "stopped")
 LOOK_S = 0.25
 LINES = 1_000
 """Lines of history that are read at a time."""

@@ -105,6 +105,10 @@ class UnknownSlotError(UnknownExperimentError):
     """The experiment has no slot of that number."""
 
 
+class UnknownTrialError(RomulError, ValueError):
+    """A trial, or a slot, that history does not hold."""
+
+
 class ExperimentExistsError(StoreError):
     """An experiment of that name is already in the store."""
 

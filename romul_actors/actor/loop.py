@@ -339,7 +339,7 @@ class Actor:
             await self._tick(name, lease_s)
             await self._reconcile(name, max(RECONCILE_S, lease_s))
         held = self._held.get(name)
-        # The same fault would be another one from now on.
+        # It is served again: a later fault is logged and stored anew, though its text be the same.
         if self._faults.pop(name, None) is not None or (held is not None and held.faulty):
             await self._store_fault(name, "")
             if held is not None:

@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from romul_actors.cli.connection import connected, snapshot_of
-from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
+from romul_actors.cli.connection import connected_to, snapshot_of
+from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
 from romul_actors.core.history import Line, TrialCreated, TrialFailed, TrialReported
 from romul_actors.core.space import Space
@@ -19,11 +19,11 @@ QUARTERS = 4
 """Parts of a number's range that failures are counted in."""
 
 
-def failures(name: Name, redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
+def failures(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> None:
     """Show why attempts ended, and where in the search space."""
 
     async def run() -> tuple[Experiment, Mapping[str, int], list[Line]]:
-        async with connected(redis) as client:
+        async with connected_to(name, redis) as client:
             experiment = await client.spec(name)
             meta = (await client.store.load(name)).meta
             lines = await read_history(client.store, name)
@@ -110,7 +110,7 @@ def _regions_of_axis(
     return rows
 
 
-def waste(name: Name, redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
+def waste(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> None:
     """Show where the machines' time went: useful, and lost by cause and by worker."""
     spent = waste_of(snapshot_of(name, redis).history).as_json()
     if as_json:

@@ -57,7 +57,10 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "Hand out no more trials; those in training end, and their results are kept.",
         ),
         "resume": ("experiments", "Go on with a paused experiment, or try a failed one again."),
-        "stop": ("experiments", "End an experiment for good; what it found stays."),
+        "stop": (
+            "experiments",
+            "End an experiment; what it found stays, and `romul extend` goes on with it.",
+        ),
         "pin": (
             "experiments",
             "Hold a slot: it goes on with its hyperparameters and weights, whatever the others do.",

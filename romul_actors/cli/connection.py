@@ -16,7 +16,7 @@ from romul_actors.errors import (
     UnknownExperimentError,
     UnknownSlotError,
 )
-from romul_actors.local.redis_server import URL_FILE
+from romul_actors.local.redis_server import URL_FILE, embedded_server, has_data, is_up
 from romul_actors.local.run_file import holds_run
 from romul_actors.mqtt.broker import Broker
 from romul_actors.observe.snapshot import Snapshot, full_snapshot
@@ -38,6 +38,11 @@ def resolve(url: str) -> str:
         return _with_password(url, "ROMUL_REDIS_PASSWORD_FILE")
     file = Path(url) / URL_FILE
     if not file.is_file():
+        if not Path(url).is_dir():
+            raise StoreError(
+                f"{url!r} is neither a URL nor the folder of a local run: a URL begins with its "
+                "scheme, as redis://HOST:6379/0 does"
+            )
         raise StoreError(
             f"{url!r} is neither a URL nor the folder of a local run whose server is up "
             f"(no {file}); a finished run's server is started by `romul serve {url}`"
@@ -113,6 +118,44 @@ async def connected(
             raise UnknownExperimentError(f"{error}; {await _names(client)}") from None
 
 
+@contextlib.asynccontextmanager
+async def connected_to(
+    name: str, url: str | None, *, changes: bool = False
+) -> AsyncIterator[Client]:
+    """A client of the server that holds a search.
+
+    Args:
+        name: the search's.
+        url: as the option --redis takes it; None: that of the local run of this name, if there is
+            one, else the default.
+        changes: whether something is asked of the search, which takes an actor. Otherwise the
+            server of a local run that has ended is started for as long as the client is used.
+
+    Raises:
+        StoreError: the server cannot be used, or a local run has ended and can change no more.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        folder = None if url is not None else local_run(name)
+        if folder is None:
+            url = url or DEFAULT_URL
+        elif is_up(folder):
+            url = str(folder)
+        elif changes:
+            raise StoreError(
+                f"{folder}: the run has ended, and nothing decides a request: `romul run --resume "
+                f"{name}` goes on with it, `romul extend {name} --steps N` to more steps"
+            )
+        else:
+            url = await stack.enter_async_context(embedded_server(folder))
+        yield await stack.enter_async_context(connected(url))
+
+
+def local_run(name: str) -> Path | None:
+    """The folder of the local run of that name that has a server of its own, if there is one."""
+    folder = Path(os.environ.get("ROMUL_RUNS", "runs")) / name
+    return folder if holds_run(folder) and has_data(folder) else None
+
+
 async def _names(client: Client) -> str:
     """What to say of the experiments that there are."""
     names = list(await client.statuses())
@@ -132,7 +175,7 @@ def _local_runs() -> str:
     return f" A local run has a server of its own: {first}--redis {latest}"
 
 
-def snapshot_of(name: str, url: str) -> Snapshot:
+def snapshot_of(name: str, url: str | None) -> Snapshot:
     """An experiment with all its history.
 
     Raises:
@@ -140,7 +183,7 @@ def snapshot_of(name: str, url: str) -> Snapshot:
     """
 
     async def run() -> Snapshot:
-        async with connected(url) as client:
+        async with connected_to(name, url) as client:
             return await full_snapshot(client.store, name)
 
     return asyncio.run(run())

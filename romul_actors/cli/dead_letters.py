@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from romul_actors.cli.arguments import checked
-from romul_actors.cli.connection import connected
-from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
+from romul_actors.cli.connection import connected_to
+from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json
 from romul_actors.dead_letters import DeadLetters, Resubmitted
 from romul_actors.store import DeadLetter
@@ -28,13 +28,13 @@ dead = typer.Typer(
 def list_(
     name: Name,
     count: Annotated[int, typer.Option(min=1, help="How many, oldest first.")] = 100,
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """List them with their reasons."""
 
     async def run() -> list[DeadLetter]:
-        async with connected(redis) as client:
+        async with connected_to(name, redis) as client:
             return await DeadLetters(client.store).letters(name, limit=count)
 
     found = asyncio.run(run())
@@ -67,13 +67,11 @@ def _chosen(ids: Sequence[str] | None, everything: bool) -> Sequence[str]:
 
 @dead.command()
 @checked
-def retry(
-    name: Name, ids: Ids = None, everything: All = False, redis: RedisUrl = DEFAULT_URL
-) -> None:
+def retry(name: Name, ids: Ids = None, everything: All = False, redis: SearchUrl = None) -> None:
     """Put them back into the queue that they came from."""
 
     async def run() -> Resubmitted:
-        async with connected(redis) as client:
+        async with connected_to(name, redis, changes=True) as client:
             return await DeadLetters(client.store).resubmit(name, _chosen(ids, everything))
 
     done = asyncio.run(run())
@@ -83,13 +81,11 @@ def retry(
 
 @dead.command()
 @checked
-def drop(
-    name: Name, ids: Ids = None, everything: All = False, redis: RedisUrl = DEFAULT_URL
-) -> None:
+def drop(name: Name, ids: Ids = None, everything: All = False, redis: SearchUrl = None) -> None:
     """Remove them for good."""
 
     async def run() -> int:
-        async with connected(redis) as client:
+        async with connected_to(name, redis, changes=True) as client:
             return await DeadLetters(client.store).drop(name, _chosen(ids, everything))
 
     echo(f"{name}: {asyncio.run(run())} dropped")

@@ -8,6 +8,7 @@ from romul_actors.errors import (
     SpaceError,
     StoreError,
     UnknownExperimentError,
+    UnknownTrialError,
 )
 
 EXPERIMENT_FAILED = 1
@@ -19,11 +20,13 @@ INTERRUPTED = 130
 
 HELP = (
     "Exit codes: 0 done, 1 the experiment failed, 2 wrong usage or declaration, "
-    "3 the server cannot be used, 4 no such experiment, 5 there is one already, 130 interrupted."
+    "3 the server cannot be used, 4 no such experiment, slot or trial, 5 there is one already, "
+    "130 interrupted."
 )
 
 _CODES: tuple[tuple[type[RomulError], int], ...] = (
     (UnknownExperimentError, UNKNOWN),
+    (UnknownTrialError, UNKNOWN),
     (ExperimentExistsError, EXISTS),
     (StoreError, STORE),
     (ExperimentError, DECLARATION),

@@ -11,10 +11,10 @@ import typer
 from pydantic_core import from_json
 
 from romul_actors.cli.checkpoints import copy
-from romul_actors.cli.connection import connected
+from romul_actors.cli.connection import connected, connected_to
 from romul_actors.cli.deadline import Deadline, with_deadline
 from romul_actors.cli.from_run import From, WithCheckpoints, with_origin
-from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
+from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl, SearchUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
 from romul_actors.cli.rows import progress, readable, slots_table, unreadable
 from romul_actors.client import Client
@@ -118,13 +118,13 @@ def _status_table(rows: list[dict[str, Any]]) -> Table:
 def show(
     name: Name,
     slot: Annotated[int | None, typer.Argument(help="One slot in full.")] = None,
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Show an experiment's population, or one slot in full."""
 
     async def run() -> tuple[Experiment, dict[str, Any], list[dict[str, Any]]]:
-        async with connected(redis) as client:
+        async with connected_to(name, redis) as client:
             experiment = await client.spec(name)
             stored = await client.store.load(name)
             slots = [readable(name, i, fields) for i, fields in enumerate(stored.slots)]
@@ -159,13 +159,13 @@ def best(
     copy_to: Annotated[
         Path | None, typer.Option(help="Copy the best checkpoint into this new folder.")
     ] = None,
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the best trial so far, and copy its checkpoint on request."""
 
     async def run() -> tuple[Experiment, dict[str, Any]]:
-        async with connected(redis) as client:
+        async with connected_to(name, redis) as client:
             experiment = await client.spec(name)
             meta = (await client.store.load(name)).meta
             best = StoredFields.of_experiment(name, meta).best(experiment.metric)
@@ -176,41 +176,44 @@ def best(
 
     experiment, found = asyncio.run(run())
     found["checkpoints"] = experiment.checkpoints
+    place = f"{str(experiment.checkpoints).rstrip('/')}/{found['checkpoint']}"
     if copy_to is not None:
         found["copied_to"] = str(copy(experiment, found["checkpoint"], copy_to))
     if as_json:
         echo_json(found)
         return
-    table = Table("field", "value")
+    found["checkpoint"] = place
     for field, value in found.items():
-        if field != "vector":
-            table.add_row(field, json.dumps(value) if isinstance(value, dict) else str(value))
-    Console().print(table)
+        if isinstance(value, dict):
+            for key, part in value.items():
+                echo(f"{field}.{key}: {part}")
+        elif field not in ("vector", "checkpoints"):
+            echo(f"{field}: {value}")
 
 
-def _request(name: str, redis: str, action: str, request: Request) -> None:
+def _request(name: str, redis: str | None, action: str, request: Request) -> None:
     """Make a request of a client, and say that it was made."""
 
     async def run() -> None:
-        async with connected(redis) as client:
+        async with connected_to(name, redis, changes=True) as client:
             await request(client)
         echo(f"{name}: {action} requested")
 
     asyncio.run(run())
 
 
-def pause(name: Name, redis: RedisUrl = DEFAULT_URL) -> None:
+def pause(name: Name, redis: SearchUrl = None) -> None:
     """Hand out no more trials; those in training end, and their results are kept."""
     _request(name, redis, "pause", lambda client: client.pause(name))
 
 
-def resume(name: Name, redis: RedisUrl = DEFAULT_URL) -> None:
+def resume(name: Name, redis: SearchUrl = None) -> None:
     """Go on with a paused experiment, or try a failed one again."""
     _request(name, redis, "resume", lambda client: client.resume(name))
 
 
-def stop(name: Name, redis: RedisUrl = DEFAULT_URL) -> None:
-    """End an experiment for good; what it found stays."""
+def stop(name: Name, redis: SearchUrl = None) -> None:
+    """End an experiment; what it found stays, and `romul extend` goes on with it."""
     _request(name, redis, "stop", lambda client: client.stop(name))
 
 
@@ -218,7 +221,7 @@ def pin(
     name: Name,
     slot: Annotated[int, typer.Argument(min=0, help="A slot.")],
     release: Annotated[bool, typer.Option("--release", help="Let it go again.")] = False,
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
 ) -> None:
     """Hold a slot: it goes on with its hyperparameters and weights, whatever the others do."""
     if release:
@@ -232,7 +235,7 @@ def bounds(
     parameter: Annotated[str, typer.Argument(help="A hyperparameter that is a number.")],
     low: Annotated[float, typer.Option("--min", help="Its least value from now on.")],
     high: Annotated[float, typer.Option("--max", help="Its greatest.")],
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
 ) -> None:
     """Search a hyperparameter between other bounds; places outside move to the nearest bound."""
     _request(
@@ -256,7 +259,7 @@ def change(
         list[str] | None,
         typer.Option(metavar="NAME", help="A constant that has its default again."),
     ] = None,
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
 ) -> None:
     """Change the number of slots, or constants of the optimizer, of a search that goes on.
 
@@ -296,9 +299,9 @@ def remove(
         async with connected(redis) as client:
             await client.remove(name)
 
-    if not yes and not (
-        sys.stdin.isatty() and typer.confirm(f"remove {name} with all its history?")
-    ):
+    if not yes and not sys.stdin.isatty():
+        raise typer.BadParameter(f"{name} would go with all its history: --yes says that it may")
+    if not yes and not typer.confirm(f"remove {name} with all its history?"):
         raise typer.Exit(2)
     asyncio.run(run())
     echo(f"{name}: removed")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from romul_actors.cli.connection import snapshot_of
-from romul_actors.cli.options import DEFAULT_URL, Name, RedisUrl
+from romul_actors.cli.options import Name, SearchUrl
 from romul_actors.cli.printing import echo
 from romul_actors.core.history import to_json
 from romul_actors.observe.export import to_mlflow, to_tensorboard
@@ -29,7 +29,7 @@ def export(
     mlflow: Annotated[
         str | None, typer.Option(help="Tracking URI of an MLflow server or store.")
     ] = None,
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
 ) -> None:
     """Write all trials to a file: hyperparameters as h.NAME, metrics as m.NAME, never rescaled.
 

@@ -9,25 +9,17 @@ import typer
 
 from romul_actors.cli.connection import connected
 from romul_actors.cli.local_run import Servers, play
-from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RunsFolder, WithBroker
+from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RunsFolder, SearchUrl, WithBroker
 from romul_actors.cli.printing import echo
 from romul_actors.cli.summary import finish
-from romul_actors.errors import StoreError
-from romul_actors.local.redis_server import check_idle
+from romul_actors.local.redis_server import has_data, is_up
 from romul_actors.local.run_file import RunFile, holds_run
 
 
 def extend(
     name: Name,
     steps: Annotated[int, typer.Option(min=1, help="How many steps it has then, in all.")],
-    redis: Annotated[
-        str | None,
-        typer.Option(
-            envvar="ROMUL_REDIS_URL",
-            help="Its server, if it is no local run: a URL, or a local run's folder.",
-            show_default=f"runs/NAME, else {DEFAULT_URL}",
-        ),
-    ] = None,
+    redis: SearchUrl = None,
     runs: RunsFolder = Path("runs"),
     workers: Annotated[
         int | None, typer.Option(min=1, help="Worker processes of a local run.")
@@ -41,8 +33,8 @@ def extend(
     and workers go on; a paused or failed search has the steps when it is resumed.
     """
     folder = runs / name
-    if redis is None and holds_run(folder):
-        if not _is_under_way(folder):
+    if redis is None and holds_run(folder) and has_data(folder):
+        if not is_up(folder):
             _go_on(folder, steps, workers, broker=broker, as_json=as_json)
             return
         redis = str(folder)
@@ -53,15 +45,6 @@ def extend(
         echo(f"{name}: {steps} steps requested")
 
     asyncio.run(ask())
-
-
-def _is_under_way(folder: Path) -> bool:
-    """Whether the server of a local run answers."""
-    try:
-        check_idle(folder)
-    except StoreError:
-        return True
-    return False
 
 
 def _go_on(folder: Path, steps: int, workers: int | None, *, broker: bool, as_json: bool) -> None:

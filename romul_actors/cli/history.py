@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from romul_actors.cli.connection import connected
-from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
+from romul_actors.cli.connection import connected_to
+from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import Console, echo, echo_json
 from romul_actors.core.history import KINDS, ControlIgnored, Line, TrialCreated, Unknown, to_json
 from romul_actors.observe.snapshot import read_line
@@ -27,7 +27,7 @@ def history(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
     count: Annotated[int, typer.Option("-n", min=0, help="How many of the latest lines.")] = 20,
     event: Annotated[str | None, typer.Option(help="Only this kind (result, failed ...).")] = None,
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what happened and what was decided; operators' actions are among it."""
@@ -38,7 +38,7 @@ def history(
         Console(stderr=True).print(text, soft_wrap=True)
 
     async def run() -> None:
-        async with connected(redis) as client:
+        async with connected_to(name, redis) as client:
             store = client.store
             glance = await store.glance(name, after="", count=count)
             after = "0"

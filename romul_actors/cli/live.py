@@ -18,9 +18,9 @@ from rich.progress import (
 from romul_actors.cli.printing import Console, Table, shortened
 from romul_actors.cli.rows import figure, progress, readable, slots_table
 from romul_actors.protocol.experiment import Experiment, from_json
+from romul_actors.protocol.stored_fields import ENDED
 from romul_actors.store import Store
 
-ENDED = ("finished", "failed", "stopped")
 LINE_S = 5.0
 """How often a line is printed where there is no terminal to draw on."""
 FAILED_S = 5.0
@@ -81,19 +81,26 @@ class LiveView:
         rows, first, decided = [], Table(), True
         for index, experiment in enumerate(self._experiments):
             stored = await self._store.load(experiment.name)
-            row = progress(stored.meta, experiment)
+            # As it is declared now: steps and slots may have been changed meanwhile.
+            declared = from_json(stored.meta["spec"])
+            row = progress(stored.meta, declared)
             rows.append(row)
             # What has ended goes on when the actor has decided a request for more steps.
-            decided = decided and from_json(stored.meta["spec"]).steps == experiment.steps
+            decided = decided and declared.steps >= experiment.steps
             # What the only actor cannot serve does not end by itself.
             faulty = self._alone and bool(stored.meta.get("fault"))
             row["ended"] = row["status"] in ENDED or faulty
             best = "" if row["best"] is None else _best(row)
-            self._bars.update(self._tasks[experiment.name], completed=row["trials"], best=best)
+            self._bars.update(
+                self._tasks[experiment.name],
+                completed=row["trials"],
+                total=row["trials_total"],
+                best=best,
+            )
             if index == 0 and self._console.is_terminal:
                 first = slots_table(
                     [readable(experiment.name, i, slot) for i, slot in enumerate(stored.slots)],
-                    experiment,
+                    declared,
                 )
         if self._console.is_terminal:
             self._live.update(Group(self._bars, first), refresh=True)

@@ -107,6 +107,7 @@ async def _play(
                 await members.start()
                 await pause(REFRESH_S, stop)
         wall_s = time.monotonic() - began
+        experiments = [await client.spec(name) for name in plan.experiments]
         summaries = await write_summaries(client.store, folder, experiments, console)
         return EndedRun(summaries, stop.is_set(), wall_s)
 

@@ -21,6 +21,17 @@ RedisUrl = Annotated[
 ]
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 
+SearchUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--redis",
+        envvar="ROMUL_REDIS_URL",
+        help="Its server: a URL (redis://, rediss://, unix://), or the folder of a local run.",
+        show_default=f"runs/NAME, else {DEFAULT_URL}",
+    ),
+]
+"""Of commands that take a search's name: one that runs here is found by it."""
+
 MqttUrl = Annotated[
     str | None,
     typer.Option(

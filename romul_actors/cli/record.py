@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from romul_actors.cli.connection import connected
+from romul_actors.cli.connection import connected_to
 from romul_actors.cli.exits import EXPERIMENT_FAILED
-from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
+from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import Console, echo, echo_json
 from romul_actors.core.history import TrialCreated, from_json
 from romul_sim.record import Record, read_record
@@ -23,7 +23,7 @@ def record(
     name: Name,
     to: Annotated[Path, typer.Option("--to", dir_okay=False, help="File for the record.")],
     every_s: Annotated[float, typer.Option(min=0.05, help="How often to look.")] = 1.0,
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
 ) -> None:
     """Record a run, with its machines, until it ends: for `romul replay` and `romul sim --trace`.
 
@@ -32,7 +32,7 @@ def record(
     console = Console(stderr=True)
 
     async def run() -> int:
-        async with connected(redis) as client:
+        async with connected_to(name, redis) as client:
             with console.status("recording") as shown:
                 return await write_record(
                     client.store, name, to, every_s, lambda n: shown.update(f"recording: {n} lines")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from romul_actors.cli.connection import snapshot_of
-from romul_actors.cli.options import DEFAULT_URL, Name, RedisUrl
+from romul_actors.cli.options import Name, SearchUrl
 from romul_actors.cli.printing import echo
 from romul_actors.core.history import TrialFailed
 from romul_actors.observe import html as page
@@ -28,7 +28,7 @@ def report(
     pictures: Annotated[
         Path | None, typer.Option(help="Folder for the pictures, as PNG files.", file_okay=False)
     ] = None,
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
 ) -> None:
     """Write a finished or running search as one HTML page that needs nothing else."""
     seen = snapshot_of(name, redis)

@@ -12,7 +12,7 @@ from rich.progress import Progress, ProgressColumn, TextColumn
 
 from romul_actors.cli.arguments import checked
 from romul_actors.cli.connection import snapshot_of
-from romul_actors.cli.options import DEFAULT_URL, Allow, AsJson, Name, RedisUrl, TaskPath
+from romul_actors.cli.options import Allow, AsJson, Name, SearchUrl, TaskPath
 from romul_actors.cli.printing import Console, echo, echo_json, shortened
 from romul_actors.errors import ExperimentError
 from romul_actors.observe.trial_records import trials
@@ -43,7 +43,7 @@ def export_schedule(
     to: Annotated[Path, typer.Option("--to", dir_okay=False, help="JSON file.")],
     best: Annotated[bool, typer.Option("--best", help="The winner's (the default).")] = False,
     trial: Annotated[str | None, typer.Option(help="Another trial's: SLOT-STEP.")] = None,
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
 ) -> None:
     """Write the schedule along the winner's line of descent, which may lead through many slots."""
     if best and trial is not None:

@@ -14,9 +14,9 @@ from rich.live import Live
 from rich.measure import Measurement
 from rich.text import Text
 
-from romul_actors.cli.connection import connected
+from romul_actors.cli.connection import connected_to
 from romul_actors.cli.history import LINES
-from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
+from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import NARROW, Console, Table, echo_json, shortened
 from romul_actors.cli.workers import worker_row
 from romul_actors.core.history import TrialReported
@@ -115,6 +115,8 @@ class Screen:
             alarms.append(f"trials fail on these workers only: {', '.join(failing[:3])}")
         if seen.depths["dead"]:
             alarms.append(f"{seen.depths['dead']} dead messages (romul dead list {self._name})")
+        if seen.status == "submitted":
+            alarms.append("no actor has begun with it: `romul actor` starts one")
         if seen.depths["inbox"] > BACKLOG * max(10, len(seen.slots)):
             alarms.append("the inbox grows: is an actor running?")
         if seen.status == "failed" or seen.fault:
@@ -151,7 +153,7 @@ class Screen:
         ]:
             table.add_row(
                 shortened(worker.name),
-                shortened(worker.state),
+                shortened(worker.state) if worker.alive_within(lease_s) else "lost",
                 worker.in_hand,
                 "" if worker.at is None else f"{worker.at:g}",
                 "unknown" if worker.age_s is None else f"{worker.age_s:.1f} s ago",
@@ -206,7 +208,7 @@ def top(
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
     rows: Annotated[int, typer.Option(min=1, help="Most slots and workers shown.")] = MOST_ROWS,
     once: Annotated[bool, typer.Option("--once", help="Show once, and end.")] = False,
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a running experiment live: workers, slots, queues, alarms. One round trip a refresh."""
@@ -218,7 +220,7 @@ def top(
         # However it ends, the terminal gets its screen back.
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
-        async with connected(redis) as client:
+        async with connected_to(name, redis) as client:
             seen = await screen.refresh(client.store)
             if as_json:
                 echo_json(_as_json(screen, seen))

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 from rich.tree import Tree
 
-from romul_actors.cli.connection import connected, snapshot_of
-from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl
+from romul_actors.cli.connection import connected_to, snapshot_of
+from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import Console, echo, echo_json
 from romul_actors.observe.explain import explain as explanation_of
 from romul_actors.observe.explain import in_words
@@ -22,7 +22,7 @@ TrialId = Annotated[str, typer.Argument(help="A trial: SLOT-STEP, as 3-12.")]
 def lineage(
     name: Name,
     slot: Annotated[int, typer.Argument(min=0, help="A slot.")],
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the tree of copies that a slot belongs to."""
@@ -51,7 +51,7 @@ def _tree(root: Branch, own: Branch, metric: str) -> Tree:
 def explain(
     name: Name,
     trial: TrialId,
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Say why a trial was decided as it was: what was copied, mutated, drawn, and from where."""
@@ -63,13 +63,13 @@ def explain(
 def logs(
     name: Name,
     trial: TrialId,
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what the task printed during a trial's attempts: the end of it, of the latest 2,000."""
 
     async def run() -> list[Output]:
-        async with connected(redis) as client:
+        async with connected_to(name, redis) as client:
             await client.status(name)
             return await client.store.outputs(name, trial)
 

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from romul_actors.cli.connection import broker, connected
-from romul_actors.cli.options import DEFAULT_URL, AsJson, MqttCa, MqttUrl, Name, RedisUrl
+from romul_actors.cli.connection import broker, connected, connected_to
+from romul_actors.cli.options import AsJson, MqttCa, MqttUrl, Name, SearchUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json
 from romul_actors.mqtt.broker import KEEPALIVE_S
 from romul_actors.mqtt.presence import ask
@@ -29,11 +29,11 @@ def worker_row(worker: WorkerSnapshot, lease_s: float) -> dict[str, Any]:
     }
 
 
-def workers(name: Name, redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
+def workers(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> None:
     """List an experiment's workers: what they do, and the age of their last heartbeat."""
 
     async def run() -> tuple[Snapshot, AffinityCounts]:
-        async with connected(redis) as client:
+        async with connected_to(name, redis) as client:
             return await snapshot(client.store, name), await client.store.affinity(name)
 
     seen, counts = asyncio.run(run())

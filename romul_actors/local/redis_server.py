@@ -23,6 +23,8 @@ from redis.exceptions import RedisError
 from romul_actors.errors import StoreError
 
 URL_FILE = "redis.url"
+DATA = "redis"
+"""Folder of a server's data, in that of its run."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -54,19 +56,28 @@ def find_server() -> str:
     return str(get_binary_path())
 
 
+def has_data(folder: Path) -> bool:
+    """Whether an embedded server has worked on `folder`."""
+    return (folder / DATA).is_dir()
+
+
+def is_up(folder: Path) -> bool:
+    """Whether the server of `folder` answers."""
+    file = folder / URL_FILE
+    with contextlib.suppress(RedisError, OSError, ValueError):
+        client = SyncRedis.from_url(file.read_text().strip(), socket_connect_timeout=2)
+        with contextlib.closing(client):
+            return bool(client.ping())
+    return False
+
+
 def check_idle(folder: Path) -> None:
     """Make sure that no server works on `folder`: two on the same files would ruin them.
 
     Raises:
         StoreError: one does.
     """
-    file = folder / URL_FILE
-    if not file.is_file():
-        return
-    with contextlib.suppress(RedisError, OSError, ValueError):
-        client = SyncRedis.from_url(file.read_text().strip(), socket_connect_timeout=2)
-        with contextlib.closing(client):
-            client.ping()
+    if is_up(folder):
         raise StoreError(f"a run is under way in {folder}: its server answers")
 
 
@@ -87,7 +98,7 @@ async def embedded_server(
     """
     program = find_server()
     check_idle(folder)
-    data = folder.resolve() / "redis"  # noqa: ASYNC240  (nothing else runs yet)
+    data = folder.resolve() / DATA  # noqa: ASYNC240  (nothing else runs yet)
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Another program may take the port between the choice and the start: then choose again.
     for _ in range(5):

@@ -161,7 +161,12 @@ def _population(name: str, found: Snapshot) -> list[Finding]:
         )
     if found.status == "running" and not found.alive:
         findings.append(
-            Finding("warning", f"{name}: no worker is alive", "`romul worker` starts one")
+            Finding(
+                "warning",
+                f"{name}: no worker is alive",
+                f"`romul worker --allow {found.experiment.task.partition(':')[0]}` starts one; one "
+                "that may not import this task does not count",
+            )
         )
     stuck = [w for w in found.workers if w.in_hand and _silent_for(w, STUCK_LEASES * lease_s)]
     if stuck and found.status == "running":

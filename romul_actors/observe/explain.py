@@ -19,7 +19,8 @@ from romul_actors.core.history import (
 )
 from romul_actors.core.parameter import identity
 from romul_actors.core.space import Space
-from romul_actors.observe.trial_records import TrialRecord, UnknownTrialError, trials
+from romul_actors.errors import UnknownTrialError
+from romul_actors.observe.trial_records import TrialRecord, trials
 from romul_actors.protocol.experiment import Experiment
 
 AttemptLine = TrialReported | TrialFailed | TrialReleased | SecondCopyStarted | ReportStale

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from romul_actors.observe.trial_records import TrialRecord, UnknownTrialError
+from romul_actors.errors import UnknownTrialError
+from romul_actors.observe.trial_records import TrialRecord
 
 
 def lineage(found: Mapping[str, TrialRecord], trial: str | None) -> list[str]:

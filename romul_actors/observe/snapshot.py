@@ -155,12 +155,6 @@ class Snapshot:
 
         return pd.DataFrame([_row(asdict(slot), "hyperparameters") for slot in self.slots])
 
-    def workers_frame(self) -> "pd.DataFrame":
-        """Workers, a row each."""
-        import pandas as pd  # noqa: PLC0415
-
-        return pd.DataFrame([asdict(worker) for worker in self.workers])
-
     def history_frame(self) -> "pd.DataFrame":
         """Lines of history, a row each."""
         import pandas as pd  # noqa: PLC0415

@@ -10,11 +10,6 @@ from typing import Any
 
 from romul_actors.core.history import Line, TrialCreated, TrialFailed, TrialReported
 from romul_actors.core.space import Space
-from romul_actors.errors import RomulError
-
-
-class UnknownTrialError(RomulError, ValueError):
-    """A trial, or a slot, that history does not hold."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from romul_actors.protocol.mistakes import shown
 
 A = TypeVar("A")
 
+ENDED = ("finished", "failed", "stopped")
+"""Statuses of a search that does not go on by itself."""
 LARGEST = 2**63
 """No whole number of a population is so large."""
 

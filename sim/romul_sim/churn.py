@@ -98,7 +98,11 @@ def read_trace(file: Path) -> Trace:
         gap_s = float(content["metadata"]["gap_seconds"])
         counts = [int(count) for count in content["data"]]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise TraceError(f"{file}: not a trace of machine counts: {error!r}") from None
+        raise TraceError(
+            f"{file}: not a trace ({error!r}): counts are "
+            '{"metadata": {"gap_seconds": 300}, "data": [4, 4, 3]}, events a line of JSON each: '
+            '{"at": 0, "machine": "a", "event": "arrives"}'
+        ) from None
     if gap_s <= 0 or min(counts, default=-1) < 0:
         raise TraceError(f"{file}: gap_seconds must be above 0, and counts there and not below 0")
     return Trace(tuple(from_counts(gap_s, counts)), gap_s * len(counts))

@@ -27,11 +27,11 @@ from romul_actors.errors import RomulError, UnknownExperimentError
 from romul_actors.observe.snapshot import PAGE
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_of
+from romul_actors.protocol.stored_fields import ENDED
 from romul_actors.store import Store
 from romul_sim.churn import Change, line_of, read_trace
 
 VERSION = 1
-ENDED = ("finished", "failed", "stopped")
 LEAVING = ("lost", "preempted", "drained")
 """Why an attempt ended whose worker is gone."""
 

@@ -522,6 +522,7 @@ def test_an_async_task_of_a_file_fails_with_what_to_do(tmp_path, monkeypatch):
     ("changes", "message"),
     [
         ({"worker": 3}, r"run\(\) has no argument 'worker': did you mean 'workers'\?"),
+        ({"redis": "redis://h"}, r"'redis': romul.submit puts a search on a server"),
         ({"name": "a/b"}, "name: 'a/b' is not allowed: letters, digits"),
         ({"budgt": 3}, "did you mean 'budget'"),
     ],

@@ -51,6 +51,46 @@ def test_each_planted_mistake_is_found(tmp_path, mistake, check):
     assert [c["name"] for c in checks.values() if c["level"] == "fault"] == [check]
 
 
+def test_what_goes_with_the_checkpoint_is_never_restored_under_another_value(tmp_path):
+    (tmp_path / "wide.py").write_text(
+        """
+import json
+
+
+def train(trial):
+    kind, width, rate = (trial.hyperparameters.get(name) for name in ("kind", "width", "rate"))
+    weights = [1.0] * width
+    if trial.parent is not None:
+        restored, weights = json.loads((trial.parent / "state.json").read_text())
+        assert (restored, len(weights)) == (kind, width), "restored under another value"
+    for _ in range(int(trial.start), int(trial.stop)):
+        weights = [w * (1 - (rate or 0.5)) for w in weights]
+        if trial.should_stop:
+            break
+    (trial.checkpoint / "state.json").write_text(json.dumps([kind, weights]))
+    return sum(weights)
+"""
+    )
+    file = tmp_path / "wide.toml"
+    file.write_text(
+        """
+name = "wide"
+task = "wide"
+steps = 30
+[space]
+kind = { type = "categorical", choices = ["a", "b", "c"], mutable = false }
+width = { type = "int", min = 2, max = 64, scale = "log", mutable = false }
+rate = { type = "float", min = 0.1, max = 0.9, when = { kind = "a" } }
+"""
+    )
+    done = romul("check", str(file), "--grace=1", "--json")
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert checks["reads its parent"]["level"] == "ok"
+    assert checks["hyperparameters take effect after a restore"]["level"] == "ok"
+    assert checks["hyperparameters have an effect"]["found"].startswith("kind:")
+    assert "fault" not in {check["level"] for check in checks.values()}
+
+
 def test_a_task_that_raises_is_reported_with_its_reason(tmp_path):
     file = tmp_path / "broken.py"
     file.write_text(

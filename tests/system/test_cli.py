@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from romul_actors.local.redis_server import embedded_server
+from romul_actors.local.redis_server import URL_FILE, embedded_server
 from romul_actors.protocol.experiment import parse
 from tests.conftest import romul_anew, wait_for
 from tests.system.conftest import install_overflowing, processes_with
 from tests.warm import COLD
 
+TASKS = Path(__file__).parents[1] / "tasks"
 TOML = """\
 name = "bowl"
 task = "romul_workers.tasks.toys:quadratic"
@@ -106,6 +107,54 @@ def test_a_run_that_has_ended_is_extended(tmp_path):
     assert (json.loads(out)["steps"], json.loads(out)["trials"]) == (5, 20)
     code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--steps=5"))
     assert (code, "--steps goes with --resume" in " ".join(err.split())) == (2, True)
+
+
+def test_a_run_that_is_extended_while_it_is_watched_ends_with_all_its_steps(tmp_path):
+    (tmp_path / "gated.py").write_text((TASKS / "gated.py").read_text())
+    (tmp_path / "bowl.toml").write_text(
+        TOML.format(steps=2)
+        .replace("romul_workers.tasks.toys:quadratic", "gated")
+        .replace("seconds = 0.05", f'place = "{tmp_path}"')
+    )
+    held = tmp_path / "0-1 waits"
+    held.touch()
+    process = local(tmp_path, "run", "bowl.toml", "--json")
+    wait_for((tmp_path / "0-1 trains").exists)
+    code, _, err = ended(local(tmp_path, "extend", "bowl", "--steps=3"))
+    assert code == 0, err
+    held.unlink()
+    code, out, err = ended(process)
+    assert code == 0, err
+    said = json.loads(out)
+    assert (said["steps"], said["trials"], said["status"]) == (3, 12, "finished")
+
+
+async def test_a_local_run_is_found_by_its_name_while_it_is_up_and_afterwards(tmp_path):
+    (tmp_path / "bowl.toml").write_text(TOML.format(steps=2))
+    code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--workers=1"))
+    assert code == 0, err
+    folder = tmp_path / "runs" / "bowl"
+    looks = (["show", "bowl", "--json"], ["top", "bowl", "--json"], ["workers", "bowl", "--json"])
+    for look in (*looks, ["best", "bowl", "--copy-to=best"], ["explain", "bowl", "1-1"]):
+        code, out, err = ended(local(tmp_path, *look))
+        assert (code, err) == (0, ""), look
+        assert out
+    assert (tmp_path / "best" / "MANIFEST.json").is_file()
+    assert not (folder / URL_FILE).exists()
+    assert processes_with(str(tmp_path)) == []
+    # No actor would decide a request.
+    for request in (["pause", "bowl"], ["change", "bowl", "--population=6"]):
+        code, _, err = ended(local(tmp_path, *request))
+        assert (code, "`romul run --resume bowl` goes on" in " ".join(err.split())) == (3, True)
+    async with embedded_server(folder) as url:
+        code, _, err = await asyncio.to_thread(ended, local(tmp_path, "pause", "bowl"))
+        assert (code, err) == (0, "")
+        with Redis.from_url(url) as client:
+            assert client.xlen("romul:{bowl}:inbox") == 1
+    # A run on a server that was named has no server of its own: the default one is meant.
+    (folder / "redis").rename(folder / "away")
+    code, _, err = ended(local(tmp_path, "extend", "bowl", "--steps=3"))
+    assert (code, "no Redis or Valkey server answers" in " ".join(err.split())) == (3, True)
 
 
 def test_what_was_changed_in_the_file_holds_when_the_run_goes_on(tmp_path):
@@ -262,7 +311,10 @@ def test_experiments_are_submitted_shown_and_removed(system):
         called = system.call(*([command] if isinstance(command, str) else command))
         assert (called.returncode, called.stderr.count("Traceback")) == (0, 0)
         assert "finished" in called.stdout or "checkpoint" in called.stdout
-    assert system.call("remove", "e").returncode == 2
+    [place] = [line for line in called.stdout.splitlines() if line.startswith("checkpoint: ")]
+    assert (Path(place.removeprefix("checkpoint: ")) / "state.json").exists()
+    called = system.call("remove", "e")
+    assert (called.returncode, "--yes says that it may" in called.stderr) == (2, True)
     assert system.call("remove", "e", "--yes").returncode == 0
     assert system.client.keys("romul:{e}*") == []
 
@@ -281,6 +333,8 @@ def test_experiments_are_submitted_shown_and_removed(system):
         (("pause", "unknown"), 4, "no experiment 'unknown'"),
         (("status", "--redis", "redis://127.0.0.1:1/0"), 3, "no Redis or Valkey server answers"),
         (("status", "--redis", "http://127.0.0.1"), 3, "http://127.0.0.1"),
+        (("explain", "e", "99-1"), 4, "history holds no trial '99-1'"),
+        (("status", "--redis", "localhost:6379"), 3, "a URL begins with its scheme"),
         (("status", "--redis", "runs/none"), 3, "neither a URL nor the folder of a local run"),
         (("run",), 2, "give an experiment's file, or --resume NAME"),
         (("run", "--resume", "never"), 4, "no run there to go on with"),

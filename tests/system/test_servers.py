@@ -1,5 +1,6 @@
 """Other ways to reach a server: Sentinels, a Cluster, TLS."""
 
+import asyncio
 import contextlib
 import datetime as dt
 import ipaddress
@@ -7,8 +8,10 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -180,6 +183,40 @@ def certificates(folder):
     authority, key = make("ca")
     make("server", authority, key)
     return folder / "ca.pem", folder / "server.pem", folder / "server.key"
+
+
+async def test_a_server_behind_tls_is_trusted_by_an_authority_of_ones_own(system, tmp_path):
+    ca, cert, key = certificates(tmp_path)
+    server = urlsplit(system.url)
+
+    async def forward(reader, writer):
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+
+    async def serve(reader, writer):
+        inner, outer = await asyncio.open_connection(server.hostname, server.port)
+        await asyncio.gather(forward(reader, outer), forward(inner, writer))
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        place = system.url.replace(f":{server.port}", f":{port}")
+        secured = place.replace("redis://", "rediss://")
+
+        async def status(url, **environment):
+            called = await asyncio.to_thread(
+                system.call, "status", "--json", "--redis", url, **environment
+            )
+            return called.returncode, called.stdout, " ".join(called.stderr.split())
+
+        assert (await status(secured, SSL_CERT_FILE=str(ca)))[:2] == (0, "[]\n")
+        code, _, said = await status(secured)
+        assert (code, "SSL_CERT_FILE names" in said) == (3, True), said
+        code, _, said = await status(place)
+        assert (code, "does it want TLS?" in said) == (3, True), said
 
 
 @pytest.mark.skipif(not shutil.which("mosquitto"), reason="no mosquitto here")

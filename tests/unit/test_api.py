@@ -57,6 +57,12 @@ def test_importing_it_loads_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+def test_a_list_in_place_of_choices_is_an_error_that_says_what_to_write():
+    with pytest.raises(ExperimentError, match=r"write Choice\('sgd', 'adam'\)"):
+        romul.Choice(["sgd", "adam"])
+    assert romul.Choice([1, 2], [3]).table["choices"] == [[1, 2], [3]]
+
+
 def test_every_public_name_is_there():
     for name in romul.__all__:
         assert getattr(romul, name) is not None

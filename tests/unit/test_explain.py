@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from romul_actors.core.history import SecondCopyStarted, TrialCreated, TrialFailed, TrialReported
+from romul_actors.errors import UnknownTrialError
 from romul_actors.observe.explain import explain, in_words
-from romul_actors.observe.trial_records import UnknownTrialError
 from romul_actors.protocol.experiment import Experiment
 
 EXPERIMENT = Experiment.model_validate(

@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import pytest
 
+from romul_actors.errors import UnknownTrialError
 from romul_actors.observe.lineage import branches, lineage, root_of
-from romul_actors.observe.trial_records import UnknownTrialError, trials
+from romul_actors.observe.trial_records import trials
 
 
 def test_the_tree_of_descent_holds_every_trial_once(searched):

@@ -21,7 +21,6 @@ def test_a_snapshot_is_plain_values_and_frames(searched):
     assert set(frame.columns) >= {"slot", "step", "parent", "h.x0", "m.true_loss", "seconds"}
     assert list(searched.slots_frame()["index"]) == list(range(8))
     assert len(searched.history_frame()) == len(searched.history)
-    assert len(searched.workers_frame()) == len(searched.workers)
 
 
 class CountedPages(MemoryStore):

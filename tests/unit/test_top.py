@@ -51,8 +51,10 @@ def test_top_keeps_what_it_saw_and_raises_alarms():
         store = MemoryStore()
         spec = EXPERIMENT.model_copy(update={"checkpoints": "memory://x"})
         await store.create("e", spec.model_dump_json(), b"x")
-        store.memory.experiments["e"].meta["status"] = "running"
         screen = Screen("e")
+        new = screen.alarms(await screen.refresh(store))
+        assert new == ["no actor has begun with it: `romul actor` starts one"]
+        store.memory.experiments["e"].meta["status"] = "running"
         first = await screen.refresh(store)
         alarms = screen.alarms(first)
         await store.present(["e"], "w", {"state": "no room", "trial": "", "host": "h", "pid": 1})

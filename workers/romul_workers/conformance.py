@@ -149,11 +149,14 @@ class Examination:
         )
 
     async def _reads_its_parent(self, on: Observation) -> None:
-        other_start = dict.fromkeys(range(len(self._space)), LOW)
-        _, other = await self._result(0, None, other_start)
-        elsewhere, _ = await self._result(1, other)
-        anew, _ = await self._result(1, None)
-        if on in (elsewhere, anew):
+        unread = [(await self._result(1, None))[0]]
+        # What is not mutable goes with a checkpoint: none is restored under another value.
+        free = self._space.free((MIDDLE,) * len(self._space))
+        if any(free):
+            other_start = {i: LOW for i, moves in enumerate(free) if moves}
+            _, other = await self._result(0, None, other_start)
+            unread.append((await self._result(1, other))[0])
+        if on in unread:
             self._add(
                 "reads its parent",
                 "fault",
@@ -162,18 +165,31 @@ class Examination:
         else:
             self._add("reads its parent", "ok", "another checkpoint leads to another result")
 
+    async def _acts(
+        self, i: int, first: Observation, on: Observation, checkpoint: str
+    ) -> tuple[bool, bool]:
+        """Whether a coordinate makes a difference from scratch, and after a restore.
+
+        One with a condition is looked at where it holds, and compared with itself alone. One that
+        is not mutable has only one value after a restore: there it acts as it does from scratch.
+        """
+        mutable = self._space.mutable
+        here = self._space.switched_on((MIDDLE,) * len(self._space), i)
+        others = {c: place for c, place in enumerate(here) if place != MIDDLE}
+        places = [{**others, i: place} for place in (LOW, HIGH)]
+        scratch = [(await self._result(0, None, place))[0] for place in places]
+        acts_first = len({*scratch} if others else {first, *scratch}) > 1
+        if not mutable[i]:
+            return acts_first, acts_first
+        if not all(mutable[c] for c in others):
+            _, checkpoint = await self._result(0, None, others)
+        restored = [(await self._result(1, checkpoint, place))[0] for place in places]
+        return acts_first, len({*restored} if others else {on, *restored}) > 1
+
     async def _hyperparameters(self, first: Observation, on: Observation, checkpoint: str) -> None:
         lost, idle = [], []
-        middle = (MIDDLE,) * len(self._space)
         for i, axis in enumerate(self._space):
-            # One with a condition is looked at where it holds, and compared with itself alone.
-            here = self._space.switched_on(middle, i)
-            others = {c: place for c, place in enumerate(here) if place != MIDDLE}
-            places = [{**others, i: place} for place in (LOW, HIGH)]
-            scratch = [(await self._result(0, None, place))[0] for place in places]
-            restored = [(await self._result(1, checkpoint, place))[0] for place in places]
-            acts_first = len({*scratch} if others else {first, *scratch}) > 1
-            acts_later = len({*restored} if others else {on, *restored}) > 1
+            acts_first, acts_later = await self._acts(i, first, on, checkpoint)
             if acts_first and not acts_later:
                 lost.append(axis.name)
             elif not acts_later:
@@ -208,8 +224,9 @@ class Examination:
             self._add(
                 name,
                 "fault",
-                f"still training {self._grace_s:g} s after it was asked to stop: look at "
-                "trial.should_stop every few seconds; a preempted trial is lost otherwise",
+                f"in a step of {LONGER:g} times the budget it still trained {self._grace_s:g} s "
+                "after it was asked to stop: look at trial.should_stop every few seconds; what a "
+                "preempted trial has trained is lost otherwise",
             )
             return
         ending = training.result()

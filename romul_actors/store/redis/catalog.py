@@ -17,6 +17,18 @@ MIN_VERSION = (6, 2)
 """XAUTOCLAIM and XPENDING ... IDLE came with Redis 6.2."""
 
 
+def _remedy(place: str, error: Exception) -> str:
+    """What may help where no server answers."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return (
+            "the certificate of an authority of your own goes into the file that the environment "
+            "variable SSL_CERT_FILE names"
+        )
+    if "closed by server" in str(error) and place.startswith("redis"):
+        return "does it want TLS? The URL begins with rediss then"
+    return "is it running, and is the URL right?"
+
+
 class RedisCatalog(CatalogStore):
     """Experiments and their declarations.
 
@@ -90,8 +102,7 @@ class RedisCatalog(CatalogStore):
             raise StoreError(f"{place}: access refused: {error}") from None
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(
-                f"{place}: no Redis or Valkey server answers ({error}); "
-                "is it running, and is the URL right?"
+                f"{place}: no Redis or Valkey server answers ({error}); {_remedy(place, error)}"
             ) from None
         warnings = [warning for info in infos for warning in _check_server(place, info)]
         return list(dict.fromkeys(warnings))
