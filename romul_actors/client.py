@@ -29,10 +29,9 @@ from romul_actors.protocol.messages import MOST_STEPS, encode
 from romul_actors.protocol.optimizer_options import check_ranges, check_sizes
 from romul_actors.protocol.plan import check
 from romul_actors.protocol.refused import Readable, readable
+from romul_actors.protocol.stored_fields import EXTENDABLE
 from romul_actors.store import Store
 from romul_actors.store.opening import open_store
-
-_ENDED = ("finished", "stopped")
 
 
 class Client:
@@ -269,7 +268,7 @@ class Client:
         """
         stored = readable(await self.spec(name))
         only_mends = set(unset) <= set(stored.options) and not population and not constants
-        if (status := await self.status(name)) in _ENDED and not only_mends:
+        if (status := await self.status(name)) in EXTENDABLE and not only_mends:
             raise ExperimentError(_has_ended(name, status))
         request = self._change(stored, population, constants or {}, unset)
         await self.store.send(name, encode(request))
@@ -317,7 +316,7 @@ class Client:
             requests.append(self._extend(stored.experiment, changes.steps))
         if changes.population or changes.constants:
             # What has ended can be changed when it has been extended, which is decided first.
-            if changes.steps is None and (status := await self.status(name)) in _ENDED:
+            if changes.steps is None and (status := await self.status(name)) in EXTENDABLE:
                 raise ExperimentError(_has_ended(name, status))
             requests.append(self._change(stored, changes.population, changes.constants))
         for request in requests:

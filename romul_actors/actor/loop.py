@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from romul_actors.actor.batch import HeldExperiment, adopt, decide_and_write, load
 from romul_actors.actor.leases import sweep
 from romul_actors.actor.reconciliation import missing_attempts
-from romul_actors.actor.refused import ENDED
 from romul_actors.actor.timing import (
     BACKOFF_S,
     FORGET_MS,
@@ -37,6 +36,7 @@ from romul_actors.errors import (
     UnknownExperimentError,
 )
 from romul_actors.protocol.messages import decode_event, encode
+from romul_actors.protocol.stored_fields import EXTENDABLE
 from romul_actors.store import ActorStore, Entry
 from romul_actors.waiting import pause
 
@@ -225,7 +225,7 @@ class Actor:
             RefusedError: there is none.
         """
         held = await self._hold(name)
-        refused = None if held.population.status in ENDED else held.refused
+        refused = None if held.population.status in EXTENDABLE else held.refused
         if refused is None:
             return
         if any(map(refused.is_answered_by, (await self._store.outstanding(name)).inbox)):

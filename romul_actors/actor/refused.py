@@ -14,8 +14,7 @@ from romul_actors.core.population import Decision, Population
 from romul_actors.errors import MessageError, RefusedError
 from romul_actors.protocol.messages import decode_event
 from romul_actors.protocol.refused import Readable
-
-ENDED = ("finished", "stopped")
+from romul_actors.protocol.stored_fields import EXTENDABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +71,10 @@ def decide_refused(refused: Refused, population: Population, events: Sequence[St
     event = events[0].event if len(events) == 1 else None
     if isinstance(event, Control) and refused.is_taken_out_by(event):
         return _mended(refused, population, event, events[0].at_ms)
-    if population.status in ENDED or (event is not None and refused.ends_with(event)):
+    if population.status in EXTENDABLE or (event is not None and refused.ends_with(event)):
         decision = decide_all(population, events)
         same = decision.population.settings is population.settings
-        if decision.population.status in ENDED and same:
+        if decision.population.status in EXTENDABLE and same:
             return decision
     raise RefusedError(refused.why)
 
