@@ -25,8 +25,9 @@ $(READY): pyproject.toml
 demo: $(READY) ## Train a population on handwritten digits (about two minutes).
 	$(BIN)/romul demo
 
+# One thread a process: threads that torch would give each of them wait for one another on few cores.
 test: $(READY) ## Run all tests.
-	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
 
 lint: style types pages ## Check style, types, import walls and the documentation.
 

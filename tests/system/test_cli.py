@@ -14,7 +14,7 @@ from redis import Redis
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.protocol.experiment import parse
 from tests.conftest import romul_anew, wait_for
-from tests.system.conftest import processes_with
+from tests.system.conftest import System, processes_with
 from tests.warm import COLD
 
 TOML = """\
@@ -266,6 +266,18 @@ def test_experiments_are_submitted_shown_and_removed(system):
     assert system.client.keys("romul:{e}*") == []
 
 
+@pytest.fixture(scope="module")
+def decided(redis_url, tmp_path_factory):
+    """An experiment that an actor serves and no worker trains; tests change nothing of it."""
+    # A database of its own, which no other test empties.
+    made = System(f"{redis_url.removesuffix('/0')}/1", tmp_path_factory.mktemp("decided"))
+    made.submit()
+    made.actor()
+    wait_for(lambda: made.meta()["slots"] == "4")
+    yield made
+    made.close()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -285,11 +297,8 @@ def test_experiments_are_submitted_shown_and_removed(system):
         (("run", "--resume", "never"), 4, "no run there to go on with"),
     ],
 )
-def test_errors_are_one_line_and_an_exit_code(system, arguments, code, said):
-    system.submit()
-    system.actor()
-    wait_for(lambda: system.meta()["slots"] == "4")
-    called = system.call(*(a.format(folder=system.folder) for a in arguments))
+def test_errors_are_one_line_and_an_exit_code(decided, arguments, code, said):
+    called = decided.call(*(a.format(folder=decided.folder) for a in arguments))
     assert (called.returncode, "Traceback" in called.stderr) == (code, False), called.stderr
     assert said in " ".join(called.stderr.split())
 
