@@ -97,7 +97,7 @@ def read_trace(file: Path) -> Trace:
         content = json.loads(text)
         gap_s = float(content["metadata"]["gap_seconds"])
         counts = [int(count) for count in content["data"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise TraceError(f"{file}: not a trace of machine counts: {error!r}") from None
     if gap_s <= 0 or min(counts, default=-1) < 0:
         raise TraceError(f"{file}: gap_seconds must be above 0, and counts there and not below 0")
@@ -114,7 +114,7 @@ def _read_lines(file: Path, lines: Sequence[str]) -> Trace:
             end_s = max(end_s, float(row["at"]))
             if "machine" in row:
                 changes.append(_change(row))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise TraceError(f"{file}:{number}: not a line of a trace: {error!r}") from None
     return Trace(tuple(sorted(changes, key=lambda change: change.at_s)), end_s)
 

@@ -13,7 +13,7 @@ import pytest
 
 import romul
 from tests.conftest import wait_for
-from tests.system.conftest import processes_with
+from tests.system.conftest import install_overflowing, processes_with
 
 SPACE = {"rate": romul.Float(1e-3, 1, log=True)}
 SMALL = {"population": 4, "steps": 2, "metric": "val_loss", "progress": False}
@@ -300,9 +300,9 @@ def test_a_search_that_has_ended_is_extended(tmp_path):
         romul.extend("none", steps=4, runs=tmp_path)
 
 
-def test_a_search_that_a_constant_has_stopped_goes_on_with_another_one(tmp_path):
-    # A number that the option may be, and that no count can be made of.
-    absurd, sound = ({"name": "romul", "quorum_share": share} for share in (1e308, 0.5))
+def test_a_search_that_a_constant_has_stopped_goes_on_with_another_one(tmp_path, monkeypatch):
+    install_overflowing(tmp_path, monkeypatch)
+    absurd, sound = ({"name": "overflowing", "quorum_share": share} for share in (1e308, 0.5))
     words = "cannot serve it: deciding fails .OverflowError: "
     for resume in (False, True):
         with pytest.raises(romul.SearchFailedError, match=words):
