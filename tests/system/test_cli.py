@@ -121,11 +121,14 @@ def test_a_run_that_is_extended_while_it_is_watched_ends_with_all_its_steps(tmp_
     held = tmp_path / "0-1 waits"
     held.touch()
     process = local(tmp_path, "run", "bowl.toml", "--json")
-    wait_for((tmp_path / "0-1 trains").exists)
-    code, _, err = ended(local(tmp_path, "extend", "bowl", "--steps=3"))
-    assert code == 0, err
-    held.unlink()
-    code, out, err = ended(process)
+    try:
+        wait_for((tmp_path / "0-1 trains").exists, 90)
+        code, _, err = ended(local(tmp_path, "extend", "bowl", "--steps=3"))
+        assert code == 0, err
+        held.unlink()
+        code, out, err = ended(process)
+    finally:
+        process.kill()
     assert code == 0, err
     said = json.loads(out)
     assert (said["steps"], said["trials"], said["status"]) == (3, 12, "finished")
