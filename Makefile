@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # One pinned torch for development and tests; users may have any that pyproject.toml admits.
 TORCH := torch==2.13.0
 READY := $(VENV)/.ready
+# What Python has compiled is kept: the tests alone start some hundred interpreters.
+unexport PYTHONDONTWRITEBYTECODE
 # Most tests wait for processes and clocks: three of them share two cores.
 TESTERS := $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 
@@ -14,16 +16,18 @@ TESTERS := $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# To compile all of it takes nearly as long as to install it, and most of it is never imported.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)" --editable ".[torch,embedded,dashboard,frames,metrics,tpe,pb2,docs,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile "$(TORCH)" --editable ".[torch,embedded,dashboard,frames,metrics,tpe,pb2,docs,dev]"
 	@touch $@
 
 demo: $(READY) ## Train a population on handwritten digits (about two minutes).
 	$(BIN)/romul demo
 
+# One thread a process: threads that torch would give each of them wait for one another on few cores.
 test: $(READY) ## Run all tests.
-	$(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
 
 lint: style types pages ## Check style, types, import walls and the documentation.
 

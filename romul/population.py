@@ -28,7 +28,7 @@ from romul_actors.core.population import Population as CorePopulation
 from romul_actors.core.settings import Settings
 from romul_actors.errors import ExperimentError, StoredDataError, TaskError, TellError
 from romul_actors.protocol.experiment import Experiment, from_values
-from romul_actors.protocol.plan import settings
+from romul_actors.protocol.plan import check, settings
 from romul_actors.protocol.redeclare import redeclare
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
 from romul_actors.protocol.stored_fields import ENDED
@@ -99,6 +99,7 @@ class Population:
         given |= {"name": "population", "task": "population"}
         given |= {} if own is not None else {"optimizer": optimizer}
         experiment = declare(call, space, mode, {**keys, **given})
+        check(experiment)
         self._prepare(experiment, own, clock)
         self._fold(Submitted())
 

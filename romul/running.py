@@ -24,7 +24,7 @@ from romul_actors.errors import TaskError
 from romul_actors.observe.snapshot import full_snapshot
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.plan import settings
+from romul_actors.protocol.plan import check
 from romul_actors.protocol.stored_fields import ENDED
 from romul_workers import handed
 from romul_workers.functions import check_function
@@ -113,7 +113,7 @@ async def run_async(
     given |= {"steps": steps, "seed": seed, "optimizer": optimizer}
     keys.setdefault("checkpoints", str(folder / "checkpoints"))
     experiment = declare(call, space, mode, {**keys, **given})
-    settings(experiment)
+    check(experiment)
     warn_of(experiment)
     local = LocalRun(folder, experiment, task, workers)
     check_origin(experiment, folder.parent)

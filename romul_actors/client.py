@@ -7,6 +7,7 @@ what became of it. The client does not decide, and it knows no command line and 
 import getpass
 import os
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Literal, Self
 
 from romul_actors.core.amendments import with_changes
@@ -16,15 +17,19 @@ from romul_actors.errors import (
     ExperimentError,
     NoAnswerError,
     OptimizerError,
+    SpaceError,
     UnknownExperimentError,
     UnknownSlotError,
 )
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.presence import ask
 from romul_actors.protocol.differences import Changes
-from romul_actors.protocol.experiment import Experiment, from_json
+from romul_actors.protocol.experiment import Experiment, FloatSpec, from_json
 from romul_actors.protocol.messages import MOST_STEPS, encode
-from romul_actors.protocol.plan import settings
+from romul_actors.protocol.optimizer_options import check_ranges, check_sizes
+from romul_actors.protocol.plan import check
+from romul_actors.protocol.refused import Readable, readable
+from romul_actors.protocol.stored_fields import EXTENDABLE
 from romul_actors.store import Store
 from romul_actors.store.opening import open_store
 
@@ -92,7 +97,7 @@ class Client:
             ExperimentError: it cannot run as it is declared.
             ExperimentExistsError: there is one of that name.
         """
-        settings(experiment)
+        check(experiment)
         if experiment.checkpoints is None:
             raise ExperimentError(
                 "checkpoints: say where they go (a folder or a URL that all workers reach)"
@@ -194,11 +199,18 @@ class Client:
             UnknownExperimentError: there is no experiment of that name.
             SpaceError: it has no such hyperparameter, or the bounds do not fit it.
         """
-        (await self.spec(name)).search_space().with_bounds(parameter, low, high)
-        await self.store.send(
-            name,
-            encode(Control(action="bounds", by=self.by, parameter=parameter, low=low, high=high)),
-        )
+        request = self._bounds(await self.spec(name), parameter, low, high)
+        await self.store.send(name, encode(request))
+
+    def _bounds(self, experiment: Experiment, parameter: str, low: float, high: float) -> Control:
+        if not (isfinite(low) and isfinite(high)):
+            raise SpaceError(f"{parameter}: min {low!r} and max {high!r} must be finite")
+        spec = experiment.space.get(parameter)
+        if isinstance(spec, FloatSpec):
+            # What a declaration must not say could not be read back.
+            spec.model_copy(update={"min": low, "max": high}).parameter(parameter)
+        experiment.search_space().with_bounds(parameter, low, high)
+        return Control(action="bounds", by=self.by, parameter=parameter, low=low, high=high)
 
     async def extend(self, name: str, steps: int) -> None:
         """Ask for an experiment to go on to more steps: a running, finished or stopped one.
@@ -211,9 +223,15 @@ class Client:
 
         Raises:
             UnknownExperimentError: there is none of that name.
-            ExperimentError: it has as many already, or there are too many.
+            ExperimentError: it has as many already, or there are too many, or this version cannot
+                decide on it.
         """
-        experiment = await self.spec(name)
+        stored = readable(await self.spec(name))
+        stored.check()
+        await self.store.send(name, encode(self._extend(stored.experiment, steps)))
+
+    def _extend(self, experiment: Experiment, steps: int) -> Control:
+        name = experiment.name
         if steps <= experiment.steps:
             raise ExperimentError(
                 f"{name}: steps: {steps} is not above the {experiment.steps} that it has; give "
@@ -221,51 +239,88 @@ class Client:
             )
         if steps > MOST_STEPS:
             raise ExperimentError(f"{name}: steps: {steps} is above {MOST_STEPS}")
-        await self.store.send(name, encode(Control(action="extend", by=self.by, steps=steps)))
+        return Control(action="extend", by=self.by, steps=steps)
 
     async def change(
-        self, name: str, *, population: int = 0, constants: Mapping[str, Value] | None = None
+        self,
+        name: str,
+        *,
+        population: int = 0,
+        constants: Mapping[str, Value] | None = None,
+        unset: Sequence[str] = (),
     ) -> None:
         """Ask for another number of slots (0: as many as before), or other constants.
 
         A search that runs has them at once. One that is paused or has failed adds slots when it
         is resumed.
 
+        Args:
+            name: the experiment.
+            population: number of slots.
+            constants: of the optimizer, by name.
+            unset: options of the optimizer that are no longer set: a constant has its default
+                again, and an option that this version refuses is gone. These alone can also be
+                taken out of a search that has ended.
+
         Raises:
             UnknownExperimentError: there is none of that name.
             ExperimentError: it has ended, or it cannot be changed so; the message says why.
         """
-        if (status := await self.status(name)) in ("finished", "stopped"):
-            raise ExperimentError(
-                f"{name} is {status}: `romul extend {name} --steps N` goes on with it; it can be "
-                "changed then"
-            )
-        await self._change(name, population, constants or {})
+        stored = readable(await self.spec(name))
+        only_mends = set(unset) <= set(stored.options) and not population and not constants
+        if (status := await self.status(name)) in EXTENDABLE and not only_mends:
+            raise ExperimentError(_has_ended(name, status))
+        request = self._change(stored, population, constants or {}, unset)
+        await self.store.send(name, encode(request))
 
-    async def _change(self, name: str, population: int, constants: Mapping[str, Value]) -> None:
-        if not population and not constants:
+    def _change(
+        self,
+        stored: Readable,
+        population: int,
+        constants: Mapping[str, Value],
+        unset: Sequence[str] = (),
+    ) -> Control:
+        name = stored.experiment.name
+        if not population and not constants and not unset:
             raise ExperimentError(f"{name}: nothing to change: give a population or constants")
         try:
-            with_changes(settings(await self.spec(name)), population, constants)
+            stored.check(unset)
+            given = {**constants, **stored.defaults(unset)}
+            optimizer = stored.settings.optimizer.name
+            check_sizes(optimizer, given)
+            with_changes(stored.settings, population, given)
+            check_ranges(optimizer, given)
         except (ExperimentError, OptimizerError) as error:
             raise ExperimentError(f"{name}: {error}") from None
-        control = Control(action="change", by=self.by, population=population, constants=constants)
-        await self.store.send(name, encode(control))
+        given |= {option: None for option in unset if option in stored.options}
+        return Control(action="change", by=self.by, population=population, constants=given)
 
     async def apply(self, name: str, changes: Changes) -> None:
-        """Ask for everything in which a declaration differs from a search's.
+        """Ask for everything in which a declaration differs from a search's, or for none of it.
 
         Raises:
             RomulError: what `bounds`, `extend` and `change` raise.
         """
-        for parameter, (low, high) in changes.bounds.items():
-            await self.bounds(name, parameter, low, high)
+        stored = readable(await self.spec(name))
+        requests = []
+        if changes.mends and stored.options:
+            requests.append(self._change(stored, 0, {}, list(stored.options)))
+            # What else is to change is decided after that.
+            stored = Readable(stored.experiment, stored.settings)
+        stored.check()
+        requests += [
+            self._bounds(stored.experiment, parameter, low, high)
+            for parameter, (low, high) in changes.bounds.items()
+        ]
         if changes.steps is not None:
-            await self.extend(name, changes.steps)
+            requests.append(self._extend(stored.experiment, changes.steps))
         if changes.population or changes.constants:
             # What has ended can be changed when it has been extended, which is decided first.
-            change = self.change if changes.steps is None else self._change
-            await change(name, population=changes.population, constants=changes.constants)
+            if changes.steps is None and (status := await self.status(name)) in EXTENDABLE:
+                raise ExperimentError(_has_ended(name, status))
+            requests.append(self._change(stored, changes.population, changes.constants))
+        for request in requests:
+            await self.store.send(name, encode(request))
 
     async def forget_fault(self, name: str) -> None:
         """Forget why no actor could serve an experiment: before another actor tries again.
@@ -324,3 +379,10 @@ class Client:
                 # A container may run as a user that no file names.
                 self._by = f"uid {os.getuid()}"
         return self._by
+
+
+def _has_ended(name: str, status: str) -> str:
+    return (
+        f"{name} is {status}: `romul extend {name} --steps N` goes on with it; it can be changed "
+        "then"
+    )

@@ -28,6 +28,7 @@ from romul_actors.core.events import MAX_TEXT, Control, Event, Stamped, Tick
 from romul_actors.core.history import Line
 from romul_actors.errors import (
     MessageError,
+    RefusedError,
     RomulError,
     StoreError,
     StoreUnavailableError,
@@ -35,6 +36,7 @@ from romul_actors.errors import (
     UnknownExperimentError,
 )
 from romul_actors.protocol.messages import decode_event, encode
+from romul_actors.protocol.stored_fields import EXTENDABLE
 from romul_actors.store import ActorStore, Entry
 from romul_actors.waiting import pause
 
@@ -198,9 +200,7 @@ class Actor:
 
         One of them may mend the fault, by another constant of the optimizer, or stop the search.
         """
-        # What this actor has read is pending with it; what came since a fault is not.
-        waiting = await self._store.pending(name, self._name, MOST_WAITING)
-        waiting += await self._store.read([name], self._name, BATCH, 0)
+        waiting = await self._waiting(name)
         requests = {entry.id: request for entry in waiting if (request := _request_of(entry))}
         rest = [entry for entry in waiting if entry.id not in requests]
         for entry in [entry for entry in waiting if entry.id in requests]:
@@ -208,15 +208,46 @@ class Actor:
                 await self._answer(name, [entry])
             except UndecidableError as error:
                 self._held.pop(name, None)
-                if requests[entry.id].action == "change":
+                if requests[entry.id].action in ("change", "bounds"):
                     # It must not come after a later change that mends the fault.
                     unusable = [(entry.id, str(error), entry.body)]
                     await self._store.dead_letter(name, "inbox", unusable)
                 else:
                     rest.append(entry)
-        while rest:
-            await self._answer(name, rest[:BATCH])
-            del rest[:BATCH]
+        await self._answer_all(name, rest)
+
+    async def _answer_refused(self, name: str) -> None:
+        """Answer the request that ends a refused experiment or mends it, then what else waits.
+
+        Until there is one all is left where it is: an actor of another version may decide it.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        held = await self._hold(name)
+        refused = None if held.population.status in EXTENDABLE else held.refused
+        if refused is None:
+            return
+        if any(map(refused.is_answered_by, (await self._store.outstanding(name)).inbox)):
+            # An actor may have died with it.
+            await self._store.take_over(name, self._name, TAKE_OVER_MS, MOST_WAITING)
+            waiting = await self._waiting(name)
+            answers = [entry for entry in waiting if refused.is_answered_by(entry.body)]
+            if answers:
+                await self._answer(name, answers[:1])
+                await self._answer_all(name, [one for one in waiting if one is not answers[0]])
+                return
+        raise RefusedError(refused.why)
+
+    async def _waiting(self, name: str) -> list[Entry]:
+        """All entries that wait: what this actor has read, and what came since."""
+        waiting = await self._store.pending(name, self._name, MOST_WAITING)
+        return [*waiting, *await self._store.read([name], self._name, BATCH, 0)]
+
+    async def _answer_all(self, name: str, entries: Sequence[Entry]) -> None:
+        """Decide and commit entries, batch by batch."""
+        for begin in range(0, len(entries), BATCH):
+            await self._answer(name, entries[begin : begin + BATCH])
 
     async def _decide(self, name: str, entries: Sequence[Entry]) -> bool:
         """Decide a batch and commit it; False: the version had moved on, nothing was committed."""
@@ -297,6 +328,7 @@ class Actor:
     async def _keep(self, name: str, status: str) -> None:
         """What is due of one experiment."""
         lease_s = (await self._hold(name)).experiment.timeouts.lease_s
+        await self._answer_refused(name)
         if name in self._faults:
             await self._answer_apart(name)
         left = await self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from romul_actors.cli.arguments import checked
 from romul_actors.cli.connection import connected_to
 from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json
@@ -23,6 +24,7 @@ dead = typer.Typer(
 
 
 @dead.command("list")
+@checked
 def list_(
     name: Name,
     count: Annotated[int, typer.Option(min=1, help="How many, oldest first.")] = 100,
@@ -64,6 +66,7 @@ def _chosen(ids: Sequence[str] | None, everything: bool) -> Sequence[str]:
 
 
 @dead.command()
+@checked
 def retry(name: Name, ids: Ids = None, everything: All = False, redis: SearchUrl = None) -> None:
     """Put them back into the queue that they came from."""
 
@@ -77,6 +80,7 @@ def retry(name: Name, ids: Ids = None, everything: All = False, redis: SearchUrl
 
 
 @dead.command()
+@checked
 def drop(name: Name, ids: Ids = None, everything: All = False, redis: SearchUrl = None) -> None:
     """Remove them for good."""
 

@@ -35,7 +35,7 @@ def with_deadline(experiment: Experiment, when: str | None) -> Experiment:
             moment += timedelta(days=moment <= now)
         else:
             moment = datetime.fromisoformat(when).astimezone()
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, OverflowError):
         raise typer.BadParameter(
             f"{when!r} is not of the form 18:00, +90m, +2h or a date"
         ) from None

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
+from romul_actors.cli.arguments import checked
 from romul_actors.cli.commands import ALIASES, COMMANDS, GROUPS
 from romul_actors.cli.printing import Commands
 
@@ -37,7 +38,7 @@ class LazyCommand(TyperCommand):
         found = getattr(import_module(self.module), self._function)
         if not isinstance(found, typer.Typer):
             alone = typer.Typer(add_completion=False)
-            alone.command(self.name)(found)
+            alone.command(self.name)(checked(found))
             found = alone
         return get_command(found)
 

@@ -21,7 +21,7 @@ from romul_actors.local.run_file import RunFile
 from romul_actors.observe.former import begun_from
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.plan import settings
+from romul_actors.protocol.refused import readable
 from romul_actors.waiting import pause
 from romul_workers.inheritance import copies
 
@@ -91,7 +91,8 @@ async def _play(
         experiments = [await client.spec(name) for name in plan.experiments]
         for experiment in experiments:
             # An older version may have stored what this one cannot decide.
-            settings(experiment)
+            stored = readable(experiment)
+            stored.check(list(stored.options) if changes is not None and changes.mends else ())
         if changes is not None:
             experiments = [await _apply(client, each, changes, console) for each in experiments]
         plan.write(folder)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, ProgressColumn, TextColumn
 
+from romul_actors.cli.arguments import checked
 from romul_actors.cli.connection import snapshot_of
 from romul_actors.cli.options import Allow, AsJson, Name, SearchUrl, TaskPath
 from romul_actors.cli.printing import Console, echo, echo_json, shortened
@@ -36,6 +37,7 @@ schedule = typer.Typer(
 
 
 @schedule.command("export")
+@checked
 def export_schedule(
     name: Name,
     to: Annotated[Path, typer.Option("--to", dir_okay=False, help="JSON file.")],
@@ -60,6 +62,7 @@ def export_schedule(
 
 
 @schedule.command("train")
+@checked
 def train_schedule(
     file: Annotated[Path, typer.Argument(help="A schedule, made by `romul schedule export`.")],
     seed: Annotated[

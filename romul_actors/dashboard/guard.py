@@ -6,9 +6,8 @@ even there: requests that come from other sites are refused, web sockets include
 
 import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -16,6 +15,11 @@ Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "romul_token"
+_UNFRAMED = (
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+)
+"""Says that no page may show this one in a frame, where it could lead a user's clicks astray."""
 
 
 class Guard:
@@ -48,8 +52,8 @@ class Guard:
         if why := self._foreign(headers):
             await _refuse(scope, receive, send, 403, why)
             return
-        if self._token is None or self._matches(_cookie(headers)):
-            await self._app(scope, receive, send)
+        if self._token is None or any(map(self._matches, _cookies(headers))):
+            await self._app(scope, receive, _unframed(send))
             return
         shown = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[0]
         if scope["type"] == "http" and scope["method"] == "GET" and self._matches(shown):
@@ -60,13 +64,15 @@ class Guard:
     def _foreign(self, headers: MutableMapping[str, str]) -> str:
         """Why a request comes from another site; "" if it does not."""
         host = headers.get("host", "")
-        if self._hosts is not None and _name(host) not in self._hosts:
+        if self._hosts is not None and _name(f"//{host}") not in self._hosts:
             return f"unknown host {host!r}"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and (not _name(origin) or urlsplit(origin).netloc != host):
             return "another site's page must not act here"
+        # A link on another page may lead here, but not into a frame of that page.
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and (
             headers.get("sec-fetch-mode") != "navigate"
+            or headers.get("sec-fetch-dest", "document") != "document"
         ):
             return "another site's page must not look here"
         return ""
@@ -78,16 +84,16 @@ class Guard:
 
     async def _let_in(self, scope: Scope, send: Send) -> None:
         """Put the token into a cookie, and redirect to the address without it."""
-        cookie = f"{COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Strict"
+        cookie = f"{COOKIE}={quote(self._token or '', safe='')}; Path=/; HttpOnly; SameSite=Strict"
         cookie += "; Secure" if self._secure else ""
         # A path of this server: "//elsewhere" would lead to another server.
-        path = "/" + scope["path"].lstrip("/\\")
+        path = quote("/" + scope["path"].lstrip("/\\"))
         await send(
             {
                 "type": "http.response.start",
                 "status": 303,
                 "headers": [
-                    (b"location", path.encode("utf-8")),
+                    (b"location", path.encode()),
                     (b"set-cookie", cookie.encode()),
                     (b"referrer-policy", b"no-referrer"),
                 ],
@@ -96,18 +102,31 @@ class Guard:
         await send({"type": "http.response.body", "body": b""})
 
 
-def _name(host: str) -> str:
-    """A host's name without its port, also in [::1]:80."""
-    return urlsplit(f"//{host}").hostname or ""
+def _unframed(send: Send) -> Send:
+    """Send an answer with headers that keep it out of frames."""
+
+    async def sending(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *_UNFRAMED]}
+        await send(message)
+
+    return sending
 
 
-def _cookie(headers: MutableMapping[str, str]) -> str:
-    jar: SimpleCookie = SimpleCookie()
+def _name(address: str) -> str:
+    """A host's name in an address, without its port, also in //[::1]:80; "": it is none."""
     try:
-        jar.load(headers.get("cookie", ""))
-    except CookieError:
+        parts = urlsplit(address)
+        _ = parts.port
+    except ValueError:
         return ""
-    return jar[COOKIE].value if COOKIE in jar else ""
+    return parts.hostname or ""
+
+
+def _cookies(headers: MutableMapping[str, str]) -> list[str]:
+    """Tokens that a request shows; cookies of other programs on that host may be of any form."""
+    pairs = (part.partition("=") for part in headers.get("cookie", "").split(";"))
+    return [unquote(value.strip()) for name, _, value in pairs if name.strip() == COOKIE]
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, why: str) -> None:

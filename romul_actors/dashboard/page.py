@@ -13,6 +13,7 @@ from romul_actors.dashboard.feeds import REFRESH_S, Feeds
 from romul_actors.observe.explain import explain, in_words
 from romul_actors.observe.plots import MOST_AXES
 from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, full_snapshot
+from romul_actors.observe.visible import visible
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Store
 
@@ -148,7 +149,7 @@ class Page:
                 title = f"trial {line.trial}, attempt {line.attempt}: {line.reason}"
                 with ui.expansion(title).classes("w-full"):
                     ui.label(f"on {line.worker}")
-                    ui.code(line.message, language="text").classes("w-full")
+                    verbatim(line.message)
             if not feed.failures:
                 ui.label("none")
 
@@ -233,7 +234,7 @@ class Page:
         words = in_words(explain(whole.experiment, whole.history, slot.trial))
         with ui.dialog() as dialog, ui.card():
             ui.label(f"slot {index}").classes("text-lg")
-            ui.code("\n".join(words), language="text")
+            verbatim("\n".join(words))
             with ui.row():
                 ui.button("its line", on_click=lambda: self._follow(dialog, index))
                 action: Action = "unpin" if slot.pinned else "pin"
@@ -249,6 +250,11 @@ class Page:
         self._panels.set_value("lineage")
         self._draw()
         self._choice.set_value(index)
+
+
+def verbatim(text: str) -> ui.label:
+    """Show a text as it is: `ui.code` reads it as Markdown, where backticks end the code."""
+    return ui.label(visible(text)).classes("w-full font-mono text-sm whitespace-pre-wrap break-all")
 
 
 def _latest(lines: Sequence[Line]) -> Line | None:

@@ -68,7 +68,8 @@ class Serving:
         """Host names that browsers may call it by; None: any, where the token decides."""
         if self.token is not None and not self.names:
             return None
-        return frozenset({"127.0.0.1", "::1", "localhost", self.host, *self.names})
+        names = {"127.0.0.1", "::1", "localhost", self.host, *self.names}
+        return frozenset(name.lower() for name in names)
 
 
 def application(store: Store, feeds: Feeds, broker: Broker | None) -> FastAPI:

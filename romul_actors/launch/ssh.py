@@ -154,5 +154,15 @@ async def _write(process: asyncio.subprocess.Process, text: bytes) -> None:
 
 async def _log_output(process: asyncio.subprocess.Process, name: str) -> None:
     """Log what the worker prints."""
-    while process.stdout is not None and (line := await process.stdout.readline()):
-        log.info("%s: %s", name, line.decode(errors="replace").rstrip())
+    while process.stdout is not None and (line := await _read_line(process.stdout)):
+        log.info("%s: %s", name, line.decode(errors="replace").rstrip("\r\n"))
+
+
+async def _read_line(stream: asyncio.StreamReader) -> bytes:
+    """The next line, or a part of one that is long, as a progress bar's; b"": there is no more."""
+    try:
+        return await stream.readuntil(b"\n")
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    except asyncio.LimitOverrunError as error:
+        return await stream.readexactly(error.consumed)

@@ -102,7 +102,7 @@ class RunFile:
         file = folder / NAME
         try:
             return RunFile(**json.loads(file.read_text()))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ExperimentError(
                 f"{file}: not a run's file ({error}): restore it, or begin a run of another name"
             ) from None
@@ -141,6 +141,7 @@ class RunFile:
         declared = now.model_dump(mode="json")
         plan = replace(self, file=str(file.resolve()), declared=declared)
         if self.declared is None:
-            return plan, Changes()
+            # Of an older commit, which did not write down what the run began with.
+            return plan, Changes(mends=True)
         before = from_values(self.declared, "the declaration of the run")
-        return plan, differences(before, now)
+        return plan, replace(differences(before, now), mends=True)

@@ -45,16 +45,28 @@ class Broker:
         Raises:
             BrokerError: it is neither.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-            raise BrokerError(f"{url!r} is not of the form mqtt://host:port or mqtts://host:port")
+        # Errors say nothing of what may be a part of a password.
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host, port = None, None
+        if not host or parts.scheme not in ("mqtt", "mqtts"):
+            raise BrokerError(
+                f"a broker's URL of the form {url.partition(':')[0]!r:.20}: it is "
+                "mqtt://host:port or mqtts://host:port, and in a password / ? # stand as "
+                "%2F %3F %23"
+            )
         protocol = parts.query.removeprefix("protocol=")
         if parts.query and protocol not in PROTOCOLS:
-            raise BrokerError(f"{url!r}: after ? comes protocol={' or protocol='.join(PROTOCOLS)}")
+            raise BrokerError(
+                f"the broker's URL at {host}: after ? comes "
+                f"protocol={' or protocol='.join(PROTOCOLS)}"
+            )
         tls = parts.scheme == "mqtts"
         return Broker(
-            host=parts.hostname,
-            port=parts.port or (8883 if tls else 1883),
+            host=host,
+            port=port or (8883 if tls else 1883),
             user=unquote(parts.username) if parts.username else None,
             password=unquote(parts.password) if parts.password else None,
             tls=tls,

@@ -37,6 +37,10 @@ def topic(worker: str, part: str) -> str:
     """
     if not worker or any(c in worker for c in "+#/\0"):
         raise BrokerError(f"worker name {worker!r}: MQTT has other uses for / + and #")
+    try:
+        worker.encode()
+    except UnicodeEncodeError:
+        raise BrokerError(f"worker name {worker!r}: it is not UTF-8") from None
     return f"{WORKERS}/{worker}/{part}"
 
 

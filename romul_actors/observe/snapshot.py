@@ -197,7 +197,7 @@ def read_glance(glance: Glance, experiment: Experiment | None = None, name: str 
         counts={name: own.count(name, "0") for name in COUNTS},
         causes=own.counts("causes"),
         best=own.best(experiment.metric),
-        n_slots=own.count("slots", "0"),
+        n_slots=own.count("slots"),
         slots=[
             _slot(
                 i,

@@ -1,5 +1,6 @@
 """The search space as a user declares it: a table a hyperparameter, tables of tables by dots."""
 
+import math
 from collections.abc import Collection, Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, LiteralString, Union, get_args, get_origin
@@ -50,12 +51,34 @@ class DeclaredTable(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _as_it_is_written(cls, given: Any, info: ValidationInfo) -> Any:
-        """Refuse what the validator would turn into another type: "5" or true into a number."""
+        """Refuse what the validator would turn into another type, or JSON could not hold."""
+        if (text := lone_half(given)) is not None:
+            raise PydanticCustomError("lone_half", "text", {"text": ascii(text)})
         expected = _kinds(cls.model_fields[str(info.field_name)].annotation)
         for kind, (name, others) in _NOT_ALSO.items():
             if kind in expected and isinstance(given, others) and type(given) not in expected:
                 raise PydanticCustomError(name, "of another type")
         return given
+
+
+def lone_half(value: Any) -> str | None:
+    """The first text in a value that holds half of a character, as JSON's escape of one makes it.
+
+    It can be neither stored nor sent.
+    """
+    if isinstance(value, str):
+        # Most text: looked at without being copied.
+        if value.isascii():
+            return None
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value
+    elif isinstance(value, dict):
+        return next(filter(None, map(lone_half, [*value, *value.values()])), None)
+    elif isinstance(value, list | tuple):
+        return next(filter(None, map(lone_half, value)), None)
+    return None
 
 
 _NOT_ALSO: Mapping[type, tuple[LiteralString, tuple[type, ...]]] = {
@@ -139,7 +162,25 @@ class FloatSpec(_Spec):
 
     def element(self, name: str) -> Parameter:
         """Make the core's parameter of one value."""
+        _check_width(name, self)
         return FloatParameter(name, self.min, self.max, self.scale, self.mutable, self.step)
+
+
+def _check_width(name: str, spec: FloatSpec) -> None:
+    """Make sure that what lies between two bounds can be counted on.
+
+    Raises:
+        SpaceError: the distance of the bounds, their ratio on a logarithmic scale, or the number of
+            steps between them is beyond the largest number.
+    """
+    low, high = spec.min, spec.max
+    if math.isinf(high - low) or (spec.scale == "log" and low > 0 and math.isinf(high / low)):
+        raise SpaceError(f"{name}: from min {low!r} to max {high!r} is too far to be counted on")
+    if spec.step and math.isinf((high - low) / spec.step):
+        raise SpaceError(
+            f"{name}: step {spec.step!r} is too short from min {low!r} to max {high!r}: leave it "
+            "out, or make it longer"
+        )
 
 
 class IntSpec(_Spec):

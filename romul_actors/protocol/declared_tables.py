@@ -1,14 +1,17 @@
 """Tables of an experiment's declaration, but for the search space."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from romul_actors.protocol.declared_space import DeclaredTable
 from romul_actors.protocol.mistakes import shown
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """What an experiment or a worker may be called: it becomes part of keys, topics and paths."""
+
+# JSON has no infinity: one would be stored as nothing, and could not be read back.
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class OptimizerSpec(DeclaredTable):
@@ -39,15 +42,15 @@ class Resources(DeclaredTable):
 class Timeouts(DeclaredTable):
     """Time limits, in seconds."""
 
-    trial_s: PositiveFloat | None = None
+    trial_s: Positive | None = None
     """Longest trial, by the clock; None: no limit, as long as its worker is alive."""
-    lease_s: float = Field(30.0, ge=1.0)
+    lease_s: float = Field(30.0, ge=1.0, allow_inf_nan=False)
     """A worker that sent no heartbeat for so long has lost its trial."""
-    stall_s: PositiveFloat | None = None
+    stall_s: Positive | None = None
     """Longest time without a sign of progress (`trial.progress`, `trial.should_stop`)."""
-    setup_s: PositiveFloat = 300.0
+    setup_s: Positive = 300.0
     """Longest import of the task and run of its `setup`."""
-    quorum_s: PositiveFloat = 60.0
+    quorum_s: Positive = 60.0
     """A slot waits at least so long for its quorum before it goes on with what is known."""
 
 
@@ -58,9 +61,9 @@ class ElasticitySpec(DeclaredTable):
     """Parking never leaves fewer slots."""
     max: PositiveInt | None = None
     """Growing, when workers are idle, never makes more; None: the population does not grow."""
-    per_worker: PositiveFloat | None = None
+    per_worker: Positive | None = None
     """With more slots than this for each living worker the worst are parked; None: none is."""
-    second_copy: float = Field(3.0, ge=0.0)
+    second_copy: float = Field(3.0, ge=0.0, allow_inf_nan=False)
     """After so many median trials an idle worker gets a second copy of a late one; 0: never."""
 
 

@@ -248,6 +248,11 @@ def parse(text: str, source: str = "experiment", also: Also = lambda _: []) -> E
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ExperimentError(not_toml(error, text, source)) from None
+    except RecursionError:
+        raise ExperimentError(f"{source}: lists or tables are nested too deeply") from None
+    except ValueError as error:
+        # A whole number of more digits than Python reads.
+        raise ExperimentError(f"{source}: not TOML that can be read: {error}") from None
     return from_values(content, source, lines_of(text), also)
 
 
@@ -273,6 +278,8 @@ def from_values(
         experiment = Experiment.model_validate(values)
     except ValidationError as error:
         mistakes = mistakes_of(error, Experiment)
+    except RecursionError:
+        raise ExperimentError(f"{source}: lists or tables are nested too deeply") from None
     mistakes += [*_odd_task(values.get("task")), *also(values)]
     if mistakes:
         raise ExperimentError(in_lines(mistakes, source, lines or {}))

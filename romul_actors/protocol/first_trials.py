@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.random import Generator
 
+from romul_actors.core.parameter import identity
 from romul_actors.core.population import Population
 from romul_actors.core.rng import FORMER, generator
 from romul_actors.core.space import FloatParameter, IntParameter, Space, Value
@@ -50,6 +51,8 @@ class Found:
 def found(former: Former, n: int) -> list[Found]:
     """The best trial ever, then the last ones of the slots by their loss: `n` at most.
 
+    Of those with the same hyperparameters there is the first one alone.
+
     Raises:
         ExperimentError: no trial of it has succeeded yet.
     """
@@ -65,10 +68,11 @@ def found(former: Former, n: int) -> list[Found]:
     all_found = [Found(best.trial, best.checkpoint, best.vector)]
     for _, index, step, outcome in sorted(ends, key=lambda end: end[:2]):
         all_found.append(Found(f"{index}-{step}", str(outcome.checkpoint), outcome.vector))
-    by_vector: dict[tuple[float, ...], Found] = {}
+    # Two places in the cell of a choice or of a whole number are the same hyperparameters.
+    space, by_values = former.experiment.search_space(), dict[str, Found]()
     for trial in all_found:
-        by_vector.setdefault(trial.vector, trial)
-    return list(by_vector.values())[:n]
+        by_values.setdefault(identity(space.decode(trial.vector)), trial)
+    return list(by_values.values())[:n]
 
 
 def n_followed(experiment: Experiment) -> int:

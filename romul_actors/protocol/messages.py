@@ -4,6 +4,7 @@ A message is one map with a version, a type and the fields of its dataclass (see
 A message from a queue is validated before anything else reads it; nothing is ever unpickled.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any, get_args, get_type_hints
@@ -74,10 +75,14 @@ def encode(message: Event | TrialMessage) -> bytes:
     """Put a message into bytes.
 
     Raises:
-        MessageError: it is longer than MAX_BYTES.
+        MessageError: it is longer than MAX_BYTES, or holds what no message can: half of a
+            character, or a whole number of more than 64 bits.
     """
     content = {name: getattr(message, name) for name in _NAMES[type(message)]}
-    body: bytes = msgpack.packb({"v": VERSION, **content})
+    try:
+        body: bytes = msgpack.packb({"v": VERSION, **content})
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise MessageError(f"a {message.type} message cannot be sent: {error}") from None
     if len(body) > MAX_BYTES:
         raise MessageError(f"a {message.type} message of {len(body)} bytes: at most {MAX_BYTES}")
     return body
@@ -92,6 +97,8 @@ def decode_event(body: bytes) -> Event:
     event: Event = _validate(_EVENTS, body)
     if isinstance(event, Control) and event.steps > MOST_STEPS:
         raise MessageError(f"control.steps: {event.steps} is above {MOST_STEPS}")
+    if isinstance(event, Control) and math.isinf(event.high - event.low):
+        raise MessageError(f"control.high: {event.high} is too far from {event.low}")
     return event
 
 

@@ -79,6 +79,7 @@ _SENTENCES = {
     "string_too_long": "{value} is longer than {max_length} characters",
     "timezone_aware": "{value} has no time zone: write one, as in 2030-01-31T18:00:00Z",
     "json_invalid": "not JSON: {error}",
+    "lone_half": "{text} holds half of a character, which can be neither stored nor sent",
 }
 """What is wrong, by the validator's name for the mistake."""
 
@@ -128,7 +129,11 @@ def unknown_key(key: str, known: Collection[str]) -> str:
 
 def shown(value: object) -> str:
     """A wrong value, cut to a length that can be read."""
-    text = value.isoformat() if isinstance(value, datetime | date | time) else repr(value)
+    try:
+        text = value.isoformat() if isinstance(value, datetime | date | time) else repr(value)
+    except ValueError:
+        # Python writes no whole number of so many digits.
+        text = f"a {type(value).__name__} that is too long to be shown"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
 
 

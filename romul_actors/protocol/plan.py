@@ -1,12 +1,12 @@
 """From the user's declaration to what the decision core is given."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from romul_actors.core import optimizers
 from romul_actors.core.elasticity import Elasticity
 from romul_actors.core.settings import Inherited, Settings
 from romul_actors.core.space import Space
@@ -15,6 +15,7 @@ from romul_actors.protocol import experiment as declaration
 from romul_actors.protocol.experiment import Experiment, OptimizerSpec
 from romul_actors.protocol.messages import MOST_STEPS
 from romul_actors.protocol.mistakes import Mistake
+from romul_actors.protocol.optimizer_options import check_ranges, make
 
 LONGEST = 1e9
 """No time is longer, in seconds or in hours."""
@@ -27,7 +28,7 @@ def load(path: Path) -> Experiment:
         ExperimentError: the file cannot be read, or what it declares is wrong: all mistakes.
     """
     experiment = declaration.load(path, _optimizer_mistakes)
-    settings(experiment)
+    check(experiment)
     return experiment
 
 
@@ -41,12 +42,32 @@ def _optimizer_mistakes(content: Mapping[str, Any]) -> list[Mistake]:
     mistakes = []
     for options in ({}, *({key: value} for key, value in spec.options.items())):
         try:
-            optimizers.make(spec.name, options)
+            make(spec.name, options)
+            check_ranges(spec.name, options)
         except OptimizerError as error:
             mistakes.append(Mistake(("optimizer", *options), str(error), named=True))
             if not options:
                 break
     return mistakes
+
+
+def check(experiment: Experiment) -> Settings:
+    """Make the core's settings of a new declaration.
+
+    Raises:
+        ExperimentError: see `settings`; or an option of the optimizer is out of its range, or the
+            budget of all steps together is beyond the largest number.
+    """
+    core = settings(experiment)
+    if math.isinf(experiment.budget * experiment.steps):
+        raise ExperimentError(
+            f"budget: {experiment.steps} steps of {experiment.budget:g} are too long to be counted"
+        )
+    try:
+        check_ranges(experiment.optimizer.name, experiment.optimizer.options)
+    except OptimizerError as error:
+        raise ExperimentError(str(error)) from None
+    return core
 
 
 def settings(experiment: Experiment) -> Settings:
@@ -63,7 +84,7 @@ def settings(experiment: Experiment) -> Settings:
     if experiment.steps > MOST_STEPS:
         raise ExperimentError(f"steps: {experiment.steps} is above {MOST_STEPS}")
     try:
-        optimizer = optimizers.make(experiment.optimizer.name, experiment.optimizer.options)
+        optimizer = make(experiment.optimizer.name, experiment.optimizer.options)
     except OptimizerError as error:
         raise ExperimentError(str(error)) from None
     space = experiment.search_space()

@@ -5,6 +5,8 @@ All keys of an experiment share the hash tag {NAME}, so that a Cluster keeps the
 
 from collections.abc import Mapping
 
+from romul_actors.errors import UnknownExperimentError
+
 EXPERIMENTS = "romul:experiments"
 """The set of all experiments' names."""
 GROUPS: Mapping[str, str] = {"inbox": "actors", "trials": "workers"}
@@ -28,7 +30,13 @@ PARTS = (
 
 
 def key(experiment: str, part: str = "") -> str:
-    """Key of one part of an experiment; without a part, the experiment's own hash."""
+    """Key of one part of an experiment; without a part, the experiment's own hash.
+
+    Raises:
+        UnknownExperimentError: no experiment can have that name.
+    """
+    if not experiment.isascii():
+        raise UnknownExperimentError(f"no experiment {experiment!r}: their names are ASCII")
     return f"romul:{{{experiment}}}:{part}" if part else f"romul:{{{experiment}}}"
 
 

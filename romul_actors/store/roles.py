@@ -295,6 +295,7 @@ class OperatorStore(ReaderStore, QueueStore):
 
         Raises:
             ExperimentExistsError: there is one of that name.
+            StoreError: some of its keys are there, without the others.
         """
 
     @abstractmethod

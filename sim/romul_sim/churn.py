@@ -97,7 +97,7 @@ def read_trace(file: Path) -> Trace:
         content = json.loads(text)
         gap_s = float(content["metadata"]["gap_seconds"])
         counts = [int(count) for count in content["data"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise TraceError(
             f"{file}: not a trace ({error!r}): counts are "
             '{"metadata": {"gap_seconds": 300}, "data": [4, 4, 3]}, events a line of JSON each: '
@@ -118,7 +118,7 @@ def _read_lines(file: Path, lines: Sequence[str]) -> Trace:
             end_s = max(end_s, float(row["at"]))
             if "machine" in row:
                 changes.append(_change(row))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise TraceError(f"{file}:{number}: not a line of a trace: {error!r}") from None
     return Trace(tuple(sorted(changes, key=lambda change: change.at_s)), end_s)
 

@@ -222,7 +222,7 @@ def read_record(file: Path) -> Record:
                 head = row
             elif row["event"] == "history":
                 lines.append(history.from_json(row["line"]))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RecordError(f"{file}:{number}: not a line of a record: {error!r}") from None
     if head is None or not lines:
         raise RecordError(f"{file}: not a record: `romul record` makes one")

@@ -37,6 +37,10 @@ async def test_an_unknown_experiment_is_said_to_be_unknown(store):
     for call in (store.load("no"), store.spec("no")):
         with pytest.raises(UnknownExperimentError, match="no experiment 'no'"):
             await call
+    # Half of a character, which no server can be sent.
+    for call in (store.load("n\ud800"), store.spec("n\ud800"), store.glance("n\ud800")):
+        with pytest.raises(UnknownExperimentError, match=r"no experiment 'n\\ud800'"):
+            await call
     assert await store.remove("no") is False
     assert await store.reported("no") == 0
     assert await store.read(["no"], "a", 10, 0) == []

@@ -17,6 +17,7 @@ from romul_actors.core.history import from_json, to_json
 from romul_actors.protocol.experiment import Experiment
 from tests import warm
 from tests.conftest import wait_for
+from tests.unit.test_plugins import install
 
 TASKS = Path(__file__).parents[1] / "tasks"
 
@@ -192,3 +193,22 @@ def aws(address):
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": address,
     }
+
+
+OVERFLOWING = """
+from typing import ClassVar
+
+from romul_actors.core.optimizers.romul import Romul
+
+
+class Overflowing(Romul):
+    name: ClassVar[str] = "overflowing"
+"""
+"""An optimizer of an installed package, which no ranges of constants are known of."""
+
+
+def install_overflowing(folder, monkeypatch):
+    """Install it for all processes of a test."""
+    install(folder, "overflowing", OVERFLOWING, optimizers="overflowing = overflowing:Overflowing")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")

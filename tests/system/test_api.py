@@ -13,13 +13,16 @@ import pytest
 
 import romul
 from tests.conftest import wait_for
-from tests.system.conftest import processes_with
+from tests.system.conftest import install_overflowing, processes_with
 
 SPACE = {"rate": romul.Float(1e-3, 1, log=True)}
 SMALL = {"population": 4, "steps": 2, "metric": "val_loss", "progress": False}
 
 
-def valley():
+SECRET = "a-text-that-stands-in-the-function"
+
+
+def valley(note=SECRET):
     """A function that goes to workers whole: they need not import this module, which takes long."""
 
     def train(trial):
@@ -28,6 +31,7 @@ def valley():
             total = json.loads((trial.parent / "total.json").read_text())
         total += abs(trial.hyperparameters["rate"] - 0.1)
         (trial.checkpoint / "total.json").write_text(json.dumps(total))
+        (trial.checkpoint / "note").write_text(note)
         return {"val_loss": total, "step": trial.step}
 
     return train
@@ -90,9 +94,37 @@ class Recorded(romul.Callback):
         self.lines.append(("end", result.status))
 
 
-def test_a_function_is_searched(tmp_path):
-    recorded = Recorded()
-    result = search(tmp_path, callbacks=[recorded], seed=3, workers=2)
+class Look(romul.Callback):
+    """Looks at the search from another thread, as another program would."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.seen = []
+
+    def on_result(self, line):
+        thread = threading.Thread(target=self._look)
+        thread.start()
+        thread.join()
+
+    def _look(self):
+        self.seen.append(romul.open("mine", runs=self.folder).status)
+
+
+ONCE = {"seed": 7, "steps": 3}
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A search that has ended, which tests only look at: its folder, its result, its callbacks."""
+    folder = tmp_path_factory.mktemp("searched")
+    recorded, look = Recorded(), Look(folder)
+    result = search(folder, callbacks=[recorded, look], **ONCE)
+    alone(folder)
+    return folder, result, recorded, look
+
+
+def test_a_function_is_searched(searched, tmp_path):
+    _, result, recorded, _ = searched
     assert result.status == "finished"
     best = result.best
     assert json.loads((best.checkpoint / "total.json").read_text()) == best.value
@@ -100,7 +132,7 @@ def test_a_function_is_searched(tmp_path):
     assert set(best.metrics) == {"step"}
     assert result.schedule.stretches[-1].hyperparameters == best.hyperparameters
     assert [slot.status for slot in result.population] == ["done"] * 4
-    assert len(result.trials_frame()) == len(result.trials) == 8
+    assert len(result.trials_frame()) == len(result.trials) == 12
     assert len(result.population_frame()) == 4
     assert len(result.history_frame()) == len(result.history)
     assert list(result.schedule_frame()["h.rate"])[-1] == best.hyperparameters["rate"]
@@ -109,16 +141,15 @@ def test_a_function_is_searched(tmp_path):
     assert "best val_loss" in repr(result)
     assert "<th>checkpoint</th>" in result._repr_html_()
     kinds = [kind for kind, _ in recorded.lines]
-    assert (kinds.count("decision"), kinds.count("result"), kinds[-1]) == (8, 8, "end")
+    assert (kinds.count("decision"), kinds.count("result"), kinds[-1]) == (12, 12, "end")
     for kind, trial in recorded.lines:
         if kind == "result":
             assert recorded.lines.index(("decision", trial)) < recorded.lines.index((kind, trial))
-    alone(tmp_path)
 
 
-def test_its_moves_are_those_of_ask_and_tell(tmp_path):
-    result = search(tmp_path, seed=7, steps=3)
-    population = romul.Population(SPACE, population=4, steps=3, seed=7)
+def test_its_moves_are_those_of_ask_and_tell(searched):
+    _, result, _, _ = searched
+    population = romul.Population(SPACE, population=4, **ONCE)
     ours: dict[str, Any] = {}
     checkpoints: dict[str, float] = {}
     while (trial := population.ask()) is not None:
@@ -129,6 +160,32 @@ def test_its_moves_are_those_of_ask_and_tell(tmp_path):
         population.tell(trial, total)
     assert ours == {name: trial.hyperparameters for name, trial in result.trials.items()}
     assert population.best.value == pytest.approx(result.best.value, rel=1e-12)
+
+
+def test_the_same_call_again_returns_what_was_found(searched):
+    folder, first, _, _ = searched
+    recorded = Recorded()
+    again = search(folder, callbacks=[recorded], **ONCE)
+    assert again.best == first.best
+    assert recorded.lines == [("end", "finished")]
+
+
+def test_a_search_is_looked_at_when_it_has_ended_and_while_it_goes_on(searched):
+    folder, result, _, look = searched
+    assert len(look.seen) == 12
+    assert set(look.seen) <= {"running", "finished"}
+    assert romul.open("mine", runs=folder).best == result.best
+    with pytest.raises(romul.RomulError, match="no run there"):
+        romul.open("none", runs=folder)
+    alone(folder)
+
+
+def test_nothing_of_the_function_goes_through_the_server(searched):
+    folder, *_ = searched
+    assert SECRET.encode() in (folder / "mine" / "task" / "functions.pickle").read_bytes()
+    stored = [file for file in (folder / "mine" / "redis").rglob("*") if file.is_file()]
+    assert stored
+    assert not [file for file in stored if SECRET.encode() in file.read_bytes()]
 
 
 def test_closures_lambdas_and_what_setup_made_train(tmp_path):
@@ -192,14 +249,6 @@ def test_a_task_is_given_by_its_name_too(tmp_path):
 # -- again ----------------------------------------------------------------------------------------
 
 
-def test_the_same_call_again_returns_what_was_found(tmp_path):
-    first = search(tmp_path)
-    recorded = Recorded()
-    again = search(tmp_path, callbacks=[recorded])
-    assert again.best == first.best
-    assert recorded.lines == [("end", "finished")]
-
-
 def test_another_search_of_that_name_says_what_to_do(tmp_path):
     search(tmp_path, steps=1)
     with pytest.raises(
@@ -251,10 +300,13 @@ def test_a_search_that_has_ended_is_extended(tmp_path):
         romul.extend("none", steps=4, runs=tmp_path)
 
 
-def test_a_search_that_a_constant_has_stopped_goes_on_with_another_one(tmp_path):
-    absurd, sound = ({"name": "romul", "quorum_share": share} for share in (1e308, 0.5))
-    with pytest.raises(romul.SearchFailedError, match="cannot serve it: deciding fails"):
-        search(tmp_path, optimizer=absurd)
+def test_a_search_that_a_constant_has_stopped_goes_on_with_another_one(tmp_path, monkeypatch):
+    install_overflowing(tmp_path, monkeypatch)
+    absurd, sound = ({"name": "overflowing", "quorum_share": share} for share in (1e308, 0.5))
+    words = "cannot serve it: deciding fails .OverflowError: "
+    for resume in (False, True):
+        with pytest.raises(romul.SearchFailedError, match=words):
+            search(tmp_path, optimizer=absurd, resume=resume)
     result = search(tmp_path, optimizer=sound, resume=True)
     assert (result.status, result.snapshot.counts["reported"]) == ("finished", 8)
     alone(tmp_path)
@@ -334,26 +386,6 @@ def test_the_command_line_goes_on_with_it_and_sees_it(system):
     assert search(system.folder, steps=4).snapshot.counts["reported"] == 16
 
 
-def test_a_search_is_looked_at_when_it_has_ended_and_while_it_goes_on(tmp_path):
-    seen = []
-
-    class Look(romul.Callback):
-        def on_result(self, line):
-            # From another thread, as another program would.
-            thread = threading.Thread(
-                target=lambda: seen.append(romul.open("mine", runs=tmp_path).status)
-            )
-            thread.start()
-            thread.join()
-
-    result = search(tmp_path, callbacks=[Look()], steps=1)
-    assert set(seen) <= {"running", "finished"}
-    assert romul.open("mine", runs=tmp_path).best == result.best
-    with pytest.raises(romul.RomulError, match="no run there"):
-        romul.open("none", runs=tmp_path)
-    alone(tmp_path)
-
-
 # -- how it ends ----------------------------------------------------------------------------------
 
 
@@ -424,16 +456,6 @@ def test_when_all_trials_fail_the_error_says_how_to_go_on(tmp_path):
         search(tmp_path, diverges)
     assert "The same call with name='mine' tries again" in str(raised.value)
     assert search(tmp_path, resume=True).status == "finished"
-
-
-def test_a_run_whose_optimizer_raises_ends_with_the_error(tmp_path):
-    # A number that the option may be, and that no count can be made of.
-    wrong = {"name": "romul", "quorum_share": 1e308}
-    words = "cannot serve it: deciding fails .OverflowError: "
-    for resume in (False, True):
-        with pytest.raises(romul.SearchFailedError, match=words):
-            search(tmp_path, optimizer=wrong, resume=resume)
-    alone(tmp_path)
 
 
 def test_two_runs_of_one_name_do_not_meet(tmp_path):
@@ -576,16 +598,3 @@ def test_a_function_is_read_only_from_a_file_of_this_users_own(tmp_path):
     link.symlink_to(file)
     with pytest.raises(OSError, match="symbolic link"):
         handed.read(link, digest)
-
-
-def test_nothing_of_the_function_goes_through_the_server(tmp_path):
-    secret = "a-text-that-stands-in-the-function"
-
-    def holds(trial):
-        (trial.checkpoint / "x").write_text(secret)
-        return 1.0
-
-    search(tmp_path, holds, steps=1)
-    assert secret.encode() in (tmp_path / "mine" / "task" / "functions.pickle").read_bytes()
-    for file in (tmp_path / "mine" / "redis").rglob("*"):
-        assert not file.is_file() or secret.encode() not in file.read_bytes()

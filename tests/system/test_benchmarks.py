@@ -27,7 +27,7 @@ def bench(name, *options):
         ("barrier --population 8 --seeds 2 --problems luck", {"population": 8, "seeds": 2}),
         ("checkpoints --megabytes 1 --rounds 1", {"megabytes": 1, "rounds": 1}),
         (
-            "digits --device cpu --seeds 2 --steps 1 --optimizers romul",
+            "digits --device cpu --slots 4 --seeds 2 --steps 1 --optimizers romul",
             {"seeds_won": {}, "steps": 1},
         ),
         ("decisions --slots 8 --seconds 0.1 --rounds 2", {"slots": 8, "rounds": 2}),

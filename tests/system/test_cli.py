@@ -14,7 +14,7 @@ from redis import Redis
 from romul_actors.local.redis_server import URL_FILE, embedded_server
 from romul_actors.protocol.experiment import parse
 from tests.conftest import romul, romul_anew, wait_for
-from tests.system.conftest import processes_with
+from tests.system.conftest import System, install_overflowing, processes_with
 from tests.warm import COLD
 
 TASKS = Path(__file__).parents[1] / "tasks"
@@ -93,7 +93,7 @@ def test_ctrl_c_ends_a_run_cleanly_and_resume_goes_on(tmp_path):
 
 def test_a_run_that_has_ended_is_extended(tmp_path):
     (tmp_path / "bowl.toml").write_text(TOML.format(steps=2))
-    code, _, err = ended(local(tmp_path, "run", "bowl.toml"))
+    code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--workers=1"))
     assert code == 0, err
     summary = tmp_path / "runs/bowl/summary.json"
     code, _, err = ended(local(tmp_path, "extend", "bowl", "--steps=2"))
@@ -102,7 +102,9 @@ def test_a_run_that_has_ended_is_extended(tmp_path):
     assert code == 0, err
     assert json.loads(out) == json.loads(summary.read_text())
     assert (json.loads(out)["status"], json.loads(out)["trials"]) == ("finished", 16)
-    code, out, err = ended(local(tmp_path, "run", "--resume=bowl", "--steps=5", "--json"))
+    code, out, err = ended(
+        local(tmp_path, "run", "--resume=bowl", "--steps=5", "--json", "--workers=1")
+    )
     assert code == 0, err
     assert (json.loads(out)["steps"], json.loads(out)["trials"]) == (5, 20)
     code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--steps=5"))
@@ -166,10 +168,10 @@ async def test_a_local_run_is_found_by_its_name_while_it_is_up_and_afterwards(tm
 def test_what_was_changed_in_the_file_holds_when_the_run_goes_on(tmp_path):
     file, history = tmp_path / "bowl.toml", tmp_path / "runs/bowl"
     file.write_text(TOML.format(steps=2))
-    code, _, err = ended(local(tmp_path, "run", "bowl.toml"))
+    code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--workers=1"))
     assert code == 0, err
     file.write_text(TOML.format(steps=4).replace("min = 1e-3, max = 1.0", "min = 0.2, max = 0.3"))
-    code, out, err = ended(local(tmp_path, "run", "--resume=bowl", "--json"))
+    code, out, err = ended(local(tmp_path, "run", "--resume=bowl", "--json", "--workers=1"))
     assert code == 0, err
     assert (json.loads(out)["trials"], json.loads(out)["steps"]) == (16, 4)
     assert 0.2 <= json.loads(out)["best_hyperparameters"]["rate"] <= 1.0
@@ -185,7 +187,9 @@ def test_what_was_changed_in_the_file_holds_when_the_run_goes_on(tmp_path):
         assert "give it another name; --from-run bowl (in Python" in said
     # A file that is another search's, or is gone, is none of this run's.
     file.write_text(TOML.format(steps=9).replace('name = "bowl"', 'name = "other"'))
-    code, out, err = ended(local(tmp_path, "run", "--resume=bowl", "--steps=5", "--json"))
+    code, out, err = ended(
+        local(tmp_path, "run", "--resume=bowl", "--steps=5", "--json", "--workers=1")
+    )
     assert code == 0, err
     assert json.loads(out)["trials"] == 20
     code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--resume=bowl"))
@@ -211,7 +215,7 @@ def test_a_run_begins_with_what_another_one_has_found(tmp_path):
         (tmp_path / f"{name}.py").write_text(COUNTS.format(name=name, steps=steps))
 
     def said(*arguments):
-        code, out, err = ended(local(tmp_path, "run", *arguments, "--json"))
+        code, out, err = ended(local(tmp_path, "run", *arguments, "--json", "--workers=1"))
         assert code == 0, err
         return json.loads(out)
 
@@ -284,10 +288,11 @@ def test_a_run_whose_every_trial_fails_says_why(tmp_path):
     assert "the disk is upside down" in out
 
 
-def test_a_run_that_cannot_be_decided_ends_and_says_why(tmp_path):
+def test_a_run_that_cannot_be_decided_ends_and_says_why(tmp_path, monkeypatch):
+    install_overflowing(tmp_path, monkeypatch)
     (tmp_path / "bad.toml").write_text(
         'name = "bad"\ntask = "romul_workers.tasks.toys:quadratic"\nsteps = 2\npopulation = 4\n'
-        'optimizer = { name = "romul", quorum_share = 1e308 }\n'
+        'optimizer = { name = "overflowing", quorum_share = 1e308 }\n'
         "[space]\nrate = { type = 'float', min = 1e-3, max = 1.0, scale = 'log' }\n"
     )
     for arguments in (("run", "bad.toml"), ("run", "--resume", "bad")):
@@ -324,6 +329,18 @@ def test_experiments_are_submitted_shown_and_removed(system):
     assert system.client.keys("romul:{e}*") == []
 
 
+@pytest.fixture(scope="module")
+def decided(redis_url, tmp_path_factory):
+    """An experiment that an actor serves and no worker trains; tests change nothing of it."""
+    # A database of its own, which no other test empties.
+    made = System(f"{redis_url.removesuffix('/0')}/1", tmp_path_factory.mktemp("decided"))
+    made.submit()
+    made.actor()
+    wait_for(lambda: made.meta()["slots"] == "4")
+    yield made
+    made.close()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -345,11 +362,8 @@ def test_experiments_are_submitted_shown_and_removed(system):
         (("run", "--resume", "never"), 4, "no run there to go on with"),
     ],
 )
-def test_errors_are_one_line_and_an_exit_code(system, arguments, code, said):
-    system.submit()
-    system.actor()
-    wait_for(lambda: system.meta()["slots"] == "4")
-    called = system.call(*(a.format(folder=system.folder) for a in arguments))
+def test_errors_are_one_line_and_an_exit_code(decided, arguments, code, said):
+    called = decided.call(*(a.format(folder=decided.folder) for a in arguments))
     assert (called.returncode, "Traceback" in called.stderr) == (code, False), called.stderr
     assert said in " ".join(called.stderr.split())
 

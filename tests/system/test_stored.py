@@ -180,3 +180,62 @@ def test_an_option_that_is_no_more_is_refused_in_words_before_anything_changes(
         for row in rows.values():
             row.pop("lives_ms", None)
     assert after == before
+
+
+GONE = {"name": "romul", "replaced_first": 0.5, "patience": 2.0}
+
+
+def test_a_search_with_options_that_are_no_more_is_shown(stored, system, tmp_path):
+    stored("paused", optimizer=GONE)
+    (row,) = system.as_json("status")
+    assert (row["name"], row["status"]) == ("paused", "paused")
+    shown = json.loads(told_by(system, "show", "paused", f"--redis={system.url}", "--json"))
+    assert len(shown["slots"]) == 8
+    assert told_by(system, "history", "paused", f"--redis={system.url}").count("\n") >= 8
+    file = tmp_path / "trials.csv"
+    told_by(system, "export", "paused", f"--to={file}", f"--redis={system.url}")
+    assert len(file.read_text().splitlines()) > 8
+    kept = told_by(system, "collect", "paused", "--dry-run", f"--redis={system.url}")
+    assert "paused: " in kept
+
+
+def mended_file(folder, spec, **changes):
+    """A file that declares what is stored, but for its optimizer."""
+    kept = {**spec, "optimizer": {"name": "romul", "options": {}}, **changes}
+    file = folder / "mended.py"
+    text = f"experiment = Experiment.model_validate_json({json.dumps(kept)!r})"
+    file.write_text(f"from romul_actors.protocol.experiment import Experiment\n{text}\n")
+    return file
+
+
+def test_a_mended_file_resumes_it(stored, system, raw):
+    stored("paused", optimizer=GONE, constants={"seconds": 0.0})
+    before = system.history("paused")
+    spec = json.loads(raw.hget("romul:{paused}", "spec"))
+    done = system.call(
+        "run",
+        str(mended_file(system.folder, spec)),
+        "--resume=paused",
+        f"--runs={system.folder}",
+        f"--redis={system.url}",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "finished"
+    gone_on(system, "paused", before)
+    assert json.loads(raw.hget("romul:{paused}", "spec"))["optimizer"]["options"] == {}
+
+
+def test_a_request_takes_the_options_out(stored, system, raw):
+    stored("killed", optimizer=GONE, constants={"seconds": 0.0})
+    before = system.history("killed")
+    server = f"--redis={system.url}"
+    refused = system.call("change", "killed", "--set=sigma=0.1", server)
+    assert refused.returncode == 2
+    assert "--unset replaced_first --unset patience" in " ".join(refused.stderr.split())
+    told_by(system, "change", "killed", "--unset=replaced_first", "--unset=patience", server)
+    system.actor()
+    system.start("worker", "--allow=romul_workers.tasks.toys")
+    system.wait_for_status("finished", "killed", 90)
+    gone_on(system, "killed", before)
+    assert json.loads(raw.hget("romul:{killed}", "spec"))["optimizer"]["options"] == {}

@@ -9,6 +9,7 @@ from romul_actors.client import Client
 from romul_actors.core.events import Control, Submitted
 from romul_actors.dead_letters import DeadLetters, Resubmitted
 from romul_actors.errors import (
+    BrokerError,
     ExperimentError,
     ExperimentExistsError,
     NoAnswerError,
@@ -145,6 +146,36 @@ async def test_a_slot_or_a_hyperparameter_that_is_not_there_is_refused(client, s
     assert await sent(store) == [Submitted()]
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (float("nan"), 1.0, "rate: min nan and max 1.0 must be finite"),
+        (1e-3, float("inf"), "must be finite"),
+        (5e-324, 1e308, "is too far to be counted on"),
+    ],
+)
+async def test_bounds_that_cannot_be_counted_on_are_refused(client, store, low, high, said):
+    before = await store.depths("e")
+    with pytest.raises(SpaceError, match=said):
+        await client.bounds("e", "rate", low, high)
+    assert await store.depths("e") == before
+
+
+@pytest.mark.parametrize(
+    ("constants", "said"),
+    [
+        ({"mutation": 2.0}, "mutation = 2.0 is above 1"),
+        ({"sigma": 10**30}, "has more than 64 bits"),
+        ({"sigma": 1e30}, "is above 1e"),
+    ],
+)
+async def test_constants_out_of_their_range_are_refused(client, store, constants, said):
+    before = await store.depths("e")
+    with pytest.raises(ExperimentError, match=said):
+        await client.change("e", constants=constants)
+    assert await store.depths("e") == before
+
+
 async def test_more_steps_stand_in_the_declaration_when_they_are_decided(client, store):
     with pytest.raises(ExperimentError, match="e: steps: 3 is not above the 3 that it has; give"):
         await client.extend("e", 3)
@@ -209,6 +240,12 @@ async def test_dead_letters_go_back_or_go_away(client, store):
     assert await letters.resubmit("e") == Resubmitted(back=1, cut=1)
     assert await letters.letters("e") == [cut]
     assert [e.body for e in await store.read(["e"], "b", 10, 0)] == [short]
+
+
+@pytest.mark.parametrize("worker", ["", "a/b", "#", "a\udcff"])
+def test_a_worker_s_name_that_cannot_stand_in_a_topic_is_refused(worker):
+    with pytest.raises(BrokerError, match="worker name "):
+        topic(worker, "control")
 
 
 async def test_without_a_broker_no_worker_is_drained(client):

@@ -1,11 +1,14 @@
 """The list of all commands: true, and shown without their libraries."""
 
+import importlib
 import json
 import subprocess
 import sys
 
 import pytest
 
+from romul_actors.cli import main
+from romul_actors.cli.arguments import checked
 from romul_actors.cli.commands import ALIASES, COMMANDS, GROUPS
 from romul_actors.cli.lazy import AllCommands, LazyCommand, LazyGroup
 from tests.conftest import romul_anew
@@ -79,3 +82,75 @@ def test_the_list_of_commands_needs_no_pydantic():
 def test_a_shell_completes_commands():
     asked = {"_ROMUL_COMPLETE": "complete_bash", "COMP_WORDS": "romul ext", "COMP_CWORD": "1"}
     assert romul_anew(**asked).stdout.split() == ["extend"]
+
+
+HUGE = "1" + "0" * 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("worker", "--grace", "nan"), "--grace"),
+        (("worker", "--grace", "1e10"), "--grace: 1e+10 is above 1e+09"),
+        (("worker", "--garbage-s", "inf"), "--garbage-s: inf is not finite"),
+        (("worker", "--quota-gb", "nan"), "--quota-gb"),
+        (("worker", "--notice-s", "inf"), "--notice-s: inf is not finite"),
+        (("worker", "--affinity-s", "nan"), "--affinity-s"),
+        (("worker", "--max-trials", HUGE), "--max-trials: a whole number of more than 64 bits"),
+        (("worker", "--name", "a\udcff"), "--name: 'a\\udcff' is not UTF-8"),
+        (("worker", "--allow", "a", "--allow", "\udcff"), "--allow: '\\udcff' is not UTF-8"),
+        (("bounds", "e", "x", "--min", "nan", "--max", "1"), "--min: nan is not finite"),
+        (("bounds", "e", "x", "--min", "0", "--max", "-inf"), "--max: -inf is not finite"),
+        (("top", "e", "--every", "inf"), "--every: inf is not finite"),
+        (("record", "e", "--to", "e.jsonl", "--every-s", "nan"), "--every-s"),
+        (("collect", "e", "--older", "inf"), "--older: inf is not finite"),
+        (("drill", "--every", "nan"), "--every"),
+        (("launch", "--on", "local", "--grace", "inf"), "--grace: inf is not finite"),
+        (("check", "e.toml", "--budget", "inf"), "--budget: inf is not finite"),
+        (("sim", "--churn", "spot", "--trial-s", "inf"), "--trial-s: inf is not finite"),
+        (("sim", "--churn", "spot", "--target", "nan"), "--target: nan is not finite"),
+        (("show", "e", HUGE), "slot: a whole number of more than 64 bits"),
+        (("show", "e\udcff"), "name: 'e\\udcff' is not UTF-8"),
+        (("history", "e", "-n", HUGE), "-n: a whole number of more than 64 bits"),
+        (("extend", "e", "--steps", HUGE), "--steps: a whole number of more than 64 bits"),
+        (("dead", "list", "e", "--count", HUGE), "--count: a whole number of more than 64 bits"),
+        (("schedule", "train", "s.json", "--seed", HUGE), "--seed: a whole number of more than"),
+        (("run", "e.toml", "--deadline", "+1e300h"), "+1e300h' is not of the form"),
+    ],
+)
+def test_no_argument_is_taken_that_cannot_be_counted_on(
+    arguments, said, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "e.toml").write_text(
+        'name = "e"\ntask = "t"\nsteps = 1\n[space]\nx = { type = "boolean" }\n'
+    )
+    (tmp_path / "s.json").write_text("{}")
+    monkeypatch.setattr(sys, "argv", ["romul", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert (ended.value.code, "Traceback" in shown) == (2, False)
+    assert said in shown.replace("for ", "").replace("'--", "--").replace("':", ":")
+    assert list(tmp_path.glob("runs/*")) == []
+
+
+def test_an_option_from_the_environment_is_looked_at_too(monkeypatch, capsys):
+    monkeypatch.setenv("ROMUL_GRACE_S", "inf")
+    monkeypatch.setattr(sys, "argv", ["romul", "worker"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "--grace: inf is not finite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_commands_of_groups_look_at_their_arguments(group):
+    found = getattr(importlib.import_module(command(group).module), group)
+    functions = [info.callback for info in found.registered_commands]
+    assert functions
+    assert all(function.__code__ is CHECKED for function in functions)
+
+
+CHECKED = checked(lambda: None).__code__
+"""Of a command whose arguments are looked at before it runs."""

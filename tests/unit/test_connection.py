@@ -3,10 +3,11 @@
 import pytest
 
 from romul_actors.cli import connection
-from romul_actors.errors import StoreUnavailableError
+from romul_actors.errors import BrokerError, StoreError, StoreUnavailableError
 from romul_actors.local.redis_server import URL_FILE
 from romul_actors.local.run_file import RunFile
-from romul_actors.store.redis import urls
+from romul_actors.mqtt.broker import Broker
+from romul_actors.store.redis import RedisStore, urls
 
 NOWHERE = "redis://127.0.0.1:1/0"
 
@@ -30,3 +31,51 @@ async def test_where_no_server_was_named_a_local_run_is_found(tmp_path, monkeypa
     assert (await refusal()).endswith("A local run has a server of its own: --redis runs/mine")
     # A server that was named is the one that is meant.
     assert "local run" not in await refusal("redis://127.0.0.1:2/0")
+
+
+SECRET = "s3cr3t"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://u:{SECRET}@127.0.0.1:1/0",
+        f"redis://u:{SECRET}@127.0.0.1:port/0",
+        f"redis://u:{SECRET}/b@127.0.0.1:1/0",
+        f"redis://u:a/{SECRET}@127.0.0.1:1/0",
+        f"redis://:{SECRET}?b@127.0.0.1:1/0",
+        f"redis://u:{SECRET}#b@127.0.0.1:1/0",
+        f"redis://u:a@{SECRET}@127.0.0.1:1/0",
+        f"redis://127.0.0.1:1/0?password={SECRET}",
+        f"redis://127.0.0.1:1/0?password={SECRET}&passwd=x",
+        f"redis://127.0.0.1:1/0?db=0&password={SECRET}&ssl_cert_reqs=no",
+        f"unix:///tmp/none.sock?password={SECRET}",
+        f"redis+sentinel://u:{SECRET}/b@127.0.0.1:1/s",
+        f"redis+cluster://u:{SECRET}@:1",
+        f"other://u:{SECRET}@127.0.0.1",
+    ],
+)
+async def test_whatever_is_wrong_with_a_url_its_password_is_not_said(url, monkeypatch):
+    monkeypatch.setattr(urls, "RETRY_CAP_S", 0.01)
+    with pytest.raises(StoreError) as refused:
+        await RedisStore(url).check()
+    assert SECRET not in str(refused.value)
+    assert "***" in str(refused.value)
+    assert SECRET not in urls.hide_password(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"http://u:{SECRET}@h",
+        f"mqtt://u:{SECRET}@h?x=1",
+        f"mqtt://u:{SECRET}@:1",
+        f"mqtt://u:{SECRET}@h:port",
+        f"mqtt://u:{SECRET}/b@h",
+        f"mqtt://[u:{SECRET}@h",
+    ],
+)
+def test_whatever_is_wrong_with_a_brokers_url_its_password_is_not_said(url):
+    with pytest.raises(BrokerError) as refused:
+        Broker.parse(url)
+    assert SECRET not in str(refused.value)

@@ -4,14 +4,17 @@ import asyncio
 import copy
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from nicegui import Client, ui
 
 from romul_actors.core.history import ControlIgnored, SlotParked, SlotPinned, SlotUnpinned
 from romul_actors.dashboard import charts
 from romul_actors.dashboard.feed import Feed
 from romul_actors.dashboard.feeds import FORGET_S, REFRESH_S, Feeds
 from romul_actors.dashboard.guard import Guard
+from romul_actors.dashboard.page import verbatim
 from romul_actors.dashboard.server import DashboardError, Serving
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.memory import MemoryStore
@@ -89,6 +92,59 @@ def test_a_token_is_asked_for_once_and_kept_in_a_cookie():
     assert status(ask(guard, "websocket")) == "close"
     assert status(ask(guard, "websocket", cookie="romul_token=s3cret")) == "accept"
     assert status(ask(guard, "websocket", query=b"token=s3cret")) == "close"
+
+
+def test_no_page_of_another_site_can_show_the_dashboard_in_a_frame():
+    guard = Guard(inner, HOSTS, None, secure=False)
+    navigation = {"sec_fetch_mode": "navigate"}
+    for site in ("cross-site", "same-site"):
+        for dest in ("iframe", "frame", "object", "embed"):
+            sent = ask(guard, sec_fetch_site=site, sec_fetch_dest=dest, **navigation)
+            assert status(sent) == 403
+        assert (
+            status(ask(guard, sec_fetch_site=site, sec_fetch_dest="document", **navigation)) == 200
+        )
+    # A browser that sends no such headers is told with each answer.
+    headers = dict(ask(guard)[0]["headers"])
+    assert headers[b"x-frame-options"] == b"DENY"
+    assert headers[b"content-security-policy"] == b"frame-ancestors 'none'"
+
+
+@pytest.mark.parametrize(
+    "headers", [{"host": "["}, {"host": "[::1"}, {"origin": "http://["}, {"host": "127.0.0.1:x"}]
+)
+def test_a_header_that_is_no_address_is_refused(headers):
+    guard = Guard(inner, HOSTS, None, secure=False)
+    origin = {"origin": "http://127.0.0.1:80"}
+    assert status(ask(guard, **{**origin, **headers})) == 403
+    assert status(ask(guard, "websocket", **{**origin, **headers})) == "close"
+
+
+@pytest.mark.parametrize("others", ['a={"b": "c"}', "a[0]=1", "a=b c; d", "x=\xff", "romul_token"])
+def test_cookies_of_other_programs_do_not_hide_the_token(others):
+    guard = Guard(inner, None, TOKEN, secure=False)
+    assert status(ask(guard, cookie=f"{others}; romul_token={TOKEN}")) == 200
+    assert status(ask(guard, cookie=f"{others}; romul_token=other")) == 401
+
+
+@pytest.mark.parametrize("token", ["a;b", 'a"b', "a b", "a,b", "a\\b", "é", "a%3Bb", "="])
+def test_a_token_of_any_characters_is_good_from_its_cookie_on(token):
+    guard = Guard(inner, None, token, secure=False)
+    sent = ask(guard, query=f"token={quote(token)}".encode())
+    cookie = dict(sent[0]["headers"])[b"set-cookie"].decode("latin-1")
+    assert status(ask(guard, cookie=cookie.partition("; ")[0])) == 200
+
+
+def test_a_path_makes_no_headers_and_leads_nowhere_else():
+    guard = Guard(inner, None, TOKEN, secure=False)
+    for path in ("/a\r\nSet-Cookie: x=y", "/\t/evil.example", "/a b", "/é", "/a?b#c"):
+        location = dict(ask(guard, path=path, query=b"token=s3cret")[0]["headers"])[b"location"]
+        assert location == quote(path).encode()
+
+
+def test_a_host_name_may_be_given_in_any_case():
+    hosts = Serving(names=("Here.Example",)).hosts
+    assert status(ask(Guard(inner, hosts, None, secure=False), host="here.example")) == 200
 
 
 @pytest.mark.parametrize(
@@ -238,3 +294,14 @@ def test_a_feed_is_shared_while_it_is_shown_and_dropped_afterwards():
         return status, first is second
 
     assert run(main()) == ("submitted", False)
+
+
+def test_no_markup_in_what_a_task_says_is_read():
+    text = "```\n\n<img src='/x'> <a href='http://evil.example'>here</a>\x1b\n\n# heading"
+    with Client(ui.page("/verbatim")) as client:
+        shown = verbatim(text)
+        assert shown.text == text.replace("\x1b", r"\x1b")
+        assert [e for e in client.elements.values() if "innerHTML" in e.props] == []
+        # What it is used in place of.
+        ui.code(text, language="text")
+        assert [e for e in client.elements.values() if "<img" in e.props.get("innerHTML", "")]

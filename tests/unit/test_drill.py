@@ -134,6 +134,7 @@ def test_a_schedule_is_fixed_by_its_seed_and_holds_every_kind(tmp_path):
     ("line", "message"),
     [
         ("{", "s.jsonl:1: not a fault"),
+        pytest.param("[" * 20_000, "s.jsonl:1: not a fault", id="deep"),
         ('{"at_s": 1}', "not a fault"),
         ('{"at_s": 1, "kind": "hug worker", "pick": 0, "for_s": 1}', "'hug worker' is not one of"),
     ],

@@ -6,8 +6,9 @@ import pytest
 from romul_actors.core.optimizers import OPTIMIZERS, make
 from romul_actors.core.optimizers.random_search import RandomSearch
 from romul_actors.errors import ExperimentError
-from romul_actors.protocol.experiment import FloatSpec, from_json, load, parse
-from romul_actors.protocol.plan import settings
+from romul_actors.protocol.experiment import FloatSpec, from_json, from_values, load, parse
+from romul_actors.protocol.plan import check, settings
+from romul_actors.protocol.plan import load as load_all
 
 GOOD = """\
 name = "e"
@@ -115,11 +116,69 @@ def test_an_option_that_is_text_takes_text_alone(monkeypatch):
     [
         ("max_hours = 1e308", r"max_hours: 1e\+308 is above 1e\+09"),
         ("timeouts.lease_s = 1e308", r"timeouts.lease_s: 1e\+308 is above 1e\+09"),
+        ("timeouts.setup_s = inf", "timeouts.setup_s: inf is not finite"),
+        ("timeouts.trial_s = inf", "timeouts.trial_s: inf is not finite"),
+        ("timeouts.quorum_s = nan", "timeouts.quorum_s: nan is not finite"),
+        ("elasticity.second_copy = inf", "elasticity.second_copy: inf is not finite"),
+        ("elasticity.per_worker = inf", "elasticity.per_worker: inf is not finite"),
+        ("budget = 1e308", r"budget: 3 steps of 1e\+308 are too long to be counted"),
     ],
 )
 def test_a_time_that_cannot_be_counted_is_refused(line, message):
     with pytest.raises(ExperimentError, match=message):
-        settings(parse(f"{line}\n{GOOD}"))
+        check(parse(f"{line}\n{GOOD}"))
+
+
+@pytest.mark.parametrize(
+    ("rate", "message"),
+    [
+        ("min = 0.0, max = 1.0, step = 5e-324", r"lr: step 5e-324 is too short from min 0.0 to"),
+        ("min = -1e308, max = 1e308", r"lr: from min -1e\+308 to max 1e\+308 is too far"),
+        ("min = -1e308, max = 1e308, step = 1.0", r"lr: from min -1e\+308 to max 1e\+308 is too"),
+        ('min = 5e-324, max = 1e308, scale = "log"', r"lr: from min 5e-324 to max 1e\+308 is too"),
+        ("min = 0.0, max = 1.0, step = 0.0", r"lr: step 0.0 is not above 0"),
+    ],
+)
+def test_a_range_that_cannot_be_counted_on_is_refused(rate, message):
+    text = GOOD.partition("[space]")[0] + f'[space]\nlr = {{ type = "float", {rate} }}\n'
+    with pytest.raises(ExperimentError, match=message):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        ("mutation = 2.0", "optimizer 'romul': mutation = 2.0 is above 1"),
+        ("sigma = 1e30", r"sigma = 1e\+30 is above 1e\+09"),
+        ("sigma = 1" + "0" * 30, "sigma = 1" + "0" * 30 + " has more than 64 bits"),
+        pytest.param(
+            "sigma = 0x1" + "0" * 5000,
+            "sigma = a int that is too long to be shown has more than",
+            id="long",
+        ),
+        ('name = "pb2", candidates = 1', "optimizer 'pb2': candidates = 1 is below 2"),
+        ('name = "pb2", candidates = 2_000_000', "candidates = 2000000 is above 1e"),
+        ('name = "pb2", startup = 0', "startup = 0 is below 1"),
+        ('name = "de", crossover = 1.01', "crossover = 1.01 is above 1"),
+        ('name = "asha", eta = 1_000_000_001', r"eta = 1000000001 is above 1e\+09"),
+    ],
+)
+def test_a_constant_out_of_its_range_is_refused_with_its_line(tmp_path, optimizer, message):
+    if '"pb2"' in optimizer:
+        pytest.importorskip("sklearn")
+    file = tmp_path / "e.toml"
+    declared = GOOD.replace('name = "romul", mutation = 0.5', optimizer)
+    file.write_text(declared)
+    with pytest.raises(ExperimentError, match=rf"e\.toml:\d+: .*{message}"):
+        load_all(file)
+    if "0x" not in optimizer:
+        with pytest.raises(ExperimentError, match=message):
+            check(parse(declared))
+
+
+def test_a_stored_search_goes_on_with_a_constant_that_is_out_of_its_range_by_now():
+    stored = parse(GOOD.replace("mutation = 0.5", "mutation = 2.0"))
+    assert settings(stored).optimizer == make("romul", {"mutation": 2.0})
 
 
 def test_more_steps_than_can_be_read_back_are_refused():
@@ -168,3 +227,53 @@ def test_other_files_are_no_experiments(tmp_path):
     empty.touch()
     with pytest.raises(ExperimentError, match="declares no variable `experiment`"):
         load(empty)
+
+
+HALF = "a\ud800"
+"""Half of a character, as JSON's escape of one makes it."""
+DECLARED = {
+    "name": "e",
+    "task": "mine",
+    "steps": 2,
+    "space": {"x": {"type": "float", "min": 0.0, "max": 1.0}},
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("budget_unit", HALF),
+        ("metric", HALF),
+        ("name", HALF),
+        ("checkpoints", f"/{HALF}"),
+        ("constants", {"a": HALF}),
+        ("constants", {HALF: 1}),
+        ("constants", {"a": {"b": [HALF]}}),
+        ("space", {HALF: {"type": "boolean"}}),
+        ("space", {"x": {"type": "categorical", "choices": ["a", HALF]}}),
+        ("space", {"x": {"type": "categorical", "choices": ["a", {HALF: 1}]}}),
+        ("initial", [{HALF: 1}]),
+        ("optimizer", {"name": HALF}),
+        ("optimizer", {"name": "romul", HALF: 1}),
+        ("from_run", {"name": "f", "checkpoints": [{"name": HALF, "trial": "0-0"}]}),
+        ("resources", {"device": HALF}),
+    ],
+)
+def test_half_of_a_character_is_refused_wherever_there_is_text(key, value):
+    said = rf"f: {key}.*: '.*\\ud800' holds half of a character, which can be neither stored nor"
+    with pytest.raises(ExperimentError, match=said):
+        from_values({**DECLARED, key: value}, "f")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("steps = " + "9" * 5000, "e.toml: not TOML that can be read: Exceeds the limit"),
+        ("x = " + "[" * 20_000, "e.toml: lists or tables are nested too deeply"),
+        ('name = "\\ud800"', "e.toml:1: not TOML: Escaped character is not a Unicode scalar"),
+    ],
+    ids=["long", "deep", "half"],
+)
+def test_what_no_toml_reader_can_read_is_refused(text, said):
+    with pytest.raises(ExperimentError, match=said):
+        parse(text, "e.toml")

@@ -81,6 +81,21 @@ def test_half_of_the_slots_begin_with_the_best_that_was_found(former):
     assert all(trial.parent is None for trial in decision.trials)
 
 
+def test_two_places_of_one_choice_are_the_same_hyperparameters():
+    few = {
+        "kind": {"type": "categorical", "choices": ["a", "b"]},
+        "width": {"type": "int", "min": 1, "max": 2},
+    }
+    experiment = Experiment.model_validate({**OLD, "space": few, "optimizer": "random"})
+    run = Run(Population(settings=settings(experiment))).start()
+    run.to_the_end(lambda trial: trial.slot)
+    found = Former(experiment, run.population)
+    assert len({slot.vector for slot in run.population.slots}) == 8
+    first = inherit(declared(space=few, population=16), found, no_copies).initial
+    assert 1 < len(first) == len({json.dumps(values, sort_keys=True) for values in first}) <= 4
+    assert first[0] == experiment.search_space().decode(run.population.best.vector)
+
+
 def test_values_of_its_own_come_first(former):
     own = {"rate": 0.5, "kind": "b", "width": 3}
     experiment = inherit(declared(initial=[own]), former, no_copies)

@@ -151,3 +151,23 @@ def test_garbage_never_does_more_than_be_refused(body):
 def test_a_message_that_would_be_refused_is_not_sent():
     with pytest.raises(MessageError, match="at most"):
         encode(Failed(**TOKEN, reason="exception", message="x" * MAX_BYTES, seconds=0.0))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"by": "a\ud800"}, "surrogates not allowed"),
+        ({"worker": "\udcff"}, "surrogates not allowed"),
+        ({"constants": {"sigma": 10**30}}, "Integer value out of range"),
+        ({"constants": {"\ud800": 1}}, "surrogates not allowed"),
+    ],
+)
+def test_what_no_message_can_hold_is_refused_in_words(given, said):
+    with pytest.raises(MessageError, match=f"a control message cannot be sent: .*{said}"):
+        encode(Control(action="change", **given))
+
+
+def test_bounds_that_are_too_far_apart_are_no_message():
+    wide = Control(action="bounds", parameter="x", low=-1e308, high=1e308)
+    with pytest.raises(MessageError, match="is too far from"):
+        decode_event(encode(wide))

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -76,3 +77,15 @@ def test_whatever_is_found_there_is_refused_or_decided_on(optimizer):
     assert all("slot 1: field 'memory' holds " in words for words in refused)
     keeps = optimizer in ("de", "asha", "tpe", "pb2")
     assert bool(refused) == keeps
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_losses_of_any_size_leave_a_memory_that_can_be_read_back(optimizer):
+    run = begun(optimizer)
+    losses = [1.7e308, -1.7e308, 1e308, -1e308, 0.0, 1e-308, 1.0, 1e200]
+    for n in range(5):
+        for slot in run.queued():
+            run.tell(run.result(slot, losses[(3 * slot + n) % len(losses)]))
+        assert reread(run.population) == run.population
+    vectors = np.array([slot.vector for slot in run.population.slots])
+    assert np.isfinite(vectors).all()

@@ -23,7 +23,7 @@ from romul_actors.core.history import (
     Unknown,
     to_json,
 )
-from romul_actors.errors import ExperimentError, UnknownExperimentError
+from romul_actors.errors import ExperimentError, RomulError, UnknownExperimentError
 from romul_actors.protocol.messages import encode
 from romul_actors.store.memory import MemoryStore
 from romul_sim import simulation
@@ -32,6 +32,7 @@ from romul_sim.record import RecordError, machines_of, read_record, record
 from romul_sim.replay import fork, simulated_loss, verify, with_settings
 from romul_sim.simulation import Policy, Scenario, Simulation, simulate
 from romul_sim.virtual_time import run
+from romul_workers.schedule import read_schedule
 
 
 @pytest.fixture(autouse=True)
@@ -219,3 +220,16 @@ def test_a_history_without_its_beginning_is_refused(recorded, tmp_path):
 
     with pytest.raises(UnknownExperimentError):
         run(unknown())
+
+
+@pytest.mark.parametrize("read", [read_record, read_trace, read_schedule])
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 20_000, '{"at": ' + "[" * 20_000, b"\xff", "9" * 5000],
+    ids=["deep", "deep line", "bytes", "long"],
+)
+def test_a_file_that_no_json_reader_can_read_is_named(tmp_path, read, text):
+    file = tmp_path / "odd.json"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(RomulError, match=r"odd\.json"):
+        read(file)

@@ -32,7 +32,19 @@ def test_a_folder_without_a_run_is_unknown(tmp_path):
         RunFile.read(tmp_path / "mien")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"experiments": []}', '{"odd": 1}', "3"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        pytest.param("[" * 20_000, id="deep"),
+        "{",
+        "[]",
+        "{}",
+        '{"experiments": []}',
+        '{"odd": 1}',
+        "3",
+    ],
+)
 def test_a_file_that_is_none_of_a_runs_is_named(tmp_path, text):
     (tmp_path / NAME).write_text(text)
     with pytest.raises(ExperimentError, match=r"run\.json: not a run's file"):

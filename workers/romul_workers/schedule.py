@@ -148,7 +148,7 @@ def read_schedule(file: Path) -> Schedule:
         schedule = Schedule(stretches=stretches, **fields)
     except (OSError, UnicodeDecodeError) as error:
         raise ScheduleError(f"{file}: cannot be read: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ScheduleError(f"{file}: not a schedule: {error}") from None
     if version != VERSION:
         raise ScheduleError(f"{file}: a schedule of version {version}, not {VERSION}")

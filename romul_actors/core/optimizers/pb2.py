@@ -28,6 +28,8 @@ from romul_actors.errors import OptimizerError
 
 SURELY = 2.0
 """Falls count up to this many standard deviations from their mean, as in the authors' code."""
+LARGEST = 1e100
+"""A loss beyond this counts as this: differences of losses, and their squares, stay finite."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Pb2(Truncation):
         falls = {i: self._falls(view, i) for i in due}
         others = [slot.memory.get("falls", ()) for slot in view.slots if slot.index not in falls]
         rows = np.array([row for rows in (*others, *falls.values()) for row in rows])
+        # An older version may have stored larger ones.
+        rows = np.clip(rows, -LARGEST, LARGEST)
         moves = {move.slot: move for move in super().decide(view, due)}
         copies = [i for i in due if moves[i].why["rule"] == "perturbed"]
         if copies and len(rows) >= self.startup:
@@ -72,8 +76,8 @@ class Pb2(Truncation):
         memory, outcome = view.slots[i].memory, view.known[i]
         rows = list(memory.get("falls", ()))
         if not outcome.failed and "before" in memory:
-            before = memory["before"]
-            rows.append([float(view.step), before, before - outcome.loss, *outcome.vector])
+            before, loss = _bounded(memory["before"]), _bounded(outcome.loss)
+            rows.append([float(view.step), before, before - loss, *outcome.vector])
         return rows[-self.window :]
 
     def _explore(
@@ -126,7 +130,11 @@ class Pb2(Truncation):
 
 def _before(view: View, move: Move) -> dict[str, float]:
     """Loss of the checkpoint that a move goes on from, if there is one."""
-    return {} if move.source is None else {"before": view.known[move.source].loss}
+    return {} if move.source is None else {"before": _bounded(view.known[move.source].loss)}
+
+
+def _bounded(loss: float) -> float:
+    return min(max(loss, -LARGEST), LARGEST)
 
 
 class _Process:

@@ -28,6 +28,8 @@ log = logging.getLogger("romul.store")
 _SCRIPTS = files("romul_actors.store") / "scripts"
 _NAMED = re.compile(r"WRONGTYPE of (romul:\S+)")
 """How a script says which of the keys that it does not declare is of a wrong type."""
+_DAMAGED = "DAMAGED "
+"""How a script says what is wrong with a key's content."""
 MOST_NAMED = 5
 """Most keys that an error names."""
 _OTHERS = "another key of that experiment"
@@ -46,6 +48,9 @@ def store_error(error: Exception, keys: Sequence[str] = ()) -> StoreError:
         return StoreUnavailableError(f"the server does not answer: {error}")
     if "NOGROUP" in str(error):
         return NoGroupError(str(error))
+    if str(error).startswith(_DAMAGED):
+        what = str(error).removeprefix(_DAMAGED)
+        return StoreError(f"{what}; docs/redis.md says what it should hold")
     if "WRONGTYPE" in str(error):
         return WrongTypeError(_NAMED.findall(str(error)) or keys, error)
     return StoreError(f"the server refuses: {error}")
@@ -104,7 +109,7 @@ class Connection:
         self.is_cluster = isinstance(self.client, RedisCluster)
         self._waits = 0
         self._left_out: dict[str, int] = {}
-        self._refused: dict[str, str] = {}
+        self._refused: set[str] = set()
         self._scripts = {
             path.name.removesuffix(".lua"): self.client.register_script(path.read_text())
             for path in _SCRIPTS.iterdir()
@@ -137,11 +142,12 @@ class Connection:
         try:
             yield
         except WrongTypeError as error:
-            if self._refused.get(key) != str(error):
+            # The same fault is met at several lines of a script.
+            if key not in self._refused:
                 log.warning("%s: %s", experiment_of(key), error)
-            self._refused[key] = str(error)
+            self._refused.add(key)
         else:
-            self._refused.pop(key, None)
+            self._refused.discard(key)
 
     async def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script."""

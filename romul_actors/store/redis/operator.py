@@ -4,7 +4,7 @@ import logging
 import secrets
 from collections.abc import Sequence
 
-from romul_actors.errors import ExperimentExistsError
+from romul_actors.errors import ExperimentExistsError, StoreError
 from romul_actors.store.keys import EXPERIMENTS, GROUPS, PARTS, key
 from romul_actors.store.redis.connection import reply
 from romul_actors.store.redis.queues import RedisQueues
@@ -22,6 +22,11 @@ class RedisOperator(RedisReader, RedisQueues, OperatorStore):
         token = secrets.token_hex(8)
         keys = [key(name), key(name, "inbox"), key(name, "trials")]
         created = await self.connection.run("create", keys, [spec, submitted, token])
+        if isinstance(created, bytes):
+            raise StoreError(
+                f"{created.decode()} is there already, without an experiment {name!r} that is "
+                f"whole: restore the server's data, or `romul remove {name}`"
+            )
         # Also when it existed: that completes a creation that was killed between the two calls.
         await reply(self.connection.client.sadd(EXPERIMENTS, name))
         if not created:

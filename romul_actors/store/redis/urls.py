@@ -16,6 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from romul_actors.errors import StoreError
@@ -23,11 +24,13 @@ from romul_actors.errors import StoreError
 SENTINEL_PORT, CLUSTER_PORT = 26379, 6379
 RETRY_CAP_S = 1.0
 """Longest pause before a request is tried again, whose connection failed."""
+_UNQUOTED = "in a password / ? # stand as %2F %3F %23"
 
 
 def hide_password(url: str) -> str:
-    """`url` as it may stand in a log."""
-    return re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:***@", url)
+    """`url` as it may stand in a log, also where its password is not quoted as it should be."""
+    hidden = re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", hidden)
 
 
 def connect(url: str) -> "Redis | RedisCluster":
@@ -54,8 +57,13 @@ def connect(url: str) -> "Redis | RedisCluster":
                 startup_nodes=[ClusterNode(host, port) for host, port in nodes], **login, **common
             )
         client: Redis = Redis.from_url(url, **single)
-    except ValueError as error:
-        raise StoreError(f"{hide_password(url)}: {error}") from None
+        # What stands after "?" is looked at when a connection is made.
+        pool = client.connection_pool
+        pool.connection_class(**pool.connection_kwargs)
+    except (ValueError, TypeError, RedisError) as error:
+        # The client takes the beginning of such a password for a port, and says it.
+        why = _UNQUOTED if re.search(r"://[^@]*[/?#].*@", url, re.DOTALL) else error
+        raise StoreError(f"{hide_password(url)}: {why}") from None
     return client
 
 

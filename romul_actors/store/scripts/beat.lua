@@ -31,8 +31,8 @@ if ARGV[2] == '' then
   local offer = redis.pcall('HGET', ARGV[6] .. ':offers', ARGV[1])
   local at, body = string.match(type(offer) == 'string' and offer or '', '^(%d+) %d+ (.*)$')
   if at then
-    redis.call('HDEL', ARGV[6] .. ':offers', ARGV[1])
     redis.call('XADD', ARGV[6] .. ':trials', '*', 'm', body)
+    redis.call('HDEL', ARGV[6] .. ':offers', ARGV[1])
     redis.pcall('HINCRBY', affinity, 'released', 1)
     redis.pcall('HINCRBY', affinity, 'waited_ms', math.max(0, seen - tonumber(at)))
   end

@@ -7,7 +7,13 @@
 -- or an entry is no longer pending with this actor.
 local c = cmsgpack.unpack(ARGV[2])
 local epoch, version, nonce = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version', 'nonce'))
-if not epoch or epoch .. '.' .. version .. '.' .. nonce ~= c.version then
+if not epoch then
+  return nil
+end
+if not nonce or not string.match(version or '', '^%d+$') then
+  return redis.error_reply('DAMAGED ' .. KEYS[1] .. ' has no version (epoch, version, nonce)')
+end
+if epoch .. '.' .. version .. '.' .. nonce ~= c.version then
   return nil
 end
 local n = #c.entries
@@ -24,7 +30,11 @@ if n > 0 then
   end
 end
 -- Before the first write: a key of a wrong type ends the script here, and not half way.
-for _, look in ipairs({{'XLEN', KEYS[3]}, {'XLEN', KEYS[4]}, {'ZRANGEBYSCORE', KEYS[5], 0, 0}}) do
+local looks = {{'XLEN', KEYS[3]}, {'XLEN', KEYS[4]}, {'ZRANGEBYSCORE', KEYS[5], 0, 0}}
+for i = 6, #KEYS do
+  looks[i - 2] = {'HLEN', KEYS[i]}
+end
+for _, look in ipairs(looks) do
   local found = redis.pcall(unpack(look))
   if type(found) == 'table' and found.err then
     return redis.error_reply('WRONGTYPE of ' .. look[2])

@@ -1,9 +1,15 @@
 -- Create an experiment, whole or not at all.
 -- KEYS: meta, inbox, trials   ARGV: spec, submitted message, token of this call
--- Returns 1; 0 if there is one of that name (the same call sent twice returns 1 again).
+-- Returns 1; 0 if there is one of that name (the same call sent twice returns 1 again); the name of a
+-- queue that is there without its experiment.
 local token = redis.call('HGET', KEYS[1], 'created_by')
 if token then
   return token == ARGV[3] and 1 or 0
+end
+for i = 1, 3 do
+  if redis.call('EXISTS', KEYS[i]) == 1 then
+    return KEYS[i]
+  end
 end
 local now = redis.call('TIME')
 redis.call('HSET', KEYS[1], 'status', 'submitted', 'created_by', ARGV[3], 'spec', ARGV[1],

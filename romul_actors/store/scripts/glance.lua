@@ -13,10 +13,17 @@ for i = 3, #ARGV do
 end
 local rows = {}
 if #fields > 0 then
-  for i = 0, tonumber(redis.call('HGET', KEYS[1], 'slots')) - 1 do
-    rows[i + 1] = redis.pcall('HMGET', KEYS[1] .. ':slot:' .. i, unpack(fields))
+  -- Any number may stand there: reading ends where a thousand hashes in a row are not there.
+  local missing = 0
+  for i = 0, (tonumber(redis.call('HGET', KEYS[1], 'slots')) or 0) - 1 do
+    local slot = KEYS[1] .. ':slot:' .. i
+    rows[i + 1] = redis.pcall('HMGET', slot, unpack(fields))
     if rows[i + 1].err then
-      return redis.error_reply('WRONGTYPE of ' .. KEYS[1] .. ':slot:' .. i)
+      return redis.error_reply('WRONGTYPE of ' .. slot)
+    end
+    missing = (rows[i + 1][1] or redis.call('EXISTS', slot) == 1) and 0 or missing + 1
+    if missing == 1000 then
+      break
     end
   end
 end

@@ -7,12 +7,20 @@ if #meta == 0 then
 end
 local epoch, version, nonce, slots =
   unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version', 'nonce', 'slots'))
-local rows = {}
-for i = 0, tonumber(slots) - 1 do
+if not epoch or not nonce or not string.match(version or '', '^%d+$') then
+  return redis.error_reply('DAMAGED ' .. KEYS[1] .. ' has no version (epoch, version, nonce)')
+end
+-- Any number may stand there: reading ends where a thousand hashes in a row are not there.
+local rows, missing = {}, 0
+for i = 0, (tonumber(slots) or 0) - 1 do
   local row = redis.pcall('HGETALL', KEYS[1] .. ':slot:' .. i)
   if row.err then
     return redis.error_reply('WRONGTYPE of ' .. KEYS[1] .. ':slot:' .. i)
   end
   rows[#rows + 1] = row
+  missing = #row == 0 and missing + 1 or 0
+  if missing == 1000 then
+    break
+  end
 end
 return {epoch .. '.' .. version .. '.' .. nonce, meta, rows}

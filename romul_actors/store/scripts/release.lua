@@ -15,8 +15,8 @@ for i = 1, #offers, 2 do
   if not at then
     redis.call('HDEL', KEYS[1], offers[i])
   elseif left <= 0 or left > 100000 or offers[i] == ARGV[1] then
-    redis.call('HDEL', KEYS[1], offers[i])
     redis.call('XADD', KEYS[2], '*', 'm', body)
+    redis.call('HDEL', KEYS[1], offers[i])
     redis.pcall('HINCRBY', KEYS[3], 'released', 1)
     redis.pcall('HINCRBY', KEYS[3], 'waited_ms', math.max(0, now - tonumber(at)))
   elseif next < 0 or left < next then

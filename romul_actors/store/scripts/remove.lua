@@ -1,16 +1,21 @@
--- Remove an experiment and all its data.
--- KEYS: meta, then every key that is no slot's   Returns 1; 0 if there is no such experiment.
-local slots = redis.call('HGET', KEYS[1], 'slots')
-if not slots then
-  return 0
+-- Remove an experiment and all its data, whatever has become of them.
+-- KEYS: meta, then every key that is no slot's
+-- Returns 1; 0 if there was none of them.
+local removed = 0
+local said = redis.pcall('HGET', KEYS[1], 'slots')
+local slots = type(said) == 'string' and tonumber(said) or 0
+-- Any number may stand there, and some of the slots may be gone.
+local i, missing = 0, 0
+while missing == 0 or (i < slots and missing < 1000) do
+  local n = redis.call('DEL', KEYS[1] .. ':slot:' .. i)
+  i, missing, removed = i + 1, n == 1 and 0 or missing + 1, removed + n
 end
-for i = 0, tonumber(slots) - 1 do
-  redis.call('DEL', KEYS[1] .. ':slot:' .. i)
-end
-for _, field in ipairs(redis.call('HGETALL', KEYS[1] .. ':affinity')) do
+-- Bells that are not found so end by themselves.
+local affinity = redis.pcall('HGETALL', KEYS[1] .. ':affinity')
+for _, field in ipairs(affinity.err and {} or affinity) do
   if string.sub(field, 1, 2) == 'w ' then
     redis.call('DEL', KEYS[1] .. ':bell:' .. string.sub(field, 3))
   end
 end
-redis.call('DEL', unpack(KEYS))
-return 1
+removed = removed + redis.call('DEL', unpack(KEYS))
+return removed > 0 and 1 or 0

@@ -12,24 +12,27 @@ end
 if not redis.call('XPENDING', KEYS[1], 'workers', ARGV[2], ARGV[2], 1, ARGV[1])[1] then
   return redis.call('HGET', KEYS[2], ARGV[5]) == ARGV[3] and 1 or 0
 end
-redis.call('XADD', ARGV[6], '*', 'm', ARGV[4])
+-- In this order: what cannot be noted is not queued either, however often it is sent.
 redis.call('HSET', KEYS[2], ARGV[5], ARGV[3])
+redis.call('XADD', ARGV[6], '*', 'm', ARGV[4])
 redis.call('XACK', KEYS[1], 'workers', ARGV[2])
 redis.call('XDEL', KEYS[1], ARGV[2])
 local affinity = ARGV[7]
 if not affinity then
   return 1
 end
-local before = redis.call('HGET', affinity, 'w ' .. ARGV[1])
-if before then
-  redis.call('HDEL', affinity, 'w ' .. ARGV[1], 'c ' .. before)
+-- The lease has ended: whatever a worker's password has written into these keys, no more fails.
+local before = redis.pcall('HGET', affinity, 'w ' .. ARGV[1])
+if type(before) == 'string' then
+  redis.pcall('HDEL', affinity, 'w ' .. ARGV[1], 'c ' .. before)
 end
 if ARGV[11] ~= '' then
-  redis.call('HINCRBY', affinity, 'restores', 1)
-  redis.call('HINCRBY', affinity, 'warm', ARGV[11] == 'warm' and 1 or 0)
+  redis.pcall('HINCRBY', affinity, 'restores', 1)
+  redis.pcall('HINCRBY', affinity, 'warm', ARGV[11] == 'warm' and 1 or 0)
 end
 if ARGV[9] ~= '' then
-  redis.call('HSET', affinity, 'w ' .. ARGV[1], ARGV[9], 'c ' .. ARGV[9], ARGV[10] .. ' ' .. ARGV[1])
+  local held = {'w ' .. ARGV[1], ARGV[9], 'c ' .. ARGV[9], ARGV[10] .. ' ' .. ARGV[1]}
+  redis.pcall('HSET', affinity, unpack(held))
   if redis.call('EXISTS', ARGV[8]) == 0 then
     redis.call('XGROUP', 'CREATE', ARGV[8], 'workers', '$', 'MKSTREAM')
   end

@@ -17,14 +17,15 @@ if type(offer) ~= 'string' then
   return nil
 end
 local at, body = string.match(offer, '^(%d+) %d+ (.*)$')
-redis.call('HDEL', KEYS[1], ARGV[1])
 if not at then
+  redis.call('HDEL', KEYS[1], ARGV[1])
   return nil
 end
 if redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('XGROUP', 'CREATE', KEYS[2], 'workers', '$', 'MKSTREAM')
 end
 local id = redis.call('XADD', KEYS[2], '*', 'm', body)
+redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('XREADGROUP', 'GROUP', 'workers', ARGV[1], 'COUNT', 1, 'STREAMS', KEYS[2], '>')
 local now = redis.call('TIME')
 local waited = now[1] * 1000 + math.floor(now[2] / 1000) - tonumber(at)

@@ -93,5 +93,5 @@ def from_json(text: str) -> Chaos:
         content = json.loads(text)
         faults = tuple(Fault(**fault) for fault in content.pop("faults"))
         return Chaos(faults=faults, **content)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"not a simulation: {error}") from None

@@ -63,13 +63,17 @@ def read_schedule(file: Path) -> list[Fault]:
     """Read a schedule, JSON lines as `write_schedule` makes them.
 
     Raises:
-        RomulError: a line is not a fault.
+        RomulError: the file cannot be read, or a line is not a fault.
     """
     faults = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RomulError(f"{file}: cannot be read: {error}") from None
+    for number, line in enumerate(lines, 1):
         try:
             fault = Fault(**json.loads(line))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise RomulError(f"{file}:{number}: not a fault: {error}") from None
         if fault.kind not in FAULTS:
             raise RomulError(f"{file}:{number}: {fault.kind!r} is not one of {', '.join(FAULTS)}")

@@ -1,0 +1,203 @@
+"""Keys that are damaged, missing, or of another type: each script acts whole or not at all."""
+
+import asyncio
+
+import pytest
+import redis
+
+from romul_actors.errors import StoreError, WrongTypeError
+from romul_actors.observe.snapshot import snapshot
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.store import Commit, Hold
+from romul_actors.store.keys import key, slot_key
+from romul_actors.store.redis import RedisStore
+
+SPEC = Experiment.model_validate(
+    {
+        "name": "e",
+        "task": "toys",
+        "space": {"x": {"type": "float", "min": 0.0, "max": 1.0}},
+        "steps": 1,
+    }
+).model_dump_json()
+
+
+@pytest.fixture
+def raw(redis_url):
+    client = redis.Redis.from_url(redis_url, decode_responses=True, protocol=2)
+    client.flushall()
+    yield client
+    client.flushall()
+    client.close()
+
+
+@pytest.fixture
+async def store(redis_url, raw):
+    """A store with one experiment of one slot, whose trial waits for a worker."""
+    made = RedisStore(redis_url)
+    await made.create("e", SPEC, b"submitted")
+    [entry] = await made.read(["e"], "a", 10, 0)
+    version = (await made.load("e")).version
+    meta, slots = {"slots": "1", "status": "running"}, {0: {"status": "queued"}}
+    assert await made.commit("e", "a", Commit(version, [entry.id], meta, slots, trials=[b"t"]))
+    yield made
+    await made.close()
+
+
+def spoil(raw, part):
+    """Make something else of a key than it should be."""
+    place = part if part.startswith("romul:") else key("e", part)
+    raw.delete(place)
+    raw.set(place, "x")
+
+
+NUMBERS = [None, "", "many", "-1", "1e3", "inf", "nan", "100000000000"]
+
+
+@pytest.mark.parametrize("slots", NUMBERS, ids=str)
+async def test_a_wrong_number_of_slots_is_named_and_holds_up_no_other_experiment(store, raw, slots):
+    await store.create("other", SPEC, b"submitted")
+    if slots is None:
+        raw.hdel(key("e"), "slots")
+    else:
+        raw.hset(key("e"), "slots", slots)
+    async with asyncio.timeout(10):
+        # What there is, and not much beyond.
+        assert len((await store.load("e")).slots) <= 1 + 1000
+        with pytest.raises(StoreError, match=r"experiment 'e'.*slot"):
+            await snapshot(store, "e")
+        assert (await store.load("other")).meta["status"] == "submitted"
+
+
+@pytest.mark.parametrize("slots", NUMBERS, ids=str)
+async def test_an_experiment_is_removed_whatever_number_of_slots_it_says(store, raw, slots):
+    if slots is None:
+        raw.hdel(key("e"), "slots")
+    else:
+        raw.hset(key("e"), "slots", slots)
+    async with asyncio.timeout(10):
+        assert await store.remove("e")
+    assert raw.keys() == []
+    assert not await store.remove("e")
+
+
+@pytest.mark.parametrize("part", ["", "inbox", "affinity", "workers", slot_key("e", 0)])
+async def test_an_experiment_is_removed_whatever_its_keys_are(store, raw, part):
+    spoil(raw, part)
+    assert await store.remove("e")
+    assert raw.keys() == []
+
+
+async def test_what_a_lost_hash_leaves_is_removed_too(store, raw):
+    raw.delete(key("e"))
+    assert await store.remove("e")
+    assert raw.keys() == []
+
+
+@pytest.mark.parametrize("part", ["inbox", "trials"])
+async def test_where_a_queue_is_left_over_nothing_is_created_before_it_is_removed(raw, store, part):
+    await store.remove("e")
+    raw.hset(key("e", part), "x", "y")
+    with pytest.raises(StoreError, match=f"{part} is there already.*romul remove"):
+        await store.create("e", SPEC, b"submitted")
+    assert raw.keys() == [key("e", part)]
+    assert await store.remove("e")
+    await store.create("e", SPEC, b"submitted")
+    assert [entry.body for entry in await store.read(["e"], "a", 10, 0)] == [b"submitted"]
+
+
+@pytest.mark.parametrize("part", [slot_key("e", 0), slot_key("e", 1), "trials", "garbage"])
+async def test_a_commit_that_meets_a_wrong_key_changes_nothing_and_names_it(store, raw, part):
+    await store.send("e", b"event")
+    [entry] = await store.read(["e"], "a", 10, 0)
+    version = (await store.load("e")).version
+    spoil(raw, part)
+    before = raw.hgetall(key("e"))
+    slots = {0: {"status": "waiting"}, 1: {"status": "queued"}}
+    commit = Commit(version, [entry.id], {"slots": "2"}, slots, [b"u"], garbage=["c"])
+    place = part if part.startswith("romul:") else key("e", part)
+    with pytest.raises(WrongTypeError, match=f"^{place} is not of the type"):
+        await store.commit("e", "a", commit)
+    assert raw.hgetall(key("e")) == before
+    assert [waiting.id for waiting in await store.pending("e", "a", 10)] == [entry.id]
+
+
+@pytest.mark.parametrize("version", ["many", ""])
+async def test_a_version_that_is_no_number_is_named_and_nothing_is_committed(store, raw, version):
+    await store.send("e", b"event")
+    [entry] = await store.read(["e"], "a", 10, 0)
+    held = (await store.load("e")).version.split(".")
+    raw.hset(key("e"), "version", version)
+    held[1] = version
+    with pytest.raises(StoreError, match=r"romul:\{e\} has no version"):
+        await store.load("e")
+    commit = Commit(".".join(held), [entry.id], {"status": "stopped"})
+    with pytest.raises(StoreError, match=r"romul:\{e\} has no version"):
+        await store.commit("e", "a", commit)
+    assert raw.hget(key("e"), "status") == "running"
+    assert [waiting.id for waiting in await store.pending("e", "a", 10)] == [entry.id]
+
+
+async def test_a_dead_message_that_cannot_be_kept_stays_in_its_queue(store, raw):
+    await store.send("e", b"bad")
+    [entry] = await store.read(["e"], "a", 10, 0)
+    spoil(raw, "dead")
+    with pytest.raises(WrongTypeError, match=r"^romul:\{e\}:dead is not of the type"):
+        await store.dead_letter("e", "inbox", [(entry.id, "unusable", b"bad")])
+    assert [waiting.body for waiting in await store.pending("e", "a", 10)] == [b"bad"]
+
+
+async def test_a_dead_message_is_not_lost_where_its_queue_cannot_take_it(store, raw):
+    await store.send("e", b"bad")
+    [entry] = await store.read(["e"], "a", 10, 0)
+    await store.dead_letter("e", "inbox", [(entry.id, "unusable", b"bad")])
+    spoil(raw, "inbox")
+    [dead] = await store.dead("e")
+    with pytest.raises(WrongTypeError):
+        await store.resubmit("e", dead)
+    assert await store.dead("e") == [dead]
+
+
+async def test_a_report_that_cannot_be_noted_is_not_queued_again_and_again(store, raw):
+    lease = await store.lease(["e"], "w", 0)
+    spoil(raw, "settled")
+    for _ in range(3):
+        with pytest.raises(WrongTypeError):
+            await store.settle(lease, 0, "0-0#1 result by w", b"report")
+    assert raw.xlen(key("e", "inbox")) == 0
+    assert await store.leases("e") == {lease.id: "w"}
+
+
+@pytest.mark.parametrize("content", ["stream", "text"])
+async def test_a_report_is_taken_whatever_lies_where_warm_processes_are_noted(store, raw, content):
+    lease = await store.lease(["e"], "w", 0)
+    if content == "stream":
+        raw.xadd(key("e", "affinity"), {"x": "y"})
+    else:
+        raw.hset(key("e", "affinity"), "restores", "many")
+    hold = Hold("0-0-1", 500, warm=True)
+    assert await store.settle(lease, 0, "0-0#1 result by w", b"report", hold)
+    assert raw.xlen(key("e", "inbox")) == 1
+    assert await store.leases("e") == {}
+
+
+OFFER = {"w": "1 1 body"}
+
+
+@pytest.mark.parametrize(
+    ("part", "call"),
+    [
+        ("trials", lambda store: store.release("e")),
+        ("trials", lambda store: store.present(["e"], "w", {})),
+        ("targeted", lambda store: store.lease(["e"], "w", 0, ["e"])),
+    ],
+    ids=["released", "left", "taken"],
+)
+async def test_an_offer_stays_where_its_queue_cannot_take_it(store, raw, part, call):
+    raw.hset(key("e", "offers"), mapping=OFFER)
+    spoil(raw, part)
+    try:
+        await call(store)
+    except WrongTypeError as error:
+        assert part in str(error)  # noqa: PT017
+    assert raw.hgetall(key("e", "offers")) == OFFER

@@ -1,0 +1,42 @@
+"""Workers by ssh, with a program in place of ssh that runs the command on this machine."""
+
+import asyncio
+import logging
+import sys
+
+from romul_actors.launch import Fleet
+from romul_actors.launch.ssh import Hosts
+
+_SSH = """#!/bin/sh
+for command; do :; done
+exec /bin/sh -c "$command"
+"""
+_WORKER = """
+import signal, sys
+sys.stdout.write("progress " * 50_000)
+sys.stdout.flush()
+sys.stdout.write("and on\\nthe next line\\n")
+sys.stdout.flush()
+signal.pause()
+"""
+
+
+async def test_a_worker_that_prints_a_line_of_any_length_is_not_ended(
+    tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "ssh").write_text(_SSH)
+    (tmp_path / "ssh").chmod(0o755)
+    (tmp_path / "worker.py").write_text(_WORKER)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    stop = asyncio.Event()
+    hosts = Hosts(Fleet(workers=1), ["h"], program=f"{sys.executable} {tmp_path}/worker.py")
+    with caplog.at_level(logging.INFO, "romul.launch"):
+        running = asyncio.create_task(hosts.run(stop))
+        async with asyncio.timeout(30):
+            while "h/0: the next line" not in caplog.messages:
+                await asyncio.sleep(0.02)
+        assert not [text for text in caplog.messages if "ended" in text]
+        printed = "".join(text.removeprefix("h/0: ") for text in caplog.messages)
+        assert printed.count("progress") == 50_000
+        stop.set()
+        await running
