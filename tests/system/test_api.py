@@ -110,7 +110,7 @@ class Look(romul.Callback):
         self.seen.append(romul.open("mine", runs=self.folder).status)
 
 
-ONCE = {"seed": 7, "steps": 3}
+ONCE: dict[str, Any] = {"seed": 7, "steps": 3}
 
 
 @pytest.fixture(scope="module")
