@@ -36,7 +36,13 @@ def key(experiment: str, part: str = "") -> str:
         UnknownExperimentError: no experiment can have that name.
     """
     if not experiment.isascii():
-        raise UnknownExperimentError(f"no experiment {experiment!r}: their names are ASCII")
+        # Whatever else stands in a store's list of names is looked up as it is.
+        try:
+            experiment.encode()
+        except UnicodeEncodeError:
+            raise UnknownExperimentError(
+                f"no experiment {experiment!r}: that is half of a character"
+            ) from None
     return f"romul:{{{experiment}}}:{part}" if part else f"romul:{{{experiment}}}"
 
 
