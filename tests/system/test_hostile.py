@@ -273,7 +273,8 @@ def test_garbage_in_a_hash_is_named_and_hides_no_other_experiment(
     rows = json.loads(call("status --json --redis {url}", place)[0])
     assert {"hostile", f"{BAD}name"} <= {row["name"] for row in rows}
     found = " ".join(call("doctor --redis {url}", place)[0].split())
-    assert "the server answers" in found
+    # Of a server that answers late, as on a busy machine, it says so.
+    assert "the server answers" in found or "the server took" in found
     assert f"field '{field}' holds" in found or field in ("vector", "outcomes")
 
 
