@@ -250,7 +250,7 @@ async def test_without_it_a_trial_is_reported_before_the_next_one_is_taken(rig):
     await rig.until(lambda: ("storing begins", "0-0") in rig.trace)
     # Heartbeats are sent; that is all.
     before = len(rig.store.seen.get("0-0", ()))
-    await rig.until(lambda: len(rig.store.seen["0-0"]) > before + 2)
+    await rig.until(lambda: len(rig.store.seen.get("0-0", ())) > before + 2)
     assert not (rig.folder / "1-0 trains").exists()
     assert "storing" not in rig.store.seen["0-0"][-1]
     rig.storage.let_go()

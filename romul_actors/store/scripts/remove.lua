@@ -10,12 +10,10 @@ while missing == 0 or (i < slots and missing < 1000) do
   local n = redis.call('DEL', KEYS[1] .. ':slot:' .. i)
   i, missing, removed = i + 1, n == 1 and 0 or missing + 1, removed + n
 end
--- Bells that are not found so end by themselves.
-local affinity = redis.pcall('HGETALL', KEYS[1] .. ':affinity')
-for _, field in ipairs(affinity.err and {} or affinity) do
-  if string.sub(field, 1, 2) == 'w ' then
-    redis.call('DEL', KEYS[1] .. ':bell:' .. string.sub(field, 3))
-  end
+-- A worker may have a bell and hold nothing; bells of workers that are gone end by themselves.
+local workers = redis.pcall('HKEYS', KEYS[1] .. ':workers')
+for _, worker in ipairs(workers.err and {} or workers) do
+  redis.call('DEL', KEYS[1] .. ':bell:' .. worker)
 end
 removed = removed + redis.call('DEL', unpack(KEYS))
 return removed > 0 and 1 or 0
