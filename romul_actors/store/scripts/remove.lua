@@ -10,9 +10,16 @@ while missing == 0 or (i < slots and missing < 1000) do
   local n = redis.call('DEL', KEYS[1] .. ':slot:' .. i)
   i, missing, removed = i + 1, n == 1 and 0 or missing + 1, removed + n
 end
--- A worker may have a bell and hold nothing; bells of workers that are gone end by themselves.
+-- Bells of workers that hold something, and of those that are there; others end by themselves.
 local workers = redis.pcall('HKEYS', KEYS[1] .. ':workers')
-for _, worker in ipairs(workers.err and {} or workers) do
+workers = workers.err and {} or workers
+local affinity = redis.pcall('HKEYS', KEYS[1] .. ':affinity')
+for _, field in ipairs(affinity.err and {} or affinity) do
+  if string.sub(field, 1, 2) == 'w ' then
+    workers[#workers + 1] = string.sub(field, 3)
+  end
+end
+for _, worker in ipairs(workers) do
   redis.call('DEL', KEYS[1] .. ':bell:' .. worker)
 end
 removed = removed + redis.call('DEL', unpack(KEYS))
