@@ -12,10 +12,10 @@ from typing import Any, get_type_hints
 
 import typer
 
+from romul_actors.sendable import BITS, fits, is_text
+
 LARGEST = 1e9
 """No option that is declared to be above something is larger: 30 years, in seconds."""
-BITS = 64
-"""Whole numbers travel in so many bits."""
 
 Function = Callable[..., None]
 
@@ -66,11 +66,8 @@ def _wrong(value: Any, low: float | None, high: float | None) -> str:
             return f"{value} is not finite."
         if low is not None and high is None and value > LARGEST:
             return f"{value:g} is above {LARGEST:g}."
-    elif isinstance(value, int) and not -(2 ** (BITS - 1)) <= value < 2 ** (BITS - 1):
+    elif isinstance(value, int) and not fits(value):
         return f"a whole number of more than {BITS} bits."
-    elif isinstance(value, str) and not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return f"{value!r} is not UTF-8."
+    elif isinstance(value, str) and not is_text(value):
+        return f"{value!r} is not UTF-8."
     return ""

@@ -19,6 +19,7 @@ from aiomqtt import Client, MqttError
 from romul_actors.errors import BrokerError, NoAnswerError
 from romul_actors.mqtt.broker import Broker, Message
 from romul_actors.mqtt.connection import connected, publish_on
+from romul_actors.sendable import is_text
 
 WORKERS = "romul/workers"
 EVERY_STATUS = f"{WORKERS}/+/status"
@@ -37,10 +38,8 @@ def topic(worker: str, part: str) -> str:
     """
     if not worker or any(c in worker for c in "+#/\0"):
         raise BrokerError(f"worker name {worker!r}: MQTT has other uses for / + and #")
-    try:
-        worker.encode()
-    except UnicodeEncodeError:
-        raise BrokerError(f"worker name {worker!r}: it is not UTF-8") from None
+    if not is_text(worker):
+        raise BrokerError(f"worker name {worker!r}: it is not UTF-8")
     return f"{WORKERS}/{worker}/{part}"
 
 

@@ -38,6 +38,7 @@ from romul_actors.protocol.mistakes import (
     mistakes_of,
     shown,
 )
+from romul_actors.sendable import is_text
 
 MAX_SIZE = 1_000
 """Longest list of one hyperparameter."""
@@ -67,16 +68,10 @@ def lone_half(value: Any) -> str | None:
     It can be neither stored nor sent.
     """
     if isinstance(value, str):
-        # Most text: looked at without being copied.
-        if value.isascii():
-            return None
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return value
-    elif isinstance(value, dict):
+        return None if is_text(value) else value
+    if isinstance(value, dict):
         return next(filter(None, map(lone_half, [*value, *value.values()])), None)
-    elif isinstance(value, list | tuple):
+    if isinstance(value, list | tuple):
         return next(filter(None, map(lone_half, value)), None)
     return None
 

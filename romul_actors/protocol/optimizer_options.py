@@ -11,11 +11,10 @@ from romul_actors.core import optimizers
 from romul_actors.core.optimizers import Optimizer
 from romul_actors.errors import OptimizerError
 from romul_actors.protocol.mistakes import shown
+from romul_actors.sendable import BITS, fits
 
 LARGEST = 1e9
 """No constant is larger; far beyond, sums and products of some of them overflow."""
-BITS = 64
-"""Whole numbers travel in so many bits."""
 _SHARES = (
     "quorum_share",
     "donors",
@@ -55,7 +54,7 @@ def check_sizes(name: str, options: Mapping[str, Any]) -> None:
         OptimizerError: a whole number has more than 64 bits.
     """
     for option, value in options.items():
-        if isinstance(value, int) and not -(2 ** (BITS - 1)) <= value < 2 ** (BITS - 1):
+        if isinstance(value, int) and not fits(value):
             raise OptimizerError(
                 f"optimizer {name!r}: {option} = {shown(value)} has more than {BITS} bits"
             )

@@ -6,6 +6,7 @@ All keys of an experiment share the hash tag {NAME}, so that a Cluster keeps the
 from collections.abc import Mapping
 
 from romul_actors.errors import UnknownExperimentError
+from romul_actors.sendable import is_text
 
 EXPERIMENTS = "romul:experiments"
 """The set of all experiments' names."""
@@ -35,14 +36,9 @@ def key(experiment: str, part: str = "") -> str:
     Raises:
         UnknownExperimentError: no experiment can have that name.
     """
-    if not experiment.isascii():
-        # Whatever else stands in a store's list of names is looked up as it is.
-        try:
-            experiment.encode()
-        except UnicodeEncodeError:
-            raise UnknownExperimentError(
-                f"no experiment {experiment!r}: that is half of a character"
-            ) from None
+    # Whatever else stands in a store's list of names is looked up as it is.
+    if not is_text(experiment):
+        raise UnknownExperimentError(f"no experiment {experiment!r}: that is half of a character")
     return f"romul:{{{experiment}}}:{part}" if part else f"romul:{{{experiment}}}"
 
 

@@ -7,7 +7,6 @@ import logging
 import sys
 
 import pytest
-import redis
 from prometheus_client import generate_latest
 
 from romul_actors.actor.loop import Actor
@@ -46,15 +45,6 @@ class Instant(Trainer):
 
     async def close(self):
         return None
-
-
-@pytest.fixture
-def raw(redis_url):
-    client = redis.Redis.from_url(redis_url, decode_responses=True, protocol=2)
-    client.flushall()
-    yield client
-    client.flushall()
-    client.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-import redis
 
 from romul_actors.errors import StoreError, WrongTypeError
 from romul_actors.observe.snapshot import snapshot
@@ -20,15 +19,6 @@ SPEC = Experiment.model_validate(
         "steps": 1,
     }
 ).model_dump_json()
-
-
-@pytest.fixture
-def raw(redis_url):
-    client = redis.Redis.from_url(redis_url, decode_responses=True, protocol=2)
-    client.flushall()
-    yield client
-    client.flushall()
-    client.close()
 
 
 @pytest.fixture
