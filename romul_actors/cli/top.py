@@ -75,15 +75,13 @@ class Screen:
         self._after = ""
         self._losses: dict[int, deque[float]] = {}
         self._decisions: deque[tuple[int, int]] = deque(maxlen=30)
-        self._seen: Snapshot | None = None
         self.took_s = 0.0
 
     async def refresh(self, store: Store) -> Snapshot:
         """Look once, in one round trip."""
         began = time.perf_counter()
         glance = await store.glance(self._name, SLOT_FIELDS, self._after, LINES)
-        known = self._seen.experiment if self._seen is not None else None
-        seen = self._seen = read_glance(glance, known)
+        seen = read_glance(glance, self._name)
         self._after = seen.last_id or self._after
         for line in seen.history:
             if isinstance(line, TrialReported):

@@ -30,6 +30,7 @@ from romul_actors.core.history import (
     TrialReported,
     WorkerDrained,
 )
+from romul_actors.errors import UnknownExperimentError
 from romul_actors.observe.snapshot import Snapshot, read_glance
 from romul_actors.store import ReaderStore
 
@@ -128,18 +129,25 @@ class Feed:
         self.took_s = 0.0
         self.n_lines = 0
         self._after = "0"
+        self._epoch: str | None = None
+        self.error = ""
+        """Why the latest refresh failed; "": it did not."""
 
     async def refresh(self) -> Snapshot:
         """Read what is new; the first time everything.
 
         Raises:
-            UnknownExperimentError: it was removed.
+            UnknownExperimentError: it was removed, and there may be another one of its name.
+            ExperimentError, StoredDataError: what is stored cannot be read.
         """
         began = time.perf_counter()
         while True:
             glance = await self._store.glance(self.name, (), self._after, PAGE)
-            known = None if self.snapshot is None else self.snapshot.experiment
-            self.snapshot = snapshot = read_glance(glance, known)
+            epoch = glance.meta.get("epoch")
+            if self.snapshot is not None and epoch != self._epoch:
+                raise UnknownExperimentError(f"{self.name} was removed, and submitted again")
+            self._epoch = epoch
+            self.snapshot = snapshot = read_glance(glance, self.name)
             self._after = snapshot.last_id or self._after
             for line in snapshot.history:
                 self._add(line)

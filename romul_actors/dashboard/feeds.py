@@ -1,10 +1,9 @@
 """The feeds of all experiments that are shown at present, one for each, whatever shows it."""
 
 import asyncio
-import contextlib
 
 from romul_actors.dashboard.feed import Feed
-from romul_actors.errors import StoreError
+from romul_actors.errors import RomulError, UnknownExperimentError
 from romul_actors.store import Store
 from romul_actors.waiting import cancel
 
@@ -23,28 +22,40 @@ class Feeds:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._feeds: dict[str, tuple[Feed, asyncio.Task[None]]] = {}
+        self._feeds: dict[str, Feed] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._requested_s: dict[str, float] = {}
 
     def request(self, name: str) -> Feed:
         """The feed of an experiment; a page that shows it requests it again and again."""
         self._requested_s[name] = asyncio.get_running_loop().time()
         if name not in self._feeds:
-            feed = Feed(self._store, name)
-            self._feeds[name] = (feed, asyncio.create_task(self._refresh(feed)))
-        return self._feeds[name][0]
+            self._feeds[name] = Feed(self._store, name)
+            self._tasks[name] = asyncio.create_task(self._refresh(name))
+        return self._feeds[name]
 
-    async def _refresh(self, feed: Feed) -> None:
+    async def _refresh(self, name: str) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while loop.time() - self._requested_s[feed.name] < FORGET_S:
-                with contextlib.suppress(StoreError):
-                    await feed.refresh()
+            while loop.time() - self._requested_s[name] < FORGET_S:
+                await self._refresh_once(name)
                 # A refresh that takes long is done less often.
-                await asyncio.sleep(max(REFRESH_S, 20 * feed.took_s))
+                await asyncio.sleep(max(REFRESH_S, 20 * self._feeds[name].took_s))
         finally:
-            del self._feeds[feed.name]
+            del self._feeds[name], self._tasks[name]
+
+    async def _refresh_once(self, name: str) -> None:
+        """Refresh a feed, or say in it why that fails."""
+        error = ""
+        try:
+            await self._feeds[name].refresh()
+        except UnknownExperimentError as unknown:
+            # Nothing is left of it; another one of its name has a history of its own.
+            error, self._feeds[name] = str(unknown), Feed(self._store, name)
+        except RomulError as failure:
+            error = str(failure)
+        self._feeds[name].error = error
 
     async def close(self) -> None:
         """Stop all refreshes."""
-        await cancel(*(task for _, task in self._feeds.values()))
+        await cancel(*self._tasks.values())

@@ -124,14 +124,14 @@ class Page:
     def _figures(self) -> None:
         feed = self._feeds.request(self._name)
         snapshot = feed.snapshot
+        self._alarm.set_text(feed.error)
         if snapshot is None:
             return
         self._status.set_text(snapshot.status)
         self._summary.set_text(in_short(snapshot))
         none = snapshot.status == "running" and not snapshot.alive
-        self._alarm.set_text(
-            "no worker is alive" if none and not snapshot.fault else snapshot.reason
-        )
+        alarm = "no worker is alive" if none and not snapshot.fault else snapshot.reason
+        self._alarm.set_text(feed.error or alarm)
         if self._changed("population", feed.n_lines):
             self._table.rows = charts.rows(feed)
         # Lists are built anew only where there is something new.

@@ -85,7 +85,7 @@ def application(store: Store, feeds: Feeds, broker: Broker | None) -> FastAPI:
                 ui.badge(status)
                 # One experiment that cannot be read does not hide the others.
                 with contextlib.suppress(RomulError):
-                    ui.label(in_short(read_glance(await store.glance(name))))
+                    ui.label(in_short(read_glance(await store.glance(name), name)))
 
     @ui.page("/experiment/{name}", title="ROMUL")
     async def experiment(name: str) -> None:

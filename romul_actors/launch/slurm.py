@@ -54,16 +54,17 @@ def script(
         program: the command on the nodes.
 
     Raises:
-        LaunchError: an option is none.
+        LaunchError: an option is none, or the time holds more than a time.
     """
-    for option in options:
-        if not option.startswith("--") or "\n" in option:
-            raise LaunchError(f"{option!r} is not an option of sbatch: --NAME=VALUE")
     more = [*options]
     if fleet.gpus:
         more.append(f"--gpus-per-task={fleet.gpus}")
     if time is not None:
         more.append(f"--time={time}")
+    for option in more:
+        # A line break would begin a line of the script's own.
+        if not option.startswith("--") or not option.isprintable():
+            raise LaunchError(f"{option!r} is not an option of sbatch: --NAME=VALUE")
     return _SCRIPT.format(
         workers=fleet.workers,
         cpus=fleet.cpus,

@@ -49,6 +49,7 @@ class ActorMetrics:
             [*per, "reason"],
             registry=self.registry,
         )
+        self._counters = (self._events, self._lost)
         self._gauges = {
             name: Gauge(f"romul_{name}", description, per, registry=self.registry)
             for name, description in (
@@ -86,7 +87,11 @@ class ActorMetrics:
 
     async def refresh(self, store: ReaderStore) -> None:
         """Read all experiments once."""
+        # Before the others are listed: what is counted meanwhile may be of a new one.
+        counted = {x[0] for counter in self._counters for x in _labels(counter)}
         statuses, desired = await store.experiments(), 0.0
+        for counter in self._counters:
+            _forget(counter, counted - set(statuses))
         for name, status in list(statuses.items()):
             try:
                 values = await _values(store, name, status)
@@ -101,13 +106,8 @@ class ActorMetrics:
             for key, value in values.items():
                 self._gauges[key].labels(name).set(value)
         self._desired.set(desired)
-        self._forget(set(statuses))
-
-    def _forget(self, names: set[str]) -> None:
         for gauge in self._gauges.values():
-            for labels in list(gauge._metrics):  # noqa: SLF001  (there is no other way to list them)
-                if labels[0] not in names:
-                    gauge.remove(*labels)
+            _forget(gauge, {x[0] for x in _labels(gauge)} - set(statuses))
 
     async def run(self, store: ReaderStore) -> None:
         """Refresh again and again, until cancelled."""
@@ -119,11 +119,23 @@ class ActorMetrics:
             await asyncio.sleep(REFRESH_S)
 
 
+def _labels(metric: Gauge | PrometheusCounter) -> list[tuple[str, ...]]:
+    """Labels that a metric has values for, the experiment first."""
+    return list(metric._metrics)  # noqa: SLF001  (there is no other way to list them)
+
+
+def _forget(metric: Gauge | PrometheusCounter, experiments: set[str]) -> None:
+    """Drop what a metric has of some experiments."""
+    for labels in _labels(metric):
+        if labels[0] in experiments:
+            metric.remove(*labels)
+
+
 async def _values(store: ReaderStore, name: str, status: str) -> dict[str, float]:
     """An experiment's gauges by their names."""
     glance = await store.glance(name, ("status",))
     going = sum(slot["status"] != "done" for slot in glance.slots)
-    snapshot = read_glance(replace(glance, slots=()), name=name)
+    snapshot = read_glance(replace(glance, slots=()), name)
     leased = len(await store.leases(name))
     depths, affinity = snapshot.depths, await store.affinity(name)
     # A new experiment wants its first worker before it has its first trial.

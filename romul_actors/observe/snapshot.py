@@ -173,12 +173,11 @@ def _row(values: dict[str, Any], nested: str) -> dict[str, Any]:
     return {**values, **{f"h.{name}": value for name, value in inner.items()}}
 
 
-def read_glance(glance: Glance, experiment: Experiment | None = None, name: str = "") -> Snapshot:
+def read_glance(glance: Glance, name: str = "") -> Snapshot:
     """Make a snapshot of what a store shows.
 
     Args:
         glance: what it shows.
-        experiment: saves parsing the declaration again.
         name: the experiment's, for an error where its declaration is missing.
 
     Raises:
@@ -186,8 +185,7 @@ def read_glance(glance: Glance, experiment: Experiment | None = None, name: str 
         StoredDataError: a field of its hash, or of a slot's, holds what ROMUL never writes.
     """
     meta = glance.meta
-    if experiment is None:
-        experiment = experiment_from_json(StoredFields.of_experiment(name, meta).text("spec"))
+    experiment = experiment_from_json(StoredFields.of_experiment(name, meta).text("spec"))
     own = StoredFields.of_experiment(experiment.name, meta)
     return Snapshot(
         experiment=experiment,
@@ -325,7 +323,7 @@ async def snapshot(store: ReaderStore, name: str, lines: int = 0) -> Snapshot:
     Raises:
         UnknownExperimentError: there is none of that name.
     """
-    return read_glance(await store.glance(name, SLOT_FIELDS, count=lines), name=name)
+    return read_glance(await store.glance(name, SLOT_FIELDS, count=lines), name)
 
 
 async def full_snapshot(store: ReaderStore, name: str) -> Snapshot:

@@ -9,7 +9,14 @@ from urllib.parse import quote
 import pytest
 from nicegui import Client, ui
 
-from romul_actors.core.history import ControlIgnored, SlotParked, SlotPinned, SlotUnpinned
+from romul_actors.core.history import (
+    ControlIgnored,
+    SlotParked,
+    SlotPinned,
+    SlotUnpinned,
+    TrialCreated,
+    TrialReported,
+)
 from romul_actors.dashboard import charts
 from romul_actors.dashboard.feed import Feed
 from romul_actors.dashboard.feeds import FORGET_S, REFRESH_S, Feeds
@@ -202,6 +209,33 @@ def fed():
     return feeds
 
 
+def created(slot, step):
+    return TrialCreated(
+        at_ms=1,
+        trial=f"{slot}-{step}",
+        slot=slot,
+        step=step,
+        parent=None,
+        hyperparameters={"x": 0.5},
+        vector=(0.5,),
+        why={},
+    )
+
+
+def reported(slot, step):
+    return TrialReported(
+        at_ms=2,
+        trial=f"{slot}-{step}",
+        slot=slot,
+        step=step,
+        attempt=1,
+        worker="w",
+        value=0.5,
+        seconds=1.0,
+        checkpoint=f"{slot}-{step}-1",
+    )
+
+
 def test_a_feed_that_follows_knows_what_one_that_reads_everything_knows(fed):
     live, whole = fed
     assert live.slots == whole.slots
@@ -294,6 +328,71 @@ def test_a_feed_is_shared_while_it_is_shown_and_dropped_afterwards():
         return status, first is second
 
     assert run(main()) == ("submitted", False)
+
+
+def test_a_feed_follows_a_changed_declaration():
+    async def main():
+        store = MemoryStore()
+        space = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
+        experiment = Experiment(name="e", task="t", steps=2, space=space)
+        await store.create("e", experiment.model_dump_json(), b"x")
+        feed = Feed(store, "e")
+        await feed.refresh()
+        space["x"]["max"] = 4.0
+        changed = Experiment(name="e", task="t", steps=3, space=space)
+        store.memory.find("e").spec = changed.model_dump_json()
+        await feed.refresh()
+        feed._add(created(0, 1))
+        feed._add(reported(0, 1))
+        return feed
+
+    feed = run(main())
+    assert feed.snapshot.experiment.steps == 3
+    assert feed.slots[0].status == "waiting"
+    assert charts.parallel(feed, feed.snapshot.experiment)["parallelAxis"][0]["max"] == 4.0
+
+
+def test_a_feed_begins_anew_where_an_experiment_was_removed_and_says_what_it_cannot_read():
+    async def main():
+        store = MemoryStore()
+        space = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
+        experiment = Experiment(name="e", task="t", steps=2, space=space)
+
+        async def seen_after(s=2 * REFRESH_S):
+            await asyncio.sleep(s)
+            feed = feeds.request("e")
+            return feed.error, feed.snapshot and feed.snapshot.status, len(feed.slots)
+
+        async def submit(epoch):
+            await store.create("e", experiment.model_dump_json(), b"x")
+            store.memory.find("e").meta["epoch"] = epoch
+
+        await submit("1")
+        feeds = Feeds(store)
+        feeds.request("e")
+        await asyncio.sleep(0)
+        found = [await seen_after()]
+        feeds.request("e")._add(created(0, 0))
+        found.append(await seen_after())
+        # Between two refreshes.
+        await store.remove("e")
+        await submit("2")
+        found.append(await seen_after())
+        store.memory.find("e").spec = "{}"
+        found.append(await seen_after())
+        await store.remove("e")
+        found.append(await seen_after())
+        await feeds.close()
+        return found
+
+    first, second, anew, damaged, gone = run(main())
+    assert first == ("", "submitted", 0)
+    assert second == ("", "submitted", 1)
+    assert anew == ("", "submitted", 0)
+    assert damaged[0].startswith("stored experiment")
+    assert damaged[1] == "submitted"
+    assert gone[0].startswith("no experiment 'e'")
+    assert gone[1] is None
 
 
 def test_no_markup_in_what_a_task_says_is_read():

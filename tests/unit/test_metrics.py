@@ -93,3 +93,42 @@ async def test_an_experiment_that_cannot_be_read_has_no_gauges_and_hides_no_othe
     value = metrics.registry.get_sample_value
     assert value("romul_workers_desired", {"experiment": "e"}) == 1
     assert value("romul_workers_desired", {"experiment": "bad"}) is None
+
+
+async def test_a_removed_experiment_has_no_metrics_and_one_that_cannot_be_read_keeps_its_counts():
+    store = MemoryStore()
+    metrics = ActorMetrics()
+    released = TrialReleased(at_ms=2, trial="0-0", attempt=1, worker="w", reason="preempted")
+    for name in ("bad", "e", "gone"):
+        experiment = Experiment(
+            name=name, task="toys", space={"x": {"type": "float", "min": 0.0, "max": 1.0}}, steps=3
+        )
+        await store.create(name, experiment.model_dump_json(), encode(Submitted()))
+        metrics.count(name, [SearchStarted(at_ms=1), released])
+    await metrics.refresh(store)
+    store.memory.find("bad").meta["created"] = "many"
+    await store.remove("gone")
+    await metrics.refresh(store)
+    samples = [sample for metric in metrics.registry.collect() for sample in metric.samples]
+    of = {name: set() for name in ("bad", "e", "gone")}
+    for sample in samples:
+        if "experiment" in sample.labels:
+            of[sample.labels["experiment"]].add(sample.name)
+    counted = {"romul_events_total", "romul_attempts_lost_total"}
+    assert of["gone"] == set()
+    assert of["e"] > counted
+    assert {name for name in of["bad"] if name.endswith("_total")} == counted
+
+
+async def test_what_is_counted_of_a_new_experiment_while_all_are_listed_is_kept():
+    metrics = ActorMetrics()
+
+    class Slow(MemoryStore):
+        async def experiments(self):
+            found = await super().experiments()
+            metrics.count("new", [SearchStarted(at_ms=1)])
+            return found
+
+    await metrics.refresh(Slow())
+    labels = {"experiment": "new", "event": "started"}
+    assert metrics.registry.get_sample_value("romul_events_total", labels) == 1
