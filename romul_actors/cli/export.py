@@ -15,6 +15,7 @@ from romul_actors.core.history import to_json
 from romul_actors.observe.export import to_mlflow, to_tensorboard
 from romul_actors.observe.snapshot import Snapshot
 from romul_actors.observe.trial_records import trial_rows
+from romul_actors.store.redis.urls import hide_password
 
 
 def export(
@@ -46,7 +47,8 @@ def export(
             n = to_tensorboard(seen.experiment, seen.history, tensorboard)
             echo(f"{tensorboard}: {n} trials")
         if mlflow is not None:
-            echo(f"{mlflow}: {to_mlflow(seen.experiment, seen.history, mlflow)} trials")
+            n = to_mlflow(seen.experiment, seen.history, mlflow)
+            echo(f"{hide_password(mlflow)}: {n} trials")
     except ImportError as error:
         raise typer.BadParameter(f"{error}: pip install 'romul[metrics]'") from None
 

@@ -14,6 +14,7 @@ from romul_actors.core.history import Line
 from romul_actors.errors import RomulError
 from romul_actors.observe.trial_records import trials
 from romul_actors.protocol.experiment import Experiment
+from romul_actors.store.redis.urls import hide_password
 
 
 class ExportError(RomulError):
@@ -97,7 +98,10 @@ def to_mlflow(experiment: Experiment, lines: Sequence[Line], uri: str) -> int:
     try:
         return _log_to_mlflow(experiment, lines, uri)
     except MlflowException as error:
-        raise ExportError(f"{uri}: {error}") from None
+        # MLflow's own words quote the address that it was given.
+        shown = hide_password(uri)
+        words = str(error).replace(uri.rstrip("/"), shown.rstrip("/"))
+        raise ExportError(f"{shown}: {words}") from None
 
 
 def _log_to_mlflow(experiment: Experiment, lines: Sequence[Line], uri: str) -> int:

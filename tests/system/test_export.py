@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from romul_actors.local.redis_server import free_port
+
 
 def test_trials_are_exported_as_they_were(toy, tmp_path):
     for suffix in ("parquet", "csv", "jsonl"):
@@ -64,6 +66,15 @@ def test_trials_go_to_tensorboard_and_mlflow(toy, tmp_path):
     refused = toy.call("export", "toy", f"--mlflow={store}")
     assert refused.returncode != 0
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_no_password_of_an_mlflow_server_is_printed(toy, end):
+    store = f"http://user:s3cret@127.0.0.1:{free_port()}{end}"
+    refused = toy.call("export", "toy", f"--mlflow={store}", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+    assert refused.returncode != 0
+    assert "http://user:***@127.0.0.1" in refused.stderr
+    assert "s3cret" not in refused.stdout + refused.stderr
 
 
 def test_where_the_best_trial_comes_from_is_shown_and_exported(toy, tmp_path):

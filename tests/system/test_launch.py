@@ -328,9 +328,22 @@ def test_the_batch_script_can_be_read_before_it_is_submitted(system):
     assert (
         subprocess.run(["bash", "-n"], input=shown.stdout, text=True, check=False).returncode == 0
     )
-    wrong = system.call("launch", "--on=slurm", "--dry-run", "--sbatch=touch /tmp/x", *OURS)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--sbatch=touch /tmp/x",
+        "--sbatch=--partition=spot\ntouch /tmp/x",
+        "--time=4:00:00\ntouch /tmp/x",
+        "--time=4:00:00\r#SBATCH --wrap=x",
+    ],
+)
+def test_no_value_begins_a_line_of_the_batch_script(system, option):
+    wrong = system.call("launch", "--on=slurm", "--dry-run", option, *OURS)
     assert wrong.returncode == 1
     assert "is not an option of sbatch" in wrong.stderr
+    assert wrong.stdout == ""
 
 
 # -- Ray ------------------------------------------------------------------------------------------
