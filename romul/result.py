@@ -13,6 +13,7 @@ from romul_actors.observe.html import png
 from romul_actors.observe.plots import plot, plot_lineage, plot_workers
 from romul_actors.observe.snapshot import SlotSnapshot, Snapshot
 from romul_actors.observe.trial_records import TrialRecord, trials
+from romul_workers.checkpoints import place_of
 from romul_workers.schedule import Schedule, of_trial
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Result:
         found, experiment = self.snapshot.best, self.snapshot.experiment
         if not found:
             raise RomulError(f"{self.name}: no trial has succeeded yet ({self.status})")
-        place = f"{experiment.checkpoints}/{found['checkpoint']}"
+        place = place_of(str(experiment.checkpoints), found["checkpoint"])
         return Best(
             trial=found["trial"],
             value=found[experiment.metric],

@@ -24,12 +24,16 @@ from romul_actors.actor.timing import (
     LastDone,
     tick_every_s,
 )
-from romul_actors.core.events import MAX_TEXT, Control, Event, Stamped, Tick
+from romul_actors.actor.unread import request_of, stop_unread
+from romul_actors.core.events import MAX_TEXT, Event, Stamped, Tick
 from romul_actors.core.history import Line
 from romul_actors.errors import (
+    ExperimentError,
     MessageError,
     RefusedError,
     RomulError,
+    SpaceError,
+    StoredDataError,
     StoreError,
     StoreUnavailableError,
     UndecidableError,
@@ -44,6 +48,8 @@ log = logging.getLogger("romul.actor")
 
 BATCH = 256
 """Most events of one experiment that are decided and committed together."""
+UNREAD = (ExperimentError, SpaceError, StoredDataError, UndecidableError)
+"""What is raised where a search's declaration or its slots cannot be read."""
 MOST_WAITING = 16 * BATCH
 """Most events that are looked at of an experiment that could not be decided."""
 
@@ -201,7 +207,7 @@ class Actor:
         One of them may mend the fault, by another constant of the optimizer, or stop the search.
         """
         waiting = await self._waiting(name)
-        requests = {entry.id: request for entry in waiting if (request := _request_of(entry))}
+        requests = {entry.id: request for entry in waiting if (request := request_of(entry.body))}
         rest = [entry for entry in waiting if entry.id not in requests]
         for entry in [entry for entry in waiting if entry.id in requests]:
             try:
@@ -327,7 +333,12 @@ class Actor:
 
     async def _keep(self, name: str, status: str) -> None:
         """What is due of one experiment."""
-        lease_s = (await self._hold(name)).experiment.timeouts.lease_s
+        try:
+            lease_s = (await self._hold(name)).experiment.timeouts.lease_s
+        except UNREAD:
+            if status not in EXTENDABLE:
+                await self._stop_unread(name)
+            raise
         await self._answer_refused(name)
         if name in self._faults:
             await self._answer_apart(name)
@@ -359,6 +370,13 @@ class Actor:
         await self._store.tick(name, encode(Tick(workers=alive)), int(1000 * every_s))
         self._ticked.done(name, now_s)
 
+    async def _stop_unread(self, name: str) -> None:
+        """Stop a search that cannot be read, if an operator asks for that."""
+        self._commits += 1
+        line = await stop_unread(self._store, self._name, name, f"{self._name}#{self._commits}")
+        if line is not None and self._on_commit is not None:
+            self._on_commit(name, [line])
+
     async def _reconcile(self, name: str, every_s: float) -> None:
         """Give back attempts that are neither queued nor leased nor reported."""
         now_s = asyncio.get_running_loop().time()
@@ -372,12 +390,3 @@ class Actor:
         for missing in missing_attempts(held.population, outstanding):
             log.warning("%s: trial %s was in no queue: queued again", name, missing.trial)
             await self._store.send(name, encode(missing))
-
-
-def _request_of(entry: Entry) -> Control | None:
-    """An operator's request; None: another event, or none at all."""
-    try:
-        event = decode_event(entry.body)
-    except MessageError:
-        return None
-    return event if isinstance(event, Control) else None

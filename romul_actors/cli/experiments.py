@@ -30,6 +30,7 @@ from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
 from romul_actors.protocol.stored_fields import StoredFields
+from romul_workers.checkpoints import place_of
 from romul_workers.inheritance import copies
 
 Request = Callable[[Client], Awaitable[None]]
@@ -176,7 +177,7 @@ def best(
 
     experiment, found = asyncio.run(run())
     found["checkpoints"] = experiment.checkpoints
-    place = f"{str(experiment.checkpoints).rstrip('/')}/{found['checkpoint']}"
+    place = place_of(str(experiment.checkpoints), found["checkpoint"])
     if copy_to is not None:
         found["copied_to"] = str(copy(experiment, found["checkpoint"], copy_to))
     if as_json:

@@ -119,7 +119,7 @@ class ActorMetrics:
             await asyncio.sleep(REFRESH_S)
 
 
-def _labels(metric: Gauge | PrometheusCounter) -> list[tuple[str, ...]]:
+def _labels(metric: Gauge | PrometheusCounter) -> list[Sequence[str]]:
     """Labels that a metric has values for, the experiment first."""
     return list(metric._metrics)  # noqa: SLF001  (there is no other way to list them)
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import subprocess
 import sys
 
 import pytest
@@ -507,6 +508,60 @@ async def test_whatever_else_is_refused_of_a_search_it_is_stopped(server, raw, c
         await until(lambda: is_faultless(server))
     assert (await snapshot(server, "bad")).status == "stopped"
     assert json.loads(raw.hget(key("bad"), "spec")) == {**spec, **change}
+
+
+FUTURE = {"schema": 7, "shards": 4}
+"""Of a declaration that a later version may write."""
+
+
+@pytest.mark.parametrize("damage", ["future", "no JSON", "slot"])
+async def test_a_search_that_cannot_be_read_is_stopped_and_removed_by_command(
+    server, raw, redis_url, damage
+):
+    await submit(server, "bad")
+    await Actor(server, "before", pace_s=0.0).turn()
+    spec = json.loads(raw.hget(key("bad"), "spec"))
+    if damage == "slot":
+        raw.hset(slot_key("bad", 0), "step", "many")
+    else:
+        raw.hset(key("bad"), "spec", json.dumps({**spec, **FUTURE}) if damage == "future" else "{")
+    await submit(server, "e")
+    async with serving(server):
+        assert "cannot serve it" in await until_given(lambda: fault_stored(raw))
+        # What cannot be decided stays for an actor that can read it.
+        await server.send("bad", encode(Control(action="pause", by="someone")))
+        command(redis_url, "stop", "bad")
+
+        async def stopped():
+            return (await server.experiments())["bad"] == "stopped"
+
+        await until(stopped)
+        await assert_ends(server)
+    assert raw.hget(key("bad"), "reason").startswith("stopped by ")
+    [(_, last)] = raw.xrevrange(key("bad", "history"), count=1)
+    assert json.loads(last["json"])["event"] == "stop"
+    waiting = [decode_event(body) for body in (await server.outstanding("bad")).inbox]
+    assert [one for one in waiting if isinstance(one, Control)] == [
+        Control(action="pause", by="someone")
+    ]
+    command(redis_url, "remove", "bad", "--yes")
+    assert "bad" not in await server.experiments()
+    assert not raw.keys(key("bad") + "*")
+
+
+async def fault_stored(raw):
+    return raw.hget(key("bad"), "fault") or ""
+
+
+async def until_given(ask):
+    await until(ask)
+    return await ask()
+
+
+def command(redis_url, *arguments):
+    """Run a command as a user does."""
+    words = [sys.executable, "-m", "romul_actors.cli", *arguments, f"--redis={redis_url}"]
+    subprocess.run(words, check=True, capture_output=True, timeout=60)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,11 @@ import uuid
 
 import pytest
 
+from romul.result import Result
 from romul_actors.errors import CheckpointError, NoRoomError
+from romul_actors.observe.snapshot import read_glance
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.store import Glance
 from romul_sim.drill.faults import small_disk
 from romul_workers.checkpoints import Checkpoints
 from romul_workers.hashing import Written
@@ -207,3 +211,14 @@ def test_a_manifest_of_an_older_version_is_checked_too(tmp_path):
     (place / "a").write_bytes(b"eno")
     with pytest.raises(CheckpointError, match="damaged"):
         checkpoints.fetch("0-0-1")
+
+
+@pytest.mark.parametrize("folder", ["s3://bucket/e", "s3://bucket/e/"])
+def test_the_best_checkpoint_stands_in_its_folder_however_that_is_written(folder):
+    space = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
+    experiment = Experiment(name="e", task="t", steps=1, space=space, checkpoints=folder)
+    best = {"loss": 0.5, "trial": "0-0", "checkpoint": "0-0-1-ab", "hyperparameters": {"x": 0.5}}
+    meta = {"spec": experiment.model_dump_json(), "status": "running", "slots": "0"}
+    meta["best"] = json.dumps({**best, "metrics": {}})
+    seen = read_glance(Glance(1, meta, [], {}, {}, []))
+    assert Result(seen).best.checkpoint == "s3://bucket/e/0-0-1-ab"

@@ -110,7 +110,7 @@ async def test_a_removed_experiment_has_no_metrics_and_one_that_cannot_be_read_k
     await store.remove("gone")
     await metrics.refresh(store)
     samples = [sample for metric in metrics.registry.collect() for sample in metric.samples]
-    of = {name: set() for name in ("bad", "e", "gone")}
+    of: dict[str, set[str]] = {name: set() for name in ("bad", "e", "gone")}
     for sample in samples:
         if "experiment" in sample.labels:
             of[sample.labels["experiment"]].add(sample.name)

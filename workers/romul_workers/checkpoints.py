@@ -46,6 +46,11 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def place_of(folder: str, name: str) -> str:
+    """Path or URL of the checkpoint `name` in a folder, which is a path or a URL itself."""
+    return f"{folder.rstrip('/')}/{name}"
+
+
 class Checkpoints:
     """The checkpoints of one experiment.
 
@@ -77,7 +82,7 @@ class Checkpoints:
             raise CheckpointError(
                 f"checkpoint {name!r}: not a name of the form SLOT-STEP-ATTEMPT-TAIL"
             )
-        return f"{self._root}/{name}"
+        return place_of(self._root, name)
 
     def begin(self, name: str) -> Path:
         """Make an empty local folder for a new checkpoint `name`.
