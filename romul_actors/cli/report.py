@@ -50,7 +50,7 @@ def report(
         f"<h2>Failures, the latest {FAILURES}</h2>",
         page.table(_failures(seen)[-FAILURES:]),
         "<h2>The experiment</h2>",
-        page.code(seen.experiment.model_dump_json(exclude_defaults=True)),
+        page.code(seen.experiment.model_dump_json(exclude_defaults=True, indent=2)),
     ]
     file = to or Path(f"{name}.html")
     page.write(file, f"{name}: {seen.status}", parts)

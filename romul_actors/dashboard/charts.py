@@ -6,7 +6,8 @@ from typing import Any
 
 from romul_actors.core.space import FloatParameter, IntParameter, Parameter
 from romul_actors.dashboard.feed import SHOWN, Feed
-from romul_actors.observe.plots import MOST_AXES, metric_axis
+from romul_actors.observe.plots import MOST_AXES, arrow_opacity, metric_axis
+from romul_actors.observe.visible import visible
 from romul_actors.protocol.experiment import Experiment
 
 Options = dict[str, Any]
@@ -19,6 +20,12 @@ COLOURS = {
     "outdated": "#6b9ac4",
 }
 WINNER = "#111111"
+_BAR = """(params, api) => {
+  const [x, y] = api.coord([api.value(0), api.value(2)]), end = api.coord([api.value(1), 0])[0];
+  const shape = {x, y: y - 4, width: Math.max(1, end - x), height: 8};
+  return {type: "rect", shape, style: api.style()};
+}"""
+"""A bar of the timeline, in the browser: however short an attempt was, it is seen."""
 GRID = {"left": 60, "right": 20, "top": 40, "bottom": 40}
 
 
@@ -53,10 +60,24 @@ def _line(name: str, data: Sequence[Any], **style: Any) -> Options:
     return {"name": name, "type": "line", "data": list(data), "showSymbol": False, **style}
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any) -> Any:
+    """A value as it stands in the table: a number, which sorts as one, or a text."""
     if isinstance(value, list):
-        return f"[{', '.join(map(_shown, value))}]"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        return f"[{', '.join(str(_shown(one)) for one in value)}]"
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    return value if type(value) is int else str(value)
+
+
+def columns(experiment: Experiment) -> list[Options]:
+    """Columns of the population's table; a hyperparameter has one of its own."""
+    labels = {name: name for name in ("slot", "status", "step")}
+    labels |= {"metric": experiment.metric, "copied": "copied from", "rule": "rule"}
+    labels |= {f"h.{name}": name for name in experiment.space}
+    return [
+        {"name": name, "label": visible(label), "field": name, "sortable": True, "align": "left"}
+        for name, label in labels.items()
+    ]
 
 
 def rows(feed: Feed) -> list[Options]:
@@ -69,9 +90,7 @@ def rows(feed: Feed) -> list[Options]:
             "metric": None if slot.value is None else float(f"{slot.value:.6g}"),
             "copied": "" if slot.copied_from is None else f"slot {slot.copied_from}",
             "rule": slot.rule,
-            "hyperparameters": ", ".join(
-                f"{name} {_shown(value)}" for name, value in slot.hyperparameters.items()
-            ),
+            **{f"h.{name}": _shown(value) for name, value in slot.hyperparameters.items()},
         }
         for slot in feed.ranked()
     ]
@@ -105,6 +124,8 @@ def metric(feed: Feed, experiment: Experiment) -> Options:
         xAxis={"type": "value", "name": "step"},
         yAxis=_axis(feed, values, quartiles),
         series=series,
+        legend={"bottom": 0, "data": [one["name"] for one in series[len(shown) :]]},
+        grid={**GRID, "bottom": 70},
         dataZoom=_zoom(),
     )
 
@@ -189,14 +210,14 @@ def lineage(feed: Feed, slot: int | None) -> Options:
         index, step = map(int, trial.split("-"))
         if index in place:
             own.append([step, place[index]])
-    title = "winner" if slot is None else f"slot {slot}"
+    title = "the winner" if slot is None else f"slot {slot}"
     main = _line(f"line of {title}", own, lineStyle={"width": 3, "color": WINNER}, z=5)
     main["itemStyle"] = {"color": WINNER}
     main["markLine"] = {
         "symbol": ["none", "arrow"],
         "symbolSize": 6,
         "silent": True,
-        "lineStyle": {"color": "#c8553d", "opacity": 0.5, "type": "solid"},
+        "lineStyle": {"color": "#c8553d", "opacity": arrow_opacity(len(arrows)), "type": "solid"},
         "label": {"show": False},
         "data": arrows[-2_000:],
     }
@@ -253,30 +274,30 @@ def timeline(feed: Feed) -> Options:
     attempts = list(feed.attempts)
     workers = list(dict.fromkeys(attempt.worker for attempt in attempts))[-60:]
     place = {worker: i for i, worker in enumerate(workers)}
-    bars: dict[str, list[list[float | None]]] = {}
+    bars: dict[str, list[list[float]]] = {}
     for attempt in attempts:
         if attempt.worker in place:
-            at, end_s = place[attempt.worker], max(attempt.end_s, attempt.begin_s + 0.05)
-            # A gap ends each bar: one line a kind draws faster than a bar an attempt.
-            bars.setdefault(attempt.how, []).extend(
-                ([attempt.begin_s, at], [end_s, at], [None, None])
-            )
+            bar = [attempt.begin_s, attempt.end_s, place[attempt.worker]]
+            bars.setdefault(attempt.how, []).append(bar)
     series = [
-        _line(
-            how,
-            points,
-            lineStyle={"width": 8, "color": COLOURS.get(how, "#8d6a9f"), "cap": "butt"},
-            itemStyle={"color": COLOURS.get(how, "#8d6a9f")},
-            connectNulls=False,
-        )
-        for how, points in bars.items()
+        {
+            "name": how,
+            "type": "custom",
+            ":renderItem": _BAR,
+            "encode": {"x": [0, 1], "y": 2},
+            "clip": True,
+            "data": spans,
+            "itemStyle": {"color": COLOURS.get(how, "#8d6a9f")},
+        }
+        for how, spans in bars.items()
     ]
     return _base(
         "workers by time",
-        xAxis={"type": "value", "name": "s"},
+        xAxis={"type": "value", "name": "s", "scale": True},
         yAxis={"type": "category", "data": workers, "inverse": True},
-        legend={"right": 20, "top": 0},
-        grid={**GRID, "left": 180, "top": 60},
+        legend={"bottom": 0},
+        # As wide as the longest name is.
+        grid={**GRID, "left": 10, "containLabel": True},
         series=series,
         dataZoom=_zoom(),
     )

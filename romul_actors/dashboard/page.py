@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from nicegui import ui
 
@@ -19,6 +20,8 @@ from romul_actors.store import Store
 
 CHARTS_S = 4.0
 """How often charts are sent."""
+AXIS_PX = 90
+"""Least distance of parallel axes, for their labels."""
 
 
 class Page:
@@ -48,13 +51,14 @@ class Page:
             self._title = ui.label(self._name).classes("text-xl").mark("title")
             self._status = ui.badge("...").mark("status")
             ui.space()
-            for action in ("pause", "resume", "stop"):
-                ui.button(action, on_click=lambda _, a=action: self._actions.control(a)).props(
-                    f"dense outline data-action={action}"
-                )
+            with ui.row():
+                for action in ("pause", "resume", "stop"):
+                    ui.button(action, on_click=lambda _, a=action: self._actions.control(a)).props(
+                        f"dense outline data-action={action}"
+                    )
         self._summary = ui.label().classes("text-sm text-gray-700")
         self._alarm = ui.label().classes("text-red-700")
-        with ui.tabs() as tabs:
+        with ui.tabs().classes("w-full").props("mobile-arrows outside-arrows align=left") as tabs:
             names = (
                 "population",
                 "curves",
@@ -73,7 +77,8 @@ class Page:
                 self._curves = ui.column().classes("w-full")
             with ui.tab_panel("lineage"):
                 self._lineage()
-            with ui.tab_panel("parallel"):
+            # Axes keep their distance: what is wider than the window is scrolled.
+            with ui.tab_panel("parallel"), ui.element().classes("w-full overflow-x-auto"):
                 self._chart("parallel", "h-[520px]")
             with ui.tab_panel("workers"):
                 self._workers()
@@ -89,22 +94,8 @@ class Page:
         self._charts[name] = ui.echart({}).classes(f"w-full {height}").props(f"data-chart={name}")
 
     def _population(self) -> None:
-        columns = ["slot", "status", "step", "metric", "copied", "rule", "hyperparameters"]
-        self._table = ui.table(
-            columns=[
-                {
-                    "name": c,
-                    "label": c,
-                    "field": c,
-                    "sortable": c != "hyperparameters",
-                    "align": "left",
-                }
-                for c in columns
-            ],
-            rows=[],
-            row_key="slot",
-            pagination=25,
-        ).classes("w-full")
+        self._table = ui.table(columns=[], rows=[], row_key="slot", pagination=25)
+        self._table.classes("w-full").props("dense")
         self._table.on("rowClick", lambda event: self._open_slot(event.args[1]["slot"]))
 
     def _lineage(self) -> None:
@@ -133,6 +124,7 @@ class Page:
         alarm = "no worker is alive" if none and not snapshot.fault else snapshot.reason
         self._alarm.set_text(feed.error or alarm)
         if self._changed("population", feed.n_lines):
+            self._table.columns = charts.columns(snapshot.experiment)
             self._table.rows = charts.rows(feed)
         # Lists are built anew only where there is something new.
         if self._changed("failures", _latest(feed.failures)):
@@ -157,8 +149,9 @@ class Page:
         self._action_rows.clear()
         with self._action_rows:
             for line in reversed(feed.actions):
-                values = {k: v for k, v in to_json(line).items() if k not in ("at_ms", "event")}
-                ui.label(f"{line.event}: {json.dumps(values)}")
+                verbatim(in_one_line(line))
+            if not feed.actions:
+                ui.label("none")
 
     def _list_workers(self, workers: Sequence[WorkerSnapshot]) -> None:
         self._worker_rows.clear()
@@ -196,7 +189,10 @@ class Page:
                 self._choice.set_options(options, value=self._slot)
             self._set("lineage", charts.lineage(feed, self._slot))
         elif tab == "parallel":
-            self._set("parallel", charts.parallel(feed, experiment))
+            options = charts.parallel(feed, experiment)
+            width_px = AXIS_PX * len(options["parallelAxis"])
+            self._charts["parallel"].style(f"min-width: {width_px}px")
+            self._set("parallel", options)
         elif tab == "workers":
             self._set("timeline", charts.timeline(feed))
 
@@ -205,7 +201,7 @@ class Page:
         if not self._curves.default_slot.children:
             with self._curves:
                 self._chart("metric", "h-[360px]")
-                with ui.grid(columns=2).classes("w-full"):
+                with ui.element().classes("w-full grid grid-cols-1 lg:grid-cols-2 gap-4"):
                     for name in names:
                         self._chart(f"h.{name}", "h-[260px]")
         self._set("metric", charts.metric(feed, experiment))
@@ -254,20 +250,31 @@ class Page:
 
 def verbatim(text: str) -> ui.label:
     """Show a text as it is: `ui.code` reads it as Markdown, where backticks end the code."""
-    return ui.label(visible(text)).classes("w-full font-mono text-sm whitespace-pre-wrap break-all")
+    return ui.label(visible(text)).classes(
+        "w-full font-mono text-sm whitespace-pre-wrap wrap-anywhere"
+    )
 
 
 def _latest(lines: Sequence[Line]) -> Line | None:
     return lines[-1] if lines else None
 
 
+def in_one_line(line: Line) -> str:
+    """What an operator did: when, what, and with which values."""
+    values = {k: v for k, v in to_json(line).items() if k not in ("at_ms", "event")}
+    at = datetime.fromtimestamp(line.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
+    return "  ".join([at, line.event, *(f"{k}={text}" for k, text in texts.items())])
+
+
 def in_short(snapshot: Snapshot) -> str:
     """An experiment's figures in one line."""
-    counts, best = snapshot.counts, ""
+    counts, best, dead = snapshot.counts, "", snapshot.depths["dead"]
     if snapshot.best:
         metric = snapshot.experiment.metric
         best = f" · best {metric} {snapshot.best[metric]:.6g} (trial {snapshot.best['trial']})"
     return (
         f"{snapshot.n_slots} slots · {counts['reported']} trials · {counts['failed']} failed · "
-        f"{counts['retried']} retried · {len(snapshot.alive)} workers{best}"
+        f"{counts['retried']} retried · {len(snapshot.alive)} workers"
+        f"{f' · {dead} dead messages' if dead else ''}{best}"
     )

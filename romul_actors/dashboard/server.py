@@ -79,7 +79,10 @@ def application(store: Store, feeds: Feeds, broker: Broker | None) -> FastAPI:
     @ui.page("/", title="ROMUL")
     async def index() -> None:
         ui.label("experiments").classes("text-xl")
-        for name, status in (await store.experiments()).items():
+        found = await store.experiments()
+        if not found:
+            ui.label("none yet: `romul submit FILE` puts one here").mark("none")
+        for name, status in found.items():
             with ui.row().classes("items-center"):
                 ui.link(name, f"/experiment/{name}")
                 ui.badge(status)

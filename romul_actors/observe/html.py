@@ -10,9 +10,11 @@ from typing import Any
 from romul_actors.observe.visible import visible
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;
-color:#222}table{border-collapse:collapse}td,th{padding:.15em .8em;text-align:left;
-border-bottom:1px solid #ddd}td.n{text-align:right;font-variant-numeric:tabular-nums}
-img{max-width:100%}code,pre{background:#f3f3f3;padding:.1em .3em}pre{overflow:auto}"""
+color:#222}table{border-collapse:collapse;display:block;overflow-x:auto}
+td,th{padding:.15em .8em;text-align:left;border-bottom:1px solid #ddd}
+td.n{text-align:right;font-variant-numeric:tabular-nums}
+img{max-width:100%}code,pre{background:#f3f3f3;padding:.1em .3em}pre{overflow:auto}
+code{display:block;white-space:pre-wrap;overflow-wrap:anywhere}"""
 
 
 def write(file: Path, title: str, parts: Sequence[str]) -> None:
@@ -61,7 +63,7 @@ def figures(values: Mapping[str, Any], meaning: Mapping[str, str] | None = None)
         items = value.items() if isinstance(value, dict) else [("", value)]
         rows += [
             f"<tr><td>{_text(f'{name} {part}'.replace('_', ' '))}</td>"
-            f'<td class="n">{_text(short(one))}</td>'
+            f"{_cell(one)}"
             f"<td>{_text((meaning or {}).get(part, ''))}</td></tr>"
             for part, one in items
             if one not in ("", {}, [])
@@ -74,13 +76,14 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return "<p>none</p>"
     head = "".join(f"<th>{_text(name.replace('_', ' '))}</th>" for name in rows[0])
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td class="n">{_text(short(value))}</td>' for value in row.values())
-        + "</tr>"
-        for row in rows
-    )
+    body = "".join("<tr>" + "".join(map(_cell, row.values())) + "</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _cell(value: Any) -> str:
+    """A cell of a table: numbers stand to the right, texts to the left."""
+    kind = ' class="n"' if isinstance(value, int | float) else ""
+    return f"<td{kind}>{_text(short(value))}</td>"
 
 
 def short(value: Any) -> str:

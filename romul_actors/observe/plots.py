@@ -54,6 +54,11 @@ def metric_axis(values: Sequence[float], medians: Sequence[float], *, maximize: 
     return Axis(logarithmic, edge if low < edge < high else None)
 
 
+def arrow_opacity(n: int) -> float:
+    """How opaque each of `n` copies is drawn: many would hide what lies under them."""
+    return max(0.08, min(0.5, 100 / max(1, n)))
+
+
 def best_so_far(found: Mapping[str, TrialRecord], *, maximize: bool) -> list[tuple[int, float]]:
     """Best value up to each step, over all slots."""
     better = max if maximize else min
@@ -117,19 +122,20 @@ def plot_lineage(found: Mapping[str, TrialRecord], best_trial: str | None) -> An
     slots = {record.slot for record in found.values()}
     figure = Figure(figsize=(11, max(2.5, min(14.0, 0.25 * len(slots) + 1))), layout="constrained")
     ax = figure.subplots()
-    for record in found.values():
-        source = found.get(record.parent or "")
-        if source is not None and source.slot != record.slot:
-            ax.annotate(
-                "",
-                (record.step, record.slot),
-                (source.step, source.slot),
-                arrowprops={"arrowstyle": "->", "color": "#c8553d", "alpha": 0.5, "lw": 0.8},
-            )
+    copies = [
+        (source, record)
+        for record in found.values()
+        if (source := found.get(record.parent or "")) is not None and source.slot != record.slot
+    ]
+    style = {"arrowstyle": "->", "color": "#c8553d", "lw": 0.8, "alpha": arrow_opacity(len(copies))}
+    for source, record in copies:
+        ends = (record.step, record.slot), (source.step, source.slot)
+        ax.annotate("", *ends, arrowprops=style)
     for slot, stretch in _by_slot(found).items():
         ax.plot([stretch[0].step, stretch[-1].step], [slot, slot], color="0.85", zorder=0)
     line = [found[trial] for trial in lineage(found, best_trial)]
-    ax.plot([t.step for t in line], [t.slot for t in line], "k-", lw=2)
+    # Above the arrows.
+    ax.plot([t.step for t in line], [t.slot for t in line], "k-", lw=2, zorder=5)
     ax.set_xlabel("step")
     ax.set_ylabel("slot")
     ax.invert_yaxis()
@@ -160,7 +166,8 @@ def plot_workers(lines: Sequence[Line]) -> Any:
     ax.set_yticks(range(len(bars)), map(visible, bars), fontsize=7, parse_math=False)
     ax.set_xlabel("seconds")
     if bars:
-        ax.legend(fontsize=8)
+        # Beside the bars: inside it would hide some.
+        ax.legend(ncols=8, fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
@@ -231,7 +238,8 @@ def _draw_metric(
         ax.set_ylim(**{"bottom" if maximize else "top": axis.edge})
     ax.set_title(visible(experiment.metric), parse_math=False)
     ax.set_xlabel("step")
-    ax.legend(fontsize=8)
+    # Where the curves end worst; to look for the emptiest place takes long where there are many.
+    ax.legend(fontsize=8, loc="lower right" if maximize else "upper right")
 
 
 def _draw_schedule(

@@ -101,7 +101,7 @@ def test_a_running_search_is_seen_followed_paused_and_resumed(system, page):  # 
     assert [line["event"] for line in found] == ["pause", "resume"]
     assert all("(dashboard)" in line["by"] for line in found)
     page.get_by_role("tab", name="actions").click()
-    expect(page.get_by_text(re.compile("^resume:"))).to_be_visible(timeout=10_000)
+    expect(page.get_by_text(re.compile(r"UTC\s+resume\s+by="))).to_be_visible(timeout=10_000)
 
 
 def test_failures_are_shown_with_their_traceback(system, page):  # noqa: F811
@@ -173,3 +173,21 @@ def test_what_would_let_strangers_in_is_refused(system):  # noqa: F811
     done = system.call("dashboard", "--host=0.0.0.0")
     assert done.returncode != 0
     assert "--token" in done.stderr
+
+
+def test_an_empty_server_says_so_and_a_page_fits_a_telephone(system, page):  # noqa: F811
+    at = dashboard(system)
+    page.goto(at)
+    expect(page.get_by_text("none yet: `romul submit FILE` puts one here")).to_be_visible()
+    names = ("rate", *(f"a_long_name_{i}" for i in range(8)))
+    space = {name: {"type": "float", "min": 0.01, "max": 1.0} for name in names}
+    search(system, space=space)
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{at}/experiment/shown")
+    # Each hyperparameter has a column.
+    expect(page.get_by_role("columnheader", name="a_long_name_7")).to_have_count(1, timeout=20_000)
+    for tab in ("curves", "parallel", "workers"):
+        page.get_by_role("tab", name=tab).click()
+        expect(page.locator("canvas:visible").first).to_be_visible(timeout=10_000)
+        wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert page.evaluate(wider) == 0

@@ -304,6 +304,19 @@ def test_charts_are_plain_json_and_hold_what_there_is(fed):
     assert len(drawn["metric"]["series"]) == 8 + 3 + 1
     assert len(drawn["parallel"]["series"][0]["data"]) == 96
     assert len(drawn["timeline"]["yAxis"]["data"]) == 4
+    bars = [bar for one in drawn["timeline"]["series"] for bar in one["data"]]
+    assert len(bars) == len(feed.attempts)
+    assert all(0 <= begin_s <= end_s and place in range(4) for begin_s, end_s, place in bars)
+    fields = {column["field"]: column["label"] for column in charts.columns(experiment)}
+    assert fields["metric"] == experiment.metric
+    for row in charts.rows(feed):
+        assert set(row) <= set(fields)
+        numbers = {name for name, value in row.items() if isinstance(value, int | float)}
+        assert numbers >= {
+            f"h.{name}"
+            for name, value in feed.slots[row["slot"]].hyperparameters.items()
+            if type(value) in (int, float)
+        }
     assert drawn["slot"]["title"]["text"].endswith("slot 3")
     kinds = {name: drawn[name]["yAxis"]["type"] for name in experiment.space}
     assert set(kinds.values()) >= {"category"}

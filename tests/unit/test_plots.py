@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 
 from romul_actors.core.history import SearchStarted, TrialFailed, TrialReported
-from romul_actors.observe.plots import Axis, metric_axis, plot, plot_workers
+from romul_actors.observe import html
+from romul_actors.observe.plots import (
+    Axis,
+    arrow_opacity,
+    metric_axis,
+    plot,
+    plot_lineage,
+    plot_workers,
+)
 from romul_actors.observe.trial_records import TrialRecord
 from romul_actors.protocol.experiment import Experiment
 
@@ -85,3 +93,42 @@ def test_workers_are_drawn_by_how_their_attempts_ended():
     ends = [bars.get_paths()[0].get_extents().x1 for bars in ax.collections]
     assert ends == [pytest.approx(5.02), pytest.approx(8.0)]
     assert plot_workers([]).axes[0].get_legend() is None
+
+
+def test_the_winners_line_is_seen_however_many_copies_there_are():
+    found = {
+        f"{slot}-{step}": TrialRecord(slot, step, f"{(slot + 1) % 8}-{step - 1}", {}, 1.0)
+        for slot in range(8)
+        for step in range(200)
+    }
+    [ax] = plot_lineage(found, "0-199").axes
+    [line] = [line for line in ax.lines if line.get_color() == "k"]
+    assert all(arrow.get_zorder() < line.get_zorder() for arrow in ax.texts)
+    assert len(ax.texts) == 8 * 199
+    assert {arrow.arrow_patch.get_alpha() for arrow in ax.texts} == {arrow_opacity(8 * 199)}
+    assert arrow_opacity(8 * 199) < arrow_opacity(10) == 0.5
+
+
+def test_no_legend_covers_bars_or_looks_for_the_emptiest_place():
+    line = TrialReported(
+        at_ms=9_000,
+        trial="0-0",
+        slot=0,
+        step=0,
+        attempt=2,
+        worker="b",
+        value=1.0,
+        checkpoint="c",
+        seconds=3.0,
+    )
+    figure = plot_workers([SearchStarted(at_ms=1_000), line])
+    figure.draw_without_rendering()
+    [ax] = figure.axes
+    assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1
+
+
+def test_in_a_report_numbers_stand_to_the_right_and_texts_to_the_left():
+    page = html.table([{"trial": "0-0", "value": 0.5, "steps": 3, "reason": "a <long> text"}])
+    assert page.count('<td class="n">') == 2
+    assert '<td class="n">0.5</td><td class="n">3</td><td>a &lt;long&gt; text</td>' in page
+    assert "<td>finished</td>" in html.figures({"status": "finished"})
