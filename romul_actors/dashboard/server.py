@@ -49,10 +49,14 @@ class Serving:
         """Refuse settings that would admit strangers.
 
         Raises:
-            DashboardError: it listens beyond this machine without a token, or without TLS.
+            DashboardError: it listens beyond this machine without a token, or without TLS; or the
+                token is empty.
         """
         if (self.certificate is None) != (self.key is None):
             raise DashboardError("--tls-cert and --tls-key belong together")
+        if self.token == "":
+            # As of a variable that is not set: any browser would show it.
+            raise DashboardError("the --token is empty")
         if self.host in ("127.0.0.1", "::1", "localhost"):
             return
         if self.token is None:

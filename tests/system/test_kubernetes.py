@@ -141,6 +141,26 @@ def test_a_worker_has_the_time_to_give_its_trial_back():
     assert pod["terminationGracePeriodSeconds"] > float(environment["ROMUL_GRACE_S"]) + 5
 
 
+def test_the_compose_files_arguments_and_files_are_there(system):
+    file = FOLDER.parent / "compose.yaml"
+    for name, service in yaml.safe_load(file.read_text())["services"].items():
+        for volume in service.get("volumes", []):
+            assert not volume.startswith(".") or (file.parent / volume.split(":")[0]).exists()
+        if "build" in service:
+            build = service["build"]
+            assert (file.parent / build["context"] / build["dockerfile"]).exists()
+        if not service["image"].startswith("localhost/romul-"):
+            continue
+        command, *options = service.get("command", [name])
+        output = system.call(command, "--help", COLUMNS="200").stdout
+        for option in options:
+            assert not option.startswith("--") or option in output, (name, option)
+        for variable in service.get("environment", {}):
+            # Passwords' files are read for any command.
+            known = variable in output or variable.endswith(("_PASSWORD_FILE", "_NUM_THREADS"))
+            assert known, (name, variable)
+
+
 def test_the_arguments_are_the_programs_own(system):
     for name in ("actor", "worker"):
         container = named("Deployment", f"romul-{name}")["spec"]["template"]["spec"]["containers"][

@@ -160,6 +160,8 @@ def test_a_host_name_may_be_given_in_any_case():
         ({"host": "0.0.0.0"}, "give a --token"),
         ({"host": "0.0.0.0", "token": TOKEN}, "--tls-cert"),
         ({"certificate": Path("c")}, "belong together"),
+        ({"host": "0.0.0.0", "token": "", "behind_proxy": True}, "is empty"),
+        ({"token": ""}, "is empty"),
     ],
 )
 def test_strangers_are_not_served_by_mistake(fields, message):
