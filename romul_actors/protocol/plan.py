@@ -1,7 +1,7 @@
 """From the user's declaration to what the decision core is given."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,13 @@ from pydantic import ValidationError
 from romul_actors.core.elasticity import Elasticity
 from romul_actors.core.settings import Inherited, Settings
 from romul_actors.core.space import Space
-from romul_actors.errors import ExperimentError, OptimizerError
+from romul_actors.errors import ExperimentError, OptimizerError, PluginError
 from romul_actors.protocol import experiment as declaration
 from romul_actors.protocol.experiment import Experiment, OptimizerSpec
 from romul_actors.protocol.messages import MOST_STEPS
 from romul_actors.protocol.mistakes import Mistake
-from romul_actors.protocol.optimizer_options import check_ranges, make
+from romul_actors.protocol.optimizer_options import check_ranges, make, make_stored
+from romul_actors.protocol.stored_fields import EXTENDABLE
 
 LONGEST = 1e9
 """No time is longer, in seconds or in hours."""
@@ -55,8 +56,8 @@ def check(experiment: Experiment) -> Settings:
     """Make the core's settings of a new declaration.
 
     Raises:
-        ExperimentError: see `settings`; or an option of the optimizer is out of its range, or the
-            budget of all steps together is beyond the largest number.
+        ExperimentError: see `settings`; or the optimizer does not take an option, or not its value,
+            or the budget of all steps together is beyond the largest number.
     """
     core = settings(experiment)
     if math.isinf(experiment.budget * experiment.steps):
@@ -64,6 +65,7 @@ def check(experiment: Experiment) -> Settings:
             f"budget: {experiment.steps} steps of {experiment.budget:g} are too long to be counted"
         )
     try:
+        make(experiment.optimizer.name, experiment.optimizer.options)
         check_ranges(experiment.optimizer.name, experiment.optimizer.options)
     except OptimizerError as error:
         raise ExperimentError(str(error)) from None
@@ -71,11 +73,13 @@ def check(experiment: Experiment) -> Settings:
 
 
 def settings(experiment: Experiment) -> Settings:
-    """Make the core's settings.
+    """Make the core's settings; also of a declaration that an older version has stored.
+
+    Options that the optimizer no longer takes are left out: `left_out` names them.
 
     Raises:
-        ExperimentError: the optimizer or one of its options is unknown, or a time is so long that
-            it cannot be counted in milliseconds, or there are too many steps.
+        ExperimentError: the optimizer is unknown, or a time is so long that it cannot be counted in
+            milliseconds, or there are too many steps.
     """
     times = {"timeouts.lease_s": experiment.timeouts.lease_s, "max_hours": experiment.max_hours}
     for key, value in times.items():
@@ -84,7 +88,7 @@ def settings(experiment: Experiment) -> Settings:
     if experiment.steps > MOST_STEPS:
         raise ExperimentError(f"steps: {experiment.steps} is above {MOST_STEPS}")
     try:
-        optimizer = make(experiment.optimizer.name, experiment.optimizer.options)
+        optimizer, _ = make_stored(experiment.optimizer.name, experiment.optimizer.options)
     except OptimizerError as error:
         raise ExperimentError(str(error)) from None
     space = experiment.search_space()
@@ -114,6 +118,25 @@ def settings(experiment: Experiment) -> Settings:
         max_trials=experiment.max_trials,
         target_loss=-target if target is not None and is_maximum else target,
     )
+
+
+def left_out(experiment: Experiment, status: str = "") -> Sequence[str]:
+    """Options of a stored search that its optimizer does not take, and that it goes on without.
+
+    Args:
+        experiment: as it is stored.
+        status: of the search; one that has ended is not decided any more.
+
+    Returns:
+        A sentence for each; none where the optimizer itself cannot be made.
+    """
+    if status in EXTENDABLE:
+        return []
+    try:
+        return make_stored(experiment.optimizer.name, experiment.optimizer.options)[1]
+    except (OptimizerError, PluginError):
+        # More may be installed where it is decided on; if not, the actor says what is missing.
+        return []
 
 
 def _inherited(experiment: Experiment, space: Space) -> tuple[Inherited, ...]:
