@@ -106,7 +106,7 @@ class Population:
     def _prepare(self, experiment: Experiment, own: Optimizer | None, clock: Clock | None) -> None:
         self._experiment = experiment
         self._clock = clock
-        self._settings = _alone(settings(experiment), own)
+        self._settings = _alone(settings(experiment, stored=True), own)
         self._population = CorePopulation(settings=self._settings)
         self._ready: list[TrialMessage] = []
         self._out: dict[str, tuple[TrialMessage, float]] = {}

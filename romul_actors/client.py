@@ -267,7 +267,7 @@ class Client:
             raise ExperimentError(f"{name}: nothing to change: give a population or constants")
         try:
             check_sizes(optimizer, constants)
-            with_changes(settings(experiment), population, constants)
+            with_changes(settings(experiment, stored=True), population, constants)
             check_ranges(optimizer, constants)
         except (ExperimentError, OptimizerError) as error:
             raise ExperimentError(f"{name}: {error}") from None

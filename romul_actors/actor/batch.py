@@ -45,7 +45,7 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
     spec = await store.spec(name)
     with _named("reading it fails"):
         experiment = from_json(spec)
-        core = settings(experiment)
+        core = settings(experiment, stored=True)
         population = read(core, experiment.metric, stored.meta, stored.slots, name)
         needed = NeededCheckpoints(population)
     faulty = bool(stored.meta.get("fault"))

@@ -76,7 +76,7 @@ async def needed(store: Store, experiment: Experiment) -> set[str]:
     """Names of all checkpoints that a decision, or a report on its way, may ask for."""
     on_the_way = await store.outstanding(experiment.name)
     stored = await store.load(experiment.name)
-    core = settings(experiment)
+    core = settings(experiment, stored=True)
     population = read(core, experiment.metric, stored.meta, stored.slots, experiment.name)
     kept = population.needed_checkpoints()
     for body in on_the_way.inbox:

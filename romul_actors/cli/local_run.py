@@ -91,7 +91,7 @@ async def _play(
         experiments = [await client.spec(name) for name in plan.experiments]
         for experiment in experiments:
             # An older version may have stored what this one cannot decide.
-            settings(experiment)
+            settings(experiment, stored=True)
             for text in left_out(experiment):
                 console.print(f"warning: {experiment.name}: {text}", soft_wrap=True)
         if changes is not None:

@@ -20,7 +20,7 @@ async def read_former(store: ReaderStore, name: str) -> Former:
     """
     experiment = from_json(await store.spec(name))
     stored = await store.load(name)
-    core = settings(experiment)
+    core = settings(experiment, stored=True)
     return Former(experiment, read(core, experiment.metric, stored.meta, stored.slots, name))
 
 

@@ -137,7 +137,7 @@ def _bounds(
 
 def _constants(before: Experiment, after: Experiment) -> dict[str, Value]:
     """Constants of the optimizer that are others, those that are left out too."""
-    old, new = settings(before).optimizer, settings(after).optimizer
+    old, new = settings(before, stored=True).optimizer, settings(after).optimizer
     made: Any = new
     pairs = (
         (field.name, getattr(old, field.name), getattr(new, field.name)) for field in fields(made)

@@ -56,8 +56,8 @@ def check(experiment: Experiment) -> Settings:
     """Make the core's settings of a new declaration.
 
     Raises:
-        ExperimentError: see `settings`; or the optimizer does not take an option, or not its value,
-            or the budget of all steps together is beyond the largest number.
+        ExperimentError: see `settings`; or an option of the optimizer is out of its range, or the
+            budget of all steps together is beyond the largest number.
     """
     core = settings(experiment)
     if math.isinf(experiment.budget * experiment.steps):
@@ -65,21 +65,23 @@ def check(experiment: Experiment) -> Settings:
             f"budget: {experiment.steps} steps of {experiment.budget:g} are too long to be counted"
         )
     try:
-        make(experiment.optimizer.name, experiment.optimizer.options)
         check_ranges(experiment.optimizer.name, experiment.optimizer.options)
     except OptimizerError as error:
         raise ExperimentError(str(error)) from None
     return core
 
 
-def settings(experiment: Experiment) -> Settings:
-    """Make the core's settings; also of a declaration that an older version has stored.
+def settings(experiment: Experiment, *, stored: bool = False) -> Settings:
+    """Make the core's settings.
 
-    Options that the optimizer no longer takes are left out: `left_out` names them.
+    Args:
+        experiment: the declaration.
+        stored: whether options that the optimizer does not take are left out, as `left_out` says:
+            another version may have taken them.
 
     Raises:
-        ExperimentError: the optimizer is unknown, or a time is so long that it cannot be counted in
-            milliseconds, or there are too many steps.
+        ExperimentError: the optimizer or one of its options is unknown, or a time is so long that
+            it cannot be counted in milliseconds, or there are too many steps.
     """
     times = {"timeouts.lease_s": experiment.timeouts.lease_s, "max_hours": experiment.max_hours}
     for key, value in times.items():
@@ -87,8 +89,9 @@ def settings(experiment: Experiment) -> Settings:
             raise ExperimentError(f"{key}: {value:g} is above {LONGEST:g}")
     if experiment.steps > MOST_STEPS:
         raise ExperimentError(f"steps: {experiment.steps} is above {MOST_STEPS}")
+    given = experiment.optimizer.name, experiment.optimizer.options
     try:
-        optimizer, _ = make_stored(experiment.optimizer.name, experiment.optimizer.options)
+        optimizer = make_stored(*given)[0] if stored else make(*given)
     except OptimizerError as error:
         raise ExperimentError(str(error)) from None
     space = experiment.search_space()

@@ -34,7 +34,7 @@ from romul_actors.core.population import Population
 from romul_actors.errors import ExperimentError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.mistakes import mistakes_of
-from romul_actors.protocol.plan import check, settings
+from romul_actors.protocol.plan import settings
 from romul_sim.beginning import at_the_beginning, settings_at
 from romul_sim.fakes import Durations
 from romul_sim.record import Record, RecordError
@@ -157,7 +157,7 @@ def steps(record: Record) -> Iterator[Step]:
     Raises:
         RecordError: its first line is not of an event.
     """
-    population = Population(settings=settings(at_the_beginning(record)))
+    population = Population(settings=settings(at_the_beginning(record), stored=True))
     groups: list[list[Line]] = []
     for line in record.lines:
         if event_of(line) is not None:
@@ -240,7 +240,7 @@ def with_settings(experiment: Experiment, changes: Sequence[str]) -> Experiment:
             place[last] = value
     try:
         changed = Experiment.model_validate(declared)
-        check(changed)
+        settings(changed)
     except ValidationError as error:
         raise ExperimentError(f"--set: {mistakes_of(error, Experiment)[0]}") from None
     return changed

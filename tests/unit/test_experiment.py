@@ -93,7 +93,7 @@ def test_a_mistake_is_an_error_with_its_line_and_field(tmp_path, old, new, messa
 def test_a_wrong_optimizer_is_refused_before_anything_runs(optimizer, message):
     text = GOOD.replace('{ name = "romul", mutation = 0.5 }', optimizer)
     with pytest.raises(ExperimentError, match=message):
-        check(parse(text))
+        settings(parse(text))
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def test_an_option_that_is_text_takes_text_alone(monkeypatch):
     assert make("worded", {"rule": "other"}) == Worded(rule="other")
     text = GOOD.replace("mutation = 0.5", "rule = 3").replace("romul", "worded")
     with pytest.raises(ExperimentError, match="rule = 3 is not a str"):
-        check(parse(text))
+        settings(parse(text))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_stored_search_goes_on_with_a_constant_that_is_out_of_its_range_by_now
 )
 def test_a_stored_search_goes_on_without_what_its_optimizer_does_not_take(optimizer, taken, said):
     stored = parse(GOOD.replace('name = "romul", mutation = 0.5', optimizer))
-    assert settings(stored).optimizer == make(stored.optimizer.name, taken)
+    assert settings(stored, stored=True).optimizer == make(stored.optimizer.name, taken)
     [sentence] = left_out(stored)
     assert re.match(said, sentence)
     # It is not decided any more.
@@ -211,7 +211,7 @@ def test_what_an_unknown_optimizer_takes_is_not_known():
     )
     assert not left_out(stored)
     with pytest.raises(ExperimentError, match="optimizer 'former' is not one of"):
-        settings(stored)
+        settings(stored, stored=True)
 
 
 def test_more_steps_than_can_be_read_back_are_refused():
