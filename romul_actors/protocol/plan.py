@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from romul_actors.core.elasticity import Elasticity
 from romul_actors.core.settings import Inherited, Settings
 from romul_actors.core.space import Space
-from romul_actors.errors import ExperimentError, OptimizerError, PluginError
+from romul_actors.errors import ExperimentError, OptimizerError
 from romul_actors.protocol import experiment as declaration
 from romul_actors.protocol.experiment import Experiment, OptimizerSpec
 from romul_actors.protocol.messages import MOST_STEPS
@@ -137,7 +137,7 @@ def left_out(experiment: Experiment, status: str = "") -> Sequence[str]:
         return []
     try:
         return make_stored(experiment.optimizer.name, experiment.optimizer.options)[1]
-    except (OptimizerError, PluginError):
+    except Exception:  # noqa: BLE001  (an installed package may raise any)
         # More may be installed where it is decided on; if not, the actor says what is missing.
         return []
 

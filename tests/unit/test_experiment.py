@@ -205,6 +205,21 @@ def test_a_stored_search_goes_on_without_what_its_optimizer_does_not_take(optimi
         check(stored)
 
 
+@dataclass(frozen=True)
+class Unsound(RandomSearch):
+    """An optimizer of an installed package that cannot be made here."""
+
+    name: ClassVar[str] = "unsound"
+
+    def __post_init__(self) -> None:
+        raise ValueError("no license")
+
+
+def test_what_an_optimizer_that_cannot_be_made_takes_is_not_known(monkeypatch):
+    monkeypatch.setitem(OPTIMIZERS, "unsound", Unsound)
+    assert not left_out(parse(GOOD.replace("romul", "unsound")))
+
+
 def test_what_an_unknown_optimizer_takes_is_not_known():
     stored = parse(
         GOOD.replace('name = "romul", mutation = 0.5', 'name = "former", mutation = 0.5')
