@@ -148,18 +148,13 @@ def _written(
     settings = batch.population.settings
     # In another space a vector has other values.
     known = before.slots if settings.space is before.settings.space else ()
-    decoded = {(trial.slot, trial.id): trial.hyperparameters for trial in batch.trials}
-    fields = {
-        slot.index: write_slot(
-            slot,
-            settings,
-            metric,
-            known[slot.index] if slot.index < len(known) else None,
-            decoded.get((slot.index, slot.trial)),
-        )
-        for slot in slots
-    }
-    return {index: written for index, written in fields.items() if written}
+    decoded = {trial.id: trial.hyperparameters for trial in batch.trials}
+    fields: dict[int, Fields] = {}
+    for slot in slots:
+        stored = known[slot.index] if slot.index < len(known) else None
+        if written := write_slot(slot, settings, metric, stored, decoded.get(slot.trial)):
+            fields[slot.index] = written
+    return fields
 
 
 def adopt(held: HeldExperiment, batch: Batch, version: str) -> None:
