@@ -205,8 +205,9 @@ def test_without_a_broker_the_lease_notices(system):
     os.killpg(victim.pid, signal.SIGKILL)
     wait_for(lambda: entry not in system.leases())
     wait_for(lambda: len(system.leases()) == 4 and "victim" not in system.leases().values())
-    lost = [line for line in system.history(event="failed") if line["worker"] == "victim"]
-    assert [(line["reason"], line["again"]) for line in lost] == [("lost", True)]
+    [line] = [line for line in system.history(event="failed") if line["worker"] == "victim"]
+    assert (line["reason"], line["again"]) == ("lost", True)
+    assert system.slot(line["slot"])["attempt"] == "2"
 
 
 def test_a_broker_that_comes_and_goes_changes_nothing(system, broker):
