@@ -103,6 +103,27 @@ def test_both_systems_are_measured_alike_with_their_start_up_apart():
     assert printed["ratios_to_ray_tune"] == [printed["ratio_to_ray_tune"]]
 
 
+def test_asynchronous_runs_are_compared_with_synchronous_ones_of_the_same_optimizer(tmp_path):
+    def lines(conditions, losses, optimizer="romul"):
+        alike = {"problem": "p", "population": 8, "steps": 2, "makespan": 1.0}
+        alike |= {"optimizer": optimizer, "conditions": conditions}
+        for seed, loss in enumerate(losses):
+            key = f"{conditions}{optimizer}{seed}"
+            row = {"key": key, "seed": seed, "test": loss, "test_last": loss, "loss": loss}
+            yield json.dumps({**alike, **row}) + "\n"
+
+    synchronous, asynchronous = tmp_path / "s.jsonl", tmp_path / "a.jsonl"
+    synchronous.write_text(
+        "".join([*lines("synchronous", [2, 2]), *lines("synchronous", [0], "random")])
+    )
+    asynchronous.write_text("".join(lines("asynchronous", [1, 3])))
+    printed = printed_by("conditions", str(synchronous), str(asynchronous))
+    assert (printed["runs"], printed["all"]["share"]) == (4, 0.5)
+    alone = bench("conditions", str(synchronous))
+    assert alone.returncode == 1
+    assert "no run of 'asynchronous'" in alone.stderr
+
+
 def test_too_few_workers_are_refused_in_words():
     done = bench("end_to_end", "--workers=2")
     assert done.returncode == 2
