@@ -303,6 +303,10 @@ class Actor:
         """Look for new experiments, dead actors' leftovers, and leases that have ended."""
         statuses = await self._store.experiments()
         self._open = [name for name in statuses if self._only is None or name in self._only]
+        for name in self._held.keys() - statuses.keys():
+            # By an operator, or with the server's data: then nothing else says so.
+            log.warning("experiment %s is gone from the server", name)
+            del self._held[name]
         for name in self._open.copy():
             async with self._apart(name):
                 await self._keep(name, statuses[name])
