@@ -1,10 +1,10 @@
 """What unequal workers cost an optimizer: its asynchronous runs beside its synchronous ones.
 
-    python benchmarks/conditions.py FILE FILE
+    python benchmarks/conditions.py docs/experiments/report-8.jsonl
 
-Trains nothing: the files are results of `romul bench`, one with `--asynchronous`. Prints one JSON
-line: the share of all pairs of runs, of as many slots and steps, in which the asynchronous one has
-the lower test loss, ties counted half, with its 95 % interval, by problem and over all.
+Trains nothing: the files hold results of `romul bench`, with `--asynchronous` and without. Prints
+one JSON line: the share of all pairs of runs in which the asynchronous one has the lower test loss,
+ties counted half, with its 95 % interval, by problem and over all.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def compared(lines: list[RunLine], optimizer: str) -> dict[str, Any]:
     """The asynchronous runs of an optimizer against its synchronous ones.
 
     Raises:
-        ValueError: a problem has no run of either kind.
+        ValueError: a problem lacks runs of one kind, or they differ in slots or steps.
     """
     # Each kind stands for an optimizer of its own.
     mine = [
@@ -31,6 +31,8 @@ def compared(lines: list[RunLine], optimizer: str) -> dict[str, Any]:
         for line in lines
         if line["optimizer"] == optimizer
     ]
+    if len(sizes := {(line["population"], line["steps"]) for line in mine}) > 1:
+        raise ValueError(f"runs of different slots and steps do not compare: {sorted(sizes)}")
     problems = list(dict.fromkeys(line["problem"] for line in mine))
     found = standings(mine, problems, ["asynchronous", "synchronous"])
     wins = {row["problem"]: row["first_wins"] for row in found["problems"] if row["first_wins"]}

@@ -122,6 +122,9 @@ def test_asynchronous_runs_are_compared_with_synchronous_ones_of_the_same_optimi
     alone = bench("conditions", str(synchronous))
     assert alone.returncode == 1
     assert "no run of 'asynchronous'" in alone.stderr
+    asynchronous.write_text(asynchronous.read_text().replace('"population": 8', '"population": 4'))
+    unlike = bench("conditions", str(synchronous), str(asynchronous))
+    assert "different slots and steps do not compare: [(4, 2), (8, 2)]" in unlike.stderr
 
 
 def test_too_few_workers_are_refused_in_words():
