@@ -1,0 +1,79 @@
+"""Hugging Face Transformers: `romul run examples/frameworks/with_transformers.py`."""
+
+import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from romul_actors.protocol.experiment import Experiment, FloatSpec
+
+experiment = Experiment(
+    name="transformers",
+    task="with_transformers",
+    metric="eval_loss",
+    population=8,
+    steps=15,
+    budget=20,
+    budget_unit="update",
+    space={
+        "learning_rate": FloatSpec(type="float", min=1e-5, max=0.1, scale="log"),
+        "weight_decay": FloatSpec(type="float", min=1e-4, max=1.0, scale="log"),
+    },
+)
+SIZES = BertConfig(
+    vocab_size=20,
+    hidden_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=32,
+    max_position_embeddings=12,
+)
+
+
+class Step(TrainerCallback):
+    """Ends a trial between two updates when asked."""
+
+    def __init__(self, trial):
+        self.trial = trial
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step < state.max_steps and self.trial.should_stop:
+            control.should_training_stop = True
+
+
+def setup(context):
+    """Sentences of twelve words: does the first half hold more of the ten last words?"""
+    words = torch.randint(20, (1200, 12), generator=torch.Generator().manual_seed(0))
+    late = (words >= 10).float()
+    labels = (late[:, :6].sum(1) > late[:, 6:].sum(1)).long()
+    rows = [{"input_ids": x, "labels": y} for x, y in zip(words, labels, strict=True)]
+    return rows[:1000], rows[1000:]
+
+
+def train(trial):
+    model = BertForSequenceClassification(SIZES)
+    optimizer = torch.optim.AdamW(model.parameters())
+    arguments = TrainingArguments(
+        max_steps=int(trial.stop - trial.start),  # it counts from 0 in each trial
+        lr_scheduler_type="constant",
+        per_device_train_batch_size=32,
+        per_device_eval_batch_size=200,
+        seed=trial.seed,
+        use_cpu=trial.device == "cpu",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainer = Trainer(
+        model, arguments, None, *trial.state, callbacks=[Step(trial)], optimizers=(optimizer, None)
+    )
+    trial.attach(model=model, optimizer=optimizer)
+    trainer.train()
+    trial.save()
+    if trainer.state.global_step < trainer.state.max_steps:
+        return trial.pause(trial.start + trainer.state.global_step)
+    return {**trainer.evaluate(), "lr": optimizer.param_groups[0]["lr"]}
