@@ -1,13 +1,7 @@
 """Hugging Face Transformers: `romul run examples/frameworks/with_transformers.py`."""
 
 import torch
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+import transformers
 
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 
@@ -24,17 +18,12 @@ experiment = Experiment(
         "weight_decay": FloatSpec(type="float", min=1e-4, max=1.0, scale="log"),
     },
 )
-SIZES = BertConfig(
-    vocab_size=20,
-    hidden_size=16,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    intermediate_size=32,
-    max_position_embeddings=12,
+SIZES = transformers.BertConfig(
+    vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
 )
 
 
-class Step(TrainerCallback):
+class Step(transformers.TrainerCallback):
     """Ends a trial between two updates when asked."""
 
     def __init__(self, trial):
@@ -55,9 +44,9 @@ def setup(context):
 
 
 def train(trial):
-    model = BertForSequenceClassification(SIZES)
+    model = transformers.BertForSequenceClassification(SIZES)
     optimizer = torch.optim.AdamW(model.parameters())
-    arguments = TrainingArguments(
+    arguments = transformers.TrainingArguments(
         max_steps=int(trial.stop - trial.start),  # it counts from 0 in each trial
         lr_scheduler_type="constant",
         per_device_train_batch_size=32,
@@ -68,7 +57,7 @@ def train(trial):
         report_to="none",
         disable_tqdm=True,
     )
-    trainer = Trainer(
+    trainer = transformers.Trainer(
         model, arguments, None, *trial.state, callbacks=[Step(trial)], optimizers=(optimizer, None)
     )
     trial.attach(model=model, optimizer=optimizer)

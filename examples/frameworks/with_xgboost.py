@@ -40,7 +40,12 @@ def setup(context):
 
 def train(trial):
     training, validation = trial.state
-    fixed = {"objective": "multi:softprob", "num_class": 10, "eval_metric": "mlogloss", "nthread": 1}
+    fixed = {
+        "objective": "multi:softprob",
+        "num_class": 10,
+        "eval_metric": "mlogloss",
+        "nthread": 1,
+    }
     step = Step(trial)
     losses = {}
     booster = xgboost.train(
