@@ -127,7 +127,7 @@ async def test_a_trial_goes_on_from_its_parent_under_its_own_learning_rate(frame
         await trainer.close()
     # The parent's weights: under a rate of nearly nothing they stay.
     assert still.value == pytest.approx(parent.value, rel=1e-5)
-    assert on.value < parent.value
+    assert on.value != pytest.approx(parent.value, rel=1e-5)
     folders = [tmp_path / "checkpoints" / ending.checkpoint for ending in (parent, on)]
     (first_rate, first), (rate, both) = (saved(framework, folder) for folder in folders)
     # The parent's optimizer, with one value changed.
