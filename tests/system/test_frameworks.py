@@ -6,6 +6,7 @@ import re
 import statistics
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -85,13 +86,16 @@ pytestmark = [
 ]
 
 
-def saved(framework, checkpoint):
-    """Learning rate and number of updates in a checkpoint's optimizer."""
-    code = f"{SAVED[framework]}\nprint(float(rate), float(updates))"
+def saved(framework, checkpoints):
+    """Learning rate and number of updates in each checkpoint's optimizer."""
+    read = textwrap.indent(SAVED[framework], "    ")
+    code = f"import os, sys\nfor folder in sys.argv[1:]:\n    os.chdir(folder)\n{read}"
+    code += "    print(float(rate), float(updates))"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=checkpoint, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, *checkpoints], capture_output=True, text=True, check=True
     )
-    return tuple(map(float, done.stdout.split()[-2:]))
+    lines = done.stdout.splitlines()[-len(checkpoints) :]
+    return [tuple(map(float, line.split())) for line in lines]
 
 
 def message(framework, step, rate, parent=None):
@@ -129,7 +133,7 @@ async def test_a_trial_goes_on_from_its_parent_under_its_own_learning_rate(frame
     assert still.value == pytest.approx(parent.value, rel=1e-5)
     assert on.value != pytest.approx(parent.value, rel=1e-5)
     folders = [tmp_path / "checkpoints" / ending.checkpoint for ending in (parent, on)]
-    (first_rate, first), (rate, both) = (saved(framework, folder) for folder in folders)
+    (first_rate, first), (rate, both) = saved(framework, folders)
     # The parent's optimizer, with one value changed.
     assert both == 2 * first > 0
     if framework != "xgboost":
