@@ -181,7 +181,8 @@ class Trial:
 
         Hyperparameters whose name is a field of the optimizer's parameter groups are written there
         after the restore, so that a restored learning rate never wins over the trial's own, and
-        read back. `learning_rate` is written to `lr`.
+        read back. `learning_rate` is written to `lr`, and a scheduler that is made later begins
+        there. One that was made before brings back, with its next step, the rate it was made with.
 
         A worker that trained the parent last gives its tensors, which its process still holds, in
         place of the files: the state is the same. Writes to them after `save` are seen where torch
