@@ -1,6 +1,5 @@
 """Searches that run elsewhere, or have run: `submit`, `wait`, `open`."""
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,12 @@ from romul.callbacks import Callback
 from romul.client import opened
 from romul.declaration import Call, Mode, declare, warn_of
 from romul.display import display
-from romul.processes import supervised
+from romul.processes import server_of
 from romul.result import Result
 from romul.running import Train, name_of
-from romul.supervisor import Plan
 from romul.watching import Watch
 from romul_actors.errors import TaskError
-from romul_actors.local.redis_server import URL_FILE
-from romul_actors.local.run_file import check_run
+from romul_actors.local.run_file import check_run, run_folder
 from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import full_snapshot
 from romul_actors.protocol.experiment import Experiment
@@ -115,7 +112,9 @@ async def wait_async(
     return result
 
 
-async def open_async(name: str, *, redis: str | None = None, runs: str | Path = "runs") -> Result:
+async def open_async(
+    name: str, *, redis: str | None = None, runs: str | Path | None = None
+) -> Result:
     """Look at a search as it is now: a server's, or a local run's, under way or ended.
 
     `open` returns it; `open_async` is to be awaited.
@@ -123,7 +122,7 @@ async def open_async(name: str, *, redis: str | None = None, runs: str | Path = 
     Args:
         name: the search's.
         redis: the server's URL; None: it is a local run.
-        runs: folder of the local runs.
+        runs: folder of the local runs; None: the one that ROMUL_RUNS names, else `runs`.
 
     Raises:
         UnknownExperimentError: there is none of that name.
@@ -131,12 +130,10 @@ async def open_async(name: str, *, redis: str | None = None, runs: str | Path = 
     """
     if redis is not None:
         return await _read(redis, name, None)
-    folder = Path(runs).resolve() / name  # noqa: ASYNC240  (nothing else runs yet)
+    folder = run_folder(name, runs).resolve()
     check_run(folder)
-    with contextlib.suppress(FileNotFoundError):
-        return await _read((folder / URL_FILE).read_text().strip(), name, folder)
-    async with supervised(Plan(str(folder), workers=0)) as supervisor:
-        return await _read(await supervisor.server(), name, folder)
+    async with server_of(folder) as url:
+        return await _read(url, name, folder)
 
 
 submit = blocking(submit_async)
