@@ -88,8 +88,9 @@ class LocalRun:
                 f"{self.folder} holds a run of `romul run`, which --resume goes on with; here "
                 f"choose {beginning}"
             ) from None
+        declared = _as_extended(before, self.experiment.steps)
         ours = _comparable(self.experiment.model_dump(mode="json"))
-        theirs = _comparable(before["experiment"])
+        theirs = _comparable(declared)
         other = [
             f"{key} was {theirs.get(key)!r}, and is {ours.get(key)!r}"
             for key in sorted(ours.keys() | theirs.keys())
@@ -97,7 +98,7 @@ class LocalRun:
         ]
         changes = Changes()
         if other:
-            changes = self._changes(before["experiment"], other, beginning, resume=resume)
+            changes = self._changes(declared, other, beginning, resume=resume)
         if before["fingerprint"] != self.task.fingerprint and not resume:
             raise ExperimentExistsError(
                 f"{self.folder} holds the same search with another function: resume=True goes on "
@@ -152,7 +153,10 @@ class LocalRun:
             "experiment": self.experiment.model_dump(mode="json"),
             "fingerprint": self.task.fingerprint,
         }
-        (self.folder / CALL).write_text(json.dumps(call, indent=1) + "\n")
+        file = self.folder / CALL
+        if file.exists() and (extended := json.loads(file.read_text()).get("extended")):
+            call["extended"] = max(extended, self.experiment.steps)
+        file.write_text(json.dumps(call, indent=1) + "\n")
         # So that `romul run --resume` goes on with it too.
         RunFile(
             [self.experiment.name], self.workers, [self.experiment.module], list(self.task.paths)
@@ -160,12 +164,24 @@ class LocalRun:
 
 
 def note_steps(folder: Path, steps: int) -> None:
-    """Write down that a run was extended: the call that goes on with it has so many steps."""
+    """Write down that a run was extended: a call with so many steps goes on with it, too."""
     file = folder / CALL
     if file.exists():
         call = json.loads(file.read_text())
-        call["experiment"]["steps"] = steps
+        call["extended"] = steps
         file.write_text(json.dumps(call, indent=1) + "\n")
+
+
+def _as_extended(call: Mapping[str, Any], steps: int) -> Mapping[str, Any]:
+    """What a call declared, for one that declares `steps` now.
+
+    Of a search that was extended the call that began it, as a notebook has it, goes on; so does
+    one with as many steps as there are now.
+    """
+    declared: Mapping[str, Any] = call["experiment"]
+    extended = call.get("extended", declared["steps"])
+    same = steps in (declared["steps"], extended)
+    return {**declared, "steps": steps if same else extended}
 
 
 def _comparable(declaration: Mapping[str, Any]) -> Mapping[str, Any]:

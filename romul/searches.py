@@ -1,5 +1,6 @@
 """Searches that run elsewhere, or have run: `submit`, `wait`, `open`."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ async def wait_async(
     redis: str,
     callbacks: Sequence[Callback] = (),
     progress: bool | None = None,
+    timeout_s: float | None = None,
 ) -> Result:
     """Follow a search of a server to its end.
 
@@ -92,19 +94,23 @@ async def wait_async(
         redis: the server's URL.
         callbacks: hooks, for what happens from now on.
         progress: True: show a bar; False: none; None: in a terminal or a notebook.
+        timeout_s: how long to wait, in seconds; None: to the end.
 
     Raises:
         UnknownExperimentError: there is none of that name.
         StoreUnavailableError: the server does not answer.
+        TimeoutError: it has not ended in that time. It goes on, and can be waited for again.
     """
     Call(function="wait", arguments=()).check(name=name, callbacks=callbacks)
     screen = display(name, progress)
     try:
-        async with opened(redis) as client:
+        async with asyncio.timeout(timeout_s), opened(redis) as client:
             watch = Watch(client.store, await client.spec(name), callbacks, screen)
             await watch.skip()
             await watch.to_the_end()
             result = Result(await full_snapshot(client.store, name))
+    except TimeoutError:
+        raise TimeoutError(f"{name} has not ended within {timeout_s} s") from None
     finally:
         screen.close()
     for callback in callbacks:

@@ -1,5 +1,6 @@
 """The front door: what `import romul` gives, without a server."""
 
+import ast
 import json
 import math
 import random
@@ -7,16 +8,19 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 
 import romul
+from romul import blocking
 from romul_actors.core.history import TimePassed, TrialCreated, TrialReported
 from romul_actors.core.optimizers import Optimizer
 from romul_actors.core.optimizers.truncation import Truncation
-from romul_actors.errors import ExperimentError
+from romul_actors.errors import CheckpointError, ExperimentError
 from romul_actors.protocol.experiment import parse
 from romul_sim.churn import Change
 from romul_sim.simulation import Policy, Scenario, simulate
@@ -68,7 +72,51 @@ def test_every_public_name_is_there():
         assert getattr(romul, name) is not None
     assert dir(romul) == sorted(romul.__all__)
     with pytest.raises(AttributeError, match=r"no attribute 'Flaot'"):
-        romul.Flaot  # noqa: B018
+        romul.Flaot  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_type_checker_sees_the_public_names_and_no_others():
+    body = ast.parse(Path(romul.__file__).read_text()).body
+    # A `__getattr__` that it sees would make any name right.
+    assert "__getattr__" not in {node.name for node in body if isinstance(node, ast.FunctionDef)}
+    seen = {
+        alias.asname or alias.name
+        for block in body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == set(romul.__all__)
+
+
+def test_an_error_comes_alone():
+    async def fails():
+        raise romul.TaskError("wrong")
+
+    with pytest.raises(romul.TaskError) as caught:
+        blocking.to_the_end(fails())
+    assert caught.value.__context__ is None
+
+
+def test_the_best_model_is_loaded(tmp_path):
+    one, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    trial = romul.Trial(
+        "0-0", {}, None, tmp_path, 0, 1, seed=1, step=0, context=romul.Context("mine", "cpu", {})
+    )
+    trial.attach(model=one)
+    trial.save()
+    best = romul.Best("0-0", 0.0, {}, trial.checkpoint)
+    best.load_model(other)
+    assert torch.equal(one.weight, other.weight)
+    with pytest.raises(CheckpointError, match="--copy-to"):
+        romul.Best("0-0", 0.0, {}, "s3://far/0-0").load_model(other)
+
+
+def test_places_are_given_as_range_takes_them():
+    trial = romul.Population(SPACE, steps=4, budget=3).ask()
+    assert list(range(trial.start, trial.stop)) == [0, 1, 2]
+    assert romul.Population(SPACE, steps=4, budget=0.5).ask().stop == 0.5
 
 
 # -- declarations ---------------------------------------------------------------------------------
