@@ -5,7 +5,7 @@
     def train(trial):
         model, optimizer = ...
         trial.attach(model=model, optimizer=optimizer)
-        for epoch in range(int(trial.start), int(trial.stop)):
+        for epoch in range(trial.start, trial.stop):
             ...
             if trial.should_stop:
                 trial.save()
