@@ -88,7 +88,10 @@ class LocalRun:
                 f"{self.folder} holds a run of `romul run`, which --resume goes on with; here "
                 f"choose {beginning}"
             ) from None
-        declared = _as_extended(before, self.experiment.steps)
+        steps = _steps(before)
+        # What `extend` added is no other declaration: the call that began the search goes on.
+        now = self.experiment.steps if self.experiment.steps in steps else steps[-1]
+        declared = {**before["experiment"], "steps": now}
         ours = _comparable(self.experiment.model_dump(mode="json"))
         theirs = _comparable(declared)
         other = [
@@ -149,13 +152,14 @@ class LocalRun:
 
     def write(self) -> None:
         """Write down what the search is, for the next call."""
+        file, steps = self.folder / CALL, [self.experiment.steps]
+        if file.exists() and steps[0] in (before := _steps(json.loads(file.read_text()))):
+            steps = before
         call = {
             "experiment": self.experiment.model_dump(mode="json"),
             "fingerprint": self.task.fingerprint,
+            "steps": steps,
         }
-        file = self.folder / CALL
-        if file.exists() and (extended := json.loads(file.read_text()).get("extended")):
-            call["extended"] = max(extended, self.experiment.steps)
         file.write_text(json.dumps(call, indent=1) + "\n")
         # So that `romul run --resume` goes on with it too.
         RunFile(
@@ -168,20 +172,13 @@ def note_steps(folder: Path, steps: int) -> None:
     file = folder / CALL
     if file.exists():
         call = json.loads(file.read_text())
-        call["extended"] = steps
+        call["steps"] = [*_steps(call), steps]
         file.write_text(json.dumps(call, indent=1) + "\n")
 
 
-def _as_extended(call: Mapping[str, Any], steps: int) -> Mapping[str, Any]:
-    """What a call declared, for one that declares `steps` now.
-
-    Of a search that was extended the call that began it, as a notebook has it, goes on; so does
-    one with as many steps as there are now.
-    """
-    declared: Mapping[str, Any] = call["experiment"]
-    extended = call.get("extended", declared["steps"])
-    same = steps in (declared["steps"], extended)
-    return {**declared, "steps": steps if same else extended}
+def _steps(call: Mapping[str, Any]) -> list[int]:
+    """How many steps a call may have to be that search's: as it was declared, then extended."""
+    return list(call.get("steps", [call["experiment"]["steps"]]))
 
 
 def _comparable(declaration: Mapping[str, Any]) -> Mapping[str, Any]:
