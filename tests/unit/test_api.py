@@ -1,11 +1,14 @@
 """The front door: what `import romul` gives, without a server."""
 
 import ast
+import hashlib
 import json
+import linecache
 import math
 import random
 import subprocess
 import sys
+import traceback
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +27,7 @@ from romul_actors.errors import CheckpointError, ExperimentError
 from romul_actors.protocol.experiment import parse
 from romul_sim.churn import Change
 from romul_sim.simulation import Policy, Scenario, simulate
+from romul_workers import handed
 from romul_workers.tasks.toys import TOYS
 
 SPACE = {
@@ -97,6 +101,22 @@ def test_an_error_comes_alone():
     with pytest.raises(romul.TaskError) as caught:
         blocking.to_the_end(fails())
     assert caught.value.__context__ is None
+
+
+def test_a_traceback_shows_the_line_of_a_cell(tmp_path):
+    cell, lines = "/nowhere/cell-3.py", ["def train(trial):\n", "    return 1 / trial\n"]
+    made: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile("".join(lines), cell, "exec"), made)
+    linecache.cache[cell] = (1, None, lines, cell)
+    handed.write(tmp_path / "task", made["train"], None)
+    # As in the process of a worker, which knows nothing of cells.
+    del linecache.cache[cell]
+    body = (tmp_path / "task" / handed.PICKLE).read_bytes()
+    train, _ = handed.read(tmp_path / "task" / handed.PICKLE, hashlib.sha256(body).hexdigest())
+    with pytest.raises(ZeroDivisionError) as caught:
+        train(0)
+    text = "".join(traceback.format_tb(caught.value.__traceback__))
+    assert f'"{cell}", line 2, in train\n    return 1 / trial' in text
 
 
 def test_the_best_model_is_loaded(tmp_path):
