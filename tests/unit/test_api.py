@@ -135,7 +135,8 @@ def test_the_best_model_is_loaded(tmp_path):
 
 def test_places_are_given_as_range_takes_them():
     trial = romul.Population(SPACE, steps=4, budget=3).ask()
-    assert list(range(trial.start, trial.stop)) == [0, 1, 2]
+    places: Any = (trial.start, trial.stop)
+    assert list(range(*places)) == [0, 1, 2]
     assert romul.Population(SPACE, steps=4, budget=0.5).ask().stop == 0.5
 
 

@@ -56,7 +56,7 @@ class Handed:
     sources: Mapping[str, Sequence[str]]
 
 
-class _Pickler(cloudpickle.Pickler):
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Keeps the files of code, which cloudpickle leaves out: tracebacks name them.
 
     Attributes:
@@ -136,7 +136,8 @@ def read(file: Path, digest: str) -> tuple[Callable[..., Any], Callable[..., Any
         raise TaskError(f"{file}: it is not what was written with its task module")
     handed: Handed = pickle.loads(body)  # noqa: S301  (this user's own file, see above)
     sys.path += [place for place in handed.path if place not in sys.path]
-    for name, lines in handed.sources.items():
+    # A run that an older version began has none.
+    for name, lines in getattr(handed, "sources", {}).items():
         linecache.cache[name] = (sum(map(len, lines)), None, [*lines], name)
     train, setup = pickle.loads(handed.functions)  # noqa: S301
     return train, setup
