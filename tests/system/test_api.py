@@ -357,6 +357,7 @@ def test_a_search_begins_with_what_another_one_has_found(tmp_path, system):
         search(tmp_path, count, name="new", from_run="old")
     old = search(tmp_path, count, name="old", steps=2)
     origin = {"name": "old", "what": "checkpoints"}
+    (tmp_path / "old" / URL_FILE).write_text(NOBODY)  # As a killed run leaves it.
     new = search(tmp_path, count, name="new", steps=1, from_run=origin)
     assert new.best.value <= old.best.value - 10 + 1e-9
     assert search(tmp_path, count, name="new", steps=1, from_run=origin).best == new.best
