@@ -23,6 +23,7 @@ from romul_actors.errors import TaskError
 from romul_actors.local.run_file import check_run, run_folder
 from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import full_snapshot
+from romul_actors.protocol.advice import advice
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import check
@@ -117,7 +118,7 @@ async def run_async(
     keys.setdefault("checkpoints", str(folder / "checkpoints"))
     experiment = declare(call, space, mode, {**keys, **given})
     check(experiment)
-    warn_of(experiment)
+    warn_of(advice(experiment))
     local = LocalRun(folder, experiment, task, workers)
     _check_origin(experiment, folder.parent)
     changes = local.begin(resume=resume, fresh=fresh)

@@ -18,6 +18,7 @@ from romul_actors.errors import TaskError
 from romul_actors.local.run_file import check_run, run_folder
 from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import full_snapshot
+from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_workers.functions import check_function
 from romul_workers.inheritance import copies
@@ -70,7 +71,7 @@ async def submit_async(
     given |= {"metric": metric, "population": population, "steps": steps, "seed": seed}
     call = Call(function="submit", arguments=("redis",))
     experiment = declare(call, space, mode, {**keys, **given, "optimizer": optimizer})
-    warn_of(experiment)
+    warn_of(advice(experiment))
     async with opened(redis) as client:
         experiment = await begun_from(experiment, client.store, copies)
         await client.submit(experiment)

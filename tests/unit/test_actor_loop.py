@@ -301,6 +301,20 @@ async def test_an_experiment_that_is_removed_meanwhile_is_forgotten(clock):
     assert len(await attempts(store)) == 5
 
 
+async def test_an_experiment_that_is_gone_with_the_servers_data_is_named_and_forgotten(
+    store, caplog
+):
+    for name in ("e", "other"):
+        await submit(store, name)
+    actor = an_actor(store)
+    await actor.turn()
+    await store.remove("e")
+    await actor.turn()
+    await actor.turn()
+    assert [record.message for record in caplog.records] == ["experiment e is gone from the server"]
+    assert list(actor._held) == ["other"]
+
+
 # -- what cannot be used --------------------------------------------------------------------------
 
 
