@@ -85,6 +85,8 @@ class Actor:
         self._releases: dict[str, float] = {}
         """When what is offered to single workers is to be released, by experiment."""
         self._reconciled = LastDone()
+        self._silent_s = float("-inf")
+        """When the store last did not answer."""
         self._on_commit = on_commit
         self._commits = 0
         self.decisions = 0
@@ -97,6 +99,7 @@ class Actor:
             except StoreError as error:
                 log.warning("%s; trying again", error)
                 self._held.clear()
+                self._silent_s = asyncio.get_running_loop().time()
                 await pause(BACKOFF_S, stop)
 
     async def turn(self) -> None:
@@ -318,7 +321,9 @@ class Actor:
             await self._answer_apart(name)
         left = await self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH)
         await self._answer_if_possible(name, left)
-        if status in ("running", "paused", "stopped", "failed", "finished"):
+        # While the store was silent no heartbeat could arrive: each lease has its whole time again.
+        answers_s = asyncio.get_running_loop().time() - self._silent_s
+        if answers_s >= lease_s and status != "submitted":
             await sweep(self._store, name, self._name, int(1000 * lease_s), BATCH)
         if status == "running":
             await self._tick(name, lease_s)
