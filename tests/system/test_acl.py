@@ -10,7 +10,7 @@ import pytest
 import redis
 from redis.exceptions import AuthenticationError, ResponseError
 
-import romul
+import romul as python
 from romul_actors.errors import AclError
 from romul_actors.local.redis_server import find_server, free_port
 from romul_actors.mqtt.acl import password_line
@@ -109,7 +109,7 @@ def test_a_password_may_come_from_a_file(guarded, fleet, monkeypatch):
     done = fleet.call("status", without, "--json", ROMUL_REDIS_PASSWORD_FILE=str(file))
     assert '"team-c"' in done.stdout
     monkeypatch.setenv("ROMUL_REDIS_PASSWORD_FILE", str(file))
-    assert "team-c" in romul.Client(without.removeprefix("--redis=")).statuses()
+    assert "team-c" in python.Client(without.removeprefix("--redis=")).statuses()
     monkeypatch.delenv("ROMUL_REDIS_PASSWORD_FILE")
     # A password in the URL goes before.
     file.write_text("wrong")
