@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 
 from romul.blocking import to_the_end
 from romul_actors.client import Client as AsyncClient
-from romul_actors.errors import StoreError
-from romul_actors.local.redis_server import URL_FILE
+from romul_actors.local.address import resolve
 from romul_actors.store.redis.urls import hide_password
 
 T = TypeVar("T")
@@ -150,15 +149,7 @@ async def opened(redis: str, *, by: str | None = None) -> AsyncIterator[AsyncCli
         by: the user, as history names them.
 
     Raises:
-        StoreError: no server works on the folder, or the URL is none.
+        StoreError: no server works on the folder, the URL is none, or its password cannot be read.
     """
-    url = redis
-    if "://" not in redis:
-        try:
-            url = (Path(redis) / URL_FILE).read_text().strip()
-        except OSError:
-            raise StoreError(
-                f"{redis}: neither a server's URL nor the folder of a run that is under way"
-            ) from None
-    async with AsyncClient.connect(url, by=by) as client:
+    async with AsyncClient.connect(resolve(redis), by=by) as client:
         yield client

@@ -54,7 +54,7 @@ _EXPECTED: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "workers": (_is_count, "a whole number above 0"),
     "steps": (_is_count, "a whole number above 0"),
     "name": (lambda value: isinstance(value, str), "text"),
-    "runs": (lambda value: isinstance(value, str | PathLike), "the path of a folder"),
+    "runs": (lambda value: isinstance(value, str | PathLike | None), "the path of a folder"),
     "setup": (lambda value: value is None or callable(value), "a function"),
     "callbacks": (_are_callbacks, "a list of objects of romul.Callback, such as [Report()]"),
 }

@@ -33,6 +33,7 @@ from romul_actors.protocol.redeclare import redeclare
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
 from romul_actors.protocol.stored_fields import ENDED
 from romul_workers.figures import figures
+from romul_workers.trial import place
 
 VERSION = 1
 """Of `Population.state`."""
@@ -118,7 +119,7 @@ class Population:
 
         A trial has `id`, `hyperparameters`, `parent` (the checkpoint to continue from, by the name
         that `tell` was given; None: from scratch), `start` and `stop` (in the budget's unit, from
-        the very beginning), `seed`, `slot`, `step` and `attempt`.
+        the very beginning; ints where they are whole), `seed`, `slot`, `step` and `attempt`.
         """
         if not self._ready and self._clock is not None:
             # The caller is a worker without a trial: that ends a wait for the last results.
@@ -126,6 +127,7 @@ class Population:
         if not self._ready:
             return None
         trial = self._ready.pop(0)
+        trial = replace(trial, start=place(trial.start), stop=place(trial.stop))
         self._out[trial.id] = (trial, self._now())
         return trial
 

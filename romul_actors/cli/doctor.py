@@ -4,10 +4,11 @@ import asyncio
 
 import typer
 
-from romul_actors.cli.connection import broker, resolve
+from romul_actors.cli.connection import broker
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import DEFAULT_URL, AsJson, MqttCa, MqttUrl, RedisUrl
 from romul_actors.cli.printing import echo, echo_json
+from romul_actors.local.address import resolve
 from romul_actors.mqtt.broker import KEEPALIVE_S
 from romul_actors.observe.doctor import Finding, examine
 

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from romul_actors.cli.connection import connected, resolve
+from romul_actors.cli.connection import connected
 from romul_actors.cli.live import LiveView
 from romul_actors.cli.printing import Console
 from romul_actors.cli.services import stopping
 from romul_actors.cli.summary import EndedRun, write_summaries
 from romul_actors.client import Client
 from romul_actors.launch.crew import crew
+from romul_actors.local.address import resolve
 from romul_actors.local.mqtt_broker import embedded_broker, has_broker
 from romul_actors.local.processes import running
 from romul_actors.local.redis_server import embedded_server

@@ -1,6 +1,7 @@
 """A local run's own file: what `romul run --resume` and `romul.extend` must know again."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +19,16 @@ from romul_actors.protocol.mistakes import did_you_mean
 from romul_actors.protocol.plan import load
 
 NAME = "run.json"
+
+
+def run_folder(name: str, runs: str | Path | None = None) -> Path:
+    """Folder of the local run of that name, whether there is one or not.
+
+    Args:
+        name: the run's.
+        runs: the folder of all runs; None: the one that ROMUL_RUNS names, else `runs`.
+    """
+    return Path(os.environ.get("ROMUL_RUNS", "runs") if runs is None else runs) / name
 
 
 def holds_run(folder: Path) -> bool:

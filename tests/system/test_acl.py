@@ -10,6 +10,7 @@ import pytest
 import redis
 from redis.exceptions import AuthenticationError, ResponseError
 
+import romul as python
 from romul_actors.errors import AclError
 from romul_actors.local.redis_server import find_server, free_port
 from romul_actors.mqtt.acl import password_line
@@ -98,7 +99,7 @@ def test_a_search_goes_through_with_each_part_behind_its_own_door(guarded, fleet
         assert fleet.call(*command, f"--redis={guarded['operator']}").returncode == 0
 
 
-def test_a_password_may_come_from_a_file(guarded, fleet):
+def test_a_password_may_come_from_a_file(guarded, fleet, monkeypatch):
     fleet.submit(name="team-c")
     url = guarded["reader"]
     password, place = url.removeprefix("redis://reader:").split("@")
@@ -107,6 +108,9 @@ def test_a_password_may_come_from_a_file(guarded, fleet):
     without = f"--redis=redis://reader@{place}"
     done = fleet.call("status", without, "--json", ROMUL_REDIS_PASSWORD_FILE=str(file))
     assert '"team-c"' in done.stdout
+    monkeypatch.setenv("ROMUL_REDIS_PASSWORD_FILE", str(file))
+    assert "team-c" in python.Client(without.removeprefix("--redis=")).statuses()
+    monkeypatch.delenv("ROMUL_REDIS_PASSWORD_FILE")
     # A password in the URL goes before.
     file.write_text("wrong")
     assert fleet.call("status", without, ROMUL_REDIS_PASSWORD_FILE=str(file)).returncode != 0

@@ -222,6 +222,8 @@ def test_a_run_begins_with_what_another_one_has_found(tmp_path):
     old = said("old.py")
     x = old["best_hyperparameters"]["x"]
     assert old["best"] == pytest.approx(x - 20)
+    # As a killed run leaves it: no server is there.
+    (tmp_path / "runs/old" / URL_FILE).write_text("redis://:secret@127.0.0.1:1/0")
     values = said("values.py", "--from-run=old")
     assert values["best"] <= x - 10 + 1e-9
     assert said("weights.py", "--from-run=old", "--with-checkpoints")["best"] <= x - 30 + 1e-9
