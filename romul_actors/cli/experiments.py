@@ -32,7 +32,7 @@ from romul_actors.protocol.plan import load
 from romul_actors.protocol.stored_fields import StoredFields
 from romul_workers.inheritance import copies
 
-Request = Callable[[Client], Awaitable[None]]
+Request = Callable[[Client], Awaitable[str | None]]
 
 
 def submit(
@@ -191,30 +191,30 @@ def best(
             echo(f"{field}: {value}")
 
 
-def _request(name: str, redis: str | None, action: str, request: Request) -> None:
-    """Make a request of a client, and say that it was made."""
+def _request(name: str, redis: str | None, request: Request, action: str = "") -> None:
+    """Make a request of a client, and say that it was made: by its own words, if it has any."""
 
     async def run() -> None:
         async with connected_to(name, redis, changes=True) as client:
-            await request(client)
-        echo(f"{name}: {action} requested")
+            said = await request(client)
+        echo(f"{name}: {said or action} requested")
 
     asyncio.run(run())
 
 
 def pause(name: Name, redis: SearchUrl = None) -> None:
     """Hand out no more trials; those in training end, and their results are kept."""
-    _request(name, redis, "pause", lambda client: client.pause(name))
+    _request(name, redis, lambda client: client.pause(name), "pause")
 
 
 def resume(name: Name, redis: SearchUrl = None) -> None:
     """Go on with a paused experiment, or try a failed one again."""
-    _request(name, redis, "resume", lambda client: client.resume(name))
+    _request(name, redis, lambda client: client.resume(name), "resume")
 
 
 def stop(name: Name, redis: SearchUrl = None) -> None:
     """End an experiment; what it found stays, and `romul extend` goes on with it."""
-    _request(name, redis, "stop", lambda client: client.stop(name))
+    _request(name, redis, lambda client: client.stop(name), "stop")
 
 
 def pin(
@@ -225,25 +225,32 @@ def pin(
 ) -> None:
     """Hold a slot: it goes on with its hyperparameters and weights, whatever the others do."""
     if release:
-        _request(name, redis, f"unpin slot {slot}", lambda client: client.unpin(name, slot))
+        _request(name, redis, lambda client: client.unpin(name, slot), f"unpin slot {slot}")
     else:
-        _request(name, redis, f"pin slot {slot}", lambda client: client.pin(name, slot))
+        _request(name, redis, lambda client: client.pin(name, slot), f"pin slot {slot}")
 
 
 def bounds(
     name: Name,
     parameter: Annotated[str, typer.Argument(help="A hyperparameter that is a number.")],
-    low: Annotated[float, typer.Option("--min", help="Its least value from now on.")],
-    high: Annotated[float, typer.Option("--max", help="Its greatest.")],
+    low: Annotated[
+        float | None,
+        typer.Option("--min", help="Its least value from now on.", show_default="as before"),
+    ] = None,
+    high: Annotated[
+        float | None, typer.Option("--max", help="Its greatest.", show_default="as before")
+    ] = None,
     redis: SearchUrl = None,
 ) -> None:
     """Search a hyperparameter between other bounds; places outside move to the nearest bound."""
-    _request(
-        name,
-        redis,
-        f"search {parameter} from {low:g} to {high:g}",
-        lambda client: client.bounds(name, parameter, low, high),
-    )
+    if low is None and high is None:
+        raise typer.BadParameter("give --min, --max, or both")
+
+    async def request(client: Client) -> str:
+        least, greatest = await client.bounds(name, parameter, low, high)
+        return f"search {parameter} from {least:g} to {greatest:g}"
+
+    _request(name, redis, request)
 
 
 def change(
@@ -270,10 +277,10 @@ def change(
     _request(
         name,
         redis,
-        "change",
         lambda client: client.change(
             name, population=population or 0, constants=changed, unset=unset or ()
         ),
+        "change",
     )
 
 

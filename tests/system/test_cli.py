@@ -347,6 +347,8 @@ def decided(redis_url, tmp_path_factory):
         (("show", "unknown"), 4, "no experiment 'unknown'"),
         (("best", "f"), 4, "; there are e"),
         (("bounds", "e", "rat", "--min=0", "--max=1"), 2, "not in the space: did you mean 'rate'?"),
+        (("bounds", "e", "rate"), 2, "give --min, --max, or both"),
+        (("bounds", "e", "rate", "--min=2"), 2, "rate"),
         (("history", "e", "--event=reslt"), 0, "did you mean 'result'?"),
         (("show", "e", "99"), 4, "e has no slot 99: it has 4"),
         (("best", "e"), 3, "no trial has ended well yet"),

@@ -73,6 +73,8 @@ def test_operators_actions_and_lost_workers_stand_in_history(running):
     assert running.call("bounds", "seen", "rate", "--min=0.1", "--max=0.2").returncode == 0
     assert running.call("bounds", "seen", "rate", "--min=2", "--max=1").returncode != 0
     wait_for(lambda: running.history("seen", "bounds"), 20)
+    narrowed = running.call("bounds", "seen", "rate", "--max=0.18")
+    assert "search rate from 0.1 to 0.18 requested" in narrowed.stdout
     assert running.call("pause", "seen").returncode == 0
     running.wait_for_status("paused", "seen")
     changed = running.call("change", "seen", "--population=7", "--set", "mutation=0.3")
@@ -109,6 +111,7 @@ def test_operators_actions_and_lost_workers_stand_in_history(running):
     assert [line["event"] for line in by] == [
         "pin",
         "unpin",
+        "bounds",
         "bounds",
         "pause",
         "change",
