@@ -348,6 +348,10 @@ class Client:
 
     # -- workers --------------------------------------------------------------------------------
 
+    async def workers(self) -> list[str]:
+        """Names of all workers that experiments list, sorted."""
+        return sorted({w for name in await self.statuses() for w in await self.store.workers(name)})
+
     async def served_by(self, worker: str) -> list[str]:
         """Names of the experiments that list the worker."""
         return [name for name in await self.statuses() if worker in await self.store.workers(name)]

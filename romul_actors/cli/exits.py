@@ -9,6 +9,7 @@ from romul_actors.errors import (
     StoreError,
     UnknownExperimentError,
     UnknownTrialError,
+    UnknownWorkerError,
 )
 
 EXPERIMENT_FAILED = 1
@@ -20,13 +21,14 @@ INTERRUPTED = 130
 
 HELP = (
     "Exit codes: 0 done, 1 the experiment failed, 2 wrong usage or declaration, "
-    "3 the server cannot be used, 4 no such experiment, slot or trial, 5 there is one already, "
-    "130 interrupted."
+    "3 the server cannot be used, 4 no such experiment, slot, trial or worker, "
+    "5 there is one already, 130 interrupted."
 )
 
 _CODES: tuple[tuple[type[RomulError], int], ...] = (
     (UnknownExperimentError, UNKNOWN),
     (UnknownTrialError, UNKNOWN),
+    (UnknownWorkerError, UNKNOWN),
     (ExperimentExistsError, EXISTS),
     (StoreError, STORE),
     (ExperimentError, DECLARATION),

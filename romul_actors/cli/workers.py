@@ -5,7 +5,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from romul_actors.cli.connection import broker, connected, connected_to
+from romul_actors.cli.connection import (
+    broker,
+    connected,
+    connected_to,
+    folder_of,
+    run_of_worker,
+)
 from romul_actors.cli.options import AsJson, MqttCa, MqttUrl, Name, SearchUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json
 from romul_actors.mqtt.broker import KEEPALIVE_S
@@ -72,18 +78,30 @@ def control(
     mqtt_ca: MqttCa = None,
     redis: Annotated[
         str | None,
-        typer.Option(envvar="ROMUL_REDIS_URL", help="Server: history then names the user."),
+        typer.Option(
+            envvar="ROMUL_REDIS_URL",
+            help="Server, or the folder of a local run: history then names the user.",
+            show_default="the local run that lists the worker, where no broker is given",
+        ),
     ] = None,
 ) -> None:
-    """Have a worker drain, stop, or log at another level. Needs a broker."""
-    at = broker(mqtt, mqtt_ca, KEEPALIVE_S)
-    if at is None:
-        raise typer.BadParameter("give the broker: --mqtt, or ROMUL_MQTT_URL")
+    """Have a worker drain, stop, or log at another level. Needs a broker.
+
+    A worker of a local run under way is found by its name, with its broker and its server.
+    """
     ends = action in ("drain", "stop")
 
     async def run() -> None:
-        if redis is not None and ends:
-            async with connected(redis, broker=at) as client:
+        where = redis
+        if mqtt is None and redis is None:
+            where = str(await run_of_worker(worker))
+        at = broker(mqtt, mqtt_ca, KEEPALIVE_S, folder_of(where))
+        if at is None:
+            raise typer.BadParameter(
+                f"{where} has no broker: give one by --mqtt, or ROMUL_MQTT_URL"
+            )
+        if where is not None and ends:
+            async with connected(where, broker=at) as client:
                 await client.drain(worker, at_once=action == "stop")
         else:
             await ask(at, worker, {"do": action} if ends else {"do": "log", "level": action})

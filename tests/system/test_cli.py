@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from romul_actors.local.mqtt_broker import has_broker
 from romul_actors.local.redis_server import URL_FILE, embedded_server
 from romul_actors.protocol.experiment import parse
 from tests.conftest import romul, romul_anew, wait_for
@@ -163,6 +164,37 @@ async def test_a_local_run_is_found_by_its_name_while_it_is_up_and_afterwards(tm
     (folder / "redis").rename(folder / "away")
     code, _, err = call("extend", "bowl", "--steps=3")
     assert (code, "no Redis or Valkey server answers" in err) == (3, True)
+
+
+@pytest.mark.skipif(not has_broker(), reason="there is no broker program")
+def test_a_worker_of_a_local_run_is_asked_over_that_runs_broker(tmp_path):
+    (tmp_path / "bowl.toml").write_text(TOML.format(steps=400))
+    runs = {"ROMUL_RUNS": str(tmp_path / "runs")}
+    process = local(tmp_path, "run", "bowl.toml", "--workers=1")
+    try:
+        wait_for((tmp_path / "runs/bowl/checkpoints").is_dir, 90)
+        assert (tmp_path / "runs/bowl/mqtt.url").stat().st_mode & 0o077 == 0
+        url = (tmp_path / "runs/bowl/redis.url").read_text()
+        with Redis.from_url(url, decode_responses=True) as client:
+            [worker] = wait_for(lambda: client.hkeys("romul:{bowl}:workers"), 90)
+        # The worker connects to the broker in its own time.
+        wait_for(lambda: romul("control", worker, "debug", **runs).returncode == 0, 90)
+        unknown = romul("control", worker + "x", "drain", **runs)
+        said = " ".join(unknown.stderr.split())
+        assert (unknown.returncode, f"did you mean '{worker}'?" in said) == (4, True)
+        drained = romul("control", worker, "drain", **runs)
+        assert (drained.returncode, drained.stderr) == (0, "")
+        called = ("history", "bowl", "-n=1", "--event=drain", "--json")
+        line = wait_for(lambda: romul(*called, **runs).stdout, 90)
+        assert json.loads(line)["worker"] == worker
+        found = romul("doctor", f"--redis={tmp_path / 'runs/bowl'}", **runs).stdout
+        assert "the broker at 127.0.0.1:" in found
+    finally:
+        process.send_signal(signal.SIGINT)
+        ended(process)
+    assert not (tmp_path / "runs/bowl/mqtt.url").exists()
+    gone = romul("control", worker, "drain", **runs)
+    assert (gone.returncode, "no local run under way has a worker" in gone.stderr) == (4, True)
 
 
 def test_what_was_changed_in_the_file_holds_when_the_run_goes_on(tmp_path):
