@@ -1,9 +1,8 @@
 """`romul submit`, `status`, `show`, `best` and so on: experiments and their populations."""
 
 import asyncio
-import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +15,8 @@ from romul_actors.cli.deadline import Deadline, with_deadline
 from romul_actors.cli.from_run import From, WithCheckpoints, with_origin
 from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl, SearchUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
-from romul_actors.cli.rows import progress, readable, slots_table, unreadable
+from romul_actors.cli.rows import progress, readable, slots_tables, unreadable
+from romul_actors.cli.slot import slot_in_full
 from romul_actors.client import Client
 from romul_actors.errors import (
     ExperimentError,
@@ -25,7 +25,7 @@ from romul_actors.errors import (
     UnknownSlotError,
 )
 from romul_actors.observe.former import begun_from
-from romul_actors.observe.snapshot import origin_of
+from romul_actors.observe.snapshot import Snapshot, full_snapshot, origin_of, snapshot
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
@@ -118,40 +118,56 @@ def _status_table(rows: list[dict[str, Any]]) -> Table:
 def show(
     name: Name,
     slot: Annotated[int | None, typer.Argument(help="One slot in full.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All hyperparameters, however narrow the terminal is.")
+    ] = False,
     redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Show an experiment's population, or one slot in full."""
 
-    async def run() -> tuple[Experiment, dict[str, Any], list[dict[str, Any]]]:
+    async def run() -> tuple[Snapshot, dict[str, Any], list[dict[str, Any]]]:
         async with connected_to(name, redis) as client:
-            experiment = await client.spec(name)
+            # Only a slot's ancestors and reasons take the history.
+            in_full = slot is not None and not as_json
+            seen = await (full_snapshot if in_full else snapshot)(client.store, name)
             stored = await client.store.load(name)
             slots = [readable(name, i, fields) for i, fields in enumerate(stored.slots)]
-            return experiment, progress(stored.meta, experiment), slots
+            return seen, progress(stored.meta, seen.experiment), slots
 
-    experiment, row, slots = asyncio.run(run())
-    if slot is not None:
-        if not 0 <= slot < len(slots):
-            raise UnknownSlotError(f"{name} has no slot {slot}: it has {len(slots)}")
-        slots = [slots[slot]]
+    seen, row, slots = asyncio.run(run())
+    if slot is not None and not 0 <= slot < len(slots):
+        raise UnknownSlotError(f"{name} has no slot {slot}: it has {len(slots)}")
     if as_json:
-        echo_json({**row, "slots": slots})
+        echo_json({**row, "slots": slots if slot is None else [slots[slot]]})
         return
     console = Console()
+    console.print(_heading(row))
+    if row["reason"]:
+        console.print(row["reason"])
     if slot is not None:
-        table = Table("field", "value")
-        for field, value in slots[0].items():
-            table.add_row(
-                field, json.dumps(value) if isinstance(value, dict | list) else str(value)
-            )
-        console.print(table)
+        console.print(f"slot {slot}")
+        console.print(slot_in_full(seen, slot, slots[slot]))
         return
-    console.print(
-        f"{name}: {row['status']}, {row['trials']} of {row['trials_total']} trials, best "
-        f"{experiment.metric} {row['best']} ({row['best_trial']})  {row['reason']}",
+    first, *more = slots_tables(slots, seen.experiment, console.width)
+    console.print(first)
+    if everything:
+        console.print(*more, sep="")
+    elif n := sum(len(table.columns) - 1 for table in more):
+        console.print(
+            f"{n} more hyperparameters: `romul show {name} --all`, or of one slot "
+            f"`romul show {name} SLOT`"
+        )
+
+
+def _heading(row: Mapping[str, Any]) -> str:
+    """An experiment's progress in one line."""
+    best = (
+        ""
+        if row["best"] is None
+        else f", best {shortened(row['metric'])} {row['best']:.6g} ({row['best_trial']})"
     )
-    console.print(slots_table(slots, experiment))
+    return f"{row['name']}: {row['status']}, {row['trials']} of {row['trials_total']} trials{best}"
 
 
 def best(

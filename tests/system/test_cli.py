@@ -166,6 +166,7 @@ async def test_a_local_run_is_found_by_its_name_while_it_is_up_and_afterwards(tm
     assert (code, "no Redis or Valkey server answers" in err) == (3, True)
 
 
+@pytest.mark.long(30)
 @pytest.mark.skipif(not has_broker(), reason="there is no broker program")
 def test_a_worker_of_a_local_run_is_asked_over_that_runs_broker(tmp_path):
     (tmp_path / "bowl.toml").write_text(TOML.format(steps=400))
@@ -184,9 +185,8 @@ def test_a_worker_of_a_local_run_is_asked_over_that_runs_broker(tmp_path):
         assert (unknown.returncode, f"did you mean '{worker}'?" in said) == (4, True)
         drained = romul("control", worker, "drain", **runs)
         assert (drained.returncode, drained.stderr) == (0, "")
-        called = ("history", "bowl", "-n=1", "--event=drain", "--json")
-        line = wait_for(lambda: romul(*called, **runs).stdout, 90)
-        assert json.loads(line)["worker"] == worker
+        with Redis.from_url(url, decode_responses=True) as client:
+            wait_for(lambda: '"event":"drain"' in str(client.xrange("romul:{bowl}:history")), 90)
         found = romul("doctor", f"--redis={tmp_path / 'runs/bowl'}", **runs).stdout
         assert "the broker at 127.0.0.1:" in found
     finally:
@@ -349,6 +349,9 @@ def test_experiments_are_submitted_shown_and_removed(system):
     )
     assert best["loss"] == row["best"]
     assert (system.folder / "b" / "state.json").exists()
+    shown = system.call("show", "e", "1").stdout
+    for label in ("status", "trial", "loss", "ancestors", "hyperparameters", "why", "reports"):
+        assert f"\n{label} " in shown
     for command in ("status", ("show", "e"), ("show", "e", "1"), ("best", "e")):
         called = system.call(*([command] if isinstance(command, str) else command))
         assert (called.returncode, called.stderr.count("Traceback")) == (0, 0)
