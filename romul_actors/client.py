@@ -353,8 +353,8 @@ class Client:
         return sorted({w for name in await self.statuses() for w in await self.store.workers(name)})
 
     async def served_by(self, worker: str) -> list[str]:
-        """Names of the experiments that list the worker."""
-        return [name for name in await self.statuses() if worker in await self.store.workers(name)]
+        """Names of the experiments that the worker serves."""
+        return [name for name in await self.statuses() if worker in await self.store.ages(name)]
 
     async def drain(
         self, worker: str, *, at_once: bool = False, names: Sequence[str] | None = None

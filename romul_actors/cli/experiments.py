@@ -25,7 +25,13 @@ from romul_actors.errors import (
     UnknownSlotError,
 )
 from romul_actors.observe.former import begun_from
-from romul_actors.observe.snapshot import Snapshot, full_snapshot, origin_of, snapshot
+from romul_actors.observe.snapshot import (
+    Snapshot,
+    full_snapshot,
+    origin_of,
+    refusal_in_words,
+    snapshot,
+)
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
@@ -145,6 +151,10 @@ def show(
     console.print(_heading(row))
     if row["reason"]:
         console.print(row["reason"])
+    if row["status"] in ("submitted", "running", "paused") and not seen.alive:
+        console.print("no worker serves it" + (":" if seen.refusing else ""))
+        for worker in seen.refusing:
+            console.print(f"  {refusal_in_words(worker)}")
     if slot is not None:
         console.print(f"slot {slot}")
         console.print(slot_in_full(seen, slot, slots[slot]))

@@ -21,7 +21,13 @@ from romul_actors.cli.printing import NARROW, Console, Table, echo_json, shorten
 from romul_actors.cli.rows import age
 from romul_actors.cli.workers import worker_row
 from romul_actors.core.history import TrialReported
-from romul_actors.observe.snapshot import SLOT_FIELDS, SlotSnapshot, Snapshot, read_glance
+from romul_actors.observe.snapshot import (
+    SLOT_FIELDS,
+    SlotSnapshot,
+    Snapshot,
+    read_glance,
+    refusal_in_words,
+)
 from romul_actors.observe.visible import visible
 from romul_actors.store import Store
 
@@ -106,6 +112,7 @@ class Screen:
         alarms = []
         if seen.status in ("running", "paused") and not seen.alive:
             alarms.append("no worker is alive")
+            alarms += [f"does not serve it: {refusal_in_words(w)}" for w in seen.refusing[:3]]
         silent = [w.name for w in seen.workers if w.age_s and lease_s / 2 < w.age_s < lease_s]
         if silent:
             alarms.append(f"silent for half a lease: {', '.join(silent[:3])}")

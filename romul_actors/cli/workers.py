@@ -16,7 +16,12 @@ from romul_actors.cli.options import AsJson, MqttCa, MqttUrl, Name, SearchUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json
 from romul_actors.mqtt.broker import KEEPALIVE_S
 from romul_actors.mqtt.presence import ask
-from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, snapshot
+from romul_actors.observe.snapshot import (
+    Snapshot,
+    WorkerSnapshot,
+    refusal_in_words,
+    snapshot,
+)
 from romul_actors.store import AffinityCounts
 
 
@@ -32,6 +37,7 @@ def worker_row(worker: WorkerSnapshot, lease_s: float) -> dict[str, Any]:
         "at": worker.at,
         "age_s": None if worker.age_s is None else round(worker.age_s, 3),
         "alive": worker.alive_within(lease_s),
+        **({"why": worker.why} if worker.why else {}),
     }
 
 
@@ -48,10 +54,13 @@ def workers(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> Non
     if as_json:
         echo_json(rows)
         return
-    table = Table(*(rows[0] if rows else ("worker",)))
+    columns = [key for key in (rows[0] if rows else ()) if key != "why"]
+    table = Table(*columns)
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*("" if row[key] is None else str(row[key]) for key in columns))
     Console().print(table if rows else f"{name}: none")
+    for worker in seen.refusing:
+        Console().print(f"does not serve it: {refusal_in_words(worker)}")
     if counts.restores or counts.offers:
         Console().print(in_words(counts))
 

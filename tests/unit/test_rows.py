@@ -6,11 +6,28 @@ from romul_actors.cli.printing import Console, labelled
 from romul_actors.cli.rows import slots_tables
 from romul_actors.protocol.experiment import Experiment
 
-NAMES = (
-    "rate momentum weight_decay dropout label_smoothing augmentation warmup_epochs beta1 beta2 "
-    "epsilon gradient_clip ema_decay mixup_alpha cutmix_alpha stochastic_depth head_dropout "
-    "layer_decay temperature embedding_dropout activation_regularization"
-).split()
+NAMES = [
+    "rate",
+    "momentum",
+    "weight_decay",
+    "dropout",
+    "label_smoothing",
+    "augmentation",
+    "warmup_epochs",
+    "beta1",
+    "beta2",
+    "epsilon",
+    "gradient_clip",
+    "ema_decay",
+    "mixup_alpha",
+    "cutmix_alpha",
+    "stochastic_depth",
+    "head_dropout",
+    "layer_decay",
+    "temperature",
+    "embedding_dropout",
+    "activation_regularization",
+]
 
 
 def population(n):
@@ -39,7 +56,8 @@ def printed(table, width):
 @pytest.mark.parametrize("n", [1, 6, 20])
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_slot_has_one_line_and_no_figure_is_cut(n, width):
-    tables = slots_tables(*population(n), width)
+    slots, experiment = population(n)
+    tables = slots_tables(slots, experiment, width)
     headings = []
     for table in tables:
         lines = printed(table, width)
@@ -52,7 +70,8 @@ def test_a_slot_has_one_line_and_no_figure_is_cut(n, width):
 
 
 def test_with_room_all_hyperparameters_stand_in_one_table():
-    assert len(slots_tables(*population(20), 10_000)) == 1
+    slots, experiment = population(20)
+    assert len(slots_tables(slots, experiment, 10_000)) == 1
 
 
 def test_lines_stand_beside_their_label_however_long_they_are():
