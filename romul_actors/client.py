@@ -348,10 +348,6 @@ class Client:
 
     # -- workers --------------------------------------------------------------------------------
 
-    async def workers(self) -> list[str]:
-        """Names of all workers that experiments list, sorted."""
-        return sorted({w for name in await self.statuses() for w in await self.store.workers(name)})
-
     async def served_by(self, worker: str) -> list[str]:
         """Names of the experiments that the worker serves."""
         return [name for name in await self.statuses() if worker in await self.store.ages(name)]

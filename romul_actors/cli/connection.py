@@ -111,10 +111,11 @@ async def run_of_worker(worker: str) -> Path:
         if not (holds_run(folder) and is_up(folder)):
             continue
         async with connected(str(folder)) as client:
-            there = await client.workers()
+            names = await client.statuses()
+            there = {worker for name in names for worker in await client.store.workers(name)}
         if worker in there:
             return folder
-        others += there
+        others += sorted(there)
     hint = f": {did_you_mean(worker, others)}" if others else ""
     raise UnknownWorkerError(
         f"no local run under way has a worker {worker!r}{hint}; the broker of other searches is "
@@ -173,6 +174,7 @@ async def connected_to(
 
     Raises:
         StoreError: the server cannot be used, or a local run has ended and can change no more.
+        UnknownExperimentError: none was named, there are local runs, and none of that name.
     """
     async with contextlib.AsyncExitStack() as stack:
         folder = None if url is not None else local_run(name)
@@ -187,13 +189,28 @@ async def connected_to(
             )
         else:
             url = await stack.enter_async_context(embedded_server(folder))
-        yield await stack.enter_async_context(connected(url))
+        try:
+            client = await stack.enter_async_context(connected(url))
+        except StoreUnavailableError as error:
+            runs = _names_of_runs()
+            # A run on a server that was named has none of its own.
+            if url != DEFAULT_URL or not runs or name in runs:
+                raise
+            raise UnknownExperimentError(
+                f"no local run {name!r} in {_runs()}: {did_you_mean(name, runs)}; nor is there a "
+                f"server: {error}"
+            ) from None
+        yield client
 
 
 def local_run(name: str) -> Path | None:
     """The folder of the local run of that name that has a server of its own, if there is one."""
     folder = _runs() / name
     return folder if holds_run(folder) and has_data(folder) else None
+
+
+def _names_of_runs() -> list[str]:
+    return sorted(folder.name for folder in _runs().glob("*") if holds_run(folder))
 
 
 def _runs() -> Path:

@@ -1,11 +1,8 @@
 """Exit codes that scripts can rely on."""
 
 from romul_actors.errors import (
-    ExperimentError,
     ExperimentExistsError,
-    OptimizerError,
     RomulError,
-    SpaceError,
     StoreError,
     UnknownExperimentError,
     UnknownTrialError,
@@ -25,15 +22,13 @@ HELP = (
     "5 there is one already, 130 interrupted."
 )
 
-_CODES: tuple[tuple[type[RomulError], int], ...] = (
+_CODES: tuple[tuple[type[Exception], int], ...] = (
     (UnknownExperimentError, UNKNOWN),
     (UnknownTrialError, UNKNOWN),
     (UnknownWorkerError, UNKNOWN),
     (ExperimentExistsError, EXISTS),
     (StoreError, STORE),
-    (ExperimentError, DECLARATION),
-    (SpaceError, DECLARATION),
-    (OptimizerError, DECLARATION),
+    (ValueError, DECLARATION),
 )
 
 

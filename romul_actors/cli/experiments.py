@@ -10,7 +10,7 @@ import typer
 from pydantic_core import from_json
 
 from romul_actors.cli.checkpoints import copy
-from romul_actors.cli.connection import connected, connected_to
+from romul_actors.cli.connection import connected, connected_to, local_run
 from romul_actors.cli.deadline import Deadline, with_deadline
 from romul_actors.cli.from_run import From, WithCheckpoints, with_origin
 from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl, SearchUrl
@@ -323,15 +323,17 @@ def _constant(text: str) -> tuple[str, Any]:
 
 def remove(
     name: Name,
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove an experiment from the store; its checkpoints stay where they are."""
 
     async def run() -> None:
-        async with connected(redis) as client:
+        async with connected(redis or DEFAULT_URL) as client:
             await client.remove(name)
 
+    if redis is None and (folder := local_run(name)) is not None:
+        raise StoreError(f"{name} is a local run: it is removed with its folder, {folder}")
     if not yes and not sys.stdin.isatty():
         raise typer.BadParameter(f"{name} would go with all its history: --yes says that it may")
     if not yes and not typer.confirm(f"remove {name} with all its history?"):

@@ -160,6 +160,12 @@ async def test_a_local_run_is_found_by_its_name_while_it_is_up_and_afterwards(tm
         assert (code, err) == (0, "")
         with Redis.from_url(url) as client:
             assert client.xlen("romul:{bowl}:inbox") == 1
+    code, _, err = call("remove", "bowl", "--yes")
+    assert (code, f"it is removed with its folder, {folder}" in err) == (3, True)
+    code, out, err = call("collect", "bowl", "--dry-run")
+    assert (code, "bowl: 0 checkpoints would go" in out) == (0, True), err
+    code, _, err = call("show", "bowls")
+    assert (code, "no local run 'bowls'" in err, "did you mean 'bowl'?" in err) == (4, True, True)
     # A run on a server that was named has no server of its own: the default one is meant.
     (folder / "redis").rename(folder / "away")
     code, _, err = call("extend", "bowl", "--steps=3")
