@@ -1,7 +1,7 @@
 """An operator's actions, from a program: pause, resume, stop, pin, bounds and the like."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,12 +112,7 @@ class Client:
         self._call(lambda client: client.extend(name, steps))
 
     def change(
-        self,
-        name: str,
-        *,
-        population: int = 0,
-        optimizer: Mapping[str, Any] | None = None,
-        unset: Sequence[str] = (),
+        self, name: str, *, population: int = 0, optimizer: Mapping[str, Any] | None = None
     ) -> None:
         """Go on with another number of slots, or with other constants of the optimizer.
 
@@ -126,18 +121,12 @@ class Client:
             population: number of slots; 0: as many as before. The worst ones are parked, new ones
                 are forked from good ones.
             optimizer: constants by name, such as `{"mutation": 0.3}`.
-            unset: names of constants that have their defaults again, and of options of an older
-                version, which this one refuses.
 
         Raises:
             UnknownExperimentError: there is no search of that name.
             ExperimentError: it has ended, or cannot be changed so.
         """
-        self._call(
-            lambda client: client.change(
-                name, population=population, constants=optimizer, unset=unset
-            )
-        )
+        self._call(lambda client: client.change(name, population=population, constants=optimizer))
 
     def remove(self, name: str) -> None:
         """Remove a search with its history; its checkpoints stay.

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic_core import to_jsonable_python
 
-from romul.declaration import Call, Mode, declare
+from romul.declaration import Call, Mode, declare, warn_of
 from romul.result import Best
 from romul_actors.core.decide import decide
 from romul_actors.core.events import (
@@ -28,7 +28,7 @@ from romul_actors.core.population import Population as CorePopulation
 from romul_actors.core.settings import Settings
 from romul_actors.errors import ExperimentError, StoredDataError, TaskError, TellError
 from romul_actors.protocol.experiment import Experiment, from_values
-from romul_actors.protocol.plan import check, settings
+from romul_actors.protocol.plan import check, left_out, settings
 from romul_actors.protocol.redeclare import redeclare
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
 from romul_actors.protocol.stored_fields import ENDED
@@ -106,7 +106,7 @@ class Population:
     def _prepare(self, experiment: Experiment, own: Optimizer | None, clock: Clock | None) -> None:
         self._experiment = experiment
         self._clock = clock
-        self._settings = _alone(settings(experiment), own)
+        self._settings = _alone(settings(experiment, stored=True), own)
         self._population = CorePopulation(settings=self._settings)
         self._ready: list[TrialMessage] = []
         self._out: dict[str, tuple[TrialMessage, float]] = {}
@@ -308,6 +308,7 @@ class Population:
         self, state: Mapping[str, Any], optimizer: Optimizer | None, clock: Clock | None
     ) -> None:
         self._prepare(from_values(state["experiment"], "state"), optimizer, clock)
+        warn_of(left_out(self._experiment))
         if self._settings.optimizer.name != state["optimizer"]:
             raise ExperimentError(
                 f"state: it was made with an optimizer {state['optimizer']!r}: pass it again, "

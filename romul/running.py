@@ -22,6 +22,7 @@ from romul_actors.client import Client
 from romul_actors.core.history import SearchExtended, SearchResumed
 from romul_actors.errors import TaskError
 from romul_actors.observe.snapshot import full_snapshot
+from romul_actors.protocol.advice import advice
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import check
@@ -114,7 +115,7 @@ async def run_async(
     keys.setdefault("checkpoints", str(folder / "checkpoints"))
     experiment = declare(call, space, mode, {**keys, **given})
     check(experiment)
-    warn_of(experiment)
+    warn_of(advice(experiment))
     local = LocalRun(folder, experiment, task, workers)
     check_origin(experiment, folder.parent)
     changes = local.begin(resume=resume, fresh=fresh)

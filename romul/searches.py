@@ -20,6 +20,7 @@ from romul_actors.local.redis_server import URL_FILE
 from romul_actors.local.run_file import check_run
 from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import full_snapshot
+from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_workers.functions import check_function
 from romul_workers.inheritance import copies
@@ -72,7 +73,7 @@ async def submit_async(
     given |= {"metric": metric, "population": population, "steps": steps, "seed": seed}
     call = Call(function="submit", arguments=("redis",))
     experiment = declare(call, space, mode, {**keys, **given, "optimizer": optimizer})
-    warn_of(experiment)
+    warn_of(advice(experiment))
     async with opened(redis) as client:
         experiment = await begun_from(experiment, client.store, copies)
         await client.submit(experiment)

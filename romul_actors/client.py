@@ -27,8 +27,7 @@ from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment, FloatSpec, IntSpec, from_json
 from romul_actors.protocol.messages import MOST_STEPS, encode
 from romul_actors.protocol.optimizer_options import check_ranges, check_sizes
-from romul_actors.protocol.plan import check
-from romul_actors.protocol.refused import Readable, readable
+from romul_actors.protocol.plan import check, settings
 from romul_actors.protocol.stored_fields import EXTENDABLE
 from romul_actors.store import Store
 from romul_actors.store.opening import open_store
@@ -235,12 +234,9 @@ class Client:
 
         Raises:
             UnknownExperimentError: there is none of that name.
-            ExperimentError: it has as many already, or there are too many, or this version cannot
-                decide on it.
+            ExperimentError: it has as many already, or there are too many.
         """
-        stored = readable(await self.spec(name))
-        stored.check()
-        await self.store.send(name, encode(self._extend(stored.experiment, steps)))
+        await self.store.send(name, encode(self._extend(await self.spec(name), steps)))
 
     def _extend(self, experiment: Experiment, steps: int) -> Control:
         name = experiment.name
@@ -254,12 +250,7 @@ class Client:
         return Control(action="extend", by=self.by, steps=steps)
 
     async def change(
-        self,
-        name: str,
-        *,
-        population: int = 0,
-        constants: Mapping[str, Value] | None = None,
-        unset: Sequence[str] = (),
+        self, name: str, *, population: int = 0, constants: Mapping[str, Value] | None = None
     ) -> None:
         """Ask for another number of slots (0: as many as before), or other constants.
 
@@ -270,42 +261,29 @@ class Client:
             name: the experiment.
             population: number of slots.
             constants: of the optimizer, by name.
-            unset: options of the optimizer that are no longer set: a constant has its default
-                again, and an option that this version refuses is gone. These alone can also be
-                taken out of a search that has ended.
 
         Raises:
             UnknownExperimentError: there is none of that name.
             ExperimentError: it has ended, or it cannot be changed so; the message says why.
         """
-        stored = readable(await self.spec(name))
-        only_mends = set(unset) <= set(stored.options) and not population and not constants
-        if (status := await self.status(name)) in EXTENDABLE and not only_mends:
+        if (status := await self.status(name)) in EXTENDABLE:
             raise ExperimentError(_has_ended(name, status))
-        request = self._change(stored, population, constants or {}, unset)
+        request = self._change(await self.spec(name), population, constants or {})
         await self.store.send(name, encode(request))
 
     def _change(
-        self,
-        stored: Readable,
-        population: int,
-        constants: Mapping[str, Value],
-        unset: Sequence[str] = (),
+        self, experiment: Experiment, population: int, constants: Mapping[str, Value]
     ) -> Control:
-        name = stored.experiment.name
-        if not population and not constants and not unset:
+        name, optimizer = experiment.name, experiment.optimizer.name
+        if not population and not constants:
             raise ExperimentError(f"{name}: nothing to change: give a population or constants")
         try:
-            stored.check(unset)
-            given = {**constants, **stored.defaults(unset)}
-            optimizer = stored.settings.optimizer.name
-            check_sizes(optimizer, given)
-            with_changes(stored.settings, population, given)
-            check_ranges(optimizer, given)
+            check_sizes(optimizer, constants)
+            with_changes(settings(experiment, stored=True), population, constants)
+            check_ranges(optimizer, constants)
         except (ExperimentError, OptimizerError) as error:
             raise ExperimentError(f"{name}: {error}") from None
-        given |= {option: None for option in unset if option in stored.options}
-        return Control(action="change", by=self.by, population=population, constants=given)
+        return Control(action="change", by=self.by, population=population, constants=constants)
 
     async def apply(self, name: str, changes: Changes) -> None:
         """Ask for everything in which a declaration differs from a search's, or for none of it.
@@ -313,19 +291,13 @@ class Client:
         Raises:
             RomulError: what `bounds`, `extend` and `change` raise.
         """
-        stored = readable(await self.spec(name))
-        requests = []
-        if changes.mends and stored.options:
-            requests.append(self._change(stored, 0, {}, list(stored.options)))
-            # What else is to change is decided after that.
-            stored = Readable(stored.experiment, stored.settings)
-        stored.check()
-        requests += [
-            self._bounds(stored.experiment, parameter, low, high)
+        stored = await self.spec(name)
+        requests = [
+            self._bounds(stored, parameter, low, high)
             for parameter, (low, high) in changes.bounds.items()
         ]
         if changes.steps is not None:
-            requests.append(self._extend(stored.experiment, changes.steps))
+            requests.append(self._extend(stored, changes.steps))
         if changes.population or changes.constants:
             # What has ended can be changed when it has been extended, which is decided first.
             if changes.steps is None and (status := await self.status(name)) in EXTENDABLE:

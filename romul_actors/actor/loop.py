@@ -28,7 +28,6 @@ from romul_actors.core.events import MAX_TEXT, Control, Event, Stamped, Tick
 from romul_actors.core.history import Line
 from romul_actors.errors import (
     MessageError,
-    RefusedError,
     RomulError,
     StoreError,
     StoreUnavailableError,
@@ -36,7 +35,7 @@ from romul_actors.errors import (
     UnknownExperimentError,
 )
 from romul_actors.protocol.messages import decode_event, encode
-from romul_actors.protocol.stored_fields import EXTENDABLE
+from romul_actors.protocol.plan import left_out
 from romul_actors.store import ActorStore, Entry, serves
 from romul_actors.waiting import pause
 
@@ -79,6 +78,8 @@ class Actor:
         self._open: list[str] = []
         self._held: dict[str, HeldExperiment] = {}
         self._faults: dict[str, str] = {}
+        self._warned: set[str] = set()
+        """Experiments of which it was said what they go on without."""
         self._upkept_s = float("-inf")
         self._ticked = LastDone()
         self._releases: dict[str, float] = {}
@@ -216,29 +217,6 @@ class Actor:
                     rest.append(entry)
         await self._answer_all(name, rest)
 
-    async def _answer_refused(self, name: str) -> None:
-        """Answer the request that ends a refused experiment or mends it, then what else waits.
-
-        Until there is one all is left where it is: an actor of another version may decide it.
-
-        Raises:
-            RefusedError: there is none.
-        """
-        held = await self._hold(name)
-        refused = None if held.population.status in EXTENDABLE else held.refused
-        if refused is None:
-            return
-        if any(map(refused.is_answered_by, (await self._store.outstanding(name)).inbox)):
-            # An actor may have died with it.
-            await self._store.take_over(name, self._name, TAKE_OVER_MS, MOST_WAITING)
-            waiting = await self._waiting(name)
-            answers = [entry for entry in waiting if refused.is_answered_by(entry.body)]
-            if answers:
-                await self._answer(name, answers[:1])
-                await self._answer_all(name, [one for one in waiting if one is not answers[0]])
-                return
-        raise RefusedError(refused.why)
-
     async def _waiting(self, name: str) -> list[Entry]:
         """All entries that wait: what this actor has read, and what came since."""
         waiting = await self._store.pending(name, self._name, MOST_WAITING)
@@ -297,6 +275,10 @@ class Actor:
         held = self._held.get(name)
         if held is None:
             held = self._held[name] = await load(self._store, name)
+            if name not in self._warned:
+                self._warned.add(name)
+                for text in left_out(held.experiment, held.population.status):
+                    log.warning("experiment %s: %s", name, text)
         return held
 
     def _release_at(self, name: str, after_ms: int) -> None:
@@ -328,7 +310,6 @@ class Actor:
     async def _keep(self, name: str, status: str) -> None:
         """What is due of one experiment."""
         lease_s = (await self._hold(name)).experiment.timeouts.lease_s
-        await self._answer_refused(name)
         if name in self._faults:
             await self._answer_apart(name)
         left = await self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH)

@@ -13,7 +13,7 @@ from romul_actors.cli.printing import echo
 from romul_actors.errors import StoreError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import decode_event
-from romul_actors.protocol.refused import readable
+from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import read
 from romul_actors.store import Store
 from romul_workers.checkpoints import Checkpoints
@@ -76,7 +76,7 @@ async def needed(store: Store, experiment: Experiment) -> set[str]:
     """Names of all checkpoints that a decision, or a report on its way, may ask for."""
     on_the_way = await store.outstanding(experiment.name)
     stored = await store.load(experiment.name)
-    core = readable(experiment).settings
+    core = settings(experiment, stored=True)
     population = read(core, experiment.metric, stored.meta, stored.slots, experiment.name)
     kept = population.needed_checkpoints()
     for body in on_the_way.inbox:

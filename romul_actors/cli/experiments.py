@@ -288,24 +288,17 @@ def change(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A constant of the optimizer."),
     ] = None,
-    unset: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A constant that has its default again."),
-    ] = None,
     redis: SearchUrl = None,
 ) -> None:
     """Change the number of slots, or constants of the optimizer, of a search that goes on.
 
     Fewer slots: the worst are parked. More: they are forked from good ones, when the search runs.
-    --unset also takes out an option of an older version, which this one refuses.
     """
     changed = dict(_constant(text) for text in constants or [])
     _request(
         name,
         redis,
-        lambda client: client.change(
-            name, population=population or 0, constants=changed, unset=unset or ()
-        ),
+        lambda client: client.change(name, population=population or 0, constants=changed),
         "change",
     )
 

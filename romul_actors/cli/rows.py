@@ -10,6 +10,7 @@ from rich.text import Text
 
 from romul_actors.cli.printing import NARROW, Table, shortened
 from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.plan import left_out
 from romul_actors.protocol.stored_fields import StoredFields
 
 TABLES = ("hyperparameters", "memory", "outcomes")
@@ -30,7 +31,7 @@ def progress(meta: Mapping[str, str], experiment: Experiment) -> dict[str, Any]:
     return {
         "name": experiment.name,
         "status": own.text("status"),
-        "reason": own.reason(),
+        "reason": own.reason(*left_out(experiment, own.text("status"))),
         "population": experiment.population,
         "trials": own.count("reported", "0") + failed,
         # With more slots than at the start there is more to do.

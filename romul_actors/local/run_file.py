@@ -142,6 +142,6 @@ class RunFile:
         plan = replace(self, file=str(file.resolve()), declared=declared)
         if self.declared is None:
             # Of an older commit, which did not write down what the run began with.
-            return plan, Changes(mends=True)
+            return plan, Changes()
         before = from_values(self.declared, "the declaration of the run")
-        return plan, replace(differences(before, now), mends=True)
+        return plan, differences(before, now)

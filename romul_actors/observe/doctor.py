@@ -19,6 +19,7 @@ from romul_actors.errors import (
 from romul_actors.mqtt.broker import Broker, Message
 from romul_actors.mqtt.presence import publish
 from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, refusal_in_words, snapshot
+from romul_actors.protocol.plan import left_out
 from romul_actors.store.redis import RedisStore
 
 FULL = 0.8
@@ -195,6 +196,10 @@ def _population(name: str, found: Snapshot) -> list[Finding]:
                 f"`romul dead list {name}` shows them",
             )
         )
+    findings += [
+        Finding("warning", f"{name}: {text}", "nothing: it goes on without that, by today's rule")
+        for text in left_out(found.experiment, found.status)
+    ]
     if found.fault:
         what = f"{name}: {found.fault}"
         findings.append(Finding("fault", what, "it goes on once that is mended; no restart needed"))

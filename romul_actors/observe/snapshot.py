@@ -14,6 +14,7 @@ from romul_actors.core.history import from_json as line_from_json
 from romul_actors.observe.trial_records import trial_rows
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_from_json
+from romul_actors.protocol.plan import left_out
 from romul_actors.protocol.stored_fields import StoredFields, finite, table, whole
 from romul_actors.store import REFUSES, Glance, ReaderStore
 
@@ -205,7 +206,7 @@ def read_glance(glance: Glance, experiment: Experiment | None = None, name: str 
         experiment=experiment,
         now_ms=glance.now_ms,
         status=own.text("status"),
-        reason=own.reason(),
+        reason=own.reason(*left_out(experiment, own.text("status"))),
         counts={name: own.count(name, "0") for name in COUNTS},
         causes=own.counts("causes"),
         best=own.best(experiment.metric),

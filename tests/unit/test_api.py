@@ -338,6 +338,18 @@ def test_its_state_goes_on_as_if_nothing_had_been(at):
     assert to_the_end(again, moves) == whole
 
 
+def test_its_state_goes_on_without_options_that_are_no_more():
+    population = romul.Population(SPACE, steps=4, optimizer={"name": "romul", "sigma": 0.1})
+    saved = json.loads(json.dumps(population.state))
+    saved["experiment"]["optimizer"]["options"]["replaced_first"] = 0.5
+    with pytest.warns(romul.AdviceWarning, match="replaced_first = 0.5 no longer counts") as caught:
+        again = romul.Population.load(saved)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert again.state == saved
+    with pytest.raises(ExperimentError, match="no option 'replaced_first' any more"):
+        romul.Population(SPACE, steps=4, optimizer={"name": "romul", "replaced_first": 0.5})
+
+
 def test_a_trial_that_is_out_when_the_state_is_saved_can_still_be_told():
     population = romul.Population(SPACE, steps=4)
     trial = population.ask()
