@@ -1,6 +1,7 @@
 """Actors and workers as processes, and what happens to them."""
 
 import json
+import signal
 from collections import Counter
 
 import msgpack
