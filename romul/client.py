@@ -84,8 +84,14 @@ class Client:
         """
         self._call(lambda client: client.unpin(name, slot))
 
-    def bounds(self, name: str, parameter: str, min: float, max: float) -> None:  # noqa: A002
-        """Search a hyperparameter between other bounds from now on.
+    def bounds(
+        self,
+        name: str,
+        parameter: str,
+        min: float | None = None,  # noqa: A002
+        max: float | None = None,  # noqa: A002
+    ) -> None:
+        """Search a hyperparameter between other bounds from now on; one of them may be left out.
 
         Raises:
             UnknownExperimentError: there is no search of that name.

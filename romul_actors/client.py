@@ -24,7 +24,7 @@ from romul_actors.errors import (
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.presence import ask
 from romul_actors.protocol.differences import Changes
-from romul_actors.protocol.experiment import Experiment, FloatSpec, from_json
+from romul_actors.protocol.experiment import Experiment, FloatSpec, IntSpec, from_json
 from romul_actors.protocol.messages import MOST_STEPS, encode
 from romul_actors.protocol.optimizer_options import check_ranges, check_sizes
 from romul_actors.protocol.plan import check, settings
@@ -185,21 +185,33 @@ class Client:
             raise UnknownSlotError(f"{name} has no slot {slot}: it has {n_slots}")
         await self.store.send(name, encode(Control(action=action, by=self.by, slot=slot)))
 
-    async def bounds(self, name: str, parameter: str, low: float, high: float) -> None:
+    async def bounds(
+        self, name: str, parameter: str, low: float | None = None, high: float | None = None
+    ) -> tuple[float, float]:
         """Ask for a hyperparameter to be searched between other bounds.
 
         Args:
             name: the experiment.
             parameter: a hyperparameter that is a number.
-            low: its least value from now on.
-            high: its greatest.
+            low: its least value from now on; None: as before.
+            high: its greatest; None: as before.
+
+        Returns:
+            Both bounds.
 
         Raises:
             UnknownExperimentError: there is no experiment of that name.
             SpaceError: it has no such hyperparameter, or the bounds do not fit it.
         """
-        request = self._bounds(await self.spec(name), parameter, low, high)
-        await self.store.send(name, encode(request))
+        experiment = await self.spec(name)
+        if low is None and high is None:
+            raise SpaceError(f"{parameter}: give the least value, the greatest one, or both")
+        spec = experiment.space.get(parameter)
+        # What is no number, or not there, is refused below.
+        before = (spec.min, spec.max) if isinstance(spec, FloatSpec | IntSpec) else (0.0, 1.0)
+        both = (before[0] if low is None else low, before[1] if high is None else high)
+        await self.store.send(name, encode(self._bounds(experiment, parameter, *both)))
+        return both
 
     def _bounds(self, experiment: Experiment, parameter: str, low: float, high: float) -> Control:
         if not (isfinite(low) and isfinite(high)):
@@ -309,8 +321,8 @@ class Client:
     # -- workers --------------------------------------------------------------------------------
 
     async def served_by(self, worker: str) -> list[str]:
-        """Names of the experiments that list the worker."""
-        return [name for name in await self.statuses() if worker in await self.store.workers(name)]
+        """Names of the experiments that the worker serves."""
+        return [name for name in await self.statuses() if worker in await self.store.ages(name)]
 
     async def drain(
         self, worker: str, *, at_once: bool = False, names: Sequence[str] | None = None

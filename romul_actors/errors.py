@@ -94,6 +94,10 @@ class UnknownSlotError(UnknownExperimentError):
     """The experiment has no slot of that number."""
 
 
+class UnknownWorkerError(RomulError):
+    """No local run under way has a worker of that name."""
+
+
 class UnknownTrialError(RomulError, ValueError):
     """A trial, or a slot, that history does not hold."""
 

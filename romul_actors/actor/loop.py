@@ -36,7 +36,7 @@ from romul_actors.errors import (
 )
 from romul_actors.protocol.messages import decode_event, encode
 from romul_actors.protocol.plan import left_out
-from romul_actors.store import ActorStore, Entry
+from romul_actors.store import ActorStore, Entry, serves
 from romul_actors.waiting import pause
 
 log = logging.getLogger("romul.actor")
@@ -359,6 +359,10 @@ class Actor:
         if outstanding.version != held.version:
             return
         self._reconciled.done(name, now_s)
+        for worker, seen in (await self._store.workers(name)).items():
+            # Of those that serve it a tick takes care.
+            if not serves(seen) and seen["age_ms"] > FORGET_MS:
+                await self._store.present([name], worker, {})
         for missing in missing_attempts(held.population, outstanding):
             log.warning("%s: trial %s was in no queue: queued again", name, missing.trial)
             await self._store.send(name, encode(missing))

@@ -21,14 +21,19 @@ from romul_actors.protocol.plan import load
 NAME = "run.json"
 
 
+def runs_folder() -> Path:
+    """The folder of all local runs: the one that ROMUL_RUNS names, else `runs`."""
+    return Path(os.environ.get("ROMUL_RUNS", "runs"))
+
+
 def run_folder(name: str, runs: str | Path | None = None) -> Path:
     """Folder of the local run of that name, whether there is one or not.
 
     Args:
         name: the run's.
-        runs: the folder of all runs; None: the one that ROMUL_RUNS names, else `runs`.
+        runs: the folder of all runs; None: `runs_folder()`.
     """
-    return Path(os.environ.get("ROMUL_RUNS", "runs") if runs is None else runs) / name
+    return (runs_folder() if runs is None else Path(runs)) / name
 
 
 def holds_run(folder: Path) -> bool:

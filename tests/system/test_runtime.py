@@ -1,6 +1,7 @@
 """Actors and workers as processes, and what happens to them."""
 
 import json
+import signal
 from collections import Counter
 
 import msgpack
@@ -156,12 +157,24 @@ def test_an_unknown_task_ends_the_experiment_with_its_reason(system, task, messa
 def test_a_worker_imports_only_what_it_allows(system):
     system.submit(task="os:system")
     system.actor()
-    worker = system.worker()
+    worker = system.worker("--name=picky")
     wait_for(lambda: "task module 'os' is not allowed here" in worker.log.read_text())
+    why = "task module 'os' is not allowed here (see --allow)"
+    listed = wait_for(lambda: system.presence("picky"))
+    assert (listed["state"], listed["why"]) == ("refuses", why)
+    for look in (("show", "e"), ("top", "e", "--once"), ("workers", "e"), ("doctor",)):
+        assert f"picky: {why}" in system.call(*look).stdout
+    # It counts as no worker.
+    assert system.as_json("status")[0]["workers"] == 0
+    alarms = system.as_json("top", "e")["alarms"]
+    assert alarms[:2] == ["no worker is alive", f"does not serve it: picky: {why}"]
     system.submit(name="allowed", steps=1)
     system.wait_for_status("finished", "allowed")
     assert system.meta()["reported"] == "0"
     assert system.client.xlen("romul:{e}:trials") == 4
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(30)
+    assert not system.presence("picky")
 
 
 def test_garbage_on_the_queues_is_put_aside_with_a_reason(system):
