@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from romul.watching import SearchFailedError
     from romul_actors import __version__
     from romul_actors.core.events import TrialMessage as AskedTrial
+    from romul_actors.core.history import TrialCreated, TrialFailed, TrialReported
     from romul_actors.errors import (
         AdviceWarning,
         ExperimentError,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
         TellError,
         UnknownExperimentError,
     )
+    from romul_actors.protocol.experiment import Experiment
+    from romul_workers.schedule import Schedule
     from romul_workers.trial import Context, Trial
 
 _MODULES = {
@@ -50,6 +53,7 @@ _MODULES = {
     "Choice": "romul.space",
     "Client": "romul.client",
     "Context": "romul_workers.trial",
+    "Experiment": "romul_actors.protocol.experiment",
     "ExperimentError": "romul_actors.errors",
     "ExperimentExistsError": "romul_actors.errors",
     "Float": "romul.space",
@@ -57,12 +61,16 @@ _MODULES = {
     "Population": "romul.population",
     "Result": "romul.result",
     "RomulError": "romul_actors.errors",
+    "Schedule": "romul_workers.schedule",
     "SearchFailedError": "romul.watching",
     "StopSearch": "romul.callbacks",
     "StoreUnavailableError": "romul_actors.errors",
     "TaskError": "romul_actors.errors",
     "TellError": "romul_actors.errors",
     "Trial": "romul_workers.trial",
+    "TrialCreated": "romul_actors.core.history",
+    "TrialFailed": "romul_actors.core.history",
+    "TrialReported": "romul_actors.core.history",
     "UnknownExperimentError": "romul_actors.errors",
     "__version__": "romul_actors",
     "extend": "romul.extending",
@@ -87,6 +95,7 @@ __all__ = [
     "Choice",
     "Client",
     "Context",
+    "Experiment",
     "ExperimentError",
     "ExperimentExistsError",
     "Float",
@@ -94,12 +103,16 @@ __all__ = [
     "Population",
     "Result",
     "RomulError",
+    "Schedule",
     "SearchFailedError",
     "StopSearch",
     "StoreUnavailableError",
     "TaskError",
     "TellError",
     "Trial",
+    "TrialCreated",
+    "TrialFailed",
+    "TrialReported",
     "UnknownExperimentError",
     "__version__",
     "extend",
@@ -115,16 +128,18 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    if name not in _MODULES:
-        raise AttributeError(
-            f"module 'romul' has no attribute {name!r}; it has {', '.join(__all__)}"
-        )
-    module, _, there = _MODULES[name].partition(":")
-    found = getattr(import_module(module), there or name)
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # To a type checker a wrong name would be right.
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used."""
+        if name not in _MODULES:
+            raise AttributeError(
+                f"module 'romul' has no attribute {name!r}; it has {', '.join(__all__)}"
+            )
+        module, _, there = _MODULES[name].partition(":")
+        found = getattr(import_module(module), there or name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

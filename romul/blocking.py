@@ -36,11 +36,15 @@ def to_the_end(main: Coroutine[Any, Any, T]) -> T:
 
     An interrupt cancels the coroutine, waits for its end, and is raised then.
     """
+    return _in_a_thread(main) if _loop_runs() else asyncio.run(main)
+
+
+def _loop_runs() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(main)
-    return _in_a_thread(main)
+        return False
+    return True
 
 
 def _in_a_thread(main: Coroutine[Any, Any, T]) -> T:

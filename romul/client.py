@@ -1,14 +1,13 @@
 """An operator's actions, from a program: pause, resume, stop, pin, bounds and the like."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from romul.blocking import to_the_end
 from romul_actors.client import Client as AsyncClient
-from romul_actors.errors import StoreError
-from romul_actors.local.redis_server import URL_FILE
+from romul_actors.local.address import resolve
 from romul_actors.store.redis.urls import hide_password
 
 T = TypeVar("T")
@@ -85,8 +84,14 @@ class Client:
         """
         self._call(lambda client: client.unpin(name, slot))
 
-    def bounds(self, name: str, parameter: str, min: float, max: float) -> None:  # noqa: A002
-        """Search a hyperparameter between other bounds from now on.
+    def bounds(
+        self,
+        name: str,
+        parameter: str,
+        min: float | None = None,  # noqa: A002
+        max: float | None = None,  # noqa: A002
+    ) -> None:
+        """Search a hyperparameter between other bounds from now on; one of them may be left out.
 
         Raises:
             UnknownExperimentError: there is no search of that name.
@@ -106,12 +111,7 @@ class Client:
         self._call(lambda client: client.extend(name, steps))
 
     def change(
-        self,
-        name: str,
-        *,
-        population: int = 0,
-        optimizer: Mapping[str, Any] | None = None,
-        unset: Sequence[str] = (),
+        self, name: str, *, population: int = 0, optimizer: Mapping[str, Any] | None = None
     ) -> None:
         """Go on with another number of slots, or with other constants of the optimizer.
 
@@ -120,18 +120,12 @@ class Client:
             population: number of slots; 0: as many as before. The worst ones are parked, new ones
                 are forked from good ones.
             optimizer: constants by name, such as `{"mutation": 0.3}`.
-            unset: names of constants that have their defaults again, and of options of an older
-                version, which this one refuses.
 
         Raises:
             UnknownExperimentError: there is no search of that name.
             ExperimentError: it has ended, or cannot be changed so.
         """
-        self._call(
-            lambda client: client.change(
-                name, population=population, constants=optimizer, unset=unset
-            )
-        )
+        self._call(lambda client: client.change(name, population=population, constants=optimizer))
 
     def remove(self, name: str) -> None:
         """Remove a search with its history; its checkpoints stay.
@@ -161,15 +155,7 @@ async def opened(redis: str, *, by: str | None = None) -> AsyncIterator[AsyncCli
         by: the user, as history names them.
 
     Raises:
-        StoreError: no server works on the folder, or the URL is none.
+        StoreError: no server works on the folder, the URL is none, or its password cannot be read.
     """
-    url = redis
-    if "://" not in redis:
-        try:
-            url = (Path(redis) / URL_FILE).read_text().strip()
-        except OSError:
-            raise StoreError(
-                f"{redis}: neither a server's URL nor the folder of a run that is under way"
-            ) from None
-    async with AsyncClient.connect(url, by=by) as client:
+    async with AsyncClient.connect(resolve(redis), by=by) as client:
         yield client

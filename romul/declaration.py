@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from os import PathLike
@@ -11,7 +11,6 @@ from typing import Any, Literal
 from romul.callbacks import Callback
 from romul.space import tables
 from romul_actors.errors import AdviceWarning, ExperimentError
-from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment, from_values
 
 Mode = Literal["min", "max"]
@@ -55,7 +54,7 @@ _EXPECTED: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "workers": (_is_count, "a whole number above 0"),
     "steps": (_is_count, "a whole number above 0"),
     "name": (lambda value: isinstance(value, str), "text"),
-    "runs": (lambda value: isinstance(value, str | PathLike), "the path of a folder"),
+    "runs": (lambda value: isinstance(value, str | PathLike | None), "the path of a folder"),
     "setup": (lambda value: value is None or callable(value), "a function"),
     "callbacks": (_are_callbacks, "a list of objects of romul.Callback, such as [Report()]"),
 }
@@ -95,9 +94,9 @@ def declare(call: Call, space: Mapping[str, Any], mode: str, keys: Mapping[str, 
     return from_values(values, f"{call.function}()")
 
 
-def warn_of(experiment: Experiment) -> None:
+def warn_of(texts: Iterable[str]) -> None:
     """Warn of what may work worse than expected, at the caller's own line where it is known."""
-    for text in advice(experiment):
+    for text in texts:
         warnings.warn(text, AdviceWarning, stacklevel=_depth_of_the_caller())
 
 

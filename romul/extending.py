@@ -16,8 +16,8 @@ from romul.supervisor import Plan
 from romul.watching import SearchFailedError, Watch
 from romul_actors.client import Client
 from romul_actors.core.history import SearchExtended, SearchResumed
-from romul_actors.local.redis_server import URL_FILE
-from romul_actors.local.run_file import RunFile, check_run
+from romul_actors.local.redis_server import is_up
+from romul_actors.local.run_file import RunFile, check_run, run_folder
 from romul_actors.observe.snapshot import full_snapshot
 
 
@@ -27,7 +27,7 @@ async def extend_async(
     steps: int,
     redis: str | None = None,
     workers: int | None = None,
-    runs: str | Path = "runs",
+    runs: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool | None = None,
 ) -> Result:
@@ -41,7 +41,7 @@ async def extend_async(
         steps: how many it has then, in all.
         redis: the server's URL, whose actors and workers go on; None: it is a local run.
         workers: processes that train in a local run; None: as many as before.
-        runs: folder of the local runs.
+        runs: folder of the local runs; None: the one that ROMUL_RUNS names, else `runs`.
         callbacks: hooks, for what happens from now on.
         progress: True: show a bar; False: none; None: in a terminal or a notebook.
 
@@ -57,9 +57,9 @@ async def extend_async(
         call.check(workers=workers)
     if redis is not None:
         return await _elsewhere(redis, name, steps, None, callbacks, progress)
-    folder = Path(runs).resolve() / name  # noqa: ASYNC240  (nothing else runs yet)
+    folder = run_folder(name, runs).resolve()
     check_run(folder)
-    if (folder / URL_FILE).exists():
+    if is_up(folder):
         return await _elsewhere(str(folder), name, steps, folder, callbacks, progress)
     run = RunFile.read(folder)
     plan = Plan(str(folder), workers or run.workers, tuple(run.allow), tuple(run.paths))

@@ -88,8 +88,12 @@ class LocalRun:
                 f"{self.folder} holds a run of `romul run`, which --resume goes on with; here "
                 f"choose {beginning}"
             ) from None
+        steps = _steps(before)
+        # What `extend` added is no other declaration: the call that began the search goes on.
+        now = self.experiment.steps if self.experiment.steps in steps else steps[-1]
+        declared = {**before["experiment"], "steps": now}
         ours = _comparable(self.experiment.model_dump(mode="json"))
-        theirs = _comparable(before["experiment"])
+        theirs = _comparable(declared)
         other = [
             f"{key} was {theirs.get(key)!r}, and is {ours.get(key)!r}"
             for key in sorted(ours.keys() | theirs.keys())
@@ -97,7 +101,7 @@ class LocalRun:
         ]
         changes = Changes()
         if other:
-            changes = self._changes(before["experiment"], other, beginning, resume=resume)
+            changes = self._changes(declared, other, beginning, resume=resume)
         if before["fingerprint"] != self.task.fingerprint and not resume:
             raise ExperimentExistsError(
                 f"{self.folder} holds the same search with another function: resume=True goes on "
@@ -148,11 +152,15 @@ class LocalRun:
 
     def write(self) -> None:
         """Write down what the search is, for the next call."""
+        file, steps = self.folder / CALL, [self.experiment.steps]
+        if file.exists() and steps[0] in (before := _steps(json.loads(file.read_text()))):
+            steps = before
         call = {
             "experiment": self.experiment.model_dump(mode="json"),
             "fingerprint": self.task.fingerprint,
+            "steps": steps,
         }
-        (self.folder / CALL).write_text(json.dumps(call, indent=1) + "\n")
+        file.write_text(json.dumps(call, indent=1) + "\n")
         # So that `romul run --resume` goes on with it too.
         RunFile(
             [self.experiment.name], self.workers, [self.experiment.module], list(self.task.paths)
@@ -160,12 +168,17 @@ class LocalRun:
 
 
 def note_steps(folder: Path, steps: int) -> None:
-    """Write down that a run was extended: the call that goes on with it has so many steps."""
+    """Write down that a run was extended: a call with so many steps goes on with it, too."""
     file = folder / CALL
     if file.exists():
         call = json.loads(file.read_text())
-        call["experiment"]["steps"] = steps
+        call["steps"] = [*_steps(call), steps]
         file.write_text(json.dumps(call, indent=1) + "\n")
+
+
+def _steps(call: Mapping[str, Any]) -> list[int]:
+    """How many steps a call may have to be that search's: as it was declared, then extended."""
+    return list(call.get("steps", [call["experiment"]["steps"]]))
 
 
 def _comparable(declaration: Mapping[str, Any]) -> Mapping[str, Any]:

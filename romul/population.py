@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic_core import to_jsonable_python
 
-from romul.declaration import Call, Mode, declare
+from romul.declaration import Call, Mode, declare, warn_of
 from romul.result import Best
 from romul_actors.core.decide import decide
 from romul_actors.core.events import (
@@ -28,11 +28,12 @@ from romul_actors.core.population import Population as CorePopulation
 from romul_actors.core.settings import Settings
 from romul_actors.errors import ExperimentError, StoredDataError, TaskError, TellError
 from romul_actors.protocol.experiment import Experiment, from_values
-from romul_actors.protocol.plan import check, settings
+from romul_actors.protocol.plan import check, left_out, settings
 from romul_actors.protocol.redeclare import redeclare
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
 from romul_actors.protocol.stored_fields import ENDED
 from romul_workers.figures import figures
+from romul_workers.trial import place
 
 VERSION = 1
 """Of `Population.state`."""
@@ -106,7 +107,7 @@ class Population:
     def _prepare(self, experiment: Experiment, own: Optimizer | None, clock: Clock | None) -> None:
         self._experiment = experiment
         self._clock = clock
-        self._settings = _alone(settings(experiment), own)
+        self._settings = _alone(settings(experiment, stored=True), own)
         self._population = CorePopulation(settings=self._settings)
         self._ready: list[TrialMessage] = []
         self._out: dict[str, tuple[TrialMessage, float]] = {}
@@ -118,7 +119,7 @@ class Population:
 
         A trial has `id`, `hyperparameters`, `parent` (the checkpoint to continue from, by the name
         that `tell` was given; None: from scratch), `start` and `stop` (in the budget's unit, from
-        the very beginning), `seed`, `slot`, `step` and `attempt`.
+        the very beginning; ints where they are whole), `seed`, `slot`, `step` and `attempt`.
         """
         if not self._ready and self._clock is not None:
             # The caller is a worker without a trial: that ends a wait for the last results.
@@ -126,6 +127,7 @@ class Population:
         if not self._ready:
             return None
         trial = self._ready.pop(0)
+        trial = replace(trial, start=place(trial.start), stop=place(trial.stop))
         self._out[trial.id] = (trial, self._now())
         return trial
 
@@ -308,6 +310,7 @@ class Population:
         self, state: Mapping[str, Any], optimizer: Optimizer | None, clock: Clock | None
     ) -> None:
         self._prepare(from_values(state["experiment"], "state"), optimizer, clock)
+        warn_of(left_out(self._experiment))
         if self._settings.optimizer.name != state["optimizer"]:
             raise ExperimentError(
                 f"state: it was made with an optimizer {state['optimizer']!r}: pass it again, "

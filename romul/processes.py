@@ -9,6 +9,7 @@ from pathlib import Path
 
 from romul.supervisor import Plan
 from romul_actors.errors import RomulError
+from romul_actors.local.redis_server import url_of
 
 END_S = 60.0
 """How long a run's processes may take to end in order."""
@@ -102,3 +103,13 @@ async def supervised(plan: Plan) -> AsyncIterator[Supervisor]:
     finally:
         # Shielded: a second interrupt must not leave processes behind.
         await asyncio.shield(supervisor.end())
+
+
+@contextlib.asynccontextmanager
+async def server_of(folder: Path) -> AsyncIterator[str]:
+    """URL of a local run's server; where none is up, one runs as long as this `with` block."""
+    if (url := url_of(folder)) is not None:
+        yield url
+        return
+    async with supervised(Plan(str(folder), workers=0)) as supervisor:
+        yield await supervisor.server()

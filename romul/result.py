@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from romul_actors.core.history import Line
-from romul_actors.errors import RomulError
+from romul_actors.errors import CheckpointError, RomulError
 from romul_actors.observe.html import png
 from romul_actors.observe.plots import plot, plot_lineage, plot_workers
 from romul_actors.observe.snapshot import SlotSnapshot, Snapshot
@@ -41,6 +41,24 @@ class Best:
     checkpoint: str | Path
     metrics: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def load_model(self, model: Any) -> None:
+        """Give a torch model the weights that `trial.save` wrote.
+
+        Args:
+            model: a `torch.nn.Module` of the same shape.
+
+        Raises:
+            CheckpointError: the checkpoint does not fit the model, or is not on this machine.
+        """
+        from romul_workers.torch_support import load_model  # noqa: PLC0415
+
+        if not isinstance(self.checkpoint, Path):
+            raise CheckpointError(
+                f"{self.checkpoint} is no folder of this machine: `romul best NAME --copy-to` "
+                "brings it here"
+            )
+        load_model(self.checkpoint, model)
 
 
 class Result:

@@ -13,21 +13,24 @@ from romul.client import opened
 from romul.declaration import Call, Mode, declare, warn_of
 from romul.display import display
 from romul.local_run import LocalRun, Task, fingerprint
-from romul.origin import begun_from_run, check_origin
-from romul.processes import Supervisor, supervised
+from romul.processes import Supervisor, server_of, supervised
 from romul.result import Result
 from romul.supervisor import Plan
 from romul.watching import SearchFailedError, Watch
 from romul_actors.client import Client
 from romul_actors.core.history import SearchExtended, SearchResumed
 from romul_actors.errors import TaskError
+from romul_actors.local.run_file import check_run, run_folder
+from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import full_snapshot
+from romul_actors.protocol.advice import advice
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import check
 from romul_actors.protocol.stored_fields import ENDED
 from romul_workers import handed
 from romul_workers.functions import check_function
+from romul_workers.inheritance import copies
 
 Train = Callable[..., Any]
 
@@ -51,7 +54,7 @@ async def run_async(
     seed: int = 0,
     optimizer: str | Mapping[str, Any] = "romul",
     setup: Train | None = None,
-    runs: str | Path = "runs",
+    runs: str | Path | None = None,
     resume: bool = False,
     fresh: bool = False,
     callbacks: Sequence[Callback] = (),
@@ -78,7 +81,8 @@ async def run_async(
         seed: all randomness of the search derives from it.
         optimizer: a name, or a table of a name and constants.
         setup: `setup(context)` runs once in each process; `trial.state` is what it returned.
-        runs: folder of all runs; this one's is in it, by its name.
+        runs: folder of all runs; this one's is in it, by its name. None: the one that ROMUL_RUNS
+            names, else `runs`.
         resume: go on with the search of that name, though the function has changed, or bounds,
             `steps`, `population` and constants of the optimizer: the new ones hold from then on.
         fresh: remove the run of that name, and begin anew.
@@ -102,7 +106,7 @@ async def run_async(
     if name is not None:
         call.check(name=name)
     chosen = name or _new_name(train)
-    folder = Path(runs).resolve() / chosen  # noqa: ASYNC240  (nothing else runs yet)
+    folder = run_folder(chosen, runs).resolve()
     task = _task(train, setup, folder)
     given: dict[str, Any] = {
         "name": chosen,
@@ -114,9 +118,9 @@ async def run_async(
     keys.setdefault("checkpoints", str(folder / "checkpoints"))
     experiment = declare(call, space, mode, {**keys, **given})
     check(experiment)
-    warn_of(experiment)
+    warn_of(advice(experiment))
     local = LocalRun(folder, experiment, task, workers)
-    check_origin(experiment, folder.parent)
+    _check_origin(experiment, folder.parent)
     changes = local.begin(resume=resume, fresh=fresh)
     if not isinstance(train, str):
         handed.write(folder / TASK, train, setup)
@@ -190,13 +194,39 @@ async def _search(
         screen.close()
 
 
+def _check_origin(experiment: Experiment, runs: Path) -> None:
+    """Make sure that there is the local run that a new one begins from.
+
+    Raises:
+        UnknownExperimentError: there is none.
+    """
+    origin = experiment.from_run
+    if origin is not None:
+        check_run(runs / origin.name, begin="from_run: ")
+
+
+async def _begun_from_run(experiment: Experiment, runs: Path) -> Experiment:
+    """The experiment with what it takes from another local run.
+
+    Raises:
+        UnknownExperimentError: there is no search of that name.
+        ExperimentError, CheckpointError: nothing can be taken from it.
+    """
+    if experiment.from_run is None:
+        return experiment
+    _check_origin(experiment, runs)
+    folder = runs / experiment.from_run.name
+    async with server_of(folder) as url, opened(url) as client:
+        return await begun_from(experiment, client.store, copies)
+
+
 async def _enter(client: Client, local: LocalRun, watch: Watch, changes: Changes) -> bool:
     """Put a search into the run's store, or go on with the one there; False: it has ended."""
     experiment = local.experiment
     status = (await client.statuses()).get(experiment.name)
     if status is None:
         # New, or its server was killed before it had written the search to its disk.
-        await client.submit(await begun_from_run(experiment, local.folder.parent))
+        await client.submit(await _begun_from_run(experiment, local.folder.parent))
         return True
     await client.forget_fault(experiment.name)
     again = status in ("paused", "failed")

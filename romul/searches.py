@@ -1,6 +1,6 @@
 """Searches that run elsewhere, or have run: `submit`, `wait`, `open`."""
 
-import contextlib
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,15 @@ from romul.callbacks import Callback
 from romul.client import opened
 from romul.declaration import Call, Mode, declare, warn_of
 from romul.display import display
-from romul.processes import supervised
+from romul.processes import server_of
 from romul.result import Result
 from romul.running import Train, name_of
-from romul.supervisor import Plan
 from romul.watching import Watch
 from romul_actors.errors import TaskError
-from romul_actors.local.redis_server import URL_FILE
-from romul_actors.local.run_file import check_run
+from romul_actors.local.run_file import check_run, run_folder
 from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import full_snapshot
+from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_workers.functions import check_function
 from romul_workers.inheritance import copies
@@ -72,7 +71,7 @@ async def submit_async(
     given |= {"metric": metric, "population": population, "steps": steps, "seed": seed}
     call = Call(function="submit", arguments=("redis",))
     experiment = declare(call, space, mode, {**keys, **given, "optimizer": optimizer})
-    warn_of(experiment)
+    warn_of(advice(experiment))
     async with opened(redis) as client:
         experiment = await begun_from(experiment, client.store, copies)
         await client.submit(experiment)
@@ -85,6 +84,7 @@ async def wait_async(
     redis: str,
     callbacks: Sequence[Callback] = (),
     progress: bool | None = None,
+    timeout_s: float | None = None,
 ) -> Result:
     """Follow a search of a server to its end.
 
@@ -95,19 +95,23 @@ async def wait_async(
         redis: the server's URL.
         callbacks: hooks, for what happens from now on.
         progress: True: show a bar; False: none; None: in a terminal or a notebook.
+        timeout_s: how long to wait, in seconds; None: to the end.
 
     Raises:
         UnknownExperimentError: there is none of that name.
         StoreUnavailableError: the server does not answer.
+        TimeoutError: it has not ended in that time. It goes on, and can be waited for again.
     """
     Call(function="wait", arguments=()).check(name=name, callbacks=callbacks)
     screen = display(name, progress)
     try:
-        async with opened(redis) as client:
+        async with asyncio.timeout(timeout_s), opened(redis) as client:
             watch = Watch(client.store, await client.spec(name), callbacks, screen)
             await watch.skip()
             await watch.to_the_end()
             result = Result(await full_snapshot(client.store, name))
+    except TimeoutError:
+        raise TimeoutError(f"{name} has not ended within {timeout_s} s") from None
     finally:
         screen.close()
     for callback in callbacks:
@@ -115,7 +119,9 @@ async def wait_async(
     return result
 
 
-async def open_async(name: str, *, redis: str | None = None, runs: str | Path = "runs") -> Result:
+async def open_async(
+    name: str, *, redis: str | None = None, runs: str | Path | None = None
+) -> Result:
     """Look at a search as it is now: a server's, or a local run's, under way or ended.
 
     `open` returns it; `open_async` is to be awaited.
@@ -123,7 +129,7 @@ async def open_async(name: str, *, redis: str | None = None, runs: str | Path = 
     Args:
         name: the search's.
         redis: the server's URL; None: it is a local run.
-        runs: folder of the local runs.
+        runs: folder of the local runs; None: the one that ROMUL_RUNS names, else `runs`.
 
     Raises:
         UnknownExperimentError: there is none of that name.
@@ -131,12 +137,10 @@ async def open_async(name: str, *, redis: str | None = None, runs: str | Path = 
     """
     if redis is not None:
         return await _read(redis, name, None)
-    folder = Path(runs).resolve() / name  # noqa: ASYNC240  (nothing else runs yet)
+    folder = run_folder(name, runs).resolve()
     check_run(folder)
-    with contextlib.suppress(FileNotFoundError):
-        return await _read((folder / URL_FILE).read_text().strip(), name, folder)
-    async with supervised(Plan(str(folder), workers=0)) as supervisor:
-        return await _read(await supervisor.server(), name, folder)
+    async with server_of(folder) as url:
+        return await _read(url, name, folder)
 
 
 submit = blocking(submit_async)

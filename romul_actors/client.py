@@ -24,11 +24,10 @@ from romul_actors.errors import (
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.presence import ask
 from romul_actors.protocol.differences import Changes
-from romul_actors.protocol.experiment import Experiment, FloatSpec, from_json
+from romul_actors.protocol.experiment import Experiment, FloatSpec, IntSpec, from_json
 from romul_actors.protocol.messages import MOST_STEPS, encode
 from romul_actors.protocol.optimizer_options import check_ranges, check_sizes
-from romul_actors.protocol.plan import check
-from romul_actors.protocol.refused import Readable, readable
+from romul_actors.protocol.plan import check, settings
 from romul_actors.protocol.stored_fields import EXTENDABLE
 from romul_actors.store import Store
 from romul_actors.store.opening import open_store
@@ -186,21 +185,33 @@ class Client:
             raise UnknownSlotError(f"{name} has no slot {slot}: it has {n_slots}")
         await self.store.send(name, encode(Control(action=action, by=self.by, slot=slot)))
 
-    async def bounds(self, name: str, parameter: str, low: float, high: float) -> None:
+    async def bounds(
+        self, name: str, parameter: str, low: float | None = None, high: float | None = None
+    ) -> tuple[float, float]:
         """Ask for a hyperparameter to be searched between other bounds.
 
         Args:
             name: the experiment.
             parameter: a hyperparameter that is a number.
-            low: its least value from now on.
-            high: its greatest.
+            low: its least value from now on; None: as before.
+            high: its greatest; None: as before.
+
+        Returns:
+            Both bounds.
 
         Raises:
             UnknownExperimentError: there is no experiment of that name.
             SpaceError: it has no such hyperparameter, or the bounds do not fit it.
         """
-        request = self._bounds(await self.spec(name), parameter, low, high)
-        await self.store.send(name, encode(request))
+        experiment = await self.spec(name)
+        if low is None and high is None:
+            raise SpaceError(f"{parameter}: give the least value, the greatest one, or both")
+        spec = experiment.space.get(parameter)
+        # What is no number, or not there, is refused below.
+        before = (spec.min, spec.max) if isinstance(spec, FloatSpec | IntSpec) else (0.0, 1.0)
+        both = (before[0] if low is None else low, before[1] if high is None else high)
+        await self.store.send(name, encode(self._bounds(experiment, parameter, *both)))
+        return both
 
     def _bounds(self, experiment: Experiment, parameter: str, low: float, high: float) -> Control:
         if not (isfinite(low) and isfinite(high)):
@@ -223,12 +234,9 @@ class Client:
 
         Raises:
             UnknownExperimentError: there is none of that name.
-            ExperimentError: it has as many already, or there are too many, or this version cannot
-                decide on it.
+            ExperimentError: it has as many already, or there are too many.
         """
-        stored = readable(await self.spec(name))
-        stored.check()
-        await self.store.send(name, encode(self._extend(stored.experiment, steps)))
+        await self.store.send(name, encode(self._extend(await self.spec(name), steps)))
 
     def _extend(self, experiment: Experiment, steps: int) -> Control:
         name = experiment.name
@@ -242,12 +250,7 @@ class Client:
         return Control(action="extend", by=self.by, steps=steps)
 
     async def change(
-        self,
-        name: str,
-        *,
-        population: int = 0,
-        constants: Mapping[str, Value] | None = None,
-        unset: Sequence[str] = (),
+        self, name: str, *, population: int = 0, constants: Mapping[str, Value] | None = None
     ) -> None:
         """Ask for another number of slots (0: as many as before), or other constants.
 
@@ -258,42 +261,29 @@ class Client:
             name: the experiment.
             population: number of slots.
             constants: of the optimizer, by name.
-            unset: options of the optimizer that are no longer set: a constant has its default
-                again, and an option that this version refuses is gone. These alone can also be
-                taken out of a search that has ended.
 
         Raises:
             UnknownExperimentError: there is none of that name.
             ExperimentError: it has ended, or it cannot be changed so; the message says why.
         """
-        stored = readable(await self.spec(name))
-        only_mends = set(unset) <= set(stored.options) and not population and not constants
-        if (status := await self.status(name)) in EXTENDABLE and not only_mends:
+        if (status := await self.status(name)) in EXTENDABLE:
             raise ExperimentError(_has_ended(name, status))
-        request = self._change(stored, population, constants or {}, unset)
+        request = self._change(await self.spec(name), population, constants or {})
         await self.store.send(name, encode(request))
 
     def _change(
-        self,
-        stored: Readable,
-        population: int,
-        constants: Mapping[str, Value],
-        unset: Sequence[str] = (),
+        self, experiment: Experiment, population: int, constants: Mapping[str, Value]
     ) -> Control:
-        name = stored.experiment.name
-        if not population and not constants and not unset:
+        name, optimizer = experiment.name, experiment.optimizer.name
+        if not population and not constants:
             raise ExperimentError(f"{name}: nothing to change: give a population or constants")
         try:
-            stored.check(unset)
-            given = {**constants, **stored.defaults(unset)}
-            optimizer = stored.settings.optimizer.name
-            check_sizes(optimizer, given)
-            with_changes(stored.settings, population, given)
-            check_ranges(optimizer, given)
+            check_sizes(optimizer, constants)
+            with_changes(settings(experiment, stored=True), population, constants)
+            check_ranges(optimizer, constants)
         except (ExperimentError, OptimizerError) as error:
             raise ExperimentError(f"{name}: {error}") from None
-        given |= {option: None for option in unset if option in stored.options}
-        return Control(action="change", by=self.by, population=population, constants=given)
+        return Control(action="change", by=self.by, population=population, constants=constants)
 
     async def apply(self, name: str, changes: Changes) -> None:
         """Ask for everything in which a declaration differs from a search's, or for none of it.
@@ -301,19 +291,13 @@ class Client:
         Raises:
             RomulError: what `bounds`, `extend` and `change` raise.
         """
-        stored = readable(await self.spec(name))
-        requests = []
-        if changes.mends and stored.options:
-            requests.append(self._change(stored, 0, {}, list(stored.options)))
-            # What else is to change is decided after that.
-            stored = Readable(stored.experiment, stored.settings)
-        stored.check()
-        requests += [
-            self._bounds(stored.experiment, parameter, low, high)
+        stored = await self.spec(name)
+        requests = [
+            self._bounds(stored, parameter, low, high)
             for parameter, (low, high) in changes.bounds.items()
         ]
         if changes.steps is not None:
-            requests.append(self._extend(stored.experiment, changes.steps))
+            requests.append(self._extend(stored, changes.steps))
         if changes.population or changes.constants:
             # What has ended can be changed when it has been extended, which is decided first.
             if changes.steps is None and (status := await self.status(name)) in EXTENDABLE:
@@ -337,8 +321,8 @@ class Client:
     # -- workers --------------------------------------------------------------------------------
 
     async def served_by(self, worker: str) -> list[str]:
-        """Names of the experiments that list the worker."""
-        return [name for name in await self.statuses() if worker in await self.store.workers(name)]
+        """Names of the experiments that the worker serves."""
+        return [name for name in await self.statuses() if worker in await self.store.ages(name)]
 
     async def drain(
         self, worker: str, *, at_once: bool = False, names: Sequence[str] | None = None

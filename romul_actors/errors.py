@@ -82,17 +82,6 @@ class UndecidableError(StoreError):
         )
 
 
-class RefusedError(UndecidableError):
-    """A search is not decided on as it is stored: this version refuses a part of its declaration.
-
-    Args:
-        refusal: what is refused, and what to do.
-    """
-
-    def __init__(self, refusal: str) -> None:
-        StoreError.__init__(self, refusal)
-
-
 class NoAnswerError(StoreError):
     """The broker cannot be used, or a worker does not answer a request sent over it."""
 
@@ -103,6 +92,10 @@ class UnknownExperimentError(StoreError):
 
 class UnknownSlotError(UnknownExperimentError):
     """The experiment has no slot of that number."""
+
+
+class UnknownWorkerError(RomulError):
+    """No local run under way has a worker of that name."""
 
 
 class UnknownTrialError(RomulError, ValueError):

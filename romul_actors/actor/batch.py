@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from romul_actors.actor.garbage import NeededCheckpoints
-from romul_actors.actor.refused import Refused, decide_refused
 from romul_actors.core.decide import decide_all
 from romul_actors.core.events import Stamped, TrialMessage
 from romul_actors.core.history import Line, to_json
@@ -16,8 +15,8 @@ from romul_actors.core.stored_line import shorten
 from romul_actors.errors import RomulError, UndecidableError
 from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.messages import encode
+from romul_actors.protocol.plan import settings
 from romul_actors.protocol.redeclare import redeclare
-from romul_actors.protocol.refused import readable
 from romul_actors.protocol.slot_codec import Fields, read, text, write_meta, write_slot
 from romul_actors.store import ActorStore, Commit, LineText
 
@@ -33,8 +32,6 @@ class HeldExperiment:
     needed: NeededCheckpoints
     faulty: bool = False
     """Whether it is stored that an actor could not serve it."""
-    refused: Refused | None = None
-    """What this version refuses of the stored declaration, which `experiment` is without."""
 
 
 async def load(store: ActorStore, name: str) -> HeldExperiment:
@@ -47,19 +44,12 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
     stored = await store.load(name)
     spec = await store.spec(name)
     with _named("reading it fails"):
-        found = readable(from_json(spec))
-        core, metric = found.settings, found.experiment.metric
-        population = read(core, metric, stored.meta, stored.slots, name)
+        experiment = from_json(spec)
+        core = settings(experiment, stored=True)
+        population = read(core, experiment.metric, stored.meta, stored.slots, name)
         needed = NeededCheckpoints(population)
-    return HeldExperiment(
-        found.experiment,
-        core,
-        stored.version,
-        population,
-        needed,
-        faulty=bool(stored.meta.get("fault")),
-        refused=Refused.of(found),
-    )
+    faulty = bool(stored.meta.get("fault"))
+    return HeldExperiment(experiment, core, stored.version, population, needed, faulty)
 
 
 @contextlib.contextmanager
@@ -98,18 +88,9 @@ class Batch:
     history: Sequence[Line]
 
 
-def decide_batch(
-    population: Population, events: Sequence[Stamped], refused: Refused | None = None
-) -> Batch:
-    """Decide events, one after the other.
-
-    Raises:
-        RefusedError: something of the search is `refused`, and they do not answer that.
-    """
-    if refused is None:
-        decision = decide_all(population, events)
-    else:
-        decision = decide_refused(refused, population, events)
+def decide_batch(population: Population, events: Sequence[Stamped]) -> Batch:
+    """Decide events, one after the other."""
+    decision = decide_all(population, events)
     return Batch(events, decision.population, list(decision.trials), list(decision.history))
 
 
@@ -123,7 +104,7 @@ def decide_and_write(
         RomulError: a trial is too long to be sent.
     """
     with _named("deciding fails"):
-        batch = decide_batch(held.population, events, held.refused)
+        batch = decide_batch(held.population, events)
         return batch, commit_of(held, batch, entries, nonce)
 
 
@@ -167,18 +148,13 @@ def _written(
     settings = batch.population.settings
     # In another space a vector has other values.
     known = before.slots if settings.space is before.settings.space else ()
-    decoded = {(trial.slot, trial.id): trial.hyperparameters for trial in batch.trials}
-    fields = {
-        slot.index: write_slot(
-            slot,
-            settings,
-            metric,
-            known[slot.index] if slot.index < len(known) else None,
-            decoded.get((slot.index, slot.trial)),
-        )
-        for slot in slots
-    }
-    return {index: written for index, written in fields.items() if written}
+    decoded = {trial.id: trial.hyperparameters for trial in batch.trials}
+    fields: dict[int, Fields] = {}
+    for slot in slots:
+        stored = known[slot.index] if slot.index < len(known) else None
+        if written := write_slot(slot, settings, metric, stored, decoded.get(slot.trial)):
+            fields[slot.index] = written
+    return fields
 
 
 def adopt(held: HeldExperiment, batch: Batch, version: str) -> None:
@@ -186,8 +162,6 @@ def adopt(held: HeldExperiment, batch: Batch, version: str) -> None:
     other = redeclared(held, batch.population)
     if other is not None:
         held.experiment, held.settings = other, batch.population.settings
-        # Of what is refused it is written again only when that is taken out.
-        held.refused = None
     held.version, held.population = version, batch.population
 
 

@@ -30,7 +30,8 @@ from romul_actors.core.history import Line
 from romul_actors.errors import (
     ExperimentError,
     MessageError,
-    RefusedError,
+    OptimizerError,
+    PluginError,
     RomulError,
     SpaceError,
     StoredDataError,
@@ -40,15 +41,22 @@ from romul_actors.errors import (
     UnknownExperimentError,
 )
 from romul_actors.protocol.messages import decode_event, encode
-from romul_actors.protocol.stored_fields import EXTENDABLE
-from romul_actors.store import ActorStore, Entry
+from romul_actors.protocol.plan import left_out
+from romul_actors.store import ActorStore, Entry, serves
 from romul_actors.waiting import pause
 
 log = logging.getLogger("romul.actor")
 
 BATCH = 256
 """Most events of one experiment that are decided and committed together."""
-UNREAD = (ExperimentError, SpaceError, StoredDataError, UndecidableError)
+UNREAD = (
+    ExperimentError,
+    OptimizerError,
+    PluginError,
+    SpaceError,
+    StoredDataError,
+    UndecidableError,
+)
 """What is raised where a search's declaration or its slots cannot be read."""
 MOST_WAITING = 16 * BATCH
 """Most events that are looked at of an experiment that could not be decided."""
@@ -85,11 +93,15 @@ class Actor:
         self._open: list[str] = []
         self._held: dict[str, HeldExperiment] = {}
         self._faults: dict[str, str] = {}
+        self._warned: set[str] = set()
+        """Experiments of which it was said what they go on without."""
         self._upkept_s = float("-inf")
         self._ticked = LastDone()
         self._releases: dict[str, float] = {}
         """When what is offered to single workers is to be released, by experiment."""
         self._reconciled = LastDone()
+        self._silent_s = float("-inf")
+        """When the store last did not answer."""
         self._on_commit = on_commit
         self._commits = 0
         self.decisions = 0
@@ -102,6 +114,7 @@ class Actor:
             except StoreError as error:
                 log.warning("%s; trying again", error)
                 self._held.clear()
+                self._silent_s = asyncio.get_running_loop().time()
                 await pause(BACKOFF_S, stop)
 
     async def turn(self) -> None:
@@ -222,29 +235,6 @@ class Actor:
                     rest.append(entry)
         await self._answer_all(name, rest)
 
-    async def _answer_refused(self, name: str) -> None:
-        """Answer the request that ends a refused experiment or mends it, then what else waits.
-
-        Until there is one all is left where it is: an actor of another version may decide it.
-
-        Raises:
-            RefusedError: there is none.
-        """
-        held = await self._hold(name)
-        refused = None if held.population.status in EXTENDABLE else held.refused
-        if refused is None:
-            return
-        if any(map(refused.is_answered_by, (await self._store.outstanding(name)).inbox)):
-            # An actor may have died with it.
-            await self._store.take_over(name, self._name, TAKE_OVER_MS, MOST_WAITING)
-            waiting = await self._waiting(name)
-            answers = [entry for entry in waiting if refused.is_answered_by(entry.body)]
-            if answers:
-                await self._answer(name, answers[:1])
-                await self._answer_all(name, [one for one in waiting if one is not answers[0]])
-                return
-        raise RefusedError(refused.why)
-
     async def _waiting(self, name: str) -> list[Entry]:
         """All entries that wait: what this actor has read, and what came since."""
         waiting = await self._store.pending(name, self._name, MOST_WAITING)
@@ -303,6 +293,10 @@ class Actor:
         held = self._held.get(name)
         if held is None:
             held = self._held[name] = await load(self._store, name)
+            if name not in self._warned:
+                self._warned.add(name)
+                for text in left_out(held.experiment, held.population.status):
+                    log.warning("experiment %s: %s", name, text)
         return held
 
     def _release_at(self, name: str, after_ms: int) -> None:
@@ -327,6 +321,10 @@ class Actor:
         """Look for new experiments, dead actors' leftovers, and leases that have ended."""
         statuses = await self._store.experiments()
         self._open = [name for name in statuses if self._only is None or name in self._only]
+        for name in self._held.keys() - statuses.keys():
+            # By an operator, or with the server's data: then nothing else says so.
+            log.warning("experiment %s is gone from the server", name)
+            del self._held[name]
         for name in self._open.copy():
             async with self._apart(name):
                 await self._keep(name, statuses[name])
@@ -339,12 +337,13 @@ class Actor:
             if status not in EXTENDABLE:
                 await self._stop_unread(name)
             raise
-        await self._answer_refused(name)
         if name in self._faults:
             await self._answer_apart(name)
         left = await self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH)
         await self._answer_if_possible(name, left)
-        if status in ("running", "paused", "stopped", "failed", "finished"):
+        # While the store was silent no heartbeat could arrive: each lease has its whole time again.
+        answers_s = asyncio.get_running_loop().time() - self._silent_s
+        if answers_s >= lease_s and status != "submitted":
             await sweep(self._store, name, self._name, int(1000 * lease_s), BATCH)
         if status == "running":
             await self._tick(name, lease_s)
@@ -387,6 +386,10 @@ class Actor:
         if outstanding.version != held.version:
             return
         self._reconciled.done(name, now_s)
+        for worker, seen in (await self._store.workers(name)).items():
+            # Of those that serve it a tick takes care.
+            if not serves(seen) and seen["age_ms"] > FORGET_MS:
+                await self._store.present([name], worker, {})
         for missing in missing_attempts(held.population, outstanding):
             log.warning("%s: trial %s was in no queue: queued again", name, missing.trial)
             await self._store.send(name, encode(missing))

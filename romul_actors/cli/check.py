@@ -43,7 +43,9 @@ def check(
         if budget is not None:
             changes["budget"] = budget
         trainer = ChildTrainer(scratch, [file.resolve().parent, *(path or [])])
-        examination = Examination(experiment.model_copy(update=changes), trainer, grace, on_check)
+        longer = experiment.budget / (budget or experiment.budget)
+        tried = experiment.model_copy(update=changes)
+        examination = Examination(tried, trainer, grace, on_check, longer)
         sizes = [Check("sizes suit the optimizer", "warning", text) for text in advice(experiment)]
         for size in sizes:
             on_check(size)

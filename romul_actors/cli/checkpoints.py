@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from romul_actors.cli.connection import connected
-from romul_actors.cli.options import DEFAULT_URL, Name, RedisUrl
+from romul_actors.cli.connection import connected_to
+from romul_actors.cli.options import Name, SearchUrl
 from romul_actors.cli.printing import echo
 from romul_actors.errors import StoreError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import decode_event
-from romul_actors.protocol.refused import readable
+from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import read
 from romul_actors.store import Store
 from romul_workers.checkpoints import Checkpoints
@@ -41,7 +41,7 @@ def collect(
         float, typer.Option(min=0, help="Seconds for which a checkpoint was not touched.")
     ] = 3600.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
 ) -> None:
     """Remove checkpoints that no decision can ask for: what dead workers left behind.
 
@@ -49,7 +49,7 @@ def collect(
     """
 
     async def run(scratch: Path) -> tuple[list[str], Checkpoints]:
-        async with connected(redis) as client:
+        async with connected_to(name, redis) as client:
             experiment = await client.spec(name)
             if experiment.checkpoints is None:
                 raise StoreError(f"{name}: it has no place for checkpoints")
@@ -76,7 +76,7 @@ async def needed(store: Store, experiment: Experiment) -> set[str]:
     """Names of all checkpoints that a decision, or a report on its way, may ask for."""
     on_the_way = await store.outstanding(experiment.name)
     stored = await store.load(experiment.name)
-    core = readable(experiment).settings
+    core = settings(experiment, stored=True)
     population = read(core, experiment.metric, stored.meta, stored.slots, experiment.name)
     kept = population.needed_checkpoints()
     for body in on_the_way.inbox:

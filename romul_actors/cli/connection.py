@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import quote
 
 from romul_actors.cli.options import DEFAULT_URL
 from romul_actors.cli.printing import Console
@@ -15,71 +13,65 @@ from romul_actors.errors import (
     StoreUnavailableError,
     UnknownExperimentError,
     UnknownSlotError,
+    UnknownWorkerError,
 )
+from romul_actors.local import mqtt_broker
+from romul_actors.local.address import resolve, resolve_broker
 from romul_actors.local.redis_server import URL_FILE, embedded_server, has_data, is_up
-from romul_actors.local.run_file import holds_run
+from romul_actors.local.run_file import holds_run, run_folder, runs_folder
 from romul_actors.mqtt.broker import Broker
 from romul_actors.observe.snapshot import Snapshot, full_snapshot
+from romul_actors.protocol.mistakes import did_you_mean
 
 MOST_NAMES = 10
 """Most experiments that an error lists."""
 
 
-def resolve(url: str) -> str:
-    """URL of the server that `url` names: itself, or what a local run's folder holds.
+def broker(
+    url: str | None, ca: Path | None, keepalive_s: int, folder: Path | None = None
+) -> Broker | None:
+    """The broker that the options name, if any; else that of a local run, if it has one.
 
-    A URL with a user and no password gets the one in the file that ROMUL_REDIS_PASSWORD_FILE names,
-    as containers are given secrets.
-
-    Raises:
-        StoreError: a folder without a server, or a password that cannot be read.
-    """
-    if "://" in url:
-        return _with_password(url, "ROMUL_REDIS_PASSWORD_FILE")
-    file = Path(url) / URL_FILE
-    if not file.is_file():
-        if not Path(url).is_dir():
-            raise StoreError(
-                f"{url!r} is neither a URL nor the folder of a local run: a URL begins with its "
-                "scheme, as redis://HOST:6379/0 does"
-            )
-        raise StoreError(
-            f"{url!r} is neither a URL nor the folder of a local run whose server is up "
-            f"(no {file}); a finished run's server is started by `romul serve {url}`"
-        )
-    return file.read_text().strip()
-
-
-def _with_password(url: str, variable: str) -> str:
-    """The URL, with the password in the file that the variable names where it lacks one."""
-    scheme, _, rest = url.partition("://")
-    user, at, place = rest.rpartition("@")
-    secret = os.environ.get(variable)
-    if secret is None or not at or ":" in user:
-        return url
-    try:
-        password = Path(secret).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise StoreError(f"{variable}: {error}") from None
-    return f"{scheme}://{user}:{quote(password, safe='')}@{place}"
-
-
-def resolve_broker(url: str) -> str:
-    """URL of the broker, with the password in the file that ROMUL_MQTT_PASSWORD_FILE names.
-
-    Raises:
-        StoreError: the file cannot be read.
-    """
-    return _with_password(url, "ROMUL_MQTT_PASSWORD_FILE")
-
-
-def broker(url: str | None, ca: Path | None, keepalive_s: int) -> Broker | None:
-    """The broker that the options name, if any.
+    Args:
+        url: as the option --mqtt takes it.
+        ca: as the option --mqtt-ca takes it.
+        keepalive_s: a connection silent for 1.5 times this is lost.
+        folder: of the local run.
 
     Raises:
         BrokerError: the URL is wrong.
     """
+    if url is None and folder is not None and (folder / mqtt_broker.URL_FILE).is_file():
+        url = (folder / mqtt_broker.URL_FILE).read_text().strip()
     return None if url is None else Broker.parse(resolve_broker(url), ca, keepalive_s)
+
+
+def folder_of(url: str | None) -> Path | None:
+    """The folder of a local run that the option --redis names; None: it names none."""
+    return Path(url) if url is not None and "://" not in url else None
+
+
+async def run_of_worker(worker: str) -> Path:
+    """The folder of the local run under way that lists a worker.
+
+    Raises:
+        UnknownWorkerError: none does; the message names the workers that there are.
+    """
+    others: list[str] = []
+    for folder in sorted(runs_folder().glob("*")):
+        if not (holds_run(folder) and is_up(folder)):
+            continue
+        async with connected(str(folder)) as client:
+            names = await client.statuses()
+            there = {worker for name in names for worker in await client.store.workers(name)}
+        if worker in there:
+            return folder
+        others += sorted(there)
+    hint = f": {did_you_mean(worker, others)}" if others else ""
+    raise UnknownWorkerError(
+        f"no local run under way has a worker {worker!r}{hint}; the broker of other searches is "
+        "given by --mqtt, or ROMUL_MQTT_URL"
+    )
 
 
 @contextlib.asynccontextmanager
@@ -133,6 +125,7 @@ async def connected_to(
 
     Raises:
         StoreError: the server cannot be used, or a local run has ended and can change no more.
+        UnknownExperimentError: none was named, there are local runs, and none of that name.
     """
     async with contextlib.AsyncExitStack() as stack:
         folder = None if url is not None else local_run(name)
@@ -147,13 +140,28 @@ async def connected_to(
             )
         else:
             url = await stack.enter_async_context(embedded_server(folder))
-        yield await stack.enter_async_context(connected(url))
+        try:
+            client = await stack.enter_async_context(connected(url))
+        except StoreUnavailableError as error:
+            runs = _names_of_runs()
+            # A run on a server that was named has none of its own.
+            if url != DEFAULT_URL or not runs or name in runs:
+                raise
+            raise UnknownExperimentError(
+                f"no local run {name!r} in {runs_folder()}: {did_you_mean(name, runs)}; "
+                f"nor is there a server: {error}"
+            ) from None
+        yield client
 
 
 def local_run(name: str) -> Path | None:
     """The folder of the local run of that name that has a server of its own, if there is one."""
-    folder = Path(os.environ.get("ROMUL_RUNS", "runs")) / name
+    folder = run_folder(name)
     return folder if holds_run(folder) and has_data(folder) else None
+
+
+def _names_of_runs() -> list[str]:
+    return sorted(folder.name for folder in runs_folder().glob("*") if holds_run(folder))
 
 
 async def _names(client: Client) -> str:
@@ -166,7 +174,7 @@ async def _names(client: Client) -> str:
 
 def _local_runs() -> str:
     """What to say of local runs, whose servers are their own, where no server was named."""
-    runs = [folder for folder in Path("runs").glob("*") if holds_run(folder)]
+    runs = [folder for folder in runs_folder().glob("*") if holds_run(folder)]
     if not runs:
         return ""
     up = [folder for folder in runs if (folder / URL_FILE).is_file()]

@@ -4,10 +4,11 @@ import asyncio
 
 import typer
 
-from romul_actors.cli.connection import broker, resolve
+from romul_actors.cli.connection import broker, folder_of
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import DEFAULT_URL, AsJson, MqttCa, MqttUrl, RedisUrl
 from romul_actors.cli.printing import echo, echo_json
+from romul_actors.local.address import resolve
 from romul_actors.mqtt.broker import KEEPALIVE_S
 from romul_actors.observe.doctor import Finding, examine
 
@@ -21,7 +22,7 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Examine server, broker, experiments and checkpoint stores; a remedy for each fault."""
-    at = broker(mqtt, mqtt_ca, KEEPALIVE_S)
+    at = broker(mqtt, mqtt_ca, KEEPALIVE_S, folder_of(redis))
     findings: list[Finding] = asyncio.run(examine(resolve(redis), at))
     if as_json:
         echo_json([finding.as_json() for finding in findings])

@@ -1,14 +1,12 @@
 """Exit codes that scripts can rely on."""
 
 from romul_actors.errors import (
-    ExperimentError,
     ExperimentExistsError,
-    OptimizerError,
     RomulError,
-    SpaceError,
     StoreError,
     UnknownExperimentError,
     UnknownTrialError,
+    UnknownWorkerError,
 )
 
 EXPERIMENT_FAILED = 1
@@ -20,18 +18,17 @@ INTERRUPTED = 130
 
 HELP = (
     "Exit codes: 0 done, 1 the experiment failed, 2 wrong usage or declaration, "
-    "3 the server cannot be used, 4 no such experiment, slot or trial, 5 there is one already, "
-    "130 interrupted."
+    "3 the server cannot be used, 4 no such experiment, slot, trial or worker, "
+    "5 there is one already, 130 interrupted."
 )
 
-_CODES: tuple[tuple[type[RomulError], int], ...] = (
+_CODES: tuple[tuple[type[Exception], int], ...] = (
     (UnknownExperimentError, UNKNOWN),
     (UnknownTrialError, UNKNOWN),
+    (UnknownWorkerError, UNKNOWN),
     (ExperimentExistsError, EXISTS),
     (StoreError, STORE),
-    (ExperimentError, DECLARATION),
-    (SpaceError, DECLARATION),
-    (OptimizerError, DECLARATION),
+    (ValueError, DECLARATION),
 )
 
 

@@ -1,9 +1,8 @@
 """`romul submit`, `status`, `show`, `best` and so on: experiments and their populations."""
 
 import asyncio
-import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,12 +10,13 @@ import typer
 from pydantic_core import from_json
 
 from romul_actors.cli.checkpoints import copy
-from romul_actors.cli.connection import connected, connected_to
+from romul_actors.cli.connection import connected, connected_to, local_run
 from romul_actors.cli.deadline import Deadline, with_deadline
 from romul_actors.cli.from_run import From, WithCheckpoints, with_origin
 from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl, SearchUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
-from romul_actors.cli.rows import progress, readable, slots_table, unreadable
+from romul_actors.cli.rows import progress, readable, slots_tables, unreadable
+from romul_actors.cli.slot import slot_in_full
 from romul_actors.client import Client
 from romul_actors.errors import (
     ExperimentError,
@@ -25,7 +25,13 @@ from romul_actors.errors import (
     UnknownSlotError,
 )
 from romul_actors.observe.former import begun_from
-from romul_actors.observe.snapshot import origin_of
+from romul_actors.observe.snapshot import (
+    Snapshot,
+    full_snapshot,
+    origin_of,
+    refusal_in_words,
+    snapshot,
+)
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
@@ -33,7 +39,7 @@ from romul_actors.protocol.stored_fields import StoredFields
 from romul_workers.checkpoints import place_of
 from romul_workers.inheritance import copies
 
-Request = Callable[[Client], Awaitable[None]]
+Request = Callable[[Client], Awaitable[str | None]]
 
 
 def submit(
@@ -119,40 +125,60 @@ def _status_table(rows: list[dict[str, Any]]) -> Table:
 def show(
     name: Name,
     slot: Annotated[int | None, typer.Argument(help="One slot in full.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All hyperparameters, however narrow the terminal is.")
+    ] = False,
     redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Show an experiment's population, or one slot in full."""
 
-    async def run() -> tuple[Experiment, dict[str, Any], list[dict[str, Any]]]:
+    async def run() -> tuple[Snapshot, dict[str, Any], list[dict[str, Any]]]:
         async with connected_to(name, redis) as client:
-            experiment = await client.spec(name)
+            # Only a slot's ancestors and reasons take the history.
+            in_full = slot is not None and not as_json
+            seen = await (full_snapshot if in_full else snapshot)(client.store, name)
             stored = await client.store.load(name)
             slots = [readable(name, i, fields) for i, fields in enumerate(stored.slots)]
-            return experiment, progress(stored.meta, experiment), slots
+            return seen, progress(stored.meta, seen.experiment), slots
 
-    experiment, row, slots = asyncio.run(run())
-    if slot is not None:
-        if not 0 <= slot < len(slots):
-            raise UnknownSlotError(f"{name} has no slot {slot}: it has {len(slots)}")
-        slots = [slots[slot]]
+    seen, row, slots = asyncio.run(run())
+    if slot is not None and not 0 <= slot < len(slots):
+        raise UnknownSlotError(f"{name} has no slot {slot}: it has {len(slots)}")
     if as_json:
-        echo_json({**row, "slots": slots})
+        echo_json({**row, "slots": slots if slot is None else [slots[slot]]})
         return
     console = Console()
+    console.print(_heading(row))
+    if row["reason"]:
+        console.print(row["reason"])
+    if row["status"] in ("submitted", "running", "paused") and not seen.alive:
+        console.print("no worker serves it" + (":" if seen.refusing else ""))
+        for worker in seen.refusing:
+            console.print(f"  {refusal_in_words(worker)}")
     if slot is not None:
-        table = Table("field", "value")
-        for field, value in slots[0].items():
-            table.add_row(
-                field, json.dumps(value) if isinstance(value, dict | list) else str(value)
-            )
-        console.print(table)
+        console.print(f"slot {slot}")
+        console.print(slot_in_full(seen, slot, slots[slot]))
         return
-    console.print(
-        f"{name}: {row['status']}, {row['trials']} of {row['trials_total']} trials, best "
-        f"{experiment.metric} {row['best']} ({row['best_trial']})  {row['reason']}",
+    first, *more = slots_tables(slots, seen.experiment, console.width)
+    console.print(first)
+    if everything:
+        console.print(*more, sep="")
+    elif n := sum(len(table.columns) - 1 for table in more):
+        console.print(
+            f"{n} more hyperparameters: `romul show {name} --all`, or of one slot "
+            f"`romul show {name} SLOT`"
+        )
+
+
+def _heading(row: Mapping[str, Any]) -> str:
+    """An experiment's progress in one line."""
+    best = (
+        ""
+        if row["best"] is None
+        else f", best {shortened(row['metric'])} {row['best']:.6g} ({row['best_trial']})"
     )
-    console.print(slots_table(slots, experiment))
+    return f"{row['name']}: {row['status']}, {row['trials']} of {row['trials_total']} trials{best}"
 
 
 def best(
@@ -192,30 +218,30 @@ def best(
             echo(f"{field}: {value}")
 
 
-def _request(name: str, redis: str | None, action: str, request: Request) -> None:
-    """Make a request of a client, and say that it was made."""
+def _request(name: str, redis: str | None, request: Request, action: str = "") -> None:
+    """Make a request of a client, and say that it was made: by its own words, if it has any."""
 
     async def run() -> None:
         async with connected_to(name, redis, changes=True) as client:
-            await request(client)
-        echo(f"{name}: {action} requested")
+            said = await request(client)
+        echo(f"{name}: {said or action} requested")
 
     asyncio.run(run())
 
 
 def pause(name: Name, redis: SearchUrl = None) -> None:
     """Hand out no more trials; those in training end, and their results are kept."""
-    _request(name, redis, "pause", lambda client: client.pause(name))
+    _request(name, redis, lambda client: client.pause(name), "pause")
 
 
 def resume(name: Name, redis: SearchUrl = None) -> None:
     """Go on with a paused experiment, or try a failed one again."""
-    _request(name, redis, "resume", lambda client: client.resume(name))
+    _request(name, redis, lambda client: client.resume(name), "resume")
 
 
 def stop(name: Name, redis: SearchUrl = None) -> None:
     """End an experiment; what it found stays, and `romul extend` goes on with it."""
-    _request(name, redis, "stop", lambda client: client.stop(name))
+    _request(name, redis, lambda client: client.stop(name), "stop")
 
 
 def pin(
@@ -226,25 +252,32 @@ def pin(
 ) -> None:
     """Hold a slot: it goes on with its hyperparameters and weights, whatever the others do."""
     if release:
-        _request(name, redis, f"unpin slot {slot}", lambda client: client.unpin(name, slot))
+        _request(name, redis, lambda client: client.unpin(name, slot), f"unpin slot {slot}")
     else:
-        _request(name, redis, f"pin slot {slot}", lambda client: client.pin(name, slot))
+        _request(name, redis, lambda client: client.pin(name, slot), f"pin slot {slot}")
 
 
 def bounds(
     name: Name,
     parameter: Annotated[str, typer.Argument(help="A hyperparameter that is a number.")],
-    low: Annotated[float, typer.Option("--min", help="Its least value from now on.")],
-    high: Annotated[float, typer.Option("--max", help="Its greatest.")],
+    low: Annotated[
+        float | None,
+        typer.Option("--min", help="Its least value from now on.", show_default="as before"),
+    ] = None,
+    high: Annotated[
+        float | None, typer.Option("--max", help="Its greatest.", show_default="as before")
+    ] = None,
     redis: SearchUrl = None,
 ) -> None:
     """Search a hyperparameter between other bounds; places outside move to the nearest bound."""
-    _request(
-        name,
-        redis,
-        f"search {parameter} from {low:g} to {high:g}",
-        lambda client: client.bounds(name, parameter, low, high),
-    )
+    if low is None and high is None:
+        raise typer.BadParameter("give --min, --max, or both")
+
+    async def request(client: Client) -> str:
+        least, greatest = await client.bounds(name, parameter, low, high)
+        return f"search {parameter} from {least:g} to {greatest:g}"
+
+    _request(name, redis, request)
 
 
 def change(
@@ -256,25 +289,18 @@ def change(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A constant of the optimizer."),
     ] = None,
-    unset: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A constant that has its default again."),
-    ] = None,
     redis: SearchUrl = None,
 ) -> None:
     """Change the number of slots, or constants of the optimizer, of a search that goes on.
 
     Fewer slots: the worst are parked. More: they are forked from good ones, when the search runs.
-    --unset also takes out an option of an older version, which this one refuses.
     """
     changed = dict(_constant(text) for text in constants or [])
     _request(
         name,
         redis,
+        lambda client: client.change(name, population=population or 0, constants=changed),
         "change",
-        lambda client: client.change(
-            name, population=population or 0, constants=changed, unset=unset or ()
-        ),
     )
 
 
@@ -291,15 +317,17 @@ def _constant(text: str) -> tuple[str, Any]:
 
 def remove(
     name: Name,
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove an experiment from the store; its checkpoints stay where they are."""
 
     async def run() -> None:
-        async with connected(redis) as client:
+        async with connected(redis or DEFAULT_URL) as client:
             await client.remove(name)
 
+    if redis is None and (folder := local_run(name)) is not None:
+        raise StoreError(f"{name} is a local run: it is removed with its folder, {folder}")
     if not yes and not sys.stdin.isatty():
         raise typer.BadParameter(f"{name} would go with all its history: --yes says that it may")
     if not yes and not typer.confirm(f"remove {name} with all its history?"):

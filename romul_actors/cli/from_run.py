@@ -9,7 +9,7 @@ import typer
 
 from romul_actors.cli.connection import connected
 from romul_actors.client import Client
-from romul_actors.local.redis_server import URL_FILE, embedded_server
+from romul_actors.local.redis_server import embedded_server, is_up
 from romul_actors.local.run_file import check_run
 from romul_actors.observe.former import begun_from
 from romul_actors.protocol.declared_tables import FromRun
@@ -73,6 +73,6 @@ async def _server_of(folder: Path) -> AsyncIterator[Client]:
     check_run(folder, begin="--from-run: ")
     async with contextlib.AsyncExitStack() as stack:
         url = str(folder)
-        if not (folder / URL_FILE).exists():
+        if not is_up(folder):
             url = await stack.enter_async_context(embedded_server(folder))
         yield await stack.enter_async_context(connected(url))

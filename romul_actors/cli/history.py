@@ -13,6 +13,7 @@ from romul_actors.cli.printing import Console, echo, echo_json
 from romul_actors.core.history import KINDS, ControlIgnored, Line, TrialCreated, Unknown, to_json
 from romul_actors.observe.snapshot import read_line
 from romul_actors.protocol.mistakes import did_you_mean
+from romul_actors.store import ReaderStore
 
 LINES = 2_000
 """Lines of history that are read at most in one step."""
@@ -25,7 +26,9 @@ LONGEST_TEXT = 200
 def history(
     name: Name,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
-    count: Annotated[int, typer.Option("-n", min=0, help="How many of the latest lines.")] = 20,
+    count: Annotated[
+        int, typer.Option("-n", min=0, help="How many of the latest lines, or of this kind.")
+    ] = 20,
     event: Annotated[str | None, typer.Option(help="Only this kind (result, failed ...).")] = None,
     redis: SearchUrl = None,
     as_json: AsJson = False,
@@ -37,26 +40,52 @@ def history(
         )
         Console(stderr=True).print(text, soft_wrap=True)
 
+    def show(line: Line) -> None:
+        echo_json(to_json(line)) if as_json else echo(line_in_words(line))
+
     async def run() -> None:
         async with connected_to(name, redis) as client:
             store = client.store
-            glance = await store.glance(name, after="", count=count)
-            after = "0"
-            while True:
+            glance = await store.glance(name, count=1)
+            after, lines = await latest(store, name, count, event)
+            for line in lines:
+                show(line)
+            while follow and not over(glance.meta["status"], glance.history):
+                await asyncio.sleep(0.5)
+                glance = await store.glance(name, after=after, count=LINES)
                 for entry_id, text in glance.history:
                     after = entry_id
                     line = read_line(name, entry_id, text)
                     if event in (None, event_of(line)):
-                        echo_json(to_json(line)) if as_json else echo(line_in_words(line))
-                if not follow or over(glance.meta["status"], glance.history):
-                    return
-                await asyncio.sleep(0.5)
-                glance = await store.glance(name, after=after, count=LINES)
+                        show(line)
 
     try:
         asyncio.run(run())
     except KeyboardInterrupt:
         raise typer.Exit from None
+
+
+async def latest(
+    store: ReaderStore, name: str, count: int, event: str | None
+) -> tuple[str, list[Line]]:
+    """The latest lines, of one kind or of any.
+
+    Returns:
+        The id of the last line of any kind ("0": there is none), and the lines, oldest first.
+    """
+    found: list[Line] = []
+    last, before = "0", ""
+    size = LINES if event is not None else min(max(1, count), LINES)
+    while page := await store.history_before(name, before, size):
+        last = last if before else page[0][0]
+        for entry_id, text in page:
+            if len(found) == count:
+                return last, found[::-1]
+            line = read_line(name, entry_id, text)
+            if event in (None, event_of(line)):
+                found.append(line)
+        before = page[-1][0]
+    return last, found[::-1]
 
 
 def over(status: str, lines: Sequence[Any]) -> bool:

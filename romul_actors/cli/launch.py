@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from romul_actors import plugins
-from romul_actors.cli.connection import resolve, resolve_broker
 from romul_actors.cli.options import DEFAULT_URL, LogLevel, MqttCa, MqttUrl, RedisUrl, start_log
 from romul_actors.cli.printing import echo
 from romul_actors.cli.services import stopping
 from romul_actors.launch import Fleet, local_workers, slurm
 from romul_actors.launch.ray import RayWorkers
 from romul_actors.launch.ssh import Hosts
+from romul_actors.local.address import resolve, resolve_broker
 from romul_actors.local.processes import Crew, running
 from romul_actors.waiting import pause
 

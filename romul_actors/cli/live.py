@@ -16,7 +16,7 @@ from rich.progress import (
 )
 
 from romul_actors.cli.printing import Console, Table, shortened
-from romul_actors.cli.rows import figure, progress, readable, slots_table
+from romul_actors.cli.rows import figure, progress, readable, slots_tables
 from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.stored_fields import ENDED
 from romul_actors.store import Store
@@ -98,10 +98,11 @@ class LiveView:
                 best=best,
             )
             if index == 0 and self._console.is_terminal:
-                first = slots_table(
+                first = slots_tables(
                     [readable(experiment.name, i, slot) for i, slot in enumerate(stored.slots)],
                     declared,
-                )
+                    self._console.width,
+                )[0]
         if self._console.is_terminal:
             self._live.update(Group(self._bars, first), refresh=True)
         elif time.monotonic() - self._printed_s >= LINE_S:

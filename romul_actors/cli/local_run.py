@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from romul_actors.cli.connection import connected, resolve
+from romul_actors.cli.connection import connected
 from romul_actors.cli.live import LiveView
 from romul_actors.cli.printing import Console
 from romul_actors.cli.services import stopping
 from romul_actors.cli.summary import EndedRun, write_summaries
 from romul_actors.client import Client
 from romul_actors.launch.crew import crew
+from romul_actors.local.address import resolve
 from romul_actors.local.mqtt_broker import embedded_broker, has_broker
 from romul_actors.local.processes import running
 from romul_actors.local.redis_server import embedded_server
@@ -21,7 +22,7 @@ from romul_actors.local.run_file import RunFile
 from romul_actors.observe.former import begun_from
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.refused import readable
+from romul_actors.protocol.plan import left_out, settings
 from romul_actors.waiting import pause
 from romul_workers.inheritance import copies
 
@@ -91,8 +92,9 @@ async def _play(
         experiments = [await client.spec(name) for name in plan.experiments]
         for experiment in experiments:
             # An older version may have stored what this one cannot decide.
-            stored = readable(experiment)
-            stored.check(list(stored.options) if changes is not None and changes.mends else ())
+            settings(experiment, stored=True)
+            for text in left_out(experiment):
+                console.print(f"warning: {experiment.name}: {text}", soft_wrap=True)
         if changes is not None:
             experiments = [await _apply(client, each, changes, console) for each in experiments]
         plan.write(folder)

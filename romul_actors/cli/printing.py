@@ -5,7 +5,7 @@ written out before anything is laid out, and no markup is read in any text.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import rich.console
@@ -20,6 +20,8 @@ from romul_actors.observe.visible import ascii_json, visible
 
 LONGEST = 32
 """Longest name in a table, in characters."""
+UNFOLDED = 10_000
+"""Width of what is no terminal, in characters."""
 NARROW = 16
 """Widest column of figures: a longer heading is folded."""
 
@@ -37,6 +39,9 @@ def echo_json(value: Any) -> None:
 class Console(rich.console.Console):
     """Rich's console for text that others wrote: no markup, no emoji codes, no control characters.
 
+    Where it prints into a pipe or a file, a line is as long as it need be, unless COLUMNS says how
+    wide the lines are: programs read lines.
+
     Args:
         stderr: whether it prints on standard error.
         quiet: whether it prints nothing.
@@ -46,6 +51,8 @@ class Console(rich.console.Console):
         super().__init__(
             stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False, **more
         )
+        if self._width is None and not self.is_terminal:
+            self._width = UNFOLDED
 
     def render_str(self, text: str, **more: Any) -> Text:
         """A string as it is laid out: never read as markup, whatever the caller requests."""
@@ -76,7 +83,19 @@ class Table(rich.table.Table):
 
     def add_column(self, header: Any = "", footer: Any = "", **more: Any) -> None:
         """Add a column; a heading that is too long for one is shortened."""
-        super().add_column(shortened(header), footer, overflow="fold", **more)
+        heading = header if isinstance(header, Text) else shortened(header)
+        super().add_column(heading, footer, overflow="fold", **more)
+
+
+def labelled(rows: Iterable[tuple[str, Sequence[str]]]) -> Table:
+    """Lines under labels, which stand to their left; a label without lines is left out."""
+    table = Table("", "")
+    table.show_header, table.box, table.collapse_padding = False, None, False
+    table.columns[0].no_wrap = True
+    for label, lines in rows:
+        for n, line in enumerate(lines):
+            table.add_row("" if n else label, line)
+    return table
 
 
 def shortened(name: str, longest: int = LONGEST) -> str:

@@ -1,13 +1,21 @@
 """Experiments and slots as rows: of JSON values for programs, of tables for people."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from rich.cells import cell_len
+from rich.text import Text
 
 from romul_actors.cli.printing import NARROW, Table, shortened
 from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.plan import left_out
 from romul_actors.protocol.stored_fields import StoredFields
 
 TABLES = ("hyperparameters", "memory", "outcomes")
+FIGURE = 9
+"""Width that a column of figures has anyway: longer names are headings of several lines."""
 COUNTS = ("step", "attempt", "failures", "losses", "since_ms", "seed", "joined", "parking")
 
 
@@ -23,7 +31,7 @@ def progress(meta: Mapping[str, str], experiment: Experiment) -> dict[str, Any]:
     return {
         "name": experiment.name,
         "status": own.text("status"),
-        "reason": own.reason(),
+        "reason": own.reason(*left_out(experiment, own.text("status"))),
         "population": experiment.population,
         "trials": own.count("reported", "0") + failed,
         # With more slots than at the start there is more to do.
@@ -61,6 +69,14 @@ def readable(name: str, index: int, row: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
+def age(seconds: float) -> str:
+    """A span of time with one unit."""
+    if seconds < 100:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    minutes, hour = seconds / 60, 60
+    return f"{minutes:.0f} min" if minutes < 2 * hour else f"{minutes / hour:.0f} h"
+
+
 def figure(value: Any) -> str:
     """A value as it stands in a table."""
     if isinstance(value, list):
@@ -68,25 +84,94 @@ def figure(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def slots_table(slots: list[dict[str, Any]], experiment: Experiment) -> Table:
-    """The population, a row a slot."""
-    table = Table()
-    for column in ("slot", "status", "step", experiment.metric, "parent", *experiment.space):
-        left = column in ("status", "parent")
-        table.add_column(column, justify="left" if left else "right", max_width=NARROW)
-    for index, slot in enumerate(slots):
-        latest = slot["latest"] or {}
-        value, values = latest.get(experiment.metric), slot["hyperparameters"]
-        shown = slot["status"] + (f" (attempt {slot['attempt']})" if slot["attempt"] > 1 else "")
-        table.add_row(
-            str(index),
-            shown,
-            f"{slot['step'] + (slot['status'] == 'done')}/{experiment.steps}",
-            "" if not latest else "failed" if value is None else figure(value),
-            slot["parent"],
-            *(
-                shortened(figure(values[name])) if name in values else ""
-                for name in experiment.space
+@dataclass(frozen=True)
+class _Column:
+    """A column of the population's table; a heading may have several lines."""
+
+    heading: str
+    cells: Sequence[str]
+    left: bool = False
+
+    @property
+    def width(self) -> int:
+        return max(cell_len(text) for text in (*self.heading.split("\n"), *self.cells))
+
+
+def slots_tables(
+    slots: Sequence[Mapping[str, Any]], experiment: Experiment, width: int
+) -> list[Table]:
+    """The population, a line a slot.
+
+    Args:
+        slots: as `readable` gives them.
+        experiment: its declaration.
+        width: in characters, of each table, if its first columns leave room for others.
+
+    Returns:
+        The first table has the hyperparameters that fit beside the rest, in the order of the
+        declaration; each further table has some of those that are left.
+    """
+    index = _Column("slot", [str(i) for i in range(len(slots))])
+    blocks = [
+        [
+            index,
+            _Column("status", [_status(slot) for slot in slots], left=True),
+            _Column("step", [f"{_ended(slot)}/{experiment.steps}" for slot in slots]),
+            _Column(
+                _heading(experiment.metric), [_latest(slot, experiment.metric) for slot in slots]
             ),
-        )
+            _Column("parent", [slot["parent"] for slot in slots], left=True),
+        ]
+    ]
+    for name in experiment.space:
+        cells = [_short(slot["hyperparameters"].get(name, "")) for slot in slots]
+        column = _Column(_heading(name), cells)
+        block = blocks[-1]
+        # Two spaces stand between columns, and one at each end.
+        if sum(c.width + 2 for c in (*block, column)) > width and block != [index]:
+            blocks.append(block := [index])
+        block.append(column)
+    return [_table(block) for block in blocks]
+
+
+def _table(columns: Sequence[_Column]) -> Table:
+    table = Table()
+    for column in columns:
+        heading = Text(column.heading)
+        table.add_column(heading, justify="left" if column.left else "right", no_wrap=True)
+    for row in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*row)
     return table
+
+
+def _heading(name: str) -> str:
+    """A name on as many lines as keep a column of figures narrow."""
+    lines = [""]
+    for part in re.findall(r"[^_.\s-]+[_.\s-]*|[_.\s-]+", shortened(name)):
+        if lines[-1] and cell_len(lines[-1] + part) > FIGURE:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def _ended(slot: Mapping[str, Any]) -> int:
+    """How many steps a slot has ended."""
+    return int(slot["step"]) + int(slot["status"] == "done")
+
+
+def _status(slot: Mapping[str, Any]) -> str:
+    pinned = ", pinned" if slot["pinned"] == "1" else ""
+    again = f" (attempt {slot['attempt']})" if slot["attempt"] > 1 else ""
+    return f"{slot['status']}{pinned}{again}"
+
+
+def _latest(slot: Mapping[str, Any], metric: str) -> str:
+    """Metric of a slot's latest trial that ended."""
+    latest = slot["latest"] or {}
+    value = latest.get(metric)
+    return "" if not latest else "failed" if value is None else figure(value)
+
+
+def _short(value: Any) -> str:
+    text = f"{value:.3g}" if isinstance(value, float) else figure(value)
+    return shortened(text, NARROW)

@@ -18,9 +18,16 @@ from romul_actors.cli.connection import connected_to
 from romul_actors.cli.history import LINES
 from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import NARROW, Console, Table, echo_json, shortened
+from romul_actors.cli.rows import age
 from romul_actors.cli.workers import worker_row
 from romul_actors.core.history import TrialReported
-from romul_actors.observe.snapshot import SLOT_FIELDS, SlotSnapshot, Snapshot, read_glance
+from romul_actors.observe.snapshot import (
+    SLOT_FIELDS,
+    SlotSnapshot,
+    Snapshot,
+    read_glance,
+    refusal_in_words,
+)
 from romul_actors.observe.visible import visible
 from romul_actors.store import Store
 
@@ -103,6 +110,7 @@ class Screen:
         alarms = []
         if seen.status in ("running", "paused") and not seen.alive:
             alarms.append("no worker is alive")
+            alarms += [f"does not serve it: {refusal_in_words(w)}" for w in seen.refusing[:3]]
         silent = [w.name for w in seen.workers if w.age_s and lease_s / 2 < w.age_s < lease_s]
         if silent:
             alarms.append(f"silent for half a lease: {', '.join(silent[:3])}")
@@ -140,7 +148,8 @@ class Screen:
         yield Text(f"queues: {depths}   decisions/s {self.decisions_per_s:.2f}", style="dim")
         for alarm in self.alarms(seen):
             yield Text(visible(f"! {alarm}"), style="bold red")
-        yield self._workers(seen)
+        if seen.workers:
+            yield self._workers(seen)
         yield self._slots(seen)
 
     def _workers(self, seen: Snapshot) -> Table:
@@ -175,13 +184,15 @@ class Screen:
             copied = (slot.parent or "").partition("-")[0]
             status = leased.get(slot.trial, slot.status)
             table.add_row(
-                str(slot.index) + (" *" if slot.pinned else ""),
+                str(slot.index),
                 slot.tier,
-                status + (f" x{slot.copies}" if slot.copies > 1 else ""),
+                status
+                + (f" x{slot.copies}" if slot.copies > 1 else "")
+                + (", pinned" if slot.pinned else ""),
                 str(slot.step),
                 "" if slot.value is None else f"{slot.value:.5g}",
                 _Sparkline(self._losses.get(slot.index, ())),
-                _age(slot.since_s),
+                age(slot.since_s),
                 "" if copied in ("", str(slot.index)) else copied,
             )
         if len(seen.slots) > self._rows:
@@ -192,13 +203,6 @@ class Screen:
 def _ranked(slots: Sequence[SlotSnapshot], *, maximize: bool) -> list[SlotSnapshot]:
     sign = -1 if maximize else 1
     return sorted(slots, key=lambda s: (s.value is None, sign * (s.value or 0.0), s.index))
-
-
-def _age(seconds: float) -> str:
-    if seconds < 100:  # noqa: PLR2004
-        return f"{seconds:.0f} s"
-    minutes, hour = seconds / 60, 60
-    return f"{minutes:.0f} min" if minutes < 2 * hour else f"{minutes / hour:.0f} h"
 
 
 def top(

@@ -5,12 +5,23 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from romul_actors.cli.connection import broker, connected, connected_to
+from romul_actors.cli.connection import (
+    broker,
+    connected,
+    connected_to,
+    folder_of,
+    run_of_worker,
+)
 from romul_actors.cli.options import AsJson, MqttCa, MqttUrl, Name, SearchUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json
 from romul_actors.mqtt.broker import KEEPALIVE_S
 from romul_actors.mqtt.presence import ask
-from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, snapshot
+from romul_actors.observe.snapshot import (
+    Snapshot,
+    WorkerSnapshot,
+    refusal_in_words,
+    snapshot,
+)
 from romul_actors.store import AffinityCounts
 
 
@@ -26,6 +37,7 @@ def worker_row(worker: WorkerSnapshot, lease_s: float) -> dict[str, Any]:
         "at": worker.at,
         "age_s": None if worker.age_s is None else round(worker.age_s, 3),
         "alive": worker.alive_within(lease_s),
+        **({"why": worker.why} if worker.why else {}),
     }
 
 
@@ -42,10 +54,13 @@ def workers(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> Non
     if as_json:
         echo_json(rows)
         return
-    table = Table(*(rows[0] if rows else ("worker",)))
+    columns = [key for key in (rows[0] if rows else ()) if key != "why"]
+    table = Table(*columns)
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*("" if row[key] is None else str(row[key]) for key in columns))
     Console().print(table if rows else f"{name}: none")
+    for worker in seen.refusing:
+        Console().print(f"does not serve it: {refusal_in_words(worker)}")
     if counts.restores or counts.offers:
         Console().print(in_words(counts))
 
@@ -72,18 +87,30 @@ def control(
     mqtt_ca: MqttCa = None,
     redis: Annotated[
         str | None,
-        typer.Option(envvar="ROMUL_REDIS_URL", help="Server: history then names the user."),
+        typer.Option(
+            envvar="ROMUL_REDIS_URL",
+            help="Server, or the folder of a local run: history then names the user.",
+            show_default="the local run that lists the worker, where no broker is given",
+        ),
     ] = None,
 ) -> None:
-    """Have a worker drain, stop, or log at another level. Needs a broker."""
-    at = broker(mqtt, mqtt_ca, KEEPALIVE_S)
-    if at is None:
-        raise typer.BadParameter("give the broker: --mqtt, or ROMUL_MQTT_URL")
+    """Have a worker drain, stop, or log at another level. Needs a broker.
+
+    A worker of a local run under way is found by its name, with its broker and its server.
+    """
     ends = action in ("drain", "stop")
 
     async def run() -> None:
-        if redis is not None and ends:
-            async with connected(redis, broker=at) as client:
+        where = redis
+        if mqtt is None and redis is None:
+            where = str(await run_of_worker(worker))
+        at = broker(mqtt, mqtt_ca, KEEPALIVE_S, folder_of(where))
+        if at is None:
+            raise typer.BadParameter(
+                f"{where} has no broker: give one by --mqtt, or ROMUL_MQTT_URL"
+            )
+        if where is not None and ends:
+            async with connected(where, broker=at) as client:
                 await client.drain(worker, at_once=action == "stop")
         else:
             await ask(at, worker, {"do": action} if ends else {"do": "log", "level": action})

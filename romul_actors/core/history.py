@@ -7,7 +7,6 @@ order never change; a field that is added has a default, not written unless the 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, field, fields
-from operator import attrgetter
 from typing import Any, ClassVar, Final
 
 from romul_actors.core.space import Value
@@ -366,7 +365,6 @@ def _unwritten(kind: type[Line]) -> Iterator[tuple[str, Any]]:
 
 
 _NAMES = {kind: ("event", *(f.name for f in fields(kind))) for kind in KINDS.values()}
-_VALUES = {kind: attrgetter(*names) for kind, names in _NAMES.items()}
 _UNWRITTEN = {kind: tuple(_unwritten(kind)) for kind in KINDS.values()}
 _FIELDS = {kind: frozenset(names) for kind, names in _NAMES.items()}
 
@@ -376,7 +374,7 @@ def to_json(line: Line) -> dict[str, Any]:
     if isinstance(line, Unknown):
         return dict(line.values)
     kind = type(line)
-    values = dict(zip(_NAMES[kind], _VALUES[kind](line), strict=True))
+    values = {name: getattr(line, name) for name in _NAMES[kind]}
     for name, unwritten in _UNWRITTEN[kind]:
         if values[name] == unwritten:
             del values[name]

@@ -43,12 +43,13 @@ def failed(vector: tuple[float, ...]) -> Outcome:
     return Outcome(math.inf, vector, None)
 
 
-@value(kw_only=True)
+@value()
 class Slot:
     """One place in the population.
 
     Attributes:
         index: its number, from 0.
+        vector: the current trial's place in the unit cube, shape (n_dims,).
         tier: the optimizer's name for the group it is judged in.
         status: see `Status`.
         step: PBT step of its current trial, from 0.
@@ -56,7 +57,6 @@ class Slot:
         live_attempts: those whose report counts: one, or two while a second attempt runs.
         failures: how many attempts at the current trial failed.
         lost_attempts: how many were lost with their workers.
-        vector: the current trial's place in the unit cube, shape (n_dims,).
         seed: the current trial's training seed.
         parent: id of the trial whose checkpoint the current one continues from.
         checkpoint: name of that checkpoint.
@@ -72,6 +72,7 @@ class Slot:
     """
 
     index: int
+    vector: tuple[float, ...]
     tier: str = ""
     status: Status = "queued"
     step: int = 0
@@ -79,7 +80,6 @@ class Slot:
     live_attempts: tuple[int, ...] = (1,)
     failures: int = 0
     lost_attempts: int = 0
-    vector: tuple[float, ...]
     seed: int = 0
     parent: str | None = None
     checkpoint: str | None = None
@@ -108,13 +108,16 @@ class Slot:
         return step in self.outcomes or (self.joined <= step and self.step <= step and self.active)
 
 
-_NAMES = tuple(f.name for f in fields(Slot))
-_values = attrgetter(*_NAMES)
+_PLACES = {f.name: place for place, f in enumerate(fields(Slot))}
+_values = attrgetter(*_PLACES)
 
 
 def changed_slot(slot: Slot, changes: Mapping[str, Any]) -> Slot:
     """A slot with some other values; what `dataclasses.replace` makes, in less time."""
-    return Slot(**{**dict(zip(_NAMES, _values(slot), strict=True)), **changes})
+    values = list(_values(slot))
+    for name, new in changes.items():
+        values[_PLACES[name]] = new
+    return Slot(*values)
 
 
 def needed(slot: Slot) -> set[str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from romul_actors.errors import RomulError
 from romul_actors.local.redis_server import die_with_parent, end, free_port
 
+URL_FILE = "mqtt.url"
 USER = "romul"
 START_S = 10.0
 END_S = 5.0
@@ -33,7 +34,7 @@ def has_broker() -> bool:
 async def embedded_broker(
     folder: Path, port: int | None = None, password: str | None = None, kind: str | None = None
 ) -> AsyncIterator[str]:
-    """Run a broker with its files in `folder` and yield its URL.
+    """Run a broker with its files in `folder` and yield its URL, which also stands in a file.
 
     Args:
         folder: created if need be.
@@ -60,12 +61,17 @@ async def embedded_broker(
             env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
         )
     (home / "broker.pid").write_text(str(process.pid))
+    url_file = folder / URL_FILE
     try:
         await _answers(port, process, home)
         # amqtt does not answer a client that speaks MQTT 5, which then waits.
         older = "?protocol=3.1.1" if kind == "amqtt" else ""
-        yield f"mqtt://{USER}:{password}@127.0.0.1:{port}{older}"
+        url = f"mqtt://{USER}:{password}@127.0.0.1:{port}{older}"
+        url_file.touch(mode=0o600)
+        url_file.write_text(url)
+        yield url
     finally:
+        url_file.unlink(missing_ok=True)
         await end(process, END_S)
 
 

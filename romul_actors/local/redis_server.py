@@ -61,14 +61,19 @@ def has_data(folder: Path) -> bool:
     return (folder / DATA).is_dir()
 
 
+def url_of(folder: Path) -> str | None:
+    """URL of the server of `folder`; None: none answers there."""
+    with contextlib.suppress(RedisError, OSError, ValueError):
+        url = (folder / URL_FILE).read_text().strip()
+        with contextlib.closing(SyncRedis.from_url(url, socket_connect_timeout=2)) as client:
+            client.ping()
+            return url
+    return None
+
+
 def is_up(folder: Path) -> bool:
     """Whether the server of `folder` answers."""
-    file = folder / URL_FILE
-    with contextlib.suppress(RedisError, OSError, ValueError):
-        client = SyncRedis.from_url(file.read_text().strip(), socket_connect_timeout=2)
-        with contextlib.closing(client):
-            return bool(client.ping())
-    return False
+    return url_of(folder) is not None
 
 
 def check_idle(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """A local run's own file: what `romul run --resume` and `romul.extend` must know again."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +19,21 @@ from romul_actors.protocol.mistakes import did_you_mean
 from romul_actors.protocol.plan import load
 
 NAME = "run.json"
+
+
+def runs_folder() -> Path:
+    """The folder of all local runs: the one that ROMUL_RUNS names, else `runs`."""
+    return Path(os.environ.get("ROMUL_RUNS", "runs"))
+
+
+def run_folder(name: str, runs: str | Path | None = None) -> Path:
+    """Folder of the local run of that name, whether there is one or not.
+
+    Args:
+        name: the run's.
+        runs: the folder of all runs; None: `runs_folder()`.
+    """
+    return (runs_folder() if runs is None else Path(runs)) / name
 
 
 def holds_run(folder: Path) -> bool:
@@ -142,6 +158,6 @@ class RunFile:
         plan = replace(self, file=str(file.resolve()), declared=declared)
         if self.declared is None:
             # Of an older commit, which did not write down what the run began with.
-            return plan, Changes(mends=True)
+            return plan, Changes()
         before = from_values(self.declared, "the declaration of the run")
-        return plan, replace(differences(before, now), mends=True)
+        return plan, differences(before, now)

@@ -18,7 +18,8 @@ from romul_actors.errors import (
 )
 from romul_actors.mqtt.broker import Broker, Message
 from romul_actors.mqtt.presence import publish
-from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, snapshot
+from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, refusal_in_words, snapshot
+from romul_actors.protocol.plan import left_out
 from romul_actors.store.redis import RedisStore
 
 FULL = 0.8
@@ -164,8 +165,17 @@ def _population(name: str, found: Snapshot) -> list[Finding]:
             Finding(
                 "warning",
                 f"{name}: no worker is alive",
-                f"`romul worker --allow {found.experiment.task.partition(':')[0]}` starts one; one "
-                "that may not import this task does not count",
+                f"`romul worker --allow {found.experiment.module}` starts one",
+            )
+        )
+    if found.refusing and found.status in ("submitted", "running", "paused"):
+        # Where others serve it this may well be meant.
+        findings.append(
+            Finding(
+                "ok" if found.alive else "warning",
+                f"{name}: {len(found.refusing)} workers do not serve it: "
+                f"{refusal_in_words(found.refusing[0])}",
+                f"one that is to serve it is started with --allow {found.experiment.module}",
             )
         )
     stuck = [w for w in found.workers if w.in_hand and _silent_for(w, STUCK_LEASES * lease_s)]
@@ -186,6 +196,10 @@ def _population(name: str, found: Snapshot) -> list[Finding]:
                 f"`romul dead list {name}` shows them",
             )
         )
+    findings += [
+        Finding("warning", f"{name}: {text}", "nothing: it goes on without that, by today's rule")
+        for text in left_out(found.experiment, found.status)
+    ]
     if found.fault:
         what = f"{name}: {found.fault}"
         findings.append(Finding("fault", what, "it goes on once that is mended; no restart needed"))

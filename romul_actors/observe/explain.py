@@ -192,23 +192,25 @@ def _attempt(line: AttemptLine) -> dict[str, Any]:
 
 def in_words(found: Explanation) -> list[str]:
     """An explanation as sentences."""
-    record = found.record
-    words = [f"trial {record.id}: step {record.step} of slot {record.slot}"]
+    record, counter = found.record, found.counter
+    return [
+        f"trial {record.id}: step {record.step} of slot {record.slot}",
+        *reasons_in_words(record),
+        *(f"  {change_in_words(name, change)}" for name, change in found.changes.items()),
+        f"random numbers: seed {counter['seed']}, slot {counter['slot']}, step {counter['step']}",
+        *map(attempt_in_words, found.attempts),
+    ]
+
+
+def reasons_in_words(record: TrialRecord) -> list[str]:
+    """What a trial goes on from, how its slot was compared, and the rule that followed."""
     if record.parent is None:
-        words.append("it starts from scratch")
+        begins = "it starts from scratch"
     elif record.copied_from is not None:
-        words.append(
-            f"slot {record.slot} took {_taken(record)}: it goes on from trial {record.parent}"
-        )
+        begins = f"slot {record.slot} took {_taken(record)}: it goes on from trial {record.parent}"
     else:
-        words.append(f"it goes on from its own trial {record.parent}")
-    words += _reasons(record)
-    words += [_change_in_words(name, change) for name, change in found.changes.items()]
-    counter = found.counter
-    words.append(
-        f"random numbers: seed {counter['seed']}, slot {counter['slot']}, step {counter['step']}"
-    )
-    return words + [_attempt_in_words(attempt) for attempt in found.attempts]
+        begins = f"it goes on from its own trial {record.parent}"
+    return [begins, *_reasons(record)]
 
 
 def _taken(record: TrialRecord) -> str:
@@ -244,10 +246,11 @@ def _reasons(record: TrialRecord) -> list[str]:
     return words
 
 
-def _change_in_words(name: str, change: HyperparameterChange) -> str:
+def change_in_words(name: str, change: HyperparameterChange) -> str:
+    """How a hyperparameter came to its value."""
     if change.off:
-        return f"  {name} does not count here"
-    text = f"  {name} = {_plain(change.after)}"
+        return f"{name} does not count here"
+    text = f"{name} = {_plain(change.after)}"
     if change.begins:
         text += ", which did not count before"
     elif change.changed:
@@ -263,7 +266,8 @@ def _change_in_words(name: str, change: HyperparameterChange) -> str:
     return text
 
 
-def _attempt_in_words(line: AttemptLine) -> str:
+def attempt_in_words(line: AttemptLine) -> str:
+    """How an attempt ended, or that it began."""
     where = "" if isinstance(line, SecondCopyStarted) else f" on {line.worker}"
     how = line.reason if isinstance(line, TrialFailed | TrialReleased) else ""
     value = f" = {line.value:.6g}" if isinstance(line, TrialReported) else ""

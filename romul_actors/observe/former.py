@@ -6,7 +6,7 @@ from functools import partial
 
 from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.first_trials import Former, inherit
-from romul_actors.protocol.refused import readable
+from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import read
 from romul_actors.store import ReaderStore
 
@@ -20,7 +20,7 @@ async def read_former(store: ReaderStore, name: str) -> Former:
     """
     experiment = from_json(await store.spec(name))
     stored = await store.load(name)
-    core = readable(experiment).settings
+    core = settings(experiment, stored=True)
     return Former(experiment, read(core, experiment.metric, stored.meta, stored.slots, name))
 
 

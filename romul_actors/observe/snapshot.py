@@ -14,8 +14,9 @@ from romul_actors.core.history import from_json as line_from_json
 from romul_actors.observe.trial_records import trial_rows
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_from_json
+from romul_actors.protocol.plan import left_out
 from romul_actors.protocol.stored_fields import StoredFields, finite, table, whole
-from romul_actors.store import Glance, ReaderStore
+from romul_actors.store import REFUSES, Glance, ReaderStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +80,9 @@ class WorkerSnapshot:
 
     Attributes:
         name, host, pid: which one.
-        state: idle, training, storing, draining, no room or failing.
+        state: idle, training, storing, draining, no room, failing, or "refuses": it does not serve
+            the experiment.
+        why: why it refuses; "": it does not.
         trial: the trial that it trains; "" if none.
         storing: one whose checkpoint it stores beside that, or two, with a space; "" if none.
         at: where training stands, in the budget's unit, if the task says so.
@@ -94,6 +97,7 @@ class WorkerSnapshot:
     at: float | None
     age_s: float | None
     storing: str = ""
+    why: str = ""
 
     @property
     def in_hand(self) -> str:
@@ -142,7 +146,16 @@ class Snapshot:
 
     @property
     def alive(self) -> list[WorkerSnapshot]:
-        """Workers whose last heartbeat is not older than a lease."""
+        """Workers that serve it and whose last heartbeat is not older than a lease."""
+        return [w for w in self._heard if w.state != REFUSES]
+
+    @property
+    def refusing(self) -> list[WorkerSnapshot]:
+        """Workers that are there and do not serve it, as one that may not import its task."""
+        return [w for w in self._heard if w.state == REFUSES]
+
+    @property
+    def _heard(self) -> list[WorkerSnapshot]:
         return [w for w in self.workers if w.alive_within(self.experiment.timeouts.lease_s)]
 
     def slots_frame(self) -> "pd.DataFrame":
@@ -191,7 +204,7 @@ def read_glance(glance: Glance, name: str = "") -> Snapshot:
         experiment=experiment,
         now_ms=glance.now_ms,
         status=own.text("status"),
-        reason=own.reason(),
+        reason=own.reason(*left_out(experiment, own.text("status"))),
         counts={name: own.count(name, "0") for name in COUNTS},
         causes=own.counts("causes"),
         best=own.best(experiment.metric),
@@ -260,7 +273,13 @@ def _worker(name: str, presence: Mapping[str, Any], now_ms: int) -> WorkerSnapsh
         # Where an entry does not say when it was written, a store counts from the epoch.
         age_s=age_ms / 1000 if age_ms < now_ms else None,
         storing=str(presence.get("storing", "")),
+        why=str(presence.get("why", "")),
     )
+
+
+def refusal_in_words(worker: WorkerSnapshot) -> str:
+    """Which worker does not serve an experiment, and why not."""
+    return f"{worker.name}: {worker.why}"
 
 
 def _number(value: Any) -> float | None:

@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from romul_actors.core.optimizers import Optimizer
 from romul_actors.core.space import Value
 from romul_actors.errors import ExperimentError, SpaceError
 from romul_actors.protocol.experiment import Experiment, ParameterSpec
 from romul_actors.protocol.mistakes import shown
 from romul_actors.protocol.plan import settings
-from romul_actors.protocol.refused import readable
 
 _DECISIVE = (
     "task",
@@ -40,8 +38,6 @@ class Changes:
         population: the new number of slots; 0: it is the same.
         constants: of the optimizer, those that are others.
         kept: keys that differ, and of which the search keeps what it began with.
-        mends: whether options that this version refuses are taken out of the search: what is
-            declared now sets none of them.
     """
 
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -49,10 +45,9 @@ class Changes:
     population: int = 0
     constants: Mapping[str, Value] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
-    mends: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.bounds or self.steps or self.population or self.constants or self.mends)
+        return bool(self.bounds or self.steps or self.population or self.constants)
 
 
 def differences(before: Experiment, after: Experiment) -> Changes:
@@ -78,18 +73,16 @@ def differences(before: Experiment, after: Experiment) -> Changes:
             f'--from-run {before.name} (in Python from_run="{before.name}") begins it with what '
             "this one has found"
         )
-    stored = readable(before)
     return Changes(
         bounds=bounds,
         steps=after.steps if after.steps != before.steps else None,
         population=after.population if after.population != before.population else 0,
-        constants=_constants(stored.settings.optimizer, after),
+        constants=_constants(before, after),
         kept=tuple(
             key
             for key in Experiment.model_fields
             if key not in _ELSEWHERE and getattr(before, key) != getattr(after, key)
         ),
-        mends=bool(stored.options),
     )
 
 
@@ -142,10 +135,11 @@ def _bounds(
     return bounds
 
 
-def _constants(old: Optimizer, after: Experiment) -> dict[str, Value]:
+def _constants(before: Experiment, after: Experiment) -> dict[str, Value]:
     """Constants of the optimizer that are others, those that are left out too."""
-    made: Any = settings(after).optimizer
+    old, new = settings(before, stored=True).optimizer, settings(after).optimizer
+    made: Any = new
     pairs = (
-        (field.name, getattr(old, field.name), getattr(made, field.name)) for field in fields(made)
+        (field.name, getattr(old, field.name), getattr(new, field.name)) for field in fields(made)
     )
     return {name: value for name, was, value in pairs if was != value}

@@ -4,7 +4,7 @@ The core takes any number from 0. What a new search declares, and what a running
 change, is held to these ranges. A stored search with another value goes on with it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from romul_actors.core import optimizers
@@ -45,6 +45,30 @@ def make(name: str, options: Mapping[str, Any]) -> Optimizer:
     """
     check_sizes(name, options)
     return optimizers.make(name, options)
+
+
+def make_stored(name: str, options: Mapping[str, Any]) -> tuple[Optimizer, Sequence[str]]:
+    """Make the optimizer of a stored search without those options that it does not take.
+
+    Returns:
+        The optimizer, and for each option that is left out a sentence that says why.
+
+    Raises:
+        OptimizerError, PluginError: there is no such optimizer, or it cannot be made here.
+    """
+    try:
+        return make(name, options), []
+    except OptimizerError:
+        made = make(name, {})
+    taken: dict[str, Any] = {}
+    left_out = []
+    for option, value in options.items():
+        try:
+            made = make(name, {**taken, option: value})
+            taken[option] = value
+        except OptimizerError as error:
+            left_out.append(f"{option} = {shown(value)} no longer counts: {error}")
+    return made, left_out
 
 
 def check_sizes(name: str, options: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """From the user's declaration to what the decision core is given."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from romul_actors.protocol import experiment as declaration
 from romul_actors.protocol.experiment import Experiment, OptimizerSpec
 from romul_actors.protocol.messages import MOST_STEPS
 from romul_actors.protocol.mistakes import Mistake
-from romul_actors.protocol.optimizer_options import check_ranges, make
+from romul_actors.protocol.optimizer_options import check_ranges, make, make_stored
+from romul_actors.protocol.stored_fields import EXTENDABLE
 
 LONGEST = 1e9
 """No time is longer, in seconds or in hours."""
@@ -70,8 +71,13 @@ def check(experiment: Experiment) -> Settings:
     return core
 
 
-def settings(experiment: Experiment) -> Settings:
+def settings(experiment: Experiment, *, stored: bool = False) -> Settings:
     """Make the core's settings.
+
+    Args:
+        experiment: the declaration.
+        stored: whether options that the optimizer does not take are left out, as `left_out` says:
+            another version may have taken them.
 
     Raises:
         ExperimentError: the optimizer or one of its options is unknown, or a time is so long that
@@ -83,8 +89,9 @@ def settings(experiment: Experiment) -> Settings:
             raise ExperimentError(f"{key}: {value:g} is above {LONGEST:g}")
     if experiment.steps > MOST_STEPS:
         raise ExperimentError(f"steps: {experiment.steps} is above {MOST_STEPS}")
+    given = experiment.optimizer.name, experiment.optimizer.options
     try:
-        optimizer = make(experiment.optimizer.name, experiment.optimizer.options)
+        optimizer = make_stored(*given)[0] if stored else make(*given)
     except OptimizerError as error:
         raise ExperimentError(str(error)) from None
     space = experiment.search_space()
@@ -114,6 +121,25 @@ def settings(experiment: Experiment) -> Settings:
         max_trials=experiment.max_trials,
         target_loss=-target if target is not None and is_maximum else target,
     )
+
+
+def left_out(experiment: Experiment, status: str = "") -> Sequence[str]:
+    """Options of a stored search that its optimizer does not take, and that it goes on without.
+
+    Args:
+        experiment: as it is stored.
+        status: of the search; one that has ended is not decided any more.
+
+    Returns:
+        A sentence for each; none where the optimizer itself cannot be made.
+    """
+    if status in EXTENDABLE:
+        return []
+    try:
+        return make_stored(experiment.optimizer.name, experiment.optimizer.options)[1]
+    except Exception:  # noqa: BLE001  (an installed package may raise any)
+        # More may be installed where it is decided on; if not, the actor says what is missing.
+        return []
 
 
 def _inherited(experiment: Experiment, space: Space) -> tuple[Inherited, ...]:

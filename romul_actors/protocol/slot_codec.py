@@ -7,8 +7,7 @@ exists only between `read` and `write`.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import compress
-from operator import attrgetter, ne
+from operator import attrgetter
 from typing import Any, cast, get_args
 
 from pydantic_core import from_json, to_json
@@ -104,12 +103,8 @@ def _table(*rows: tuple[str, str, Callable[[Any], str]]) -> _Table:
 def _differing(table: _Table, value: object, before: object | None) -> Fields:
     """Fields whose attributes are others than before."""
     stored = table.unlike if before is None else table.read(before)
-    values = table.read(value)
-    differ = map(ne, values, stored)
-    return {
-        name: write(new)
-        for (name, write), new in compress(zip(table.fields, values, strict=True), differ)
-    }
+    rows = zip(table.fields, table.read(value), stored, strict=True)
+    return {name: write(new) for (name, write), new, old in rows if new != old}
 
 
 _META = _table(
@@ -174,20 +169,18 @@ def write_slot(
 
 def _outcomes(slot: Slot, settings: Settings, metric: str) -> Fields:
     """All outcomes of a slot, and for people the latest alone."""
-    values = {step: _outcome(outcome, settings) for step, outcome in slot.outcomes.items()}
-    latest = max(values, default=None)
+    rows = {
+        step: {
+            metric: _outcome(outcome, settings),
+            "vector": outcome.vector,
+            "checkpoint": outcome.checkpoint,
+        }
+        for step, outcome in slot.outcomes.items()
+    }
+    latest = max(rows, default=None)
     return {
-        "latest": "" if latest is None else text({"step": latest, metric: values[latest]}),
-        "outcomes": text(
-            {
-                step: {
-                    metric: values[step],
-                    "vector": outcome.vector,
-                    "checkpoint": outcome.checkpoint,
-                }
-                for step, outcome in slot.outcomes.items()
-            }
-        ),
+        "latest": "" if latest is None else text({"step": latest, metric: rows[latest][metric]}),
+        "outcomes": text(rows),
     }
 
 

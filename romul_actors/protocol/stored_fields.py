@@ -74,9 +74,12 @@ class StoredFields:
         """A text; None for an empty one."""
         return self.text(name) or None
 
-    def reason(self) -> str:
-        """Of an experiment: why its status is so, and why no actor can serve it; often empty."""
-        found = (self.text("reason", ""), self.text("fault", ""))
+    def reason(self, *more: str) -> str:
+        """Of an experiment: why its status is so, why no actor can serve it, and what more.
+
+        Often empty.
+        """
+        found = (self.text("reason", ""), self.text("fault", ""), *more)
         return "; ".join(text for text in found if text)
 
     def flag(self, name: str, default: str | None = None) -> bool:

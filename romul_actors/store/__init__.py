@@ -10,6 +10,7 @@ from romul_actors.store.roles import (
     WorkerStore,
 )
 from romul_actors.store.values import (
+    REFUSES,
     AffinityCounts,
     Beat,
     Commit,
@@ -23,9 +24,11 @@ from romul_actors.store.values import (
     Output,
     Outstanding,
     Stored,
+    serves,
 )
 
 __all__ = [
+    "REFUSES",
     "ActorStore",
     "AffinityCounts",
     "Beat",
@@ -46,4 +49,5 @@ __all__ = [
     "Store",
     "Stored",
     "WorkerStore",
+    "serves",
 ]

@@ -25,6 +25,7 @@ from romul_actors.store.values import (
     Output,
     Outstanding,
     Stored,
+    serves,
 )
 
 
@@ -120,8 +121,9 @@ class ReaderStore(CatalogStore):
         """Presence of each worker, with `age_ms` since its latest heartbeat."""
 
     async def ages(self, name: str) -> dict[str, int]:
-        """Time since each worker's latest heartbeat, in milliseconds."""
-        return {worker: seen["age_ms"] for worker, seen in (await self.workers(name)).items()}
+        """Time since the latest heartbeat of each worker that serves it, in milliseconds."""
+        present = (await self.workers(name)).items()
+        return {worker: seen["age_ms"] for worker, seen in present if serves(seen)}
 
     @abstractmethod
     async def leases(self, name: str) -> dict[str, str]:

@@ -17,6 +17,15 @@ MAX_DEAD_BODY = 1_024
 """Longest part of a dead message that is kept, in bytes: its beginning."""
 
 
+REFUSES = "refuses"
+"""State of a worker that does not serve an experiment; `why` in its presence says why not."""
+
+
+def serves(presence: Mapping[str, Any]) -> bool:
+    """Whether a worker that is present serves the experiment."""
+    return presence.get("state") != REFUSES
+
+
 @value()
 class Entry:
     """An inbox entry, pending with the actor that read it."""

@@ -157,8 +157,8 @@ class _Writer:
 
     async def _machines(self, name: str) -> None:
         lease_ms = 1000 * self._experiment.timeouts.lease_s
-        present = await self._store.workers(name)
-        alive = {worker for worker, presence in present.items() if presence["age_ms"] < lease_ms}
+        ages = await self._store.ages(name)
+        alive = {worker for worker, age_ms in ages.items() if age_ms < lease_ms}
         # By this machine's clock, and never before the store's last line of history.
         at_ms = max(self._lines[-1].at_ms, time.time_ns() // 1_000_000)
         at_s = (at_ms - (self._began_ms or 0)) / 1000

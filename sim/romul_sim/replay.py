@@ -157,7 +157,7 @@ def steps(record: Record) -> Iterator[Step]:
     Raises:
         RecordError: its first line is not of an event.
     """
-    population = Population(settings=settings(at_the_beginning(record)))
+    population = Population(settings=settings(at_the_beginning(record), stored=True))
     groups: list[list[Line]] = []
     for line in record.lines:
         if event_of(line) is not None:

@@ -20,7 +20,7 @@ from romul_actors.observe.metrics import ActorMetrics
 from romul_actors.observe.snapshot import full_snapshot, snapshot
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.messages import decode_event, encode
+from romul_actors.protocol.messages import encode
 from romul_actors.store.keys import PARTS, key, slot_key
 from romul_actors.store.redis import RedisStore
 from romul_workers.trainer import Success, Trainer, ignore
@@ -337,177 +337,37 @@ GONE = {"name": "romul", "replaced_first": 0.25, "patience": 2.0, "sigma": 0.1}
 """As an older version may have stored it: two of these options are no more."""
 
 
-async def refused(server, raw, name="bad", optimizer=GONE, *, begin=True, **more):
-    """Put a search onto the server that an older version has begun with other options."""
-    await submit(server, name, steps=3, **more)
-    if begin:
-        await Actor(server, "before", pace_s=0.0).turn()
-    spec = json.loads(raw.hget(key(name), "spec"))
-    raw.hset(key(name), "spec", json.dumps({**spec, "optimizer": optimizer}))
-
-
-@pytest.mark.parametrize("begin", [True, False], ids=["begun", "new"])
-async def test_a_search_with_options_that_are_no_more_is_stopped(server, raw, begin):
-    await refused(server, raw, begin=begin)
-    async with serving(server):
-        fault = await fault_of(server, "bad")
-        assert "has no option 'replaced_first' any more: the share of slots" in fault
-        assert "has no option 'patience'" in fault
-        assert "`romul change bad --unset replaced_first --unset patience` takes it out" in fault
-        await Client(server, by="someone").stop("bad")
-
-        async def stopped():
-            return (await server.experiments())["bad"] == "stopped"
-
-        await until(stopped)
-        # Of the search nothing waits any more, and nothing is wrong with it.
-        await until(lambda: nothing_waits(server))
-        await until(lambda: is_faultless(server))
-    found = await full_snapshot(server, "bad")
-    assert found.experiment.optimizer.options["replaced_first"] == 0.25
-    assert (await server.depths("bad"))["dead"] == 0
-
-
-async def nothing_waits(server, name="bad"):
-    return (await server.depths(name))["inbox"] == 0
-
-
-async def test_options_that_are_no_more_are_taken_out_and_the_search_goes_on(server, raw):
-    await refused(server, raw)
-    operator = Client(server, by="someone")
-    async with serving(server):
-        await fault_of(server, "bad")
-        await operator.pause("bad")
-        await operator.change(
-            "bad", constants={"redraw": 0.2}, unset=["patience", "sigma", "replaced_first"]
-        )
-        await operator.resume("bad")
-        await assert_ends(server, "bad")
-        await until(lambda: is_faultless(server))
-    found = await full_snapshot(server, "bad")
-    assert found.experiment.optimizer.options == {"redraw": 0.2, "sigma": 0.05}
-    first, second = [line for line in found.history if isinstance(line, SearchChanged)]
-    assert (first.by, first.constants) == ("someone", {"replaced_first": None, "patience": None})
-    assert first.before == {"constants": {"replaced_first": 0.25, "patience": 2.0}}
-    assert second.constants == {"redraw": 0.2, "sigma": 0.05}
-    assert second.before == {"constants": {"redraw": 0.1, "sigma": 0.1}}
-    results = [line.trial for line in found.history if isinstance(line, TrialReported)]
-    assert len(results) == len(set(results)) == 12
-    assert (await server.depths("bad"))["dead"] == 0
-
-
-async def test_what_does_not_take_out_all_of_them_is_refused_before_anything_is_sent(server, raw):
-    await refused(server, raw)
-    operator = Client(server, by="someone")
-    before = await server.depths("bad")
-    for request in (
-        operator.change("bad", population=6),
-        operator.change("bad", unset=["patience"]),
-        operator.change("bad", constants={"replaced_first": 0.5}),
-        operator.extend("bad", 9),
-        operator.apply("bad", Changes(bounds={"x": (0.2, 0.5)}, steps=9)),
-    ):
-        with pytest.raises(ExperimentError, match="'replaced_first' any more"):
-            await request
-    everything = [*GONE, "patient"]
-    with pytest.raises(ExperimentError, match="no option 'name', and the search does not set it"):
-        await operator.change("bad", unset=everything)
-    assert await server.depths("bad") == before
-
-
-@pytest.mark.parametrize("ended", [True, False], ids=["finished", "running"])
-async def test_a_mended_declaration_takes_the_options_out_first(server, raw, ended):
+async def test_a_search_goes_on_without_options_that_are_no_more(server, raw, redis_url, caplog):
     await submit(server, "bad", steps=3)
-    if ended:
-        async with serving(server):
-            await assert_ends(server, "bad")
-    spec = json.loads(raw.hget(key("bad"), "spec"))
-    raw.hset(key("bad"), "spec", json.dumps({**spec, "optimizer": GONE}))
-    operator = Client(server, by="someone")
-    # New slots go on from a trial that has ended.
-    population = 6 if ended else 4
-    changes = Changes(
-        bounds={"x": (0.2, 0.5)},
-        steps=5,
-        population=population if ended else 0,
-        constants={"redraw": 0.3},
-        mends=True,
-    )
-    await operator.apply("bad", changes)
-    async with serving(server):
-
-        async def extended():
-            return (await snapshot(server, "bad")).experiment.steps == 5
-
-        await until(extended)
-        await assert_ends(server, "bad")
-    found = (await full_snapshot(server, "bad")).experiment
-    assert found.optimizer.options == {"sigma": 0.1, "redraw": 0.3}
-    assert (found.population, found.space["x"].model_dump()["max"]) == (
-        population,
-        0.5,
-    )
-
-
-async def test_a_finished_search_with_options_that_are_no_more_is_no_fault(server, raw):
-    await submit(server, "bad", steps=2)
-    async with serving(server):
-        await assert_ends(server, "bad")
-    spec = json.loads(raw.hget(key("bad"), "spec"))
-    raw.hset(key("bad"), "spec", json.dumps({**spec, "optimizer": GONE}))
-    await submit(server, "e")
-    async with serving(server):
-        await assert_ends(server)
-        assert (await snapshot(server, "bad")).fault == ""
-        await Client(server, by="someone").change("bad", unset=["patience", "replaced_first"])
-        await until(lambda: nothing_waits(server))
-    found = await full_snapshot(server, "bad")
-    assert (found.status, found.experiment.optimizer.options) == ("finished", {"sigma": 0.1})
-
-
-async def test_what_waits_is_left_to_an_actor_that_can_decide_it(server, raw):
-    """Where actors of two versions serve one store, the older one still decides."""
-    await refused(server, raw)
-    actor = Actor(server, "new", pace_s=0.0)
-    await server.send("bad", encode(Control(action="pause", by="someone")))
-    for _ in range(3):
-        await actor.turn()
-    assert await server.pending("bad", "new", 10) == []
-    [entry] = await server.read(["bad"], "old", 10, 0)
-    assert decode_event(entry.body) == Control(action="pause", by="someone")
-
-
-async def test_a_request_that_a_dead_actor_had_read_is_answered(server, raw, monkeypatch):
-    await refused(server, raw)
-    await Client(server, by="someone").stop("bad")
-    assert len(await server.read(["bad"], "dead", 10, 0)) == 1
-    monkeypatch.setattr("romul_actors.actor.loop.TAKE_OVER_MS", 0)
-    await Actor(server, "a", pace_s=0.0).turn()
-    assert (await server.experiments())["bad"] == "stopped"
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"optimizer": {"name": "former"}}, "optimizer 'former' is not one of"),
-        ({"optimizer": {"name": "asha", "eta": 1}}, "eta = 1 is below 2"),
-        ({"max_hours": 1e305}, "max_hours: 1e+305 is above"),
-        ({"timeouts": {"lease_s": 1e30}}, "timeouts.lease_s: 1e+30 is above"),
-    ],
-)
-async def test_whatever_else_is_refused_of_a_search_it_is_stopped(server, raw, change, words):
-    await submit(server, "bad")
     await Actor(server, "before", pace_s=0.0).turn()
     spec = json.loads(raw.hget(key("bad"), "spec"))
-    raw.hset(key("bad"), "spec", json.dumps({**spec, **change}))
-    async with serving(server):
-        fault = await fault_of(server, "bad")
-        assert words in fault
-        assert "`romul stop bad` ends the search" in fault
-        await Client(server, by="someone").stop("bad")
-        await until(lambda: is_faultless(server))
-    assert (await snapshot(server, "bad")).status == "stopped"
-    assert json.loads(raw.hget(key("bad"), "spec")) == {**spec, **change}
+    raw.hset(key("bad"), "spec", json.dumps({**spec, "optimizer": GONE}))
+    said = (
+        "replaced_first = 0.25 no longer counts: optimizer 'romul' has no option 'replaced_first'",
+        "patience = 2.0 no longer counts: optimizer 'romul' has no option 'patience': it takes ",
+    )
+    seen = await snapshot(server, "bad")
+    findings = [one.what for one in await examine(redis_url, None) if one.level == "warning"]
+    for sentence in said:
+        assert sentence in seen.reason
+        assert [what for what in findings if what.startswith(f"bad: {sentence}")]
+    operator = Client(server, by="someone")
+    with pytest.raises(ExperimentError, match="'replaced_first' any more"):
+        await operator.change("bad", constants={"replaced_first": 0.5})
+    await operator.apply("bad", Changes(bounds={"x": (0.2, 0.5)}, steps=4, constants={"sigma": 0}))
+    with caplog.at_level(logging.WARNING, "romul.actor"):
+        async with serving(server):
+            await assert_ends(server, "bad")
+    logged = [record.getMessage() for record in caplog.records]
+    for sentence in said:
+        assert len([text for text in logged if text.startswith(f"experiment bad: {sentence}")]) == 1
+    found = await full_snapshot(server, "bad")
+    assert (found.reason, found.fault, found.depths["dead"]) == ("", "", 0)
+    results = [line.trial for line in found.history if isinstance(line, TrialReported)]
+    assert len(results) == len(set(results)) == 16
+    # What was stored is not lost: an older version reads it as it was.
+    options = {"replaced_first": 0.25, "patience": 2.0, "sigma": 0}
+    assert found.experiment.optimizer.options == options
 
 
 FUTURE = {"schema": 7, "shards": 4}
@@ -568,6 +428,7 @@ def command(redis_url, *arguments):
     ("key_of_it", "value"),
     [
         ("max_hours", 1e305),
+        ("optimizer", {"name": "former"}),
         ("timeouts", {"lease_s": 1e308}),
         ("timeouts", {"lease_s": 1e30}),
         (

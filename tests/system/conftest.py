@@ -136,15 +136,18 @@ def system(redis_url, tmp_path):
     made.close()
 
 
-@pytest.fixture
-def toy(system):
-    """A finished search on a toy problem."""
-    system.submit(name="toy", steps=6, constants={"seconds": 0.02}, budget=5)
-    system.actor()
-    system.worker()
-    system.worker()
-    system.wait_for_status("finished", "toy")
-    return system
+@pytest.fixture(scope="module")
+def toy(redis_url, tmp_path_factory):
+    """A finished search on a toy problem, which tests only look at."""
+    # A database of its own, which no other test of the module empties.
+    made = System(f"{redis_url.removesuffix('/0')}/1", tmp_path_factory.mktemp("toy"))
+    made.submit(name="toy", steps=6, constants={"seconds": 0.02}, budget=5)
+    made.actor()
+    made.worker()
+    made.worker()
+    made.wait_for_status("finished", "toy")
+    yield made
+    made.close()
 
 
 def timeless(line):

@@ -3,7 +3,6 @@
 import contextlib
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import aiomqtt
@@ -11,12 +10,13 @@ import pytest
 import redis
 from redis.exceptions import AuthenticationError, ResponseError
 
+import romul as python
 from romul_actors.errors import AclError
 from romul_actors.local.redis_server import find_server, free_port
 from romul_actors.mqtt.acl import password_line
 from romul_actors.mqtt.broker import Broker
 from romul_actors.store.acl import user
-from tests.conftest import listens, wait_for
+from tests.conftest import listens, romul, wait_for
 from tests.system.conftest import System
 
 DOCKER = Path(__file__).parents[2] / "docker"
@@ -27,15 +27,8 @@ def guarded(tmp_path_factory):
     """A server with a user for each role, for experiments called team-*; URLs by role."""
     folder = tmp_path_factory.mktemp("acl")
     file = folder / "users.acl"
-    made = subprocess.run(
-        [
-            *(sys.executable, "-m", "romul_actors.cli", "acl", f"--out={file}"),
-            *(f"--secrets={folder / 'secrets'}", "--experiment=team-*"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    secrets = f"--secrets={folder / 'secrets'}"
+    made = romul("acl", f"--out={file}", secrets, "--experiment=team-*")
     assert made.returncode == 0, made.stderr
     with file.open("a") as out:
         out.write("user root on nopass ~* &* +@all\n")
@@ -106,7 +99,7 @@ def test_a_search_goes_through_with_each_part_behind_its_own_door(guarded, fleet
         assert fleet.call(*command, f"--redis={guarded['operator']}").returncode == 0
 
 
-def test_a_password_may_come_from_a_file(guarded, fleet):
+def test_a_password_may_come_from_a_file(guarded, fleet, monkeypatch):
     fleet.submit(name="team-c")
     url = guarded["reader"]
     password, place = url.removeprefix("redis://reader:").split("@")
@@ -115,6 +108,9 @@ def test_a_password_may_come_from_a_file(guarded, fleet):
     without = f"--redis=redis://reader@{place}"
     done = fleet.call("status", without, "--json", ROMUL_REDIS_PASSWORD_FILE=str(file))
     assert '"team-c"' in done.stdout
+    monkeypatch.setenv("ROMUL_REDIS_PASSWORD_FILE", str(file))
+    assert "team-c" in python.Client(without.removeprefix("--redis=")).statuses()
+    monkeypatch.delenv("ROMUL_REDIS_PASSWORD_FILE")
     # A password in the URL goes before.
     file.write_text("wrong")
     assert fleet.call("status", without, ROMUL_REDIS_PASSWORD_FILE=str(file)).returncode != 0
@@ -245,14 +241,9 @@ def guarded_broker(tmp_path_factory):
     if shutil.which("mosquitto") is None:
         pytest.skip("no mosquitto here")
     folder = tmp_path_factory.mktemp("broker")
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "romul_actors.cli", "acl", f"--out={folder / 'users.acl'}"),
-            *(f"--secrets={folder / 'secrets'}", f"--broker={folder / 'broker'}"),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    places = {"out": "users.acl", "secrets": "secrets", "broker": "broker"}
+    made = romul("acl", *(f"--{option}={folder / name}" for option, name in places.items()))
+    assert made.returncode == 0, made.stderr
     with (folder / "broker" / "passwords").open("a") as out:
         out.write(password_line("all", "seen") + "\n")
     with (folder / "broker" / "acl").open("a") as out:

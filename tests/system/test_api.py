@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import romul
+from romul_actors.local.redis_server import URL_FILE
 from tests.conftest import wait_for
 from tests.system.conftest import install_overflowing, processes_with
 
@@ -19,6 +20,8 @@ SPACE = {"rate": romul.Float(1e-3, 1, log=True)}
 SMALL = {"population": 4, "steps": 2, "metric": "val_loss", "progress": False}
 
 
+NOBODY = "redis://:secret@127.0.0.1:1/0"
+"""URL of a server that does not answer."""
 SECRET = "a-text-that-stands-in-the-function"
 
 
@@ -32,7 +35,7 @@ def valley(note=SECRET):
         total += abs(trial.hyperparameters["rate"] - 0.1)
         (trial.checkpoint / "total.json").write_text(json.dumps(total))
         (trial.checkpoint / "note").write_text(note)
-        return {"val_loss": total, "step": trial.step}
+        return {"val_loss": total, "updates": len(range(trial.start, trial.stop))}
 
     return train
 
@@ -129,7 +132,7 @@ def test_a_function_is_searched(searched, tmp_path):
     best = result.best
     assert json.loads((best.checkpoint / "total.json").read_text()) == best.value
     assert best.value == min(trial.value for trial in result.trials.values())
-    assert set(best.metrics) == {"step"}
+    assert best.metrics == {"updates": 1}
     assert result.schedule.stretches[-1].hyperparameters == best.hyperparameters
     assert [slot.status for slot in result.population] == ["done"] * 4
     assert len(result.trials_frame()) == len(result.trials) == 12
@@ -291,11 +294,17 @@ def test_a_search_that_has_ended_is_extended(tmp_path):
     with pytest.raises(romul.ExperimentError, match="2 is not above the 2"):
         romul.extend("mine", steps=2, runs=tmp_path)
     recorded = Recorded()
+    # As a killed run leaves it.
+    (tmp_path / "mine" / URL_FILE).write_text(NOBODY)
     result = romul.extend("mine", steps=4, runs=tmp_path, callbacks=[recorded])
     alone(tmp_path)
     assert (result.status, result.snapshot.counts["reported"]) == ("finished", 16)
     assert sum(line[0] == "result" for line in recorded.lines) == 8
-    assert search(tmp_path, steps=4).best == result.best
+    # The call that began it may be run again, as the cell of a notebook.
+    for steps in (4, 2, 4):
+        assert search(tmp_path, steps=steps).best == result.best
+    with pytest.raises(romul.ExperimentExistsError, match="steps was 4, and is 3"):
+        search(tmp_path, steps=3)
     with pytest.raises(romul.RomulError, match="no run there"):
         romul.extend("none", steps=4, runs=tmp_path)
 
@@ -348,6 +357,7 @@ def test_a_search_begins_with_what_another_one_has_found(tmp_path, system):
         search(tmp_path, count, name="new", from_run="old")
     old = search(tmp_path, count, name="old", steps=2)
     origin = {"name": "old", "what": "checkpoints"}
+    (tmp_path / "old" / URL_FILE).write_text(NOBODY)  # As a killed run leaves it.
     new = search(tmp_path, count, name="new", steps=1, from_run=origin)
     assert new.best.value <= old.best.value - 10 + 1e-9
     assert search(tmp_path, count, name="new", steps=1, from_run=origin).best == new.best
@@ -489,8 +499,20 @@ def test_an_operator_acts_on_a_run_from_a_program(tmp_path):
         "pin",
         "stop",
     ]
-    with pytest.raises(romul.RomulError, match="nor the folder of a run that is under way"):
+    with pytest.raises(romul.RomulError, match="nor the folder of a local run whose server is up"):
         romul.Client(tmp_path / "mine").pause("mine")
+
+
+def test_a_run_is_found_where_the_command_line_finds_it(searched, monkeypatch, tmp_path):
+    folder, result, _, _ = searched
+    monkeypatch.setenv("ROMUL_RUNS", str(folder))
+    # As a killed run leaves it.
+    (folder / "mine" / URL_FILE).write_text(NOBODY)
+    assert romul.open("mine").best == result.best
+    assert not (folder / "mine" / URL_FILE).exists()
+    monkeypatch.setenv("ROMUL_RUNS", str(tmp_path))
+    with pytest.raises(romul.UnknownExperimentError, match="no run there"):
+        romul.open("mine")
 
 
 # -- what is refused ------------------------------------------------------------------------------
@@ -561,6 +583,8 @@ def test_a_search_is_submitted_to_a_server_and_waited_for(system):
     given = {"redis": system.url, "checkpoints": str(system.folder), "population": 4, "steps": 2}
     task = "romul_workers.tasks.toys:quadratic"
     romul.submit(task, SPACE, name="far", **given)
+    with pytest.raises(TimeoutError, match=r"far has not ended within 0\.1 s"):
+        romul.wait("far", redis=system.url, timeout_s=0.1)
     system.actor()
     system.worker()
     recorded = Recorded()

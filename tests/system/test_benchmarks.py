@@ -21,6 +21,16 @@ def bench(name, *options):
     )
 
 
+def printed_by(name, *options):
+    """The one line that a benchmark prints."""
+    done = bench(name, *options)
+    assert done.returncode == 0, done.stderr
+    [line] = done.stdout.splitlines()
+    printed = json.loads(line)
+    assert printed["benchmark"] == name
+    return printed
+
+
 @pytest.mark.parametrize(
     ("command", "figures"),
     [
@@ -30,7 +40,6 @@ def bench(name, *options):
             "digits --device cpu --slots 4 --seeds 2 --steps 1 --optimizers romul",
             {"seeds_won": {}, "steps": 1},
         ),
-        ("decisions --slots 8 --seconds 0.1 --rounds 2", {"slots": 8, "rounds": 2}),
         (
             "end_to_end --workers 4 --steps 3 --rounds 1 --no-peer",
             {"workers": 4, "warm_up": 5, "steps": 3, "ray_tune": None, "ratio_to_ray_tune": None},
@@ -49,7 +58,6 @@ def bench(name, *options):
             "overlap --slots 4 --workers 1 --steps 2 --seconds 0.05 --delay-s 0.01 --rounds 1",
             {"slots": 4, "workers": 1, "rounds": 1},
         ),
-        ("replayed --problems wine-mlp --seeds 2 --slots 4", {"seeds": 2, "slots": 4}),
         (
             "scale --slots 8 --workers 4 --trial-s 0.05 --seconds 0.5",
             {"slots": 8, "workers": 4, "demanded_per_s": 80.0},
@@ -61,26 +69,21 @@ def bench(name, *options):
     ids=lambda value: value.split()[0] if isinstance(value, str) else "",
 )
 def test_a_benchmark_prints_one_json_line(command, figures):
-    done = bench(*command.split())
-    assert done.returncode == 0, done.stderr
-    [line] = done.stdout.splitlines()
-    printed = json.loads(line)
-    assert printed["benchmark"] == command.split()[0]
+    printed = printed_by(*command.split())
     assert {key: printed[key] for key in figures} == figures
 
 
 def test_the_schedules_of_winners_become_a_picture(tmp_path):
     picture = tmp_path / "schedules.png"
-    command = "replayed --problems wine-mlp,cancer-mlp --seeds 1 --slots 4 --picture"
-    done = bench(*command.split(), str(picture))
-    assert done.returncode == 0, done.stderr
+    command = "replayed --problems wine-mlp,cancer-mlp --seeds 2 --slots 4 --picture"
+    printed = printed_by(*command.split(), str(picture))
+    assert (printed["seeds"], printed["slots"]) == (2, 4)
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_decisions_are_counted_by_the_clock_and_by_cpu_time():
-    done = bench("decisions", "--slots=8", "--seconds=0.1", "--rounds=1")
-    assert done.returncode == 0, done.stderr
-    output = json.loads(done.stdout)
+    output = printed_by("decisions", "--slots=8", "--seconds=0.1", "--rounds=2")
+    assert (output["slots"], output["rounds"]) == (8, 2)
     for figure, ratio in (
         ("decisions_per_s", "ratio_to_ceiling"),
         ("decisions_per_cpu_s", "cpu_ratio_to_ceiling"),
@@ -93,13 +96,35 @@ def test_decisions_are_counted_by_the_clock_and_by_cpu_time():
 @pytest.mark.long(40)
 def test_both_systems_are_measured_alike_with_their_start_up_apart():
     pytest.importorskip("ray")
-    done = bench("end_to_end", "--workers=4", "--steps=3", "--rounds=1")
-    assert done.returncode == 0, done.stderr
-    printed = json.loads(done.stdout)
+    printed = printed_by("end_to_end", "--workers=4", "--steps=3", "--rounds=1")
     for system in ("romul", "ray_tune"):
         assert list(printed[system]) == ["server_s", "first_trial_s", "trials_per_s"]
         assert all(figure > 0 for figure in printed[system].values())
     assert printed["ratios_to_ray_tune"] == [printed["ratio_to_ray_tune"]]
+
+
+def test_asynchronous_runs_are_compared_with_synchronous_ones_of_the_same_optimizer(tmp_path):
+    def lines(conditions, losses, optimizer="romul"):
+        alike = {"problem": "p", "population": 8, "steps": 2, "makespan": 1.0}
+        alike |= {"optimizer": optimizer, "conditions": conditions}
+        for seed, loss in enumerate(losses):
+            key = f"{conditions}{optimizer}{seed}"
+            row = {"key": key, "seed": seed, "test": loss, "test_last": loss, "loss": loss}
+            yield json.dumps({**alike, **row}) + "\n"
+
+    synchronous, asynchronous = tmp_path / "s.jsonl", tmp_path / "a.jsonl"
+    synchronous.write_text(
+        "".join([*lines("synchronous", [2, 2]), *lines("synchronous", [0], "random")])
+    )
+    asynchronous.write_text("".join(lines("asynchronous", [1, 3])))
+    printed = printed_by("conditions", str(synchronous), str(asynchronous))
+    assert (printed["runs"], printed["all"]["share"]) == (4, 0.5)
+    alone = bench("conditions", str(synchronous))
+    assert alone.returncode == 1
+    assert "no run of 'asynchronous'" in alone.stderr
+    asynchronous.write_text(asynchronous.read_text().replace('"population": 8', '"population": 4'))
+    unlike = bench("conditions", str(synchronous), str(asynchronous))
+    assert "different slots and steps do not compare: [(4, 2), (8, 2)]" in unlike.stderr
 
 
 def test_too_few_workers_are_refused_in_words():

@@ -11,21 +11,22 @@ from tests.conftest import romul
 TASKS = Path(__file__).parents[1] / "tasks"
 
 
-def examine(folder, mistake):
+def examine(folder, mistake, budget=10_000, tried=10):
     file = folder / "experiment.toml"
     file.write_text(
         f"""
 name = "planted"
 task = "planted"
 steps = 30
-budget = 10
+budget = {budget}
 [constants]
 mistake = "{mistake}"
 [space]
 rate = {{ type = "float", min = 1e-3, max = 0.5, scale = "log" }}
 """
     )
-    done = romul("check", str(file), f"--path={TASKS}", "--grace=1", "--json")
+    options = (f"--path={TASKS}", f"--budget={tried}", "--grace=1", "--json")
+    done = romul("check", str(file), *options)
     return done, {check["name"]: check for check in json.loads(done.stdout)}
 
 
@@ -49,6 +50,12 @@ def test_each_planted_mistake_is_found(tmp_path, mistake, check):
     done, checks = examine(tmp_path, mistake)
     assert done.returncode == 1
     assert [c["name"] for c in checks.values() if c["level"] == "fault"] == [check]
+
+
+def test_a_step_of_milliseconds_need_not_stop_when_asked(tmp_path):
+    done, checks = examine(tmp_path, "never stops", budget=1, tried=1)
+    assert (done.returncode, checks["stops when asked"]["level"]) == (0, "ok")
+    assert "a step takes" in checks["stops when asked"]["found"]
 
 
 def test_what_goes_with_the_checkpoint_is_never_restored_under_another_value(tmp_path):

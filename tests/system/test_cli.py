@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from romul_actors.local.mqtt_broker import has_broker
 from romul_actors.local.redis_server import URL_FILE, embedded_server
 from romul_actors.protocol.experiment import parse
 from tests.conftest import romul, romul_anew, wait_for
@@ -159,10 +160,47 @@ async def test_a_local_run_is_found_by_its_name_while_it_is_up_and_afterwards(tm
         assert (code, err) == (0, "")
         with Redis.from_url(url) as client:
             assert client.xlen("romul:{bowl}:inbox") == 1
+    code, _, err = call("remove", "bowl", "--yes")
+    assert (code, "it is removed with its folder" in err) == (3, True), err
+    code, out, err = call("collect", "bowl", "--dry-run")
+    assert (code, "bowl: 0 checkpoints would go" in out) == (0, True), err
+    code, _, err = call("show", "bowls")
+    assert (code, "no local run 'bowls'" in err, "did you mean 'bowl'?" in err) == (4, True, True)
     # A run on a server that was named has no server of its own: the default one is meant.
     (folder / "redis").rename(folder / "away")
     code, _, err = call("extend", "bowl", "--steps=3")
     assert (code, "no Redis or Valkey server answers" in err) == (3, True)
+
+
+@pytest.mark.long(30)
+@pytest.mark.skipif(not has_broker(), reason="there is no broker program")
+def test_a_worker_of_a_local_run_is_asked_over_that_runs_broker(tmp_path):
+    (tmp_path / "bowl.toml").write_text(TOML.format(steps=400))
+    runs = {"ROMUL_RUNS": str(tmp_path / "runs")}
+    process = local(tmp_path, "run", "bowl.toml", "--workers=1")
+    try:
+        wait_for((tmp_path / "runs/bowl/checkpoints").is_dir, 90)
+        assert (tmp_path / "runs/bowl/mqtt.url").stat().st_mode & 0o077 == 0
+        url = (tmp_path / "runs/bowl/redis.url").read_text()
+        with Redis.from_url(url, decode_responses=True) as client:
+            [worker] = wait_for(lambda: client.hkeys("romul:{bowl}:workers"), 90)
+        # The worker connects to the broker in its own time.
+        wait_for(lambda: romul("control", worker, "debug", **runs).returncode == 0, 90)
+        unknown = romul("control", worker + "x", "drain", **runs)
+        said = " ".join(unknown.stderr.split())
+        assert (unknown.returncode, f"did you mean '{worker}'?" in said) == (4, True)
+        drained = romul("control", worker, "drain", **runs)
+        assert (drained.returncode, drained.stderr) == (0, "")
+        with Redis.from_url(url, decode_responses=True) as client:
+            wait_for(lambda: '"event":"drain"' in str(client.xrange("romul:{bowl}:history")), 90)
+        found = romul("doctor", f"--redis={tmp_path / 'runs/bowl'}", **runs).stdout
+        assert "the broker at 127.0.0.1:" in found
+    finally:
+        process.send_signal(signal.SIGINT)
+        ended(process)
+    assert not (tmp_path / "runs/bowl/mqtt.url").exists()
+    gone = romul("control", worker, "drain", **runs)
+    assert (gone.returncode, "no local run under way has a worker" in gone.stderr) == (4, True)
 
 
 def test_what_was_changed_in_the_file_holds_when_the_run_goes_on(tmp_path):
@@ -222,6 +260,8 @@ def test_a_run_begins_with_what_another_one_has_found(tmp_path):
     old = said("old.py")
     x = old["best_hyperparameters"]["x"]
     assert old["best"] == pytest.approx(x - 20)
+    # As a killed run leaves it: no server is there.
+    (tmp_path / "runs/old" / URL_FILE).write_text("redis://:secret@127.0.0.1:1/0")
     values = said("values.py", "--from-run=old")
     assert values["best"] <= x - 10 + 1e-9
     assert said("weights.py", "--from-run=old", "--with-checkpoints")["best"] <= x - 30 + 1e-9
@@ -317,6 +357,9 @@ def test_experiments_are_submitted_shown_and_removed(system):
     )
     assert best["loss"] == row["best"]
     assert (system.folder / "b" / "state.json").exists()
+    shown = system.call("show", "e", "1").stdout
+    for label in ("status", "trial", "loss", "ancestors", "hyperparameters", "why", "reports"):
+        assert f"\n{label} " in shown
     for command in ("status", ("show", "e"), ("show", "e", "1"), ("best", "e")):
         called = system.call(*([command] if isinstance(command, str) else command))
         assert (called.returncode, called.stderr.count("Traceback")) == (0, 0)
@@ -347,6 +390,8 @@ def decided(redis_url, tmp_path_factory):
         (("show", "unknown"), 4, "no experiment 'unknown'"),
         (("best", "f"), 4, "; there are e"),
         (("bounds", "e", "rat", "--min=0", "--max=1"), 2, "not in the space: did you mean 'rate'?"),
+        (("bounds", "e", "rate"), 2, "give --min, --max, or both"),
+        (("bounds", "e", "rate", "--min=2"), 2, "rate"),
         (("history", "e", "--event=reslt"), 0, "did you mean 'result'?"),
         (("show", "e", "99"), 4, "e has no slot 99: it has 4"),
         (("best", "e"), 3, "no trial has ended well yet"),

@@ -205,8 +205,9 @@ def test_without_a_broker_the_lease_notices(system):
     os.killpg(victim.pid, signal.SIGKILL)
     wait_for(lambda: entry not in system.leases())
     wait_for(lambda: len(system.leases()) == 4 and "victim" not in system.leases().values())
-    lost = [line for line in system.history(event="failed") if line["worker"] == "victim"]
-    assert [(line["reason"], line["again"]) for line in lost] == [("lost", True)]
+    [line] = [line for line in system.history(event="failed") if line["worker"] == "victim"]
+    assert (line["reason"], line["again"]) == ("lost", True)
+    assert system.slot(line["slot"])["attempt"] == "2"
 
 
 def test_a_broker_that_comes_and_goes_changes_nothing(system, broker):
@@ -279,7 +280,7 @@ def test_an_operator_drains_a_worker_over_the_broker(system, broker):
 
 @pytest.fixture
 def own_server(background, tmp_path):
-    """A durable server of the test's own: (url, kill and start again)."""
+    """A durable server of the test's own: (url, kill it, and start it when an actor saw that)."""
     port, made = free_port(), []
 
     def start():
@@ -287,10 +288,14 @@ def own_server(background, tmp_path):
         made.append(background.enter(context))
         return made[-1][0]
 
-    def restart():
+    def restart(actor):
+        def failures():
+            return actor.log.read_text().count("trying again")
+
+        before = failures()
         os.kill(int((tmp_path / "server/redis/server.pid").read_text()), signal.SIGKILL)
         made.pop()[1]()
-        time.sleep(1.0)
+        wait_for(lambda: failures() > before)
         start()
 
     url = start()
@@ -304,12 +309,12 @@ def test_a_killed_server_comes_back_and_the_run_goes_on(own_server, tmp_path):
     system = System(url, tmp_path)
     try:
         system.submit(steps=30, constants={"seconds": 0.05}, timeouts={"lease_s": 3})
-        system.actor()
+        actor = system.actor()
         for _ in range(2):
             system.worker()
         for results in (20, 60):
             wait_for(lambda results=results: len(system.history(event="result")) > results)
-            restart()
+            restart(actor)
         wait_for(lambda: alive(system) and system.meta()["status"] == "finished", 90)
         check_nothing_lost_or_doubled(system)
     finally:

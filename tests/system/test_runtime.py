@@ -1,7 +1,6 @@
 """Actors and workers as processes, and what happens to them."""
 
 import json
-import os
 import signal
 from collections import Counter
 
@@ -11,8 +10,6 @@ import pytest
 from tests.conftest import wait_for
 from tests.system.conftest import processes_with, timeless
 
-FULL_QUORUM = {"name": "romul", "options": {"quorum_share": 1.0}}
-
 
 def decisions(system, name="e"):
     """Every decision by its trial, without times and worker names."""
@@ -21,38 +18,6 @@ def decisions(system, name="e"):
 
 def outcomes(system, name="e"):
     return {line["trial"]: line["value"] for line in system.history(name, "result")}
-
-
-def test_an_actor_killed_in_the_middle_changes_no_decision(system):
-    fields = {
-        "population": 8,
-        "steps": 12,
-        "optimizer": FULL_QUORUM,
-        "constants": {"seconds": 0.01},
-        "space": {
-            "rate": {"type": "float", "min": 1e-3, "max": 1.0, "scale": "log"},
-            "momentum": {"type": "float", "min": 0.0, "max": 0.9},
-        },
-    }
-    system.submit(name="undisturbed", **fields)
-    system.submit(name="disturbed", **fields)
-    for _ in range(2):
-        system.worker("--experiment=undisturbed")
-    actor = system.actor()
-    system.wait_for_status("finished", "undisturbed")
-
-    for _ in range(2):
-        system.worker("--experiment=disturbed")
-    for step in (3, 6, 9):
-        wait_for(lambda step=step: any(f"-{step}" in t for t in outcomes(system, "disturbed")))
-        os.kill(actor.pid, signal.SIGKILL)
-        actor.wait()
-        actor = system.actor()
-    system.wait_for_status("finished", "disturbed")
-
-    assert len(decisions(system, "undisturbed")) == 96
-    assert decisions(system, "disturbed") == decisions(system, "undisturbed")
-    assert outcomes(system, "disturbed") == outcomes(system, "undisturbed")
 
 
 @pytest.mark.parametrize(
@@ -92,17 +57,6 @@ def test_two_actors_on_one_experiment_decide_every_result_once(system):
     meta = system.meta()
     assert (meta["created"], meta["reported"], meta["retried"]) == ("160", "160", "0")
     assert all(actor.poll() is None for actor in actors)
-
-
-def test_a_killed_workers_trial_is_done_again_by_another(system):
-    system.submit(task="misbehaving:slow", timeouts={"lease_s": 1.0}, steps=1, max_attempts=9)
-    system.actor()
-    victim = system.worker("--name=victim")
-    wait_for(lambda: system.presence("victim").get("trial"))
-    os.killpg(victim.pid, signal.SIGKILL)
-    [line] = wait_for(lambda: system.history(event="failed"))
-    assert (line["reason"], line["worker"], line["again"]) == ("lost", "victim", True)
-    assert system.slot(line["slot"])["attempt"] == "2"
 
 
 def test_a_worker_that_must_go_gives_its_trial_back_and_takes_its_children_along(system):
@@ -203,12 +157,24 @@ def test_an_unknown_task_ends_the_experiment_with_its_reason(system, task, messa
 def test_a_worker_imports_only_what_it_allows(system):
     system.submit(task="os:system")
     system.actor()
-    worker = system.worker()
+    worker = system.worker("--name=picky")
     wait_for(lambda: "task module 'os' is not allowed here" in worker.log.read_text())
+    why = "task module 'os' is not allowed here (see --allow)"
+    listed = wait_for(lambda: system.presence("picky"))
+    assert (listed["state"], listed["why"]) == ("refuses", why)
+    for look in (("show", "e"), ("top", "e", "--once"), ("workers", "e"), ("doctor",)):
+        assert f"picky: {why}" in system.call(*look).stdout
+    # It counts as no worker.
+    assert system.as_json("status")[0]["workers"] == 0
+    alarms = system.as_json("top", "e")["alarms"]
+    assert alarms[:2] == ["no worker is alive", f"does not serve it: picky: {why}"]
     system.submit(name="allowed", steps=1)
     system.wait_for_status("finished", "allowed")
     assert system.meta()["reported"] == "0"
     assert system.client.xlen("romul:{e}:trials") == 4
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(30)
+    assert not system.presence("picky")
 
 
 def test_garbage_on_the_queues_is_put_aside_with_a_reason(system):

@@ -8,8 +8,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
+import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +23,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from romul_actors.errors import StoreUnavailableError
 from romul_actors.local.redis_server import find_server
+from romul_actors.store.redis import RedisStore, urls
 from tests.conftest import answers, free_port, wait_for
 from tests.system.conftest import System
 
@@ -58,6 +63,131 @@ def servers(tmp_path):
     made = Servers(tmp_path)
     yield made
     made.close()
+
+
+SNAPSHOT = "a-folder.rdb"
+
+
+def no_memory(client):
+    client.config_set("maxmemory", "1")
+
+
+def too_few_replicas(client):
+    client.config_set("min-replicas-to-write", "1")
+
+
+def a_replica(client):
+    client.replicaof("127.0.0.1", "1")
+
+
+def no_snapshots(client):
+    (Path(client.config_get("dir")["dir"]) / SNAPSHOT).mkdir()
+    client.config_set("save", "3600 1")
+    client.set("changed", "1")
+    with contextlib.suppress(redis.ResponseError):
+        client.bgsave()
+    wait_for(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+
+
+def another_password(client):
+    client.config_set("requirepass", "another")
+    client.client_kill_filter(_type="normal", skipme=True)
+
+
+def a_long_script(client):
+    port = client.connection_pool.connection_kwargs["port"]
+    client.config_set("busy-reply-threshold", "10")
+    with socket.create_connection(("127.0.0.1", port)) as other:
+        other.sendall(b'EVAL "while true do end" 0\r\n')
+        wait_for(lambda: is_busy(client))
+
+
+def is_busy(client):
+    try:
+        return not client.ping()
+    except redis.ResponseError as error:
+        return "BUSY" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("become", "said"),
+    [
+        (no_memory, "cannot do it now: command not allowed when used memory"),
+        (too_few_replicas, "cannot do it now: NOREPLICAS"),
+        (a_replica, "cannot do it now: You can't write against a read only replica"),
+        (no_snapshots, "cannot do it now: MISCONF"),
+        (a_long_script, "cannot do it now: BUSY"),
+        (another_password, "refuses access: Authentication required"),
+    ],
+)
+async def test_what_a_server_cannot_do_for_now_is_no_experiments_fault(
+    servers, monkeypatch, become, said
+):
+    monkeypatch.setattr(urls, "RETRY_CAP_S", 0.01)
+    port, _ = servers.plain("--dir", str(servers.folder), "--dbfilename", SNAPSHOT)
+    client = redis.Redis(port=port, protocol=2, decode_responses=True)
+    store = RedisStore(f"redis://127.0.0.1:{port}")
+    await store.create("e", "{}", b"submitted")
+    become(client)
+    with pytest.raises(StoreUnavailableError, match=said):
+        await store.tick("e", b"tick", 1000)
+    await store.close()
+    client.close()
+
+
+async def test_a_name_that_leads_to_another_primary_is_followed(servers, monkeypatch):
+    """As the name of a managed server does: the old primary keeps its connections."""
+    monkeypatch.setattr(urls, "RETRY_CAP_S", 0.01)
+    (first, _), (second, _) = servers.plain(), servers.plain()
+    primary = first
+
+    async def forward(reader, writer):
+        there, back = await asyncio.open_connection("127.0.0.1", primary)
+        await asyncio.gather(copy(reader, back), copy(there, writer))
+
+    name = await asyncio.start_server(forward, "127.0.0.1", 0)
+    store = RedisStore(f"redis://127.0.0.1:{name.sockets[0].getsockname()[1]}")
+    await store.create("e", "{}", b"submitted")
+    old, primary = redis.Redis(port=first, protocol=2), second
+    old.replicaof("127.0.0.1", second)
+    await store.create("f", "{}", b"submitted")
+    assert list(await store.experiments()) == ["f"]
+    await store.close()
+    old.close()
+    name.close()
+
+
+async def copy(reader, writer):
+    with contextlib.closing(writer):
+        while data := await reader.read(65_536):
+            writer.write(data)
+
+
+@pytest.mark.timeout(240)
+def test_a_server_without_memory_for_longer_than_a_lease_costs_no_attempt(servers, tmp_path):
+    port, _ = servers.plain()
+    system = System(f"redis://127.0.0.1:{port}", tmp_path)
+    permits = tmp_path / "permits"
+    permits.mkdir()
+    try:
+        system.submit(task="permitted", constants={"permits": str(permits)}, steps=2)
+        actor = system.actor()
+        system.worker("--allow=permitted")
+        [entry] = wait_for(system.leases)
+        wait_for(lambda: system.presence(system.leases()[entry]))
+        system.client.config_set("maxmemory", "1")
+        refused = time.monotonic()
+        # Two leases.
+        wait_for(
+            lambda: time.monotonic() > refused + 4 and "cannot do it now" in actor.log.read_text()
+        )
+        assert "experiment e cannot be served" not in actor.log.read_text()
+        system.client.config_set("maxmemory", "0")
+        (permits / "open").touch()
+        system.wait_for_status("finished")
+        assert json.loads(system.meta()["causes"]) == {}
+    finally:
+        system.close()
 
 
 @pytest.mark.timeout(240)

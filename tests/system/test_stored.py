@@ -162,19 +162,42 @@ def test_a_killed_search_goes_on_to_its_end(stored, system):
     }
 
 
-@pytest.mark.parametrize(
-    ("option", "reason"),
-    [("patience", ""), ("replaced_first", " any more: the share of slots that copy goes from")],
-)
-def test_an_option_that_is_no_more_is_refused_in_words_before_anything_changes(
-    stored, system, raw, option, reason
+GONE = {"name": "romul", "replaced_first": 0.5, "patience": 2.0}
+
+
+def warned_of(said):
+    said = " ".join(said.split())
+    return "replaced_first = 0.5 no longer counts" in said and "patience = 2.0 no longer" in said
+
+
+def test_options_that_are_no_more_are_named_and_the_search_goes_on(stored, system, tmp_path):
+    stored("paused", optimizer=GONE, constants={"seconds": 0.0})
+    before = system.history("paused")
+    server = f"--redis={system.url}"
+    for command in ("status", "show paused", "doctor"):
+        assert warned_of(told_by(system, *command.split(), server))
+    told_by(system, "export", "paused", f"--to={tmp_path / 'trials.csv'}", server)
+    assert "paused: " in told_by(system, "collect", "paused", "--dry-run", server)
+    done = system.call("run", "--resume=paused", f"--runs={system.folder}", server)
+    assert done.returncode == 0, done.stderr
+    assert warned_of(done.stderr)
+    gone_on(system, "paused", before)
+    assert not warned_of(told_by(system, "status", server))
+
+
+@pytest.mark.parametrize("option", ["patience", "replaced_first"])
+def test_a_file_that_sets_an_option_that_is_no_more_is_refused_before_anything_changes(
+    stored, system, raw, option
 ):
-    stored("paused", optimizer={"name": "romul", option: 0.5})
+    stored("paused", optimizer=GONE)
     before = dump(raw)
-    done = system.call("run", "--resume=paused", f"--runs={system.folder}", f"--redis={system.url}")
+    spec = json.loads(raw.hget("romul:{paused}", "spec"))
+    file = declaring(system.folder, spec, options={option: 0.5})
+    done = system.call(
+        "run", str(file), "--resume=paused", f"--runs={system.folder}", f"--redis={system.url}"
+    )
     assert done.returncode != 0
-    said = " ".join((done.stdout + done.stderr).split())
-    assert f"optimizer 'romul' has no option '{option}'{reason}" in said
+    assert f"optimizer 'romul' has no option '{option}'" in " ".join(done.stderr.split())
     after = dump(raw)
     for rows in (before, after):
         for row in rows.values():
@@ -182,39 +205,22 @@ def test_an_option_that_is_no_more_is_refused_in_words_before_anything_changes(
     assert after == before
 
 
-GONE = {"name": "romul", "replaced_first": 0.5, "patience": 2.0}
-
-
-def test_a_search_with_options_that_are_no_more_is_shown(stored, system, tmp_path):
-    stored("paused", optimizer=GONE)
-    (row,) = system.as_json("status")
-    assert (row["name"], row["status"]) == ("paused", "paused")
-    shown = json.loads(told_by(system, "show", "paused", f"--redis={system.url}", "--json"))
-    assert len(shown["slots"]) == 8
-    assert told_by(system, "history", "paused", f"--redis={system.url}").count("\n") >= 8
-    file = tmp_path / "trials.csv"
-    told_by(system, "export", "paused", f"--to={file}", f"--redis={system.url}")
-    assert len(file.read_text().splitlines()) > 8
-    kept = told_by(system, "collect", "paused", "--dry-run", f"--redis={system.url}")
-    assert "paused: " in kept
-
-
-def mended_file(folder, spec, **changes):
-    """A file that declares what is stored, but for its optimizer."""
-    kept = {**spec, "optimizer": {"name": "romul", "options": {}}, **changes}
-    file = folder / "mended.py"
+def declaring(folder, spec, options):
+    """A file that declares what is stored, but for its optimizer's options."""
+    kept = {**spec, "optimizer": {"name": "romul", "options": options}}
+    file = folder / "declaring.py"
     text = f"experiment = Experiment.model_validate_json({json.dumps(kept)!r})"
     file.write_text(f"from romul_actors.protocol.experiment import Experiment\n{text}\n")
     return file
 
 
-def test_a_mended_file_resumes_it(stored, system, raw):
+def test_a_file_that_no_longer_sets_them_resumes_it(stored, system, raw):
     stored("paused", optimizer=GONE, constants={"seconds": 0.0})
     before = system.history("paused")
     spec = json.loads(raw.hget("romul:{paused}", "spec"))
     done = system.call(
         "run",
-        str(mended_file(system.folder, spec)),
+        str(declaring(system.folder, spec, options={})),
         "--resume=paused",
         f"--runs={system.folder}",
         f"--redis={system.url}",
@@ -223,19 +229,3 @@ def test_a_mended_file_resumes_it(stored, system, raw):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "finished"
     gone_on(system, "paused", before)
-    assert json.loads(raw.hget("romul:{paused}", "spec"))["optimizer"]["options"] == {}
-
-
-def test_a_request_takes_the_options_out(stored, system, raw):
-    stored("killed", optimizer=GONE, constants={"seconds": 0.0})
-    before = system.history("killed")
-    server = f"--redis={system.url}"
-    refused = system.call("change", "killed", "--set=sigma=0.1", server)
-    assert refused.returncode == 2
-    assert "--unset replaced_first --unset patience" in " ".join(refused.stderr.split())
-    told_by(system, "change", "killed", "--unset=replaced_first", "--unset=patience", server)
-    system.actor()
-    system.start("worker", "--allow=romul_workers.tasks.toys")
-    system.wait_for_status("finished", "killed", 90)
-    gone_on(system, "killed", before)
-    assert json.loads(raw.hget("romul:{killed}", "spec"))["optimizer"]["options"] == {}

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import pytest
 
+from romul_actors.actor import loop as loop_module
 from romul_actors.actor.batch import decide_batch, load
 from romul_actors.actor.garbage import NeededCheckpoints
 from romul_actors.actor.loop import BATCH, Actor
@@ -301,6 +302,20 @@ async def test_an_experiment_that_is_removed_meanwhile_is_forgotten(clock):
     assert len(await attempts(store)) == 5
 
 
+async def test_an_experiment_that_is_gone_with_the_servers_data_is_named_and_forgotten(
+    store, caplog
+):
+    for name in ("e", "other"):
+        await submit(store, name)
+    actor = an_actor(store)
+    await actor.turn()
+    await store.remove("e")
+    await actor.turn()
+    await actor.turn()
+    assert [record.message for record in caplog.records] == ["experiment e is gone from the server"]
+    assert list(actor._held) == ["other"]
+
+
 # -- what cannot be used --------------------------------------------------------------------------
 
 
@@ -510,6 +525,41 @@ async def test_a_lease_without_heartbeats_ends_and_its_trial_is_tried_again(stor
     [line] = await lines(store, history.TrialFailed)
     assert (line.trial, line.worker, line.reason, line.again) == (trial.id, "w", "lost", True)
     assert (trial.id, 2) in await attempts(store)
+    assert not (await store.beat(held, trial.slot, trial.id, {"state": "busy"})).kept
+
+
+@pytest.mark.usefixtures("quiet")
+async def test_after_a_silence_of_the_store_a_lease_has_its_whole_time_again(
+    store, clock, monkeypatch
+):
+    """No heartbeat could arrive meanwhile."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    now_s, silences = loop.time(), iter([True])
+    monkeypatch.setattr(loop, "time", lambda: now_s)
+    await submit(store)
+    actor = an_actor(store)
+    await actor.turn()
+    held, trial = await lease(store)
+
+    async def turn():
+        if next(silences, False):
+            raise StoreUnavailableError("the server does not answer")
+        stop.set()
+
+    async def wait(seconds, stop):
+        del seconds, stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(actor, "turn", turn)
+        patch.setattr(loop_module, "pause", wait)
+        await actor.run(stop)
+    clock.passes(int(2000 * LEASE_S))
+    now_s += LEASE_S - 1
+    await actor.turn()
+    assert (await store.beat(held, trial.slot, trial.id, {"state": "busy"})).kept
+    now_s += 1
+    clock.passes(int(1000 * LEASE_S))
+    await actor.turn()
     assert not (await store.beat(held, trial.slot, trial.id, {"state": "busy"})).kept
 
 

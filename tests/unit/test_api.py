@@ -1,25 +1,33 @@
 """The front door: what `import romul` gives, without a server."""
 
+import ast
+import hashlib
 import json
+import linecache
 import math
 import random
 import subprocess
 import sys
+import traceback
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 
 import romul
+from romul import blocking
 from romul_actors.core.history import TimePassed, TrialCreated, TrialReported
 from romul_actors.core.optimizers import Optimizer
 from romul_actors.core.optimizers.truncation import Truncation
-from romul_actors.errors import ExperimentError
+from romul_actors.errors import CheckpointError, ExperimentError
 from romul_actors.protocol.experiment import parse
 from romul_sim.churn import Change
 from romul_sim.simulation import Policy, Scenario, simulate
+from romul_workers import handed
 from romul_workers.tasks.toys import TOYS
 
 SPACE = {
@@ -68,7 +76,68 @@ def test_every_public_name_is_there():
         assert getattr(romul, name) is not None
     assert dir(romul) == sorted(romul.__all__)
     with pytest.raises(AttributeError, match=r"no attribute 'Flaot'"):
-        romul.Flaot  # noqa: B018
+        romul.Flaot  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_type_checker_sees_the_public_names_and_no_others():
+    body = ast.parse(Path(romul.__file__).read_text()).body
+    # A `__getattr__` that it sees would make any name right.
+    assert "__getattr__" not in {node.name for node in body if isinstance(node, ast.FunctionDef)}
+    seen = {
+        alias.asname or alias.name
+        for block in body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == set(romul.__all__)
+
+
+def test_an_error_comes_alone():
+    async def fails():
+        raise romul.TaskError("wrong")
+
+    with pytest.raises(romul.TaskError) as caught:
+        blocking.to_the_end(fails())
+    assert caught.value.__context__ is None
+
+
+def test_a_traceback_shows_the_line_of_a_cell(tmp_path):
+    cell, lines = "/nowhere/cell-3.py", ["def train(trial):\n", "    return 1 / trial\n"]
+    made: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile("".join(lines), cell, "exec"), made)
+    linecache.cache[cell] = (1, None, lines, cell)
+    handed.write(tmp_path / "task", made["train"], None)
+    # As in the process of a worker, which knows nothing of cells.
+    del linecache.cache[cell]
+    body = (tmp_path / "task" / handed.PICKLE).read_bytes()
+    train, _ = handed.read(tmp_path / "task" / handed.PICKLE, hashlib.sha256(body).hexdigest())
+    with pytest.raises(ZeroDivisionError) as caught:
+        train(0)
+    text = "".join(traceback.format_tb(caught.value.__traceback__))
+    assert f'"{cell}", line 2, in train\n    return 1 / trial' in text
+
+
+def test_the_best_model_is_loaded(tmp_path):
+    one, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    trial = romul.Trial(
+        "0-0", {}, None, tmp_path, 0, 1, seed=1, step=0, context=romul.Context("mine", "cpu", {})
+    )
+    trial.attach(model=one)
+    trial.save()
+    best = romul.Best("0-0", 0.0, {}, trial.checkpoint)
+    best.load_model(other)
+    assert torch.equal(one.weight, other.weight)
+    with pytest.raises(CheckpointError, match="--copy-to"):
+        romul.Best("0-0", 0.0, {}, "s3://far/0-0").load_model(other)
+
+
+def test_places_are_given_as_range_takes_them():
+    trial = romul.Population(SPACE, steps=4, budget=3).ask()
+    places: Any = (trial.start, trial.stop)
+    assert list(range(*places)) == [0, 1, 2]
+    assert romul.Population(SPACE, steps=4, budget=0.5).ask().stop == 0.5
 
 
 # -- declarations ---------------------------------------------------------------------------------
@@ -336,6 +405,18 @@ def test_its_state_goes_on_as_if_nothing_had_been(at):
     again = romul.Population.load(saved, clock=None)
     assert again.state == population.state
     assert to_the_end(again, moves) == whole
+
+
+def test_its_state_goes_on_without_options_that_are_no_more():
+    population = romul.Population(SPACE, steps=4, optimizer={"name": "romul", "sigma": 0.1})
+    saved = json.loads(json.dumps(population.state))
+    saved["experiment"]["optimizer"]["options"]["replaced_first"] = 0.5
+    with pytest.warns(romul.AdviceWarning, match="replaced_first = 0.5 no longer counts") as caught:
+        again = romul.Population.load(saved)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert again.state == saved
+    with pytest.raises(ExperimentError, match="no option 'replaced_first' any more"):
+        romul.Population(SPACE, steps=4, optimizer={"name": "romul", "replaced_first": 0.5})
 
 
 def test_a_trial_that_is_out_when_the_state_is_saved_can_still_be_told():

@@ -20,7 +20,7 @@ from romul_sim.fingerprint import covered, fingerprint
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, Run, Training, Winners
 from romul_sim.results import Results
 from romul_sim.standings import curve, standings
-from tests.conftest import wait_for
+from tests.conftest import romul, wait_for
 from tests.unit import bench_problems
 
 SUITE = "tests.unit.bench_problems"
@@ -32,7 +32,7 @@ def command(*arguments):
 
 
 def called(*arguments, code=0):
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+    done = romul("bench", "--suite", SUITE, "--processes", "1", *arguments)
     assert done.returncode == code, done.stderr
     return done
 
@@ -145,14 +145,7 @@ def test_a_peer_has_fewer_seeds_and_says_what_it_is():
 def test_a_peer_under_asynchronous_conditions_is_refused(name):
     pytest.importorskip("nevergrad")
     arguments = [name, "--optimizers", "romul,nevergrad-de", "--asynchronous"]
-    done = subprocess.run(
-        [sys.executable, "-m", "romul_actors.cli", *arguments]
-        + (["--suite", SUITE] if name == "bench" else []),
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
-        check=False,
-    )
+    done = romul(*arguments, *(["--suite", SUITE] if name == "bench" else []), COLUMNS="200")
     assert done.returncode == 2
     assert "runs synchronously only" in done.stderr
     with pytest.raises(OptimizerError, match="runs synchronously only"):

@@ -41,6 +41,7 @@ def test_two_hundred_schedules_break_nothing(tmp_path):
     assert {"lost", "preempted", "missing"} <= output["causes"].keys()
 
 
+@pytest.mark.long(10)
 def test_with_second_leases_nothing_breaks_either(monkeypatch):
     """Checkpoints take longer to store than a lease or the grace period."""
     serve, beside = Overlap.serve, []

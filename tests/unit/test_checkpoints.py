@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import subprocess
 import uuid
 
 import pytest
@@ -59,6 +60,21 @@ def test_without_a_manifest_it_does_not_exist(checkpoints):
 def test_one_that_was_deleted_is_gone(checkpoints):
     published(checkpoints)
     checkpoints.delete("0-0-1")
+    checkpoints.delete("0-0-1")
+    assert not checkpoints.exists("0-0-1")
+
+
+@pytest.mark.parametrize("call", ["rm_file", "rm"])
+def test_one_that_two_remove_at_once_is_gone(checkpoints, monkeypatch, call):
+    published(checkpoints)
+
+    def removed(path, **options):
+        # The other one comes between a look and a removal.
+        monkeypatch.undo()
+        checkpoints._fs.rm(f"{checkpoints._root}/0-0-1", recursive=True)
+        raise FileNotFoundError(path, options)
+
+    monkeypatch.setattr(checkpoints._fs, call, removed)
     checkpoints.delete("0-0-1")
     assert not checkpoints.exists("0-0-1")
 
@@ -166,6 +182,26 @@ def test_a_disk_that_is_really_full_is_an_error_and_recovers(tmp_path):
         assert not place.exists("0-0-1")
         filler.unlink()
         published(place)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may mount")
+def test_a_disk_that_has_become_read_only_is_as_a_full_one(tmp_path):
+    with small_disk(tmp_path / "c") as mounted:
+        if not mounted:
+            pytest.skip("mounting is not allowed here")
+        place = Checkpoints(str(tmp_path / "c"), tmp_path / "scratch")
+        folder = place.begin("0-0-1")
+        remount(tmp_path / "c", "ro")
+        with pytest.raises(NoRoomError, match="Read-only"):
+            place.begin("0-1-1")
+        with pytest.raises(NoRoomError, match="Read-only"):
+            place.publish(folder, "0-0-1")
+        remount(tmp_path / "c", "rw")
+        published(place)
+
+
+def remount(folder, how):
+    subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
 
 
 def test_leftovers_are_listed_by_their_age(tmp_path):

@@ -146,6 +146,20 @@ async def test_a_slot_or_a_hyperparameter_that_is_not_there_is_refused(client, s
     assert await sent(store) == [Submitted()]
 
 
+async def test_one_bound_is_enough_and_the_other_stays(client, store):
+    assert await client.bounds("e", "rate", low=0.01) == (0.01, 1.0)
+    assert await client.bounds("e", "rate", high=0.5) == (1e-3, 0.5)
+    assert (await sent(store))[1:] == [
+        Control(action="bounds", by="me", parameter="rate", low=0.01, high=1.0),
+        Control(action="bounds", by="me", parameter="rate", low=1e-3, high=0.5),
+    ]
+    for parameter, said in (("rate", "give the least value"), ("no", "not in the space")):
+        with pytest.raises(SpaceError, match=said):
+            await client.bounds("e", parameter, *([] if parameter == "rate" else [0.1]))
+    with pytest.raises(SpaceError, match="rate"):
+        await client.bounds("e", "rate", low=2.0)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [

@@ -11,7 +11,6 @@ from romul_actors.cli import main
 from romul_actors.cli.arguments import checked
 from romul_actors.cli.commands import ALIASES, COMMANDS, GROUPS
 from romul_actors.cli.lazy import AllCommands, LazyCommand, LazyGroup
-from tests.conftest import romul_anew
 
 LISTED = {name: line for commands in COMMANDS.values() for name, (_, line) in commands.items()}
 HEAVY = {
@@ -39,12 +38,12 @@ def command(name):
     return AllCommands(name="romul").commands[name]
 
 
-@pytest.mark.parametrize("name", LISTED)
-def test_a_listed_line_is_the_first_one_of_the_commands_own_help(name):
-    found = command(name)
-    assert isinstance(found, LazyGroup if name in GROUPS else LazyCommand)
-    first, _, _ = found.load().help.partition("\n\n")
-    assert " ".join(first.split()) == LISTED[name] == found.help
+def test_a_listed_line_is_the_first_one_of_the_commands_own_help():
+    for name, line in LISTED.items():
+        found = command(name)
+        assert isinstance(found, LazyGroup if name in GROUPS else LazyCommand)
+        first, _, _ = found.load().help.partition("\n\n")
+        assert (name, " ".join(first.split())) == (name, line) == (name, found.help)
 
 
 @pytest.mark.parametrize("short", ALIASES)
@@ -72,16 +71,8 @@ def test_what_names_no_command_imports_no_library_of_one(arguments):
     found = imported(*arguments)
     assert "typer" in found
     assert found.isdisjoint(HEAVY)
-
-
-def test_the_list_of_commands_needs_no_pydantic():
     # Typer itself reads other options with it.
-    assert "pydantic" not in imported("--help")
-
-
-def test_a_shell_completes_commands():
-    asked = {"_ROMUL_COMPLETE": "complete_bash", "COMP_WORDS": "romul ext", "COMP_CWORD": "1"}
-    assert romul_anew(**asked).stdout.split() == ["extend"]
+    assert arguments != ["--help"] or "pydantic" not in found
 
 
 HUGE = "1" + "0" * 30

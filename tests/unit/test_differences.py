@@ -56,6 +56,11 @@ def test_what_can_be_changed_is_translated():
     assert found
 
 
+def test_an_option_that_no_longer_counts_is_no_difference():
+    before = parse(BEFORE.replace("sigma = 0.2", "sigma = 0.2, replaced_first = 0.5"))
+    assert not differences(before, parse(BEFORE))
+
+
 def test_what_decides_nothing_stays_as_it_was():
     found = changed(("steps = 30", "steps = 30\nmax_attempts = 9\nhistory_keep = 7"))
     assert found.kept == ("max_attempts", "history_keep")

@@ -1,3 +1,4 @@
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -7,7 +8,7 @@ from romul_actors.core.optimizers import OPTIMIZERS, make
 from romul_actors.core.optimizers.random_search import RandomSearch
 from romul_actors.errors import ExperimentError
 from romul_actors.protocol.experiment import FloatSpec, from_json, from_values, load, parse
-from romul_actors.protocol.plan import check, settings
+from romul_actors.protocol.plan import check, left_out, settings
 from romul_actors.protocol.plan import load as load_all
 
 GOOD = """\
@@ -179,6 +180,53 @@ def test_a_constant_out_of_its_range_is_refused_with_its_line(tmp_path, optimize
 def test_a_stored_search_goes_on_with_a_constant_that_is_out_of_its_range_by_now():
     stored = parse(GOOD.replace("mutation = 0.5", "mutation = 2.0"))
     assert settings(stored).optimizer == make("romul", {"mutation": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "taken", "said"),
+    [
+        (
+            'name = "romul", replaced_first = 0.5, mutation = 0.3',
+            {"mutation": 0.3},
+            "replaced_first = 0.5 no longer counts: .* any more: the share of slots that copy goes",
+        ),
+        ('name = "romul", sigma = -1.0', {}, "sigma = -1.0 no longer counts: .* is below 0"),
+        ('name = "asha", eta = 1', {}, "eta = 1 no longer counts: .* eta = 1 is below 2"),
+    ],
+)
+def test_a_stored_search_goes_on_without_what_its_optimizer_does_not_take(optimizer, taken, said):
+    stored = parse(GOOD.replace('name = "romul", mutation = 0.5', optimizer))
+    assert settings(stored, stored=True).optimizer == make(stored.optimizer.name, taken)
+    [sentence] = left_out(stored)
+    assert re.match(said, sentence)
+    # It is not decided any more.
+    assert not left_out(stored, "finished")
+    with pytest.raises(ExperimentError, match=re.escape(sentence.partition(": ")[2])):
+        check(stored)
+
+
+@dataclass(frozen=True)
+class Unsound(RandomSearch):
+    """An optimizer of an installed package that cannot be made here."""
+
+    name: ClassVar[str] = "unsound"
+
+    def __post_init__(self) -> None:
+        raise ValueError("no license")
+
+
+def test_what_an_optimizer_that_cannot_be_made_takes_is_not_known(monkeypatch):
+    monkeypatch.setitem(OPTIMIZERS, "unsound", Unsound)
+    assert not left_out(parse(GOOD.replace("romul", "unsound")))
+
+
+def test_what_an_unknown_optimizer_takes_is_not_known():
+    stored = parse(
+        GOOD.replace('name = "romul", mutation = 0.5', 'name = "former", mutation = 0.5')
+    )
+    assert not left_out(stored)
+    with pytest.raises(ExperimentError, match="optimizer 'former' is not one of"):
+        settings(stored, stored=True)
 
 
 def test_more_steps_than_can_be_read_back_are_refused():

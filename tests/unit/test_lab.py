@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -19,6 +17,7 @@ from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, optimizer_spec
 from romul_workers.tasks.toy_models import best_dropout, best_noisy_quadratic, best_two_rates
 from romul_workers.tasks.toys import TOYS, train
 from romul_workers.trial import Context, Trial
+from tests.conftest import romul
 from tests.unit.harness import Run, bowl, population
 
 
@@ -171,12 +170,8 @@ def test_a_job_may_have_other_steps_than_its_problem_is_meant_for():
 def test_the_command_prints_one_line(tmp_path):
     arguments = ["lab", "--problems", "dropout,mixed", "--optimizers", "romul,random"]
     arguments += ["--population", "4", "--seeds", "2", "--out", str(tmp_path), "--json"]
-    called = subprocess.run(
-        [sys.executable, "-m", "romul_actors.cli", *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    called = romul(*arguments)
+    assert called.returncode == 0, called.stderr
     [line] = called.stdout.splitlines()
     assert [row["rank"] for row in json.loads(line)["rows"]] == [1, 2, 1, 2]
     assert json.loads((tmp_path / "lab.json").read_text()) == json.loads(line)

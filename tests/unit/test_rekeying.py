@@ -11,6 +11,7 @@ import pytest
 from romul_sim.bench import BenchJob, job_of, jobs, key, play
 from romul_sim.rekeying import NOTE, RekeyError, differences, rekey, sample
 from romul_sim.results import Results, read_lines
+from tests.conftest import romul
 from tests.unit import bench_problems
 
 SUITE = "tests.unit.bench_problems"
@@ -81,11 +82,8 @@ def test_the_bench_goes_on_from_them(played, file):
     text = path.read_bytes()
     arguments = ["--suite", SUITE, "--problems=bowl,rising", "--optimizers=romul,random"]
     arguments += ["--seeds=3", f"--results={path}", "--json"]
-    subprocess.run(
-        [sys.executable, "-m", "romul_actors.cli.bench", *arguments],
-        check=True,
-        capture_output=True,
-    )
+    done = romul("bench", *arguments)
+    assert done.returncode == 0, done.stderr
     assert path.read_bytes() == text
 
 

@@ -58,6 +58,19 @@ def test_the_asked_learning_rate_wins_over_the_restored_one(tmp_path):
     assert optimizer.state_dict()["state"][0]["momentum_buffer"] is not None
 
 
+@pytest.mark.parametrize("kind", [float, torch.tensor])
+def test_a_scheduler_made_after_the_restore_begins_at_the_asked_learning_rate(tmp_path, kind):
+    steps = []
+    for name, lr, parent in (("a", 0.5, None), ("b", 0.125, tmp_path / "a")):
+        model, optimizer = made(lr=kind(1.0))
+        step = trial(tmp_path / name, parent, lr=lr)
+        step.attach(model=model, optimizer=optimizer)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+        steps.append((float(optimizer.param_groups[0]["lr"]), *map(float, scheduler.base_lrs)))
+        step.save()
+    assert steps == [(0.5, 0.5), (0.125, 0.125)]
+
+
 def test_a_learning_rate_kept_in_a_tensor_is_written_too(tmp_path):
     model, optimizer = made(torch.tensor(0.5), torch.optim.Adam, capturable=False, foreach=False)
     first = trial(tmp_path / "a", learning_rate=0.25)

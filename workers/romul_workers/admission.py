@@ -14,6 +14,9 @@ from romul_actors.store import WorkerStore
 
 log = logging.getLogger("romul.worker")
 
+OVER = ("finished", "stopped")
+"""Statuses of experiments that no worker is shown in."""
+
 
 class Admission:
     """The experiments of one worker.
@@ -44,7 +47,7 @@ class Admission:
         self._admitted: dict[str, bool] = {}
         self._served: list[str] = []
         self._claims: list[str] = []
-        self._refused: set[str] = set()
+        self._refused: dict[str, str] = {}
 
     @property
     def admitted(self) -> list[str]:
@@ -55,6 +58,11 @@ class Admission:
     def served(self) -> list[str]:
         """Admitted experiments that have not ended: the worker shows its presence there."""
         return list(self._served)
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Experiments that its name patterns admit, and why the worker does not serve them."""
+        return {n: why for n, why in self._refused.items() if self._statuses.get(n) not in OVER}
 
     @property
     def claims(self) -> list[str]:
@@ -73,7 +81,7 @@ class Admission:
             self._statuses = statuses
 
     async def _update(self, statuses: Mapping[str, str]) -> None:
-        before = self._served
+        before = [*self._served, *self.refused]
         for name in statuses.keys() - self._admitted.keys():
             try:
                 self._admitted[name] = await self._admits(name)
@@ -84,14 +92,15 @@ class Admission:
                 self._refuse(name, str(error))
         for name in self._admitted.keys() - statuses.keys():
             del self._admitted[name]
-            self._refused.discard(name)
+            self._refused.pop(name, None)
             self._forget(name)
         ours = {name: status for name, status in statuses.items() if self._admitted.get(name)}
-        self._served = [n for n, status in ours.items() if status not in ("finished", "stopped")]
+        self._served = [n for n, status in ours.items() if status not in OVER]
         running = [n for n in self._served if ours[n] in ("submitted", "running")]
         kept = [name for name in self._claims if name in running]
         self._claims = kept + [name for name in running if name not in kept]
-        left = [name for name in before if name not in self._served]
+        shown = [*self._served, *(n for n in self._refused if statuses[n] not in OVER)]
+        left = [name for name in before if name not in shown]
         await self._store.present(left, self._worker, {})
 
     async def _admits(self, name: str) -> bool:
@@ -99,14 +108,14 @@ class Admission:
             return False
         module = (await self.declaration(name)).module
         if any(fnmatchcase(module, pattern) for pattern in self._modules):
-            self._refused.discard(name)
+            self._refused.pop(name, None)
             return True
         return self._refuse(name, f"task module {module!r} is not allowed here (see --allow)")
 
     def _refuse(self, name: str, why: str) -> bool:
         if name not in self._refused:
             log.warning("experiment %s is not served: %s", name, why)
-            self._refused.add(name)
+        self._refused[name] = why
         return False
 
     async def declaration(self, name: str) -> Experiment:

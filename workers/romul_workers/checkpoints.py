@@ -31,7 +31,8 @@ from romul_workers.hashing import Written
 from romul_workers.manifest import Manifest
 from romul_workers.object_store import ObjectStore, options
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""A file system that takes nothing more: it is full, or an error has made it read-only."""
 SPARE_BYTES = 1_000_000
 """A disk with less than this left is full."""
 FLUSHES = 8
@@ -220,10 +221,15 @@ class Checkpoints:
         """Remove the checkpoint `name`; its manifest goes first, so that no half of it exists."""
         place = self._place(name)
         with self._errors(f"checkpoint {name}: cannot be removed"):
-            if self.exists(name):
-                self._fs.rm_file(f"{place}/{manifests.NAME}")
-            if self._fs.exists(place):
-                self._fs.rm(place, recursive=True)
+            try:
+                if self.exists(name):
+                    self._fs.rm_file(f"{place}/{manifests.NAME}")
+                if self._fs.exists(place):
+                    self._fs.rm(place, recursive=True)
+            except FileNotFoundError:
+                # All workers collect the same garbage: another one was faster.
+                if self._fs.exists(place):
+                    raise
 
     def names(self, older_s: float) -> list[str]:
         """All checkpoints, whole or in pieces, that were last changed `older_s` ago or before."""

@@ -52,7 +52,7 @@ from romul_workers.task_import import (
     import_task,
     task_traceback,
 )
-from romul_workers.trial import Context, Paused, Trial
+from romul_workers.trial import Context, Paused, Trial, place
 
 if TYPE_CHECKING:
     # It imports torch, which a task may do without.
@@ -176,8 +176,8 @@ class Child:
             hyperparameters=request.hyperparameters,
             parent=parent,
             checkpoint=Path(request.checkpoint),
-            start=request.start,
-            stop=request.stop,
+            start=place(request.start),
+            stop=place(request.stop),
             seed=request.seed,
             step=request.step,
             context=task.context,

@@ -8,14 +8,17 @@ store or any network; a file that another user owns or may change is refused.
 import contextlib
 import hashlib
 import inspect
+import io
+import linecache
 import os
 import pickle
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import cloudpickle
@@ -44,10 +47,37 @@ class Handed:
     Attributes:
         functions: the task's `train` and `setup` (or None), pickled.
         path: where the program finds its modules, for those that the functions import.
+        sources: lines by file, of code that lies in none, such as a notebook's cells; tracebacks
+            show them.
     """
 
     functions: bytes
     path: Sequence[str]
+    sources: Mapping[str, Sequence[str]]
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Keeps the files of code, which cloudpickle leaves out: tracebacks name them.
+
+    Attributes:
+        files: those that it met.
+    """
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.files: set[str] = set()
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Reduce code as cloudpickle does, with its file."""
+        if not isinstance(obj, CodeType):
+            return super().reducer_override(obj)
+        self.files.add(obj.co_filename)
+        made, parts = self.dispatch_table[CodeType](obj)
+        return _in_file, (obj.co_filename, made, parts)
+
+
+def _in_file(file: str, made: Callable[..., CodeType], parts: Sequence[Any]) -> CodeType:
+    return made(*parts).replace(co_filename=file)
 
 
 def write(folder: Path, train: Callable[..., Any], setup: Callable[..., Any] | None) -> None:
@@ -63,15 +93,19 @@ def write(folder: Path, train: Callable[..., Any], setup: Callable[..., Any] | N
             says what.
     """
     try:
-        with _by_value(train), _by_value(setup):
-            functions = cloudpickle.dumps((train, setup))
+        with _by_value(train), _by_value(setup), io.BytesIO() as pickled:
+            pickler = _Pickler(pickled)
+            pickler.dump((train, setup))
+            functions = pickled.getvalue()
     except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
         raise TaskError(
             f"{_name(train)} cannot be handed to a worker's process: {error}. It holds something "
             "that belongs to this process (an open file, a lock, a connection): make that inside "
             "the function, or in `setup`"
         ) from error
-    body = pickle.dumps(Handed(functions, [str(Path(place).absolute()) for place in sys.path]))
+    path = [str(Path(place).absolute()) for place in sys.path]
+    sources = {file: linecache.getlines(file) for file in pickler.files if not Path(file).exists()}
+    body = pickle.dumps(Handed(functions, path, sources))
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = folder / PICKLE
     file.unlink(missing_ok=True)
@@ -102,6 +136,9 @@ def read(file: Path, digest: str) -> tuple[Callable[..., Any], Callable[..., Any
         raise TaskError(f"{file}: it is not what was written with its task module")
     handed: Handed = pickle.loads(body)  # noqa: S301  (this user's own file, see above)
     sys.path += [place for place in handed.path if place not in sys.path]
+    # A run that an older version began has none.
+    for name, lines in getattr(handed, "sources", {}).items():
+        linecache.cache[name] = (sum(map(len, lines)), None, [*lines], name)
     train, setup = pickle.loads(handed.functions)  # noqa: S301
     return train, setup
 

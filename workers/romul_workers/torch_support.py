@@ -152,11 +152,10 @@ class Attached:
             for group in self.optimizer.param_groups:
                 if field not in group:
                     continue
-                # A capturable optimizer keeps its learning rate in a tensor.
-                if isinstance(group[field], torch.Tensor):
-                    group[field].fill_(value)
-                else:
-                    group[field] = value
+                _write(group, field, value)
+                # Left by a scheduler of the parent, and where the next one begins.
+                if field == "lr" and "initial_lr" in group:
+                    _write(group, "initial_lr", value)
                 in_effect[name] = _plain(group[field])
             if name in in_effect and not _same(in_effect[name], value):
                 raise TaskError(
@@ -210,6 +209,14 @@ def _random_state() -> dict[str, Any]:
         "python": [version, list(numbers), gauss],
         "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
     }
+
+
+def _write(group: dict[str, Any], field: str, value: Any) -> None:
+    # A capturable optimizer keeps its learning rate in a tensor.
+    if isinstance(group[field], torch.Tensor):
+        group[field].fill_(value)
+    else:
+        group[field] = value
 
 
 def _plain(value: Any) -> Any:

@@ -5,7 +5,7 @@
     def train(trial):
         model, optimizer = ...
         trial.attach(model=model, optimizer=optimizer)
-        for epoch in range(int(trial.start), int(trial.stop)):
+        for epoch in range(trial.start, trial.stop):
             ...
             if trial.should_stop:
                 trial.save()
@@ -41,6 +41,11 @@ SIGN_OF_LIFE_S = 0.5
 """Signs of progress are passed on at most this often."""
 
 
+def place(at: float) -> float:
+    """A place of the training, as tasks are given it: an int if it is whole, as `range` takes."""
+    return int(at) if at == int(at) else at
+
+
 @dataclass(frozen=True, slots=True)
 class Paused:
     """What a task returns that saved itself inside a trial; made by `Trial.pause`."""
@@ -74,7 +79,8 @@ class Trial:
         checkpoint: an empty folder for the new checkpoint; something must be written there.
         start: where training stands, in the budget's unit, counted from the beginning of
             this search (with `from_run`, a parent's weights may have been trained before it).
-        stop: where it is to end; stop - start is the budget of one step.
+        stop: where it is to end; stop - start is the budget of one step. Both are ints where they
+            are whole.
         seed: for all randomness of this trial; the same again if the trial is repeated.
         step: number of the PBT step, from 0.
         context: what stays the same from trial to trial, device and constants among it.
@@ -181,7 +187,8 @@ class Trial:
 
         Hyperparameters whose name is a field of the optimizer's parameter groups are written there
         after the restore, so that a restored learning rate never wins over the trial's own, and
-        read back. `learning_rate` is written to `lr`.
+        read back. `learning_rate` is written to `lr`, and a scheduler that is made later begins
+        there. One that was made before brings back, with its next step, the rate it was made with.
 
         A worker that trained the parent last gives its tensors, which its process still holds, in
         place of the files: the state is the same. Writes to them after `save` are seen where torch

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from romul_actors.core.events import ReleaseReason
 from romul_actors.errors import ExperimentError, MessageError, StoreError, StoreUnavailableError
 from romul_actors.protocol.messages import decode_trial
-from romul_actors.store import Lease, WorkerStore
+from romul_actors.store import REFUSES, Lease, WorkerStore
 from romul_workers.admission import Admission
 from romul_workers.affinity import Affinity
 from romul_workers.attempt import Attempt, LeaseLostError, Presence
@@ -230,6 +230,9 @@ class Worker:
         stores = [attempt.experiment.name for attempt in self._attempts]
         names = [name for name in self._admission.served if name not in stores]
         await self._store.present(names, self._settings.name, self._presence(""))
+        for name, why in self._admission.refused.items():
+            # For people to see: it counts as no worker of the experiment.
+            await self._store.present([name], self._settings.name, self._refusal(why))
         await self._collector.collect(now)
 
     def _presence(self, experiment: str) -> Presence:
@@ -246,6 +249,10 @@ class Worker:
             **({} if at is None else {"at": at}),
             **({"storing": " ".join(storing)} if storing else {}),
         }
+
+    def _refusal(self, why: str) -> Presence:
+        here = self._settings
+        return {"state": REFUSES, "why": why, "host": here.host, "pid": here.pid}
 
     async def _open(self, lease: Lease) -> Attempt | None:
         """The attempt of a lease; None: its trial is unusable."""
@@ -315,6 +322,7 @@ class Worker:
         await self._trainer.close()
         try:
             async with asyncio.timeout(FAREWELL_S):
-                await self._store.present(self._admission.served, self._settings.name, {})
+                names = [*self._admission.served, *self._admission.refused]
+                await self._store.present(names, self._settings.name, {})
         except (StoreError, TimeoutError) as error:
             log.debug("no farewell: %r", error)

@@ -13,6 +13,7 @@ from romul_actors.store.values import (
     Output,
     Outstanding,
     Stored,
+    serves,
 )
 
 
@@ -83,7 +84,11 @@ class MemoryReader(MemoryCatalog, ReaderStore):
         found, now = self.memory.experiments.get(name), self.memory.now_ms()
         present = (found.workers if found else {}).items()
         # Asked for at each tick, of all workers.
-        return {worker: now - ms if ms < now else 0 for worker, (ms, _) in present}
+        return {
+            worker: now - ms if ms < now else 0
+            for worker, (ms, presence) in present
+            if serves(presence)
+        }
 
     async def affinity(self, name: str) -> AffinityCounts:
         found = self.memory.experiments.get(name)

@@ -9,8 +9,17 @@ from importlib.resources import files
 from typing import Any, cast
 
 from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import (
+    AuthenticationError,
+    ClusterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from romul_actors.errors import (
@@ -34,6 +43,9 @@ MOST_NAMED = 5
 """Most keys that an error names."""
 _OTHERS = "another key of that experiment"
 """What a script that does not say so may have meant."""
+_UNABLE = (OutOfMemoryError, ReadOnlyError, ClusterDownError, TryAgainError)
+_UNABLE_CODES = re.compile(r"(^|-)(OOM|READONLY|MISCONF|NOREPLICAS|BUSY) ")
+"""How a server refuses for now. Before Redis 7 the code stands in the midst of a script's error."""
 _NO_GROUP_PAUSE_S = 0.05
 """Pause after a read of a queue that does not exist, so that a loop of reads does not spin."""
 
@@ -42,10 +54,21 @@ class NoGroupError(StoreError):
     """A queue does not exist: its experiment was removed in the meantime."""
 
 
+def _what_it_cannot(error: Exception) -> str | None:
+    """What of the server's own state ended a request; None: the request, or what it concerns."""
+    if isinstance(error, AuthenticationError):
+        return "refuses access"
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
+        return "does not answer"
+    if isinstance(error, _UNABLE) or _UNABLE_CODES.search(str(error)):
+        return "cannot do it now"
+    return None
+
+
 def store_error(error: Exception, keys: Sequence[str] = ()) -> StoreError:
     """This project's error for one of the client's, from a request that concerns some keys."""
-    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
-        return StoreUnavailableError(f"the server does not answer: {error}")
+    if (what := _what_it_cannot(error)) is not None:
+        return StoreUnavailableError(f"the server {what}: {error}")
     if "NOGROUP" in str(error):
         return NoGroupError(str(error))
     if str(error).startswith(_DAMAGED):

@@ -20,7 +20,7 @@ LARGEST = 2**53
 """No number of a presence is larger."""
 MAX_DIGITS = 19
 """A number with so many digits is no size."""
-_PRESENCE: Mapping[str, type] = {"state": str, "trial": str, "host": str, "pid": int}
+_PRESENCE: Mapping[str, type] = {"state": str, "trial": str, "host": str, "pid": int, "why": str}
 """Types of the texts and integers of a presence; each may be missing."""
 
 

@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from romul_actors.errors import StoreError
@@ -46,7 +46,9 @@ def connect(url: str) -> "Redis | RedisCluster":
         "retry": Retry(ExponentialBackoff(cap=RETRY_CAP_S, base=0.05), retries=5),
         "health_check_interval": 30,
     }
-    single = {**common, "retry_on_error": [RedisConnectionError, RedisTimeoutError]}
+    # A primary that has become a replica: its name may lead to the new one, on a new connection.
+    again = [RedisConnectionError, RedisTimeoutError, ReadOnlyError]
+    single = {**common, "retry_on_error": again}
     scheme = url.partition("://")[0]
     try:
         if scheme.endswith("+sentinel"):

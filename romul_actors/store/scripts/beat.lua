@@ -11,6 +11,14 @@ local status = redis.call('HGET', ARGV[6], 'status')
 if not status then
   return {0, '', 0}
 end
+-- The lease first: a server without memory refuses a script's first write if it may take more, and
+-- this one takes none. Not before a look at what is written next, which may be of another type.
+redis.call('HGET', KEYS[1], ARGV[1])
+local kept = ARGV[3] ~= ''
+  and redis.call('XPENDING', KEYS[2], 'workers', ARGV[3], ARGV[3], 1, ARGV[1])[1] ~= nil
+if kept then
+  redis.call('XCLAIM', KEYS[2], 'workers', ARGV[1], 0, ARGV[3], 'JUSTID')
+end
 if ARGV[2] == '' then
   redis.call('HDEL', KEYS[1], ARGV[1])
   -- Names are never used again: without this the group would grow with every worker.
@@ -41,14 +49,6 @@ else
   presence.seen_ms = seen
   redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(presence))
 end
-if ARGV[3] == '' then
-  return {0, status, 0}
-end
-local entry = redis.call('XPENDING', KEYS[2], 'workers', ARGV[3], ARGV[3], 1, ARGV[1])[1]
-if not entry then
-  return {0, status, 0}
-end
-redis.call('XCLAIM', KEYS[2], 'workers', ARGV[1], 0, ARGV[3], 'JUSTID')
-local settled = redis.call('HGET', KEYS[3], ARGV[4]) or ''
+local settled = kept and redis.call('HGET', KEYS[3], ARGV[4]) or ''
 local ours = string.sub(settled, 1, #ARGV[5] + 1) == ARGV[5] .. '#'
-return {1, status, ours and string.find(settled, ' result ', 1, true) and 1 or 0}
+return {kept and 1 or 0, status, ours and string.find(settled, ' result ', 1, true) and 1 or 0}

@@ -1,0 +1,62 @@
+"""What unequal workers cost an optimizer: its asynchronous runs beside its synchronous ones.
+
+    python benchmarks/conditions.py docs/experiments/report-8.jsonl
+
+Trains nothing: the files hold results of `romul bench`, with `--asynchronous` and without. Prints
+one JSON line: the share of all pairs of runs in which the asynchronous one has the lower test loss,
+ties counted half, with its 95 % interval, by problem and over all.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from romul_actors.errors import RomulError
+from romul_sim.bench import RunLine
+from romul_sim.results import read_lines
+from romul_sim.standings import standings
+
+
+def compared(lines: list[RunLine], optimizer: str) -> dict[str, Any]:
+    """The asynchronous runs of an optimizer against its synchronous ones.
+
+    Raises:
+        ValueError: a problem lacks runs of one kind, or they differ in slots or steps.
+    """
+    # Each kind stands for an optimizer of its own.
+    mine = [
+        {**line, "optimizer": line["conditions"]}
+        for line in lines
+        if line["optimizer"] == optimizer
+    ]
+    if len(sizes := {(line["population"], line["steps"]) for line in mine}) > 1:
+        raise ValueError(f"runs of different slots and steps do not compare: {sorted(sizes)}")
+    problems = list(dict.fromkeys(line["problem"] for line in mine))
+    found = standings(mine, problems, ["asynchronous", "synchronous"])
+    wins = {row["problem"]: row["first_wins"] for row in found["problems"] if row["first_wins"]}
+    return {
+        "benchmark": "conditions",
+        "optimizer": optimizer,
+        "runs": len(mine),
+        "problems": wins,
+        "all": found["all"][1]["first_wins"],
+    }
+
+
+def main() -> None:
+    """Compare two files, and print one line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("files", type=Path, nargs="+", help="results of `romul bench`")
+    parser.add_argument("--optimizer", default="romul", help="as the files name it")
+    given = parser.parse_args()
+    try:
+        lines = [line for file in given.files for line in read_lines(file)]
+        print(json.dumps(compared(lines, given.optimizer)))
+    except (RomulError, OSError, ValueError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
