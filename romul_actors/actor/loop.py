@@ -42,6 +42,7 @@ from romul_actors.errors import (
 )
 from romul_actors.protocol.messages import decode_event, encode
 from romul_actors.protocol.plan import left_out
+from romul_actors.protocol.stored_fields import EXTENDABLE
 from romul_actors.store import ActorStore, Entry, serves
 from romul_actors.waiting import pause
 

@@ -156,7 +156,7 @@ class QueueStore(CatalogStore):
     @abstractmethod
     async def settle(
         self, lease: Lease, slot: int, token: str, body: bytes, hold: Hold | None = None
-    ) -> bool:
+    ) -> bool | None:
         """End a lease with a message to the inbox, once.
 
         Args:
@@ -168,7 +168,8 @@ class QueueStore(CatalogStore):
             hold: what the worker has in its memory from here on; None: it never said.
 
         Returns:
-            False when the lease was lost before.
+            False when the lease was lost before. None: not known, as the slot has gone on since; an
+            earlier call, whose answer was lost, may have ended the lease.
         """
 
     @abstractmethod

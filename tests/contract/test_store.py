@@ -220,6 +220,21 @@ async def test_a_lease_is_settled_once_and_the_same_call_again_is_fine(store):
     assert (await store.depths("e"))["trials"] == 0
 
 
+async def test_a_report_sent_twice_is_known_after_a_second_copy_has_ended_too(store):
+    """The client sends a call again whose answer was lost; what came between may hide the first."""
+    await made(store)
+    await queue_trials(store, b"first", b"copy", b"next")
+    first, copy, after = [await store.lease(["e"], "w", 0) for _ in range(3)]
+    assert await store.settle(first, 0, "0-1#1 result by w", b"1") is True
+    assert await store.settle(copy, 0, "0-1#2 result by w", b"2") is True
+    assert await store.settle(first, 0, "0-1#1 result by w", b"1") is True
+    assert await store.settle(first, 0, "0-1#3 result by w", b"3") is False
+    assert await store.settle(after, 0, "0-2#1 result by w", b"4") is True
+    # The slot has gone on: whether that trial was reported is not known any more.
+    assert await store.settle(first, 0, "0-1#1 result by w", b"1") is None
+    assert await store.settle(first, 0, "0-3#1 result by w", b"5") is False
+
+
 async def test_an_expired_lease_is_the_sweepers_and_the_zombie_is_refused(store):
     await made(store)
     await queue_trials(store, b"t")

@@ -134,7 +134,7 @@ class Reporter:
 
         Returns:
             False: the lease was lost before. None: not known, because an answer of the store was
-            lost; the report may have arrived, so its checkpoint must stay.
+            lost, here or in its client; the report may have arrived, so its checkpoint must stay.
         """
         lease, trial = attempt.lease, attempt.trial
         token = f"{trial.id}#{trial.attempt} {report.type} by {self._worker}"

@@ -1,5 +1,6 @@
 """What workers, actors and operators may all do in memory."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,12 @@ def leased(memory: Memory, lease: Lease) -> Item | None:
     return item if item is not None and item.holder == lease.worker else None
 
 
+def _step(token: str) -> int:
+    """The step of the trial that a token names."""
+    found = re.match(r"\d+-(\d+)#", token)
+    return int(found[1]) if found else 0
+
+
 class MemoryQueues(MemoryCatalog, QueueStore):
     """Messages to the inbox, ends of leases, dead messages and presence."""
 
@@ -26,14 +33,18 @@ class MemoryQueues(MemoryCatalog, QueueStore):
 
     async def settle(
         self, lease: Lease, slot: int, token: str, body: bytes, hold: Hold | None = None
-    ) -> bool:
+    ) -> bool | None:
         found = self.memory.experiments.get(lease.experiment)
         if found is None:
             return False
+        before = found.settled.get(slot, "")
+        same = before.partition("#")[0] == token.partition("#")[0]
         if leased(self.memory, lease) is None:
-            return found.settled.get(slot) == token
+            if same:
+                return token in before.split("\n")
+            return None if _step(before) > _step(token) else False
         self.memory.add(lease.experiment, "inbox", body)
-        found.settled[slot] = token
+        found.settled[slot] = f"{before}\n{token}" if same else token
         found.trials.drop(int(lease.id))
         if hold is not None:
             self._hold(found, lease.worker, hold)

@@ -38,7 +38,7 @@ class RedisQueues(RedisCatalog, QueueStore):
 
     async def settle(
         self, lease: Lease, slot: int, token: str, body: bytes, hold: Hold | None = None
-    ) -> bool:
+    ) -> bool | None:
         name = lease.experiment
         keys = [key(name, lease.stream), key(name, "settled")]
         args: list[Any] = [lease.worker, lease.id, token, body, slot, key(name, "inbox")]
@@ -46,7 +46,8 @@ class RedisQueues(RedisCatalog, QueueStore):
             restored = "" if hold.warm is None else "warm" if hold.warm else "cold"
             args += [key(name, "affinity"), bell_key(name, lease.worker)]
             args += [hold.checkpoint, hold.for_ms, restored]
-        return bool(await self.connection.run("settle", keys, args))
+        ended = int(await self.connection.run("settle", keys, args))
+        return None if ended < 0 else bool(ended)
 
     async def dead_letter(
         self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]

@@ -4,16 +4,27 @@
 -- whether it restored ('warm', 'cold' or '')
 -- inbox is not declared as a key: a user must have the right to read every declared key, and a
 -- worker may not read this one.
--- The token is kept, so that the same call sent twice (its first reply was lost) returns 1 again.
--- Returns 1; 0 if the holder has lost the lease.
+-- The tokens of the slot's last trial are kept, those of second copies too, so that the same call sent
+-- twice (its first reply was lost) returns 1 again.
+-- Returns 1; 0 if the holder has lost the lease; -1 if it has none and the slot has gone on since: the
+-- call may have been the one that ended it.
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return 0
 end
+local before = redis.call('HGET', KEYS[2], ARGV[5]) or ''
+local trial = string.match(ARGV[3], '^[^#]*#') or ''
+local same = string.sub(before, 1, #trial) == trial
 if not redis.call('XPENDING', KEYS[1], 'workers', ARGV[2], ARGV[2], 1, ARGV[1])[1] then
-  return redis.call('HGET', KEYS[2], ARGV[5]) == ARGV[3] and 1 or 0
+  if same then
+    return string.find('\n' .. before .. '\n', '\n' .. ARGV[3] .. '\n', 1, true) and 1 or 0
+  end
+  local function step(token)
+    return tonumber(string.match(token, '^%d+%-(%d+)#')) or 0
+  end
+  return step(before) > step(ARGV[3]) and -1 or 0
 end
 -- In this order: what cannot be noted is not queued either, however often it is sent.
-redis.call('HSET', KEYS[2], ARGV[5], ARGV[3])
+redis.call('HSET', KEYS[2], ARGV[5], same and before .. '\n' .. ARGV[3] or ARGV[3])
 redis.call('XADD', ARGV[6], '*', 'm', ARGV[4])
 redis.call('XACK', KEYS[1], 'workers', ARGV[2])
 redis.call('XDEL', KEYS[1], ARGV[2])
