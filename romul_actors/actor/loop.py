@@ -24,17 +24,12 @@ from romul_actors.actor.timing import (
     LastDone,
     tick_every_s,
 )
-from romul_actors.actor.unread import request_of, stop_unread
+from romul_actors.actor.unread import UNREAD, request_of, stop_unread
 from romul_actors.core.events import MAX_TEXT, Event, Stamped, Tick
 from romul_actors.core.history import Line
 from romul_actors.errors import (
-    ExperimentError,
     MessageError,
-    OptimizerError,
-    PluginError,
     RomulError,
-    SpaceError,
-    StoredDataError,
     StoreError,
     StoreUnavailableError,
     UndecidableError,
@@ -42,6 +37,7 @@ from romul_actors.errors import (
 )
 from romul_actors.protocol.messages import decode_event, encode
 from romul_actors.protocol.plan import left_out
+from romul_actors.protocol.stored_fields import EXTENDABLE
 from romul_actors.store import ActorStore, Entry, serves
 from romul_actors.waiting import pause
 
@@ -49,15 +45,6 @@ log = logging.getLogger("romul.actor")
 
 BATCH = 256
 """Most events of one experiment that are decided and committed together."""
-UNREAD = (
-    ExperimentError,
-    OptimizerError,
-    PluginError,
-    SpaceError,
-    StoredDataError,
-    UndecidableError,
-)
-"""What is raised where a search's declaration or its slots cannot be read."""
 MOST_WAITING = 16 * BATCH
 """Most events that are looked at of an experiment that could not be decided."""
 
