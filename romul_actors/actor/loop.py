@@ -24,17 +24,12 @@ from romul_actors.actor.timing import (
     LastDone,
     tick_every_s,
 )
-from romul_actors.actor.unread import request_of, stop_unread
+from romul_actors.actor.unread import UNREAD, request_of, stop_unread
 from romul_actors.core.events import MAX_TEXT, Event, Stamped, Tick
 from romul_actors.core.history import Line
 from romul_actors.errors import (
-    ExperimentError,
     MessageError,
-    OptimizerError,
-    PluginError,
     RomulError,
-    SpaceError,
-    StoredDataError,
     StoreError,
     StoreUnavailableError,
     UndecidableError,
@@ -50,15 +45,6 @@ log = logging.getLogger("romul.actor")
 
 BATCH = 256
 """Most events of one experiment that are decided and committed together."""
-UNREAD = (
-    ExperimentError,
-    OptimizerError,
-    PluginError,
-    SpaceError,
-    StoredDataError,
-    UndecidableError,
-)
-"""What is raised where a search's declaration or its slots cannot be read."""
 MOST_WAITING = 16 * BATCH
 """Most events that are looked at of an experiment that could not be decided."""
 

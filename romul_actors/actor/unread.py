@@ -3,11 +3,28 @@
 from romul_actors.actor.timing import TAKE_OVER_MS
 from romul_actors.core.events import Control
 from romul_actors.core.history import SearchStopped, to_json
-from romul_actors.errors import MessageError
+from romul_actors.errors import (
+    ExperimentError,
+    MessageError,
+    OptimizerError,
+    PluginError,
+    SpaceError,
+    StoredDataError,
+    UndecidableError,
+)
 from romul_actors.protocol.messages import decode_event
 from romul_actors.protocol.slot_codec import text
 from romul_actors.store import ActorStore, Commit, LineText
 
+UNREAD = (
+    ExperimentError,
+    OptimizerError,
+    PluginError,
+    SpaceError,
+    StoredDataError,
+    UndecidableError,
+)
+"""What is raised where a search's declaration or its slots cannot be read."""
 MOST = 4_096
 """Most entries that are looked through for a request."""
 

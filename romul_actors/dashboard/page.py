@@ -189,10 +189,10 @@ class Page:
                 self._choice.set_options(options, value=self._slot)
             self._set("lineage", charts.lineage(feed, self._slot))
         elif tab == "parallel":
-            options = charts.parallel(feed, experiment)
-            width_px = AXIS_PX * len(options["parallelAxis"])
+            drawn = charts.parallel(feed, experiment)
+            width_px = AXIS_PX * len(drawn["parallelAxis"])
             self._charts["parallel"].style(f"min-width: {width_px}px")
-            self._set("parallel", options)
+            self._set("parallel", drawn)
         elif tab == "workers":
             self._set("timeline", charts.timeline(feed))
 

@@ -20,7 +20,7 @@ from romul_actors.observe.metrics import ActorMetrics
 from romul_actors.observe.snapshot import full_snapshot, snapshot
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.messages import encode
+from romul_actors.protocol.messages import decode_event, encode
 from romul_actors.store.keys import PARTS, key, slot_key
 from romul_actors.store.redis import RedisStore
 from romul_workers.trainer import Success, Trainer, ignore
@@ -374,7 +374,7 @@ FUTURE = {"schema": 7, "shards": 4}
 """Of a declaration that a later version may write."""
 
 
-@pytest.mark.parametrize("damage", ["future", "no JSON", "slot"])
+@pytest.mark.parametrize("damage", [FUTURE, {"optimizer": {"name": "former"}}, "no JSON", "slot"])
 async def test_a_search_that_cannot_be_read_is_stopped_and_removed_by_command(
     server, raw, redis_url, damage
 ):
@@ -384,7 +384,7 @@ async def test_a_search_that_cannot_be_read_is_stopped_and_removed_by_command(
     if damage == "slot":
         raw.hset(slot_key("bad", 0), "step", "many")
     else:
-        raw.hset(key("bad"), "spec", json.dumps({**spec, **FUTURE}) if damage == "future" else "{")
+        raw.hset(key("bad"), "spec", "{" if damage == "no JSON" else json.dumps({**spec, **damage}))
     await submit(server, "e")
     async with serving(server):
         assert "cannot serve it" in await until_given(lambda: fault_stored(raw))
