@@ -235,6 +235,29 @@ async def test_a_report_sent_twice_is_known_after_a_second_copy_has_ended_too(st
     assert await store.settle(first, 0, "0-3#1 result by w", b"5") is False
 
 
+async def test_a_result_that_did_not_count_makes_no_later_attempt_outdated(store):
+    """As of a search that ended meanwhile, and was extended."""
+    await made(store)
+    await queue_trials(store, b"1", b"2", b"3")
+    first, second, third = [await store.lease(["e"], "w", 0) for _ in range(3)]
+    await store.settle(first, 0, "0-1#1 result by w", b"result")
+    assert (await store.beat(second, 0, "0-1", {"state": "training"})).outdated is True
+    await store.settle(second, 0, "0-1#2 released by w", b"released")
+    assert (await store.beat(third, 0, "0-1", {"state": "training"})).outdated is False
+
+
+async def test_the_latest_ends_of_a_trial_are_known(store):
+    await made(store)
+    await queue_trials(store, *[b"t"] * 9)
+    leases = [await store.lease(["e"], "w", 0) for _ in range(9)]
+    for number, lease in enumerate(leases):
+        assert await store.settle(lease, 0, f"0-1#{number} released by w", b"r") is True
+    again = [
+        await store.settle(each, 0, f"0-1#{n} released by w", b"r") for n, each in enumerate(leases)
+    ]
+    assert again == [False, *[True] * 8]
+
+
 async def test_an_expired_lease_is_the_sweepers_and_the_zombie_is_refused(store):
     await made(store)
     await queue_trials(store, b"t")

@@ -90,8 +90,8 @@ class Admission:
             except (StoreError, ExperimentError) as error:
                 # Looked at again at the next refresh: it may be mended by then.
                 self._refuse(name, str(error))
-        for name in self._admitted.keys() - statuses.keys():
-            del self._admitted[name]
+        for name in (self._admitted.keys() | self._refused.keys()) - statuses.keys():
+            self._admitted.pop(name, None)
             self._refused.pop(name, None)
             self._forget(name)
         ours = {name: status for name, status in statuses.items() if self._admitted.get(name)}

@@ -18,6 +18,10 @@ def leased(memory: Memory, lease: Lease) -> Item | None:
     return item if item is not None and item.holder == lease.worker else None
 
 
+KEPT_ENDS = 8
+"""Most ends of a slot's last trial that are known."""
+
+
 def _step(token: str) -> int:
     """The step of the trial that a token names."""
     found = re.match(r"\d+-(\d+)#", token)
@@ -44,7 +48,8 @@ class MemoryQueues(MemoryCatalog, QueueStore):
                 return token in before.split("\n")
             return None if _step(before) > _step(token) else False
         self.memory.add(lease.experiment, "inbox", body)
-        found.settled[slot] = f"{before}\n{token}" if same else token
+        kept = before.split("\n")[1 - KEPT_ENDS :] if same else []
+        found.settled[slot] = "\n".join([*kept, token])
         found.trials.drop(int(lease.id))
         if hold is not None:
             self._hold(found, lease.worker, hold)

@@ -49,7 +49,8 @@ class MemoryWorker(MemoryQueues, WorkerStore):
         item = leased(self.memory, lease)
         if item is not None:
             found.trials.touch(int(lease.id), self.memory.now_ms())
-        settled = found.settled.get(slot, "")
+        # The last end alone: an earlier one may be of a result that did not count.
+        settled = found.settled.get(slot, "").rpartition("\n")[2]
         outdated = settled.startswith(f"{trial}#") and " result " in settled
         return Beat(item is not None, found.meta["status"], outdated)
 

@@ -49,6 +49,7 @@ else
   presence.seen_ms = seen
   redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(presence))
 end
-local settled = kept and redis.call('HGET', KEYS[3], ARGV[4]) or ''
+-- The last end alone: an earlier one may be of a result that did not count.
+local settled = string.match(kept and redis.call('HGET', KEYS[3], ARGV[4]) or '', '[^\n]*$')
 local ours = string.sub(settled, 1, #ARGV[5] + 1) == ARGV[5] .. '#'
 return {kept and 1 or 0, status, ours and string.find(settled, ' result ', 1, true) and 1 or 0}

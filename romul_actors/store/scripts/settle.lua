@@ -4,7 +4,7 @@
 -- whether it restored ('warm', 'cold' or '')
 -- inbox is not declared as a key: a user must have the right to read every declared key, and a
 -- worker may not read this one.
--- The tokens of the slot's last trial are kept, those of second copies too, so that the same call sent
+-- The last eight tokens of the slot's last trial are kept, second copies' too, so that the same call sent
 -- twice (its first reply was lost) returns 1 again.
 -- Returns 1; 0 if the holder has lost the lease; -1 if it has none and the slot has gone on since: the
 -- call may have been the one that ended it.
@@ -24,7 +24,14 @@ if not redis.call('XPENDING', KEYS[1], 'workers', ARGV[2], ARGV[2], 1, ARGV[1])[
   return step(before) > step(ARGV[3]) and -1 or 0
 end
 -- In this order: what cannot be noted is not queued either, however often it is sent.
-redis.call('HSET', KEYS[2], ARGV[5], same and before .. '\n' .. ARGV[3] or ARGV[3])
+local kept = ARGV[3]
+if same then
+  if select(2, string.gsub(before, '\n', '\n')) >= 7 then
+    before = string.gsub(before, '^[^\n]*\n', '')
+  end
+  kept = before .. '\n' .. ARGV[3]
+end
+redis.call('HSET', KEYS[2], ARGV[5], kept)
 redis.call('XADD', ARGV[6], '*', 'm', ARGV[4])
 redis.call('XACK', KEYS[1], 'workers', ARGV[2])
 redis.call('XDEL', KEYS[1], ARGV[2])
