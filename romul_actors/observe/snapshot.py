@@ -38,6 +38,8 @@ SLOT_FIELDS = (
 )
 """Fields of a slot that a snapshot reads."""
 COUNTS = ("created", "reported", "failed", "discarded", "retried")
+REFUSAL_S = 30.0
+"""A worker shows every ten seconds or so what it does not serve."""
 LARGEST = 1e300
 """A number in a worker's entry that is larger is not shown."""
 PAGE = 5_000
@@ -147,16 +149,13 @@ class Snapshot:
     @property
     def alive(self) -> list[WorkerSnapshot]:
         """Workers that serve it and whose last heartbeat is not older than a lease."""
-        return [w for w in self._heard if w.state != REFUSES]
+        lease_s = self.experiment.timeouts.lease_s
+        return [w for w in self.workers if w.state != REFUSES and w.alive_within(lease_s)]
 
     @property
     def refusing(self) -> list[WorkerSnapshot]:
         """Workers that are there and do not serve it, as one that may not import its task."""
-        return [w for w in self._heard if w.state == REFUSES]
-
-    @property
-    def _heard(self) -> list[WorkerSnapshot]:
-        return [w for w in self.workers if w.alive_within(self.experiment.timeouts.lease_s)]
+        return [w for w in self.workers if w.state == REFUSES and w.alive_within(REFUSAL_S)]
 
     def slots_frame(self) -> "pd.DataFrame":
         """Slots, a row each; hyperparameters are columns of their own.

@@ -32,6 +32,10 @@ from romul_workers.trainer import Success, Trainer
 
 log = logging.getLogger("romul.worker")
 
+MAX_REASON = 400
+"""Longest reason that is shown."""
+REFUSALS_S = 10.0
+"""How often a worker shows again which experiments it does not serve: there may be hundreds."""
 FAREWELL_S = 2.0
 """How long the store may take to hear that the worker is gone."""
 
@@ -96,6 +100,8 @@ class Worker:
             store, trainer, self._admission, settings.garbage_ms, settings.pace_s
         )
         self._refreshed = float("-inf")
+        self._refused: tuple[float, dict[str, str]] = (float("-inf"), {})
+        """When refusals were last shown, and which."""
         self._attempts: list[Attempt] = []
         self._room_at = float("-inf")
         self._without_room = False
@@ -230,10 +236,17 @@ class Worker:
         stores = [attempt.experiment.name for attempt in self._attempts]
         names = [name for name in self._admission.served if name not in stores]
         await self._store.present(names, self._settings.name, self._presence(""))
-        for name, why in self._admission.refused.items():
-            # For people to see: it counts as no worker of the experiment.
-            await self._store.present([name], self._settings.name, self._refusal(why))
+        await self._show_refusals(now)
         await self._collector.collect(now)
+
+    async def _show_refusals(self, now: float) -> None:
+        """Show people what is not served: it counts as no worker of these experiments."""
+        shown, before = self._refused
+        refused = self._admission.refused
+        due = refused if now - shown >= REFUSALS_S else dict(refused.items() - before.items())
+        for name, why in due.items():
+            await self._store.present([name], self._settings.name, self._refusal(why))
+        self._refused = (shown if due is not refused else now, refused)
 
     def _presence(self, experiment: str) -> Presence:
         """What the worker does, with those of its trials that are the experiment's."""
@@ -252,7 +265,7 @@ class Worker:
 
     def _refusal(self, why: str) -> Presence:
         here = self._settings
-        return {"state": REFUSES, "why": why, "host": here.host, "pid": here.pid}
+        return {"state": REFUSES, "why": why[:MAX_REASON], "host": here.host, "pid": here.pid}
 
     async def _open(self, lease: Lease) -> Attempt | None:
         """The attempt of a lease; None: its trial is unusable."""
