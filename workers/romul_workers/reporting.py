@@ -82,6 +82,8 @@ class Reporter:
             log.warning("%s: trial %s: the report came too late", experiment.name, trial.id)
             if isinstance(ending, Success | Stopped) and ending.checkpoint is not None:
                 await self._discard(experiment, ending.checkpoint)
+        if accepted is None:
+            log.warning("%s: trial %s: not known if the report arrived", experiment.name, trial.id)
         await self._keep_output(attempt, warning)
         return accepted is True
 
