@@ -96,7 +96,7 @@ class TimedStore(RedisStore):
 
     async def settle(
         self, lease: Lease, slot: int, token: str, body: bytes, hold: Hold | None = None
-    ) -> bool:
+    ) -> bool | None:
         """Report, and note when that began."""
         self._reported = time.perf_counter()
         return await super().settle(lease, slot, token, body, hold)

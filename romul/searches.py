@@ -104,13 +104,16 @@ async def wait_async(
     """
     Call(function="wait", arguments=()).check(name=name, callbacks=callbacks)
     screen = display(name, progress)
+    limit = asyncio.timeout(timeout_s)
     try:
-        async with asyncio.timeout(timeout_s), opened(redis) as client:
+        async with limit, opened(redis) as client:
             watch = Watch(client.store, await client.spec(name), callbacks, screen)
             await watch.skip()
             await watch.to_the_end()
             result = Result(await full_snapshot(client.store, name))
     except TimeoutError:
+        if not limit.expired():
+            raise  # a callback's own
         raise TimeoutError(f"{name} has not ended within {timeout_s} s") from None
     finally:
         screen.close()

@@ -23,6 +23,7 @@ from romul_actors.observe.snapshot import (
     snapshot,
 )
 from romul_actors.store import AffinityCounts
+from romul_actors.store.redis.urls import hide_password
 
 
 def worker_row(worker: WorkerSnapshot, lease_s: float) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def control(
         at = broker(mqtt, mqtt_ca, KEEPALIVE_S, folder_of(where))
         if at is None:
             raise typer.BadParameter(
-                f"{where} has no broker: give one by --mqtt, or ROMUL_MQTT_URL"
+                f"{hide_password(str(where))} has no broker: give one by --mqtt, or ROMUL_MQTT_URL"
             )
         if where is not None and ends:
             async with connected(where, broker=at) as client:

@@ -203,6 +203,13 @@ def test_a_worker_of_a_local_run_is_asked_over_that_runs_broker(tmp_path):
     assert (gone.returncode, "no local run under way has a worker" in gone.stderr) == (4, True)
 
 
+def test_a_server_without_a_broker_is_named_without_its_password():
+    done = romul("control", "w", "drain", "--redis=redis://user:s3cret@127.0.0.1:1/0")
+    assert done.returncode == 2
+    assert "user:***@127.0.0.1:1/0 has no broker" in done.stderr
+    assert "s3cret" not in done.stderr
+
+
 def test_what_was_changed_in_the_file_holds_when_the_run_goes_on(tmp_path):
     file, history = tmp_path / "bowl.toml", tmp_path / "runs/bowl"
     file.write_text(TOML.format(steps=2))
