@@ -58,9 +58,7 @@ async def run_of_worker(worker: str) -> Path:
         UnknownWorkerError: none does; the message names the workers that there are.
     """
     others: list[str] = []
-    for folder in sorted(runs_folder().glob("*")):
-        if not (holds_run(folder) and is_up(folder)):
-            continue
+    for folder in filter(is_up, _runs()):
         async with connected(str(folder)) as client:
             names = await client.statuses()
             there = {worker for name in names for worker in await client.store.workers(name)}
@@ -143,7 +141,7 @@ async def connected_to(
         try:
             client = await stack.enter_async_context(connected(url))
         except StoreUnavailableError as error:
-            runs = _names_of_runs()
+            runs = [folder.name for folder in _runs()]
             # A run on a server that was named has none of its own.
             if url != DEFAULT_URL or not runs or name in runs:
                 raise
@@ -160,8 +158,9 @@ def local_run(name: str) -> Path | None:
     return folder if holds_run(folder) and has_data(folder) else None
 
 
-def _names_of_runs() -> list[str]:
-    return sorted(folder.name for folder in runs_folder().glob("*") if holds_run(folder))
+def _runs() -> list[Path]:
+    """The folders of local runs, by their names."""
+    return sorted(folder for folder in runs_folder().glob("*") if holds_run(folder))
 
 
 async def _names(client: Client) -> str:
@@ -174,7 +173,7 @@ async def _names(client: Client) -> str:
 
 def _local_runs() -> str:
     """What to say of local runs, whose servers are their own, where no server was named."""
-    runs = [folder for folder in runs_folder().glob("*") if holds_run(folder)]
+    runs = _runs()
     if not runs:
         return ""
     up = [folder for folder in runs if (folder / URL_FILE).is_file()]

@@ -23,7 +23,6 @@ if not redis.call('XPENDING', KEYS[1], 'workers', ARGV[2], ARGV[2], 1, ARGV[1])[
   end
   return step(before) > step(ARGV[3]) and -1 or 0
 end
--- In this order: what cannot be noted is not queued either, however often it is sent.
 local kept = ARGV[3]
 if same then
   if select(2, string.gsub(before, '\n', '\n')) >= 7 then
@@ -31,6 +30,7 @@ if same then
   end
   kept = before .. '\n' .. ARGV[3]
 end
+-- In this order: what cannot be noted is not queued either, however often it is sent.
 redis.call('HSET', KEYS[2], ARGV[5], kept)
 redis.call('XADD', ARGV[6], '*', 'm', ARGV[4])
 redis.call('XACK', KEYS[1], 'workers', ARGV[2])
@@ -40,9 +40,9 @@ if not affinity then
   return 1
 end
 -- The lease has ended: whatever a worker's password has written into these keys, no more fails.
-local before = redis.pcall('HGET', affinity, 'w ' .. ARGV[1])
-if type(before) == 'string' then
-  redis.pcall('HDEL', affinity, 'w ' .. ARGV[1], 'c ' .. before)
+local held_before = redis.pcall('HGET', affinity, 'w ' .. ARGV[1])
+if type(held_before) == 'string' then
+  redis.pcall('HDEL', affinity, 'w ' .. ARGV[1], 'c ' .. held_before)
 end
 if ARGV[11] ~= '' then
   redis.pcall('HINCRBY', affinity, 'restores', 1)
