@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -342,11 +341,13 @@ def test_a_killed_run_goes_on_and_comes_to_the_same_bytes(tmp_path, monkeypatch)
         command(*arguments, "--results", str(killed), "--processes", "1"),
         stderr=subprocess.DEVNULL,
     )
-    # The first two runs of the first seed end; the third waits at the gate.
-    wait_for(lambda: killed.exists() and killed.read_text().count("\n") == 2)
-    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    try:
+        # The first two runs of the first seed end; the third waits at the gate.
+        wait_for(lambda: killed.exists() and killed.read_text().count("\n") == 2)
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    finally:
+        running.kill()
+        running.wait()
     assert len(children) >= 1
     wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
     with killed.open("a") as file:
