@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from romul_actors.errors import StoreUnavailableError
+from romul_actors.errors import StoreError, StoreUnavailableError
 from romul_actors.local.redis_server import find_server
 from romul_actors.store.redis import RedisStore, urls
 from tests.conftest import answers, free_port, wait_for
@@ -277,6 +277,23 @@ def test_two_searches_run_on_a_cluster(cluster_url, tmp_path):
         system.close()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [("redis+cluster://:wrong@", "access refused"), (None, "no Redis or Valkey server answers")],
+)
+async def test_a_cluster_that_cannot_be_entered_is_an_error_in_words(
+    cluster_url, monkeypatch, wrong, said
+):
+    monkeypatch.setattr(urls, "RETRY_CAP_S", 0.01)
+    place = cluster_url.partition("@")[2]
+    store = RedisStore(f"{wrong}{place}" if wrong else "redis+cluster://127.0.0.1:1")
+    with pytest.raises(StoreError, match=said):
+        await store.check()
+    with pytest.raises(StoreUnavailableError):
+        await store.tick("e", b"tick", 1000)
+    await store.close()
+
+
 def certificates(folder):
     """A certificate authority of a test's own, and a server's certificate: (ca, cert, key)."""
     now = dt.datetime.now(dt.UTC)
@@ -345,6 +362,11 @@ async def test_a_server_behind_tls_is_trusted_by_an_authority_of_ones_own(system
         assert (await status(secured, SSL_CERT_FILE=str(ca)))[:2] == (0, "[]\n")
         code, _, said = await status(secured)
         assert (code, "SSL_CERT_FILE names" in said) == (3, True), said
+        assert "the server has a certificate that is not trusted here" in said
+        store = RedisStore(secured)
+        with pytest.raises(StoreUnavailableError, match="a certificate that is not trusted here"):
+            await store.tick("e", b"tick", 1000)
+        await store.close()
         code, _, said = await status(place)
         assert (code, "does it want TLS?" in said) == (3, True), said
 
@@ -368,11 +390,12 @@ def test_a_broker_behind_tls_and_a_password(system, tmp_path):
         worker = system.worker("--name=w", "--grace=30", **good)
         wait_for(lambda: system.presence("w").get("state") == "training")
         # Neither a wrong password nor an unknown certificate gets in.
-        for wrong in (
-            {**good, "ROMUL_MQTT_URL": f"mqtts://w:wrong@127.0.0.1:{port}"},
-            {"ROMUL_MQTT_URL": good["ROMUL_MQTT_URL"]},
+        for wrong, said in (
+            ({**good, "ROMUL_MQTT_URL": f"mqtts://w:wrong@127.0.0.1:{port}"}, "Not authorized"),
+            ({"ROMUL_MQTT_URL": good["ROMUL_MQTT_URL"]}, "CERTIFICATE_VERIFY_FAILED"),
         ):
-            assert system.call("control", "w", "drain", **wrong).returncode == 3
+            refused = system.call("control", "w", "drain", **wrong)
+            assert (refused.returncode, said in refused.stderr) == (3, True), refused.stderr
         assert worker.poll() is None
         wait_for(lambda: system.call("control", "w", "drain", **good).returncode == 0)
 

@@ -4,11 +4,20 @@ import re
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from romul_actors.errors import StoreError, StoreUnavailableError
 from romul_actors.store.keys import EXPERIMENTS, key
-from romul_actors.store.redis.connection import Connection, reading, reply, store_error
+from romul_actors.store.redis.connection import (
+    CLIENT_ERRORS,
+    REFUSES,
+    UNTRUSTED,
+    Connection,
+    reading,
+    reply,
+    store_error,
+    what_it_cannot,
+)
 from romul_actors.store.redis.replies import read_each
 from romul_actors.store.roles import CatalogStore
 from romul_actors.waiting import reraise_cancellation
@@ -24,6 +33,8 @@ def _remedy(place: str, error: Exception) -> str:
             "the certificate of an authority of your own goes into the file that the environment "
             "variable SSL_CERT_FILE names"
         )
+    if place.startswith("rediss"):
+        return "is it running, does it speak TLS, and is the URL right?"
     if "closed by server" in str(error) and place.startswith("redis"):
         return "does it want TLS? The URL begins with rediss then"
     return "is it running, and is the URL right?"
@@ -98,11 +109,15 @@ class RedisCatalog(CatalogStore):
         place = self.connection.place
         try:
             infos = await self.info()
-        except (AuthenticationError, NoPermissionError) as error:
-            raise StoreError(f"{place}: access refused: {error}") from None
-        except (RedisError, OSError) as error:
+        except CLIENT_ERRORS as error:
+            what = what_it_cannot(error)
+            if what == REFUSES or isinstance(error, NoPermissionError):
+                raise StoreError(f"{place}: access refused: {error}") from None
+            said = (
+                f"the server {what}" if what == UNTRUSTED else "no Redis or Valkey server answers"
+            )
             raise StoreUnavailableError(
-                f"{place}: no Redis or Valkey server answers ({error}); {_remedy(place, error)}"
+                f"{place}: {said} ({error}); {_remedy(place, error)}"
             ) from None
         warnings = [warning for info in infos for warning in _check_server(place, info)]
         return list(dict.fromkeys(warnings))
@@ -118,7 +133,7 @@ async def _reply_or_refusal(request: Awaitable[Any]) -> Any:
             return await request
     except ResponseError as error:
         return error
-    except (RedisError, OSError) as error:
+    except CLIENT_ERRORS as error:
         raise store_error(error) from error
 
 

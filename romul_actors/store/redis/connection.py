@@ -15,8 +15,10 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     RedisError,
     ResponseError,
+    SlotNotCoveredError,
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -43,31 +45,41 @@ MOST_NAMED = 5
 """Most keys that an error names."""
 _OTHERS = "another key of that experiment"
 """What a script that does not say so may have meant."""
-_UNABLE = (OutOfMemoryError, ReadOnlyError, ClusterDownError, TryAgainError)
+CLIENT_ERRORS = (RedisError, RedisClusterException, OSError)
+"""All that the client raises: to it a Cluster of which it reaches no node is no RedisError."""
+_NO_NODE = "Cluster cannot be connected"
+_LOGIN = re.compile("invalid username-password|Authentication required|AuthenticationError")
+"""How the client says, within another error, that a login was refused."""
+_UNABLE = (OutOfMemoryError, ReadOnlyError, ClusterDownError, SlotNotCoveredError, TryAgainError)
 _UNABLE_CODES = re.compile(r"(^|-)(OOM|READONLY|MISCONF|NOREPLICAS|BUSY) ")
 """How a server refuses for now. Before Redis 7 the code stands in the midst of a script's error."""
 _NO_GROUP_PAUSE_S = 0.05
 """Pause after a read of a queue that does not exist, so that a loop of reads does not spin."""
+REFUSES = "refuses access"
+UNTRUSTED = "has a certificate that is not trusted here"
 
 
 class NoGroupError(StoreError):
     """A queue does not exist: its experiment was removed in the meantime."""
 
 
-def _what_it_cannot(error: Exception) -> str | None:
+def what_it_cannot(error: Exception) -> str | None:
     """What of the server's own state ended a request; None: the request, or what it concerns."""
-    if isinstance(error, AuthenticationError):
-        return "refuses access"
-    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
-        return "does not answer"
-    if isinstance(error, _UNABLE) or _UNABLE_CODES.search(str(error)):
+    text = str(error)
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError) or _NO_NODE in text:
+        if isinstance(error, AuthenticationError) or _LOGIN.search(text):
+            return REFUSES
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            return UNTRUSTED
+        return "does not speak TLS as it should" if "[SSL" in text else "does not answer"
+    if isinstance(error, _UNABLE) or _UNABLE_CODES.search(text):
         return "cannot do it now"
     return None
 
 
 def store_error(error: Exception, keys: Sequence[str] = ()) -> StoreError:
     """This project's error for one of the client's, from a request that concerns some keys."""
-    if (what := _what_it_cannot(error)) is not None:
+    if (what := what_it_cannot(error)) is not None:
         return StoreUnavailableError(f"the server {what}: {error}")
     if "NOGROUP" in str(error):
         return NoGroupError(str(error))
@@ -109,7 +121,7 @@ async def reply(request: Awaitable[Any] | Any, *keys: str) -> Any:
     try:
         with reraise_cancellation():
             return await request
-    except (RedisError, OSError) as error:
+    except CLIENT_ERRORS as error:
         raise store_error(error, keys) from error
 
 
@@ -195,7 +207,7 @@ class Connection:
             if "unknown command" not in str(error).lower():
                 raise store_error(error, (*keys[:MOST_NAMED], _OTHERS)) from error
             return await self.run(script, keys, args)
-        except (RedisError, OSError) as error:
+        except CLIENT_ERRORS as error:
             raise store_error(error) from error
 
     async def read_groups(
@@ -279,7 +291,7 @@ class Connection:
         """What each server says of itself.
 
         Raises:
-            RedisError, OSError: it does not answer, or refuses.
+            CLIENT_ERRORS: it does not answer, or refuses.
         """
         with reraise_cancellation():
             if self.is_cluster:
