@@ -339,6 +339,7 @@ class Client:
 
         Raises:
             NoAnswerError: there is no broker, or the worker does not answer.
+            UnknownWorkerError: the broker knows other workers only.
             BrokerError: the worker's name cannot stand in a topic.
         """
         if self._broker is None:

@@ -95,7 +95,7 @@ class UnknownSlotError(UnknownExperimentError):
 
 
 class UnknownWorkerError(RomulError):
-    """No local run under way has a worker of that name."""
+    """No local run under way has a worker of that name, or the broker knows others only."""
 
 
 class UnknownTrialError(RomulError, ValueError):

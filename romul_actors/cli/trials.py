@@ -11,8 +11,9 @@ from romul_actors.cli.connection import connected_to, snapshot_of
 from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import Console, echo, echo_json
 from romul_actors.observe.explain import explain as explanation_of
-from romul_actors.observe.explain import in_words
+from romul_actors.observe.explain import in_words, record_of
 from romul_actors.observe.lineage import Branch, root_of
+from romul_actors.observe.snapshot import read_history
 from romul_actors.observe.trial_records import trials
 from romul_actors.store import Output
 
@@ -71,7 +72,10 @@ def logs(
     async def run() -> list[Output]:
         async with connected_to(name, redis) as client:
             await client.status(name)
-            return await client.store.outputs(name, trial)
+            outputs = await client.store.outputs(name, trial)
+            if not outputs:
+                record_of(trials(await read_history(client.store, name)), trial)
+            return outputs
 
     found = asyncio.run(run())
     if as_json:

@@ -16,9 +16,10 @@ from typing import Any
 
 from aiomqtt import Client, MqttError
 
-from romul_actors.errors import BrokerError, NoAnswerError
+from romul_actors.errors import BrokerError, NoAnswerError, UnknownWorkerError
 from romul_actors.mqtt.broker import Broker, Message
 from romul_actors.mqtt.connection import connected, publish_on
+from romul_actors.protocol.mistakes import did_you_mean
 from romul_actors.sendable import is_text
 
 WORKERS = "romul/workers"
@@ -90,31 +91,43 @@ async def ask(broker: Broker, worker: str, request: Mapping[str, Any]) -> None:
     sender may not publish it: only an answer shows that the request has arrived.
 
     Raises:
+        UnknownWorkerError: there is no answer, and the broker knows other workers only.
         NoAnswerError: there is no answer, or no broker.
     """
-    mark = secrets.token_hex(8)
+    mark, known = secrets.token_hex(8), set[str]()
+    where = f"{broker.host}:{broker.port}"
     try:
         async with connected(broker) as client:
-            await client.subscribe(topic(worker, "received"), qos=1)
+            await client.subscribe([(EVERY_STATUS, 1), (topic(worker, "received"), 1)])
             await publish_on(
                 client, Message(topic(worker, "control"), {**request, "request": mark})
             )
             async with asyncio.timeout(ANSWER_S):
-                if await _arrives(client, mark):
+                if await _arrives(client, mark, known):
                     return
     except TimeoutError:
+        if known and worker not in known:
+            hint = did_you_mean(worker, sorted(known))
+            raise UnknownWorkerError(f"{where} knows no worker {worker!r}: {hint}") from None
         raise NoAnswerError(
-            f"{worker} does not answer: it is not connected to {broker.host}:{broker.port}, "
-            "or this user may not ask it"
+            f"{worker} does not answer: it is not connected to {where}, or this user may not ask it"
         ) from None
     except (MqttError, OSError) as error:
-        raise NoAnswerError(f"broker {broker.host}:{broker.port}: {error}") from None
-    raise NoAnswerError(f"broker {broker.host}:{broker.port}: the connection ended")
+        raise NoAnswerError(f"broker {where}: {error}") from None
+    raise NoAnswerError(f"broker {where}: the connection ended")
 
 
-async def _arrives(client: Client, mark: str) -> bool:
-    """Whether a message with this mark arrives before the connection ends."""
+async def _arrives(client: Client, mark: str, known: set[str]) -> bool:
+    """Whether a message with this mark arrives before the connection ends.
+
+    Args:
+        client: subscribed to answers, and to the status of every worker.
+        mark: of the request.
+        known: is filled with the workers that have a status.
+    """
     async for message in client.messages:
         if mark.encode() in bytes(message.payload):
             return True
+        if message.topic.matches(EVERY_STATUS) and message.payload:
+            known.add(worker_of(str(message.topic)))
     return False

@@ -136,6 +136,19 @@ class Explanation:
         }
 
 
+def record_of(found: Mapping[str, TrialRecord], trial: str) -> TrialRecord:
+    """The record of a trial.
+
+    Raises:
+        UnknownTrialError: there is none of that name.
+    """
+    if trial not in found:
+        raise UnknownTrialError(
+            f"history holds no trial {trial!r} (trials are called SLOT-STEP: 3-12)"
+        )
+    return found[trial]
+
+
 def explain(experiment: Experiment, lines: Sequence[Line], trial: str) -> Explanation:
     """Find out why a trial was decided as it was, and how its attempts ended.
 
@@ -143,11 +156,7 @@ def explain(experiment: Experiment, lines: Sequence[Line], trial: str) -> Explan
         UnknownTrialError: history does not hold the trial.
     """
     found = trials(lines)
-    if trial not in found:
-        raise UnknownTrialError(
-            f"history holds no trial {trial!r} (trials are called SLOT-STEP: 3-12)"
-        )
-    record = found[trial]
+    record = record_of(found, trial)
     return Explanation(
         record=record,
         optimizer=experiment.optimizer.name,

@@ -356,5 +356,7 @@ def test_the_doors_of_the_broker_let_a_search_through(system, guarded_broker):
     refused = system.call("control", "stays", "drain", **secrets["worker"])
     assert (refused.returncode, "may not ask it" in refused.stderr) == (3, True)
     assert stays.poll() is None
+    unknown = system.call("control", "stay", "drain", **secrets["operator"])
+    assert (unknown.returncode, "did you mean 'stays'?" in unknown.stderr) == (4, True)
     assert system.call("control", "stays", "drain", **secrets["operator"]).returncode == 0
     assert stays.wait(30) == 0

@@ -52,6 +52,19 @@ def test_each_planted_mistake_is_found(tmp_path, mistake, check):
     assert [c["name"] for c in checks.values() if c["level"] == "fault"] == [check]
 
 
+@pytest.mark.parametrize(
+    ("mistake", "faults"), [("", []), ("ignores its parent", ["reads its parent"])]
+)
+def test_a_time_beside_the_metric_is_no_missing_seed_and_hides_no_mistake(
+    tmp_path, mistake, faults
+):
+    done, checks = examine(tmp_path, f"{mistake}, measures its time")
+    assert [c["name"] for c in checks.values() if c["level"] == "fault"] == faults
+    assert done.returncode == bool(faults)
+    same = checks["same seed, same result"]
+    assert (same["level"], "beside it: seconds" in same["found"]) == ("warning", True)
+
+
 def test_a_step_of_milliseconds_need_not_stop_when_asked(tmp_path):
     done, checks = examine(tmp_path, "never stops", budget=1, tried=1)
     assert (done.returncode, checks["stops when asked"]["level"]) == (0, "ok")

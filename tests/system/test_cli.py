@@ -408,6 +408,8 @@ def decided(redis_url, tmp_path_factory):
         (("status", "--redis", "redis://127.0.0.1:1/0"), 3, "no Redis or Valkey server answers"),
         (("status", "--redis", "http://127.0.0.1"), 3, "http://127.0.0.1"),
         (("explain", "e", "99-1"), 4, "history holds no trial '99-1'"),
+        (("logs", "e", "99-1"), 4, "history holds no trial '99-1'"),
+        (("logs", "e", "0-0"), 0, "e: trial 0-0 printed nothing"),
         (("status", "--redis", "localhost:6379"), 3, "a URL begins with its scheme"),
         (("status", "--redis", "runs/none"), 3, "neither a URL nor the folder of a local run"),
         (("run",), 2, "give an experiment's file, or --resume NAME"),

@@ -63,7 +63,11 @@ def test_the_terminal_shows_what_goes_on(running):
     [output] = running.as_json("logs", "seen", "0-0")
     assert output["text"].splitlines() == ["to stdout 0-0", "to stderr 0-0"]
     assert "to stdout 0-0" in running.call("logs", "seen", "0-0").stdout
-    assert "printed nothing" in running.call("logs", "seen", "0-9999").stderr
+    unknown = running.call("logs", "seen", "0-9999")
+    assert (unknown.returncode, "no trial '0-9999'" in " ".join(unknown.stderr.split())) == (
+        4,
+        True,
+    )
 
 
 def test_operators_actions_and_lost_workers_stand_in_history(running):

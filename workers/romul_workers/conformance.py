@@ -79,6 +79,7 @@ class Examination:
         self._on_check = on_check
         self._space = experiment.search_space()
         self._left_out: dict[str, str] = {}
+        self._unsteady: set[str] = set()
         self._step_s = math.inf
         self._longer = longer
         self.checks: list[Check] = []
@@ -126,7 +127,13 @@ class Examination:
         if not isinstance(ending, Success):
             raise BrokenTaskError(f"the task ended with {ending}, though it was not asked to stop")
         self._left_out = {**ending.left_out, **self._left_out}
-        return (ending.value, tuple(sorted(ending.metrics.items()))), ending.checkpoint
+        return self._steady(
+            (ending.value, tuple(sorted(ending.metrics.items())))
+        ), ending.checkpoint
+
+    def _steady(self, seen: Observation) -> Observation:
+        """Without figures that differ where nothing else does, such as times."""
+        return seen[0], tuple(figure for figure in seen[1] if figure[0] not in self._unsteady)
 
     async def run(self) -> list[Check]:
         """Try everything; the first failure of the task itself ends it."""
@@ -136,6 +143,7 @@ class Examination:
             on, _ = await self._result(1, checkpoint)
             self._add("goes on", "ok", f"{self._experiment.metric} = {on[0]:.6g} after two")
             await self._same(first, on, checkpoint)
+            first, on = self._steady(first), self._steady(on)
             await self._reads_its_parent(on)
             await self._hyperparameters(first, on, checkpoint)
             if self._left_out:
@@ -148,16 +156,27 @@ class Examination:
     async def _same(self, first: Observation, on: Observation, checkpoint: str) -> None:
         again, _ = await self._result(0, None)
         on_again, _ = await self._result(1, checkpoint)
-        if (again, on_again) == (first, on):
-            self._add("same seed, same result", "ok", "twice the same, from scratch and restored")
+        name = "same seed, same result"
+        one, other = (first, again) if first[0] != again[0] else (on, on_again)
+        if one[0] != other[0]:
+            self._add(
+                name,
+                "fault",
+                f"the same trial gave {one[0]!r} and {other[0]!r}: seed all generators with "
+                "trial.seed; a repeated attempt must not be another draw",
+            )
             return
-        one, other = (first, again) if first != again else (on, on_again)
-        self._add(
-            "same seed, same result",
-            "fault",
-            f"the same trial gave {one[0]!r} and {other[0]!r}: seed all generators with "
-            "trial.seed; a repeated attempt must not be another draw",
-        )
+        differing = ({*first[1]} ^ {*again[1]}) | ({*on[1]} ^ {*on_again[1]})
+        self._unsteady = {figure for figure, _ in differing}
+        if self._unsteady:
+            self._add(
+                name,
+                "warning",
+                f"the same {self._experiment.metric} twice, but other figures beside it: "
+                f"{', '.join(sorted(self._unsteady))}; they are not compared any further",
+            )
+            return
+        self._add(name, "ok", "twice the same, from scratch and restored")
 
     async def _reads_its_parent(self, on: Observation) -> None:
         unread = [(await self._result(1, None))[0]]
