@@ -178,11 +178,10 @@ class Screen:
                 justify="right" if right else "left",
                 max_width=NARROW if column == metric else None,
             )
-        leased = {w.trial: "training" for w in seen.alive if w.trial}
-        leased |= {trial: "storing" for w in seen.alive for trial in w.storing.split()}
+        in_hand = seen.in_hand
         for slot in _ranked(seen.slots, maximize=maximize)[: self._rows]:
             copied = (slot.parent or "").partition("-")[0]
-            status = leased.get(slot.trial, slot.status)
+            status = in_hand.get(slot.trial, slot.status)
             table.add_row(
                 str(slot.index),
                 slot.tier,

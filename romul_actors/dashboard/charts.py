@@ -82,10 +82,11 @@ def columns(experiment: Experiment) -> list[Options]:
 
 def rows(feed: Feed) -> list[Options]:
     """The population's table, the best slot first."""
+    in_hand = feed.snapshot.in_hand if feed.snapshot is not None else {}
     return [
         {
             "slot": slot.index,
-            "status": slot.status + (" (pinned)" if slot.pinned else ""),
+            "status": in_hand.get(slot.trial, slot.status) + (" (pinned)" if slot.pinned else ""),
             "step": slot.step,
             "metric": None if slot.value is None else float(f"{slot.value:.6g}"),
             "copied": "" if slot.copied_from is None else f"slot {slot.copied_from}",

@@ -40,6 +40,7 @@ class Page:
         self._name = name
         self._actions = actions
         self._slot: int | None = None
+        self._feed: Feed | None = None
         self._charts: dict[str, ui.echart] = {}
         self._drawn: dict[str, str] = {}
         self._shown: dict[str, object] = {}
@@ -112,8 +113,18 @@ class Page:
 
     # -- refreshes ------------------------------------------------------------------------------
 
-    def _figures(self) -> None:
+    def _latest_feed(self) -> Feed:
+        """The feed; with another one, of another search of that name, all is shown anew."""
         feed = self._feeds.request(self._name)
+        if feed is not self._feed:
+            self._feed, self._slot = feed, None
+            self._shown.clear()
+            self._drawn.clear()
+            self._curves.clear()
+        return feed
+
+    def _figures(self) -> None:
+        feed = self._latest_feed()
         snapshot = feed.snapshot
         self._alarm.set_text(feed.error)
         if snapshot is None:
@@ -123,7 +134,7 @@ class Page:
         none = snapshot.status == "running" and not snapshot.alive
         alarm = "no worker is alive" if none and not snapshot.fault else snapshot.reason
         self._alarm.set_text(feed.error or alarm)
-        if self._changed("population", feed.n_lines):
+        if self._changed("population", (feed.n_lines, snapshot.in_hand)):
             self._table.columns = charts.columns(snapshot.experiment)
             self._table.rows = charts.rows(feed)
         # Lists are built anew only where there is something new.
@@ -172,7 +183,7 @@ class Page:
         return True
 
     def _draw(self) -> None:
-        feed = self._feeds.request(self._name)
+        feed = self._latest_feed()
         if feed.snapshot is None:
             return
         tab = str(self._panels.value)

@@ -157,6 +157,12 @@ class Snapshot:
         """Workers that are there and do not serve it, as one that may not import its task."""
         return [w for w in self.workers if w.state == REFUSES and w.alive_within(REFUSAL_S)]
 
+    @property
+    def in_hand(self) -> Mapping[str, str]:
+        """By trial that a live worker has, what the worker does with it: training or storing."""
+        found = {w.trial: "training" for w in self.alive if w.trial}
+        return found | {trial: "storing" for w in self.alive for trial in w.storing.split()}
+
     def slots_frame(self) -> "pd.DataFrame":
         """Slots, a row each; hyperparameters are columns of their own.
 

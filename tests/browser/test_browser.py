@@ -104,6 +104,22 @@ def test_a_running_search_is_seen_followed_paused_and_resumed(system, page):  # 
     expect(page.get_by_text(re.compile(r"UTC\s+resume\s+by="))).to_be_visible(timeout=10_000)
 
 
+def test_another_search_of_the_same_name_has_charts_of_its_own(system, page):  # noqa: F811
+    system.submit(name="shown", steps=2)
+    system.actor()
+    system.worker()
+    system.wait_for_status("finished", "shown")
+    page.goto(f"{dashboard(system)}/experiment/shown")
+    page.get_by_role("tab", name="curves").click()
+    charts = page.locator("[data-chart^='h.']")
+    expect(page.locator("[data-chart='h.rate'] canvas")).to_be_visible(timeout=20_000)
+    assert system.call("remove", "shown", "--yes").returncode == 0
+    rate = {"type": "float", "min": 0.01, "max": 1.0}
+    system.submit(name="shown", steps=2, space={"rate": rate, "added": rate})
+    expect(page.locator("[data-chart='h.added'] canvas")).to_be_visible(timeout=30_000)
+    expect(charts).to_have_count(2)
+
+
 def test_failures_are_shown_with_their_traceback(system, page):  # noqa: F811
     system.submit(name="bad", task="misbehaving", steps=2, constants={"how": "raises"})
     system.actor()

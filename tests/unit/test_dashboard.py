@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,6 +24,7 @@ from romul_actors.dashboard.feeds import FORGET_S, REFRESH_S, Feeds
 from romul_actors.dashboard.guard import Guard
 from romul_actors.dashboard.page import verbatim
 from romul_actors.dashboard.server import DashboardError, Serving
+from romul_actors.observe.snapshot import WorkerSnapshot
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.memory import MemoryStore
 from romul_sim import simulation
@@ -322,6 +324,18 @@ def test_charts_are_plain_json_and_hold_what_there_is(fed):
     assert drawn["slot"]["title"]["text"].endswith("slot 3")
     kinds = {name: drawn[name]["yAxis"]["type"] for name in experiment.space}
     assert set(kinds.values()) >= {"category"}
+
+
+def test_a_trial_that_a_live_worker_has_is_in_training(fed):
+    feed = copy.copy(fed[1])
+    feed.slots = copy.deepcopy(feed.slots)
+    feed._add(created(2, 12))
+    feed._add(created(3, 12))
+    worker = WorkerSnapshot("w", "h", 1, "training", "2-12", None, 0.1)
+    silent = replace(worker, name="v", trial="3-12", age_s=1e6)
+    feed.snapshot = replace(feed.snapshot, workers=[worker, silent])
+    rows = {row["slot"]: row["status"] for row in charts.rows(feed)}
+    assert [rows[slot] for slot in (2, 3, 4)] == ["training", "queued", "done"]
 
 
 def test_a_feed_is_shared_while_it_is_shown_and_dropped_afterwards():
