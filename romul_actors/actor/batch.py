@@ -15,7 +15,7 @@ from romul_actors.core.stored_line import shorten
 from romul_actors.errors import RomulError, UndecidableError
 from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.messages import encode
-from romul_actors.protocol.plan import settings
+from romul_actors.protocol.plan import left_out, settings
 from romul_actors.protocol.redeclare import redeclare
 from romul_actors.protocol.slot_codec import Fields, read, text, write_meta, write_slot
 from romul_actors.store import ActorStore, Commit, LineText
@@ -32,6 +32,10 @@ class HeldExperiment:
     needed: NeededCheckpoints
     faulty: bool = False
     """Whether it is stored that an actor could not serve it."""
+    left_out: Sequence[str] = ()
+    """What this actor leaves out of the declaration, in sentences."""
+    said: str = ""
+    """What is stored of that: readers of another version may know those options."""
 
 
 async def load(store: ActorStore, name: str) -> HeldExperiment:
@@ -48,8 +52,16 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
         core = settings(experiment, stored=True)
         population = read(core, experiment.metric, stored.meta, stored.slots, name)
         needed = NeededCheckpoints(population)
-    faulty = bool(stored.meta.get("fault"))
-    return HeldExperiment(experiment, core, stored.version, population, needed, faulty)
+    return HeldExperiment(
+        experiment,
+        core,
+        stored.version,
+        population,
+        needed,
+        faulty=bool(stored.meta.get("fault")),
+        left_out=left_out(experiment, population.status),
+        said=stored.meta.get("left_out", ""),
+    )
 
 
 @contextlib.contextmanager
@@ -135,10 +147,12 @@ def commit_of(held: HeldExperiment, batch: Batch, entries: Sequence[str], nonce:
         history_keep=held.experiment.history_keep,
         garbage=garbage if held.experiment.keep_checkpoints != "all" else [],
     )
-    other = redeclared(held, after)
-    if other is None:
-        return commit
-    return replace(commit, meta={**commit.meta, "spec": other.model_dump_json()})
+    meta = dict(commit.meta)
+    if (says := "\n".join(held.left_out)) != held.said:
+        meta["left_out"] = says
+    if (other := redeclared(held, after)) is not None:
+        meta["spec"] = other.model_dump_json()
+    return replace(commit, meta=meta)
 
 
 def _written(
@@ -160,8 +174,10 @@ def _written(
 def adopt(held: HeldExperiment, batch: Batch, version: str) -> None:
     """Hold what a committed batch led to."""
     other = redeclared(held, batch.population)
+    held.said = "\n".join(held.left_out)
     if other is not None:
         held.experiment, held.settings = other, batch.population.settings
+        held.left_out = left_out(other, batch.population.status)
     held.version, held.population = version, batch.population
 
 

@@ -36,7 +36,6 @@ from romul_actors.errors import (
     UnknownExperimentError,
 )
 from romul_actors.protocol.messages import decode_event, encode
-from romul_actors.protocol.plan import left_out
 from romul_actors.protocol.stored_fields import EXTENDABLE
 from romul_actors.store import ActorStore, Entry, serves
 from romul_actors.waiting import pause
@@ -282,7 +281,7 @@ class Actor:
             held = self._held[name] = await load(self._store, name)
             if name not in self._warned:
                 self._warned.add(name)
-                for text in left_out(held.experiment, held.population.status):
+                for text in held.left_out:
                     log.warning("experiment %s: %s", name, text)
         return held
 

@@ -31,7 +31,7 @@ def progress(meta: Mapping[str, str], experiment: Experiment) -> dict[str, Any]:
     return {
         "name": experiment.name,
         "status": own.text("status"),
-        "reason": own.reason(*left_out(experiment, own.text("status"))),
+        "reason": own.reason(*left_out(experiment, own.text("status"), own.text("left_out", ""))),
         "population": experiment.population,
         "trials": own.count("reported", "0") + failed,
         # With more slots than at the start there is more to do.

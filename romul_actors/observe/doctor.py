@@ -19,7 +19,6 @@ from romul_actors.errors import (
 from romul_actors.mqtt.broker import Broker, Message
 from romul_actors.mqtt.presence import publish
 from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, refusal_in_words, snapshot
-from romul_actors.protocol.plan import left_out
 from romul_actors.store.redis import RedisStore
 
 FULL = 0.8
@@ -198,7 +197,7 @@ def _population(name: str, found: Snapshot) -> list[Finding]:
         )
     findings += [
         Finding("warning", f"{name}: {text}", "nothing: it goes on without that, by today's rule")
-        for text in left_out(found.experiment, found.status)
+        for text in found.left_out
     ]
     if found.fault:
         what = f"{name}: {found.fault}"

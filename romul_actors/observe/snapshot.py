@@ -129,6 +129,7 @@ class Snapshot:
         history: its lines, oldest first, as far as they were read.
         last_id: id of the last line; "" if there is none.
         fault: why an actor cannot serve it; "" if there is no such fault.
+        left_out: options of its optimizer that do not count, as `romul_actors.protocol.plan` says.
     """
 
     experiment: Experiment
@@ -145,6 +146,7 @@ class Snapshot:
     history: Sequence[Line] = field(default=(), repr=False)
     last_id: str = ""
     fault: str = ""
+    left_out: Sequence[str] = ()
 
     @property
     def alive(self) -> list[WorkerSnapshot]:
@@ -205,11 +207,12 @@ def read_glance(glance: Glance, name: str = "") -> Snapshot:
     meta = glance.meta
     experiment = experiment_from_json(StoredFields.of_experiment(name, meta).text("spec"))
     own = StoredFields.of_experiment(experiment.name, meta)
+    missing = left_out(experiment, own.text("status"), own.text("left_out", ""))
     return Snapshot(
         experiment=experiment,
         now_ms=glance.now_ms,
         status=own.text("status"),
-        reason=own.reason(*left_out(experiment, own.text("status"))),
+        reason=own.reason(*missing),
         counts={name: own.count(name, "0") for name in COUNTS},
         causes=own.counts("causes"),
         best=own.best(experiment.metric),
@@ -231,6 +234,7 @@ def read_glance(glance: Glance, name: str = "") -> Snapshot:
         history=[read_line(experiment.name, entry, text) for entry, text in glance.history],
         last_id=glance.history[-1][0] if glance.history else "",
         fault=own.text("fault", ""),
+        left_out=missing,
     )
 
 

@@ -123,12 +123,13 @@ def settings(experiment: Experiment, *, stored: bool = False) -> Settings:
     )
 
 
-def left_out(experiment: Experiment, status: str = "") -> Sequence[str]:
+def left_out(experiment: Experiment, status: str = "", said: str = "") -> Sequence[str]:
     """Options of a stored search that its optimizer does not take, and that it goes on without.
 
     Args:
         experiment: as it is stored.
         status: of the search; one that has ended is not decided any more.
+        said: the stored field `left_out`: what the actor that decides leaves out, a line for each.
 
     Returns:
         A sentence for each; none where the optimizer itself cannot be made.
@@ -136,10 +137,12 @@ def left_out(experiment: Experiment, status: str = "") -> Sequence[str]:
     if status in EXTENDABLE:
         return []
     try:
-        return make_stored(experiment.optimizer.name, experiment.optimizer.options)[1]
+        found = make_stored(experiment.optimizer.name, experiment.optimizer.options)[1]
     except Exception:  # noqa: BLE001  (an installed package may raise any)
         # More may be installed where it is decided on; if not, the actor says what is missing.
-        return []
+        found = []
+    elsewhere = [text for text in said.splitlines() if text not in found]
+    return [*found, *(f"for an actor of another version {text}" for text in elsewhere)]
 
 
 def _inherited(experiment: Experiment, space: Space) -> tuple[Inherited, ...]:

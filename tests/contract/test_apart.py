@@ -11,13 +11,16 @@ import pytest
 from prometheus_client import generate_latest
 
 from romul_actors.actor.loop import Actor
+from romul_actors.cli.rows import progress
 from romul_actors.client import Client
+from romul_actors.core import optimizers
 from romul_actors.core.events import Control, Submitted
 from romul_actors.core.history import SearchChanged, TrialReported
 from romul_actors.errors import ExperimentError
 from romul_actors.observe.doctor import examine
 from romul_actors.observe.metrics import ActorMetrics
 from romul_actors.observe.snapshot import full_snapshot, snapshot
+from romul_actors.protocol import plan
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import decode_event, encode
@@ -368,6 +371,32 @@ async def test_a_search_goes_on_without_options_that_are_no_more(server, raw, re
     # What was stored is not lost: an older version reads it as it was.
     options = {"replaced_first": 0.25, "patience": 2.0, "sigma": 0}
     assert found.experiment.optimizer.options == options
+
+
+async def test_what_an_actor_of_another_version_leaves_out_is_seen_by_all(
+    server, raw, redis_url, monkeypatch
+):
+    await submit(server, "bad", steps=3)
+    await Actor(server, "newer", pace_s=0.01).turn()
+    spec = json.loads(raw.hget(key("bad"), "spec"))
+    newer = {"name": "romul", "shards": 4}
+    raw.hset(key("bad"), "spec", json.dumps({**spec, "optimizer": newer}))
+    older = Actor(server, "older", pace_s=0.01)
+    await server.send("bad", encode(Control(action="pause", by="someone")))
+    await older.turn()
+    with monkeypatch.context() as patch:
+        # A reader that knows the option.
+        patch.setattr(plan, "make_stored", lambda name, _: (optimizers.make(name, {}), []))
+        sentence = "for an actor of another version shards = 4 no longer counts: "
+        assert sentence in (await snapshot(server, "bad")).reason
+        row = progress((await server.load("bad")).meta, await Client(server).spec("bad"))
+        assert sentence in row["reason"]
+        findings = [one.what for one in await examine(redis_url, None) if one.level == "warning"]
+        assert [what for what in findings if what.startswith(f"bad: {sentence}")]
+        # Once an actor that knows it decides, nothing is left out.
+        await server.send("bad", encode(Control(action="resume", by="someone")))
+        await Actor(server, "newer", pace_s=0.01).turn()
+        assert (await snapshot(server, "bad")).reason == ""
 
 
 FUTURE = {"schema": 7, "shards": 4}
