@@ -323,6 +323,28 @@ def test_each_sign_of_progress_says_where_training_stands(tmp_path, monkeypatch)
     assert positions == [0.0, *range(9)]
 
 
+async def test_a_trial_that_has_trained_its_whole_budget_returns_a_result_when_asked_to_stop(
+    trainer, tmp_path
+):
+    training = asyncio.create_task(
+        trainer.train(experiment(tmp_path, "counting:finishing"), trial(0))
+    )
+    while trainer.at is None:
+        await asyncio.sleep(0.01)
+    trainer.ask_to_stop()
+    ending = await asyncio.wait_for(training, 10)
+    assert isinstance(ending, Success), ending
+    assert (ending.value, ending.metrics) == (1.0, {"stops": 0.0})
+
+
+@pytest.mark.parametrize(("at", "stops"), [(None, True), (8.9, True), (9.0, False), (9.1, False)])
+def test_only_a_trial_that_has_not_said_that_all_is_trained_should_stop(tmp_path, at, stops):
+    one = Task("0-0", {}, None, tmp_path, 0, 9, 0, 0, Context("e", "cpu", {}))
+    one._stopping.set()
+    one.progress(at)
+    assert (one.should_stop, one.cut_short) == (stops, stops)
+
+
 async def test_signs_of_progress_keep_a_trial_alive(trainer, tmp_path):
     e = experiment(tmp_path, "counting:pausing", timeouts={"stall_s": 2.0})
     ending = await trainer.train(e, trial(0))

@@ -200,7 +200,7 @@ class Child:
             if not any(trial.checkpoint.iterdir()):
                 raise TaskError("the task paused, and wrote nothing into trial.checkpoint")
             return TaskInterrupted(returned.at, trial.written)
-        if trial.stop_seen:
+        if trial.cut_short:
             return TaskInterrupted(None)
         found = figures(returned, request.metric)
         if not math.isfinite(found.value):

@@ -101,8 +101,7 @@ class Trial:
     state: Any = None
     resumed: bool = False
     in_effect: dict[str, Value] = field(default_factory=dict)
-    stop_seen: bool = False
-    """Whether the task saw that it should stop: then it did not train its whole budget."""
+    _stop_seen: bool = False
     _stopping: Event = field(default_factory=Event)
     _report_progress: Callable[[float | None], None] | None = None
     _reported_s: float = float("-inf")
@@ -146,17 +145,23 @@ class Trial:
         """Whether the machine is about to go: save and `pause`, or just return, soon.
 
         Reading it is a sign of progress too. What the task returns then is not counted, unless it
-        is what `pause` gave: the trial is done again elsewhere.
+        is what `pause` gave: the trial is done again elsewhere. Once `progress(at)` has said that
+        the whole budget is trained, this is false, and what the task returns counts.
         """
         self.progress()
-        self.stop_seen = self.stop_seen or self._stopping.is_set()
-        return self.stop_seen
+        self._stop_seen = self._stop_seen or self._stopping.is_set()
+        return self.cut_short
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether the task saw that it should stop before it said that all is trained."""
+        return self._stop_seen and (self._at is None or self._at < self.stop)
 
     def progress(self, at: float | None = None) -> None:
         """Give a sign of progress, for people and for `timeouts.stall_s`.
 
         Args:
-            at: where training stands, in the budget's unit.
+            at: where training stands, in the budget's unit; `stop` says that all is trained.
         """
         # Kept for the next sign that is passed on, which may well be one without a place.
         self._at = self._at if at is None else float(at)
