@@ -107,7 +107,10 @@ async def supervised(plan: Plan) -> AsyncIterator[Supervisor]:
 
 @contextlib.asynccontextmanager
 async def server_of(folder: Path) -> AsyncIterator[str]:
-    """URL of a local run's server; where none is up, one runs as long as this `with` block."""
+    """URL of a local run's server; where none is up, one runs as long as this `with` block.
+
+    A supervisor's: a user's program may have threads, in which a server's own start is not safe.
+    """
     if (url := url_of(folder)) is not None:
         yield url
         return

@@ -20,8 +20,8 @@ from romul.watching import SearchFailedError, Watch
 from romul_actors.client import Client
 from romul_actors.core.history import SearchExtended, SearchResumed
 from romul_actors.errors import TaskError
-from romul_actors.local.run_file import check_run, run_folder
-from romul_actors.observe.former import begun_from
+from romul_actors.local.origin import begun_from_run, check_origin
+from romul_actors.local.run_file import run_folder
 from romul_actors.observe.snapshot import full_snapshot
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.differences import Changes
@@ -120,7 +120,7 @@ async def run_async(
     check(experiment)
     warn_of(advice(experiment))
     local = LocalRun(folder, experiment, task, workers)
-    _check_origin(experiment, folder.parent)
+    check_origin(experiment, folder.parent)
     changes = local.begin(resume=resume, fresh=fresh)
     if not isinstance(train, str):
         handed.write(folder / TASK, train, setup)
@@ -194,39 +194,14 @@ async def _search(
         screen.close()
 
 
-def _check_origin(experiment: Experiment, runs: Path) -> None:
-    """Make sure that there is the local run that a new one begins from.
-
-    Raises:
-        UnknownExperimentError: there is none.
-    """
-    origin = experiment.from_run
-    if origin is not None:
-        check_run(runs / origin.name, begin="from_run: ")
-
-
-async def _begun_from_run(experiment: Experiment, runs: Path) -> Experiment:
-    """The experiment with what it takes from another local run.
-
-    Raises:
-        UnknownExperimentError: there is no search of that name.
-        ExperimentError, CheckpointError: nothing can be taken from it.
-    """
-    if experiment.from_run is None:
-        return experiment
-    _check_origin(experiment, runs)
-    folder = runs / experiment.from_run.name
-    async with server_of(folder) as url, opened(url) as client:
-        return await begun_from(experiment, client.store, copies)
-
-
 async def _enter(client: Client, local: LocalRun, watch: Watch, changes: Changes) -> bool:
     """Put a search into the run's store, or go on with the one there; False: it has ended."""
     experiment = local.experiment
     status = (await client.statuses()).get(experiment.name)
     if status is None:
         # New, or its server was killed before it had written the search to its disk.
-        await client.submit(await _begun_from_run(experiment, local.folder.parent))
+        runs = local.folder.parent
+        await client.submit(await begun_from_run(experiment, runs, server_of, copies))
         return True
     await client.forget_fault(experiment.name)
     again = status in ("paused", "failed")

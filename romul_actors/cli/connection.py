@@ -17,7 +17,7 @@ from romul_actors.errors import (
 )
 from romul_actors.local import mqtt_broker
 from romul_actors.local.address import resolve, resolve_broker
-from romul_actors.local.redis_server import URL_FILE, embedded_server, has_data, is_up
+from romul_actors.local.redis_server import URL_FILE, has_data, is_up, server_of
 from romul_actors.local.run_file import holds_run, run_folder, runs_folder
 from romul_actors.mqtt.broker import Broker
 from romul_actors.observe.snapshot import Snapshot, full_snapshot
@@ -129,15 +129,13 @@ async def connected_to(
         folder = None if url is not None else local_run(name)
         if folder is None:
             url = url or DEFAULT_URL
-        elif is_up(folder):
-            url = str(folder)
-        elif changes:
+        elif changes and not is_up(folder):
             raise StoreError(
                 f"{folder}: the run has ended, and nothing decides a request: `romul run --resume "
                 f"{name}` goes on with it, `romul extend {name} --steps N` to more steps"
             )
         else:
-            url = await stack.enter_async_context(embedded_server(folder))
+            url = await stack.enter_async_context(server_of(folder))
         try:
             client = await stack.enter_async_context(connected(url))
         except StoreUnavailableError as error:

@@ -8,15 +8,18 @@ from typing import Annotated
 import typer
 
 from romul_actors.cli.deadline import Deadline, with_deadline
-from romul_actors.cli.from_run import From, WithCheckpoints, begun_from_run, with_origin
+from romul_actors.cli.from_run import From, WithCheckpoints, with_origin
 from romul_actors.cli.local_run import Servers, play
 from romul_actors.cli.options import AsJson, RunsFolder, WithBroker
 from romul_actors.cli.printing import Console
 from romul_actors.cli.summary import finish
+from romul_actors.local.origin import begun_from_run
+from romul_actors.local.redis_server import server_of
 from romul_actors.local.run_file import RunFile
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.plan import load, settings
+from romul_workers.inheritance import copies
 
 
 def run(
@@ -74,7 +77,7 @@ def run(
         plan = replace(plan, file=str(file.resolve()), declared=declared.model_dump(mode="json"))
         plan.check_new(folder)
         if redis is None:
-            experiment = asyncio.run(begun_from_run(experiment, runs))
+            experiment = asyncio.run(begun_from_run(experiment, runs, server_of, copies))
             new = [experiment]
         plan.write(folder)
     ended = play(folder, plan, new, Servers(redis, broker), quiet=as_json, changes=changes)

@@ -131,6 +131,20 @@ async def embedded_server(
         await end(process)
 
 
+@contextlib.asynccontextmanager
+async def server_of(folder: Path) -> AsyncIterator[str]:
+    """URL of the server of `folder`; where none is up, one runs as long as this `with` block.
+
+    Raises:
+        StoreError: see `embedded_server`.
+    """
+    if (url := url_of(folder)) is not None:
+        yield url
+        return
+    async with embedded_server(folder) as url:
+        yield url
+
+
 async def _start(
     program: str, data: Path, port: int, password: str, *, durable: bool
 ) -> asyncio.subprocess.Process:

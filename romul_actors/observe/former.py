@@ -10,6 +10,9 @@ from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import read
 from romul_actors.store import ReaderStore
 
+Copies = Callable[[Experiment, Experiment, Sequence[str]], Sequence[str]]
+"""Copies checkpoints of a former search for a new one: `romul_workers.inheritance.copies`."""
+
 
 async def read_former(store: ReaderStore, name: str) -> Former:
     """Read it.
@@ -24,17 +27,13 @@ async def read_former(store: ReaderStore, name: str) -> Former:
     return Former(experiment, read(core, experiment.metric, stored.meta, stored.slots, name))
 
 
-async def begun_from(
-    experiment: Experiment,
-    store: ReaderStore,
-    copies: Callable[[Experiment, Experiment, Sequence[str]], Sequence[str]],
-) -> Experiment:
+async def begun_from(experiment: Experiment, store: ReaderStore, copies: Copies) -> Experiment:
     """The experiment with what its `from_run` takes from a search of the same store.
 
     Args:
         experiment: a new one; without `from_run` it stays as it is.
         store: that holds the former search.
-        copies: copies checkpoints, off the loop: `romul_workers.inheritance.copies`.
+        copies: is called off the loop.
 
     Raises:
         UnknownExperimentError: there is no search of that name.

@@ -279,7 +279,7 @@ def test_a_run_begins_with_what_another_one_has_found(tmp_path):
     assert (code, "holds a run already" in " ".join(err.split())) == (5, True)
     (tmp_path / "more.py").write_text(COUNTS.format(name="more", steps=1))
     code, _, err = ended(local(tmp_path, "run", "more.py", "--from-run=none"))
-    assert (code, "--from-run: runs/none: no run there" in " ".join(err.split())) == (4, True)
+    assert (code, "from_run: runs/none: no run there" in " ".join(err.split())) == (4, True)
     code, _, err = ended(local(tmp_path, "run", "more.py", "--with-checkpoints"))
     assert (code, "goes with --from-run" in " ".join(err.split())) == (2, True)
     assert not (tmp_path / "runs/more").exists()
