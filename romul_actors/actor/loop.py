@@ -121,9 +121,11 @@ class Actor:
         """End the leases of a worker whose connection to the broker broke; how many there were.
 
         Only leases without a heartbeat for a moment: a worker that lost the broker alone still
-        sends its heartbeats to the store.
+        sends its heartbeats to the store. None for as long after the store did not answer.
         """
         ended = 0
+        if asyncio.get_running_loop().time() - self._silent_s < SILENT_MS / 1000:
+            return ended
         for name in self._open.copy():
             async with self._apart(name):
                 ended += await sweep(self._store, name, self._name, SILENT_MS, BATCH, worker)
