@@ -14,6 +14,10 @@ Then the same with nine tenths of weights and momenta frozen (`frozen`). `bytes`
 checkpoint took of the disk, by its blocks, beside its parent. `--ray` adds what Ray Tune takes: a
 trainable that calls torch.save and reports the file as its checkpoint. Ray does not flush; with
 `ray_flushed` the trainable flushes the file that it writes, but not Ray's copy of it.
+
+Before each write, ours or a peer's, a file of the same bytes is written and removed. On a virtual
+machine whose host takes free memory back, a new page costs eight times one that was freed a moment
+ago; without this, whoever writes first after a large model was made pays for all.
 """
 
 import argparse
@@ -21,6 +25,7 @@ import asyncio
 import contextlib
 import hashlib
 import importlib.util
+import inspect
 import io
 import json
 import os
@@ -41,13 +46,27 @@ from romul_workers.child_trainer import ChildTrainer
 from romul_workers.trainer import Success
 
 LAYERS = 20
-TASK = """
+
+
+def pages(path: Path, megabytes: int) -> None:
+    """Take the memory of a file in the page cache, and leave it free for the next one."""
+    with path.open("wb", buffering=0) as file:
+        for _ in range(megabytes):
+            file.write(bytes(2**20))
+    path.unlink()
+
+
+TASK = f"""
 import time
+from pathlib import Path
+
 import torch
+
+{inspect.getsource(pages)}
 
 def train(trial):
     n = trial.constants["numbers"]
-    model = torch.nn.ParameterList([torch.nn.Parameter(torch.ones(n)) for _ in range({layers})])
+    model = torch.nn.ParameterList([torch.nn.Parameter(torch.ones(n)) for _ in range({LAYERS})])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for weight in model.parameters() if trial.parent is None else ():
         optimizer.state[weight]["momentum_buffer"] = torch.full((n,), 0.5)
@@ -56,13 +75,19 @@ def train(trial):
         for weight in list(model.parameters())[: trial.constants["trained"]]:
             weight.add_(trial.seed)
             optimizer.state[weight]["momentum_buffer"].add_(trial.seed)
+    pages(trial.checkpoint / "pages", trial.constants["megabytes"])
     saving = time.time()
     trial.save()
     return {{"loss": 0.0, "saving": saving}}
 """
 
 
-def experiment(numbers: int, folder: Path, trained: int = LAYERS) -> Experiment:
+def per_tensor(megabytes: int) -> int:
+    """Numbers in each of the tensors, weights and momenta, that together have so many bytes."""
+    return max(1, megabytes * 2**20 // 4 // 2 // LAYERS)
+
+
+def experiment(megabytes: int, folder: Path, trained: int = LAYERS) -> Experiment:
     """Declare an experiment whose trials only save and restore."""
     return Experiment(
         name="checkpoints",
@@ -72,7 +97,7 @@ def experiment(numbers: int, folder: Path, trained: int = LAYERS) -> Experiment:
         steps=1000,
         space={"x": FloatSpec(type="float", min=0.0, max=1.0)},
         checkpoints=str(folder / "checkpoints"),
-        constants={"numbers": numbers, "trained": trained},
+        constants={"numbers": per_tensor(megabytes), "trained": trained, "megabytes": megabytes},
     )
 
 
@@ -114,6 +139,11 @@ async def trial(
     return ended - ending.metrics["saving"], restored, ending.checkpoint
 
 
+def random_tensors(megabytes: int) -> dict[str, torch.Tensor]:
+    """Tensors of so many bytes, as many as the task saves."""
+    return {f"{i}": torch.randn(per_tensor(megabytes)) for i in range(2 * LAYERS)}
+
+
 def flush(path: Path) -> None:
     """Wait until a file is on the disk."""
     with path.open("rb") as file:
@@ -122,6 +152,7 @@ def flush(path: Path) -> None:
 
 def raw(path: Path, tensors: Mapping[str, torch.Tensor]) -> float:
     """Seconds of one safetensors file, written and flushed."""
+    pages(path, sum(tensor.nbytes for tensor in tensors.values()) // 2**20)
     began = time.perf_counter()
     save_file(dict(tensors), path)
     flush(path)
@@ -132,6 +163,7 @@ def raw(path: Path, tensors: Mapping[str, torch.Tensor]) -> float:
 
 def pickled(path: Path, tensors: Mapping[str, torch.Tensor]) -> float:
     """Seconds of torch.save, SHA-256 and a flush, one after the other."""
+    pages(path, sum(tensor.nbytes for tensor in tensors.values()) // 2**20)
     began = time.perf_counter()
     torch.save(dict(tensors), path)
     with path.open("rb") as file:
@@ -144,10 +176,9 @@ def pickled(path: Path, tensors: Mapping[str, torch.Tensor]) -> float:
 
 async def measure(megabytes: int, rounds: int, folder: Path) -> dict[str, Any]:
     """All rounds, the ways in turn."""
-    numbers = max(1, megabytes * 2**20 // 4 // 2 // LAYERS)
-    tensors = {f"{i}": torch.randn(numbers) for i in range(2 * LAYERS)}
-    (folder / "saves.py").write_text(TASK.format(layers=LAYERS))
-    declared = experiment(numbers, folder)
+    tensors = random_tensors(megabytes)
+    (folder / "saves.py").write_text(TASK)
+    declared = experiment(megabytes, folder)
     trainer = ChildTrainer(folder / "scratch", [folder])
     found: dict[str, list[float]] = {
         name: [] for name in ("ours", "restore", "warm restore", "safetensors", "torch.save")
@@ -190,10 +221,9 @@ def on_disk(folder: Path) -> int:
 
 async def written(megabytes: int, rounds: int, folder: Path, trained: int) -> dict[str, Any]:
     """Seconds and bytes of saving where some layers train and the others are frozen."""
-    numbers = max(1, megabytes * 2**20 // 4 // 2 // LAYERS)
-    (folder / "saves.py").write_text(TASK.format(layers=LAYERS))
-    declared = experiment(numbers, folder, trained)
-    tensors = {f"{i}": torch.randn(numbers) for i in range(2 * LAYERS)}
+    (folder / "saves.py").write_text(TASK)
+    declared = experiment(megabytes, folder, trained)
+    tensors = random_tensors(megabytes)
     trainer = ChildTrainer(folder / "scratch", [folder])
     parent, seconds, ratios, taken = None, [], [], []
     try:
@@ -222,10 +252,8 @@ def ray_tune(megabytes: int, rounds: int, folder: Path, *, flushed: bool) -> dic
     import ray  # noqa: PLC0415
     from ray import tune  # noqa: PLC0415
 
-    numbers = max(1, megabytes * 2**20 // 4 // 2 // LAYERS)
-
     def train(_: dict[str, Any]) -> None:
-        tensors = {f"{i}": torch.randn(numbers) for i in range(2 * LAYERS)}
+        tensors = random_tensors(megabytes)
         took = 0.0
         for _round in range(rounds + 2):
             with tempfile.TemporaryDirectory(dir=folder) as made:

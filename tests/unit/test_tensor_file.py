@@ -2,7 +2,9 @@
 
 import math
 import os
+import threading
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,3 +132,19 @@ def test_two_names_that_would_be_one_stay_two(tmp_path):
     found = there_and_back(tmp_path, {"a": {"b.c": first}, "a.b": {"c": second}})
     assert torch.equal(found["a"]["b.c"], first)
     assert torch.equal(found["a.b"]["c"], second)
+
+
+def never_on_disk():
+    """Bytes that this process had written, and that were removed before the disk had them."""
+    counted = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(counted["cancelled_write_bytes"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="other systems do not count these")
+def test_a_large_file_goes_to_the_disk_while_it_is_written(tmp_path):
+    running, before = set(threading.enumerate()), never_on_disk()
+    written = write(tmp_path / "x", {"x": [torch.ones(2**21) for _ in range(4)]})
+    for thread in set(threading.enumerate()) - running:
+        thread.join()
+    (tmp_path / "x").unlink()
+    assert never_on_disk() - before < written["x"].bytes / 8

@@ -1,20 +1,26 @@
 """Work in a thread that the process does not wait for when it ends.
 
 An object store's library may hang for minutes, and a worker that must go does not wait for it. The
-threads of asyncio's own pool would be waited for.
+threads of asyncio's own pool would be waited for. A thread that is done stays for the next work:
+to start one costs as much as all the rest.
 """
 
 import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import TypeVar
 
 A = TypeVar("A")
 
+_Works = SimpleQueue[Callable[[], None]]
+_idle: list[_Works] = []
+"""What each thread that is done waits at; one that hangs is not among them."""
+
 
 async def detached(work: Callable[[], A]) -> A:
-    """Do work in a thread of its own, and wait for it.
+    """Do work in a thread that has no other, and wait for it.
 
     If the wait is cancelled, the work is left behind: it goes on until it ends, or until the
     process does.
@@ -42,9 +48,22 @@ async def detached(work: Callable[[], A]) -> A:
             try:
                 result = work()
             except BaseException as error:  # noqa: BLE001  (raised where it is waited for)
+                # First: the next work may come as soon as this one's end is known.
+                _idle.append(works)
                 loop.call_soon_threadsafe(fail, error)
             else:
+                _idle.append(works)
                 loop.call_soon_threadsafe(succeed, result)
 
-    threading.Thread(target=run, name="storage", daemon=True).start()
+    try:
+        works = _idle.pop()
+    except IndexError:
+        works = SimpleQueue()
+        threading.Thread(target=_serve, args=(works,), name="storage", daemon=True).start()
+    works.put(run)
     return await done
+
+
+def _serve(works: _Works) -> None:
+    while True:
+        works.get()()

@@ -7,6 +7,7 @@ in the file's header, under the key `romul`; which tensors lie in which part sta
 It knows files and tensors only; what a model or an optimizer is stands in `torch_support.py`.
 """
 
+import ctypes
 import json
 import os
 import queue
@@ -35,6 +36,8 @@ MOST_AT_ONCE = 512
 """So many chunks are written in one go; the system's own limit is 1024."""
 AHEAD = 4
 """So many batches may be written that are not yet hashed."""
+SYNC_FILE_RANGE_WRITE = 2
+"""Of linux/fs.h: begin to write a file's pages to the disk, and do not wait for the end."""
 _ORDER = {kind: rank for rank, kind in enumerate(TYPES)}
 
 
@@ -44,7 +47,8 @@ def write(
     """Write nested tables, lists, numbers, texts and tensors.
 
     Tensors that are the same place in memory are written once. What is the same in `parent` may be
-    linked from there, as a part (`parts.py`) beside the file. Nothing is flushed to the disk.
+    linked from there, as a part (`parts.py`) beside the file. Nothing is flushed to the disk, but
+    of a large file the system begins to write what is complete: a later flush waits for the rest.
 
     Args:
         path: the file.
@@ -137,6 +141,7 @@ class _Hashed:
         self._batch: list[memoryview] = []
         self._gathered = 0
         self._ahead: queue.Queue[Sequence[memoryview] | None] = queue.Queue(AHEAD)
+        self._ends: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -166,8 +171,11 @@ class _Hashed:
         if self._thread is None:
             self._thread = threading.Thread(target=self._follow, name="hash", daemon=True)
             self._thread.start()
+            growing = os.dup(self._file.fileno()), self._ends
+            threading.Thread(target=_begin_to_flush, args=growing, daemon=True).start()
         self._ahead.put(tuple(self._batch))
         self._write()
+        self._ends.put(self._file.tell())
 
     def _write(self) -> None:
         batch, self._batch, self._gathered = self._batch, [], 0
@@ -187,6 +195,30 @@ class _Hashed:
             self._hash.update(chunk)
 
     def _end(self) -> None:
+        self._ends.put(None)
         if self._thread is not None and self._thread.is_alive():
             self._ahead.put(None)
             self._thread.join()
+
+
+def _begin_to_flush(file: int, ends: queue.SimpleQueue[int | None]) -> None:
+    """Have the system write a growing file to the disk, in a thread that no one waits for.
+
+    A slow disk may hold up the calls, so the task must not make them itself.
+
+    Args:
+        file: its descriptor, closed here.
+        ends: up to where it is written by now, in bytes; None: it is complete.
+    """
+    start = 0
+    try:
+        sync_file_range = ctypes.CDLL(None).sync_file_range
+        sync_file_range.argtypes = ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint
+        while (end := ends.get()) is not None:
+            sync_file_range(file, start, end - start, SYNC_FILE_RANGE_WRITE)
+            start = end
+    except AttributeError:
+        # Another system than Linux: all is left to the flush.
+        return
+    finally:
+        os.close(file)
