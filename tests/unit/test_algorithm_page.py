@@ -46,11 +46,6 @@ def test_the_page_names_every_constant_with_its_value():
     assert set(vars(make("romul", {}))) - set(options) == {"quorum_share", "grace"}
 
 
-def fold(x):
-    x = abs(x) % 2.0
-    return 2.0 - x if x > 1.0 else x
-
-
 def selected(results, due, step, steps):
     """Order, the best that are copied, and those that copy; `results` as below."""
     m, t = len(results), (step + 1) / steps
@@ -91,9 +86,9 @@ def next_vector(i, here, first, space, tried, draw, *, early):
     u, w = draw.random(dims), draw.random(dims)
     for c, p in enumerate(space):
         if early and getattr(p, "scale", "") == "log":
-            y[c] = min(1.0, here[c] + abs(y[c] - here[c])) if w[c] < H else here[c]
+            y[c] = here[c] + abs(y[c] - here[c]) if w[c] < H else here[c]
             u[c] = max(u[c], here[c])
-    return tuple(fold(u[c] if anew[c] else y[c]) for c in range(dims))
+    return tuple(min(1.0, max(0.0, u[c] if anew[c] else y[c])) for c in range(dims))
 
 
 def moves_by_the_page(space, vectors, results, due, step, steps, rng_of):

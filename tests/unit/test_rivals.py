@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from romul_actors.core.optimizers import make
-from romul_actors.core.optimizers.base import View
+from romul_actors.core.optimizers.base import View, reflect
 from romul_actors.core.optimizers.tpe import Tpe
 from romul_actors.core.optimizers.truncation import perturb
 from romul_actors.core.slot import Outcome, Slot
@@ -24,6 +24,12 @@ from romul_sim.play import optimizer_spec
 
 LINE = Space([FloatParameter("x", 0.0, 1.0)])
 PLANE = Space([FloatParameter("x", 0.0, 1.0), FloatParameter("y", 0.0, 1.0)])
+
+
+def test_a_trial_of_differential_evolution_outside_the_cube_is_reflected():
+    assert reflect(np.array([-0.2, 1.3, 2.5, -1.1, 0.4])) == pytest.approx(
+        [0.2, 0.7, 0.5, 0.9, 0.4]
+    )
 
 
 def view_of(space, vectors, losses, *, memories=None, step=4, steps=20, tiers=None, seed=0):

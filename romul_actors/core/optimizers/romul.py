@@ -20,7 +20,6 @@ from romul_actors.core.optimizers.base import (
     Start,
     View,
     latin_hypercube,
-    reflect,
     share,
 )
 from romul_actors.core.space import Space, Vector
@@ -151,12 +150,12 @@ class Romul(Optimizer):
         drawn, raised = rng.random(d), rng.random(d) < self.raised
         crossed = np.where(anew, drawn, moved)
         if guarded:  # (7)
-            higher = np.where(raised, np.minimum(1.0, base + np.abs(moved - base)), base)
+            higher = np.where(raised, base + np.abs(moved - base), base)
             held = np.where(anew, np.maximum(drawn, base), higher)
             changed = _logarithmic(space) & (held != crossed)
             why["guarded"] = np.flatnonzero(changed).tolist()
             crossed = np.where(changed, held, crossed)
-        vector = reflect(crossed)
+        vector = np.clip(crossed, 0.0, 1.0)
         why["drawn"] = anew.astype(int).tolist()
         why["outside"] = np.flatnonzero(vector != crossed).tolist()
         return tuple(vector.tolist()), why
