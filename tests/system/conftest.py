@@ -175,7 +175,8 @@ def processes_with(text):
 
 def program(file, *options):
     """Run a program of Python's in this process, which has imported what it needs."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
+    out, err = io.StringIO(), io.StringIO()
+    code: Any = 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [str(file), *options])
         patch.syspath_prepend(file.parent)
