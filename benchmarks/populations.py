@@ -140,6 +140,12 @@ def train(chosen: argparse.Namespace, todo: Sequence[Run]) -> Iterator[tuple[int
         yield from enumerate(play_all(task, experiments, chosen.at_once or 448))
         return
     size = max(1, (chosen.at_once or chosen.slots) // chosen.slots)
+    if chosen.processes == 1:
+        torch.set_num_threads(1)
+        task = make(chosen.task, chosen.data, "cpu")
+        for first in range(0, len(experiments), size):
+            yield from enumerate(play(task, experiments[first : first + size]), first)
+        return
     with ProcessPoolExecutor(
         chosen.processes,
         mp_context=get_context("spawn"),
@@ -197,7 +203,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--processes", type=int, help="on the CPU; else all cores")
+    parser.add_argument("--processes", type=int, help="on the CPU; else all cores; 1: this one")
     parser.add_argument("--at-once", type=int, help="networks trained side by side")
     parser.add_argument("--results", type=Path, help="file of lines to go on from")
     chosen = parser.parse_args()

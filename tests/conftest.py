@@ -69,12 +69,16 @@ def pytest_collection_modifyitems(items):
 
 
 def wait_for(condition, seconds=30.0):
-    """What `condition` returns as soon as it is true."""
+    """What `condition` returns as soon as it is true.
+
+    The longer it takes to find out, the less often it is asked: what is waited for needs the
+    processor, too.
+    """
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while (began := time.monotonic()) < end:
         if found := condition():
             return found
-        time.sleep(0.02)
+        time.sleep(min(max(0.02, 4 * (time.monotonic() - began)), 0.3))
     raise AssertionError(f"not within {seconds} s: {condition}")
 
 

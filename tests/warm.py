@@ -30,9 +30,10 @@ _CONTEXT.set_forkserver_preload(
 )
 
 
-def _main(arguments, environment, out, err, ready):
+def _main(arguments, environment, out, err, folder, ready):
     """In the new process: be the command."""
     os.setsid()
+    os.chdir(folder)
     for number, path in ((1, out), (2, err)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, number)
@@ -51,13 +52,15 @@ class Command:
         arguments: of `romul`.
         environment: all of it.
         out, err: files for what it prints.
+        folder: where it runs.
     """
 
-    def __init__(self, arguments, environment, out, err):
+    def __init__(self, arguments, environment, out, err, folder=""):
         self.args = list(arguments)
-        self.log = Path(out)
+        self.log, self.errors = Path(out), Path(err)
         ready, theirs = _CONTEXT.Pipe(duplex=False)
-        given = (self.args, dict(environment), str(out), str(err), theirs)
+        folder = folder or Path.cwd()
+        given = (self.args, dict(environment), str(out), str(err), str(folder), theirs)
         self._process = _CONTEXT.Process(target=_main, args=given)
         self._process.start()
         self.pid = self._process.pid

@@ -1,12 +1,17 @@
 """Real processes: the command line, driven as a user drives it."""
 
 import contextlib
+import io
 import json
 import os
+import runpy
 import select
 import signal
 import socket
+import subprocess
+import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +171,27 @@ def processes_with(text):
             if text in command or text in str((process / "cwd").readlink()):
                 found.append(command)
     return found
+
+
+def program(file, *options):
+    """Run a program of Python's in this process, which has imported what it needs."""
+    out, err = io.StringIO(), io.StringIO()
+    code: Any = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(file), *options])
+        patch.syspath_prepend(file.parent)
+        streams = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
+        with streams[0], streams[1], warnings.catch_warnings():
+            # It may warn: its own interpreter would only print that.
+            warnings.simplefilter("ignore")
+            try:
+                runpy.run_path(str(file), run_name="__main__")
+            except SystemExit as ended:
+                code = ended.code
+    if isinstance(code, str):
+        err.write(code)
+        code = 1
+    return subprocess.CompletedProcess([file, *options], code, out.getvalue(), err.getvalue())
 
 
 class HangingStore:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.conftest import program
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -19,6 +21,11 @@ def bench(name, *options):
         timeout=240,
         check=False,
     )
+
+
+def bench_here(name, *options):
+    """The same without another interpreter, which would import torch once more."""
+    return program(FOLDER / f"{name}.py", *options)
 
 
 def printed_by(name, *options):
@@ -41,10 +48,6 @@ def printed_by(name, *options):
             {"seeds_won": {}, "steps": 1},
         ),
         (
-            "end_to_end --workers 4 --steps 3 --rounds 1 --no-peer",
-            {"workers": 4, "warm_up": 5, "steps": 3, "ray_tune": None, "ratio_to_ray_tune": None},
-        ),
-        (
             "latency --workers 4 --trials 2 --trial-s 0.05 --rounds 1",
             {"workers": 4, "slots": 4, "waits": 8},
         ),
@@ -63,7 +66,7 @@ def printed_by(name, *options):
             {"slots": 8, "workers": 4, "demanded_per_s": 80.0},
         ),
         ("screens --slots 8 --steps 2", {"slots": 8}),
-        ("startup --rounds 1", {"rounds": 1}),
+        ("startup --rounds 0", {"rounds": 0}),
         ("simulator --machines 8 --days 0.1 --only romul", {"machines": 8, "invariants_broken": 0}),
     ],
     ids=lambda value: value.split()[0] if isinstance(value, str) else "",
@@ -97,6 +100,7 @@ def test_decisions_are_counted_by_the_clock_and_by_cpu_time():
 def test_both_systems_are_measured_alike_with_their_start_up_apart():
     pytest.importorskip("ray")
     printed = printed_by("end_to_end", "--workers=4", "--steps=3", "--rounds=1")
+    assert (printed["workers"], printed["warm_up"], printed["steps"]) == (4, 5, 3)
     for system in ("romul", "ray_tune"):
         assert list(printed[system]) == ["server_s", "first_trial_s", "trials_per_s"]
         assert all(figure > 0 for figure in printed[system].values())
@@ -119,16 +123,16 @@ def test_asynchronous_runs_are_compared_with_synchronous_ones_of_the_same_optimi
     asynchronous.write_text("".join(lines("asynchronous", [1, 3])))
     printed = printed_by("conditions", str(synchronous), str(asynchronous))
     assert (printed["runs"], printed["all"]["share"]) == (4, 0.5)
-    alone = bench("conditions", str(synchronous))
+    alone = bench_here("conditions", str(synchronous))
     assert alone.returncode == 1
     assert "no run of 'asynchronous'" in alone.stderr
     asynchronous.write_text(asynchronous.read_text().replace('"population": 8', '"population": 4'))
-    unlike = bench("conditions", str(synchronous), str(asynchronous))
+    unlike = bench_here("conditions", str(synchronous), str(asynchronous))
     assert "different slots and steps do not compare: [(4, 2), (8, 2)]" in unlike.stderr
 
 
 def test_too_few_workers_are_refused_in_words():
-    done = bench("end_to_end", "--workers=2")
+    done = bench_here("end_to_end", "--workers=2")
     assert done.returncode == 2
     assert "--workers: 4 at least" in done.stderr
 
@@ -154,9 +158,9 @@ TWO = ("--task=ptb-twin", "--slots=4", "--steps=1", "--optimizers=truncation,ran
 
 @pytest.fixture(scope="module")
 def played(texts):
-    """The results of two populations, each of one seed."""
+    """The results of two populations, each of one seed and in a process of its own."""
     results = texts / "runs.jsonl"
-    options = (*TWO, f"--data={texts}", f"--results={results}", "--processes=1", "--seeds=1")
+    options = (*TWO, f"--data={texts}", f"--results={results}", "--processes=2", "--seeds=1")
     done = bench("populations", *options)
     assert done.returncode == 0, done.stderr
     return results.read_text()
@@ -170,7 +174,7 @@ def test_populations_go_on_from_the_results_file(texts, played, tmp_path):
     assert {one["optimizer"], other["optimizer"]} == {"truncation", "random"}
     before = results.read_text()
     # Two runs are there already: only those of the second seed are trained.
-    second = bench("populations", *options, "--seeds=2")
+    second = bench_here("populations", *options, "--seeds=2")
     assert second.returncode == 0, second.stderr
     assert "2 of 2" in second.stderr
     lines = results.read_text().splitlines()
@@ -189,7 +193,7 @@ def test_populations_that_come_out_the_same_get_the_keys_of_todays_code(texts, p
     old = [{**line, "key": f"old-{place}"} for place, line in enumerate(lines)]
     results.write_text("".join(json.dumps(line) + "\n" for line in old))
     again = [str(results), f"--data={texts}", "--processes=1", "--commit=0123abc"]
-    done = bench("rekey", *again)
+    done = bench_here("rekey", *again)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["sample"] == 2
     renewed = [json.loads(line) for line in results.read_text().splitlines()]
@@ -198,7 +202,7 @@ def test_populations_that_come_out_the_same_get_the_keys_of_todays_code(texts, p
     old[1]["test"] += 1e-12
     changed = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in old)
     results.write_text(changed)
-    done = bench("rekey", *again)
+    done = bench_here("rekey", *again)
     assert (done.returncode, done.stdout) == (1, "")
     assert f"ptb-twin, {old[1]['optimizer']}, seed 0: test is {lines[1]['test']}" in done.stderr
     assert f"{old[0]['optimizer']}, seed 0" not in done.stderr
@@ -206,7 +210,7 @@ def test_populations_that_come_out_the_same_get_the_keys_of_todays_code(texts, p
 
 
 def test_data_that_is_not_there_is_said(tmp_path):
-    done = bench("populations", "--task=cifar-twin", f"--data={tmp_path}", "--seeds=1")
+    done = bench_here("populations", "--task=cifar-twin", f"--data={tmp_path}", "--seeds=1")
     assert done.returncode == 2
     assert str(tmp_path) in done.stderr
     assert "Traceback" not in done.stderr

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import secrets
 import signal
 import subprocess
 import tomllib
@@ -16,7 +17,7 @@ from romul_actors.local.redis_server import URL_FILE, embedded_server
 from romul_actors.protocol.experiment import parse
 from tests.conftest import romul, romul_anew, wait_for
 from tests.system.conftest import System, install_overflowing, processes_with
-from tests.warm import COLD
+from tests.warm import COLD, Command
 
 TASKS = Path(__file__).parents[1] / "tasks"
 TOML = """\
@@ -32,6 +33,17 @@ rate = {{ type = "float", min = 1e-3, max = 1.0, scale = "log" }}
 
 
 def local(folder, *arguments):
+    """Start a command in a folder, which local runs are found by."""
+    out, err = (folder / f"{secrets.token_hex(4)}.{name}" for name in ("out", "err"))
+    return Command(arguments, {**os.environ, "OMP_NUM_THREADS": "1"}, out, err, folder)
+
+
+def ended(process, seconds=100):
+    return process.wait(seconds), process.log.read_text(), process.errors.read_text()
+
+
+def begun_anew(folder, *arguments):
+    """As a user's shell starts it, in an interpreter of its own."""
     return subprocess.Popen(
         [*COLD, *arguments],
         cwd=folder,
@@ -42,15 +54,11 @@ def local(folder, *arguments):
     )
 
 
-def ended(process, seconds=100):
-    out, err = process.communicate(timeout=seconds)
-    return process.returncode, out, err
-
-
 @pytest.mark.long(25)
 def test_the_demo_trains_on_real_data_and_leaves_nothing_running(tmp_path):
-    code, out, err = ended(local(tmp_path, "demo", "--population", "4", "--steps", "2", "--json"))
-    assert code == 0, err
+    process = begun_anew(tmp_path, "demo", "--population", "4", "--steps", "2", "--json")
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
     said = json.loads(out)
     assert said == json.loads((tmp_path / "runs/demo/summary.json").read_text())
     assert (said["steps"], said["trials"], said["decisions"]) == (2, 8, 8)
@@ -60,7 +68,7 @@ def test_the_demo_trains_on_real_data_and_leaves_nothing_running(tmp_path):
     assert (tmp_path / "runs/demo/schedules.png").stat().st_size > 10_000
     assert processes_with(str(tmp_path)) == []
     # A second one takes the place of the first; its random search is the same, whatever the seed.
-    other = ("--population", "4", "--steps", "2", "--seed", "5", "--json")
+    other = ("--population", "4", "--steps", "2", "--seed", "5", "--workers", "1", "--json")
     code, out, err = ended(local(tmp_path, "demo", *other))
     assert code == 0, err
     again = json.loads(out)
@@ -69,25 +77,25 @@ def test_the_demo_trains_on_real_data_and_leaves_nothing_running(tmp_path):
 
 
 def test_ctrl_c_ends_a_run_cleanly_and_resume_goes_on(tmp_path):
-    (tmp_path / "bowl.toml").write_text(TOML.format(steps=40))
-    process = local(tmp_path, "run", "bowl.toml")
+    (tmp_path / "bowl.toml").write_text(TOML.format(steps=20))
+    process = begun_anew(tmp_path, "run", "bowl.toml", "--workers=1")
     summary = tmp_path / "runs/bowl/summary.json"
     checkpoints = tmp_path / "runs/bowl/checkpoints"
     wait_for(lambda: checkpoints.exists() and len(list(checkpoints.glob("*-3-*"))) > 0)
     process.send_signal(signal.SIGINT)
-    code, out, _ = ended(process)
-    assert (code, "romul run --resume bowl" in out) == (130, True)
+    out, _ = process.communicate(timeout=100)
+    assert (process.returncode, "romul run --resume bowl" in out) == (130, True)
     before = json.loads(summary.read_text())
-    assert 0 < before["trials"] < 160
+    assert 0 < before["trials"] < 80
     assert processes_with(str(tmp_path)) == []
 
     code, _, err = ended(local(tmp_path, "run", "bowl.toml"))
     assert (code, "holds a run already" in err) == (5, True)
 
-    code, _, err = ended(local(tmp_path, "run", "--resume", "bowl", "--workers", "3"))
+    code, _, err = ended(local(tmp_path, "run", "--resume", "bowl", "--workers", "2"))
     assert code == 0, err
     after = json.loads(summary.read_text())
-    assert (after["status"], after["trials"]) == ("finished", 160)
+    assert (after["status"], after["trials"]) == ("finished", 80)
     assert after["best"] <= before["best"]
     assert processes_with(str(tmp_path)) == []
 
@@ -289,7 +297,7 @@ def test_a_run_ends_at_its_limits(tmp_path):
     limits = 'task = "romul_workers.tasks.toys:quadratic"\nmax_trials = 6\nmax_hours = 1\n'
     text = TOML.format(steps=400).replace('task = "romul_workers.tasks.toys:quadratic"\n', limits)
     (tmp_path / "bowl.toml").write_text(text)
-    code, out, err = ended(local(tmp_path, "run", "bowl.toml", "--json"))
+    code, out, err = ended(local(tmp_path, "run", "bowl.toml", "--json", "--workers=1"))
     assert code == 0, err
     said = json.loads(out)
     assert (said["status"], said["trials"]) == ("finished", 6)
@@ -303,7 +311,7 @@ def test_a_killed_run_takes_its_processes_along(tmp_path):
     wait_for(lambda: checkpoints.exists() and len(list(checkpoints.iterdir())) > 2)
     assert len(processes_with(str(tmp_path))) > 2
     process.kill()
-    process.communicate()
+    process.wait()
     wait_for(lambda: processes_with(str(tmp_path)) == [])
 
 
@@ -316,7 +324,7 @@ def test_a_task_beside_its_experiment_needs_no_leave(tmp_path):
         "    (trial.checkpoint / 'x').write_text('1')\n"
         "    return trial.hyperparameters['x']\n"
     )
-    code, out, err = ended(local(tmp_path, "run", "mine.py", "--json"))
+    code, out, err = ended(local(tmp_path, "run", "mine.py", "--json", "--workers=1"))
     assert code == 0, err
     assert json.loads(out)["status"] == "finished"
 
@@ -329,7 +337,7 @@ def test_a_run_whose_every_trial_fails_says_why(tmp_path):
         "def train(trial):\n"
         "    raise OSError('the disk is upside down')\n"
     )
-    code, out, _ = ended(local(tmp_path, "run", "bad.py"))
+    code, out, _ = ended(local(tmp_path, "run", "bad.py", "--workers=1"))
     assert code == 1
     assert "every trial of step 0 failed" in out
     assert "the disk is upside down" in out
@@ -351,7 +359,7 @@ def test_a_run_that_cannot_be_decided_ends_and_says_why(tmp_path, monkeypatch):
 def test_experiments_are_submitted_shown_and_removed(system):
     system.submit()
     system.actor()
-    system.worker()
+    worker = system.worker()
     system.wait_for_status("finished")
     [row] = json.loads(system.call("status", "--json").stdout)
     assert (row["name"], row["status"], row["trials"], row["failed"]) == ("e", "finished", 12, 0)
@@ -373,6 +381,9 @@ def test_experiments_are_submitted_shown_and_removed(system):
         assert "finished" in called.stdout or "checkpoint" in called.stdout
     [place] = [line for line in called.stdout.splitlines() if line.startswith("checkpoint: ")]
     assert (Path(place.removeprefix("checkpoint: ")) / "state.json").exists()
+    # While it asks for trials it has a key of its own, which lives a minute.
+    worker.terminate()
+    assert worker.wait(30) == 0
     called = system.call("remove", "e")
     assert (called.returncode, "--yes says that it may" in called.stderr) == (2, True)
     assert system.call("remove", "e", "--yes").returncode == 0

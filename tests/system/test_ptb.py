@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.conftest import program
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 TINY = [
     "hidden=8",
@@ -30,23 +32,23 @@ def data(tmp_path):
     return tmp_path
 
 
+def tiny(data):
+    settings = [part for value in TINY for part in ("--set", value)]
+    return [f"--data={data}", "--device=cpu", *settings]
+
+
 def bench(*options):
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", str(FOLDER / "ptb_lstm.py"), *options],
+    return program(FOLDER / "ptb_lstm.py", *options)
+
+
+def test_it_prints_one_json_line_and_each_epoch_on_stderr(data):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", FOLDER / "ptb_lstm.py", *tiny(data), "--epochs=10"],
         capture_output=True,
         text=True,
         timeout=110,
         check=False,
     )
-
-
-def tiny(data, *options):
-    settings = [part for value in TINY for part in ("--set", value)]
-    return bench(f"--data={data}", "--device=cpu", *settings, *options)
-
-
-def test_it_prints_one_json_line_and_each_epoch_on_stderr(data):
-    done = tiny(data, "--epochs=10")
     assert done.returncode == 0, done.stderr
     [line] = done.stdout.splitlines()
     printed = json.loads(line)
@@ -67,13 +69,14 @@ def test_it_prints_one_json_line_and_each_epoch_on_stderr(data):
 
 
 def test_a_limit_lets_one_epoch_through_and_ends_it(data):
-    done = tiny(data, "--limit=0.001")
+    done = bench(*tiny(data), "--limit=0.001")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["epochs"] == 1
 
 
 def test_training_that_diverges_is_an_error_in_words(data):
-    done = tiny(data, "--epochs=3", "--set", "learning_rate=1e38", "--set", "clip=1e30")
+    wild = ("--set", "learning_rate=1e38", "--set", "clip=1e30")
+    done = bench(*tiny(data), "--epochs=3", *wild)
     assert done.returncode == 1
     assert "training diverged in epoch 1: lower learning_rate" in done.stderr
     assert "Traceback" not in done.stderr

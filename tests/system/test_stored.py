@@ -178,7 +178,8 @@ def test_options_that_are_no_more_are_named_and_the_search_goes_on(stored, syste
         assert warned_of(told_by(system, *command.split(), server))
     told_by(system, "export", "paused", f"--to={tmp_path / 'trials.csv'}", server)
     assert "paused: " in told_by(system, "collect", "paused", "--dry-run", server)
-    done = system.call("run", "--resume=paused", f"--runs={system.folder}", server)
+    local = (f"--runs={system.folder}", "--workers=1", server)
+    done = system.call("run", "--resume=paused", *local)
     assert done.returncode == 0, done.stderr
     assert warned_of(done.stderr)
     gone_on(system, "paused", before)
@@ -224,6 +225,7 @@ def test_a_file_that_no_longer_sets_them_resumes_it(stored, system, raw):
         "--resume=paused",
         f"--runs={system.folder}",
         f"--redis={system.url}",
+        "--workers=1",
         "--json",
     )
     assert done.returncode == 0, done.stderr

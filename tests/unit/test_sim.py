@@ -267,11 +267,11 @@ def test_memory_is_flat_while_trials_go_by():
         def on_line(self, name, line):
             super().on_line(name, line)
             self.results += isinstance(line, TrialReported)
-            if isinstance(line, TrialReported) and self.results % 500 == 0:
+            if isinstance(line, TrialReported) and self.results % 250 == 0:
                 ledger = self.ledger
                 found.append(len(self.checkpoints) + len(ledger._open) + len(ledger.spans))
 
-    run(Looked(replace(CALM, steps=400, history=False)).play())
+    run(Looked(replace(CALM, steps=200, history=False)).play())
     assert len(found) >= 6
     assert max(found[3:]) <= 1.5 * max(found[:3])
 
