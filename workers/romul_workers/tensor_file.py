@@ -202,7 +202,7 @@ class _Hashed:
 
 
 def _begin_to_flush(file: int, ends: queue.SimpleQueue[int | None]) -> None:
-    """Have the system write a growing file to the disk, in a thread that no one waits for.
+    """Have the system write a growing file to the disk, in a thread that nothing waits for.
 
     A slow disk may hold up the calls, so the task must not make them itself.
 
