@@ -17,7 +17,7 @@ trainable that calls torch.save and reports the file as its checkpoint. Ray does
 
 Before each write, ours or a peer's, a file of the same bytes is written and removed. On a virtual
 machine whose host takes free memory back, a new page costs eight times one that was freed a moment
-ago; without this, whoever writes first after a large model was made pays for all.
+ago; without this, the first write after a large model was made pays for all of them.
 """
 
 import argparse
