@@ -280,7 +280,7 @@ def fields(meta):
     }
 
 
-@pytest.mark.long(15)
+@pytest.mark.long(10)
 @pytest.mark.timeout(300)
 def test_memory_and_redis_agree_in_everything_visible(redis_url, monkeypatch):
     # A read of a queue that does not exist pauses, so that a loop of reads does not spin.
@@ -289,7 +289,7 @@ def test_memory_and_redis_agree_in_everything_visible(redis_url, monkeypatch):
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=60,
+            max_examples=30,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
