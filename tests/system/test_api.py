@@ -191,21 +191,6 @@ def test_nothing_of_the_function_goes_through_the_server(searched):
     assert not [file for file in stored if SECRET.encode() in file.read_bytes()]
 
 
-def test_a_closure_and_what_setup_made_train(tmp_path):
-    factor = 3.0
-
-    def setup(context):
-        return {"device": context.device, "shift": 1.0}
-
-    def closure(trial):
-        (trial.checkpoint / "x").write_text("x")
-        return factor * trial.hyperparameters["rate"] + trial.state["shift"]
-
-    result = search(tmp_path, closure, setup=setup)
-    rates = [trial.hyperparameters["rate"] for trial in result.trials.values()]
-    assert result.best.value == pytest.approx(3.0 * min(rates) + 1.0)
-
-
 def test_a_plain_script_runs_a_search_without_a_guard(tmp_path):
     (tmp_path / "beside.py").write_text("SHIFT = 2.0\n")
     out = script(
@@ -278,7 +263,7 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path):
     assert (result.status, result.snapshot.counts["reported"]) == ("finished", 16)
 
 
-def test_a_search_that_has_ended_is_extended(tmp_path):
+def test_a_search_that_has_ended_is_extended_and_goes_on_with_another_declaration(tmp_path):
     search(tmp_path, steps=2)
     with pytest.raises(
         romul.ExperimentExistsError, match=r"\(steps was 2, and is 4\): resume=True goes on"
@@ -301,29 +286,16 @@ def test_a_search_that_has_ended_is_extended(tmp_path):
     with pytest.raises(romul.RomulError, match="no run there"):
         romul.extend("none", steps=4, runs=tmp_path)
 
-
-def test_a_search_that_a_constant_has_stopped_goes_on_with_another_one(tmp_path, monkeypatch):
-    install_overflowing(tmp_path, monkeypatch)
-    absurd, sound = ({"name": "overflowing", "quorum_share": share} for share in (1e308, 0.5))
-    with pytest.raises(romul.SearchFailedError, match=r"deciding fails .OverflowError: "):
-        search(tmp_path, optimizer=absurd)
-    result = search(tmp_path, optimizer=sound, resume=True)
-    assert (result.status, result.snapshot.counts["reported"]) == ("finished", 8)
-    alone(tmp_path)
-
-
-def test_a_search_goes_on_with_another_declaration_if_it_is_the_same_search(tmp_path):
-    search(tmp_path, steps=2)
     wider = {"rate": romul.Float(0.2, 0.3, log=True)}
-    declared = {"steps": 4, "population": 5, "optimizer": {"name": "romul", "sigma": 0.2}}
+    declared = {"steps": 6, "population": 5, "optimizer": {"name": "romul", "sigma": 0.2}}
     with pytest.raises(romul.ExperimentExistsError, match="resume=True goes on with the new one"):
         search(tmp_path, space=wider, **declared)
     result = search(tmp_path, space=wider, **declared, resume=True)
     assert (result.status, len(result.population)) == ("finished", 5)
     experiment = result.snapshot.experiment
-    assert (experiment.steps, experiment.population) == (4, 5)
+    assert (experiment.steps, experiment.population) == (6, 5)
     assert (experiment.space["rate"].min, experiment.optimizer.options) == (0.2, {"sigma": 0.2})
-    late = [trial for trial in result.trials.values() if trial.step > 2]
+    late = [trial for trial in result.trials.values() if trial.step > 4]
     assert late
     assert all(0.2 <= trial.hyperparameters["rate"] <= 0.3 for trial in late)
     # Now this is what it is.
@@ -336,6 +308,16 @@ def test_a_search_goes_on_with_another_declaration_if_it_is_the_same_search(tmp_
     assert "'min'" not in str(error.value)
     with pytest.raises(romul.ExperimentExistsError, match="max_attempts cannot be changed"):
         search(tmp_path, space=wider, **declared, max_attempts=9, resume=True)
+
+
+def test_a_search_that_a_constant_has_stopped_goes_on_with_another_one(tmp_path, monkeypatch):
+    install_overflowing(tmp_path, monkeypatch)
+    absurd, sound = ({"name": "overflowing", "quorum_share": share} for share in (1e308, 0.5))
+    with pytest.raises(romul.SearchFailedError, match=r"deciding fails .OverflowError: "):
+        search(tmp_path, optimizer=absurd)
+    result = search(tmp_path, optimizer=sound, resume=True)
+    assert (result.status, result.snapshot.counts["reported"]) == ("finished", 8)
+    alone(tmp_path)
 
 
 def test_a_search_begins_with_what_another_one_has_found(tmp_path, system):

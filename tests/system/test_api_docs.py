@@ -36,6 +36,8 @@ SMALLER = [
     ('"steps": 30', '"steps": 2'),
     ("workers=2", "workers=1"),
     ('"workers": 2', '"workers": 1'),
+    ("population=8", "population=4"),
+    ('"population": 8', '"population": 4'),
 ]
 
 

@@ -56,7 +56,9 @@ def begun_anew(folder, *arguments):
 
 @pytest.mark.long(25)
 def test_the_demo_trains_on_real_data_and_leaves_nothing_running(tmp_path):
-    process = begun_anew(tmp_path, "demo", "--population", "4", "--steps", "2", "--json")
+    process = begun_anew(
+        tmp_path, "demo", "--population", "4", "--steps", "2", "--workers", "1", "--json"
+    )
     out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
     said = json.loads(out)
@@ -100,24 +102,45 @@ def test_ctrl_c_ends_a_run_cleanly_and_resume_goes_on(tmp_path):
     assert processes_with(str(tmp_path)) == []
 
 
-def test_a_run_that_has_ended_is_extended(tmp_path):
-    (tmp_path / "bowl.toml").write_text(TOML.format(steps=2))
-    code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--workers=1"))
+def test_a_run_that_has_ended_is_extended_and_goes_on_with_what_was_changed_in_its_file(tmp_path):
+    def said(*arguments):
+        code, out, err = ended(local(tmp_path, *arguments))
+        return code, out, " ".join(err.split())
+
+    file, folder = tmp_path / "bowl.toml", tmp_path / "runs/bowl"
+    file.write_text(TOML.format(steps=2))
+    code, _, err = said("run", "bowl.toml", "--workers=1")
     assert code == 0, err
-    summary = tmp_path / "runs/bowl/summary.json"
-    code, _, err = ended(local(tmp_path, "extend", "bowl", "--steps=2"))
-    assert (code, "2 is not above the 2 that it has" in " ".join(err.split())) == (2, True)
-    code, out, err = ended(local(tmp_path, "extend", "bowl", "--steps=4", "--json"))
+    code, _, err = said("extend", "bowl", "--steps=2")
+    assert (code, "2 is not above the 2 that it has" in err) == (2, True)
+    code, out, err = said("extend", "bowl", "--steps=4", "--json")
     assert code == 0, err
-    assert json.loads(out) == json.loads(summary.read_text())
+    assert json.loads(out) == json.loads((folder / "summary.json").read_text())
     assert (json.loads(out)["status"], json.loads(out)["trials"]) == ("finished", 16)
-    code, out, err = ended(
-        local(tmp_path, "run", "--resume=bowl", "--steps=5", "--json", "--workers=1")
-    )
+    code, _, err = said("run", "bowl.toml", "--steps=5")
+    assert (code, "--steps goes with --resume" in err) == (2, True)
+
+    file.write_text(TOML.format(steps=6).replace("min = 1e-3, max = 1.0", "min = 0.2, max = 0.3"))
+    code, out, err = said("run", "--resume=bowl", "--json", "--workers=1")
     assert code == 0, err
-    assert (json.loads(out)["steps"], json.loads(out)["trials"]) == (5, 20)
-    code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--steps=5"))
-    assert (code, "--steps goes with --resume" in " ".join(err.split())) == (2, True)
+    assert (json.loads(out)["trials"], json.loads(out)["steps"]) == (24, 6)
+    assert 0.2 <= json.loads(out)["best_hyperparameters"]["rate"] <= 1.0
+    run = json.loads((folder / "run.json").read_text())
+    assert run["declared"]["space"]["rate"]["min"] == 0.2
+
+    file.write_text(file.read_text() + 'width = { type = "int", min = 1, max = 3 }\n')
+    for arguments in (("--resume=bowl",), ("bowl.toml", "--resume=bowl")):
+        code, _, err = said("run", *arguments)
+        assert code == 2
+        assert "bowl: space: width was added: what has been trained has no value of it" in err
+        assert "give it another name; --from-run bowl (in Python" in err
+    # A file that is another search's, or is gone, is none of this run's.
+    file.write_text(TOML.format(steps=9).replace('name = "bowl"', 'name = "other"'))
+    code, out, err = said("run", "--resume=bowl", "--steps=7", "--json", "--workers=1")
+    assert code == 0, err
+    assert (json.loads(out)["steps"], json.loads(out)["trials"]) == (7, 28)
+    code, _, err = said("run", "bowl.toml", "--resume=bowl")
+    assert (code, "declares 'other', and the run is 'bowl'" in err) == (2, True)
 
 
 def test_a_run_that_is_extended_while_it_is_watched_ends_with_all_its_steps(tmp_path):
@@ -218,37 +241,6 @@ def test_a_server_without_a_broker_is_named_without_its_password():
     assert "s3cret" not in done.stderr
 
 
-def test_what_was_changed_in_the_file_holds_when_the_run_goes_on(tmp_path):
-    file, history = tmp_path / "bowl.toml", tmp_path / "runs/bowl"
-    file.write_text(TOML.format(steps=2))
-    code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--workers=1"))
-    assert code == 0, err
-    file.write_text(TOML.format(steps=4).replace("min = 1e-3, max = 1.0", "min = 0.2, max = 0.3"))
-    code, out, err = ended(local(tmp_path, "run", "--resume=bowl", "--json", "--workers=1"))
-    assert code == 0, err
-    assert (json.loads(out)["trials"], json.loads(out)["steps"]) == (16, 4)
-    assert 0.2 <= json.loads(out)["best_hyperparameters"]["rate"] <= 1.0
-    run = json.loads((history / "run.json").read_text())
-    assert run["declared"]["space"]["rate"]["min"] == 0.2
-
-    file.write_text(file.read_text() + 'width = { type = "int", min = 1, max = 3 }\n')
-    for arguments in (("--resume=bowl",), ("bowl.toml", "--resume=bowl")):
-        code, _, err = ended(local(tmp_path, "run", *arguments))
-        said = " ".join(err.split())
-        assert code == 2
-        assert "bowl: space: width was added: what has been trained has no value of it" in said
-        assert "give it another name; --from-run bowl (in Python" in said
-    # A file that is another search's, or is gone, is none of this run's.
-    file.write_text(TOML.format(steps=9).replace('name = "bowl"', 'name = "other"'))
-    code, out, err = ended(
-        local(tmp_path, "run", "--resume=bowl", "--steps=5", "--json", "--workers=1")
-    )
-    assert code == 0, err
-    assert json.loads(out)["trials"] == 20
-    code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--resume=bowl"))
-    assert (code, "declares 'other', and the run is 'bowl'" in " ".join(err.split())) == (2, True)
-
-
 COUNTS = """\
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 
@@ -313,20 +305,6 @@ def test_a_killed_run_takes_its_processes_along(tmp_path):
     process.kill()
     process.wait()
     wait_for(lambda: processes_with(str(tmp_path)) == [])
-
-
-def test_a_task_beside_its_experiment_needs_no_leave(tmp_path):
-    (tmp_path / "mine.py").write_text(
-        "from romul_actors.protocol.experiment import Experiment, FloatSpec\n"
-        "experiment = Experiment(name='mine', task='mine', steps=2, population=4,\n"
-        "    space={'x': FloatSpec(type='float', min=0.0, max=1.0)})\n"
-        "def train(trial):\n"
-        "    (trial.checkpoint / 'x').write_text('1')\n"
-        "    return trial.hyperparameters['x']\n"
-    )
-    code, out, err = ended(local(tmp_path, "run", "mine.py", "--json", "--workers=1"))
-    assert code == 0, err
-    assert json.loads(out)["status"] == "finished"
 
 
 def test_a_run_whose_every_trial_fails_says_why(tmp_path):
