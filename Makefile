@@ -7,8 +7,8 @@ TORCH := torch==2.13.0
 READY := $(VENV)/.ready
 # What Python has compiled is kept: the tests alone start some hundred interpreters.
 unexport PYTHONDONTWRITEBYTECODE
-# Most tests wait for processes and clocks: three of them share two cores.
-TESTERS := $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
+# Most tests wait for processes and clocks: two of them share a core.
+TESTERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 2 )))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint style types pages format docs bench bench-full sim golden drill containers clean
