@@ -7,11 +7,11 @@ import sys
 import pytest
 
 
-@pytest.mark.long(25)
+@pytest.mark.long(35)
 @pytest.mark.timeout(400)
-def test_twenty_faults_cost_nothing(tmp_path):
+def test_thirty_faults_cost_nothing(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "romul_actors.cli", "drill", "--faults=20", "--every=0.6", "--json"],
+        [sys.executable, "-m", "romul_actors.cli", "drill", "--faults=30", "--every=0.6", "--json"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -20,10 +20,10 @@ def test_twenty_faults_cost_nothing(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     output = json.loads(done.stdout)
-    assert (output["faults"], output["skipped"]) == (20, {})
+    assert (output["faults"], output["skipped"]) == (30, {})
     assert (output["lost"], output["doubled"], output["invariants_broken"]) == (0, 0, 0)
     assert output["completed"]
-    assert output["trials"] >= 200
+    assert output["trials"] >= 300
     assert json.loads((tmp_path / "runs/drill/verdict.json").read_text()) == output
     again = (tmp_path / "runs/drill/schedule.jsonl").read_text()
-    assert len(again.splitlines()) == 20
+    assert len(again.splitlines()) == 30
