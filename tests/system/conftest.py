@@ -14,7 +14,6 @@ import time
 import warnings
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import redis
@@ -182,8 +181,7 @@ def program(file, *options):
         patch.setattr(sys, "argv", [str(file), *options])
         patch.syspath_prepend(file.parent)
         streams = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
-        kept = mock.patch.dict(os.environ)
-        with streams[0], streams[1], kept, warnings.catch_warnings():
+        with streams[0], streams[1], warnings.catch_warnings():
             # It may warn: its own interpreter would only print that.
             warnings.simplefilter("ignore")
             try:

@@ -38,7 +38,7 @@ def printed_by(name, *options, run=bench):
     return printed
 
 
-HERE = {"barrier", "checkpoints", "object_store", "overlap", "screens", "simulator"}
+HERE = {"barrier", "screens", "simulator"}
 
 
 @pytest.mark.parametrize(
