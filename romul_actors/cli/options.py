@@ -37,8 +37,9 @@ MqttUrl = Annotated[
     typer.Option(
         "--mqtt",
         envvar="ROMUL_MQTT_URL",
-        help="Broker (mqtt://, mqtts://; ?protocol=3.1.1 for one without MQTT 5): lost workers are "
-        "noticed sooner. Without: by the lease.",
+        help="URL of an MQTT broker (mqtt://, mqtts://; ?protocol=3.1.1 for one without MQTT 5). "
+        "Without one, a lost worker is noticed when its lease ends, and `romul control` reaches "
+        "none.",
     ),
 ]
 
