@@ -174,7 +174,7 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "acl",
             "Make a user of the server for each role, with a password and the rights it needs.",
         ),
-        "dead": ("dead_letters", "Messages that could not be read."),
+        "dead": ("dead_letters", "Dead letters: messages that could not be read."),
     },
 }
 """By panel and by name: the module in `romul_actors.cli` that has it, and its first line."""

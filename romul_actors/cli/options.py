@@ -15,7 +15,8 @@ RedisUrl = Annotated[
     typer.Option(
         "--redis",
         envvar="ROMUL_REDIS_URL",
-        help="URL of the server (redis://, rediss://, unix://), or the folder of a local run.",
+        help="URL of the server (redis://, rediss://, unix://, redis+sentinel://, "
+        "redis+cluster://), or the folder of a local run.",
         show_default=True,
     ),
 ]
@@ -26,7 +27,8 @@ SearchUrl = Annotated[
     typer.Option(
         "--redis",
         envvar="ROMUL_REDIS_URL",
-        help="Its server: a URL (redis://, rediss://, unix://), or the folder of a local run.",
+        help="Its server: a URL (redis://, rediss://, unix://, redis+sentinel://, "
+        "redis+cluster://), or the folder of a local run.",
         show_default=f"runs/NAME, else {DEFAULT_URL}",
     ),
 ]
