@@ -133,4 +133,6 @@ def _columns() -> tuple[ProgressColumn, ...]:
 
 def _check_allowed(module: str, allow: Sequence[str] | None) -> None:
     if not any(fnmatchcase(module, pattern) for pattern in (SHIPPED_TASKS, *(allow or ()))):
-        raise ExperimentError(f"task module {module!r} is not allowed: see --allow")
+        raise ExperimentError(
+            f"task module {module!r} is not allowed: if you trust it, add --allow {module}"
+        )
