@@ -147,17 +147,11 @@ class Costs:
     ] = 1800.0
     spread: Annotated[
         float,
-        typer.Option(
-            min=0,
-            help="Standard deviation of the logarithm of a trial's duration; 0: all take the same.",
-        ),
+        typer.Option(min=0, help="Standard deviation of the logarithm of a trial's duration."),
     ] = 0.3
     by_hyperparameter: Annotated[
         float,
-        typer.Option(
-            min=1,
-            help="Ratio of the longest trial to the shortest one, along the first hyperparameter.",
-        ),
+        typer.Option(min=1, help="Ratio of longest to shortest, by the first hyperparameter."),
     ] = 1.0
     speeds: Annotated[
         float, typer.Option(min=1, help="Ratio of the fastest machine to the slowest.")
@@ -183,7 +177,7 @@ class Runs:
     seed: Annotated[int, typer.Option(min=0, help="All randomness derives from it.")] = 0
     seeds: Annotated[
         int | None,
-        typer.Option(min=1, help="Repeat with so many seeds from --seed on, and compare."),
+        typer.Option(min=1, help="Compare so many seeds, from --seed on."),
     ] = None
     target: Annotated[
         float | None,
