@@ -139,7 +139,7 @@ class Submitted:
 
 @value(kw_only=True)
 class Control:
-    """An operator's wish."""
+    """An operator's request."""
 
     type: Literal["control"] = "control"
     action: Literal[

@@ -68,7 +68,7 @@ class Slot:
         memory: what the optimizer wants to know again; numbers, texts, lists of them.
         outcomes: by step, those that a live peer may still be compared with.
         since_ms: when it came to its status.
-        seconds: duration of its latest trial that ended well; 0 before the first.
+        seconds: duration of its latest trial that succeeded; 0 before the first.
     """
 
     index: int
