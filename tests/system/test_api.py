@@ -191,6 +191,21 @@ def test_nothing_of_the_function_goes_through_the_server(searched):
     assert not [file for file in stored if SECRET.encode() in file.read_bytes()]
 
 
+def test_a_closure_and_what_setup_made_train(tmp_path):
+    factor = 3.0
+
+    def setup(context):
+        return {"device": context.device, "shift": 1.0}
+
+    def closure(trial):
+        (trial.checkpoint / "x").write_text("x")
+        return factor * trial.hyperparameters["rate"] + trial.state["shift"]
+
+    result = search(tmp_path, closure, setup=setup)
+    rates = [trial.hyperparameters["rate"] for trial in result.trials.values()]
+    assert result.best.value == pytest.approx(3.0 * min(rates) + 1.0)
+
+
 def test_a_plain_script_runs_a_search_without_a_guard(tmp_path):
     (tmp_path / "beside.py").write_text("SHIFT = 2.0\n")
     out = script(
