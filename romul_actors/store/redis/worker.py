@@ -1,9 +1,11 @@
 """What a worker may do on the server."""
 
+import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from romul_actors.errors import WrongTypeError
 from romul_actors.store.keys import GROUPS, bell_key, experiment_of, key
 from romul_actors.store.redis.connection import NoGroupError, reply
 from romul_actors.store.redis.queues import RedisQueues, run_beat
@@ -28,9 +30,18 @@ class RedisWorker(RedisQueues, WorkerStore):
             lease, right = await self._lease_from_first(names, worker)
             if lease is not None:
                 return lease
-        streams = {key(name, "trials"): ">" for name in right or names}
+        streams = {key(name, "trials"): ">" for name in right}
         bells = {bell_key(name, worker): ">" for name in holding}
-        found = await connection.read_groups(group, worker, streams | bells, 1, block_ms)
+        try:
+            found = await connection.read_groups(group, worker, streams | bells, 1, block_ms)
+        except WrongTypeError:
+            # Which one it is, a read of each says once; if none of them, it is a bell.
+            lease, readable = await self._lease_from_first(right, worker)
+            if lease is None and len(readable) == len(right):
+                raise
+            if lease is None:
+                await asyncio.sleep(block_ms / 1000)
+            return lease
         leases: list[Lease] = []
         for stream, rows in found:
             name = experiment_of(stream)
