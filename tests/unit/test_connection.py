@@ -1,8 +1,9 @@
 """The server that a command means, and what is said where none answers."""
 
+from typing import Any
+
 import pytest
 from redis.asyncio import SSLConnection
-from redis.asyncio.sentinel import SentinelConnectionPool
 
 from romul_actors.cli import connection
 from romul_actors.errors import BrokerError, StoreError, StoreUnavailableError
@@ -80,8 +81,8 @@ def test_an_option_that_a_url_does_not_take_is_refused(url):
 
 def test_tls_and_the_sentinels_own_login_go_to_the_sentinels():
     url = "rediss+sentinel://u:p@h,i:2/s/3?sentinel_username=v&sentinel_password=q%2F"
-    pool = urls.connect(url).connection_pool
-    assert isinstance(pool, SentinelConnectionPool)
+    client: Any = urls.connect(url)
+    pool = client.connection_pool
     first, second = (node.connection_pool for node in pool.sentinel_manager.sentinels)
     for given, login in ((pool, ("u", "p")), (first, ("v", "q/")), (second, ("v", "q/"))):
         options = given.connection_kwargs
@@ -89,7 +90,8 @@ def test_tls_and_the_sentinels_own_login_go_to_the_sentinels():
         assert issubclass(given.connection_class, SSLConnection)
     assert (second.connection_kwargs["host"], second.connection_kwargs["port"]) == ("i", 2)
     # A login of the primary's is not sent to Sentinels that may want none.
-    [node] = urls.connect("redis+sentinel://u:p@h/s").connection_pool.sentinel_manager.sentinels
+    client = urls.connect("redis+sentinel://u:p@h/s")
+    [node] = client.connection_pool.sentinel_manager.sentinels
     assert node.connection_pool.connection_kwargs["password"] is None
 
 

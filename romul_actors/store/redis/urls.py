@@ -86,7 +86,8 @@ class _Sentinels(Sentinel):
         for sentinel in self.sentinels.copy():
             pool = sentinel.connection_pool
             try:
-                known = await sentinel.sentinel_masters()
+                # By name; a list only by the newer protocol.
+                known: Any = await sentinel.sentinel_masters()
             except AuthenticationError as error:
                 why = f"{error} (?sentinel_password= gives the Sentinels' own login)"
             except RedisError as error:
