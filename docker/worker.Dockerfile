@@ -1,6 +1,6 @@
 # A worker with torch. For a GPU, give a CUDA base: any Debian or Ubuntu with Python 3.11 or later, such as
-#   docker build -f docker/worker.Dockerfile --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 -t romul-worker .
-# Your own tasks: FROM romul-worker, COPY your modules, and set ROMUL_PATH and ROMUL_ALLOW.
+#   docker build -f docker/worker.Dockerfile --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 -t localhost/romul-worker .
+# Your own tasks: FROM localhost/romul-worker, COPY your modules, and set ROMUL_PATH and ROMUL_ALLOW.
 ARG BASE=docker.io/library/debian:bookworm-20260824-slim@sha256:88200866dfff7ea7f5cbcb6ec7c8a701889efe6fe859fe64d6990e4b07ea4171
 FROM ${BASE} AS build
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3-venv

@@ -1,4 +1,4 @@
-"""What a program may hear of a search while it goes on."""
+"""Hooks that a program may have called while a search goes on."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from romul.result import Result
 from romul_actors.core.history import Line, TrialCreated, TrialFailed, TrialReported
 
 
-class StopSearch(Exception):  # noqa: N818  (a wish, no error)
+class StopSearch(Exception):  # noqa: N818  (a request, no error)
     """Raise it in a callback to end the search with what it has found so far."""
 
 

@@ -21,9 +21,9 @@ class Client:
         romul.Client("redis://127.0.0.1:6379/0").pause("mine")
         romul.Client("runs/mine").bounds("mine", "lr", 1e-4, 0.1)
 
-    An action is a wish: the actor takes it up in its turn, and history says what became of it. Each
-    call opens a connection and closes it; for many calls in a program with a loop there is
-    `romul_actors.client.Client`, whose methods are awaited.
+    An action is a request: the call returns when it is queued. An actor decides it later, and the
+    history says what became of it. Each call opens a connection and closes it; for many calls in a
+    program with an event loop there is `romul_actors.client.Client`, whose methods are awaited.
 
     Args:
         redis: the server's URL, or the folder of a local run that is under way.

@@ -99,7 +99,7 @@ class UnknownWorkerError(RomulError):
 
 
 class UnknownTrialError(RomulError, ValueError):
-    """A trial, or a slot, that history does not hold."""
+    """A trial, or a slot, that history does not hold; or the best one, before any has succeeded."""
 
 
 class ExperimentExistsError(StoreError):

@@ -39,7 +39,7 @@ def acl(
         ),
     ] = None,
 ) -> None:
-    """Make users with passwords of their own: a stolen one opens one door (SECURITY.md)."""
+    """Make a user of the server for each role, with a password and the rights it needs."""
     passwords.mkdir(mode=0o700, parents=True, exist_ok=True)
     lines, known = [NO_DEFAULT_USER], []
     for part in roles.split(","):

@@ -49,7 +49,9 @@ def bench(
     population: Annotated[int, typer.Option(min=4, help="Slots.")] = 8,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each; few of them mislead.")] = 40,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of the seeds.")] = 0,
-    peer_seeds: Annotated[int, typer.Option(min=1, help="Of these, for other libraries.")] = 10,
+    peer_seeds: Annotated[
+        int, typer.Option(min=1, help="How many of the seeds other libraries run.")
+    ] = 10,
     asynchronous: Annotated[
         bool,
         typer.Option("--asynchronous", help="Workers of up to 4x different speed, 20 % preempted."),

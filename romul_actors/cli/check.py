@@ -21,9 +21,14 @@ MARKS = {"ok": "ok ", "warning": "!  ", "fault": "!! "}
 def check(
     file: Annotated[Path, typer.Argument(help="Experiment: a .toml or .py file.")],
     budget: Annotated[
-        float | None, typer.Option(min=0, help="Length of a step to try; else the experiment's.")
+        float | None,
+        typer.Option(
+            min=1e-6, help="Length of a step to try, in the budget's unit; else the experiment's."
+        ),
     ] = None,
-    grace: Annotated[float, typer.Option(min=0.1, help="Seconds to stop in.")] = 10.0,
+    grace: Annotated[
+        float, typer.Option(min=0.1, help="Seconds within which the task must stop on request.")
+    ] = 10.0,
     path: TaskPath = None,
     as_json: AsJson = False,
 ) -> None:

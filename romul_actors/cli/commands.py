@@ -32,7 +32,7 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "Try a task out: does it restore, seed, apply hyperparameters and stop as it should?",
         ),
     },
-    "Each part alone": {
+    "Separate processes": {
         "actor": ("actor", "Run a decision actor. A second one takes over when the first is gone."),
         "worker": (
             "worker",
@@ -88,7 +88,7 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "Remove an experiment from the store; its checkpoints stay where they are.",
         ),
     },
-    "Look": {
+    "Inspect": {
         "top": (
             "top",
             (
@@ -160,7 +160,7 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         ),
         "schedule": ("schedule", "The winner's hyperparameters, to train with again."),
     },
-    "Care": {
+    "Maintenance": {
         "failures": ("attempts", "Show why attempts ended, and where in the search space."),
         "collect": (
             "checkpoints",
@@ -172,9 +172,9 @@ COMMANDS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         ),
         "acl": (
             "acl",
-            "Make users with passwords of their own: a stolen one opens one door (SECURITY.md).",
+            "Make a user of the server for each role, with a password and the rights it needs.",
         ),
-        "dead": ("dead_letters", "Messages that could not be read."),
+        "dead": ("dead_letters", "Dead letters: messages that could not be read."),
     },
 }
 """By panel and by name: the module in `romul_actors.cli` that has it, and its first line."""

@@ -16,10 +16,12 @@ from romul_actors.store import DeadLetter
 Ids = Annotated[
     list[str] | None, typer.Argument(help="Ids as `list` shows them.", show_default=False)
 ]
-All = Annotated[bool, typer.Option("--all", help="All of them.")]
+All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 
 dead = typer.Typer(
-    help="Messages that could not be read.", no_args_is_help=True, add_completion=False
+    help="Dead letters: messages that could not be read.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 
@@ -31,7 +33,7 @@ def list_(
     redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """List them with their reasons."""
+    """List dead letters with their reasons."""
 
     async def run() -> list[DeadLetter]:
         async with connected_to(name, redis) as client:
@@ -68,7 +70,7 @@ def _chosen(ids: Sequence[str] | None, everything: bool) -> Sequence[str]:
 @dead.command()
 @checked
 def retry(name: Name, ids: Ids = None, everything: All = False, redis: SearchUrl = None) -> None:
-    """Put them back into the queue that they came from."""
+    """Put dead letters back into the queues that they came from."""
 
     async def run() -> Resubmitted:
         async with connected_to(name, redis, changes=True) as client:
@@ -82,7 +84,7 @@ def retry(name: Name, ids: Ids = None, everything: All = False, redis: SearchUrl
 @dead.command()
 @checked
 def drop(name: Name, ids: Ids = None, everything: All = False, redis: SearchUrl = None) -> None:
-    """Remove them for good."""
+    """Remove dead letters for good."""
 
     async def run() -> int:
         async with connected_to(name, redis, changes=True) as client:

@@ -26,7 +26,7 @@ task, slots and steps. One seed says little, and seed 0 is the worst of them.
 def demo(
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
     population: Annotated[int, typer.Option(min=4, help="Slots.")] = 8,
-    steps: Annotated[int | None, typer.Option(min=1, help="PBT steps of each slot.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="PBT steps of each slot.")] = 40,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of the search; random search has one of its own.")
     ] = 0,
@@ -41,11 +41,10 @@ def demo(
     folder = runs / "demo"
     changes: dict[str, Any] = {
         "population": population,
+        "steps": steps,
         "seed": seed,
         "checkpoints": str((folder / "checkpoints").resolve()),
     }
-    if steps is not None:
-        changes["steps"] = steps
     text = (files("romul_workers.tasks") / "digits.toml").read_text()
     experiment = parse(text, "digits.toml").model_copy(update={**changes, "name": "demo"})
     rival = experiment.model_copy(

@@ -23,6 +23,7 @@ from romul_actors.errors import (
     StoreError,
     StoreUnavailableError,
     UnknownSlotError,
+    UnknownTrialError,
 )
 from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import (
@@ -197,7 +198,7 @@ def best(
             meta = (await client.store.load(name)).meta
             best = StoredFields.of_experiment(name, meta).best(experiment.metric)
             if not best:
-                raise StoreError(f"{name}: no trial has ended well yet ({meta['status']})")
+                raise UnknownTrialError(f"{name}: no trial has succeeded yet ({meta['status']})")
             origin = await origin_of(client.store, name, best["trial"])
             return experiment, {**best, "provenance": dict(origin)}
 

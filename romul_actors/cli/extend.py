@@ -22,7 +22,12 @@ def extend(
     redis: SearchUrl = None,
     runs: RunsFolder = Path("runs"),
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes of a local run.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Worker processes of a local run that has ended.",
+            show_default="as many as before",
+        ),
     ] = None,
     broker: WithBroker = True,
     as_json: AsJson = False,

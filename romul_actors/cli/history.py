@@ -13,6 +13,7 @@ from romul_actors.cli.printing import Console, echo, echo_json
 from romul_actors.core.history import KINDS, ControlIgnored, Line, TrialCreated, Unknown, to_json
 from romul_actors.observe.snapshot import read_line
 from romul_actors.protocol.mistakes import did_you_mean
+from romul_actors.protocol.stored_fields import EXTENDABLE
 from romul_actors.store import ReaderStore
 
 LINES = 2_000
@@ -25,9 +26,15 @@ LONGEST_TEXT = 200
 
 def history(
     name: Name,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow", "-f", help="Show new lines as they come, until the search has ended."
+        ),
+    ] = False,
     count: Annotated[
-        int, typer.Option("-n", min=0, help="How many of the latest lines, or of this kind.")
+        int,
+        typer.Option("-n", min=0, help="How many of the latest lines; with --event, of that kind."),
     ] = 20,
     event: Annotated[str | None, typer.Option(help="Only this kind (result, failed ...).")] = None,
     redis: SearchUrl = None,
@@ -90,7 +97,7 @@ async def latest(
 
 def over(status: str, lines: Sequence[Any]) -> bool:
     """Whether nothing more will come: the search is over, and all of it was shown."""
-    return status in ("finished", "stopped") and len(lines) < LINES
+    return status in EXTENDABLE and len(lines) < LINES
 
 
 def event_of(line: Line) -> str:

@@ -15,7 +15,8 @@ RedisUrl = Annotated[
     typer.Option(
         "--redis",
         envvar="ROMUL_REDIS_URL",
-        help="URL of the server (redis://, rediss://, unix://), or the folder of a local run.",
+        help="URL of the server (redis://, rediss://, unix://, redis+sentinel://, "
+        "redis+cluster://), or the folder of a local run.",
         show_default=True,
     ),
 ]
@@ -26,7 +27,8 @@ SearchUrl = Annotated[
     typer.Option(
         "--redis",
         envvar="ROMUL_REDIS_URL",
-        help="Its server: a URL (redis://, rediss://, unix://), or the folder of a local run.",
+        help="Its server: a URL (redis://, rediss://, unix://, redis+sentinel://, "
+        "redis+cluster://), or the folder of a local run.",
         show_default=f"runs/NAME, else {DEFAULT_URL}",
     ),
 ]
@@ -37,8 +39,9 @@ MqttUrl = Annotated[
     typer.Option(
         "--mqtt",
         envvar="ROMUL_MQTT_URL",
-        help="Broker (mqtt://, mqtts://; ?protocol=3.1.1 for one without MQTT 5): lost workers are "
-        "noticed sooner. Without: by the lease.",
+        help="URL of an MQTT broker (mqtt://, mqtts://; ?protocol=3.1.1 for one without MQTT 5). "
+        "Without one, a lost worker is noticed when its lease ends, and `romul control` reaches "
+        "none.",
     ),
 ]
 

@@ -22,7 +22,9 @@ from romul_workers.tasks.toys import TOYS
 def record(
     name: Name,
     to: Annotated[Path, typer.Option("--to", dir_okay=False, help="File for the record.")],
-    every_s: Annotated[float, typer.Option(min=0.05, help="How often to look.")] = 1.0,
+    every_s: Annotated[
+        float, typer.Option(min=0.05, help="Seconds between two looks at the workers.")
+    ] = 1.0,
     redis: SearchUrl = None,
 ) -> None:
     """Record a run, with its machines, until it ends: for `romul replay` and `romul sim --trace`.

@@ -21,12 +21,20 @@ from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.plan import load, settings
 from romul_workers.inheritance import copies
 
+WORKERS = 2
+"""How many workers a new run has, if their number is left out."""
+
 
 def run(
     file: Annotated[
         Path | None, typer.Argument(help="Experiment: a .toml or .py file.", show_default=False)
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Worker processes.", show_default="2; with --resume as many as before"
+        ),
+    ] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="NAME", help="Go on with a run that was interrupted.")
     ] = None,
@@ -55,9 +63,10 @@ def run(
     if steps is not None and resume is None:
         raise typer.BadParameter("--steps goes with --resume; a new run's stand in its file")
     if resume is not None:
+        _check_none_given(deadline, from_run, with_checkpoints)
         folder, new = runs / resume, []
         plan, changes = RunFile.read(folder).changes(file)
-        plan = replace(plan, workers=workers)
+        plan = replace(plan, workers=workers or plan.workers)
         if steps is not None:
             changes = replace(changes, steps=steps)
     else:
@@ -73,7 +82,8 @@ def run(
             Console(stderr=True, quiet=as_json).print(f"warning: {text}", soft_wrap=True)
         # A file that is run here is trusted with its own task: no --allow is needed.
         paths = [str(file.parent.resolve())]
-        plan, new = RunFile([experiment.name], workers, [experiment.module], paths), [experiment]
+        plan = RunFile([experiment.name], workers or WORKERS, [experiment.module], paths)
+        new = [experiment]
         plan = replace(plan, file=str(file.resolve()), declared=declared.model_dump(mode="json"))
         plan.check_new(folder)
         if redis is None:
@@ -82,3 +92,15 @@ def run(
         plan.write(folder)
     ended = play(folder, plan, new, Servers(redis, broker), quiet=as_json, changes=changes)
     finish(folder, ended, {}, as_json=as_json)
+
+
+def _check_none_given(deadline: str | None, from_run: str | None, with_checkpoints: bool) -> None:
+    """Make sure that a run that goes on is given nothing that only a new one can begin with.
+
+    Raises:
+        typer.BadParameter: it is; for people to read.
+    """
+    if deadline is not None:
+        raise typer.BadParameter("--deadline is for a new run; `romul stop NAME` ends this one")
+    if from_run is not None or with_checkpoints:
+        raise typer.BadParameter("--from-run and --with-checkpoints are for a new run")

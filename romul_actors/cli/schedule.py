@@ -14,13 +14,12 @@ from romul_actors.cli.arguments import checked
 from romul_actors.cli.connection import snapshot_of
 from romul_actors.cli.options import Allow, AsJson, Name, SearchUrl, TaskPath
 from romul_actors.cli.printing import Console, echo, echo_json, shortened
-from romul_actors.errors import ExperimentError
+from romul_actors.errors import ExperimentError, UnknownTrialError
 from romul_actors.observe.trial_records import trials
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.defaults import SHIPPED_TASKS
 from romul_workers.schedule import (
     Schedule,
-    ScheduleError,
     Trained,
     closeness,
     of_trial,
@@ -51,7 +50,7 @@ def export_schedule(
     seen = snapshot_of(name, redis)
     chosen = trial or seen.best.get("trial")
     if chosen is None:
-        raise ScheduleError(f"{name}: no trial has ended well yet")
+        raise UnknownTrialError(f"{name}: no trial has succeeded yet")
     made = of_trial(seen.experiment, trials(seen.history), chosen)
     made.write(to)
     slots = {stretch.trial.partition("-")[0] for stretch in made.stretches}
@@ -134,4 +133,6 @@ def _columns() -> tuple[ProgressColumn, ...]:
 
 def _check_allowed(module: str, allow: Sequence[str] | None) -> None:
     if not any(fnmatchcase(module, pattern) for pattern in (SHIPPED_TASKS, *(allow or ()))):
-        raise ExperimentError(f"task module {module!r} is not allowed: see --allow")
+        raise ExperimentError(
+            f"task module {module!r} is not allowed: if you trust it, add --allow {module}"
+        )

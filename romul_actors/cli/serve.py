@@ -12,7 +12,10 @@ from romul_actors.local.redis_server import embedded_server
 
 
 def serve(
-    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(exists=True, file_okay=False, help="Folder of the run, such as runs/NAME."),
+    ],
 ) -> None:
     """Start the embedded server of a local run that has ended, to look into it."""
 

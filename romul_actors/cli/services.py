@@ -84,7 +84,7 @@ def metrics_module() -> Any:
         from romul_actors.observe import metrics  # noqa: PLC0415
     except ImportError:
         raise typer.BadParameter(
-            "--metrics-port needs prometheus-client: pip install 'romul[metrics]'"
+            "--metrics-port needs prometheus-client: pip install 'romul[prometheus]'"
         ) from None
     return metrics
 

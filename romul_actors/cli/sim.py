@@ -69,12 +69,12 @@ class Machines:
     churn: Annotated[
         str | None, typer.Option(help=f"Generate the machines instead: {', '.join(GENERATORS)}.")
     ] = None
-    machines: Annotated[int, typer.Option(min=1, help="With --churn: machines.")] = 16
+    machines: Annotated[int, typer.Option(min=1, help="With --churn: how many machines.")] = 16
     lifetime_h: Annotated[
-        float, typer.Option(min=0.001, help="With --churn: mean life of a machine, hours.")
+        float, typer.Option(min=0.001, help="With --churn: mean lifetime of a machine, hours.")
     ] = 4.0
     zones: Annotated[int, typer.Option(min=1, help="With --churn: zones.")] = 4
-    days: Annotated[float, typer.Option(min=0.001, help="With --churn: length.")] = 2.0
+    days: Annotated[float, typer.Option(min=0.001, help="With --churn: length, days.")] = 2.0
     save_trace: Annotated[
         Path | None, typer.Option(help="Write the machines' events to this file as well.")
     ] = None
@@ -112,7 +112,7 @@ class Searches:
         str,
         typer.Option(
             help=f"Some of {', '.join(OPTIMIZERS)}, commas between, with options if need be "
-            "(romul:truncation=0.2)."
+            "(romul:mutation=0.5)."
         ),
     ] = "romul"
     policies: Annotated[
@@ -142,22 +142,30 @@ class Searches:
 class Costs:
     """How long everything takes, and what a machine costs."""
 
-    trial_s: Annotated[float, typer.Option(min=0.001, help="Median trial, seconds.")] = 1800.0
+    trial_s: Annotated[
+        float, typer.Option(min=0.001, help="Median duration of a trial, seconds.")
+    ] = 1800.0
     spread: Annotated[
-        float, typer.Option(min=0, help="Standard deviation of its logarithm; 0: fixed.")
+        float,
+        typer.Option(min=0, help="Standard deviation of the logarithm of a trial's duration."),
     ] = 0.3
     by_hyperparameter: Annotated[
         float,
-        typer.Option(min=1, help="Ratio of longest to shortest along the first hyperparameter."),
+        typer.Option(min=1, help="Ratio of longest to shortest, by the first hyperparameter."),
     ] = 1.0
     speeds: Annotated[
         float, typer.Option(min=1, help="Ratio of the fastest machine to the slowest.")
     ] = 2.0
-    save_s: Annotated[float, typer.Option(min=0, help="To save a checkpoint, seconds.")] = 0.0
-    load_s: Annotated[float, typer.Option(min=0, help="To load a checkpoint, seconds.")] = 0.0
-    latency_s: Annotated[float, typer.Option(min=0, help="Mean way to the store, seconds.")] = 0.0
+    save_s: Annotated[float, typer.Option(min=0, help="Time to save a checkpoint, seconds.")] = 0.0
+    load_s: Annotated[float, typer.Option(min=0, help="Time to load a checkpoint, seconds.")] = 0.0
+    latency_s: Annotated[
+        float, typer.Option(min=0, help="Mean latency to the store, each way, seconds.")
+    ] = 0.0
     notice_s: Annotated[
-        float, typer.Option(min=0, help="Warning before a machine goes, if the trace has none.")
+        float,
+        typer.Option(
+            min=0, help="Notice before a machine goes, seconds, where the trace has none."
+        ),
     ] = 0.0
     price: Annotated[float, typer.Option(min=0, help="Dollars for a machine's hour.")] = 1.0
 
@@ -167,7 +175,10 @@ class Runs:
     """How many simulations, and what they are judged by."""
 
     seed: Annotated[int, typer.Option(min=0, help="All randomness derives from it.")] = 0
-    seeds: Annotated[int | None, typer.Option(min=1, help="A sweep over so many seeds.")] = None
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Compare so many seeds, from --seed on."),
+    ] = None
     target: Annotated[
         float | None,
         typer.Option(help="Loss to reach; what half of all runs reach if left out."),

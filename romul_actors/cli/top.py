@@ -206,7 +206,7 @@ def _ranked(slots: Sequence[SlotSnapshot], *, maximize: bool) -> list[SlotSnapsh
 
 def top(
     name: Name,
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two refreshes.")] = 2.0,
     rows: Annotated[int, typer.Option(min=1, help="Most slots and workers shown.")] = MOST_ROWS,
     once: Annotated[bool, typer.Option("--once", help="Show once, and end.")] = False,
     redis: SearchUrl = None,

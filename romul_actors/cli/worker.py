@@ -123,9 +123,10 @@ def worker(
 ) -> None:
     """Run a worker: it trains whatever trials there are, until it is stopped.
 
-    SIGTERM or Ctrl-C: the trial in training has the grace period, saves itself if its task can,
-    and goes back; a checkpoint on its way has as long to arrive. A second one: at once. SIGUSR1:
-    the machine goes soon; only what can be finished is still taken.
+    On SIGTERM or Ctrl-C the worker takes no more trials. The trial in training has --grace seconds
+    to end or to save itself, and then goes back to the queue; a checkpoint that is being stored has
+    as long. A second signal ends the worker at once. SIGUSR1 says that the machine ends in
+    --notice-s seconds: the worker takes only trials that it expects to finish by then.
     """
     start_log(log_level)
     allowed = allow or []

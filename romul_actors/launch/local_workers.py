@@ -44,5 +44,8 @@ def _gpus(wanted: int) -> Sequence[str]:
         # The number is not known here; a task that finds no GPU says so.
         return [str(i) for i in range(wanted)]
     if len(there) < wanted:
-        raise LaunchError(f"the workers ask for {wanted} GPUs: {said_by} knows of {len(there)}")
+        raise LaunchError(
+            f"the workers ask for {wanted} GPUs: {said_by} knows of {len(there)}: start fewer "
+            "workers, or leave --gpus out to have them share"
+        )
     return there

@@ -80,11 +80,11 @@ class Hosts:
         program: str = "romul",
     ) -> None:
         if not hosts:
-            raise LaunchError("no --host to start workers on")
+            raise LaunchError("no --host to start workers on: give --host HOST, once for each")
         if wrong := next((host for host in hosts if not host or host.startswith("-")), None):
-            raise LaunchError(f"{wrong!r} is not a host")
+            raise LaunchError(f"{wrong!r} is not a host: HOST, USER@HOST or an alias of ssh")
         if shutil.which("ssh") is None:
-            raise LaunchError("no ssh on the PATH")
+            raise LaunchError("no ssh on the PATH: install an OpenSSH client")
         self._fleet = fleet
         self._hosts = hosts
         self._options = options

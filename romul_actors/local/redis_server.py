@@ -83,7 +83,10 @@ def check_idle(folder: Path) -> None:
         StoreError: one does.
     """
     if is_up(folder):
-        raise StoreError(f"a run is under way in {folder}: its server answers")
+        raise StoreError(
+            f"a run is under way in {folder}: its server answers: end that run "
+            "first, or choose another name or folder"
+        )
 
 
 @contextlib.asynccontextmanager

@@ -153,7 +153,10 @@ class RunFile:
         if now.name != name and given is None:
             return self, Changes()
         if now.name != name:
-            raise ExperimentError(f"{file} declares {now.name!r}, and the run is {name!r}")
+            raise ExperimentError(
+                f"{file} declares {now.name!r}, and the run is {name!r}: give the run's own "
+                "file, or none"
+            )
         declared = now.model_dump(mode="json")
         plan = replace(self, file=str(file.resolve()), declared=declared)
         if self.declared is None:

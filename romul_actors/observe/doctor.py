@@ -240,7 +240,7 @@ async def _broker(broker: Broker | None) -> list[Finding]:
             Finding(
                 "ok",
                 "no broker was named: lost workers are noticed by their leases",
-                "--mqtt, for actor and workers, notices them in a second or two",
+                "with --mqtt for actor and workers, killed ones are noticed in about two seconds",
             )
         ]
     where = f"{broker.host}:{broker.port}"

@@ -41,10 +41,14 @@ _ATTEMPT_KEYS = (
 _RULES = {
     "inherited": "begins from a copy of another search's checkpoint",
     "drawn": "drawn at the start, from a Latin hypercube or at random",
-    "kept": "its hyperparameters were kept: it is among the best",
-    "held": "its hyperparameters were held: it is not among the worst",
-    "redrawn": "a step in all directions from its base, some hyperparameters drawn anew",
-    "mutated": "base + F1 (base of a - base of b) + F2 (best - base), and a small step",
+    "drawn anew": "a new draw, trained from scratch",
+    "kept": "it goes on with its own hyperparameters",
+    "held": "it goes on with its own hyperparameters",
+    "redrawn": "a small step from what was copied, some hyperparameters drawn anew",
+    "mutated": "current-to-best/1: base + F1 (a - b) + F2 (best - base)",
+    "perturbed": "each copied hyperparameter was multiplied, moved by one, or drawn anew",
+    "migrated": "weights of a sub-population that is compared more, or less, often",
+    "bandit": "copied weights; hyperparameters for which a model expects the loss to fall most",
     # Of searches that an older version decided.
     "explored": "a small step in all directions from its base, for diversity",
     "probed": "one hyperparameter drawn anew, the others as in its base, for diversity",
@@ -248,10 +252,10 @@ def _reasons(record: TrialRecord) -> list[str]:
             f"with {others}"
         )
     if rule == "mutated":
-        words.append(
-            f"a = slot {why['a']}, b = slot {why['b']}, best = slot {why['best']}, "
-            f"F1 = {why['F1']:.4g}, F2 = {why['F2']:.4g}"
-        )
+        # Constants of the optimizer are not written down with each decision.
+        parts = [f"{name} = slot {why[name]}" for name in ("a", "b", "best") if name in why]
+        parts += [f"{name} = {why[name]:.4g}" for name in ("F1", "F2") if name in why]
+        words.append(", ".join(parts))
     return words
 
 

@@ -193,7 +193,9 @@ async def served(registry: CollectorRegistry, host: str, port: int) -> AsyncIter
     try:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
-        raise MetricsError(f"metrics on {host}:{port}: {error}") from None
+        raise MetricsError(
+            f"metrics on {host}:{port}: {error}: choose another --metrics-port (0: any free one)"
+        ) from None
     try:
         yield server.server_port
     finally:

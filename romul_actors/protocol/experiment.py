@@ -73,7 +73,7 @@ _TASK = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?$"
 
 
 class Experiment(DeclaredTable):
-    """An experiment, as a user declares it.
+    """An experiment, as a user declares it; docs/reference/experiment.md has all defaults.
 
     Attributes:
         name: its name in the store.
@@ -83,26 +83,27 @@ class Experiment(DeclaredTable):
         direction: whether less or more of it is better.
         population: number of slots, 4 at least.
         steps: PBT steps of each slot.
-        budget: length of one step.
-        budget_unit: what it counts.
+        budget: length of one step, in `budget_unit`.
+        budget_unit: what `budget` counts, for people.
         seed: all randomness of the search derives from it.
         optimizer: name and constants.
         constants: values that are passed to the task unchanged.
         initial: hyperparameters of the first slots, in place of drawn ones.
         from_run: the search that this one begins from.
         max_attempts: failures after which a trial is given up and its slot refilled.
-        max_losses: vanished workers after which it is: it may be what ends them.
+        max_losses: attempts lost with their workers after which a trial is given up: the trial may
+            be what ends the workers.
         elasticity: how the population follows the workers.
         deadline: when the search must have ended, with a time zone; it then ends with whatever
             it has found.
-        max_hours: how long it may go on after its beginning, pauses counted.
+        max_hours: how long it may go on after its beginning, in hours, pauses counted.
         max_trials: how many trials it may begin in all.
         target: value of the metric at which it ends: it, or a better one.
         resources: what a trial needs of a machine.
         timeouts: time limits.
         checkpoints: URL of the folder for checkpoints, in any file system that fsspec knows.
         keep_checkpoints: "needed" removes those that no decision can ask for any more; "all" none.
-        history_keep: how many history entries the store keeps, about 1 kB each.
+        history_keep: how many lines of history the store keeps.
     """
 
     name: str = Field(pattern=NAME)

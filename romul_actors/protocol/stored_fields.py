@@ -14,7 +14,7 @@ A = TypeVar("A")
 ENDED = ("finished", "failed", "stopped")
 """Statuses of a search that does not go on by itself."""
 EXTENDABLE = ("finished", "stopped")
-"""Those of them that only more steps end; what has failed is resumed."""
+"""Those of them that only more steps continue; a search that has failed is resumed."""
 LARGEST = 2**63
 """No whole number of a population is so large."""
 

@@ -51,7 +51,9 @@ class Results:
             self.lines = _parsed(whole, self.path)
         except BlockingIOError:
             self._file.close()
-            raise ExperimentError(f"results {self.path}: in use by another process") from None
+            raise ExperimentError(
+                f"results {self.path}: in use by another process: wait for it, or name another file"
+            ) from None
         except ExperimentError:
             self._file.close()
             raise

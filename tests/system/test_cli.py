@@ -92,8 +92,10 @@ def test_ctrl_c_ends_a_run_cleanly_and_resume_goes_on(tmp_path):
     code, _, err = ended(local(tmp_path, "run", "bowl.toml"))
     assert (code, "holds a run already" in err) == (5, True)
 
-    code, _, err = ended(local(tmp_path, "run", "--resume", "bowl", "--workers", "2"))
+    # As many workers as before, since no other number is given.
+    code, _, err = ended(local(tmp_path, "run", "--resume", "bowl"))
     assert code == 0, err
+    assert json.loads((tmp_path / "runs/bowl/run.json").read_text())["workers"] == 1
     after = json.loads(summary.read_text())
     assert (after["status"], after["trials"]) == ("finished", 80)
     assert after["best"] <= before["best"]
@@ -412,7 +414,8 @@ def decided(redis_url, tmp_path_factory):
         (("bounds", "e", "rate", "--min=2"), 2, "rate"),
         (("history", "e", "--event=reslt"), 0, "did you mean 'result'?"),
         (("show", "e", "99"), 4, "e has no slot 99: it has 4"),
-        (("best", "e"), 3, "no trial has ended well yet"),
+        (("best", "e"), 4, "e: no trial has succeeded yet (running)"),
+        (("schedule", "export", "e", "--to=s.json"), 4, "e: no trial has succeeded yet"),
         (("submit", "{folder}/e.py"), 5, "'e' exists already"),
         (("submit", "{folder}/none.toml"), 2, "cannot be read"),
         (("pause", "unknown"), 4, "no experiment 'unknown'"),
@@ -425,6 +428,9 @@ def decided(redis_url, tmp_path_factory):
         (("status", "--redis", "runs/none"), 3, "neither a URL nor the folder of a local run"),
         (("run",), 2, "give an experiment's file, or --resume NAME"),
         (("run", "--resume", "never"), 4, "no run there to go on with"),
+        (("run", "--resume", "never", "--deadline=+1h"), 2, "--deadline is for a new run"),
+        (("run", "--resume", "never", "--from-run=e"), 2, "--from-run and"),
+        (("check", "{folder}/e.py", "--budget=0"), 2, "--budget"),
     ],
 )
 def test_errors_are_one_line_and_an_exit_code(decided, arguments, code, said):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -137,6 +138,16 @@ def test_kustomizations_render(overlay):
     if overlay == "gpu":
         limits = worker["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
         assert limits["nvidia.com/gpu"] == "1"
+
+
+def test_keda_reads_the_actors_metrics_from_any_namespace():
+    """KEDA resolves names in its own namespace, where a service's bare name is another one's."""
+    service = named("Service", "romul-actor")
+    trigger = named("ScaledObject", "romul-worker")["spec"]["triggers"][0]["metadata"]
+    url = urlsplit(trigger["url"])
+    name, _, namespace = (url.hostname or "").partition(".")
+    assert (name, bool(namespace)) == (service["metadata"]["name"], True)
+    assert url.port == service["spec"]["ports"][0]["port"]
 
 
 def test_a_worker_has_the_time_to_give_its_trial_back():

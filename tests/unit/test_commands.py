@@ -2,8 +2,10 @@
 
 import importlib
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,8 @@ from romul_actors.cli import main
 from romul_actors.cli.arguments import checked
 from romul_actors.cli.commands import ALIASES, COMMANDS, GROUPS
 from romul_actors.cli.lazy import AllCommands, LazyCommand, LazyGroup
+from romul_actors.core.optimizers import OPTIMIZERS, make
+from romul_sim.play import optimizer_spec
 
 LISTED = {name: line for commands in COMMANDS.values() for name, (_, line) in commands.items()}
 HEAVY = {
@@ -145,3 +149,49 @@ def test_commands_of_groups_look_at_their_arguments(group):
 
 CHECKED = checked(lambda: None).__code__
 """Of a command whose arguments are looked at before it runs."""
+
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
+CALL = re.compile(r"(?:^|`|\$ |; )romul ([a-z]+(?: [^`\n;#]*)?)", re.MULTILINE)
+
+
+def shown_calls():
+    """(page, command with its arguments) of each call of `romul` that a page shows."""
+    for page in PAGES:
+        for text in CALL.findall(page.read_text()):
+            yield str(page.relative_to(ROOT)), text.strip().rstrip("\\").split()
+
+
+def test_pages_show_commands_and_options_that_there_are():
+    unknown, looked_at = [], 0
+    for page, (name, *arguments) in shown_calls():
+        found = command(name)
+        if name in GROUPS and arguments:
+            found = found.commands[arguments[0]]
+        own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+        options = {
+            part.split("=")[0].rstrip(",.)")
+            for argument in own
+            for part in argument.split("/")
+            if part.startswith("--")
+        }
+        looked_at += len(options)
+        known = {"--help", *(o for p in found.params for o in (*p.opts, *p.secondary_opts))}
+        unknown += [(page, name, option) for option in sorted(options - known)]
+    assert looked_at > 50
+    assert unknown == []
+
+
+OPTIONS = re.compile(rf"\b({'|'.join(OPTIMIZERS)})((?::\w+=(?:true|false|[\d.]*\d))+)")
+
+
+def test_options_of_optimizers_in_help_and_pages_are_theirs():
+    texts = [parameter.help for name in LISTED for parameter in command(name).params]
+    texts = [text for text in texts if isinstance(text, str)]
+    given = OPTIONS.findall("\n".join([*texts, *(page.read_text() for page in PAGES)]))
+    assert len(given) > 5
+    for name, options in given:
+        spec = optimizer_spec(name + options)
+        make(spec.pop("name"), spec)

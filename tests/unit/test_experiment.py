@@ -1,5 +1,7 @@
 import re
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -7,7 +9,18 @@ import pytest
 from romul_actors.core.optimizers import OPTIMIZERS, make
 from romul_actors.core.optimizers.random_search import RandomSearch
 from romul_actors.errors import ExperimentError
-from romul_actors.protocol.experiment import FloatSpec, from_json, from_values, load, parse
+from romul_actors.protocol.experiment import (
+    ElasticitySpec,
+    Experiment,
+    FloatSpec,
+    OptimizerSpec,
+    Resources,
+    Timeouts,
+    from_json,
+    from_values,
+    load,
+    parse,
+)
 from romul_actors.protocol.plan import check, left_out, settings
 from romul_actors.protocol.plan import load as load_all
 
@@ -325,3 +338,29 @@ def test_half_of_a_character_is_refused_wherever_there_is_text(key, value):
 def test_what_no_toml_reader_can_read_is_refused(text, said):
     with pytest.raises(ExperimentError, match=said):
         parse(text, "e.toml")
+
+
+def declared_keys(table, prefix=""):
+    """Each key of a table with its default as a TOML file would write it; tables key by key."""
+    for name, field in table.model_fields.items():
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        if type(default) in (ElasticitySpec, Resources, Timeouts):
+            yield from declared_keys(type(default), f"{name}.")
+        else:
+            if isinstance(default, OptimizerSpec):
+                default = default.name
+            plain = list(default) if isinstance(default, tuple) else default
+            yield prefix + name, "required" if field.is_required() else plain
+
+
+def test_the_reference_has_every_key_with_its_default():
+    page = Path(__file__).parents[2] / "docs" / "reference" / "experiment.md"
+    rows = re.findall(
+        r"^\| `([\w.]+)` \| (?:`(.+?)`|(required|none)) \|", page.read_text(), re.MULTILINE
+    )
+    words = {"required": "required", "none": None}
+    told = {
+        key: words[word] if word else tomllib.loads(f"x = {value}")["x"]
+        for key, value, word in rows
+    }
+    assert list(told.items()) == list(declared_keys(Experiment))

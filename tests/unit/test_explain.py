@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from romul_actors.core.history import SecondCopyStarted, TrialCreated, TrialFailed, TrialReported
+from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.errors import UnknownTrialError
 from romul_actors.observe.explain import explain, in_words
 from romul_actors.protocol.experiment import Experiment
+from tests.unit.harness import Run, population
 
 EXPERIMENT = Experiment.model_validate(
     {
@@ -60,6 +62,24 @@ def test_every_trial_can_be_explained(searched):
     assert n_copies
     with pytest.raises(UnknownTrialError, match="9-99"):
         explain(searched.experiment, searched.history, "9-99")
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+def test_each_rule_of_each_optimizer_has_words(optimizer):
+    run = Run(population(optimizer, n_slots=16, steps=6)).start()
+    while run.population.status == "running":
+        for slot in run.queued():
+            trial = run.trials[slot]
+            failed = trial.step == 1 and slot in (3, 7)
+            loss = abs(trial.hyperparameters["x"] - 0.3) + slot / 100
+            run.tell(run.failed(slot, "not_finite") if failed else run.result(slot, loss))
+    space = {n: {"type": "float", "min": 0, "max": 1} for n in ("x", "y")}
+    experiment = EXPERIMENT.model_validate(
+        {"name": "e", "task": "t", "steps": 6, "space": space, "optimizer": optimizer}
+    )
+    for line in run.of(TrialCreated):
+        words = in_words(explain(experiment, run.history, line.trial))
+        assert any(text.startswith(f"rule: {line.why['rule']}: ") for text in words), words
 
 
 @pytest.mark.parametrize(

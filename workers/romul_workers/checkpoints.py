@@ -97,10 +97,11 @@ class Checkpoints:
         with self._errors(f"checkpoints {self.url!r}"):
             base.mkdir(parents=True, exist_ok=True)
             if self.full():
-                raise NoRoomError(f"checkpoints {self.url!r}: the disk is full")
+                raise NoRoomError(f"checkpoints {self.url!r}: the disk is full: make room")
             if self._quota is not None and (used := self.used()) >= self._quota:
                 raise NoRoomError(
-                    f"checkpoints {self.url!r}: {used:,} bytes of a quota of {self._quota:,}"
+                    f"checkpoints {self.url!r}: {used:,} bytes of a quota of {self._quota:,}: "
+                    "raise --quota-gb, or remove what `romul collect` finds"
                 )
             return Path(tempfile.mkdtemp(prefix=f"{name}.", dir=base))
 

@@ -130,10 +130,16 @@ def read(file: Path, digest: str) -> tuple[Callable[..., Any], Callable[..., Any
     with os.fdopen(os.open(file, os.O_RDONLY | os.O_NOFOLLOW), "rb") as given:
         found = os.fstat(given.fileno())
         if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
-            raise TaskError(f"{file}: another user owns it or may change it; it is not read")
+            raise TaskError(
+                f"{file}: another user owns it or may change it; it is not read: begin the run "
+                "anew in a folder of your own"
+            )
         body = given.read()
     if hashlib.sha256(body).hexdigest() != digest:
-        raise TaskError(f"{file}: it is not what was written with its task module")
+        raise TaskError(
+            f"{file}: it is not what was written with its task module: the same call "
+            "again writes both anew"
+        )
     handed: Handed = pickle.loads(body)  # noqa: S301  (this user's own file, see above)
     sys.path += [place for place in handed.path if place not in sys.path]
     # A run that an older version began has none.

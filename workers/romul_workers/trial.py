@@ -231,7 +231,9 @@ class Trial:
             TaskError: nothing was attached.
         """
         if self._attached is None:
-            raise TaskError("trial.save() before trial.attach(): there is nothing to save")
+            raise TaskError(
+                "trial.save() before trial.attach(): call attach(model=..., optimizer=...) first"
+            )
         self.written = self._attached.save(
             self.checkpoint, extra, self._base, checked=self._base_checked
         )
