@@ -214,11 +214,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8, help="and as many members of Ray's")
     parser.add_argument("--steps", type=int, default=40, help="counted PBT steps of each member")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each system")
-    parser.add_argument("--no-peer", action="store_true", help="without Ray Tune")
     chosen = parser.parse_args()
     if chosen.workers < MIN_POOL:
         parser.error(f"argument --workers: {MIN_POOL} at least, one for each slot")
-    peer = not chosen.no_peer and importlib.util.find_spec("ray") is not None
+    peer = importlib.util.find_spec("ray") is not None
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     print(json.dumps(measure(chosen.workers, chosen.steps, chosen.rounds, peer=peer)))

@@ -12,13 +12,14 @@ def resolve(url: str) -> str:
     """URL of the server that `url` names: itself, or what a local run's folder holds.
 
     A URL with a user and no password gets the one in the file that ROMUL_REDIS_PASSWORD_FILE names,
-    as containers are given secrets.
+    as containers are given secrets. A Sentinel URL without `sentinel_password` gets that of
+    ROMUL_SENTINEL_PASSWORD_FILE.
 
     Raises:
         StoreError: a folder without a server, or a password that cannot be read.
     """
     if "://" in url:
-        return _with_password(url, "ROMUL_REDIS_PASSWORD_FILE")
+        return _with_sentinel_password(_with_password(url, "ROMUL_REDIS_PASSWORD_FILE"))
     file = Path(url) / URL_FILE
     if not file.is_file():
         if not Path(url).is_dir():
@@ -37,14 +38,31 @@ def _with_password(url: str, variable: str) -> str:
     """The URL, with the password in the file that the variable names where it lacks one."""
     scheme, _, rest = url.partition("://")
     user, at, place = rest.rpartition("@")
-    secret = os.environ.get(variable)
-    if secret is None or not at or ":" in user:
+    if not at or ":" in user or (password := _secret(variable)) is None:
         return url
+    return f"{scheme}://{user}:{password}@{place}"
+
+
+def _with_sentinel_password(url: str) -> str:
+    """The URL, with the Sentinels' own password where it lacks one."""
+    is_sentinel = url.partition("://")[0].endswith("+sentinel")
+    if not is_sentinel or "sentinel_password=" in url:
+        return url
+    password = _secret("ROMUL_SENTINEL_PASSWORD_FILE")
+    if password is None:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}sentinel_password={password}"
+
+
+def _secret(variable: str) -> str | None:
+    """What the file holds that the variable names, quoted for a URL; None: it names none."""
+    file = os.environ.get(variable)
+    if file is None:
+        return None
     try:
-        password = Path(secret).read_text(encoding="utf-8").strip()
+        return quote(Path(file).read_text(encoding="utf-8").strip(), safe="")
     except OSError as error:
         raise StoreError(f"{variable}: {error}") from None
-    return f"{scheme}://{user}:{quote(password, safe='')}@{place}"
 
 
 def resolve_broker(url: str) -> str:

@@ -152,7 +152,7 @@ class MqttConnection:
                 more = {"properties": session}
             will = aiomqtt.Will(message.topic, body, 1, message.retain, properties)
         tls = ssl.create_default_context(cafile=broker.ca) if broker.tls else None
-        return aiomqtt.Client(
+        client = aiomqtt.Client(
             broker.host,
             broker.port,
             username=broker.user,
@@ -165,6 +165,12 @@ class MqttConnection:
             tls_context=tls,
             **more,  # type: ignore[arg-type]
         )
+        # Only a call under way when the connection breaks is told why; without one, or after it was
+        # cancelled, asyncio would print an exception that nobody retrieved.
+        client._disconnected.add_done_callback(  # noqa: SLF001
+            lambda ended: ended.cancelled() or ended.exception()
+        )
+        return client
 
     async def _receive(self, client: aiomqtt.Client) -> None:
         async for raw in client.messages:

@@ -532,6 +532,24 @@ async def test_a_worker_says_once_which_key_is_wrong_and_takes_it_up_when_it_is_
     assert len([text for text in of_the_worker if key("bad", part) in text]) == 1
 
 
+@pytest.mark.parametrize("others", [[], ["worse"]], ids=["alone", "with another"])
+async def test_where_no_queue_can_be_read_a_worker_says_it_once_too(server, raw, caplog, others):
+    names = ["bad", *others]
+    for name in names:
+        await submit(server, name)
+    await Actor(server, "before", pace_s=0.0).turn()
+    for name in names:
+        raw.rename(key(name, "trials"), f"kept {name}")
+        raw.rpush(key(name, "trials"), "x")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert await server.lease(names, "w", 10) is None
+    assert [text.partition(":")[0] for text in caplog.messages] == names
+    for name in names:
+        raw.rename(f"kept {name}", key(name, "trials"))
+    assert (await server.lease(names, "w", 10)).experiment == "bad"
+
+
 @pytest.mark.parametrize("part", ["trials", "history", "garbage"])
 async def test_a_commit_into_a_key_of_a_wrong_type_changes_nothing(server, raw, part):
     await submit(server, "bad")

@@ -438,6 +438,11 @@ async def test_a_tick_comes_at_most_once_in_a_while(store):
     assert [entry.body for entry in await store.read(["e"], "a", 10, 0)] == [b"submitted", b"tick"]
 
 
+async def test_a_tick_may_come_as_often_as_it_is_asked_for(store):
+    await made(store)
+    assert await store.tick("e", b"tick", 0) is True
+
+
 async def test_history_is_read_on_from_where_it_was_left(store):
     await made(store)
     stored = await store.load("e")

@@ -37,20 +37,22 @@ class Servers:
         self.folder = folder
         self.processes = []
 
-    def start(self, *settings, port, role="server"):
+    def start(self, *settings, port, role="server", password=None):
         command = [find_server(), *settings]
         with (self.folder / f"{role}-{port}.log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
         self.processes.append(process)
-        client = redis.Redis(port=port, protocol=2)
+        client = redis.Redis(port=port, protocol=2, password=password)
         wait_for(lambda: answers(client))
         client.close()
         return process
 
-    def plain(self, *more):
+    def plain(self, *more, password=None):
         port = free_port()
         settings = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", *more]
-        return port, self.start(*settings, port=port)
+        if password is not None:
+            settings += ["--requirepass", password]
+        return port, self.start(*settings, port=port, password=password)
 
     def close(self):
         for process in self.processes:
@@ -241,6 +243,34 @@ def test_behind_sentinels_a_replica_takes_over_and_the_run_goes_on(servers, tmp_
         replica.close()
         system.client.flushall()
         system.close()
+
+
+async def test_sentinels_with_a_login_of_their_own(servers, tmp_path, monkeypatch):
+    monkeypatch.setattr(urls, "RETRY_CAP_S", 0.01)
+    primary, _ = servers.plain(password="secret")
+    port = free_port()
+    file = tmp_path / "sentinel.conf"
+    file.write_text(
+        f"port {port}\nbind 127.0.0.1\nrequirepass own\n"
+        f"sentinel monitor romul 127.0.0.1 {primary} 1\nsentinel auth-pass romul secret\n"
+    )
+    servers.start(str(file), "--sentinel", port=port, role="sentinel", password="own")
+    place = f"redis+sentinel://:secret@127.0.0.1:1,127.0.0.1:{port}"
+    said = f"Sentinel 127.0.0.1:{port}: "
+    for rest, why in (
+        ("/romul", f"access refused: .*; {said}Authentication required.*sentinel_password= gives"),
+        ("/romul?sentinel_password=wrong", f"access refused: .*; {said}invalid username-password"),
+        ("/other?sentinel_password=own", f"; {said}'other' is not known, but 'romul'"),
+    ):
+        store = RedisStore(place + rest)
+        with pytest.raises(StoreError, match=why) as refused:
+            await store.check()
+        assert "Sentinel 127.0.0.1:1: Error 111" in str(refused.value)
+        assert "<" not in str(refused.value)
+        await store.close()
+    store = RedisStore(f"{place}/romul?sentinel_password=own")
+    assert await store.experiments() == {}
+    await store.close()
 
 
 @pytest.mark.timeout(240)

@@ -1,6 +1,8 @@
 """What the client asks of a store, and what it refuses, on every kind of store."""
 
 import asyncio
+import contextlib
+import gc
 
 import pytest
 
@@ -20,7 +22,7 @@ from romul_actors.errors import (
 )
 from romul_actors.local.mqtt_broker import embedded_broker
 from romul_actors.mqtt.broker import Broker, Message
-from romul_actors.mqtt.connection import MqttConnection
+from romul_actors.mqtt.connection import MqttConnection, connected
 from romul_actors.mqtt.presence import topic
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import decode_event
@@ -322,3 +324,17 @@ async def test_a_client_of_a_url_connects_with_its_first_call(redis_url):
         assert "nowhere" not in await client.statuses()
     with pytest.raises(StoreError, match="://"):
         Client.connect("http://localhost")
+
+
+async def test_a_broker_that_goes_away_leaves_no_exception_that_nobody_retrieves(tmp_path):
+    printed = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: printed.append(context))
+    async with contextlib.AsyncExitStack() as stack:
+        url = await stack.enter_async_context(embedded_broker(tmp_path))
+        async with connected(Broker.parse(url)) as client:
+            await stack.aclose()
+            async with asyncio.timeout(20):
+                await asyncio.wait([client._disconnected])
+        del client
+    gc.collect()
+    assert not printed

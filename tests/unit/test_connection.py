@@ -1,9 +1,13 @@
 """The server that a command means, and what is said where none answers."""
 
+from typing import Any
+
 import pytest
+from redis.asyncio import SSLConnection
 
 from romul_actors.cli import connection
 from romul_actors.errors import BrokerError, StoreError, StoreUnavailableError
+from romul_actors.local.address import resolve
 from romul_actors.local.redis_server import URL_FILE
 from romul_actors.local.run_file import RunFile
 from romul_actors.mqtt.broker import Broker
@@ -50,7 +54,10 @@ SECRET = "s3cr3t"
         f"redis://127.0.0.1:1/0?password={SECRET}&passwd=x",
         f"redis://127.0.0.1:1/0?db=0&password={SECRET}&ssl_cert_reqs=no",
         f"unix:///tmp/none.sock?password={SECRET}",
+        f"redis://127.0.0.1:1/0?password=a@{SECRET}",
         f"redis+sentinel://u:{SECRET}/b@127.0.0.1:1/s",
+        f"redis+sentinel://127.0.0.1:1/s?sentinel_password={SECRET}",
+        f"redis+sentinel://u:p@127.0.0.1:1/s?sentinel_password={SECRET}&sentinel_user=u",
         f"redis+cluster://u:{SECRET}@:1",
         f"other://u:{SECRET}@127.0.0.1",
     ],
@@ -62,6 +69,44 @@ async def test_whatever_is_wrong_with_a_url_its_password_is_not_said(url, monkey
     assert SECRET not in str(refused.value)
     assert "***" in str(refused.value)
     assert SECRET not in urls.hide_password(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis+cluster://h:1?sentinel_password=p", "redis+sentinel://h:1/s?ssl_ca_certs=x"]
+)
+def test_an_option_that_a_url_does_not_take_is_refused(url):
+    with pytest.raises(StoreError, match=r"is no option of redis\+"):
+        urls.connect(url)
+
+
+def test_tls_and_the_sentinels_own_login_go_to_the_sentinels():
+    url = "rediss+sentinel://u:p@h,i:2/s/3?sentinel_username=v&sentinel_password=q%2F"
+    client: Any = urls.connect(url)
+    pool = client.connection_pool
+    first, second = (node.connection_pool for node in pool.sentinel_manager.sentinels)
+    for given, login in ((pool, ("u", "p")), (first, ("v", "q/")), (second, ("v", "q/"))):
+        options = given.connection_kwargs
+        assert (options["username"], options["password"]) == login
+        assert issubclass(given.connection_class, SSLConnection)
+    assert (second.connection_kwargs["host"], second.connection_kwargs["port"]) == ("i", 2)
+    # A login of the primary's is not sent to Sentinels that may want none.
+    client = urls.connect("redis+sentinel://u:p@h/s")
+    [node] = client.connection_pool.sentinel_manager.sentinels
+    assert node.connection_pool.connection_kwargs["password"] is None
+
+
+def test_passwords_may_lie_in_files(tmp_path, monkeypatch):
+    for name, password in (("REDIS", "p@1"), ("SENTINEL", "q/2")):
+        file = tmp_path / name
+        file.write_text(password + "\n")
+        monkeypatch.setenv(f"ROMUL_{name}_PASSWORD_FILE", str(file))
+    assert resolve("redis://u@h") == "redis://u:p%401@h"
+    assert resolve("redis://h") == "redis://h"
+    sentinel = "redis+sentinel://u:p%401@h/s"
+    assert resolve("redis+sentinel://u@h/s") == f"{sentinel}?sentinel_password=q%2F2"
+    named = f"{sentinel}?sentinel_username=v"
+    assert resolve(named) == f"{named}&sentinel_password=q%2F2"
+    assert resolve(f"{sentinel}?sentinel_password=r") == f"{sentinel}?sentinel_password=r"
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,8 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
 
     async def tick(self, name: str, body: bytes, every_ms: int) -> bool:
         keys = [key(name, "tick"), key(name, "inbox")]
-        return bool(await self.connection.run("tick", keys, [every_ms, body]))
+        # To the server, a key that expires after 0 ms is a mistake.
+        return bool(await self.connection.run("tick", keys, [max(1, every_ms), body]))
 
     async def set_fault(self, name: str, fault: str) -> None:
         await self.connection.run("fault", [key(name)], [fault])

@@ -3,20 +3,22 @@
 redis://[[user]:password@]host[:port][/db]                     one server; rediss:// with TLS
 unix://path                                                    one server on this machine
 redis+sentinel://[[user]:password@]host[:port],.../service[/db]
+    ?sentinel_username=...&sentinel_password=...               rediss+sentinel:// with TLS
 redis+cluster://[[user]:password@]host[:port],...              rediss+cluster:// with TLS
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from romul_actors.errors import StoreError
@@ -24,13 +26,15 @@ from romul_actors.errors import StoreError
 SENTINEL_PORT, CLUSTER_PORT = 26379, 6379
 RETRY_CAP_S = 1.0
 """Longest pause before a request is tried again, whose connection failed."""
+SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
+"""What a Sentinel URL may say after "?": the Sentinels' own login."""
 _UNQUOTED = "in a password / ? # stand as %2F %3F %23"
 
 
 def hide_password(url: str) -> str:
     """`url` as it may stand in a log, also where its password is not quoted as it should be."""
-    hidden = re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", hidden)
+    hidden = re.sub(r"([?&](?:sentinel_)?password=)[^&]*", r"\1***", url)
+    return re.sub(r"(://[^:@/]*):.*@", r"\1:***@", hidden, flags=re.DOTALL)
 
 
 def connect(url: str) -> "Redis | RedisCluster":
@@ -69,18 +73,61 @@ def connect(url: str) -> "Redis | RedisCluster":
     return client
 
 
+class _Sentinels(Sentinel):
+    """Sentinels that say in words why they name no primary; the client's own do it in code."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Host and port of the primary.
+
+        Raises:
+            RedisConnectionError: no Sentinel names one: what each says.
+        """
+        said = []
+        for sentinel in self.sentinels.copy():
+            pool = sentinel.connection_pool
+            try:
+                # By name; a list only by the newer protocol.
+                known: Any = await sentinel.sentinel_masters()
+            except AuthenticationError as error:
+                why = f"{error} (?sentinel_password= gives the Sentinels' own login)"
+            except RedisError as error:
+                why = str(error)
+            else:
+                state = known.get(service_name)
+                if state and self.check_master_state(state, service_name):
+                    # It is the first to be asked from now on.
+                    self.sentinels.remove(sentinel)
+                    self.sentinels.insert(0, sentinel)
+                    return state["ip"], state["port"]
+                others = ", ".join(map(repr, known)) or "no service at all"
+                why = "is down" if state else f"is not known, but {others}"
+                why = f"{service_name!r} {why}"
+            finally:
+                # They are asked where a connection is made, which is seldom.
+                await pool.disconnect(inuse_connections=False)
+            at = pool.connection_kwargs
+            said.append(f"Sentinel {at['host']}:{at['port']}: {why}")
+        raise RedisConnectionError("; ".join(said))
+
+
 def _sentinel(url: str, options: dict[str, Any]) -> Redis:
-    nodes, login, path = _parse(url, SENTINEL_PORT)
+    nodes, login, path = _parse(url, SENTINEL_PORT, SENTINEL_OPTIONS)
     service, _, db = path.partition("/")
     if not service:
         raise ValueError("a Sentinel URL names its service: redis+sentinel://host/service")
-    sentinel = Sentinel(nodes, sentinel_kwargs={"socket_timeout": 5})  # type: ignore[no-untyped-call]
-    client: Redis = sentinel.master_for(service, db=int(db or 0), **login, **options)
+    own = {name: login.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    # Another one is asked where one does not answer; all are asked again after a pause.
+    own |= {"protocol": 2, "socket_timeout": 5, "retry": Retry(NoBackoff(), 0)}
+    own["ssl"] = "ssl" in login
+    sentinels = _Sentinels(nodes, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
+    client: Redis = sentinels.master_for(service, db=int(db or 0), **login, **options)
     return client
 
 
-def _parse(url: str, default_port: int) -> tuple[list[tuple[str, int]], dict[str, Any], str]:
-    """Hosts with ports, login, and path."""
+def _parse(
+    url: str, default_port: int, options: Sequence[str] = ()
+) -> tuple[list[tuple[str, int]], dict[str, Any], str]:
+    """Hosts with ports, login with what else is given of `options`, and path."""
     parts = urlsplit(url)
     _, _, hosts = parts.netloc.rpartition("@")
     nodes = []
@@ -94,4 +141,8 @@ def _parse(url: str, default_port: int) -> tuple[list[tuple[str, int]], dict[str
         login["username"] = unquote(parts.username)
     if parts.password:
         login["password"] = unquote(parts.password)
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in options:
+            raise ValueError(f"{name!r} is no option of {parts.scheme}://")
+        login[name] = value
     return nodes, login, parts.path.strip("/")

@@ -1,9 +1,11 @@
 """What a worker may do on the server."""
 
+import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from romul_actors.errors import WrongTypeError
 from romul_actors.store.keys import GROUPS, bell_key, experiment_of, key
 from romul_actors.store.redis.connection import NoGroupError, reply
 from romul_actors.store.redis.queues import RedisQueues, run_beat
@@ -18,7 +20,6 @@ class RedisWorker(RedisQueues, WorkerStore):
     async def lease(
         self, names: Sequence[str], worker: str, block_ms: int, holding: Sequence[str] = ()
     ) -> Lease | None:
-        connection, group = self.connection, GROUPS["trials"]
         for name in holding:
             if (lease := await self._take(name, worker)) is not None:
                 return lease
@@ -28,9 +29,29 @@ class RedisWorker(RedisQueues, WorkerStore):
             lease, right = await self._lease_from_first(names, worker)
             if lease is not None:
                 return lease
-        streams = {key(name, "trials"): ">" for name in right or names}
+        try:
+            return await self._wait_for_trial(right, worker, block_ms, holding)
+        except WrongTypeError:
+            # Which one it is, a read of each says once; if none of them, it is a bell.
+            lease, readable = await self._lease_from_first(right, worker)
+            if lease is None:
+                if len(readable) == len(right):
+                    raise
+                await asyncio.sleep(block_ms / 1000)
+            return lease
+
+    async def _wait_for_trial(
+        self, names: Sequence[str], worker: str, block_ms: int, holding: Sequence[str]
+    ) -> Lease | None:
+        """Take one trial, of `names` or offered to this worker of `holding`; wait for the first.
+
+        Raises:
+            WrongTypeError: a queue or a bell is none.
+        """
+        connection = self.connection
+        streams = {key(name, "trials"): ">" for name in names}
         bells = {bell_key(name, worker): ">" for name in holding}
-        found = await connection.read_groups(group, worker, streams | bells, 1, block_ms)
+        found = await connection.read_groups(GROUPS["trials"], worker, streams | bells, 1, block_ms)
         leases: list[Lease] = []
         for stream, rows in found:
             name = experiment_of(stream)
