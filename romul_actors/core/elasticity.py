@@ -1,8 +1,8 @@
 """How a population follows its workers: when to grow, to park, to run a second copy.
 
-Pure policy: numbers in, a request out; `membership.py` carries it out. The population does not depend
-on the workers otherwise: any worker takes any slot's trial, and more slots than workers is the
-normal case (source: this project).
+Pure policy: numbers in, a request out; `membership.py` carries it out. The population does not
+depend on the workers otherwise: any worker takes any slot's trial, and more slots than workers is
+the normal case (source: this project).
 """
 
 import math
