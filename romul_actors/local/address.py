@@ -1,6 +1,7 @@
 """What names a server: a URL, whose password may lie in a file, or the folder of a local run."""
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import quote
 
@@ -37,10 +38,10 @@ def resolve(url: str) -> str:
 def _with_password(url: str, variable: str) -> str:
     """The URL, with the password in the file that the variable names where it lacks one."""
     scheme, _, rest = url.partition("://")
-    user, at, place = rest.rpartition("@")
+    user, at, _ = re.split("[/?]", rest, maxsplit=1)[0].rpartition("@")
     if not at or ":" in user or (password := _secret(variable)) is None:
         return url
-    return f"{scheme}://{user}:{password}@{place}"
+    return f"{scheme}://{user}:{password}{rest.removeprefix(user)}"
 
 
 def _with_sentinel_password(url: str) -> str:

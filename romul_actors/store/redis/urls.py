@@ -10,7 +10,7 @@ redis+cluster://[[user]:password@]host[:port],...              rediss+cluster://
 import re
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -28,13 +28,18 @@ RETRY_CAP_S = 1.0
 """Longest pause before a request is tried again, whose connection failed."""
 SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
 """What a Sentinel URL may say after "?": the Sentinels' own login."""
-_UNQUOTED = "in a password / ? # stand as %2F %3F %23"
+_UNQUOTED = "in a password / ? # & stand as %2F %3F %23 %26"
 
 
 def hide_password(url: str) -> str:
-    """`url` as it may stand in a log, also where its password is not quoted as it should be."""
-    hidden = re.sub(r"([?&](?:sentinel_)?password=)[^&]*", r"\1***", url)
-    return re.sub(r"(://[^:@/]*):.*@", r"\1:***@", hidden, flags=re.DOTALL)
+    """`url` as it may stand in a log, also where its password is not quoted as it should be.
+
+    What stands after "?" is hidden, whatever it is: a password may be under a name with a slip.
+    """
+    place, asked, options = url.partition("?")
+    if "@" in options:  # it may end the login, with a "?" in the password
+        return re.sub(r"(://[^:@/]*).*", r"\1:***", url, flags=re.DOTALL)
+    return re.sub(r"(://[^:@/]*):.*@", r"\1:***@", place, flags=re.DOTALL) + (asked and "?***")
 
 
 def connect(url: str) -> "Redis | RedisCluster":
@@ -141,8 +146,12 @@ def _parse(
         login["username"] = unquote(parts.username)
     if parts.password:
         login["password"] = unquote(parts.password)
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name not in options:
-            raise ValueError(f"{name!r} is no option of {parts.scheme}://")
-        login[name] = value
+    if parts.fragment:
+        raise ValueError(_UNQUOTED)
+    for option in filter(None, parts.query.split("&")):
+        name, _, value = option.partition("=")
+        if name not in options:  # it is not said: it may be a part of a password
+            takes = " and ".join(options) or "nothing"
+            raise ValueError(f'{parts.scheme}:// takes {takes} after "?"; {_UNQUOTED}')
+        login[name] = unquote(value)
     return nodes, login, parts.path.strip("/")
