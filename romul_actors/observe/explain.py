@@ -43,10 +43,10 @@ _RULES = {
     "drawn": "drawn at the start, from a Latin hypercube or at random",
     "drawn anew": "a new draw, trained from scratch",
     "kept": "it goes on with its own hyperparameters",
-    "held": "it goes on with its own hyperparameters",
+    "held": "it goes on with its own hyperparameters: not among the worst",
     "redrawn": "a small step from what was copied, some hyperparameters drawn anew",
-    "mutated": "current-to-best/1: base + F1 (a - b) + F2 (best - base)",
-    "perturbed": "each copied hyperparameter was multiplied, moved by one, or drawn anew",
+    "mutated": "current-to-best/1: base + F1 (a - b) + F2 (best - base), and a small step",
+    "perturbed": "copied numbers were multiplied or drawn anew; choices mostly stay",
     "migrated": "weights of a sub-population that is compared more, or less, often",
     "bandit": "copied weights; hyperparameters for which a model expects the loss to fall most",
     # Of searches that an older version decided.
