@@ -123,12 +123,12 @@ def test_a_run_that_has_ended_is_extended_and_goes_on_with_what_was_changed_in_i
     assert (code, "--steps goes with --resume" in err) == (2, True)
 
     file.write_text(TOML.format(steps=6).replace("min = 1e-3, max = 1.0", "min = 0.2, max = 0.3"))
-    code, out, err = said("run", "--resume=bowl", "--json", "--workers=1")
+    code, out, err = said("run", "--resume=bowl", "--json", "--workers=2")
     assert code == 0, err
     assert (json.loads(out)["trials"], json.loads(out)["steps"]) == (24, 6)
     assert 0.2 <= json.loads(out)["best_hyperparameters"]["rate"] <= 1.0
     run = json.loads((folder / "run.json").read_text())
-    assert run["declared"]["space"]["rate"]["min"] == 0.2
+    assert (run["declared"]["space"]["rate"]["min"], run["workers"]) == (0.2, 2)
 
     file.write_text(file.read_text() + 'width = { type = "int", min = 1, max = 3 }\n')
     for arguments in (("--resume=bowl",), ("bowl.toml", "--resume=bowl")):
