@@ -16,17 +16,13 @@ import tempfile
 from pathlib import Path
 
 from romul_actors.cli import main
-from romul_actors.cli.commands import COMMANDS
+from romul_actors.cli.commands import COMMANDS, module_of
 
 COLD = [sys.executable, "-m", "romul_actors.cli"]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [__name__, "romul_actors.cli.app"]
-    + [
-        f"romul_actors.cli.{module}"
-        for commands in COMMANDS.values()
-        for module, _ in commands.values()
-    ]
+    + [f"romul_actors.cli.{module_of(name)}" for commands in COMMANDS.values() for name in commands]
 )
 
 

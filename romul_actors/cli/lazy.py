@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from romul_actors.cli.arguments import checked
-from romul_actors.cli.commands import ALIASES, COMMANDS, GROUPS
+from romul_actors.cli.commands import ALIASES, COMMANDS, GROUPS, module_of
 from romul_actors.cli.printing import Commands
 
 
@@ -22,15 +22,14 @@ class LazyCommand(TyperCommand):
 
     Args:
         name: what it is called by.
-        module: where its function is, in `romul_actors.cli`.
-        function: the function's name.
+        function: the name of its function.
         line: the first line of its help.
         panel: the heading that it is listed under; None: it is not listed.
     """
 
-    def __init__(self, name: str, module: str, function: str, line: str, panel: str | None) -> None:
+    def __init__(self, name: str, function: str, line: str, panel: str | None) -> None:
         super().__init__(name, help=line, rich_help_panel=panel, hidden=panel is None)
-        self.module = f"romul_actors.cli.{module}"
+        self.module = f"romul_actors.cli.{module_of(function)}"
         self._function = function
 
     def load(self) -> Any:
@@ -80,10 +79,9 @@ class AllCommands(Commands):
 
 def _lazy_commands() -> Iterator[LazyCommand]:
     for panel, listed in COMMANDS.items():
-        for name, (module, line) in listed.items():
+        for name, line in listed.items():
             kind = LazyGroup if name in GROUPS else LazyCommand
-            yield kind(name, module, name, line, panel)
-    known = {name: entry for listed in COMMANDS.values() for name, entry in listed.items()}
+            yield kind(name, name, line, panel)
+    lines = {name: line for listed in COMMANDS.values() for name, line in listed.items()}
     for short, name in ALIASES.items():
-        module, line = known[name]
-        yield LazyCommand(short, module, name, line, None)
+        yield LazyCommand(short, name, lines[name], None)

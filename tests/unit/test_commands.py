@@ -16,7 +16,7 @@ from romul_actors.cli.lazy import AllCommands, LazyCommand, LazyGroup
 from romul_actors.core.optimizers import OPTIMIZERS, make
 from romul_sim.play import optimizer_spec
 
-LISTED = {name: line for commands in COMMANDS.values() for name, (_, line) in commands.items()}
+LISTED = {name: line for commands in COMMANDS.values() for name, line in commands.items()}
 HEAVY = {
     "aiomqtt",
     "fsspec",
