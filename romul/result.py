@@ -1,20 +1,20 @@
 """What a search found, or has found so far."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from romul_actors.core.history import Line
+from romul_actors.core.history import Line, to_json
 from romul_actors.errors import CheckpointError, RomulError
 from romul_actors.observe.html import png
 from romul_actors.observe.plots import plot, plot_lineage, plot_workers
 from romul_actors.observe.snapshot import SlotSnapshot, Snapshot
-from romul_actors.observe.trial_records import TrialRecord, trials
+from romul_actors.observe.trial_records import TrialRecord, trial_rows, trials
 from romul_workers.checkpoints import place_of
-from romul_workers.schedule import Schedule, of_trial
+from romul_workers.schedule import Schedule, Stretch, of_trial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,7 +140,8 @@ class Result:
         Raises:
             ImportError: pandas is not installed (pip install 'romul[frames]').
         """
-        return self.snapshot.trials_frame()
+        space = self.snapshot.experiment.search_space()
+        return _frame(trial_rows(self.snapshot.history, space))
 
     def population_frame(self) -> "pd.DataFrame":
         """Slots, a row each.
@@ -148,7 +149,7 @@ class Result:
         Raises:
             ImportError: pandas is not installed.
         """
-        return self.snapshot.slots_frame()
+        return _frame(map(_row, self.snapshot.slots))
 
     def history_frame(self) -> "pd.DataFrame":
         """Lines of history, a row each.
@@ -156,7 +157,7 @@ class Result:
         Raises:
             ImportError: pandas is not installed.
         """
-        return self.snapshot.history_frame()
+        return _frame(map(to_json, self.snapshot.history))
 
     def schedule_frame(self) -> "pd.DataFrame":
         """The schedule, a row for each stretch; hyperparameters are columns of their own.
@@ -164,15 +165,7 @@ class Result:
         Raises:
             ImportError: pandas is not installed.
         """
-        import pandas as pd  # noqa: PLC0415
-
-        return pd.DataFrame(
-            [
-                {"start": s.start, "stop": s.stop, "trial": s.trial, "value": s.value}
-                | {f"h.{name}": value for name, value in s.hyperparameters.items()}
-                for s in self.schedule.stretches
-            ]
-        )
+        return _frame(map(_row, self.schedule.stretches))
 
     # -- pictures -------------------------------------------------------------------------------
 
@@ -214,10 +207,9 @@ class Result:
 
     def _rows(self) -> list[tuple[str, str]]:
         counts, experiment = self.snapshot.counts, self.snapshot.experiment
-        ended = counts["reported"] + counts["failed"]
         rows = [
             ("status", f"{self.status} {self.reason}".strip()),
-            ("trials", f"{ended}, {counts['failed']} failed"),
+            ("trials", f"{self.snapshot.ended}, {counts['failed']} failed"),
         ]
         if self.snapshot.best:
             best = self.best
@@ -236,6 +228,19 @@ class Result:
     def _repr_html_(self) -> str:
         rows = [f"<tr><th>{escape(n)}</th><td>{escape(t)}</td></tr>" for n, t in self._rows()]
         return f"<table><caption>{escape(self.name)}</caption>{''.join(rows)}</table>"
+
+
+def _frame(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
+    import pandas as pd  # noqa: PLC0415
+
+    return pd.DataFrame(list(rows))
+
+
+def _row(record: SlotSnapshot | Stretch) -> dict[str, Any]:
+    """A record's fields; each hyperparameter is one of its own."""
+    values = asdict(record)
+    inner = values.pop("hyperparameters")
+    return {**values, **{f"h.{name}": value for name, value in inner.items()}}
 
 
 def _shown(figure: Any) -> Any:

@@ -1,16 +1,16 @@
 """Follows a search to its end: calls hooks, shows progress, and notices what cannot end well."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from romul.callbacks import Callback, call
 from romul.display import Display, Standing
 from romul_actors.core.history import Line, TrialFailed, TrialReported
 from romul_actors.errors import RomulError
-from romul_actors.observe.snapshot import read_line
-from romul_actors.protocol.experiment import Experiment, from_json
-from romul_actors.protocol.stored_fields import ENDED, StoredFields
-from romul_actors.store import Glance, Store
+from romul_actors.observe.snapshot import Snapshot, read_glance
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.stored_fields import ENDED
+from romul_actors.store import Store
 
 LOOK_S = 0.25
 LINES = 1_000
@@ -59,9 +59,9 @@ class Watch:
             until: a search that has ended was asked to go on: its status is old until this line
                 says that it does.
         """
-        glance = await self._store.glance(self._experiment.name, count=1)
-        self._after = glance.history[-1][0] if glance.history else "0"
-        self._succeeded = int(glance.meta.get("reported", 0)) > 0
+        seen = await self._seen(count=1)
+        self._after = seen.last_id or "0"
+        self._succeeded = seen.counts["reported"] > 0
         self._awaited = until
 
     async def look(self) -> bool:
@@ -70,13 +70,13 @@ class Watch:
         Raises:
             SearchFailedError: every trial fails in the same way.
         """
-        glance = await self._store.glance(self._experiment.name, after=self._after, count=LINES)
-        for entry, text in glance.history:
-            self._after = entry
-            self._take(read_line(self._experiment.name, entry, text))
-        self._display.show(self._standing(glance.meta))
-        self._fault = glance.meta.get("fault", "")
-        return self._ended(glance)
+        seen = await self._seen(self._after, LINES)
+        self._after = seen.last_id or self._after
+        for line in seen.history:
+            self._take(line)
+        self._display.show(self._standing(seen))
+        self._fault = seen.fault
+        return self._ended(seen)
 
     async def to_the_end(self, *, alone: bool = False) -> None:
         """Look until the search has ended.
@@ -94,12 +94,16 @@ class Watch:
 
     async def until_stopped(self) -> None:
         """Wait until the search has been stopped; hooks are called no more."""
-        while not self._ended(await self._store.glance(self._experiment.name)):  # noqa: ASYNC110
+        while not self._ended(await self._seen()):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)
 
-    def _ended(self, glance: Glance) -> bool:
-        ended = glance.meta["status"] in ENDED and self._awaited is None
-        return ended and len(glance.history) < LINES
+    async def _seen(self, after: str = "", count: int = 0) -> Snapshot:
+        name = self._experiment.name
+        return read_glance(await self._store.glance(name, after=after, count=count), name)
+
+    def _ended(self, seen: Snapshot) -> bool:
+        ended = seen.status in ENDED and self._awaited is None
+        return ended and len(seen.history) < LINES
 
     def _take(self, line: Line) -> None:
         call(self._callbacks, line)
@@ -125,20 +129,12 @@ class Watch:
                 f"the same way, and none has succeeded:\n{line.message}"
             )
 
-    def _standing(self, meta: Mapping[str, str]) -> Standing:
-        # As it is declared now: it may have been extended.
-        experiment = from_json(meta["spec"])
-        own = StoredFields.of_experiment(experiment.name, meta)
-        best = own.best(experiment.metric)
-        parts = []
-        if best:
-            parts.append(f"best {experiment.metric} {best[experiment.metric]:.4g}")
+    def _standing(self, seen: Snapshot) -> Standing:
+        metric, parts = seen.experiment.metric, []
+        if seen.best:
+            parts.append(f"best {metric} {seen.best[metric]:.4g}")
         if self._failures:
             parts.append(f"{self._failures} attempts failed")
-        if meta["status"] not in ("running", "submitted"):
-            parts.append(meta["status"])
-        return Standing(
-            ended=own.count("reported", "0") + own.count("failed", "0"),
-            total=max(experiment.n_trials, own.count("created", "0")),
-            text=", ".join(parts),
-        )
+        if seen.status not in ("running", "submitted"):
+            parts.append(seen.status)
+        return Standing(seen.ended, seen.total, ", ".join(parts))

@@ -1,19 +1,16 @@
 """`romul failures`, `waste`: attempts that were lost, and the machine time that went with them."""
 
-import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from romul_actors.cli.connection import connected_to, snapshot_of
+from romul_actors.cli.connection import snapshot_of
 from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
 from romul_actors.core.history import Line, TrialCreated, TrialFailed, TrialReported
 from romul_actors.core.space import Space
-from romul_actors.observe.snapshot import read_history
 from romul_actors.observe.waste import waste as waste_of
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.stored_fields import StoredFields
 
 QUARTERS = 4
 """Parts of a number's range that failures are counted in."""
@@ -21,21 +18,13 @@ QUARTERS = 4
 
 def failures(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> None:
     """Show why attempts ended, and where in the search space."""
-
-    async def run() -> tuple[Experiment, Mapping[str, int], list[Line]]:
-        async with connected_to(name, redis) as client:
-            experiment = await client.spec(name)
-            meta = (await client.store.load(name)).meta
-            lines = await read_history(client.store, name)
-            return experiment, StoredFields.of_experiment(name, meta).counts("causes"), lines
-
-    experiment, causes, lines = asyncio.run(run())
-    regions = by_region(experiment, lines)
+    seen = snapshot_of(name, redis)
+    regions = by_region(seen.experiment, seen.history)
     if as_json:
-        echo_json({"causes": causes, "regions": regions})
+        echo_json({"causes": seen.causes, "regions": regions})
         return
     console = Console()
-    console.print(f"{name}: {_counts(causes) or 'no attempt was lost'}")
+    console.print(f"{name}: {_counts(seen.causes) or 'no attempt was lost'}")
     table = Table("hyperparameter", "region", "failed", "of", "why")
     for parameter, rows in regions.items():
         for row in rows:

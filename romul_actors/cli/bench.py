@@ -16,6 +16,7 @@ from romul_actors.cli import optimizers as choosing
 from romul_actors.cli.exits import INTERRUPTED
 from romul_actors.cli.options import AsJson
 from romul_actors.cli.printing import Console, Table, echo_json
+from romul_actors.cli.progress import progress
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_sim.baselines import PEERS
 from romul_sim.bench import SUITE, BenchJob, RunLine, canonical, jobs, key, play_all, shard
@@ -152,7 +153,7 @@ def _played(
 ) -> list[RunLine]:
     """Lines of all jobs: those of the file, and the others played and added to it."""
     wanted = {key(job): job for job in todo}
-    with Results(path) as results, choosing.progress(hidden=hidden) as bar:
+    with Results(path) as results, progress(hidden=hidden) as bar:
         if results.dropped:
             console.print(f"{path}: the last line was half-written; it is dropped.", markup=False)
         left = {name: job for name, job in wanted.items() if name not in results.lines}
@@ -184,20 +185,10 @@ def _won(share: dict[str, Any] | None) -> str:
 
 
 def _by_problem(result: dict[str, Any]) -> Table:
-    table = Table()
+    wins = f"{result['first']} wins"
+    figures = ("runs", "median", "quartiles", "at the last step", wins, "p (Holm)")
+    table = Table("problem", "optimizer", right=figures)
     table.title = f"Test losses, {result['conditions']}"
-    for column in ("problem", "optimizer"):
-        table.add_column(column)
-    columns = (
-        "runs",
-        "median",
-        "quartiles",
-        "at the last step",
-        f"{result['first']} wins",
-        "p (Holm)",
-    )
-    for column in columns:
-        table.add_column(column, justify="right")
     rows = result["problems"]
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         low, high = row["quartiles"]
@@ -216,13 +207,10 @@ def _by_problem(result: dict[str, Any]) -> Table:
 
 
 def _over_all(result: dict[str, Any]) -> Table:
-    first = result["first"]
-    table = Table()
+    wins = f"{result['first']} wins"
+    figures = ("mean rank", wins, "P(more than half)", "P(lower mean rank)", "surely")
+    table = Table("optimizer", right=figures)
     table.title = "Over all problems"
-    table.add_column("optimizer")
-    columns = ("mean rank", f"{first} wins", "P(more than half)", "P(lower mean rank)", "surely")
-    for column in columns:
-        table.add_column(column, justify="right")
     for row in result["all"]:
         won, lower = row["first_wins"], row["first_ranks_lower"]
         table.add_row(

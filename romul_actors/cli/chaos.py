@@ -1,6 +1,5 @@
 """`romul chaos`: thousands of fault schedules in virtual time, against the invariants."""
 
-import json
 import logging
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -8,11 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import AsJson
-from romul_actors.cli.printing import Console, echo, echo_json
+from romul_actors.cli.printing import Console, echo, echo_figures, echo_json
+from romul_actors.cli.progress import progress
 from romul_sim.chaos.run import Endured, Totals, play
 from romul_sim.chaos.schedule import Chaos, draw, from_json, shrink, to_json
 
@@ -48,20 +47,10 @@ def chaos(
         return
     console = Console(stderr=True, quiet=as_json)
     totals = Totals()
-    bar = Progress(
-        TextColumn("schedules"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-    with bar, ProcessPoolExecutor(processes or os.cpu_count()) as pool:
-        task = bar.add_task("schedules", total=seeds)
+    with progress(hidden=as_json) as bar, ProcessPoolExecutor(processes or os.cpu_count()) as pool:
         running = [pool.submit(_one, seed, faults) for seed in range(first, first + seeds)]
-        for future in as_completed(running):
+        for future in bar.track(as_completed(running), seeds, description="schedules"):
             totals.add(*future.result())
-            bar.advance(task)
     summary = {
         "seeds": totals.runs,
         "trials": totals.trials,
@@ -74,8 +63,7 @@ def chaos(
     if as_json:
         echo_json({**summary, "golden_sha256": dict(sorted(totals.golden.items()))})
     else:
-        for key, value in summary.items():
-            echo(f"{key:18} {json.dumps(value) if isinstance(value, dict | list) else value}")
+        echo_figures(summary)
     if totals.broken:
         seed, _ = min(totals.broken)
         file = _shrunk(draw(seed, faults), out / f"{seed}.json", console)

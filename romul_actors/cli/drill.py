@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import AsJson, RunsFolder
-from romul_actors.cli.printing import Console, echo, echo_json
+from romul_actors.cli.printing import Console, echo_figures, echo_json
 from romul_actors.errors import ExperimentError
 from romul_actors.local.redis_server import check_idle
 from romul_sim.drill.run import Drill
@@ -58,8 +58,7 @@ def drill(
     if as_json:
         echo_json(verdict)
     else:
-        for key, value in verdict.items():
-            echo(f"{key:18} {json.dumps(value) if isinstance(value, dict | list) else value}")
+        echo_figures(verdict)
     if (
         verdict["lost"]
         or verdict["doubled"]

@@ -30,13 +30,14 @@ from romul_actors.observe.snapshot import (
     Snapshot,
     full_snapshot,
     origin_of,
+    read_glance,
     refusal_in_words,
     snapshot,
 )
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
-from romul_actors.protocol.stored_fields import StoredFields
+from romul_actors.store import Store
 from romul_workers.checkpoints import place_of
 from romul_workers.inheritance import copies
 
@@ -69,7 +70,8 @@ def status(redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
     async def run() -> list[dict[str, Any]]:
         async with connected(redis) as client:
             statuses = await client.statuses()
-            return [await _status_row(client, name, status) for name, status in statuses.items()]
+            store = client.store
+            return [await _status_row(store, name, status) for name, status in statuses.items()]
 
     rows = asyncio.run(run())
     if as_json:
@@ -85,42 +87,32 @@ def status(redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
             console.print(f"{row['name']}: attempts lost: {causes}")
 
 
-async def _status_row(client: Client, name: str, status: str) -> dict[str, Any]:
-    store = client.store
+async def _status_row(store: Store, name: str, status: str) -> dict[str, Any]:
     try:
-        experiment = await client.spec(name)
-        row = progress((await store.load(name)).meta, experiment)
-        lease_ms = 1000 * experiment.timeouts.lease_s
-        row["workers"] = sum(age_ms < lease_ms for age_ms in (await store.ages(name)).values())
-        row["dead"] = (await store.depths(name))["dead"]
+        seen = read_glance(await store.glance(name), name)
     except StoreUnavailableError:
         raise
     except (ExperimentError, StoreError) as error:
         # Of another version, or damaged: the others are still worth seeing.
         return unreadable(name, status, str(error))
-    return row
+    return {**progress(seen), "workers": len(seen.alive), "dead": seen.depths["dead"]}
 
 
 def _status_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table()
-    for column in ("experiment", "status", "trials", "failed", "workers", "dead", "best"):
-        table.add_column(column, justify="left" if column in ("experiment", "status") else "right")
+    figures = ("trials", "failed", "workers", "dead", "best")
+    table = Table("experiment", "status", right=figures)
     for row in rows:
-        best = (
-            ""
-            if row["best"] is None
-            else f"{shortened(row['metric'])} {row['best']:.6g} ({row['best_trial']})"
-        )
-        table.add_row(
-            row["name"],
-            row["status"],
-            f"{row['trials']}/{row['trials_total']}",
-            str(row["failed"]),
-            str(row["workers"]),
-            str(row["dead"]),
-            best,
-        )
+        counts = (str(row[key]) for key in ("failed", "workers", "dead"))
+        trials = f"{row['trials']}/{row['trials_total']}"
+        table.add_row(row["name"], row["status"], trials, *counts, _best(row))
     return table
+
+
+def _best(row: Mapping[str, Any]) -> str:
+    """The best trial in words; "": there is none."""
+    if row["best"] is None:
+        return ""
+    return f"{shortened(row['metric'])} {row['best']:.6g} ({row['best_trial']})"
 
 
 def show(
@@ -134,16 +126,16 @@ def show(
 ) -> None:
     """Show an experiment's population, or one slot in full."""
 
-    async def run() -> tuple[Snapshot, dict[str, Any], list[dict[str, Any]]]:
+    async def run() -> tuple[Snapshot, list[dict[str, Any]]]:
         async with connected_to(name, redis) as client:
             # Only a slot's ancestors and reasons take the history.
             in_full = slot is not None and not as_json
             seen = await (full_snapshot if in_full else snapshot)(client.store, name)
             stored = await client.store.load(name)
-            slots = [readable(name, i, fields) for i, fields in enumerate(stored.slots)]
-            return seen, progress(stored.meta, seen.experiment), slots
+            return seen, [readable(name, i, fields) for i, fields in enumerate(stored.slots)]
 
-    seen, row, slots = asyncio.run(run())
+    seen, slots = asyncio.run(run())
+    row = progress(seen)
     if slot is not None and not 0 <= slot < len(slots):
         raise UnknownSlotError(f"{name} has no slot {slot}: it has {len(slots)}")
     if as_json:
@@ -174,11 +166,7 @@ def show(
 
 def _heading(row: Mapping[str, Any]) -> str:
     """An experiment's progress in one line."""
-    best = (
-        ""
-        if row["best"] is None
-        else f", best {shortened(row['metric'])} {row['best']:.6g} ({row['best_trial']})"
-    )
+    best = f", best {found}" if (found := _best(row)) else ""
     return f"{row['name']}: {row['status']}, {row['trials']} of {row['trials_total']} trials{best}"
 
 
@@ -194,13 +182,11 @@ def best(
 
     async def run() -> tuple[Experiment, dict[str, Any]]:
         async with connected_to(name, redis) as client:
-            experiment = await client.spec(name)
-            meta = (await client.store.load(name)).meta
-            best = StoredFields.of_experiment(name, meta).best(experiment.metric)
-            if not best:
-                raise UnknownTrialError(f"{name}: no trial has succeeded yet ({meta['status']})")
-            origin = await origin_of(client.store, name, best["trial"])
-            return experiment, {**best, "provenance": dict(origin)}
+            seen = read_glance(await client.store.glance(name), name)
+            if not seen.best:
+                raise UnknownTrialError(f"{name}: no trial has succeeded yet ({seen.status})")
+            origin = await origin_of(client.store, name, seen.best["trial"])
+            return seen.experiment, {**seen.best, "provenance": dict(origin)}
 
     experiment, found = asyncio.run(run())
     found["checkpoints"] = experiment.checkpoints

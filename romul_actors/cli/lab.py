@@ -11,10 +11,11 @@ import typer
 from romul_actors.cli import optimizers as choosing
 from romul_actors.cli.options import AsJson
 from romul_actors.cli.printing import Console, Table, echo, echo_json
+from romul_actors.cli.progress import progress
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_sim.baselines import PEERS
-from romul_sim.lab import LabJob, Row, compare, jobs, play_all
-from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, Played
+from romul_sim.lab import Row, compare, jobs, play_all
+from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS
 from romul_workers.tasks.toys import TOYS
 
 
@@ -56,13 +57,8 @@ def lab(
         conditions,
         golden=as_json,
     )
-    played: dict[LabJob, Played] = {}
-    with choosing.progress(hidden=as_json) as bar:
-        task = bar.add_task("runs", total=len(todo))
-        for job, result in play_all(todo):
-            played[job] = result
-            bar.advance(task)
-    rows = compare(played)
+    with progress(hidden=as_json) as bar:
+        rows = compare(dict(bar.track(play_all(todo), len(todo), description="runs")))
     values = {"rows": [row.as_json() for row in rows]}
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -76,11 +72,8 @@ def lab(
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table()
-    for column in ("problem", "slots", "optimizer"):
-        table.add_column(column)
-    for column in ("median", "quartiles", "to best", "rank", "P(beats romul)"):
-        table.add_column(column, justify="right")
+    figures = ("median", "quartiles", "to best", "rank", "P(beats romul)")
+    table = Table("problem", "slots", "optimizer", right=figures)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         low, high = row["quartiles"]
         ratio, chance = row["ratio_to_best"], row["beats"].get("romul")

@@ -17,7 +17,8 @@ from rich.progress import (
 
 from romul_actors.cli.printing import Console, Table, shortened
 from romul_actors.cli.rows import figure, progress, readable, slots_tables
-from romul_actors.protocol.experiment import Experiment, from_json
+from romul_actors.observe.snapshot import read_glance
+from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.stored_fields import ENDED
 from romul_actors.store import Store
 
@@ -80,16 +81,13 @@ class LiveView:
         """Read and draw the present state; True when all have ended, or cannot be served."""
         rows, first, decided = [], Table(), True
         for index, experiment in enumerate(self._experiments):
-            stored = await self._store.load(experiment.name)
-            # As it is declared now: steps and slots may have been changed meanwhile.
-            declared = from_json(stored.meta["spec"])
-            row = progress(stored.meta, declared)
+            seen = read_glance(await self._store.glance(experiment.name), experiment.name)
+            row = progress(seen)
             rows.append(row)
             # What has ended goes on when the actor has decided a request for more steps.
-            decided = decided and declared.steps >= experiment.steps
+            decided = decided and seen.experiment.steps >= experiment.steps
             # What the only actor cannot serve does not end by itself.
-            faulty = self._alone and bool(stored.meta.get("fault"))
-            row["ended"] = row["status"] in ENDED or faulty
+            row["ended"] = seen.status in ENDED or (self._alone and bool(seen.fault))
             best = "" if row["best"] is None else _best(row)
             self._bars.update(
                 self._tasks[experiment.name],
@@ -98,9 +96,10 @@ class LiveView:
                 best=best,
             )
             if index == 0 and self._console.is_terminal:
+                slots = (await self._store.load(experiment.name)).slots
                 first = slots_tables(
-                    [readable(experiment.name, i, slot) for i, slot in enumerate(stored.slots)],
-                    declared,
+                    [readable(experiment.name, i, slot) for i, slot in enumerate(slots)],
+                    seen.experiment,
                     self._console.width,
                 )[0]
         if self._console.is_terminal:

@@ -1,11 +1,9 @@
-"""What the commands that compare optimizers share: how names are chosen, and a progress bar."""
+"""How the commands that compare optimizers choose them, and other names."""
 
 from collections.abc import Sequence
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from romul_actors.cli.printing import Console
 from romul_actors.core.optimizers import OPTIMIZERS, make
 from romul_actors.errors import ExperimentError, OptimizerError
 from romul_sim.baselines import PEERS, check_peer
@@ -55,16 +53,3 @@ def _is_there(name: str) -> bool:
     except OptimizerError:
         return False
     return True
-
-
-def progress(*, hidden: bool) -> Progress:
-    """A progress bar of runs, on standard error."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=hidden,
-    )

@@ -5,7 +5,7 @@ written out before anything is laid out, and no markup is read in any text.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import rich.console
@@ -34,6 +34,12 @@ def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
 def echo_json(value: Any) -> None:
     """Print a value as a line of JSON, for programs; it is the same value when it is read."""
     typer.echo(ascii_json(json.dumps(value)))
+
+
+def echo_figures(values: Mapping[str, Any]) -> None:
+    """Print figures for people, a line each."""
+    for name, value in values.items():
+        echo(f"{name:18} {json.dumps(value) if isinstance(value, dict | list) else value}")
 
 
 class Console(rich.console.Console):
@@ -76,10 +82,13 @@ class Table(rich.table.Table):
 
     Args:
         columns: headings of columns that are aligned to the left.
+        right: headings of those after them, of figures, which are aligned to the right.
     """
 
-    def __init__(self, *columns: str) -> None:
+    def __init__(self, *columns: str, right: Sequence[str] = ()) -> None:
         super().__init__(*columns, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+        for heading in right:
+            self.add_column(heading, justify="right")
 
     def add_column(self, header: Any = "", footer: Any = "", **more: Any) -> None:
         """Add a column; a heading that is too long for one is shortened."""

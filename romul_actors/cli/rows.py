@@ -9,8 +9,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from romul_actors.cli.printing import NARROW, Table, shortened
+from romul_actors.observe.snapshot import Snapshot
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.plan import left_out
 from romul_actors.protocol.stored_fields import StoredFields
 
 TABLES = ("hyperparameters", "memory", "outcomes")
@@ -19,29 +19,21 @@ FIGURE = 9
 COUNTS = ("step", "attempt", "failures", "losses", "since_ms", "seed", "joined", "parking")
 
 
-def progress(meta: Mapping[str, str], experiment: Experiment) -> dict[str, Any]:
-    """An experiment in one row, as JSON values.
-
-    Raises:
-        StoredDataError: a field of its hash holds what ROMUL never writes.
-    """
-    own = StoredFields.of_experiment(experiment.name, meta)
-    best = own.best(experiment.metric)
-    failed = own.count("failed", "0")
+def progress(seen: Snapshot) -> dict[str, Any]:
+    """An experiment in one row, as JSON values."""
     return {
-        "name": experiment.name,
-        "status": own.text("status"),
-        "reason": own.reason(*left_out(experiment, own.text("status"), own.text("left_out", ""))),
-        "population": experiment.population,
-        "trials": own.count("reported", "0") + failed,
-        # With more slots than at the start there is more to do.
-        "trials_total": max(experiment.n_trials, own.count("created", "0")),
-        "failed": failed,
-        "retried": own.count("retried", "0"),
-        "causes": own.counts("causes"),
-        "metric": experiment.metric,
-        "best": best.get(experiment.metric),
-        "best_trial": best.get("trial"),
+        "name": seen.experiment.name,
+        "status": seen.status,
+        "reason": seen.reason,
+        "population": seen.experiment.population,
+        "trials": seen.ended,
+        "trials_total": seen.total,
+        "failed": seen.counts["failed"],
+        "retried": seen.counts["retried"],
+        "causes": seen.causes,
+        "metric": seen.experiment.metric,
+        "best": seen.best.get(seen.experiment.metric),
+        "best_trial": seen.best.get("trial"),
     }
 
 

@@ -15,12 +15,12 @@ from typing import Annotated, Any
 
 import typer
 from numpy.random import default_rng
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.option_groups import with_groups
 from romul_actors.cli.options import AsJson
 from romul_actors.cli.printing import Console, Table, echo, echo_json
+from romul_actors.cli.progress import progress
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.errors import ExperimentError
 from romul_sim.churn import (
@@ -288,26 +288,14 @@ def _only(optimizer: str) -> str:
     return optimizer
 
 
-def _bar(*, quiet: bool) -> Progress:
-    return Progress(
-        TextColumn("simulations"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True, quiet=quiet),
-        transient=True,
-    )
-
-
 def _sweep(
     jobs: Sequence[SweepJob], target: float | None, processes: int | None, *, quiet: bool
 ) -> list[dict[str, Any]]:
     results = []
-    with _bar(quiet=quiet) as bar:
-        task = bar.add_task("simulations", total=len(jobs))
-        for job, ended in play_all(jobs, processes or os.cpu_count()):
+    with progress(hidden=quiet) as bar:
+        played = play_all(jobs, processes or os.cpu_count())
+        for job, ended in bar.track(played, len(jobs), description="simulations"):
             results.append((job, ended))
-            bar.advance(task)
             if ended.figures["invariants_broken"]:
                 bar.console.print(f"{job.policy}, seed {job.seed}: {ended.figures['broken']}")
     return compare(results, target)
@@ -372,11 +360,8 @@ def _print(figures: dict[str, Any], *, as_json: bool) -> None:
             table.add_row(name.replace("_", " "), shown)
         console.print(table)
         return
-    table = Table()
-    for column in ("optimizer", "policy"):
-        table.add_column(column)
-    for column in ("goodput", "best", "hours to target", "dollars to target", "worst waste"):
-        table.add_column(column, justify="right")
+    right = ("goodput", "best", "hours to target", "dollars to target", "worst waste")
+    table = Table("optimizer", "policy", right=right)
     for row in figures["rows"]:
         worst = max(row["waste"].items(), key=lambda item: item[1] or 0.0)
         table.add_row(

@@ -10,17 +10,18 @@ import typer
 
 from romul_actors.cli.exits import EXPERIMENT_FAILED, INTERRUPTED
 from romul_actors.cli.printing import NARROW, Console, Table, echo_json
-from romul_actors.cli.rows import figure
+from romul_actors.cli.rows import figure, progress
 from romul_actors.core.history import Line, TrialReported
 from romul_actors.observe.html import png
 from romul_actors.observe.plots import plot
-from romul_actors.observe.snapshot import read_history
-from romul_actors.observe.summary import summary
+from romul_actors.observe.snapshot import full_snapshot
 from romul_actors.observe.trial_records import trials
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Store
 from romul_workers.figures import in_words
 
+BEST = ("checkpoint", "hyperparameters", "metrics")
+"""What a summary says of the best trial besides its metric."""
 MOST_FIGURES = 4
 """Figures beside the metric that the table at the end shows."""
 
@@ -46,12 +47,16 @@ async def write_summaries(
     """Summaries of all experiments; a picture of them goes into the run's folder."""
     summaries, found = {}, {}
     for experiment in experiments:
-        meta = (await store.load(experiment.name)).meta
-        history = await read_history(store, experiment.name)
-        found[experiment.name] = trials(history)
-        if left_out := _left_out(history):
+        seen = await full_snapshot(store, experiment.name)
+        found[experiment.name] = trials(seen.history)
+        if left_out := _left_out(seen.history):
             console.print(f"warning: {experiment.name}: {in_words(left_out)}", soft_wrap=True)
-        summaries[experiment.name] = summary(experiment, meta, found[experiment.name])
+        summaries[experiment.name] = {
+            **progress(seen),
+            **{f"best_{key}": seen.best.get(key) for key in BEST},
+            "steps": seen.experiment.steps,
+            "decisions": len(found[experiment.name]),
+        }
     first = experiments[0]
     others = {name: records for name, records in found.items() if name != first.name}
     try:

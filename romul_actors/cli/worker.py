@@ -151,12 +151,10 @@ def worker(
             )
             quota = None if quota_gb is None else int(1e9 * quota_gb)
             trainer = worker_process.ChildTrainer(scratch, path or [], log, device, quota, child)
-            at = worker_process.broker(mqtt, mqtt_ca, keepalive)
+            at = worker_process.broker_at(mqtt, mqtt_ca, keepalive)
             sources = [worker_process.source(text, notice_s) for text in notice or []]
             metrics = None if metrics_port is None else (metrics_host, metrics_port)
-            notices = worker_process.Notices(sources, notice_s)
-            serving = worker_process.WorkerProcess(trainer, settings, at, notices, metrics)
-            await serving.run(redis)
+            await worker_process.work(redis, trainer, settings, at, sources, notice_s, metrics)
         finally:
             if child is not None:
                 await child.end()

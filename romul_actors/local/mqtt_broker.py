@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from romul_actors.errors import RomulError
-from romul_actors.local.redis_server import die_with_parent, end, free_port
+from romul_actors.local.redis_server import end, free_port, start
 
 URL_FILE = "mqtt.url"
 USER = "romul"
@@ -51,15 +51,7 @@ async def embedded_broker(
     kind = kind or ("mosquitto" if shutil.which("mosquitto") else "amqtt")
     command = (_mosquitto if kind == "mosquitto" else _amqtt)(home, port, password)
     with (home / "broker.log").open("ab") as output:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
-        )
+        process = await start(command, output)
     (home / "broker.pid").write_text(str(process.pid))
     url_file = folder / URL_FILE
     try:

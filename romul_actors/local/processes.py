@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from romul_actors.errors import RomulError
-from romul_actors.local.redis_server import die_with_parent
+from romul_actors.local.redis_server import die_with_parent, end
 
 PATIENCE = 5
 """A process that ends so often within PATIENCE_S cannot run."""
@@ -97,20 +97,8 @@ class Crew:
         """End the workers first, so that the actor still decides what they release."""
         for kind in reversed(dict.fromkeys(member.arguments[0] for member in self._members)):
             members = [member for member in self._members if member.arguments[0] == kind]
-            await asyncio.gather(*(self._end(member) for member in members))
-
-    async def _end(self, member: Member) -> None:
-        process = member.process
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(self._end_s):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+            started = [member.process for member in members if member.process is not None]
+            await asyncio.gather(*(end(process, self._end_s) for process in started))
 
 
 @contextlib.asynccontextmanager

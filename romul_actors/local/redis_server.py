@@ -13,8 +13,9 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
@@ -171,12 +172,16 @@ async def _start(
             )
         )
     )
+    return await start([program, str(settings)], asyncio.subprocess.DEVNULL)
+
+
+async def start(command: Sequence[str], output: int | IO[bytes]) -> asyncio.subprocess.Process:
+    """Start a server's or a broker's process, which ends with this one."""
     return await asyncio.create_subprocess_exec(
-        program,
-        str(settings),
+        *command,
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
         # Ctrl-C reaches the parent only: the server must outlive the workers that still report.
         start_new_session=True,
         preexec_fn=die_with_parent,
@@ -201,9 +206,10 @@ async def _answers(url: str, process: asyncio.subprocess.Process) -> bool:
 
 
 async def end(process: asyncio.subprocess.Process, patience_s: float = 20.0) -> None:
-    """End a server's process in order; after `patience_s` at once."""
+    """End a process in order; after `patience_s` at once."""
     if process.returncode is None:
-        process.terminate()
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
         try:
             async with asyncio.timeout(patience_s):
                 await process.wait()

@@ -1,26 +1,21 @@
-"""A population at one moment: a snapshot as plain values, and as pandas frames.
+"""A population at one moment: a snapshot as plain values.
 
 Programs of users get one by `romul.open`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pydantic_core import from_json
 
-from romul_actors.core.history import Line, TrialReported, to_json
+from romul_actors.core.history import Line, TrialReported
 from romul_actors.core.history import from_json as line_from_json
-from romul_actors.observe.trial_records import trial_rows
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_from_json
 from romul_actors.protocol.plan import left_out
 from romul_actors.protocol.stored_fields import StoredFields, finite, table, whole
 from romul_actors.store import REFUSES, Glance, ReaderStore
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 SLOT_FIELDS = (
     "status",
@@ -149,6 +144,16 @@ class Snapshot:
     left_out: Sequence[str] = ()
 
     @property
+    def ended(self) -> int:
+        """How many trials have ended, with a result or for good without one."""
+        return self.counts["reported"] + self.counts["failed"]
+
+    @property
+    def total(self) -> int:
+        """How many trials there are to end; with more slots than at the start there are more."""
+        return max(self.experiment.n_trials, self.counts["created"])
+
+    @property
     def alive(self) -> list[WorkerSnapshot]:
         """Workers that serve it and whose last heartbeat is not older than a lease."""
         lease_s = self.experiment.timeouts.lease_s
@@ -164,33 +169,6 @@ class Snapshot:
         """By trial that a live worker has, what the worker does with it: training or storing."""
         found = {w.trial: "training" for w in self.alive if w.trial}
         return found | {trial: "storing" for w in self.alive for trial in w.storing.split()}
-
-    def slots_frame(self) -> "pd.DataFrame":
-        """Slots, a row each; hyperparameters are columns of their own.
-
-        Raises:
-            ImportError: pandas is not installed.
-        """
-        import pandas as pd  # noqa: PLC0415
-
-        return pd.DataFrame([_row(asdict(slot), "hyperparameters") for slot in self.slots])
-
-    def history_frame(self) -> "pd.DataFrame":
-        """Lines of history, a row each."""
-        import pandas as pd  # noqa: PLC0415
-
-        return pd.DataFrame([to_json(line) for line in self.history])
-
-    def trials_frame(self) -> "pd.DataFrame":
-        """Trials, a row each, with hyperparameters and metrics as columns."""
-        import pandas as pd  # noqa: PLC0415
-
-        return pd.DataFrame(trial_rows(self.history, self.experiment.search_space()))
-
-
-def _row(values: dict[str, Any], nested: str) -> dict[str, Any]:
-    inner = values.pop(nested)
-    return {**values, **{f"h.{name}": value for name, value in inner.items()}}
 
 
 def read_glance(glance: Glance, name: str = "") -> Snapshot:

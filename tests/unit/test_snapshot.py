@@ -1,5 +1,6 @@
 """Snapshots: what programs read of an experiment."""
 
+from romul.result import Result
 from romul_actors.core.history import TrialReported, to_json
 from romul_actors.observe.snapshot import origin_of
 from romul_actors.protocol.slot_codec import text
@@ -15,12 +16,13 @@ def test_a_snapshot_is_plain_values_and_frames(searched):
     )
     best = min(line.value for line in searched.history if isinstance(line, TrialReported))
     assert searched.best["loss"] == best
-    frame = searched.trials_frame()
+    result = Result(searched)
+    frame = result.trials_frame()
     assert len(frame) == 96
     assert frame["value"].min() == best
     assert set(frame.columns) >= {"slot", "step", "parent", "h.x0", "m.true_loss", "seconds"}
-    assert list(searched.slots_frame()["index"]) == list(range(8))
-    assert len(searched.history_frame()) == len(searched.history)
+    assert list(result.population_frame()["index"]) == list(range(8))
+    assert len(result.history_frame()) == len(searched.history)
 
 
 class CountedPages(MemoryStore):
