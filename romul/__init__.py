@@ -45,46 +45,35 @@ if TYPE_CHECKING:
     from romul_workers.trial import Context, Trial
 
 _MODULES = {
-    "AdviceWarning": "romul_actors.errors",
-    "AskedTrial": "romul_actors.core.events:TrialMessage",
-    "Best": "romul.result",
-    "Bool": "romul.space",
-    "Callback": "romul.callbacks",
-    "Choice": "romul.space",
-    "Client": "romul.client",
-    "Context": "romul_workers.trial",
-    "Experiment": "romul_actors.protocol.experiment",
-    "ExperimentError": "romul_actors.errors",
-    "ExperimentExistsError": "romul_actors.errors",
-    "Float": "romul.space",
-    "Int": "romul.space",
-    "Population": "romul.population",
-    "Result": "romul.result",
-    "RomulError": "romul_actors.errors",
-    "Schedule": "romul_workers.schedule",
-    "SearchFailedError": "romul.watching",
-    "StopSearch": "romul.callbacks",
-    "StoreUnavailableError": "romul_actors.errors",
-    "TaskError": "romul_actors.errors",
-    "TellError": "romul_actors.errors",
-    "Trial": "romul_workers.trial",
-    "TrialCreated": "romul_actors.core.history",
-    "TrialFailed": "romul_actors.core.history",
-    "TrialReported": "romul_actors.core.history",
-    "UnknownExperimentError": "romul_actors.errors",
-    "__version__": "romul_actors",
-    "extend": "romul.extending",
-    "extend_async": "romul.extending",
-    "open": "romul.searches",
-    "open_async": "romul.searches",
-    "run": "romul.running",
-    "run_async": "romul.running",
-    "submit": "romul.searches",
-    "submit_async": "romul.searches",
-    "wait": "romul.searches",
-    "wait_async": "romul.searches",
+    "romul.callbacks": ("Callback", "StopSearch"),
+    "romul.client": ("Client",),
+    "romul.extending": ("extend", "extend_async"),
+    "romul.population": ("Population",),
+    "romul.result": ("Best", "Result"),
+    "romul.running": ("run", "run_async"),
+    "romul.searches": ("open", "open_async", "submit", "submit_async", "wait", "wait_async"),
+    "romul.space": ("Bool", "Choice", "Float", "Int"),
+    "romul.watching": ("SearchFailedError",),
+    "romul_actors": ("__version__",),
+    "romul_actors.core.events": ("AskedTrial",),
+    "romul_actors.core.history": ("TrialCreated", "TrialFailed", "TrialReported"),
+    "romul_actors.errors": (
+        "AdviceWarning",
+        "ExperimentError",
+        "ExperimentExistsError",
+        "RomulError",
+        "StoreUnavailableError",
+        "TaskError",
+        "TellError",
+        "UnknownExperimentError",
+    ),
+    "romul_actors.protocol.experiment": ("Experiment",),
+    "romul_workers.schedule": ("Schedule",),
+    "romul_workers.trial": ("Context", "Trial"),
 }
-"""Where each public name comes from: a module, and the name there if it is another one."""
+"""Public names, by the modules that they come from."""
+_CALLED = {"AskedTrial": "TrialMessage"}
+"""What a public name is called in its module, where that is another name."""
 
 __all__ = [
     "AdviceWarning",
@@ -132,12 +121,12 @@ if not TYPE_CHECKING:  # To a type checker a wrong name would be right.
 
     def __getattr__(name: str) -> Any:
         """Import a public name when it is first used."""
-        if name not in _MODULES:
+        if name not in __all__:
             raise AttributeError(
                 f"module 'romul' has no attribute {name!r}; it has {', '.join(__all__)}"
             )
-        module, _, there = _MODULES[name].partition(":")
-        found = getattr(import_module(module), there or name)
+        module = next(module for module, names in _MODULES.items() if name in names)
+        found = getattr(import_module(module), _CALLED.get(name, name))
         globals()[name] = found
         return found
 

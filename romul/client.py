@@ -1,7 +1,6 @@
 """An operator's actions, from a program: pause, resume, stop, pin, bounds and the like."""
 
-import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -146,9 +145,8 @@ class Client:
         return to_the_end(act())
 
 
-@contextlib.asynccontextmanager
-async def opened(redis: str, *, by: str | None = None) -> AsyncIterator[AsyncClient]:
-    """A client of a server, for the time of a `with` block.
+def opened(redis: str, *, by: str | None = None) -> AsyncClient:
+    """A client of a server, to be used in a `with` block.
 
     Args:
         redis: the server's URL, or the folder of a local run that is under way.
@@ -157,5 +155,4 @@ async def opened(redis: str, *, by: str | None = None) -> AsyncIterator[AsyncCli
     Raises:
         StoreError: no server works on the folder, the URL is none, or its password cannot be read.
     """
-    async with AsyncClient.connect(resolve(redis), by=by) as client:
-        yield client
+    return AsyncClient.connect(resolve(redis), by=by)

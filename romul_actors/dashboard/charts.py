@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from romul_actors.core.space import FloatParameter, IntParameter, Parameter
-from romul_actors.dashboard.feed import SHOWN, Feed
+from romul_actors.dashboard.feed import SHOWN, Feed, SlotState
 from romul_actors.observe.plots import MOST_AXES, arrow_opacity, metric_axis
 from romul_actors.observe.visible import visible
 from romul_actors.protocol.experiment import Experiment
@@ -35,6 +35,8 @@ def _base(title: str, **more: Any) -> Options:
         "grid": dict(GRID),
         "animation": False,
         "tooltip": {"trigger": "item"},
+        "xAxis": {"type": "value", "name": "step"},
+        "dataZoom": [{"type": "inside", "xAxisIndex": 0}],
         **more,
     }
 
@@ -52,12 +54,17 @@ def _axis(
     return options
 
 
-def _zoom() -> list[Options]:
-    return [{"type": "inside", "xAxisIndex": 0}]
-
-
 def _line(name: str, data: Sequence[Any], **style: Any) -> Options:
     return {"name": name, "type": "line", "data": list(data), "showSymbol": False, **style}
+
+
+def _slot_line(slot: SlotState, data: Sequence[Any]) -> Options:
+    return _line(f"slot {slot.index}", data, lineStyle={"width": 1, "opacity": 0.5})
+
+
+def _black_line(name: str, data: Sequence[Any]) -> Options:
+    style = {"width": 3, "color": WINNER}
+    return _line(name, data, lineStyle=style, z=5, itemStyle={"color": WINNER})
 
 
 def _shown(value: Any) -> Any:
@@ -101,11 +108,7 @@ def metric(feed: Feed, experiment: Experiment) -> Options:
     """The metric by step: the best slots, quartiles of all, and the winner's line."""
     shown = feed.ranked()[:SHOWN]
     series = [
-        _line(
-            f"slot {slot.index}",
-            [list(pair) for pair in zip(slot.steps, slot.values, strict=True)],
-            lineStyle={"width": 1, "opacity": 0.5},
-        )
+        _slot_line(slot, [list(pair) for pair in zip(slot.steps, slot.values, strict=True)])
         for slot in shown
     ]
     quartiles = feed.quartiles()
@@ -115,19 +118,14 @@ def metric(feed: Feed, experiment: Experiment) -> Options:
         series.append(_line(name, points, lineStyle=style, itemStyle={"color": "#888"}))
     winner = feed.line_of(_best(feed))
     points = [[int(t.partition("-")[2]), feed.results[t]] for t in winner if t in feed.results]
-    series.append(
-        _line("winner's line", points, lineStyle={"width": 3, "color": WINNER}, z=5)
-        | {"itemStyle": {"color": WINNER}}
-    )
+    series.append(_black_line("winner's line", points))
     values = [value for slot in shown for value in slot.values]
     return _base(
         f"{experiment.metric} by step",
-        xAxis={"type": "value", "name": "step"},
         yAxis=_axis(feed, values, quartiles),
         series=series,
         legend={"bottom": 0, "data": [one["name"] for one in series[len(shown) :]]},
         grid={**GRID, "bottom": 70},
-        dataZoom=_zoom(),
     )
 
 
@@ -146,11 +144,7 @@ def hyperparameter(feed: Feed, experiment: Experiment, name: str) -> Options:
     axis = next(axis for axis in experiment.search_space() if axis.name == name)
 
     series = [
-        _line(
-            f"slot {slot.index}",
-            [[step, _place(axis, values)] for step, values in slot.schedule],
-            lineStyle={"width": 1, "opacity": 0.5},
-        )
+        _slot_line(slot, [[step, _place(axis, values)] for step, values in slot.schedule])
         for slot in feed.ranked()[:SHOWN]
     ]
     winner = []
@@ -159,16 +153,11 @@ def hyperparameter(feed: Feed, experiment: Experiment, name: str) -> Options:
         slot, step = map(int, trial.split("-"))
         if step in schedules.get(slot, {}):
             winner.append([step, _place(axis, schedules[slot][step])])
-    series.append(
-        _line("winner's line", winner, lineStyle={"width": 3, "color": WINNER}, z=5)
-        | {"itemStyle": {"color": WINNER}}
-    )
+    series.append(_black_line("winner's line", winner))
     return _base(
         name,
-        xAxis={"type": "value", "name": "step"},
         yAxis={**_values_of(axis), "scale": True},
         series=series,
-        dataZoom=_zoom(),
     )
 
 
@@ -212,8 +201,7 @@ def lineage(feed: Feed, slot: int | None) -> Options:
         if index in place:
             own.append([step, place[index]])
     title = "the winner" if slot is None else f"slot {slot}"
-    main = _line(f"line of {title}", own, lineStyle={"width": 3, "color": WINNER}, z=5)
-    main["itemStyle"] = {"color": WINNER}
+    main = _black_line(f"line of {title}", own)
     main["markLine"] = {
         "symbol": ["none", "arrow"],
         "symbolSize": 6,
@@ -224,10 +212,8 @@ def lineage(feed: Feed, slot: int | None) -> Options:
     }
     return _base(
         f"copies between slots; the line of {title}",
-        xAxis={"type": "value", "name": "step"},
         yAxis={"type": "category", "data": [f"slot {index}" for index in shown], "inverse": True},
         series=[*lines, main],
-        dataZoom=_zoom(),
     )
 
 
@@ -300,5 +286,4 @@ def timeline(feed: Feed) -> Options:
         # As wide as the longest name is.
         grid={**GRID, "left": 10, "containLabel": True},
         series=series,
-        dataZoom=_zoom(),
     )

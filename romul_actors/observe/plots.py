@@ -1,6 +1,6 @@
 """Pictures of a run, and the axis of a metric, on which diverged trials do not flatten the rest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from statistics import median
@@ -208,19 +208,8 @@ def _draw_metric(
     others: Mapping[str, Mapping[str, TrialRecord]],
 ) -> None:
     maximize = experiment.direction == "maximize"
-    for slot, records in _by_slot(found).items():
-        known = [t for t in records if t.value is not None]
-        ax.plot(
-            [t.step for t in known],
-            [t.value for t in known],
-            color=f"C{slot % 10}",
-            lw=0.9,
-            alpha=0.6,
-        )
-    winner = [found[trial] for trial in line if found[trial].value is not None]
-    ax.plot(
-        [t.step for t in winner], [t.value for t in winner], "k-", lw=1.8, label="winner's line"
-    )
+    known = {trial: record for trial, record in found.items() if record.value is not None}
+    _draw_slots(ax, known, line, lambda record: record.value)
     for name, other in others.items():
         best = best_so_far(other, maximize=maximize)
         ax.plot(
@@ -240,6 +229,22 @@ def _draw_metric(
     ax.set_xlabel("step")
     # Where the curves end worst; to look for the emptiest place takes long where there are many.
     ax.legend(fontsize=8, loc="lower right" if maximize else "upper right")
+
+
+def _draw_slots(
+    ax: Any,
+    found: Mapping[str, TrialRecord],
+    line: Sequence[str],
+    height: Callable[[TrialRecord], float | None],
+    **style: Any,
+) -> None:
+    """Draw all slots by step, and the winner's line above them."""
+    for slot, records in _by_slot(found).items():
+        steps, heights = [t.step for t in records], [height(t) for t in records]
+        ax.plot(steps, heights, color=f"C{slot % 10}", lw=0.9, alpha=0.6, **style)
+    winner = [found[trial] for trial in line if trial in found]
+    steps, heights = [t.step for t in winner], [height(t) for t in winner]
+    ax.plot(steps, heights, "k-", lw=1.8, label="winner's line")
 
 
 def _draw_schedule(
@@ -263,18 +268,7 @@ def _draw_schedule(
         here = values[record.id]
         return axis.figure(here[axis.name]) if axis.name in here else nan
 
-    for slot, records in _by_slot(found).items():
-        ax.plot(
-            [t.step for t in records],
-            [height(t) for t in records],
-            color=f"C{slot % 10}",
-            lw=0.9,
-            alpha=0.6,
-            marker=".",
-            ms=3,
-        )
-    winner = [found[trial] for trial in line]
-    ax.plot([t.step for t in winner], [height(t) for t in winner], "k-", lw=1.8)
+    _draw_slots(ax, found, line, height, marker=".", ms=3)
     if isinstance(axis, FloatParameter | IntParameter):
         ax.set_yscale(axis.scale)
     else:

@@ -104,22 +104,18 @@ def of_trial(experiment: Experiment, found: Mapping[str, TrialRecord], trial: st
             f"the line of {trial} goes back to {first.parent}, which is no longer in history "
             "(see history_keep)"
         )
+    # A slot that joined from scratch, or failed at first, has numbers that begin above 0.
+    begin = first.step * experiment.budget
     stretches = [
         Stretch(
-            start=found[one].step * experiment.budget,
-            stop=(found[one].step + 1) * experiment.budget,
+            start=found[one].step * experiment.budget - begin,
+            stop=(found[one].step + 1) * experiment.budget - begin,
             hyperparameters=dict(found[one].hyperparameters),
             trial=one,
             seed=found[one].seed,
             value=found[one].value,
         )
         for one in line
-    ]
-    # A slot that joined from scratch, or failed at first, has numbers that begin above 0.
-    begin = stretches[0].start
-    stretches = [
-        Stretch(s.start - begin, s.stop - begin, s.hyperparameters, s.trial, s.seed, s.value)
-        for s in stretches
     ]
     return Schedule(
         name=experiment.name,

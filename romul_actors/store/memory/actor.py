@@ -85,8 +85,7 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
         return self._release(name, None)
 
     def _release(self, name: str, gone: str | None) -> int | None:
-        now, found = self.memory.now_ms(), self.memory.experiments.get(name)
-        offers = {} if found is None else found.offers
+        now, offers = self.memory.now_ms(), self.memory.look(name).offers
         for each, offer in list(offers.items()):
             if each == gone or offer.at_ms + offer.for_ms <= now:
                 self.release_to_all(name, each)

@@ -21,8 +21,7 @@ class MemoryCatalog(CatalogStore):
         return self.memory.find(name).spec
 
     async def reported(self, name: str) -> int:
-        found = self.memory.experiments.get(name)
-        return 0 if found is None else int(found.meta.get("reported", 0))
+        return int(self.memory.look(name).meta.get("reported", 0))
 
     async def check(self) -> list[str]:
         return []

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from romul_actors.store.keys import STREAMS
 from romul_actors.store.memory.catalog import MemoryCatalog
 from romul_actors.store.roles import ReaderStore
 from romul_actors.store.values import (
@@ -28,16 +27,14 @@ class MemoryReader(MemoryCatalog, ReaderStore):
     async def history(
         self, name: str, after: str = "0", count: int = 1000
     ) -> list[tuple[str, str]]:
-        found = self.memory.experiments.get(name)
-        lines = [] if found is None else found.history
+        lines = self.memory.look(name).history
         later = [(str(i), line) for i, line in lines if i > int(after)]
         return later[:count]
 
     async def history_before(
         self, name: str, before: str = "", count: int = 1000
     ) -> list[tuple[str, str]]:
-        found = self.memory.experiments.get(name)
-        lines = [] if found is None else found.history
+        lines = self.memory.look(name).history
         earlier = [(str(i), line) for i, line in lines if not before or i < int(before)]
         return earlier[: -count - 1 : -1]
 
@@ -59,8 +56,7 @@ class MemoryReader(MemoryCatalog, ReaderStore):
         )
 
     async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[DeadLetter]:
-        found = self.memory.experiments.get(name)
-        dead = [] if found is None else found.dead
+        dead = self.memory.look(name).dead
         return [message for message in dead if int(message.id) > int(after)][:count]
 
     async def outstanding(self, name: str) -> Outstanding:
@@ -70,33 +66,29 @@ class MemoryReader(MemoryCatalog, ReaderStore):
         return Outstanding(found.token, trials, inbox)
 
     async def outputs(self, name: str, trial: str) -> list[Output]:
-        found = self.memory.experiments.get(name)
-        return [output for output in found.outputs if output.trial == trial] if found else []
+        return [output for output in self.memory.look(name).outputs if output.trial == trial]
 
     async def workers(self, name: str) -> dict[str, dict[str, Any]]:
-        found, now = self.memory.experiments.get(name), self.memory.now_ms()
+        found, now = self.memory.look(name), self.memory.now_ms()
         return {
             worker: {**presence, "age_ms": max(0, now - seen_ms)}
-            for worker, (seen_ms, presence) in (found.workers if found else {}).items()
+            for worker, (seen_ms, presence) in found.workers.items()
         }
 
     async def ages(self, name: str) -> dict[str, int]:
-        found, now = self.memory.experiments.get(name), self.memory.now_ms()
-        present = (found.workers if found else {}).items()
+        found, now = self.memory.look(name), self.memory.now_ms()
         # Asked for at each tick, of all workers.
         return {
             worker: now - ms if ms < now else 0
-            for worker, (ms, presence) in present
+            for worker, (ms, presence) in found.workers.items()
             if serves(presence)
         }
 
     async def affinity(self, name: str) -> AffinityCounts:
-        found = self.memory.experiments.get(name)
-        return AffinityCounts() if found is None else found.affinity
+        return self.memory.look(name).affinity
 
     async def holds(self, name: str, worker: str) -> str:
-        found = self.memory.experiments.get(name)
-        hold = None if found is None else found.holds.get(worker)
+        hold = self.memory.look(name).holds.get(worker)
         return "" if hold is None else hold.checkpoint
 
     async def leases(self, name: str) -> dict[str, str]:
@@ -104,9 +96,7 @@ class MemoryReader(MemoryCatalog, ReaderStore):
         return {str(i): item.holder or "" for i, item in sorted(held.items())}
 
     async def depths(self, name: str) -> dict[str, int]:
-        found = self.memory.experiments.get(name)
-        if found is None:
-            return dict.fromkeys(STREAMS, 0)
+        found = self.memory.look(name)
         return {
             "inbox": len(found.inbox),
             "trials": len(found.trials) + len(found.offers),

@@ -191,10 +191,13 @@ class Memory:
             raise UnknownExperimentError(f"no experiment {name!r} in memory")
         return self.experiments[name]
 
+    def look(self, name: str) -> StoredExperiment:
+        """An experiment, to be read; an empty one if there is none of that name."""
+        return self.experiments.get(name) or StoredExperiment("", 0, {})
+
     def queue(self, name: str, queue: str) -> Queue:
         """A queue of an experiment; an empty one if there is no such experiment."""
-        found = self.experiments.get(name)
-        return Queue() if found is None else found.queue(queue)
+        return self.look(name).queue(queue)
 
     def add(self, name: str, queue: str, body: bytes) -> None:
         """Put a message into a queue."""

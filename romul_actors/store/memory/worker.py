@@ -61,15 +61,13 @@ class MemoryWorker(MemoryQueues, WorkerStore):
             del found.outputs[:-MAX_LOGS]
 
     async def garbage(self, name: str, older_ms: int, count: int) -> list[str]:
-        found = self.memory.experiments.get(name)
-        garbage = {} if found is None else found.garbage
+        garbage = self.memory.look(name).garbage
         limit = self.memory.now_ms() - older_ms
         # The list is in order of times.
         old = itertools.takewhile(lambda checkpoint: garbage[checkpoint] <= limit, garbage)
         return list(itertools.islice(old, count))
 
     async def forget(self, name: str, checkpoints: Sequence[str]) -> None:
-        found = self.memory.experiments.get(name)
-        if found is not None:
-            for checkpoint in checkpoints:
-                found.garbage.pop(checkpoint, None)
+        garbage = self.memory.look(name).garbage
+        for checkpoint in checkpoints:
+            garbage.pop(checkpoint, None)
