@@ -28,7 +28,7 @@ from romul_actors.protocol.experiment import Experiment, FloatSpec, IntSpec, fro
 from romul_actors.protocol.messages import MOST_STEPS, encode
 from romul_actors.protocol.optimizer_options import check_ranges, check_sizes
 from romul_actors.protocol.plan import check, settings
-from romul_actors.protocol.stored_fields import EXTENDABLE
+from romul_actors.protocol.stored_fields import OVER
 from romul_actors.store import Store
 from romul_actors.store.opening import open_store
 
@@ -266,7 +266,7 @@ class Client:
             UnknownExperimentError: there is none of that name.
             ExperimentError: it has ended, or it cannot be changed so; the message says why.
         """
-        if (status := await self.status(name)) in EXTENDABLE:
+        if (status := await self.status(name)) in OVER:
             raise ExperimentError(_has_ended(name, status))
         request = self._change(await self.spec(name), population, constants or {})
         await self.store.send(name, encode(request))
@@ -300,7 +300,7 @@ class Client:
             requests.append(self._extend(stored, changes.steps))
         if changes.population or changes.constants:
             # What has ended can be changed when it has been extended, which is decided first.
-            if changes.steps is None and (status := await self.status(name)) in EXTENDABLE:
+            if changes.steps is None and (status := await self.status(name)) in OVER:
                 raise ExperimentError(_has_ended(name, status))
             requests.append(self._change(stored, changes.population, changes.constants))
         for request in requests:

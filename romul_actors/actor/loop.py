@@ -36,7 +36,7 @@ from romul_actors.errors import (
     UnknownExperimentError,
 )
 from romul_actors.protocol.messages import decode_event, encode
-from romul_actors.protocol.stored_fields import EXTENDABLE
+from romul_actors.protocol.stored_fields import OVER
 from romul_actors.store import ActorStore, Entry, serves
 from romul_actors.waiting import pause
 
@@ -322,7 +322,7 @@ class Actor:
         try:
             lease_s = (await self._hold(name)).experiment.timeouts.lease_s
         except UNREAD:
-            if status not in EXTENDABLE:
+            if status not in OVER:
                 await self._stop_unread(name)
             raise
         if name in self._faults:

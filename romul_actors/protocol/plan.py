@@ -16,7 +16,7 @@ from romul_actors.protocol.experiment import Experiment, OptimizerSpec
 from romul_actors.protocol.messages import MOST_STEPS
 from romul_actors.protocol.mistakes import Mistake
 from romul_actors.protocol.optimizer_options import check_ranges, make, make_stored
-from romul_actors.protocol.stored_fields import EXTENDABLE
+from romul_actors.protocol.stored_fields import OVER
 
 LONGEST = 1e9
 """No time is longer, in seconds or in hours."""
@@ -134,7 +134,7 @@ def left_out(experiment: Experiment, status: str = "", said: str = "") -> Sequen
     Returns:
         A sentence for each; none where the optimizer itself cannot be made.
     """
-    if status in EXTENDABLE:
+    if status in OVER:
         return []
     try:
         found = make_stored(experiment.optimizer.name, experiment.optimizer.options)[1]

@@ -13,8 +13,9 @@ A = TypeVar("A")
 
 ENDED = ("finished", "failed", "stopped")
 """Statuses of a search that does not go on by itself."""
-EXTENDABLE = ("finished", "stopped")
-"""Those of them that only more steps continue; a search that has failed is resumed."""
+OVER = ("finished", "stopped")
+"""Those of them that only more steps continue; a search that has failed is resumed, and its workers
+wait for that."""
 LARGEST = 2**63
 """No whole number of a population is so large."""
 

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 from romul_actors.errors import ExperimentError, StoreError, StoreUnavailableError
 from romul_actors.protocol.experiment import Experiment, from_json
-from romul_actors.protocol.stored_fields import EXTENDABLE
+from romul_actors.protocol.stored_fields import OVER
 from romul_actors.store import WorkerStore
 
 log = logging.getLogger("romul.worker")
@@ -61,7 +61,7 @@ class Admission:
     def refused(self) -> dict[str, str]:
         """Experiments that its name patterns admit, and why the worker does not serve them."""
         return {
-            n: why for n, why in self._refused.items() if self._statuses.get(n) not in EXTENDABLE
+            n: why for n, why in self._refused.items() if self._statuses.get(n) not in OVER
         }
 
     @property
@@ -95,11 +95,11 @@ class Admission:
             self._refused.pop(name, None)
             self._forget(name)
         ours = {name: status for name, status in statuses.items() if self._admitted.get(name)}
-        self._served = [n for n, status in ours.items() if status not in EXTENDABLE]
+        self._served = [n for n, status in ours.items() if status not in OVER]
         running = [n for n in self._served if ours[n] in ("submitted", "running")]
         kept = [name for name in self._claims if name in running]
         self._claims = kept + [name for name in running if name not in kept]
-        shown = [*self._served, *(n for n in self._refused if statuses[n] not in EXTENDABLE)]
+        shown = [*self._served, *(n for n in self._refused if statuses[n] not in OVER)]
         left = [name for name in before if name not in shown]
         await self._store.present(left, self._worker, {})
 
