@@ -1,6 +1,10 @@
-"""The trial that tests of workers train."""
+"""What many tests begin with: a declaration, a trial of it, and lines of its history."""
+
+from typing import Any
 
 from romul_actors.core.events import TrialMessage
+from romul_actors.core.history import TrialCreated, TrialReported
+from romul_actors.protocol.experiment import Experiment
 
 TRIAL = TrialMessage(
     id="0-0",
@@ -13,3 +17,23 @@ TRIAL = TrialMessage(
     stop=1.0,
     seed=1,
 )
+
+
+def declare(*names, **keys):
+    """An experiment of hyperparameters from 0 to 1, one `x` if none is named."""
+    space = {name: {"type": "float", "min": 0.0, "max": 1.0} for name in names or "x"}
+    return Experiment.model_validate({"name": "e", "task": "t", "steps": 1, "space": space, **keys})
+
+
+def created(trial="0-0", **fields):
+    slot, step = map(int, trial.split("-"))
+    given: dict[str, Any] = {"at_ms": 0, "parent": None, "hyperparameters": {"x": 0.5}}
+    given |= {"trial": trial, "slot": slot, "step": step, "vector": (0.5,)}
+    return TrialCreated(**{**given, **fields})
+
+
+def reported(trial="0-0", **fields):
+    slot, step = map(int, trial.split("-"))
+    given: dict[str, Any] = {"at_ms": 0, "attempt": 1, "worker": "w", "value": 1.0, "seconds": 1.0}
+    given |= {"trial": trial, "slot": slot, "step": step, "checkpoint": f"{trial}-1"}
+    return TrialReported(**{**given, **fields})

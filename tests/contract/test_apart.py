@@ -22,12 +22,12 @@ from romul_actors.observe.metrics import ActorMetrics
 from romul_actors.observe.snapshot import full_snapshot, snapshot
 from romul_actors.protocol import plan
 from romul_actors.protocol.differences import Changes
-from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import decode_event, encode
 from romul_actors.store.keys import PARTS, key, slot_key
 from romul_actors.store.redis import RedisStore
 from romul_workers.trainer import Success, Trainer, ignore
 from romul_workers.worker import Worker, WorkerSettings
+from tests.trials import declare
 from tests.unit.test_plugins import install
 
 REMEDY = "set it right (docs/redis.md), or restore the server's data"
@@ -59,16 +59,8 @@ async def server(redis_url, raw):
 
 
 async def submit(store, name, **more):
-    declared = {
-        "name": name,
-        "task": "toys",
-        "space": {"x": {"type": "float", "min": 0.0, "max": 1.0}},
-        "population": 4,
-        "steps": 4,
-        "checkpoints": "memory://apart",
-        **more,
-    }
-    spec = Experiment.model_validate(declared).model_dump_json()
+    keys = {"task": "toys", "population": 4, "steps": 4, "checkpoints": "memory://apart", **more}
+    spec = declare(name=name, **keys).model_dump_json()
     await store.create(name, spec, encode(Submitted()))
 
 

@@ -6,19 +6,12 @@ import pytest
 
 from romul_actors.errors import StoreError, WrongTypeError
 from romul_actors.observe.snapshot import snapshot
-from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Commit, Hold
 from romul_actors.store.keys import key, slot_key
 from romul_actors.store.redis import RedisStore
+from tests.trials import declare
 
-SPEC = Experiment.model_validate(
-    {
-        "name": "e",
-        "task": "toys",
-        "space": {"x": {"type": "float", "min": 0.0, "max": 1.0}},
-        "steps": 1,
-    }
-).model_dump_json()
+SPEC = declare(task="toys").model_dump_json()
 
 
 @pytest.fixture

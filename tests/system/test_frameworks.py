@@ -12,9 +12,9 @@ import pytest
 
 import romul as product
 from romul_actors.core.events import TrialMessage
-from romul_actors.protocol.experiment import Experiment
 from romul_workers.child_trainer import ChildTrainer
 from tests.conftest import romul
+from tests.trials import declare
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "frameworks"
@@ -120,14 +120,9 @@ async def trainer(tmp_path):
 
 
 async def test_a_trial_goes_on_under_its_own_learning_rate(framework, trainer, tmp_path):
-    experiment = Experiment(
-        name="e",
-        task=f"with_{framework}",
-        metric="eval_loss" if framework == "transformers" else "val_loss",
-        steps=2,
-        space={"x": {"type": "float", "min": 0, "max": 1}},
-        checkpoints=str(tmp_path / "checkpoints"),
-    )
+    metric = "eval_loss" if framework == "transformers" else "val_loss"
+    place = str(tmp_path / "checkpoints")
+    experiment = declare(task=f"with_{framework}", metric=metric, steps=2, checkpoints=place)
     parent = await trainer.train(experiment, message(framework, 0, 0.02))
     on = await trainer.train(experiment, message(framework, 1, 0.005, parent.checkpoint))
     still = await trainer.train(experiment, message(framework, 1, 0, parent.checkpoint))

@@ -18,7 +18,6 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from romul_actors.core.events import Expired, Failed, Released, Result, Submitted
 from romul_actors.observe.snapshot import snapshot
-from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import decode_event, decode_trial, encode
 from romul_actors.store import Commit
 from romul_actors.store.redis import RedisStore
@@ -26,6 +25,7 @@ from romul_workers.checkpoints import Checkpoints
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.worker import Worker, WorkerSettings
 from tests.trials import TRIAL as FIRST
+from tests.trials import declare
 
 TASKS = Path(__file__).parents[1] / "tasks"
 EXPIRED = Expired(trial="0-0", slot=0, attempt=1, worker="w")
@@ -122,18 +122,8 @@ class Rig:
         self.working: asyncio.Task[None] = asyncio.create_task(asyncio.sleep(0))
 
     async def queue(self, *trials, **fields):
-        experiment = Experiment.model_validate(
-            {
-                "name": "e",
-                "task": "gated",
-                "steps": 1,
-                "space": {"x": {"type": "float", "min": 0, "max": 1}},
-                "checkpoints": self.place,
-                "constants": {"place": str(self.folder)},
-                "timeouts": {"lease_s": 1.0},
-                **fields,
-            }
-        )
+        keys = {"constants": {"place": str(self.folder)}, "timeouts": {"lease_s": 1.0}, **fields}
+        experiment = declare(task="gated", checkpoints=self.place, **keys)
         await self.store.create("e", experiment.model_dump_json(), encode(Submitted()))
         stored = await self.store.load("e")
         bodies = [encode(trial) for trial in trials]

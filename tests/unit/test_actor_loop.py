@@ -36,11 +36,12 @@ from romul_actors.core.population import changed
 from romul_actors.core.stored_line import shorten
 from romul_actors.core.transition import progress_of
 from romul_actors.errors import StoreError, StoreUnavailableError
-from romul_actors.protocol.experiment import Experiment, FloatSpec
+from romul_actors.protocol.experiment import FloatSpec
 from romul_actors.protocol.messages import decode_event, decode_trial, encode
 from romul_actors.protocol.slot_codec import text
 from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
+from tests.trials import declare
 from tests.unit.harness import Run, population
 
 LEASE_S = 30.0
@@ -68,17 +69,8 @@ def store(clock):
 
 
 def experiment(name="e", **more):
-    return Experiment(
-        **{
-            "name": name,
-            "task": "toys",
-            "space": {"x": {"type": "float", "min": 0.0, "max": 1.0}},
-            "population": 4,
-            "steps": 3,
-            "timeouts": {"lease_s": LEASE_S},
-            **more,
-        }
-    )
+    keys = {"population": 4, "steps": 3, "timeouts": {"lease_s": LEASE_S}, **more}
+    return declare(name=name, task="toys", **keys)
 
 
 async def submit(store, name="e", **more):

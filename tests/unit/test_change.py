@@ -12,11 +12,12 @@ from romul_actors.core.history import (
     SlotResumed,
     TrialCreated,
 )
-from romul_actors.protocol.experiment import Experiment, from_json
+from romul_actors.protocol.experiment import from_json
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.redeclare import redeclare
 from romul_sim.record import Record
 from romul_sim.replay import fork, verify, with_settings
+from tests.trials import declare
 from tests.unit.harness import Run, bowl, population
 
 PAUSE, RESUME = Control(action="pause", by="me"), Control(action="resume", by="me")
@@ -141,17 +142,7 @@ def test_new_slots_need_a_trial_to_go_on_from():
     assert len(fresh.start().population.slots) == 6
 
 
-DECLARED = Experiment.model_validate(
-    {
-        "name": "e",
-        "task": "t",
-        "space": {name: {"type": "float", "min": 0.0, "max": 1.0} for name in "xy"},
-        "population": 8,
-        "steps": 8,
-        "seed": 3,
-        "initial": [{"x": 0.5, "y": 0.5}] * 7,
-    }
-)
+DECLARED = declare(*"xy", population=8, steps=8, seed=3, initial=[{"x": 0.5, "y": 0.5}] * 7)
 
 
 @pytest.mark.parametrize(

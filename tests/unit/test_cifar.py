@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from romul_actors.errors import CheckpointError, TaskError
-from romul_actors.protocol.experiment import Experiment, load
+from romul_actors.protocol.experiment import load
 from romul_workers.child import _seed
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.schedule import Schedule, Stretch
@@ -22,7 +22,7 @@ from romul_workers.tasks.wide_resnet import WideResNet
 from romul_workers.torch_support import load as load_state
 from romul_workers.trainer import Failure
 from romul_workers.trial import Context, Paused, Trial
-from tests.trials import TRIAL
+from tests.trials import TRIAL, declare
 
 from .cifar_files import SMALL10, SMALL100, write
 
@@ -340,15 +340,11 @@ def test_the_examples_say_what_the_task_knows(name):
 
 async def test_a_worker_without_the_data_says_what_to_do(tmp_path):
     """In a real child process."""
-    experiment = Experiment.model_validate(
-        {
-            "name": "e",
-            "task": "romul_workers.tasks.cifar",
-            "steps": 1,
-            "space": {"learning_rate": {"type": "float", "min": 0.1, "max": 1.0}},
-            "constants": {"data": str(tmp_path / "nowhere")},
-            "checkpoints": str(tmp_path / "checkpoints"),
-        }
+    experiment = declare(
+        "learning_rate",
+        task="romul_workers.tasks.cifar",
+        constants={"data": str(tmp_path / "nowhere")},
+        checkpoints=str(tmp_path / "checkpoints"),
     )
     asked = replace(TRIAL, hyperparameters={"learning_rate": 0.1}, seed=7)
     trainer = ChildTrainer(tmp_path / "scratch", [])

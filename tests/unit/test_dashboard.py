@@ -15,8 +15,6 @@ from romul_actors.core.history import (
     SlotParked,
     SlotPinned,
     SlotUnpinned,
-    TrialCreated,
-    TrialReported,
 )
 from romul_actors.dashboard import charts
 from romul_actors.dashboard.feed import Feed
@@ -31,6 +29,7 @@ from romul_sim import simulation
 from romul_sim.churn import Change
 from romul_sim.simulation import Scenario
 from romul_sim.virtual_time import run
+from tests.trials import created, reported
 
 TOKEN = "s3cret"
 HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -213,33 +212,6 @@ def fed():
     return feeds
 
 
-def created(slot, step):
-    return TrialCreated(
-        at_ms=1,
-        trial=f"{slot}-{step}",
-        slot=slot,
-        step=step,
-        parent=None,
-        hyperparameters={"x": 0.5},
-        vector=(0.5,),
-        why={},
-    )
-
-
-def reported(slot, step):
-    return TrialReported(
-        at_ms=2,
-        trial=f"{slot}-{step}",
-        slot=slot,
-        step=step,
-        attempt=1,
-        worker="w",
-        value=0.5,
-        seconds=1.0,
-        checkpoint=f"{slot}-{step}-1",
-    )
-
-
 def test_a_feed_that_follows_knows_what_one_that_reads_everything_knows(fed):
     live, whole = fed
     assert live.slots == whole.slots
@@ -329,8 +301,8 @@ def test_charts_are_plain_json_and_hold_what_there_is(fed):
 def test_a_trial_that_a_live_worker_has_is_in_training(fed):
     feed = copy.copy(fed[1])
     feed.slots = copy.deepcopy(feed.slots)
-    feed._add(created(2, 12))
-    feed._add(created(3, 12))
+    feed._add(created("2-12"))
+    feed._add(created("3-12"))
     worker = WorkerSnapshot("w", "h", 1, "training", "2-12", None, 0.1)
     silent = replace(worker, name="v", trial="3-12", age_s=1e6)
     feed.snapshot = replace(feed.snapshot, workers=[worker, silent])
@@ -371,8 +343,8 @@ def test_a_feed_follows_a_changed_declaration():
         changed = Experiment(name="e", task="t", steps=3, space=space)
         store.memory.find("e").spec = changed.model_dump_json()
         await feed.refresh()
-        feed._add(created(0, 1))
-        feed._add(reported(0, 1))
+        feed._add(created("0-1"))
+        feed._add(reported("0-1"))
         return feed
 
     feed = run(main())
@@ -401,7 +373,7 @@ def test_a_feed_begins_anew_where_an_experiment_was_removed_and_says_what_it_can
         feeds.request("e")
         await asyncio.sleep(0)
         found = [await seen_after()]
-        feeds.request("e")._add(created(0, 0))
+        feeds.request("e")._add(created("0-0"))
         found.append(await seen_after())
         # Between two refreshes.
         await store.remove("e")

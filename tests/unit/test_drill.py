@@ -7,7 +7,6 @@ import pytest
 
 from romul_actors.core.history import TrialCreated, TrialReported
 from romul_actors.errors import ExperimentExistsError, RomulError, StoreUnavailableError
-from romul_actors.protocol.experiment import Experiment
 from romul_sim.drill import faults as inflicting
 from romul_sim.drill import run as drill_run
 from romul_sim.drill.audit import audit
@@ -16,6 +15,7 @@ from romul_sim.drill.processes import Processes, Services
 from romul_sim.drill.schedule import FAULTS, draw, read_schedule, write_schedule
 from romul_sim.faults import Fault
 from romul_workers.checkpoints import Checkpoints
+from tests.trials import declare
 from tests.unit.harness import Run, population
 
 EMPTY = {"trials": 0, "inbox": 0, "history": 0, "dead": 0}
@@ -31,18 +31,8 @@ def ended(tmp_path):
     folder = place.begin("0-0-1-abc")
     (folder / "state.json").write_text(json.dumps([0.0, 0.0, 20]))
     place.publish(folder, best)
-    experiment = Experiment.model_validate(
-        {
-            "name": "e",
-            "task": "t",
-            "space": {"x": {"type": "float", "min": 0, "max": 1}},
-            "population": 4,
-            "steps": 3,
-            "budget": 20,
-        }
-    )
     return {
-        "experiment": experiment,
+        "experiment": declare(population=4, steps=3, budget=20),
         "population": run.population,
         "history": list(run.history),
         "depths": EMPTY,

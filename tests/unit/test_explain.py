@@ -9,31 +9,16 @@ from romul_actors.core.history import SecondCopyStarted, TrialCreated, TrialFail
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.errors import UnknownTrialError
 from romul_actors.observe.explain import explain, in_words
-from romul_actors.protocol.experiment import Experiment
+from tests.trials import created, declare
 from tests.unit.harness import Run, population
 
-EXPERIMENT = Experiment.model_validate(
-    {
-        "name": "e",
-        "task": "t",
-        "steps": 9,
-        "space": {n: {"type": "float", "min": 0, "max": 1} for n in ("x0", "x1")},
-    }
-)
+EXPERIMENT = declare("x0", "x1", steps=9)
 
 
 def trial(parent="4-0", **why):
     """The decision of trial 0-1."""
-    return TrialCreated(
-        at_ms=0,
-        trial="0-1",
-        slot=0,
-        step=1,
-        parent=parent,
-        hyperparameters={"x0": 0.1, "x1": 0.2},
-        vector=(0.1, 0.2),
-        why=why,
-    )
+    values = {"x0": 0.1, "x1": 0.2}
+    return created("0-1", parent=parent, hyperparameters=values, vector=(0.1, 0.2), why=why)
 
 
 def test_every_trial_can_be_explained(searched):
@@ -73,10 +58,7 @@ def test_each_rule_of_each_optimizer_has_words(optimizer):
             failed = trial.step == 1 and slot in (3, 7)
             loss = abs(trial.hyperparameters["x"] - 0.3) + slot / 100
             run.tell(run.failed(slot, "not_finite") if failed else run.result(slot, loss))
-    space = {n: {"type": "float", "min": 0, "max": 1} for n in ("x", "y")}
-    experiment = EXPERIMENT.model_validate(
-        {"name": "e", "task": "t", "steps": 6, "space": space, "optimizer": optimizer}
-    )
+    experiment = declare("x", "y", steps=6, optimizer=optimizer)
     for line in run.of(TrialCreated):
         words = in_words(explain(experiment, run.history, line.trial))
         assert any(text.startswith(f"rule: {line.why['rule']}: ") for text in words), words

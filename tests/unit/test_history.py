@@ -18,6 +18,7 @@ from romul_actors.core.history import (
     from_json,
     to_json,
 )
+from tests.trials import created
 
 STORED = Path(__file__).parents[1] / "stored" / "ca05a5f" / "finished.history.jsonl"
 
@@ -56,10 +57,7 @@ def test_fields_at_their_defaults_are_not_written():
 
 
 def test_fields_that_only_older_lines_lack_are_always_written():
-    line = TrialCreated(
-        at_ms=1, trial="0-0", slot=0, step=0, parent=None, hyperparameters={}, vector=()
-    )
-    assert list(to_json(line))[-3:] == ["vector", "seed", "why"]
+    assert list(to_json(created()))[-3:] == ["vector", "seed", "why"]
 
 
 def test_an_ignored_control_names_the_parameter_it_gave():

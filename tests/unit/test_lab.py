@@ -10,7 +10,6 @@ from numpy.random import default_rng
 from romul_actors.core.history import TrialCreated
 from romul_actors.core.optimizers import OPTIMIZERS, make
 from romul_actors.errors import ExperimentError, OptimizerError
-from romul_actors.protocol.experiment import Experiment
 from romul_sim.baselines import PEERS, check_peer
 from romul_sim.lab import LabJob, compare, confidence, jobs, play
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, optimizer_spec
@@ -18,13 +17,12 @@ from romul_workers.tasks.toy_models import best_dropout, best_noisy_quadratic, b
 from romul_workers.tasks.toys import TOYS, train
 from romul_workers.trial import Context, Trial
 from tests.conftest import romul
+from tests.trials import declare
 from tests.unit.harness import Run, bowl, population
 
 
 def drawn(toy, rng):
-    space = Experiment.model_validate(
-        {"name": "t", "task": "t", "steps": 1, "space": toy.space}
-    ).search_space()
+    space = declare(space=toy.space).search_space()
     return space.decode(rng.random(len(space)))
 
 
@@ -198,9 +196,7 @@ def test_a_peer_gets_the_same_budget_and_plays_the_same_again(peer):
     assert played != play(LabJob("mixed", peer, 8, 4))
     assert len(played.curve) == TOYS["mixed"].steps
     assert {len(values) for values in played.schedule.values()} == {TOYS["mixed"].steps}
-    space = Experiment.model_validate(
-        {"name": "t", "task": "t", "steps": 1, "space": TOYS["mixed"].space}
-    ).search_space()
+    space = declare(space=TOYS["mixed"].space).search_space()
     for number in range(TOYS["mixed"].steps):
         space.encode({name: steps[number] for name, steps in played.schedule.items()})
     if peer != "syne-tune-pbt":

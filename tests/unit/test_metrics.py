@@ -6,9 +6,9 @@ from romul_actors.actor.loop import Actor
 from romul_actors.core.events import Result, Submitted
 from romul_actors.core.history import SearchStarted, TrialReleased, Unknown
 from romul_actors.observe.metrics import ActorMetrics
-from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import decode_trial, encode
 from romul_actors.store.memory import MemoryStore
+from tests.trials import declare
 
 STEPS = 3
 
@@ -21,6 +21,11 @@ async def desired(store):
         "romul_workers_desired", {"experiment": "e"}
     )
     return value("romul_fleet_workers_desired")
+
+
+async def submit(store, name, **keys):
+    experiment = declare(name=name, steps=STEPS, **keys)
+    await store.create(name, experiment.model_dump_json(), encode(Submitted()))
 
 
 async def ends_a_trial(store):
@@ -38,14 +43,7 @@ async def ends_a_trial(store):
 
 async def test_workers_are_desired_for_all_slots_though_they_wait_for_the_last():
     store = MemoryStore()
-    experiment = Experiment(
-        name="e",
-        task="toys",
-        space={"x": {"type": "float", "min": 0.0, "max": 1.0}},
-        population=4,
-        steps=STEPS,
-    )
-    await store.create("e", experiment.model_dump_json(), encode(Submitted()))
+    await submit(store, "e", population=4)
     assert await desired(store) == 1
     actor = Actor(store, "a", pace_s=0.01)
     await actor.turn()
@@ -83,10 +81,7 @@ def test_lines_and_lost_attempts_are_counted_by_their_stored_names():
 async def test_an_experiment_that_cannot_be_read_has_no_gauges_and_hides_no_other():
     store = MemoryStore()
     for name in ("bad", "e"):
-        experiment = Experiment(
-            name=name, task="toys", space={"x": {"type": "float", "min": 0.0, "max": 1.0}}, steps=3
-        )
-        await store.create(name, experiment.model_dump_json(), encode(Submitted()))
+        await submit(store, name)
     store.memory.find("bad").meta["created"] = "many"
     metrics = ActorMetrics()
     await metrics.refresh(store)
@@ -100,10 +95,7 @@ async def test_a_removed_experiment_has_no_metrics_and_one_that_cannot_be_read_k
     metrics = ActorMetrics()
     released = TrialReleased(at_ms=2, trial="0-0", attempt=1, worker="w", reason="preempted")
     for name in ("bad", "e", "gone"):
-        experiment = Experiment(
-            name=name, task="toys", space={"x": {"type": "float", "min": 0.0, "max": 1.0}}, steps=3
-        )
-        await store.create(name, experiment.model_dump_json(), encode(Submitted()))
+        await submit(store, name)
         metrics.count(name, [SearchStarted(at_ms=1), released])
     await metrics.refresh(store)
     store.memory.find("bad").meta["created"] = "many"

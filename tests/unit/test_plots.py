@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from romul_actors.core.history import SearchStarted, TrialFailed, TrialReported
+from romul_actors.core.history import SearchStarted, TrialFailed
 from romul_actors.observe import html
 from romul_actors.observe.plots import (
     Axis,
@@ -15,7 +15,7 @@ from romul_actors.observe.plots import (
     plot_workers,
 )
 from romul_actors.observe.trial_records import TrialRecord
-from romul_actors.protocol.experiment import Experiment
+from tests.trials import declare, reported
 
 
 @pytest.mark.parametrize(
@@ -42,16 +42,7 @@ def test_the_axis_fits_most_and_ends_before_the_worst(values, medians, maximize,
 
 def drawn(values, direction="minimize"):
     """Limits of the metric's axis; `values` by step, then by slot."""
-    experiment = Experiment.model_validate(
-        {
-            "name": "t",
-            "task": "t",
-            "steps": len(values),
-            "population": 8,
-            "direction": direction,
-            "space": {"x": {"type": "float", "min": 0.0, "max": 1.0}},
-        }
-    )
+    experiment = declare(steps=len(values), direction=direction)
     found = {
         f"{slot}-{step}": TrialRecord(slot, step, None, {"x": 0.5}, value)
         for step, row in enumerate(values)
@@ -83,9 +74,7 @@ def test_workers_are_drawn_by_how_their_attempts_ended():
         TrialFailed(
             **token, at_ms=6_000, attempt=1, worker="a", reason="lost", message="", again=True
         ),
-        TrialReported(
-            **token, at_ms=9_000, attempt=2, worker="b", value=1.0, checkpoint="c", seconds=3.0
-        ),
+        reported(at_ms=9_000, attempt=2, worker="b", seconds=3.0),
     ]
     [ax] = plot_workers(lines).axes
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
@@ -110,18 +99,7 @@ def test_the_winners_line_is_seen_however_many_copies_there_are():
 
 
 def test_no_legend_covers_bars_or_looks_for_the_emptiest_place():
-    line = TrialReported(
-        at_ms=9_000,
-        trial="0-0",
-        slot=0,
-        step=0,
-        attempt=2,
-        worker="b",
-        value=1.0,
-        checkpoint="c",
-        seconds=3.0,
-    )
-    figure = plot_workers([SearchStarted(at_ms=1_000), line])
+    figure = plot_workers([SearchStarted(at_ms=1_000), reported(at_ms=9_000, seconds=3.0)])
     figure.draw_without_rendering()
     [ax] = figure.axes
     assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1

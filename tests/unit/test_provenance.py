@@ -7,9 +7,10 @@ import sys
 
 import numpy as np
 
-from romul_actors.core.history import TrialCreated, TrialReported, from_json, to_json
+from romul_actors.core.history import from_json, to_json
 from romul_actors.observe.trial_records import origins, trial_rows, trials
 from romul_workers.provenance import code_of, provenance
+from tests.trials import created, reported
 
 
 def git(folder, *arguments):
@@ -74,43 +75,16 @@ def test_a_process_says_its_python_its_machine_and_the_packages_it_imported():
     assert all(found.values())
 
 
-def created(slot):
-    return TrialCreated(
-        at_ms=0,
-        trial=f"{slot}-0",
-        slot=slot,
-        step=0,
-        parent=None,
-        hyperparameters={"x": 1.0},
-        vector=(0.5,),
-    )
-
-
-def reported(slot, worker, **more):
-    return TrialReported(
-        at_ms=1,
-        trial=f"{slot}-0",
-        attempt=1,
-        worker=worker,
-        slot=slot,
-        step=0,
-        value=1.0,
-        checkpoint="c",
-        seconds=1.0,
-        **more,
-    )
-
-
 def test_each_trial_has_what_its_worker_said_last():
     old, new, other = {"commit": "a"}, {"commit": "b"}, {"commit": "a", "host": "h"}
     lines = [
-        *(created(slot) for slot in range(6)),
-        reported(0, "v", provenance=old),
-        reported(1, "w", provenance=other),
-        reported(2, "v"),
-        reported(3, "v", provenance=new),
-        reported(4, "v"),
-        reported(5, "unknown"),
+        *(created(f"{slot}-0") for slot in range(6)),
+        reported("0-0", worker="v", provenance=old),
+        reported("1-0", worker="w", provenance=other),
+        reported("2-0", worker="v"),
+        reported("3-0", worker="v", provenance=new),
+        reported("4-0", worker="v"),
+        reported("5-0", worker="unknown"),
     ]
     found = trials([from_json(to_json(line)) for line in lines])
     assert [record.provenance for record in found.values()] == [old, other, old, new, new, {}]
@@ -123,4 +97,4 @@ def test_each_trial_has_what_its_worker_said_last():
 
 
 def test_a_line_without_it_is_stored_as_it_always_was():
-    assert "provenance" not in to_json(reported(0, "v"))
+    assert "provenance" not in to_json(reported("0-0", worker="v"))

@@ -6,6 +6,7 @@ from romul_actors.observe.snapshot import origin_of
 from romul_actors.protocol.slot_codec import text
 from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
+from tests.trials import reported
 
 
 def test_a_snapshot_is_plain_values_and_frames(searched):
@@ -43,18 +44,7 @@ async def test_where_a_result_comes_from_is_looked_for_from_the_end_of_history(m
     # Two workers; each says where it is with its first result, and "a" again when it changes.
     said = {0: {"host": "first"}, 1: {"host": "other"}, 4: {"host": "second"}}
     lines = [
-        TrialReported(
-            at_ms=n,
-            slot=0,
-            step=n,
-            trial=f"0-{n}",
-            attempt=1,
-            worker="ab"[n % 2],
-            value=0.5,
-            checkpoint="c",
-            seconds=1.0,
-            provenance=said.get(n, {}),
-        )
+        reported(f"0-{n}", at_ms=n, worker="ab"[n % 2], provenance=said.get(n, {}))
         for n in range(9)
     ]
     texts = [text(to_json(line)) for line in lines]

@@ -23,6 +23,7 @@ from romul_actors.core.history import (
 )
 from romul_actors.core.stored_line import PackedError, pack, shorten, unpack
 from romul_actors.protocol.slot_codec import text
+from tests import trials
 
 STORED = Path(__file__).parents[1] / "stored" / "ca05a5f" / "finished.history.jsonl"
 numbers = st.floats(allow_nan=False)
@@ -97,26 +98,10 @@ def test_lines_of_an_older_version_are_shortened_and_lose_nothing():
 
 
 def test_a_stored_trial_shows_people_its_hyperparameters_and_its_rule():
-    line = TrialCreated(
-        at_ms=7,
-        trial="3-5",
-        slot=3,
-        step=5,
-        parent="8-4",
-        hyperparameters={"rate": 0.25},
-        vector=(0.5,),
-        seed=11,
-        why={
-            "rank": 0.75,
-            "known": 8,
-            "pool": 8,
-            "copied": 8,
-            "rule": "redrawn",
-            "base": [0.5],
-            "drawn": [1],
-            "outside": [],
-        },
-    )
+    why = {"rank": 0.75, "known": 8, "pool": 8, "copied": 8, "rule": "redrawn"}
+    why |= {"base": [0.5], "drawn": [1], "outside": []}
+    values = {"rate": 0.25}
+    line = trials.created("3-5", at_ms=7, parent="8-4", hyperparameters=values, seed=11, why=why)
     assert text(shorten(to_json(line))) == (
         '{"event":"trial","at_ms":7,"trial":"3-5","parent":"8-4","hyperparameters":{"rate":0.25},'
         '"vector":"AAAAAAAA4D8","seed":11,"why":{"rank":0.75,"known":8,"rule":"redrawn",'
@@ -125,13 +110,10 @@ def test_a_stored_trial_shows_people_its_hyperparameters_and_its_rule():
 
 
 def test_a_stored_result_shows_people_its_value_and_its_metrics():
-    line = TrialReported(
+    line = trials.reported(
+        "3-5",
         at_ms=7,
-        trial="3-5",
-        attempt=1,
         worker="host-0",
-        slot=3,
-        step=5,
         value=0.125,
         checkpoint="3-5-1-0badcafe",
         seconds=2.5,

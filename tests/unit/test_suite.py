@@ -10,7 +10,6 @@ import pytest
 from numpy.random import default_rng
 
 from romul_actors.errors import TaskError
-from romul_actors.protocol.experiment import Experiment
 from romul_sim import suite
 from romul_sim.suite import DEVELOP, REPORT, SUITE, data, networks, training
 from romul_sim.suite.control import _balance
@@ -21,6 +20,7 @@ from romul_sim.suite.pursuit import follow
 from romul_sim.suite.reconstruction import Factors
 from romul_sim.suite.regulator import System
 from romul_sim.suite.text import Recurrent, Window
+from tests.trials import declare
 
 EVERY = pytest.mark.parametrize("name", SUITE)
 
@@ -158,9 +158,7 @@ SANE = {
 
 
 def space_of(problem):
-    return Experiment.model_validate(
-        {"name": "t", "task": "t", "steps": problem.steps, "space": problem.space}
-    ).search_space()
+    return declare(space=problem.space).search_space()
 
 
 def arrays(state):

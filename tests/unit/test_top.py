@@ -2,20 +2,11 @@
 
 from romul_actors.cli.history import line_in_words
 from romul_actors.cli.top import Screen, sparkline
-from romul_actors.core.history import ControlIgnored, TrialCreated, from_json
+from romul_actors.core.history import ControlIgnored, from_json
 from romul_actors.observe.snapshot import SLOT_FIELDS, read_glance
-from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.memory import MemoryStore
 from romul_sim.virtual_time import run
-
-EXPERIMENT = Experiment.model_validate(
-    {
-        "name": "e",
-        "task": "t",
-        "steps": 9,
-        "space": {n: {"type": "float", "min": 0, "max": 1} for n in ("x0", "x1")},
-    }
-)
+from tests.trials import created, declare
 
 
 def test_lines_and_sparks_are_short():
@@ -31,16 +22,7 @@ def test_lines_and_sparks_are_short():
 
 
 def test_a_line_says_why_a_trial_was_made_and_why_an_action_was_ignored():
-    trial = TrialCreated(
-        at_ms=0,
-        trial="0-1",
-        slot=0,
-        step=1,
-        parent="0-0",
-        hyperparameters={"x": 1.0},
-        vector=(0.5,),
-        why={"rule": "keep"},
-    )
+    trial = created("0-1", hyperparameters={"x": 1.0}, why={"rule": "keep"})
     assert line_in_words(trial).endswith("hyperparameters={x: 1}  rule=keep")
     ignored = ControlIgnored(at_ms=0, action="bounds", status="running", why="no number", by="me")
     assert line_in_words(ignored).endswith("by=me  why=no number")
@@ -49,7 +31,7 @@ def test_a_line_says_why_a_trial_was_made_and_why_an_action_was_ignored():
 def test_top_keeps_what_it_saw_and_raises_alarms():
     async def main():
         store = MemoryStore()
-        spec = EXPERIMENT.model_copy(update={"checkpoints": "memory://x"})
+        spec = declare(steps=9, checkpoints="memory://x")
         await store.create("e", spec.model_dump_json(), b"x")
         screen = Screen("e")
         new = screen.alarms(await screen.refresh(store))

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from romul_actors.core.events import TrialMessage
-from romul_actors.protocol.experiment import Experiment
 from romul_workers.child_messages import PrepareTask, encode
 from romul_workers.child_process import ChildProcess
 from romul_workers.child_trainer import ChildTrainer
@@ -20,20 +19,13 @@ from romul_workers.provenance import code_of
 from romul_workers.trainer import Failure, NoRoom, Stopped, Success
 from romul_workers.trial import Context
 from romul_workers.trial import Trial as Task
+from tests.trials import declare
 
 TASKS = Path(__file__).parents[1] / "tasks"
 
 
 def experiment(folder, task="counting", **fields):
-    given = {
-        "name": "e",
-        "task": task,
-        "steps": 1,
-        "space": {"x": {"type": "float", "min": 0.0, "max": 1.0}},
-        "checkpoints": str(folder / "checkpoints"),
-        **fields,
-    }
-    return Experiment.model_validate(given)
+    return declare(**{"task": task, "checkpoints": str(folder / "checkpoints"), **fields})
 
 
 def trial(step=0, parent=None, attempt=1, **hyperparameters):

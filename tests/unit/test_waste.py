@@ -5,14 +5,9 @@ from typing import Any
 import pytest
 
 from romul_actors.core.events import Expired, Failed, Released
-from romul_actors.core.history import (
-    ReportStale,
-    TrialCreated,
-    TrialFailed,
-    TrialReleased,
-    TrialReported,
-)
+from romul_actors.core.history import ReportStale, TrialFailed, TrialReleased, TrialReported
 from romul_actors.observe.waste import waste
+from tests.trials import created, reported
 from tests.unit.harness import Run, population
 
 
@@ -39,57 +34,29 @@ def test_waste_takes_what_workers_say_of_their_time():
     assert found.attempts["lost"] == 1
 
 
-def created(at_ms, trial="0-0"):
-    return TrialCreated(
-        at_ms=at_ms, trial=trial, slot=0, step=0, parent=None, hyperparameters={}, vector=()
-    )
-
-
 def test_an_attempt_of_unknown_length_is_counted_from_its_workers_previous_line():
     token: dict[str, Any] = {"trial": "0-0", "attempt": 1, "worker": "w"}
     released = TrialReleased(at_ms=3000, **token, reason="preempted", checkpoint="0-0-1")
     stale = ReportStale(at_ms=7000, **token)
-    found = waste([created(1000), released, stale])
+    found = waste([created(at_ms=1000), released, stale])
     assert found.useful_s == 2.0
     assert (found.by_cause, found.by_worker) == ({"stale": 4.0}, {"w": 4.0})
 
 
 def test_the_time_of_two_leases_of_one_worker_counts_once():
-    def reported(at_ms, trial, seconds, worker="w"):
-        return TrialReported(
-            at_ms=at_ms,
-            trial=trial,
-            attempt=1,
-            worker=worker,
-            slot=0,
-            step=0,
-            value=1.0,
-            checkpoint=f"{trial}-1",
-            seconds=seconds,
-        )
-
     # The first trial was trained for 10 s and stored for 10 s, in which the second one was trained;
     # that one was stored for 5 s. The third one follows half a second later.
     lines = [
-        *(created(0, f"{n}-0") for n in range(4)),
-        reported(20_000, "0-0", 20.0),
-        reported(25_000, "1-0", 15.0),
-        reported(29_500, "2-0", 4.0),
-        reported(30_000, "3-0", 30.0, worker="another"),
+        *(created(f"{n}-0") for n in range(4)),
+        reported("0-0", at_ms=20_000, seconds=20.0),
+        reported("1-0", at_ms=25_000, seconds=15.0),
+        reported("2-0", at_ms=29_500, seconds=4.0),
+        reported("3-0", at_ms=30_000, seconds=30.0, worker="another"),
     ]
     assert waste(lines).useful_s == 20.0 + 5.0 + 4.0 + 30.0
     # As much is lost where the second one does not end well.
-    failed = TrialFailed(
-        at_ms=25_000,
-        trial="1-0",
-        attempt=1,
-        worker="w",
-        slot=1,
-        step=0,
-        reason="exception",
-        message="",
-        again=True,
-        seconds=15.0,
-    )
+    token: dict[str, Any] = {"trial": "1-0", "attempt": 1, "worker": "w", "slot": 1, "step": 0}
+    why: dict[str, Any] = {"reason": "exception", "message": "", "again": True}
+    failed = TrialFailed(at_ms=25_000, **token, **why, seconds=15.0)
     found = waste([*lines[:5], failed])
     assert (found.useful_s, found.by_cause) == (20.0, {"exception": 5.0})

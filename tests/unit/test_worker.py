@@ -10,23 +10,15 @@ from romul_actors.core.events import Released, Submitted
 from romul_actors.errors import CheckpointError, StoreUnavailableError
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.connection import MqttConnection
-from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import decode_event, encode
 from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
 from romul_sim.virtual_time import run
 from romul_workers.trainer import Failure, NoRoom, Success, Trainer, ignore
 from romul_workers.worker import Worker, WorkerSettings
-from tests.trials import TRIAL
+from tests.trials import TRIAL, declare
 
-EXPERIMENT = Experiment.model_validate(
-    {
-        "name": "e",
-        "task": "simulated",
-        "steps": 1,
-        "space": {"x": {"type": "float", "min": 0, "max": 1}},
-    }
-)
+EXPERIMENT = declare(task="simulated")
 
 
 class StubTrainer(Trainer):

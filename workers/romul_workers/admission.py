@@ -60,9 +60,7 @@ class Admission:
     @property
     def refused(self) -> dict[str, str]:
         """Experiments that its name patterns admit, and why the worker does not serve them."""
-        return {
-            n: why for n, why in self._refused.items() if self._statuses.get(n) not in OVER
-        }
+        return {n: why for n, why in self._refused.items() if self._statuses.get(n) not in OVER}
 
     @property
     def claims(self) -> list[str]:
