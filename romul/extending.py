@@ -1,6 +1,7 @@
 """A search goes on to more steps: `extend`."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from romul.blocking import blocking
@@ -55,20 +56,20 @@ async def extend_async(
     call.check(name=name, steps=steps, runs=runs, callbacks=callbacks)
     if workers is not None:
         call.check(workers=workers)
-    if redis is not None:
-        return await _elsewhere(redis, name, steps, None, callbacks, progress)
-    folder = run_folder(name, runs).resolve()
-    check_run(folder)
-    if is_up(folder):
-        return await _elsewhere(str(folder), name, steps, folder, callbacks, progress)
-    run = RunFile.read(folder)
-    plan = Plan(str(folder), workers or run.workers, tuple(run.allow), tuple(run.paths))
-    result = await _here(plan, name, steps, callbacks, progress)
-    if result.status == "failed":
-        raise SearchFailedError(
-            f"{name}: {result.reason}\nromul run --resume tries again; what the function printed "
-            f"lies in {folder / 'logs'}"
-        )
+    folder = None if redis is not None else run_folder(name, runs).resolve()
+    if folder is not None:
+        check_run(folder)
+    if folder is None or is_up(folder):
+        result = await _elsewhere(redis or str(folder), name, steps, folder, callbacks, progress)
+    else:
+        run = RunFile.read(folder)
+        plan = Plan(str(folder), workers or run.workers, tuple(run.allow), tuple(run.paths))
+        result = await _here(plan, name, steps, callbacks, progress)
+        if result.status == "failed":
+            raise SearchFailedError(
+                f"{name}: {result.reason}\nromul run --resume tries again; what the function "
+                f"printed lies in {folder / 'logs'}"
+            )
     for callback in callbacks:
         callback.on_end(result)
     return result
@@ -85,8 +86,8 @@ async def _here(
     progress: bool | None,  # noqa: FBT001
 ) -> Result:
     """Go on with a local run that has ended."""
-    screen, folder = display(name, progress), Path(plan.folder)
-    try:
+    folder = Path(plan.folder)
+    with closing(display(name, progress)) as screen:
         async with (
             supervised(plan) as supervisor,
             opened(await supervisor.server(), by=BY) as client,
@@ -98,8 +99,6 @@ async def _here(
             supervisor.begin()
             await follow(watch, supervisor, client, experiment)
             return Result(await full_snapshot(client.store, name), folder)
-    finally:
-        screen.close()
 
 
 async def _elsewhere(
@@ -111,18 +110,12 @@ async def _elsewhere(
     progress: bool | None,  # noqa: FBT001
 ) -> Result:
     """Extend a search whose actor and workers are those of another program."""
-    screen = display(name, progress)
-    try:
+    with closing(display(name, progress)) as screen:
         async with opened(redis) as client:
             watch = Watch(client.store, await client.spec(name), callbacks, screen)
             await _ask(client, watch, name, steps, folder)
             await watch.to_the_end()
-            result = Result(await full_snapshot(client.store, name), folder)
-    finally:
-        screen.close()
-    for callback in callbacks:
-        callback.on_end(result)
-    return result
+            return Result(await full_snapshot(client.store, name), folder)
 
 
 async def _ask(client: Client, watch: Watch, name: str, steps: int, folder: Path | None) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +178,7 @@ async def _search(
 ) -> Result:
     """Start everything, and watch the search to its end."""
     experiment = local.experiment
-    screen = display(experiment.name, progress)
-    try:
+    with closing(display(experiment.name, progress)) as screen:
         async with (
             supervised(plan) as supervisor,
             opened(await supervisor.server(), by=BY) as client,
@@ -190,8 +190,6 @@ async def _search(
                 supervisor.begin()
                 await follow(watch, supervisor, client, experiment)
             return Result(await full_snapshot(client.store, experiment.name), Path(plan.folder))
-    finally:
-        screen.close()
 
 
 async def _enter(client: Client, local: LocalRun, watch: Watch, changes: Changes) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -103,20 +104,18 @@ async def wait_async(
         TimeoutError: it has not ended in that time. It goes on, and can be waited for again.
     """
     Call(function="wait", arguments=()).check(name=name, callbacks=callbacks)
-    screen = display(name, progress)
     limit = asyncio.timeout(timeout_s)
     try:
-        async with limit, opened(redis) as client:
-            watch = Watch(client.store, await client.spec(name), callbacks, screen)
-            await watch.skip()
-            await watch.to_the_end()
-            result = Result(await full_snapshot(client.store, name))
+        with closing(display(name, progress)) as screen:
+            async with limit, opened(redis) as client:
+                watch = Watch(client.store, await client.spec(name), callbacks, screen)
+                await watch.skip()
+                await watch.to_the_end()
+                result = Result(await full_snapshot(client.store, name))
     except TimeoutError:
         if not limit.expired():
             raise  # a callback's own
         raise TimeoutError(f"{name} has not ended within {timeout_s} s") from None
-    finally:
-        screen.close()
     for callback in callbacks:
         callback.on_end(result)
     return result

@@ -20,6 +20,7 @@ from romul_actors.store import Store
 
 CHARTS_S = 4.0
 """How often charts are sent."""
+TABS = ("population", "curves", "lineage", "parallel", "workers", "failures", "actions")
 AXIS_PX = 90
 """Least distance of parallel axes, for their labels."""
 
@@ -49,7 +50,7 @@ class Page:
         """Build the layout; timers fill it."""
         with ui.row().classes("items-center w-full"):
             ui.link("experiments", "/")
-            self._title = ui.label(self._name).classes("text-xl").mark("title")
+            ui.label(self._name).classes("text-xl").mark("title")
             self._status = ui.badge("...").mark("status")
             ui.space()
             with ui.row():
@@ -60,16 +61,8 @@ class Page:
         self._summary = ui.label().classes("text-sm text-gray-700")
         self._alarm = ui.label().classes("text-red-700")
         with ui.tabs().classes("w-full").props("mobile-arrows outside-arrows align=left") as tabs:
-            names = (
-                "population",
-                "curves",
-                "lineage",
-                "parallel",
-                "workers",
-                "failures",
-                "actions",
-            )
-            self._tabs = {name: ui.tab(name) for name in names}
+            for name in TABS:
+                ui.tab(name)
         self._panels = ui.tab_panels(tabs, value="population").classes("w-full")
         with self._panels:
             with ui.tab_panel("population"):

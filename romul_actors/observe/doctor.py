@@ -31,6 +31,9 @@ STUCK_LEASES = 2.0
 """A trial whose worker sent no heartbeat for so many leases is stuck: no actor takes it back."""
 
 
+Level = Literal["ok", "warning", "fault"]
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """The result of one check.
@@ -41,7 +44,7 @@ class Finding:
         remedy: what to do; "" if nothing.
     """
 
-    level: Literal["ok", "warning", "fault"]
+    level: Level
     what: str
     remedy: str = ""
 
@@ -74,13 +77,9 @@ async def _server(store: RedisStore) -> list[Finding]:
     took_s = time.perf_counter() - began
     found = [Finding("ok", f"the server answers, in {1000 * took_s:.0f} ms")]
     if took_s > SLOW_S:
-        found = [
-            Finding(
-                "warning",
-                f"the server took {1000 * took_s:.0f} ms to answer",
-                "is it far away, swapping, or forking for a snapshot?",
-            )
-        ]
+        what = f"the server took {1000 * took_s:.0f} ms to answer"
+        remedy = "is it far away, swapping, or forking for a snapshot?"
+        found = [Finding("warning", what, remedy)]
     found += [
         Finding("warning", warning, "CONFIG SET appendonly yes, and in its configuration file")
         for warning in warnings
@@ -90,13 +89,9 @@ async def _server(store: RedisStore) -> list[Finding]:
         found += _persistence(info)
     apart_s = await store.now_ms() / 1000 - time.time()
     if abs(apart_s) > CLOCK_S:
-        found.append(
-            Finding(
-                "warning",
-                f"the server's clock and this machine's are {abs(apart_s):.1f} s apart",
-                "leases are on the server's clock alone; deadlines and logs may surprise: run NTP",
-            )
-        )
+        what = f"the server's clock and this machine's are {abs(apart_s):.1f} s apart"
+        remedy = "leases are on the server's clock alone; deadlines and logs may surprise: run NTP"
+        found.append(Finding("warning", what, remedy))
     else:
         found.append(Finding("ok", "the server's clock agrees with this machine's"))
     return found
@@ -108,27 +103,21 @@ def _memory(info: Mapping[str, Any]) -> list[Finding]:
     if not limit:
         return [Finding("ok", f"{text}, without a limit of its own")]
     if used > FULL * limit:
-        return [
-            Finding(
-                "warning",
-                f"{text} of {limit / 2**20:.0f}",
-                "raise maxmemory, lower history_keep, or remove experiments that have ended",
-            )
-        ]
+        remedy = "raise maxmemory, lower history_keep, or remove experiments that have ended"
+        return [Finding("warning", f"{text} of {limit / 2**20:.0f}", remedy)]
     return [Finding("ok", f"{text} of {limit / 2**20:.0f}")]
 
 
 def _persistence(info: Mapping[str, Any]) -> list[Finding]:
-    found = []
-    for key, what in (
-        ("rdb_last_bgsave_status", "the last snapshot"),
-        ("aof_last_write_status", "the last write of the append-only file"),
-    ):
-        if info.get(key, "ok") != "ok":
-            found.append(
-                Finding("fault", f"{what} failed", "is the server's disk full? see its log")
-            )
-    return found
+    last = {
+        "rdb_last_bgsave_status": "the last snapshot",
+        "aof_last_write_status": "the last write of the append-only file",
+    }
+    return [
+        Finding("fault", f"{what} failed", "is the server's disk full? see its log")
+        for key, what in last.items()
+        if info.get(key, "ok") != "ok"
+    ]
 
 
 async def _experiment(store: RedisStore, name: str) -> list[Finding]:
@@ -149,63 +138,38 @@ async def _experiment(store: RedisStore, name: str) -> list[Finding]:
 
 
 def _population(name: str, found: Snapshot) -> list[Finding]:
-    findings = []
-    lease_s = found.experiment.timeouts.lease_s
+    findings: list[Finding] = []
+
+    def add(level: Level, what: str, remedy: str) -> None:
+        findings.append(Finding(level, f"{name}: {what}", remedy))
+
+    lease_s, allow = found.experiment.timeouts.lease_s, f"--allow {found.experiment.module}"
     if found.status == "submitted" or found.depths["inbox"] > 10 * max(10, len(found.slots)):
-        findings.append(
-            Finding(
-                "warning",
-                f"{name}: {found.depths['inbox']} events wait for a decision",
-                "is an actor running? `romul actor` starts one",
-            )
-        )
+        what = f"{found.depths['inbox']} events wait for a decision"
+        add("warning", what, "is an actor running? `romul actor` starts one")
     if found.status == "running" and not found.alive:
-        findings.append(
-            Finding(
-                "warning",
-                f"{name}: no worker is alive",
-                f"`romul worker --allow {found.experiment.module}` starts one",
-            )
-        )
+        add("warning", "no worker is alive", f"`romul worker {allow}` starts one")
     if found.refusing and found.status in ("submitted", "running", "paused"):
+        first = refusal_in_words(found.refusing[0])
         # Where others serve it this may well be meant.
-        findings.append(
-            Finding(
-                "ok" if found.alive else "warning",
-                f"{name}: {len(found.refusing)} workers do not serve it: "
-                f"{refusal_in_words(found.refusing[0])}",
-                f"one that is to serve it is started with --allow {found.experiment.module}",
-            )
+        add(
+            "ok" if found.alive else "warning",
+            f"{len(found.refusing)} workers do not serve it: {first}",
+            f"one that is to serve it is started with {allow}",
         )
     stuck = [w for w in found.workers if w.in_hand and _silent_for(w, STUCK_LEASES * lease_s)]
     if stuck and found.status == "running":
-        findings.append(
-            Finding(
-                "warning",
-                f"{name}: {len(stuck)} leases have ended and no actor took them away, "
-                f"the first of {stuck[0].name}",
-                "is an actor running?",
-            )
-        )
+        what = f"{len(stuck)} leases have ended and no actor took them away, the first of "
+        add("warning", what + stuck[0].name, "is an actor running?")
     if found.depths["dead"]:
-        findings.append(
-            Finding(
-                "warning",
-                f"{name}: {found.depths['dead']} messages that could not be read",
-                f"`romul dead list {name}` shows them",
-            )
-        )
-    findings += [
-        Finding("warning", f"{name}: {text}", "nothing: it goes on without that, by today's rule")
-        for text in found.left_out
-    ]
+        what = f"{found.depths['dead']} messages that could not be read"
+        add("warning", what, f"`romul dead list {name}` shows them")
+    for text in found.left_out:
+        add("warning", text, "nothing: it goes on without that, by today's rule")
     if found.fault:
-        what = f"{name}: {found.fault}"
-        findings.append(Finding("fault", what, "it goes on once that is mended; no restart needed"))
+        add("fault", found.fault, "it goes on once that is mended; no restart needed")
     if found.status == "failed":
-        findings.append(
-            Finding("fault", f"{name}: {found.reason}", f"`romul failures {name}`, then `resume`")
-        )
+        add("fault", found.reason, f"`romul failures {name}`, then `resume`")
     return findings or [Finding("ok", f"{name}: {found.status}, {len(found.alive)} workers alive")]
 
 
@@ -224,25 +188,17 @@ async def _checkpoints(name: str, url: str) -> list[Finding]:
     try:
         await asyncio.to_thread(list_them)
     except Exception as error:  # noqa: BLE001  (any file system, any error)
-        return [
-            Finding(
-                "warning",
-                f"{name}: {url}: {type(error).__name__}: {error}",
-                "they cannot be read from here: is the path right, are there credentials?",
-            )
-        ]
+        what = f"{name}: {url}: {type(error).__name__}: {error}"
+        remedy = "they cannot be read from here: is the path right, are there credentials?"
+        return [Finding("warning", what, remedy)]
     return [Finding("ok", f"{name}: checkpoints at {url} can be listed from here")]
 
 
 async def _broker(broker: Broker | None) -> list[Finding]:
     if broker is None:
-        return [
-            Finding(
-                "ok",
-                "no broker was named: lost workers are noticed by their leases",
-                "with --mqtt for actor and workers, killed ones are noticed in about two seconds",
-            )
-        ]
+        what = "no broker was named: lost workers are noticed by their leases"
+        remedy = "with --mqtt for actor and workers, killed ones are noticed in about two seconds"
+        return [Finding("ok", what, remedy)]
     where = f"{broker.host}:{broker.port}"
     try:
         await publish(broker, Message("romul/doctor", {"at": time.time()}))

@@ -45,7 +45,11 @@ def standings(
     for line in lines:
         by_row.setdefault((line["problem"], line["optimizer"]), []).append(line)
     enough = {
-        optimizer: all(len(by_row[problem, optimizer]) >= ENOUGH for problem in problems)
+        optimizer: all(
+            len(by_row[problem, side]) >= ENOUGH
+            for problem in problems
+            for side in (optimizer, optimizers[0])
+        )
         for optimizer in optimizers
     }
     rows = [
@@ -53,8 +57,7 @@ def standings(
             "problem": problem,
             **_row(optimizer, by_row[problem, optimizer]),
             "first_wins": _share(
-                compared.pairs.get((problem, optimizer)),
-                enough=enough[optimizer] and enough[optimizers[0]],
+                compared.pairs.get((problem, optimizer)), enough=enough[optimizer]
             ),
             "p_holm": compared.p.get((problem, optimizer)),
         }
@@ -65,12 +68,9 @@ def standings(
         {
             "optimizer": optimizer,
             "peer": optimizer in PEERS,
-            "enough_runs": enough[optimizer] and enough[optimizers[0]],
+            "enough_runs": enough[optimizer],
             "mean_rank": compared.ranks[optimizer],
-            "first_wins": _share(
-                compared.over_all.get(optimizer),
-                enough=enough[optimizer] and enough[optimizers[0]],
-            ),
+            "first_wins": _share(compared.over_all.get(optimizer), enough=enough[optimizer]),
             "first_ranks_lower": compared.ranks_lower.get(optimizer),
         }
         for optimizer in optimizers
