@@ -14,7 +14,7 @@ from romul_actors.core.optimizers.asha import Asha
 from romul_actors.core.optimizers.de import PlainDE
 from romul_actors.core.optimizers.pb2 import Pb2
 from romul_actors.core.optimizers.tpe import Tpe
-from romul_actors.protocol.stored_fields import finite, table, vector, whole
+from romul_actors.protocol.stored_fields import finite, listed, table, vector, whole
 
 Memory = Mapping[str, Any]
 
@@ -52,7 +52,7 @@ def _check_asha(memory: Memory, n_dims: int) -> None:
     whole(memory.get("born", 0))
     for rung, losses in table(memory.get("rungs", {})).items():
         whole(int(rung))
-        for loss in _list(losses):
+        for loss in listed(losses):
             finite(loss)
 
 
@@ -60,25 +60,19 @@ def _check_tpe(memory: Memory, n_dims: int) -> None:
     _check_asha(memory, n_dims)
     for rung, rows in table(memory.get("tried", {})).items():
         whole(int(rung))
-        for row in _list(rows):
-            loss, *place = _list(row)
+        for row in listed(rows):
+            loss, *place = listed(row)
             finite(loss)
             vector(place, n_dims)
 
 
 def _check_pb2(memory: Memory, n_dims: int) -> None:
     finite(memory.get("before", 0.0))
-    for row in _list(memory.get("falls", [])):
-        step, before, fall, *place = _list(row)
+    for row in listed(memory.get("falls", [])):
+        step, before, fall, *place = listed(row)
         for number in (step, before, fall):
             finite(number)
         vector(place, n_dims)
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError(value)  # noqa: TRY004  (every fault is a ValueError here)
-    return value
 
 
 _CHECKS: Mapping[type[Optimizer], Callable[[Memory, int], None]] = {

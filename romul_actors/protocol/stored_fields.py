@@ -105,14 +105,11 @@ class StoredFields:
 
     def whole_numbers(self, name: str) -> tuple[int, ...]:
         """A JSON list of whole numbers."""
-
-        def reader(text: str) -> tuple[int, ...]:
-            values = from_json(text)
-            if not isinstance(values, list):
-                raise ValueError(text)  # noqa: TRY004
-            return tuple(whole(value) for value in values)
-
-        return self.read(name, reader, "a JSON list of whole numbers")
+        return self.read(
+            name,
+            lambda text: tuple(map(whole, listed(from_json(text)))),
+            "a JSON list of whole numbers",
+        )
 
     def vector(self, name: str, n_dims: int | None = None) -> tuple[float, ...]:
         """A place in the unit cube, shape (n_dims,); None: of any number of coordinates."""
@@ -181,11 +178,18 @@ def table(value: Any) -> Mapping[str, Any]:
     return value
 
 
+def listed(value: Any) -> list[Any]:
+    """A JSON list; a ValueError for anything else."""
+    if not isinstance(value, list):
+        raise ValueError(value)  # noqa: TRY004
+    return value
+
+
 def vector(value: Any, n_dims: int | None) -> tuple[float, ...]:
     """A place in the unit cube, shape (n_dims,); a ValueError for anything else."""
-    if not isinstance(value, list) or n_dims not in (None, len(value)):
+    if n_dims not in (None, len(listed(value))):
         raise ValueError(value)
-    return tuple(finite(coordinate) for coordinate in value)
+    return tuple(map(finite, listed(value)))
 
 
 def _one_of(text: str, choices: Collection[str]) -> str:

@@ -13,7 +13,7 @@ from romul_actors.errors import ExperimentError, OptimizerError
 from romul_sim.baselines import PEERS, check_peer
 from romul_sim.lab import LabJob, compare, confidence, jobs, play
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, optimizer_spec
-from romul_workers.tasks.toy_models import best_dropout, best_noisy_quadratic, best_two_rates
+from romul_workers.tasks.toy_models import best_dropout, best_noisy_quadratic
 from romul_workers.tasks.toys import TOYS, train
 from romul_workers.trial import Context, Trial
 from tests.conftest import romul
@@ -55,7 +55,6 @@ def test_the_known_bests_are_those_of_their_problems():
     constants = min(constant(rate) for rate in np.logspace(-3, 0, 30))
     assert constants == pytest.approx(0.227, abs=0.005)
     assert best_noisy_quadratic() == pytest.approx(0.0136, abs=0.0005)
-    assert best_two_rates() == pytest.approx(0.0287, abs=0.0005)
     assert best_dropout() == pytest.approx(0.0703, abs=0.0005)
 
 

@@ -7,7 +7,7 @@ JSON that `romul schedule export` writes; nothing in it is run.
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from romul_actors.core.events import TrialMessage
@@ -66,7 +66,7 @@ class Schedule:
     stretches: Sequence[Stretch]
     value: float | None = None
     device: str = "auto"
-    setup_s: float = field(default=300.0)
+    setup_s: float = 300.0
 
     def at(self, position: float) -> dict[str, Value]:
         """Hyperparameters at a place of the training; after the end, those of the end.

@@ -70,23 +70,6 @@ def best_noisy_quadratic() -> float:
     return best_rates()[0]
 
 
-def best_two_rates() -> float:
-    """Lowest final loss of the noisy quadratic of schedules that change their rate once: 0.0287.
-
-    By search over each step to change at and 60 values of either rate.
-    """
-    rates = np.logspace(-4.0, 0.0, 60)
-    first, second = (grid.ravel()[:, None] for grid in np.meshgrid(rates, rates))
-    return min(
-        float(
-            _final_noisy_quadratic(
-                np.hstack([first.repeat(k, 1), second.repeat(NOISY_STEPS - k, 1)])
-            ).min()
-        )
-        for k in range(1, NOISY_STEPS)
-    )
-
-
 def _final_noisy_quadratic(rates: NDArray[np.float64]) -> NDArray[np.float64]:
     """Final losses, shape (n,), of schedules, shape (n, steps), in closed form."""
     mean, variance = np.full((len(rates), 50), 9.0), np.zeros((len(rates), 50))

@@ -32,8 +32,8 @@ class Toy:
         space: hyperparameters, as an experiment declares them.
         steps: PBT steps that it is meant for.
         step: one step of training: (state or None, values, number of the step, generator).
-        best: the known best true loss at the end; None where none is known.
-        reference: where that figure comes from.
+        best: the known best true loss at the end, by construction or by search; None where
+            none is known.
         best_schedule: the hyperparameters by step that lead to it; None where none is known.
     """
 
@@ -42,7 +42,6 @@ class Toy:
     steps: int
     step: Callable[[State | None, Values, int, Generator], Stepped]
     best: Callable[[], float] | None
-    reference: str
     best_schedule: Callable[[], Mapping[str, Sequence[float]]] | None = None
 
 
@@ -55,16 +54,15 @@ def _zero() -> float:
 
 
 _RATE = {"rate": {"type": "float", "min": 1e-4, "max": 1.0, "scale": "log"}}
-_SEEN = "by construction"
 
 TOYS: Mapping[str, Toy] = {
     toy.name: toy
     for toy in (
-        Toy("rosenbrock-2", _unit(2), 60, toy_functions.step_rosenbrock, _zero, _SEEN),
-        Toy("rosenbrock-6", _unit(6), 60, toy_functions.step_rosenbrock, _zero, _SEEN),
-        Toy("rosenbrock-noise", _unit(2), 60, toy_functions.step_noisy_rosenbrock, _zero, _SEEN),
-        Toy("misspecified", _unit(3), 60, toy_functions.step_misspecified, _zero, _SEEN),
-        Toy("ellipsoid", _unit(5), 60, toy_functions.step_ellipsoid, _zero, _SEEN),
+        Toy("rosenbrock-2", _unit(2), 60, toy_functions.step_rosenbrock, _zero),
+        Toy("rosenbrock-6", _unit(6), 60, toy_functions.step_rosenbrock, _zero),
+        Toy("rosenbrock-noise", _unit(2), 60, toy_functions.step_noisy_rosenbrock, _zero),
+        Toy("misspecified", _unit(3), 60, toy_functions.step_misspecified, _zero),
+        Toy("ellipsoid", _unit(5), 60, toy_functions.step_ellipsoid, _zero),
         Toy(
             "mixed",
             {
@@ -76,7 +74,6 @@ TOYS: Mapping[str, Toy] = {
             40,
             toy_functions.step_mixed,
             _zero,
-            _SEEN,
         ),
         Toy(
             "noisy-quadratic",
@@ -84,7 +81,6 @@ TOYS: Mapping[str, Toy] = {
             toy_models.NOISY_STEPS,
             toy_models.step_noisy_quadratic,
             toy_models.best_noisy_quadratic,
-            "best schedule of 40 rates, by coordinate descent in closed form",
             lambda: {"rate": toy_models.best_rates()[1]},
         ),
         Toy(
@@ -93,7 +89,6 @@ TOYS: Mapping[str, Toy] = {
             toy_models.NOISY_STEPS,
             toy_models.step_momentum_quadratic,
             None,
-            "none known",
         ),
         Toy(
             "dropout",
@@ -101,27 +96,24 @@ TOYS: Mapping[str, Toy] = {
             toy_models.DROPOUT_STEPS,
             toy_models.step_dropout,
             toy_models.best_dropout,
-            "best constant, which is the best schedule, by search",
             lambda: {"x0": [toy_models.best_constant()[1]] * toy_models.DROPOUT_STEPS},
         ),
-        Toy("luck", _unit(3), 40, toy_models.step_luck, None, "none known"),
+        Toy("luck", _unit(3), 40, toy_models.step_luck, None),
         Toy(
             "drift",
             _unit(2),
             toy_models.DRIFT_STEPS,
             toy_models.step_drift,
             _zero,
-            "the path itself",
             toy_models.best_path,
         ),
-        Toy("cliff", _unit(2), 40, toy_models.step_cliff, None, "none known"),
+        Toy("cliff", _unit(2), 40, toy_models.step_cliff, None),
         Toy(
             "surrogate",
             _unit(2),
             40,
             toy_models.step_surrogate,
             toy_models.best_surrogate,
-            "both weights at 1",
             lambda: {"x0": [1.0] * 40, "x1": [1.0] * 40},
         ),
         Toy(
@@ -130,7 +122,6 @@ TOYS: Mapping[str, Toy] = {
             toy_models.HITCHHIKING_STEPS,
             toy_models.step_hitchhiking,
             toy_models.best_hitchhiking,
-            "all seven at their best",
             lambda: {
                 f"x{i}": [x] * toy_models.HITCHHIKING_STEPS
                 for i, x in enumerate((0.6, *toy_models.FLOOR_AT.tolist()))
