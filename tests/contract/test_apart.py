@@ -64,6 +64,13 @@ async def submit(store, name, **more):
     await store.create(name, spec, encode(Submitted()))
 
 
+async def begun(store, *names):
+    """Searches whose first trials are decided."""
+    for name in names:
+        await submit(store, name)
+    await Actor(store, "before", pace_s=0.0).turn()
+
+
 @contextlib.asynccontextmanager
 async def serving(store):
     """An actor and a worker, while the context is open."""
@@ -480,9 +487,7 @@ async def test_a_key_of_a_wrong_type_is_named_and_stops_its_own_experiment_alone
     server, raw, caplog, part
 ):
     # By name the first and the last, so that each is before and behind another one.
-    for name in ("bad", "e", "worse"):
-        await submit(server, name)
-    await Actor(server, "before", pace_s=0.0).turn()
+    await begun(server, "bad", "e", "worse")
     for name in ("bad", "worse"):
         raw.delete(key(name, part))
         raw.rpush(key(name, part), "x")
@@ -504,9 +509,7 @@ async def test_a_key_of_a_wrong_type_is_named_and_stops_its_own_experiment_alone
 async def test_a_worker_says_once_which_key_is_wrong_and_takes_it_up_when_it_is_right(
     server, raw, caplog, part
 ):
-    for name in ("bad", "e"):
-        await submit(server, name)
-    await Actor(server, "before", pace_s=0.0).turn()
+    await begun(server, "bad", "e")
     # Of the three only the queue is there already.
     if part == "trials":
         raw.rename(key("bad", part), "kept")
@@ -525,9 +528,7 @@ async def test_a_worker_says_once_which_key_is_wrong_and_takes_it_up_when_it_is_
 @pytest.mark.parametrize("others", [[], ["worse"]], ids=["alone", "with another"])
 async def test_where_no_queue_can_be_read_a_worker_says_it_once_too(server, raw, caplog, others):
     names = ["bad", *others]
-    for name in names:
-        await submit(server, name)
-    await Actor(server, "before", pace_s=0.0).turn()
+    await begun(server, *names)
     for name in names:
         raw.rename(key(name, "trials"), f"kept {name}")
         raw.rpush(key(name, "trials"), "x")
@@ -557,9 +558,7 @@ async def test_a_commit_into_a_key_of_a_wrong_type_changes_nothing(server, raw, 
 async def test_a_field_that_is_missing_or_wrong_ends_neither_the_doctor_nor_the_metrics(
     server, raw, redis_url, part
 ):
-    for name in ("bad", "e"):
-        await submit(server, name)
-    await Actor(server, "before", pace_s=0.0).turn()
+    await begun(server, "bad", "e")
     place = key("bad", part)
     for field, right in raw.hgetall(place).items():
         for wrong in (None, "\0{"):
@@ -578,9 +577,7 @@ async def test_a_field_that_is_missing_or_wrong_ends_neither_the_doctor_nor_the_
 
 @pytest.mark.parametrize("part", ["inbox", "trials"])
 async def test_a_queue_that_is_gone_is_named_and_stops_its_own_experiment_alone(server, raw, part):
-    for name in ("bad", "e", "worse"):
-        await submit(server, name)
-    await Actor(server, "before", pace_s=0.0).turn()
+    await begun(server, "bad", "e", "worse")
     for name in ("bad", "worse"):
         raw.delete(key(name, part))
     async with serving(server):

@@ -10,6 +10,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -82,22 +83,23 @@ def an_actor(store, name="a", **more):
     return Actor(store, name, pace_s=0.0, **more)
 
 
+async def begun(store, **more):
+    """An actor that has decided the first trials of a new search."""
+    await submit(store, **more)
+    actor = an_actor(store)
+    await actor.turn()
+    return actor
+
+
 async def lease(store, worker="w"):
     held = await store.lease(["e"], worker, 0)
     return held, decode_trial(held.body)
 
 
 async def report(store, held, trial, value=1.0):
+    whose: dict[str, Any] = {"trial": trial.id, "slot": trial.slot, "attempt": trial.attempt}
     checkpoint = f"{trial.id}-{trial.attempt}"
-    event = Result(
-        trial=trial.id,
-        slot=trial.slot,
-        attempt=trial.attempt,
-        worker=held.worker,
-        value=value,
-        checkpoint=checkpoint,
-        seconds=1.0,
-    )
+    event = Result(**whose, worker=held.worker, value=value, checkpoint=checkpoint, seconds=1.0)
     token = f"{trial.id}#{trial.attempt} result"
     assert await store.settle(held, trial.slot, token, encode(event))
 
@@ -152,9 +154,7 @@ async def test_a_batch_is_decided_in_order_and_committed_in_one_piece(store):
 
 
 async def test_a_search_is_decided_to_its_end(store):
-    await submit(store)
-    actor = an_actor(store)
-    await actor.turn()
+    actor = await begun(store)
     for _ in range(3):
         await train(store, 4)
         await actor.turn()
@@ -164,9 +164,7 @@ async def test_a_search_is_decided_to_its_end(store):
 
 
 async def test_a_batch_has_a_largest_size(store):
-    await submit(store)
-    actor = an_actor(store)
-    await actor.turn()
+    actor = await begun(store)
     for _ in range(BATCH + 1):
         await store.send("e", encode(Control(action="drain", worker="w", by="me")))
     await actor.turn()
@@ -191,9 +189,7 @@ async def test_it_stops_when_it_is_asked_to(store):
 
 
 async def test_new_bounds_are_stored_with_the_declaration(store):
-    await submit(store)
-    actor = an_actor(store)
-    await actor.turn()
+    actor = await begun(store)
     await store.send("e", encode(Control(action="bounds", parameter="x", low=0.25, high=0.5)))
     await actor.turn()
     held = await load(store, "e")
@@ -222,9 +218,7 @@ class Rivalled(MemoryStore):
 
 async def test_when_the_version_has_moved_the_batch_is_decided_again_from_what_is_stored(clock):
     store = Rivalled(clock)
-    await submit(store)
-    actor, other = an_actor(store), an_actor(store, "b")
-    await actor.turn()
+    actor, other = await begun(store), an_actor(store, "b")
 
     async def pauses():
         await store.send("e", encode(Control(action="pause", by="me")))
@@ -246,9 +240,7 @@ async def test_when_the_version_has_moved_the_batch_is_decided_again_from_what_i
 
 async def test_entries_that_another_actor_took_over_and_decided_are_decided_once(clock):
     store = Rivalled(clock)
-    await submit(store)
-    actor, other = an_actor(store), an_actor(store, "b")
-    await actor.turn()
+    actor, other = await begun(store), an_actor(store, "b")
 
     async def takes_over():
         clock.passes(TAKE_OVER_MS)
@@ -263,9 +255,7 @@ async def test_entries_that_another_actor_took_over_and_decided_are_decided_once
 
 
 async def test_a_dead_actors_entries_are_taken_over_after_a_while(store, clock):
-    await submit(store)
-    actor = an_actor(store)
-    await actor.turn()
+    actor = await begun(store)
     await train(store, 4)
     assert len(await store.read(["e"], "dead", BATCH, 0)) == 4
     clock.passes(TAKE_OVER_MS - 1)
@@ -298,9 +288,7 @@ async def test_an_experiment_that_is_gone_with_the_servers_data_is_named_and_for
     store, caplog
 ):
     for name in ("e", "other"):
-        await submit(store, name)
-    actor = an_actor(store)
-    await actor.turn()
+        actor = await begun(store, name)
     await store.remove("e")
     await actor.turn()
     await actor.turn()
@@ -447,9 +435,7 @@ async def test_leases_and_offers_of_a_damaged_experiment_do_not_hold_up_those_of
 
     store = Unreleased(clock)
     for name in ("bad", "e"):
-        await submit(store, name)
-    actor = an_actor(store)
-    await actor.turn()
+        actor = await begun(store, name)
     held = {name: await store.lease([name], "gone", 0) for name in ("bad", "e")}
     assert all(held.values())
     clock.passes(SILENT_MS)
@@ -505,9 +491,7 @@ async def test_a_slot_that_holds_garbage_stops_its_own_experiment_alone(store, c
 
 
 async def test_a_lease_without_heartbeats_ends_and_its_trial_is_tried_again(store, clock):
-    await submit(store)
-    actor = an_actor(store)
-    await actor.turn()
+    actor = await begun(store)
     held, trial = await lease(store)
     clock.passes(int(1000 * LEASE_S) - 1)
     await actor.turn()
@@ -528,9 +512,7 @@ async def test_after_a_silence_of_the_store_a_lease_has_its_whole_time_again(
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     now_s, silences = loop.time(), iter([True])
     monkeypatch.setattr(loop, "time", lambda: now_s)
-    await submit(store)
-    actor = an_actor(store)
-    await actor.turn()
+    actor = await begun(store)
     held, trial = await lease(store)
 
     async def turn():
@@ -558,9 +540,7 @@ async def test_after_a_silence_of_the_store_a_lease_has_its_whole_time_again(
 
 
 async def test_a_worker_whose_connection_broke_loses_its_leases_at_once(store, clock):
-    await submit(store)
-    actor = an_actor(store)
-    await actor.turn()
+    actor = await begun(store)
     (_, first), (_, second) = await lease(store, "gone"), await lease(store, "there")
     assert await actor.lost("gone") == 0
     clock.passes(SILENT_MS)
@@ -573,9 +553,7 @@ async def test_a_worker_whose_connection_broke_loses_its_leases_at_once(store, c
 
 
 async def test_a_leased_trial_that_is_none_becomes_a_dead_letter(store, clock):
-    await submit(store)
-    actor = an_actor(store)
-    await actor.turn()
+    actor = await begun(store)
     stored = await store.load("e")
     assert await store.commit("e", "b", Commit(stored.version, [], trials=[b"garbage"]))
     for _ in range(5):
@@ -599,9 +577,7 @@ async def test_ticks_carry_the_workers_that_are_alive_and_old_ones_are_forgotten
             return await super().tick(name, body, every_ms)
 
     store = Watched(clock)
-    await submit(store)
-    actor = an_actor(store)
-    await actor.turn()
+    actor = await begun(store)
     assert ticks == []
     await store.present(["e"], "long gone", {"state": "idle"})
     clock.passes(FORGET_MS + 1)
@@ -638,9 +614,7 @@ def test_something_is_due_at_first_and_then_after_a_while():
 
 
 async def test_checkpoints_that_nothing_needs_are_garbage_after_the_commit(store):
-    await submit(store, steps=4)
-    actor = an_actor(store)
-    await actor.turn()
+    actor = await begun(store, steps=4)
     for _ in range(3):
         await train(store, 4)
         await actor.turn()
@@ -652,9 +626,7 @@ async def test_checkpoints_that_nothing_needs_are_garbage_after_the_commit(store
 
 
 async def test_all_checkpoints_are_kept_on_request(store):
-    await submit(store, steps=4, keep_checkpoints="all")
-    actor = an_actor(store)
-    await actor.turn()
+    actor = await begun(store, steps=4, keep_checkpoints="all")
     for _ in range(3):
         await train(store, 4)
         await actor.turn()
@@ -740,9 +712,7 @@ async def test_nothing_is_compared_with_messages_of_another_version(clock):
 
 
 async def test_whatever_is_on_its_way_is_not_missing(store):
-    await submit(store)
-    actor = an_actor(store)
-    await actor.turn()
+    actor = await begun(store)
     await store.send("e", encode(Tick(workers=1)))
     await store.send("e", b"garbage")
     held, trial = await lease(store)

@@ -23,13 +23,12 @@ from romul_actors.dashboard.guard import Guard
 from romul_actors.dashboard.page import verbatim
 from romul_actors.dashboard.server import DashboardError, Serving
 from romul_actors.observe.snapshot import WorkerSnapshot
-from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.memory import MemoryStore
 from romul_sim import simulation
 from romul_sim.churn import Change
 from romul_sim.simulation import Scenario
 from romul_sim.virtual_time import run
-from tests.trials import created, reported
+from tests.trials import created, declare, reported
 
 TOKEN = "s3cret"
 HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -313,9 +312,7 @@ def test_a_trial_that_a_live_worker_has_is_in_training(fed):
 def test_a_feed_is_shared_while_it_is_shown_and_dropped_afterwards():
     async def main():
         store = MemoryStore()
-        space = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
-        experiment = Experiment(name="e", task="t", steps=2, space=space)
-        await store.create("e", experiment.model_dump_json(), b"x")
+        await store.create("e", declare(steps=2).model_dump_json(), b"x")
         feeds = Feeds(store)
         first = feeds.request("e")
         await asyncio.sleep(FORGET_S - REFRESH_S)
@@ -334,13 +331,10 @@ def test_a_feed_is_shared_while_it_is_shown_and_dropped_afterwards():
 def test_a_feed_follows_a_changed_declaration():
     async def main():
         store = MemoryStore()
-        space = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
-        experiment = Experiment(name="e", task="t", steps=2, space=space)
-        await store.create("e", experiment.model_dump_json(), b"x")
+        await store.create("e", declare(steps=2).model_dump_json(), b"x")
         feed = Feed(store, "e")
         await feed.refresh()
-        space["x"]["max"] = 4.0
-        changed = Experiment(name="e", task="t", steps=3, space=space)
+        changed = declare(steps=3, space={"x": {"type": "float", "min": 0.0, "max": 4.0}})
         store.memory.find("e").spec = changed.model_dump_json()
         await feed.refresh()
         feed._add(created("0-1"))
@@ -356,8 +350,6 @@ def test_a_feed_follows_a_changed_declaration():
 def test_a_feed_begins_anew_where_an_experiment_was_removed_and_says_what_it_cannot_read():
     async def main():
         store = MemoryStore()
-        space = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
-        experiment = Experiment(name="e", task="t", steps=2, space=space)
 
         async def seen_after(s=2 * REFRESH_S):
             await asyncio.sleep(s)
@@ -365,7 +357,7 @@ def test_a_feed_begins_anew_where_an_experiment_was_removed_and_says_what_it_can
             return feed.error, feed.snapshot and feed.snapshot.status, len(feed.slots)
 
         async def submit(epoch):
-            await store.create("e", experiment.model_dump_json(), b"x")
+            await store.create("e", declare(steps=2).model_dump_json(), b"x")
             store.memory.find("e").meta["epoch"] = epoch
 
         await submit("1")
