@@ -1,6 +1,7 @@
 """`romul check`: does a task do what a task must?"""
 
 import asyncio
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +63,6 @@ def check(
     with scratch_folder() as scratch:
         checks = asyncio.run(run(scratch))
     if as_json:
-        echo_json([check.as_json() for check in checks])
+        echo_json([asdict(check) for check in checks])
     if any(check.level == "fault" for check in checks):
         raise typer.Exit(EXPERIMENT_FAILED)

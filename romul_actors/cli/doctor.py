@@ -1,6 +1,7 @@
 """`romul doctor`: what is wrong with server, broker, experiments and checkpoint stores."""
 
 import asyncio
+from dataclasses import asdict
 
 import typer
 
@@ -25,7 +26,7 @@ def doctor(
     at = broker(mqtt, mqtt_ca, KEEPALIVE_S, folder_of(redis))
     findings: list[Finding] = asyncio.run(examine(resolve(redis), at))
     if as_json:
-        echo_json([finding.as_json() for finding in findings])
+        echo_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
             echo(f"{MARKS[finding.level]} {finding.what}")

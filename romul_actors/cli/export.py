@@ -54,19 +54,15 @@ def export(
 
 
 def _write(seen: Snapshot, to: Path) -> None:
-    match to.suffix:
-        case ".jsonl":
-            to.write_text("".join(json.dumps(to_json(line)) + "\n" for line in seen.history))
-            echo(f"{to}: {len(seen.history)} lines of history")
-            return
-        case ".csv":
-            rows = _in_cells(trial_rows(seen.history, seen.experiment.search_space()))
-            _write_csv(rows, to)
-        case ".parquet":
-            rows = _in_cells(trial_rows(seen.history, seen.experiment.search_space()))
-            _write_parquet(rows, to)
-        case _:
-            raise typer.BadParameter(f"{to}: .parquet, .csv or .jsonl")
+    if to.suffix == ".jsonl":
+        to.write_text("".join(json.dumps(to_json(line)) + "\n" for line in seen.history))
+        echo(f"{to}: {len(seen.history)} lines of history")
+        return
+    write = {".csv": _write_csv, ".parquet": _write_parquet}.get(to.suffix)
+    if write is None:
+        raise typer.BadParameter(f"{to}: .parquet, .csv or .jsonl")
+    rows = _in_cells(trial_rows(seen.history, seen.experiment.search_space()))
+    write(rows, to)
     echo(f"{to}: {len(rows)} trials")
 
 
@@ -86,9 +82,8 @@ def _in_cells(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _write_csv(rows: Sequence[Mapping[str, Any]], to: Path) -> None:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
     with to.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, columns)
+        writer = csv.DictWriter(out, rows[0] if rows else ())
         writer.writeheader()
         writer.writerows(rows)
 

@@ -30,7 +30,7 @@ def lineage(
     seen = snapshot_of(name, redis)
     root, own = root_of(trials(seen.history), slot)
     if as_json:
-        echo_json(root.as_json())
+        echo_json(asdict(root))
         return
     Console().print(_tree(root, own, seen.experiment.metric))
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import aiomqtt
@@ -47,10 +47,6 @@ class Finding:
     level: Level
     what: str
     remedy: str = ""
-
-    def as_json(self) -> dict[str, str]:
-        """JSON values."""
-        return asdict(self)
 
 
 async def examine(url: str, broker: Broker | None) -> list[Finding]:

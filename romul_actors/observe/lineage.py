@@ -6,7 +6,6 @@ are a forest, whose roots trained from scratch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from romul_actors.errors import UnknownTrialError
 from romul_actors.observe.trial_records import TrialRecord
@@ -37,16 +36,6 @@ class Branch:
     last: int
     value: float | None = None
     children: list["Branch"] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        """JSON values."""
-        return {
-            "slot": self.slot,
-            "first": self.first,
-            "last": self.last,
-            "value": self.value,
-            "children": [child.as_json() for child in self.children],
-        }
 
 
 def branches(found: Mapping[str, TrialRecord]) -> tuple[list[Branch], dict[str, Branch]]:

@@ -6,7 +6,7 @@ what a commit changes and keeps a byte for each trial, so that it can follow mil
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic_core import from_json
@@ -54,16 +54,7 @@ class Book:
     def copy(self) -> "Book":
         """A copy that does not change with this one."""
         ends = {slot: bytearray(steps) for slot, steps in self.ends.items()}
-        return Book(
-            ends,
-            dict(self.parents),
-            self.needed.copy(),
-            self.decided,
-            self.accepted,
-            self.best,
-            self.best_text,
-            self.best_checkpoint,
-        )
+        return replace(self, ends=ends, parents=dict(self.parents), needed=self.needed.copy())
 
     def queue(self, slot: int, parent: str | None) -> None:
         """Note what a slot's queued trial continues from; None: no trial of it is queued."""

@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from romul_actors.core.events import TrialMessage
@@ -48,10 +48,6 @@ class Check:
     name: str
     level: Literal["ok", "warning", "fault"]
     found: str
-
-    def as_json(self) -> dict[str, str]:
-        """JSON values."""
-        return asdict(self)
 
 
 class Examination:
