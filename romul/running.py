@@ -29,6 +29,7 @@ from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import check
 from romul_actors.protocol.stored_fields import ENDED
+from romul_actors.waiting import cancel
 from romul_workers import handed
 from romul_workers.functions import check_function
 from romul_workers.inheritance import copies
@@ -229,6 +230,4 @@ async def follow(
         await client.stop(experiment.name)
         await watch.until_stopped()
     finally:
-        watching.cancel()
-        failing.cancel()
-        await asyncio.gather(watching, failing, return_exceptions=True)
+        await cancel(watching, failing)

@@ -117,11 +117,7 @@ def plot_lineage(found: Mapping[str, TrialRecord], best_trial: str | None) -> An
     Raises:
         ImportError: matplotlib is not installed.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    slots = {record.slot for record in found.values()}
-    figure = Figure(figsize=(11, max(2.5, min(14.0, 0.25 * len(slots) + 1))), layout="constrained")
-    ax = figure.subplots()
+    figure, ax = _tall(len({record.slot for record in found.values()}))
     copies = [
         (source, record)
         for record in found.values()
@@ -151,11 +147,8 @@ def plot_workers(lines: Sequence[Line]) -> Any:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     bars = _attempts(lines)
-    figure = Figure(figsize=(11, max(2.0, min(14.0, 0.25 * len(bars) + 1))), layout="constrained")
-    ax = figure.subplots()
+    figure, ax = _tall(len(bars))
     colours = {"result": "#2a7f62", "lost": "#c8553d", "preempted": "#e0a458"}
     for place, by_end in enumerate(bars.values()):
         for how, spans in by_end.items():
@@ -169,6 +162,14 @@ def plot_workers(lines: Sequence[Line]) -> Any:
         # Beside the bars: inside it would hide some.
         ax.legend(ncols=8, fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0))
     return figure
+
+
+def _tall(n: int) -> tuple[Any, Any]:
+    """A figure with room for `n` rows, and its axes."""
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(11, max(2.0, min(14.0, 0.25 * n + 1))), layout="constrained")
+    return figure, figure.subplots()
 
 
 def _attempts(lines: Sequence[Line]) -> dict[str, dict[str, list[tuple[float, float]]]]:

@@ -6,7 +6,7 @@ progress (`TaskProgress`) may come before it. `StopTrial` has no answer of its o
 
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field, fields
-from typing import Any
+from typing import Any, get_args
 
 import msgpack
 
@@ -135,19 +135,7 @@ TrialAnswer = TaskReturned | TaskInterrupted | TaskFailed
 Answer = TaskReady | TrialAnswer
 Message = Request | TaskProgress | Answer
 
-_KINDS: Mapping[str, type[Message]] = {
-    kind.__name__: kind
-    for kind in (
-        PrepareTask,
-        TrainTrial,
-        StopTrial,
-        TaskReady,
-        TaskProgress,
-        TaskReturned,
-        TaskInterrupted,
-        TaskFailed,
-    )
-}
+_KINDS: Mapping[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def encode(message: Message) -> bytes:

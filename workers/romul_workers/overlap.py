@@ -18,6 +18,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from romul_actors.waiting import cancel
 from romul_workers.attempt import Attempt
 
 LEAST_S = 0.2
@@ -103,6 +104,4 @@ class Overlap:
     async def close(self) -> None:
         """End what is still served."""
         serving, self._serving = self._serving, []
-        for task in serving:
-            task.cancel()
-        await asyncio.gather(*serving, return_exceptions=True)
+        await cancel(*serving)
