@@ -288,7 +288,9 @@ async def test_an_experiment_that_is_gone_with_the_servers_data_is_named_and_for
     store, caplog
 ):
     for name in ("e", "other"):
-        actor = await begun(store, name)
+        await submit(store, name)
+    actor = an_actor(store)
+    await actor.turn()
     await store.remove("e")
     await actor.turn()
     await actor.turn()
@@ -435,7 +437,9 @@ async def test_leases_and_offers_of_a_damaged_experiment_do_not_hold_up_those_of
 
     store = Unreleased(clock)
     for name in ("bad", "e"):
-        actor = await begun(store, name)
+        await submit(store, name)
+    actor = an_actor(store)
+    await actor.turn()
     held = {name: await store.lease([name], "gone", 0) for name in ("bad", "e")}
     assert all(held.values())
     clock.passes(SILENT_MS)
