@@ -63,12 +63,7 @@ def connect(url: str) -> "Redis | RedisCluster":
         if scheme.endswith("+sentinel"):
             return _sentinel(url, single)
         if scheme.endswith("+cluster"):
-            nodes, login, path = _parse(url, CLUSTER_PORT)
-            if _database(path):
-                raise ValueError(f"a Cluster has database 0 alone: leave out /{path}")
-            return RedisCluster(
-                startup_nodes=[ClusterNode(host, port) for host, port in nodes], **login, **common
-            )
+            return _cluster(url, common)
         if scheme in ("redis", "rediss"):
             _database(urlsplit(url).path.strip("/"))  # the client takes what is no number for 0
         client: Redis = Redis.from_url(url, **single)
@@ -117,6 +112,14 @@ class _Sentinels(Sentinel):
             at = pool.connection_kwargs
             said.append(f"Sentinel {at['host']}:{at['port']}: {why}")
         raise RedisConnectionError("; ".join(said))
+
+
+def _cluster(url: str, options: dict[str, Any]) -> RedisCluster:
+    nodes, login, path = _parse(url, CLUSTER_PORT)
+    if _database(path):
+        raise ValueError(f"a Cluster has database 0 alone: leave out /{path}")
+    startup = [ClusterNode(host, port) for host, port in nodes]
+    return RedisCluster(startup_nodes=startup, **login, **options)
 
 
 def _sentinel(url: str, options: dict[str, Any]) -> Redis:
