@@ -6,7 +6,7 @@ server, no broker and none of their clients.
 
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +23,7 @@ from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS
 from romul_sim.results import Results
 from romul_sim.standings import curve, standings
 
+PANELS_A_ROW = 4
 REMINDER = (
     "The half `report` is for reporting: at most two looks at it for each redesign, each of them "
     "entered in docs/experiments/report-looks.md with its date, its reason and what was seen."
@@ -251,27 +252,32 @@ def _plots(result: dict[str, Any], lines: Sequence[RunLine], file: Path, console
         console.print(f"{file.name} needs: pip install 'romul[dashboard]'", markup=False)
         return
     problems = list(dict.fromkeys(row["problem"] for row in result["problems"]))
-    names = [row["optimizer"] for row in result["all"]]
-    n_rows = 1 + (len(problems) + 1) // 2
-    figure = Figure(figsize=(12, 2 + 0.3 * len(problems) * len(names) + 2.8 * n_rows))
+    colours = {row["optimizer"]: f"C{n}" for n, row in enumerate(result["all"])}
+    n_rows = 1 + -(-len(problems) // PANELS_A_ROW)
+    figure = Figure(figsize=(12, 2 + 0.1 * len(problems) * len(colours) + 2.2 * n_rows))
     figure.set_layout_engine("constrained")
     top, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, n_rows - 0.5]).ravel()
-    _draw_pairs(top.subplots(), result, problems)
-    panels = below.subplots(n_rows - 1, 2, squeeze=False).ravel()
+    _draw_pairs(top.subplots(), result, problems, colours)
+    panels = below.subplots(n_rows - 1, PANELS_A_ROW, squeeze=False).ravel()
     for axes, problem in zip(panels, problems, strict=False):
-        for name in names:
+        for name, colour in colours.items():
             its = [
                 line for line in lines if (line["problem"], line["optimizer"]) == (problem, name)
             ]
-            axes.plot(range(1, 1 + len(its[0]["curve"])), curve(its), label=name, lw=1)
-        axes.set_title(f"{problem}: lowest validation loss by step, median", fontsize=9)
+            steps = range(1, 1 + len(its[0]["curve"]))
+            axes.plot(steps, curve(its), label=name, color=colour, lw=1)
+        axes.set_title(problem, fontsize=9)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    below.suptitle("lowest validation loss so far by step, median", fontsize=9)
     panels[0].legend(fontsize=7)
     for axes in panels[len(problems) :]:
         axes.set_axis_off()
     figure.savefig(file, dpi=90)
 
 
-def _draw_pairs(axes: Any, result: dict[str, Any], problems: Sequence[str]) -> None:
+def _draw_pairs(
+    axes: Any, result: dict[str, Any], problems: Sequence[str], colours: Mapping[str, str]
+) -> None:
     """Pairs won by problem, with intervals, and over all problems."""
     rivals = [row for row in result["all"] if row["first_wins"] is not None]
     for place, rival in enumerate(rivals):
@@ -281,7 +287,8 @@ def _draw_pairs(axes: Any, result: dict[str, Any], problems: Sequence[str]) -> N
         x = [share["share"] for share in shares]
         below = [max(0.0, share["share"] - share["low"]) for share in shares]
         above = [max(0.0, share["high"] - share["share"]) for share in shares]
-        axes.errorbar(x, y, xerr=[below, above], fmt="o", ms=4, label=f"against {_label(rival)}")
+        colour, label = colours[rival["optimizer"]], f"against {_label(rival)}"
+        axes.errorbar(x, y, xerr=[below, above], fmt="o", ms=4, color=colour, label=label)
     axes.axvline(0.5, color="k", lw=0.7)
     axes.set_yticks(range(len(problems) + 1), [*problems, "all"])
     axes.invert_yaxis()
