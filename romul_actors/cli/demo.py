@@ -15,6 +15,7 @@ from romul_actors.local.redis_server import check_idle
 from romul_actors.local.run_file import RunFile, holds_run
 from romul_actors.protocol.experiment import OptimizerSpec, parse
 
+DEMO = parse((files("romul_workers.tasks") / "digits.toml").read_text(), "digits.toml")
 RANDOM_SEED = 2
 """Seed of the demo's random search: its result is the median of seeds 0 to 20.
 
@@ -25,11 +26,11 @@ task, slots and steps. One seed says little, and seed 0 is the worst of them.
 
 def demo(
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
-    population: Annotated[int, typer.Option(min=4, help="Slots.")] = 8,
-    steps: Annotated[int, typer.Option(min=1, help="PBT steps of each slot.")] = 40,
+    population: Annotated[int, typer.Option(min=4, help="Slots.")] = DEMO.population,
+    steps: Annotated[int, typer.Option(min=1, help="PBT steps of each slot.")] = DEMO.steps,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of the search; random search has one of its own.")
-    ] = 0,
+    ] = DEMO.seed,
     runs: RunsFolder = Path("runs"),
     broker: WithBroker = True,
     as_json: AsJson = False,
@@ -45,8 +46,7 @@ def demo(
         "seed": seed,
         "checkpoints": str((folder / "checkpoints").resolve()),
     }
-    text = (files("romul_workers.tasks") / "digits.toml").read_text()
-    experiment = parse(text, "digits.toml").model_copy(update={**changes, "name": "demo"})
+    experiment = DEMO.model_copy(update={**changes, "name": "demo"})
     rival = experiment.model_copy(
         update={
             "name": "demo-random",

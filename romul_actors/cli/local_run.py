@@ -89,6 +89,8 @@ async def _play(
         client = await stack.enter_async_context(connected(url, console, by="run --resume"))
         for experiment in new:
             await client.submit(await _begun(experiment, client, servers))
+            # Not before: a run that did not begin is none to go on with, and its folder is free.
+            plan.write(folder)
         experiments = [await client.spec(name) for name in plan.experiments]
         for experiment in experiments:
             # An older version may have stored what this one cannot decide.

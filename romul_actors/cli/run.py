@@ -1,6 +1,7 @@
 """`romul run`: an experiment on this machine, server, actor and workers in one go."""
 
 import asyncio
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -13,11 +14,13 @@ from romul_actors.cli.local_run import Servers, play
 from romul_actors.cli.options import AsJson, RunsFolder, WithBroker
 from romul_actors.cli.printing import Console
 from romul_actors.cli.summary import finish
+from romul_actors.errors import ExperimentError, StoreError
 from romul_actors.local.origin import begun_from_run
-from romul_actors.local.redis_server import server_of
-from romul_actors.local.run_file import RunFile
+from romul_actors.local.redis_server import check_idle, has_data, server_of
+from romul_actors.local.run_file import RunFile, holds_run, resumption
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.differences import Changes
+from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load, settings
 from romul_workers.inheritance import copies
 
@@ -46,6 +49,9 @@ def run(
     redis: Annotated[
         str | None, typer.Option(help="Use this server in place of an embedded one.")
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Remove an earlier run of that name, and begin anew.")
+    ] = False,
     deadline: Deadline = None,
     from_run: From = None,
     with_checkpoints: WithCheckpoints = False,
@@ -63,9 +69,14 @@ def run(
     if steps is not None and resume is None:
         raise typer.BadParameter("--steps goes with --resume; a new run's stand in its file")
     if resume is not None:
-        _check_none_given(deadline, from_run, with_checkpoints)
+        _check_none_given(deadline, from_run, with_checkpoints, fresh=fresh)
         folder, new = runs / resume, []
         plan, changes = RunFile.read(folder).changes(file)
+        if redis is None and not has_data(folder):
+            raise StoreError(
+                f"{folder}: the run has no server of its own: name the one that it was begun on "
+                f"with `{resumption(folder)} --redis URL`"
+            )
         plan = replace(plan, workers=workers or plan.workers)
         if steps is not None:
             changes = replace(changes, steps=steps)
@@ -85,16 +96,38 @@ def run(
         plan = RunFile([experiment.name], workers or WORKERS, [experiment.module], paths)
         new = [experiment]
         plan = replace(plan, file=str(file.resolve()), declared=declared.model_dump(mode="json"))
-        plan.check_new(folder)
+        if fresh:
+            _remove(folder, experiment, redis)
+        plan.check_new(folder, redis)
         if redis is None:
             experiment = asyncio.run(begun_from_run(experiment, runs, server_of, copies))
             new = [experiment]
-        plan.write(folder)
     ended = play(folder, plan, new, Servers(redis, broker), quiet=as_json, changes=changes)
-    finish(folder, ended, {}, as_json=as_json)
+    finish(folder, ended, {}, as_json=as_json, server=redis)
 
 
-def _check_none_given(deadline: str | None, from_run: str | None, with_checkpoints: bool) -> None:
+def _remove(folder: Path, experiment: Experiment, server: str | None) -> None:
+    """Remove an earlier run, if there is one, for a new one.
+
+    Raises:
+        ExperimentError: the new one begins from it.
+        StoreError: it is under way, or a server that is not its own holds its search.
+    """
+    if experiment.from_run is not None and experiment.from_run.name == experiment.name:
+        raise ExperimentError(f"from_run: {folder} is what --fresh removes: give it another name")
+    if server is not None or (holds_run(folder) and not has_data(folder)):
+        raise StoreError(
+            f"--fresh removes no search on a server: `romul remove {folder.name} --redis URL` "
+            f"does, and the folder {folder} is then yours to remove"
+        )
+    check_idle(folder)
+    if holds_run(folder):
+        shutil.rmtree(folder)
+
+
+def _check_none_given(
+    deadline: str | None, from_run: str | None, with_checkpoints: bool, *, fresh: bool
+) -> None:
     """Make sure that a run that goes on is given nothing that only a new one can begin with.
 
     Raises:
@@ -104,3 +137,5 @@ def _check_none_given(deadline: str | None, from_run: str | None, with_checkpoin
         raise typer.BadParameter("--deadline is for a new run; `romul stop NAME` ends this one")
     if from_run is not None or with_checkpoints:
         raise typer.BadParameter("--from-run and --with-checkpoints are for a new run")
+    if fresh:
+        raise typer.BadParameter("--resume goes on and --fresh begins anew: give one")

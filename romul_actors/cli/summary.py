@@ -12,6 +12,7 @@ from romul_actors.cli.exits import EXPERIMENT_FAILED, INTERRUPTED
 from romul_actors.cli.printing import NARROW, Console, Table, echo_json
 from romul_actors.cli.rows import figure, progress
 from romul_actors.core.history import Line, TrialReported
+from romul_actors.local.run_file import resumption
 from romul_actors.observe.html import png
 from romul_actors.observe.plots import plot
 from romul_actors.observe.snapshot import full_snapshot
@@ -77,8 +78,23 @@ def _left_out(lines: Sequence[Line]) -> dict[str, str]:
     return found
 
 
-def finish(folder: Path, ended: EndedRun, extra: Mapping[str, Any], *, as_json: bool) -> None:
-    """Write the summary, print it, and end with the exit code that fits."""
+def finish(
+    folder: Path,
+    ended: EndedRun,
+    extra: Mapping[str, Any],
+    *,
+    as_json: bool,
+    server: str | None = None,
+) -> None:
+    """Write the summary, print it, and end with the exit code that fits.
+
+    Args:
+        folder: of the run.
+        ended: how it ended.
+        extra: what the summary has beside that of the first experiment.
+        as_json: whether it is printed as JSON.
+        server: that the run was given, see `resumption`.
+    """
     rows = list(ended.summaries.values())
     values = {**rows[0], **extra, "wall_s": round(ended.wall_s, 3)}
     (folder / "summary.json").write_text(json.dumps(values, indent=1) + "\n")
@@ -94,7 +110,8 @@ def finish(folder: Path, ended: EndedRun, extra: Mapping[str, Any], *, as_json: 
         )
     if ended.interrupted:
         if not as_json:
-            console.print(f"interrupted: `romul run --resume {folder.name}` goes on")
+            again = resumption(folder, server)
+            console.print(f"interrupted: `{again}` goes on", soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
     if any(row["status"] != "finished" for row in rows):
         raise typer.Exit(EXPERIMENT_FAILED)

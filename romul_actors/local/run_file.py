@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from romul_actors.protocol.differences import Changes, differences
 from romul_actors.protocol.experiment import from_values
 from romul_actors.protocol.mistakes import did_you_mean
 from romul_actors.protocol.plan import load
+from romul_actors.store.redis.urls import hide_password
 
 NAME = "run.json"
 
@@ -39,6 +41,18 @@ def run_folder(name: str, runs: str | Path | None = None) -> Path:
 def holds_run(folder: Path) -> bool:
     """Whether a folder holds a local run."""
     return (folder / NAME).exists()
+
+
+def resumption(folder: Path, server: str | None = None) -> str:
+    """The command that goes on with a local run, as a shell takes it.
+
+    Args:
+        folder: the run's.
+        server: that it was given in place of an embedded one; its password is hidden.
+    """
+    runs = [] if folder.parent == runs_folder() else ["--runs", str(folder.parent)]
+    redis = [] if server is None else ["--redis", hide_password(server)]
+    return shlex.join(["romul", "run", "--resume", folder.name, *runs, *redis])
 
 
 def check_run(folder: Path, *, begin: str = "", end: str = "") -> None:
@@ -94,16 +108,20 @@ class RunFile:
     declared: Mapping[str, Any] | None = None
 
     @staticmethod
-    def check_new(folder: Path) -> None:
+    def check_new(folder: Path, server: str | None = None) -> None:
         """Make sure that a folder is free.
+
+        Args:
+            folder: the folder.
+            server: that the new run is given, see `resumption`.
 
         Raises:
             ExperimentExistsError: `folder` holds a run already.
         """
         if holds_run(folder):
             raise ExperimentExistsError(
-                f"{folder} holds a run already: go on with `romul run --resume {folder.name}`, "
-                "or choose another name or folder"
+                f"{folder} holds a run already: go on with `{resumption(folder, server)}`, or "
+                "choose another name or folder; --fresh removes that run and begins anew"
             )
 
     @staticmethod

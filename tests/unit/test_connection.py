@@ -84,6 +84,27 @@ def test_an_option_that_a_url_does_not_take_is_refused(url):
         urls.connect(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis+cluster://u:p@h:1/3", r"@h:1/3: a Cluster has database 0 alone: leave out /3"),
+        ("redis://h:1/O", "no number of a database, as /0 is"),
+        ("rediss://h:1/1/2", "no number of a database"),
+        ("redis+sentinel://h:1/s/first", "no number of a database"),
+    ],
+)
+def test_a_database_that_there_cannot_be_is_refused(url, said):
+    with pytest.raises(StoreError, match=said):
+        urls.connect(url)
+
+
+def test_a_database_is_taken_from_a_url():
+    single: Any = urls.connect("redis://h:1/7")
+    assert single.connection_pool.connection_kwargs["db"] == 7
+    for url in ("redis+cluster://h:1", "redis+cluster://h:1/", "redis+cluster://h:1/0"):
+        urls.connect(url)
+
+
 def test_tls_and_the_sentinels_own_login_go_to_the_sentinels():
     url = "rediss+sentinel://u:p@h,i:2/s/3?sentinel_username=v&sentinel_password=q%2F+"
     client: Any = urls.connect(url)

@@ -182,6 +182,11 @@ def load(folder: Path) -> dict[str, Any]:
         file = folder / OLD_FILE
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise CheckpointError(
+                f"{folder}: cannot be restored: it holds nothing that trial.save() wrote; what a "
+                "task writes in another way it also reads itself"
+            ) from None
         except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{file}: cannot be restored: {error}") from error
     if not isinstance(content, dict):

@@ -4,7 +4,7 @@ redis://[[user]:password@]host[:port][/db]                     one server; redis
 unix://path                                                    one server on this machine
 redis+sentinel://[[user]:password@]host[:port],.../service[/db]
     ?sentinel_username=...&sentinel_password=...               rediss+sentinel:// with TLS
-redis+cluster://[[user]:password@]host[:port],...              rediss+cluster:// with TLS
+redis+cluster://[[user]:password@]host[:port],...[/0]          rediss+cluster:// with TLS
 """
 
 import re
@@ -63,10 +63,9 @@ def connect(url: str) -> "Redis | RedisCluster":
         if scheme.endswith("+sentinel"):
             return _sentinel(url, single)
         if scheme.endswith("+cluster"):
-            nodes, login, _ = _parse(url, CLUSTER_PORT)
-            return RedisCluster(
-                startup_nodes=[ClusterNode(host, port) for host, port in nodes], **login, **common
-            )
+            return _cluster(url, common)
+        if scheme in ("redis", "rediss"):
+            _database(urlsplit(url).path.strip("/"))  # the client takes what is no number for 0
         client: Redis = Redis.from_url(url, **single)
         # What stands after "?" is looked at when a connection is made.
         pool = client.connection_pool
@@ -115,6 +114,14 @@ class _Sentinels(Sentinel):
         raise RedisConnectionError("; ".join(said))
 
 
+def _cluster(url: str, options: dict[str, Any]) -> RedisCluster:
+    nodes, login, path = _parse(url, CLUSTER_PORT)
+    if _database(path):
+        raise ValueError(f"a Cluster has database 0 alone: leave out /{path}")
+    startup = [ClusterNode(host, port) for host, port in nodes]
+    return RedisCluster(startup_nodes=startup, **login, **options)
+
+
 def _sentinel(url: str, options: dict[str, Any]) -> Redis:
     nodes, login, path = _parse(url, SENTINEL_PORT, SENTINEL_OPTIONS)
     service, _, db = path.partition("/")
@@ -125,8 +132,15 @@ def _sentinel(url: str, options: dict[str, Any]) -> Redis:
     own |= {"protocol": 2, "socket_timeout": 5, "retry": Retry(NoBackoff(), 0)}
     own["ssl"] = "ssl" in login
     sentinels = _Sentinels(nodes, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
-    client: Redis = sentinels.master_for(service, db=int(db or 0), **login, **options)
+    client: Redis = sentinels.master_for(service, db=_database(db), **login, **options)
     return client
+
+
+def _database(path: str) -> int:
+    """Number of the database that stands at the end of a URL; 0 where none does."""
+    if not re.fullmatch("[0-9]*", path):
+        raise ValueError("what stands after the host is no number of a database, as /0 is")
+    return int(path or 0)
 
 
 def _parse(
