@@ -121,7 +121,8 @@ def _remove(folder: Path, experiment: Experiment, server: str | None) -> None:
             f"does, and the folder {folder} is then yours to remove"
         )
     check_idle(folder)
-    if holds_run(folder):
+    # A run that was killed while it began may have left no more than its server's data.
+    if holds_run(folder) or has_data(folder):
         shutil.rmtree(folder)
 
 
