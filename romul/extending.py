@@ -60,7 +60,8 @@ async def extend_async(
     if folder is not None:
         check_run(folder)
     if folder is None or is_up(folder):
-        result = await _elsewhere(redis or str(folder), name, steps, folder, callbacks, progress)
+        server = str(folder) if redis is None else redis
+        result = await _elsewhere(server, name, steps, folder, callbacks, progress)
     else:
         run = RunFile.read(folder)
         plan = Plan(str(folder), workers or run.workers, tuple(run.allow), tuple(run.paths))

@@ -57,6 +57,7 @@ class LocalRun:
             What is to be changed in the search; `write` is to be called when that is done.
 
         Raises:
+            ExperimentError: `fresh`, and the new run begins from the one in the folder.
             ExperimentExistsError: it holds another search; the message says what to do.
             UnknownExperimentError: `resume`, and there is nothing to go on with.
             StoreError: a run is under way there, or the folder cannot be made.
@@ -64,6 +65,12 @@ class LocalRun:
         name = self.experiment.name
         if resume and fresh:
             raise ExperimentExistsError("resume=True goes on and fresh=True begins anew: give one")
+        origin = self.experiment.from_run
+        if fresh and origin is not None and origin.name == name:
+            raise ExperimentError(
+                f"from_run={name!r}: the new run begins from what fresh=True would remove: give it "
+                "another name"
+            )
         exists, changes = holds_run(self.folder), Changes()
         if resume:
             check_run(self.folder, end=" to go on with")

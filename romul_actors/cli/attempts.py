@@ -1,14 +1,16 @@
 """`romul failures`, `waste`: attempts that were lost, and the machine time that went with them."""
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from romul_actors.cli.connection import snapshot_of
+from romul_actors.cli.connection import connected_to, snapshot_of
 from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
 from romul_actors.core.history import Line, TrialCreated, TrialFailed, TrialReported
 from romul_actors.core.space import Space
+from romul_actors.observe.snapshot import Snapshot, read_glance, read_history
 from romul_actors.observe.waste import waste as waste_of
 from romul_actors.protocol.experiment import Experiment
 
@@ -18,8 +20,14 @@ QUARTERS = 4
 
 def failures(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> None:
     """Show why attempts ended, and where in the search space."""
-    seen = snapshot_of(name, redis)
-    regions = by_region(seen.experiment, seen.history)
+
+    async def run() -> tuple[Snapshot, list[Line]]:
+        async with connected_to(name, redis) as client:
+            seen = read_glance(await client.store.glance(name), name)
+            return seen, await read_history(client.store, name)
+
+    seen, lines = asyncio.run(run())
+    regions = by_region(seen.experiment, lines)
     if as_json:
         echo_json({"causes": seen.causes, "regions": regions})
         return

@@ -87,10 +87,15 @@ async def _play(
         stop = await stack.enter_async_context(stopping())
         url, mqtt = await servers.start(folder, stack)
         client = await stack.enter_async_context(connected(url, console, by="run --resume"))
-        for experiment in new:
-            await client.submit(await _begun(experiment, client, servers))
-            # Not before: a run that did not begin is none to go on with, and its folder is free.
+        if new:
             plan.write(folder)
+        try:
+            for experiment in new:
+                await client.submit(await _begun(experiment, client, servers))
+        except Exception:
+            # A run that did not begin is none to go on with: its name is free.
+            RunFile.remove(folder)
+            raise
         experiments = [await client.spec(name) for name in plan.experiments]
         for experiment in experiments:
             # An older version may have stored what this one cannot decide.

@@ -1,7 +1,6 @@
 """`romul run`: an experiment on this machine, server, actor and workers in one go."""
 
 import asyncio
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -14,13 +13,12 @@ from romul_actors.cli.local_run import Servers, play
 from romul_actors.cli.options import AsJson, RunsFolder, WithBroker
 from romul_actors.cli.printing import Console
 from romul_actors.cli.summary import finish
-from romul_actors.errors import ExperimentError, StoreError
+from romul_actors.errors import StoreError
 from romul_actors.local.origin import begun_from_run
-from romul_actors.local.redis_server import check_idle, has_data, server_of
-from romul_actors.local.run_file import RunFile, holds_run, resumption
+from romul_actors.local.redis_server import has_data, server_of
+from romul_actors.local.run_file import RunFile, resumption
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.differences import Changes
-from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load, settings
 from romul_workers.inheritance import copies
 
@@ -49,9 +47,6 @@ def run(
     redis: Annotated[
         str | None, typer.Option(help="Use this server in place of an embedded one.")
     ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Remove an earlier run of that name, and begin anew.")
-    ] = False,
     deadline: Deadline = None,
     from_run: From = None,
     with_checkpoints: WithCheckpoints = False,
@@ -69,13 +64,13 @@ def run(
     if steps is not None and resume is None:
         raise typer.BadParameter("--steps goes with --resume; a new run's stand in its file")
     if resume is not None:
-        _check_none_given(deadline, from_run, with_checkpoints, fresh=fresh)
+        _check_none_given(deadline, from_run, with_checkpoints)
         folder, new = runs / resume, []
         plan, changes = RunFile.read(folder).changes(file)
         if redis is None and not has_data(folder):
             raise StoreError(
-                f"{folder}: the run has no server of its own: name the one that it was begun on "
-                f"with `{resumption(folder)} --redis URL`"
+                f"{folder}: the run has no server of its own: name the one that it was begun on: "
+                f"`{resumption(folder)}`"
             )
         plan = replace(plan, workers=workers or plan.workers)
         if steps is not None:
@@ -96,9 +91,7 @@ def run(
         plan = RunFile([experiment.name], workers or WORKERS, [experiment.module], paths)
         new = [experiment]
         plan = replace(plan, file=str(file.resolve()), declared=declared.model_dump(mode="json"))
-        if fresh:
-            _remove(folder, experiment, redis)
-        plan.check_new(folder, redis)
+        plan.check_new(folder)
         if redis is None:
             experiment = asyncio.run(begun_from_run(experiment, runs, server_of, copies))
             new = [experiment]
@@ -106,29 +99,7 @@ def run(
     finish(folder, ended, {}, as_json=as_json, server=redis)
 
 
-def _remove(folder: Path, experiment: Experiment, server: str | None) -> None:
-    """Remove an earlier run, if there is one, for a new one.
-
-    Raises:
-        ExperimentError: the new one begins from it.
-        StoreError: it is under way, or a server that is not its own holds its search.
-    """
-    if experiment.from_run is not None and experiment.from_run.name == experiment.name:
-        raise ExperimentError(f"from_run: {folder} is what --fresh removes: give it another name")
-    if server is not None or (holds_run(folder) and not has_data(folder)):
-        raise StoreError(
-            f"--fresh removes no search on a server: `romul remove {folder.name} --redis URL` "
-            f"does, and the folder {folder} is then yours to remove"
-        )
-    check_idle(folder)
-    # A run that was killed while it began may have left no more than its server's data.
-    if holds_run(folder) or has_data(folder):
-        shutil.rmtree(folder)
-
-
-def _check_none_given(
-    deadline: str | None, from_run: str | None, with_checkpoints: bool, *, fresh: bool
-) -> None:
+def _check_none_given(deadline: str | None, from_run: str | None, with_checkpoints: bool) -> None:
     """Make sure that a run that goes on is given nothing that only a new one can begin with.
 
     Raises:
@@ -138,5 +109,3 @@ def _check_none_given(
         raise typer.BadParameter("--deadline is for a new run; `romul stop NAME` ends this one")
     if from_run is not None or with_checkpoints:
         raise typer.BadParameter("--from-run and --with-checkpoints are for a new run")
-    if fresh:
-        raise typer.BadParameter("--resume goes on and --fresh begins anew: give one")

@@ -15,7 +15,7 @@ from romul_actors.core.history import Line, TrialReported
 from romul_actors.local.run_file import resumption
 from romul_actors.observe.html import png
 from romul_actors.observe.plots import plot
-from romul_actors.observe.snapshot import full_snapshot
+from romul_actors.observe.snapshot import read_glance, read_history
 from romul_actors.observe.trial_records import trials
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Store
@@ -48,9 +48,10 @@ async def write_summaries(
     """Summaries of all experiments; a picture of them goes into the run's folder."""
     summaries, found = {}, {}
     for experiment in experiments:
-        seen = await full_snapshot(store, experiment.name)
-        found[experiment.name] = trials(seen.history)
-        if left_out := _left_out(seen.history):
+        seen = read_glance(await store.glance(experiment.name), experiment.name)
+        history = await read_history(store, experiment.name)
+        found[experiment.name] = trials(history)
+        if left_out := _left_out(history):
             console.print(f"warning: {experiment.name}: {in_words(left_out)}", soft_wrap=True)
         summaries[experiment.name] = {
             **progress(seen),

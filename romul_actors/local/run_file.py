@@ -14,6 +14,7 @@ from romul_actors.errors import (
     StoreError,
     UnknownExperimentError,
 )
+from romul_actors.local.redis_server import has_data
 from romul_actors.protocol.differences import Changes, differences
 from romul_actors.protocol.experiment import from_values
 from romul_actors.protocol.mistakes import did_you_mean
@@ -48,10 +49,12 @@ def resumption(folder: Path, server: str | None = None) -> str:
 
     Args:
         folder: the run's.
-        server: that it was given in place of an embedded one; its password is hidden.
+        server: the one that was given in place of an embedded one, where it is known; its password
+            is hidden.
     """
     runs = [] if folder.parent == runs_folder() else ["--runs", str(folder.parent)]
-    redis = [] if server is None else ["--redis", hide_password(server)]
+    given = "URL" if server is None else hide_password(server)
+    redis = [] if has_data(folder) else ["--redis", given]
     return shlex.join(["romul", "run", "--resume", folder.name, *runs, *redis])
 
 
@@ -108,20 +111,16 @@ class RunFile:
     declared: Mapping[str, Any] | None = None
 
     @staticmethod
-    def check_new(folder: Path, server: str | None = None) -> None:
+    def check_new(folder: Path) -> None:
         """Make sure that a folder is free.
-
-        Args:
-            folder: the folder.
-            server: that the new run is given, see `resumption`.
 
         Raises:
             ExperimentExistsError: `folder` holds a run already.
         """
         if holds_run(folder):
             raise ExperimentExistsError(
-                f"{folder} holds a run already: go on with `{resumption(folder, server)}`, or "
-                "choose another name or folder; --fresh removes that run and begins anew"
+                f"{folder} holds a run already: go on with `{resumption(folder)}`, choose another "
+                "name or folder, or remove that folder to begin anew"
             )
 
     @staticmethod
@@ -140,6 +139,11 @@ class RunFile:
             raise ExperimentError(
                 f"{file}: not a run's file ({error}): restore it, or begin a run of another name"
             ) from None
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Remove it from `folder`, which then holds no run."""
+        (folder / NAME).unlink(missing_ok=True)
 
     def write(self, folder: Path) -> None:
         """Keep it in `folder`, which is made if it is not there.

@@ -3,7 +3,7 @@
 from romul_actors.protocol.experiment import Experiment
 
 MEASURED_STEPS = 10
-"""Fewest steps that the default optimizer was measured with (docs/results.md, "Small")."""
+"""Fewest steps that the default was measured with (docs/results.md, "Small and large")."""
 
 
 def advice(experiment: Experiment) -> list[str]:

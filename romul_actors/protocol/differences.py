@@ -69,7 +69,7 @@ def differences(before: Experiment, after: Experiment) -> Changes:
     if faults:
         raise ExperimentError(
             "\n".join(f"{before.name}: {fault}" for fault in faults)
-            + "\nThat is another search: give it another name, or begin anew with --fresh; "
+            + "\nThat is another search: give it another name; "
             f'--from-run {before.name} (in Python from_run="{before.name}") begins it with what '
             "this one has found"
         )

@@ -14,8 +14,8 @@ A = TypeVar("A")
 ENDED = ("finished", "failed", "stopped")
 """Statuses of a search that does not go on by itself."""
 OVER = ("finished", "stopped")
-"""Those of them that only more steps continue; a search that has failed is resumed, and its workers
-wait for that."""
+"""Those of them that only more steps continue. The workers of a search that has failed stay: it may
+be resumed."""
 LARGEST = 2**63
 """No whole number of a population is so large."""
 

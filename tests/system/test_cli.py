@@ -16,7 +16,6 @@ from redis import Redis
 
 from romul_actors.local.mqtt_broker import has_broker
 from romul_actors.local.redis_server import URL_FILE, embedded_server
-from romul_actors.local.run_file import RunFile
 from romul_actors.protocol.experiment import parse
 from tests.conftest import romul, romul_anew, wait_for
 from tests.system.conftest import System, install_overflowing, processes_with
@@ -107,28 +106,6 @@ def test_ctrl_c_ends_a_run_cleanly_and_resume_goes_on(tmp_path):
     assert processes_with(str(tmp_path)) == []
 
 
-def test_a_run_is_begun_anew_in_place_of_an_earlier_one(tmp_path):
-    def said(*arguments):
-        code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--workers=1", *arguments))
-        return code, " ".join(err.split())
-
-    (tmp_path / "bowl.toml").write_text(TOML.format(steps=1))
-    folder = tmp_path / "runs/bowl"
-    RunFile(["bowl"], 1, [], []).write(folder)
-    # As an earlier run's server leaves it, with what cannot be read any more.
-    log = folder / "redis" / "appendonlydir" / "appendonly.aof.manifest"
-    log.parent.mkdir(parents=True)
-    log.write_text("file appendonly.aof.1.base.rdb seq 1 type b\n")
-    code, err = said()
-    assert (code, "--fresh removes that run and begins anew" in err) == (5, True), err
-    code, err = said("--fresh", "--from-run=bowl")
-    assert (code, "from_run: runs/bowl is what --fresh removes" in err) == (2, True), err
-    assert log.exists()
-    code, err = said("--fresh")
-    assert code == 0, err
-    assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
-
-
 def test_the_command_that_goes_on_is_shown_as_it_must_be(system, tmp_path, monkeypatch):
     (tmp_path / "bowl.toml").write_text(TOML.format(steps=20))
     login, _, place = system.url.rpartition("@")
@@ -149,8 +126,13 @@ def test_the_command_that_goes_on_is_shown_as_it_must_be(system, tmp_path, monke
     code, _, err = ended(local(tmp_path, "run", "--resume=bowl", "--runs=my runs"))
     assert (code, "the run has no server of its own" in err) == (3, True), err
     assert not (tmp_path / "my runs/bowl/redis").exists()
-    code, _, err = ended(local(tmp_path, *given, "--fresh"))
-    assert (code, "--fresh removes no search on a server" in err) == (3, True), err
+    # A run whose search is there already does not begin, and leaves no run behind.
+    code, _, err = ended(
+        local(tmp_path, *given[:-1], "--runs=other", f"--redis=redis://default@{place}")
+    )
+    assert (code, (tmp_path / "other/bowl/run.json").exists()) == (5, False), err
+    code, _, err = ended(local(tmp_path, *given))
+    assert (code, "--runs 'my runs' --redis URL`" in " ".join(err.split())) == (5, True), err
     code, _, err = ended(local(tmp_path, *shlex.split(shown)[1:]))
     assert code == 0, err
     summary = json.loads((tmp_path / "my runs/bowl/summary.json").read_text())
@@ -188,7 +170,7 @@ def test_a_run_that_has_ended_is_extended_and_goes_on_with_what_was_changed_in_i
         code, _, err = said("run", *arguments)
         assert code == 2
         assert "bowl: space: width was added: what has been trained has no value of it" in err
-        assert "begin anew with --fresh; --from-run bowl (in Python" in err
+        assert "give it another name; --from-run bowl (in Python" in err
     # A file that is another search's, or is gone, is none of this run's.
     file.write_text(TOML.format(steps=9).replace('name = "bowl"', 'name = "other"'))
     code, out, err = said("run", "--resume=bowl", "--steps=7", "--json", "--workers=1")
@@ -461,7 +443,6 @@ def decided(redis_url, tmp_path_factory):
         (("run", "--resume", "never"), 4, "no run there to go on with"),
         (("run", "--resume", "never", "--deadline=+1h"), 2, "--deadline is for a new run"),
         (("run", "--resume", "never", "--from-run=e"), 2, "--from-run and"),
-        (("run", "--resume", "never", "--fresh"), 2, "--resume goes on and --fresh begins anew"),
         (("check", "{folder}/e.py", "--budget=0"), 2, "--budget"),
     ],
 )

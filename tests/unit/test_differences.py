@@ -90,7 +90,7 @@ def test_another_search_is_refused_with_what_to_do(old, new, said):
     assert first.startswith("e: ")
     assert said in first
     assert last == (
-        "That is another search: give it another name, or begin anew with --fresh; --from-run e "
+        "That is another search: give it another name; --from-run e "
         '(in Python from_run="e") begins it with what this one has found'
     )
 

@@ -10,6 +10,7 @@ from romul_actors.errors import (
     StoreError,
     UnknownExperimentError,
 )
+from romul_actors.local.redis_server import DATA
 from romul_actors.local.run_file import NAME, RunFile, holds_run, resumption
 
 RUN = RunFile(["e"], 2, ["task"], ["/tasks"], "/e.toml", {"name": "e"})
@@ -29,12 +30,14 @@ def test_a_run_is_written_into_a_new_folder_and_read_again(tmp_path):
 def test_the_command_that_goes_on_names_what_the_run_was_given(monkeypatch, tmp_path):
     runs = tmp_path / "my runs"
     monkeypatch.delenv("ROMUL_RUNS", raising=False)
-    assert resumption(Path("runs/e")) == "romul run --resume e"
-    assert resumption(runs / "e") == f"romul run --resume e --runs '{runs}'"
+    assert resumption(Path("runs/e")) == "romul run --resume e --redis URL"
     with_server = resumption(Path("runs/e"), "redis://u:secret@h:1/3")
     assert with_server == "romul run --resume e --redis 'redis://u:***@h:1/3'"
+    # Where it has a server of its own, no other holds its search.
+    (runs / "e" / DATA).mkdir(parents=True)
+    assert resumption(runs / "e", "unix:///s") == f"romul run --resume e --runs '{runs}'"
     monkeypatch.setenv("ROMUL_RUNS", str(runs))
-    assert resumption(runs / "e", "unix:///s") == "romul run --resume e --redis unix:///s"
+    assert resumption(runs / "e") == "romul run --resume e"
 
 
 def test_a_folder_without_a_run_is_unknown(tmp_path):
