@@ -206,7 +206,10 @@ def test_what_cannot_be_served_is_shown_with_its_reason_until_it_is_mended(syste
     shown = " ".join(system.call("top", "bad", "--once").stdout.split())
     assert "cannot serve it: experiment 'bad', slot 3: field 'memory'" in shown
     # Why attempts ended stands in no slot.
+    step = system.client.hget(slot, "step")
+    system.client.hset(slot, "step", "x")
     assert system.as_json("failures", "bad")["causes"] == {}
+    system.client.hset(slot, "step", step)
     examined = system.call("doctor", "--json")
     assert examined.returncode == 1
     faults = [f for f in json.loads(examined.stdout) if f["level"] == "fault"]
