@@ -128,14 +128,20 @@ BENCHES = (
             ]
         ],
     ),
+    # Small ones take less long, and waver more.
     Bench(
-        "checkpoints.py --megabytes 1 64 512 --rounds 3",
-        "checkpoints.py --megabytes 1 64 512 --rounds 5",
-        [checkpoint(1, goals=False), checkpoint(64), checkpoint(512)],
+        "checkpoints.py --megabytes 1 64 --rounds 15",
+        "checkpoints.py --megabytes 1 64 --rounds 25",
+        [checkpoint(1, goals=False), checkpoint(64)],
+    ),
+    Bench(
+        "checkpoints.py --megabytes 512 --rounds 3",
+        "checkpoints.py --megabytes 512 --rounds 5",
+        [checkpoint(512)],
     ),
     Bench(
         "overhead.py --seconds 1 --trials 10",
-        "overhead.py --seconds 0.1 1 10",
+        "overhead.py --seconds 1 --trials 30",
         [overhead("1 s", 2.0)],
     ),
     Bench(
@@ -154,7 +160,7 @@ BENCHES = (
         ],
     ),
     Bench(
-        "decisions.py --slots 100 256 10000 --rounds 1",
+        "decisions.py --slots 100 256 10000 --rounds 3",
         "decisions.py --slots 100 256 10000 --rounds 5",
         [
             [Figure("decisions/s, 100 slots", "decisions_per_s")],
