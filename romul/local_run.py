@@ -10,7 +10,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from romul_actors.errors import ExperimentError, ExperimentExistsError
-from romul_actors.local.redis_server import check_idle
+from romul_actors.local.redis_server import check_idle, has_data
 from romul_actors.local.run_file import RunFile, check_run, holds_run, make_folder
 from romul_actors.protocol.differences import Changes, differences
 from romul_actors.protocol.experiment import Experiment, from_values
@@ -53,6 +53,8 @@ class LocalRun:
     def begin(self, *, resume: bool, fresh: bool) -> Changes:
         """Make the folder ready for this call.
 
+        A run in whose place a `fresh` one begins is set aside: `put_back` or `write` ends that.
+
         Returns:
             What is to be changed in the search; `write` is to be called when that is done.
 
@@ -71,19 +73,43 @@ class LocalRun:
                 f"from_run={name!r}: the new run begins from what fresh=True would remove: give it "
                 "another name"
             )
+        check_idle(self.folder)
+        # A call that was killed before its run had begun did not put the former one back.
+        self.put_back()
         exists, changes = holds_run(self.folder), Changes()
         if resume:
             check_run(self.folder, end=" to go on with")
-        if exists:
-            check_idle(self.folder)
-            if fresh:
-                shutil.rmtree(self.folder)
-            else:
-                changes = self._compared(name, resume=resume)
+        if exists and fresh:
+            self._set_aside()
+        elif exists:
+            changes = self._compared(name, resume=resume)
         make_folder(self.folder)
         if not changes:
-            self.write()
+            self._note()
         return changes
+
+    @property
+    def _former(self) -> Path:
+        """Where the run is set aside that this one takes the place of; no run has such a name."""
+        return self.folder.with_name(f".{self.folder.name}.former")
+
+    def _set_aside(self) -> None:
+        """Make room for a new run; the former one is whole until that has begun."""
+        if not has_data(self.folder) and not (self.folder / CALL).exists():
+            name = self.experiment.name
+            raise ExperimentExistsError(
+                f"{self.folder} holds a run of `romul run` on a server that was named, where its "
+                "search may be under way: choose another name, or end it there with `romul stop "
+                f"{name} --redis URL` and remove that folder"
+            )
+        shutil.rmtree(self._former, ignore_errors=True)
+        self.folder.rename(self._former)
+
+    def put_back(self) -> None:
+        """Undo what `begin` did to a run that was to be replaced, unless the new one has begun."""
+        if holds_run(self._former):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._former.rename(self.folder)
 
     def _compared(self, name: str, *, resume: bool) -> Changes:
         """Make sure that the folder holds this very search, or with `resume` one that can be it."""
@@ -158,7 +184,13 @@ class LocalRun:
         return changes
 
     def write(self) -> None:
-        """Write down what the search is, for the next call."""
+        """Write down what the search is, for the next call; the run that it replaced goes."""
+        self._note()
+        # First what makes it a run: whatever interrupts the rest, it is not put back by half.
+        RunFile.remove(self._former)
+        shutil.rmtree(self._former, ignore_errors=True)
+
+    def _note(self) -> None:
         file, steps = self.folder / CALL, [self.experiment.steps]
         if file.exists() and steps[0] in (before := _steps(json.loads(file.read_text()))):
             steps = before

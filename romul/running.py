@@ -1,6 +1,7 @@
 """A search on this machine, as a function: `run`."""
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +42,17 @@ TASK = "task"
 ARGUMENTS = ("workers", "setup", "runs", "resume", "fresh", "callbacks", "progress")
 """Arguments of `run` that are no keys of an experiment."""
 BY = "romul.run"
+IMPORT = """\
+import sys
+from romul_actors.errors import RomulError
+from romul_workers.functions import check_function
+from romul_workers.task_import import find_task
+try:
+    check_function(find_task(*sys.argv[1:])[1], ":".join(sys.argv[1:]))
+except RomulError as error:
+    sys.exit(str(error))
+"""
+"""Program that imports a task as a worker's child does."""
 
 
 async def run_async(
@@ -87,7 +99,8 @@ async def run_async(
             names, else `runs`.
         resume: go on with the search of that name, though the function has changed, or bounds,
             `steps`, `population` and constants of the optimizer: the new ones hold from then on.
-        fresh: remove the run of that name, and begin anew.
+        fresh: begin anew, and then remove the former run of that name. It stays as it is where this
+            one cannot begin; one on a server that was named is refused.
         callbacks: hooks, see `romul.Callback`.
         progress: True: show a bar; False: none; None: in a terminal or a notebook.
         keys: further keys of an experiment, by their TOML names: `budget`, `budget_unit`,
@@ -123,11 +136,17 @@ async def run_async(
     warn_of(advice(experiment))
     local = LocalRun(folder, experiment, task, workers)
     check_origin(experiment, folder.parent)
+    if fresh and isinstance(train, str):
+        await _check_import(experiment, task)
     changes = local.begin(resume=resume, fresh=fresh)
-    if not isinstance(train, str):
-        handed.write(folder / TASK, train, setup)
     plan = Plan(str(folder), workers, (experiment.module,), task.paths)
-    result = await _search(plan, local, changes, callbacks, progress)
+    try:
+        if not isinstance(train, str):
+            handed.write(folder / TASK, train, setup)
+        result = await _search(plan, local, changes, callbacks, progress)
+    except BaseException:
+        local.put_back()
+        raise
     if result.status == "failed":
         raise SearchFailedError(
             f"{chosen}: {result.reason}\nThe same call with name={chosen!r} tries again; what the "
@@ -155,6 +174,30 @@ def _task(train: Train | str, setup: Train | None, folder: Path) -> Task:
         raise TaskError(f"train: {train!r} is neither a function nor the name of one")
     check_function(train, name_of(train))
     return Task(f"{handed.MODULE}:train", (str(folder / TASK),), fingerprint(train, setup))
+
+
+async def _check_import(experiment: Experiment, task: Task) -> None:
+    """Make sure that a process such as a worker's finds the task.
+
+    Raises:
+        TaskError: it does not; the message says why.
+    """
+    search = [*task.paths, os.environ.get("PYTHONPATH", "")]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", IMPORT, experiment.module, experiment.function),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search))},
+    )
+    try:
+        _, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    if process.returncode:
+        why = said.decode(errors="replace").strip()
+        raise TaskError(f"{task.name} cannot be imported: {why}")
 
 
 def name_of(train: Train) -> str:

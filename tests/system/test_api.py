@@ -266,6 +266,73 @@ def test_another_search_of_that_name_says_what_to_do(tmp_path):
         search(tmp_path, resume=True, fresh=True)
 
 
+def contents(folder):
+    """All files of a run and what they hold; the server's own are written when it is looked at."""
+    files = [file for file in folder.rglob("*") if file.is_file() and "redis" not in file.parts]
+    return {file.relative_to(folder): file.read_bytes() for file in files}
+
+
+def test_a_run_stays_until_the_one_in_its_place_has_begun(tmp_path, monkeypatch):
+    class Look(romul.Callback):
+        def on_result(self, line):
+            assert [folder.name for folder in runs.iterdir()] == ["mine"]
+
+    class Interrupted(romul.Callback):
+        def on_decision(self, line):
+            raise KeyboardInterrupt
+
+    runs = tmp_path / "runs"
+    first = search(runs, steps=1)
+    before = contents(runs / "mine")
+    locked = lambda trial, lock=threading.Lock(): 1.0  # noqa: B008, E731
+    refused: list[tuple[Any, dict[str, Any], str]] = [
+        (train, {"space": {}}, "space"),
+        (train, {"workers": 0}, "workers"),
+        (train, {"from_run": "none"}, "no run there"),
+        ("nowhere", {}, "nowhere cannot be imported: No module named 'nowhere'"),
+        ("tests.system.test_api:non", {}, "has no function 'non'"),
+        ("tests.system.test_api:yields", {}, "yields is a generator"),
+        (locked, {}, "belongs to this process"),
+    ]
+    for task, changes, message in refused:
+        with pytest.raises(romul.RomulError, match=message):
+            search(runs, task, fresh=True, **changes)
+        assert contents(runs / "mine") == before
+    server = tmp_path / "bin" / "valkey-server"
+    server.parent.mkdir()
+    server.write_text("#!/bin/sh\nexit 1\n")
+    server.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{server.parent}{os.pathsep}{os.environ['PATH']}")
+        with pytest.raises(romul.RomulError, match="valkey-server does not start"):
+            search(runs, steps=2, fresh=True)
+    assert contents(runs / "mine") == before
+    assert search(runs, steps=1).best == first.best
+    # As a call leaves it that is killed before its run has begun.
+    (runs / "mine").rename(runs / ".mine.former")
+    (runs / "mine").mkdir()
+    assert search(runs, steps=1).best == first.best
+    result = search(runs, steps=2, fresh=True, callbacks=[Look()])
+    assert (result.status, result.snapshot.counts["reported"]) == ("finished", 8)
+    # Once it has begun, the former one does not come back.
+    with pytest.raises(KeyboardInterrupt):
+        search(runs, steps=3, fresh=True, callbacks=[Interrupted()])
+    assert search(runs, steps=3).snapshot.counts["reported"] == 12
+
+
+def test_a_run_on_a_named_server_is_not_removed(system):
+    system.submit(name="other", steps=1)
+    system.client.flushdb()
+    runs = f"--runs={system.folder}", f"--redis={system.url}", "--workers=1"
+    called = system.call("run", str(system.folder / "other.py"), *runs)
+    assert called.returncode == 0, called.stderr
+    before = contents(system.folder / "other")
+    message = r"on a server that was named, .* with `romul stop other --redis URL`"
+    with pytest.raises(romul.ExperimentExistsError, match=message):
+        search(system.folder, name="other", fresh=True)
+    assert contents(system.folder / "other") == before
+
+
 def test_a_run_that_was_interrupted_goes_on(tmp_path):
     class Interrupt(romul.Callback):
         def on_result(self, line):
