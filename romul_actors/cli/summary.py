@@ -109,11 +109,14 @@ def finish(
             "checkpoints/, logs/",
             soft_wrap=True,
         )
+    again = resumption(folder, server)
     if ended.interrupted:
         if not as_json:
-            again = resumption(folder, server)
             console.print(f"interrupted: `{again}` goes on", soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
+    if any(row["status"] == "failed" for row in rows):
+        told = Console(stderr=True, quiet=as_json)
+        told.print(f"failed: `{again}` tries again", soft_wrap=True)
     if any(row["status"] != "finished" for row in rows):
         raise typer.Exit(EXPERIMENT_FAILED)
 

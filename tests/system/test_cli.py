@@ -34,6 +34,9 @@ rate = {{ type = "float", min = 1e-3, max = 1.0, scale = "log" }}
 """
 
 
+WRITES = "return (trial.checkpoint / 'x').write_text('x')"
+
+
 def local(folder, *arguments):
     """Start a command in a folder, which local runs are found by."""
     out, err = (folder / f"{secrets.token_hex(4)}.{name}" for name in ("out", "err"))
@@ -352,10 +355,15 @@ def test_a_run_whose_every_trial_fails_says_why(tmp_path):
         "def train(trial):\n"
         "    raise OSError('the disk is upside down')\n"
     )
-    code, out, _ = ended(local(tmp_path, "run", "bad.py", "--workers=1"))
+    code, out, err = ended(local(tmp_path, "run", "bad.py", "--workers=1"))
     assert code == 1
     assert "every trial of step 0 failed" in out
     assert "the disk is upside down" in out
+    assert "failed: `romul run --resume bad` tries again\n" in err
+    file = tmp_path / "bad.py"
+    file.write_text(file.read_text().replace("raise OSError('the disk is upside down')", WRITES))
+    code, out, err = ended(local(tmp_path, "run", "--resume=bad", "--json"))
+    assert (code, json.loads(out)["status"], "tries again" in err) == (0, "finished", False), err
 
 
 def test_a_run_that_cannot_be_decided_ends_and_says_why(tmp_path, monkeypatch):
