@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from romul_actors import plugins
+from romul_actors.cli.connection import connected
 from romul_actors.cli.options import DEFAULT_URL, LogLevel, MqttCa, MqttUrl, RedisUrl, start_log
 from romul_actors.cli.printing import echo
 from romul_actors.cli.services import stopping
@@ -110,6 +111,7 @@ def launch(
         return
     match on:
         case Engine.LOCAL:
+            asyncio.run(_check_server(redis))
             _until_stopped(lambda stop: _local(fleet, logs, stop))
         case Engine.SSH:
             hosts = Hosts(fleet, host or [], ssh_option or [], program)
@@ -145,6 +147,16 @@ def _until_stopped(run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) ->
             await run(stop)
 
     asyncio.run(all_of_it())
+
+
+async def _check_server(url: str) -> None:
+    """Make sure that workers of this machine can begin; elsewhere the server may look different.
+
+    Raises:
+        StoreError: the server cannot be used.
+    """
+    async with connected(url):
+        pass
 
 
 async def _local(fleet: Fleet, logs: Path, stop: asyncio.Event) -> None:

@@ -75,6 +75,16 @@ def test_workers_of_this_machine_are_started_again_and_ended_together(system):
     assert not processes_with(str(logs))
 
 
+def test_where_the_server_cannot_be_used_no_worker_is_started(system):
+    logs = system.folder / "logs"
+    options = ["launch", "--on=local", f"--logs={logs}"]
+    wrong = system.call(*options, "--redis=redis://127.0.0.1:1/0")
+    assert (wrong.returncode, "no Redis or Valkey server answers" in wrong.stderr) == (3, True)
+    refused = system.call(*options, f"--redis={system.url.replace(password(system), 'other')}")
+    assert (refused.returncode, "password" in refused.stderr.lower()) == (3, True), refused.stderr
+    assert not logs.exists()
+
+
 def test_each_worker_has_gpus_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,GPU-6")
     fleet = Fleet(workers=3, gpus=2, environment={"ROMUL_REDIS_URL": "redis://x"})
