@@ -47,7 +47,14 @@ from romul_actors.protocol.declared_tables import (
     Resources,
     Timeouts,
 )
-from romul_actors.protocol.mistakes import Mistake, Mistakes, in_lines, mistakes_of, not_toml
+from romul_actors.protocol.mistakes import (
+    Mistake,
+    Mistakes,
+    in_lines,
+    mistakes_of,
+    not_toml,
+    unreadable,
+)
 from romul_actors.protocol.toml_lines import lines_of
 
 __all__ = [
@@ -328,12 +335,9 @@ def load(path: Path, also: Also = lambda _: []) -> Experiment:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ExperimentError(
-            f"{path}: cannot be read: there is no such file{_neighbour(path)}"
-        ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"{path}: cannot be read: {error}") from None
+        hint = _neighbour(path) if isinstance(error, FileNotFoundError) else ""
+        raise ExperimentError(f"{path}: cannot be read: {unreadable(error)}{hint}") from None
     if path.suffix == ".toml":
         return parse(text, str(path), also)
     if path.suffix != ".py":

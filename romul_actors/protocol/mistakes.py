@@ -137,6 +137,13 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
 
 
+def unreadable(error: OSError | UnicodeDecodeError) -> str:
+    """Why a file cannot be read, without Python's number of the error and the file's name."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    return str(getattr(error, "strerror", None) or error)
+
+
 def mistakes_of(
     error: ValidationError, model: type[BaseModel], before: Sequence[str | int] = ()
 ) -> list[Mistake]:

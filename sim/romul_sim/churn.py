@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from numpy.random import Generator
 
 from romul_actors.errors import RomulError
+from romul_actors.protocol.mistakes import unreadable
 
 What = Literal["arrives", "notice", "leaves", "freezes", "slows"]
 DAY_S = 24 * 3600.0
@@ -89,7 +90,7 @@ def read_trace(file: Path) -> Trace:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise TraceError(f"{file}: cannot be read: {error}") from None
+        raise TraceError(f"{file}: cannot be read: {unreadable(error)}") from None
     first = text.lstrip().partition("\n")[0]
     if '"at"' in first:
         return _read_lines(file, text.splitlines())

@@ -27,6 +27,7 @@ from romul_actors.errors import RomulError, UnknownExperimentError
 from romul_actors.observe.snapshot import PAGE
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_of
+from romul_actors.protocol.mistakes import unreadable
 from romul_actors.protocol.stored_fields import ENDED
 from romul_actors.store import Store
 from romul_sim.churn import Change, line_of, read_trace
@@ -83,11 +84,15 @@ async def record(
         The number of lines of history.
 
     Raises:
-        RecordError: the store has only the end of its history.
+        RecordError: the store has only the end of its history, or the file cannot be written.
         UnknownExperimentError: there is no such experiment.
     """
     experiment = experiment_of(await store.spec(name))
-    with file.open("w", encoding="utf-8") as out:
+    try:
+        opened = file.open("w", encoding="utf-8")
+    except OSError as error:
+        raise RecordError(f"{file}: cannot be written: {error.strerror}") from None
+    with opened as out:
         writer = _Writer(store, experiment, out)
         while True:
             # Read before the history is: what was committed with the end is in it then.
@@ -214,7 +219,7 @@ def read_record(file: Path) -> Record:
     try:
         texts = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{file}: cannot be read: {error}") from None
+        raise RecordError(f"{file}: cannot be read: {unreadable(error)}") from None
     for number, text in enumerate(texts, 1):
         try:
             row = json.loads(text)

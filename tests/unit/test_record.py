@@ -24,10 +24,12 @@ from romul_actors.core.history import (
     to_json,
 )
 from romul_actors.errors import ExperimentError, RomulError, UnknownExperimentError
+from romul_actors.protocol.experiment import load
 from romul_actors.protocol.messages import encode
 from romul_actors.store.memory import MemoryStore
 from romul_sim import simulation
 from romul_sim.churn import Pool, generate, read_trace, with_notice
+from romul_sim.drill.schedule import read_schedule as read_faults
 from romul_sim.record import RecordError, machines_of, read_record, record
 from romul_sim.replay import fork, simulated_loss, verify, with_settings
 from romul_sim.simulation import Policy, Scenario, Simulation, simulate
@@ -220,6 +222,31 @@ def test_a_history_without_its_beginning_is_refused(recorded, tmp_path):
 
     with pytest.raises(UnknownExperimentError):
         run(unknown())
+
+
+@pytest.mark.parametrize("read", [read_record, read_trace, read_schedule, read_faults, load])
+def test_a_file_that_is_not_there_is_named_in_words(tmp_path, read):
+    for file, why in (
+        (tmp_path / "none.json", "there is no such file"),
+        (tmp_path, "Is a directory"),
+    ):
+        with pytest.raises(RomulError) as caught:
+            read(file)
+        assert str(caught.value) == f"{file}: cannot be read: {why}"
+
+
+def test_a_record_that_cannot_be_written_is_named_in_words(recorded, tmp_path):
+    file = tmp_path / "none" / "record.jsonl"
+
+    async def main():
+        store = MemoryStore()
+        experiment = read_record(recorded).experiment
+        await store.create(experiment.name, experiment.model_dump_json(), encode(Submitted()))
+        await record(store, experiment.name, file)
+
+    with pytest.raises(RecordError) as caught:
+        run(main())
+    assert str(caught.value) == f"{file}: cannot be written: No such file or directory"
 
 
 @pytest.mark.parametrize("read", [read_record, read_trace, read_schedule])

@@ -15,6 +15,7 @@ from romul_actors.errors import RomulError
 from romul_actors.observe.lineage import lineage
 from romul_actors.observe.trial_records import TrialRecord
 from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.mistakes import unreadable
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.trainer import Failure, Success
 from romul_workers.trial import Value
@@ -143,7 +144,7 @@ def read_schedule(file: Path) -> Schedule:
         stretches = [Stretch(**stretch) for stretch in fields.pop("stretches")]
         schedule = Schedule(stretches=stretches, **fields)
     except (OSError, UnicodeDecodeError) as error:
-        raise ScheduleError(f"{file}: cannot be read: {error}") from None
+        raise ScheduleError(f"{file}: cannot be read: {unreadable(error)}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ScheduleError(f"{file}: not a schedule: {error}") from None
     if version != VERSION:

@@ -8,6 +8,7 @@ from pathlib import Path
 from numpy.random import default_rng
 
 from romul_actors.errors import RomulError
+from romul_actors.protocol.mistakes import unreadable
 from romul_sim.faults import Fault
 
 LEASE_S = 2.0
@@ -69,7 +70,7 @@ def read_schedule(file: Path) -> list[Fault]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise RomulError(f"{file}: cannot be read: {error}") from None
+        raise RomulError(f"{file}: cannot be read: {unreadable(error)}") from None
     for number, line in enumerate(lines, 1):
         try:
             fault = Fault(**json.loads(line))
