@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from romul_actors.cli.connection import connected
@@ -21,7 +21,7 @@ from romul_actors.local.redis_server import embedded_server
 from romul_actors.local.run_file import RunFile
 from romul_actors.observe.former import begun_from
 from romul_actors.protocol.differences import Changes
-from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.experiment import Experiment, from_values
 from romul_actors.protocol.plan import left_out, settings
 from romul_actors.waiting import pause
 from romul_workers.inheritance import copies
@@ -87,8 +87,11 @@ async def _play(
         stop = await stack.enter_async_context(stopping())
         url, mqtt = await servers.start(folder, stack)
         client = await stack.enter_async_context(connected(url, console, by="run --resume"))
+        new = new or await _unsubmitted(client, plan)
+        plan = replace(plan, unsubmitted=[])
         if new:
-            plan.write(folder)
+            values = [experiment.model_dump(mode="json") for experiment in new]
+            replace(plan, unsubmitted=values).write(folder)
         try:
             for experiment in new:
                 await client.submit(await _begun(experiment, client, servers))
@@ -119,6 +122,13 @@ async def _play(
         experiments = [await client.spec(name) for name in plan.experiments]
         summaries = await write_summaries(client.store, folder, experiments, console)
         return EndedRun(summaries, stop.is_set(), wall_s)
+
+
+async def _unsubmitted(client: Client, plan: RunFile) -> Sequence[Experiment]:
+    """What a run that was killed as it began has yet to submit."""
+    there = await client.statuses() if plan.unsubmitted else {}
+    given = [from_values(values, "the declaration of the run") for values in plan.unsubmitted]
+    return [experiment for experiment in given if experiment.name not in there]
 
 
 async def _begun(experiment: Experiment, client: Client, servers: Servers) -> Experiment:

@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,8 @@ class RunFile:
         paths: folders that they find them in.
         file: the experiment's own file, if the run has one.
         declared: what stood in it when the run began, or last went on, as JSON values.
+        unsubmitted: experiments, as JSON values, until all are submitted: a run may be killed
+            before that.
     """
 
     experiments: Sequence[str]
@@ -109,6 +111,7 @@ class RunFile:
     paths: Sequence[str]
     file: str | None = None
     declared: Mapping[str, Any] | None = None
+    unsubmitted: Sequence[Mapping[str, Any]] = field(default_factory=list)
 
     @staticmethod
     def check_new(folder: Path) -> None:

@@ -8,12 +8,14 @@ import secrets
 import shlex
 import signal
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 from redis import Redis
 
+from romul_actors.client import Client
 from romul_actors.local.mqtt_broker import has_broker
 from romul_actors.local.redis_server import URL_FILE, embedded_server
 from romul_actors.protocol.experiment import parse
@@ -345,6 +347,38 @@ def test_a_killed_run_takes_its_processes_along(tmp_path):
     process.kill()
     process.wait()
     wait_for(lambda: processes_with(str(tmp_path)) == [])
+
+
+KILLED = """
+import os, signal
+from romul_actors.cli import main
+from romul_actors.client import Client
+Client.submit = lambda self, experiment: os.kill(os.getpid(), signal.SIGKILL)
+main()
+"""
+"""`romul` that is killed as it is about to submit an experiment."""
+
+
+async def declaration_of(folder):
+    async with embedded_server(folder) as url, Client.connect(url) as client:
+        return await client.spec(folder.name)
+
+
+def test_a_run_that_was_killed_before_it_had_submitted_its_search_begins_with_it(tmp_path):
+    (tmp_path / "bowl.toml").write_text(TOML.format(steps=2))
+    command = [sys.executable, "-c", KILLED, "run", "bowl.toml", "--workers=1", "--deadline=+1h"]
+    killed = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    wait_for(lambda: processes_with(str(tmp_path)) == [])
+    # As it was begun, its deadline too, and with what was changed in its file meanwhile.
+    (tmp_path / "bowl.toml").write_text(TOML.format(steps=3))
+    for trials in (12, 12):
+        code, out, err = ended(local(tmp_path, "run", "--resume=bowl", "--json"))
+        assert code == 0, err
+        assert (json.loads(out)["status"], json.loads(out)["trials"]) == ("finished", trials)
+    run = json.loads((tmp_path / "runs/bowl/run.json").read_text())
+    assert (run["workers"], run["unsubmitted"]) == (1, [])
+    assert asyncio.run(declaration_of(tmp_path / "runs/bowl")).deadline is not None
 
 
 def test_a_run_whose_every_trial_fails_says_why(tmp_path):
