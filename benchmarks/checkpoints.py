@@ -49,10 +49,14 @@ LAYERS = 20
 
 
 def pages(path: Path, megabytes: int) -> None:
-    """Take the memory of a file in the page cache, and leave it free for the next one."""
+    """Take the memory of a file in the page cache, and leave it free for the next one.
+
+    In pieces of the size that a worker writes: the system takes larger ones from other memory.
+    """
+    at_once = max(1, min(megabytes, 16))
     with path.open("wb", buffering=0) as file:
-        for _ in range(megabytes):
-            file.write(bytes(2**20))
+        for _ in range(megabytes // at_once):
+            file.write(bytes(at_once * 2**20))
     path.unlink()
 
 
