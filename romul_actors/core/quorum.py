@@ -60,6 +60,11 @@ def decide_pool(
     view = view_of(transition, step, pool, known, DECISION)
     for move in optimizer.decide(view, due):
         advance(transition, view, move, oldest)
+    # A slot that went on by itself may have completed the quorum of one that waits.
+    if not whole and lead is not None and transition.progress(step).waiting:
+        for other in tuple(transition.slots):
+            if other.status == "waiting" and other.step == step:
+                decide_pool(transition, other)
 
 
 def _grace_is_over(transition: Transition, due: Sequence[int], quorum: int) -> bool:

@@ -53,6 +53,49 @@ def test_more_are_replaced_the_less_training_is_left(n_slots):
     assert replaced[-1] == round((0.25 + 0.5 * 19 / 20) * n_slots)
 
 
+@pytest.mark.parametrize("steps", [2, 59, 60, 61, 100, 1000])
+def test_a_run_has_at_most_sixty_generations_of_nearly_equal_length(steps):
+    run = Run(population(steps=steps, options=FULL)).start()
+    run.to_the_end(lambda trial: float(trial.slot))
+    # A copy begins the step after the one that ended a generation; nothing follows the last.
+    ended = [step - 1 for step in range(1, steps) if copied(run, step)] + [steps - 1]
+    assert len(ended) == min(60, steps)
+    lengths = np.diff([-1, *ended])
+    assert max(lengths) - min(lengths) <= 1
+
+
+def test_within_a_generation_a_slot_goes_on_by_itself():
+    run = Run(population(steps=120)).start()
+    run.tell(run.result(3, 1.0))
+    line = decided(run, 1)[3]
+    assert (line.parent, line.why["rule"], line.vector) == (
+        "3-0",
+        "held",
+        decided(run, 0)[3].vector,
+    )
+    run.tell(run.result(3, 1.0))
+    # Step 1 ends a generation: it waits for the others.
+    assert 3 not in decided(run, 2)
+    for _ in range(2):
+        for slot in {*range(8)} - {3}:
+            run.tell(run.result(slot, 2.0))
+    assert sorted(decided(run, 2)) == list(range(8))
+    assert copied(run, 2)
+
+
+def test_a_failure_within_a_generation_is_mended_at_once():
+    run = Run(population(steps=120, options=FULL)).start()
+    run.tell(run.result(3, float("nan")))
+    for slot in range(3):
+        run.tell(run.result(slot, 1.0 + slot))
+    # The others have gone on; the failed slot waits for a population to copy from.
+    assert sorted(decided(run, 1)) == [0, 1, 2]
+    for slot in range(4, 8):
+        run.tell(run.result(slot, 1.0 + slot))
+    assert decided(run, 1)[3].why["copied"] in (0, 1)
+    assert copied(run, 1) == [3]
+
+
 def test_an_extended_run_replaces_fewer_again():
     def first_decision(steps):
         run = Run(population(steps=steps, n_slots=24, options=FULL)).start()

@@ -97,7 +97,8 @@ class Optimizer(ABC):
     def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
         """Indices of the slots that `slot` is compared with at its step, itself included: all.
 
-        The pools of one step are disjoint and together hold all slots.
+        Two slots of one step are in each other's pool, or one of them is decided without the
+        other. A slot that is due has an outcome of its step.
         """
         del slot, steps
         return range(len(slots))

@@ -22,6 +22,7 @@ from romul_actors.core.optimizers.base import (
     latin_hypercube,
     share,
 )
+from romul_actors.core.slot import Slot
 from romul_actors.core.space import Space, Vector
 
 MIN_POOL = 4
@@ -37,6 +38,8 @@ class Romul(Optimizer):
     Attributes:
         quorum_share: share of the population whose outcomes must be known.
         grace: for how many median trials an idle worker then waits for the rest; 0: not at all.
+        generations: how often at most a run replaces slots. In a run of more steps the last step
+            of each generation does; at the others a slot goes on, unless it has failed.
         donors: share of the known slots, the best, that hold and that the others copy.
         replaced_last: share of the known slots, the worst, that copy at the last step; before the
             first it is that of the donors.
@@ -55,6 +58,7 @@ class Romul(Optimizer):
     }
     quorum_share: float = 0.75
     grace: float = 0.05
+    generations: int = 60
     donors: float = 0.25
     replaced_last: float = 0.75
     mutation: float = 0.8
@@ -69,6 +73,15 @@ class Romul(Optimizer):
         rows = latin_hypercube(n_slots, len(space), rng)
         return [Start("all", tuple(row)) for row in rows.tolist()]
 
+    def _ends(self, step: int, steps: int) -> bool:
+        """Whether a generation ends with `step`: as evenly as whole steps allow."""
+        return (step + 1) * self.generations // steps > step * self.generations // steps
+
+    def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
+        """All slots; but within a generation a slot that has not failed goes on by itself."""
+        alone = not (self._ends(slot.step, steps) or slot.outcomes[slot.step].failed)
+        return [slot.index] if alone else range(len(slots))
+
     def quorum(self, n_pool: int) -> int:
         """Share of the population, and never fewer than differential evolution needs."""
         return min(n_pool, max(MIN_POOL, share(self.quorum_share, n_pool)))
@@ -82,7 +95,7 @@ class Romul(Optimizer):
         n_best = share(self.donors, m) if m >= MIN_POOL else 0
         best = [i for i in order[:n_best] if not known[i].failed]
         replaced = self.donors + (self.replaced_last - self.donors) * t  # (2)
-        n_worst = round(replaced * m) if best else 0
+        n_worst = round(replaced * m) if best and self._ends(view.step, view.steps) else 0
         leading = set(best)
         worst = {*order[m - n_worst :], *(i for i in due if known[i].failed)} - leading
 
