@@ -1,0 +1,106 @@
+"""What a finer division of a run is worth: the same training in more and shorter steps.
+
+    python benchmarks/finer.py --parts 8 --seeds 16
+
+A step makes one of so many parts of the updates of a step of the suite, a whole number and at least
+one, and a run has so many times as many steps. One JSON line: by problem and over all, the share of
+pairs of test losses that the first optimizer wins against each other one (a tie counts half), with
+its 95 % interval. pursuit-es, whose steps are of two updates, is left out.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from typing import Any
+
+from romul_sim.comparison import Share, compare
+from romul_sim.play import Run, Training
+from romul_sim.suite import DEVELOP, SUITE, training
+
+PROBLEMS = [name for name in DEVELOP if name != "pursuit-es"]
+
+
+def divide(parts: int) -> None:
+    """Have all problems of this process train with so few updates a step."""
+    whole = training.descend
+
+    def part(trained: Any, rule: Any, n_updates: int, gradient: Callable[[Any], Any]) -> Any:
+        return whole(trained, rule, max(1, n_updates // parts), gradient)
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("romul_sim.suite.") and hasattr(module, "descend"):
+            module.descend = part  # type: ignore[attr-defined]
+
+
+def play(problem: str, optimizer: str, seed: int, *, slots: int, parts: int) -> float:
+    """Test loss of the checkpoint of the lowest validation loss ever."""
+    judged = SUITE[problem]
+    run = Run(
+        Training(judged.space, judged.steps * parts, judged.step, judged.test),
+        optimizer,
+        slots,
+        seed,
+    ).to_the_end()
+    best = run.population.best
+    if best is None:
+        raise RuntimeError(f"{problem}, {optimizer}, seed {seed}: no trial succeeded")
+    return float(judged.test(run.states[best.checkpoint]))
+
+
+def shown(share: Share) -> dict[str, float]:
+    """A share as JSON values."""
+    values = {"share": share.share, "low": share.low, "high": share.high}
+    return {name: round(value, 4) for name, value in values.items()}
+
+
+def main() -> None:
+    """Read the arguments and print the line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--problems", default=",".join(PROBLEMS))
+    parser.add_argument("--optimizers", default="romul,romul:generations=1000,truncation")
+    parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--parts", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=16)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=None)
+    given = parser.parse_args()
+    began = time.perf_counter()
+    optimizers = given.optimizers.split(",")
+    seeds = range(given.first_seed, given.first_seed + given.seeds)
+    losses: dict[str, dict[str, list[float]]] = {}
+    one = partial(play, slots=given.slots, parts=given.parts)
+    with ProcessPoolExecutor(given.processes, initializer=divide, initargs=(given.parts,)) as pool:
+        for problem in given.problems.split(","):
+            waiting = {
+                name: [pool.submit(one, problem, name, seed) for seed in seeds]
+                for name in optimizers
+            }
+            losses[problem] = {
+                name: [run.result() for run in runs] for name, runs in waiting.items()
+            }
+            print(problem, f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
+    compared = compare(losses, optimizers[0])
+    line = {
+        "benchmark": "finer",
+        "optimizer": optimizers[0],
+        "slots": given.slots,
+        "parts": given.parts,
+        "seeds": [seeds[0], seeds[-1]],
+        "pairs_won": {name: shown(compared.over_all[name]) for name in optimizers[1:]},
+        "problems": {
+            problem: {name: shown(compared.pairs[problem, name]) for name in optimizers[1:]}
+            for problem in losses
+        },
+        "wall_s": round(time.perf_counter() - began, 1),
+    }
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()
