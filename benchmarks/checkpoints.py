@@ -55,7 +55,7 @@ def pages(path: Path, megabytes: int) -> None:
     """
     at_once = max(1, min(megabytes, 16))
     with path.open("wb", buffering=0) as file:
-        for _ in range(megabytes // at_once):
+        for _ in range(-(-megabytes // at_once)):
             file.write(bytes(at_once * 2**20))
     path.unlink()
 

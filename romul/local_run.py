@@ -107,9 +107,15 @@ class LocalRun:
 
     def put_back(self) -> None:
         """Undo what `begin` did to a run that was to be replaced, unless the new one has begun."""
-        if holds_run(self._former):
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self._former.rename(self.folder)
+        if not holds_run(self._former):
+            return
+        # Moved, and removed afterwards: what cannot be removed is in no one's way.
+        unbegun = self.folder.with_name(f".{self.folder.name}.unbegun")
+        shutil.rmtree(unbegun, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rename(unbegun)
+        self._former.rename(self.folder)
+        shutil.rmtree(unbegun, ignore_errors=True)
 
     def _compared(self, name: str, *, resume: bool) -> Changes:
         """Make sure that the folder holds this very search, or with `resume` one that can be it."""

@@ -158,7 +158,7 @@ def local_run(name: str) -> Path | None:
 
 def _runs() -> list[Path]:
     """The folders of local runs, by their names."""
-    return sorted(folder for folder in runs_folder().glob("*") if holds_run(folder))
+    return sorted(folder for folder in runs_folder().glob("[!.]*") if holds_run(folder))
 
 
 async def _names(client: Client) -> str:

@@ -92,12 +92,15 @@ async def _play(
         if new:
             values = [experiment.model_dump(mode="json") for experiment in new]
             replace(plan, unsubmitted=values).write(folder)
+        begun = set(plan.experiments) - {experiment.name for experiment in new}
         try:
             for experiment in new:
                 await client.submit(await _begun(experiment, client, servers))
+                begun.add(experiment.name)
         except Exception:
             # A run that did not begin is none to go on with: its name is free.
-            RunFile.remove(folder)
+            if not begun:
+                RunFile.remove(folder)
             raise
         experiments = [await client.spec(name) for name in plan.experiments]
         for experiment in experiments:

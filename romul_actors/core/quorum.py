@@ -20,6 +20,26 @@ def decide_waiting(transition: Transition) -> None:
             decide_pool(transition, transition.slots[slot.index])
 
 
+def decide_after(transition: Transition, slot: Slot) -> None:
+    """Decide what an outcome of `slot` leads to: in its pool, and in one whose quorum it completes.
+
+    A slot that goes on by itself is a known outcome to one at the same step that does not.
+    """
+    decide_pool(transition, slot)
+    optimizer, step = transition.settings.optimizer, slot.step
+    lead, oldest = optimizer.max_lead, transition.oldest
+    if lead is None or oldest is None or step + 1 - oldest[0] > lead:
+        return
+    if len(optimizer.pool(transition.slots, slot, transition.horizon)) > 1:
+        return
+    progress = transition.progress(step)
+    # Else all slots would be looked at for each of thousands that end the same step.
+    if progress.waiting and progress.known >= optimizer.quorum(progress.known + progress.missing):
+        for other in tuple(transition.slots):
+            if other.status == "waiting" and other.step == step:
+                decide_pool(transition, other)
+
+
 def decide_pool(
     transition: Transition, slot: Slot, *, late: bool = False, idle: bool = False
 ) -> None:
@@ -60,21 +80,6 @@ def decide_pool(
     view = view_of(transition, step, pool, known, DECISION)
     for move in optimizer.decide(view, due):
         advance(transition, view, move, oldest)
-    if not whole and lead is not None:
-        _decide_completed(transition, step)
-
-
-def _decide_completed(transition: Transition, step: int) -> None:
-    """Decide the slots that wait for a quorum which slots that go on by themselves have completed.
-
-    Until it is complete this costs nothing: others end the same step by the thousand.
-    """
-    progress = transition.progress(step)
-    quorum = transition.settings.optimizer.quorum(progress.known + progress.missing)
-    if progress.waiting and progress.known >= quorum:
-        for slot in tuple(transition.slots):
-            if slot.status == "waiting" and slot.step == step:
-                decide_pool(transition, slot)
 
 
 def _grace_is_over(transition: Transition, due: Sequence[int], quorum: int) -> bool:

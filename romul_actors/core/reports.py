@@ -10,7 +10,7 @@ from romul_actors.core.dispatch import retry
 from romul_actors.core.events import Expired, Failed, Released, Result
 from romul_actors.core.history import SearchFailed, TrialFailed, TrialReleased, TrialReported
 from romul_actors.core.population import Best
-from romul_actors.core.quorum import decide_pool, every_slot_failed
+from romul_actors.core.quorum import decide_after, every_slot_failed
 from romul_actors.core.slot import Outcome, Slot, failed
 from romul_actors.core.transition import Transition
 
@@ -162,4 +162,4 @@ def end(
         transition.reason = f"every trial of step {slot.step} failed; the last one: {fault}"
         transition.record(SearchFailed(at_ms=transition.at_ms, reason=transition.reason))
     elif transition.status == "running":
-        decide_pool(transition, slot)
+        decide_after(transition, slot)

@@ -70,7 +70,7 @@ def check_run(folder: Path, *, begin: str = "", end: str = "") -> None:
         UnknownExperimentError: it does not; the message names one that may be meant.
     """
     if not holds_run(folder):
-        others = [other.name for other in folder.parent.glob("*") if holds_run(other)]
+        others = [other.name for other in folder.parent.glob("[!.]*") if holds_run(other)]
         hint = f": {did_you_mean(folder.name, others)}" if others else ""
         raise UnknownExperimentError(f"{begin}{folder}: no run there{end}{hint}")
 

@@ -239,6 +239,8 @@ def _taken(record: TrialRecord) -> str:
 def _reasons(record: TrialRecord) -> list[str]:
     """How the slot was compared, and the rule that followed."""
     why, rule, words = record.why, record.rule, []
+    if "rank" in why and why["pool"] == 1:
+        return [f"rule: {rule}: no generation ended with that step; it was compared with none"]
     if "rank" in why:
         words.append(
             f"{100 * why['rank']:.0f} % of the {why['known']} results known were better than "

@@ -64,6 +64,14 @@ def test_each_rule_of_each_optimizer_has_words(optimizer):
         assert any(text.startswith(f"rule: {line.why['rule']}: ") for text in words), words
 
 
+def test_within_a_generation_a_trial_was_compared_with_none():
+    run = Run(population(steps=120)).start()
+    run.tell(run.result(3, 1.0))
+    words = in_words(explain(declare("x", "y", steps=120), run.history, "3-1"))
+    assert "rule: held: no generation ended with that step; it was compared with none" in words
+    assert not any("results known" in text for text in words)
+
+
 @pytest.mark.parametrize(
     ("vector_of", "taken"),
     [

@@ -5,11 +5,13 @@ from statistics import median
 import numpy as np
 import pytest
 
+from romul_actors.core.events import Control
 from romul_actors.core.history import TrialCreated
 from romul_actors.core.optimizers import make
 from romul_actors.core.optimizers.base import latin_hypercube
 from romul_actors.core.optimizers.truncation import Truncation
 from romul_actors.core.space import CategoricalParameter, FloatParameter, Space
+from romul_actors.core.transition import Transition
 from tests.unit.harness import Run, population
 
 
@@ -94,6 +96,36 @@ def test_a_failure_within_a_generation_is_mended_at_once():
         run.tell(run.result(slot, 1.0 + slot))
     assert decided(run, 1)[3].why["copied"] in (0, 1)
     assert copied(run, 1) == [3]
+
+
+def test_a_parking_slot_completes_the_quorum_of_a_failed_one():
+    run = Run(population(steps=120)).start()
+    run.tell(run.result(3, float("nan")))
+    for slot in (0, 1, 2, 4):
+        run.tell(run.result(slot, 1.0 + slot))
+    assert 3 not in decided(run, 1)
+    transition = Transition(run.population)
+    transition.change_slot(transition.slots[7], parking=True)
+    run.population = transition.freeze()
+    run.tell(run.result(7, 8.0))
+    assert decided(run, 1)[3].why["copied"] in (0, 1)
+
+
+def test_a_thousand_slots_that_waited_go_on_together():
+    run = Run(population(n_slots=1000, steps=2000)).start()
+    # No slot is more than two steps ahead of the last one.
+    for _ in range(3):
+        for slot in range(1, 1000):
+            run.tell(run.result(slot, float(slot)))
+    assert run.queued() == [0]
+    run.tell(run.result(0, 0.0))
+    assert len(run.queued()) == 1000
+    run.tell(Control(action="pause"))
+    for slot in range(1000):
+        run.tell(run.result(slot, float(slot)))
+    assert not run.queued()
+    run.tell(Control(action="resume"))
+    assert len(run.queued()) > 900
 
 
 def test_an_extended_run_replaces_fewer_again():
