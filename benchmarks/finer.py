@@ -3,9 +3,10 @@
     python benchmarks/finer.py --parts 8 --seeds 16
 
 A step makes one of so many parts of the updates of a step of the suite, a whole number (what is
-left of the division is not made) and at least one, and a run has so many times as many steps. One JSON line: by problem and over all, the share of
-pairs of test losses that the first optimizer wins against each other one (a tie counts half), with
-its 95 % interval. pursuit-es, whose steps are of two updates, is left out.
+left of the division is not made) and at least one, and a run has so many times as many steps. One
+JSON line: by problem and over all, the share of pairs of test losses that the first optimizer wins
+against each other one (a tie counts half), with its 95 % interval. pursuit-es, whose steps are of
+two updates, is left out.
 """
 
 import argparse
