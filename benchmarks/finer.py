@@ -15,11 +15,11 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from typing import Any
 
-from romul_sim.comparison import Share, compare
-from romul_sim.play import Run, Training
+from extended import play, shown
+
+from romul_sim.comparison import compare
 from romul_sim.suite import DEVELOP, SUITE, training
 
 PROBLEMS = [name for name in DEVELOP if name != "pursuit-es"]
@@ -35,27 +35,6 @@ def divide(parts: int) -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("romul_sim.suite.") and hasattr(module, "descend"):
             module.descend = part  # type: ignore[attr-defined]
-
-
-def play(problem: str, optimizer: str, seed: int, *, slots: int, parts: int) -> float:
-    """Test loss of the checkpoint of the lowest validation loss ever."""
-    judged = SUITE[problem]
-    run = Run(
-        Training(judged.space, judged.steps * parts, judged.step, judged.test),
-        optimizer,
-        slots,
-        seed,
-    ).to_the_end()
-    best = run.population.best
-    if best is None:
-        raise RuntimeError(f"{problem}, {optimizer}, seed {seed}: no trial succeeded")
-    return float(judged.test(run.states[best.checkpoint]))
-
-
-def shown(share: Share) -> dict[str, float]:
-    """A share as JSON values."""
-    values = {"share": share.share, "low": share.low, "high": share.high}
-    return {name: round(value, 4) for name, value in values.items()}
 
 
 def main() -> None:
@@ -75,11 +54,11 @@ def main() -> None:
     optimizers = given.optimizers.split(",")
     seeds = range(given.first_seed, given.first_seed + given.seeds)
     losses: dict[str, dict[str, list[float]]] = {}
-    one = partial(play, slots=given.slots, parts=given.parts)
     with ProcessPoolExecutor(given.processes, initializer=divide, initargs=(given.parts,)) as pool:
         for problem in given.problems.split(","):
+            steps = (given.parts * SUITE[problem].steps,)
             waiting = {
-                name: [pool.submit(one, problem, name, seed) for seed in seeds]
+                name: [pool.submit(play, problem, name, given.slots, seed, steps) for seed in seeds]
                 for name in optimizers
             }
             losses[problem] = {
