@@ -22,6 +22,8 @@ from extended import play, shown
 from romul_sim.comparison import compare
 from romul_sim.suite import DEVELOP, SUITE, training
 
+FORMER = "romul:generations=1000:guarded_generations=1000"
+"""As many generations as steps, and a guard that lasts for a share of them: no limit to either."""
 PROBLEMS = [name for name in DEVELOP if name != "pursuit-es"]
 
 
@@ -43,7 +45,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--problems", default=",".join(PROBLEMS))
-    parser.add_argument("--optimizers", default="romul,romul:generations=1000,truncation")
+    parser.add_argument("--optimizers", default=f"romul,{FORMER},truncation")
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--parts", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=16)

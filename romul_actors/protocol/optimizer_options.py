@@ -18,7 +18,6 @@ LARGEST = 1e9
 _SHARES = (
     "quorum_share",
     "donors",
-    "replaced_last",
     "mutation",
     "redraw",
     "guarded",

@@ -20,7 +20,7 @@ from romul_actors.core.space import (
 )
 
 N = 60
-D, V, P, F, SIGMA, R, G, H = 0.25, 0.75, 0.8, 1.0, 0.05, 0.1, 0.7, 0.5
+D, P, F, SIGMA, R, G, Q, H = 0.25, 0.8, 1.0, 0.05, 0.1, 0.7, 21, 0.5
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "algorithm.md"
@@ -43,8 +43,8 @@ def test_the_page_names_every_constant_with_its_value():
     }
     choices = {"CHOICE_OF_BEST": romul.CHOICE_OF_BEST, "CHOICE_OF_A": romul.CHOICE_OF_A}
     assert constants() == options | choices
-    # These are in the text alone: when slots are replaced, not how.
-    timing = {"quorum_share", "grace", "generations"}
+    # These are in the text alone: when slots are replaced, not how, and a switch.
+    timing = {"quorum_share", "grace", "generations", "rising"}
     assert set(vars(make("romul", {}))) - set(options) == timing
 
 
@@ -54,7 +54,7 @@ def selected(results, due, step, steps):
     order = sorted(results, key=lambda i: (math.inf if results[i] is None else results[i], i))
     best = [i for i in order[: math.ceil(D * m)] if results[i] is not None] if m >= 4 else []
     ends = math.floor((step + 1) * N / steps) > math.floor(step * N / steps)
-    n = round((D + (V - D) * t) * m) if best and ends else 0
+    n = round((D + (1 - 2 * D) * t) * m) if best and ends else 0
     worst = {*order[m - n :]} | {i for i in due if results[i] is None}
     return order, best, worst - {*best}
 
@@ -104,7 +104,8 @@ def moves_by_the_page(space, vectors, results, due, step, steps, rng_of):
     for i in rng:
         if best:
             taken[i] = best[rng[i].integers(len(best))]
-    first, early = vectors[order[0]], (step + 1) / steps < G
+    first, t = vectors[order[0]], (step + 1) / steps
+    early = t < G and min(N, steps) * (step + 1) // steps < Q
     return {
         i: (
             taken.get(i),

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from romul_workers.detached import detached
+from romul_workers.detached import _idle, detached
 
 
 async def test_one_work_after_the_other_needs_no_new_thread():
@@ -21,7 +21,12 @@ async def test_work_that_hangs_holds_up_no_other():
     with pytest.raises(asyncio.CancelledError):
         await hangs
     assert [await detached(lambda: "again") for _ in range(3)] == ["again"] * 3
+    idle = len(_idle)
     over.set()
+    # Its thread serves again once its work has ended.
+    async with asyncio.timeout(10):
+        while len(_idle) == idle:
+            await asyncio.sleep(0.001)
 
 
 async def test_what_work_raises_is_raised_and_its_thread_stays():

@@ -201,7 +201,12 @@ def test_a_stored_search_goes_on_with_a_constant_that_is_out_of_its_range_by_now
         (
             'name = "romul", replaced_first = 0.5, mutation = 0.3',
             {"mutation": 0.3},
-            "replaced_first = 0.5 no longer counts: .* any more: the share of slots that copy goes",
+            "replaced_first = 0.5 no longer counts: .* any more: the share of slots",
+        ),
+        (
+            'name = "romul", replaced_last = 0.25, sigma = 0.1',
+            {"sigma": 0.1},
+            "replaced_last = 0.25 no longer counts: .* any more: .* rises to all others",
         ),
         ('name = "romul", sigma = -1.0', {}, "sigma = -1.0 no longer counts: .* is below 0"),
         ('name = "asha", eta = 1', {}, "eta = 1 no longer counts: .* eta = 1 is below 2"),

@@ -41,31 +41,34 @@ class Romul(Optimizer):
         generations: how often at most a run replaces slots. In a run of more steps the last step
             of each generation does; at the others a slot goes on, unless it has failed.
         donors: share of the known slots, the best, that hold and that the others copy.
-        replaced_last: share of the known slots, the worst, that copy at the last step; before the
-            first it is that of the donors.
+        rising: whether the share of the known slots, the worst, that copy rises from that of the
+            donors, before the first step, to all others at the last one; else it stays.
         mutation: probability that a copied vector moves by current-to-best/1.
         factor: F1 and F2 ~ U(0, factor), weights of the difference and of the attraction.
         sigma: standard deviation of the noise of each coordinate.
         redraw: probability that a coordinate is drawn anew.
         guarded: share of the steps until which no move lowers what has a logarithmic scale.
+        guarded_generations: how many generations at most this lasts.
         raised: probability that a move raises such a coordinate then, each by itself; else it
             keeps it. What is drawn anew is never below its base.
     """
 
     name: ClassVar[str] = "romul"
     gone: ClassVar[Mapping[str, str]] = {
-        "replaced_first": "the share of slots that copy goes from `donors` to `replaced_last`"
+        "replaced_first": "the share of slots that copy begins as that of `donors`",
+        "replaced_last": "the share of slots that copy rises to all others (`rising`), or not",
     }
     quorum_share: float = 0.75
     grace: float = 0.05
     generations: int = 60
     donors: float = 0.25
-    replaced_last: float = 0.75
+    rising: bool = True
     mutation: float = 0.8
     factor: float = 1.0
     sigma: float = 0.05
     redraw: float = 0.1
     guarded: float = 0.7
+    guarded_generations: int = 21
     raised: float = 0.5
 
     def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
@@ -74,8 +77,17 @@ class Romul(Optimizer):
         return [Start("all", tuple(row)) for row in rows.tolist()]
 
     def _ends(self, step: int, steps: int) -> bool:
-        """Whether a generation ends with `step`: as evenly as whole steps allow."""
-        return (step + 1) * self.generations // steps > step * self.generations // steps
+        """Whether a generation ends with `step`."""
+        return self._ended(step + 1, steps) > self._ended(step, steps)
+
+    def _ended(self, n_steps: int, steps: int) -> int:
+        """How many generations `n_steps` of the steps are: as evenly as whole steps allow."""
+        return n_steps * min(self.generations, steps) // steps
+
+    def _guards(self, step: int, steps: int) -> bool:
+        """Whether no move after `step` lowers what has a logarithmic scale."""
+        few = self._ended(step + 1, steps) < self.guarded_generations
+        return few and (step + 1) / steps < self.guarded
 
     def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
         """All slots; but within a generation a slot that has not failed goes on by itself."""
@@ -94,11 +106,13 @@ class Romul(Optimizer):
         rank = {i: n for n, i in enumerate(order)}
         n_best = share(self.donors, m) if m >= MIN_POOL else 0
         best = [i for i in order[:n_best] if not known[i].failed]
-        replaced = self.donors + (self.replaced_last - self.donors) * t  # (2)
+        last = 1.0 - self.donors if self.rising else self.donors
+        replaced = self.donors + (last - self.donors) * t  # (2)
         n_worst = round(replaced * m) if best and self._ends(view.step, view.steps) else 0
         leading = set(best)
         worst = {*order[m - n_worst :], *(i for i in due if known[i].failed)} - leading
 
+        guarded = self._guards(view.step, view.steps)
         moving = [i for i in due if i in worst]
         rngs = {i: view.rng(i) for i in moving}
         sources = {i: best[int(rngs[i].integers(len(best)))] for i in moving} if best else {}  # (3)
@@ -118,7 +132,7 @@ class Romul(Optimizer):
             if i in sources:
                 why["copied"] = sources[i]
             vector, how = self._move(
-                view, sources.get(i, i), vector_of, place[i], order[0], t < self.guarded, rngs[i]
+                view, sources.get(i, i), vector_of, place[i], order[0], guarded, rngs[i]
             )
             moves.append(Move(i, sources.get(i), vector, why={**why, **how}, tier="all"))
         return moves
