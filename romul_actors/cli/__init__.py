@@ -3,8 +3,9 @@
 import logging
 import sys
 import traceback
+from typing import NoReturn
 
-from romul_actors.cli.exits import EXPERIMENT_FAILED, exit_code
+from romul_actors.cli.exits import DECLARATION, EXPERIMENT_FAILED, exit_code
 from romul_actors.cli.printing import Console, echo
 from romul_actors.errors import RomulError
 from romul_actors.observe.visible import VisibleFormatter
@@ -26,6 +27,19 @@ def main() -> None:
         logging.getLogger("romul").debug("failed", exc_info=True)
         Console(stderr=True).print(f"romul: {error}", style="red")
         sys.exit(exit_code(error))
-    except Exception:  # noqa: BLE001  (a defect: its text may quote what others wrote)
-        echo(traceback.format_exc(), err=True, nl=False)
-        sys.exit(EXPERIMENT_FAILED)
+    except OSError as error:
+        if error.filename is None:
+            _show_defect()
+        # A folder that is not there, a disk that is full: what the user named, or can mend.
+        logging.getLogger("romul").debug("failed", exc_info=True)
+        Console(stderr=True).print(f"romul: {error.filename}: {error.strerror}", style="red")
+        sys.exit(DECLARATION)
+    except Exception:  # noqa: BLE001  (a defect)
+        _show_defect()
+
+
+def _show_defect() -> NoReturn:
+    """Show the traceback of the error that is being handled, and end."""
+    # Its text may quote what others wrote: `echo` makes control characters visible.
+    echo(traceback.format_exc(), err=True, nl=False)
+    sys.exit(EXPERIMENT_FAILED)

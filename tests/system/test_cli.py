@@ -486,6 +486,9 @@ def decided(redis_url, tmp_path_factory):
         (("run", "--resume", "never", "--deadline=+1h"), 2, "--deadline is for a new run"),
         (("run", "--resume", "never", "--from-run=e"), 2, "--from-run and"),
         (("check", "{folder}/e.py", "--budget=0"), 2, "--budget"),
+        (("export", "e", "--to={folder}/none/x.csv"), 2, "none/x.csv"),
+        (("report", "e", "--to={folder}/e.py/x.html"), 2, "e.py: File exists"),
+        (("acl", "--out={folder}/e.py/x", "--secrets={folder}/s"), 2, "Not a directory"),
     ],
 )
 def test_errors_are_one_line_and_an_exit_code(decided, arguments, code, said):

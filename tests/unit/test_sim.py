@@ -395,6 +395,7 @@ def test_the_command_recommends_a_set_up():
     [
         (["--problem=none"], "'none'"),
         (["--trace=/nowhere.json"], "cannot be read"),
+        (["--save-trace=/nowhere/x", "--days=0.01"], "/nowhere/x: No such file or directory"),
         (["--churn=locusts"], "locusts"),
         (["--policy=fast"], "fast"),
         (["--optimizer=romul:q"], "'q'"),
