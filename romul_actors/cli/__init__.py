@@ -12,6 +12,15 @@ from romul_actors.observe.visible import VisibleFormatter
 
 __all__ = ["main"]
 
+_UNUSABLE = (
+    FileNotFoundError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+"""What a path that a user named leads to; a disk that is full, or damaged, is none of it."""
+
 
 def main() -> None:
     """Run the command line; this project's errors are one line and an exit code of their own."""
@@ -27,12 +36,12 @@ def main() -> None:
         logging.getLogger("romul").debug("failed", exc_info=True)
         Console(stderr=True).print(f"romul: {error}", style="red")
         sys.exit(exit_code(error))
-    except OSError as error:
-        if error.filename is None:
+    except _UNUSABLE as error:
+        paths = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        if not paths:
             _show_defect()
-        # A folder that is not there, a disk that is full: what the user named, or can mend.
         logging.getLogger("romul").debug("failed", exc_info=True)
-        Console(stderr=True).print(f"romul: {error.filename}: {error.strerror}", style="red")
+        Console(stderr=True).print(f"romul: {', '.join(paths)}: {error.strerror}", style="red")
         sys.exit(DECLARATION)
     except Exception:  # noqa: BLE001  (a defect)
         _show_defect()

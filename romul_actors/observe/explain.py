@@ -277,7 +277,7 @@ def change_in_words(name: str, change: HyperparameterChange) -> str:
     if change.outside:
         text += "; brought back from out of bounds"
     if change.guarded:
-        text += "; guarded: it has a logarithmic scale, and stays or rises until late"
+        text += "; guarded: it has a logarithmic scale, and stays or rises while the guard holds"
     return text
 
 

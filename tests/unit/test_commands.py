@@ -195,3 +195,26 @@ def test_options_of_optimizers_in_help_and_pages_are_theirs():
     for name, options in given:
         spec = optimizer_spec(name + options)
         make(spec.pop("name"), spec)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "a"), 2, "romul: a: No such file"),
+        (FileExistsError(17, "File exists", "a", None, "b"), 2, "romul: a, b: File exists"),
+        (FileNotFoundError("a defect"), 1, "Traceback"),
+        (OSError(28, "No space left on device", "a"), 1, "Traceback"),
+        (KeyError("a defect"), 1, "Traceback"),
+    ],
+)
+def test_a_path_that_cannot_be_used_is_one_line_and_a_defect_a_traceback(
+    error, code, said, monkeypatch, capsys
+):
+    def fails(**_):
+        raise error
+
+    monkeypatch.setattr("romul_actors.cli.app.app", fails)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = capsys.readouterr().err
+    assert (ended.value.code, shown.startswith(said)) == (code, True), shown

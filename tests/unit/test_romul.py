@@ -45,6 +45,12 @@ def copied(run, step):
     return sorted(slot for slot, line in decided(run, step).items() if "copied" in line.why)
 
 
+def test_as_many_are_replaced_to_the_end_where_their_share_does_not_rise():
+    run = Run(population(steps=20, options={**FULL, "rising": False})).start()
+    run.to_the_end(lambda trial: float(trial.slot))
+    assert [len(copied(run, step)) for step in range(1, 20)] == [2] * 19
+
+
 @pytest.mark.parametrize("n_slots", [4, 8, 24])
 def test_more_are_replaced_the_less_training_is_left(n_slots):
     run = Run(population(n_slots=n_slots, steps=20, options=FULL)).start()
@@ -200,7 +206,7 @@ RATES = Space([FloatParameter("rate", 1e-3, 1.0, scale="log"), FloatParameter("x
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("steps", "until"), [(20, 14), (30, 21), (40, 21), (180, 63)])
-def test_until_late_no_move_lowers_what_has_a_logarithmic_scale(steps, until, seed):
+def test_while_the_guard_holds_no_move_lowers_what_has_a_logarithmic_scale(steps, until, seed):
     run = Run(population(space=RATES, steps=steps, seed=seed)).start()
     run.to_the_end(lambda trial: trial.hyperparameters["rate"] + trial.hyperparameters["x"])
     lowered = {True: [0, 0], False: [0, 0]}
@@ -234,6 +240,18 @@ def test_a_guarded_coordinate_rises_in_a_share_of_the_moves_and_is_kept_in_the_o
     assert n > 100
     assert rose + kept == n
     assert abs(rose - raised * n) <= 3.0 * (raised * (1.0 - raised) * n) ** 0.5
+
+
+@pytest.mark.parametrize(("steps", "again"), [(12, 10), (40, 21)])
+def test_the_guard_of_an_extended_run_is_that_of_its_new_number_of_steps(steps, again):
+    # 0.7 of 12 is reached before step 10: there the guard stays away.
+    run = Run(population(space=RATES, steps=10)).start()
+    run.to_the_end(lambda trial: trial.hyperparameters["x"])
+    run.tell(Control(action="extend", by="me", steps=steps))
+    run.to_the_end(lambda trial: trial.hyperparameters["x"])
+    moves = [line for line in run.of(TrialCreated) if line.step >= 10 and "base" in line.why]
+    assert {line.step for line in moves if "guarded" in line.why} == set(range(10, again))
+    assert {line.step for line in moves} == set(range(10, steps))
 
 
 def test_selection_may_lower_what_moves_do_not():

@@ -42,13 +42,15 @@ class Romul(Optimizer):
             of each generation does; at the others a slot goes on, unless it has failed.
         donors: share of the known slots, the best, that hold and that the others copy.
         rising: whether the share of the known slots, the worst, that copy rises from that of the
-            donors, before the first step, to all others at the last one; else it stays.
+            donors, before the first step, to all others at the last one; else it stays. With
+            more donors than others it falls.
         mutation: probability that a copied vector moves by current-to-best/1.
         factor: F1 and F2 ~ U(0, factor), weights of the difference and of the attraction.
         sigma: standard deviation of the noise of each coordinate.
         redraw: probability that a coordinate is drawn anew.
         guarded: share of the steps until which no move lowers what has a logarithmic scale.
-        guarded_generations: how many generations at most this lasts.
+        guarded_generations: how many generations at most this lasts: no move lowers anything
+            until the last of them ends.
         raised: probability that a move raises such a coordinate then, each by itself; else it
             keeps it. What is drawn anew is never below its base.
     """
@@ -56,7 +58,7 @@ class Romul(Optimizer):
     name: ClassVar[str] = "romul"
     gone: ClassVar[Mapping[str, str]] = {
         "replaced_first": "the share of slots that copy begins as that of `donors`",
-        "replaced_last": "the share of slots that copy rises to all others (`rising`), or not",
+        "replaced_last": "the share that copies rises to all others; `rising = false` keeps it",
     }
     quorum_share: float = 0.75
     grace: float = 0.05
