@@ -33,18 +33,21 @@ def main() -> None:
     try:
         app(prog_name="romul")
     except RomulError as error:
-        logging.getLogger("romul").debug("failed", exc_info=True)
-        Console(stderr=True).print(f"romul: {error}", style="red")
-        sys.exit(exit_code(error))
+        _end(error, str(error), exit_code(error))
     except _UNUSABLE as error:
         paths = [str(name) for name in (error.filename, error.filename2) if name is not None]
         if not paths:
             _show_defect()
-        logging.getLogger("romul").debug("failed", exc_info=True)
-        Console(stderr=True).print(f"romul: {', '.join(paths)}: {error.strerror}", style="red")
-        sys.exit(DECLARATION)
+        _end(error, f"{', '.join(paths)}: {error.strerror}", DECLARATION)
     except Exception:  # noqa: BLE001  (a defect)
         _show_defect()
+
+
+def _end(error: Exception, message: str, code: int) -> NoReturn:
+    """Say in one line why the command ends."""
+    logging.getLogger("romul").debug("failed", exc_info=error)
+    Console(stderr=True).print(f"romul: {message}", style="red")
+    sys.exit(code)
 
 
 def _show_defect() -> NoReturn:

@@ -49,8 +49,8 @@ class Romul(Optimizer):
         sigma: standard deviation of the noise of each coordinate.
         redraw: probability that a coordinate is drawn anew.
         guarded: share of the steps until which no move lowers what has a logarithmic scale.
-        guarded_generations: how many generations at most this lasts: no move lowers anything
-            until the last of them ends.
+        guarded_generations: how many generations at most this lasts; the moves that end the last of
+            them are free.
         raised: probability that a move raises such a coordinate then, each by itself; else it
             keeps it. What is drawn anew is never below its base.
     """
