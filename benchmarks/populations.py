@@ -1,10 +1,12 @@
-"""Optimizers on real CIFAR-10 and Penn Treebank, many populations side by side.
+"""Optimizers on real CIFAR-10, Penn Treebank and digits, many populations side by side.
 
     python benchmarks/populations.py --task cifar-twin --data FOLDER --seeds 40
+    python benchmarks/populations.py --task digits --steps 25 --seeds 40
 
 FOLDER holds cifar-10-batches-py and ptb.train.txt, ptb.valid.txt, ptb.test.txt. The twins are
-small enough for a CPU; `cifar-small` and `ptb-small` are for `--device cuda`. The production core
-decides.
+small enough for a CPU; `cifar-small` and `ptb-small` are for `--device cuda`. `digits` is the
+demo's task, which needs no folder, and `digits-wide` the same with two ranges that are declared
+wrongly by a factor of 100. The production core decides.
 Each run is a line of `--results`, from which a later call goes on. Prints one JSON line: medians of
 the best checkpoint's test loss, and the share of all pairs of runs that the first optimizer wins
 against each other one, ties counted half, with its 95 % interval.
@@ -15,14 +17,14 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
-from batched import cifar, ptb
+from batched import cifar, digits, ptb
 from batched.engine import Ended, play, play_all
 from batched.task import Task
 
@@ -33,29 +35,43 @@ from romul_sim.fingerprint import fingerprint
 from romul_sim.play import optimizer_spec
 from romul_sim.results import Results
 from romul_sim.standings import standings
+from romul_workers.tasks import digits as digits_task
 
-TASKS = (*cifar.SIZES, *ptb.SIZES)
+TASKS = (*cifar.SIZES, *ptb.SIZES, *digits.SPACES)
 _DIGITS = 6
 """Significant digits of a curve."""
 
 
-def read(name: str, folder: Path) -> Any:
-    """The data of the task of that name.
+def read(name: str, folder: Path | None) -> Any:
+    """The data of the task of that name; None: it brings its own.
 
     Raises:
         RomulError, OSError, ValueError: it is not there, or not what it should be.
     """
+    if name in digits.SPACES:
+        return None
+    if folder is None:
+        raise RomulError(f"{name} needs --data")
     if name in cifar.SIZES:
         return cifar.split(cifar.SIZES[name], folder)
     return ptb.split(ptb.SIZES[name], folder)
 
 
-def make(name: str, folder: Path, device: str) -> Task:
+def make(name: str, folder: Path | None, device: str) -> Task:
     """The task of that name, with its data on a device."""
     parts, where = read(name, folder), torch.device(device)
+    if name in digits.SPACES:
+        return digits.Digits(digits.SPACES[name], where)
     if name in cifar.SIZES:
         return cifar.Cifar(cifar.SIZES[name], parts, where)
     return ptb.Ptb(ptb.SIZES[name], parts, where)
+
+
+def space(name: str) -> Mapping[str, Any]:
+    """The hyperparameters of the task of that name."""
+    if name in digits.SPACES:
+        return digits.SPACES[name]
+    return cifar.SPACE if name in cifar.SIZES else ptb.SPACE
 
 
 def experiment(name: str, optimizer: str, seed: int, slots: int, steps: int) -> Experiment:
@@ -64,7 +80,7 @@ def experiment(name: str, optimizer: str, seed: int, slots: int, steps: int) -> 
         {
             "name": "populations",
             "task": "populations",
-            "space": cifar.SPACE if name in cifar.SIZES else ptb.SPACE,
+            "space": space(name),
             "population": slots,
             "steps": steps,
             "seed": seed,
@@ -94,6 +110,7 @@ def play_again(given: argparse.Namespace, lines: Sequence[RunLine]) -> Iterator[
     for group in groups.values():
         chosen = _chosen(group[0])
         chosen.data, chosen.processes, chosen.at_once = given.data, given.processes, given.at_once
+        read(chosen.task, chosen.data)
         todo = [_run(chosen, stored["optimizer"], stored["seed"]) for stored in group]
         for place, ended in train(chosen, todo):
             yield line(chosen, todo[place][:3], ended)
@@ -111,8 +128,14 @@ def _chosen(line: RunLine) -> argparse.Namespace:
 
 def key(name: str, optimizer: str, chosen: argparse.Namespace, seed: int) -> str:
     """What a run's outcome depends on, but for the device and the data's files."""
-    module = "batched.cifar" if name in cifar.SIZES else "batched.ptb"
-    source = fingerprint(module, ("batched",)) + fingerprint("batched.engine", ("batched",))
+    source = fingerprint("batched.engine", ("batched",))
+    if name in digits.SPACES:
+        # Data and ranges are the task's own.
+        source += fingerprint("batched.digits", ("batched", digits_task.__name__))
+        source += json.dumps(space(name))
+    else:
+        module = "batched.cifar" if name in cifar.SIZES else "batched.ptb"
+        source = fingerprint(module, ("batched",)) + source
     parts: list[str | int] = [name, source, optimizer]
     parts += [optimizer_source(optimizer.partition(":")[0])]
     parts += [chosen.device, chosen.slots, chosen.steps, seed]
@@ -163,7 +186,7 @@ def train(chosen: argparse.Namespace, todo: Sequence[Run]) -> Iterator[tuple[int
 _TASK: list[Task] = []
 
 
-def _prepare(name: str, folder: Path) -> None:
+def _prepare(name: str, folder: Path | None) -> None:
     torch.set_num_threads(1)
     _TASK.append(make(name, folder, "cpu"))
 
@@ -196,7 +219,7 @@ def main() -> None:
     """Read the arguments, train what is not in the results yet, and print the line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", choices=TASKS, required=True)
-    parser.add_argument("--data", type=Path, required=True, help="folder of both data sets")
+    parser.add_argument("--data", type=Path, help="folder of both data sets; not for digits")
     parser.add_argument("--optimizers", default="romul,truncation,mf_pbt,random")
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)

@@ -68,8 +68,6 @@ def of_populations(given: Namespace) -> tuple[KeyOf, PlayAgain]:
     """The same for lines of `benchmarks/populations.py`."""
     import populations  # noqa: PLC0415  (needs torch)
 
-    if given.data is None:
-        raise ExperimentError("lines of benchmarks/populations.py need --data")
     return populations.key_of, partial(populations.play_again, given)
 
 

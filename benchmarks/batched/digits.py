@@ -5,6 +5,7 @@ The arithmetic is the task's, the random numbers are the batch's own.
 
 import math
 from collections.abc import Mapping
+from importlib.resources import files
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional
 from batched import streams
 from batched.layers import patches, pooled
 from batched.task import Task, Values, Weights, descend
+from romul_actors.protocol.experiment import parse
 from romul_workers.tasks import digits
 from romul_workers.tasks.digits import BATCH, Part
 from romul_workers.trial import Context
@@ -29,6 +31,24 @@ _SHAPES = {
     "dense2": (64, 10),
 }
 """Inputs and outputs of each layer; a convolution multiplies unfolded 3 x 3 patches."""
+_DECLARED = parse((files("romul_workers.tasks") / "digits.toml").read_text())
+EPOCHS = int(_DECLARED.budget)
+"""Of a PBT step."""
+
+
+def _spaces() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    demo = {name: declared.model_dump() for name, declared in _DECLARED.space.items()}
+    rate, decay = demo["learning_rate"], demo["weight_decay"]
+    wide = {
+        **demo,
+        "learning_rate": {**rate, "min": rate["min"] / 100},
+        "weight_decay": {**decay, "max": decay["max"] * 100},
+    }
+    return {"digits": demo, "digits-wide": wide}
+
+
+SPACES = _spaces()
+"""The demo's ranges, and two of them declared wrongly by a factor of 100."""
 
 
 class Digits(Task):
@@ -41,13 +61,12 @@ class Digits(Task):
     def __init__(
         self,
         space: Mapping[str, Mapping[str, Any]],
-        epochs: int,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         """Load the task's data."""
         super().__init__(device, dtype)
-        self.space, self.epochs = space, epochs
+        self.space, self.epochs = space, EPOCHS
         self.data = digits.setup(Context("digits", str(device), {}))
         self._losses = self.compiled(self.losses)
         self._forward = self.compiled(forward)
@@ -106,17 +125,17 @@ class Digits(Task):
 
     def validate(self, weights: Weights) -> Tensor:
         """Cross-entropy of the validation images, shape (B,)."""
-        return self._evaluate(weights, self.data.validation)[0]
+        return self._evaluate(weights, self.data.validation)
 
     def test(self, weights: Weights) -> Tensor:
-        """Share of right answers on the test images, shape (B,)."""
-        return self._evaluate(weights, self.data.test)[1]
+        """Cross-entropy of the test images, shape (B,)."""
+        return self._evaluate(weights, self.data.test)
 
     @torch.no_grad()
-    def _evaluate(self, weights: Weights, part: Part) -> tuple[Tensor, Tensor]:
-        """Cross-entropy and share of right answers, each of shape (B,)."""
+    def _evaluate(self, weights: Weights, part: Part) -> Tensor:
+        """Cross-entropy of the images, shape (B,)."""
         n = len(weights["dense2.b"])
-        loss, right = torch.zeros((2, n), dtype=self.dtype, device=self.device)
+        loss = torch.zeros(n, dtype=self.dtype, device=self.device)
         images = part.images[:, 0].to(self.dtype)
         for seen, labels in zip(
             torch.split(images, BATCH), torch.split(part.labels, BATCH), strict=True
@@ -124,8 +143,7 @@ class Digits(Task):
             logits = self._forward(weights, seen.expand(n, *seen.shape))
             logs = functional.log_softmax(logits, -1)
             loss -= logs.gather(-1, labels.expand(n, -1)[..., None])[..., 0].sum(1)
-            right += (logits.argmax(-1) == labels).sum(1)
-        return loss / len(part.labels), right / len(part.labels)
+        return loss / len(part.labels)
 
 
 def forward(weights: Weights, images: Tensor, kept: Tensor | None = None) -> Tensor:

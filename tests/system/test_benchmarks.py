@@ -48,8 +48,8 @@ HERE = {"barrier", "screens"}
         ("barrier --population 8 --seeds 2 --problems luck", {"population": 8, "seeds": 2}),
         ("checkpoints --megabytes 1 --rounds 1", {"megabytes": 1, "rounds": 1}),
         (
-            "digits --device cpu --slots 4 --seeds 1 --steps 1 --optimizers romul",
-            {"seeds_won": {}, "steps": 1},
+            "populations --task digits --slots 4 --seeds 1 --steps 1 --optimizers romul",
+            {"task": "digits", "steps": 1},
         ),
         (
             "latency --workers 4 --trials 2 --trial-s 0.05 --rounds 1 --processes 1",
@@ -220,3 +220,6 @@ def test_data_that_is_not_there_is_said(tmp_path):
     assert done.returncode == 2
     assert str(tmp_path) in done.stderr
     assert "Traceback" not in done.stderr
+    done = bench_here("populations", "--task=cifar-twin", "--seeds=1")
+    assert done.returncode == 2
+    assert "cifar-twin needs --data" in done.stderr

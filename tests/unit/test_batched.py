@@ -263,7 +263,8 @@ def network(weights, b):
 
 
 def test_digits_are_trained_as_the_task_trains_one_network():
-    task = module("digits").Digits(DIGITS_SPACE, 10, torch.device("cpu"), torch.float64)
+    task = module("digits").Digits(DIGITS_SPACE, torch.device("cpu"), torch.float64)
+    task.epochs = 10
     # One batch of images, so that their order does not matter.
     data = task.data
     few = digits_task.Part(data.train.images[:20].double(), data.train.labels[:20])
