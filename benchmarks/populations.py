@@ -132,7 +132,7 @@ def key(name: str, optimizer: str, chosen: argparse.Namespace, seed: int) -> str
     if name in digits.SPACES:
         # Data and ranges are the task's own.
         source += fingerprint("batched.digits", ("batched", digits_task.__name__))
-        source += json.dumps(space(name))
+        source += json.dumps([space(name), digits.EPOCHS])
     else:
         module = "batched.cifar" if name in cifar.SIZES else "batched.ptb"
         source = fingerprint(module, ("batched",)) + source

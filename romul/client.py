@@ -118,7 +118,7 @@ class Client:
             name: the search's.
             population: number of slots; 0: as many as before. The worst ones are parked, new ones
                 are forked from good ones.
-            optimizer: constants by name, such as `{"mutation": 0.3}`.
+            optimizer: constants by name, such as `{"factor": 0.5}`.
 
         Raises:
             UnknownExperimentError: there is no search of that name.

@@ -27,7 +27,7 @@ def lab(
         str | None,
         typer.Option(
             help=f"Some of {', '.join(OPTIMIZERS)}, with options if need be "
-            "(romul:mutation=0.25:donors=0.2); else all of these. Other libraries, with "
+            "(romul:factor=0.5:donors=0.2); else all of these. Other libraries, with "
             f"the extra `peers` and synchronously only: {', '.join(PEERS)}."
         ),
     ] = None,

@@ -112,7 +112,7 @@ class Searches:
         str,
         typer.Option(
             help=f"Some of {', '.join(OPTIMIZERS)}, commas between, with options if need be "
-            "(romul:mutation=0.5)."
+            "(romul:factor=0.5)."
         ),
     ] = "romul"
     policies: Annotated[

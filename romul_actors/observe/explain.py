@@ -44,8 +44,8 @@ _RULES = {
     "drawn anew": "a new draw, trained from scratch",
     "kept": "it goes on with its own hyperparameters",
     "held": "it goes on with its own hyperparameters: not among the worst",
-    "redrawn": "a small step from what was copied, some hyperparameters drawn anew",
-    "mutated": "current-to-best/1: base + F1 (a - b) + F2 (best - base), and a small step",
+    "redrawn": "small steps from its base; some hyperparameters drawn anew, or nearly",
+    "mutated": "current-to-best/1: base + F1 (a - b) + F2 (best - base), and mostly small steps",
     "perturbed": "copied numbers were multiplied or drawn anew; choices mostly stay",
     "migrated": "weights of a sub-population that is compared more, or less, often",
     "bandit": "copied weights; hyperparameters for which a model expects the loss to fall most",
@@ -179,15 +179,17 @@ def _changes(
     taken, origins = why.get("crossover"), ("base", "donor")
     if "drawn" in why:
         taken, origins = why["drawn"], ("moved", "drawn anew")
+    # What goes with the checkpoint is kept, whatever the optimizer had in mind.
+    moved = [taken is not None and axis.mutable for axis in space]
     return {
         axis.name: HyperparameterChange(
             after=now[axis.name],
             before=before.get(axis.name),
             compared=parent is not None,
             begins=parent is not None and axis.name not in before,
-            origin="" if taken is None else origins[bool(taken[i])],
-            outside=taken is not None and i in why.get("outside", ()),
-            guarded=i in why.get("guarded", ()),
+            origin=origins[bool(taken[i])] if taken is not None and moved[i] else "",
+            outside=moved[i] and i in why.get("outside", ()),
+            guarded=moved[i] and i in why.get("guarded", ()),
         )
         if axis.name in now
         else HyperparameterChange(after=None, off=True)
@@ -272,8 +274,8 @@ def change_in_words(name: str, change: HyperparameterChange) -> str:
         text += f", was {_plain(change.before)}"
     elif change.compared:
         text += ", as before"
-    if change.origin == "drawn anew":
-        text += "; drawn anew"
+    if change.origin == "drawn anew" and not change.guarded:
+        text += "; drawn anew, or more than half of the way there"
     if change.outside:
         text += "; brought back from out of bounds"
     if change.guarded:

@@ -18,10 +18,7 @@ LARGEST = 1e9
 _SHARES = (
     "quorum_share",
     "donors",
-    "mutation",
-    "redraw",
     "guarded",
-    "raised",
     "truncation",
     "resample",
     "crossover",

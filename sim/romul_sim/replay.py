@@ -216,7 +216,7 @@ def verify(record: Record) -> Verified:
 
 
 def with_settings(experiment: Experiment, changes: Sequence[str]) -> Experiment:
-    """The experiment with "path=value" changed: "steps=10", "optimizer.mutation=0.5".
+    """The experiment with "path=value" changed: "steps=10", "optimizer.factor=0.5".
 
     Raises:
         ExperimentError: there is no such setting, or it must not have that value.

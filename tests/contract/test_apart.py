@@ -335,7 +335,7 @@ async def is_faultless(store, name="bad"):
     return (await snapshot(store, name)).fault == ""
 
 
-GONE = {"name": "romul", "replaced_first": 0.25, "patience": 2.0, "sigma": 0.1}
+GONE = {"name": "romul", "replaced_first": 0.25, "patience": 2.0, "power": 0.1}
 """As an older version may have stored it: two of these options are no more."""
 
 
@@ -356,7 +356,7 @@ async def test_a_search_goes_on_without_options_that_are_no_more(server, raw, re
     operator = Client(server, by="someone")
     with pytest.raises(ExperimentError, match="'replaced_first' any more"):
         await operator.change("bad", constants={"replaced_first": 0.5})
-    await operator.apply("bad", Changes(bounds={"x": (0.2, 0.5)}, steps=4, constants={"sigma": 0}))
+    await operator.apply("bad", Changes(bounds={"x": (0.2, 0.5)}, steps=4, constants={"power": 0}))
     with caplog.at_level(logging.WARNING, "romul.actor"):
         async with serving(server):
             await assert_ends(server, "bad")
@@ -368,7 +368,7 @@ async def test_a_search_goes_on_without_options_that_are_no_more(server, raw, re
     results = [line.trial for line in found.history if isinstance(line, TrialReported)]
     assert len(results) == len(set(results)) == 16
     # What was stored is not lost: an older version reads it as it was.
-    options = {"replaced_first": 0.25, "patience": 2.0, "sigma": 0}
+    options = {"replaced_first": 0.25, "patience": 2.0, "power": 0}
     assert found.experiment.optimizer.options == options
 
 

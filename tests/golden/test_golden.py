@@ -70,7 +70,7 @@ def test_one_constant_of_an_optimizer_moves_the_hash():
         return play(LabJob("cliff", optimizer, 8, 0, steps=12, golden=True)).golden_sha256
 
     assert of("romul") == of("romul")
-    assert len({of("romul"), of("romul:mutation=0.55"), of("truncation")}) == 3
+    assert len({of("romul"), of("romul:factor=0.55"), of("truncation")}) == 3
 
 
 def test_a_hash_costs_nothing_where_none_is_requested():
@@ -178,8 +178,8 @@ def test_a_commit_is_compared_with(repository, capsys, monkeypatch):
 
     (constant,) = compare.ROOT.rglob("optimizers/romul.py")
     text = constant.read_text()
-    assert "mutation: float = 0.8" in text
-    constant.write_text(text.replace("mutation: float = 0.8", "mutation: float = 0.4"))
+    assert "factor: float = 1.0" in text
+    constant.write_text(text.replace("factor: float = 1.0", "factor: float = 0.4"))
     code, said = answered(capsys, monkeypatch, "--base=with")
     assert code == 1
     assert said.startswith("lab-4/cliff/romul/0: ")

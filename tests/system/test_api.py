@@ -369,14 +369,14 @@ def test_a_search_that_has_ended_is_extended_and_goes_on_with_another_declaratio
         romul.extend("none", steps=4, runs=tmp_path)
 
     wider = {"rate": romul.Float(0.2, 0.3, log=True)}
-    declared = {"steps": 6, "population": 5, "optimizer": {"name": "romul", "sigma": 0.2}}
+    declared = {"steps": 6, "population": 5, "optimizer": {"name": "romul", "power": 0.2}}
     with pytest.raises(romul.ExperimentExistsError, match="resume=True goes on with the new one"):
         search(tmp_path, space=wider, **declared)
     result = search(tmp_path, space=wider, **declared, resume=True)
     assert (result.status, len(result.population)) == ("finished", 5)
     experiment = result.snapshot.experiment
     assert (experiment.steps, experiment.population) == (6, 5)
-    assert (experiment.space["rate"].min, experiment.optimizer.options) == (0.2, {"sigma": 0.2})
+    assert (experiment.space["rate"].min, experiment.optimizer.options) == (0.2, {"power": 0.2})
     late = [trial for trial in result.trials.values() if trial.step > 4]
     assert late
     assert all(0.2 <= trial.hyperparameters["rate"] <= 0.3 for trial in late)

@@ -48,10 +48,6 @@ HERE = {"barrier", "screens"}
         ("barrier --population 8 --seeds 2 --problems luck", {"population": 8, "seeds": 2}),
         ("checkpoints --megabytes 1 --rounds 1", {"megabytes": 1, "rounds": 1}),
         (
-            "populations --task digits --slots 4 --seeds 1 --steps 1 --optimizers romul",
-            {"task": "digits", "steps": 1},
-        ),
-        (
             "latency --workers 4 --trials 2 --trial-s 0.05 --rounds 1 --processes 1",
             {"workers": 4, "slots": 4, "waits": 8},
         ),
@@ -213,6 +209,23 @@ def test_populations_that_come_out_the_same_get_the_keys_of_todays_code(texts, p
     assert f"ptb-twin, {old[1]['optimizer']}, seed 0: test is {lines[1]['test']}" in done.stderr
     assert f"{old[0]['optimizer']}, seed 0" not in done.stderr
     assert results.read_text() == changed
+
+
+def test_digits_bring_their_own_data(tmp_path):
+    results = tmp_path / "digits.jsonl"
+    options = ["--task=digits-wide", "--slots=4", "--seeds=1", "--steps=1", "--optimizers=romul"]
+    first = bench("populations", *options, f"--results={results}")
+    assert first.returncode == 0, first.stderr
+    [shown] = json.loads(first.stdout)["optimizers"]
+    # An untrained network of ten classes has a cross-entropy of about log 10.
+    assert 0.5 < shown["median"] < 3.0
+    second = bench_here("populations", *options, f"--results={results}")
+    assert (second.stdout, second.stderr) == (first.stdout, "")
+    line = json.loads(results.read_text())
+    results.write_text(json.dumps({**line, "key": "old"}) + "\n")
+    done = bench_here("rekey", str(results), "--processes=1", "--commit=0123abc")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(results.read_text()) == {**line, "rekeyed_from": "0123abc"}
 
 
 def test_data_that_is_not_there_is_said(tmp_path):

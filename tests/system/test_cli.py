@@ -500,12 +500,12 @@ def test_errors_are_one_line_and_an_exit_code(decided, arguments, code, said):
 @pytest.mark.parametrize("command", ["run", "submit"])
 def test_an_option_of_the_wrong_type_is_refused_before_anything_is_written(system, command):
     file = system.folder / "bowl.toml"
-    option = 'optimizer = { name = "romul", mutation = "x" }\n'
+    option = 'optimizer = { name = "romul", factor = "x" }\n'
     file.write_text(option + TOML.format(steps=2))
     runs = system.folder / "runs"
     called = system.call(command, str(file), *(["--runs", str(runs)] if command == "run" else []))
     assert (called.returncode, "Traceback" in called.stderr) == (2, False), called.stderr
-    assert "mutation = 'x' is not a float" in " ".join(called.stderr.split())
+    assert "factor = 'x' is not a float" in " ".join(called.stderr.split())
     assert not runs.exists()
     assert system.client.keys("romul:*") == []
 

@@ -63,7 +63,7 @@ INVOCATIONS = {
     "pin": ("pin other 0 --redis {url}", False),
     "bounds": ("bounds hostile {bad}x --min 0.1 --max 0.2 --redis {url}", True),
     "extend": ("extend other --steps 9 --redis {url}", False),
-    "change": ("change other --population 6 --set mutation=0.3 --redis {url}", False),
+    "change": ("change other --population 6 --set factor=0.3 --redis {url}", False),
     "top": ("top hostile --once --redis {url}", True),
     "workers": ("workers hostile --redis {url}", True),
     "history": ("history hostile -n 1000 --redis {url}", True),

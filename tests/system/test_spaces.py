@@ -83,7 +83,7 @@ def test_every_kind_of_hyperparameter_is_tried_run_and_shown(system, tmp_path):
 def test_all_mistakes_of_a_file_are_listed_at_once(tmp_path):
     file = tmp_path / "e.toml"
     file.write_text(
-        'name = "e"\ntask = "e"\nstep = 3\noptimizer = { name = "romul", mutaton = 1.0 }\n'
+        'name = "e"\ntask = "e"\nstep = 3\noptimizer = { name = "romul", facter = 1.0 }\n'
         '[space]\nlr = { type = "float", min = 0.0, max = 1.0, scael = "log" }\n'
     )
     done = romul("check", str(file))
@@ -91,7 +91,7 @@ def test_all_mistakes_of_a_file_are_listed_at_once(tmp_path):
     said = done.stderr.replace("\n", "")
     for line, text in (
         (3, "step: no such key: did you mean 'steps'?"),
-        (4, "optimizer 'romul' has no option 'mutaton': did you mean 'mutation'?"),
+        (4, "optimizer 'romul' has no option 'facter': did you mean 'factor'?"),
         (6, "space.lr.scael: no such key: did you mean 'scale'?"),
     ):
         assert f"e.toml:{line}: " in said

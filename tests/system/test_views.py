@@ -82,12 +82,12 @@ def test_operators_actions_and_lost_workers_stand_in_history(running):
     assert "search rate from 0.1 to 0.18 requested" in narrowed.stdout
     assert running.call("pause", "seen").returncode == 0
     running.wait_for_status("paused", "seen")
-    changed = running.call("change", "seen", "--population=7", "--set", "mutation=0.3")
+    changed = running.call("change", "seen", "--population=7", "--set", "factor=0.3")
     assert "seen: change requested" in changed.stdout
     assert running.call("resume", "seen").returncode == 0
     wait_for(lambda: running.meta("seen")["slots"] == "7", 20)
-    wrong = running.call("change", "seen", "--set", "mutatoin=0.3")
-    assert "did you mean 'mutation'" in " ".join(wrong.stderr.split())
+    wrong = running.call("change", "seen", "--set", "facotr=0.3")
+    assert "did you mean 'factor'" in " ".join(wrong.stderr.split())
     n = len(running.history("seen", "trial"))
     # The actor that comes next knows the new bounds from the store alone.
     running.processes[0].kill()

@@ -408,7 +408,7 @@ def test_its_state_goes_on_as_if_nothing_had_been(at):
 
 
 def test_its_state_goes_on_without_options_that_are_no_more():
-    population = romul.Population(SPACE, steps=4, optimizer={"name": "romul", "sigma": 0.1})
+    population = romul.Population(SPACE, steps=4, optimizer={"name": "romul", "power": 0.1})
     saved = json.loads(json.dumps(population.state))
     saved["experiment"]["optimizer"]["options"]["replaced_first"] = 0.5
     with pytest.warns(romul.AdviceWarning, match="replaced_first = 0.5 no longer counts") as caught:

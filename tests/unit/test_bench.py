@@ -194,7 +194,7 @@ def test_a_key_changes_with_data_and_with_space(monkeypatch):
 
 
 def test_options_have_one_order():
-    assert canonical("romul:redraw=0.20:guarded=0.0") == "romul:guarded=0.0:redraw=0.2"
+    assert canonical("romul:power=4.00:guarded=0.0") == "romul:guarded=0.0:power=4.0"
     assert canonical("random") == "random"
     with pytest.raises(ExperimentError, match="is not option=value"):
         canonical("romul:guarded")

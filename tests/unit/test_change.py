@@ -90,22 +90,22 @@ def test_a_running_search_has_them_at_once():
 
 def test_constants_hold_from_then_on():
     run = paused()
-    run.tell(change(mutation=0.0, sigma=0.0, redraw=0))
+    run.tell(change(factor=0.0, power=2))
     run.tell(RESUME)
     first = len(run.of(TrialCreated))
     run.to_the_end(bowl)
     rules = {line.why["rule"] for line in run.of(TrialCreated)[first:]}
     assert rules <= {"kept", "held", "redrawn"}
     optimizer = run.population.settings.optimizer
-    assert (optimizer.mutation, optimizer.sigma, optimizer.guarded) == (0.0, 0.0, 0.7)
+    assert (optimizer.factor, optimizer.power, optimizer.guarded) == (0.0, 2, 0.7)
 
 
 def test_what_was_there_before_stands_in_the_line():
     run = paused()
-    run.tell(change(9, mutation=0.3))
+    run.tell(change(9, factor=0.3))
     [line] = run.of(SearchChanged)
-    assert (line.population, line.constants, line.by) == (9, {"mutation": 0.3}, "me")
-    assert line.before == {"population": 8, "constants": {"mutation": 0.8}}
+    assert (line.population, line.constants, line.by) == (9, {"factor": 0.3}, "me")
+    assert line.before == {"population": 8, "constants": {"factor": 1.0}}
 
 
 @pytest.mark.parametrize(
@@ -114,9 +114,9 @@ def test_what_was_there_before_stands_in_the_line():
         (change(3), "population: 3 is not from 4 to 100000"),
         (change(200_000), "population: 200000 is not from 4"),
         (change(31), "31 slots are more than the 30 of max_trials"),
-        (change(mutatoin=0.3), "did you mean 'mutation'"),
-        (change(mutation=-0.3), "below 0"),
-        (change(mutation="much"), "is not a float"),
+        (change(facotr=0.3), "did you mean 'factor'"),
+        (change(factor=-0.3), "below 0"),
+        (change(factor="much"), "is not a float"),
     ],
 )
 def test_what_is_not_possible_is_ignored_in_words(event, why):
@@ -156,13 +156,13 @@ def test_the_declaration_is_changed_and_can_be_read_again(elasticity, n_slots):
     before = settings(declared)
     run = paused()
     run.population = replace(run.population, settings=replace(before, initial=()))
-    run.tell(change(n_slots, sigma=0.2))
+    run.tell(change(n_slots, power=0.2))
     after = run.population.settings
     changed = redeclare(declared, before, after)
     assert from_json(changed.model_dump_json()) == changed
     assert settings(changed).elasticity == after.elasticity
     assert (changed.population, settings(changed).optimizer) == (n_slots, after.optimizer)
-    assert changed.optimizer.options == {"sigma": 0.2}
+    assert changed.optimizer.options == {"power": 0.2}
     assert len(changed.initial) == min(7, n_slots)
 
 
@@ -171,7 +171,7 @@ def test_a_record_of_a_changed_run_is_decided_again_the_same():
     events = {
         1: change(11),
         2: change(3),
-        3: change(6, mutation=0.2),
+        3: change(6, factor=0.2),
         4: Control(action="bounds", by="me", parameter="x", low=0.1, high=0.6),
         5: Control(action="bounds", by="me", parameter="x", low=0.2, high=0.5),
     }

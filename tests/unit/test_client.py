@@ -90,7 +90,7 @@ async def test_requests_are_messages_that_name_their_user(client, store):
     await client.unpin("e", 3)
     await client.bounds("e", "rate", 0.01, 0.5)
     await client.extend("e", 4)
-    await client.change("e", population=6, constants={"mutation": 0.3})
+    await client.change("e", population=6, constants={"factor": 0.3})
     await client.stop("e")
     assert await sent(store) == [
         Submitted(),
@@ -100,7 +100,7 @@ async def test_requests_are_messages_that_name_their_user(client, store):
         Control(action="unpin", by="me", slot=3),
         Control(action="bounds", by="me", parameter="rate", low=0.01, high=0.5),
         Control(action="extend", by="me", steps=4),
-        Control(action="change", by="me", population=6, constants={"mutation": 0.3}),
+        Control(action="change", by="me", population=6, constants={"factor": 0.3}),
         Control(action="stop", by="me"),
     ]
 
@@ -180,9 +180,9 @@ async def test_bounds_that_cannot_be_counted_on_are_refused(client, store, low, 
 @pytest.mark.parametrize(
     ("constants", "said"),
     [
-        ({"mutation": 2.0}, "mutation = 2.0 is above 1"),
-        ({"sigma": 10**30}, "has more than 64 bits"),
-        ({"sigma": 1e30}, "is above 1e"),
+        ({"guarded": 2.0}, "guarded = 2.0 is above 1"),
+        ({"power": 10**30}, "has more than 64 bits"),
+        ({"power": 1e30}, "is above 1e"),
     ],
 )
 async def test_constants_out_of_their_range_are_refused(client, store, constants, said):
@@ -210,16 +210,16 @@ async def test_slots_and_constants_stand_in_the_declaration_when_they_are_decide
     for wrong, message in (
         ({}, "e: nothing to change"),
         ({"population": 2}, "e: population: 2 is not from 4"),
-        ({"constants": {"mutatoin": 1.0}}, "did you mean 'mutation'"),
+        ({"constants": {"facotr": 1.0}}, "did you mean 'factor'"),
     ):
         with pytest.raises(ExperimentError, match=message):
             await client.change("e", **wrong)
-    await client.change("e", population=6, constants={"mutation": 0.3})
+    await client.change("e", population=6, constants={"factor": 0.3})
     await decided(store)
     assert await client.spec("e") == declared(population=4, optimizer={"name": "romul"})
-    await client.change("e", constants={"mutation": 0.3})
+    await client.change("e", constants={"factor": 0.3})
     await decided(store)
-    assert (await client.spec("e")).optimizer.options == {"mutation": 0.3}
+    assert (await client.spec("e")).optimizer.options == {"factor": 0.3}
     await client.stop("e")
     await decided(store)
     with pytest.raises(ExperimentError, match="e is stopped: `romul extend e --steps N` goes on"):

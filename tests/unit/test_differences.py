@@ -14,7 +14,7 @@ name = "e"
 task = "t"
 population = 8
 steps = 30
-optimizer = { name = "romul", sigma = 0.2 }
+optimizer = { name = "romul", power = 0.2 }
 
 [space]
 rate = { type = "float", min = 1e-3, max = 1.0, scale = "log" }
@@ -44,20 +44,20 @@ def test_what_can_be_changed_is_translated():
         ("min = 0.0, max = 1.0, size", "min = 0.5, max = 1.0, size"),
         ("steps = 30", "steps = 60"),
         ("population = 8", "population = 12"),
-        ("sigma = 0.2", "mutation = 0.3"),
+        ("power = 0.2", "factor = 0.3"),
     )
     assert found == Changes(
         bounds={"rate": (1e-4, 0.5), "width": (16.0, 512.0), "rates": (0.5, 1.0)},
         steps=60,
         population=12,
         # The one that is left out is the default's again.
-        constants={"mutation": 0.3, "sigma": 0.05},
+        constants={"factor": 0.3, "power": 4.0},
     )
     assert found
 
 
 def test_an_option_that_no_longer_counts_is_no_difference():
-    before = parse(BEFORE.replace("sigma = 0.2", "sigma = 0.2, replaced_first = 0.5"))
+    before = parse(BEFORE.replace("power = 0.2", "power = 0.2, replaced_first = 0.5"))
     assert not differences(before, parse(BEFORE))
 
 
@@ -80,7 +80,7 @@ def test_what_decides_nothing_stays_as_it_was():
         ('"t"', '"other"', "task was 't', and is 'other'"),
         ("steps = 30", "steps = 30\nseed = 4", "seed was 0, and is 4"),
         ("steps = 30", "steps = 20", "steps was 30, and is 20: what is done cannot be undone"),
-        ('"romul", sigma = 0.2', '"truncation"', "optimizer was 'romul', and is 'truncation'"),
+        ('"romul", power = 0.2', '"truncation"', "optimizer was 'romul', and is 'truncation'"),
     ],
 )
 def test_another_search_is_refused_with_what_to_do(old, new, said):

@@ -30,7 +30,7 @@ task = "package.module:fit"
 metric = "accuracy"
 direction = "maximize"
 steps = 3
-optimizer = { name = "romul", mutation = 0.5 }
+optimizer = { name = "romul", factor = 0.5 }
 
 [space]
 lr = { type = "float", min = 1e-4, max = 1.0, scale = "log" }
@@ -54,7 +54,7 @@ def test_a_declaration_says_it_all():
     assert (experiment.module, experiment.function) == ("package.module", "fit")
     core = settings(experiment)
     assert (core.n_slots, core.steps, core.maximize) == (8, 3, True)
-    assert core.optimizer == make("romul", {"mutation": 0.5})
+    assert core.optimizer == make("romul", {"factor": 0.5})
     assert core.space.mutable == (True, True, False)
     assert core.space.decode(core.initial[0]) == {"lr": pytest.approx(0.1), "kind": True, "n": 2}
 
@@ -92,19 +92,19 @@ def test_a_mistake_is_an_error_with_its_line_and_field(tmp_path, old, new, messa
     ("optimizer", "message"),
     [
         ('"gradient"', "optimizer 'gradient' is not one of romul, truncation, initiator"),
-        ('{ name = "romul", mutaton = 0.5 }', "no option 'mutaton': did you mean 'mutation'"),
-        ('{ name = "romul", mutation = "half" }', "mutation = 'half' is not a float"),
-        ('{ name = "romul", mutation = true }', "mutation = True is not a float"),
+        ('{ name = "romul", facter = 0.5 }', "no option 'facter': did you mean 'factor'"),
+        ('{ name = "romul", factor = "half" }', "factor = 'half' is not a float"),
+        ('{ name = "romul", factor = true }', "factor = True is not a float"),
         ('{ name = "romul", patience = 0.6 }', "no option 'patience': it takes quorum_share"),
-        ('{ name = "romul", mutation = -1 }', "mutation = -1 is below 0"),
-        ('{ name = "romul", mutation = nan }', "mutation = nan is not finite"),
-        ('{ name = "romul", mutation = inf }', "mutation = inf is not finite"),
-        ('{ name = "romul", mutation = [0.5] }', r"mutation = \[0\.5\] is not a float"),
-        ('{ name = "random", mutation = 0.5 }', "no option 'mutation': it takes none"),
+        ('{ name = "romul", factor = -1 }', "factor = -1 is below 0"),
+        ('{ name = "romul", factor = nan }', "factor = nan is not finite"),
+        ('{ name = "romul", factor = inf }', "factor = inf is not finite"),
+        ('{ name = "romul", factor = [0.5] }', r"factor = \[0\.5\] is not a float"),
+        ('{ name = "random", factor = 0.5 }', "no option 'factor': it takes none"),
     ],
 )
 def test_a_wrong_optimizer_is_refused_before_anything_runs(optimizer, message):
-    text = GOOD.replace('{ name = "romul", mutation = 0.5 }', optimizer)
+    text = GOOD.replace('{ name = "romul", factor = 0.5 }', optimizer)
     with pytest.raises(ExperimentError, match=message):
         settings(parse(text))
 
@@ -120,7 +120,7 @@ class Worded(RandomSearch):
 def test_an_option_that_is_text_takes_text_alone(monkeypatch):
     monkeypatch.setitem(OPTIMIZERS, "worded", Worded)
     assert make("worded", {"rule": "other"}) == Worded(rule="other")
-    text = GOOD.replace("mutation = 0.5", "rule = 3").replace("romul", "worded")
+    text = GOOD.replace("factor = 0.5", "rule = 3").replace("romul", "worded")
     with pytest.raises(ExperimentError, match="rule = 3 is not a str"):
         settings(parse(text))
 
@@ -162,12 +162,12 @@ def test_a_range_that_cannot_be_counted_on_is_refused(rate, message):
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [
-        ("mutation = 2.0", "optimizer 'romul': mutation = 2.0 is above 1"),
-        ("sigma = 1e30", r"sigma = 1e\+30 is above 1e\+09"),
-        ("sigma = 1" + "0" * 30, "sigma = 1" + "0" * 30 + " has more than 64 bits"),
+        ("guarded = 2.0", "optimizer 'romul': guarded = 2.0 is above 1"),
+        ("power = 1e30", r"power = 1e\+30 is above 1e\+09"),
+        ("power = 1" + "0" * 30, "power = 1" + "0" * 30 + " has more than 64 bits"),
         pytest.param(
-            "sigma = 0x1" + "0" * 5000,
-            "sigma = a int that is too long to be shown has more than",
+            "power = 0x1" + "0" * 5000,
+            "power = a int that is too long to be shown has more than",
             id="long",
         ),
         ('name = "pb2", candidates = 1', "optimizer 'pb2': candidates = 1 is below 2"),
@@ -181,7 +181,7 @@ def test_a_constant_out_of_its_range_is_refused_with_its_line(tmp_path, optimize
     if '"pb2"' in optimizer:
         pytest.importorskip("sklearn")
     file = tmp_path / "e.toml"
-    declared = GOOD.replace('name = "romul", mutation = 0.5', optimizer)
+    declared = GOOD.replace('name = "romul", factor = 0.5', optimizer)
     file.write_text(declared)
     with pytest.raises(ExperimentError, match=rf"e\.toml:\d+: .*{message}"):
         load_all(file)
@@ -191,29 +191,41 @@ def test_a_constant_out_of_its_range_is_refused_with_its_line(tmp_path, optimize
 
 
 def test_a_stored_search_goes_on_with_a_constant_that_is_out_of_its_range_by_now():
-    stored = parse(GOOD.replace("mutation = 0.5", "mutation = 2.0"))
-    assert settings(stored).optimizer == make("romul", {"mutation": 2.0})
+    stored = parse(GOOD.replace("factor = 0.5", "guarded = 2.0"))
+    assert settings(stored).optimizer == make("romul", {"guarded": 2.0})
 
 
 @pytest.mark.parametrize(
     ("optimizer", "taken", "said"),
     [
         (
-            'name = "romul", replaced_first = 0.5, mutation = 0.3',
-            {"mutation": 0.3},
+            'name = "romul", replaced_first = 0.5, factor = 0.3',
+            {"factor": 0.3},
             "replaced_first = 0.5 no longer counts: .* any more: the share of slots",
         ),
         (
-            'name = "romul", replaced_last = 0.25, sigma = 0.1',
-            {"sigma": 0.1},
+            'name = "romul", replaced_last = 0.25, power = 0.1',
+            {"power": 0.1},
             "replaced_last = 0.25 no longer counts: .* any more: .* rises to all others",
         ),
-        ('name = "romul", sigma = -1.0', {}, "sigma = -1.0 no longer counts: .* is below 0"),
+        (
+            'name = "romul", mutation = 0.25',
+            {},
+            "mutation = 0.25 no longer counts: .* any more: every copied vector moves",
+        ),
+        ('name = "romul", sigma = 0.1', {}, "sigma = 0.1 no longer counts: .* any more: noise"),
+        ('name = "romul", redraw = 0', {}, "redraw = 0 no longer counts: .* any more: noise"),
+        (
+            'name = "romul", raised = 1.0',
+            {},
+            "raised = 1.0 no longer counts: .* any more: .* never below its base",
+        ),
+        ('name = "romul", power = -1.0', {}, "power = -1.0 no longer counts: .* is below 0"),
         ('name = "asha", eta = 1', {}, "eta = 1 no longer counts: .* eta = 1 is below 2"),
     ],
 )
 def test_a_stored_search_goes_on_without_what_its_optimizer_does_not_take(optimizer, taken, said):
-    stored = parse(GOOD.replace('name = "romul", mutation = 0.5', optimizer))
+    stored = parse(GOOD.replace('name = "romul", factor = 0.5', optimizer))
     assert settings(stored, stored=True).optimizer == make(stored.optimizer.name, taken)
     [sentence] = left_out(stored)
     assert re.match(said, sentence)
@@ -239,9 +251,7 @@ def test_what_an_optimizer_that_cannot_be_made_takes_is_not_known(monkeypatch):
 
 
 def test_what_an_unknown_optimizer_takes_is_not_known():
-    stored = parse(
-        GOOD.replace('name = "romul", mutation = 0.5', 'name = "former", mutation = 0.5')
-    )
+    stored = parse(GOOD.replace('name = "romul", factor = 0.5', 'name = "former", factor = 0.5'))
     assert not left_out(stored)
     with pytest.raises(ExperimentError, match="optimizer 'former' is not one of"):
         settings(stored, stored=True)

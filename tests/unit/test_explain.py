@@ -36,14 +36,14 @@ def test_every_trial_can_be_explained(searched):
         if values["copied_from"] is not None:
             assert line.parent == f"{values['copied_from']}-{line.step - 1}"
             assert f"of slot {values['copied_from']}" in words
-            assert values["rule"] in ("mutated", "redrawn")
+            assert values["rule"] == "mutated"
             n_copies += 1
         if values["rule"] == "mutated":
             assert {"a", "b", "best", "F1", "F2", "rank", "known", "pool"} <= values["why"].keys()
             assert len(values["why"]["base"]) == 3
         for change in values["changes"].values():
             assert ("before" in change) == (line.parent is not None)
-    assert rules == {"drawn", "mutated", "redrawn", "kept", "held"}
+    assert rules == {"drawn", "mutated", "kept", "held"}
     assert n_copies
     with pytest.raises(UnknownTrialError, match="9-99"):
         explain(searched.experiment, searched.history, "9-99")
@@ -108,8 +108,16 @@ def test_it_says_what_was_drawn_anew_or_guarded():
         "guarded": True,
     }
     words = in_words(found)
-    assert "  x0 = 0.1; drawn anew" in words
+    assert "  x0 = 0.1; drawn anew, or more than half of the way there" in words
     assert any(text.startswith("  x1 = 0.2; guarded") for text in words)
+
+
+def test_what_goes_with_the_checkpoint_was_neither_drawn_nor_guarded():
+    space = {**EXPERIMENT.space}
+    space["x1"] = space["x1"].model_copy(update={"mutable": False})
+    fixed = EXPERIMENT.model_copy(update={"space": space})
+    line = trial(rule="mutated", copied=4, drawn=[0, 1], outside=[], guarded=[1])
+    assert explain(fixed, [line], "0-1").as_json()["changes"]["x1"] == {"after": 0.2}
 
 
 def test_it_says_how_each_attempt_ended():

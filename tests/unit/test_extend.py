@@ -252,7 +252,7 @@ def test_a_record_of_an_extended_run_is_decided_again_the_same():
     assert (found.parting, found.trials) == (None, 64)
     same = fork(record, with_settings(record.experiment, []))
     assert (same.changed, same.decisions) == (0, 64)
-    assert fork(record, with_settings(record.experiment, ["optimizer.sigma=0.3"])).changed > 0
+    assert fork(record, with_settings(record.experiment, ["optimizer.power=0.3"])).changed > 0
 
 
 def test_ask_and_tell_goes_on_too():

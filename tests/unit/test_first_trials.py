@@ -51,7 +51,7 @@ def loss(trial):
 @pytest.fixture
 def former():
     # Each copy gets a rate of its own, so that all that was found differs.
-    experiment = Experiment.model_validate({**OLD, "optimizer": {"name": "romul", "raised": 1.0}})
+    experiment = Experiment.model_validate({**OLD, "optimizer": {"name": "romul", "guarded": 0.0}})
     run = Run(Population(settings=settings(experiment))).start().to_the_end(loss)
     return Former(experiment, run.population)
 

@@ -136,16 +136,16 @@ def test_mf_pbt_takes_only_weights_of_a_greedier_one():
 
 
 def test_an_optimizers_constants_may_stand_behind_its_name():
-    assert optimizer_spec("romul:mutation=0.25:sigma=0.05") == {
+    assert optimizer_spec("romul:factor=0.25:power=4.0") == {
         "name": "romul",
-        "mutation": 0.25,
-        "sigma": 0.05,
+        "factor": 0.25,
+        "power": 4.0,
     }
-    with pytest.raises(ExperimentError, match="'mutation' is not option=value"):
-        optimizer_spec("romul:mutation")
+    with pytest.raises(ExperimentError, match="'factor' is not option=value"):
+        optimizer_spec("romul:factor")
     base = play(LabJob("misspecified", "romul", 8, 0))
-    assert play(LabJob("misspecified", "romul:mutation=0.1", 8, 0)) != base
-    assert play(LabJob("misspecified", "romul:mutation=0.8", 8, 0)) == base
+    assert play(LabJob("misspecified", "romul:factor=0.1", 8, 0)) != base
+    assert play(LabJob("misspecified", "romul:factor=1.0", 8, 0)) == base
 
 
 def test_a_barrier_on_unequal_workers_is_as_good_as_equal_ones_and_slower():

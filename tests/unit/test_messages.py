@@ -158,7 +158,7 @@ def test_a_message_that_would_be_refused_is_not_sent():
     [
         ({"by": "a\ud800"}, "surrogates not allowed"),
         ({"worker": "\udcff"}, "surrogates not allowed"),
-        ({"constants": {"sigma": 10**30}}, "Integer value out of range"),
+        ({"constants": {"power": 10**30}}, "Integer value out of range"),
         ({"constants": {"\ud800": 1}}, "surrogates not allowed"),
     ],
 )

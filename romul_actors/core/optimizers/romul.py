@@ -29,6 +29,8 @@ MIN_POOL = 4
 """Smallest population that differential evolution is defined for (the paper, section 2.2)."""
 CHOICE_OF_BEST, CHOICE_OF_A = 0.3, 0.2
 """How often a mutation takes the best's choice, and that of slot a; choices are not added up."""
+HALF_WAY = 0.5
+"""A choice that would go farther than this towards the one drawn is drawn anew; others keep it."""
 
 
 @dataclass(frozen=True)
@@ -44,34 +46,32 @@ class Romul(Optimizer):
         rising: whether the share of the known slots, the worst, that copy rises from that of the
             donors, before the first step, to all others at the last one; else it stays. With
             more donors than others it falls.
-        mutation: probability that a copied vector moves by current-to-best/1.
-        factor: F1 and F2 ~ U(0, factor), weights of the difference and of the attraction.
-        sigma: standard deviation of the noise of each coordinate.
-        redraw: probability that a coordinate is drawn anew.
+        factor: F1 and F2 ~ U(0, factor), weights of the difference and of the attraction; 0: no
+            vector moves by current-to-best/1.
+        power: each coordinate goes a part w^power of the way to a place drawn anew, w ~ U(0, 1).
         guarded: share of the steps until which no move lowers what has a logarithmic scale.
         guarded_generations: how many generations at most this lasts; the moves that end the last of
             them are free.
-        raised: probability that a move raises such a coordinate then, each by itself; else it
-            keeps it. What is drawn anew is never below its base.
     """
 
     name: ClassVar[str] = "romul"
     gone: ClassVar[Mapping[str, str]] = {
         "replaced_first": "the share of slots that copy begins as that of `donors`",
         "replaced_last": "the share that copies rises to all others; `rising = false` keeps it",
+        "mutation": "every copied vector moves by current-to-best/1; `factor = 0`: none does",
+        "sigma": "noise and draws are one now: `power`",
+        "redraw": "noise and draws are one now: `power`",
+        "raised": "what is guarded is never below its base, and otherwise free",
     }
     quorum_share: float = 0.75
     grace: float = 0.05
     generations: int = 60
     donors: float = 0.25
     rising: bool = True
-    mutation: float = 0.8
     factor: float = 1.0
-    sigma: float = 0.05
-    redraw: float = 0.1
+    power: float = 4.0
     guarded: float = 0.7
     guarded_generations: int = 21
-    raised: float = 0.5
 
     def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
         """A Latin hypercube."""
@@ -154,37 +154,30 @@ class Romul(Optimizer):
         `first` ranks first; `vector_of` gives the vectors that slots have tried last, before any is
         copied: differences of copies would be zero, or all along one line.
         """
-        space, base, d = view.space, vector_of(source), len(view.space)
-        moved = base + self.sigma * rng.standard_normal(d)  # (4)
-        mutated = rng.random() < self.mutation and len(view.pool) >= MIN_POOL
+        space, base = view.space, vector_of(source)
+        moved, choices = base, list(space.choice_axes)
+        mutated = self.factor > 0.0 and len(view.pool) >= MIN_POOL
         why: dict[str, Any] = {"rule": "mutated" if mutated else "redrawn", "base": base.tolist()}
-        choices = list(space.choice_axes)
-        if choices:
-            moved[choices] = base[choices]
-        if mutated:  # (5)
+        if mutated:  # (4)
             a, b = _two_others(view.pool, place, rng)
             f1, f2 = (self.factor * rng.random(2)).tolist()
             best = np.array(view.known[first].vector)
             from_a, from_b = vector_of(a), vector_of(b)
-            step = f1 * (from_a - from_b) + f2 * (best - base)
+            moved = base + f1 * (from_a - from_b) + f2 * (best - base)
             for c in choices:
                 draw = rng.random()
                 to_a = from_a if draw < CHOICE_OF_BEST + CHOICE_OF_A else base
-                step[c] = (best if draw < CHOICE_OF_BEST else to_a)[c] - base[c]
-            moved = moved + step
+                moved[c] = (best if draw < CHOICE_OF_BEST else to_a)[c]
             why |= {"a": a, "b": b, "best": first, "F1": f1, "F2": f2}
-        anew = rng.random(d) < self.redraw  # (6)
-        if not mutated and len(free := np.flatnonzero(space.free(base))):
-            anew[free[rng.integers(len(free))]] = True
-        drawn, raised = rng.random(d), rng.random(d) < self.raised
-        crossed = np.where(anew, drawn, moved)
-        if guarded:  # (7)
-            higher = np.where(raised, base + np.abs(moved - base), base)
-            held = np.where(anew, np.maximum(drawn, base), higher)
-            changed = _logarithmic(space) & (held != crossed)
-            why["guarded"] = np.flatnonzero(changed).tolist()
-            crossed = np.where(changed, held, crossed)
-        vector = np.clip(crossed, 0.0, 1.0)
+        part, drawn = rng.random(len(space)) ** self.power, rng.random(len(space))
+        anew = part > HALF_WAY
+        part[choices] = anew[choices]
+        crossed = moved + part * (drawn - moved)  # (5)
+        if guarded:  # (6)
+            lower = _logarithmic(space) & (crossed < base)
+            crossed = np.where(lower, base, crossed)
+            why["guarded"] = np.flatnonzero(lower).tolist()
+        vector = np.clip(crossed, 0.0, 1.0)  # (7)
         why["drawn"] = anew.astype(int).tolist()
         why["outside"] = np.flatnonzero(vector != crossed).tolist()
         return tuple(vector.tolist()), why
