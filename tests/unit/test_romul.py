@@ -268,7 +268,7 @@ def test_a_low_guarded_coordinate_rises_more_often_than_a_high_one():
     options = {"guarded": 1.0, "guarded_generations": 100, "factor": 0.0}
     run = Run(population(n_slots=24, space=RATES, steps=100, options=options)).start()
     run.to_the_end(lambda trial: float(trial.slot))
-    rose = {True: [], False: []}
+    rose: dict[bool, list[bool]] = {True: [], False: []}
     for line in run.of(TrialCreated):
         if "base" in line.why:
             base = line.why["base"][0]
