@@ -356,3 +356,40 @@ def test_where_results_come_from_is_sent_when_it_changes():
         return [event.provenance for event in events if event.type == "result"]
 
     assert run(main()) == [{"commit": "a"}, {}, {"commit": "b"}, {}]
+
+
+def test_a_task_module_that_came_under_an_admitted_name_is_not_trained():
+    other = declare(task="elsewhere").model_dump_json()
+
+    async def main(text):
+        store = MemoryStore(lambda: int(1000 * asyncio.get_running_loop().time()))
+        await filled(store)
+        trainer, stop = StubTrainer(), asyncio.Event()
+        made = worker(store, trainer)
+        working = asyncio.create_task(made.run(stop))
+        await asyncio.sleep(0.1)
+        # Before the worker reads the list of experiments again, which looks the same then.
+        await store.remove("e")
+        await store.create("e", text, encode(Submitted()))
+        stored = await store.load("e")
+        await store.commit(
+            "e",
+            "a",
+            Commit(stored.version, [], {"status": "running"}, trials=[encode(TRIAL)] * 3),
+        )
+        await asyncio.sleep(60.0)
+        inbox = [decode_event(entry.body) for entry in await store.read(["e"], "a", 10, 0)]
+        refused = made._admission.refused["e"]
+        stop.set()
+        await working
+        return trainer.trained, [e for e in inbox if not isinstance(e, Submitted)], refused
+
+    trained, [report], why = run(main(other))
+    assert trained == []
+    assert (report.type, report.reason) == ("failed", "task")
+    assert report.message == why == "task module 'elsewhere' is not allowed here (see --allow)"
+    # Nor is one that this version cannot read: each lease would run out.
+    trained, [report], why = run(main('{"name": "e"}'))
+    assert (trained, report.reason) == ([], "task")
+    assert report.message == why
+    assert "stored experiment" in why

@@ -41,7 +41,8 @@ class Admission:
         self._modules = modules
         self._forget = forget
         self._statuses: Mapping[str, str] = {}
-        self._declarations: dict[str, Experiment] = {}
+        self._texts: dict[str, str] = {}
+        """Declarations by name, as they were last read."""
         self._admitted: dict[str, bool] = {}
         self._served: list[str] = []
         self._claims: list[str] = []
@@ -91,6 +92,7 @@ class Admission:
         for name in (self._admitted.keys() | self._refused.keys()) - statuses.keys():
             self._admitted.pop(name, None)
             self._refused.pop(name, None)
+            self._texts.pop(name, None)
             self._forget(name)
         ours = {name: status for name, status in statuses.items() if self._admitted.get(name)}
         self._served = [n for n, status in ours.items() if status not in OVER]
@@ -104,11 +106,16 @@ class Admission:
     async def _admits(self, name: str) -> bool:
         if not any(fnmatchcase(name, pattern) for pattern in self._names):
             return False
-        module = (await self.declaration(name)).module
-        if any(fnmatchcase(module, pattern) for pattern in self._modules):
-            self._refused.pop(name, None)
-            return True
-        return self._refuse(name, f"task module {module!r} is not allowed here (see --allow)")
+        if why := self._forbidden(await self.declaration(name)):
+            return self._refuse(name, why)
+        self._refused.pop(name, None)
+        return True
+
+    def _forbidden(self, experiment: Experiment) -> str:
+        """Why the experiment's task may not be imported here; "": it may."""
+        if any(fnmatchcase(experiment.module, pattern) for pattern in self._modules):
+            return ""
+        return f"task module {experiment.module!r} is not allowed here (see --allow)"
 
     def _refuse(self, name: str, why: str) -> bool:
         if name not in self._refused:
@@ -123,12 +130,25 @@ class Admission:
             UnknownExperimentError: there is none of that name.
             ExperimentError: the declaration cannot be read.
         """
-        # By its text: an experiment of the same name may be another one meanwhile.
         text = await self._store.spec(name)
-        if text not in self._declarations:
-            self._declarations[text] = from_json(text)
+        if text != self._texts.get(name):
+            # Of the same name, but another experiment: it has to be admitted anew.
+            self._texts[name] = text
             self._admitted.pop(name, None)
-        return self._declarations[text]
+        return from_json(text)
+
+    async def leased(self, name: str) -> Experiment:
+        """The declaration, as it is now, of an experiment of which the worker has a trial.
+
+        Raises:
+            UnknownExperimentError: there is none of that name.
+            ExperimentError: the declaration cannot be read, or names a task module that may not be
+                imported here: it has changed since the experiment was admitted.
+        """
+        experiment = await self.declaration(name)
+        if why := self._forbidden(experiment):
+            raise ExperimentError(why)
+        return experiment
 
     def claimed(self, name: str) -> None:
         """Put the experiment that gave a trial last in order: fair turns."""

@@ -13,7 +13,7 @@ from romul_actors.core.events import MAX_TEXT, Failed, Released, ReleaseReason, 
 from romul_actors.errors import CheckpointError, MessageError, StoreError, WrongTypeError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
-from romul_actors.store import Hold, Output, WorkerStore
+from romul_actors.store import Hold, Lease, Output, WorkerStore
 from romul_workers.attempt import Attempt
 from romul_workers.figures import LeftOut, in_words
 from romul_workers.shutdown import Shutdown
@@ -75,7 +75,8 @@ class Reporter:
         comes_from = ending.provenance if isinstance(ending, Success) else {}
         if isinstance(ending, Success) and comes_from == self._provenance.get(experiment.name):
             ending = replace(ending, provenance={})
-        accepted = await self._settle(attempt, self._report(trial, ending, seconds), hold)
+        report = self._report(trial, ending, seconds)
+        accepted = await self._settle(attempt.lease, trial, report, hold)
         if accepted and comes_from:
             self._provenance[experiment.name] = dict(comes_from)
         if accepted is False:
@@ -86,6 +87,10 @@ class Reporter:
             log.warning("%s: trial %s: not known if the report arrived", experiment.name, trial.id)
         await self._keep_output(attempt, warning)
         return accepted is True
+
+    async def refuse(self, lease: Lease, trial: TrialMessage, why: str) -> None:
+        """Report that a leased trial is not trained here: another worker may have its next attempt."""
+        await self._settle(lease, trial, self._report(trial, Failure("task", why), 0.0))
 
     def _warn_once(
         self, experiment: str, ending: Ending | ReleaseReason
@@ -131,14 +136,15 @@ class Reporter:
                 return Released(**token, reason="no_room", message=text, seconds=seconds)
         return Released(**token, reason=ending, seconds=seconds)
 
-    async def _settle(self, attempt: Attempt, report: Report, hold: Hold | None) -> bool | None:
+    async def _settle(
+        self, lease: Lease, trial: TrialMessage, report: Report, hold: Hold | None = None
+    ) -> bool | None:
         """Send a report until the store answers.
 
         Returns:
             False: the lease was lost before. None: not known, because an answer of the store was
             lost, here or in its client; the report may have arrived, so its checkpoint must stay.
         """
-        lease, trial = attempt.lease, attempt.trial
         token = f"{trial.id}#{trial.attempt} {report.type} by {self._worker}"
         try:
             body = encode(report)

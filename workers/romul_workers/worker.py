@@ -268,7 +268,7 @@ class Worker:
         return {"state": REFUSES, "why": why[:MAX_REASON], "host": here.host, "pid": here.pid}
 
     async def _open(self, lease: Lease) -> Attempt | None:
-        """The attempt of a lease; None: its trial is unusable."""
+        """The attempt of a lease; None: its trial is unusable, or may not be trained here."""
         try:
             trial = decode_trial(lease.body)
         except MessageError as error:
@@ -276,7 +276,13 @@ class Worker:
             unusable = [(lease.id, str(error), lease.body)]
             await self._store.dead_letter(lease.experiment, lease.stream, unusable)
             return None
-        experiment = await self._admission.declaration(lease.experiment)
+        try:
+            experiment = await self._admission.leased(lease.experiment)
+        except ExperimentError as error:
+            # The experiment has changed: before the next lease it has to be admitted anew.
+            self._refreshed = float("-inf")
+            await self._reporter.refuse(lease, trial, str(error))
+            return None
         return Attempt(
             self._store,
             self._trainer,
