@@ -58,6 +58,10 @@ async def test_the_process_is_kept_warm_and_setup_runs_once(trainer, tmp_path):
     assert first.metrics["pid"] == second.metrics["pid"] != os.getpid()
     assert (first.metrics["setups"], second.metrics["setups"]) == (1.0, 1.0)
     assert (first.value, second.value) == (1.0, 2.0)
+    # An extended search is the same task; one with another constant is not.
+    third = await trainer.train(e.model_copy(update={"steps": 9}), trial(0))
+    fourth = await trainer.train(e.model_copy(update={"constants": {"c": 1}}), trial(0))
+    assert (third.metrics["setups"], fourth.metrics["setups"]) == (1.0, 2.0)
 
 
 async def test_what_a_trial_leaves_as_it_was_is_shared_with_its_parent(trainer, tmp_path):

@@ -23,7 +23,7 @@ class PrepareTask:
     """Import a task and run its `setup`, once for each experiment.
 
     Attributes:
-        key: hash of the experiment's declaration.
+        key: hash of all that follows.
         experiment: its name.
         module, function: of the task.
         device: "auto", "cpu", "cuda:0" and the like.
@@ -96,6 +96,9 @@ class TaskReturned:
     Attributes:
         value, metrics, left_out, in_effect, provenance: as in `romul_workers.trainer.Success`.
         written: files of the checkpoint that are hashed already, by name.
+        restore_s: how long the parent's restore took; None: nothing was restored.
+        warm: whether it came from this process's memory.
+        keeps: whether this process keeps what was saved.
     """
 
     value: float

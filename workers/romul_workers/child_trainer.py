@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -238,14 +239,17 @@ class ChildTrainer(Trainer):
     def _prepare(self, experiment: Experiment) -> PrepareTask:
         """The request that an experiment's trials need first; made once for many of them."""
         if self._request_of is None or self._request_of[0] is not experiment:
-            prepare = PrepareTask(
-                key=hashlib.sha256(experiment.model_dump_json().encode()).hexdigest(),
-                experiment=experiment.name,
-                module=experiment.module,
-                function=experiment.function,
-                device=self._device or experiment.resources.device,
-                constants=experiment.constants,
+            device = self._device or experiment.resources.device
+            # Of nothing else: a change of steps or bounds must not load the data again.
+            task = (
+                experiment.name,
+                experiment.module,
+                experiment.function,
+                device,
+                experiment.constants,
             )
+            text = json.dumps(task, sort_keys=True)
+            prepare = PrepareTask(hashlib.sha256(text.encode()).hexdigest(), *task)
             self._request_of = experiment, prepare
         return self._request_of[1]
 
