@@ -11,7 +11,7 @@ from typing import Any
 
 from romul_actors.errors import ExperimentError, ExperimentExistsError
 from romul_actors.local.redis_server import check_idle, has_data
-from romul_actors.local.run_file import RunFile, check_run, holds_run, make_folder
+from romul_actors.local.run_file import RunFile, check_run, holds_run, make_folder, write_json
 from romul_actors.protocol.differences import Changes, differences
 from romul_actors.protocol.experiment import Experiment, from_values
 
@@ -200,15 +200,20 @@ class LocalRun:
         file, steps = self.folder / CALL, [self.experiment.steps]
         if file.exists() and steps[0] in (before := _steps(json.loads(file.read_text()))):
             steps = before
+        declared = self.experiment.model_dump(mode="json")
         call = {
-            "experiment": self.experiment.model_dump(mode="json"),
+            "experiment": declared,
             "fingerprint": self.task.fingerprint,
             "steps": steps,
         }
-        file.write_text(json.dumps(call, indent=1) + "\n")
+        write_json(file, call)
         # So that `romul run --resume` goes on with it too.
         RunFile(
-            [self.experiment.name], self.workers, [self.experiment.module], list(self.task.paths)
+            [self.experiment.name],
+            self.workers,
+            [self.experiment.module],
+            list(self.task.paths),
+            declared=declared,
         ).write(self.folder)
 
 
@@ -218,7 +223,7 @@ def note_steps(folder: Path, steps: int) -> None:
     if file.exists():
         call = json.loads(file.read_text())
         call["steps"] = [*_steps(call), steps]
-        file.write_text(json.dumps(call, indent=1) + "\n")
+        write_json(file, call)
 
 
 def _steps(call: Mapping[str, Any]) -> list[int]:

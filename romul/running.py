@@ -247,7 +247,8 @@ async def _enter(client: Client, local: LocalRun, watch: Watch, changes: Changes
         return True
     await client.forget_fault(experiment.name)
     again = status in ("paused", "failed")
-    extended = SearchExtended if changes.steps is not None else None
+    steps = (await client.spec(experiment.name)).steps
+    extended = SearchExtended if changes.steps not in (None, steps) else None
     await watch.skip(until=SearchResumed if again else extended)
     await client.apply(experiment.name, changes)
     if again:

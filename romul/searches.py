@@ -74,6 +74,7 @@ async def submit_async(
     experiment = declare(call, space, mode, {**keys, **given, "optimizer": optimizer})
     warn_of(advice(experiment))
     async with opened(redis) as client:
+        warn_of(await client.check())
         experiment = await begun_from(experiment, client.store, copies)
         await client.submit(experiment)
     return experiment

@@ -292,15 +292,17 @@ class Client:
             RomulError: what `bounds`, `extend` and `change` raise.
         """
         stored = await self.spec(name)
+        # What `extend` asked for before the declaration did is done.
+        steps = changes.steps if changes.steps != stored.steps else None
         requests = [
             self._bounds(stored, parameter, low, high)
             for parameter, (low, high) in changes.bounds.items()
         ]
-        if changes.steps is not None:
-            requests.append(self._extend(stored, changes.steps))
+        if steps is not None:
+            requests.append(self._extend(stored, steps))
         if changes.population or changes.constants:
             # What has ended can be changed when it has been extended, which is decided first.
-            if changes.steps is None and (status := await self.status(name)) in OVER:
+            if steps is None and (status := await self.status(name)) in OVER:
                 raise ExperimentError(_has_ended(name, status))
             requests.append(self._change(stored, changes.population, changes.constants))
         for request in requests:
@@ -358,12 +360,17 @@ class Client:
     def by(self) -> str:
         """The user, as history names them."""
         if self._by is None:
-            try:
-                self._by = getpass.getuser()
-            except (KeyError, OSError):
-                # A container may run as a user that no file names.
-                self._by = f"uid {os.getuid()}"
+            self._by = user()
         return self._by
+
+
+def user() -> str:
+    """The user of this process."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container may run as a user that no file names.
+        return f"uid {os.getuid()}"
 
 
 def _has_ended(name: str, status: str) -> str:

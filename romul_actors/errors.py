@@ -1,6 +1,7 @@
 """Every exception and warning that callers may want to tell apart; nothing else."""
 
 from collections.abc import Sequence
+from typing import Self
 
 
 class RomulError(Exception):
@@ -104,6 +105,11 @@ class UnknownTrialError(RomulError, ValueError):
 
 class ExperimentExistsError(StoreError):
     """An experiment of that name is already in the store."""
+
+    @classmethod
+    def of(cls, name: str) -> Self:
+        """Say that a store's experiment has the name."""
+        return cls(f"experiment {name!r} exists already: choose another name, or remove it first")
 
 
 class AclError(RomulError, ValueError):

@@ -1,12 +1,11 @@
 """An operator's actions from a page: each needs a confirmation and shows its error if it fails."""
 
-import getpass
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from nicegui import ui
 
-from romul_actors.client import Client
+from romul_actors.client import Client, user
 from romul_actors.errors import RomulError
 from romul_actors.mqtt.broker import Broker
 from romul_actors.store import Store
@@ -27,7 +26,7 @@ class Actions:
     """
 
     def __init__(self, store: Store, name: str, broker: Broker | None) -> None:
-        self._client = Client(store, by=f"{getpass.getuser()} (dashboard)", broker=broker)
+        self._client = Client(store, by=f"{user()} (dashboard)", broker=broker)
         self._name = name
         self.can_drain = broker is not None
 

@@ -90,6 +90,13 @@ def make_folder(folder: Path) -> None:
         ) from None
 
 
+def write_json(file: Path, values: Mapping[str, Any]) -> None:
+    """Write JSON values in place of what the file holds: a kill in between leaves that as it is."""
+    beside = file.with_name(f".{file.name}.new")
+    beside.write_text(json.dumps(values, indent=1) + "\n")
+    beside.replace(file)
+
+
 @dataclass(frozen=True)
 class RunFile:
     """What a local run is begun with.
@@ -155,7 +162,7 @@ class RunFile:
             StoreError: it cannot be made.
         """
         make_folder(folder)
-        (folder / NAME).write_text(json.dumps(asdict(self), indent=1) + "\n")
+        write_json(folder / NAME, asdict(self))
 
     def changes(self, given: Path | None) -> tuple["RunFile", Changes]:
         """What the experiment's file says now that it did not say before.
@@ -185,7 +192,7 @@ class RunFile:
         declared = now.model_dump(mode="json")
         plan = replace(self, file=str(file.resolve()), declared=declared)
         if self.declared is None:
-            # Of an older commit, which did not write down what the run began with.
+            # Of an older commit, which did not write down what each run began with.
             return plan, Changes()
         before = from_values(self.declared, "the declaration of the run")
         return plan, differences(before, now)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from romul_actors.errors import ExperimentExistsError
 from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.first_trials import Former, inherit
 from romul_actors.protocol.plan import settings
@@ -37,10 +38,14 @@ async def begun_from(experiment: Experiment, store: ReaderStore, copies: Copies)
 
     Raises:
         UnknownExperimentError: there is no search of that name.
+        ExperimentExistsError: there is one of the new name already.
         ExperimentError, CheckpointError: nothing can be taken from it.
     """
     if experiment.from_run is None:
         return experiment
+    if experiment.name in await store.experiments():
+        # Before anything is copied for it.
+        raise ExperimentExistsError.of(experiment.name)
     former = await read_former(store, experiment.from_run.name)
     copying = partial(copies, former.experiment, experiment)
     return await asyncio.to_thread(inherit, experiment, former, copying)

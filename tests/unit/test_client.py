@@ -24,6 +24,8 @@ from romul_actors.local.mqtt_broker import embedded_broker
 from romul_actors.mqtt.broker import Broker, Message
 from romul_actors.mqtt.connection import MqttConnection, connected
 from romul_actors.mqtt.presence import topic
+from romul_actors.observe.former import begun_from
+from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import decode_event
 from romul_actors.store.memory import MemoryStore
@@ -51,6 +53,25 @@ async def client(store):
     made = Client(store, by="me")
     await made.submit(declared())
     return made
+
+
+async def test_steps_that_the_search_has_already_are_no_change(client, store):
+    await client.extend("e", 5)
+    await Actor(store, "a", pace_s=0.0).turn()
+    await client.apply("e", Changes(steps=5))
+    assert await sent(store) == []
+    with pytest.raises(ExperimentError, match="not above the 5"):
+        await client.apply("e", Changes(steps=4))
+
+
+async def test_nothing_is_copied_for_a_name_that_is_taken(client, store):
+    await client.submit(declared(name="new"))
+
+    def never(*_):
+        raise AssertionError
+
+    with pytest.raises(ExperimentExistsError, match="'new' exists already"):
+        await begun_from(declared(name="new", from_run="e"), store, never)
 
 
 async def sent(store, name="e"):

@@ -1,5 +1,7 @@
 """The file of a local run: the command line and Python read what either has written."""
 
+from dataclasses import replace
+from errno import ENOSPC
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,19 @@ def test_a_run_is_written_into_a_new_folder_and_read_again(tmp_path):
     assert RunFile.read(folder) == RUN
     with pytest.raises(ExperimentExistsError, match="holds a run already: go on with `romul run"):
         RunFile.check_new(folder)
+
+
+def test_what_is_written_replaces_the_whole_file_or_nothing(tmp_path, monkeypatch):
+    RUN.write(tmp_path)
+
+    def full(self, text, *args):
+        self.touch()
+        raise OSError(ENOSPC, "no space left")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="no space"):
+        replace(RUN, workers=9).write(tmp_path)
+    assert RunFile.read(tmp_path) == RUN
 
 
 def test_the_command_that_goes_on_names_what_the_run_was_given(monkeypatch, tmp_path):

@@ -17,9 +17,7 @@ class MemoryOperator(MemoryReader, MemoryQueues, OperatorStore):
     async def create(self, name: str, spec: str, submitted: bytes) -> None:
         memory = self.memory
         if name in memory.experiments:
-            raise ExperimentExistsError(
-                f"experiment {name!r} exists already: choose another name, or remove it first"
-            )
+            raise ExperimentExistsError.of(name)
         meta = {"status": "submitted", "slots": "0"}
         memory.experiments[name] = StoredExperiment(spec, memory.next_id(), meta)
         memory.experiments = dict(sorted(memory.experiments.items()))

@@ -30,9 +30,7 @@ class RedisOperator(RedisReader, RedisQueues, OperatorStore):
         # Also when it existed: that completes a creation that was killed between the two calls.
         await reply(self.connection.client.sadd(EXPERIMENTS, name))
         if not created:
-            raise ExperimentExistsError(
-                f"experiment {name!r} exists already: choose another name, or remove it first"
-            )
+            raise ExperimentExistsError.of(name)
 
     async def remove(self, name: str) -> bool:
         keys = [key(name), *(key(name, part) for part in PARTS)]
