@@ -49,6 +49,9 @@ from romul_actors.core.transition import Transition
 
 Report = Result | Failed | Released | Expired
 """An event about one attempt."""
+QUORUM_WAIT = 5.0
+"""Longest wait for a quorum, as a multiple of the time that the population needs for one step
+(median trial, slots and living workers counted)."""
 
 
 def decide(population: Population, stamped: Stamped) -> Decision:
@@ -210,7 +213,7 @@ def _end_waits(transition: Transition, workers: int) -> None:
     # Called at every tick, hence without `Slot.active`.
     active = [s for s in transition.slots if s.status == "queued" or s.status == "waiting"]  # noqa: PLR1714
     rounds = math.ceil(len(active) / workers)
-    limit_s = max(settings.quorum_wait_min_s, settings.quorum_wait * transition.trial_s * rounds)
+    limit_s = max(settings.quorum_wait_min_s, QUORUM_WAIT * transition.trial_s * rounds)
     idle = idle_workers(transition, workers) > 0
     looked_at = set()
     for slot in tuple(transition.slots):

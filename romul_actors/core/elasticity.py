@@ -81,8 +81,8 @@ def overdue(slots: Sequence[Slot], at_ms: int, limit_ms: float) -> list[Slot]:
 def to_park(slots: Sequence[Slot], excess: int) -> list[Slot]:
     """The `excess` active slots that are missed least: worst loss first.
 
-    A slot that has not ended a trial yet is not judged, and not parked.
+    A slot that has not ended a trial yet is not judged, and not parked; nor is a pinned one.
     """
-    judged = [slot for slot in slots if slot.active and slot.outcomes]
+    judged = [slot for slot in slots if slot.active and slot.outcomes and not slot.pinned]
     judged.sort(key=lambda slot: -slot.outcomes[max(slot.outcomes)].loss)
     return judged[:excess]

@@ -24,7 +24,7 @@ def follow(transition: Transition, workers: int, patience_ms: float) -> None:
             is done about it.
     """
     settings, elasticity = transition.settings, transition.settings.elasticity
-    staying = [s for s in transition.slots if s.status != "parked" and not s.parking]
+    staying = [s for s in transition.slots if s.active and not s.parking]
     room = elasticity.bound(workers, settings.n_slots) - len(staying)
     transition.crowded_since_ms = _since(transition, transition.crowded_since_ms, holds=room < 0)
     if _lasts(transition, transition.crowded_since_ms, patience_ms):
@@ -43,6 +43,8 @@ def follow(transition: Transition, workers: int, patience_ms: float) -> None:
         for slot in overdue(transition.slots, transition.at_ms, limit_ms)[:idle]:
             start_second_attempt(transition, slot)
             idle -= 1
+    # Those that are done go on counting here: else `max_slots` would not hold.
+    room -= sum(slot.status == "done" for slot in transition.slots)
     for _ in range(min(idle, room)):
         if not join(transition, len(transition.slots)):
             break
@@ -122,13 +124,15 @@ def join(transition: Transition, index: int) -> bool:
     parked = transition.slots[index] if index < len(transition.slots) else None
     if parked is None:
         transition.put_slot(Slot(index=index, vector=move.vector, status="done"))
+    vector = parked.vector if parked is not None and parked.pinned else move.vector
     slot = Slot(
         index=index,
         tier=tier,
-        vector=move.vector,
+        vector=vector,
         memory=move.memory,
         outcomes=parked.outcomes if parked is not None else {},
         seconds=parked.seconds if parked is not None else 0.0,
+        pinned=parked is not None and parked.pinned,
     )
     if move.source is not None:
         source = known[move.source]
@@ -136,7 +140,7 @@ def join(transition: Transition, index: int) -> bool:
             slot,
             step=step + 1,
             joined=step + 1,
-            vector=settings.space.held(move.vector, source.vector),
+            vector=settings.space.held(vector, source.vector),
             parent=f"{move.source}-{step}",
             checkpoint=source.checkpoint,
         )

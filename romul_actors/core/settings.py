@@ -40,9 +40,7 @@ class Settings:
             trial may be what ends the workers.
         initial: first vectors of the first slots, in place of the optimizer's.
         inherited: checkpoints that the first slots begin from, in place of none.
-        quorum_wait: longest wait for a quorum, as a multiple of the time that the population
-            needs for one step (median trial, slots and living workers counted).
-        quorum_wait_min_s: a wait shorter than this never ends early, in seconds.
+        quorum_wait_min_s: a wait for a quorum that is shorter never ends early, in seconds.
         elasticity: how the population follows the workers.
         deadline_ms: when the search must have ended, in milliseconds since the epoch; None: no
             deadline.
@@ -63,7 +61,6 @@ class Settings:
     max_lost_attempts: int = 10
     initial: tuple[tuple[float, ...], ...] = ()
     inherited: tuple[Inherited, ...] = ()
-    quorum_wait: float = 5.0
     quorum_wait_min_s: float = 60.0
     elasticity: Elasticity = field(default_factory=Elasticity)
     deadline_ms: int | None = None

@@ -149,6 +149,49 @@ def test_parked_slots_come_back_first_and_where_the_others_are():
     assert len({line.trial for line in run.of(TrialCreated)}) == len(run.of(TrialCreated))
 
 
+def test_slots_that_are_done_are_no_reason_to_park_others():
+    run = elastic(per_worker=1.0, steps=2)
+    for slot in range(4):
+        run.tell(run.result(slot, float(slot)))
+    idle_for_long(run, workers=4)
+    assert [slot.status for slot in run.population.slots] == ["done"] * 4 + ["queued"] * 4
+    assert run.of(SlotParked) == []
+
+
+def test_a_pinned_slot_is_not_parked():
+    run = elastic(per_worker=2.0)
+    run.tell(Control(action="pin", slot=7))
+    idle_for_long(run, workers=2)
+    assert [slot.index for slot in run.population.slots if slot.parking] == [3, 4, 5, 6]
+
+
+def test_a_slot_that_was_pinned_while_it_was_parked_comes_back_with_its_hyperparameters():
+    run = elastic(per_worker=1.0)
+    idle_for_long(run, workers=4)
+    for _ in range(3):
+        for slot in run.queued():
+            run.tell(run.result(slot, float(slot)))
+    parked = run.population.slots[7]
+    assert parked.status == "parked"
+    run.tell(Control(action="pin", slot=7))
+    run.tick(run.now_ms + 10, workers=8)
+    back = run.population.slots[7]
+    assert (back.status, back.vector, back.pinned) == ("queued", parked.vector, True)
+
+
+@pytest.mark.parametrize("optimizer", ["asha", "tpe"])
+def test_a_slot_that_begins_anew_after_it_was_parked_is_judged_by_its_new_age(optimizer):
+    run = elastic(optimizer, per_worker=1.0)
+    idle_for_long(run, workers=4)
+    for slot in run.queued():
+        run.tell(run.result(slot, float(slot)))
+    parked = next(slot for slot in run.population.slots if slot.status == "parked")
+    run.tick(run.now_ms + 10, workers=8)
+    back = run.population.slots[parked.index]
+    assert back.parent is None
+    assert (back.memory["born"], back.memory["rungs"]) == (back.step, parked.memory["rungs"])
+
+
 def test_a_late_trial_gets_a_second_copy_and_the_first_result_wins():
     run = elastic()
     for slot in range(1, 8):

@@ -7,6 +7,7 @@ import pytest
 import romul
 from romul_actors.core.events import Control
 from romul_actors.core.history import SearchExtended, SearchFinished, TrialCreated
+from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.errors import ExperimentError
 from romul_actors.protocol.experiment import parse
 from romul_actors.protocol.plan import settings
@@ -65,8 +66,8 @@ def test_a_paused_search_ends_at_its_target_when_it_is_resumed():
     assert ended(run).startswith("the target")
 
 
-@pytest.mark.parametrize("optimizer", ["romul", "asha", "truncation"])
-@pytest.mark.parametrize("most", [8, 11, 19, 24, 31])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("most", [8, 9, 10, 11, 19, 24, 31])
 def test_no_more_trials_begin_than_there_may_be_and_none_is_thrown_away(optimizer, most):
     run = Run(population(optimizer, n_slots=8, steps=4, max_trials=most)).start()
     run.to_the_end(bowl)

@@ -5,7 +5,7 @@ all that ever came to that rung; then it draws anew and starts from scratch. It 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from romul_actors.core.optimizers.base import Alone, Move, View
@@ -58,6 +58,14 @@ class Asha(Alone):
             else:
                 moves.append(Move(i, i, view.known[i].vector, remembered, {"rule": "held"}))
         return moves
+
+    def join(self, view: View, slot: int) -> tuple[str, Move]:
+        """Draw anew, and start from scratch; a parked slot keeps what came to its rungs."""
+        tier, move = super().join(view, slot)
+        if slot >= len(view.slots):
+            return tier, move
+        parked = view.slots[slot]
+        return tier, replace(move, memory={**parked.memory, "born": parked.step + 1})
 
     def draw(self, view: View, i: int, memory: Mapping[str, Any]) -> tuple[float, ...]:
         """Draw a vector for slot `i`, whose memory will be `memory`: uniformly."""

@@ -6,7 +6,7 @@ was. Losses fall while models train, so it nearly always is: the trap that ROMUL
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from romul_actors.core.optimizers.base import (
     share,
 )
 from romul_actors.core.slot import Slot
+
+MIN_POOL = 3
+"""Below this there is no difference of two others; slots are fewer where `max_trials` ends some."""
 
 
 @dataclass(frozen=True)
@@ -53,24 +56,26 @@ class PlainDE(Optimizer):
             bases[i] = (own.vector, own.loss) if own.loss <= loss else (base, loss)
         moves = []
         for i in due:
-            rng = view.rng(i)
-            # Two of the others: places from its own on are counted one further.
-            chosen = rng.choice(len(view.pool) - 1, size=2, replace=False)
-            a, b = (view.pool[int(n) + int(n >= place[i])] for n in chosen)
             base, loss = bases[i]
-            here, from_a, from_b = (
-                np.array(bases[j][0] if j in bases else _base(view.slots[j])[0]) for j in (i, a, b)
-            )
-            towards = np.array(view.known[best].vector)
-            donor = here + self.f1 * (from_a - from_b) + self.f2 * (towards - here)
-            mask = rng.random(len(here)) < self.crossover
-            mask[rng.integers(len(here))] = True
-            vector = tuple(reflect(np.where(mask, donor, here)).tolist())
-            source = i
-            if view.known[i].failed:
-                source = best
+            vector: tuple[float, ...] = base
+            why: dict[str, Any] = {"rule": "kept"}
+            if len(view.pool) >= MIN_POOL:
+                rng = view.rng(i)
+                # Two of the others: places from its own on are counted one further.
+                chosen = rng.choice(len(view.pool) - 1, size=2, replace=False)
+                a, b = (view.pool[int(n) + int(n >= place[i])] for n in chosen)
+                here, from_a, from_b = (
+                    np.array(bases[j][0] if j in bases else _base(view.slots[j])[0])
+                    for j in (i, a, b)
+                )
+                towards = np.array(view.known[best].vector)
+                donor = here + self.f1 * (from_a - from_b) + self.f2 * (towards - here)
+                mask = rng.random(len(here)) < self.crossover
+                mask[rng.integers(len(here))] = True
+                vector = tuple(reflect(np.where(mask, donor, here)).tolist())
+                why = {"rule": "mutated", "a": a, "b": b, "best": best}
+            source = best if view.known[i].failed else i
             memory = {"base": list(base), "loss": loss if np.isfinite(loss) else None}
-            why = {"rule": "mutated", "a": a, "b": b, "best": best}
             moves.append(
                 Move(i, None if view.known[source].failed else source, vector, memory, why)
             )
