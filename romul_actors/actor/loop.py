@@ -76,6 +76,8 @@ class Actor:
         self._pace_s = pace_s
         self._name = name
         self._only = experiments
+        self._listed: set[str] = set()
+        """Experiments that were there at the last upkeep."""
         self._open: list[str] = []
         self._held: dict[str, HeldExperiment] = {}
         self._faults: dict[str, str] = {}
@@ -309,13 +311,23 @@ class Actor:
         """Look for new experiments, dead actors' leftovers, and leases that have ended."""
         statuses = await self._store.experiments()
         self._open = [name for name in statuses if self._only is None or name in self._only]
-        for name in self._held.keys() - statuses.keys():
-            # By an operator, or with the server's data: then nothing else says so.
-            log.warning("experiment %s is gone from the server", name)
-            del self._held[name]
+        for name in self._listed - statuses.keys():
+            self._forget(name)
+        self._listed = set(statuses)
         for name in self._open.copy():
             async with self._apart(name):
                 await self._keep(name, statuses[name])
+
+    def _forget(self, name: str) -> None:
+        """Begin anew with an experiment of that name: this one is gone."""
+        if self._held.pop(name, None) is not None:
+            # By an operator, or with the server's data: then nothing else says so.
+            log.warning("experiment %s is gone from the server", name)
+        self._faults.pop(name, None)
+        self._warned.discard(name)
+        self._releases.pop(name, None)
+        self._ticked.forget(name)
+        self._reconciled.forget(name)
 
     async def _keep(self, name: str, status: str) -> None:
         """What is due of one experiment."""

@@ -46,8 +46,12 @@ class LastDone:
         """Say that it is done now."""
         self._at_s[name] = now_s
 
+    def forget(self, name: str) -> None:
+        """Begin anew with an experiment of that name."""
+        self._at_s.pop(name, None)
+
 
 def tick_every_s(population: Population | None, pace_s: float) -> float:
-    """How often a population receives a tick, in seconds; None: it is not known."""
+    """How often a population, None if it is not known, receives a tick, in seconds."""
     trial_s = median_trial_s(population.slots) if population is not None else 0.0
     return min(LONGEST_TICK_S, max(2 * pace_s, trial_s / TICKS_A_TRIAL))

@@ -9,7 +9,7 @@ from romul_actors.cli.connection import connected_to, snapshot_of
 from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
 from romul_actors.core.history import Line, TrialCreated, TrialFailed, TrialReported
-from romul_actors.core.space import Space
+from romul_actors.core.parameter import FloatParameter, IntParameter, Parameter, Value, cell
 from romul_actors.observe.snapshot import Snapshot, read_glance, read_history
 from romul_actors.observe.waste import waste as waste_of
 from romul_actors.protocol.experiment import Experiment
@@ -58,36 +58,40 @@ def by_region(experiment: Experiment, lines: Sequence[Line]) -> dict[str, list[d
     An attempt that ended with a result counts as one that went well.
     """
     space = experiment.search_space()
-    vectors = {line.trial: line.vector for line in lines if isinstance(line, TrialCreated)}
-    ended = [
-        (vectors[line.trial], line.reason if isinstance(line, TrialFailed) else None)
+    values = {
+        line.trial: space.by_axis(line.hyperparameters)
         for line in lines
-        if isinstance(line, TrialFailed | TrialReported) and line.trial in vectors
-    ]
-    return {
-        parameter.name: _regions_of_axis(space, axis, ended) for axis, parameter in enumerate(space)
+        if isinstance(line, TrialCreated)
     }
+    ended = [
+        (values[line.trial], line.reason if isinstance(line, TrialFailed) else None)
+        for line in lines
+        if isinstance(line, TrialFailed | TrialReported) and line.trial in values
+    ]
+    return {axis.name: _regions_of(axis, ended) for axis in space.axes}
 
 
-def _regions_of_axis(
-    space: Space, axis: int, ended: Sequence[tuple[Sequence[float], str | None]]
+def _regions_of(
+    parameter: Parameter, ended: Sequence[tuple[Mapping[str, Value], str | None]]
 ) -> list[dict[str, Any]]:
-    """A row for each part of one hyperparameter's range.
+    """A row for each part of one hyperparameter's range, as it is now.
 
     Args:
-        space: the search space.
-        axis: the hyperparameter's place in it.
-        ended: of each attempt that ended, its place in the unit cube, and why it failed, if it did.
+        parameter: the hyperparameter.
+        ended: of each attempt that ended, its values by the names of coordinates, and why it
+            failed, if it did. What lay outside the range counts in the part that is nearest.
     """
-    parameter = list(space)[axis]
     n = len(parameter.labels) or QUARTERS
     attempts: Counter[int] = Counter()
     reasons: dict[int, Counter[str]] = defaultdict(Counter)
-    for vector, reason in ended:
-        if not space.active(vector)[axis]:
+    for values, reason in ended:
+        if parameter.name not in values:
             # A hyperparameter that does not count in a trial has no part in its failure.
             continue
-        part = min(int(vector[axis] * n), n - 1)
+        value = values[parameter.name]
+        if isinstance(parameter, FloatParameter | IntParameter):
+            value = parameter.nearest(parameter.figure(value))
+        part = cell(parameter.encode(value), n)
         attempts[part] += 1
         if reason is not None:
             reasons[part][reason] += 1

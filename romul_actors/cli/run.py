@@ -19,7 +19,7 @@ from romul_actors.local.redis_server import has_data, server_of
 from romul_actors.local.run_file import RunFile, resumption
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.differences import Changes
-from romul_actors.protocol.plan import load, settings
+from romul_actors.protocol.plan import load
 from romul_workers.inheritance import copies
 
 WORKERS = 2
@@ -83,7 +83,6 @@ def run(
         if experiment.checkpoints is None:
             place = str((folder / "checkpoints").resolve())
             experiment = experiment.model_copy(update={"checkpoints": place})
-        settings(experiment)
         for text in advice(experiment):
             Console(stderr=True, quiet=as_json).print(f"warning: {text}", soft_wrap=True)
         # A file that is run here is trusted with its own task: no --allow is needed.

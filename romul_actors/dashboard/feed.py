@@ -23,6 +23,7 @@ from romul_actors.core.history import (
     SearchStopped,
     SlotParked,
     SlotPinned,
+    SlotResumed,
     SlotUnpinned,
     TrialCreated,
     TrialFailed,
@@ -69,12 +70,11 @@ class SlotState:
     Attributes:
         index: its number.
         status: queued, waiting, parked or done, as far as history says.
-        step, trial, parent, copied_from, rule: of its current trial.
+        step, trial, copied_from, rule: of its current trial.
         hyperparameters: of its current trial.
         value: of its latest result; None: it has none.
         steps, values: of all its results.
         schedule: by step, values by the names of coordinates.
-        attempts: of its current trial.
         pinned: whether an operator pinned it.
     """
 
@@ -82,7 +82,6 @@ class SlotState:
     status: str = "queued"
     step: int = 0
     trial: str = ""
-    parent: str | None = None
     copied_from: int | None = None
     rule: str = ""
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
@@ -90,7 +89,6 @@ class SlotState:
     steps: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     schedule: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
-    attempts: int = 1
     pinned: bool = False
 
 
@@ -102,7 +100,6 @@ class AttemptSpan:
     begin_s: float
     end_s: float
     how: str
-    trial: str
 
 
 class Feed:
@@ -173,18 +170,18 @@ class Feed:
                 self._add_result(line)
             case TrialFailed() | TrialReleased():
                 self._add_lost_attempt(line)
-            case SlotParked() if line.slot in self.slots:
-                self.slots[line.slot].status = "parked"
+            case SlotParked() | SlotResumed() if line.slot in self.slots:
+                parked = isinstance(line, SlotParked)
+                self.slots[line.slot].status = "parked" if parked else "queued"
             case SlotPinned() | SlotUnpinned() if line.slot in self.slots:
                 self.slots[line.slot].pinned = isinstance(line, SlotPinned)
-            case SearchFinished():
+            case SearchFinished() | SearchStopped():
                 for slot in self.slots.values():
                     slot.status = "done"
 
     def _add_trial(self, line: TrialCreated) -> None:
         slot = self.slots.setdefault(line.slot, SlotState(line.slot))
-        slot.status, slot.attempts = "queued", 1
-        slot.step, slot.trial, slot.parent = line.step, line.trial, line.parent
+        slot.status, slot.step, slot.trial = "queued", line.step, line.trial
         slot.copied_from = line.why.get("copied")
         slot.rule = line.why.get("rule", "")
         slot.hyperparameters = line.hyperparameters
@@ -210,9 +207,6 @@ class Feed:
         return values if self._space is None else self._space.by_axis(values)
 
     def _add_lost_attempt(self, line: TrialFailed | TrialReleased) -> None:
-        index = int(line.trial.partition("-")[0])
-        if index in self.slots:
-            self.slots[index].attempts += 1
         if isinstance(line, TrialFailed):
             self.failures.append(line)
         self._add_attempt(line, line.reason)
@@ -220,7 +214,7 @@ class Feed:
     def _add_attempt(self, line: TrialReported | TrialFailed | TrialReleased, how: str) -> None:
         end_s = (line.at_ms - (self.began_ms or 0)) / 1000
         begin_s = max(0.0, end_s - line.seconds)
-        self.attempts.append(AttemptSpan(line.worker, begin_s, end_s, how, line.trial))
+        self.attempts.append(AttemptSpan(line.worker, begin_s, end_s, how))
 
     # -- what is drawn --------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ class Feeds:
                 # A refresh that takes long is done less often.
                 await asyncio.sleep(max(REFRESH_S, 20 * self._feeds[name].took_s))
         finally:
-            del self._feeds[name], self._tasks[name]
+            del self._feeds[name], self._tasks[name], self._requested_s[name]
 
     async def _refresh_once(self, name: str) -> None:
         """Refresh a feed, or say in it why that fails."""

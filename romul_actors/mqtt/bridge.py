@@ -79,6 +79,7 @@ class Bridge:
                 return
             with contextlib.suppress(StoreError):
                 await self._actor.lost(worker)
-        # Dealt with: an actor that connects later need not learn of it again.
-        self._sessions.pop(worker, None)
-        self._connection.send(no_status(worker))
+        if self._sessions.get(worker) == session:
+            # Dealt with: an actor that connects later need not learn of it again.
+            del self._sessions[worker]
+            self._connection.send(no_status(worker))

@@ -129,11 +129,14 @@ def check_held(experiment: Experiment, former: Former, trial: Found) -> dict[str
     for name, spec in experiment.space.items():
         if spec.mutable:
             continue
-        if name not in values:
+        if name not in former.experiment.space:
             raise ExperimentError(
                 f"from_run: {name} goes with a checkpoint, and {former.experiment.name} had none: "
                 "begin from its hyperparameters alone"
             )
+        if name not in values:
+            # It does not count beside the trial's other values, here or there.
+            continue
         try:
             Space([p for p in space.parameters if p.name == name]).encode({name: values[name]})
         except SpaceError as error:

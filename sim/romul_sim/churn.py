@@ -153,14 +153,19 @@ def write_trace(file: Path, changes: Iterable[Change]) -> None:
 
 def with_notice(changes: Sequence[Change], notice_s: float) -> list[Change]:
     """Warn of every departure so long before it, where the trace has no warning of its own."""
-    warned = {change.machine for change in changes if change.what == "notice"}
-    came = {change.machine: change.at_s for change in changes if change.what == "arrives"}
+    came: dict[str, float] = {}
+    warned: set[str] = set()
     more = []
-    for change in changes:
-        if change.what == "leaves" and change.machine not in warned:
-            at_s = max(came.get(change.machine, 0.0), change.at_s - notice_s)
-            left_s = change.at_s - at_s
-            more.append(Change(at_s, change.machine, "notice", seconds=left_s))
+    for change in sorted(changes, key=lambda change: change.at_s):
+        machine = change.machine
+        if change.what == "arrives":
+            came[machine] = change.at_s
+            warned.discard(machine)
+        elif change.what == "notice":
+            warned.add(machine)
+        elif change.what == "leaves" and machine not in warned:
+            at_s = max(came.get(machine, 0.0), change.at_s - notice_s)
+            more.append(Change(at_s, machine, "notice", seconds=change.at_s - at_s))
     return sorted([*changes, *more], key=lambda change: change.at_s)
 
 

@@ -1,5 +1,6 @@
 """Many simulations: policies and optimizers on the same churn, and what is best for a pool."""
 
+import logging
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -92,8 +93,6 @@ class SweepResult:
 
 
 def _play(job: SweepJob) -> SweepResult:
-    import logging  # noqa: PLC0415
-
     # Every lost machine is a warning in production, and expected here.
     logging.disable(logging.ERROR)
     played = simulate(job.scenario)
@@ -125,8 +124,7 @@ def common_target(ended: Sequence[SweepResult]) -> float:
 
 
 def compare(
-    results: Mapping[SweepJob, SweepResult] | Sequence[tuple[SweepJob, SweepResult]],
-    target: float | None,
+    results: Sequence[tuple[SweepJob, SweepResult]], target: float | None
 ) -> list[dict[str, Any]]:
     """Medians over seeds, for each optimizer and policy, the fastest to the target first.
 
@@ -137,8 +135,7 @@ def compare(
     Returns:
         JSON values; times to a target that was not reached are null.
     """
-    pairs = list(results.items()) if isinstance(results, Mapping) else list(results)
-    pairs.sort(key=lambda pair: (pair[0].optimizer, pair[0].policy, pair[0].seed))
+    pairs = sorted(results, key=lambda pair: (pair[0].optimizer, pair[0].policy, pair[0].seed))
     limit = common_target([ended for _, ended in pairs]) if target is None else target
     groups: dict[tuple[str, str], list[SweepResult]] = {}
     golden: dict[tuple[str, str], dict[int, str | None]] = {}

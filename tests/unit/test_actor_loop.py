@@ -340,6 +340,20 @@ async def test_an_experiment_that_cannot_be_served_is_named_once_and_keeps_none_
     assert await store.experiments() == {"bad": "submitted", "e": "running"}
 
 
+async def test_the_fault_of_a_search_that_was_removed_and_came_again_is_said_again(store, caplog):
+    spec = experiment("bad").model_dump()
+    spec["optimizer"]["name"] = "no such"
+    actor = an_actor(store)
+    for _ in range(2):
+        await store.create("bad", json.dumps(spec, default=str), encode(Submitted()))
+        with caplog.at_level(logging.ERROR, "romul.actor"):
+            await actor.turn()
+        assert "no such" in store.memory.find("bad").meta["fault"]
+        await store.remove("bad")
+        await actor.turn()
+    assert len(caplog.records) == 2
+
+
 class Damaged(MemoryStore):
     """A store of which one experiment, "bad", raises an error in one call."""
 

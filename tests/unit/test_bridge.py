@@ -74,6 +74,32 @@ def test_a_worker_that_connects_again_is_not_swept():
     assert swept(status("w", "lost", 1.0), status("w", "idle", 2.0)) == []
 
 
+def test_a_worker_that_connects_again_at_the_end_of_the_sweeps_keeps_its_status(monkeypatch):
+    sent = []
+    monkeypatch.setattr(MqttConnection, "send", lambda self, message: sent.append(message.topic))
+    lost, back = status("w", "lost", 1.0), status("w", "idle", 2.0)
+
+    async def main(*, again):
+        bridge = Bridge(Broker("nowhere", 1), "actor")
+
+        class Slow(Sweeping):
+            async def lost(self, worker):
+                if len(self.swept) == 3 and again:
+                    await bridge._on_status(back)
+                return await super().lost(worker)
+
+        actor: Any = Slow()
+        running = asyncio.create_task(bridge.run(actor))
+        await asyncio.sleep(0)
+        await bridge._on_status(lost)
+        await asyncio.sleep(5.0)
+        running.cancel()
+        return len(actor.swept), [topic for topic in sent if topic == lost.topic]
+
+    assert run(main(again=True)) == (4, [])
+    assert run(main(again=False)) == (4, [lost.topic])
+
+
 def test_a_worker_that_left_says_nothing_of_the_next_one_of_its_name():
     # The next one's machine has a clock that is behind.
     left = (status("w", "idle", 9.0), no_status("w"))

@@ -155,3 +155,13 @@ def test_a_warning_comes_before_the_departure_and_after_the_arrival():
     ]
     again = with_notice(with_notice(changes, 30.0), 30.0)
     assert sum(c.what == "notice" for c in again) == 2
+    # Each stay of a machine by itself.
+    stays = [
+        Change(0.0, "a", "arrives"),
+        Change(100.0, "a", "leaves"),
+        Change(200.0, "a", "arrives"),
+        Change(250.0, "a", "notice", seconds=50.0),
+        Change(300.0, "a", "leaves"),
+    ]
+    notices = [c for c in with_notice(stays, 30.0) if c.what == "notice"]
+    assert notices == [Change(70.0, "a", "notice", seconds=30.0), stays[3]]

@@ -12,8 +12,10 @@ from nicegui import Client, ui
 
 from romul_actors.core.history import (
     ControlIgnored,
+    SearchStopped,
     SlotParked,
     SlotPinned,
+    SlotResumed,
     SlotUnpinned,
 )
 from romul_actors.dashboard import charts
@@ -259,6 +261,10 @@ def test_what_an_operator_did_is_listed(fed):
         feed._add(line)
     assert list(feed.actions)[before:] == by
     assert [feed.slots[2].pinned, feed.slots[3].status] == [True, "parked"]
+    feed._add(SlotResumed(at_ms=5, slot=3, step=1))
+    assert feed.slots[3].status == "queued"
+    feed._add(SearchStopped(at_ms=6, by="somebody"))
+    assert {slot.status for slot in feed.slots.values()} == {"done"}
     assert 99 not in feed.slots
     feed._add(SlotUnpinned(at_ms=6, slot=2, by="somebody"))
     assert not feed.slots[2].pinned

@@ -153,6 +153,22 @@ def test_checkpoints_go_with_what_never_changes(former):
     assert start.needed_checkpoints() == decision.population.needed_checkpoints() == copied
 
 
+def test_what_does_not_count_beside_a_trials_values_needs_none():
+    depth = {"type": "int", "min": 1, "max": 9, "mutable": False, "when": {"kind": ["b"]}}
+    old = Experiment.model_validate({**OLD, "space": space(depth=depth)})
+    run = Run(Population(settings=settings(old)))
+    run.start().to_the_end(lambda trial: loss(trial) + (trial.hyperparameters["kind"] == "b"))
+    best = run.population.best
+    assert "depth" not in old.search_space().decode(best.vector)
+    origin = {"name": "old", "what": "checkpoints"}
+    new = declared(space=space(depth=depth), from_run=origin)
+    experiment = inherit(
+        new, Former(old, run.population), lambda names: [f"{i}-0-0-ab" for i, _ in enumerate(names)]
+    )
+    first = begun(experiment).trials[0]
+    assert (first.hyperparameters["kind"], "depth" in first.hyperparameters) == ("a", False)
+
+
 @pytest.mark.parametrize(
     ("width", "message"),
     [

@@ -13,7 +13,7 @@ from romul_actors.cli.attempts import by_region
 from romul_actors.cli.export import _write
 from romul_actors.core import history
 from romul_actors.core.events import Control
-from romul_actors.core.history import BoundsChanged, ControlIgnored, TrialCreated
+from romul_actors.core.history import BoundsChanged, ControlIgnored, TrialCreated, TrialFailed
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.core.parameter import identity
 from romul_actors.core.population import Population
@@ -33,6 +33,7 @@ from romul_sim.play import ASYNCHRONOUS, Training
 from romul_sim.play import Run as Play
 from romul_sim.record import Record
 from romul_sim.replay import verify
+from tests.trials import created, declare
 from tests.unit.harness import Run
 
 SGD = 'kind = { type = "categorical", choices = ["sgd", "adam", "none"] }\n'
@@ -343,6 +344,26 @@ def test_all_that_shows_a_run_shows_it(kind, tmp_path):
         on = sum(space.active(line.vector)[axis] for line in run.of(TrialCreated))
         assert sum(row["attempts"] for row in regions[name]) == on
     assert len(trials_made) == 40
+
+
+def test_failures_are_counted_where_their_values_lie_in_the_range_of_today():
+    line = created(hyperparameters={"x": 0.9}, vector=(0.9,))
+    failed = TrialFailed(
+        at_ms=0,
+        trial="0-0",
+        attempt=1,
+        worker="w",
+        slot=0,
+        step=0,
+        reason="exception",
+        message="",
+        again=False,
+    )
+    wider = declare(space={"x": {"type": "float", "min": 0.0, "max": 4.0}})
+    rows = by_region(wider, [line, failed])["x"]
+    assert [(row["region"], row["failed"]) for row in rows][:2] == [("0 to 1", 1), ("1 to 2", 0)]
+    narrower = declare(space={"x": {"type": "float", "min": 0.0, "max": 0.4}})
+    assert [row["failed"] for row in by_region(narrower, [line, failed])["x"]] == [0, 0, 0, 1]
 
 
 RENDERED = {"any JSON", "list of floats", "chain"}

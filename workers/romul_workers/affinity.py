@@ -72,7 +72,7 @@ class Affinity:
         self._reported = number
         restored = ending.restored if isinstance(ending, Success) else None
         warm = None if restored is None else restored.warm
-        for_s = min(LONGEST_S, self._worth_s(experiment, restored))
+        for_s = self._worth_s(experiment, restored)
         is_latest = number == self._leases
         if isinstance(ending, Success) and for_s >= LEAST_S and is_latest:
             self._said.add(experiment)
@@ -89,4 +89,4 @@ class Affinity:
             return self._for_s
         if restored is not None and not restored.warm:
             self._restore_s[experiment] = restored.seconds
-        return self._restore_s.get(experiment, 0.0)
+        return min(LONGEST_S, self._restore_s.get(experiment, 0.0))

@@ -89,7 +89,7 @@ class Reporter:
         return accepted is True
 
     async def refuse(self, lease: Lease, trial: TrialMessage, why: str) -> None:
-        """Report that a leased trial is not trained here: another worker may have its next attempt."""
+        """Report that a leased trial is not trained here; another worker may have it next."""
         await self._settle(lease, trial, self._report(trial, Failure("task", why), 0.0))
 
     def _warn_once(
