@@ -9,14 +9,12 @@ import typer
 
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import AsJson, TaskPath
-from romul_actors.cli.printing import echo, echo_json
+from romul_actors.cli.printing import MARKS, echo, echo_json
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.plan import load
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.conformance import Check, Examination
 from romul_workers.scratch import scratch_folder
-
-MARKS = {"ok": "ok ", "warning": "!  ", "fault": "!! "}
 
 
 def check(

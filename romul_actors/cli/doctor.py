@@ -8,12 +8,10 @@ import typer
 from romul_actors.cli.connection import broker, folder_of
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import DEFAULT_URL, AsJson, MqttCa, MqttUrl, RedisUrl
-from romul_actors.cli.printing import echo, echo_json
+from romul_actors.cli.printing import MARKS, echo, echo_json
 from romul_actors.local.address import resolve
 from romul_actors.mqtt.broker import KEEPALIVE_S
 from romul_actors.observe.doctor import Finding, examine
-
-MARKS = {"ok": "ok ", "warning": "!  ", "fault": "!! "}
 
 
 def doctor(

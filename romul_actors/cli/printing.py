@@ -24,6 +24,8 @@ UNFOLDED = 10_000
 """Width of what is no terminal, in characters."""
 NARROW = 16
 """Widest column of figures: a longer heading is folded."""
+MARKS = {"ok": "ok ", "warning": "!  ", "fault": "!! "}
+"""What a line begins with that says what was examined, by level."""
 
 
 def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:

@@ -358,6 +358,25 @@ def test_where_results_come_from_is_sent_when_it_changes():
     assert run(main()) == [{"commit": "a"}, {}, {"commit": "b"}, {}]
 
 
+def test_a_result_that_cannot_be_sent_fails_and_leaves_no_checkpoint():
+    async def main():
+        store = MemoryStore(lambda: int(1000 * asyncio.get_running_loop().time()))
+        await filled(store, TRIAL)
+        half = chr(0xD800)
+        trainer, stop = StubTrainer(Success(1.0, "0-0-1-a", {half: 1.0})), asyncio.Event()
+        working = asyncio.create_task(worker(store, trainer).run(stop))
+        await asyncio.sleep(5.0)
+        stop.set()
+        await working
+        events = [decode_event(entry.body) for entry in await store.read(["e"], "a", 10, 0)]
+        return trainer.discarded, events[1:]
+
+    discarded, [report] = run(main())
+    assert discarded == ["0-0-1-a"]
+    assert (report.type, report.reason) == ("failed", "bad_result")
+    assert "cannot be sent" in report.message
+
+
 def test_a_task_module_that_came_under_an_admitted_name_is_not_trained():
     other = declare(task="elsewhere").model_dump_json()
 

@@ -76,13 +76,20 @@ class Reporter:
         if isinstance(ending, Success) and comes_from == self._provenance.get(experiment.name):
             ending = replace(ending, provenance={})
         report = self._report(trial, ending, seconds)
-        accepted = await self._settle(attempt.lease, trial, report, hold)
+        try:
+            body = encode(report)
+        except MessageError as error:
+            # What was returned, or its length: the trial has failed.
+            await self._discard(experiment, ending)
+            ending, comes_from, hold = Failure("bad_result", str(error)), {}, None
+            report = self._report(trial, ending, seconds)
+            body = encode(report)
+        accepted = await self._settle(attempt.lease, report, body, hold)
         if accepted and comes_from:
             self._provenance[experiment.name] = dict(comes_from)
         if accepted is False:
             log.warning("%s: trial %s: the report came too late", experiment.name, trial.id)
-            if isinstance(ending, Success | Stopped) and ending.checkpoint is not None:
-                await self._discard(experiment, ending.checkpoint)
+            await self._discard(experiment, ending)
         if accepted is None:
             log.warning("%s: trial %s: not known if the report arrived", experiment.name, trial.id)
         await self._keep_output(attempt, warning)
@@ -90,7 +97,8 @@ class Reporter:
 
     async def refuse(self, lease: Lease, trial: TrialMessage, why: str) -> None:
         """Report that a leased trial is not trained here; another worker may have it next."""
-        await self._settle(lease, trial, self._report(trial, Failure("task", why), 0.0))
+        report = self._report(trial, Failure("task", why), 0.0)
+        await self._settle(lease, report, encode(report))
 
     def _warn_once(
         self, experiment: str, ending: Ending | ReleaseReason
@@ -137,28 +145,23 @@ class Reporter:
         return Released(**token, reason=ending, seconds=seconds)
 
     async def _settle(
-        self, lease: Lease, trial: TrialMessage, report: Report, hold: Hold | None = None
+        self, lease: Lease, report: Report, body: bytes, hold: Hold | None = None
     ) -> bool | None:
-        """Send a report until the store answers.
+        """Send a report, which is `body` in bytes, until the store answers.
 
         Returns:
             False: the lease was lost before. None: not known, because an answer of the store was
             lost, here or in its client; the report may have arrived, so its checkpoint must stay.
         """
-        token = f"{trial.id}#{trial.attempt} {report.type} by {self._worker}"
-        try:
-            body = encode(report)
-        except MessageError as error:
-            failure = Failure("bad_result", f"the task's metrics are too long: {error}")
-            body = encode(self._report(trial, failure, 0.0))
+        token = f"{report.trial}#{report.attempt} {report.type} by {self._worker}"
         give_up: float | None = None
         unsure = False
         while True:
             try:
-                accepted = await self._store.settle(lease, trial.slot, token, body, hold)
+                accepted = await self._store.settle(lease, report.slot, token, body, hold)
             except WrongTypeError as error:
                 # Of this experiment alone: it must not keep the worker from the others.
-                log.error("trial %s could not be reported: %s", trial.id, error)  # noqa: TRY400
+                log.error("trial %s could not be reported: %s", report.trial, error)  # noqa: TRY400
                 return None
             except StoreError as error:
                 unsure = True
@@ -166,7 +169,7 @@ class Reporter:
                 if self._shutdown.begun:
                     give_up = give_up or now + self._shutdown.grace_s
                     if now >= give_up:
-                        log.warning("trial %s could not be reported: %s", trial.id, error)
+                        log.warning("trial %s could not be reported: %s", report.trial, error)
                         return None
                 log.warning("no report: %s; trying again", error)
                 await asyncio.sleep(BACKOFF_S)
@@ -175,9 +178,12 @@ class Reporter:
             # mean that the report arrived then, and that the slot has gone on since.
             return None if unsure and not accepted else accepted
 
-    async def _discard(self, experiment: Experiment, checkpoint: str) -> None:
+    async def _discard(self, experiment: Experiment, ending: Ending | ReleaseReason) -> None:
+        """Remove the checkpoint of an attempt, if there is one: no report names it."""
+        if not isinstance(ending, Success | Stopped) or ending.checkpoint is None:
+            return
         try:
-            await self._trainer.discard(experiment, checkpoint)
+            await self._trainer.discard(experiment, ending.checkpoint)
         except CheckpointError as error:
             log.warning("%s: %s", experiment.name, error)
 

@@ -10,7 +10,7 @@ from romul_actors.errors import StoreError, StoreUnavailableError
 from romul_actors.store.keys import EXPERIMENTS, key
 from romul_actors.store.redis.connection import (
     CLIENT_ERRORS,
-    REFUSES,
+    NO_ACCESS,
     UNTRUSTED,
     Connection,
     reading,
@@ -111,7 +111,7 @@ class RedisCatalog(CatalogStore):
             infos = await self.info()
         except CLIENT_ERRORS as error:
             what = what_it_cannot(error)
-            if what == REFUSES or isinstance(error, NoPermissionError):
+            if what == NO_ACCESS or isinstance(error, NoPermissionError):
                 raise StoreError(f"{place}: access refused: {error}") from None
             said = (
                 f"the server {what}" if what == UNTRUSTED else "no Redis or Valkey server answers"

@@ -55,7 +55,7 @@ _UNABLE_CODES = re.compile(r"(^|-)(OOM|READONLY|MISCONF|NOREPLICAS|BUSY) ")
 """How a server refuses for now. Before Redis 7 the code stands in the midst of a script's error."""
 _NO_GROUP_PAUSE_S = 0.05
 """Pause after a read of a queue that does not exist, so that a loop of reads does not spin."""
-REFUSES = "refuses access"
+NO_ACCESS = "refuses access"
 UNTRUSTED = "has a certificate that is not trusted here"
 
 
@@ -68,7 +68,7 @@ def what_it_cannot(error: Exception) -> str | None:
     text = str(error)
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError) or _NO_NODE in text:
         if isinstance(error, AuthenticationError) or _LOGIN.search(text):
-            return REFUSES
+            return NO_ACCESS
         if "CERTIFICATE_VERIFY_FAILED" in text:
             return UNTRUSTED
         return "does not speak TLS as it should" if "[SSL" in text else "does not answer"
