@@ -49,11 +49,11 @@ _RULES = {
     "perturbed": "copied numbers were multiplied or drawn anew; choices mostly stay",
     "migrated": "weights of a sub-population that is compared more, or less, often",
     "bandit": "copied weights; hyperparameters for which a model expects the loss to fall most",
+    "pinned": "an operator pinned the slot: it goes on as it is",
+    "joined": "it joined the running search, from a good slot's checkpoint and near its vector",
     # Of searches that an older version decided.
     "explored": "a small step in all directions from its base, for diversity",
     "probed": "one hyperparameter drawn anew, the others as in its base, for diversity",
-    "pinned": "an operator pinned the slot: it goes on as it is",
-    "joined": "it joined the running search, with a small step from a good slot",
 }
 
 

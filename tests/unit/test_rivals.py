@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from romul_actors.core.history import TrialCreated
 from romul_actors.core.optimizers import make
 from romul_actors.core.optimizers.base import View, reflect
 from romul_actors.core.optimizers.tpe import Tpe
@@ -21,6 +22,7 @@ from romul_actors.core.space import (
 )
 from romul_actors.errors import OptimizerError
 from romul_sim.play import optimizer_spec
+from tests.unit.harness import Run, population
 
 LINE = Space([FloatParameter("x", 0.0, 1.0)])
 PLANE = Space([FloatParameter("x", 0.0, 1.0), FloatParameter("y", 0.0, 1.0)])
@@ -53,6 +55,25 @@ def view_of(space, vectors, losses, *, memories=None, step=4, steps=20, tiers=No
         known=known,
         rng=lambda i: np.random.default_rng([seed, i]),
     )
+
+
+def test_steps_beyond_those_expected_are_as_many_to_romul():
+    vectors = [(0.1 * i, 0.5) for i in range(8)]
+    view = view_of(PLANE, vectors, range(8), step=7, steps=2)
+    moves = make("romul", {}).decide(view, range(8))
+    assert [move.slot for move in moves if "copied" in move.why] == [2, 3, 4, 5, 6, 7]
+
+
+# -- initiator PBT --------------------------------------------------------------------------------
+
+
+def test_slots_that_end_together_all_meet_each_other():
+    run = Run(population("initiator", n_slots=8, steps=3)).start()
+    for slot in range(8):
+        run.tell(run.result(slot, float(slot)), at_ms=1000)
+    run.tick(2000)
+    lines = [line for line in run.of(TrialCreated) if line.step == 1]
+    assert [line.why["known"] for line in lines] == [8] * 8
 
 
 # -- truncation PBT -------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from statistics import median
 import numpy as np
 import pytest
 
+from romul_actors.core.elasticity import Elasticity
 from romul_actors.core.events import Control
 from romul_actors.core.history import TrialCreated
 from romul_actors.core.optimizers import make
@@ -248,6 +249,28 @@ def test_while_the_guard_holds_no_move_lowers_what_has_a_logarithmic_scale(steps
     assert lowered[True][1] > 0
     assert lowered[False][0] > 0
     assert turned > 0
+
+
+@pytest.mark.parametrize(("done", "lowers"), [(1, False), (9, True)])
+def test_a_slot_that_joins_moves_as_a_copy_does(done, lowers):
+    space = Space([FloatParameter("rate", 1e-4, 1.0, "log"), FloatParameter("x", 0.0, 1.0)])
+    moves = []
+    for seed in range(40):
+        elasticity = Elasticity(max_slots=9)
+        run = Run(population(space=space, steps=12, seed=seed, elasticity=elasticity)).start()
+        for _ in range(done):
+            one_round(run, range(8))
+        run.tick(run.now_ms + 10, 20)
+        [trial] = run.tick(run.now_ms + 1_500, 20).trials
+        line = run.of(TrialCreated)[-1]
+        assert (line.why["rule"], trial.slot) == ("joined", 8)
+        assert line.parent == f"{line.why['copied']}-{done - 1}"
+        assert line.why["copied"] in (0, 1)
+        assert line.why["copied"] not in (line.why["a"], line.why["b"])
+        moves.append(np.array(line.vector) - line.why["base"])
+    rates, others = np.array(moves).T
+    assert (rates.min() < 0.0) == lowers
+    assert others.min() < 0.0 < others.max()
 
 
 def test_differences_alone_raise_a_guarded_coordinate_in_about_half_of_the_moves():

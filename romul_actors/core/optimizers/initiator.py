@@ -1,7 +1,8 @@
 """Initiator PBT (Li et al. 2019, "A Generalized Framework for Population Based Training").
 
-A slot that comes free starts a trial at once: it draws an opponent, and continues the better of the
-two with perturbed hyperparameters. There is no generation and no quorum.
+A slot that comes free draws an opponent, and continues the better of the two with perturbed
+hyperparameters. There is no generation; one opponent is enough, but an idle worker waits for a
+moment for others, so that slots which end together all meet each other.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,6 @@ class Initiator(Optimizer):
     """
 
     name: ClassVar[str] = "initiator"
-    grace = 0.0
 
     resample: float = 0.25
     down: float = 0.8

@@ -103,7 +103,8 @@ class Romul(Optimizer):
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
         """Select for all slots due, then move vectors, so that the slots' order changes nothing."""
         known, m = view.known, len(view.known)
-        t = (view.step + 1) / view.steps
+        # An estimate of the steps may fall behind what is done.
+        t = min(1.0, (view.step + 1) / view.steps)
         order = sorted(known, key=lambda i: (known[i].loss, i))  # (1)
         rank = {i: n for n, i in enumerate(order)}
         n_best = share(self.donors, m) if m >= MIN_POOL else 0
@@ -138,6 +139,23 @@ class Romul(Optimizer):
             )
             moves.append(Move(i, sources.get(i), vector, why={**why, **how}, tier="all"))
         return moves
+
+    def join(self, view: View, slot: int) -> tuple[str, Move]:
+        """A slot that joins is one more copy: (3) to (7), `a` and `c` others than its donor."""
+        known, rng = view.known, view.rng(slot)
+        order = sorted((i for i in known if not known[i].failed), key=lambda i: (known[i].loss, i))
+        source = order[int(rng.integers(share(self.donors, len(order))))]
+        vector, how = self._move(
+            view,
+            source,
+            lambda i: np.array(known[i].vector),
+            list(view.pool).index(source),
+            order[0],
+            self._guards(view.step, view.steps),
+            rng,
+        )
+        why = {**how, "rule": "joined", "copied": source, "known": len(order)}
+        return "all", Move(slot, source, vector, why=why)
 
     def _move(
         self,
