@@ -2,8 +2,10 @@
 
 Losses are compared within a problem only: by pairs of runs and by ranks, never by their size.
 What is resampled are the seeds of each optimizer within each problem (percentile bootstrap, Efron
-1979): intervals are about other seeds on these problems, not about other problems. Pure functions;
-the random numbers come from the names, so that nothing depends on what else is compared.
+1979): intervals are about other seeds on these problems, not about other problems. Variants of one
+optimizer (`romul`, `romul:factor=0.0`) are resampled together: from one seed they begin alike, and
+their losses go together. Pure functions; the random numbers come from the names, so that nothing
+depends on what else is compared.
 """
 
 import hashlib
@@ -82,7 +84,8 @@ def compare(scores: Scores, first: str) -> Comparison:
     """Compare the first optimizer with all others.
 
     Args:
-        scores: all optimizers on all problems; the numbers of runs may differ.
+        scores: all optimizers on all problems, in the order of the seeds; the numbers of runs may
+            differ.
         first: one of the optimizers.
 
     Raises:
@@ -99,7 +102,7 @@ def compare(scores: Scores, first: str) -> Comparison:
     ranks, sampled_ranks = [], []
     for problem, rows in scores.items():
         losses = {name: np.asarray(rows[name], dtype=float) for name in names}
-        drawn = {name: draws(f"{problem}/{name}", len(losses[name])) for name in names}
+        drawn = {name: draws(f"{problem}/{_kind(name)}", len(losses[name])) for name in names}
         for rival in rivals:
             at = (problem, rival)
             samples = sampled_pairs_won(losses[first], losses[rival], drawn[first], drawn[rival])
@@ -129,6 +132,11 @@ def compare(scores: Scores, first: str) -> Comparison:
 
 def _lower(ours: Losses, theirs: Losses) -> float:
     return float((ours < theirs).mean() + 0.5 * (ours == theirs).mean())
+
+
+def _kind(optimizer: str) -> str:
+    """The optimizer without its options."""
+    return optimizer.partition(":")[0]
 
 
 def draws(name: str, n: int) -> NDArray[np.int64]:

@@ -152,3 +152,15 @@ def test_many_seeds_are_no_matter():
     rng = default_rng(4)
     found = compare({"p": {"a": rng.random(2000).tolist(), "b": rng.random(2000).tolist()}}, "a")
     assert found.over_all["b"].share == pytest.approx(0.5, abs=0.03)
+
+
+def test_variants_of_one_optimizer_are_resampled_together():
+    rng = default_rng(3)
+    runs = rng.random(60)
+    # A little better with each seed: surely so, though the seeds themselves differ much more.
+    alike = {"romul": runs, "romul:power=9.0": runs + 0.02, "other": runs + 0.02}
+    found = compare({"p": {name: list(values) for name, values in alike.items()}}, "romul").pairs
+    variant, other = found["p", "romul:power=9.0"], found["p", "other"]
+    assert variant.share == other.share
+    assert variant.high - variant.low < 0.3 * (other.high - other.low)
+    assert (variant.surely, other.surely) == (True, False)
