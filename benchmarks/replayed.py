@@ -4,9 +4,10 @@
 
 For each seed a population is run on a problem of the bench's suite. The hyperparameters along its
 winner's line of descent are then trained again, from scratch and with other random numbers; beside
-it, the last ones of them, held from the first step to the last. Prints one JSON line: by problem,
-medians of the test losses, and the share of pairs in which the schedule trained again is better
-than the winner itself, and better than its last hyperparameters held; ties count half. The picture
+it, from the first step to the last, the last ones of them, and their means (in the declared scale;
+of choices the last ones). Prints one JSON line: by problem, medians of the test losses, and the
+share of pairs in which the schedule trained again is better than each of these and than the winner
+itself, with its 95 % interval; ties count half. The picture
 shows the winners' schedules: by problem and numeric hyperparameter, median and quartiles of the
 places in the declared range (0 its low end, 1 its high end, in the hyperparameter's own scale).
 """
@@ -28,7 +29,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from numpy.random import default_rng
 
-from romul_sim.comparison import pairs_won
+from romul_sim.comparison import Share, draws, pairs_won, sampled_pairs_won
 from romul_sim.play import Run, Training, Values
 from romul_sim.suite import DEVELOP, SUITE
 
@@ -49,14 +50,16 @@ class Replayed:
     Attributes:
         winner: test loss of the last step's winner.
         again: of its schedule, trained from scratch.
-        held: of the schedule's end, held from the first step on.
+        end: of the schedule's end, held from the first step on.
+        mean: of the schedule's mean, held so.
         places: by hyperparameter that is a number or in order, its place in the unit interval at
             each step of the schedule.
     """
 
     winner: float
     again: float
-    held: float
+    end: float
+    mean: float
     places: Mapping[str, Sequence[float]]
 
 
@@ -74,11 +77,30 @@ def play(problem: str, optimizer: str, slots: int, seed: int) -> Replayed:
         raise RuntimeError(f"{problem}, seed {seed}: no trial of the last step succeeded")
     line = run.line(winner)
     again = train(problem, line, (seed, 1))
-    held = train(problem, [line[-1]] * len(line), (seed, 2))
+    end = train(problem, [line[-1]] * len(line), (seed, 2))
     space = run.population.settings.space
     rows = np.array([space.encode(values) for values in line])
+    center = np.where(np.array(space.n_choices) > 0, rows[-1], rows.mean(axis=0))
+    mean = train(problem, [space.decode(tuple(center.tolist()))] * len(line), (seed, 3))
     places = {axis.name: rows[:, c].tolist() for c, axis in enumerate(space) if not axis.n_choices}
-    return Replayed(float(judged.test(run.state(winner))), again, held, places)
+    return Replayed(float(judged.test(run.state(winner))), again, end, mean, places)
+
+
+def compared(problem: str, runs: Sequence[Replayed]) -> dict[str, Any]:
+    """Medians, and what the schedule trained again wins against each other one."""
+    losses = {
+        "again": np.array([run.again for run in runs]),
+        "winner": np.array([run.winner for run in runs]),
+        "end": np.array([run.end for run in runs]),
+        "mean": np.array([run.mean for run in runs]),
+    }
+    drawn = draws(problem, len(runs))
+    row: dict[str, Any] = {f"{name}_median": median(found) for name, found in losses.items()}
+    for name in ("winner", "end", "mean"):
+        samples = sampled_pairs_won(losses["again"], losses[name], drawn, drawn)
+        won = Share.of(pairs_won(losses["again"], losses[name]), samples)
+        row[f"again_beats_{name}"] = [won.share, won.low, won.high]
+    return row
 
 
 def draw(file: Path, played: Mapping[str, Sequence[Replayed]]) -> None:
@@ -113,7 +135,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--picture", type=Path, help="file for the schedules' picture")
     chosen = parser.parse_args()
-    rows: dict[str, dict[str, float]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     played: dict[str, list[Replayed]] = {}
     with ProcessPoolExecutor() as pool:
         for problem in chosen.problems.split(","):
@@ -122,16 +144,7 @@ def main() -> None:
                 for seed in range(chosen.seeds)
             ]
             played[problem] = [done.result() for done in waiting]
-            winners, again, held = np.array(
-                [(run.winner, run.again, run.held) for run in played[problem]]
-            ).T
-            rows[problem] = {
-                "winner": median(winners),
-                "schedule_again": median(again),
-                "end_held": median(held),
-                "again_beats_winner": pairs_won(again, winners),
-                "again_beats_held": pairs_won(again, held),
-            }
+            rows[problem] = compared(problem, played[problem])
             print(problem, rows[problem], file=sys.stderr)
     if chosen.picture is not None:
         draw(chosen.picture, played)
