@@ -7,9 +7,9 @@ winner's line of descent are then trained again, from scratch and with other ran
 it, from the first step to the last, the last ones of them, and their means (in the declared scale;
 of choices the last ones). Prints one JSON line: by problem, medians of the test losses, and the
 share of pairs in which the schedule trained again is better than each of these and than the winner
-itself, with its 95 % interval; ties count half. The picture
-shows the winners' schedules: by problem and numeric hyperparameter, median and quartiles of the
-places in the declared range (0 its low end, 1 its high end, in the hyperparameter's own scale).
+itself, with its 95 % interval; ties count half. The picture shows the winners' schedules: by
+problem and numeric hyperparameter, median and quartiles of the places in the declared range (0 its
+low end, 1 its high end, in the hyperparameter's own scale).
 """
 
 import argparse
