@@ -1,9 +1,14 @@
 """Hooks that a program may have called while a search goes on."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
 
 from romul.result import Result
 from romul_actors.core.history import Line, TrialCreated, TrialFailed, TrialReported
+
+NEARLY = 0.85
+"""How alike a method's name and a hook's are for it to be called a mistake."""
 
 
 class StopSearch(Exception):  # noqa: N818  (a request, no error)
@@ -21,6 +26,18 @@ class Callback:
             def on_result(self, line):
                 print(line.trial, line.value)
     """
+
+    def __init_subclass__(cls, **keys: Any) -> None:
+        """Refuse a name that is nearly a hook's: it would never be called.
+
+        Raises:
+            TypeError: there is one.
+        """
+        super().__init_subclass__(**keys)
+        hooks = [name for name in vars(Callback) if name.startswith("on_")]
+        for name in vars(cls).keys() - hooks:
+            if near := get_close_matches(name, hooks, n=1, cutoff=NEARLY):
+                raise TypeError(f"{cls.__name__}.{name} is no hook: did you mean {near[0]!r}?")
 
     def on_decision(self, line: TrialCreated) -> None:
         """A slot was decided: `trial`, `parent`, `hyperparameters` and `why` of its next trial."""

@@ -3,6 +3,7 @@
 The core that every run has (`romul_actors.core.decide`), without a server, an actor or a worker.
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -279,7 +280,7 @@ class Population:
     @classmethod
     def load(
         cls,
-        state: Mapping[str, Any],
+        state: Mapping[str, Any] | str,
         *,
         optimizer: Optimizer | None = None,
         clock: Clock | None = time.time,
@@ -289,19 +290,23 @@ class Population:
         Trials that were out still are: tell them, or say that they failed.
 
         Args:
-            state: what `state` was.
+            state: what `state` was, or that as JSON.
             optimizer: your own one, where the population was made with one.
             clock: as for a new population.
 
         Raises:
             ExperimentError: it is no such state, or one of another version.
         """
-        version = state.get("version") if isinstance(state, Mapping) else None
+        try:
+            values: Any = json.loads(state) if isinstance(state, str) else state
+        except ValueError as error:
+            raise ExperimentError(f"state: it is not JSON: {error}") from None
+        version = values.get("version") if isinstance(values, Mapping) else None
         if version != VERSION:
             raise ExperimentError(f"state: version {version!r} is not {VERSION}: {OF_A_STATE}")
         made = cls.__new__(cls)
         try:
-            made._restore(state, optimizer, clock)  # noqa: SLF001  (its own)
+            made._restore(values, optimizer, clock)  # noqa: SLF001  (its own)
         except (LookupError, TypeError, AttributeError) as error:
             raise ExperimentError(f"state: {error!r}: {OF_A_STATE}") from error
         return made

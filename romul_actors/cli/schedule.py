@@ -11,10 +11,11 @@ import typer
 from rich.progress import Progress, ProgressColumn, TextColumn
 
 from romul_actors.cli.arguments import checked
-from romul_actors.cli.connection import snapshot_of
+from romul_actors.cli.connection import local_run, snapshot_of
 from romul_actors.cli.options import Allow, AsJson, Name, SearchUrl, TaskPath
 from romul_actors.cli.printing import Console, echo, echo_json, shortened
 from romul_actors.errors import ExperimentError, UnknownTrialError
+from romul_actors.local.run_file import RunFile
 from romul_actors.observe.trial_records import trials
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.defaults import SHIPPED_TASKS
@@ -51,7 +52,9 @@ def export_schedule(
     chosen = trial or seen.best.get("trial")
     if chosen is None:
         raise UnknownTrialError(f"{name}: no trial has succeeded yet")
-    made = of_trial(seen.experiment, trials(seen.history), chosen)
+    folder = local_run(name) if redis is None else None
+    paths = RunFile.read(folder).paths if folder is not None else ()
+    made = of_trial(seen.experiment, trials(seen.history), chosen, paths)
     made.write(to)
     slots = {stretch.trial.partition("-")[0] for stretch in made.stretches}
     echo(
@@ -81,7 +84,8 @@ def train_schedule(
         raise typer.BadParameter(f"{to} exists already: name a new folder")
     console = Console(stderr=True, quiet=as_json)
     with scratch_folder() as scratch:
-        trainer, place = ChildTrainer(scratch, path or []), scratch / "checkpoints"
+        folders = [*(path or []), *map(Path, found.paths)]
+        trainer, place = ChildTrainer(scratch, folders), scratch / "checkpoints"
         trained = _train(found, place, trainer, seed, console)
         if to is not None:
             shutil.copytree(place / trained.checkpoint, to)

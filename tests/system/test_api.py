@@ -13,6 +13,7 @@ import pytest
 
 import romul
 from romul_actors.local.redis_server import URL_FILE
+from tests import warm
 from tests.conftest import wait_for
 from tests.system.conftest import install_overflowing, processes_with
 
@@ -124,6 +125,16 @@ def searched(tmp_path_factory):
     result = search(folder, callbacks=[recorded, look], **ONCE)
     alone(folder)
     return folder, result, recorded, look
+
+
+def test_the_schedule_of_a_function_is_trained_again(searched, tmp_path):
+    _, result, _, _ = searched
+    file = tmp_path / "schedule.json"
+    result.schedule.write(file)
+    arguments = ["schedule", "train", str(file), "--allow", "romul_handed", "--json"]
+    done = warm.call(arguments, dict(os.environ), seconds=100)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["value"] == result.best.value
 
 
 def test_a_function_is_searched(searched, tmp_path):

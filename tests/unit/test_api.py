@@ -226,6 +226,7 @@ momentum = { type = "float", min = 0, max = 0.99, when = { "optimizer.kind" = "s
         ({"space": [1]}, "space: [1] is not a mapping: give hyperparameters by name"),
         ({"space": {"lr": romul.Float(1, 0.1)}}, "lr: min 1.0 is not below max 0.1"),
         ({"optimizer": "romull"}, "optimizer 'romull' is not one of"),
+        ({"optimizer": "PBT"}, "did you mean 'truncation'?"),
     ],
 )
 def test_a_wrong_declaration_says_what_is_wrong(changes, message):
@@ -422,12 +423,14 @@ def test_its_state_goes_on_without_options_that_are_no_more():
 def test_a_trial_that_is_out_when_the_state_is_saved_can_still_be_told():
     population = romul.Population(SPACE, steps=4)
     trial = population.ask()
-    again = romul.Population.load(json.loads(json.dumps(population.state)))
+    again = romul.Population.load(json.dumps(population.state))
     assert again.out == population.out == [trial]
     again.tell(trial.id, 0.5)
     assert again.best.value == 0.5
     with pytest.raises(ExperimentError, match="version 0 is not 1"):
         romul.Population.load({"version": 0})
+    with pytest.raises(ExperimentError, match="it is not JSON"):
+        romul.Population.load("{")
 
 
 def test_what_is_no_state_is_refused():
@@ -534,3 +537,20 @@ def test_a_population_is_not_changed_by_its_state():
     assert saved["ready"][0]["id"] == trial.id
     assert saved["out"] == []
     assert replace(trial) == trial
+
+
+def test_a_misspelt_hook_is_refused():
+    with pytest.raises(TypeError, match=r"Wrong\.on_resul is no hook: did you mean 'on_result'"):
+
+        class Wrong(romul.Callback):
+            def on_resul(self, line):
+                pass
+
+    class Right(romul.Callback):
+        def on_epoch_end(self):
+            """A method of a program's own."""
+
+        def on_end(self, result):
+            pass
+
+    assert isinstance(Right(), romul.Callback)

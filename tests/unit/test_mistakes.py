@@ -1,6 +1,7 @@
 """Typical mistakes in declarations and tasks, each with the whole message that it gets."""
 
 import asyncio
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,6 @@ TASKS = {
         ),
         ("number", "train", "number_m: train is of type int, and not a function"),
         ("okk", "train", "No module named 'okk_m': did you mean 'ok_m'?"),
-        ("qqqqqqqqqq", "train", "No module named 'qqqqqqqqqq_m': is its folder given by --path?"),
     ],
 )
 def test_a_task_that_cannot_be_used_says_so_in_its_first_line(
@@ -120,6 +120,15 @@ def test_a_task_that_cannot_be_used_says_so_in_its_first_line(
     first, _, rest = str(caught.value).partition("\n\n")
     assert first == said.replace("HERE", str(tmp_path / module))
     assert "task_import" not in rest
+
+
+def test_where_a_module_was_looked_for_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "fine.py").write_text(TASKS["ok"])
+    with pytest.raises(TaskImportError, match=f"'qqqqqqqqqq': it is not in {tmp_path}.* --path"):
+        find_task("qqqqqqqqqq", "train")
+    with pytest.raises(TaskImportError, match="fine has none of that name; a function of it is"):
+        find_task("fine.train", "train")
 
 
 @pytest.mark.parametrize("name", ["signal", "socket", "random"])

@@ -113,9 +113,10 @@ class Admission:
 
     def _forbidden(self, experiment: Experiment) -> str:
         """Why the experiment's task may not be imported here; "": it may."""
-        if any(fnmatchcase(experiment.module, pattern) for pattern in self._modules):
+        module = experiment.module
+        if any(fnmatchcase(module, pattern) for pattern in self._modules):
             return ""
-        return f"task module {experiment.module!r} is not allowed here (see --allow)"
+        return f"task module {module!r} is not allowed: if you trust it, add --allow {module}"
 
     def _refuse(self, name: str, why: str) -> bool:
         if name not in self._refused:

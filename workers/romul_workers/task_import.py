@@ -19,6 +19,8 @@ from romul_actors.errors import RomulError
 
 MAX_TRACEBACK = 6_000
 """Longest traceback, in characters: its end."""
+MOST_FOLDERS = 3
+"""So many of the folders that were searched are named."""
 
 
 class TaskImportError(RomulError):
@@ -128,11 +130,16 @@ def _no_module(name: str) -> str:
     outer, _, last = name.rpartition(".")
     folders = [folder for folder in sys.path if folder and Path(folder).is_dir()]
     if outer:
-        return f"No module named {name!r}: {outer} has none of that name"
+        hint = f"; a function of it is {outer}:{last}"
+        return f"No module named {name!r}: {outer} has none of that name{hint}"
     there = {file.stem for folder in folders for file in Path(folder).glob("*.py")}
     near = get_close_matches(last, sorted(there), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "is its folder given by --path?"
-    return f"No module named {name!r}: {hint}"
+    if near:
+        return f"No module named {name!r}: did you mean {near[0]!r}?"
+    installed = (sys.prefix, sys.base_prefix)
+    own = [folder for folder in folders if not folder.startswith(installed)] or ["the packages"]
+    hint = "`romul worker` and `romul check` take its folder by --path"
+    return f"No module named {name!r}: it is not in {', '.join(own[:MOST_FOLDERS])}; {hint}"
 
 
 def _no_function(module: ModuleType, name: str, function: str) -> str:

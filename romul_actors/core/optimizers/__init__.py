@@ -37,6 +37,10 @@ OPTIMIZERS: Mapping[str, type[Optimizer]] = {
 }
 
 
+ELSEWHERE = {"pbt": "truncation", "random_search": "random", "hyperband": "asha"}
+"""What others call an optimizer that is here."""
+
+
 def make(name: str, options: Mapping[str, Any]) -> Optimizer:
     """Make the optimizer `name` with some constants changed.
 
@@ -60,6 +64,7 @@ def _installed(name: str) -> type[Optimizer]:
     if kind is None:
         there = ", ".join([*OPTIMIZERS, *plugins.names("optimizers")])
         near = get_close_matches(name, [*OPTIMIZERS, *plugins.names("optimizers")], n=1)
+        near = [ELSEWHERE[name.lower()]] if name.lower() in ELSEWHERE else near
         hint = f": did you mean {near[0]!r}?" if near else ""
         raise OptimizerError(f"optimizer {name!r} is not one of {there}{hint}")
     if not (isinstance(kind, type) and issubclass(kind, Optimizer) and is_dataclass(kind)):
