@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
+from romul_actors.errors import RomulError
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -36,7 +38,11 @@ def to_the_end(main: Coroutine[Any, Any, T]) -> T:
 
     An interrupt cancels the coroutine, waits for its end, and is raised then.
     """
-    return _in_a_thread(main) if _loop_runs() else asyncio.run(main)
+    try:
+        return _in_a_thread(main) if _loop_runs() else asyncio.run(main)
+    except RomulError as error:
+        # The message says what the caller can mend; the loop's frames above it say nothing.
+        raise error.with_traceback(None) from error.__cause__
 
 
 def _loop_runs() -> bool:

@@ -209,8 +209,10 @@ class Result:
 
     def _rows(self) -> list[tuple[str, str]]:
         counts, experiment = self.snapshot.counts, self.snapshot.experiment
+        # A reason such as "stopped by me" begins with the status.
+        why = self.reason.removeprefix(self.status).strip()
         rows = [
-            ("status", f"{self.status} {self.reason}".strip()),
+            ("status", f"{self.status} {why}".strip()),
             ("trials", f"{self.snapshot.ended}, {counts['failed']} failed"),
         ]
         if self.snapshot.best:

@@ -253,6 +253,8 @@ def test_a_wrong_argument_of_a_run_is_named_before_anything_begins(tmp_path, cha
     with pytest.raises(ExperimentError) as raised:
         romul.run(loss, SPACE, **given)
     assert message in str(raised.value)
+    # The traceback is that of the call, not of the loop below it.
+    assert len(raised.traceback) <= 4
     assert list(tmp_path.iterdir()) == []
 
 

@@ -198,8 +198,12 @@ def load_model(folder: Path, model: torch.nn.Module) -> None:
     """Restore a model alone, to use it.
 
     Raises:
-        CheckpointError: the folder's files do not fit.
+        CheckpointError: the folder is gone, or its files do not fit.
     """
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder}: there is none: checkpoints that no trial needs are removed"
+        )
     Attached(model, None).restore(folder, {}, {})
 
 
