@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from romul_actors.core.optimizers.base import Move, View
 from romul_actors.core.optimizers.truncation import Truncation
@@ -29,11 +28,6 @@ from romul_actors.errors import OptimizerError
 
 SURELY = 2.0
 """Falls count up to this many standard deviations from their mean, as in the authors' code."""
-CLIMBS, UPHILL = 10, 30
-"""The bound is climbed from so many of the best candidates (as in the authors' code), by so many
-steps of L-BFGS at most (Byrd et al. 1995)."""
-NUDGE = 1e-4
-"""Difference by which the bound's slope is measured."""
 LARGEST = 1e100
 """A loss beyond this counts as this: differences of losses, and their squares, stay finite."""
 
@@ -47,7 +41,7 @@ class Pb2(Truncation):
         startup: steps of training known before the process is used; until then copies are
             perturbed as in truncation PBT.
         window: how many of its latest steps a slot remembers.
-        candidates: places of which the best are begun from, half of them near the one copied.
+        candidates: places of which the best is taken, half of them near the one that was copied.
     """
 
     name: ClassVar[str] = "pb2"
@@ -107,8 +101,7 @@ class Pb2(Truncation):
                     process.expect(move.vector, _before(view, move).get("before"))
             for i in copies:
                 before = _before(view, moves[i]).get("before")
-                places = self._places(view, moves[i])
-                place, gain = process.best(places, before, view.space.n_choices)
+                place, gain = process.best(self._places(view, moves[i]), before)
                 process.expect(place, before)
                 why = {**moves[i].why, "rule": "bandit", "hopes_for": gain}
                 explored[i] = replace(moves[i], vector=place, why=why)
@@ -190,61 +183,17 @@ class _Process:
         self.x = np.vstack([self.x, self._at(np.array([vector]), before)])
         self.expecting.fit(self.x, np.zeros(len(self.x)))
 
-    def best(
-        self, places: Vector, before: float | None, n_choices: Sequence[int]
-    ) -> tuple[tuple[float, ...], float]:
-        """The place with the highest upper confidence bound that is found, and that bound.
-
-        Args:
-            places: to begin from, shape (n, n_dims).
-            before: loss before the step.
-            n_choices: by dimension; what has some is left as it is.
-        """
-        order = np.argsort(-self._bound(places, before), kind="stable")
-        free = np.flatnonzero(np.array(n_choices) == 0)
-        tops = [self._climb(places[n], before, free) for n in order[:CLIMBS]]
-        bounds = self._bound(np.array(tops), before)
-        best = int(np.argmax(bounds))
-        return tuple(tops[best].tolist()), self.mean + self.deviation * float(bounds[best])
-
-    def _climb(self, place: Vector, before: float | None, free: NDArray[np.intp]) -> Vector:
-        """The top that lies uphill from a place, along the dimensions `free`."""
-        from scipy.optimize import minimize  # noqa: PLC0415
-
-        if not len(free):
-            return place
-
-        def depth(part: Vector) -> tuple[float, Vector]:
-            """Minus the bound, and its slope, by differences that stay in [0, 1]."""
-            nudges = np.where(part + NUDGE <= 1.0, NUDGE, -NUDGE)
-            at = np.repeat(place[None], 1 + len(free), axis=0)
-            at[:, free] = part
-            at[np.arange(1, 1 + len(free)), free] += nudges
-            here, *there = self._bound(at, before).tolist()
-            return -here, (here - np.array(there)) / nudges
-
-        found = minimize(
-            depth,
-            place[free],
-            jac=True,
-            method="L-BFGS-B",
-            bounds=[(0.0, 1.0)] * len(free),
-            options={"maxiter": UPHILL},
-        )
-        top = place.copy()
-        top[free] = np.clip(found.x, 0.0, 1.0)
-        return top
-
-    def _bound(self, places: Vector, before: float | None) -> Vector:
-        """Upper confidence bound on the fall at places of shape (n, n_dims), in deviations."""
+    def best(self, places: Vector, before: float | None) -> tuple[tuple[float, ...], float]:
+        """The place, of shape (n, n_dims), with the highest upper confidence bound, and that."""
         at = self._at(places, before)
         mean = self.process.predict(at)
         _, deviation = self.expecting.predict(at, return_std=True)
         # Of the fall that is expected, without the noise of one trial: that is the same anywhere.
         unknown = np.sqrt(np.maximum(deviation**2 - self.noise, 0.0))
         # The growing weight of uncertainty that the paper's experiments use.
-        weight = math.sqrt(0.2 + math.log(max(1.0, 0.4 * len(self.x))))
-        return np.asarray(mean + weight * unknown)
+        bound = mean + math.sqrt(0.2 + math.log(max(1.0, 0.4 * len(self.x)))) * unknown
+        best = int(np.argmax(bound))
+        return tuple(places[best].tolist()), self.mean + self.deviation * float(bound[best])
 
     def _at(self, places: Vector, before: float | None) -> Vector:
         """Places of the process's own space, for a step that begins now with a loss."""
