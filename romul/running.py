@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from romul.supervisor import Plan
 from romul.watching import SearchFailedError, Watch
 from romul_actors.client import Client
 from romul_actors.core.history import SearchExtended, SearchResumed
-from romul_actors.errors import TaskError
+from romul_actors.errors import CheckpointError, TaskError
 from romul_actors.local.origin import begun_from_run, check_origin
 from romul_actors.local.run_file import run_folder
 from romul_actors.observe.snapshot import full_snapshot
@@ -32,6 +32,7 @@ from romul_actors.protocol.plan import check
 from romul_actors.protocol.stored_fields import ENDED
 from romul_actors.waiting import cancel
 from romul_workers import handed
+from romul_workers.collection import collect_all
 from romul_workers.functions import check_function
 from romul_workers.inheritance import copies
 
@@ -259,7 +260,7 @@ async def _enter(client: Client, local: LocalRun, watch: Watch, changes: Changes
 async def follow(
     watch: Watch, supervisor: Supervisor, client: Client, experiment: Experiment
 ) -> None:
-    """Watch to the end, as long as the processes run.
+    """Watch to the end, as long as the processes run; then remove what no trial needs.
 
     Raises:
         RomulError: they ended.
@@ -275,3 +276,6 @@ async def follow(
         await watch.until_stopped()
     finally:
         await cancel(watching, failing)
+    with suppress(CheckpointError):
+        # What stays is still listed: workers of a later call remove it.
+        await collect_all(client.store, experiment)

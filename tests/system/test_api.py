@@ -127,6 +127,15 @@ def searched(tmp_path_factory):
     return folder, result, recorded, look
 
 
+def test_what_no_trial_needs_is_removed_at_the_end(searched):
+    folder, result, _, _ = searched
+    last = {f"{slot.index}-{slot.step}" for slot in result.population}
+    names = [place.name for place in (folder / "mine" / "checkpoints").glob("[0-9]*")]
+    left = {"-".join(name.split("-")[:2]) for name in names}
+    assert len(names) == len(left)
+    assert last <= left <= last | {result.best.trial}
+
+
 def test_the_schedule_of_a_function_is_trained_again(searched, tmp_path):
     _, result, _, _ = searched
     file = tmp_path / "schedule.json"

@@ -4,8 +4,11 @@ import asyncio
 import logging
 
 from romul_actors.errors import CheckpointError, ExperimentError, StoreError, StoreUnavailableError
+from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import WorkerStore
 from romul_workers.admission import Admission
+from romul_workers.checkpoints import Checkpoints
+from romul_workers.scratch import scratch_folder
 from romul_workers.trainer import Trainer
 
 log = logging.getLogger("romul.worker")
@@ -90,3 +93,24 @@ class Collector:
                 raise stays
             if loop.time() >= ends:
                 return
+
+
+async def collect_all(store: WorkerStore, experiment: Experiment) -> None:
+    """Remove all garbage of an experiment at once: no trial of it is under way any more.
+
+    Args:
+        store: where garbage is listed.
+        experiment: the experiment.
+
+    Raises:
+        StoreUnavailableError: the store does not answer.
+        CheckpointError: the checkpoints' place does not; what stays is still listed.
+    """
+    if experiment.checkpoints is None:
+        return
+    with scratch_folder() as scratch:
+        place = await asyncio.to_thread(Checkpoints, experiment.checkpoints, scratch)
+        while names := await store.garbage(experiment.name, 0, AT_ONCE):
+            for name in names:
+                await asyncio.to_thread(place.delete, name)
+            await store.forget(experiment.name, names)
