@@ -16,6 +16,8 @@ log = logging.getLogger("romul.worker")
 EVERY = 10
 """After so many waits' time a worker looks for checkpoints to remove."""
 FOR_S = 1.0
+ALL_S = 10.0
+"""How long the removal of all garbage at a run's end may take: an object store may be far."""
 AT_ONCE = 32
 """So many checkpoints are removed at a time, for so long."""
 
@@ -98,19 +100,25 @@ class Collector:
 async def collect_all(store: WorkerStore, experiment: Experiment) -> None:
     """Remove all garbage of an experiment at once: no trial of it is under way any more.
 
+    After `ALL_S` it ends all the same; what stays is still listed.
+
     Args:
         store: where garbage is listed.
         experiment: the experiment.
 
     Raises:
         StoreUnavailableError: the store does not answer.
-        CheckpointError: the checkpoints' place does not; what stays is still listed.
+        CheckpointError: the checkpoints' place does not.
     """
     if experiment.checkpoints is None:
         return
     with scratch_folder() as scratch:
         place = await asyncio.to_thread(Checkpoints, experiment.checkpoints, scratch)
-        while names := await store.garbage(experiment.name, 0, AT_ONCE):
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + ALL_S
+        while loop.time() < ends:
+            if not (names := await store.garbage(experiment.name, 0, AT_ONCE)):
+                return
             for name in names:
                 await asyncio.to_thread(place.delete, name)
             await store.forget(experiment.name, names)
