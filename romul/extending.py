@@ -121,7 +121,7 @@ async def _elsewhere(
 
 async def _ask(client: Client, watch: Watch, name: str, steps: int, folder: Path | None) -> None:
     """Ask for the steps; a search that is paused or has failed is resumed too."""
-    resumes = await client.status(name) in ("paused", "failed")
+    resumes = await client.is_halted(name)
     await watch.skip(until=SearchResumed if resumes else SearchExtended)
     await client.extend(name, steps)
     if resumes:

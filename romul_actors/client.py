@@ -25,7 +25,7 @@ from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.presence import ask
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment, FloatSpec, IntSpec, from_json
-from romul_actors.protocol.messages import MOST_STEPS, encode
+from romul_actors.protocol.messages import MOST_STEPS, encode, request_of
 from romul_actors.protocol.optimizer_options import check_ranges, check_sizes
 from romul_actors.protocol.plan import check, settings
 from romul_actors.protocol.stored_fields import OVER
@@ -150,6 +150,13 @@ class Client:
             UnknownExperimentError: there is none of that name.
         """
         await self._send(name, Control(action="resume", by=self.by))
+
+    async def is_halted(self, name: str) -> bool:
+        """Whether only `resume` has a search go on: it failed, is paused, or is to be paused."""
+        # Read first: what is decided meanwhile shows in the status.
+        waiting = map(request_of, (await self.store.outstanding(name)).inbox)
+        pauses = any(request is not None and request.action == "pause" for request in waiting)
+        return pauses or await self.status(name) in ("paused", "failed")
 
     async def stop(self, name: str) -> None:
         """Ask an experiment to end for good; its results stay.

@@ -24,7 +24,7 @@ from romul_actors.actor.timing import (
     LastDone,
     tick_every_s,
 )
-from romul_actors.actor.unread import UNREAD, request_of, stop_unread
+from romul_actors.actor.unread import UNREAD, stop_unread
 from romul_actors.core.events import MAX_TEXT, Event, Stamped, Tick
 from romul_actors.core.history import Line
 from romul_actors.errors import (
@@ -35,7 +35,7 @@ from romul_actors.errors import (
     UndecidableError,
     UnknownExperimentError,
 )
-from romul_actors.protocol.messages import decode_event, encode
+from romul_actors.protocol.messages import decode_event, encode, request_of
 from romul_actors.protocol.stored_fields import OVER
 from romul_actors.store import ActorStore, Entry, serves
 from romul_actors.waiting import pause

@@ -5,14 +5,13 @@ from romul_actors.core.events import Control
 from romul_actors.core.history import SearchStopped, to_json
 from romul_actors.errors import (
     ExperimentError,
-    MessageError,
     OptimizerError,
     PluginError,
     SpaceError,
     StoredDataError,
     UndecidableError,
 )
-from romul_actors.protocol.messages import decode_event
+from romul_actors.protocol.messages import request_of
 from romul_actors.protocol.slot_codec import text
 from romul_actors.store import ActorStore, Commit, LineText
 
@@ -65,15 +64,6 @@ async def stop_unread(store: ActorStore, actor: str, name: str, nonce: str) -> S
         history=[LineText.of(line, text(to_json(line)))],
     )
     return line if await store.commit(name, actor, commit) is not None else None
-
-
-def request_of(body: bytes) -> Control | None:
-    """An operator's request that a message is; None: it is another event, or none at all."""
-    try:
-        event = decode_event(body)
-    except MessageError:
-        return None
-    return event if isinstance(event, Control) else None
 
 
 def _stop_of(body: bytes) -> Control | None:

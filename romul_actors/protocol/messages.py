@@ -102,6 +102,15 @@ def decode_event(body: bytes) -> Event:
     return event
 
 
+def request_of(body: bytes) -> Control | None:
+    """An operator's request that a message is; None: it is another event, or none at all."""
+    try:
+        event = decode_event(body)
+    except MessageError:
+        return None
+    return event if isinstance(event, Control) else None
+
+
 def decode_trial(body: bytes) -> TrialMessage:
     """Read a trial for a worker.
 

@@ -135,6 +135,18 @@ async def test_an_actor_decides_what_is_asked_for(client, store):
     assert [slot["pinned"] for slot in slots] == ["0", "0", "1", "0"]
 
 
+async def test_a_search_is_halted_as_soon_as_a_pause_is_asked_for(client, store):
+    await client.bounds("e", "rate", 0.01, 0.5)
+    assert not await client.is_halted("e")
+    await client.pause("e")
+    assert (await client.status("e"), await client.is_halted("e")) == ("submitted", True)
+    await decided(store)
+    assert (await client.status("e"), await client.is_halted("e")) == ("paused", True)
+    await client.resume("e")
+    await decided(store)
+    assert not await client.is_halted("e")
+
+
 async def test_an_unknown_experiment_is_sent_nothing(store):
     client, letters = Client(store), DeadLetters(store)
     for call in (
