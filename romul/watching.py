@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from romul.callbacks import Callback, call
 from romul.display import Display, Standing
-from romul_actors.core.history import Line, TrialFailed, TrialReported
+from romul_actors.core.history import ControlIgnored, Line, TrialFailed
 from romul_actors.errors import RomulError
+from romul_actors.observe.judge import Judge
 from romul_actors.observe.snapshot import Snapshot, read_glance
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.stored_fields import ENDED
@@ -15,9 +16,6 @@ from romul_actors.store import Store
 LOOK_S = 0.25
 LINES = 1_000
 """Lines of history that are read at a time."""
-SAME = 3
-"""So many slots fail in the same way before anything succeeds: then it is the function's fault."""
-OF_THE_FUNCTION = ("exception", "task", "bad_result", "no_checkpoint")
 
 
 class SearchFailedError(RomulError):
@@ -46,8 +44,7 @@ class Watch:
         self._callbacks = callbacks
         self._display = display
         self._after = "0"
-        self._succeeded = False
-        self._faults: dict[str, set[int]] = {}
+        self._judge = Judge()
         self._failures = 0
         self._awaited: type[Line] | None = None
         self._fault = ""
@@ -57,11 +54,11 @@ class Watch:
 
         Args:
             until: a search that has ended was asked to go on: its status is old until this line
-                says that it does.
+                says that it does, or another one that it does not.
         """
         seen = await self._seen(count=1)
         self._after = seen.last_id or "0"
-        self._succeeded = seen.counts["reported"] > 0
+        self._judge = Judge(succeeded=seen.counts["reported"] > 0)
         self._awaited = until
 
     async def look(self) -> bool:
@@ -107,27 +104,13 @@ class Watch:
 
     def _take(self, line: Line) -> None:
         call(self._callbacks, line)
-        if self._awaited is not None and isinstance(line, self._awaited):
+        awaited = self._awaited
+        if awaited is not None and (isinstance(line, awaited) or _refuses(line, awaited)):
             self._awaited = None
-        match line:
-            case TrialReported():
-                self._succeeded = True
-            case TrialFailed():
-                self._failures += 1
-                self._judge(line)
-
-    def _judge(self, line: TrialFailed) -> None:
-        """End a search whose function is wrong, before it has failed in every slot three times."""
-        if self._succeeded or line.reason not in OF_THE_FUNCTION:
-            return
-        last = line.message.rstrip().rpartition("\n")[2]
-        slots = self._faults.setdefault(last, set())
-        slots.add(line.slot)
-        if len(slots) == SAME:
-            raise SearchFailedError(
-                f"{self._experiment.name}: {SAME} trials of different hyperparameters failed in "
-                f"the same way, and none has succeeded:\n{line.message}"
-            )
+        self._failures += isinstance(line, TrialFailed)
+        # A search whose function is wrong ends before it has failed in every slot three times.
+        if why := self._judge.take(line):
+            raise SearchFailedError(f"{self._experiment.name}: {why}")
 
     def _standing(self, seen: Snapshot) -> Standing:
         metric, parts = seen.experiment.metric, []
@@ -138,3 +121,8 @@ class Watch:
         if seen.status not in ("running", "submitted"):
             parts.append(seen.status)
         return Standing(seen.ended, seen.total, ", ".join(parts))
+
+
+def _refuses(line: Line, awaited: type[Line]) -> bool:
+    """Whether a line says that the request did not fit which another line was to answer."""
+    return isinstance(line, ControlIgnored) and line.action == awaited.event

@@ -1,0 +1,40 @@
+"""Says when a search's task is at fault: its trials fail in the same way, whatever they try."""
+
+from romul_actors.core.history import Line, TrialFailed, TrialReported
+
+SAME = 3
+"""So many slots fail in the same way before anything succeeds: then it is the task's fault."""
+OF_THE_TASK = ("exception", "task", "bad_result", "no_checkpoint")
+
+
+class Judge:
+    """Follows the history of one search.
+
+    Args:
+        succeeded: whether a trial has succeeded before.
+    """
+
+    def __init__(self, *, succeeded: bool = False) -> None:
+        self._succeeded = succeeded
+        self._faults: dict[str, set[int]] = {}
+
+    def take(self, line: Line) -> str:
+        """Look at the next line.
+
+        Returns:
+            Why the search need not go on: its task would fail in every slot, attempt for attempt;
+            "": that is not known.
+        """
+        if isinstance(line, TrialReported):
+            self._succeeded = True
+        if self._succeeded or not isinstance(line, TrialFailed) or line.reason not in OF_THE_TASK:
+            return ""
+        last = line.message.rstrip().rpartition("\n")[2]
+        slots = self._faults.setdefault(last, set())
+        slots.add(line.slot)
+        if len(slots) < SAME:
+            return ""
+        return (
+            f"{SAME} trials of different hyperparameters failed in the same way, and none has "
+            f"succeeded:\n{line.message}"
+        )
