@@ -25,6 +25,8 @@ from romul_actors.errors import (
     UnknownSlotError,
     UnknownTrialError,
 )
+from romul_actors.local.redis_server import is_up
+from romul_actors.local.run_file import resumption
 from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import (
     Snapshot,
@@ -134,6 +136,7 @@ def show(
             stored = await client.store.load(name)
             return seen, [readable(name, i, fields) for i, fields in enumerate(stored.slots)]
 
+    again = _resumption(name) if redis is None else None
     seen, slots = asyncio.run(run())
     row = progress(seen)
     if slot is not None and not 0 <= slot < len(slots):
@@ -142,13 +145,7 @@ def show(
         echo_json({**row, "slots": slots if slot is None else [slots[slot]]})
         return
     console = Console()
-    console.print(_heading(row))
-    if row["reason"]:
-        console.print(row["reason"])
-    if row["status"] in ("submitted", "running", "paused") and not seen.alive:
-        console.print("no worker serves it" + (":" if seen.refusing else ""))
-        for worker in seen.refusing:
-            console.print(f"  {refusal_in_words(worker)}")
+    _print_status(console, seen, row, again)
     if slot is not None:
         console.print(f"slot {slot}")
         console.print(slot_in_full(seen, slot, slots[slot]))
@@ -162,6 +159,37 @@ def show(
             f"{n} more hyperparameters: `romul show {name} --all`, or of one slot "
             f"`romul show {name} SLOT`"
         )
+
+
+def _resumption(name: str) -> str | None:
+    """The command that goes on with a local run whose server is not up; None: there is none."""
+    folder = local_run(name)
+    return None if folder is None or is_up(folder) else resumption(folder)
+
+
+def _print_status(
+    console: Console, seen: Snapshot, row: Mapping[str, Any], again: str | None
+) -> None:
+    """Say how far an experiment has come, and why it does not go on.
+
+    Args:
+        console: where.
+        seen: the experiment.
+        row: the same in a row.
+        again: the command that goes on with it, if it is a local run whose server is not up.
+    """
+    interrupted = again is not None and seen.status in ("submitted", "running")
+    console.print(_heading({**row, "status": "interrupted"} if interrupted else row))
+    if row["reason"]:
+        console.print(row["reason"])
+    if seen.status not in ("submitted", "running", "paused"):
+        return
+    if again is not None:
+        console.print(f"interrupted: `{again}` goes on", soft_wrap=True)
+    elif not seen.alive:
+        console.print("no worker serves it" + (":" if seen.refusing else ""))
+        for worker in seen.refusing:
+            console.print(f"  {refusal_in_words(worker)}")
 
 
 def _heading(row: Mapping[str, Any]) -> str:

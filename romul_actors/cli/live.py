@@ -1,7 +1,9 @@
-"""The live view of a local run: a table on a terminal, else a line now and then."""
+"""The live view of a local run: a table on a terminal, else a line where something has changed."""
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Group
@@ -10,22 +12,41 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from romul_actors.cli.printing import Console, Table, shortened
 from romul_actors.cli.rows import figure, progress, readable, slots_tables
-from romul_actors.observe.snapshot import read_glance
+from romul_actors.local.run_file import request
+from romul_actors.observe.judge import Judge
+from romul_actors.observe.snapshot import Snapshot, read_glance
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.stored_fields import ENDED
 from romul_actors.store import Store
 
 LINE_S = 5.0
-"""How often a line is printed where there is no terminal to draw on."""
-FAILED_S = 5.0
-"""For how long a resumed run's status "failed" may be that of the run before."""
+"""How often a line is printed, at most, where there is no terminal to draw on."""
+LINES = 1_000
+"""Lines of history that are read at a time."""
+
+
+@dataclass(slots=True)
+class _Followed:
+    """How far the history of an experiment has been read."""
+
+    after: str = "0"
+    judge: Judge = field(default_factory=Judge)
+
+
+class _Remaining(TimeRemainingColumn):
+    """The time that is left; nothing is known of it while an experiment is paused."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.fields["note"] else super().render(task)
 
 
 class LiveView:
@@ -35,8 +56,13 @@ class LiveView:
         store: where the experiments are.
         experiments: the experiments, with as many steps as they have been asked to have.
         console: what is drawn on.
+        folder: of the run.
+        server: that the run was given; None: it has one of its own, and no other actor than its
+            own may serve the experiments.
         resumed: whether the run goes on after an interruption or a failure.
-        alone: whether no other actor than the run's own may serve the experiments.
+
+    Attributes:
+        verdicts: why experiments need not go on whose task is wrong, by name.
     """
 
     def __init__(
@@ -44,29 +70,35 @@ class LiveView:
         store: Store,
         experiments: Sequence[Experiment],
         console: Console,
+        folder: Path,
+        server: str | None = None,
         *,
         resumed: bool,
-        alone: bool,
     ) -> None:
+        self.verdicts: dict[str, str] = {}
         self._store = store
         self._experiments = experiments
         self._console = console
-        self._alone = alone
+        self._folder = folder
+        self._server = server
+        # Of a run that goes on, only what is new counts.
+        self._followed = {} if resumed else {e.name: _Followed() for e in experiments}
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("trials  {task.fields[best]}", markup=False),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            _Remaining(),
         )
         self._tasks = {
-            e.name: self._bars.add_task(e.name, total=e.n_trials, best="") for e in experiments
+            e.name: self._bars.add_task(e.name, total=e.n_trials, best="", note="")
+            for e in experiments
         }
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._printed_s = time.monotonic()
-        # A resumed run's status stays "failed" until the actor has decided the request to resume.
-        self._believed_s = time.monotonic() + (FAILED_S if resumed else 0.0)
+        self._printed = ""
+        self._notes = [""] * len(experiments)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -81,19 +113,24 @@ class LiveView:
         """Read and draw the present state; True when all have ended, or cannot be served."""
         rows, first, decided = [], Table(), True
         for index, experiment in enumerate(self._experiments):
-            seen = read_glance(await self._store.glance(experiment.name), experiment.name)
+            seen = await self._seen(experiment.name)
             row = progress(seen)
+            row["note"] = self._note(seen)
             rows.append(row)
             # What has ended goes on when the actor has decided a request for more steps.
             decided = decided and seen.experiment.steps >= experiment.steps
+            # A status "failed" is that of the run before until the request to resume is decided.
+            waits = seen.status == "failed" and seen.depths["inbox"] and not seen.fault
             # What the only actor cannot serve does not end by itself.
-            row["ended"] = seen.status in ENDED or (self._alone and bool(seen.fault))
+            cannot = self._server is None and bool(seen.fault)
+            row["ended"] = (seen.status in ENDED and not waits) or cannot
             best = "" if row["best"] is None else _best(row)
             self._bars.update(
                 self._tasks[experiment.name],
                 completed=row["trials"],
                 total=row["trials_total"],
                 best=best,
+                note=row["note"],
             )
             if index == 0 and self._console.is_terminal:
                 slots = (await self._store.load(experiment.name)).slots
@@ -103,18 +140,51 @@ class LiveView:
                     self._console.width,
                 )[0]
         if self._console.is_terminal:
-            self._live.update(Group(self._bars, first), refresh=True)
-        elif time.monotonic() - self._printed_s >= LINE_S:
-            self._printed_s = time.monotonic()
-            parts = (
-                f"{row['name']} {row['trials']}/{row['trials_total']}"
-                + ("" if row["best"] is None else f", {_best(row)}")
-                for row in rows
-            )
-            self._console.print("; ".join(parts), soft_wrap=True)
-        ended = all(row["ended"] for row in rows)
-        failed = any(row["status"] == "failed" for row in rows)
-        return ended and decided and not (failed and time.monotonic() < self._believed_s)
+            notes = [f"{row['name']}: {row['note']}" for row in rows if row["note"]]
+            self._live.update(Group(self._bars, *notes, first), refresh=True)
+        else:
+            self._print(rows)
+        if self.verdicts:
+            return True
+        return decided and all(row["ended"] for row in rows)
+
+    async def _seen(self, name: str) -> Snapshot:
+        """Read an experiment, and judge what is new in its history."""
+        followed = self._followed.get(name)
+        if followed is None:
+            seen = read_glance(await self._store.glance(name, count=1), name)
+            judge = Judge(succeeded=seen.counts["reported"] > 0)
+            self._followed[name] = _Followed(seen.last_id or "0", judge)
+            return seen
+        glance = await self._store.glance(name, after=followed.after, count=LINES)
+        seen = read_glance(glance, name)
+        followed.after = seen.last_id or followed.after
+        for line in seen.history:
+            if why := followed.judge.take(line):
+                self.verdicts.setdefault(name, why)
+        return seen
+
+    def _note(self, seen: Snapshot) -> str:
+        """Why an experiment does not go on, though it has not ended; "": it does."""
+        if seen.status != "paused":
+            return seen.fault
+        name = seen.experiment.name
+        again = request("resume", name, self._folder, self._server)
+        return f"{seen.reason or seen.status}: `{again}` goes on"
+
+    def _print(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Print a line, if it is another one than the last; a note that changes cannot wait."""
+        text = "; ".join(
+            f"{row['name']} {row['trials']}/{row['trials_total']}"
+            + ("" if row["best"] is None else f", {_best(row)}")
+            + (f", {row['note']}" if row["note"] else "")
+            for row in rows
+        )
+        notes = [row["note"] for row in rows]
+        due = notes != self._notes or time.monotonic() - self._printed_s >= LINE_S
+        if due and text != self._printed:
+            self._printed_s, self._printed, self._notes = time.monotonic(), text, notes
+            self._console.print(text, soft_wrap=True)
 
 
 def _best(row: Mapping[str, Any]) -> str:

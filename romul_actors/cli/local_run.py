@@ -11,7 +11,7 @@ from romul_actors.cli.connection import connected
 from romul_actors.cli.live import LiveView
 from romul_actors.cli.printing import Console
 from romul_actors.cli.services import stopping
-from romul_actors.cli.summary import EndedRun, write_summaries
+from romul_actors.cli.summary import EndedRun, load_plots, summarise, write_picture
 from romul_actors.client import Client
 from romul_actors.launch.crew import crew
 from romul_actors.local.address import resolve
@@ -20,6 +20,7 @@ from romul_actors.local.processes import running
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.local.run_file import RunFile
 from romul_actors.observe.former import begun_from
+from romul_actors.observe.snapshot import read_glance
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment, from_values
 from romul_actors.protocol.plan import left_out, settings
@@ -27,6 +28,10 @@ from romul_actors.waiting import pause
 from romul_workers.inheritance import copies
 
 REFRESH_S = 0.5
+DECIDE_S = 3.0
+"""How long the actor may take for what the workers reported last."""
+LOOK_S = 0.05
+"""How often it is looked whether it has done so."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ async def _play(
             if not begun:
                 RunFile.remove(folder)
             raise
-        experiments = [await client.spec(name) for name in plan.experiments]
+        experiments = await _specs(client, plan)
         for experiment in experiments:
             # An older version may have stored what this one cannot decide.
             settings(experiment, stored=True)
@@ -117,14 +122,38 @@ async def _play(
         members = await stack.enter_async_context(
             running(crew(url, folder, plan.workers, plan.allow, [*map(Path, plan.paths)], mqtt))
         )
-        with LiveView(client.store, experiments, console, resumed=not new, alone=alone) as view:
+        with LiveView(
+            client.store, experiments, console, folder, servers.url, resumed=not new
+        ) as view:
             while not stop.is_set() and not await view.refresh():
                 await members.start()
                 await pause(REFRESH_S, stop)
-        wall_s = time.monotonic() - began
-        experiments = [await client.spec(name) for name in plan.experiments]
-        summaries = await write_summaries(client.store, folder, experiments, console)
-        return EndedRun(summaries, stop.is_set(), wall_s)
+        wall_s, interrupted = time.monotonic() - began, stop.is_set()
+        # What is summarised is what stays: the workers' last reports count.
+        await asyncio.gather(members.end_all("worker"), asyncio.to_thread(load_plots))
+        await _decided(client, plan.experiments)
+        experiments = await _specs(client, plan)
+        summaries, draw = await summarise(client.store, experiments, view.verdicts, console)
+        # The picture is drawn while the other processes end.
+        drawing = asyncio.create_task(asyncio.to_thread(write_picture, draw, folder, console))
+    await drawing
+    return EndedRun(summaries, interrupted, wall_s)
+
+
+async def _specs(client: Client, plan: RunFile) -> list[Experiment]:
+    """The run's experiments as they are stored."""
+    return [await client.spec(name) for name in plan.experiments]
+
+
+async def _decided(client: Client, names: Sequence[str]) -> None:
+    """Wait, for a short time, until the actor has decided all that it can decide."""
+    end = time.monotonic() + DECIDE_S
+    for name in names:
+        while time.monotonic() < end:
+            seen = read_glance(await client.store.glance(name), name)
+            if seen.fault or not seen.depths["inbox"]:
+                break
+            await asyncio.sleep(LOOK_S)
 
 
 async def _unsubmitted(client: Client, plan: RunFile) -> Sequence[Experiment]:
@@ -150,9 +179,8 @@ async def _apply(
 
 
 async def _resume(client: Client, plan: RunFile, *, alone: bool) -> None:
-    statuses = await client.statuses()
     for name in plan.experiments:
         if alone:
             await client.forget_fault(name)
-        if statuses[name] in ("paused", "failed"):
+        if await client.is_halted(name):
             await client.resume(name)

@@ -1,7 +1,8 @@
 """What a local run came to: its summaries, its picture, its table at the end."""
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,24 @@ class EndedRun:
     wall_s: float
 
 
-async def write_summaries(
-    store: Store, folder: Path, experiments: Sequence[Experiment], console: Console
-) -> dict[str, dict[str, Any]]:
-    """Summaries of all experiments; a picture of them goes into the run's folder."""
+async def summarise(
+    store: Store,
+    experiments: Sequence[Experiment],
+    verdicts: Mapping[str, str],
+    console: Console,
+) -> tuple[dict[str, dict[str, Any]], Callable[[], bytes]]:
+    """What a run came to.
+
+    Args:
+        store: where the experiments are.
+        experiments: they.
+        verdicts: why those of them need not go on whose task is wrong, by name: they count as
+            failed.
+        console: where warnings go.
+
+    Returns:
+        Summaries by name, and what draws a picture of the run, without the store.
+    """
     summaries, found = {}, {}
     for experiment in experiments:
         seen = read_glance(await store.glance(experiment.name), experiment.name)
@@ -59,15 +74,27 @@ async def write_summaries(
             "steps": seen.experiment.steps,
             "decisions": len(found[experiment.name]),
         }
+        if (why := verdicts.get(experiment.name)) is not None:
+            summaries[experiment.name] |= {"status": "failed", "reason": why}
     first = experiments[0]
     others = {name: records for name, records in found.items() if name != first.name}
+    best = summaries[first.name]["best_trial"]
+    return summaries, lambda: png(plot(first, found[first.name], best, others))
+
+
+def load_plots() -> None:
+    """Import what pictures are drawn with, if it is installed: that takes long."""
+    with contextlib.suppress(ImportError):
+        import matplotlib.backends.backend_agg  # noqa: PLC0415
+        import matplotlib.figure  # noqa: F401, PLC0415
+
+
+def write_picture(draw: Callable[[], bytes], folder: Path, console: Console) -> None:
+    """Put a picture of a run into its folder, if what draws it is installed."""
     try:
-        best = summaries[first.name]["best_trial"]
-        picture = png(plot(first, found[first.name], best, others))
-        (folder / "schedules.png").write_bytes(picture)
+        (folder / "schedules.png").write_bytes(draw())
     except ImportError:
         console.print("no picture: matplotlib is not installed (pip install 'romul[dashboard]')")
-    return summaries
 
 
 def _left_out(lines: Sequence[Line]) -> dict[str, str]:

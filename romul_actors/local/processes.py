@@ -96,9 +96,13 @@ class Crew:
     async def end(self) -> None:
         """End the workers first, so that the actor still decides what they release."""
         for kind in reversed(dict.fromkeys(member.arguments[0] for member in self._members)):
-            members = [member for member in self._members if member.arguments[0] == kind]
-            started = [member.process for member in members if member.process is not None]
-            await asyncio.gather(*(end(process, self._end_s) for process in started))
+            await self.end_all(kind)
+
+    async def end_all(self, kind: str) -> None:
+        """End those members whose first argument it is; the others go on."""
+        members = [member for member in self._members if member.arguments[0] == kind]
+        started = [member.process for member in members if member.process is not None]
+        await asyncio.gather(*(end(process, self._end_s) for process in started))
 
 
 @contextlib.asynccontextmanager

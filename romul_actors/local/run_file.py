@@ -58,6 +58,22 @@ def resumption(folder: Path, server: str | None = None) -> str:
     return shlex.join(["romul", "run", "--resume", folder.name, *runs, *redis])
 
 
+def request(action: str, name: str, folder: Path, server: str | None = None) -> str:
+    """The command that asks for something of a search of a local run, as a shell takes it.
+
+    Args:
+        action: the command, such as "resume".
+        name: the search's.
+        folder: the run's.
+        server: the one that was given in place of an embedded one; its password is hidden.
+    """
+    if server is not None:
+        redis = ["--redis", hide_password(server)]
+    else:
+        redis = [] if folder == run_folder(name) else ["--redis", str(folder)]
+    return shlex.join(["romul", action, name, *redis])
+
+
 def check_run(folder: Path, *, begin: str = "", end: str = "") -> None:
     """Make sure that a folder holds a local run.
 

@@ -85,6 +85,13 @@ def test_the_demo_trains_on_real_data_and_leaves_nothing_running(tmp_path):
     assert again["best_hyperparameters"] != said["best_hyperparameters"]
 
 
+async def with_pause(folder):
+    """Ask a run that has ended to pause; whether the request waits."""
+    async with embedded_server(folder) as url, Client.connect(url) as client:
+        await client.pause(folder.name)
+        return (await client.store.depths(folder.name))["inbox"] == 1
+
+
 def test_ctrl_c_ends_a_run_cleanly_and_resume_goes_on(tmp_path):
     (tmp_path / "bowl.toml").write_text(TOML.format(steps=20))
     process = begun_anew(tmp_path, "run", "bowl.toml", "--workers=1")
@@ -98,9 +105,19 @@ def test_ctrl_c_ends_a_run_cleanly_and_resume_goes_on(tmp_path):
     assert 0 < before["trials"] < 80
     assert processes_with(str(tmp_path)) == []
 
+    # What was said is what there is: no worker went on meanwhile.
+    runs = {"ROMUL_RUNS": str(tmp_path / "runs")}
+    assert json.loads(romul("show", "bowl", "--json", **runs).stdout)["trials"] == before["trials"]
+    shown = romul("show", "bowl", **runs).stdout
+    assert f"bowl: interrupted, {before['trials']} of 80 trials" in shown
+    assert "interrupted: `romul run --resume bowl` goes on" in shown
+    assert "no worker" not in shown
+
     code, _, err = ended(local(tmp_path, "run", "bowl.toml"))
     assert (code, "holds a run already" in err) == (5, True)
 
+    # A pause that nobody has decided yet is no reason to wait.
+    assert asyncio.run(with_pause(tmp_path / "runs/bowl"))
     # As many workers as before, since no other number is given.
     code, _, err = ended(local(tmp_path, "run", "--resume", "bowl"))
     assert code == 0, err
@@ -387,17 +404,50 @@ def test_a_run_whose_every_trial_fails_says_why(tmp_path):
         "experiment = Experiment(name='bad', task='bad', steps=2, population=4, max_attempts=1,\n"
         "    space={'x': FloatSpec(type='float', min=0.0, max=1.0)})\n"
         "def train(trial):\n"
-        "    raise OSError('the disk is upside down')\n"
+        "    raise OSError(f'the disk of {trial.id} is upside down')\n"
     )
     code, out, err = ended(local(tmp_path, "run", "bad.py", "--workers=1"))
     assert code == 1
     assert "every trial of step 0 failed" in out
-    assert "the disk is upside down" in out
+    assert "is upside down" in out
     assert "failed: `romul run --resume bad` tries again\n" in err
     file = tmp_path / "bad.py"
-    file.write_text(file.read_text().replace("raise OSError('the disk is upside down')", WRITES))
+    file.write_text(
+        file.read_text().replace("raise OSError(f'the disk of {trial.id} is upside down')", WRITES)
+    )
     code, out, err = ended(local(tmp_path, "run", "--resume=bad", "--json"))
     assert (code, json.loads(out)["status"], "tries again" in err) == (0, "finished", False), err
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "said"),
+    [
+        (
+            "wrong",
+            "def train(trial):\n    raise ValueError('no such data set')\n",
+            "no such data set",
+        ),
+        ("wrong:tarin", "def train(trial):\n    return 1.0\n", "tarin"),
+        ("wrong", "def train(trial)\n", "SyntaxError"),
+        ("wrong", "import no_such_module\n", "no_such_module"),
+    ],
+)
+def test_a_run_whose_task_is_wrong_ends_after_three_trials_alike(tmp_path, task, text, said):
+    (tmp_path / "wrong.py").write_text(text)
+    file = tmp_path / "wrong.toml"
+    file.write_text(
+        f'name = "wrong"\ntask = "{task}"\nsteps = 1\npopulation = 24\nmetric = "loss"\n'
+        "[space]\nx = { type = 'float', min = 0.0, max = 1.0 }\n"
+    )
+    code, out, err = ended(local(tmp_path, "run", "wrong.toml", "--workers=1", "--no-broker"))
+    assert code == 1
+    assert "3 trials of different hyperparameters failed in the same way" in out
+    assert said in out
+    assert "failed: `romul run --resume wrong` tries again\n" in err
+    summary = json.loads((tmp_path / "runs/wrong/summary.json").read_text())
+    assert (summary["status"], summary["failed"]) == ("failed", 0)
+    assert summary["retried"] < 24
+    assert processes_with(str(tmp_path)) == []
 
 
 def test_a_run_that_cannot_be_decided_ends_and_says_why(tmp_path, monkeypatch):
