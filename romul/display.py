@@ -38,6 +38,9 @@ class Display:
     def show(self, standing: Standing) -> None:
         """Show how far the search has come."""
 
+    def say(self, text: str) -> None:
+        """Show a sentence that stays."""
+
     def close(self) -> None:
         """Leave the screen as it should stay."""
 
@@ -69,6 +72,10 @@ class Terminal(Display):
             text=visible(standing.text),
         )
 
+    def say(self, text: str) -> None:
+        """Print it above the bar."""
+        self._bar.console.print(visible(text), soft_wrap=True)
+
     def close(self) -> None:
         """Leave the bar where it is."""
         self._bar.stop()
@@ -99,6 +106,10 @@ class Notebook(Display):
             self._handle = display(data, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
             self._handle.update(data, raw=True)
+
+    def say(self, text: str) -> None:
+        """Print it below the cell."""
+        sys.stderr.write(f"{visible(text)}\n")
 
 
 def display(name: str, progress: bool | None) -> Display:  # noqa: FBT001

@@ -144,7 +144,9 @@ async def run_async(
     try:
         if not isinstance(train, str):
             handed.write(folder / TASK, train, setup)
-        result = await _search(plan, local, changes, callbacks, progress)
+        same = f"the same call with name={chosen!r}" + (" and without fresh=True" if fresh else "")
+        again = f"interrupted: {same} goes on"
+        result = await _search(plan, local, changes, callbacks, progress, again)
     except BaseException:
         local.put_back()
         raise
@@ -220,8 +222,9 @@ async def _search(
     changes: Changes,
     callbacks: Sequence[Callback],
     progress: bool | None,  # noqa: FBT001
+    again: str,
 ) -> Result:
-    """Start everything, and watch the search to its end."""
+    """Start everything, and watch the search to its end; `again` is said of an interrupted one."""
     experiment = local.experiment
     with closing(display(experiment.name, progress)) as screen:
         async with (
@@ -233,7 +236,11 @@ async def _search(
             local.write()
             if goes_on:
                 supervisor.begin()
-                await follow(watch, supervisor, client, experiment)
+                try:
+                    await follow(watch, supervisor, client, experiment)
+                except (KeyboardInterrupt, asyncio.CancelledError):
+                    screen.say(again)
+                    raise
             return Result(await full_snapshot(client.store, experiment.name), Path(plan.folder))
 
 
@@ -247,7 +254,7 @@ async def _enter(client: Client, local: LocalRun, watch: Watch, changes: Changes
         await client.submit(await begun_from_run(experiment, runs, server_of, copies))
         return True
     await client.forget_fault(experiment.name)
-    again = status in ("paused", "failed")
+    again = await client.is_halted(experiment.name)
     steps = (await client.spec(experiment.name)).steps
     extended = SearchExtended if changes.steps not in (None, steps) else None
     await watch.skip(until=SearchResumed if again else extended)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import romul
-from romul_actors.local.redis_server import URL_FILE
+from romul_actors.client import Client
+from romul_actors.local.redis_server import URL_FILE, embedded_server
 from tests import warm
 from tests.conftest import wait_for
 from tests.system.conftest import install_overflowing, processes_with
@@ -361,8 +362,19 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         search(tmp_path, callbacks=[Interrupt()], steps=4)
     alone(tmp_path)
+
+    async def pause():
+        folder = tmp_path / "mine"
+        async with embedded_server(folder) as url, Client.connect(url) as client:
+            await client.pause("mine")
+
+    # A pause that nobody has decided yet is no reason to wait.
+    asyncio.run(pause())
     result = search(tmp_path, steps=4)
     assert (result.status, result.snapshot.counts["reported"]) == ("finished", 16)
+    # Nor is one of a search that has ended.
+    asyncio.run(pause())
+    assert search(tmp_path, steps=4).best == result.best
 
 
 def test_a_search_that_has_ended_is_extended_and_goes_on_with_another_declaration(tmp_path):
@@ -506,6 +518,7 @@ def test_no_process_outlives_the_program(tmp_path, number):
     _, err = process.communicate(timeout=60)
     if number == signal.SIGINT:
         assert "KeyboardInterrupt" in err
+        assert "interrupted: the same call with name='mine' goes on\n" in err
     alone(tmp_path)
 
 
