@@ -300,7 +300,8 @@ class Client:
         """
         stored = await self.spec(name)
         # What `extend` asked for before the declaration did is done.
-        steps = changes.steps if changes.steps != stored.steps else None
+        done = changes.steps == stored.steps and not changes.asked
+        steps = None if done else changes.steps
         requests = [
             self._bounds(stored, parameter, low, high)
             for parameter, (low, high) in changes.bounds.items()

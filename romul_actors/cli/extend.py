@@ -56,6 +56,6 @@ def _go_on(folder: Path, steps: int, workers: int | None, *, broker: bool, as_js
     """Go on with a local run to its end."""
     plan, changes = RunFile.read(folder).changes(None)
     plan = replace(plan, workers=workers or plan.workers)
-    changes = replace(changes, steps=steps)
+    changes = replace(changes, steps=steps, asked=True)
     ended = play(folder, plan, [], Servers(None, broker), quiet=as_json, changes=changes)
     finish(folder, ended, {}, as_json=as_json)

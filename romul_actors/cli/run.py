@@ -74,7 +74,7 @@ def run(
             )
         plan = replace(plan, workers=workers or plan.workers)
         if steps is not None:
-            changes = replace(changes, steps=steps)
+            changes = replace(changes, steps=steps, asked=True)
     else:
         file, changes = Path(str(file)), Changes()
         declared = load(file)

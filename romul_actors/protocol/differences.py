@@ -38,6 +38,7 @@ class Changes:
         population: the new number of slots; 0: it is the same.
         constants: of the optimizer, those that are others.
         kept: keys that differ, and of which the search keeps what it began with.
+        asked: whether the steps were asked for by themselves: they must be more than there are.
     """
 
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class Changes:
     population: int = 0
     constants: Mapping[str, Value] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
+    asked: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.bounds or self.steps or self.population or self.constants)

@@ -60,8 +60,9 @@ async def test_steps_that_the_search_has_already_are_no_change(client, store):
     await Actor(store, "a", pace_s=0.0).turn()
     await client.apply("e", Changes(steps=5))
     assert await sent(store) == []
-    with pytest.raises(ExperimentError, match="not above the 5"):
-        await client.apply("e", Changes(steps=4))
+    for changes in (Changes(steps=4), Changes(steps=5, asked=True)):
+        with pytest.raises(ExperimentError, match="not above the 5"):
+            await client.apply("e", changes)
 
 
 async def test_nothing_is_copied_for_a_name_that_is_taken(client, store):
