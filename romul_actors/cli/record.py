@@ -54,7 +54,12 @@ def replay(
     ] = False,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SETTING=VALUE", help="Decide with this changed."),
+        typer.Option(
+            "--set",
+            metavar="SETTING=VALUE",
+            help="Decide with this changed: a key of the declaration, or a constant of the "
+            "optimizer.",
+        ),
     ] = None,
     problem: Annotated[
         str | None,

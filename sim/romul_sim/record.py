@@ -63,6 +63,12 @@ class Record:
     changes: Sequence[Change]
     span_s: float
 
+    @property
+    def trial_s(self) -> float | None:
+        """Median duration of its trials, in seconds; None: none has ended."""
+        seconds = [line.seconds for line in self.lines if isinstance(line, TrialReported)]
+        return max(1e-3, median(seconds)) if seconds else None
+
 
 async def record(
     store: Store,
@@ -206,6 +212,19 @@ def machines_of(lines: Sequence[Line], began_ms: int) -> list[Change]:
         if worker in gone:
             changes.append(Change(last[worker], worker, "leaves"))
     return sorted(changes, key=lambda change: change.at_s)
+
+
+def is_record(file: Path) -> bool:
+    """Whether a trace is a record: its first line says so.
+
+    Raises:
+        RecordError: the file cannot be read.
+    """
+    try:
+        with file.open(encoding="utf-8") as lines:
+            return '"event": "record"' in lines.readline()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{file}: cannot be read: {unreadable(error)}") from None
 
 
 def read_record(file: Path) -> Record:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from statistics import median
 from typing import Any
 
@@ -216,7 +216,7 @@ def verify(record: Record) -> Verified:
 
 
 def with_settings(experiment: Experiment, changes: Sequence[str]) -> Experiment:
-    """The experiment with "path=value" changed: "steps=10", "optimizer.factor=0.5".
+    """The experiment with "path=value" changed: "steps=10", "optimizer.factor=0.5", "factor=0.5".
 
     Raises:
         ExperimentError: there is no such setting, or it must not have that value.
@@ -227,6 +227,9 @@ def with_settings(experiment: Experiment, changes: Sequence[str]) -> Experiment:
         if not equals:
             raise ExperimentError(f"--set {change!r}: not of the form setting=value")
         *outer, last = path.split(".")
+        if not outer and last not in declared and last in _constants(experiment):
+            # As `romul change --set` takes it.
+            outer = ["optimizer"]
         place: Any = declared
         for key in outer:
             place = place.get(key) if isinstance(place, dict) else None
@@ -244,6 +247,12 @@ def with_settings(experiment: Experiment, changes: Sequence[str]) -> Experiment:
     except ValidationError as error:
         raise ExperimentError(f"--set: {mistakes_of(error, Experiment)[0]}") from None
     return changed
+
+
+def _constants(experiment: Experiment) -> set[str]:
+    """Names of the constants of an experiment's optimizer."""
+    optimizer: Any = settings(experiment, stored=True).optimizer
+    return {constant.name for constant in fields(optimizer)}
 
 
 @dataclass(slots=True)
@@ -323,7 +332,6 @@ def problem_of(experiment: Experiment) -> str | None:
 
 def simulated_loss(record: Record, experiment: Experiment, problem: str, seed: int) -> float:
     """Best loss of a simulated search on the recorded machines, with an experiment's settings."""
-    seconds = [line.seconds for line in record.lines if isinstance(line, TrialReported)]
     elastic = experiment.elasticity
     simulated = simulate(
         Scenario(
@@ -332,7 +340,7 @@ def simulated_loss(record: Record, experiment: Experiment, problem: str, seed: i
             optimizer=experiment.optimizer.model_dump(),
             population=experiment.population,
             steps=experiment.steps,
-            durations=Durations(max(1e-3, median(seconds)) if seconds else 60.0),
+            durations=Durations(record.trial_s or 60.0),
             policy=Policy(
                 min=elastic.min,
                 max=elastic.max,

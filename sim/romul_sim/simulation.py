@@ -335,12 +335,17 @@ class Simulation(Cluster):
         return _share(self.ledger.useful_s - led_s, self.ledger.useful_s)
 
 
+def slots(scenario: Scenario) -> int:
+    """Number of slots of each search: the policy's, or else the scenario's."""
+    if scenario.policy.per_machine is None:
+        return scenario.population
+    most = most_machines(scenario.changes)
+    return max(4, math.ceil(scenario.policy.per_machine * most / scenario.searches))
+
+
 def _experiment(scenario: Scenario, number: int) -> Experiment:
     """One search of a scenario, as a user would declare it."""
-    policy, population = scenario.policy, scenario.population
-    if policy.per_machine is not None:
-        most = most_machines(scenario.changes)
-        population = max(4, math.ceil(policy.per_machine * most / scenario.searches))
+    policy, population = scenario.policy, slots(scenario)
     elasticity = policy.elasticity
     if policy.max is not None:
         elasticity["max"] = max(policy.max, population)

@@ -206,12 +206,14 @@ class PoolSetup:
 
 def choices(trial_s: float) -> list[PoolSetup]:
     """All that are compared: slots for a machine, lease, and how long a step trains."""
-    return [
+    found = [
         PoolSetup(per_machine, max(10.0, share * step_s), step_s)
         for per_machine in (1.0, 1.5, 2.0)
         for step_s in (trial_s / 2, trial_s, 2 * trial_s)
         for share in (0.1, 0.5, 2.0)
     ]
+    # Where trials are short, several have the shortest lease.
+    return list(dict.fromkeys(found))
 
 
 def chosen(scenario: Scenario, choice: PoolSetup, span_s: float) -> Scenario:

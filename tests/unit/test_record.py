@@ -35,6 +35,7 @@ from romul_sim.replay import fork, simulated_loss, verify, with_settings
 from romul_sim.simulation import Policy, Scenario, Simulation, simulate
 from romul_sim.virtual_time import run
 from romul_workers.schedule import read_schedule
+from tests.conftest import romul
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +139,14 @@ def test_other_settings_part_where_they_matter(recorded):
     assert best < simulated_loss(found, replace_optimizer(found, "random"), "misspecified", 0)
 
 
+def test_a_constant_of_the_optimizer_needs_no_prefix(recorded):
+    experiment = read_record(recorded).experiment
+    short, long = (with_settings(experiment, [f"{at}factor=0.5"]) for at in ("", "optimizer."))
+    assert short == long != experiment
+    # A key of the declaration is what it was.
+    assert with_settings(experiment, ["steps=20"]).steps == 20
+
+
 def replace_optimizer(found, name):
     return with_settings(found.experiment, [f"optimizer.name={name}"])
 
@@ -164,6 +173,22 @@ def test_a_record_is_a_trace(recorded):
     assert trace.changes == tuple(found.changes)
     figures = simulate(Scenario(trace.changes, steps=5)).figures
     assert figures["status"] == "finished"
+
+
+def test_a_record_says_how_long_its_trials_took_and_what_was_searched(recorded):
+    found = read_record(recorded)
+    seconds = sorted(line.seconds for line in found.lines if isinstance(line, TrialReported))
+    assert found.trial_s == pytest.approx(seconds[len(seconds) // 2], rel=0.1)
+    assert replace(found, lines=[]).trial_s is None
+    done = romul("sim", f"--trace={recorded}")
+    assert done.returncode == 0, done.stderr
+    first = done.stdout.splitlines()[0]
+    trial = f"{found.trial_s:.3g} s"
+    assert f"8 slots, 15 steps, a trial {trial}; misspecified, optimizer romul, policy def" in first
+    assert "trials             120" in done.stdout
+    given = romul("sim", f"--trace={recorded}", "--population=5", "--steps=2", "--trial-s=30")
+    assert "5 slots, 2 steps, a trial 30 s;" in given.stdout.splitlines()[0]
+    assert "warning" not in done.stderr + given.stderr
 
 
 def test_machines_are_known_from_history_alone():

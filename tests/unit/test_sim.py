@@ -16,7 +16,15 @@ from romul_sim.churn import Change, Pool, from_counts, generate
 from romul_sim.fakes import Durations, Pace
 from romul_sim.invariants import InvariantWatch
 from romul_sim.simulation import Policy, Scenario, Simulation, simulate
-from romul_sim.sweep import SweepError, SweepJob, SweepResult, common_target, compare, policy
+from romul_sim.sweep import (
+    SweepError,
+    SweepJob,
+    SweepResult,
+    choices,
+    common_target,
+    compare,
+    policy,
+)
 from romul_sim.virtual_time import Clock, DeadlockError, VirtualLoop, machine_clock, run
 from tests.conftest import romul, romul_anew
 
@@ -388,6 +396,73 @@ def test_the_command_recommends_a_set_up():
     assert recommended["checkpoint_interval_s"] == pytest.approx(
         (2 * 20 * recommended["mean_life_s"]) ** 0.5, abs=0.1
     )
+
+
+@pytest.fixture
+def short(tmp_path):
+    """Two machines, for as long as no trial lasts."""
+    file = tmp_path / "short.json"
+    file.write_text(json.dumps({"metadata": {"gap_seconds": 5.5}, "data": [2, 2]}))
+    return f"--trace={file}"
+
+
+def test_a_trace_shorter_than_a_trial_is_warned_of_and_said_to_have_ended_first(short):
+    done = romul("sim", short)
+    assert done.returncode == 0
+    said = "warning: the trace lasts 11 s, a trial 1800 s: give --trial-s"
+    assert said in " ".join(done.stderr.split())
+    rows = rows_of(done.stdout)
+    assert rows["status"] == "the trace ended first"
+    assert rows["machines"] == "arrived 2, left 0"
+    assert rows["waste"].startswith("idle ")
+    assert not {"best", "broken", "faults", "losing branches"} & set(rows)
+    assert not romul("sim", short, "--trial-s=1").stderr
+    figures = json.loads(romul("sim", short, "--json").stdout)
+    assert (figures["status"], figures["best"], figures["broken"]) == ("running", None, "")
+
+
+def rows_of(printed):
+    """The table of figures, by their names."""
+    lines = [line.strip().split("  ", 1) for line in printed.splitlines()[3:]]
+    return {line[0]: line[1].strip() for line in lines if len(line) == 2}
+
+
+def test_the_first_line_says_what_is_simulated(short):
+    first = romul("sim", short, "--trial-s=1").stdout.splitlines()[0]
+    assert first.startswith(short.removeprefix("--trace="), len("trace "))
+    assert first.endswith(
+        ": 2 machines at most, 11 s; 4 slots, 4 steps, a trial 1 s; misspecified, optimizer romul, "
+        "policy default"
+    )
+    first = romul(
+        "sim",
+        "--churn=zones",
+        "--days=0.1",
+        "--policy=default,default:per_machine=2",
+        "--seeds=2",
+        "--searches=2",
+    ).stdout.splitlines()[0]
+    assert first.startswith("churn zones: 16 machines at most, 2 h; 2 searches of 16 to 24 slots, ")
+    assert first.endswith("policy default,default:per_machine=2, 2 seeds")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ([], "no trial ended in any simulation"),
+        (["--trial-s=8", "--seed=3"], "most simulations ended no trial"),
+        (["--trial-s=1", "--target=-9"], "none reaches the target -9 in most of its simulations"),
+    ],
+)
+def test_where_the_target_is_not_reached_nothing_is_recommended(short, options, why):
+    done = romul("sim", "--recommend", "--seeds=1", "--json", short, *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"no set-up can be recommended: {why}" in " ".join(done.stderr.split())
+
+
+def test_set_ups_that_are_the_same_are_compared_once():
+    assert len(choices(1800.0)) == 27
+    assert len(choices(1.0)) == len({choice.name for choice in choices(1.0)}) == 9
 
 
 @pytest.mark.parametrize(
