@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -33,6 +34,9 @@ from romul_actors.core.history import Line
 from romul_actors.mqtt.bridge import Bridge
 from romul_actors.mqtt.broker import KEEPALIVE_S
 from romul_actors.store import Store
+from romul_actors.store.redis.urls import hide_password
+
+log = logging.getLogger("romul.actor")
 
 OnLines = Callable[[str, Sequence[Line]], None]
 """Is called with an experiment's name and the lines of history that were committed."""
@@ -79,6 +83,12 @@ def actor(
             serving = Actor(store, chosen, experiment, on_lines if listeners else None)
             if bridge is not None:
                 await stack.enter_async_context(beside(bridge.run(serving)))
+            log.info(
+                "actor %s on %s: decides for %s",
+                chosen,
+                hide_password(redis),
+                ", ".join(experiment) if experiment else "all searches",
+            )
             await serving.run(stop)
 
     waiting.run(serve_until_stopped(redis, run))

@@ -79,14 +79,17 @@ async def connected(
     *,
     by: str | None = None,
     broker: Broker | None = None,
+    warns: bool = False,
 ) -> AsyncIterator[Client]:
-    """A client of a checked store, whose warnings are printed.
+    """A client of a checked store.
 
     Args:
         url: as the option --redis takes it.
         console: where warnings go; standard error if left out.
         by: the user, as history names them; the name of the process's user if left out.
         broker: what workers are drained over.
+        warns: whether warnings about the server's settings are printed: where something is begun
+            that the server has to keep.
 
     Raises:
         StoreError: the server cannot be used.
@@ -98,8 +101,8 @@ async def connected(
             if url != DEFAULT_URL:
                 raise
             raise StoreUnavailableError(f"{error}{_local_runs()}") from None
-        for warning in warnings:
-            (console or Console(stderr=True)).print(f"warning: {warning}")
+        for warning in warnings if warns else ():
+            (console or Console(stderr=True)).print(f"warning: {warning}", soft_wrap=True)
         try:
             yield client
         except UnknownExperimentError as error:

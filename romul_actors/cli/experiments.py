@@ -59,7 +59,7 @@ def submit(
         experiment = with_origin(with_deadline(load(file), deadline), from_run, with_checkpoints)
         for text in advice(experiment):
             Console(stderr=True).print(f"warning: {text}", soft_wrap=True)
-        async with connected(redis) as client:
+        async with connected(redis, warns=True) as client:
             await client.submit(await begun_from(experiment, client.store, copies))
         echo(f"{experiment.name}: submitted; `romul status` shows it")
 

@@ -93,7 +93,9 @@ async def _play(
     async with contextlib.AsyncExitStack() as stack:
         stop = await stack.enter_async_context(stopping())
         url, mqtt = await servers.start(folder, stack)
-        client = await stack.enter_async_context(connected(url, console, by="run --resume"))
+        client = await stack.enter_async_context(
+            connected(url, console, by="run --resume", warns=True)
+        )
         new = new or await _unsubmitted(client, plan)
         plan = replace(plan, unsubmitted=[])
         if new:

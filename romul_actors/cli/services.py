@@ -52,7 +52,7 @@ async def serve_until_stopped(
     Before the store has answered, a signal ends the call at once.
     """
     async with stopping() as stop, contextlib.AsyncExitStack() as stack:
-        connecting = asyncio.create_task(stack.enter_async_context(connected(url)))
+        connecting = asyncio.create_task(stack.enter_async_context(connected(url, warns=True)))
         stopped = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait((connecting, stopped), return_when=asyncio.FIRST_COMPLETED)

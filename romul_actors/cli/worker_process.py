@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 
 from romul_actors.cli.connection import broker as broker_at
@@ -14,10 +15,13 @@ from romul_actors.cli.services import (
 )
 from romul_actors.mqtt.broker import Broker
 from romul_actors.store import Store
+from romul_actors.store.redis.urls import hide_password
 from romul_workers.announce import Announcer
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.notices import Source, source, watch
 from romul_workers.worker import Worker, WorkerSettings
+
+log = logging.getLogger("romul.worker")
 
 __all__ = ["ChildTrainer", "WorkerSettings", "broker_at", "source", "unique_name", "work"]
 
@@ -60,6 +64,12 @@ async def work(
                 figures = metrics_module().WorkerMetrics(settings.name)
                 figures.watch(working)
                 await serve_metrics(stack, figures.registry, *metrics)
+            log.info(
+                "worker %s on %s, task modules %s: waits for trials",
+                settings.name,
+                hide_password(url),
+                ", ".join(settings.allow),
+            )
             async with beside(*ours, *([watch(sources, announce)] if sources else [])):
                 await working.run(stop)
         loop.remove_signal_handler(signal.SIGUSR1)

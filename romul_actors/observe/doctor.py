@@ -76,10 +76,9 @@ async def _server(store: RedisStore) -> list[Finding]:
         what = f"the server took {1000 * took_s:.0f} ms to answer"
         remedy = "is it far away, swapping, or forking for a snapshot?"
         found = [Finding("warning", what, remedy)]
-    found += [
-        Finding("warning", warning, "CONFIG SET appendonly yes, and in its configuration file")
-        for warning in warnings
-    ]
+    for warning in warnings:
+        what, _, remedy = warning.partition("; ")
+        found.append(Finding("warning", what, remedy))
     for info in await store.info():
         found += _memory(info)
         found += _persistence(info)

@@ -50,7 +50,7 @@ class CatalogStore(ABC):
 
     @abstractmethod
     async def check(self) -> list[str]:
-        """Warnings about the store's settings.
+        """Warnings about the store's settings, each with what to do after "; ".
 
         Raises:
             StoreError: it is unreachable, or set up so that it would lose data.

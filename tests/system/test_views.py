@@ -6,9 +6,11 @@ import pty
 import select
 import signal
 import subprocess
+from urllib.parse import urlsplit
 
 import pytest
 
+from romul_actors.store.redis.urls import hide_password
 from tests.conftest import wait_for
 from tests.warm import COLD
 
@@ -172,6 +174,8 @@ def test_the_doctor_names_faults_and_remedies(running, system):
     findings = running.as_json("doctor")
     assert all(finding["level"] != "fault" for finding in findings)
     assert any("seen: running, 2 workers" in finding["what"] for finding in findings)
+    remedies = [f["remedy"] for f in findings if f["what"].endswith("loses what was not saved")]
+    assert remedies == ["CONFIG SET appendonly yes, and in its configuration file"]
     system.submit(name="waits")
     system.client.xadd(
         "romul:{seen}:dead", {"origin": "inbox", "reason": "r", "body": "b", "size": "1"}
@@ -184,6 +188,22 @@ def test_the_doctor_names_faults_and_remedies(running, system):
     broker = system.call("doctor", "--mqtt=mqtt://127.0.0.1:1", "--json")
     assert broker.returncode == 1
     assert "127.0.0.1:1" in json.loads(broker.stdout)[-1]["what"]
+
+
+def test_workers_and_actors_say_where_they_serve_and_they_alone_warn(system):
+    started = [system.actor("--name=a"), system.actor("--name=b", "--experiment=e")]
+    started.append(system.worker("--name=w"))
+    url, password = hide_password(system.url), urlsplit(system.url).password
+    lines = (
+        f"actor a on {url}: decides for all searches",
+        f"actor b on {url}: decides for e",
+        f"worker w on {url}, task modules romul_workers.tasks.*, misbehaving: waits for trials",
+    )
+    for process, line in zip(started, lines, strict=True):
+        wait_for(lambda process=process, line=line: line in process.log.read_text())
+        assert "appendonly is off" in process.log.read_text()
+        assert password not in process.log.read_text()
+    assert "appendonly" not in system.call("status").stderr
 
 
 def test_what_cannot_be_served_is_shown_with_its_reason_until_it_is_mended(system):

@@ -37,6 +37,19 @@ async def test_where_no_server_was_named_a_local_run_is_found(tmp_path, monkeypa
     assert "local run" not in await refusal("redis://127.0.0.1:2/0")
 
 
+async def test_only_what_is_begun_warns_of_a_server_that_may_lose_it(redis_url, capsys):
+    async with connection.connected(redis_url):
+        pass
+    assert capsys.readouterr().err == ""
+    async with connection.connected(redis_url, warns=True):
+        pass
+    said = capsys.readouterr().err
+    assert said.startswith("warning: ")
+    assert said.endswith(
+        "loses what was not saved; CONFIG SET appendonly yes, and in its configuration file\n"
+    )
+
+
 SECRET = "s3cr3t"
 
 

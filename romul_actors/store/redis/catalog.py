@@ -170,5 +170,7 @@ def _check_server(place: str, info: Mapping[str, Any]) -> list[str]:
             "population away when memory is short; set it to 'noeviction'"
         )
     if not info.get("aof_enabled"):
-        return [f"{place}: appendonly is off: a crash of the server loses what was not saved"]
+        what = "appendonly is off: a crash of the server loses what was not saved"
+        remedy = "CONFIG SET appendonly yes, and in its configuration file"
+        return [f"{place}: {what}; {remedy}"]
     return []
