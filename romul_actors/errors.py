@@ -109,7 +109,10 @@ class ExperimentExistsError(StoreError):
     @classmethod
     def of(cls, name: str) -> Self:
         """Say that a store's experiment has the name."""
-        return cls(f"experiment {name!r} exists already: choose another name, or remove it first")
+        return cls(
+            f"experiment {name!r} exists already: choose another name, or remove it first: "
+            f"`romul remove {name}`"
+        )
 
 
 class AclError(RomulError, ValueError):

@@ -8,8 +8,10 @@ from typing import Any
 from romul_actors.cli.connection import connected_to, snapshot_of
 from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
+from romul_actors.cli.rows import counted
 from romul_actors.core.history import Line, TrialCreated, TrialFailed, TrialReported
 from romul_actors.core.parameter import FloatParameter, IntParameter, Parameter, Value, cell
+from romul_actors.observe.explain import last_line
 from romul_actors.observe.snapshot import Snapshot, read_glance, read_history
 from romul_actors.observe.waste import waste as waste_of
 from romul_actors.protocol.experiment import Experiment
@@ -27,12 +29,16 @@ def failures(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> No
             return seen, await read_history(client.store, name)
 
     seen, lines = asyncio.run(run())
-    regions = by_region(seen.experiment, lines)
+    regions, latest = by_region(seen.experiment, lines), latest_by_cause(lines)
     if as_json:
-        echo_json({"causes": seen.causes, "regions": regions})
+        echo_json({"causes": seen.causes, "latest": latest, "regions": regions})
         return
     console = Console()
-    console.print(f"{name}: {_counts(seen.causes) or 'no attempt was lost'}")
+    console.print(f"{name}: {counted(seen.causes) or 'no attempt was lost'}")
+    for cause, last in latest.items():
+        where = f"trial {last['trial']}, {last['worker']}"
+        text = f"{cause}: {last['message'] or 'no message'} ({where})"
+        console.print(shortened(text, console.width))
     table = Table("hyperparameter", "region", "failed", "of", "why")
     for parameter, rows in regions.items():
         for row in rows:
@@ -42,14 +48,19 @@ def failures(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> No
                     shortened(row["region"]),
                     str(row["failed"]),
                     str(row["attempts"]),
-                    _counts(row["reasons"]),
+                    counted(row["reasons"]),
                 )
     if table.row_count:
         console.print(table)
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items()))
+def latest_by_cause(lines: Sequence[Line]) -> dict[str, dict[str, str]]:
+    """Of each cause the latest failure: trial, worker, and the last line of its message."""
+    latest = {line.reason: line for line in lines if isinstance(line, TrialFailed)}
+    return {
+        cause: {"trial": line.trial, "worker": line.worker, "message": last_line(line.message)}
+        for cause, line in sorted(latest.items())
+    }
 
 
 def by_region(experiment: Experiment, lines: Sequence[Line]) -> dict[str, list[dict[str, Any]]]:

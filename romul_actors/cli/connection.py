@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,11 +18,21 @@ from romul_actors.errors import (
 )
 from romul_actors.local import mqtt_broker
 from romul_actors.local.address import resolve, resolve_broker
-from romul_actors.local.redis_server import URL_FILE, has_data, is_up, server_of
-from romul_actors.local.run_file import holds_run, run_folder, runs_folder
+from romul_actors.local.redis_server import has_data, is_up, server_of
+from romul_actors.local.run_file import (
+    check_run,
+    extension,
+    holds_run,
+    local_runs,
+    other_runs,
+    resumption,
+    run_folder,
+    runs_folder,
+)
 from romul_actors.mqtt.broker import Broker
 from romul_actors.observe.snapshot import Snapshot, full_snapshot
 from romul_actors.protocol.mistakes import did_you_mean
+from romul_actors.protocol.stored_fields import OVER
 
 MOST_NAMES = 10
 """Most experiments that an error lists."""
@@ -58,7 +69,7 @@ async def run_of_worker(worker: str) -> Path:
         UnknownWorkerError: none does; the message names the workers that there are.
     """
     others: list[str] = []
-    for folder in filter(is_up, _runs()):
+    for folder in filter(is_up, local_runs(runs_folder())):
         async with connected(str(folder)) as client:
             names = await client.statuses()
             there = {worker for name in names for worker in await client.store.workers(name)}
@@ -95,12 +106,7 @@ async def connected(
         StoreError: the server cannot be used.
     """
     async with Client.connect(resolve(url), by=by, broker=broker) as client:
-        try:
-            warnings = await client.check()
-        except StoreUnavailableError as error:
-            if url != DEFAULT_URL:
-                raise
-            raise StoreUnavailableError(f"{error}{_local_runs()}") from None
+        warnings = await client.check()
         for warning in warnings if warns else ():
             (console or Console(stderr=True)).print(f"warning: {warning}", soft_wrap=True)
         try:
@@ -112,8 +118,23 @@ async def connected(
 
 
 @contextlib.asynccontextmanager
+async def started(url: str) -> AsyncIterator[str]:
+    """The server that the option --redis names; that of an ended local run runs meanwhile.
+
+    Raises:
+        StoreError: it cannot be started.
+    """
+    folder = folder_of(url)
+    if folder is None or not _has_server(folder):
+        yield url
+        return
+    async with server_of(folder) as own:
+        yield own
+
+
+@contextlib.asynccontextmanager
 async def connected_to(
-    name: str, url: str | None, *, changes: bool = False
+    name: str, url: str | None, *, changes: bool = False, runs: Path | None = None
 ) -> AsyncIterator[Client]:
     """A client of the server that holds a search.
 
@@ -123,45 +144,91 @@ async def connected_to(
             one, else the default.
         changes: whether something is asked of the search, which takes an actor. Otherwise the
             server of a local run that has ended is started for as long as the client is used.
+        runs: the folder of all local runs; None: `runs_folder()`.
 
     Raises:
         StoreError: the server cannot be used, or a local run has ended and can change no more.
         UnknownExperimentError: none was named, there are local runs, and none of that name.
     """
+    own = run_folder(name, runs)
+    where = url or (str(own) if _has_server(own) else DEFAULT_URL)
+    folder = folder_of(where)
+    if changes and folder is not None and _has_server(folder) and not is_up(folder):
+        raise StoreError(
+            f"{folder}: the run has ended, and nothing decides a request: "
+            f"{await _going_on(folder, name)}"
+        )
+    try:
+        async with _client(name, where, own) as client:
+            yield client
+    except UnknownExperimentError as error:
+        if isinstance(error, UnknownSlotError) or folder == own or not _has_server(own):
+            raise
+        raise UnknownExperimentError(f"{error}; {_hidden(own)}") from None
+
+
+@contextlib.asynccontextmanager
+async def _client(name: str, where: str, own: Path) -> AsyncIterator[Client]:
+    """A client of the server that `connected_to` found; the search's own run would be in `own`."""
     async with contextlib.AsyncExitStack() as stack:
-        folder = None if url is not None else local_run(name)
-        if folder is None:
-            url = url or DEFAULT_URL
-        elif changes and not is_up(folder):
-            raise StoreError(
-                f"{folder}: the run has ended, and nothing decides a request: `romul run --resume "
-                f"{name}` goes on with it, `romul extend {name} --steps N` to more steps"
-            )
-        else:
-            url = await stack.enter_async_context(server_of(folder))
         try:
-            client = await stack.enter_async_context(connected(url))
+            server = await stack.enter_async_context(started(where))
+            client = await stack.enter_async_context(connected(server))
         except StoreUnavailableError as error:
-            runs = [folder.name for folder in _runs()]
+            others = other_runs(own)
             # A run on a server that was named has none of its own.
-            if url != DEFAULT_URL or not runs or name in runs:
+            if where != DEFAULT_URL or not others or holds_run(own):
                 raise
             raise UnknownExperimentError(
-                f"no local run {name!r} in {runs_folder()}: {did_you_mean(name, runs)}; "
-                f"nor is there a server: {error}"
+                f"no local run {name!r} in {own.parent}: {others}; nor is there a server: {error}"
             ) from None
         yield client
+
+
+async def _going_on(folder: Path, name: str) -> str:
+    """What goes on with a local run that has ended, by how its search ended."""
+    async with server_of(folder) as url, connected(url) as client:
+        status = (await client.statuses()).get(name)
+    if status in OVER:
+        return f"the search is {status}: `{extension(folder)}` goes on with it"
+    return f"`{resumption(folder)}` goes on with it, `{extension(folder)}` to more steps"
+
+
+def _hidden(folder: Path) -> str:
+    """How to see a local run, where a server was named."""
+    is_set = os.environ.get("ROMUL_REDIS_URL")
+    how = "unset ROMUL_REDIS_URL" if is_set else "leave out --redis"
+    return f"a local run of that name is in {folder.parent}/: {how} to see it"
 
 
 def local_run(name: str) -> Path | None:
     """The folder of the local run of that name that has a server of its own, if there is one."""
     folder = run_folder(name)
-    return folder if holds_run(folder) and has_data(folder) else None
+    return folder if _has_server(folder) else None
 
 
-def _runs() -> list[Path]:
-    """The folders of local runs, by their names."""
-    return sorted(folder for folder in runs_folder().glob("[!.]*") if holds_run(folder))
+def named_run(text: str) -> Path:
+    """The folder of a local run that has a server of its own, which its name or folder names.
+
+    Raises:
+        UnknownExperimentError: there is no such run.
+        StoreError: its search is on a server that was named.
+    """
+    folder = Path(text)
+    if not (holds_run(folder) or has_data(folder)) and folder.name == text:
+        folder = run_folder(text)
+    if not has_data(folder):
+        check_run(folder)
+        raise StoreError(
+            f"{folder}: the run has no server of its own: --redis URL names the one that it was "
+            "begun on"
+        )
+    return folder
+
+
+def _has_server(folder: Path) -> bool:
+    """Whether a folder holds a local run with a server of its own."""
+    return holds_run(folder) and has_data(folder)
 
 
 async def _names(client: Client) -> str:
@@ -170,17 +237,6 @@ async def _names(client: Client) -> str:
     if len(names) > MOST_NAMES:
         return "`romul status` lists those that there are"
     return f"there are {', '.join(names)}" if names else "there is none at all"
-
-
-def _local_runs() -> str:
-    """What to say of local runs, whose servers are their own, where no server was named."""
-    runs = _runs()
-    if not runs:
-        return ""
-    up = [folder for folder in runs if (folder / URL_FILE).is_file()]
-    latest = max(up or runs, key=lambda folder: folder.stat().st_mtime)
-    first = "" if up else f"`romul serve {latest}` starts it again; then "
-    return f" A local run has a server of its own: {first}--redis {latest}"
 
 
 def snapshot_of(name: str, url: str | None) -> Snapshot:

@@ -6,14 +6,25 @@ from typing import Annotated
 
 import typer
 
-from romul_actors.cli.connection import broker, connected
+from romul_actors.cli.connection import broker, connected, folder_of, named_run, started
 from romul_actors.cli.options import DEFAULT_URL, MqttCa, MqttUrl, RedisUrl
 from romul_actors.cli.printing import echo
 from romul_actors.cli.services import stopping
+from romul_actors.errors import StoreUnavailableError
+from romul_actors.local.redis_server import is_up
+from romul_actors.local.run_file import local_runs, runs_folder
 from romul_actors.mqtt.broker import KEEPALIVE_S
 
 
 def dashboard(
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="A local run in place of a server: its name, or its folder.",
+            show_default=False,
+        ),
+    ] = None,
     redis: RedisUrl = DEFAULT_URL,
     host: Annotated[
         str, typer.Option(help="Where to listen; elsewhere than on loopback only with a token.")
@@ -51,12 +62,19 @@ def dashboard(
     where.check()
     at = broker(mqtt, mqtt_ca, KEEPALIVE_S)
 
-    async def run() -> None:
+    url = redis if run is None else str(named_run(run))
+    folder = folder_of(url)
+    ended = folder is not None and not is_up(folder)
+
+    async def serve() -> None:
         async with (
             stopping() as stop,
-            connected(redis) as client,
+            started(url) as server,
+            connected(server) as client,
             serving(client.store, where, at),
         ):
+            if ended:
+                echo("the run has ended: an action is decided when the run goes on")
             scheme = "https" if tls_cert else "http"
             echo(
                 f"{scheme}://{host}:{port}/"
@@ -65,4 +83,12 @@ def dashboard(
             )
             await stop.wait()
 
-    asyncio.run(run())
+    try:
+        asyncio.run(serve())
+    except StoreUnavailableError as error:
+        runs = local_runs(runs_folder())
+        if url != DEFAULT_URL or not runs:
+            raise
+        raise StoreUnavailableError(
+            f"{error} A local run is shown by its name, as in `romul dashboard {runs[0].name}`"
+        ) from None

@@ -1,6 +1,7 @@
 """`romul submit`, `status`, `show`, `best` and so on: experiments and their populations."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -10,23 +11,23 @@ import typer
 from pydantic_core import from_json
 
 from romul_actors.cli.checkpoints import copy
-from romul_actors.cli.connection import connected, connected_to, local_run
+from romul_actors.cli.connection import connected, connected_to, local_run, started
 from romul_actors.cli.deadline import Deadline, with_deadline
 from romul_actors.cli.from_run import From, WithCheckpoints, with_origin
-from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl, SearchUrl
+from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl, SearchUrl, StatusUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
-from romul_actors.cli.rows import progress, readable, slots_tables, unreadable
+from romul_actors.cli.rows import lost, progress, readable, slots_tables
 from romul_actors.cli.slot import slot_in_full
+from romul_actors.cli.status_rows import run_row, status_row
 from romul_actors.client import Client
 from romul_actors.errors import (
-    ExperimentError,
     StoreError,
     StoreUnavailableError,
     UnknownSlotError,
     UnknownTrialError,
 )
 from romul_actors.local.redis_server import is_up
-from romul_actors.local.run_file import resumption
+from romul_actors.local.run_file import local_runs, resumption, runs_folder
 from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import (
     Snapshot,
@@ -39,7 +40,6 @@ from romul_actors.observe.snapshot import (
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
-from romul_actors.store import Store
 from romul_workers.checkpoints import place_of
 from romul_workers.inheritance import copies
 
@@ -66,47 +66,46 @@ def submit(
     asyncio.run(run())
 
 
-def status(redis: RedisUrl = DEFAULT_URL, as_json: AsJson = False) -> None:
+def status(redis: StatusUrl = None, as_json: AsJson = False) -> None:
     """List all experiments with their progress."""
 
     async def run() -> list[dict[str, Any]]:
-        async with connected(redis) as client:
-            statuses = await client.statuses()
-            store = client.store
-            return [await _status_row(store, name, status) for name, status in statuses.items()]
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                server = await stack.enter_async_context(started(redis or DEFAULT_URL))
+                client = await stack.enter_async_context(connected(server))
+            except StoreUnavailableError:
+                runs = [] if redis is not None else local_runs(runs_folder())
+                if not runs:
+                    raise
+                return [await run_row(folder) for folder in runs]
+            statuses, store = await client.statuses(), client.store
+            return [await status_row(store, name, status) for name, status in statuses.items()]
 
     rows = asyncio.run(run())
     if as_json:
         echo_json(rows)
         return
     console = Console()
+    if rows and "under_way" in rows[0]:
+        console.print(f"no server was named: the local runs in {runs_folder()}, the newest first")
     console.print(_status_table(rows) if rows else "no experiments")
     for row in rows:
         if row["reason"]:
             console.print(f"{row['name']}: {row['reason']}")
-        if row["causes"]:
-            causes = ", ".join(f"{cause} {n}" for cause, n in sorted(row["causes"].items()))
-            console.print(f"{row['name']}: attempts lost: {causes}")
-
-
-async def _status_row(store: Store, name: str, status: str) -> dict[str, Any]:
-    try:
-        seen = read_glance(await store.glance(name), name)
-    except StoreUnavailableError:
-        raise
-    except (ExperimentError, StoreError) as error:
-        # Of another version, or damaged: the others are still worth seeing.
-        return unreadable(name, status, str(error))
-    return {**progress(seen), "workers": len(seen.alive), "dead": seen.depths["dead"]}
+        if lost(row):
+            console.print(lost(row))
 
 
 def _status_table(rows: list[dict[str, Any]]) -> Table:
     figures = ("trials", "failed", "workers", "dead", "best")
-    table = Table("experiment", "status", right=figures)
+    local = ("under way",) if rows and "under_way" in rows[0] else ()
+    table = Table("experiment", *local, "status", right=figures)
     for row in rows:
         counts = (str(row[key]) for key in ("failed", "workers", "dead"))
         trials = f"{row['trials']}/{row['trials_total']}"
-        table.add_row(row["name"], row["status"], trials, *counts, _best(row))
+        under_way = ("yes" if row["under_way"] else "no",) if local else ()
+        table.add_row(row["name"], *under_way, row["status"], trials, *counts, _best(row))
     return table
 
 
@@ -180,8 +179,8 @@ def _print_status(
     """
     interrupted = again is not None and seen.status in ("submitted", "running")
     console.print(_heading({**row, "status": "interrupted"} if interrupted else row))
-    if row["reason"]:
-        console.print(row["reason"])
+    for text in filter(None, (row["reason"], lost(row))):
+        console.print(text)
     if seen.status not in ("submitted", "running", "paused"):
         return
     if again is not None:
@@ -338,7 +337,7 @@ def remove(
     """Remove an experiment from the store; its checkpoints stay where they are."""
 
     async def run() -> None:
-        async with connected(redis or DEFAULT_URL) as client:
+        async with connected_to(name, redis) as client:
             await client.remove(name)
 
     if redis is None and (folder := local_run(name)) is not None:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from romul_actors.cli.connection import connected
+from romul_actors.cli.connection import connected_to
 from romul_actors.cli.local_run import Servers, play
-from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RunsFolder, SearchUrl, WithBroker
+from romul_actors.cli.options import AsJson, Name, RunsFolder, SearchUrl, WithBroker
 from romul_actors.cli.printing import echo
 from romul_actors.cli.summary import finish
 from romul_actors.local.redis_server import has_data, is_up
@@ -45,7 +45,7 @@ def extend(
         redis = str(folder)
 
     async def ask() -> None:
-        async with connected(redis or DEFAULT_URL) as client:
+        async with connected_to(name, redis, changes=True, runs=runs) as client:
             await client.extend(name, steps)
         echo(f"{name}: {steps} steps requested")
 

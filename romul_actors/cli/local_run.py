@@ -19,12 +19,13 @@ from romul_actors.local.address import resolve
 from romul_actors.local.mqtt_broker import embedded_broker, has_broker
 from romul_actors.local.processes import running
 from romul_actors.local.redis_server import embedded_server
-from romul_actors.local.run_file import RunFile
+from romul_actors.local.run_file import RunFile, extension
 from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import read_glance
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment, from_values
 from romul_actors.protocol.plan import left_out, settings
+from romul_actors.protocol.stored_fields import OVER
 from romul_actors.waiting import pause
 from romul_workers.collection import collect_all
 from romul_workers.inheritance import copies
@@ -123,6 +124,7 @@ async def _play(
         alone = servers.url is None
         if not new:
             await _resume(client, plan, alone=alone)
+            await _name_extension(client, plan, changes, extension(folder, servers.url), console)
         members = await stack.enter_async_context(
             running(crew(url, folder, plan.workers, plan.allow, [*map(Path, plan.paths)], mqtt))
         )
@@ -188,6 +190,18 @@ async def _apply(
         console.print(f"warning: {experiment.name}: {key} stays as it was when the run began")
     await client.apply(experiment.name, changes)
     return experiment.model_copy(update={"steps": changes.steps or experiment.steps})
+
+
+async def _name_extension(
+    client: Client, plan: RunFile, changes: Changes | None, command: str, console: Console
+) -> None:
+    """Say what goes on with a run whose searches are over, unless it has more steps now."""
+    if changes is not None and changes.steps is not None:
+        return
+    statuses = await client.statuses()
+    name = plan.experiments[0]
+    if all(statuses[each] in OVER for each in plan.experiments):
+        console.print(f"{name} is {statuses[name]}: `{command}` goes on with it", soft_wrap=True)
 
 
 async def _resume(client: Client, plan: RunFile, *, alone: bool) -> None:

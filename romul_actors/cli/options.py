@@ -34,6 +34,18 @@ SearchUrl = Annotated[
 ]
 """Of commands that take a search's name: one that runs here is found by it."""
 
+StatusUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--redis",
+        envvar="ROMUL_REDIS_URL",
+        help="URL of the server (redis://, rediss://, unix://, redis+sentinel://, "
+        "redis+cluster://), or the folder of a local run.",
+        show_default=f"{DEFAULT_URL}, else the local runs",
+    ),
+]
+"""Of the command that lists searches: where no server answers, those that run here."""
+
 MqttUrl = Annotated[
     str | None,
     typer.Option(

@@ -10,6 +10,7 @@ from romul_actors.cli.options import Name, SearchUrl
 from romul_actors.cli.printing import echo
 from romul_actors.core.history import TrialFailed
 from romul_actors.observe import html as page
+from romul_actors.observe.explain import last_line
 from romul_actors.observe.plots import plot, plot_lineage, plot_workers
 from romul_actors.observe.snapshot import Snapshot
 from romul_actors.observe.trial_records import origins, trials
@@ -80,13 +81,8 @@ def _failures(seen: Snapshot) -> list[dict[str, Any]]:
             "trial": line.trial,
             "worker": line.worker,
             "reason": line.reason,
-            "message": _last_line(line.message),
+            "message": last_line(line.message),
         }
         for line in seen.history
         if isinstance(line, TrialFailed) and line.reason != "lost"
     ]
-
-
-def _last_line(message: str) -> str:
-    """The last line of a failure's message, which names it."""
-    return message.strip().rpartition("\n")[2][:300]

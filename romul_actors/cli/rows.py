@@ -44,6 +44,21 @@ def unreadable(name: str, status: str, why: str) -> dict[str, Any]:
     return {**row, **counts, "metric": "", "best": None, "best_trial": None}
 
 
+def counted(counts: Mapping[str, int]) -> str:
+    """Counts in words, in the order of their names."""
+    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items()))
+
+
+def lost(row: Mapping[str, Any]) -> str:
+    """What attempts an experiment lost, and which command shows why; "": it lost none.
+
+    Args:
+        row: as `progress` gives it.
+    """
+    name, causes = row["name"], counted(row["causes"])
+    return causes and f"{name}: attempts lost: {causes} (`romul failures {name}` shows why)"
+
+
 def readable(name: str, index: int, row: Mapping[str, str]) -> dict[str, Any]:
     """A slot's fields as JSON values.
 

@@ -1,23 +1,21 @@
 """`romul serve`: the embedded server of a local run that has ended."""
 
 import asyncio
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from romul_actors.cli.connection import named_run
 from romul_actors.cli.printing import echo
 from romul_actors.cli.services import stopping
 from romul_actors.local.redis_server import embedded_server
 
 
 def serve(
-    folder: Annotated[
-        Path,
-        typer.Argument(exists=True, file_okay=False, help="Folder of the run, such as runs/NAME."),
-    ],
+    name: Annotated[str, typer.Argument(help="The run: its name, or its folder.")],
 ) -> None:
     """Start the embedded server of a local run that has ended, to look into it."""
+    folder = named_run(name)
 
     async def run() -> None:
         async with stopping() as stop, embedded_server(folder) as url:

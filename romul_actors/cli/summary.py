@@ -11,7 +11,7 @@ import typer
 
 from romul_actors.cli.exits import EXPERIMENT_FAILED, INTERRUPTED
 from romul_actors.cli.printing import NARROW, Console, Table, echo_json
-from romul_actors.cli.rows import figure, progress
+from romul_actors.cli.rows import figure, lost, progress
 from romul_actors.core.history import Line, TrialReported
 from romul_actors.local.run_file import resumption
 from romul_actors.observe.html import png
@@ -180,3 +180,5 @@ def _print_table(console: Console, summaries: Sequence[Mapping[str, Any]]) -> No
     for row in summaries:
         if row["reason"]:
             console.print(f"{row['name']}: {row['reason']}", soft_wrap=True)
+        if lost(row):
+            console.print(lost(row), soft_wrap=True)

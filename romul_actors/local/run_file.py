@@ -22,6 +22,8 @@ from romul_actors.protocol.plan import load
 from romul_actors.store.redis.urls import hide_password
 
 NAME = "run.json"
+MOST_NAMES = 5
+"""Most runs that an error lists: the newest."""
 
 
 def runs_folder() -> Path:
@@ -42,6 +44,26 @@ def run_folder(name: str, runs: str | Path | None = None) -> Path:
 def holds_run(folder: Path) -> bool:
     """Whether a folder holds a local run."""
     return (folder / NAME).exists()
+
+
+def local_runs(runs: Path) -> list[Path]:
+    """The folders of all local runs in a folder; the run that began or went on last comes first."""
+    found = [folder for folder in runs.glob("[!.]*") if holds_run(folder)]
+    return sorted(found, key=lambda folder: (folder / NAME).stat().st_mtime, reverse=True)
+
+
+def other_runs(folder: Path) -> str:
+    """Which runs may be meant in place of one that is not there; "": there are none."""
+    names = [other.name for other in local_runs(folder.parent)]
+    return did_you_mean(folder.name, names, MOST_NAMES) if names else ""
+
+
+def extension(folder: Path, server: str | None = None) -> str:
+    """The command that goes on with a local run to more steps; the arguments are `resumption`'s."""
+    again = resumption(folder, server)
+    if has_data(folder):
+        again = again.replace("romul run --resume", "romul extend", 1)
+    return f"{again} --steps N"
 
 
 def resumption(folder: Path, server: str | None = None) -> str:
@@ -86,8 +108,7 @@ def check_run(folder: Path, *, begin: str = "", end: str = "") -> None:
         UnknownExperimentError: it does not; the message names one that may be meant.
     """
     if not holds_run(folder):
-        others = [other.name for other in folder.parent.glob("[!.]*") if holds_run(other)]
-        hint = f": {did_you_mean(folder.name, others)}" if others else ""
+        hint = f": {others}" if (others := other_runs(folder)) else ""
         raise UnknownExperimentError(f"{begin}{folder}: no run there{end}{hint}")
 
 

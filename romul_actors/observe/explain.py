@@ -287,8 +287,15 @@ def attempt_in_words(line: AttemptLine) -> str:
     """How an attempt ended, or that it began."""
     where = "" if isinstance(line, SecondCopyStarted) else f" on {line.worker}"
     how = line.reason if isinstance(line, TrialFailed | TrialReleased) else ""
+    if isinstance(line, TrialFailed) and (said := last_line(line.message)):
+        how += f": {said}"
     value = f" = {line.value:.6g}" if isinstance(line, TrialReported) else ""
     return f"attempt {line.attempt}{where}: {how or line.event}{value}"
+
+
+def last_line(message: str) -> str:
+    """The last line of a failure's message, which names it: 300 characters at most."""
+    return message.strip().rpartition("\n")[2].strip()[:300]
 
 
 def _plain(value: Any) -> str:

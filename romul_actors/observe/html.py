@@ -23,7 +23,6 @@ def write(file: Path, title: str, parts: Sequence[str]) -> None:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(title)}</title>'
         f"<style>{_STYLE}</style><h1>{_text(title)}</h1>{''.join(parts)}</html>\n"
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
 
 

@@ -112,12 +112,22 @@ class Mistakes(ValueError):  # noqa: N818  (several, none of which is the error)
         self.mistakes = tuple(mistakes)
 
 
-def did_you_mean(name: object, known: Collection[str]) -> str:
-    """What an unknown name may have meant, as the end of a sentence; else all that are known."""
+def did_you_mean(name: object, known: Collection[str], most: int | None = None) -> str:
+    """What an unknown name may have meant, as the end of a sentence; else those that are known.
+
+    Args:
+        name: the unknown one.
+        known: the others.
+        most: how many of them are listed, the first ones; None: all.
+    """
     near = get_close_matches(str(name), known, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
-    return f"there are {', '.join(known)}" if known else "none is taken"
+    if not known:
+        return "none is taken"
+    listed = list(known)[:most]
+    left_out = len(known) - len(listed)
+    return f"there are {', '.join(listed)}" + (f" and {left_out} more" if left_out else "")
 
 
 def unknown_key(key: str, known: Collection[str]) -> str:

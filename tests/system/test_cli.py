@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from romul_actors.client import Client
 from romul_actors.local.mqtt_broker import has_broker
 from romul_actors.local.redis_server import URL_FILE, embedded_server
 from romul_actors.protocol.experiment import parse
-from tests.conftest import romul, romul_anew, wait_for
+from tests.conftest import free_port, romul, romul_anew, wait_for
 from tests.system.conftest import System, install_overflowing, processes_with
 from tests.warm import COLD, Command
 
@@ -244,8 +245,15 @@ async def test_a_local_run_is_found_by_its_name_while_it_is_up_and_afterwards(tm
     assert processes_with(str(tmp_path)) == []
     # No actor would decide a request.
     code, _, err = call("pause", "bowl")
-    assert (code, "`romul run --resume bowl` goes on" in err) == (3, True)
+    assert (code, "the search is finished: `romul extend bowl" in err) == (3, True), err
+    code, out, err = call("show", "bowl", f"--redis={folder}")
+    assert (code, "bowl: finished" in out) == (0, True), err
+    code, out, err = call("status", "--json")
+    [row] = json.loads(out)
+    assert (code, row["status"], row["trials"], row["under_way"]) == (0, "finished", 8, False)
     async with embedded_server(folder) as url:
+        code, out, err = await asyncio.to_thread(call, "status")
+        assert (code, "bowl yes finished 8/8" in " ".join(out.split())) == (0, True), err
         code, _, err = await asyncio.to_thread(call, "pause", "bowl")
         assert (code, err) == (0, "")
         with Redis.from_url(url) as client:
@@ -254,8 +262,10 @@ async def test_a_local_run_is_found_by_its_name_while_it_is_up_and_afterwards(tm
     assert (code, "it is removed with its folder" in err) == (3, True), err
     code, out, err = call("collect", "bowl", "--dry-run")
     assert (code, "bowl: 0 checkpoints would go" in out) == (0, True), err
-    code, _, err = call("show", "bowls")
-    assert (code, "no local run 'bowls'" in err, "did you mean 'bowl'?" in err) == (4, True, True)
+    for unknown in (["show", "bowls"], ["extend", "bowls", "--steps=3"]):
+        code, _, err = call(*unknown)
+        named = ("no local run 'bowls'" in err, "did you mean 'bowl'?" in err)
+        assert (code, *named) == (4, True, True), err
     # A run on a server that was named has no server of its own: the default one is meant.
     (folder / "redis").rename(folder / "away")
     code, _, err = call("extend", "bowl", "--steps=3")
@@ -411,6 +421,17 @@ def test_a_run_whose_every_trial_fails_says_why(tmp_path):
     assert "every trial of step 0 failed" in out
     assert "is upside down" in out
     assert "failed: `romul run --resume bad` tries again\n" in err
+    runs = {"ROMUL_RUNS": str(tmp_path / "runs")}
+    for said in (out, *(romul(*words, **runs).stdout for words in (["status"], ["show", "bad"]))):
+        assert "bad: attempts lost: exception 4 (`romul failures bad` shows why)" in said
+    said = romul("failures", "bad", **runs, COLUMNS="60").stdout.splitlines()
+    assert said[1].startswith("exception: OSError: the disk ")
+    assert (said[1].endswith(")"), len(said[1])) == (True, 60)
+    latest = json.loads(romul("failures", "bad", "--json", **runs).stdout)["latest"]
+    trial = latest["exception"]["trial"]
+    assert latest["exception"]["message"] == f"OSError: the disk of {trial} is upside down"
+    code, _, err = ended(local(tmp_path, "resume", "bad"))
+    assert (code, "`romul run --resume bad` goes on" in " ".join(err.split())) == (3, True)
     file = tmp_path / "bad.py"
     file.write_text(
         file.read_text().replace("raise OSError(f'the disk of {trial.id} is upside down')", WRITES)
@@ -448,6 +469,53 @@ def test_a_run_whose_task_is_wrong_ends_after_three_trials_alike(tmp_path, task,
     assert (summary["status"], summary["failed"]) == ("failed", 0)
     assert summary["retried"] < 24
     assert processes_with(str(tmp_path)) == []
+
+
+def test_a_stopped_run_is_not_resumed_but_extended(tmp_path):
+    (tmp_path / "bowl.toml").write_text(TOML.format(steps=400))
+    process = local(tmp_path, "run", "bowl.toml", "--workers=1", "--no-broker")
+    checkpoints = tmp_path / "runs/bowl/checkpoints"
+    wait_for(lambda: checkpoints.exists() and len(list(checkpoints.iterdir())) > 2, 90)
+    assert ended(local(tmp_path, "stop", "bowl"))[0] == 0
+    assert ended(process)[0] == 1
+    code, _, err = ended(local(tmp_path, "resume", "bowl"))
+    advice = "is stopped: `romul extend bowl --steps N` goes on with it"
+    assert (code, advice in " ".join(err.split())) == (3, True), err
+    assert "romul run --resume" not in err
+    code, _, err = ended(local(tmp_path, "run", "--resume=bowl"))
+    assert (code, f"bowl {advice}" in err) == (1, True), err
+
+
+def test_an_ended_run_is_shown_in_a_browser_by_its_name(tmp_path):
+    pytest.importorskip("nicegui")
+    folder, port = tmp_path / "runs/bowl", free_port()
+    (tmp_path / "bowl.toml").write_text(TOML.format(steps=2))
+    code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--workers=1", "--no-broker"))
+    assert code == 0, err
+    for words in (["bowl"], ["--redis=runs/bowl"]):
+        process = local(tmp_path, "dashboard", *words, f"--port={port}")
+        wait_for(lambda shown=process: f"http://127.0.0.1:{port}/" in shown.log.read_text(), 90)
+        assert (folder / URL_FILE).exists()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/experiment/bowl") as page:
+            assert page.status == 200
+        process.send_signal(signal.SIGINT)
+        code, out, err = ended(process)
+        assert (code, "the run has ended: an action is decided when" in out) == (0, True), err
+        assert not (folder / URL_FILE).exists()
+    process = local(tmp_path, "serve", "bowl")
+    wait_for(lambda: "--redis runs/bowl" in process.log.read_text(), 90)
+    process.send_signal(signal.SIGINT)
+    assert ended(process)[0] == 0
+
+
+def test_where_a_server_is_named_a_local_run_of_that_name_is_too(system, tmp_path):
+    runs = tmp_path / "runs"
+    (runs / "bowl" / "redis").mkdir(parents=True)
+    (runs / "bowl" / "run.json").write_text("{}")
+    shown = system.call("show", "bowl", ROMUL_RUNS=str(runs))
+    said = " ".join(shown.stderr.split())
+    assert (shown.returncode, "no experiment 'bowl' on" in said) == (4, True), said
+    assert f"a local run of that name is in {runs}/: unset ROMUL_REDIS_URL to see it" in said
 
 
 def test_a_run_that_cannot_be_decided_ends_and_says_why(tmp_path, monkeypatch):
@@ -521,7 +589,7 @@ def decided(redis_url, tmp_path_factory):
         (("show", "e", "99"), 4, "e has no slot 99: it has 4"),
         (("best", "e"), 4, "e: no trial has succeeded yet (running)"),
         (("schedule", "export", "e", "--to=s.json"), 4, "e: no trial has succeeded yet"),
-        (("submit", "{folder}/e.py"), 5, "'e' exists already"),
+        (("submit", "{folder}/e.py"), 5, "or remove it first: `romul remove e`"),
         (("submit", "{folder}/none.toml"), 2, "cannot be read"),
         (("pause", "unknown"), 4, "no experiment 'unknown'"),
         (("status", "--redis", "redis://127.0.0.1:1/0"), 3, "no Redis or Valkey server answers"),
@@ -537,7 +605,8 @@ def decided(redis_url, tmp_path_factory):
         (("run", "--resume", "never", "--from-run=e"), 2, "--from-run and"),
         (("check", "{folder}/e.py", "--budget=0"), 2, "--budget"),
         (("export", "e", "--to={folder}/none/x.csv"), 2, "none/x.csv"),
-        (("report", "e", "--to={folder}/e.py/x.html"), 2, "e.py: File exists"),
+        (("report", "e", "--to={folder}/e.py/x.html"), 2, "e.py/x.html: Not a directory"),
+        (("report", "e", "--to={folder}/none/x.html"), 2, "none/x.html: No such file"),
         (("acl", "--out={folder}/e.py/x", "--secrets={folder}/s"), 2, "Not a directory"),
     ],
 )

@@ -1,14 +1,20 @@
 """The server that a command means, and what is said where none answers."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import SSLConnection
 
 from romul_actors.cli import connection
-from romul_actors.errors import BrokerError, StoreError, StoreUnavailableError
+from romul_actors.errors import (
+    BrokerError,
+    StoreError,
+    StoreUnavailableError,
+    UnknownExperimentError,
+)
 from romul_actors.local.address import resolve
-from romul_actors.local.redis_server import URL_FILE
+from romul_actors.local.redis_server import DATA
 from romul_actors.local.run_file import RunFile
 from romul_actors.mqtt.broker import Broker
 from romul_actors.store.redis import RedisStore, urls
@@ -16,25 +22,35 @@ from romul_actors.store.redis import RedisStore, urls
 NOWHERE = "redis://127.0.0.1:1/0"
 
 
-async def refusal(url=NOWHERE):
-    with pytest.raises(StoreUnavailableError, match="no Redis or Valkey server answers") as refused:
-        async with connection.connected(url):
-            pass
-    return str(refused.value)
-
-
-async def test_where_no_server_was_named_a_local_run_is_found(tmp_path, monkeypatch):
+async def test_a_name_is_looked_for_among_local_runs_and_no_other_run_is_named(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(connection, "DEFAULT_URL", NOWHERE)
     # Nothing will listen there, however long a client waits.
     monkeypatch.setattr(urls, "RETRY_CAP_S", 0.01)
-    assert "local run" not in await refusal()
     RunFile(["mine"], 1, [], []).write(tmp_path / "runs" / "mine")
-    assert "`romul serve runs/mine` starts it again; then --redis runs/mine" in await refusal()
-    (tmp_path / "runs" / "mine" / URL_FILE).write_text(NOWHERE)
-    assert (await refusal()).endswith("A local run has a server of its own: --redis runs/mine")
-    # A server that was named is the one that is meant.
-    assert "local run" not in await refusal("redis://127.0.0.1:2/0")
+    with pytest.raises(UnknownExperimentError) as unknown:
+        async with connection.connected_to("other", None, changes=True):
+            pass
+    assert str(unknown.value).startswith("no local run 'other' in runs: there are mine; nor is")
+    # Where no search is named, as for workers, none is offered.
+    with pytest.raises(StoreUnavailableError, match="no Redis or Valkey server") as refused:
+        async with connection.connected(NOWHERE):
+            pass
+    assert "mine" not in str(refused.value)
+
+
+def test_a_run_is_named_by_its_name_or_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    RunFile(["mine"], 1, [], []).write(tmp_path / "runs" / "mine")
+    with pytest.raises(StoreError, match="runs/mine: the run has no server of its own"):
+        connection.named_run("mine")
+    (tmp_path / "runs" / "mine" / DATA).mkdir()
+    assert connection.named_run("mine") == connection.named_run("runs/mine") == Path("runs/mine")
+    for unknown in ("mien", "runs/mien"):
+        with pytest.raises(UnknownExperimentError, match="runs/mien: no run there: did you mean"):
+            connection.named_run(unknown)
 
 
 async def test_only_what_is_begun_warns_of_a_server_that_may_lose_it(redis_url, capsys):

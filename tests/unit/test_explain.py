@@ -125,13 +125,15 @@ def test_it_says_how_each_attempt_ended():
     lines = [
         trial(rule="kept"),
         SecondCopyStarted(at_ms=4, trial="0-1", attempt=2, slot=0),
-        TrialFailed(**token, at_ms=5, attempt=1, reason="lost", message="silent", again=True),
+        TrialFailed(
+            **token, at_ms=5, attempt=1, reason="exception", message="Traceback\nOops\n", again=True
+        ),
         TrialReported(**token, at_ms=6, attempt=2, value=0.25, checkpoint="0-1-2", seconds=2.0),
     ]
     found = explain(EXPERIMENT, lines, "0-1")
     assert in_words(found)[-3:] == [
         "attempt 2: second copy",
-        "attempt 1 on w: lost",
+        "attempt 1 on w: exception: Oops",
         "attempt 2 on w: result = 0.25",
     ]
     assert found.as_json()["attempts"] == [
@@ -140,8 +142,8 @@ def test_it_says_how_each_attempt_ended():
             "event": "failed",
             "attempt": 1,
             "worker": "w",
-            "reason": "lost",
-            "message": "silent",
+            "reason": "exception",
+            "message": "Traceback\nOops\n",
             "at_ms": 5,
         },
         {

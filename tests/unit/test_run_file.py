@@ -1,5 +1,6 @@
 """The file of a local run: the command line and Python read what either has written."""
 
+import os
 from dataclasses import replace
 from errno import ENOSPC
 from pathlib import Path
@@ -13,7 +14,7 @@ from romul_actors.errors import (
     UnknownExperimentError,
 )
 from romul_actors.local.redis_server import DATA
-from romul_actors.local.run_file import NAME, RunFile, holds_run, resumption
+from romul_actors.local.run_file import NAME, RunFile, extension, holds_run, resumption
 
 RUN = RunFile(["e"], 2, ["task"], ["/tasks"], "/e.toml", {"name": "e"})
 
@@ -53,6 +54,9 @@ def test_the_command_that_goes_on_names_what_the_run_was_given(monkeypatch, tmp_
     assert resumption(runs / "e", "unix:///s") == f"romul run --resume e --runs '{runs}'"
     monkeypatch.setenv("ROMUL_RUNS", str(runs))
     assert resumption(runs / "e") == "romul run --resume e"
+    assert extension(runs / "e") == "romul extend e --steps N"
+    # On a server that was named no worker of the run would be there.
+    assert extension(runs / "f") == "romul run --resume f --redis URL --steps N"
 
 
 def test_a_folder_without_a_run_is_unknown(tmp_path):
@@ -61,6 +65,15 @@ def test_a_folder_without_a_run_is_unknown(tmp_path):
     RUN.write(tmp_path / "mine")
     with pytest.raises(UnknownExperimentError, match="go on with: did you mean 'mine'"):
         RunFile.read(tmp_path / "mien")
+
+
+def test_of_many_runs_the_newest_are_named(tmp_path):
+    for n in range(8):
+        RUN.write(tmp_path / f"run{n}")
+        os.utime(tmp_path / f"run{n}" / NAME, (n, n))
+    with pytest.raises(UnknownExperimentError) as refused:
+        RunFile.read(tmp_path / "other")
+    assert str(refused.value).endswith(": there are run7, run6, run5, run4, run3 and 3 more")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,75 @@
+"""Rows of `romul status`: of a server's experiments, and of local runs where there is no server."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
+
+from romul_actors.cli.connection import connected
+from romul_actors.cli.rows import progress, unreadable
+from romul_actors.errors import ExperimentError, StoreError, StoreUnavailableError
+from romul_actors.local.redis_server import DATA, has_data, is_up, server_of
+from romul_actors.local.run_file import RunFile
+from romul_actors.observe.snapshot import read_glance
+from romul_actors.store import Store
+
+
+async def status_row(store: Store, name: str, status: str) -> dict[str, Any]:
+    """An experiment of a server, as JSON values.
+
+    Raises:
+        StoreUnavailableError: the server does not answer.
+    """
+    try:
+        seen = read_glance(await store.glance(name), name)
+    except StoreUnavailableError:
+        raise
+    except (ExperimentError, StoreError) as error:
+        # Of another version, or damaged: the others are still worth seeing.
+        return unreadable(name, status, str(error))
+    return {**progress(seen), "workers": len(seen.alive), "dead": seen.depths["dead"]}
+
+
+async def run_row(folder: Path) -> dict[str, Any]:
+    """The first search of a local run, as JSON values; `under_way`: whether its server is up.
+
+    A run that has ended has them in its summary. Where that is missing or of an earlier end, its
+    server is started for as long as it is read.
+    """
+    under_way = is_up(folder)
+    row = None if under_way else _summary(folder)
+    try:
+        row = row or await _stored(folder)
+    except (ExperimentError, StoreError) as error:
+        row = unreadable(folder.name, "", str(error))
+    return {**row, "under_way": under_way}
+
+
+def _summary(folder: Path) -> dict[str, Any] | None:
+    """What the summary of a run says; None: there is none, or what is stored is newer."""
+    file = folder / "summary.json"
+    stored = [data.stat().st_mtime for data in (folder / DATA).rglob("*.aof")]
+    try:
+        if file.stat().st_mtime < max(stored, default=0.0):
+            return None
+        values = from_json(file.read_bytes())
+        row = unreadable(folder.name, "", "")
+        return {key: values.get(key, default) for key, default in row.items()}
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+async def _stored(folder: Path) -> dict[str, Any]:
+    """What is stored of the first search of a run.
+
+    Raises:
+        ExperimentError, StoreError: it cannot be read.
+    """
+    name = RunFile.read(folder).experiments[0]
+    if not has_data(folder):
+        return unreadable(name, "", "its search is on the server that it was begun on")
+    async with server_of(folder) as url, connected(url) as client:
+        status = (await client.statuses()).get(name)
+        if status is None:
+            return unreadable(name, "", "its search has not begun")
+        return await status_row(client.store, name, status)
