@@ -36,7 +36,8 @@ class Callback:
         super().__init_subclass__(**keys)
         hooks = [name for name in vars(Callback) if name.startswith("on_")]
         for name in vars(cls).keys() - hooks:
-            if near := get_close_matches(name, hooks, n=1, cutoff=NEARLY):
+            near = get_close_matches(name, hooks, n=1, cutoff=NEARLY)
+            if name.startswith("on_") and near and near[0] not in vars(cls):
                 raise TypeError(f"{cls.__name__}.{name} is no hook: did you mean {near[0]!r}?")
 
     def on_decision(self, line: TrialCreated) -> None:

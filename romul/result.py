@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from romul_actors.core.history import Line, to_json
 from romul_actors.errors import CheckpointError, RomulError
-from romul_actors.local.run_file import RunFile
 from romul_actors.observe.html import png
 from romul_actors.observe.plots import plot, plot_lineage, plot_workers
 from romul_actors.observe.snapshot import SlotSnapshot, Snapshot
@@ -116,8 +115,7 @@ class Result:
         Population based training finds a schedule, not a set of values; the last stretch alone
         trains another model.
         """
-        paths = RunFile.read(self.folder).paths if self.folder is not None else ()
-        return of_trial(self.snapshot.experiment, self.trials, self.best.trial, paths)
+        return of_trial(self.snapshot.experiment, self.trials, self.best.trial)
 
     @property
     def population(self) -> Sequence[SlotSnapshot]:

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from romul.supervisor import Plan
 from romul.watching import SearchFailedError, Watch
 from romul_actors.client import Client
 from romul_actors.core.history import SearchExtended, SearchResumed
-from romul_actors.errors import CheckpointError, TaskError
+from romul_actors.errors import TaskError
 from romul_actors.local.origin import begun_from_run, check_origin
 from romul_actors.local.run_file import run_folder
 from romul_actors.observe.snapshot import full_snapshot
@@ -283,6 +283,4 @@ async def follow(
         await watch.until_stopped()
     finally:
         await cancel(watching, failing)
-    with suppress(CheckpointError):
-        # What stays is still listed: workers of a later call remove it.
-        await collect_all(client.store, experiment)
+    await collect_all(client.store, [experiment])

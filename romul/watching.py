@@ -44,7 +44,7 @@ class Watch:
         self._callbacks = callbacks
         self._display = display
         self._after = "0"
-        self._judge = Judge()
+        self._judge = Judge(experiment.population)
         self._failures = 0
         self._awaited: type[Line] | None = None
         self._fault = ""
@@ -58,7 +58,7 @@ class Watch:
         """
         seen = await self._seen(count=1)
         self._after = seen.last_id or "0"
-        self._judge = Judge(succeeded=seen.counts["reported"] > 0)
+        self._judge = Judge(self._experiment.population, succeeded=seen.counts["reported"] > 0)
         self._awaited = until
 
     async def look(self) -> bool:

@@ -154,8 +154,9 @@ class Actor:
                 log.error(  # noqa: TRY400
                     "experiment %s cannot be served: %s", name, error, exc_info=cause
                 )
-                await self._store_fault(name, f"actor {self._name} cannot serve it: {error}")
                 self._faults[name] = str(error)
+            # Each time: it may be another search of that name, which has the same fault.
+            await self._store_fault(name, f"actor {self._name} cannot serve it: {error}")
 
     async def _store_fault(self, name: str, fault: str) -> None:
         """Store why an experiment cannot be served; "": it can."""

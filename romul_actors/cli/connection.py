@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -189,6 +188,8 @@ async def _going_on(folder: Path, name: str) -> str:
     """What goes on with a local run that has ended, by how its search ended."""
     async with server_of(folder) as url, connected(url) as client:
         status = (await client.statuses()).get(name)
+    if status is None:
+        raise UnknownExperimentError(f"{folder} holds no experiment {name!r}")
     if status in OVER:
         return f"the search is {status}: `{extension(folder)}` goes on with it"
     return f"`{resumption(folder)}` goes on with it, `{extension(folder)}` to more steps"
@@ -196,9 +197,8 @@ async def _going_on(folder: Path, name: str) -> str:
 
 def _hidden(folder: Path) -> str:
     """How to see a local run, where a server was named."""
-    is_set = os.environ.get("ROMUL_REDIS_URL")
-    how = "unset ROMUL_REDIS_URL" if is_set else "leave out --redis"
-    return f"a local run of that name is in {folder.parent}/: {how} to see it"
+    where = f"a local run of that name is in {folder.parent}/"
+    return f"{where}: it is seen without --redis and ROMUL_REDIS_URL"
 
 
 def local_run(name: str) -> Path | None:

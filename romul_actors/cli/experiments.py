@@ -11,7 +11,7 @@ import typer
 from pydantic_core import from_json
 
 from romul_actors.cli.checkpoints import copy
-from romul_actors.cli.connection import connected, connected_to, local_run, started
+from romul_actors.cli.connection import connected, connected_to, folder_of, local_run, started
 from romul_actors.cli.deadline import Deadline, with_deadline
 from romul_actors.cli.from_run import From, WithCheckpoints, with_origin
 from romul_actors.cli.options import DEFAULT_URL, AsJson, Name, RedisUrl, SearchUrl, StatusUrl
@@ -340,7 +340,8 @@ def remove(
         async with connected_to(name, redis) as client:
             await client.remove(name)
 
-    if redis is None and (folder := local_run(name)) is not None:
+    folder = local_run(name) if redis is None else folder_of(redis)
+    if folder is not None:
         raise StoreError(f"{name} is a local run: it is removed with its folder, {folder}")
     if not yes and not sys.stdin.isatty():
         raise typer.BadParameter(f"{name} would go with all its history: --yes says that it may")

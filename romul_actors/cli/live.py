@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,8 +38,8 @@ LINES = 1_000
 class _Followed:
     """How far the history of an experiment has been read."""
 
-    after: str = "0"
-    judge: Judge = field(default_factory=Judge)
+    after: str
+    judge: Judge
 
 
 class _Remaining(TimeRemainingColumn):
@@ -82,7 +82,9 @@ class LiveView:
         self._folder = folder
         self._server = server
         # Of a run that goes on, only what is new counts.
-        self._followed = {} if resumed else {e.name: _Followed() for e in experiments}
+        self._followed = (
+            {} if resumed else {e.name: _Followed("0", Judge(e.population)) for e in experiments}
+        )
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -153,7 +155,8 @@ class LiveView:
         followed = self._followed.get(name)
         if followed is None:
             seen = read_glance(await self._store.glance(name, count=1), name)
-            judge = Judge(succeeded=seen.counts["reported"] > 0)
+            succeeded = seen.counts["reported"] > 0
+            judge = Judge(seen.experiment.population, succeeded=succeeded)
             self._followed[name] = _Followed(seen.last_id or "0", judge)
             return seen
         glance = await self._store.glance(name, after=followed.after, count=LINES)

@@ -13,7 +13,6 @@ from romul_actors.cli.printing import Console
 from romul_actors.cli.services import stopping
 from romul_actors.cli.summary import EndedRun, load_plots, summarise, write_picture
 from romul_actors.client import Client
-from romul_actors.errors import CheckpointError
 from romul_actors.launch.crew import crew
 from romul_actors.local.address import resolve
 from romul_actors.local.mqtt_broker import embedded_broker, has_broker
@@ -142,7 +141,7 @@ async def _play(
         summaries, draw = await summarise(client.store, experiments, view.verdicts, console)
         # The picture is drawn while the other processes end.
         drawing = asyncio.create_task(asyncio.to_thread(write_picture, draw, folder, console))
-        await _collect(client, experiments if alone else [])
+        await collect_all(client.store, experiments if alone else [])
     await drawing
     return EndedRun(summaries, interrupted, wall_s)
 
@@ -150,13 +149,6 @@ async def _play(
 async def _specs(client: Client, plan: RunFile) -> list[Experiment]:
     """The run's experiments as they are stored."""
     return [await client.spec(name) for name in plan.experiments]
-
-
-async def _collect(client: Client, experiments: Sequence[Experiment]) -> None:
-    """Remove what no trial needs; what stays is still listed: workers of a later run remove it."""
-    for experiment in experiments:
-        with contextlib.suppress(CheckpointError):
-            await collect_all(client.store, experiment)
 
 
 async def _decided(client: Client, names: Sequence[str]) -> None:

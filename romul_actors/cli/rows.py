@@ -49,14 +49,16 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {n}" for name, n in sorted(counts.items()))
 
 
-def lost(row: Mapping[str, Any]) -> str:
+def lost(row: Mapping[str, Any], command: str | None = None) -> str:
     """What attempts an experiment lost, and which command shows why; "": it lost none.
 
     Args:
         row: as `progress` gives it.
+        command: the command; None: `romul failures` without options.
     """
     name, causes = row["name"], counted(row["causes"])
-    return causes and f"{name}: attempts lost: {causes} (`romul failures {name}` shows why)"
+    shows = command or f"romul failures {name}"
+    return causes and f"{name}: attempts lost: {causes} (`{shows}` shows why)"
 
 
 def readable(name: str, index: int, row: Mapping[str, str]) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import typer
 from rich.progress import Progress, ProgressColumn, TextColumn
 
 from romul_actors.cli.arguments import checked
-from romul_actors.cli.connection import local_run, snapshot_of
+from romul_actors.cli.connection import snapshot_of
 from romul_actors.cli.options import Allow, AsJson, Name, SearchUrl, TaskPath
 from romul_actors.cli.printing import Console, echo, echo_json, shortened
 from romul_actors.errors import ExperimentError, UnknownTrialError
-from romul_actors.local.run_file import RunFile
+from romul_actors.local.run_file import RunFile, local_runs, runs_folder
 from romul_actors.observe.trial_records import trials
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.defaults import SHIPPED_TASKS
@@ -52,9 +52,7 @@ def export_schedule(
     chosen = trial or seen.best.get("trial")
     if chosen is None:
         raise UnknownTrialError(f"{name}: no trial has succeeded yet")
-    folder = local_run(name) if redis is None else None
-    paths = RunFile.read(folder).paths if folder is not None else ()
-    made = of_trial(seen.experiment, trials(seen.history), chosen, paths)
+    made = of_trial(seen.experiment, trials(seen.history), chosen)
     made.write(to)
     slots = {stretch.trial.partition("-")[0] for stretch in made.stretches}
     echo(
@@ -84,8 +82,7 @@ def train_schedule(
         raise typer.BadParameter(f"{to} exists already: name a new folder")
     console = Console(stderr=True, quiet=as_json)
     with scratch_folder() as scratch:
-        folders = [*(path or []), *map(Path, found.paths)]
-        trainer, place = ChildTrainer(scratch, folders), scratch / "checkpoints"
+        trainer, place = ChildTrainer(scratch, path or _found_in(found)), scratch / "checkpoints"
         trained = _train(found, place, trainer, seed, console)
         if to is not None:
             shutil.copytree(place / trained.checkpoint, to)
@@ -133,6 +130,19 @@ def _columns() -> tuple[ProgressColumn, ...]:
     """Rich's own, but for a description that is no markup."""
     _, *others = Progress.get_default_columns()
     return (TextColumn("{task.description}", markup=False), *others)
+
+
+def _found_in(schedule: Schedule) -> list[Path]:
+    """Folders in which the local run of the schedule's name, if it is one, found the same task.
+
+    The file names that run and no folder: nothing in it says where code is looked for.
+    """
+    module = schedule.task.partition(":")[0]
+    for folder in local_runs(runs_folder()):
+        if folder.name == schedule.name:
+            run = RunFile.read(folder)
+            return [Path(place) for place in run.paths] if module in run.allow else []
+    return []
 
 
 def _check_allowed(module: str, allow: Sequence[str] | None) -> None:

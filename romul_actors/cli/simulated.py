@@ -11,9 +11,6 @@ from romul_sim.churn import Trace, most_machines
 from romul_sim.simulation import slots
 from romul_sim.sweep import SweepJob
 
-TWICE = ("reported",)
-"""Figures that are shown under another name."""
-
 
 def seconds(value: float) -> str:
     """A time in seconds."""
@@ -54,7 +51,8 @@ def show_figures(figures: Mapping[str, Any]) -> None:
     """Print the figures of one simulation."""
     table = Table("figure", "value")
     for name, value in figures.items():
-        if name not in TWICE and (shown := _in_words(name, value)):
+        # `reported` is shown as `trials`.
+        if name != "reported" and (shown := _in_words(name, value)):
             table.add_row(name.replace("_", " "), shown)
     Console().print(table)
 

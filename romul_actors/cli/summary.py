@@ -13,7 +13,7 @@ from romul_actors.cli.exits import EXPERIMENT_FAILED, INTERRUPTED
 from romul_actors.cli.printing import NARROW, Console, Table, echo_json
 from romul_actors.cli.rows import figure, lost, progress
 from romul_actors.core.history import Line, TrialReported
-from romul_actors.local.run_file import resumption
+from romul_actors.local.run_file import request, resumption
 from romul_actors.observe.html import png
 from romul_actors.observe.plots import plot
 from romul_actors.observe.snapshot import read_glance, read_history
@@ -131,6 +131,9 @@ def finish(
         echo_json(values)
     else:
         _print_table(console, rows)
+        for row in rows:
+            if text := lost(row, request("failures", row["name"], folder, server)):
+                console.print(text, soft_wrap=True)
         console.print(
             f"{ended.wall_s:.1f} s; written to {folder}: summary.json, schedules.png, "
             "checkpoints/, logs/",
@@ -180,5 +183,3 @@ def _print_table(console: Console, summaries: Sequence[Mapping[str, Any]]) -> No
     for row in summaries:
         if row["reason"]:
             console.print(f"{row['name']}: {row['reason']}", soft_wrap=True)
-        if lost(row):
-            console.print(lost(row), soft_wrap=True)

@@ -146,7 +146,7 @@ def _control(transition: Transition, event: Control) -> None:
         case "stop", status if status not in ("finished", "stopped"):
             transition.record(SearchStopped(at_ms=at_ms, by=by))
             _close(transition, "stopped", f"stopped by {by}" if by else "stopped")
-        case "pin" | "unpin", _ if event.slot in range(len(transition.slots)):
+        case "pin" | "unpin", _ if _can_be_pinned(transition, event.slot):
             _pin(transition, event, transition.slots[event.slot or 0])
         case "bounds", _:
             change_bounds(transition, event)
@@ -164,11 +164,19 @@ def _control(transition: Transition, event: Control) -> None:
             )
 
 
+def _can_be_pinned(transition: Transition, slot: int | None) -> bool:
+    """Whether there is such a slot, and it has a line of its own: a parked one forks another's."""
+    there = slot in range(len(transition.slots))
+    return there and transition.slots[slot or 0].status != "parked"
+
+
 def _pin(transition: Transition, event: Control, slot: Slot) -> None:
     """Hold a slot, or let it go."""
     kind = SlotPinned if event.action == "pin" else SlotUnpinned
     transition.record(kind(at_ms=transition.at_ms, slot=slot.index, by=event.by))
-    transition.change_slot(slot, pinned=event.action == "pin")
+    # One that was to be parked stays.
+    pinned = event.action == "pin"
+    transition.change_slot(slot, pinned=pinned, parking=slot.parking and not pinned)
 
 
 def _resume(transition: Transition) -> None:

@@ -124,15 +124,13 @@ def join(transition: Transition, index: int) -> bool:
     parked = transition.slots[index] if index < len(transition.slots) else None
     if parked is None:
         transition.put_slot(Slot(index=index, vector=move.vector, status="done"))
-    vector = parked.vector if parked is not None and parked.pinned else move.vector
     slot = Slot(
         index=index,
         tier=tier,
-        vector=vector,
+        vector=move.vector,
         memory=move.memory,
         outcomes=parked.outcomes if parked is not None else {},
         seconds=parked.seconds if parked is not None else 0.0,
-        pinned=parked is not None and parked.pinned,
     )
     if move.source is not None:
         source = known[move.source]
@@ -140,7 +138,7 @@ def join(transition: Transition, index: int) -> bool:
             slot,
             step=step + 1,
             joined=step + 1,
-            vector=settings.space.held(vector, source.vector),
+            vector=settings.space.held(move.vector, source.vector),
             parent=f"{move.source}-{step}",
             checkpoint=source.checkpoint,
         )

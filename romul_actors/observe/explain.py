@@ -50,7 +50,7 @@ _RULES = {
     "migrated": "weights of a sub-population that is compared more, or less, often",
     "bandit": "copied weights; hyperparameters for which a model expects the loss to fall most",
     "pinned": "an operator pinned the slot: it goes on as it is",
-    "joined": "it joined the running search, from a good slot's checkpoint and near its vector",
+    "joined": "it joined the running search",
     # Of searches that an older version decided.
     "explored": "a small step in all directions from its base, for diversity",
     "probed": "one hyperparameter drawn anew, the others as in its base, for diversity",

@@ -3,7 +3,8 @@
 from romul_actors.core.history import Line, TrialFailed, TrialReported
 
 SAME = 3
-"""So many slots fail in the same way before anything succeeds: then it is the task's fault."""
+"""Half of the slots, and so many at least, fail in the same way before anything succeeds: then it
+is the task's fault."""
 OF_THE_TASK = ("exception", "task", "bad_result", "no_checkpoint")
 
 
@@ -11,10 +12,12 @@ class Judge:
     """Follows the history of one search.
 
     Args:
+        population: how many slots it has.
         succeeded: whether a trial has succeeded before.
     """
 
-    def __init__(self, *, succeeded: bool = False) -> None:
+    def __init__(self, population: int, *, succeeded: bool = False) -> None:
+        self._enough = max(SAME, -(-population // 2))
         self._succeeded = succeeded
         self._faults: dict[str, set[int]] = {}
 
@@ -32,9 +35,9 @@ class Judge:
         last = line.message.rstrip().rpartition("\n")[2]
         slots = self._faults.setdefault(last, set())
         slots.add(line.slot)
-        if len(slots) < SAME:
+        if len(slots) < self._enough:
             return ""
         return (
-            f"{SAME} trials of different hyperparameters failed in the same way, and none has "
-            f"succeeded:\n{line.message}"
+            f"{len(slots)} trials of different hyperparameters failed in the same way, and none "
+            f"has succeeded:\n{line.message}"
         )

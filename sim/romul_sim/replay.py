@@ -30,8 +30,9 @@ from romul_actors.core.history import (
     TrialReported,
     to_json,
 )
+from romul_actors.core.optimizers import make
 from romul_actors.core.population import Population
-from romul_actors.errors import ExperimentError
+from romul_actors.errors import ExperimentError, RomulError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.mistakes import mistakes_of
 from romul_actors.protocol.plan import settings
@@ -227,7 +228,7 @@ def with_settings(experiment: Experiment, changes: Sequence[str]) -> Experiment:
         if not equals:
             raise ExperimentError(f"--set {change!r}: not of the form setting=value")
         *outer, last = path.split(".")
-        if not outer and last not in declared and last in _constants(experiment):
+        if not outer and last not in declared and last in _constants(declared["optimizer"]["name"]):
             # As `romul change --set` takes it.
             outer = ["optimizer"]
         place: Any = declared
@@ -249,10 +250,13 @@ def with_settings(experiment: Experiment, changes: Sequence[str]) -> Experiment:
     return changed
 
 
-def _constants(experiment: Experiment) -> set[str]:
-    """Names of the constants of an experiment's optimizer."""
-    optimizer: Any = settings(experiment, stored=True).optimizer
-    return {constant.name for constant in fields(optimizer)}
+def _constants(optimizer: str) -> set[str]:
+    """Names of the constants of an optimizer; of an unknown one there are none."""
+    try:
+        made: Any = make(optimizer, {})
+    except RomulError:
+        return set()
+    return {constant.name for constant in fields(made)}
 
 
 @dataclass(slots=True)

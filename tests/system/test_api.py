@@ -138,11 +138,11 @@ def test_what_no_trial_needs_is_removed_at_the_end(searched):
 
 
 def test_the_schedule_of_a_function_is_trained_again(searched, tmp_path):
-    _, result, _, _ = searched
+    folder, result, _, _ = searched
     file = tmp_path / "schedule.json"
     result.schedule.write(file)
     arguments = ["schedule", "train", str(file), "--allow", "romul_handed", "--json"]
-    done = warm.call(arguments, dict(os.environ), seconds=100)
+    done = warm.call(arguments, {**os.environ, "ROMUL_RUNS": str(folder)}, seconds=100)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["value"] == result.best.value
 

@@ -552,7 +552,13 @@ def test_a_misspelt_hook_is_refused():
         def on_epoch_end(self):
             """A method of a program's own."""
 
-        def on_end(self, result):
+        def on_results(self):
+            """Another one, beside the hook that it is like."""
+
+        def on_result(self, line):
+            pass
+
+        def _on_end(self):
             pass
 
     assert isinstance(Right(), romul.Callback)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from romul_actors.core.elasticity import Elasticity
 from romul_actors.core.events import Control, Released
-from romul_actors.core.history import ReportStale, SlotParked, TrialCreated
+from romul_actors.core.history import ControlIgnored, ReportStale, SlotParked, TrialCreated
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
 from tests.unit.harness import Run, bowl, population
@@ -165,18 +165,17 @@ def test_a_pinned_slot_is_not_parked():
     assert [slot.index for slot in run.population.slots if slot.parking] == [3, 4, 5, 6]
 
 
-def test_a_slot_that_was_pinned_while_it_was_parked_comes_back_with_its_hyperparameters():
-    run = elastic(per_worker=1.0)
-    idle_for_long(run, workers=4)
-    for _ in range(3):
-        for slot in run.queued():
-            run.tell(run.result(slot, float(slot)))
-    parked = run.population.slots[7]
-    assert parked.status == "parked"
+def test_a_pin_keeps_a_slot_that_was_to_be_parked_and_is_too_late_for_a_parked_one():
+    run = elastic(per_worker=2.0)
+    idle_for_long(run, workers=2)
     run.tell(Control(action="pin", slot=7))
-    run.tick(run.now_ms + 10, workers=8)
-    back = run.population.slots[7]
-    assert (back.status, back.vector, back.pinned) == ("queued", parked.vector, True)
+    assert [slot.index for slot in run.population.slots if slot.parking] == [4, 5, 6]
+    for slot in range(8):
+        run.tell(run.result(slot, float(slot)))
+    assert [run.population.slots[i].status for i in (6, 7)] == ["parked", "queued"]
+    run.tell(Control(action="pin", slot=6))
+    [line] = run.of(ControlIgnored)
+    assert (line.action, run.population.slots[6].pinned) == ("pin", False)
 
 
 @pytest.mark.parametrize("optimizer", ["asha", "tpe"])

@@ -89,7 +89,8 @@ class Admission:
             except (StoreError, ExperimentError) as error:
                 # Looked at again at the next refresh: it may be mended by then.
                 self._refuse(name, str(error))
-        for name in (self._admitted.keys() | self._refused.keys()) - statuses.keys():
+        known = self._admitted.keys() | self._refused.keys() | self._texts.keys()
+        for name in known - statuses.keys():
             self._admitted.pop(name, None)
             self._refused.pop(name, None)
             self._texts.pop(name, None)
@@ -132,10 +133,12 @@ class Admission:
             ExperimentError: the declaration cannot be read.
         """
         text = await self._store.spec(name)
-        if text != self._texts.get(name):
-            # Of the same name, but another experiment: it has to be admitted anew.
+        if (before := self._texts.get(name)) != text:
+            # Changed, or another experiment of that name: it has to be admitted anew.
             self._texts[name] = text
             self._admitted.pop(name, None)
+            if before is not None:
+                self._forget(name)
         return from_json(text)
 
     async def leased(self, name: str) -> Experiment:

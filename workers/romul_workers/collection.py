@@ -1,13 +1,17 @@
 """Workers remove checkpoints that no decision can ask for any more."""
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Sequence
+from functools import partial
 
 from romul_actors.errors import CheckpointError, ExperimentError, StoreError, StoreUnavailableError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import WorkerStore
 from romul_workers.admission import Admission
 from romul_workers.checkpoints import Checkpoints
+from romul_workers.detached import detached
 from romul_workers.scratch import scratch_folder
 from romul_workers.trainer import Trainer
 
@@ -97,28 +101,33 @@ class Collector:
                 return
 
 
-async def collect_all(store: WorkerStore, experiment: Experiment) -> None:
-    """Remove all garbage of an experiment at once: no trial of it is under way any more.
+async def collect_all(store: WorkerStore, experiments: Sequence[Experiment]) -> None:
+    """Remove what is garbage of experiments now: their run has ended.
 
-    After `ALL_S` it ends all the same; what stays is still listed.
-
-    Args:
-        store: where garbage is listed.
-        experiment: the experiment.
-
-    Raises:
-        StoreUnavailableError: the store does not answer.
-        CheckpointError: the checkpoints' place does not.
+    It ends after `ALL_S`, or where the store or a place of checkpoints does not answer: what stays
+    is still listed, and workers of a later run remove it.
     """
-    if experiment.checkpoints is None:
+    removed: list[str] = []
+    for experiment in experiments:
+        try:
+            async with asyncio.timeout(ALL_S):
+                await _collect_into(removed, store, experiment)
+        except (StoreError, CheckpointError, OSError, TimeoutError) as error:
+            log.debug("%s: garbage stays: %r", experiment.name, error)
+            with contextlib.suppress(StoreError):
+                await store.forget(experiment.name, removed)
+
+
+async def _collect_into(removed: list[str], store: WorkerStore, experiment: Experiment) -> None:
+    """Remove all garbage of an experiment; `removed` is what is gone and still listed."""
+    removed.clear()
+    if (where := experiment.checkpoints) is None:
         return
     with scratch_folder() as scratch:
-        place = await asyncio.to_thread(Checkpoints, experiment.checkpoints, scratch)
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + ALL_S
-        while loop.time() < ends:
-            if not (names := await store.garbage(experiment.name, 0, AT_ONCE)):
-                return
+        place = await detached(partial(Checkpoints, where, scratch))
+        while names := await store.garbage(experiment.name, 0, AT_ONCE):
             for name in names:
-                await asyncio.to_thread(place.delete, name)
+                await detached(partial(place.delete, name))
+                removed.append(name)
             await store.forget(experiment.name, names)
+            removed.clear()

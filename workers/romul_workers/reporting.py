@@ -75,16 +75,10 @@ class Reporter:
         comes_from = ending.provenance if isinstance(ending, Success) else {}
         if isinstance(ending, Success) and comes_from == self._provenance.get(experiment.name):
             ending = replace(ending, provenance={})
+        if isinstance(ending, Failure):
+            log.warning("trial %s failed: %s: %s", trial.id, ending.reason, ending.message)
         report = self._report(trial, ending, seconds)
-        try:
-            body = encode(report)
-        except MessageError as error:
-            # What was returned, or its length: the trial has failed.
-            await self._discard(experiment, ending)
-            ending, comes_from, hold = Failure("bad_result", str(error)), {}, None
-            report = self._report(trial, ending, seconds)
-            body = encode(report)
-        accepted = await self._settle(attempt.lease, report, body, hold)
+        accepted = await self._settle(attempt.lease, report, hold)
         if accepted and comes_from:
             self._provenance[experiment.name] = dict(comes_from)
         if accepted is False:
@@ -95,10 +89,21 @@ class Reporter:
         await self._keep_output(attempt, warning)
         return accepted is True
 
+    async def sendable(
+        self, attempt: Attempt, ending: Ending | ReleaseReason
+    ) -> Ending | ReleaseReason:
+        """The ending, or the failure that it comes to where no message can hold it."""
+        try:
+            encode(self._report(attempt.trial, ending, 0.0))
+        except MessageError as error:
+            await self._discard(attempt.experiment, ending)
+            return Failure("bad_result", str(error))
+        return ending
+
     async def refuse(self, lease: Lease, trial: TrialMessage, why: str) -> None:
         """Report that a leased trial is not trained here; another worker may have it next."""
-        report = self._report(trial, Failure("task", why), 0.0)
-        await self._settle(lease, report, encode(report))
+        log.warning("trial %s is not trained here: %s", trial.id, why)
+        await self._settle(lease, self._report(trial, Failure("task", why), 0.0))
 
     def _warn_once(
         self, experiment: str, ending: Ending | ReleaseReason
@@ -134,7 +139,6 @@ class Reporter:
                     provenance=ending.provenance,
                 )
             case Failure(reason=reason, message=message):
-                log.warning("trial %s failed: %s: %s", trial.id, reason, message)
                 return Failed(**token, reason=reason, message=message[-MAX_TEXT:], seconds=seconds)
             case Stopped(checkpoint=checkpoint, at=at):
                 why = self._shutdown.reason
@@ -144,16 +148,15 @@ class Reporter:
                 return Released(**token, reason="no_room", message=text, seconds=seconds)
         return Released(**token, reason=ending, seconds=seconds)
 
-    async def _settle(
-        self, lease: Lease, report: Report, body: bytes, hold: Hold | None = None
-    ) -> bool | None:
-        """Send a report, which is `body` in bytes, until the store answers.
+    async def _settle(self, lease: Lease, report: Report, hold: Hold | None = None) -> bool | None:
+        """Send a report until the store answers.
 
         Returns:
             False: the lease was lost before. None: not known, because an answer of the store was
             lost, here or in its client; the report may have arrived, so its checkpoint must stay.
         """
         token = f"{report.trial}#{report.attempt} {report.type} by {self._worker}"
+        body = encode(report)
         give_up: float | None = None
         unsure = False
         while True:

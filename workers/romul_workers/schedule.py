@@ -57,7 +57,6 @@ class Schedule:
         stretches: in order, without gaps.
         value: the metric that the search found at their end.
         setup_s: how long the task's `setup` may take.
-        paths: folders in which a local run found the task.
     """
 
     name: str
@@ -70,7 +69,6 @@ class Schedule:
     value: float | None = None
     device: str = "auto"
     setup_s: float = 300.0
-    paths: Sequence[str] = ()
 
     def at(self, position: float) -> dict[str, Value]:
         """Hyperparameters at a place of the training; after the end, those of the end.
@@ -88,19 +86,13 @@ class Schedule:
         Path(file).write_text(json.dumps({"version": VERSION, **asdict(self)}, indent=1) + "\n")
 
 
-def of_trial(
-    experiment: Experiment,
-    found: Mapping[str, TrialRecord],
-    trial: str,
-    paths: Sequence[str] = (),
-) -> Schedule:
+def of_trial(experiment: Experiment, found: Mapping[str, TrialRecord], trial: str) -> Schedule:
     """The schedule along a trial's line of descent, which may lead through several slots.
 
     Args:
         experiment: the declaration.
         found: all trials, as `romul_actors.observe.trial_records.trials` gives them.
         trial: the last one.
-        paths: as in `Schedule`.
 
     Raises:
         ScheduleError: the line's beginning is no longer in history.
@@ -138,7 +130,6 @@ def of_trial(
         value=stretches[-1].value,
         device=experiment.resources.device,
         setup_s=experiment.timeouts.setup_s,
-        paths=paths,
     )
 
 

@@ -137,8 +137,9 @@ def _no_module(name: str) -> str:
     if near:
         return f"No module named {name!r}: did you mean {near[0]!r}?"
     installed = (sys.prefix, sys.base_prefix)
-    own = [folder for folder in folders if not folder.startswith(installed)] or ["the packages"]
-    hint = "`romul worker` and `romul check` take its folder by --path"
+    theirs = [f for f in folders if not any(Path(f).is_relative_to(place) for place in installed)]
+    own = theirs or ["the packages"]
+    hint = "`romul run` looks beside the experiment's file, other commands have --path"
     return f"No module named {name!r}: it is not in {', '.join(own[:MOST_FOLDERS])}; {hint}"
 
 

@@ -313,6 +313,7 @@ class Worker:
             return
         finally:
             self._attempts.remove(attempt)
+        ending = await self._reporter.sendable(attempt, ending)
         self.trials += 1
         seconds = loop.time() - began
         self._overlap.took(experiment.name, attempt.stored_s)

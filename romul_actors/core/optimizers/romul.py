@@ -141,7 +141,7 @@ class Romul(Optimizer):
         return moves
 
     def join(self, view: View, slot: int) -> tuple[str, Move]:
-        """A slot that joins is one more copy: (3) to (7), `a` and `c` others than its donor."""
+        """A slot that joins is one more copy, (3) to (7); its two others are not its donor."""
         known, rng = view.known, view.rng(slot)
         order = sorted((i for i in known if not known[i].failed), key=lambda i: (known[i].loss, i))
         source = order[int(rng.integers(share(self.donors, len(order))))]
