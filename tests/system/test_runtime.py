@@ -159,7 +159,7 @@ def test_a_worker_imports_only_what_it_allows(system):
     system.actor()
     worker = system.worker("--name=picky")
     wait_for(lambda: "task module 'os' is not allowed" in worker.log.read_text())
-    why = "task module 'os' is not allowed: if you trust it, add --allow os"
+    why = "task module 'os' is not allowed here (--allow os)"
     listed = wait_for(lambda: system.presence("picky"))
     assert (listed["state"], listed["why"]) == ("refuses", why)
     for look in (("show", "e"), ("top", "e", "--once"), ("workers", "e"), ("doctor",)):

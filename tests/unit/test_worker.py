@@ -407,9 +407,7 @@ def test_a_task_module_that_came_under_an_admitted_name_is_not_trained():
     assert trained == []
     assert (report.type, report.reason) == ("failed", "task")
     assert (
-        report.message
-        == why
-        == "task module 'elsewhere' is not allowed: if you trust it, add --allow elsewhere"
+        report.message == why == "task module 'elsewhere' is not allowed here (--allow elsewhere)"
     )
     # Nor is one that this version cannot read: each lease would run out.
     trained, [report], why = run(main('{"name": "e"}'))

@@ -117,7 +117,7 @@ class Admission:
         module = experiment.module
         if any(fnmatchcase(module, pattern) for pattern in self._modules):
             return ""
-        return f"task module {module!r} is not allowed: if you trust it, add --allow {module}"
+        return f"task module {module!r} is not allowed here (--allow {module})"
 
     def _refuse(self, name: str, why: str) -> bool:
         if name not in self._refused:
