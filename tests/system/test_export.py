@@ -30,7 +30,7 @@ def test_trials_are_exported_as_they_were(toy, tmp_path):
 
 
 def test_a_report_is_one_page_that_needs_nothing_else(toy, tmp_path):
-    page, pictures = tmp_path / "out" / "toy.html", tmp_path / "pictures"
+    page, pictures = tmp_path / "toy.html", tmp_path / "pictures"
     done = toy.call("report", "toy", f"--to={page}", f"--pictures={pictures}")
     assert done.returncode == 0, done.stderr
     text = page.read_text()
