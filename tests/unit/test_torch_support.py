@@ -127,9 +127,7 @@ def test_a_checkpoint_that_was_written_in_another_way_is_no_saved_model(tmp_path
     (tmp_path / "mine.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"nothing that trial\.save\(\) wrote"):
         load_model(tmp_path, torch.nn.Linear(2, 1))
-    with pytest.raises(
-        CheckpointError, match="gone: there is none: checkpoints that no trial needs"
-    ):
+    with pytest.raises(CheckpointError, match="gone: there is none"):
         load_model(tmp_path / "gone", torch.nn.Linear(2, 1))
 
 
