@@ -93,8 +93,8 @@ def status(redis: StatusUrl = None, as_json: AsJson = False) -> None:
     for row in rows:
         if row["reason"]:
             console.print(f"{row['name']}: {row['reason']}")
-        if lost(row):
-            console.print(lost(row))
+        if text := lost(row):
+            console.print(text)
 
 
 def _status_table(rows: list[dict[str, Any]]) -> Table:
