@@ -189,10 +189,13 @@ def _resume(transition: Transition) -> None:
 
 
 def _retry_failed(transition: Transition) -> None:
-    """Try the trials again that failed for good at their slot's last step, all attempts anew."""
+    """Try the trials again that failed for good at their slot's last step, all attempts anew.
+
+    Not those of parked slots: a slot that is unparked forks another one.
+    """
     for slot in tuple(transition.slots):
         outcome = slot.outcomes.get(slot.step)
-        if slot.status == "queued" or outcome is None or not outcome.failed:
+        if slot.status in ("queued", "parked") or outcome is None or not outcome.failed:
             continue
         outcomes = {step: o for step, o in slot.outcomes.items() if step != slot.step}
         transition.count(failed=-1)

@@ -7,10 +7,11 @@ when it does.
 from collections.abc import Mapping, Sequence
 
 from romul_actors.core.dispatch import advance
-from romul_actors.core.optimizers.base import View
+from romul_actors.core.optimizers.base import Move, View
 from romul_actors.core.rng import DECISION, generator
 from romul_actors.core.slot import Outcome, Slot
 from romul_actors.core.transition import Transition, progress_of
+from romul_actors.errors import OptimizerError
 
 
 def decide_waiting(transition: Transition) -> None:
@@ -78,8 +79,34 @@ def decide_pool(
     if graced and not _grace_is_over(transition, due, quorum):
         return
     view = view_of(transition, step, pool, known, DECISION)
-    for move in optimizer.decide(view, due):
+    moves = optimizer.decide(view, due)
+    _check(moves, view, due, optimizer.name)
+    for move in moves:
         advance(transition, view, move, oldest)
+
+
+def _check(moves: Sequence[Move], view: View, due: Sequence[int], name: str) -> None:
+    """Make sure that moves can be carried out: of an optimizer that may be another package's.
+
+    A slot that is left out would wait for ever.
+
+    Raises:
+        OptimizerError: they cannot; the message names the optimizer.
+    """
+    if [move.slot for move in moves] != due:
+        slots = [move.slot for move in moves]
+        raise OptimizerError(f"optimizer {name!r}: moves of slots {slots} for those due, {due}")
+    for move in moves:
+        if not (move.source is None or move.source in view.known):
+            raise OptimizerError(
+                f"optimizer {name!r}: slot {move.slot} would go on from {move.source!r}, which has "
+                f"no known result of step {view.step}"
+            )
+        if not (isinstance(move.vector, tuple) and len(move.vector) == len(view.space)):
+            raise OptimizerError(
+                f"optimizer {name!r}: slot {move.slot}: the vector {move.vector!r} is not a tuple "
+                f"of {len(view.space)} numbers"
+            )
 
 
 def _grace_is_over(transition: Transition, due: Sequence[int], quorum: int) -> bool:
@@ -118,6 +145,9 @@ def view_of(
 
 
 def every_slot_failed(transition: Transition, step: int) -> bool:
-    """Whether all slots that came to `step`, or may still come to it, failed there."""
+    """Whether no slot has gone on from `step`, and all that came to it or may still come failed."""
     progress = transition.progress(step)
-    return not progress.missing and not progress.sound
+    alive = progress.missing or progress.sound
+    # Of one that has gone on the outcome may be dropped already.
+    ahead = (slot for slot in transition.slots if slot.step > step and slot.status != "parked")
+    return not alive and next(ahead, None) is None

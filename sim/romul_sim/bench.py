@@ -24,7 +24,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from romul_actors.core.decide import decide
-from romul_actors.core.optimizers import OPTIMIZERS
+from romul_actors.core.optimizers import make
 from romul_sim.baselines import IN_ONE_PROCESS, PEERS, check_peer, play_peer
 from romul_sim.fingerprint import fingerprint, mentions
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, Run, Training, optimizer_spec
@@ -193,10 +193,10 @@ def optimizer_source(name: str) -> str:
     if name in PEERS:
         version = importlib.metadata.version(PEERS[name].module.replace("_", "-"))
         return f"{version} {fingerprint('romul_sim.baselines', ())}"
-    return "".join(
-        fingerprint(root, ("romul_actors",))
-        for root in (OPTIMIZERS[name].__module__, decide.__module__)
-    )
+    module = type(make(name, {})).__module__
+    # What an installed package adds is looked at as far as that package goes.
+    packages = (*{"romul_actors", module.partition(".")[0]},)
+    return "".join(fingerprint(root, packages) for root in (module, decide.__module__))
 
 
 # -- one run --------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from romul_actors.errors import OptimizerError, PluginError, StoreError
 from romul_actors.store.memory import MemoryStore
 from romul_actors.store.opening import open_store
 from romul_actors.store.redis import RedisStore
+from romul_sim.bench import BenchJob, key, optimizer_source, play
+from romul_sim.fingerprint import fingerprint
 from tests.conftest import romul_anew as command
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -63,6 +65,42 @@ def test_the_documented_optimizer_is_30_lines_and_searches(site):
     done = command("lab", "--optimizers=halves", "--problems=rosenbrock-2", "--seeds=2")
     assert done.returncode == 0, done.stderr
     assert "halves" in done.stdout
+
+
+def test_the_bench_plays_an_optimizer_of_a_package(site):
+    [optimizer] = blocks("plugins.md")
+    install(site, "halves", optimizer, optimizers="halves = halves:Halves")
+    job = BenchJob("bowl", "halves", 4, 2, 0, suite="tests.unit.bench_problems")
+    before = key(job)
+    assert play(job, before)["optimizer"] == "halves"
+    # A line of it counts as long as the package's code is the same.
+    optimizer_source.cache_clear()
+    fingerprint.cache_clear()
+    (site / "halves.py").write_text(optimizer.replace("0.2", "0.3"))
+    assert key(job) != before
+
+
+WRONG_MOVES = [
+    ("moves[1:]", r"moves of slots \[1, 2, 3\] for those due, \[0, 1, 2, 3\]"),
+    ("moves + moves[:1]", r"moves of slots \[0, 1, 2, 3, 0\] for those due"),
+    ("[replace(m, source=99) for m in moves]", "slot 0 would go on from 99, which has no known"),
+    ("[replace(m, vector=m.vector * 2) for m in moves]", "is not a tuple of 2 numbers"),
+]
+
+
+@pytest.mark.parametrize(("moves", "message"), WRONG_MOVES)
+def test_moves_that_cannot_be_carried_out_are_named(site, moves, message):
+    [optimizer] = blocks("plugins.md")
+    module = optimizer.replace("return moves", f"return {moves}")
+    assert module != optimizer
+    module = module.replace("import dataclass", "import dataclass, replace")
+    install(site, "halves", module, optimizers="halves = halves:Halves")
+    population = romul.Population(SPACE, population=4, steps=3, optimizer="halves", clock=None)
+    trials = [population.ask() for _ in range(4)]
+    for trial in trials[:3]:
+        population.tell(trial, 0.5)
+    with pytest.raises(OptimizerError, match=f"optimizer 'halves': .*{message}"):
+        population.tell(trials[3], 0.5)
 
 
 def test_what_is_added_wrongly_is_named(site):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from romul_actors.core.decide import decide
+from romul_actors.core.elasticity import Elasticity
 from romul_actors.core.events import Control, Result, Stamped, Submitted
 from romul_actors.core.history import (
     ReportStale,
@@ -266,6 +267,56 @@ def test_when_every_slot_fails_the_experiment_says_so_and_can_be_resumed():
     run.to_the_end(bowl)
     assert run.population.status == "finished"
     assert_counts_add_up(run.population)
+
+
+@pytest.mark.parametrize("optimizer", ["random", "asha", "truncation"])
+def test_a_slot_that_joins_late_and_fails_does_not_end_the_search_of_the_others(optimizer):
+    run = Run(population(optimizer, steps=12)).start()
+    for _ in range(6):
+        for slot in run.queued():
+            run.tell(run.result(slot, bowl(run.trials[slot])))
+    run.tell(Control(action="change", population=9))
+    run.tell(run.failed(8, "not_finite"))
+    assert run.population.status == "running"
+    run.to_the_end(bowl)
+    assert run.population.status == "finished"
+    assert_counts_add_up(run.population)
+
+
+def test_a_slot_that_others_have_passed_does_not_end_their_search():
+    run = Run(population(steps=200, options={"generations": 20})).start()
+    for lagging in ((), (0,)):
+        for _ in range(12 if not lagging else 2):
+            for slot in run.queued():
+                if slot not in lagging:
+                    run.tell(run.result(slot, bowl(run.trials[slot])))
+    # What ends a search drops the outcomes of all steps but each slot's last.
+    run.tell(Control(action="stop"))
+    run.tell(Control(action="extend", steps=400))
+    assert [run.population.slots[i].step for i in (0, 1)] == [12, 14]
+    run.tell(run.failed(0, "not_finite"))
+    assert run.population.status == "running"
+
+
+def test_to_resume_a_failed_search_leaves_parked_slots_parked():
+    elasticity = Elasticity(min_slots=4, max_slots=8, per_worker=1.0)
+    run = Run(population(steps=40, max_attempts=1, elasticity=elasticity)).start()
+    for slot in run.queued():
+        run.tell(run.result(slot, bowl(run.trials[slot])), run.now_ms + 100)
+    run.tell(run.failed(7, "not_finite"), run.now_ms + 100)
+    for _ in range(6):
+        run.tick(run.now_ms + 2000, workers=5)
+    for _ in range(3):
+        for slot in run.queued():
+            run.tell(run.result(slot, bowl(run.trials[slot])), run.now_ms + 100)
+    parked = [slot.index for slot in run.population.slots if slot.status == "parked"]
+    assert 7 in parked
+    while run.population.status == "running":
+        for slot in run.queued():
+            run.tell(run.failed(slot), run.now_ms + 10)
+    assert run.population.status == "failed"
+    decision = run.tell(Control(action="resume"))
+    assert {trial.slot for trial in decision.trials} == set(range(8)) - set(parked)
 
 
 def test_paused_means_nothing_new_and_nothing_lost():
