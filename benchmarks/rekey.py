@@ -2,6 +2,7 @@
 
     python benchmarks/rekey.py docs/experiments/develop-8.jsonl
     python benchmarks/rekey.py docs/experiments/cifar-twin-cpu.jsonl --data FOLDER
+    python benchmarks/rekey.py docs/experiments/develop-8.jsonl --base main~3
 
 A line's key holds a fingerprint of the code that its result came from. After a change that moved or
 renamed code, and no decision, this plays a random sample of a file's lines again: of those of
@@ -9,12 +10,20 @@ renamed code, and no decision, this plays a random sample of a file's lines agai
 lines, and at least one of each problem, optimizer and conditions. If all of them come out as they
 are stored, every line gets today's key and a note of the commit that holds it under its old one.
 Else the file keeps its lines, and those that came out otherwise are named. Prints one JSON line.
+
+On another kind of processor than that of the file the last digits of losses may differ, whatever
+the code. With `--base COMMIT`, of which the lines have their keys, the sample is compared with what
+that commit's code plays on this machine, and not with what is stored.
 """
 
 import argparse
+import io
 import json
+import os
 import subprocess
 import sys
+import tarfile
+import tempfile
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -71,6 +80,58 @@ def of_populations(given: Namespace) -> tuple[KeyOf, PlayAgain]:
     return populations.key_of, partial(populations.play_again, given)
 
 
+AGAIN = """
+import json, sys
+from argparse import Namespace
+from pathlib import Path
+sys.path.insert(0, "benchmarks")
+import rekey
+kind, given, lines = json.load(sys.stdin)
+given["data"] = given["data"] and Path(given["data"])
+key_of, again = getattr(rekey, kind)(Namespace(**given))
+stored = {key_of(line): line["key"] for line in lines}
+for line in again(lines):
+    print(json.dumps({**line, "key": stored[line["key"]]}))
+"""
+"""Plays lines in a folder with another commit's files; each keeps the key that it has."""
+
+
+def played_by(commit: str, kind: str, given: Namespace) -> PlayAgain:
+    """What plays lines with the code of a commit, on this machine.
+
+    Args:
+        commit: of this repository.
+        kind: name of the function of this module that plays lines of the file.
+        given: its argument.
+    """
+    root = Path(__file__).resolve().parents[1]
+    options = {name: getattr(given, name) for name in ("suite", "processes", "at_once")}
+    options["data"] = None if given.data is None else str(given.data.resolve())
+
+    def again(lines: Sequence[RunLine]) -> Iterator[RunLine]:
+        with tempfile.TemporaryDirectory(prefix="romul-rekey-") as scratch:
+            git = ["git", "-C", str(root), "archive", commit]
+            try:
+                files = subprocess.run(git, capture_output=True, check=True).stdout  # noqa: S603
+                with tarfile.open(fileobj=io.BytesIO(files)) as archive:
+                    archive.extractall(scratch, filter="data")
+                paths = os.pathsep.join(str(Path(scratch, part)) for part in ("", "workers", "sim"))
+                done = subprocess.run(  # noqa: S603
+                    [sys.executable, "-c", AGAIN],
+                    input=json.dumps([kind, options, list(lines)]),
+                    cwd=scratch,
+                    env={**os.environ, "PYTHONPATH": paths},
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    check=True,
+                )
+            except subprocess.CalledProcessError as error:
+                raise ExperimentError(f"{commit}: its code cannot be run: {error}") from error
+        yield from map(json.loads, done.stdout.splitlines())
+
+    return again
+
+
 def main() -> None:
     """Read the arguments, play the sample, and print what was done."""
     parser = argparse.ArgumentParser(
@@ -78,6 +139,7 @@ def main() -> None:
     )
     parser.add_argument("file", type=Path, help="a results file")
     parser.add_argument("--commit", help="that holds the lines; else the file's last one")
+    parser.add_argument("--base", help="commit whose code the sample is compared with, run here")
     parser.add_argument("--share", type=float, help="of the lines, that is played again")
     parser.add_argument("--least", type=int, default=LEAST, help="lines that are played again")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of lines")
@@ -88,13 +150,16 @@ def main() -> None:
     given = parser.parse_args()
     try:
         networks = any("device" in line for line in read_lines(given.file))
-        key_of, play_again = (of_populations if networks else of_suite)(given)
+        kind = of_populations if networks else of_suite
+        key_of, play_again = kind(given)
+        base = None if given.base is None else played_by(given.base, kind.__name__, given)
         share = (0.0 if networks else SHARE) if given.share is None else given.share
         done = rekey(
             given.file,
             key_of,
             play_again,
             commit=given.commit or commit_of(given.file),
+            expected=base,
             share=share,
             least=given.least,
             seed=given.seed,

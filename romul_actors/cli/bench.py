@@ -182,7 +182,11 @@ def _number(value: float | None, digits: int = 4) -> str:
 def _won(share: dict[str, Any] | None) -> str:
     if share is None:
         return ""
-    return f"{share['share']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"
+    return f"{share['share']:.0%} {_interval(share)}"
+
+
+def _interval(share: dict[str, Any] | None) -> str:
+    return "" if share is None else f"[{share['low']:.0%}, {share['high']:.0%}]"
 
 
 def _by_problem(result: dict[str, Any]) -> Table:
@@ -209,7 +213,8 @@ def _by_problem(result: dict[str, Any]) -> Table:
 
 def _over_all(result: dict[str, Any]) -> Table:
     wins = f"{result['first']} wins"
-    figures = ("mean rank", wins, "P(more than half)", "P(lower mean rank)", "surely")
+    others = "on other problems"
+    figures = ("mean rank", wins, others, "P(more than half)", "P(lower mean rank)", "surely")
     table = Table("optimizer", right=figures)
     table.title = "Over all problems"
     for row in result["all"]:
@@ -218,6 +223,7 @@ def _over_all(result: dict[str, Any]) -> Table:
             _label(row),
             f"{row['mean_rank']:.2f}",
             _won(won),
+            _interval(row["other_problems"]),
             "" if won is None else f"{won['chance']:.3f}",
             "" if lower is None else f"{lower:.3f}",
             _surely(row),

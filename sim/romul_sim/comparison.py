@@ -2,10 +2,11 @@
 
 Losses are compared within a problem only: by pairs of runs and by ranks, never by their size.
 What is resampled are the seeds of each optimizer within each problem (percentile bootstrap, Efron
-1979): intervals are about other seeds on these problems, not about other problems. Variants of one
-optimizer (`romul`, `romul:factor=0.0`) are resampled together: from one seed they begin alike, and
-their losses go together. Pure functions; the random numbers come from the names, so that nothing
-depends on what else is compared.
+1979): intervals are about other seeds on these problems. That of `other_problems` resamples the
+problems, too; with few of them it is rather too narrow. Variants of one optimizer (`romul`,
+`romul:factor=0.0`) are resampled together: from one seed they begin alike, and their losses go
+together. Pure functions; the random numbers come from the names, so that nothing depends on what
+else is compared.
 """
 
 import hashlib
@@ -67,6 +68,8 @@ class Comparison:
         pairs: by problem and rival, the share of pairs that the first one wins.
         p: by problem and rival, of equal losses, Holm-corrected over all of them.
         over_all: by rival, the mean share over problems.
+        other_problems: the same with an interval about other problems of the kind; no rival's where
+            there is one problem alone.
         ranks: by optimizer, mean rank of its median over problems, from 1.
         ranks_lower: by rival, share of the bootstrap's samples in which the first one's mean rank
             is lower; an equal one counts half.
@@ -76,6 +79,7 @@ class Comparison:
     pairs: Mapping[tuple[str, str], Share]
     p: Mapping[tuple[str, str], float]
     over_all: Mapping[str, Share]
+    other_problems: Mapping[str, Share]
     ranks: Mapping[str, float]
     ranks_lower: Mapping[str, float]
 
@@ -118,16 +122,22 @@ def compare(scores: Scores, first: str) -> Comparison:
         for place, rival in enumerate(names)
         if rival != first
     }
+    shares = {rival: float(np.mean([pairs[p, rival].share for p in scores])) for rival in rivals}
     over_all = {
+        rival: Share.of(shares[rival], np.mean(sampled_shares[rival], axis=0)) for rival in rivals
+    }
+    chosen = draws("problems", len(scores))
+    other_problems = {
         rival: Share.of(
-            float(np.mean([pairs[problem, rival].share for problem in scores])),
-            np.mean(sampled_shares[rival], axis=0),
+            shares[rival],
+            np.take_along_axis(np.transpose(sampled_shares[rival]), chosen, axis=1).mean(axis=1),
         )
         for rival in rivals
+        if len(scores) > 1
     }
     ranked = dict(zip(names, mean_rank.tolist(), strict=True))
     adjusted = dict(zip(p, holm(list(p.values())), strict=True))
-    return Comparison(first, pairs, adjusted, over_all, ranked, lower)
+    return Comparison(first, pairs, adjusted, over_all, other_problems, ranked, lower)
 
 
 def _lower(ours: Losses, theirs: Losses) -> float:

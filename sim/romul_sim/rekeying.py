@@ -2,8 +2,9 @@
 
 A key holds a fingerprint of the code that a result came from. Code that was only moved or renamed
 makes other keys, although no result changes; a fingerprint cannot distinguish the two. So a sample
-of the lines is played again: only if each of them comes out bit for bit as it is stored do all
-lines get new keys, with a note of the commit that holds them under their old ones.
+of the lines is played again: only if each of them comes out bit for bit as it is stored (or, on
+another kind of machine, as the former code plays it there) do all lines get new keys, with a note
+of the commit that holds them under their old ones.
 """
 
 import json
@@ -57,6 +58,7 @@ def rekey(
     play_again: PlayAgain,
     *,
     commit: str,
+    expected: PlayAgain | None = None,
     share: float = SHARE,
     least: int = LEAST,
     seed: int = 0,
@@ -68,6 +70,8 @@ def rekey(
         key_of: the key that today's code gives to the run of a line.
         play_again: plays the runs of lines; new lines with their keys, in any order.
         commit: that holds the lines under their old keys.
+        expected: plays them with the former code, under the keys that they have; None: they should
+            come out as they are stored.
         share: of the lines, that is played again.
         least: how many are played again at least, if there are so many.
         seed: of the choice.
@@ -84,7 +88,12 @@ def rekey(
         old = {key: line for key, line in by_new.items() if line["key"] != key}
         chosen = sample(list(old.values()), share, least, seed)
         names = {line["key"] for line in chosen}
-        _check(path, {k: line for k, line in old.items() if line["key"] in names}, play_again)
+        _check(
+            path,
+            {k: line for k, line in old.items() if line["key"] in names},
+            play_again,
+            expected,
+        )
         results.lines = by_new | {key: noted(line, key, commit) for key, line in old.items()}
     return Rekeyed(len(old), len(chosen), len(by_new) - len(old))
 
@@ -143,9 +152,17 @@ def _by_new_key(path: Path, lines: Sequence[RunLine], key_of: KeyOf) -> dict[str
     return found
 
 
-def _check(path: Path, chosen: Mapping[str, RunLine], play_again: PlayAgain) -> None:
+def _check(
+    path: Path,
+    chosen: Mapping[str, RunLine],
+    play_again: PlayAgain,
+    expected: PlayAgain | None,
+) -> None:
     """Play lines again, which are given by their new keys."""
     try:
+        if expected is not None:
+            before = {line["key"]: line for line in expected(list(chosen.values()))}
+            chosen = {key: before[line["key"]] for key, line in chosen.items()}
         played = {line["key"]: line for line in play_again(list(chosen.values()))}
     except (RomulError, ValueError, KeyError) as error:
         raise RekeyError(f"{path}: a run of the sample cannot be played: {error}") from error

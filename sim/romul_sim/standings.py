@@ -71,6 +71,9 @@ def standings(
             "enough_runs": enough[optimizer],
             "mean_rank": compared.ranks[optimizer],
             "first_wins": _share(compared.over_all.get(optimizer), enough=enough[optimizer]),
+            "other_problems": _share(
+                compared.other_problems.get(optimizer), enough=enough[optimizer]
+            ),
             "first_ranks_lower": compared.ranks_lower.get(optimizer),
         }
         for optimizer in optimizers

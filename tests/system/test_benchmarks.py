@@ -226,6 +226,15 @@ def test_digits_bring_their_own_data(tmp_path):
     done = bench_here("rekey", str(results), "--processes=1", "--commit=0123abc")
     assert done.returncode == 0, done.stderr
     assert json.loads(results.read_text()) == {**line, "rekeyed_from": "0123abc"}
+    # Last digits of another kind of processor: compared is what the former code plays here.
+    elsewhere = {**line, "key": "old", "test": line["test"] + 1e-12}
+    results.write_text(json.dumps(elsewhere) + "\n")
+    again = [str(results), "--processes=1", "--commit=0123abc"]
+    assert bench_here("rekey", *again).returncode == 1
+    done = bench_here("rekey", *again, "--base=HEAD")
+    assert done.returncode == 0, done.stderr
+    expected = {**elsewhere, "key": line["key"], "rekeyed_from": "0123abc"}
+    assert json.loads(results.read_text()) == expected
 
 
 def test_data_that_is_not_there_is_said(tmp_path):

@@ -135,6 +135,16 @@ def test_the_mean_over_problems_is_surer_than_one_problem():
     assert mean.high - mean.low < single.high - single.low
 
 
+def test_other_problems_are_less_sure_than_other_seeds():
+    full = scores()
+    # One problem is won always, the other one never: so may another pair of problems be.
+    full["two"]["worse"] = [-1.0] * 20
+    found = compare(full, "ours")
+    assert found.over_all["worse"] == Share(0.5, 0.5, 0.5, 0.5)
+    assert (found.other_problems["worse"].low, found.other_problems["worse"].high) == (0.0, 1.0)
+    assert not compare({"one": full["one"]}, "ours").other_problems
+
+
 def test_what_else_is_compared_changes_no_share():
     full = scores()
     few = {name: {k: v for k, v in rows.items() if k != "worse"} for name, rows in full.items()}
