@@ -26,6 +26,7 @@ _SHARES = (
 """Shares and probabilities."""
 _RANGES: Mapping[tuple[str, str], tuple[int, float]] = {
     ("romul", "generations"): (1, LARGEST),
+    ("mf_pbt", "slowest"): (1, LARGEST),
     ("pb2", "startup"): (1, LARGEST),
     ("pb2", "window"): (1, LARGEST),
     # Half of them near what was copied, and half of them anywhere.

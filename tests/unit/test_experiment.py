@@ -173,6 +173,7 @@ def test_a_range_that_cannot_be_counted_on_is_refused(rate, message):
         ('name = "pb2", candidates = 1', "optimizer 'pb2': candidates = 1 is below 2"),
         ('name = "pb2", candidates = 2_000_000', "candidates = 2000000 is above 1e"),
         ('name = "pb2", startup = 0', "startup = 0 is below 1"),
+        ('name = "mf_pbt", slowest = 0', "slowest = 0 is below 1"),
         ('name = "de", crossover = 1.01', "crossover = 1.01 is above 1"),
         ('name = "asha", eta = 1_000_000_001', r"eta = 1000000001 is above 1e\+09"),
     ],
