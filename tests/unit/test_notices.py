@@ -8,6 +8,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from romul_workers.notices import (
 
 @pytest.fixture
 def cloud():
-    """A metadata service: (base URL, answers by "METHOD path", requests seen)."""
+    """A metadata service: (base URL, bodies or statuses by "METHOD path", requests seen)."""
     answers: dict[str, Any] = {}
     seen = []
 
@@ -36,9 +37,10 @@ def cloud():
             body = answers.get(f"{self.command} {self.path}")
             if callable(body):
                 body = body(self.headers)
-            self.send_response(404 if body is None else 200)
+            status = body if isinstance(body, int) else 404 if body is None else 200
+            self.send_response(status)
             self.end_headers()
-            self.wfile.write((body or "").encode())
+            self.wfile.write((body if isinstance(body, str) else "").encode())
 
         do_GET = do_PUT = answer  # noqa: N815
 
@@ -54,6 +56,9 @@ def cloud():
     thread.join(5)
 
 
+AWS_ACTION = "GET /latest/meta-data/spot/instance-action"
+
+
 def in_a_minute():
     return datetime.now(UTC) + timedelta(seconds=60)
 
@@ -61,8 +66,8 @@ def in_a_minute():
 def test_aws_needs_a_token_and_gives_the_time(cloud):
     base, answers, _ = cloud
     aws = AwsSource(base)
-    assert aws.seconds_left() is None
     answers["PUT /latest/api/token"] = "secret"
+    assert aws.seconds_left() is None
 
     def action(headers):
         if headers["X-aws-ec2-metadata-token"] != "secret":
@@ -70,9 +75,9 @@ def test_aws_needs_a_token_and_gives_the_time(cloud):
         time = in_a_minute().strftime("%Y-%m-%dT%H:%M:%SZ")
         return json.dumps({"action": "terminate", "time": time})
 
-    answers["GET /latest/meta-data/spot/instance-action"] = action
+    answers[AWS_ACTION] = action
     assert 55 < aws.seconds_left() <= 60
-    answers["GET /latest/meta-data/spot/instance-action"] = "something new"
+    answers[AWS_ACTION] = "something new"
     assert aws.seconds_left() == 120.0
 
 
@@ -86,19 +91,43 @@ def test_gcp_says_true_or_false(cloud):
     assert gcp.seconds_left() == 30.0
 
 
+AZURE_NAME = "GET /metadata/instance/compute/name?api-version=2021-02-01&format=text"
+AZURE_EVENTS = "GET /metadata/scheduledevents?api-version=2020-07-01"
+
+
+def azure_event(kind, not_before="", *resources):
+    return {"EventType": kind, "NotBefore": not_before, "Resources": resources or ["gpu_1"]}
+
+
 def test_azure_lists_events_and_only_an_end_counts(cloud):
     base, answers, seen = cloud
-    azure, path = AzureSource(base), "GET /metadata/scheduledevents?api-version=2020-07-01"
+    azure = AzureSource(base)
+    answers |= {AZURE_NAME: "gpu_1", AZURE_EVENTS: json.dumps({"Events": []})}
     assert azure.seconds_left() is None
-    reboot = {"EventType": "Reboot", "NotBefore": ""}
-    answers[path] = json.dumps({"Events": [reboot]})
+    reboot = azure_event("Reboot")
+    answers[AZURE_EVENTS] = json.dumps({"Events": [reboot]})
     assert azure.seconds_left() is None
     assert seen[-1][2]["Metadata"] == "true"
     due = format_datetime(in_a_minute(), usegmt=True)
-    answers[path] = json.dumps({"Events": [reboot, {"EventType": "Preempt", "NotBefore": due}]})
+    answers[AZURE_EVENTS] = json.dumps({"Events": [reboot, azure_event("Preempt", due)]})
     assert 55 < azure.seconds_left() <= 60
-    answers[path] = json.dumps({"Events": [{"EventType": "Preempt", "NotBefore": ""}]})
+    answers[AZURE_EVENTS] = json.dumps({"Events": [azure_event("Preempt")]})
     assert azure.seconds_left() == 30.0
+
+
+def test_azure_events_of_other_machines_of_the_group_do_not_count(cloud):
+    base, answers, seen = cloud
+    azure = AzureSource(base)
+    soon = format_datetime(in_a_minute(), usegmt=True)
+    later = format_datetime(in_a_minute() + timedelta(hours=1), usegmt=True)
+    others = azure_event("Preempt", "", "gpu_0", "gpu_2")
+    answers |= {AZURE_NAME: "GPU_1\n", AZURE_EVENTS: json.dumps({"Events": [others]})}
+    assert azure.seconds_left() is None
+    own = [azure_event("Terminate", later), azure_event("Preempt", soon, "gpu_0", "gpu_1")]
+    answers[AZURE_EVENTS] = json.dumps({"Events": [others, *own]})
+    assert 55 < azure.seconds_left() <= 60
+    # The name does not change: it is asked for once.
+    assert sum("compute/name" in path for _, path, _ in seen) == 1
 
 
 def test_a_url_answers_only_when_the_end_is_near(cloud):
@@ -120,9 +149,9 @@ def test_a_file_is_a_notice_as_soon_as_it_is_there(tmp_path):
     assert file.seconds_left() == 0.0
 
 
-@pytest.mark.parametrize("text", ["", "ftp://x", "azure://"])
+@pytest.mark.parametrize("text", ["", "ftp://x", "azure://", "asw", "AWS"])
 def test_what_is_no_source_is_refused(text):
-    with pytest.raises(NoticeError):
+    with pytest.raises(NoticeError, match=r"is not aws, gcp, azure, an http\(s\) URL or a file"):
         source(text, 60.0)
 
 
@@ -130,6 +159,14 @@ def test_sources_are_made_by_name(tmp_path):
     assert isinstance(source("aws", 1.0), AwsSource)
     assert source("http://x/y", 9.0) == UrlSource("http://x/y", 9.0)
     assert source(str(tmp_path), 9.0) == FileSource(tmp_path, 9.0)
+
+
+def test_a_file_need_not_be_there_yet_where_it_has_a_folder_or_a_suffix(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for text in ("./going", str(tmp_path / "going"), "going.txt"):
+        assert source(text, 9.0) == FileSource(Path(text), 9.0)
+    (tmp_path / "going").touch()
+    assert source("going", 9.0) == FileSource(Path("going"), 9.0)
 
 
 async def test_all_sources_are_polled_until_one_has_a_notice(tmp_path):
@@ -146,21 +183,17 @@ async def test_all_sources_are_polled_until_one_has_a_notice(tmp_path):
 
 
 NONSENSE = [
-    ("GET /latest/meta-data/spot/instance-action", '{"time": []}', AwsSource, 120.0),
-    ("GET /metadata/scheduledevents?api-version=2020-07-01", "[]", AzureSource, None),
-    (
-        "GET /metadata/scheduledevents?api-version=2020-07-01",
-        '{"Events": [{"EventType": "Preempt", "NotBefore": [1]}]}',
-        AzureSource,
-        30.0,
-    ),
+    (AWS_ACTION, '{"time": []}', AwsSource, 120.0),
+    (AZURE_EVENTS, "[]", AzureSource, None),
+    (AZURE_EVENTS, '{"Events": [{"EventType": "Preempt", "Resources": [1]}]}', AzureSource, None),
+    (AZURE_EVENTS, json.dumps({"Events": [azure_event("Preempt", [1])]}), AzureSource, 30.0),
 ]
 
 
 @pytest.mark.parametrize(("request_", "answer", "kind", "seconds"), NONSENSE)
 def test_an_answer_that_makes_no_sense_is_no_error(cloud, request_, answer, kind, seconds):
     base, answers, _ = cloud
-    answers[request_] = answer
+    answers |= {"PUT /latest/api/token": "secret", AZURE_NAME: "gpu_1", request_: answer}
     assert kind(base).seconds_left() == seconds
 
 
@@ -212,3 +245,45 @@ async def test_a_source_that_talks_nonsense_does_not_keep_the_others_notices(
     assert heard == [5.0]
     # Said once, however often it is asked.
     assert caplog.text.count("hello") == 1
+
+
+REFUSALS = [
+    (AwsSource, {"PUT /latest/api/token": 403}),
+    (AwsSource, {"PUT /latest/api/token": "secret", AWS_ACTION: 401}),
+    (GcpSource, {}),
+    (AzureSource, {AZURE_NAME: 400}),
+    (AzureSource, {AZURE_NAME: "gpu_1", AZURE_EVENTS: 500}),
+    (UrlSource, {"GET /": 503}),
+]
+
+
+@pytest.mark.parametrize(("kind", "refusal"), REFUSALS)
+def test_a_refusal_is_not_taken_for_no_notice(cloud, kind, refusal):
+    base, answers, _ = cloud
+    answers |= refusal
+    asked = UrlSource(f"{base}/", 5.0) if kind is UrlSource else kind(base)
+    with pytest.raises(OSError, match="HTTP Error"):
+        asked.seconds_left()
+
+
+async def test_a_source_that_does_not_answer_is_said_once_and_so_is_its_return(
+    cloud, caplog, tmp_path
+):
+    base, answers, seen = cloud
+    answers["GET /going"] = 403
+    caplog.set_level("INFO")
+    found: list[float] = []
+    sources = [UrlSource(f"{base}/going", 5.0), FileSource(tmp_path / "file", 7.0)]
+    watching = asyncio.create_task(watch(sources, found.append, every_s=0.01))
+    async with asyncio.timeout(30):
+        while len(seen) < 4:
+            await asyncio.sleep(0.01)
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert "403" in caplog.text
+        del answers["GET /going"]
+        while "answers again" not in caplog.text:
+            await asyncio.sleep(0.01)
+        (tmp_path / "file").touch()
+        await watching
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert found == [7.0]

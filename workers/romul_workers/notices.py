@@ -7,6 +7,7 @@ the providers document them: AWS "instance-action" (IMDSv2), Google Cloud "preem
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import math
@@ -17,8 +18,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from romul_actors.errors import RomulError
 
@@ -38,7 +40,11 @@ class Source(ABC):
 
     @abstractmethod
     def seconds_left(self) -> float | None:
-        """Seconds left; None: nothing is known of an end. May take a second."""
+        """Seconds left; None: nothing is known of an end. May take a second.
+
+        Raises:
+            OSError: the source does not answer, or refuses.
+        """
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class UrlSource(Source):
 
     def seconds_left(self) -> float | None:
         """Request the URL once."""
-        answer = _get(self.url)
+        answer = _find(self.url)
         return None if answer is None else _seconds(answer, self.seconds)
 
 
@@ -90,8 +96,9 @@ class AwsSource(Source):
         """Request the instance action, with a session token (IMDSv2)."""
         headers = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
         token = _get(f"{self.base}/latest/api/token", headers, method="PUT")
-        authorization = {"X-aws-ec2-metadata-token": token} if token else {}
-        answer = _get(f"{self.base}/latest/meta-data/spot/instance-action", authorization)
+        authorization = {"X-aws-ec2-metadata-token": token}
+        # As long as the machine stays, there is no such entry.
+        answer = _find(f"{self.base}/latest/meta-data/spot/instance-action", authorization)
         if answer is None:
             return None
         with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -110,7 +117,7 @@ class GcpSource(Source):
         """Request whether the machine is being preempted."""
         url = f"{self.base}/computeMetadata/v1/instance/preempted"
         answer = _get(url, {"Metadata-Flavor": "Google"})
-        return self.seconds if (answer or "").strip().upper() == "TRUE" else None
+        return self.seconds if answer.strip().upper() == "TRUE" else None
 
 
 @dataclass(frozen=True)
@@ -123,18 +130,33 @@ class AzureSource(Source):
     ENDS: ClassVar = ("Preempt", "Terminate")
 
     def seconds_left(self) -> float | None:
-        """Request the scheduled events, and look for one that ends the machine."""
-        url = f"{self.base}/metadata/scheduledevents?api-version=2020-07-01"
-        answer = _get(url, {"Metadata": "true"})
-        events = []
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            events = json.loads(answer or "{}")["Events"]
-            events = [event for event in events if event["EventType"] in self.ENDS]
-        if not events:
-            return None
+        """Request the scheduled events, and look for the first that ends this machine.
+
+        They are those of all machines of a scale set or an availability set.
+        """
+        name = self._name
+        answer = self._ask("scheduledevents?api-version=2020-07-01")
+        ends: list[float] = []
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            for event in json.loads(answer)["Events"]:
+                resources = [resource.casefold() for resource in event["Resources"]]
+                if event["EventType"] in self.ENDS and name in resources:
+                    ends.append(self._until_begin(event))
+        return min(ends, default=None)
+
+    @functools.cached_property
+    def _name(self) -> str:
+        """This machine's name, as events have it among their resources; case does not count."""
+        asked = "instance/compute/name?api-version=2021-02-01&format=text"
+        return self._ask(asked).strip().casefold()
+
+    def _ask(self, what: str) -> str:
+        return _get(f"{self.base}/metadata/{what}", {"Metadata": "true"})
+
+    def _until_begin(self, event: Mapping[str, Any]) -> float:
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
             # Empty once it has begun.
-            return _until(parsedate_to_datetime(events[0]["NotBefore"]))
+            return _until(parsedate_to_datetime(event["NotBefore"]))
         return self.seconds
 
 
@@ -145,8 +167,13 @@ CLOUDS: Mapping[str, Callable[[], Source]] = {
 }
 
 
+_KINDS = f"{', '.join(CLOUDS)}, an http(s) URL or a file's path"
+
+
 def source(text: str, seconds: float) -> Source:
     """Make a source of aws, gcp, azure, a URL, or a file's path.
+
+    A file need not be there yet. A plain word is one only if it is: else it is a misspelt name.
 
     Raises:
         NoticeError: it is none of them.
@@ -155,9 +182,12 @@ def source(text: str, seconds: float) -> Source:
         return CLOUDS[text]()
     if text.startswith(("http://", "https://")):
         return UrlSource(text, seconds)
+    path = Path(text)
     if "://" in text or not text:
-        raise NoticeError(f"{text!r} is not aws, gcp, azure, an http(s) URL or a file's path")
-    return FileSource(Path(text), seconds)
+        raise NoticeError(f"{text!r} is not {_KINDS}")
+    if not set(text) & set("/.") and not path.exists():
+        raise NoticeError(f"{text!r} is not {_KINDS}; a file that is to appear here is ./{text}")
+    return FileSource(path, seconds)
 
 
 async def watch(
@@ -165,37 +195,54 @@ async def watch(
 ) -> None:
     """Poll all sources until one of them has a notice, and pass the seconds on.
 
-    Whatever a source answers, it keeps no notice of another one.
+    Whatever a source answers, it keeps no notice of another one. One that does not answer is a
+    warning once, until it answers again.
     """
-    odd: set[Source] = set()
+    failing: set[Source] = set()
     while True:
         for each in sources:
             try:
                 seconds = await asyncio.to_thread(each.seconds_left)
-            except OSError as error:
-                log.debug("no answer of %s: %s", each, error)
-                continue
             except Exception as error:  # noqa: BLE001  (what a server sends is anything)
-                level = logging.DEBUG if each in odd else logging.WARNING
-                log.log(level, "%s cannot be understood: %r", each, error)
-                odd.add(each)
+                level = logging.DEBUG if each in failing else logging.WARNING
+                what = "does not answer" if isinstance(error, OSError) else "cannot be understood"
+                log.log(level, "no notice can come: %s %s: %r", each, what, error)
+                failing.add(each)
                 continue
+            if each in failing:
+                log.info("%s answers again", each)
+                failing.remove(each)
             if seconds is not None:
                 announce(seconds)
                 return
         await asyncio.sleep(every_s)
 
 
-def _get(url: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> str | None:
-    """Body of the answer; None if there is none of that name."""
+def _get(url: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> str:
+    """Body of the answer.
+
+    Raises:
+        OSError: there is none, or the status is none of success.
+    """
     request = urllib.request.Request(url, headers=dict(headers or {}), method=method)  # noqa: S310
     # The metadata service is never behind a proxy.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=TIMEOUT_S) as answer:
+        return str(answer.read(65_536).decode(errors="replace"))
+
+
+def _find(url: str, headers: Mapping[str, str] | None = None) -> str | None:
+    """Body of the answer; None if there is nothing of that name.
+
+    Raises:
+        OSError: there is no answer, or the status is another one.
+    """
     try:
-        with opener.open(request, timeout=TIMEOUT_S) as answer:
-            return str(answer.read(65_536).decode(errors="replace"))
-    except urllib.error.HTTPError:
-        return None
+        return _get(url, headers)
+    except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.NOT_FOUND:
+            return None
+        raise
 
 
 def _seconds(text: str, default: float) -> float:
