@@ -150,6 +150,22 @@ def test_keda_reads_the_actors_metrics_from_any_namespace():
     assert url.port == service["spec"]["ports"][0]["port"]
 
 
+def test_workers_alone_may_ask_the_metadata_service_and_all_may_ask_sentinels():
+    policies = yaml.safe_load_all((FOLDER / "base" / "network.yaml").read_text())
+    for policy in policies:
+        open_to_all: set[int] = set()
+        metadata = []
+        for rule in policy["spec"]["egress"]:
+            ports = [each["port"] for each in rule["ports"]]
+            if "to" in rule:
+                metadata.append((rule["to"][0]["ipBlock"]["cidr"], ports))
+            else:
+                open_to_all |= set(ports)
+        is_worker = policy["metadata"]["name"] == "romul-worker"
+        assert metadata == ([("169.254.169.254/32", [80])] if is_worker else [])
+        assert {6379, 26379} <= open_to_all
+
+
 def test_a_worker_has_the_time_to_give_its_trial_back():
     pod = named("Deployment", "romul-worker")["spec"]["template"]["spec"]
     environment = {e["name"]: e["value"] for e in pod["containers"][0]["env"]}
