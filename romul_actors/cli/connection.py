@@ -16,7 +16,7 @@ from romul_actors.errors import (
     UnknownWorkerError,
 )
 from romul_actors.local import mqtt_broker
-from romul_actors.local.address import resolve, resolve_broker
+from romul_actors.local.address import resolve
 from romul_actors.local.redis_server import has_data, is_up, server_of
 from romul_actors.local.run_file import (
     check_run,
@@ -53,7 +53,7 @@ def broker(
     """
     if url is None and folder is not None and (folder / mqtt_broker.URL_FILE).is_file():
         url = (folder / mqtt_broker.URL_FILE).read_text().strip()
-    return None if url is None else Broker.parse(resolve_broker(url), ca, keepalive_s)
+    return None if url is None else Broker.parse(url, ca, keepalive_s)
 
 
 def folder_of(url: str | None) -> Path | None:

@@ -1,6 +1,7 @@
 """`romul launch`: workers on this machine, by ssh, by Slurm, on a Ray cluster."""
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from enum import StrEnum
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from romul_actors import plugins
+from romul_actors import plugins, secret_file
 from romul_actors.cli.connection import connected
 from romul_actors.cli.options import DEFAULT_URL, LogLevel, MqttCa, MqttUrl, RedisUrl, start_log
 from romul_actors.cli.printing import echo
@@ -16,8 +17,9 @@ from romul_actors.cli.services import stopping
 from romul_actors.launch import Fleet, local_workers, slurm
 from romul_actors.launch.ray import RayWorkers
 from romul_actors.launch.ssh import Hosts
-from romul_actors.local.address import resolve, resolve_broker
+from romul_actors.local.address import resolve
 from romul_actors.local.processes import Crew, running
+from romul_actors.secret_file import with_password, with_passwords
 from romul_actors.waiting import pause
 
 LOOK_S = 1.0
@@ -93,11 +95,8 @@ def launch(
     """
     start_log(log_level)
     start = None if on in tuple(Engine) else _installed(on)
-    environment = {"ROMUL_REDIS_URL": resolve(redis), "ROMUL_GRACE_S": f"{grace:g}"}
-    if mqtt is not None:
-        environment["ROMUL_MQTT_URL"] = resolve_broker(mqtt)
-    if mqtt_ca is not None:
-        environment["ROMUL_MQTT_CA"] = str(mqtt_ca)
+    environment = _servers(on, resolve(redis), mqtt, mqtt_ca)
+    environment["ROMUL_GRACE_S"] = f"{grace:g}"
     fleet = Fleet(
         workers=workers,
         arguments=options or [],
@@ -125,6 +124,19 @@ def launch(
                 return
             number = slurm.submit(text, fleet)
             echo(f"job {number}: {workers} workers (scancel {number} ends them)")
+
+
+def _servers(on: str, redis: str, mqtt: str | None, mqtt_ca: Path | None) -> dict[str, str]:
+    """Where the workers find the server and the broker, and whose certificates they trust.
+
+    A file that holds a password is on this machine only: workers elsewhere get what it holds now.
+    """
+    if on != Engine.LOCAL:
+        redis = with_passwords(redis)
+        mqtt = mqtt and with_password(mqtt, secret_file.MQTT)
+    given = {"ROMUL_REDIS_URL": redis, "ROMUL_MQTT_URL": mqtt, "ROMUL_MQTT_CA": mqtt_ca}
+    given["SSL_CERT_FILE"] = os.environ.get("SSL_CERT_FILE")
+    return {name: str(value) for name, value in given.items() if value is not None}
 
 
 def _installed(name: str) -> Launcher:

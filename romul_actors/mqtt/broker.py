@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from romul_actors.errors import BrokerError
+from romul_actors.secret_file import MQTT, SecretFile, password_file
 
 KEEPALIVE_S = 10
 PROTOCOLS = ("5", "3.1.1")
@@ -20,6 +21,7 @@ class Broker:
     Attributes:
         host, port: its address.
         user, password: None: the connection is anonymous.
+        password_file: holds the password in place of `password`; it may change meanwhile.
         tls: whether the connection is encrypted and the broker's certificate checked.
         ca: file with the certificates to trust; None: the system's.
         keepalive_s: a connection silent for 1.5 times this is lost.
@@ -34,16 +36,27 @@ class Broker:
     ca: Path | None = None
     keepalive_s: int = KEEPALIVE_S
     protocol: str = ""
+    password_file: SecretFile | None = None
+
+    def current_password(self) -> str | None:
+        """The password of a new connection.
+
+        Raises:
+            StoreError: its file cannot be read.
+        """
+        return self.password if self.password_file is None else self.password_file.read()
 
     @staticmethod
     def parse(url: str, ca: Path | None = None, keepalive_s: int = KEEPALIVE_S) -> "Broker":
         """Read mqtt://[user:password@]host[:port], or mqtts:// for TLS.
 
-        With ?protocol=3.1.1 behind it, MQTT 5 is not tried first: a broker that does not know it
+        A password that it leaves out may lie in a file (`romul_actors.secret_file`). With
+        ?protocol=3.1.1 behind it, MQTT 5 is not tried first: a broker that does not know it
         may let each client wait for some seconds before it tries the older version.
 
         Raises:
             BrokerError: it is neither.
+            StoreError: the file with its password cannot be read.
         """
         # Errors say nothing of what may be a part of a password.
         try:
@@ -73,6 +86,7 @@ class Broker:
             ca=ca,
             keepalive_s=keepalive_s,
             protocol=protocol,
+            password_file=password_file(url, MQTT),
         )
 
 

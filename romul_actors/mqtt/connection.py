@@ -13,10 +13,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import aiomqtt
-from aiomqtt import MqttError, ProtocolVersion
+from aiomqtt import MqttCodeError, MqttError, ProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
+from romul_actors.errors import StoreError
 from romul_actors.mqtt.broker import Broker, Message
 from romul_actors.waiting import cancel, reraise_cancellation
 
@@ -28,6 +30,8 @@ FAREWELL_S = 2.0
 """How long a cancelled connection may take to say its last messages."""
 RETRY_S = (0.2, 5.0)
 """First and longest pause before the next attempt to connect."""
+NO_ACCESS = (134, 135, 138)
+"""Codes by which a broker does not admit a client; those of MQTT 3.1.1 are translated."""
 
 
 def protocols(broker: Broker) -> list[ProtocolVersion]:
@@ -71,6 +75,7 @@ class MqttConnection:
         self._queued = asyncio.Event()
         self._since: float | None = None
         self._protocols = protocols(broker)
+        self._refused = False
 
     def send(self, message: Message) -> None:
         """Publish as soon as there is a connection; the caller does not wait."""
@@ -84,14 +89,22 @@ class MqttConnection:
             self._since = None
             try:
                 await self._serve_once(farewell)
-            except (MqttError, OSError) as error:
-                log.info("broker %s:%d: %s", self._broker.host, self._broker.port, error)
+            except (MqttError, OSError, StoreError) as error:
+                self._log_failure(error)
             finally:
                 self._on_change(False)  # noqa: FBT003
             # Counted from the connection: a broker that refuses slowly is not retried sooner.
             lived = self._since is not None and loop.time() - self._since > RETRY_S[1]
             pause_s = RETRY_S[0] if lived else min(2 * pause_s, RETRY_S[1])
             await asyncio.sleep(pause_s)
+
+    def _log_failure(self, error: Exception) -> None:
+        """Log why there is no connection; a refusal as a warning, once until there is one."""
+        level = logging.INFO
+        if isinstance(error, StoreError) or _is_refusal(error):
+            level = logging.DEBUG if self._refused else logging.WARNING
+            self._refused = True
+        log.log(level, "broker %s:%d: %s", self._broker.host, self._broker.port, error)
 
     async def _serve_once(self, farewell: Message | None) -> None:
         """Open one connection and serve it until it breaks or the task is cancelled."""
@@ -124,6 +137,7 @@ class MqttConnection:
         if self._greeting is not None:
             await publish_on(client, self._greeting())
         self._since = asyncio.get_running_loop().time()
+        self._refused = False
         self._on_change(True)  # noqa: FBT003
         # No TaskGroup: on Python 3.11 it forgets a cancellation if one of its tasks fails in the
         # meantime, as both do when the broker ends together with this process.
@@ -156,7 +170,7 @@ class MqttConnection:
             broker.host,
             broker.port,
             username=broker.user,
-            password=broker.password,
+            password=broker.current_password(),
             identifier=self._identifier,
             protocol=protocol,
             will=will,
@@ -200,6 +214,15 @@ class MqttConnection:
             # The queue may have dropped the message in the meantime, being full.
             if self._queue and self._queue[0] is message:
                 self._queue.popleft()
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the broker does not admit this client, whatever version of MQTT is spoken."""
+    return (
+        isinstance(error, MqttCodeError)
+        and isinstance(error.rc, ReasonCode)
+        and error.rc.value in NO_ACCESS
+    )
 
 
 async def publish_on(client: aiomqtt.Client, message: Message) -> None:

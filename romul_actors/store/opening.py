@@ -2,6 +2,7 @@
 
 from romul_actors import plugins
 from romul_actors.errors import StoreError
+from romul_actors.secret_file import with_passwords
 from romul_actors.store.redis import RedisStore
 from romul_actors.store.roles import Store
 
@@ -17,7 +18,7 @@ def open_store(url: str) -> Store:
     """
     scheme = url.partition("://")[0]
     if scheme.partition("+")[0] not in REDIS and (kind := plugins.find("stores", scheme)):
-        store = kind(url)
+        store = kind(with_passwords(url))
         if not isinstance(store, Store):
             raise StoreError(f"the store {scheme!r} is a {type(store).__name__}, and no Store")
         return store

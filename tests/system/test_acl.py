@@ -1,5 +1,6 @@
 """Users of the server: each line of SECURITY.md's table is tried."""
 
+import asyncio
 import contextlib
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from redis.exceptions import AuthenticationError, ResponseError
 import romul as python
 from romul_actors.errors import AclError
 from romul_actors.local.redis_server import find_server, free_port
+from romul_actors.mqtt import connection
 from romul_actors.mqtt.acl import password_line
 from romul_actors.mqtt.broker import Broker
 from romul_actors.store.acl import user
@@ -322,6 +324,43 @@ async def test_who_has_no_password_does_not_reach_the_broker(guarded_broker):
         with pytest.raises(aiomqtt.MqttError):
             async with mqtt(url):
                 pass
+
+
+async def test_a_refusal_of_the_broker_is_one_warning_and_its_passwords_file_is_read_again(
+    guarded_broker, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(connection, "RETRY_S", (0.01, 0.01))
+    caplog.set_level("DEBUG", "romul.presence")
+    password, place = guarded_broker["worker"].removeprefix("mqtt://worker:").split("@")
+    file = tmp_path / "password"
+    file.write_text("old")
+    monkeypatch.setenv("ROMUL_MQTT_PASSWORD_FILE", str(file))
+    there = asyncio.Event()
+
+    async def ignore(_):
+        return None
+
+    def on_change(is_there):
+        if is_there:
+            there.set()
+
+    at = Broker.parse(f"mqtt://worker@{place}")
+    link = connection.MqttConnection(at, "rotated", [], ignore, on_change=on_change)
+    running = asyncio.create_task(link.run())
+    async with asyncio.timeout(30):
+        # By both versions of MQTT.
+        while len(caplog.records) < 4:
+            await asyncio.sleep(0.01)
+        file.unlink()
+        while "No such file" not in caplog.text:
+            await asyncio.sleep(0.01)
+        file.write_text(password)
+        await there.wait()
+    levels = [record.levelname for record in caplog.records]
+    assert levels[0] == "WARNING"
+    assert set(levels[1:]) == {"DEBUG"}
+    running.cancel()
+    await asyncio.wait([running])
 
 
 def test_the_doors_of_the_broker_let_a_search_through(system, guarded_broker):

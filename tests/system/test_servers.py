@@ -273,6 +273,91 @@ async def test_sentinels_with_a_login_of_their_own(servers, tmp_path, monkeypatc
     await store.close()
 
 
+ROTATED = "~* &* +@all"
+
+
+def rotate(clients, name, old, new):
+    """Replace a user's password, by the commands that docs/deploy.md names; log all users out."""
+    for client in clients:
+        client.execute_command("ACL", "SETUSER", name, f">{new}")
+        client.execute_command("ACL", "SETUSER", name, f"<{old}")
+        client.client_kill_filter(_type="normal", skipme=True)
+
+
+async def follows_its_file(url, place, file, clients):
+    """Assert that a client goes on as soon as the file has the new password."""
+    file.write_text("first\n")
+    store = RedisStore(url)
+    assert await store.experiments() == {}
+    rotate(clients, "worker", "first", "second")
+    with pytest.raises(StoreUnavailableError, match="refuses access"):
+        await store.experiments()
+    file.write_text("second\n")
+    assert await store.experiments() == {}
+    # A file that is gone for a moment is no other kind of error.
+    file.unlink()
+    for client in clients:
+        client.client_kill_filter(_type="normal", skipme=True)
+    with pytest.raises(StoreUnavailableError, match=r"ROMUL_REDIS_PASSWORD_FILE: .*No such file"):
+        await store.experiments()
+    with pytest.raises(StoreError, match=r"ROMUL_REDIS_PASSWORD_FILE: .*No such file"):
+        RedisStore(url)
+    await store.close()
+    assert "second" not in store.connection.place
+    assert place in store.connection.place
+
+
+async def test_a_rotated_password_is_read_from_its_file(servers, tmp_path, monkeypatch):
+    """Of a server, and of the Sentinels before it."""
+    monkeypatch.setattr(urls, "RETRY_CAP_S", 0.01)
+    primary, _ = servers.plain()
+    admin = redis.Redis(port=primary, protocol=2)
+    admin.execute_command("ACL", "SETUSER", "worker", "on", ">first", *ROTATED.split())
+    port = free_port()
+    conf = tmp_path / "sentinel.conf"
+    conf.write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor romul 127.0.0.1 {primary} 1\n")
+    servers.start(str(conf), "--sentinel", port=port, role="sentinel")
+    sentinel = redis.Redis(port=port, protocol=2)
+    sentinel.execute_command("ACL", "SETUSER", "default", "resetpass", ">own-first")
+    own, file = tmp_path / "own", tmp_path / "password"
+    own.write_text("own-first")
+    monkeypatch.setenv("ROMUL_SENTINEL_PASSWORD_FILE", str(own))
+    monkeypatch.setenv("ROMUL_REDIS_PASSWORD_FILE", str(file))
+    for url in (
+        f"redis://worker@127.0.0.1:{primary}/0",
+        f"redis+sentinel://worker@127.0.0.1:{port}/romul",
+    ):
+        await follows_its_file(url, "worker@127.0.0.1", file, [admin])
+        admin.execute_command("ACL", "SETUSER", "worker", ">first", "<second")
+    file.write_text("first")
+    store = RedisStore(f"redis+sentinel://worker@127.0.0.1:{port}/romul")
+    sentinel.execute_command("ACL", "SETUSER", "default", "<own-first", ">own-second")
+    with pytest.raises(StoreError, match="invalid username-password"):
+        await store.experiments()
+    own.write_text("own-second")
+    assert await store.experiments() == {}
+    await store.close()
+    admin.close()
+    sentinel.close()
+
+
+async def test_a_clusters_rotated_password_is_read_from_its_file(
+    cluster_url, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(urls, "RETRY_CAP_S", 0.01)
+    hosts = cluster_url.partition("@")[2]
+    nodes = [redis.Redis.from_url(f"redis://:secret@{h}", protocol=2) for h in hosts.split(",")]
+    for node in nodes:
+        node.flushall()
+        node.execute_command("ACL", "SETUSER", "worker", "on", ">first", *ROTATED.split())
+    file = tmp_path / "password"
+    monkeypatch.setenv("ROMUL_REDIS_PASSWORD_FILE", str(file))
+    await follows_its_file(f"redis+cluster://worker@{hosts}", f"worker@{hosts}", file, nodes)
+    for node in nodes:
+        node.execute_command("ACL", "DELUSER", "worker")
+        node.close()
+
+
 @pytest.mark.timeout(240)
 def test_two_searches_run_on_a_cluster(cluster_url, tmp_path):
     first = cluster_url.partition("@")[2].split(",")[0]

@@ -13,10 +13,10 @@ from romul_actors.errors import (
     StoreUnavailableError,
     UnknownExperimentError,
 )
-from romul_actors.local.address import resolve
 from romul_actors.local.redis_server import DATA
 from romul_actors.local.run_file import RunFile
 from romul_actors.mqtt.broker import Broker
+from romul_actors.secret_file import with_passwords
 from romul_actors.store.redis import RedisStore, urls
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -150,20 +150,20 @@ def test_tls_and_the_sentinels_own_login_go_to_the_sentinels():
     assert node.connection_pool.connection_kwargs["password"] is None
 
 
-def test_passwords_may_lie_in_files(tmp_path, monkeypatch):
+def test_passwords_in_files_stand_in_the_url_for_where_the_files_are_not(tmp_path, monkeypatch):
     for name, password in (("REDIS", "p@1"), ("SENTINEL", "q/2")):
         file = tmp_path / name
         file.write_text(password + "\n")
         monkeypatch.setenv(f"ROMUL_{name}_PASSWORD_FILE", str(file))
-    assert resolve("redis://u@h") == "redis://u:p%401@h"
-    assert resolve("redis://h") == "redis://h"
+    assert with_passwords("redis://u@h") == "redis://u:p%401@h"
+    assert with_passwords("redis://h") == "redis://h"
     sentinel = "redis+sentinel://u:p%401@h/s"
-    assert resolve("redis+sentinel://u@h/s") == f"{sentinel}?sentinel_password=q%2F2"
+    assert with_passwords("redis+sentinel://u@h/s") == f"{sentinel}?sentinel_password=q%2F2"
     named = f"{sentinel}?sentinel_username=v"
-    assert resolve(named) == f"{named}&sentinel_password=q%2F2"
-    assert resolve(f"{sentinel}?sentinel_password=r") == f"{sentinel}?sentinel_password=r"
+    assert with_passwords(named) == f"{named}&sentinel_password=q%2F2"
+    assert with_passwords(f"{sentinel}?sentinel_password=r") == f"{sentinel}?sentinel_password=r"
     given = "h/s?sentinel_password=a@b"
-    assert resolve(f"redis+sentinel://u@{given}") == f"redis+sentinel://u:p%401@{given}"
+    assert with_passwords(f"redis+sentinel://u@{given}") == f"redis+sentinel://u:p%401@{given}"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ unix://path                                                    one server on thi
 redis+sentinel://[[user]:password@]host[:port],.../service[/db]
     ?sentinel_username=...&sentinel_password=...               rediss+sentinel:// with TLS
 redis+cluster://[[user]:password@]host[:port],...[/0]          rediss+cluster:// with TLS
+
+A password that a URL with a user leaves out may lie in a file (`romul_actors.secret_file`).
 """
 
 import re
@@ -17,11 +19,14 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from romul_actors import secret_file
 from romul_actors.errors import StoreError
+from romul_actors.secret_file import SecretFile, password_file
 
 SENTINEL_PORT, CLUSTER_PORT = 26379, 6379
 RETRY_CAP_S = 1.0
@@ -42,11 +47,40 @@ def hide_password(url: str) -> str:
     return re.sub(r"(://[^:@/]*):.*@", r"\1:***@", place, flags=re.DOTALL) + (asked and "?***")
 
 
+class FileLogin(CredentialProvider):
+    """A login whose password is read from its file for each connection: it may change meanwhile.
+
+    Args:
+        user: None: the server's default user.
+        file: holds the password.
+    """
+
+    def __init__(self, user: str | None, file: SecretFile) -> None:
+        self._user = user
+        self._file = file
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """User, if there is one, and password.
+
+        Raises:
+            AuthenticationError: the file cannot be read any more.
+        """
+        try:
+            password = self._file.read()
+        except StoreError as error:
+            raise AuthenticationError(str(error)) from None
+        return (password,) if self._user is None else (self._user, password)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        """The same."""
+        return self.get_credentials()
+
+
 def connect(url: str) -> "Redis | RedisCluster":
     """Make a client that tries again when the server does not answer for a moment.
 
     Raises:
-        StoreError: the URL is none of the four kinds above.
+        StoreError: the URL is none of the four kinds above, or its password cannot be read.
     """
     common: dict[str, Any] = {
         "protocol": 2,
@@ -66,7 +100,12 @@ def connect(url: str) -> "Redis | RedisCluster":
             return _cluster(url, common)
         if scheme in ("redis", "rediss"):
             _database(urlsplit(url).path.strip("/"))  # the client takes what is no number for 0
-        client: Redis = Redis.from_url(url, **single)
+        place = url
+        if file := password_file(url, secret_file.REDIS):
+            user, _, rest = url.partition("://")[2].partition("@")
+            place = f"{scheme}://{rest}"
+            single["credential_provider"] = FileLogin(unquote(user), file)
+        client: Redis = Redis.from_url(place, **single)
         # What stands after "?" is looked at when a connection is made.
         pool = client.connection_pool
         pool.connection_class(**pool.connection_kwargs)
@@ -128,6 +167,9 @@ def _sentinel(url: str, options: dict[str, Any]) -> Redis:
     if not service:
         raise ValueError("a Sentinel URL names its service: redis+sentinel://host/service")
     own = {name: login.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    file = secret_file.secret_file(secret_file.SENTINEL)
+    if own["password"] is None and file is not None:
+        own = {"credential_provider": FileLogin(own["username"], file)}
     # Another one is asked where one does not answer; all are asked again after a pause.
     own |= {"protocol": 2, "socket_timeout": 5, "retry": Retry(NoBackoff(), 0)}
     own["ssl"] = "ssl" in login
@@ -156,7 +198,9 @@ def _parse(
             raise ValueError("no host in it")
         nodes.append((name, int(port or default_port)))
     login: dict[str, Any] = {"ssl": True} if parts.scheme.startswith("rediss") else {}
-    if parts.username:
+    if file := password_file(url, secret_file.REDIS):
+        login["credential_provider"] = FileLogin(unquote(parts.username or ""), file)
+    elif parts.username:
         login["username"] = unquote(parts.username)
     if parts.password:
         login["password"] = unquote(parts.password)
