@@ -1,5 +1,6 @@
 """Workers as a Slurm job array: requeued when a node goes, and before their time is up."""
 
+import logging
 import os
 import shlex
 import shutil
@@ -8,6 +9,10 @@ from collections.abc import Sequence
 
 from romul_actors.launch import Fleet, LaunchError
 
+log = logging.getLogger("romul.launch")
+
+KILL_WAIT_S = 30
+"""Seconds from Slurm's SIGTERM to its SIGKILL, unless its KillWait says otherwise."""
 MARGIN_S = 30
 """Seconds beyond the workers' own grace period at which Slurm announces the end of the time."""
 
@@ -56,6 +61,13 @@ def script(
     Raises:
         LaunchError: an option is none, or the time holds more than a time.
     """
+    if fleet.grace_s > KILL_WAIT_S:
+        log.warning(
+            "--grace is %g s, but scancel kills a worker after Slurm's KillWait, %d s by default: "
+            "`scontrol show config` shows it",
+            fleet.grace_s,
+            KILL_WAIT_S,
+        )
     more = [*options]
     if fleet.gpus:
         more.append(f"--gpus-per-task={fleet.gpus}")

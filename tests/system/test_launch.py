@@ -75,6 +75,37 @@ def test_workers_of_this_machine_are_started_again_and_ended_together(system):
     assert not processes_with(str(logs))
 
 
+def test_workers_of_this_machine_read_a_passwords_file_and_others_get_what_it_holds(system):
+    """What a rotated password needs: the file, where there is one."""
+    file = system.folder / "password"
+    file.write_text(password(system) + "\n")
+    place = system.url.rpartition("@")[2]
+    options = ["launch", f"--redis=redis://default@{place}"]
+    submit(system)
+    given = {"ROMUL_REDIS_PASSWORD_FILE": str(file), "SSL_CERT_FILE": "/etc/ours.pem"}
+    logs = system.folder / "logs"
+    launched = system.start(*options, "--on=local", f"--logs={logs}", *OURS, **given)
+    [worker] = wait_for(lambda: alive(system), 60)
+    pid = worker["worker"].split("-")[-2]
+    environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    assert f"ROMUL_REDIS_URL=redis://default@{place}" in environment
+    assert f"ROMUL_REDIS_PASSWORD_FILE={file}" in environment
+    assert password(system) not in "".join(environment)
+    ends_in_order(launched)
+    # A program in place of ssh, that keeps what a host would be told.
+    bin_, told = system.folder / "bin", system.folder / "told"
+    bin_.mkdir()
+    (bin_ / "ssh").write_text(f"#!/bin/sh\ncat > {told}\n")
+    (bin_ / "ssh").chmod(0o755)
+    given["PATH"] = f"{bin_}:{os.environ['PATH']}"
+    launched = system.start(*options, "--on=ssh", "--host=h", *OURS, **given)
+    wait_for(lambda: told.exists() and told.read_text().endswith(".\n"))
+    ends_in_order(launched)
+    lines = told.read_text().splitlines()
+    assert f"ROMUL_REDIS_URL=redis://default:{password(system)}@{place}" in lines
+    assert "SSL_CERT_FILE=/etc/ours.pem" in lines
+
+
 def test_where_the_server_cannot_be_used_no_worker_is_started(system):
     logs = system.folder / "logs"
     options = ["launch", "--on=local", f"--logs={logs}"]
@@ -322,6 +353,7 @@ def test_the_batch_script_can_be_read_before_it_is_submitted(system):
         "launch", *options, "--dry-run", "--sbatch=--partition=spot", *OURS, ROMUL_GRACE_S="60"
     )
     assert shown.returncode == 0, shown.stderr
+    assert "--grace is 60 s, but scancel kills a worker after Slurm's KillWait" in shown.stderr
     lines = shown.stdout.splitlines()
     assert lines[0] == "#!/bin/bash"
     for line in (
