@@ -6,7 +6,7 @@ from dataclasses import asdict
 import typer
 
 from romul_actors.cli.connection import broker, folder_of
-from romul_actors.cli.exits import EXPERIMENT_FAILED
+from romul_actors.cli.exits import EXPERIMENT_FAILED, STORE
 from romul_actors.cli.options import DEFAULT_URL, AsJson, MqttCa, MqttUrl, RedisUrl
 from romul_actors.cli.printing import MARKS, echo, echo_json
 from romul_actors.local.address import resolve
@@ -20,7 +20,10 @@ def doctor(
     mqtt_ca: MqttCa = None,
     as_json: AsJson = False,
 ) -> None:
-    """Examine server, broker, experiments and checkpoint stores; a remedy for each fault."""
+    """Examine server, broker, experiments and checkpoint stores; a remedy for each fault.
+
+    The exit code is 3 where the server cannot be used, and 1 where there is another fault.
+    """
     at = broker(mqtt, mqtt_ca, KEEPALIVE_S, folder_of(redis))
     findings: list[Finding] = asyncio.run(examine(resolve(redis), at))
     if as_json:
@@ -30,5 +33,7 @@ def doctor(
             echo(f"{MARKS[finding.level]} {finding.what}")
             if finding.remedy:
                 echo(f"      {finding.remedy}")
-    if any(finding.level == "fault" for finding in findings):
-        raise typer.Exit(EXPERIMENT_FAILED)
+    faults = [finding for finding in findings if finding.level == "fault"]
+    if faults:
+        of_server = any(fault.server for fault in faults)
+        raise typer.Exit(STORE if of_server else EXPERIMENT_FAILED)

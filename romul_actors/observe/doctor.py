@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import aiomqtt
@@ -42,18 +42,20 @@ class Finding:
         level: "ok", "warning", or "fault".
         what: what was found, in words.
         remedy: what to do; "" if nothing.
+        server: whether it is of the server itself, without which nothing goes on.
     """
 
     level: Level
     what: str
     remedy: str = ""
+    server: bool = False
 
 
 async def examine(url: str, broker: Broker | None) -> list[Finding]:
     """Check the server at `url`, its experiments with their checkpoint stores, and the broker."""
     store = RedisStore(url)
     try:
-        found = await _server(store)
+        found = [replace(finding, server=True) for finding in await _server(store)]
         if not any(finding.level == "fault" for finding in found):
             for name in await store.experiments():
                 found += await _experiment(store, name)
@@ -80,6 +82,7 @@ async def _server(store: RedisStore) -> list[Finding]:
         what, _, remedy = warning.partition("; ")
         found.append(Finding("warning", what, remedy))
     for info in await store.info():
+        found += _role(info)
         found += _memory(info)
         found += _persistence(info)
     apart_s = await store.now_ms() / 1000 - time.time()
@@ -92,13 +95,23 @@ async def _server(store: RedisStore) -> list[Finding]:
     return found
 
 
+def _role(info: Mapping[str, Any]) -> list[Finding]:
+    if info.get("role") != "slave":
+        return []
+    what = f"the server is a replica, of {info.get('master_host')}:{info.get('master_port')}"
+    remedy = "nothing can be written there: --redis names the primary, or its Sentinels"
+    return [Finding("fault", what, remedy)]
+
+
 def _memory(info: Mapping[str, Any]) -> list[Finding]:
     used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
     text = f"the server uses {used / 2**20:.0f} MiB"
     if not limit:
         return [Finding("ok", f"{text}, without a limit of its own")]
+    remedy = "raise maxmemory, lower history_keep, or remove experiments that have ended"
+    if used - int(info.get("mem_not_counted_for_evict", 0)) > limit:
+        return [Finding("fault", f"{text} of {limit / 2**20:.0f}: it refuses to write", remedy)]
     if used > FULL * limit:
-        remedy = "raise maxmemory, lower history_keep, or remove experiments that have ended"
         return [Finding("warning", f"{text} of {limit / 2**20:.0f}", remedy)]
     return [Finding("ok", f"{text} of {limit / 2**20:.0f}")]
 
@@ -118,6 +131,7 @@ def _persistence(info: Mapping[str, Any]) -> list[Finding]:
 async def _experiment(store: RedisStore, name: str) -> list[Finding]:
     try:
         found = await snapshot(store, name)
+        holders = set((await store.leases(name)).values())
     except ExperimentError as error:
         return [Finding("warning", f"{name}: {error}", "of another version: upgrade, or remove it")]
     except StoredDataError as error:
@@ -126,13 +140,14 @@ async def _experiment(store: RedisStore, name: str) -> list[Finding]:
         raise
     except StoreError as error:
         return [Finding("fault", f"{name}: {error}", "compare its keys with docs/redis.md")]
-    findings = _population(name, found)
+    findings = _population(name, found, holders)
     if found.status in ("submitted", "running", "paused"):
         findings += await _checkpoints(name, str(found.experiment.checkpoints))
     return findings
 
 
-def _population(name: str, found: Snapshot) -> list[Finding]:
+def _population(name: str, found: Snapshot, holders: Collection[str]) -> list[Finding]:
+    """What is wrong with a population, of whose trials `holders` have leases."""
     findings: list[Finding] = []
 
     def add(level: Level, what: str, remedy: str) -> None:
@@ -152,7 +167,9 @@ def _population(name: str, found: Snapshot) -> list[Finding]:
             f"{len(found.refusing)} workers do not serve it: {first}",
             f"one that is to serve it is started with {allow}",
         )
-    stuck = [w for w in found.workers if w.in_hand and _silent_for(w, STUCK_LEASES * lease_s)]
+    silent = [w for w in found.workers if _silent_for(w, STUCK_LEASES * lease_s)]
+    # What a lost worker last said of itself stays for a while after its lease was taken away.
+    stuck = [worker for worker in silent if worker.name in holders]
     if stuck and found.status == "running":
         what = f"{len(stuck)} leases have ended and no actor took them away, the first of "
         add("warning", what + stuck[0].name, "is an actor running?")

@@ -26,7 +26,7 @@ from cryptography.x509.oid import NameOID
 from romul_actors.errors import StoreError, StoreUnavailableError
 from romul_actors.local.redis_server import find_server
 from romul_actors.store.redis import RedisStore, urls
-from tests.conftest import answers, free_port, wait_for
+from tests.conftest import answers, free_port, romul, wait_for
 from tests.system.conftest import System
 
 
@@ -135,6 +135,21 @@ async def test_what_a_server_cannot_do_for_now_is_no_experiments_fault(
         await store.tick("e", b"tick", 1000)
     await store.close()
     client.close()
+
+
+@pytest.mark.parametrize(
+    ("become", "said"),
+    [(no_memory, "MiB of 0: it refuses to write"), (a_replica, "a replica, of 127.0.0.1:1")],
+)
+def test_the_doctor_says_that_nothing_can_be_written(servers, become, said):
+    port, _ = servers.plain()
+    client = redis.Redis(port=port, protocol=2)
+    become(client)
+    client.close()
+    done = romul("doctor", f"--redis=redis://127.0.0.1:{port}/0", "--json")
+    faults = [found for found in json.loads(done.stdout) if found["level"] == "fault"]
+    assert [said in fault["what"] for fault in faults] == [True]
+    assert done.returncode == 3
 
 
 async def test_a_name_that_leads_to_another_primary_is_followed(servers, monkeypatch):

@@ -9,6 +9,7 @@ import subprocess
 from urllib.parse import urlsplit
 
 import pytest
+import redis
 
 from romul_actors.store.redis.urls import hide_password
 from tests.conftest import wait_for
@@ -183,11 +184,31 @@ def test_the_doctor_names_faults_and_remedies(running, system):
     found = {f["what"]: f["remedy"] for f in running.as_json("doctor")}
     assert any("1 messages that could not be read" in what for what in found)
     unreachable = system.call("doctor", "--redis=redis://127.0.0.1:1/0", "--json")
-    assert unreachable.returncode == 1
+    assert unreachable.returncode == 3
     assert json.loads(unreachable.stdout)[0]["level"] == "fault"
     broker = system.call("doctor", "--mqtt=mqtt://127.0.0.1:1", "--json")
     assert broker.returncode == 1
     assert "127.0.0.1:1" in json.loads(broker.stdout)[-1]["what"]
+
+
+def test_the_doctor_goes_by_leases_not_by_what_a_lost_worker_last_said(system):
+    system.submit()
+    actor = system.actor()
+    wait_for(lambda: system.client.xlen("romul:{e}:trials") == 4)
+    actor.kill()
+    actor.wait()
+    long_ago = 1000 * (system.client.time()[0] - 600)
+    said = {"state": "training", "trial": "0-1", "host": "h", "pid": 1, "seen_ms": long_ago}
+    system.client.hset("romul:{e}:workers", "gone", json.dumps(said))
+
+    def alarms():
+        return [f for f in system.as_json("doctor") if "no actor took them away" in f["what"]]
+
+    assert alarms() == []
+    with redis.Redis.from_url(system.url, protocol=2) as client:
+        client.xreadgroup("workers", "gone", {"romul:{e}:trials": ">"}, count=1)
+    [alarm] = alarms()
+    assert alarm["what"].endswith("the first of gone")
 
 
 def test_workers_and_actors_say_where_they_serve_and_they_alone_warn(system):
