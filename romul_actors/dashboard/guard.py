@@ -15,6 +15,8 @@ Send = Callable[[Any], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "romul_token"
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+"""Names of this machine on which a browser needs no TLS."""
 _UNFRAMED = (
     (b"x-frame-options", b"DENY"),
     (b"content-security-policy", b"frame-ancestors 'none'"),
@@ -31,15 +33,23 @@ class Guard:
             name (DNS rebinding) is refused. None: any name.
         token: must be sent once, as ?token=...; None: no token is needed.
         secure: whether the cookie is for TLS only.
+        behind_proxy: whether a proxy brings TLS: the cookie is for TLS only where it was used.
     """
 
     def __init__(
-        self, app: App, hosts: frozenset[str] | None, token: str | None, *, secure: bool
+        self,
+        app: App,
+        hosts: frozenset[str] | None,
+        token: str | None,
+        *,
+        secure: bool,
+        behind_proxy: bool = False,
     ) -> None:
         self._app = app
         self._hosts = hosts
         self._token = token
         self._secure = secure
+        self._behind_proxy = behind_proxy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -57,7 +67,7 @@ class Guard:
             return
         shown = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[0]
         if scope["type"] == "http" and scope["method"] == "GET" and self._matches(shown):
-            await self._let_in(scope, send)
+            await self._let_in(scope, headers, send)
             return
         await _refuse(scope, receive, send, 401, "a token is needed: open the URL with ?token=...")
 
@@ -82,10 +92,18 @@ class Guard:
             shown.encode("utf-8", "replace"), self._token.encode()
         )
 
-    async def _let_in(self, scope: Scope, send: Send) -> None:
+    def _is_secure(self, headers: MutableMapping[str, str]) -> bool:
+        """Whether the browser came by TLS: what the proxy says, else by any name but loopback's."""
+        if self._secure or not self._behind_proxy:
+            return self._secure
+        if forwarded := headers.get("x-forwarded-proto"):
+            return forwarded.partition(",")[0].strip().lower() == "https"
+        return _name(f"//{headers.get('host', '')}") not in LOOPBACK
+
+    async def _let_in(self, scope: Scope, headers: MutableMapping[str, str], send: Send) -> None:
         """Put the token into a cookie, and redirect to the address without it."""
         cookie = f"{COOKIE}={quote(self._token or '', safe='')}; Path=/; HttpOnly; SameSite=Strict"
-        cookie += "; Secure" if self._secure else ""
+        cookie += "; Secure" if self._is_secure(headers) else ""
         # A path of this server: "//elsewhere" would lead to another server.
         path = quote("/" + scope["path"].lstrip("/\\"))
         await send(

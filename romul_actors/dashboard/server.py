@@ -13,7 +13,7 @@ from nicegui import ui
 
 from romul_actors.dashboard.actions import Actions
 from romul_actors.dashboard.feeds import Feeds
-from romul_actors.dashboard.guard import Guard
+from romul_actors.dashboard.guard import LOOPBACK, Guard
 from romul_actors.dashboard.page import Page, in_short
 from romul_actors.errors import RomulError
 from romul_actors.mqtt.broker import Broker
@@ -57,7 +57,7 @@ class Serving:
         if self.token == "":
             # As of a variable that is not set: any browser would show it.
             raise DashboardError("the --token is empty")
-        if self.host in ("127.0.0.1", "::1", "localhost"):
+        if self.host in LOOPBACK:
             return
         if self.token is None:
             raise DashboardError(f"{self.host} is not this machine alone: give a --token")
@@ -72,7 +72,7 @@ class Serving:
         """Host names that browsers may call it by; None: any, where the token decides."""
         if self.token is not None and not self.names:
             return None
-        names = {"127.0.0.1", "::1", "localhost", self.host, *self.names}
+        names = {*LOOPBACK, self.host, *self.names}
         return frozenset(name.lower() for name in names)
 
 
@@ -118,7 +118,13 @@ async def serving(
     where.check()
     feeds = Feeds(store)
     app = application(store, feeds, broker)
-    guarded = Guard(app, where.hosts, where.token, secure=where.certificate is not None)
+    guarded = Guard(
+        app,
+        where.hosts,
+        where.token,
+        secure=where.certificate is not None,
+        behind_proxy=where.behind_proxy,
+    )
     config = uvicorn.Config(
         guarded,
         host=where.host,

@@ -103,6 +103,24 @@ def test_a_token_is_asked_for_once_and_kept_in_a_cookie():
     assert status(ask(guard, "websocket", query=b"token=s3cret")) == "close"
 
 
+@pytest.mark.parametrize(
+    ("headers", "secure"),
+    [
+        ({"host": "romul.example.com"}, True),
+        ({"host": "romul.example.com", "x_forwarded_proto": "https"}, True),
+        ({"host": "localhost:8443", "x_forwarded_proto": "https, http"}, True),
+        ({"host": "127.0.0.1:8265"}, False),  # as the compose file publishes it
+        ({"host": "[::1]:8265"}, False),
+        ({"host": "romul.example.com", "x_forwarded_proto": "http"}, False),
+    ],
+)
+def test_behind_a_proxy_the_cookie_is_for_tls_only_where_the_browser_came_by_it(headers, secure):
+    guard = Guard(inner, None, TOKEN, secure=False, behind_proxy=True)
+    sent = ask(guard, query=b"token=s3cret", **headers)
+    cookie = dict(sent[0]["headers"])[b"set-cookie"].decode()
+    assert ("Secure" in cookie.split("; ")) == secure
+
+
 def test_no_page_of_another_site_can_show_the_dashboard_in_a_frame():
     guard = Guard(inner, HOSTS, None, secure=False)
     navigation = {"sec_fetch_mode": "navigate"}
