@@ -79,6 +79,24 @@ def test_one_that_two_remove_at_once_is_gone(checkpoints, monkeypatch, call):
     assert not checkpoints.exists("0-0-1")
 
 
+@pytest.mark.parametrize("call", ["rm_file", "rm"])
+def test_what_another_worker_has_yet_to_remove_is_removed(checkpoints, monkeypatch, call):
+    """It may be killed in the midst of it."""
+    published(checkpoints)
+    place = f"{checkpoints._root}/0-0-1"
+    remove = checkpoints._fs.rm_file
+
+    def removed_in_part(path, **options):
+        monkeypatch.undo()
+        if call == "rm_file":
+            remove(f"{place}/{MANIFEST}")
+        raise FileNotFoundError(path, options)
+
+    monkeypatch.setattr(checkpoints._fs, call, removed_in_part)
+    checkpoints.delete("0-0-1")
+    assert not checkpoints._fs.exists(place)
+
+
 def test_a_file_that_was_cut_off_is_noticed(tmp_path):
     checkpoints = Checkpoints(str(tmp_path / "c"), tmp_path)
     published(checkpoints)

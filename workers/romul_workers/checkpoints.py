@@ -35,6 +35,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """A file system that takes nothing more: it is full, or an error has made it read-only."""
 SPARE_BYTES = 1_000_000
 """A disk with less than this left is full."""
+RIVALS = 100
+"""So often a removal goes on where another worker removes the same checkpoint."""
 FLUSHES = 8
 """So many files are flushed at a time."""
 _FLUSHING = ThreadPoolExecutor(FLUSHES - 1, "flush")
@@ -222,15 +224,18 @@ class Checkpoints:
         """Remove the checkpoint `name`; its manifest goes first, so that no half of it exists."""
         place = self._place(name)
         with self._errors(f"checkpoint {name}: cannot be removed"):
-            try:
-                if self.exists(name):
-                    self._fs.rm_file(f"{place}/{manifests.NAME}")
-                if self._fs.exists(place):
-                    self._fs.rm(place, recursive=True)
-            except FileNotFoundError:
-                # All workers collect the same garbage: another one was faster.
-                if self._fs.exists(place):
-                    raise
+            # All workers collect the same garbage: each time another one was faster with a file.
+            for _ in range(RIVALS):
+                with contextlib.suppress(FileNotFoundError):
+                    self._remove(name, place)
+                    return
+            self._remove(name, place)
+
+    def _remove(self, name: str, place: str) -> None:
+        if self.exists(name):
+            self._fs.rm_file(f"{place}/{manifests.NAME}")
+        if self._fs.exists(place):
+            self._fs.rm(place, recursive=True)
 
     def names(self, older_s: float) -> list[str]:
         """All checkpoints, whole or in pieces, that were last changed `older_s` ago or before."""
