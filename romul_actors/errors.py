@@ -28,6 +28,10 @@ class MessageError(RomulError, ValueError):
     """Bytes from a queue that are not a message of this protocol."""
 
 
+class MessageVersionError(MessageError):
+    """A message of another version of the protocol; programs of that version can read it."""
+
+
 class StoreError(RomulError):
     """The store cannot be used: it is unreachable, misconfigured, or holds unusable data."""
 

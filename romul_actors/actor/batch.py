@@ -14,7 +14,7 @@ from romul_actors.core.slot import Slot
 from romul_actors.core.stored_line import shorten
 from romul_actors.errors import RomulError, UndecidableError
 from romul_actors.protocol.experiment import Experiment, from_json
-from romul_actors.protocol.messages import encode
+from romul_actors.protocol.messages import VERSION, encode, is_spoken
 from romul_actors.protocol.plan import left_out, settings
 from romul_actors.protocol.redeclare import redeclare
 from romul_actors.protocol.slot_codec import Fields, read, text, write_meta, write_slot
@@ -36,6 +36,8 @@ class HeldExperiment:
     """What this actor leaves out of the declaration, in sentences."""
     said: str = ""
     """What is stored of that: readers of another version may know those options."""
+    is_spoken: bool = True
+    """Whether it is stored that its trials are of this version."""
 
 
 async def load(store: ActorStore, name: str) -> HeldExperiment:
@@ -61,6 +63,7 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
         faulty=bool(stored.meta.get("fault")),
         left_out=left_out(experiment, population.status),
         said=stored.meta.get("left_out", ""),
+        is_spoken=is_spoken(stored.meta.get("protocol", "")),
     )
 
 
@@ -150,6 +153,8 @@ def commit_of(held: HeldExperiment, batch: Batch, entries: Sequence[str], nonce:
     meta = dict(commit.meta)
     if (says := "\n".join(held.left_out)) != held.said:
         meta["left_out"] = says
+    if not held.is_spoken:
+        meta["protocol"] = str(VERSION)
     if (other := redeclared(held, after)) is not None:
         meta["spec"] = other.model_dump_json()
     return replace(commit, meta=meta)
@@ -174,7 +179,7 @@ def _written(
 def adopt(held: HeldExperiment, batch: Batch, version: str) -> None:
     """Hold what a committed batch led to."""
     other = redeclared(held, batch.population)
-    held.said = "\n".join(held.left_out)
+    held.said, held.is_spoken = "\n".join(held.left_out), True
     if other is not None:
         held.experiment, held.settings = other, batch.population.settings
         held.left_out = left_out(other, batch.population.status)

@@ -2,6 +2,11 @@
 
 A message is one map with a version, a type and the fields of its dataclass (see `events.py`).
 A message from a queue is validated before anything else reads it; nothing is ever unpickled.
+
+Within one `VERSION` fields may be added, with a default: older programs ignore them. A field whose
+absence changes what a message means, a new value of a field with few, or another meaning raises
+`VERSION`; a program that raises it still reads the version before, which workers send and queues
+hold until all have been replaced. An operator's request is taken whole or not at all.
 """
 
 import math
@@ -22,7 +27,7 @@ from pydantic import Field as Default
 
 from romul_actors.core.events import Control, Event, TrialMessage
 from romul_actors.core.space import Value
-from romul_actors.errors import MessageError
+from romul_actors.errors import MessageError, MessageVersionError
 from romul_actors.protocol.mistakes import mistakes_of
 
 VERSION = 1
@@ -42,7 +47,7 @@ MAX_BYTES = 256 * 1024
 
 
 def _model(kind: type) -> type[BaseModel]:
-    """Validator of one kind of message: its dataclass's fields, their very types, no others."""
+    """Validator of one kind of message: its dataclass's fields, their very types."""
 
     def default(field: Field[Any]) -> Any:
         if field.default_factory is not MISSING:
@@ -57,7 +62,7 @@ def _model(kind: type) -> type[BaseModel]:
         f.name: (hints[f.name] if f.name in _ANY_NUMBER else wire(hints[f.name]), default(f))
         for f in fields(kind)
     }
-    config = ConfigDict(strict=True, extra="forbid")
+    config = ConfigDict(strict=True, extra="forbid" if kind is Control else "ignore")
     return create_model(kind.__name__, __config__=config, **columns)
 
 
@@ -88,11 +93,21 @@ def encode(message: Event | TrialMessage) -> bytes:
     return body
 
 
+def is_spoken(stored: str) -> bool:
+    """Whether an experiment's actors speak this version.
+
+    Args:
+        stored: the experiment's field `protocol`, which the first version does not write: "".
+    """
+    return (stored or "1") == str(VERSION)
+
+
 def decode_event(body: bytes) -> Event:
     """Read an event for the decision actor.
 
     Raises:
-        MessageError: `body` is oversized, truncated, of another version, or not an event.
+        MessageVersionError: `body` is of another version.
+        MessageError: it is oversized, truncated, or not an event.
     """
     event: Event = _validate(_EVENTS, body)
     if isinstance(event, Control) and event.steps > MOST_STEPS:
@@ -115,7 +130,8 @@ def decode_trial(body: bytes) -> TrialMessage:
     """Read a trial for a worker.
 
     Raises:
-        MessageError: `body` is oversized, truncated, of another version, or not a trial.
+        MessageVersionError: `body` is of another version.
+        MessageError: it is oversized, truncated, or not a trial.
     """
     trial: TrialMessage = _validate(_TRIALS, body)
     if trial.id != (right := f"{trial.slot}-{trial.step}"):
@@ -149,5 +165,5 @@ def _unpack(body: bytes) -> dict[str, Any]:
         raise MessageError(f"a {type(content).__name__} in place of a map")
     version = content.pop("v", None)
     if version != VERSION:
-        raise MessageError(f"version {version!r}: this program speaks {VERSION}")
+        raise MessageVersionError(f"version {version!r}: this program speaks {VERSION}")
     return content

@@ -45,6 +45,10 @@ class CatalogStore(ABC):
         """
 
     @abstractmethod
+    async def protocol(self, name: str) -> str:
+        """Version of the messages of an experiment's actor; "": none is stored."""
+
+    @abstractmethod
     async def reported(self, name: str) -> int:
         """How many results of an experiment count so far; 0 when there is none of that name."""
 
@@ -213,6 +217,10 @@ class WorkerStore(QueueStore):
             holding: those of `names` in which the worker holds a checkpoint; what is offered to it
                 there comes first.
         """
+
+    @abstractmethod
+    async def put_back(self, lease: Lease) -> bool:
+        """Queue a leased trial again, as if it had never been leased; False: the lease was lost."""
 
     @abstractmethod
     async def beat(self, lease: Lease, slot: int, trial: str, presence: Mapping[str, Any]) -> Beat:

@@ -171,6 +171,15 @@ async def test_an_unusable_targeted_trial_is_a_dead_letter_of_the_trials(store):
     assert (await store.lease(["e"], "other", 0)).body == b"t"
 
 
+async def test_a_targeted_trial_that_is_put_back_is_for_any_worker(store):
+    await made(store)
+    await holds(store)
+    await commit(store, b"t")
+    lease = await store.lease(["e"], "w", 0, ["e"])
+    assert await store.put_back(lease) is True
+    assert (await store.lease(["e"], "other", 0)).body == b"t"
+
+
 async def test_offers_and_targeted_leases_are_on_the_way_and_in_the_depths(store):
     await made(store)
     await holds(store)

@@ -331,6 +331,27 @@ async def test_an_unusable_entry_is_buried_with_its_reason(store):
     assert await store.depths("e") == {"inbox": 0, "trials": 0, "history": 0, "dead": 2}
 
 
+async def test_a_trial_that_is_put_back_is_the_last_in_the_queue_for_any_worker(store):
+    await made(store)
+    await queue_trials(store, b"first", b"second")
+    lease = await store.lease(["e"], "w", 0)
+    assert await store.put_back(lease) is True
+    assert await store.put_back(lease) is False
+    assert await store.settle(lease, 0, "x", b"late") is False
+    found = [await store.lease(["e"], "v", 0) for _ in range(3)]
+    assert [lease and lease.body for lease in found] == [b"second", b"first", None]
+    await store.remove("e")
+    assert await store.put_back(found[0]) is False
+
+
+async def test_the_version_of_the_actors_messages_is_stored(store):
+    await made(store)
+    assert (await store.protocol("e"), await store.protocol("none")) == ("", "")
+    stored = await store.load("e")
+    await store.commit("e", "a", Commit(stored.version, [], {"protocol": "2"}))
+    assert await store.protocol("e") == "2"
+
+
 async def test_a_dead_message_is_kept_short_and_can_be_revived_or_dropped(store):
     await made(store)
     await queue_trials(store, b"x" * 5_000, b"second", b"third")

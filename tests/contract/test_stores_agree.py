@@ -211,6 +211,12 @@ class Machine(RuleBasedStateMachine):
             said = None if hold is None else Hold(checkpoint, for_ms, warm)
             self.both(lambda store: store.settle(lease(store), slot, token, body, said))
 
+    @rule(data=st.data())
+    def put_back(self, data):
+        if self.leases:
+            lease = self.each(data.draw(st.sampled_from(self.leases)))
+            self.both(lambda store: store.put_back(lease(store)))
+
     @rule(name=NAMES, worker=WORKERS, presence=st.sampled_from([{}, {"state": "idle"}]))
     def present(self, name, worker, presence):
         self.both(lambda store: store.present([name], worker, presence))

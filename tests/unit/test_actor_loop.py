@@ -38,7 +38,7 @@ from romul_actors.core.stored_line import shorten
 from romul_actors.core.transition import progress_of
 from romul_actors.errors import StoreError, StoreUnavailableError
 from romul_actors.protocol.experiment import FloatSpec
-from romul_actors.protocol.messages import decode_event, decode_trial, encode
+from romul_actors.protocol.messages import VERSION, decode_event, decode_trial, encode
 from romul_actors.protocol.slot_codec import text
 from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
@@ -689,6 +689,19 @@ def test_an_unchanged_population_makes_no_garbage():
     run = Run(population()).start()
     counted = NeededCheckpoints(run.population)
     assert counted.follow(run.population, run.population, [], [run.result(0, 1.0)]) == []
+
+
+async def test_an_actor_stores_the_version_of_its_messages_where_another_one_stands(store):
+    await submit(store)
+    actor = an_actor(store)
+    await actor.turn()
+    # The first version was never written.
+    assert await store.protocol("e") == ""
+    stored = await store.load("e")
+    await store.commit("e", "b", Commit(stored.version, [], {"protocol": str(VERSION + 1)}))
+    await store.send("e", encode(Control(action="pause", by="me")))
+    await actor.turn()
+    assert await store.protocol("e") == str(VERSION)
 
 
 # -- reconciliation -------------------------------------------------------------------------------

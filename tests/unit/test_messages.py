@@ -17,7 +17,7 @@ from romul_actors.core.events import (
     Tick,
     TrialMessage,
 )
-from romul_actors.errors import MessageError
+from romul_actors.errors import MessageError, MessageVersionError
 from romul_actors.protocol.messages import MAX_BYTES, VERSION, decode_event, decode_trial, encode
 
 TOKEN: dict[str, Any] = {"trial": "3-7", "slot": 3, "attempt": 2, "worker": "w"}
@@ -120,9 +120,6 @@ def changed(**fields):
         (changed(slot="3"), "result.slot: '3' is not a whole number"),
         (changed(slot=True), "result.slot: True is not a whole number"),
         (changed(value=None), "result.value: None is not a number"),
-        (changed(extra=1), "result.extra: no such key"),
-        (changed(bonus=1), "result.bonus: no such key: there are type, trial, slot, attempt"),
-        (changed(slto=1), "result.slto: no such key: did you mean 'slot'"),
         (changed(metrics={"a": "b"}), "result.metrics.a: 'b' is not a number"),
         (changed(metrics=[0.5]), "result.metrics: \\[0.5\\] is not a table"),
         (changed(in_effect={"lr": b"1"}), "result.in_effect.lr: b'1' is not a JSON value"),
@@ -130,6 +127,10 @@ def changed(**fields):
         (
             msgpack.packb({"v": VERSION, "type": "tick"}),
             "tick.workers: not given, and it has no default",
+        ),
+        (
+            msgpack.packb({**msgpack.unpackb(encode(Control(action="pin"))), "slto": 3}),
+            "control.slto: no such key: did you mean 'slot'",
         ),
         (
             msgpack.packb({**msgpack.unpackb(encode(Control(action="stop"))), "action": "halt"}),
@@ -140,6 +141,20 @@ def changed(**fields):
 def test_an_unusable_message_is_refused_with_its_reason(body, message):
     with pytest.raises(MessageError, match=message):
         decode_event(body)
+
+
+@pytest.mark.parametrize("message", [*EVENTS[:5], EVENTS[6], TRIAL], ids=lambda m: m.type)
+def test_a_field_that_a_later_program_adds_within_this_version_is_ignored(message):
+    body = msgpack.packb({**msgpack.unpackb(encode(message)), "zone": "a", "more": {"n": [1]}})
+    assert (decode_trial if message is TRIAL else decode_event)(body) == message
+
+
+def test_a_message_of_another_version_is_told_from_garbage():
+    with pytest.raises(MessageVersionError):
+        decode_event(changed(v=VERSION + 1))
+    with pytest.raises(MessageError) as garbage:
+        decode_event(b"\xc1")
+    assert not isinstance(garbage.value, MessageVersionError)
 
 
 @given(st.binary(max_size=200))

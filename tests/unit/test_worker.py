@@ -4,16 +4,18 @@ import asyncio
 import itertools
 from dataclasses import replace
 
+import msgpack
 from aiomqtt import MqttError
 
 from romul_actors.core.events import Released, Submitted
 from romul_actors.errors import CheckpointError, StoreUnavailableError
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.connection import MqttConnection
-from romul_actors.protocol.messages import decode_event, encode
+from romul_actors.protocol.messages import VERSION, decode_event, encode
 from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
 from romul_sim.virtual_time import run
+from romul_workers.admission import LEFT_S
 from romul_workers.trainer import Failure, NoRoom, Success, Trainer, ignore
 from romul_workers.worker import Worker, WorkerSettings
 from tests.trials import TRIAL, declare
@@ -414,3 +416,57 @@ def test_a_task_module_that_came_under_an_admitted_name_is_not_trained():
     assert (trained, report.reason) == ([], "task")
     assert report.message == why
     assert "stored experiment" in why
+
+
+def of_version(trial, version):
+    return msgpack.packb({**msgpack.unpackb(encode(trial)), "v": version})
+
+
+async def with_trials(store, protocol, *bodies):
+    await filled(store)
+    stored = await store.load("e")
+    meta = {"status": "running", **({"protocol": protocol} if protocol else {})}
+    await store.commit("e", "a", Commit(stored.version, [], meta, trials=bodies))
+    return store
+
+
+def test_a_trial_that_actors_of_another_version_made_is_left_to_a_worker_of_that_version():
+    async def main():
+        loop = asyncio.get_running_loop()
+        store = MemoryStore(lambda: int(1000 * loop.time()))
+        later = of_version(TRIAL, VERSION + 1)
+        await with_trials(store, str(VERSION + 1), later)
+        trainer, stop = StubTrainer(FINE), asyncio.Event()
+        made = worker(store, trainer)
+        working = asyncio.create_task(made.run(stop))
+        await asyncio.sleep(LEFT_S - 5.0)
+        seen = (await store.depths("e"), (await store.workers("e"))["w"], await store.ages("e"))
+        # One that speaks it finds the trial as it was; then come actors that this worker reads.
+        lease = await store.lease(["e"], "another", 0)
+        stored = await store.load("e")
+        meta, trials = {"protocol": str(VERSION)}, [encode(TRIAL)]
+        await store.commit("e", "a", Commit(stored.version, [], meta, trials=trials))
+        await asyncio.sleep(10.0)
+        stop.set()
+        await working
+        return seen, lease.body == later, trainer.trained
+
+    (depths, presence, serving), kept, trained = run(main())
+    assert depths == {"inbox": 1, "trials": 1, "history": 0, "dead": 0}
+    why = f"its trials are of version {VERSION + 1}: this program speaks {VERSION}"
+    assert (presence["state"], presence["why"], serving) == ("refuses", why, {})
+    assert (kept, len(trained)) == (True, 1)
+
+
+def test_a_trial_that_is_left_over_from_another_version_is_a_dead_letter():
+    async def main(protocol):
+        loop = asyncio.get_running_loop()
+        store = MemoryStore(lambda: int(1000 * loop.time()))
+        bodies = [of_version(TRIAL, VERSION + 1), encode(TRIAL)]
+        await with_trials(store, protocol, *bodies)
+        trainer = StubTrainer(FINE)
+        await worker(store, trainer, max_trials=1).run(asyncio.Event())
+        return [dead.reason for dead in await store.dead("e")], round(loop.time())
+
+    expected = ([f"version {VERSION + 1}: this program speaks {VERSION}"], 1)
+    assert run(main("")) == run(main(str(VERSION))) == expected

@@ -4,6 +4,7 @@ A worker admits an experiment by its own settings (names, task modules), and ser
 status allows. What a claim prefers among the trials of one experiment is the store's matter.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -14,6 +15,9 @@ from romul_actors.protocol.stored_fields import OVER
 from romul_actors.store import WorkerStore
 
 log = logging.getLogger("romul.worker")
+
+LEFT_S = 60.0
+"""How long an experiment is left to other workers whose trials this program cannot read."""
 
 
 class Admission:
@@ -47,6 +51,8 @@ class Admission:
         self._served: list[str] = []
         self._claims: list[str] = []
         self._refused: dict[str, str] = {}
+        self._left: dict[str, tuple[str, float]] = {}
+        """Experiments that are left to other workers, why, and the loop's time when that ends."""
 
     @property
     def admitted(self) -> list[str]:
@@ -94,6 +100,7 @@ class Admission:
             self._admitted.pop(name, None)
             self._refused.pop(name, None)
             self._texts.pop(name, None)
+            self._left.pop(name, None)
             self._forget(name)
         ours = {name: status for name, status in statuses.items() if self._admitted.get(name)}
         self._served = [n for n, status in ours.items() if status not in OVER]
@@ -107,6 +114,9 @@ class Admission:
     async def _admits(self, name: str) -> bool:
         if not any(fnmatchcase(name, pattern) for pattern in self._names):
             return False
+        why, until = self._left.get(name, ("", float("-inf")))
+        if asyncio.get_running_loop().time() < until:
+            raise ExperimentError(why)
         if why := self._forbidden(await self.declaration(name)):
             return self._refuse(name, why)
         self._refused.pop(name, None)
@@ -153,6 +163,11 @@ class Admission:
         if why := self._forbidden(experiment):
             raise ExperimentError(why)
         return experiment
+
+    def leave(self, name: str, why: str) -> None:
+        """Leave an experiment to other workers for a while, from the next refresh on."""
+        self._left[name] = why, asyncio.get_running_loop().time() + LEFT_S
+        self._admitted.pop(name, None)
 
     def claimed(self, name: str) -> None:
         """Put the experiment that gave a trial last in order: fair turns."""

@@ -16,8 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from romul_actors.core.events import ReleaseReason
-from romul_actors.errors import ExperimentError, MessageError, StoreError, StoreUnavailableError
-from romul_actors.protocol.messages import decode_trial
+from romul_actors.errors import (
+    ExperimentError,
+    MessageError,
+    MessageVersionError,
+    StoreError,
+    StoreUnavailableError,
+)
+from romul_actors.protocol.messages import decode_trial, is_spoken
 from romul_actors.store import REFUSES, Lease, WorkerStore
 from romul_workers.admission import Admission
 from romul_workers.affinity import Affinity
@@ -272,9 +278,7 @@ class Worker:
         try:
             trial = decode_trial(lease.body)
         except MessageError as error:
-            log.warning("unusable trial of %s: %s", lease.experiment, error)
-            unusable = [(lease.id, str(error), lease.body)]
-            await self._store.dead_letter(lease.experiment, lease.stream, unusable)
+            await self._refuse_unread(lease, error)
             return None
         try:
             experiment = await self._admission.leased(lease.experiment)
@@ -292,6 +296,19 @@ class Worker:
             self._shutdown,
             self._presence,
         )
+
+    async def _refuse_unread(self, lease: Lease, error: MessageError) -> None:
+        """Give back a trial that actors of another version made; any other one is unusable."""
+        name = lease.experiment
+        foreign = isinstance(error, MessageVersionError)
+        if foreign and not is_spoken(await self._store.protocol(name)):
+            # Dead, it would only be queued again; a worker of that version can train it.
+            await self._store.put_back(lease)
+            self._admission.leave(name, f"its trials are of {error}")
+            self._refreshed = float("-inf")
+            return
+        log.warning("unusable trial of %s: %s", name, error)
+        await self._store.dead_letter(name, lease.stream, [(lease.id, str(error), lease.body)])
 
     async def _serve(self, attempt: Attempt, number: int) -> None:
         """Train a leased trial and store its checkpoint, and report how that ended.

@@ -20,6 +20,9 @@ class MemoryCatalog(CatalogStore):
     async def spec(self, name: str) -> str:
         return self.memory.find(name).spec
 
+    async def protocol(self, name: str) -> str:
+        return self.memory.look(name).meta.get("protocol", "")
+
     async def reported(self, name: str) -> int:
         return int(self.memory.look(name).meta.get("reported", 0))
 

@@ -41,6 +41,13 @@ class MemoryWorker(MemoryQueues, WorkerStore):
                 return Lease(name, str(entry_id), worker, item.body)
         return None
 
+    async def put_back(self, lease: Lease) -> bool:
+        if leased(self.memory, lease) is None:
+            return False
+        self.memory.queue(lease.experiment, "trials").drop(int(lease.id))
+        self.memory.add(lease.experiment, "trials", lease.body)
+        return True
+
     async def beat(self, lease: Lease, slot: int, trial: str, presence: Mapping[str, Any]) -> Beat:
         found = self.memory.experiments.get(lease.experiment)
         if found is None:

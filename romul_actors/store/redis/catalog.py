@@ -92,6 +92,11 @@ class RedisCatalog(CatalogStore):
         with reading(key(name)):
             return cast("bytes", text).decode()
 
+    async def protocol(self, name: str) -> str:
+        found = await reply(self.connection.client.hget(key(name), "protocol"), key(name))
+        with reading(key(name)):
+            return cast("bytes", found or b"").decode()
+
     async def reported(self, name: str) -> int:
         found = await reply(self.connection.client.hget(key(name), "reported"), key(name))
         with reading(key(name)):

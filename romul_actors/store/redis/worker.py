@@ -48,10 +48,11 @@ class RedisWorker(RedisQueues, WorkerStore):
         Raises:
             WrongTypeError: a queue or a bell is none.
         """
-        connection = self.connection
         streams = {key(name, "trials"): ">" for name in names}
         bells = {bell_key(name, worker): ">" for name in holding}
-        found = await connection.read_groups(GROUPS["trials"], worker, streams | bells, 1, block_ms)
+        found = await self.connection.read_groups(
+            GROUPS["trials"], worker, streams | bells, 1, block_ms
+        )
         leases: list[Lease] = []
         for stream, rows in found:
             name = experiment_of(stream)
@@ -60,8 +61,7 @@ class RedisWorker(RedisQueues, WorkerStore):
             elif (lease := await self._take(name, worker)) is not None:
                 leases.insert(0, lease)
         for extra in leases[1:]:
-            keys = [key(extra.experiment, extra.stream), key(extra.experiment, "trials")]
-            await connection.run("put_back", keys, [worker, extra.id, extra.body])
+            await self.put_back(extra)
         return leases[0] if leases else None
 
     async def _lease_from_first(
@@ -92,6 +92,11 @@ class RedisWorker(RedisQueues, WorkerStore):
         if found is None:
             return None
         return Lease(name, found[0].decode(), worker, found[1], "targeted")
+
+    async def put_back(self, lease: Lease) -> bool:
+        keys = [key(lease.experiment, lease.stream), key(lease.experiment, "trials")]
+        args = [lease.worker, lease.id, lease.body]
+        return bool(await self.connection.run("put_back", keys, args))
 
     async def beat(self, lease: Lease, slot: int, trial: str, presence: Mapping[str, Any]) -> Beat:
         kept, status, outdated = await run_beat(
