@@ -40,6 +40,10 @@ class StoreUnavailableError(StoreError):
     """The store does not answer now; it may later."""
 
 
+class AccessError(StoreError):
+    """The server does not let this user do what was asked for."""
+
+
 class WrongTypeError(StoreError):
     """A key on the server is not of the type that this project gives it.
 

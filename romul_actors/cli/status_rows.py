@@ -7,7 +7,7 @@ from pydantic_core import from_json
 
 from romul_actors.cli.connection import connected
 from romul_actors.cli.rows import progress, unreadable
-from romul_actors.errors import ExperimentError, StoreError, StoreUnavailableError
+from romul_actors.errors import AccessError, ExperimentError, StoreError, StoreUnavailableError
 from romul_actors.local.redis_server import DATA, has_data, is_up, server_of
 from romul_actors.local.run_file import RunFile
 from romul_actors.observe.snapshot import read_glance
@@ -19,10 +19,11 @@ async def status_row(store: Store, name: str, status: str) -> dict[str, Any]:
 
     Raises:
         StoreUnavailableError: the server does not answer.
+        AccessError: it does not let this user read what it holds.
     """
     try:
         seen = read_glance(await store.glance(name), name)
-    except StoreUnavailableError:
+    except (StoreUnavailableError, AccessError):
         raise
     except (ExperimentError, StoreError) as error:
         # Of another version, or damaged: the others are still worth seeing.

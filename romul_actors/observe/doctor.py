@@ -165,7 +165,7 @@ def _population(name: str, found: Snapshot, holders: Collection[str]) -> list[Fi
         add(
             "ok" if found.alive else "warning",
             f"{len(found.refusing)} workers do not serve it: {first}",
-            f"one that is to serve it is started with {allow}",
+            "one that is to serve it is of the actors' version, and started with " + allow,
         )
     silent = [w for w in found.workers if _silent_for(w, STUCK_LEASES * lease_s)]
     # What a lost worker last said of itself stays for a while after its lease was taken away.

@@ -101,6 +101,14 @@ def test_a_search_goes_through_with_each_part_behind_its_own_door(guarded, fleet
         assert fleet.call(*command, f"--redis={guarded['operator']}").returncode == 0
 
 
+def test_the_status_of_a_server_that_refuses_to_be_read_is_an_error(guarded, fleet):
+    fleet.submit(name="team-a")
+    refused = fleet.call("status", "--json", f"--redis={guarded['worker']}")
+    assert (refused.returncode, refused.stdout) == (3, "")
+    assert "the server refuses" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_a_password_may_come_from_a_file(guarded, fleet, monkeypatch):
     fleet.submit(name="team-c")
     url = guarded["reader"]

@@ -12,6 +12,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import (
     AuthenticationError,
     ClusterDownError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -25,6 +26,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from romul_actors.errors import (
+    AccessError,
     StoreError,
     StoreUnavailableError,
     UnknownExperimentError,
@@ -81,6 +83,8 @@ def store_error(error: Exception, keys: Sequence[str] = ()) -> StoreError:
     """This project's error for one of the client's, from a request that concerns some keys."""
     if (what := what_it_cannot(error)) is not None:
         return StoreUnavailableError(f"the server {what}: {error}")
+    if isinstance(error, NoPermissionError):
+        return AccessError(f"the server refuses: {error}")
     if "NOGROUP" in str(error):
         return NoGroupError(str(error))
     if str(error).startswith(_DAMAGED):
