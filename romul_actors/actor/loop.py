@@ -62,6 +62,7 @@ class Actor:
 
     Attributes:
         decisions: how many trials it has decided and committed.
+        outrun: how many batches it decided in vain, because another actor was faster.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Actor:
         """When the store last did not answer."""
         self._on_commit = on_commit
         self._commits = 0
-        self.decisions = 0
+        self.decisions = self.outrun = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Decide until `stop` is set; the batch in hand is committed first."""
@@ -251,7 +252,8 @@ class Actor:
         )
         committed = await self._store.commit(name, self._name, commit)
         if committed is None:
-            log.info("%s: another actor decided meanwhile", name)
+            self.outrun += 1
+            log.debug("%s: another actor decided meanwhile", name)
             return False
         before = held.population
         adopt(held, batch, committed.version)

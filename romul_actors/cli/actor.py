@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -70,17 +71,19 @@ def actor(
             bridge = None if at is None else Bridge(at, chosen)
             if bridge is not None:
                 listeners.append(bridge.publish)
-            if metrics_port is not None:
-                metrics = metrics_module().ActorMetrics()
+            metrics = None if metrics_port is None else metrics_module().ActorMetrics()
+            if metrics is not None:
                 listeners.append(metrics.count)
-                await stack.enter_async_context(beside(metrics.run(store)))
-                await serve_metrics(stack, metrics.registry, metrics_host, metrics_port)
+                look = partial(metrics.refresh, store)
+                await serve_metrics(stack, metrics.registry, look, metrics_host, metrics_port)
 
             def on_lines(name: str, lines: Sequence[Line]) -> None:
                 for listener in listeners:
                     listener(name, lines)
 
             serving = Actor(store, chosen, experiment, on_lines if listeners else None)
+            if metrics is not None:
+                metrics.watch(serving)
             if bridge is not None:
                 await stack.enter_async_context(beside(bridge.run(serving)))
             log.info(

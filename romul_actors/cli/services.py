@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from romul_actors.cli.connection import connected
+from romul_actors.observe.health import Health
 from romul_actors.store import Store
 from romul_actors.waiting import cancel
 
@@ -90,8 +91,21 @@ def metrics_module() -> Any:
 
 
 async def serve_metrics(
-    stack: contextlib.AsyncExitStack, registry: Any, host: str, port: int
+    stack: contextlib.AsyncExitStack,
+    registry: Any,
+    look: Callable[[], Awaitable[object]],
+    host: str,
+    port: int,
 ) -> None:
-    """Serve a registry's metrics until the stack is closed."""
-    served = await stack.enter_async_context(metrics_module().served(registry, host, port))
+    """Serve a registry's metrics, and the process's health, until the stack is closed.
+
+    Args:
+        stack: what is closed at the end.
+        registry: the metrics.
+        look: reads from the server, which is done from time to time.
+        host, port: where.
+    """
+    health = Health()
+    await stack.enter_async_context(beside(health.watch(look)))
+    served = await stack.enter_async_context(metrics_module().served(registry, health, host, port))
     logging.getLogger("romul").info("metrics: http://%s:%d/metrics", host, served)

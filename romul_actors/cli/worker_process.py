@@ -63,7 +63,7 @@ async def work(
             if metrics is not None:
                 figures = metrics_module().WorkerMetrics(settings.name)
                 figures.watch(working)
-                await serve_metrics(stack, figures.registry, *metrics)
+                await serve_metrics(stack, figures.registry, store.experiments, *metrics)
             log.info(
                 "worker %s on %s, task modules %s: waits for trials",
                 settings.name,

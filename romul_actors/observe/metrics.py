@@ -8,34 +8,54 @@ from the population to 1, again and again, though as many workers would be busy 
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from prometheus_client import Counter as PrometheusCounter
+from prometheus_client.metrics_core import Metric
 
 from romul_actors.core.history import Line, TrialFailed, TrialReleased, Unknown
 from romul_actors.errors import RomulError, StoreUnavailableError
+from romul_actors.observe.health import Health, is_recent
 from romul_actors.observe.snapshot import read_glance
 from romul_actors.store import ReaderStore
 
 log = logging.getLogger("romul.metrics")
-
-REFRESH_S = 5.0
-"""How often the store is read."""
 
 
 class MetricsError(RomulError):
     """The metrics cannot be served."""
 
 
+class _WhileRecent:
+    """Metrics that are served as long as they are not old: an autoscaler would trust them.
+
+    Args:
+        registry: of these metrics.
+        read_s: when they were last read, by the process's monotonic clock.
+    """
+
+    def __init__(self, registry: CollectorRegistry, read_s: Callable[[], float]) -> None:
+        self._registry = registry
+        self._read_s = read_s
+
+    def describe(self) -> Iterable[Metric]:
+        return self._registry.collect()
+
+    def collect(self) -> Iterable[Metric]:
+        return self._registry.collect() if is_recent(self._read_s()) else ()
+
+
 class ActorMetrics:
     """Lines of history that one actor wrote, and the state of each experiment."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry, read = CollectorRegistry(), CollectorRegistry()
+        self._read_s = float("-inf")
         per = ["experiment"]
         self._events = PrometheusCounter(
             "romul_events",
@@ -51,7 +71,7 @@ class ActorMetrics:
         )
         self._counters = (self._events, self._lost)
         self._gauges = {
-            name: Gauge(f"romul_{name}", description, per, registry=self.registry)
+            name: Gauge(f"romul_{name}", description, per, registry=read)
             for name, description in (
                 ("slots", "Slots of the population"),
                 ("trials_queued", "Trials that no worker has yet"),
@@ -73,8 +93,22 @@ class ActorMetrics:
         self._desired = Gauge(
             "romul_fleet_workers_desired",
             "Workers that would have something to do, over all experiments",
+            registry=read,
+        )
+        self.registry.register(_WhileRecent(read, lambda: self._read_s))
+        self._refreshed = Gauge(
+            "romul_last_refresh_timestamp_seconds",
+            "When the experiments were last read, since the epoch",
             registry=self.registry,
         )
+
+    def watch(self, actor: Any) -> None:
+        """Read an actor's own counter at each scrape."""
+        Gauge(
+            "romul_commits_outrun",
+            "Batches that were decided again because another actor was faster",
+            registry=self.registry,
+        ).set_function(lambda: actor.outrun)
 
     def count(self, name: str, lines: Sequence[Line]) -> None:
         """Count lines that were written to an experiment's history."""
@@ -108,15 +142,8 @@ class ActorMetrics:
         self._desired.set(desired)
         for gauge in self._gauges.values():
             _forget(gauge, {x[0] for x in _labels(gauge)} - set(statuses))
-
-    async def run(self, store: ReaderStore) -> None:
-        """Refresh again and again, until cancelled."""
-        while True:
-            try:
-                await self.refresh(store)
-            except RomulError as error:
-                log.debug("no metrics: %s", error)
-            await asyncio.sleep(REFRESH_S)
+        self._read_s = time.monotonic()
+        self._refreshed.set_to_current_time()
 
 
 def _labels(metric: Gauge | PrometheusCounter) -> list[Sequence[str]]:
@@ -184,8 +211,10 @@ class WorkerMetrics:
 
 
 @contextlib.asynccontextmanager
-async def served(registry: CollectorRegistry, host: str, port: int) -> AsyncIterator[int]:
-    """Serve metrics while the context is open; yields the port, which may be given as 0.
+async def served(
+    registry: CollectorRegistry, health: Health, host: str, port: int
+) -> AsyncIterator[int]:
+    """Serve metrics and health while the context is open; yields the port, which may be 0.
 
     Raises:
         MetricsError: the port is taken.
@@ -196,6 +225,7 @@ async def served(registry: CollectorRegistry, host: str, port: int) -> AsyncIter
         raise MetricsError(
             f"metrics on {host}:{port}: {error}: choose another --metrics-port (0: any free one)"
         ) from None
+    server.set_app(health.beside(server.get_app()))
     try:
         yield server.server_port
     finally:

@@ -1,5 +1,6 @@
 """Metrics of real processes, as Prometheus and Grafana read them."""
 
+import asyncio
 import json
 import re
 import urllib.request
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from romul_actors.core.history import TrialReleased
 from romul_actors.observe.metrics import ActorMetrics, WorkerMetrics
+from romul_actors.store.memory import MemoryStore
 from tests.conftest import wait_for
 
 
@@ -36,6 +38,11 @@ def test_prometheus_sees_actor_and_worker(system):
     # Between two trials none is leased; the four stay four.
     wait_for(lambda: value(actor, "romul_trials_leased") == 1, 30)
     assert value(actor, "romul_workers_alive") == 1
+    for process in (actor, worker):
+        url = re.search(r"metrics: (http://\S+)/metrics", process.log.read_text())[1]
+        for path in ("healthz", "readyz"):
+            with urllib.request.urlopen(f"{url}/{path}", timeout=10) as answer:
+                assert answer.read().startswith(b"the server answered")
     text = scrape(actor)
     assert re.search(r'romul_events_total{event="result",experiment="m"} [1-9]', text)
     port = re.search(r":(\d+)/metrics", actor.log.read_text())[1]
@@ -53,6 +60,7 @@ def test_the_grafana_dashboard_asks_for_metrics_that_there_are(system):
         for name in re.findall(r"romul_\w+", target["expr"])
     }
     metrics = ActorMetrics()
+    asyncio.run(metrics.refresh(MemoryStore()))
     lost = TrialReleased(at_ms=1, trial="0-0", attempt=1, worker="w", reason="preempted")
     metrics.count("e", [lost])
     worker = WorkerMetrics("w")

@@ -1,11 +1,15 @@
 """What an autoscaler reads."""
 
+import asyncio
+import http.client
 from typing import Any
 
 from romul_actors.actor.loop import Actor
 from romul_actors.core.events import Result, Submitted
 from romul_actors.core.history import SearchStarted, TrialReleased, Unknown
-from romul_actors.observe.metrics import ActorMetrics
+from romul_actors.errors import StoreUnavailableError
+from romul_actors.observe import health
+from romul_actors.observe.metrics import ActorMetrics, served
 from romul_actors.protocol.messages import decode_trial, encode
 from romul_actors.store.memory import MemoryStore
 from tests.trials import declare
@@ -124,3 +128,83 @@ async def test_what_is_counted_of_a_new_experiment_while_all_are_listed_is_kept(
     await metrics.refresh(Slow())
     labels = {"experiment": "new", "event": "started"}
     assert metrics.registry.get_sample_value("romul_events_total", labels) == 1
+
+
+async def test_what_was_read_long_ago_is_served_no_more(monkeypatch):
+    store, metrics = MemoryStore(), ActorMetrics()
+    await submit(store, "e")
+    metrics.count("e", [SearchStarted(at_ms=1)])
+
+    def names():
+        return {family.name for family in metrics.registry.collect()}
+
+    before = names()
+    await metrics.refresh(store)
+    state = {"romul_fleet_workers_desired", "romul_workers_alive", "romul_slots"}
+    assert (state & before, state & names()) == (set(), state)
+    monkeypatch.setattr(health, "SILENT_S", 0.0)
+    assert names() == before >= {"romul_events", "romul_last_refresh_timestamp_seconds"}
+    assert metrics.registry.get_sample_value("romul_last_refresh_timestamp_seconds") > 0
+
+
+async def probed(port, path):
+    """Status and text of an answer."""
+
+    def ask():
+        asking = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        asking.request("GET", path)
+        answer = asking.getresponse()
+        return answer.status, answer.read().decode()
+
+    return await asyncio.to_thread(ask)
+
+
+async def test_a_server_that_does_not_answer_makes_a_process_unready_and_not_unhealthy(monkeypatch):
+    looks, answers = asyncio.Event(), asyncio.Event()
+
+    async def look():
+        looks.set()
+        if not answers.is_set():
+            raise StoreUnavailableError("no answer")
+
+    monkeypatch.setattr(health, "LOOK_S", 0.01)
+    ours = health.Health()
+    async with served(ActorMetrics().registry, ours, "127.0.0.1", 0) as port:
+        watching = asyncio.create_task(ours.watch(look))
+        await looks.wait()
+        silent = "the server has not answered yet\n"
+        assert await probed(port, "/readyz") == (503, silent)
+        assert await probed(port, "/healthz") == (200, silent)
+        answers.set()
+        while (await probed(port, "/readyz"))[0] != 200:
+            await asyncio.sleep(0.01)
+        assert (await probed(port, "/metrics"))[0] == 200
+        monkeypatch.setattr(health, "SILENT_S", 0.0)
+        ready = await probed(port, "/readyz")
+        assert (ready[0], ready[1].startswith("the server answered")) == (503, True)
+        assert (await probed(port, "/healthz"))[0] == 200
+        watching.cancel()
+
+
+async def test_a_process_whose_loop_does_not_run_is_not_healthy(monkeypatch):
+    monkeypatch.setattr(health, "RUNS_S", 0.05)
+    ours = health.Health()
+    assert await asyncio.to_thread(ours.is_running)
+    # Here it keeps the loop from running.
+    assert not ours.is_running()
+
+
+async def test_batches_that_another_actor_outran_are_counted():
+    class Outrun(MemoryStore):
+        outran = 0
+
+        async def commit(self, name, actor, commit):
+            self.outran += 1
+            return None if self.outran == 1 else await super().commit(name, actor, commit)
+
+    store, metrics = Outrun(), ActorMetrics()
+    await submit(store, "e")
+    actor = Actor(store, "a", pace_s=0.01)
+    metrics.watch(actor)
+    await actor.turn()
+    assert metrics.registry.get_sample_value("romul_commits_outrun") == 1
