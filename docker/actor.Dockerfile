@@ -32,7 +32,6 @@ RUN useradd --uid 10001 --no-create-home romul \
   && install -d -o 10001 /acl /broker /secrets /secrets/worker /secrets/actor /secrets/reader /secrets/operator
 USER 10001
 ENV PATH=/opt/romul/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-HEALTHCHECK --interval=30s --timeout=10s CMD ["romul", "status", "--json"]
 # No shell in between: SIGTERM reaches the actor, which commits the batch in hand and ends.
 ENTRYPOINT ["romul"]
 CMD ["actor"]

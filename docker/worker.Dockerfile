@@ -24,7 +24,6 @@ COPY --from=build /opt/romul /opt/romul
 RUN useradd --uid 10001 --no-create-home romul && install -d -o 10001 /checkpoints
 USER 10001
 ENV PATH=/opt/romul/bin:$PATH PYTHONUNBUFFERED=1
-HEALTHCHECK --interval=30s --timeout=10s CMD ["romul", "status", "--json"]
 # No shell in between: SIGTERM reaches the worker, which ends or gives back its trial within the
 # grace period. stop_grace_period must be longer than ROMUL_GRACE_S.
 ENTRYPOINT ["romul"]

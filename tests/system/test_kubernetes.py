@@ -5,7 +5,10 @@ import json
 import re
 import shutil
 import subprocess
+import sys
+import threading
 import urllib.request
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +16,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from romul_actors.observe.health import RUNS_S
 from romul_actors.store.redis import RedisStore
 from tests.conftest import wait_for
 
@@ -170,6 +174,59 @@ def test_a_worker_has_the_time_to_give_its_trial_back():
     pod = named("Deployment", "romul-worker")["spec"]["template"]["spec"]
     environment = {e["name"]: e["value"] for e in pod["containers"][0]["env"]}
     assert pod["terminationGracePeriodSeconds"] > float(environment["ROMUL_GRACE_S"]) + 5
+
+
+@pytest.mark.parametrize(("name", "port"), [("actor", 9100), ("worker", 9101)])
+def test_only_a_hung_process_is_started_again_and_only_monitoring_reads_its_metrics(name, port):
+    pod = named("Deployment", f"romul-{name}")["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    assert f"--metrics-port={port}" in container["args"]
+    assert container["ports"] == [{"name": "metrics", "containerPort": port}]
+    live, ready = container["livenessProbe"], container["readinessProbe"]
+    assert (live["httpGet"]["path"], ready["httpGet"]["path"]) == ("/healthz", "/readyz")
+    assert live["httpGet"]["port"] == ready["httpGet"]["port"] == "metrics"
+    # The answer may take that long.
+    assert live["timeoutSeconds"] > RUNS_S
+    policy = named("NetworkPolicy", f"romul-{name}")["spec"]
+    [ingress] = policy["ingress"]
+    assert ingress["ports"] == [{"port": port, "protocol": "TCP"}]
+    labels = {"matchLabels": {"romul-metrics": "true"}}
+    assert ingress["from"] == [{"namespaceSelector": labels}, {"podSelector": labels}]
+
+
+@pytest.mark.parametrize("name", ["actor", "worker"])
+def test_no_folder_of_a_pod_can_fill_its_node(name):
+    pod = named("Deployment", f"romul-{name}")["spec"]["template"]["spec"]
+    folders = {v["name"]: v["emptyDir"] for v in pod["volumes"] if "emptyDir" in v}
+    assert all("sizeLimit" in folder for folder in folders.values())
+    mounts = {m["mountPath"]: m["name"] for m in pod["containers"][0]["volumeMounts"]}
+    assert set(folders) <= set(mounts.values())
+    if name == "worker":
+        assert folders[mounts["/dev/shm"]]["medium"] == "Memory"  # noqa: S108
+
+
+@pytest.mark.parametrize("name", ["actor", "worker"])
+def test_compose_asks_each_process_whether_it_is_healthy(name):
+    file = FOLDER.parent / "compose.yaml"
+    service = yaml.safe_load(file.read_text())["services"][name]
+    port = service["command"][service["command"].index("--metrics-port") + 1]
+    program, code = service["healthcheck"]["test"][1], service["healthcheck"]["test"][-1]
+    assert program == "python3"
+    assert f"http://127.0.0.1:{port}/healthz" in code
+    status = {"/healthz": 200}
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status[self.path])
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        run = [sys.executable, "-c", code.replace(port, str(server.server_port))]
+        assert subprocess.run(run, check=False).returncode == 0
+        status["/healthz"] = 503
+        assert subprocess.run(run, stderr=subprocess.DEVNULL, check=False).returncode == 1
+        server.shutdown()
 
 
 def test_the_compose_files_arguments_and_files_are_there(system):
