@@ -172,7 +172,8 @@ async def _check_server(url: str) -> None:
 
 
 async def _local(fleet: Fleet, logs: Path, stop: asyncio.Event) -> None:
-    crew = Crew(local_workers.members(fleet, logs), logs, fleet.grace_s + 20)
+    members = local_workers.members(fleet, logs)
+    crew = Crew(members, logs, fleet.grace_s + 20, all_needed=False)
     async with running(crew):
         echo(f"{fleet.workers} workers; logs in {logs}", err=True)
         while not stop.is_set():

@@ -13,12 +13,11 @@ import shutil
 from collections.abc import Sequence
 
 from romul_actors.launch import Fleet, LaunchError
+from romul_actors.local.processes import RETRY_S
 from romul_actors.waiting import pause
 
 log = logging.getLogger("romul.launch")
 
-RETRY_S = (2.0, 60.0)
-"""First and longest pause before a host is tried again."""
 CONNECT_S = 15
 ALIVE_S = 15
 """How often ssh probes a silent host; after three probes without an answer it is lost."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -11,9 +12,13 @@ from pathlib import Path
 from romul_actors.errors import RomulError
 from romul_actors.local.redis_server import die_with_parent, end
 
+log = logging.getLogger("romul.launch")
+
 PATIENCE = 5
 """A process that ends so often within PATIENCE_S cannot run."""
 PATIENCE_S = 60.0
+RETRY_S = (2.0, 60.0)
+"""First and longest pause before one that ends again and again is started anew."""
 
 
 async def spawn(
@@ -48,13 +53,39 @@ async def spawn(
 
 @dataclass(slots=True)
 class Member:
-    """One process of a crew: a command with its environment, and when it ended before."""
+    """One process of a crew: a command with its environment, and when it ended before.
+
+    Attributes:
+        began: when it was last started, by the monotonic clock, as all times here.
+        ends: when it ended.
+        pause_s: how long it was last not started anew; 0: it does not end again and again.
+        paused_until: when that ends.
+    """
 
     name: str
     arguments: Sequence[str]
     environment: Mapping[str, str]
     process: asyncio.subprocess.Process | None = None
+    began: float = 0.0
     ends: list[float] = field(default_factory=list)
+    pause_s: float = 0.0
+    paused_until: float = 0.0
+
+    def ended(self) -> bool:
+        """Take note of an end; whether it ends again and again."""
+        now = time.monotonic()
+        self.process = None
+        recent = [at for at in self.ends if at > now - PATIENCE_S]
+        self.ends = [*recent, now]
+        if now - self.began > PATIENCE_S:
+            self.pause_s = 0.0
+        return len(self.ends) >= PATIENCE or self.pause_s > 0
+
+    def pause(self) -> None:
+        """Do not start it for a while, longer each time."""
+        first, longest = RETRY_S
+        self.pause_s = min(longest, max(first, 2 * self.pause_s))
+        self.paused_until = time.monotonic() + self.pause_s
 
 
 class Crew:
@@ -64,34 +95,53 @@ class Crew:
         members: they are ended in groups, by their first argument, the last member's first.
         logs: folder for each member's output.
         end_s: how long one may take to end, in seconds.
+        all_needed: whether none is of use without the others. Otherwise one that ends again and
+            again is tried less and less often, as long as another one does not.
     """
 
-    def __init__(self, members: Sequence[Member], logs: Path, end_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        logs: Path,
+        end_s: float = 30.0,
+        *,
+        all_needed: bool = True,
+    ) -> None:
         self._members = members
         self._logs = logs
         self._end_s = end_s
+        self._all_needed = all_needed
 
     async def start(self) -> None:
         """Start each member that is not running.
 
         Raises:
-            RomulError: one of them ends again and again.
+            RomulError: one of them ends again and again, and all are needed; or all of them do.
         """
         self._logs.mkdir(parents=True, exist_ok=True)
         for member in self._members:
             if member.process is not None and member.process.returncode is None:
                 continue
-            if member.process is not None:
-                member.ends.append(time.monotonic())
-                recent = [at for at in member.ends if at > time.monotonic() - PATIENCE_S]
-                if len(recent) >= PATIENCE:
-                    raise RomulError(
-                        f"{member.name} ended {PATIENCE} times within {PATIENCE_S:g} s; "
-                        f"see {self._logs / member.name}.log"
-                    )
+            if member.process is not None and member.ended():
+                self._pause(member)
+            if time.monotonic() < member.paused_until:
+                continue
+            member.began = time.monotonic()
             member.process = await spawn(
                 member.arguments, self._logs / f"{member.name}.log", member.environment
             )
+
+    def _pause(self, member: Member) -> None:
+        """Pause a member that ends again and again.
+
+        Raises:
+            RomulError: the others are of no use without it, or end so, too.
+        """
+        member.pause()
+        name, file = member.name, self._logs / f"{member.name}.log"
+        if self._all_needed or all(o.pause_s and o.process is None for o in self._members):
+            raise RomulError(f"{name} ended {PATIENCE} times within {PATIENCE_S:g} s; see {file}")
+        log.warning("%s ends again and again; see %s; again in %g s", name, file, member.pause_s)
 
     async def end(self) -> None:
         """End the workers first, so that the actor still decides what they release."""

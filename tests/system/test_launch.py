@@ -1,5 +1,6 @@
 """`romul launch` on real engines: this machine, a real sshd, a real Slurm, a real Ray cluster."""
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -9,10 +10,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from romul_actors.errors import RomulError
 from romul_actors.launch import Fleet, LaunchError, local_workers, slurm, ssh
+from romul_actors.local import processes
 from tests.conftest import free_port, listens, wait_for
 from tests.system.conftest import TASKS, processes_with
 from tests.warm import COLD
@@ -104,6 +108,41 @@ def test_workers_of_this_machine_read_a_passwords_file_and_others_get_what_it_ho
     lines = told.read_text().splitlines()
     assert f"ROMUL_REDIS_URL=redis://default:{password(system)}@{place}" in lines
     assert "SSL_CERT_FILE=/etc/ours.pem" in lines
+
+
+async def test_a_worker_that_ends_again_and_again_ends_no_other(tmp_path, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=lambda: now))
+
+    async def spawn(arguments, *_):
+        return await asyncio.create_subprocess_exec(sys.executable, "-S", "-c", arguments[1])
+
+    monkeypatch.setattr(processes, "spawn", spawn)
+    good, bad = (
+        processes.Member(name, ["worker", code], {})
+        for name, code in (("good", "import time; time.sleep(600)"), ("bad", "exit(1)"))
+    )
+    crew = processes.Crew([good, bad], tmp_path, all_needed=False)
+    async with processes.running(crew):
+        first, starts = good.process, {bad.began}
+        for now in map(float, range(1, 200)):
+            if bad.process is not None:
+                await bad.process.wait()
+            await crew.start()
+            starts.add(bad.began)
+        assert sorted(starts) == [0, 1, 2, 3, 4, 7, 12, 21, 38, 71, 132, 193]
+        assert good.process is first
+        with pytest.raises(RomulError, match="ended 5 times within 60 s; see .*good.log"):
+            for now in map(float, range(200, 206)):
+                good.process.kill()
+                await good.process.wait()
+                await crew.start()
+        # Where each is needed, one is enough.
+        crew = processes.Crew([bad], tmp_path)
+        with pytest.raises(RomulError, match="see .*bad.log"):
+            for now in map(float, range(300, 306)):
+                await crew.start()
+                await bad.process.wait()
 
 
 def test_where_the_server_cannot_be_used_no_worker_is_started(system):
