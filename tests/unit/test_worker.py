@@ -222,15 +222,21 @@ def test_without_room_a_worker_waits_longer_each_time():
     assert (waits, released) == ([1, 2, 4], 3)
 
 
-def pauses_after(*endings, elsewhere):
-    """Between trials that end so, while so many of others' end well in the meantime; and states."""
+def pauses_after(*endings, elsewhere=0, counts=()):
+    """Between trials that end so; and the worker's states.
+
+    Args:
+        endings: of this worker's trials.
+        elsewhere: how many trials of others end well from one look at the results to the next.
+        counts: how many results there are at each look; the last number stays.
+    """
 
     class Elsewhere(MemoryStore):
+        looks = 0
+
         async def reported(self, name):
-            self.memory.experiments[name].meta["reported"] = str(
-                await super().reported(name) + elsewhere
-            )
-            return await super().reported(name)
+            self.looks += 1
+            return counts[min(self.looks, len(counts)) - 1] if counts else elsewhere * self.looks
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -262,6 +268,20 @@ def test_what_fails_everywhere_or_for_its_hyperparameters_is_not_the_machines_fa
     assert pauses_after(*[BROKEN] * 6, elsewhere=0) == ([0] * 5, False)
     assert pauses_after(*[DIVERGED] * 6, elsewhere=1) == ([0] * 5, False)
     assert pauses_after(*[BROKEN, BROKEN, FINE] * 3, elsewhere=1) == ([0] * 8, False)
+
+
+def test_own_results_that_are_counted_late_are_no_success_elsewhere():
+    lost = Failure("lost_parent", "x")
+    # Two results of this worker are counted after the first of the failures that follow them.
+    endings = [FINE, FINE, *[lost] * 5]
+    assert pauses_after(*endings, counts=(0, 1, 2)) == ([0] * 6, False)
+    # A third one is another worker's: its machine can read what this one cannot.
+    assert pauses_after(*endings, counts=(0, 2, 3)) == ([0, 0, 0, 0, 1, 2], True)
+
+
+def test_what_is_counted_again_after_a_server_came_back_with_older_data_is_no_success_elsewhere():
+    lost = Failure("lost_parent", "x")
+    assert pauses_after(*[lost] * 7, counts=(40, 30)) == ([0] * 6, False)
 
 
 def test_after_a_notice_only_what_can_be_finished_is_taken():

@@ -2,7 +2,8 @@
 
 A machine with a broken GPU, say, fails faster than others train, and would draw one trial after the
 other to itself. Where trials fail on every machine, the machine is not at fault, and the failures
-should be reported soon: then no worker pauses.
+should be reported soon: then no worker pauses. A parent that is lost counts as any other failure: a
+storage that is not mounted may well be the cause, and then others restore what this machine cannot.
 """
 
 import asyncio
@@ -19,6 +20,8 @@ PAUSE_S = (1.0, 60.0)
 """First and longest pause of a worker on whose machine trials cannot succeed."""
 FAILING = 3
 """So many failures in a row, while trials succeeded elsewhere, are the machine's fault."""
+COUNTED_S = 30.0
+"""By then an actor has counted a result, unless there is none."""
 
 
 @dataclass(slots=True)
@@ -27,12 +30,14 @@ class _Failing:
 
     Attributes:
         reported: results of all its workers when the first of these trials failed.
+        ours: this worker's own results that may not have been among them.
         times: failures in a row.
         pause_s, until: how long the experiment is left to other workers, and the loop's time when
             that ends.
     """
 
     reported: int
+    ours: int
     times: int = 0
     pause_s: float = 0.0
     until: float = 0.0
@@ -48,6 +53,8 @@ class Backoff:
     def __init__(self, store: WorkerStore) -> None:
         self._store = store
         self._failing: dict[str, _Failing] = {}
+        self._succeeded: dict[str, list[float]] = {}
+        """The loop's times of this worker's latest results."""
         self._no_room_s = 0.0
 
     def pauses(self, experiment: str) -> bool:
@@ -58,6 +65,7 @@ class Backoff:
     def forget(self, experiment: str) -> None:
         """Begin anew with an experiment of that name."""
         self._failing.pop(experiment, None)
+        self._succeeded.pop(experiment, None)
 
     async def judge(self, experiment: str, ending: Ending | ReleaseReason) -> None:
         """Pause from an experiment, if all its trials fail here while others succeed elsewhere.
@@ -66,13 +74,19 @@ class Backoff:
             StoreError: the store does not say how many results there are.
         """
         if isinstance(ending, Success):
-            self.forget(experiment)
+            self._failing.pop(experiment, None)
+            ours = self._uncounted(experiment)
+            self._succeeded[experiment] = [*ours, asyncio.get_running_loop().time()]
         if not isinstance(ending, Failure) or ending.reason == "not_finite":
             return
         reported = await self._store.reported(experiment)
-        failing = self._failing.setdefault(experiment, _Failing(reported))
+        failing = self._failing.get(experiment)
+        if failing is None or reported < failing.reported:
+            # Less than before: the server came back with older data.
+            failing = _Failing(reported, len(self._uncounted(experiment)))
+            self._failing[experiment] = failing
         failing.times += 1
-        if failing.times < FAILING or reported == failing.reported:
+        if failing.times < FAILING or reported - failing.reported <= failing.ours:
             return
         failing.pause_s = _longer(failing.pause_s)
         failing.until = asyncio.get_running_loop().time() + failing.pause_s
@@ -83,6 +97,11 @@ class Backoff:
             failing.times,
             failing.pause_s,
         )
+
+    def _uncounted(self, experiment: str) -> list[float]:
+        """Times of this worker's own results that an actor may still have to count."""
+        since = asyncio.get_running_loop().time() - COUNTED_S
+        return [at for at in self._succeeded.get(experiment, []) if at > since]
 
     def without_room(self, ending: Ending | ReleaseReason) -> float:
         """Seconds to wait for room for checkpoints: longer each time; 0: there was room."""
