@@ -103,7 +103,8 @@ async def serve_metrics(
         stack: what is closed at the end.
         registry: the metrics.
         look: reads from the server, which is done from time to time.
-        host, port: where.
+        host: where.
+        port: of it; 0: any free one.
     """
     health = Health()
     await stack.enter_async_context(beside(health.watch(look)))

@@ -202,7 +202,7 @@ def test_no_folder_of_a_pod_can_fill_its_node(name):
     mounts = {m["mountPath"]: m["name"] for m in pod["containers"][0]["volumeMounts"]}
     assert set(folders) <= set(mounts.values())
     if name == "worker":
-        assert folders[mounts["/dev/shm"]]["medium"] == "Memory"  # noqa: S108
+        assert folders[mounts["/dev/shm"]]["medium"] == "Memory"
 
 
 @pytest.mark.parametrize("name", ["actor", "worker"])
