@@ -71,8 +71,9 @@ def actor(
             bridge = None if at is None else Bridge(at, chosen)
             if bridge is not None:
                 listeners.append(bridge.publish)
-            metrics = None if metrics_port is None else metrics_module().ActorMetrics()
-            if metrics is not None:
+            metrics = None
+            if metrics_port is not None:
+                metrics = metrics_module().ActorMetrics()
                 listeners.append(metrics.count)
                 look = partial(metrics.refresh, store)
                 await serve_metrics(stack, metrics.registry, look, metrics_host, metrics_port)

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Gauge, make_wsgi_app, start_http_server
 from prometheus_client import Counter as PrometheusCounter
 from prometheus_client.metrics_core import Metric
 
@@ -225,7 +225,7 @@ async def served(
         raise MetricsError(
             f"metrics on {host}:{port}: {error}: choose another --metrics-port (0: any free one)"
         ) from None
-    server.set_app(health.beside(server.get_app()))
+    server.set_app(health.beside(make_wsgi_app(registry)))
     try:
         yield server.server_port
     finally:
