@@ -151,6 +151,15 @@ async def test_a_report_that_cannot_be_noted_is_not_queued_again_and_again(store
     assert await store.leases("e") == {lease.id: "w"}
 
 
+@pytest.mark.parametrize("at", [float("nan"), float("inf")])
+async def test_a_heartbeat_that_cannot_be_noted_renews_no_lease(store, raw, at):
+    lease = await store.lease(["e"], "w", 0)
+    raw.xclaim(key("e", "trials"), "workers", "w", 0, [lease.id], idle=60_000)
+    with pytest.raises(StoreError):
+        await store.beat(lease, 0, "0-0", {"state": "training", "at": at})
+    assert [found.id for found, _ in await store.sweep("e", "a", 60_000, 1)] == [lease.id]
+
+
 @pytest.mark.parametrize("content", ["stream", "text"])
 async def test_a_report_is_taken_whatever_lies_where_warm_processes_are_noted(store, raw, content):
     lease = await store.lease(["e"], "w", 0)

@@ -1,6 +1,7 @@
 """The trainer: a warm child process, and what becomes of a trial when something is wrong."""
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
@@ -317,6 +318,22 @@ def test_each_sign_of_progress_says_where_training_stands(tmp_path, monkeypatch)
         # Asked at the end of an epoch, it is the sign that is due.
         assert not one.should_stop
     assert positions == [0.0, *range(9)]
+
+
+@pytest.mark.parametrize("at", [float("nan"), float("inf"), -1.0, 1e17])
+def test_a_sign_of_progress_counts_without_a_place_that_is_none(tmp_path, monkeypatch, at):
+    now = itertools.count()
+    positions: list[float | None] = []
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    context = Context("e", "cpu", {})
+    one = Task("0-0", {}, None, tmp_path, 0, 9, 0, 0, context, _report_progress=positions.append)
+    one.progress(at)
+    one.progress(4)
+    one.progress(at)
+    assert positions == [None, 4.0, 4.0]
+    # It does not say either that all is trained.
+    one._stopping.set()
+    assert (one.should_stop, one.cut_short) == (True, True)
 
 
 async def test_a_trial_that_has_trained_its_whole_budget_returns_a_result_when_asked_to_stop(

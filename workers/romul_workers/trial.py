@@ -39,6 +39,8 @@ Value = Any
 
 SIGN_OF_LIFE_S = 0.5
 """Signs of progress are passed on at most this often."""
+MAX_PLACE = 2.0**53
+"""No training stands beyond it; presences in the store hold no larger number."""
 
 
 def place(at: float) -> float:
@@ -161,10 +163,13 @@ class Trial:
         """Give a sign of progress, for people and for `timeouts.stall_s`.
 
         Args:
-            at: where training stands, in the budget's unit; `stop` says that all is trained.
+            at: where training stands, in the budget's unit; `stop` says that all is trained. A
+                number that is no place (NaN, infinity, below 0, above 2^53) is left out: the
+                sign counts, and training stands where the last place said.
         """
         # Kept for the next sign that is passed on, which may well be one without a place.
-        self._at = self._at if at is None else float(at)
+        if at is not None and 0.0 <= (said := float(at)) <= MAX_PLACE:
+            self._at = said
         now = time.monotonic()
         if self._report_progress is not None and now - self._reported_s >= SIGN_OF_LIFE_S:
             self._reported_s = now

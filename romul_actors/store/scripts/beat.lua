@@ -11,6 +11,13 @@ local status = redis.call('HGET', ARGV[6], 'status')
 if not status then
   return {0, '', 0}
 end
+-- Before the first write: a presence that cannot be encoded (NaN) must renew no lease.
+local presence = ''
+if ARGV[2] ~= '' then
+  local said = cjson.decode(ARGV[2])
+  said.seen_ms = seen
+  presence = cjson.encode(said)
+end
 -- The lease first: a server without memory refuses a script's first write if it may take more, and
 -- this one takes none. Not before a look at what is written next, which may be of another type.
 redis.call('HGET', KEYS[1], ARGV[1])
@@ -19,7 +26,7 @@ local kept = ARGV[3] ~= ''
 if kept then
   redis.call('XCLAIM', KEYS[2], 'workers', ARGV[1], 0, ARGV[3], 'JUSTID')
 end
-if ARGV[2] == '' then
+if presence == '' then
   redis.call('HDEL', KEYS[1], ARGV[1])
   -- Names are never used again: without this the group would grow with every worker.
   -- Not while an entry is pending: it would belong to no consumer, and no sweep would find it.
@@ -45,9 +52,7 @@ if ARGV[2] == '' then
     redis.pcall('HINCRBY', affinity, 'waited_ms', math.max(0, seen - tonumber(at)))
   end
 else
-  local presence = cjson.decode(ARGV[2])
-  presence.seen_ms = seen
-  redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(presence))
+  redis.call('HSET', KEYS[1], ARGV[1], presence)
 end
 -- The last end alone: an earlier one may be of a result that did not count.
 local settled = string.match(kept and redis.call('HGET', KEYS[3], ARGV[4]) or '', '[^\n]*$')
