@@ -16,7 +16,7 @@ from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
 from romul_sim.virtual_time import run
 from romul_workers.admission import LEFT_S
-from romul_workers.trainer import Failure, NoRoom, Success, Trainer, ignore
+from romul_workers.trainer import Failure, NoRoom, Stopped, Success, Trainer, ignore
 from romul_workers.worker import Worker, WorkerSettings
 from tests.trials import TRIAL, declare
 
@@ -282,6 +282,59 @@ def test_own_results_that_are_counted_late_are_no_success_elsewhere():
 def test_what_is_counted_again_after_a_server_came_back_with_older_data_is_no_success_elsewhere():
     lost = Failure("lost_parent", "x")
     assert pauses_after(*[lost] * 7, counts=(40, 30)) == ([0] * 6, False)
+
+
+def test_a_task_is_asked_to_stop_at_once_though_a_heartbeat_hangs():
+    class Hanging(MemoryStore):
+        async def beat(self, *args):
+            await asyncio.sleep(8.0)
+            return await super().beat(*args)
+
+    class Pausing(StubTrainer):
+        async def train(self, experiment, trial, stores=ignore):
+            self.asked_s = asyncio.get_running_loop().create_future()
+            await self.asked_s
+            return Stopped("0-0-1-a", 0.5)
+
+        def ask_to_stop(self):
+            self.asked_s.set_result(asyncio.get_running_loop().time())
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        store = await filled(Hanging(lambda: int(1000 * loop.time())), TRIAL)
+        trainer, stop = Pausing(), asyncio.Event()
+        loop.call_later(2.0, stop.set)
+        await worker(store, trainer, grace_s=7.0).run(stop)
+        [_, entry] = await store.read(["e"], "a", 10, 0)
+        return decode_event(entry.body), await trainer.asked_s
+
+    event, asked_s = run(main())
+    assert isinstance(event, Released)
+    assert (event.reason, event.checkpoint, event.at) == ("preempted", "0-0-1-a", 0.5)
+    # The heartbeat is under way from 0.2 s to 8.2 s.
+    assert asked_s == 2.0
+
+
+def test_what_changes_while_a_heartbeat_is_under_way_is_looked_at_right_after_it():
+    class Slow(MemoryStore):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.begun_s = []
+
+        async def beat(self, *args):
+            self.begun_s.append(round(asyncio.get_running_loop().time(), 1))
+            await asyncio.sleep(2.0)
+            return await super().beat(*args)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        store = await filled(Slow(lambda: int(1000 * loop.time())), TRIAL)
+        working = worker(store, StubTrainer(Success(1.0, "a"), seconds=3.0), max_trials=1)
+        loop.call_later(1.0, lambda: setattr(working, "quick", True))
+        await working.run(asyncio.Event())
+        return store.begun_s
+
+    assert run(main()) == [0.2, 2.2]
 
 
 def test_after_a_notice_only_what_can_be_finished_is_taken():

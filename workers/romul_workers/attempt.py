@@ -12,7 +12,7 @@ from romul_actors.core.events import ReleaseReason, TrialMessage
 from romul_actors.errors import StoreError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Lease, WorkerStore
-from romul_actors.waiting import cancel
+from romul_actors.waiting import cancel, pause
 from romul_workers.shutdown import Shutdown
 from romul_workers.trainer import Ending, Trainer
 
@@ -73,7 +73,8 @@ class Attempt:
         self._quick = False
         self._draining = False
         self._stores_at = 0.0
-        self._wakeup: asyncio.Future[None] | None = None
+        self._woken = asyncio.Event()
+        """Is set while there is something to look at."""
 
     @property
     def draining(self) -> bool:
@@ -95,9 +96,19 @@ class Attempt:
         self.wake()
 
     def wake(self, _: object = None) -> None:
-        """Look at once at what has changed."""
-        if self._wakeup is not None and not self._wakeup.done():
-            self._wakeup.set_result(None)
+        """Look at once at what has changed.
+
+        When the worker's end has begun, the task is asked to stop here: a heartbeat under way may
+        hang for longer than the grace period.
+        """
+        self._woken.set()
+        self._heed_shutdown()
+
+    def _heed_shutdown(self) -> None:
+        if self._shutdown.begun and not self._draining:
+            self._draining = True
+            if not self.stores.is_set():
+                self._trainer.ask_to_stop()
 
     async def run(self) -> Ending | ReleaseReason:
         """Train and store while heartbeats go out.
@@ -113,6 +124,9 @@ class Attempt:
             self._trainer.train(self.experiment, self.trial, self._begin_to_store)
         )
         training.add_done_callback(self.wake)
+        # What is new from here on.
+        self._woken.clear()
+        self._heed_shutdown()
         try:
             return await self._supervise(training)
         finally:
@@ -139,17 +153,12 @@ class Attempt:
         while True:
             if (deadline := self._shutdown.deadline) is not None:
                 limit_s = min(limit_s, max(0.0, deadline - loop.time()))
-            if not training.done() and (self.draining or not self._shutdown.begun):
-                await self._wait(limit_s)
+            await self._wait(limit_s)
             if training.done():
                 return training.result()
             deadline = self._shutdown.deadline
-            if self.draining and deadline is not None and loop.time() >= deadline:
+            if deadline is not None and loop.time() >= deadline:
                 return self._shutdown.reason
-            if not self.draining and self._shutdown.begun:
-                self._draining = True
-                if not self.stores.is_set():
-                    self._trainer.ask_to_stop()
             if (useless := await self._beat()) is not None:
                 return useless
             limit_s = self.experiment.timeouts.lease_s / 3
@@ -157,15 +166,9 @@ class Attempt:
                 limit_s = min(limit_s, QUICK_BEAT_S)
 
     async def _wait(self, seconds: float) -> None:
-        """Wait until `wake` is called, or so long."""
-        loop = asyncio.get_running_loop()
-        self._wakeup = loop.create_future()
-        limit = loop.call_later(seconds, self.wake)
-        try:
-            await self._wakeup
-        finally:
-            limit.cancel()
-            self._wakeup = None
+        """Wait until `wake` is called, or so long; not at all if it was since the last wait."""
+        await pause(seconds, self._woken)
+        self._woken.clear()
 
     async def _beat(self) -> ReleaseReason | None:
         """Send a heartbeat.
