@@ -1,6 +1,7 @@
 """Checkpoints are whole or absent, on a local disk and elsewhere alike."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -250,6 +251,59 @@ def test_a_file_that_is_hashed_and_flushed_is_not_read_again(tmp_path, monkeypat
     checkpoints.publish(folder, "0-0-1", written)
     assert hashed == ["b"]
     assert (checkpoints.fetch("0-0-1") / "a").read_bytes() == b"one"
+
+
+@pytest.fixture
+def flushes(monkeypatch):
+    """Paths in the order in which they are flushed and renamed; of a rename, the new one."""
+    made, fsync, rename = [], os.fsync, os.rename
+
+    def noted_fsync(handle):
+        made.append(("flush", os.readlink(f"/proc/self/fd/{handle}")))
+        fsync(handle)
+
+    def noted_rename(source, target):
+        made.append(("rename", str(target)))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "rename", noted_rename)
+    return made
+
+
+def test_a_checkpoint_and_its_names_are_flushed_once_each_before_it_is_there(tmp_path, flushes):
+    checkpoints = Checkpoints(str(tmp_path / "c"), tmp_path / "scratch")
+    folder = checkpoints.begin("0-0-1")
+    (folder / "a" / "b").mkdir(parents=True)
+    for file in ("w", "a/b/v"):
+        (folder / file).write_text("x")
+    checkpoints.publish(folder, "0-0-1")
+    *before, renamed, last = flushes
+    inside = ["w", "a/b/v", MANIFEST, ".", "a", "a/b"]
+    assert sorted(before) == sorted(("flush", str(folder / path)) for path in inside)
+    assert renamed == ("rename", str(tmp_path / "c" / "0-0-1"))
+    assert last == ("flush", str(tmp_path / "c"))
+
+
+@pytest.mark.parametrize(
+    ("number", "stored"), [(errno.EINVAL, True), (errno.EIO, False)], ids=["no flush", "broken"]
+)
+def test_where_folders_cannot_be_flushed_a_checkpoint_is_stored_and_on_a_broken_disk_not(
+    tmp_path, monkeypatch, number, stored
+):
+    checkpoints = Checkpoints(str(tmp_path / "c"), tmp_path / "scratch")
+    fsync = os.fsync
+
+    def of_files(handle):
+        if os.readlink(f"/proc/self/fd/{handle}") == str(tmp_path / "c"):
+            raise OSError(number, os.strerror(number))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", of_files)
+    with contextlib.nullcontext() if stored else pytest.raises(CheckpointError, match="stored"):
+        published(checkpoints)
+    assert checkpoints.exists("0-0-1") == stored
+    assert checkpoints.names(0.0) == (["0-0-1"] if stored else [])
 
 
 def test_a_manifest_of_an_older_version_is_checked_too(tmp_path):

@@ -33,6 +33,8 @@ from romul_workers.object_store import ObjectStore, options
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """A file system that takes nothing more: it is full, or an error has made it read-only."""
+UNFLUSHABLE = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP)
+"""What a file system says whose folders cannot be opened, or not be flushed."""
 SPARE_BYTES = 1_000_000
 """A disk with less than this left is full."""
 RIVALS = 100
@@ -169,14 +171,22 @@ class Checkpoints:
             raise
 
     def _rename(self, folder: Path, name: str, files: Sequence[str]) -> None:
-        # All at once: a file system writes its journal once for all that wait for it.
-        first, *others = [folder / file for file in files]
+        folder.chmod(0o755)
+        # With the folders, so that no crash of the machine takes a file's name away. All at once: a
+        # file system writes its journal once for all that wait for it.
+        folders = {folder / above for file in files for above in Path(file).parents}
+        first, *others = [*(folder / file for file in files), *folders]
         flushed = _FLUSHING.map(_flush, others)
         _flush(first)
         for _ in flushed:
             pass
-        folder.chmod(0o755)
-        folder.rename(self._place(name))
+        place = folder.rename(self._place(name))
+        try:
+            # It is reported next: no crash may take its new name away.
+            _flush(place.parent)
+        except OSError:
+            self.discard(place)
+            raise
 
     def fetch(self, name: str) -> Path:
         """Give a local folder with the checkpoint `name`; to be read only.
@@ -303,9 +313,16 @@ def _files_in(folder: Path) -> Iterator[str]:
 
 
 def _flush(path: Path) -> None:
-    """Wait until a file is on the disk."""
-    with path.open("rb") as handle:
-        os.fsync(handle.fileno())
+    """Wait until a file is on the disk, or a folder's names, where its file system can do that."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in UNFLUSHABLE or not path.is_dir():
+            raise
 
 
 def _bytes_in(folder: Path) -> int:
