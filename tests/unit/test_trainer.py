@@ -3,17 +3,19 @@
 import asyncio
 import itertools
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from romul_actors.core.events import TrialMessage
-from romul_workers.child_messages import PrepareTask, encode
+from romul_workers.child_messages import PrepareTask, TaskProgress, encode
 from romul_workers.child_process import ChildProcess
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.provenance import code_of
@@ -169,6 +171,106 @@ async def test_after_a_failure_the_process_is_another(trainer, tmp_path):
     assert frame.startswith(f'  File "{TASKS / "counting.py"}", line ')
     second = await trainer.train(experiment(tmp_path), trial(attempt=2))
     assert second.metrics["pid"] != first.metrics["pid"]
+
+
+async def test_a_signal_without_a_name_is_told_by_its_number(tmp_path):
+    number = signal.SIGRTMIN + 6
+    (tmp_path / "signalled.py").write_text(
+        f"import os\ndef train(trial):\n    os.kill(os.getpid(), {number})\n"
+    )
+    made = ChildTrainer(tmp_path / "scratch", [tmp_path])
+    failed = await made.train(experiment(tmp_path, "signalled"), trial())
+    await made.close()
+    assert (failed.reason, f"ended by signal {number}" in failed.message) == ("killed", True)
+
+
+LATE = """
+import os, threading, time
+from pathlib import Path
+import romul_workers.trial
+
+FOLDER = Path(__file__).parent
+romul_workers.trial.SIGN_OF_LIFE_S = 0.0
+
+def wait_for(name):
+    while not (FOLDER / name).exists():
+        time.sleep(0.01)
+
+def sign(trial, number):
+    wait_for(f"sign {number}")
+    trial.progress(trial.stop)
+    (FOLDER / f"signed {number}").touch()
+
+def train(trial):
+    (trial.checkpoint / "state").touch()
+    for number in (1, 2) if trial.step == 0 else ():
+        threading.Thread(target=sign, args=(trial, number), daemon=True).start()
+    if trial.step == 1:
+        (FOLDER / "sign 2").touch()
+        wait_for("signed 2")
+    return {"loss": 1.0, "pid": os.getpid()}
+"""
+
+
+async def test_a_sign_of_progress_that_comes_after_its_trial_is_none_of_the_next(tmp_path):
+    (tmp_path / "late.py").write_text(LATE)
+    e = experiment(tmp_path, "late", timeouts={"stall_s": 30.0})
+    made = ChildTrainer(tmp_path / "scratch", [tmp_path])
+    first = await made.train(e, trial(0))
+    (tmp_path / "sign 1").touch()
+    async with asyncio.timeout(30):
+        while not (tmp_path / "signed 1").exists():
+            await asyncio.sleep(0.01)
+    second = await made.train(e, trial(1, parent=first.checkpoint))
+    at = made.at
+    await made.close()
+    assert isinstance(second, Success), second
+    assert first.metrics["pid"] == second.metrics["pid"]
+    assert at is None
+
+
+async def test_a_sign_that_belongs_to_no_request_is_passed_over(trainer, tmp_path):
+    e = experiment(tmp_path, timeouts={"stall_s": 30.0})
+    first = await trainer.train(e, trial(0))
+    trainer._child._answers.data_received(encode(TaskProgress(1.0)))
+    second = await trainer.train(e, trial(1))
+    assert (first.metrics["pid"], trainer.at) == (second.metrics["pid"], None)
+
+
+async def test_a_killed_process_that_does_not_end_is_left_behind(tmp_path, monkeypatch, caplog):
+    child = await ChildProcess.start([], tmp_path / "log")
+    pid = child._process.pid
+    # As one that hangs in the kernel: no signal ends it.
+    os.kill(pid, signal.SIGSTOP)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "killpg", lambda *_: None)
+        patched.setattr("romul_workers.child_process.KILLED_S", 0.01)
+        await asyncio.wait_for(child.end(), 30)
+    assert not child.ended
+    assert f"the task's process {pid} was killed and has not ended" in caplog.text
+    os.kill(pid, signal.SIGKILL)
+    await child.end()
+    assert child.ended
+
+
+async def test_a_removal_that_hangs_holds_up_no_failed_trial(trainer, tmp_path, monkeypatch):
+    gate, rmtree = threading.Event(), shutil.rmtree
+
+    def hanging_rmtree(path, **options):
+        assert threading.current_thread() is not threading.main_thread()
+        gate.wait()
+        rmtree(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", hanging_rmtree)
+    monkeypatch.setattr("romul_workers.child_trainer.DISCARD_S", 0.01)
+    failed = await trainer.train(experiment(tmp_path), trial(x=-1.0))
+    part = tmp_path / "checkpoints" / ".part"
+    left = list(part.iterdir())
+    gate.set()
+    assert (failed.reason, len(left)) == ("exception", 1)
+    async with asyncio.timeout(30):
+        while list(part.iterdir()):
+            await asyncio.sleep(0.01)
 
 
 async def test_after_a_loss_that_is_not_finite_it_is_the_same(trainer, tmp_path):

@@ -88,8 +88,9 @@ class Child:
         self._kept: Kept | None = None
         self._modules = modules
         self._not_imported: dict[str, BaseException] = {}
-        # A task's own threads may give signs of progress.
+        # A task's own threads may give signs of progress, after their trial has ended too.
         self._sending = threading.Lock()
+        self._training: TrainTrial | None = None
 
     def run(self) -> None:
         """Serve until the worker goes."""
@@ -122,9 +123,16 @@ class Child:
         finally:
             _end()
 
-    def _send(self, message: Answer | TaskProgress) -> None:
+    def _send(self, answer: Answer) -> None:
         with self._sending:
-            self._connection.sendall(encode(message))
+            self._training = None
+            self._connection.sendall(encode(answer))
+
+    def _sign(self, request: TrainTrial, at: float | None) -> None:
+        """Pass on a sign of progress, unless its trial is answered: it is none of the next one."""
+        with self._sending:
+            if request is self._training:
+                self._connection.sendall(encode(TaskProgress(at)))
 
     def _answer(self, request: PrepareTask | TrainTrial) -> Answer:
         try:
@@ -186,8 +194,9 @@ class Child:
             _base=parent,
             _base_checked=request.checked,
             _stopping=self._stopping,
-            _report_progress=lambda at: self._send(TaskProgress(at)),
+            _report_progress=lambda at: self._sign(request, at),
         )
+        self._training = request
         kept, self._kept = self._kept, None
         if request.warm and kept is not None and parent is not None:
             _give_parent(trial, kept, parent, checked=request.checked)

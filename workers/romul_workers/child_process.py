@@ -5,6 +5,7 @@ What runs in the process is `child.py`; what is sent, `child_messages.py`.
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -24,8 +25,12 @@ from romul_workers.child_messages import (
 )
 from romul_workers.task_import import hiding
 
+log = logging.getLogger("romul.worker")
+
 LOG_TAIL = 2_000
 """How much of a crashed child's output is reported, in bytes."""
+KILLED_S = 4.0
+"""How long a killed process may take to end; one that hangs in the kernel never does."""
 
 
 class ChildDiedError(Exception):
@@ -58,6 +63,10 @@ class _Answers(asyncio.Protocol):
         if self._lost:
             self._answer.set_result(None)
         return self._answer
+
+    def ignore(self) -> None:
+        """Give signs of progress to no caller, until the next answer is expected."""
+        self._on_sign = _ignore
 
     def data_received(self, data: bytes) -> None:
         """Pass on what is complete."""
@@ -193,13 +202,16 @@ class ChildProcess:
             if silence.expired():
                 raise StalledError from None
             raise
+        finally:
+            # What comes from now on belongs to no request.
+            self._answers.ignore()
         if answer is None:
             raise ChildDiedError(await self._cause_of_death())
         return answer
 
     async def _cause_of_death(self) -> str:
         code = await self._process.wait()
-        how = f"exit status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+        how = f"exit status {code}" if code >= 0 else f"signal {_signal_name(-code)}"
         with self._log.open("rb") as output:
             size = output.seek(0, os.SEEK_END)
             output.seek(max(self.log_start, size - LOG_TAIL))
@@ -210,10 +222,25 @@ class ChildProcess:
         return text[-MAX_TEXT:]
 
     async def end(self) -> None:
-        """Kill the process with all it started, and wait until it is gone."""
+        """Kill the process with all it started, and wait for its end, for `KILLED_S` at most."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._transport.close()
         self._control.close()
-        # Shielded: a worker that is itself being ended still reaps its child.
-        await asyncio.shield(self._process.wait())
+        try:
+            async with asyncio.timeout(KILLED_S):
+                # Shielded: a worker that is itself being ended still reaps its child.
+                await asyncio.shield(self._process.wait())
+        except TimeoutError:
+            log.warning(
+                "the task's process %d was killed and has not ended: it is left behind",
+                self._process.pid,
+            )
+
+
+def _signal_name(number: int) -> str:
+    """A signal's name; its number where it has none, as most real-time signals."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)

@@ -136,7 +136,7 @@ class ChildTrainer(Trainer):
                 stores()
                 return await _store(checkpoints, folder, name, trained, trial.parent)
             finally:
-                checkpoints.discard(folder)
+                await _discard(folder)
         except NoRoomError as error:
             return NoRoom(str(error))
         except CheckpointError as error:
@@ -343,6 +343,13 @@ class ChildTrainer(Trainer):
         child, self._child, self._held = self._child, None, None
         if child is not None:
             await child.end()
+
+
+async def _discard(folder: Path) -> None:
+    """Remove a checkpoint in the making, if it is still there; what takes long goes on alone."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_S):
+            await detached(lambda: Checkpoints.discard(folder))
 
 
 async def _store(
