@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -259,7 +260,7 @@ def flushes(monkeypatch):
     made, fsync, rename = [], os.fsync, os.rename
 
     def noted_fsync(handle):
-        made.append(("flush", os.readlink(f"/proc/self/fd/{handle}")))
+        made.append(("flush", str(Path(f"/proc/self/fd/{handle}").readlink())))
         fsync(handle)
 
     def noted_rename(source, target):
@@ -295,7 +296,7 @@ def test_where_folders_cannot_be_flushed_a_checkpoint_is_stored_and_on_a_broken_
     fsync = os.fsync
 
     def of_files(handle):
-        if os.readlink(f"/proc/self/fd/{handle}") == str(tmp_path / "c"):
+        if Path(f"/proc/self/fd/{handle}").readlink() == tmp_path / "c":
             raise OSError(number, os.strerror(number))
         fsync(handle)
 
