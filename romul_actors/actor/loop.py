@@ -9,11 +9,14 @@ import asyncio
 import contextlib
 import itertools
 import logging
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
+from math import inf
 
 from romul_actors.actor.batch import HeldExperiment, adopt, decide_and_write, load
 from romul_actors.actor.leases import sweep
 from romul_actors.actor.reconciliation import missing_attempts
+from romul_actors.actor.search import Search
 from romul_actors.actor.timing import (
     BACKOFF_S,
     FORGET_MS,
@@ -21,7 +24,6 @@ from romul_actors.actor.timing import (
     RECONCILE_S,
     SILENT_MS,
     TAKE_OVER_MS,
-    LastDone,
     tick_every_s,
 )
 from romul_actors.actor.unread import UNREAD, stop_unread
@@ -77,19 +79,10 @@ class Actor:
         self._pace_s = pace_s
         self._name = name
         self._only = experiments
-        self._listed: set[str] = set()
-        """Experiments that were there at the last upkeep."""
         self._open: list[str] = []
-        self._held: dict[str, HeldExperiment] = {}
-        self._faults: dict[str, str] = {}
-        self._warned: set[str] = set()
-        """Experiments of which it was said what they go on without."""
-        self._upkept_s = float("-inf")
-        self._ticked = LastDone()
-        self._releases: dict[str, float] = {}
-        """When what is offered to single workers is to be released, by experiment."""
-        self._reconciled = LastDone()
-        self._silent_s = float("-inf")
+        self._searches: defaultdict[str, Search] = defaultdict(Search)
+        self._upkept_s = -inf
+        self._silent_s = -inf
         """When the store last did not answer."""
         self._on_commit = on_commit
         self._commits = 0
@@ -102,7 +95,8 @@ class Actor:
                 await self.turn()
             except StoreError as error:
                 log.warning("%s; trying again", error)
-                self._held.clear()
+                for search in self._searches.values():
+                    search.held = None
                 self._silent_s = asyncio.get_running_loop().time()
                 await pause(BACKOFF_S, stop)
 
@@ -147,15 +141,15 @@ class Actor:
             raise
         except UnknownExperimentError:
             self._leave(name)
-            self._faults.pop(name, None)
+            self._searches[name].fault = None
         except RomulError as error:
             self._leave(name)
-            if self._faults.get(name) != str(error):
+            if self._searches[name].fault != str(error):
                 cause = error.__cause__ if isinstance(error, UndecidableError) else None
                 log.error(  # noqa: TRY400
                     "experiment %s cannot be served: %s", name, error, exc_info=cause
                 )
-                self._faults[name] = str(error)
+                self._searches[name].fault = str(error)
             # Each time: it may be another search of that name, which has the same fault.
             await self._store_fault(name, f"actor {self._name} cannot serve it: {error}")
 
@@ -171,7 +165,7 @@ class Actor:
 
     def _leave(self, name: str) -> None:
         """Hold nothing of an experiment, and do not read its inbox."""
-        self._held.pop(name, None)
+        self._searches[name].held = None
         if name in self._open:
             self._open.remove(name)
 
@@ -195,7 +189,7 @@ class Actor:
         try:
             await self._answer(name, entries)
         except UndecidableError:
-            self._held.pop(name, None)
+            self._searches[name].held = None
             await self._answer_apart(name)
 
     async def _answer(self, name: str, entries: Sequence[Entry]) -> None:
@@ -203,7 +197,7 @@ class Actor:
         while entries:
             if await self._decide(name, entries):
                 return
-            self._held.pop(name, None)
+            self._searches[name].held = None
             entries = await self._store.pending(name, self._name, BATCH)
 
     async def _answer_apart(self, name: str) -> None:
@@ -218,7 +212,7 @@ class Actor:
             try:
                 await self._answer(name, [entry])
             except UndecidableError as error:
-                self._held.pop(name, None)
+                self._searches[name].held = None
                 if requests[entry.id].action in ("change", "bounds"):
                     # It must not come after a later change that mends the fault.
                     unusable = [(entry.id, str(error), entry.body)]
@@ -283,29 +277,31 @@ class Actor:
 
     async def _hold(self, name: str) -> HeldExperiment:
         """What is held of an experiment; it is read from the store if nothing is."""
-        held = self._held.get(name)
-        if held is None:
-            held = self._held[name] = await load(self._store, name)
-            if name not in self._warned:
-                self._warned.add(name)
-                for text in held.left_out:
+        search = self._searches[name]
+        if search.held is None:
+            search.held = await load(self._store, name)
+            if not search.warned:
+                search.warned = True
+                for text in search.held.left_out:
                     log.warning("experiment %s: %s", name, text)
-        return held
+        return search.held
 
     def _release_at(self, name: str, after_ms: int) -> None:
         due_s = asyncio.get_running_loop().time() + after_ms / 1000
-        self._releases[name] = min(due_s, self._releases.get(name, due_s))
+        search = self._searches[name]
+        search.release_s = min(due_s, search.release_s)
 
     async def _release(self) -> int:
         """Release the offers that are due; how long to wait at most for an event, in ms."""
         now_s = asyncio.get_running_loop().time()
-        for name in [name for name, due_s in self._releases.items() if due_s <= now_s]:
-            del self._releases[name]
+        due = {name: each for name, each in self._searches.items() if each.release_s <= now_s}
+        for name, search in due.items():
+            search.release_s = inf
             async with self._apart(name):
                 after_ms = await self._store.release(name)
                 if after_ms is not None:
                     self._release_at(name, after_ms)
-        waits = [self._pace_s, *(due_s - now_s for due_s in self._releases.values())]
+        waits = [self._pace_s, *(each.release_s - now_s for each in self._searches.values())]
         return max(1, int(1000 * min(waits)))
 
     # -- at times ---------------------------------------------------------------------------------
@@ -314,23 +310,13 @@ class Actor:
         """Look for new experiments, dead actors' leftovers, and leases that have ended."""
         statuses = await self._store.experiments()
         self._open = [name for name in statuses if self._only is None or name in self._only]
-        for name in self._listed - statuses.keys():
-            self._forget(name)
-        self._listed = set(statuses)
+        for name in self._searches.keys() - statuses.keys():
+            if self._searches.pop(name).held is not None:
+                # By an operator, or with the server's data: then nothing else says so.
+                log.warning("experiment %s is gone from the server", name)
         for name in self._open.copy():
             async with self._apart(name):
                 await self._keep(name, statuses[name])
-
-    def _forget(self, name: str) -> None:
-        """Begin anew with an experiment of that name: this one is gone."""
-        if self._held.pop(name, None) is not None:
-            # By an operator, or with the server's data: then nothing else says so.
-            log.warning("experiment %s is gone from the server", name)
-        self._faults.pop(name, None)
-        self._warned.discard(name)
-        self._releases.pop(name, None)
-        self._ticked.forget(name)
-        self._reconciled.forget(name)
 
     async def _keep(self, name: str, status: str) -> None:
         """What is due of one experiment."""
@@ -340,7 +326,7 @@ class Actor:
             if status not in OVER:
                 await self._stop_unread(name)
             raise
-        if name in self._faults:
+        if self._searches[name].fault is not None:
             await self._answer_apart(name)
         left = await self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH)
         await self._answer_if_possible(name, left)
@@ -351,26 +337,28 @@ class Actor:
         if status == "running":
             await self._tick(name, lease_s)
             await self._reconcile(name, max(RECONCILE_S, lease_s))
-        held = self._held.get(name)
+        search = self._searches[name]
         # It is served again: a later fault is logged and stored anew, though its text be the same.
-        if self._faults.pop(name, None) is not None or (held is not None and held.faulty):
+        if search.fault is not None or (search.held is not None and search.held.faulty):
+            search.fault = None
             await self._store_fault(name, "")
-            if held is not None:
-                held.faulty = False
+            if search.held is not None:
+                search.held.faulty = False
 
     async def _tick(self, name: str, lease_s: float) -> None:
         """Let time pass for a population, and forget workers that are long gone."""
         now_s = asyncio.get_running_loop().time()
-        held = self._held.get(name)
-        every_s = tick_every_s(held.population if held is not None else None, self._pace_s)
-        if not self._ticked.is_due(name, now_s, every_s):
+        search = self._searches[name]
+        population = None if search.held is None else search.held.population
+        every_s = tick_every_s(population, self._pace_s)
+        if now_s - search.ticked_s < every_s:
             return
         ages = await self._store.ages(name)
         for worker in [worker for worker, age_ms in ages.items() if age_ms > FORGET_MS]:
             await self._store.present([name], worker, {})
         alive = sum(age_ms < 1000 * lease_s for age_ms in ages.values())
         await self._store.tick(name, encode(Tick(workers=alive)), int(1000 * every_s))
-        self._ticked.done(name, now_s)
+        search.ticked_s = now_s
 
     async def _stop_unread(self, name: str) -> None:
         """Stop a search that cannot be read, if an operator asks for that."""
@@ -382,13 +370,14 @@ class Actor:
     async def _reconcile(self, name: str, every_s: float) -> None:
         """Give back attempts that are neither queued nor leased nor reported."""
         now_s = asyncio.get_running_loop().time()
-        held = self._held.get(name)
-        if held is None or not self._reconciled.is_due(name, now_s, every_s):
+        search = self._searches[name]
+        held = search.held
+        if held is None or now_s - search.reconciled_s < every_s:
             return
         outstanding = await self._store.outstanding(name)
         if outstanding.version != held.version:
             return
-        self._reconciled.done(name, now_s)
+        search.reconciled_s = now_s
         for worker, seen in (await self._store.workers(name)).items():
             # Of those that serve it a tick takes care.
             if not serves(seen) and seen["age_ms"] > FORGET_MS:

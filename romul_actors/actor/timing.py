@@ -32,25 +32,6 @@ def collect_rarely() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-class LastDone:
-    """When something was last done, by experiment."""
-
-    def __init__(self) -> None:
-        self._at_s: dict[str, float] = {}
-
-    def is_due(self, name: str, now_s: float, every_s: float) -> bool:
-        """Whether it was done `every_s` ago, or never."""
-        return now_s - self._at_s.get(name, float("-inf")) >= every_s
-
-    def done(self, name: str, now_s: float) -> None:
-        """Say that it is done now."""
-        self._at_s[name] = now_s
-
-    def forget(self, name: str) -> None:
-        """Begin anew with an experiment of that name."""
-        self._at_s.pop(name, None)
-
-
 def tick_every_s(population: Population | None, pace_s: float) -> float:
     """How often a population, None if it is not known, receives a tick, in seconds."""
     trial_s = median_trial_s(population.slots) if population is not None else 0.0

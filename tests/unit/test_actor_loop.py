@@ -25,7 +25,6 @@ from romul_actors.actor.timing import (
     LONGEST_TICK_S,
     SILENT_MS,
     TAKE_OVER_MS,
-    LastDone,
     collect_rarely,
     tick_every_s,
 )
@@ -295,7 +294,7 @@ async def test_an_experiment_that_is_gone_with_the_servers_data_is_named_and_for
     await actor.turn()
     await actor.turn()
     assert [record.message for record in caplog.records] == ["experiment e is gone from the server"]
-    assert list(actor._held) == ["other"]
+    assert list(actor._searches) == ["other"]
 
 
 # -- what cannot be used --------------------------------------------------------------------------
@@ -617,15 +616,6 @@ def test_a_population_receives_twenty_ticks_a_trial_within_bounds(seconds, every
         run.tell(run.result(0, 1.0, seconds=seconds))
     assert tick_every_s(run.population, 0.5) == every_s
     assert tick_every_s(None, 0.5) == 1.0
-
-
-def test_something_is_due_at_first_and_then_after_a_while():
-    last = LastDone()
-    assert last.is_due("e", 5.0, 30.0)
-    last.done("e", 5.0)
-    assert not last.is_due("e", 34.9, 30.0)
-    assert last.is_due("f", 34.9, 30.0)
-    assert last.is_due("e", 35.0, 30.0)
 
 
 # -- garbage --------------------------------------------------------------------------------------
