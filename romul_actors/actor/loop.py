@@ -10,10 +10,12 @@ import contextlib
 import itertools
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from math import inf
+from typing import TypeVar
 
 from romul_actors.actor.batch import HeldExperiment, adopt, decide_and_write, load
+from romul_actors.actor.inbox import decode
 from romul_actors.actor.leases import sweep
 from romul_actors.actor.reconciliation import missing_attempts
 from romul_actors.actor.search import Search
@@ -22,27 +24,29 @@ from romul_actors.actor.timing import (
     FORGET_MS,
     PACE_S,
     RECONCILE_S,
+    SILENCE_S,
     SILENT_MS,
     TAKE_OVER_MS,
     tick_every_s,
 )
 from romul_actors.actor.unread import UNREAD, stop_unread
-from romul_actors.core.events import MAX_TEXT, Event, Stamped, Tick
+from romul_actors.core.events import MAX_TEXT, Stamped, Tick
 from romul_actors.core.history import Line
 from romul_actors.errors import (
-    MessageError,
     RomulError,
     StoreError,
     StoreUnavailableError,
     UndecidableError,
     UnknownExperimentError,
 )
-from romul_actors.protocol.messages import decode_event, encode, request_of
+from romul_actors.protocol.messages import encode, request_of
 from romul_actors.protocol.stored_fields import OVER
 from romul_actors.store import ActorStore, Entry, serves
 from romul_actors.waiting import pause
 
 log = logging.getLogger("romul.actor")
+
+T = TypeVar("T")
 
 BATCH = 256
 """Most events of one experiment that are decided and committed together."""
@@ -83,7 +87,7 @@ class Actor:
         self._searches: defaultdict[str, Search] = defaultdict(Search)
         self._upkept_s = -inf
         self._silent_s = -inf
-        """When the store last did not answer."""
+        """When the store last did not answer, or late."""
         self._on_commit = on_commit
         self._commits = 0
         self.decisions = self.outrun = 0
@@ -109,7 +113,8 @@ class Actor:
         if not self._open:
             await asyncio.sleep(self._pace_s)
             return
-        entries = await self._read(await self._release())
+        block_ms = await self._heard(self._release())
+        entries = await self._heard(self._read(block_ms), block_ms / 1000)
         for name, batch in itertools.groupby(entries, key=lambda entry: entry.experiment):
             async with self._apart(name):
                 await self._answer_if_possible(name, list(batch))
@@ -127,6 +132,23 @@ class Actor:
             async with self._apart(name):
                 ended += await sweep(self._store, name, self._name, SILENT_MS, BATCH, worker)
         return ended
+
+    async def _heard(self, call: Awaitable[T], wait_s: float = 0.0) -> T:
+        """The result of calls to the store; note it if the store was silent meanwhile.
+
+        Its client tries again by itself, some seconds to a minute, and raises nothing then.
+
+        Args:
+            call: what calls the store.
+            wait_s: how long the store may wait before it answers.
+        """
+        began_s = asyncio.get_running_loop().time()
+        try:
+            return await call
+        finally:
+            now_s = asyncio.get_running_loop().time()
+            if now_s - began_s >= wait_s + SILENCE_S:
+                self._silent_s = now_s
 
     @contextlib.asynccontextmanager
     async def _apart(self, name: str) -> AsyncIterator[None]:
@@ -234,7 +256,7 @@ class Actor:
     async def _decide(self, name: str, entries: Sequence[Entry]) -> bool:
         """Decide a batch and commit it; False: the version had moved on, nothing was committed."""
         held = await self._hold(name)
-        usable = await self._decode(name, entries)
+        usable = await decode(self._store, name, entries)
         if not usable:
             return True
         self._commits += 1
@@ -244,7 +266,7 @@ class Actor:
             [entry.id for entry, _ in usable],
             nonce=f"{self._name}#{self._commits}",
         )
-        committed = await self._store.commit(name, self._name, commit)
+        committed = await self._heard(self._store.commit(name, self._name, commit))
         if committed is None:
             self.outrun += 1
             log.debug("%s: another actor decided meanwhile", name)
@@ -260,26 +282,11 @@ class Actor:
             log.info("%s: %s %s", name, batch.population.status, batch.population.reason)
         return True
 
-    async def _decode(self, name: str, entries: Sequence[Entry]) -> list[tuple[Entry, Event]]:
-        """Events of those entries that hold one; the others become dead letters."""
-        usable: list[tuple[Entry, Event]] = []
-        unusable: list[tuple[str, str, bytes]] = []
-        for entry in entries:
-            try:
-                usable.append((entry, decode_event(entry.body)))
-            except MessageError as error:
-                unusable.append((entry.id, str(error), entry.body))
-        if unusable:
-            first = unusable[0][1]
-            log.warning("%s: %d unusable messages, the first: %s", name, len(unusable), first)
-            await self._store.dead_letter(name, "inbox", unusable)
-        return usable
-
     async def _hold(self, name: str) -> HeldExperiment:
         """What is held of an experiment; it is read from the store if nothing is."""
         search = self._searches[name]
         if search.held is None:
-            search.held = await load(self._store, name)
+            search.held = await self._heard(load(self._store, name))
             if not search.warned:
                 search.warned = True
                 for text in search.held.left_out:
@@ -308,7 +315,7 @@ class Actor:
 
     async def _upkeep(self) -> None:
         """Look for new experiments, dead actors' leftovers, and leases that have ended."""
-        statuses = await self._store.experiments()
+        statuses = await self._heard(self._store.experiments())
         self._open = [name for name in statuses if self._only is None or name in self._only]
         for name in self._searches.keys() - statuses.keys():
             if self._searches.pop(name).held is not None:
@@ -316,7 +323,7 @@ class Actor:
                 log.warning("experiment %s is gone from the server", name)
         for name in self._open.copy():
             async with self._apart(name):
-                await self._keep(name, statuses[name])
+                await self._heard(self._keep(name, statuses[name]))
 
     async def _keep(self, name: str, status: str) -> None:
         """What is due of one experiment."""
@@ -328,7 +335,7 @@ class Actor:
             raise
         if self._searches[name].fault is not None:
             await self._answer_apart(name)
-        left = await self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH)
+        left = await self._heard(self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH))
         await self._answer_if_possible(name, left)
         # While the store was silent no heartbeat could arrive: each lease has its whole time again.
         answers_s = asyncio.get_running_loop().time() - self._silent_s

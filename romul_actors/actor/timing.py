@@ -16,6 +16,8 @@ TICKS_A_TRIAL = 20
 LONGEST_TICK_S = 300.0
 SILENT_MS = 1_000
 """A worker whose connection was lost and that sent no heartbeat for so long is taken for dead."""
+SILENCE_S = 1.0
+"""A store that answers so late was silent: meanwhile no heartbeat could renew a lease."""
 FORGET_MS = 3_600_000
 """A worker that sent no heartbeat for so long is no longer listed."""
 BACKOFF_S = 1.0

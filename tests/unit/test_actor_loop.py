@@ -556,6 +556,39 @@ async def test_after_a_silence_of_the_store_a_lease_has_its_whole_time_again(
     assert not (await store.beat(held, trial.slot, trial.id, {"state": "busy"})).kept
 
 
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("call", ["experiments", "take_over", "sweep", "tick", "read", "commit"])
+async def test_a_silence_that_the_stores_client_waits_out_is_one_too(
+    store, clock, monkeypatch, call
+):
+    """No exception says so: the call takes long, in whichever part of a round."""
+    loop = asyncio.get_running_loop()
+    now_s, answer = loop.time(), getattr(store, call)
+    monkeypatch.setattr(loop, "time", lambda: now_s)
+    # The sweep of the first may be late, and the second is swept after it.
+    await submit(store, "a")
+    actor = await begun(store)
+    held, trial = await lease(store)
+    await store.send("e", encode(Control(action="drain", worker="w", by="me")))
+
+    async def late(*arguments):
+        nonlocal now_s
+        if arguments[:1] != ("e",) or call == "commit":
+            clock.passes(int(2000 * LEASE_S))
+            now_s += 2 * LEASE_S
+        return await answer(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, call, late)
+        await actor.turn()
+    await actor.turn()
+    assert (await store.beat(held, trial.slot, trial.id, {"state": "busy"})).kept
+    now_s += LEASE_S
+    clock.passes(int(1000 * LEASE_S))
+    await actor.turn()
+    assert not (await store.beat(held, trial.slot, trial.id, {"state": "busy"})).kept
+
+
 async def test_a_worker_whose_connection_broke_loses_its_leases_at_once(store, clock):
     actor = await begun(store)
     (_, first), (_, second) = await lease(store, "gone"), await lease(store, "there")
