@@ -77,6 +77,21 @@ async def test_what_a_lost_hash_leaves_is_removed_too(store, raw):
     assert raw.keys() == []
 
 
+async def test_an_experiment_created_while_one_of_its_name_is_removed_is_listed(
+    store, monkeypatch
+):
+    client = store.connection.client
+    srem = client.srem
+
+    async def after_a_creation(*arguments):
+        await store.create("e", SPEC, b"submitted")
+        return await srem(*arguments)
+
+    monkeypatch.setattr(client, "srem", after_a_creation)
+    assert await store.remove("e")
+    assert await store.experiments() == {"e": "submitted"}
+
+
 @pytest.mark.parametrize("part", ["inbox", "trials"])
 async def test_where_a_queue_is_left_over_nothing_is_created_before_it_is_removed(raw, store, part):
     await store.remove("e")

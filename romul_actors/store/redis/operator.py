@@ -35,7 +35,12 @@ class RedisOperator(RedisReader, RedisQueues, OperatorStore):
     async def remove(self, name: str) -> bool:
         keys = [key(name), *(key(name, part) for part in PARTS)]
         removed = await self.connection.run("remove", keys, [])
-        await reply(self.connection.client.srem(EXPERIMENTS, name))
+        client = self.connection.client
+        # In this order: what is killed or refused on the way leaves no search that is not listed.
+        await reply(client.srem(EXPERIMENTS, name))
+        if await reply(client.exists(key(name))):
+            # Another one of that name was created in between.
+            await reply(client.sadd(EXPERIMENTS, name))
         return bool(removed)
 
     async def resubmit(self, name: str, dead: DeadLetter) -> bool:
