@@ -122,6 +122,15 @@ async def test_a_read_waits_for_an_entry(store):
     assert [entry.body for entry in await reading] == [b"late"]
 
 
+async def test_a_removed_experiment_holds_up_no_read_of_the_others(store):
+    names = [await made(store, name) for name in ("e", "f", "g")]
+    await store.remove("f")
+    read = await store.read(names, "a", 10, 0)
+    assert [entry.experiment for entry in read] == ["e", "g"]
+    await store.send("g", b"late")
+    assert [entry.body for entry in await store.read(names, "a", 10, 0)] == [b"late"]
+
+
 async def test_a_commit_applies_everything(store):
     await made(store)
     before = await store.load("e")

@@ -222,9 +222,14 @@ class Connection:
         count: int,
         block_ms: int,
     ) -> list[tuple[str, list[Any]]]:
-        """New entries by stream, of several experiments; on a Cluster, of one shard at a time."""
-        if not self.is_cluster:
-            return await self.read_group(group, consumer, streams, count, block_ms)
+        """New entries by stream, of several experiments.
+
+        On a Cluster, and where a stream was removed in the meantime, of one experiment at a time.
+        """
+        if streams and not self.is_cluster:
+            # One that is gone fails the read of all.
+            with contextlib.suppress(NoGroupError):
+                return await self.read_streams(group, consumer, streams, count, block_ms)
         shards: dict[str, dict[str, str]] = {}
         for stream, after in streams.items():
             shards.setdefault(experiment_of(stream), {})[stream] = after
@@ -232,7 +237,8 @@ class Connection:
             return await self.read_group(group, consumer, streams, count, block_ms)
         found: list[tuple[str, list[Any]]] = []
         for shard in shards.values():
-            found += await self.read_group(group, consumer, shard, count, None)
+            with contextlib.suppress(NoGroupError):
+                found += await self.read_streams(group, consumer, shard, count, None)
         if not found:
             # The call waits at one shard; the next call waits at the next one.
             self._waits += 1
