@@ -11,7 +11,13 @@ log = logging.getLogger("romul.actor")
 
 
 async def sweep(
-    store: ActorStore, name: str, actor: str, idle_ms: int, count: int, worker: str | None = None
+    store: ActorStore,
+    name: str,
+    actor: str,
+    idle_ms: int,
+    count: int,
+    worker: str | None = None,
+    version: str = "",
 ) -> int:
     """End leases that got no heartbeat for `idle_ms`.
 
@@ -22,11 +28,12 @@ async def sweep(
         idle_ms: how long a lease lasts without a heartbeat.
         count: how many leases to end, at most.
         worker: whose leases; None: any worker's.
+        version: of the experiment; leases of a later one of that name go on. "": of any.
 
     Returns:
         How many there were.
     """
-    swept = await store.sweep(name, actor, idle_ms, count, worker)
+    swept = await store.sweep(name, actor, idle_ms, count, worker, version)
     for lease, last in swept:
         try:
             trial = decode_trial(lease.body)

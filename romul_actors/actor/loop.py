@@ -328,11 +328,12 @@ class Actor:
     async def _keep(self, name: str, status: str) -> None:
         """What is due of one experiment."""
         try:
-            lease_s = (await self._hold(name)).experiment.timeouts.lease_s
+            held = await self._hold(name)
         except UNREAD:
             if status not in OVER:
                 await self._stop_unread(name)
             raise
+        lease_s, version = held.experiment.timeouts.lease_s, held.version
         if self._searches[name].fault is not None:
             await self._answer_apart(name)
         left = await self._heard(self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH))
@@ -340,7 +341,8 @@ class Actor:
         # While the store was silent no heartbeat could arrive: each lease has its whole time again.
         answers_s = asyncio.get_running_loop().time() - self._silent_s
         if answers_s >= lease_s and status != "submitted":
-            await sweep(self._store, name, self._name, int(1000 * lease_s), BATCH)
+            idle_ms = int(1000 * lease_s)
+            await sweep(self._store, name, self._name, idle_ms, BATCH, version=version)
         if status == "running":
             await self._tick(name, lease_s)
             await self._reconcile(name, max(RECONCILE_S, lease_s))

@@ -281,12 +281,19 @@ class ActorStore(ReaderStore, QueueStore):
 
     @abstractmethod
     async def sweep(
-        self, name: str, actor: str, idle_ms: int, count: int, worker: str | None = None
+        self,
+        name: str,
+        actor: str,
+        idle_ms: int,
+        count: int,
+        worker: str | None = None,
+        version: str = "",
     ) -> list[tuple[Lease, str]]:
         """Claim leases without a heartbeat for `idle_ms`: (lease, the worker that lost it).
 
-        The actor then holds the leases, and settles them. With `worker`, that worker's only. What
-        is offered to that worker, or is to be released, goes into the queue.
+        The actor then holds the leases, and settles them. With `worker`, that worker's only; with
+        `version`, none of a later experiment of that name. What is offered to that worker, or is
+        to be released, goes into the queue.
         """
 
     @abstractmethod

@@ -77,9 +77,7 @@ async def test_what_a_lost_hash_leaves_is_removed_too(store, raw):
     assert raw.keys() == []
 
 
-async def test_an_experiment_created_while_one_of_its_name_is_removed_is_listed(
-    store, monkeypatch
-):
+async def test_an_experiment_created_while_one_of_its_name_is_removed_is_listed(store, monkeypatch):
     client = store.connection.client
     srem = client.srem
 

@@ -388,6 +388,20 @@ async def test_one_workers_leases_can_be_swept_alone(store):
     assert (swept.body, last) == (b"u", "w")
 
 
+async def test_a_sweep_for_a_former_experiment_leaves_the_leases_of_the_present_one(store):
+    await made(store)
+    former = (await store.load("e")).version
+    await store.remove("e")
+    await made(store)
+    await queue_trials(store, b"t")
+    lease = await store.lease(["e"], "w", 0)
+    assert await store.sweep("e", "a", 0, 10, version=former) == []
+    assert list((await store.leases("e")).values()) == ["w"]
+    present = (await store.load("e")).version
+    [(swept, last)] = await store.sweep("e", "a", 0, 10, version=present)
+    assert (swept.id, last) == (lease.id, "w")
+
+
 async def test_a_slow_copy_learns_that_the_other_one_has_its_result(store):
     await made(store)
     await queue_trials(store, b"t", b"t")

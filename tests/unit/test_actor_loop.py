@@ -377,9 +377,9 @@ class Damaged(MemoryStore):
         self._fail("take_over", [name])
         return await super().take_over(name, actor, idle_ms, count)
 
-    async def sweep(self, name, actor, idle_ms, count, worker=None):
+    async def sweep(self, name, actor, idle_ms, count, worker=None, version=""):
         self._fail("sweep", [name])
-        return await super().sweep(name, actor, idle_ms, count, worker)
+        return await super().sweep(name, actor, idle_ms, count, worker, version)
 
     async def outstanding(self, name):
         self._fail("outstanding", [name])
@@ -587,6 +587,19 @@ async def test_a_silence_that_the_stores_client_waits_out_is_one_too(
     clock.passes(int(1000 * LEASE_S))
     await actor.turn()
     assert not (await store.beat(held, trial.slot, trial.id, {"state": "busy"})).kept
+
+
+async def test_a_lease_lasts_as_its_own_search_says_and_not_a_former_one_of_that_name(store, clock):
+    """Of two actors one has not looked at the new search yet."""
+    await submit(store, timeouts={"lease_s": 1.0})
+    other = an_actor(store, "b")
+    await other.turn()
+    await store.remove("e")
+    await begun(store, timeouts={"lease_s": LEASE_S})
+    held, trial = await lease(store)
+    clock.passes(1000)
+    await other.turn()
+    assert (await store.beat(held, trial.slot, trial.id, {"state": "busy"})).kept
 
 
 async def test_a_worker_whose_connection_broke_loses_its_leases_at_once(store, clock):

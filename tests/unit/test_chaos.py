@@ -161,7 +161,7 @@ def versions_that_come_again(patch):
 
 
 def leases_never_swept(patch):
-    async def sweep(store, name, actor, idle_ms, count, worker=None):
+    async def sweep(store, name, actor, idle_ms, count, worker=None, version=""):
         return 0
 
     patch.setattr(actor_module, "sweep", sweep)

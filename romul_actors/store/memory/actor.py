@@ -108,11 +108,19 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
             found.meta.pop("fault", None)
 
     async def sweep(
-        self, name: str, actor: str, idle_ms: int, count: int, worker: str | None = None
+        self,
+        name: str,
+        actor: str,
+        idle_ms: int,
+        count: int,
+        worker: str | None = None,
+        version: str = "",
     ) -> list[tuple[Lease, str]]:
         self._release(name, worker)
         trials, now = self.memory.queue(name, "trials"), self.memory.now_ms()
         if worker is not None and worker not in trials.holders:
+            return []
+        if version and version.partition(".")[0] != str(self.memory.look(name).epoch):
             return []
         swept: list[tuple[Lease, str]] = []
         for entry_id in trials.idle(now - idle_ms):

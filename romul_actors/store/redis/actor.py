@@ -43,6 +43,11 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
             return []
         return read_entries(name, found[1])
 
+    async def _is_of(self, name: str, version: str) -> bool:
+        """Whether a version is one of the present experiment, and not of a former one."""
+        epoch = await reply(self.connection.client.hget(key(name), "epoch"), key(name))
+        return epoch is not None and read_name(epoch) == version.partition(".")[0]
+
     async def _check_removed(self, name: str, queue: str) -> None:
         """A queue is gone: so should be its experiment, of which both are removed in one step.
 
@@ -96,7 +101,13 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
         await self.connection.run("fault", [key(name)], [fault])
 
     async def sweep(
-        self, name: str, actor: str, idle_ms: int, count: int, worker: str | None = None
+        self,
+        name: str,
+        actor: str,
+        idle_ms: int,
+        count: int,
+        worker: str | None = None,
+        version: str = "",
     ) -> list[tuple[Lease, str]]:
         if worker == "":
             # To the server, a consumer without a name is all of them.
@@ -106,11 +117,18 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
         for stream in LEASES:
             if len(swept) < count:
                 left = count - len(swept)
-                swept += await self._sweep(name, stream, actor, idle_ms, left, worker)
+                swept += await self._sweep(name, stream, actor, idle_ms, left, worker, version)
         return swept
 
     async def _sweep(
-        self, name: str, leases: str, actor: str, idle_ms: int, count: int, worker: str | None
+        self,
+        name: str,
+        leases: str,
+        actor: str,
+        idle_ms: int,
+        count: int,
+        worker: str | None,
+        version: str,
     ) -> list[tuple[Lease, str]]:
         stream, group = key(name, leases), GROUPS["trials"]
         client = self.connection.client
@@ -126,7 +144,7 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
             if leases in GROUPS:
                 await self._check_removed(name, leases)
             return []
-        if not stale:
+        if not stale or (version and not await self._is_of(name, version)):
             return []
         last = {row["message_id"]: read_name(row["consumer"]) for row in stale}
         ids = cast("Any", list(last))
