@@ -32,6 +32,9 @@ from tests.unit.test_plugins import install
 
 REMEDY = "set it right (docs/redis.md), or restore the server's data"
 ENDED = ("finished", "failed", "stopped")
+PATIENCE_S = 100
+"""`pb2` imports a library at its first decision, which takes long on a busy machine."""
+pytestmark = pytest.mark.timeout(5 * PATIENCE_S)
 
 
 class Instant(Trainer):
@@ -88,7 +91,7 @@ async def serving(store):
 
 async def until(condition):
     """Wait until it holds."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not await condition():
             await asyncio.sleep(0.02)
 
