@@ -17,6 +17,8 @@ from romul_actors.observe.health import Health
 from romul_actors.store import Store
 from romul_actors.waiting import cancel
 
+log = logging.getLogger("romul")
+
 
 def unique_name(kind: str) -> str:
     """A name that no other process has: host, process, and a few random letters."""
@@ -65,10 +67,23 @@ async def serve_until_stopped(
             await run(connecting.result().store, stop)
 
 
+def _log_error(task: asyncio.Task[None]) -> None:
+    """Log the error with which a task has ended, if one did."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s has ended, all else goes on: %s", task.get_name(), error, exc_info=error)
+
+
 @contextlib.asynccontextmanager
 async def beside(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run something beside the main thing, and end it in order."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    """Run something beside the main thing, and end it in order.
+
+    The main thing goes on where something beside it ends with an error; that is logged.
+    """
+    tasks = [
+        asyncio.create_task(coroutine, name=coroutine.__qualname__) for coroutine in coroutines
+    ]
+    for task in tasks:
+        task.add_done_callback(_log_error)
     try:
         yield
     finally:
@@ -109,4 +124,4 @@ async def serve_metrics(
     health = Health()
     await stack.enter_async_context(beside(health.watch(look)))
     served = await stack.enter_async_context(metrics_module().served(registry, health, host, port))
-    logging.getLogger("romul").info("metrics: http://%s:%d/metrics", host, served)
+    log.info("metrics: http://%s:%d/metrics", host, served)
