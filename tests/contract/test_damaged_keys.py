@@ -9,7 +9,11 @@ from romul_actors.observe.snapshot import snapshot
 from romul_actors.store import Commit, Hold
 from romul_actors.store.keys import key, slot_key
 from romul_actors.store.redis import RedisStore
-from tests.trials import declare
+from romul_workers.reporting import Reporter
+from romul_workers.shutdown import Shutdown
+from romul_workers.trainer import ignore
+from tests.contract.test_apart import Instant
+from tests.trials import TRIAL, declare
 
 SPEC = declare(task="toys").model_dump_json()
 
@@ -171,6 +175,22 @@ async def test_a_heartbeat_that_cannot_be_noted_renews_no_lease(store, raw, at):
     with pytest.raises(StoreError):
         await store.beat(lease, 0, "0-0", {"state": "training", "at": at})
     assert [found.id for found, _ in await store.sweep("e", "a", 60_000, 1)] == [lease.id]
+
+
+@pytest.mark.parametrize("damage", ["no group", "settled"])
+async def test_a_report_that_the_server_refuses_keeps_no_worker_from_the_others(
+    store, raw, caplog, damage
+):
+    lease = await store.lease(["e"], "w", 0)
+    if damage == "no group":
+        raw.xgroup_destroy(key("e", "trials"), "workers")
+    else:
+        spoil(raw, damage)
+    reporter = Reporter(store, Instant(), "w", Shutdown(10.0, ignore))
+    async with asyncio.timeout(60):
+        await reporter.refuse(lease, TRIAL, "not allowed")
+    assert f"trial {TRIAL.id} could not be reported" in caplog.text
+    assert raw.xlen(key("e", "inbox")) == 0
 
 
 @pytest.mark.parametrize("content", ["stream", "text"])

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from romul_actors.core.events import MAX_TEXT, Failed, Released, ReleaseReason, Result, TrialMessage
-from romul_actors.errors import CheckpointError, MessageError, StoreError, WrongTypeError
+from romul_actors.errors import CheckpointError, MessageError, StoreError, StoreUnavailableError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
 from romul_actors.store import Hold, Lease, Output, WorkerStore
@@ -153,7 +153,8 @@ class Reporter:
 
         Returns:
             False: the lease was lost before. None: not known, because an answer of the store was
-            lost, here or in its client; the report may have arrived, so its checkpoint must stay.
+            lost, here or in its client, or because it refuses: the experiment's data are damaged.
+            The report may have arrived, so its checkpoint must stay.
         """
         token = f"{report.trial}#{report.attempt} {report.type} by {self._worker}"
         body = encode(report)
@@ -162,11 +163,7 @@ class Reporter:
         while True:
             try:
                 accepted = await self._store.settle(lease, report.slot, token, body, hold)
-            except WrongTypeError as error:
-                # Of this experiment alone: it must not keep the worker from the others.
-                log.error("trial %s could not be reported: %s", report.trial, error)  # noqa: TRY400
-                return None
-            except StoreError as error:
+            except StoreUnavailableError as error:
                 unsure = True
                 now = asyncio.get_running_loop().time()
                 if self._shutdown.begun:
@@ -177,6 +174,10 @@ class Reporter:
                 log.warning("no report: %s; trying again", error)
                 await asyncio.sleep(BACKOFF_S)
                 continue
+            except StoreError as error:
+                # Of this experiment alone: it must not keep the worker from the others.
+                log.error("trial %s could not be reported: %s", report.trial, error)  # noqa: TRY400
+                return None
             # The store remembers only the last end of a slot's lease. After a lost answer, "no" may
             # mean that the report arrived then, and that the slot has gone on since.
             return None if unsure and not accepted else accepted

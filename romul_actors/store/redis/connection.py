@@ -11,7 +11,7 @@ from typing import Any, cast
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import (
     AuthenticationError,
-    ClusterDownError,
+    ClusterError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
@@ -52,7 +52,7 @@ CLIENT_ERRORS = (RedisError, RedisClusterException, OSError)
 _NO_NODE = "Cluster cannot be connected"
 _LOGIN = re.compile("invalid username-password|Authentication required|AuthenticationError")
 """How the client says, within another error, that a login was refused."""
-_UNABLE = (OutOfMemoryError, ReadOnlyError, ClusterDownError, SlotNotCoveredError, TryAgainError)
+_UNABLE = (OutOfMemoryError, ReadOnlyError, ClusterError, SlotNotCoveredError, TryAgainError)
 _UNABLE_CODES = re.compile(r"(^|-)(OOM|READONLY|MISCONF|NOREPLICAS|BUSY) ")
 """How a server refuses for now. Before Redis 7 the code stands in the midst of a script's error."""
 _NO_GROUP_PAUSE_S = 0.05
