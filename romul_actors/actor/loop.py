@@ -103,6 +103,11 @@ class Actor:
                     search.held = None
                 self._silent_s = asyncio.get_running_loop().time()
                 await pause(BACKOFF_S, stop)
+        # Names are never used again: without this the lists of readers would grow with every actor.
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(BACKOFF_S):
+                for name in self._open:
+                    await self._store.forget_readers(name, 0, self._name)
 
     async def turn(self) -> None:
         """One round: what is due at times, then the next batch of each experiment."""
@@ -387,6 +392,7 @@ class Actor:
         if outstanding.version != held.version:
             return
         search.reconciled_s = now_s
+        await self._store.forget_readers(name, FORGET_MS)
         for worker, seen in (await self._store.workers(name)).items():
             # Of those that serve it a tick takes care.
             if not serves(seen) and seen["age_ms"] > FORGET_MS:

@@ -19,7 +19,7 @@ SILENT_MS = 1_000
 SILENCE_S = 1.0
 """A store that answers so late was silent: meanwhile no heartbeat could renew a lease."""
 FORGET_MS = 3_600_000
-"""A worker that sent no heartbeat for so long is no longer listed."""
+"""A worker that sent no heartbeat for so long is no longer listed; nor is any idle reader."""
 BACKOFF_S = 1.0
 GC_THRESHOLDS = (20_000, 20, 50)
 """When Python looks for garbage in cycles: by new objects, and by looks at younger ones."""

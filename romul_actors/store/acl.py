@@ -21,7 +21,7 @@ _READ = (
 _AFFINITY = "(~{e}:targeted ~{e}:bell:* +xgroup|create +pexpire)"
 """What a worker makes itself; a command that would remove other queues is for these keys alone."""
 _QUEUE = "+xreadgroup +xclaim +xack +xdel +xadd +xgroup|delconsumer +hset +hdel +zrem"
-_DECIDE = f"{_QUEUE} +xautoclaim +hincrby +zadd +set +pexpire"
+_DECIDE = f"{_QUEUE} +xautoclaim +xinfo|consumers +hincrby +zadd +set +pexpire"
 _OPERATE = "+xgroup|create +del +sadd +srem"
 
 _COMMANDS: Mapping[str, str] = {

@@ -297,6 +297,14 @@ class ActorStore(ReaderStore, QueueStore):
         """
 
     @abstractmethod
+    async def forget_readers(self, name: str, idle_ms: int, reader: str = "") -> None:
+        """Forget actors and workers that read a queue, if the store lists them.
+
+        Those alone that have nothing of it and have not read it for `idle_ms`; with `reader`, that
+        one alone.
+        """
+
+    @abstractmethod
     async def set_fault(self, name: str, fault: str) -> None:
         """Store, as the field `fault`, why an experiment cannot be served; "": it can.
 

@@ -18,6 +18,7 @@ from romul_actors.mqtt import connection
 from romul_actors.mqtt.acl import password_line
 from romul_actors.mqtt.broker import Broker
 from romul_actors.store.acl import user
+from romul_actors.store.keys import key
 from tests.conftest import listens, romul, wait_for
 from tests.system.conftest import System
 
@@ -71,13 +72,16 @@ def fleet(guarded, tmp_path):
 
 def test_a_search_goes_through_with_each_part_behind_its_own_door(guarded, fleet):
     fleet.submit(name="team-a", steps=4)
-    fleet.start("actor", f"--redis={guarded['actor']}")
+    actor = fleet.start("actor", f"--redis={guarded['actor']}")
     # What another team has on the server keeps no worker from working.
     fleet.client.sadd("romul:experiments", "other")
     fleet.client.hset("romul:{other}", mapping={"status": "running", "slots": 0})
     worker = fleet.start("worker", f"--redis={guarded['worker']}")
     fleet.wait_for_status("finished", "team-a")
     assert "refuses" not in worker.log.read_text()
+    actor.terminate()
+    assert actor.wait(30) == 0
+    assert fleet.client.xinfo_consumers(key("team-a", "inbox"), "actors") == []
     reader = f"--redis={guarded['reader']}"
     for command in (
         ("status",),

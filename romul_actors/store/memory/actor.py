@@ -100,6 +100,9 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
         self.memory.add(name, "inbox", body)
         return True
 
+    async def forget_readers(self, name: str, idle_ms: int, reader: str = "") -> None:
+        """Nothing: none is listed that has nothing."""
+
     async def set_fault(self, name: str, fault: str) -> None:
         found = self.memory.experiments.get(name)
         if found is not None and fault:

@@ -97,6 +97,10 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
         # To the server, a key that expires after 0 ms is a mistake.
         return bool(await self.connection.run("tick", keys, [max(1, every_ms), body]))
 
+    async def forget_readers(self, name: str, idle_ms: int, reader: str = "") -> None:
+        keys = [key(name, part) for part in ("inbox", *LEASES)]
+        await self.connection.run("forget_readers", keys, [idle_ms, reader])
+
     async def set_fault(self, name: str, fault: str) -> None:
         await self.connection.run("fault", [key(name)], [fault])
 
