@@ -12,6 +12,7 @@ from blake3 import blake3
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.hashing import Written
 from romul_workers.kept import WHOLE
+from romul_workers.schedule import Schedule, Stretch, train
 from romul_workers.torch_support import FILE
 from romul_workers.trainer import Failure
 from tests.unit.test_torch_support import trial as torch_trial
@@ -344,6 +345,21 @@ async def test_what_a_task_does_after_it_saved_is_seen(trainer, tmp_path, after,
     assert second.restored.warm is warm
     copy = await chain(trainer, e, 1, first)
     assert (second.value, second.metrics) == (copy.value, copy.metrics)
+
+
+async def test_a_task_whose_momentum_does_not_count_trains_without_its_parents(trainer, tmp_path):
+    numbers = {"type": "float", "min": 0.0, "max": 1.0}
+    e = experiment(tmp_path, "conditional", space={"x": numbers, "momentum": numbers})
+    first = await trainer.train(e, trial(step=0, momentum=0.9))
+    warm = await trainer.train(e, trial(step=1, parent=first.checkpoint))
+    cold = await trainer.train(e, trial(step=1, parent=first.checkpoint))
+    assert [x.restored.warm for x in (warm, cold)] == [True, False]
+    assert [x.metrics["momentum"] for x in (first, warm, cold)] == [0.9, 0.0, 0.0]
+    # Along a schedule, too.
+    stretches = [Stretch(0.0, 1.0, {"x": 0.5, "momentum": 0.9}), Stretch(1.0, 2.0, {"x": 0.5})]
+    schedule = Schedule("e", "conditional", "loss", "minimize", "epoch", {}, stretches)
+    again = await train(schedule, str(tmp_path / "checkpoints"), trainer)
+    assert again.metrics["momentum"] == 0.0
 
 
 async def test_another_process_starts_from_the_files(trainer, tmp_path):

@@ -103,6 +103,108 @@ def test_other_names_are_mapped_and_a_wrong_one_is_an_error(tmp_path):
         first.attach(model=model, optimizer=optimizer, names={"step_size": "rate"})
 
 
+def test_a_dotted_name_goes_by_its_last_part(tmp_path):
+    model, optimizer = made()
+    values = {"optimizer.lr": 0.25, "optimizer.step.momentum": 0.3, "model.dropout": 0.1}
+    first = trial(tmp_path / "a", **values)
+    first.attach(model=model, optimizer=optimizer)
+    [group] = optimizer.param_groups
+    assert (group["lr"], group["momentum"]) == (0.25, 0.3)
+    assert first.in_effect == {"optimizer.lr": 0.25, "optimizer.step.momentum": 0.3}
+    for values in ({"a.learning_rate": 0.125}, {"a.rate": 0.125}, {"a.momentum": 0.125}):
+        [name] = values
+        other = trial(tmp_path / "b", **values)
+        other.attach(model=model, optimizer=optimizer, names={"rate": "lr", "a.momentum": "lr"})
+        assert other.in_effect == {name: 0.125}
+        assert (group["lr"], group["momentum"]) == (0.125, 0.3)
+        group["lr"] = 0.25
+
+
+def test_two_hyperparameters_for_one_field_are_an_error_until_one_of_them_sets_none(tmp_path):
+    model, optimizer = made()
+    first = trial(tmp_path / "a", momentum=0.5, **{"teacher.momentum": 0.99})
+    both = "momentum and teacher.momentum would both set the optimizer's 'momentum'"
+    with pytest.raises(TaskError, match=both):
+        first.attach(model=model, optimizer=optimizer)
+    first.attach(model=model, optimizer=optimizer, names={"teacher.momentum": None})
+    assert first.in_effect == {"momentum": 0.5}
+    assert optimizer.param_groups[0]["momentum"] == 0.5
+    schedule = Schedule(
+        "e", "t", "l", "minimize", "epoch", {}, [Stretch(0.0, 1.0, {"lr": 0.1, "learning_rate": 1})]
+    )
+    with pytest.raises(TaskError, match="lr and learning_rate would both set"):
+        apply_schedule(schedule, optimizer, 0)
+
+
+@pytest.mark.parametrize("kind", [float, torch.tensor])
+def test_a_field_whose_hyperparameter_does_not_count_is_as_the_optimizer_was_made(tmp_path, kind):
+    parent, _ = trained(tmp_path / "a", lr=kind(0.5), momentum=0.9, weight_decay=0.25)
+    model, optimizer = made(lr=kind(0.125), momentum=0.0, weight_decay=0.0)
+    second = trial(tmp_path / "b", parent)
+    # Of the two momenta only one counts at a time.
+    second.hyperparameters = {"heavy.momentum": 0.75}
+    second._absent = ["light.momentum", "sgd.lr"]
+    second.attach(model=model, optimizer=optimizer)
+    [group] = optimizer.param_groups
+    assert (float(group["lr"]), group["momentum"]) == (0.125, 0.75)
+    # No hyperparameter's: it goes on with the parent's.
+    assert group["weight_decay"] == 0.25
+    assert second.in_effect == {"heavy.momentum": 0.75}
+
+
+def test_a_learning_rate_that_does_not_count_leaves_schedulers_as_they_were_made(tmp_path):
+    def warm_up(optimizer):
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) / 4)
+
+    model, optimizer = made(lr=1.0)
+    first = trial(tmp_path / "a", lr=1.0)
+    first.attach(model=model, optimizer=optimizer)
+    warm_up(optimizer)
+    first.save()
+    for scheduled_before in (False, True):
+        model, optimizer = made(lr=0.5)
+        scheduler = warm_up(optimizer) if scheduled_before else None
+        second = trial(tmp_path / "b", first.checkpoint)
+        second._absent = ["lr"]
+        second.attach(model=model, optimizer=optimizer)
+        scheduler = scheduler or warm_up(optimizer)
+        [group] = optimizer.param_groups
+        assert (group["lr"], group["initial_lr"], scheduler.base_lrs) == (0.125, 0.5, [0.5])
+        optimizer.step()
+        scheduler.step()
+        assert group["lr"] == 0.25
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_an_optimizer_of_another_class_begins_with_an_empty_state_and_a_warning(
+    tmp_path, caplog, warm
+):
+    model, optimizer = made(momentum=0.9)
+    first = trial(tmp_path / "a", lr=0.5)
+    first.attach(model=model, optimizer=optimizer)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    first.save()
+    other, adam = made(lr=0.1, kind=torch.optim.Adam)
+    second = trial(tmp_path / "b", first.checkpoint, lr=0.25)
+    second.parent_kept = first.kept if warm else None
+    second.attach(model=other, optimizer=adam)
+    assert second.warm is warm
+    assert torch.equal(other.weight, model.weight)
+    assert not adam.state
+    assert (adam.param_groups[0]["lr"], adam.param_groups[0]["betas"]) == (0.25, (0.9, 0.999))
+    [warning] = caplog.messages
+    assert "the parent's optimizer was SGD and this trial's is Adam" in warning
+    assert "mutable = false" in warning
+    other(torch.ones(1, 2)).sum().backward()
+    adam.step()
+    second.save()
+    third, its = made(kind=torch.optim.Adam)
+    trial(tmp_path / "c", second.checkpoint).attach(model=third, optimizer=its)
+    assert float(its.state[third.weight]["step"]) == 1.0
+    assert len(caplog.messages) == 1
+
+
 def test_a_parent_of_another_shape_is_an_error(tmp_path):
     parent, _ = trained(tmp_path / "a")
     other = torch.nn.Linear(3, 1)

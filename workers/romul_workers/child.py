@@ -193,6 +193,7 @@ class Child:
             resumed=request.resumed,
             _base=parent,
             _base_checked=request.checked,
+            _absent=request.absent,
             _stopping=self._stopping,
             _report_progress=lambda at: self._sign(request, at),
         )

@@ -4,7 +4,7 @@ The worker sends a request (`PrepareTask`, `TrainTrial`) and waits for its one a
 progress (`TaskProgress`) may come before it. `StopTrial` has no answer of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from typing import Any, get_args
 
@@ -50,6 +50,7 @@ class TrainTrial:
         warm: whether the parent is what this process saved last.
         checked: whether the parent's files were hashed; if not, their lengths and times of change
             are what they were when this process wrote them.
+        absent: names of the space's hyperparameters that do not count in this trial.
         id, hyperparameters, start, stop, seed, step, resumed: as in `romul_workers.trial.Trial`.
     """
 
@@ -66,6 +67,7 @@ class TrainTrial:
     resumed: bool
     warm: bool = False
     checked: bool = True
+    absent: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,6 +221,7 @@ class ChildTrainer(Trainer):
             resumed=trial.resumed,
             warm=parent is not None and parent.warm,
             checked=parent is None or parent.checked,
+            absent=[name for name in experiment.space if name not in trial.hyperparameters],
         )
         limits = experiment.timeouts
         child = await self._ready_child()

@@ -41,6 +41,7 @@ class Kept:
         steps: the optimizer, whose further steps are watched.
 
     Attributes:
+        optimizer_class: name of the optimizer's class; None: there is no optimizer.
         files: the checkpoint's files, by name; filled in once they are written.
 
     Raises:
@@ -60,6 +61,7 @@ class Kept:
         self._marks = [(tensor, _mark(tensor)) for tensor in tensors.values()]
         self._sample = _sample(list(tensors.values()))
         self._stepped = False
+        self.optimizer_class = None if steps is None else type(steps).__name__
         self._watch = None if steps is None else steps.register_step_post_hook(self._note_step)
         self.files: Mapping[str, Written] = {}
 

@@ -196,6 +196,8 @@ async def train(
     Raises:
         ScheduleError: the task failed.
     """
+    # One at least, where a schedule written by hand has none.
+    names = {"none"}.union(*(stretch.hyperparameters for stretch in schedule.stretches))
     experiment = Experiment.model_validate(
         {
             "name": schedule.name,
@@ -204,8 +206,8 @@ async def train(
             "direction": schedule.direction,
             "constants": dict(schedule.constants),
             "budget_unit": schedule.budget_unit,
-            # What was searched for is fixed here.
-            "space": {"none": {"type": "float", "min": 0.0, "max": 1.0}},
+            # What was searched for is fixed here. Its names tell what does not count in a stretch.
+            "space": {name: {"type": "float", "min": 0.0, "max": 1.0} for name in names},
             "steps": len(schedule.stretches),
             "checkpoints": checkpoints,
             "resources": {"device": schedule.device},

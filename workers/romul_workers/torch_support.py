@@ -4,10 +4,12 @@ A checkpoint holds numbers, never code: it is a file of tensors (`tensor_file.py
 versions, written by torch.save, are read with weights_only=True.
 """
 
+import logging
 import math
 import pickle
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,8 @@ from romul_workers.tensor_file import read, write
 
 if TYPE_CHECKING:
     from romul_workers.schedule import Schedule
+
+log = logging.getLogger("romul.task")
 
 FILE = "state.safetensors"
 OLD_FILE = "torch.pt"
@@ -43,6 +47,9 @@ class Attached:
     ) -> None:
         self.model = model
         self.optimizer = optimizer
+        groups = [] if optimizer is None else optimizer.param_groups
+        self._made = [dict(group) for group in groups]
+        """The optimizer's parameter groups before a restore."""
         self.kept: Kept | None = None
         """What the last `save` left in memory."""
 
@@ -52,22 +59,43 @@ class Attached:
         Raises:
             CheckpointError: it does not fit.
         """
+        saved_by = kept.optimizer_class
         try:
-            return kept.restore(self.model, self.optimizer)
+            taken = kept.restore(self.model, self._restored_optimizer(saved_by))
         except _MISFITS as error:
             raise CheckpointError(f"the parent cannot be restored: {error}") from error
+        if taken:
+            self._warn_of_empty_state(saved_by)
+        return taken
 
     def restore(
-        self, parent: Path | None, hyperparameters: Mapping[str, Any], names: Mapping[str, str]
+        self,
+        parent: Path | None,
+        hyperparameters: Mapping[str, Any],
+        names: Mapping[str, str | None],
+        absent: Collection[str] = (),
     ) -> dict[str, Any]:
         """Restore from a checkpoint's folder, apply hyperparameters, and read them back.
 
+        Args:
+            parent: the folder; None: nothing is restored here.
+            hyperparameters: by name.
+            names: further optimizer fields by hyperparameter; None: it sets no field.
+            absent: names of hyperparameters that do not count: fields that one of them alone would
+                set have the values that the optimizer was made with.
+
         Returns:
             The hyperparameters that were applied, as they are in effect.
+
+        Raises:
+            TaskError: two hyperparameters would set one field, there is no such field as `names`
+                says, or a value does not take effect.
         """
         if parent is not None:
             self._load(parent)
-        return self._apply(hyperparameters, {**OPTIMIZER_FIELDS, **names})
+        fields = self._fields(hyperparameters, names)
+        self._put_back({_field(name, names) for name in absent} - set(fields.values()))
+        return self._apply(hyperparameters, fields)
 
     def save(
         self,
@@ -94,6 +122,7 @@ class Attached:
         content = {
             "model": None if self.model is None else self.model.state_dict(),
             "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
+            "optimizer_class": None if self.optimizer is None else type(self.optimizer).__name__,
             "rng": _random_state(),
             "extra": dict(extra),
         }
@@ -133,37 +162,85 @@ class Attached:
 
     def _load(self, folder: Path) -> None:
         content = load(folder)
+        # Older versions did not save it.
+        saved_by = content.get("optimizer_class")
+        optimizer = self._restored_optimizer(saved_by)
         try:
             if self.model is not None:
                 self.model.load_state_dict(content["model"])
-            if self.optimizer is not None:
-                self.optimizer.load_state_dict(content["optimizer"])
+            if optimizer is not None:
+                optimizer.load_state_dict(content["optimizer"])
         except _MISFITS as error:
             raise CheckpointError(f"{folder}: cannot be restored: {error}") from error
+        self._warn_of_empty_state(saved_by)
+
+    def _restored_optimizer(self, saved_by: str | None) -> torch.optim.Optimizer | None:
+        """The optimizer, unless the state is of another class: then it begins with an empty one.
+
+        Args:
+            saved_by: class of the parent's optimizer; None: not known.
+        """
+        same = saved_by is None or saved_by == type(self.optimizer).__name__
+        return self.optimizer if same else None
+
+    def _warn_of_empty_state(self, saved_by: str | None) -> None:
+        if self._restored_optimizer(saved_by) is not self.optimizer:
+            log.warning(
+                "the parent's optimizer was %s and this trial's is %s, which begins with an empty "
+                "state; with mutable = false on the hyperparameter that chooses it, a trial's "
+                "optimizer is of its parent's class",
+                saved_by,
+                type(self.optimizer).__name__,
+            )
+
+    def _fields(
+        self, hyperparameters: Mapping[str, Any], names: Mapping[str, str | None]
+    ) -> dict[str, str]:
+        """The optimizer's fields by the hyperparameters that set one."""
+        if self.optimizer is None:
+            return {}
+        known = {field for group in self.optimizer.param_groups for field in group}
+        set_by: dict[str, str] = {}
+        for name in hyperparameters:
+            field = _field(name, names)
+            if field is None or field not in known:
+                if field is not None and field in names.values():
+                    raise TaskError(f"{name}: the optimizer has no field {field!r}")
+            elif (other := set_by.setdefault(field, name)) != name:
+                raise TaskError(
+                    f"{other} and {name} would both set the optimizer's {field!r}: give attach "
+                    f"names={{{name!r}: None}} for one that sets no field, or another field's name"
+                )
+        return {name: field for field, name in set_by.items()}
+
+    def _put_back(self, fields: AbstractSet[str | None]) -> None:
+        """Give fields the values again that the optimizer was made with."""
+        if self.optimizer is None:
+            return
+        for group, made in zip(self.optimizer.param_groups, self._made, strict=True):
+            for field in fields & made.keys():
+                _set(group, field, made[field])
+            # A scheduler that was made before the restore has changed the rate already.
+            if "lr" in fields and "initial_lr" in made:
+                _write(group, "initial_lr", made["initial_lr"])
 
     def _apply(
-        self, hyperparameters: Mapping[str, Any], names: Mapping[str, str]
+        self, hyperparameters: Mapping[str, Any], fields: Mapping[str, str]
     ) -> dict[str, Any]:
         if self.optimizer is None:
             return {}
         in_effect: dict[str, Any] = {}
-        for name, value in hyperparameters.items():
-            field = names.get(name, name)
+        for name, field in fields.items():
+            value = hyperparameters[name]
             for group in self.optimizer.param_groups:
-                if field not in group:
-                    continue
-                _write(group, field, value)
-                # Left by a scheduler of the parent, and where the next one begins.
-                if field == "lr" and "initial_lr" in group:
-                    _write(group, "initial_lr", value)
-                in_effect[name] = _plain(group[field])
-            if name in in_effect and not _same(in_effect[name], value):
+                if field in group:
+                    _set(group, field, value)
+                    in_effect[name] = _plain(group[field])
+            if not _same(in_effect[name], value):
                 raise TaskError(
                     f"{name}: {value!r} was asked for, but {in_effect[name]!r} is in effect in "
                     f"the optimizer's {field!r}"
                 )
-            if name in names and name not in OPTIMIZER_FIELDS and name not in in_effect:
-                raise TaskError(f"{name}: the optimizer has no field {field!r}")
         return in_effect
 
 
@@ -220,9 +297,25 @@ def _random_state() -> dict[str, Any]:
     }
 
 
+def _field(name: str, names: Mapping[str, str | None]) -> str | None:
+    """The field of an optimizer that goes by a hyperparameter's name; None: none does."""
+    last = name.rpartition(".")[2]
+    for known in (name, last):
+        if known in names:
+            return names[known]
+    return OPTIMIZER_FIELDS.get(last, last)
+
+
+def _set(group: dict[str, Any], field: str, value: Any) -> None:
+    _write(group, field, value)
+    # Left by a scheduler of the parent, and where the next one begins.
+    if field == "lr" and "initial_lr" in group:
+        _write(group, "initial_lr", value)
+
+
 def _write(group: dict[str, Any], field: str, value: Any) -> None:
     # A capturable optimizer keeps its learning rate in a tensor.
-    if isinstance(group[field], torch.Tensor):
+    if isinstance(group.get(field), torch.Tensor):
         group[field].fill_(value)
     else:
         group[field] = value
@@ -242,24 +335,26 @@ def apply_schedule(
     schedule: "Schedule",
     optimizer: torch.optim.Optimizer,
     position: float,
-    names: Mapping[str, str] | None = None,
+    names: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
     """Write a schedule's hyperparameters of a place of the training into an optimizer.
 
     For a training loop of one's own: call it at the beginning of each epoch. What is no field of
-    the optimizer (dropout, say) is left to the caller, who finds it in what is returned.
+    the optimizer (dropout, say) is left to the caller, who finds it in what is returned. So is a
+    field whose hyperparameter does not count at that place: it stays as it is.
 
     Args:
         schedule: see `romul_workers.schedule.read_schedule`.
         optimizer: the optimizer.
         position: where training stands, in the budget's unit.
-        names: further optimizer fields by hyperparameter, where the two names differ.
+        names: as in `romul_workers.trial.Trial.attach`.
 
     Returns:
         All hyperparameters of that place.
 
     Raises:
-        TaskError: a value read back is not the requested one.
+        TaskError: two hyperparameters would set one field, or a value read back is not the
+            requested one.
     """
     values = schedule.at(position)
     Attached(None, optimizer).restore(None, values, names or {})

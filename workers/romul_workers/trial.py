@@ -21,7 +21,7 @@ any other task reads `trial.parent` and writes `trial.checkpoint` in a form of i
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -116,6 +116,8 @@ class Trial:
     """Folder of the parent: `save` compares with it, and links what is the same."""
     _base_checked: bool = True
     """Whether its files were hashed."""
+    _absent: Sequence[str] = ()
+    """Names of the space's hyperparameters that do not count here."""
     written: "dict[str, Written]" = field(default_factory=dict)
     """Files of the checkpoint that are hashed already, by name."""
     parent_kept: "Kept | None" = None
@@ -190,15 +192,20 @@ class Trial:
         *,
         model: Any = None,
         optimizer: Any = None,
-        names: Mapping[str, str] | None = None,
+        names: Mapping[str, str | None] | None = None,
         warm: bool = True,
     ) -> None:
         """Restore a torch model and optimizer from the parent, then apply the hyperparameters.
 
-        Hyperparameters whose name is a field of the optimizer's parameter groups are written there
-        after the restore, so that a restored learning rate never wins over the trial's own, and
-        read back. `learning_rate` is written to `lr`, and a scheduler that is made later begins
-        there. One that was made before brings back, with its next step, the rate it was made with.
+        Hyperparameters whose name, or its part after the last dot, is a field of the optimizer's
+        parameter groups are written there after the restore, so that a restored learning rate never
+        wins over the trial's own, and read back. `learning_rate` is written to `lr`, and a
+        scheduler that is made later begins there. One that was made before brings back, with its
+        next step, the rate it was made with. A field whose hyperparameter does not count in this
+        trial has the value that the optimizer came with. All other fields are the parent's.
+
+        Where the parent's optimizer was of another class, this one begins with an empty state and
+        its own fields, and a warning goes into the trial's log; the model is restored.
 
         A worker that trained the parent last gives its tensors, which its process still holds, in
         place of the files: the state is the same. Writes to them after `save` are seen where torch
@@ -208,11 +215,13 @@ class Trial:
         Args:
             model: a `torch.nn.Module`.
             optimizer: a `torch.optim.Optimizer`.
-            names: further optimizer fields by hyperparameter, where the two names differ.
+            names: further optimizer fields by hyperparameter, where the two names differ; None: the
+                hyperparameter sets no field of this optimizer.
             warm: whether tensors in memory may take the place of the parent's files.
 
         Raises:
-            TaskError: a value read back is not the trial's; the message names it.
+            TaskError: a value read back is not the trial's, or two hyperparameters would set one
+                field; the message names them.
             CheckpointError: the parent's files do not fit.
         """
         from romul_workers.torch_support import Attached  # noqa: PLC0415
@@ -223,7 +232,9 @@ class Trial:
         # A resumed trial's random state lies in the files alone.
         self.warm = warm and not self.resumed and kept is not None and self._attached.take(kept)
         parent = None if self.warm else self.parent
-        self.in_effect = self._attached.restore(parent, self.hyperparameters, names or {})
+        self.in_effect = self._attached.restore(
+            parent, self.hyperparameters, names or {}, self._absent
+        )
         if self.resumed and parent is not None:
             self._attached.restore_random_state(parent)
         if self.warm or parent is not None:
