@@ -1,11 +1,18 @@
 """Says when a search's task is at fault: its trials fail in the same way, whatever they try."""
 
+import re
+
 from romul_actors.core.history import Line, TrialFailed, TrialReported
 
 SAME = 3
 """Half of the slots, and so many at least, fail in the same way before anything succeeds: then it
 is the task's fault."""
 OF_THE_TASK = ("exception", "task", "bad_result", "no_checkpoint")
+_OWN = re.compile(r"\S*/\S*|0x[0-9a-fA-F]+|\d+")
+"""What one fault may say in other words in each trial: paths, addresses, numbers.
+
+"loss is 3.2" and "loss is 4.5" are one fault, too: no trial has succeeded beside them.
+"""
 
 
 class Judge:
@@ -33,7 +40,7 @@ class Judge:
         if self._succeeded or not isinstance(line, TrialFailed) or line.reason not in OF_THE_TASK:
             return ""
         last = line.message.rstrip().rpartition("\n")[2]
-        slots = self._faults.setdefault(last, set())
+        slots = self._faults.setdefault(_OWN.sub("...", last), set())
         slots.add(line.slot)
         if len(slots) < self._enough:
             return ""
