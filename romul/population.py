@@ -4,6 +4,7 @@ The core that every run has (`romul_actors.core.decide`), without a server, an a
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -13,6 +14,7 @@ from pydantic_core import to_jsonable_python
 
 from romul.declaration import Call, Mode, declare, warn_of
 from romul.result import Best
+from romul.told import figures_of, why_not_out
 from romul_actors.core.decide import decide
 from romul_actors.core.events import (
     Control,
@@ -27,13 +29,12 @@ from romul_actors.core.events import (
 from romul_actors.core.optimizers import Optimizer
 from romul_actors.core.population import Population as CorePopulation
 from romul_actors.core.settings import Settings
-from romul_actors.errors import ExperimentError, StoredDataError, TaskError, TellError
+from romul_actors.errors import ExperimentError, StoredDataError, TellError
 from romul_actors.protocol.experiment import Experiment, from_values
 from romul_actors.protocol.plan import check, left_out, settings
 from romul_actors.protocol.redeclare import redeclare
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
 from romul_actors.protocol.stored_fields import ENDED
-from romul_workers.figures import figures
 from romul_workers.trial import place
 
 VERSION = 1
@@ -61,6 +62,7 @@ class Population:
         population.best.hyperparameters
 
     The decisions are those of a run with the same seed whose results come in the same order.
+    Several threads may use one population.
 
     Args:
         space: hyperparameters by name.
@@ -106,6 +108,7 @@ class Population:
         self._fold(Submitted())
 
     def _prepare(self, experiment: Experiment, own: Optimizer | None, clock: Clock | None) -> None:
+        self._lock = threading.RLock()
         self._experiment = experiment
         self._clock = clock
         self._settings = _alone(settings(experiment, stored=True), own)
@@ -122,15 +125,16 @@ class Population:
         that `tell` was given; None: from scratch), `start` and `stop` (in the budget's unit, from
         the very beginning; ints where they are whole), `seed`, `slot`, `step` and `attempt`.
         """
-        if not self._ready and self._clock is not None:
-            # The caller is a worker without a trial: that ends a wait for the last results.
-            self._fold(Tick(workers=len(self._out) + 1))
-        if not self._ready:
-            return None
-        trial = self._ready.pop(0)
-        trial = replace(trial, start=place(trial.start), stop=place(trial.stop))
-        self._out[trial.id] = (trial, self._now())
-        return trial
+        with self._lock:
+            if not self._ready and self._clock is not None:
+                # The caller is a worker without a trial: that ends a wait for the last results.
+                self._fold(Tick(workers=len(self._out) + 1))
+            if not self._ready:
+                return None
+            trial = self._ready.pop(0)
+            trial = replace(trial, start=place(trial.start), stop=place(trial.stop))
+            self._out[trial.id] = (trial, self._now())
+            return trial
 
     def tell(
         self,
@@ -154,27 +158,19 @@ class Population:
         Raises:
             TellError: the trial is not out, or the value is not a finite number.
         """
-        asked, asked_s = self._asked(trial)
-        returned = value if isinstance(value, Mapping) else {self._experiment.metric: value}
-        try:
-            found = figures({**(metrics or {}), **returned}, self._experiment.metric)
-        except TaskError as error:
-            raise TellError(
-                f"trial {asked.id}: {error}".replace("the task returned", "told")
-            ) from None
-        if not abs(found.value) < float("inf"):
-            raise TellError(
-                f"trial {asked.id}: {self._experiment.metric} is {found.value}: a result must be "
-                "finite; say population.failed(trial, again=False) for a trial that diverged"
+        metric = self._experiment.metric
+        returned = value if isinstance(value, Mapping) else {metric: value}
+        with self._lock:
+            asked, asked_s = self._asked(trial)
+            found = figures_of(asked, {**(metrics or {}), **returned}, metric)
+            event = Result(
+                **self._token(asked),
+                value=found.value,
+                checkpoint=asked.id if checkpoint is None else checkpoint,
+                seconds=self._now() - asked_s if seconds is None else seconds,
+                metrics=found.kept,
             )
-        event = Result(
-            **self._token(asked),
-            value=found.value,
-            checkpoint=asked.id if checkpoint is None else checkpoint,
-            seconds=self._now() - asked_s if seconds is None else seconds,
-            metrics=found.kept,
-        )
-        self._end(asked, event)
+            self._end(asked, event)
 
     def failed(self, trial: TrialMessage | str, message: str = "", *, again: bool = True) -> None:
         """Say that a trial ended without a result.
@@ -188,14 +184,15 @@ class Population:
         Raises:
             TellError: the trial is not out.
         """
-        asked, asked_s = self._asked(trial)
-        event = Failed(
-            **self._token(asked),
-            reason="exception" if again else "not_finite",
-            message=message,
-            seconds=self._now() - asked_s,
-        )
-        self._end(asked, event)
+        with self._lock:
+            asked, asked_s = self._asked(trial)
+            event = Failed(
+                **self._token(asked),
+                reason="exception" if again else "not_finite",
+                message=message,
+                seconds=self._now() - asked_s,
+            )
+            self._end(asked, event)
 
     def extend(self, steps: int) -> None:
         """Go on to `steps` steps in all, also where the search has ended.
@@ -205,14 +202,15 @@ class Population:
             TellError: it has as many already.
         """
         Call(function="extend", arguments=()).check(steps=steps)
-        if steps <= self._settings.steps:
-            raise TellError(f"steps: {steps} is not above the {self._settings.steps} that it has")
-        self._fold(Control(action="extend", steps=steps))
-        extended = self._population.settings
-        self._experiment = redeclare(self._experiment, self._settings, extended)
-        self._settings = extended
-        # What is out still counts.
-        self._ready = [trial for trial in self._ready if trial.id not in self._out]
+        with self._lock:
+            before = self._settings
+            if steps <= before.steps:
+                raise TellError(f"steps: {steps} is not above the {before.steps} that it has")
+            self._fold(Control(action="extend", steps=steps))
+            self._settings = self._population.settings
+            self._experiment = redeclare(self._experiment, before, self._settings)
+            # What is out still counts.
+            self._ready = [trial for trial in self._ready if trial.id not in self._out]
 
     # -- how things stand -----------------------------------------------------------------------
 
@@ -239,7 +237,8 @@ class Population:
     @property
     def out(self) -> Sequence[TrialMessage]:
         """Trials that were asked for, and not told yet."""
-        return [trial for trial, _ in self._out.values()]
+        with self._lock:
+            return [trial for trial, _ in self._out.values()]
 
     @property
     def best(self) -> Best | None:
@@ -263,17 +262,20 @@ class Population:
     @property
     def state(self) -> dict[str, Any]:
         """All of it as JSON values, to be saved; `Population.load` goes on from there."""
-        metric = self._experiment.metric
+        with self._lock:
+            population, ready, out = self._population, [*self._ready], [*self._out.values()]
+            experiment, core = self._experiment, self._settings
+        metric = experiment.metric
         return {
             "version": VERSION,
-            "experiment": self._experiment.model_dump(mode="json", exclude_defaults=True),
-            "optimizer": self._settings.optimizer.name,
-            "population": write_meta(self._population, metric),
-            "slots": [write_slot(slot, self._settings, metric) for slot in self._population.slots],
-            "ready": [to_jsonable_python(asdict(trial)) for trial in self._ready],
+            "experiment": experiment.model_dump(mode="json", exclude_defaults=True),
+            "optimizer": core.optimizer.name,
+            "population": write_meta(population, metric),
+            "slots": [write_slot(slot, core, metric) for slot in population.slots],
+            "ready": [to_jsonable_python(asdict(trial)) for trial in ready],
             "out": [
                 {"trial": to_jsonable_python(asdict(trial)), "asked_s": asked_s}
-                for trial, asked_s in self._out.values()
+                for trial, asked_s in out
             ],
         }
 
@@ -339,6 +341,16 @@ class Population:
             f"<Population {self.status}: {counts.reported + counts.failed} of {total} trials{best}>"
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles have: all but the lock, as it is between two calls."""
+        with self._lock:
+            lists = {"_ready": [*self._ready], "_out": {**self._out}, "_lock": None}
+            return {**vars(self), **lists}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Take that over, with a lock of its own."""
+        vars(self).update(state, _lock=threading.RLock())
+
     # -- inside ---------------------------------------------------------------------------------
 
     def _now(self) -> float:
@@ -376,15 +388,7 @@ class Population:
                     f"{asked[0].attempt} is out now"
                 )
             return asked
-        if any(trial == other.id for other in self._ready):
-            raise TellError(f"trial {trial} was not asked for yet: ask() gives it")
-        slot, _, step = trial.partition("-")
-        slots = self._population.slots
-        known = slot.isdecimal() and step.isdecimal() and int(slot) < len(slots)
-        if known and int(step) <= slots[int(slot)].step:
-            raise TellError(f"trial {trial} has ended: a trial is told once")
-        out = ", ".join(self._out) or "none"
-        raise TellError(f"trial {trial!r} is unknown; trials that are out: {out}")
+        raise TellError(why_not_out(trial, self._population, self._ready, self._out))
 
 
 def _alone(made: Settings, own: Optimizer | None) -> Settings:

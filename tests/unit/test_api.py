@@ -1,13 +1,16 @@
 """The front door: what `import romul` gives, without a server."""
 
 import ast
+import copy
 import hashlib
 import json
 import linecache
 import math
+import pickle
 import random
 import subprocess
 import sys
+import threading
 import traceback
 import warnings
 from dataclasses import replace
@@ -20,6 +23,7 @@ import torch
 
 import romul
 from romul import blocking
+from romul import population as romul_population
 from romul_actors.core.history import TimePassed, TrialCreated, TrialReported
 from romul_actors.core.optimizers import Optimizer
 from romul_actors.core.optimizers.truncation import Truncation
@@ -433,6 +437,61 @@ def test_a_trial_that_is_out_when_the_state_is_saved_can_still_be_told():
         romul.Population.load({"version": 0})
     with pytest.raises(ExperimentError, match="it is not JSON"):
         romul.Population.load("{")
+
+
+class Noticed:
+    """A lock that says when a thread has come to it."""
+
+    def __init__(self, lock, arrived):
+        self._lock = lock
+        self._arrived = arrived
+
+    def __enter__(self):
+        self._arrived.set()
+        self._lock.acquire()
+
+    def __exit__(self, *_):
+        self._lock.release()
+
+
+@pytest.mark.parametrize("how", ["tell", "failed"])
+def test_what_another_thread_says_meanwhile_is_not_lost(monkeypatch, how):
+    population = romul.Population(SPACE, population=8, steps=4)
+    first, second = population.ask(), population.ask()
+    arrived, others, decide = threading.Event(), [], romul_population.decide
+    population._lock = Noticed(population._lock, arrived)
+
+    def say():
+        if how == "tell":
+            population.tell(second, 2.0)
+        else:
+            population.failed(second, again=False)
+        arrived.set()
+
+    def decided(before, event):
+        if not others:
+            # In the midst of one thread's call another one calls: it waits, or it is done.
+            arrived.clear()
+            others.append(threading.Thread(target=say))
+            others[0].start()
+            arrived.wait()
+        return decide(before, event)
+
+    monkeypatch.setattr(romul_population, "decide", decided)
+    population.tell(first, 1.0)
+    others[0].join()
+    assert "2 of 32 trials, best loss 1>" in repr(population)
+
+
+def test_a_population_is_copied_and_pickled_in_the_midst_of_its_search():
+    population = romul.Population(SPACE, steps=4, seed=2, clock=None)
+    population.tell(trial := population.ask(), loss(trial))
+    out = population.ask()
+    for made in (pickle.loads(pickle.dumps(population)), copy.copy(population)):
+        assert made.state == population.state
+        made.tell(out, loss(out))
+        assert made.out == []
+    assert population.out == [out]
 
 
 def test_what_is_no_state_is_refused():
