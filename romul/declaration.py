@@ -3,7 +3,7 @@
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from os import PathLike
 from typing import Any, Literal
@@ -17,6 +17,19 @@ Mode = Literal["min", "max"]
 DIRECTIONS = {"min": "minimize", "max": "maximize"}
 """`mode` in Python, as Ray Tune and Syne Tune have it; `direction` in TOML."""
 
+UNUSED = dict.fromkeys(
+    [
+        *("name", "task", "from_run", "constants", "budget_unit", "max_losses", "elasticity"),
+        *("resources", "checkpoints", "keep_checkpoints", "history_keep"),
+    ],
+    "it would have no effect without a server and workers, as romul.run starts them",
+)
+"""Keys of an experiment that mean nothing where a program trains the trials itself; and why."""
+UNTIMED = UNUSED | dict.fromkeys(
+    ("deadline", "max_hours", "timeouts"), "it would have no effect with clock=None"
+)
+"""Those that mean nothing without a clock, too."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
@@ -25,10 +38,12 @@ class Call:
     Attributes:
         function: that was called.
         arguments: its own, by name; every other one must be a key of an experiment.
+        without: keys of an experiment that would have no effect there, each with the reason.
     """
 
     function: str
     arguments: tuple[str, ...]
+    without: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, **given: object) -> None:
         """Check arguments of its own, by name, of which `_EXPECTED` says what they may be.
@@ -40,6 +55,24 @@ class Call:
             fits, expected = _EXPECTED[name]
             if not fits(value):
                 raise ExperimentError(f"{self.function}(): {name}: {value!r} is not {expected}")
+
+    def check_keys(self, keys: Iterable[str]) -> None:
+        """Check keys of an experiment that a program gave beside the arguments.
+
+        Raises:
+            ExperimentError: one is none, or would have no effect; the message names it.
+        """
+        known = {*Experiment.model_fields, *self.arguments, "mode"} - {"direction", *self.without}
+        for key in keys:
+            if key in self.without:
+                raise ExperimentError(f"{self.function}() has no {key!r}: {self.without[key]}")
+            if key in known:
+                continue
+            near = ["mode"] if key == "direction" else get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(sorted(known))}"
+            if key == "redis":
+                hint = "romul.submit puts a search on a server, and romul.wait follows it there"
+            raise ExperimentError(f"{self.function}() has no argument {key!r}: {hint}")
 
 
 def _is_count(value: object) -> bool:
@@ -61,14 +94,21 @@ _EXPECTED: Mapping[str, tuple[Callable[[object], bool], str]] = {
 """By argument, what fits, and how to say so."""
 
 
-def declare(call: Call, space: Mapping[str, Any], mode: str, keys: Mapping[str, Any]) -> Experiment:
+def declare(
+    call: Call,
+    space: Mapping[str, Any],
+    mode: str,
+    keys: Mapping[str, Any],
+    given: Mapping[str, Any],
+) -> Experiment:
     """Make an experiment.
 
     Args:
         call: where the declaration comes from.
         space: hyperparameters by name.
         mode: "min" or "max".
-        keys: of the experiment, by their TOML names.
+        keys: of the experiment, by their TOML names, as they are to be checked.
+        given: others of its keys, which the call itself gives.
 
     Raises:
         ExperimentError: what was declared is wrong; the message names the argument.
@@ -80,17 +120,8 @@ def declare(call: Call, space: Mapping[str, Any], mode: str, keys: Mapping[str, 
             f"space: {space!r} is not a mapping: give hyperparameters by name, such as "
             '{"lr": romul.Float(1e-4, 1, log=True)}'
         )
-    known = [name for name in Experiment.model_fields if name != "direction"]
-    for key in keys:
-        if key in known:
-            continue
-        names = [*known, *call.arguments, "mode"]
-        near = ["mode"] if key == "direction" else get_close_matches(key, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(sorted(names))}"
-        if key == "redis":
-            hint = "romul.submit puts a search on a server, and romul.wait follows it there"
-        raise ExperimentError(f"{call.function}() has no argument {key!r}: {hint}")
-    values = {**keys, "space": tables(space), "direction": DIRECTIONS[mode]}
+    call.check_keys(keys)
+    values = {**keys, **given, "space": tables(space), "direction": DIRECTIONS[mode]}
     return from_values(values, f"{call.function}()")
 
 

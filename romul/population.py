@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from pydantic_core import to_jsonable_python
 
-from romul.declaration import Call, Mode, declare, warn_of
+from romul.declaration import UNTIMED, UNUSED, Call, Mode, declare, warn_of
 from romul.result import Best
 from romul.told import figures_of, why_not_out
 from romul_actors.core.decide import decide
@@ -77,7 +77,8 @@ class Population:
             else to do for a twentieth of a trial's time. None: there is no time, every step waits
             for all its results, and the same tells in the same order always lead to the same moves.
         keys: further keys of an experiment, by their TOML names: `budget`, `initial`,
-            `max_attempts`.
+            `max_attempts`, `max_trials`, `target`; with a clock `deadline`, `max_hours` and
+            `timeouts`. Those that mean something to workers alone are refused.
 
     Raises:
         ExperimentError: what was declared is wrong; the message names the argument.
@@ -97,12 +98,13 @@ class Population:
         **keys: Any,
     ) -> None:
         own = optimizer if isinstance(optimizer, Optimizer) else None
-        call = Call(function="Population", arguments=("optimizer", "clock"))
+        without = UNTIMED if clock is None else UNUSED
+        call = Call(function="Population", arguments=("clock",), without=without)
         given = {"population": population, "steps": steps, "seed": seed, "metric": metric}
         # No server knows it: a name and a task only complete the declaration.
         given |= {"name": "population", "task": "population"}
         given |= {} if own is not None else {"optimizer": optimizer}
-        experiment = declare(call, space, mode, {**keys, **given})
+        experiment = declare(call, space, mode, keys, given)
         check(experiment)
         self._prepare(experiment, own, clock)
         self._fold(Submitted())

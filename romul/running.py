@@ -117,7 +117,7 @@ async def run_async(
         TaskError: the function cannot train (it is `async`, or a generator), or cannot go to
             another process.
     """
-    call = Call(function="run", arguments=ARGUMENTS)
+    call = Call(function="run", arguments=ARGUMENTS, without={"task": "`train` is the task"})
     call.check(workers=workers, runs=runs, setup=setup, callbacks=callbacks)
     if name is not None:
         call.check(name=name)
@@ -132,7 +132,7 @@ async def run_async(
     }
     given |= {"steps": steps, "seed": seed, "optimizer": optimizer}
     keys.setdefault("checkpoints", str(folder / "checkpoints"))
-    experiment = declare(call, space, mode, {**keys, **given})
+    experiment = declare(call, space, mode, keys, given)
     check(experiment)
     warn_of(advice(experiment))
     local = LocalRun(folder, experiment, task, workers)

@@ -71,7 +71,8 @@ async def submit_async(
     given: dict[str, Any] = {"name": name, "task": _importable(task), "checkpoints": checkpoints}
     given |= {"metric": metric, "population": population, "steps": steps, "seed": seed}
     call = Call(function="submit", arguments=("redis",))
-    experiment = declare(call, space, mode, {**keys, **given, "optimizer": optimizer})
+    given |= {"optimizer": optimizer}
+    experiment = declare(call, space, mode, keys, given)
     warn_of(advice(experiment))
     async with opened(redis) as client:
         warn_of(await client.check())

@@ -217,6 +217,16 @@ momentum = { type = "float", min = 0, max = 0.99, when = { "optimizer.kind" = "s
             {"direction": "minimize"},
             "Population() has no argument 'direction': did you mean 'mode'?",
         ),
+        (
+            {"zzz": 1},
+            "initial, max_attempts, max_hours, max_trials, metric, mode, optimizer, population",
+        ),
+        ({"from_run": "x"}, "Population() has no 'from_run': it would have no effect without a"),
+        ({"name": "x"}, "Population() has no 'name': it would have no effect without a server"),
+        (
+            {"max_hours": 1, "clock": None},
+            "'max_hours': it would have no effect with clock=None",
+        ),
         ({"mode": "minimum"}, "mode: 'minimum' is not 'min' or 'max'"),
         ({"population": 2}, "Population(): population: 2 is below 4"),
         ({"steps": "5"}, "Population(): steps: '5' is not a whole number"),
@@ -250,6 +260,7 @@ def test_a_wrong_declaration_says_what_is_wrong(changes, message):
         ({"setup": "load"}, "run(): setup: 'load' is not a function"),
         ({"callbacks": [romul.Callback]}, "is not a list of objects of romul.Callback"),
         ({"callbacks": romul.Callback()}, "is not a list of objects of romul.Callback"),
+        ({"task": "other"}, "run() has no 'task': `train` is the task"),
     ],
 )
 def test_a_wrong_argument_of_a_run_is_named_before_anything_begins(tmp_path, changes, message):
