@@ -14,7 +14,7 @@ from romul.processes import supervised
 from romul.result import Result
 from romul.running import BY, follow
 from romul.supervisor import Plan
-from romul.watching import SearchFailedError, Watch
+from romul.watching import SearchFailedError, Watch, end
 from romul_actors.client import Client
 from romul_actors.core.history import SearchExtended, SearchResumed
 from romul_actors.local.redis_server import is_up
@@ -71,8 +71,7 @@ async def extend_async(
                 f"{name}: {result.reason}\nromul run --resume tries again; what the function "
                 f"printed lies in {folder / 'logs'}"
             )
-    for callback in callbacks:
-        callback.on_end(result)
+    end(result, callbacks)
     return result
 
 

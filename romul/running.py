@@ -18,7 +18,7 @@ from romul.local_run import LocalRun, Task, fingerprint
 from romul.processes import Supervisor, server_of, supervised
 from romul.result import Result
 from romul.supervisor import Plan
-from romul.watching import SearchFailedError, Watch
+from romul.watching import SearchFailedError, Watch, end
 from romul_actors.client import Client
 from romul_actors.core.history import SearchExtended, SearchResumed
 from romul_actors.errors import TaskError
@@ -155,8 +155,7 @@ async def run_async(
             f"{chosen}: {result.reason}\nThe same call with name={chosen!r} tries again; what the "
             f"function printed lies in {folder / 'logs'}"
         )
-    for callback in callbacks:
-        callback.on_end(result)
+    end(result, callbacks)
     return result
 
 

@@ -14,7 +14,7 @@ from romul.display import display
 from romul.processes import server_of
 from romul.result import Result
 from romul.running import Train, name_of
-from romul.watching import Watch
+from romul.watching import Watch, end
 from romul_actors.errors import TaskError
 from romul_actors.local.run_file import check_run, run_folder
 from romul_actors.observe.former import begun_from
@@ -118,8 +118,7 @@ async def wait_async(
         if not limit.expired():
             raise  # a callback's own
         raise TimeoutError(f"{name} has not ended within {timeout_s} s") from None
-    for callback in callbacks:
-        callback.on_end(result)
+    end(result, callbacks)
     return result
 
 

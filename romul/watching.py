@@ -1,17 +1,21 @@
 """Follows a search to its end: calls hooks, shows progress, and notices what cannot end well."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from romul.callbacks import Callback, call
+from romul.declaration import warn_of
 from romul.display import Display, Standing
+from romul.result import Result
 from romul_actors.core.history import ControlIgnored, Line, TrialFailed
 from romul_actors.errors import RomulError
 from romul_actors.observe.judge import Judge
 from romul_actors.observe.snapshot import Snapshot, read_glance
+from romul_actors.observe.trial_records import left_out
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.stored_fields import ENDED
 from romul_actors.store import Store
+from romul_workers.figures import in_words
 
 LOOK_S = 0.25
 LINES = 1_000
@@ -121,6 +125,14 @@ class Watch:
         if seen.status not in ("running", "submitted"):
             parts.append(seen.status)
         return Standing(seen.ended, seen.total, ", ".join(parts))
+
+
+def end(result: Result, callbacks: Iterable[Callback]) -> None:
+    """Warn of what the task returned that is no figure, and call hooks of the end."""
+    if odd := left_out(result.history):
+        warn_of([f"{result.name}: {in_words(odd)}"])
+    for callback in callbacks:
+        callback.on_end(result)
 
 
 def _refuses(line: Line, awaited: type[Line]) -> bool:

@@ -12,12 +12,11 @@ import typer
 from romul_actors.cli.exits import EXPERIMENT_FAILED, INTERRUPTED
 from romul_actors.cli.printing import NARROW, Console, Table, echo_json
 from romul_actors.cli.rows import figure, lost, progress
-from romul_actors.core.history import Line, TrialReported
 from romul_actors.local.run_file import request, resumption
 from romul_actors.observe.html import png
 from romul_actors.observe.plots import plot
 from romul_actors.observe.snapshot import read_glance, read_history
-from romul_actors.observe.trial_records import trials
+from romul_actors.observe.trial_records import left_out, trials
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Store
 from romul_workers.figures import in_words
@@ -66,8 +65,8 @@ async def summarise(
         seen = read_glance(await store.glance(experiment.name), experiment.name)
         history = await read_history(store, experiment.name)
         found[experiment.name] = trials(history)
-        if left_out := _left_out(history):
-            console.print(f"warning: {experiment.name}: {in_words(left_out)}", soft_wrap=True)
+        if odd := left_out(history):
+            console.print(f"warning: {experiment.name}: {in_words(odd)}", soft_wrap=True)
         summaries[experiment.name] = {
             **progress(seen),
             **{f"best_{key}": seen.best.get(key) for key in BEST},
@@ -95,15 +94,6 @@ def write_picture(draw: Callable[[], bytes], folder: Path, console: Console) -> 
         (folder / "schedules.png").write_bytes(draw())
     except ImportError:
         console.print("no picture: matplotlib is not installed (pip install 'romul[dashboard]')")
-
-
-def _left_out(lines: Sequence[Line]) -> dict[str, str]:
-    """Types of what a task returned that is no figure, by name; the first line counts."""
-    found: dict[str, str] = {}
-    for line in lines:
-        if isinstance(line, TrialReported):
-            found = {**line.left_out, **found}
-    return found
 
 
 def finish(

@@ -4,7 +4,7 @@ Pure functions over typed lines; a record says what was decided and how the tria
 happened to its attempts in between.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -153,3 +153,12 @@ def _row(record: TrialRecord, space: Space | None) -> dict[str, Any]:
         **{f"m.{name}": value for name, value in record.metrics.items()},
         **{f"p.{name}": text for name, text in record.provenance.items()},
     }
+
+
+def left_out(lines: Iterable[Line]) -> dict[str, str]:
+    """Types of what a task returned that is no figure, by name; the first line counts."""
+    found: dict[str, str] = {}
+    for line in lines:
+        if isinstance(line, TrialReported):
+            found = {**line.left_out, **found}
+    return found

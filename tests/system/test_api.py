@@ -227,6 +227,20 @@ def test_a_closure_and_what_setup_made_train(tmp_path):
     assert result.best.value == pytest.approx(3.0 * min(rates) + 1.0)
 
 
+def test_what_is_no_figure_is_warned_of_at_the_end(tmp_path):
+    def odd(trial):
+        (trial.checkpoint / "x").write_text("x")
+        return {"val_loss": 1.0, "note": "text"}
+
+    with pytest.warns(
+        romul.AdviceWarning, match=r"mine: left out of results: 'note' \(str\)"
+    ) as one:
+        search(tmp_path, odd, steps=1)
+    assert one[-1].filename == __file__
+    with pytest.warns(romul.AdviceWarning, match=r"'note' \(str\)"):
+        romul.extend("mine", steps=2, runs=tmp_path)
+
+
 def test_a_plain_script_runs_a_search_without_a_guard(tmp_path):
     (tmp_path / "beside.py").write_text("SHIFT = 2.0\n")
     out = script(
