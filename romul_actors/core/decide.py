@@ -114,10 +114,13 @@ def _submitted(transition: Transition) -> None:
     rng = generator(settings.seed, 0, 0, START)
     starts = settings.optimizer.start(settings.space, settings.n_slots, rng)
     for index, start in enumerate(starts):
+        vector = start.vector
+        if index < len(settings.initial):
+            vector = settings.space.completed(settings.initial[index], vector)
         slot = Slot(
             index=index,
             tier=start.tier,
-            vector=settings.initial[index] if index < len(settings.initial) else start.vector,
+            vector=vector,
             since_ms=transition.at_ms,
             seed=training_seed(settings.seed, index, 0),
         )

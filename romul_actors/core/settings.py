@@ -38,7 +38,8 @@ class Settings:
         max_attempts: failures after which a trial is given up.
         max_lost_attempts: attempts lost with their workers after which a trial is given up: the
             trial may be what ends the workers.
-        initial: first vectors of the first slots, in place of the optimizer's.
+        initial: first vectors of the first slots, in place of the optimizer's, whose
+            coordinates are taken where they are None.
         inherited: checkpoints that the first slots begin from, in place of none.
         quorum_wait_min_s: a wait for a quorum that is shorter never ends early, in seconds.
         elasticity: how the population follows the workers.
@@ -59,7 +60,7 @@ class Settings:
     maximize: bool = False
     max_attempts: int = 3
     max_lost_attempts: int = 10
-    initial: tuple[tuple[float, ...], ...] = ()
+    initial: tuple[tuple[float | None, ...], ...] = ()
     inherited: tuple[Inherited, ...] = ()
     quorum_wait_min_s: float = 60.0
     elasticity: Elasticity = field(default_factory=Elasticity)

@@ -289,22 +289,49 @@ class Space:
             SpaceError: a value is missing, unknown or not allowed; the message names the
                 parameter, the value and the bounds.
         """
-        unknown = sorted(set(values) - set(self.names))
-        if unknown:
-            raise SpaceError(f"{unknown[0]}: {self._not_there(unknown[0])}")
-        vector: list[float] = []
-        for parameter in self.parameters:
-            if parameter.name not in values:
-                vector += [MIDDLE] * len(self._spans[parameter.name])
-            elif isinstance(parameter, VectorParameter):
-                vector += _encode_list(parameter, values[parameter.name])
-            else:
-                vector.append(parameter.encode(values[parameter.name]))
+        vector = self.completed(self.encode_some(values), [MIDDLE] * len(self.axes))
         off = self._off(vector)
         missing = [name for name in self.names if name not in values and name not in off]
         if missing:
             raise SpaceError(f"{missing[0]}: no value given")
+        return vector
+
+    def encode_some(self, values: Mapping[str, object]) -> tuple[float | None, ...]:
+        """Place of named values, as `encode` gives it; None where there is no value.
+
+        Raises:
+            SpaceError: a value is unknown or not allowed.
+        """
+        unknown = sorted(set(values) - set(self.names))
+        if unknown:
+            raise SpaceError(f"{unknown[0]}: {self._not_there(unknown[0])}")
+        vector: list[float | None] = []
+        for parameter in self.parameters:
+            if parameter.name not in values:
+                vector += [None] * len(self._spans[parameter.name])
+            elif isinstance(parameter, VectorParameter):
+                vector += _encode_list(parameter, values[parameter.name])
+            else:
+                vector.append(parameter.encode(values[parameter.name]))
         return tuple(vector)
+
+    def completed(
+        self, some: Sequence[float | None], otherwise: Sequence[float]
+    ) -> tuple[float, ...]:
+        """A place of which some coordinates are known.
+
+        Args:
+            some: what `encode_some` gave.
+            otherwise: another place; its coordinates are taken where none is known, but of what
+                does not count there.
+        """
+        pairs = [*zip(some, otherwise, strict=True)]
+        vector = [other if known is None else known for known, other in pairs]
+        active = self.active(vector)
+        return tuple(
+            MIDDLE if known is None and not on else place
+            for known, on, place in zip(some, active, vector, strict=True)
+        )
 
     def decode(self, vector: Sequence[float] | Vector) -> dict[str, Value]:
         """Named values at a place in the unit cube, of what counts there.

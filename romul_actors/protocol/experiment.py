@@ -95,7 +95,8 @@ class Experiment(DeclaredTable):
         seed: all randomness of the search derives from it.
         optimizer: name and constants.
         constants: values that are passed to the task unchanged.
-        initial: hyperparameters of the first slots, in place of drawn ones.
+        initial: hyperparameters of the first slots, in place of drawn ones; what one leaves out is
+            drawn.
         from_run: the search that this one begins from.
         max_attempts: failures after which a trial is given up and its slot refilled.
         max_losses: attempts lost with their workers after which a trial is given up: the trial may
@@ -173,7 +174,7 @@ class Experiment(DeclaredTable):
             space = core_space(info.data["space"])
             for number, values in enumerate(given):
                 try:
-                    space.encode(values)
+                    space.encode_some(values)
                 except SpaceError as error:
                     name = str(error).partition(":")[0]
                     mistakes.append(

@@ -6,8 +6,11 @@ from typing import ClassVar
 
 import pytest
 
+from romul_actors.core.decide import decide
+from romul_actors.core.events import Stamped, Submitted
 from romul_actors.core.optimizers import OPTIMIZERS, make
 from romul_actors.core.optimizers.random_search import RandomSearch
+from romul_actors.core.population import Population
 from romul_actors.errors import ExperimentError
 from romul_actors.protocol.experiment import (
     ElasticitySpec,
@@ -57,6 +60,29 @@ def test_a_declaration_says_it_all():
     assert core.optimizer == make("romul", {"factor": 0.5})
     assert core.space.mutable == (True, True, False)
     assert core.space.decode(core.initial[0]) == {"lr": pytest.approx(0.1), "kind": True, "n": 2}
+
+
+def test_what_initial_leaves_out_is_drawn():
+    space = """
+[space]
+kind = { type = "categorical", choices = ["sgd", "adam"] }
+lr = { type = "float", min = 0.0, max = 1.0 }
+widths = { type = "int", min = 1, max = 64, size = 3 }
+beta = { type = "float", min = 0.0, max = 1.0, when = { kind = "adam" } }
+momentum = { type = "float", min = 0.0, max = 1.0, when = { kind = "sgd" } }
+"""
+    head = 'name = "e"\ntask = "t"\nsteps = 3\n'
+
+    def begun(initial):
+        start = Population(settings=settings(parse(f"{head}{initial}{space}")))
+        return decide(start, Stamped(Submitted(), 1)).trials
+
+    drawn = begun("")
+    trials = begun('initial = [{ lr = 0.5 }, { kind = "adam", lr = 0.5 }, {}]')
+    assert trials[0].hyperparameters == {**drawn[0].hyperparameters, "lr": 0.5}
+    assert set(trials[1].hyperparameters) == {"kind", "lr", "widths", "beta"}
+    assert trials[1].hyperparameters["widths"] == drawn[1].hyperparameters["widths"]
+    assert trials[2:] == drawn[2:]
 
 
 def test_the_store_gives_back_what_was_declared():
