@@ -2,13 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from types import CodeType, FunctionType
 from typing import Any
 
+from romul.fingerprint import FORMAT
 from romul_actors.errors import ExperimentError, ExperimentExistsError
 from romul_actors.local.redis_server import check_idle, has_data
 from romul_actors.local.run_file import RunFile, check_run, holds_run, make_folder, write_json
@@ -16,7 +15,6 @@ from romul_actors.protocol.differences import Changes, differences
 from romul_actors.protocol.experiment import Experiment, from_values
 
 CALL = "call.json"
-PLAIN = (int, float, str, bool, bytes, type(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +139,9 @@ class LocalRun:
         changes = Changes()
         if other:
             changes = self._changes(declared, other, beginning, resume=resume)
-        if before["fingerprint"] != self.task.fingerprint and not resume:
+        # Whether it is the function of a run that an older version began is not known.
+        known = before.get("fingerprint_format") == FORMAT
+        if known and before["fingerprint"] != self.task.fingerprint and not resume:
             raise ExperimentExistsError(
                 f"{self.folder} holds the same search with another function: resume=True goes on "
                 f"with {name!r} and the new function; or choose {beginning}"
@@ -204,6 +204,7 @@ class LocalRun:
         call = {
             "experiment": declared,
             "fingerprint": self.task.fingerprint,
+            "fingerprint_format": FORMAT,
             "steps": steps,
         }
         write_json(file, call)
@@ -234,49 +235,3 @@ def _steps(call: Mapping[str, Any]) -> list[int]:
 def _comparable(declaration: Mapping[str, Any]) -> Mapping[str, Any]:
     """A declaration without what follows from where the folder lies."""
     return {key: value for key, value in declaration.items() if key != "checkpoints"}
-
-
-def fingerprint(train: Callable[..., Any], setup: Callable[..., Any] | None) -> str:
-    """A text that differs where the code of the functions does, not where they stand in a file.
-
-    Functions and plain constants of the same module that they use are looked at too; what they
-    import is not.
-    """
-    digest = sha256()
-    for function in (train, setup):
-        for part in _parts(function, set()):
-            digest.update(part.encode() + b"\0")
-    return digest.hexdigest()[:16]
-
-
-def _parts(value: Any, seen: set[int]) -> Iterator[str]:
-    if isinstance(value, PLAIN):
-        yield repr(value)
-    function = value if isinstance(value, FunctionType) else getattr(value, "func", None)
-    if not isinstance(function, FunctionType):
-        yield str(getattr(value, "__qualname__", type(value)))
-        return
-    if id(function) in seen:
-        return
-    seen.add(id(function))
-    names: set[str] = set()
-    yield from _code(function.__code__, names)
-    for name in sorted(names):
-        used = function.__globals__.get(name)
-        ours = isinstance(used, FunctionType) and used.__module__ == function.__module__
-        if ours or isinstance(used, PLAIN):
-            yield from _parts(used, seen)
-    for cell in function.__closure__ or ():
-        yield from _parts(cell.cell_contents, seen)
-    for default in function.__defaults__ or ():
-        yield from _parts(default, seen)
-
-
-def _code(code: CodeType, names: set[str]) -> Iterator[str]:
-    names.update(code.co_names)
-    yield f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {code.co_freevars}"
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _code(constant, names)
-        else:
-            yield repr(sorted(constant, key=repr) if isinstance(constant, frozenset) else constant)

@@ -14,7 +14,8 @@ from romul.callbacks import Callback, StopSearch
 from romul.client import opened
 from romul.declaration import Call, Mode, declare, warn_of
 from romul.display import display
-from romul.local_run import LocalRun, Task, fingerprint
+from romul.fingerprint import fingerprint
+from romul.local_run import LocalRun, Task
 from romul.processes import Supervisor, server_of, supervised
 from romul.result import Result
 from romul.supervisor import Plan

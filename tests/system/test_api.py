@@ -293,6 +293,13 @@ def test_another_search_of_that_name_says_what_to_do(tmp_path):
 
     with pytest.raises(romul.ExperimentExistsError, match="another function: resume=True goes on"):
         search(tmp_path, other, steps=1)
+    # How an older version made a fingerprint is not known any more: nothing is refused for it.
+    call = tmp_path / "mine" / "call.json"
+    noted = json.loads(call.read_text())
+    before = {key: value for key, value in noted.items() if key != "fingerprint_format"}
+    call.write_text(json.dumps({**before, "fingerprint": "0123456789abcdef"}))
+    search(tmp_path, steps=1)
+    assert json.loads(call.read_text()) == noted
     assert search(tmp_path, other, steps=1, resume=True).best.value < 100.0
     assert search(tmp_path, other, steps=1, fresh=True).best.value > 100.0
     with pytest.raises(romul.RomulError, match="no run there to go on with"):

@@ -1,0 +1,205 @@
+"""A text that differs where a function does: whether a call has the function of a former one.
+
+It is made of code and of plain values alone, in an order of its own, so that unchanged code has the
+same one in each process and each time that a cell of a notebook runs.
+"""
+
+import dis
+import functools
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import sha256
+from inspect import getattr_static
+from operator import itemgetter
+from pathlib import Path, PurePath
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    EllipsisType,
+    FunctionType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+)
+from typing import Any
+
+FORMAT = 2
+"""Fingerprints of another format cannot be compared: they were made of other things."""
+PLAIN = (int, float, complex, str, bytes, type(None), EllipsisType, range, PurePath)
+NAMED = (type, FunctionType, BuiltinFunctionType)
+HOLDERS = (
+    *(MethodType, staticmethod, classmethod, property, functools.cached_property),
+    *(functools.partial, functools.partialmethod, type(functools.lru_cache(len))),
+)
+"""What holds functions and values; those of `HELD` are all that matters of it."""
+HELD = ("__func__", "__self__", "__wrapped__", "fget", "fset", "fdel", "func", "args", "keywords")
+GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
+"""Instructions that read a name of the module; other names of code are those of attributes."""
+
+
+def fingerprint(train: Callable[..., Any], setup: Callable[..., Any] | None) -> str:
+    """A text that differs where the functions do, not where they stand in a file.
+
+    Looked at are functions, classes and objects of the user's own modules that are reached by name,
+    their plain values, and lists, dictionaries and sets of such. Of all else there is the name: of
+    what is installed, of modules (`helpers.f`), of arrays and tensors.
+    """
+    reader = _Reader({_module(train), _module(setup)}, {})
+    reader.read((train, setup))
+    return reader.digest()
+
+
+class _Reader:
+    """Reads values one after the other; equal ones give equal digests.
+
+    Args:
+        own: modules that are the user's in any case.
+        seen: what was read before, by `id`: its number, and itself, so that no other object gets
+            its `id`.
+    """
+
+    def __init__(self, own: set[str], seen: dict[int, tuple[int, Any]]) -> None:
+        self._own = own
+        self._seen = dict(seen)
+        self._sum = sha256()
+
+    def digest(self) -> str:
+        """A text for all that was read."""
+        return self._sum.hexdigest()[:16]
+
+    def read(self, value: Any) -> None:
+        """Read a value, and what it holds."""
+        if isinstance(value, PLAIN):
+            self._note(repr(value))
+            return
+        if (before := self._seen.get(id(value))) is not None:
+            self._note(f"again {before[0]}")
+            return
+        # Equal constants may be one object or several; they hold no circle.
+        if not isinstance(value, tuple | frozenset | CodeType):
+            self._seen[id(value)] = (len(self._seen), value)
+        self._note(self._name(value))
+        self._read_inside(value)
+
+    def _note(self, text: str) -> None:
+        self._sum.update(text.encode("utf-8", "surrogatepass") + b"\0")
+
+    def _read_inside(self, value: Any) -> None:
+        match value:
+            case CodeType():
+                self._note(f"{value.co_code.hex()} {value.co_varnames} {value.co_freevars}")
+                self._read_all((value.co_names, value.co_consts))
+            case list() | tuple():
+                self._read_all(value)
+            case dict():
+                self._read_mapping(value)
+            case set() | frozenset():
+                self._read_all(sorted(map(self._digest_of, value)))
+            case FunctionType() if self._is_own(value):
+                self._read_function(value)
+            case type() if self._is_own(value):
+                self._read_class(value)
+            case _ if isinstance(value, HOLDERS) or _wraps(value):
+                self._read_all([getattr(value, name, None) for name in HELD])
+        has_state = isinstance(value, SimpleNamespace | Namespace) or self._is_own(type(value))
+        if has_state and not isinstance(value, NAMED):
+            self._read_object(value)
+
+    def _read_all(self, values: Iterable[Any]) -> None:
+        values = list(values)
+        if all(isinstance(value, PLAIN) for value in values):
+            # At once: data may be long lists of numbers.
+            self._note(repr(values))
+            return
+        self._note(str(len(values)))
+        for value in values:
+            self.read(value)
+
+    def _read_mapping(self, values: Mapping[Any, Any]) -> None:
+        """Read what a mapping holds, in whatever order it holds it."""
+        by_digest = [(self._digest_of(key), value) for key, value in values.items()]
+        by_digest.sort(key=itemgetter(0))
+        self._read_all(part for pair in by_digest for part in pair)
+
+    def _digest_of(self, value: Any) -> str:
+        """A digest of a value that depends on none of its neighbours."""
+        if isinstance(value, PLAIN):
+            return repr(value)
+        reader = _Reader(self._own, self._seen)
+        reader.read(value)
+        return reader.digest()
+
+    def _read_function(self, function: FunctionType) -> None:
+        self._read_all((function.__code__, function.__defaults__, function.__kwdefaults__))
+        self._read_all(_contents(cell) for cell in function.__closure__ or ())
+        names = _globals(function.__code__) & function.__globals__.keys()
+        self._read_mapping({name: function.__globals__[name] for name in names})
+
+    def _read_class(self, read: type) -> None:
+        self._read_all(read.__bases__)
+        # Values of such names are Python's own, or a library's, which may hold addresses.
+        named = [(name, value, name.startswith("__")) for name, value in vars(read).items()]
+        code = (FunctionType, *HOLDERS)
+        self._read_mapping({n: v for n, v, odd in named if not odd or isinstance(v, code)})
+
+    def _read_object(self, value: Any) -> None:
+        """Read the class and the attributes of an object."""
+        self.read(type(value))
+        slots = {
+            name: getattr(value, name)
+            for base in type(value).__mro__
+            for name in _slots(base)
+            if not name.startswith("__") and hasattr(value, name)
+        }
+        self._read_mapping({**slots, **getattr(value, "__dict__", {})})
+
+    def _name(self, value: Any) -> str:
+        """What a value is; of what is not looked into, which one."""
+        if isinstance(value, ModuleType):
+            return value.__name__
+        named = value if isinstance(value, NAMED) and not self._is_own(value) else type(value)
+        return f"{named.__module__}.{named.__qualname__}"
+
+    def _is_own(self, named: Any) -> bool:
+        """Whether a class or a function is of the user's own modules, and not installed."""
+        name = str(getattr(named, "__module__", None))
+        if name in self._own:
+            return True
+        if name.partition(".")[0] in sys.stdlib_module_names:
+            return False
+        file = getattr(sys.modules.get(name), "__file__", None) or ""
+        return not {"site-packages", "dist-packages"} & {*Path(file).parts}
+
+
+def _module(value: Any) -> str:
+    """The module of what trains: of a function, of the one in a `partial`, or of a class."""
+    while isinstance(value, functools.partial):
+        value = value.func
+    return str(getattr(value, "__module__", None))
+
+
+def _wraps(value: Any) -> bool:
+    """Whether an object stands for a function, as a compiled one does."""
+    return isinstance(getattr_static(value, "__wrapped__", None), FunctionType)
+
+
+def _contents(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        # Nothing was assigned yet.
+        return None
+
+
+def _globals(code: CodeType) -> set[str]:
+    """Names of the module that code reads, that of inner functions too."""
+    names = {step.argval for step in dis.get_instructions(code) if step.opname in GLOBAL}
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return names.union(*map(_globals, inner))
+
+
+def _slots(base: type) -> Sequence[str]:
+    slots = vars(base).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
