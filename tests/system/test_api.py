@@ -260,6 +260,35 @@ def test_a_plain_script_runs_a_search_without_a_guard(tmp_path):
     alone(tmp_path)
 
 
+def test_what_a_script_defines_is_pickled_inside_its_function(tmp_path):
+    """By name, as `pickle` does; also names that the worker's own process has."""
+    out = script(
+        tmp_path,
+        """
+import multiprocessing
+import pickle
+import romul
+class Trial:
+    def __init__(self, x):
+        self.x = x
+def place(x):
+    return x * x
+def train(trial):
+    state = Trial(1.0)
+    if trial.parent is not None:
+        state = pickle.loads((trial.parent / "state").read_bytes())
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        [state.x] = pool.map(place, [state.x + 1])
+    (trial.checkpoint / "state").write_bytes(pickle.dumps(state))
+    return state.x
+space = {"rate": romul.Float(0, 1)}
+best = romul.run(train, space, population=4, steps=2, workers=1, mode="max").best
+print(best.value, pickle.loads((best.checkpoint / "state").read_bytes()).x)
+""",
+    )
+    assert out == "25.0 25.0\n"
+
+
 def test_a_run_can_be_awaited_beside_other_things_and_called_where_a_loop_runs(tmp_path):
     """One trains a lambda, and one a task that is given by its name."""
     name = "romul_workers.tasks.toys:quadratic"

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import cloudpickle
@@ -45,7 +45,8 @@ class Handed:
     """What is handed over.
 
     Attributes:
-        functions: the task's `train` and `setup` (or None), pickled.
+        functions: the task's `train` and `setup` (or None), and what they use of the program's
+            `__main__`, by name; pickled.
         path: where the program finds its modules, for those that the functions import.
         sources: lines by file, of code that lies in none, such as a notebook's cells; tracebacks
             show them.
@@ -61,14 +62,20 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     Attributes:
         files: those that it met.
+        main: functions and classes of the program's `__main__` that it met, by name.
     """
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
         self.files: set[str] = set()
+        self.main: dict[str, Any] = {}
 
     def reducer_override(self, obj: Any) -> Any:
         """Reduce code as cloudpickle does, with its file."""
+        if isinstance(obj, FunctionType | type) and obj.__module__ == "__main__":
+            name = obj.__qualname__
+            if getattr(sys.modules["__main__"], name, None) is obj:
+                self.main[name] = obj
         if not isinstance(obj, CodeType):
             return super().reducer_override(obj)
         self.files.add(obj.co_filename)
@@ -95,7 +102,8 @@ def write(folder: Path, train: Callable[..., Any], setup: Callable[..., Any] | N
     try:
         with _by_value(train), _by_value(setup), io.BytesIO() as pickled:
             pickler = _Pickler(pickled)
-            pickler.dump((train, setup))
+            # What the functions hold of `__main__` is known once they are pickled: it comes last.
+            pickler.dump((train, setup, pickler.main))
             functions = pickled.getvalue()
     except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
         raise TaskError(
@@ -145,8 +153,21 @@ def read(file: Path, digest: str) -> tuple[Callable[..., Any], Callable[..., Any
     # A run that an older version began has none.
     for name, lines in getattr(handed, "sources", {}).items():
         linecache.cache[name] = (sum(map(len, lines)), None, [*lines], name)
-    train, setup = pickle.loads(handed.functions)  # noqa: S301
+    # A run that an older version began has two alone.
+    train, setup, *main = pickle.loads(handed.functions)  # noqa: S301
+    _stand_in_main(dict(*main))
     return train, setup
+
+
+def _stand_in_main(names: Mapping[str, Any]) -> None:
+    """Let `pickle`, which names what a program defined, find it in this process and its forks.
+
+    The process's own code does not see the new `__main__`: it keeps its names.
+    """
+    if names:
+        main = ModuleType("__main__")
+        vars(main).update({**vars(sys.modules["__main__"]), **names})
+        sys.modules["__main__"] = main
 
 
 def _source(train: Callable[..., Any]) -> str:
