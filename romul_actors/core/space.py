@@ -286,21 +286,19 @@ class Space:
         A hyperparameter that does not count needs no value; one that is given is kept.
 
         Raises:
-            SpaceError: a value is missing, unknown or not allowed; the message names the
-                parameter, the value and the bounds.
+            SpaceError: a value is missing, or see `encode_some`.
         """
         vector = self.completed(self.encode_some(values), [MIDDLE] * len(self.axes))
-        off = self._off(vector)
-        missing = [name for name in self.names if name not in values and name not in off]
-        if missing:
-            raise SpaceError(f"{missing[0]}: no value given")
+        for name in self.names:
+            if name not in values and name not in self._off(vector):
+                raise SpaceError(f"{name}: no value given")
         return vector
 
     def encode_some(self, values: Mapping[str, object]) -> tuple[float | None, ...]:
         """Place of named values, as `encode` gives it; None where there is no value.
 
         Raises:
-            SpaceError: a value is unknown or not allowed.
+            SpaceError: a value is unknown or not allowed; the message names it and the bounds.
         """
         unknown = sorted(set(values) - set(self.names))
         if unknown:
@@ -315,23 +313,11 @@ class Space:
                 vector.append(parameter.encode(values[parameter.name]))
         return tuple(vector)
 
-    def completed(
-        self, some: Sequence[float | None], otherwise: Sequence[float]
-    ) -> tuple[float, ...]:
-        """A place of which some coordinates are known.
-
-        Args:
-            some: what `encode_some` gave.
-            otherwise: another place; its coordinates are taken where none is known, but of what
-                does not count there.
-        """
-        pairs = [*zip(some, otherwise, strict=True)]
-        vector = [other if known is None else known for known, other in pairs]
-        active = self.active(vector)
-        return tuple(
-            MIDDLE if known is None and not on else place
-            for known, on, place in zip(some, active, vector, strict=True)
-        )
+    def completed(self, some: Sequence[float | None], other: Sequence[float]) -> tuple[float, ...]:
+        """What `encode_some` gave; of `other` what has no value, in the middle if it is off."""
+        vector = [b if a is None else a for a, b in zip(some, other, strict=True)]
+        rows = zip(some, vector, self.active(vector), strict=True)
+        return tuple(MIDDLE if a is None and not on else place for a, place, on in rows)
 
     def decode(self, vector: Sequence[float] | Vector) -> dict[str, Value]:
         """Named values at a place in the unit cube, of what counts there.
