@@ -218,7 +218,7 @@ class Attached:
         if self.optimizer is None:
             return
         for group, made in zip(self.optimizer.param_groups, self._made, strict=True):
-            for field in fields & made.keys():
+            for field in made.keys() & fields:
                 _set(group, field, made[field])
             # A scheduler that was made before the restore has changed the rate already.
             if "lr" in fields and "initial_lr" in made:
