@@ -181,6 +181,7 @@ async def test_a_signal_without_a_name_is_told_by_its_number(tmp_path):
     made = ChildTrainer(tmp_path / "scratch", [tmp_path])
     failed = await made.train(experiment(tmp_path, "signalled"), trial())
     await made.close()
+    assert isinstance(failed, Failure)
     assert (failed.reason, f"ended by signal {number}" in failed.message) == ("killed", True)
 
 
@@ -217,6 +218,7 @@ async def test_a_sign_of_progress_that_comes_after_its_trial_is_none_of_the_next
     e = experiment(tmp_path, "late", timeouts={"stall_s": 30.0})
     made = ChildTrainer(tmp_path / "scratch", [tmp_path])
     first = await made.train(e, trial(0))
+    assert isinstance(first, Success), first
     (tmp_path / "sign 1").touch()
     async with asyncio.timeout(30):
         while not (tmp_path / "signed 1").exists():
