@@ -80,7 +80,8 @@ async def beside(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     The main thing goes on where something beside it ends with an error; that is logged.
     """
     tasks = [
-        asyncio.create_task(coroutine, name=coroutine.__qualname__) for coroutine in coroutines
+        asyncio.create_task(coroutine, name=getattr(coroutine, "__qualname__", None))
+        for coroutine in coroutines
     ]
     for task in tasks:
         task.add_done_callback(_log_error)

@@ -25,7 +25,6 @@ KEPT_MS = 30_000
 """How far back in time the store can go."""
 AMBIGUOUS = ("settle", "beat", "present")
 """Calls that a client sends again when no answer comes: they may arrive twice."""
-
 WAITING = ("lease", "read")
 """Calls whose replies may take time: a machine may go meanwhile."""
 
