@@ -102,9 +102,6 @@ class Attempt:
         hang for longer than the grace period.
         """
         self._woken.set()
-        self._heed_shutdown()
-
-    def _heed_shutdown(self) -> None:
         if self._shutdown.begun and not self._draining:
             self._draining = True
             if not self.stores.is_set():
@@ -126,7 +123,8 @@ class Attempt:
         training.add_done_callback(self.wake)
         # What is new from here on.
         self._woken.clear()
-        self._heed_shutdown()
+        if self._shutdown.begun:
+            self.wake()
         try:
             return await self._supervise(training)
         finally:
@@ -153,7 +151,8 @@ class Attempt:
         while True:
             if (deadline := self._shutdown.deadline) is not None:
                 limit_s = min(limit_s, max(0.0, deadline - loop.time()))
-            await self._wait(limit_s)
+            if not training.done():
+                await self._wait(limit_s)
             if training.done():
                 return training.result()
             deadline = self._shutdown.deadline
