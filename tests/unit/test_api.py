@@ -23,7 +23,7 @@ import torch
 
 import romul
 from romul import blocking
-from romul import population as romul_population
+from romul_actors.core.decide import decide
 from romul_actors.core.history import TimePassed, TrialCreated, TrialReported
 from romul_actors.core.optimizers import Optimizer
 from romul_actors.core.optimizers.truncation import Truncation
@@ -469,8 +469,8 @@ class Noticed:
 def test_what_another_thread_says_meanwhile_is_not_lost(monkeypatch, how):
     population = romul.Population(SPACE, population=8, steps=4)
     first, second = population.ask(), population.ask()
-    arrived, others, decide = threading.Event(), [], romul_population.decide
-    population._lock = Noticed(population._lock, arrived)
+    arrived, others = threading.Event(), list[threading.Thread]()
+    monkeypatch.setattr(population, "_lock", Noticed(population._lock, arrived))
 
     def say():
         if how == "tell":
@@ -488,7 +488,7 @@ def test_what_another_thread_says_meanwhile_is_not_lost(monkeypatch, how):
             arrived.wait()
         return decide(before, event)
 
-    monkeypatch.setattr(romul_population, "decide", decided)
+    monkeypatch.setattr("romul.population.decide", decided)
     population.tell(first, 1.0)
     others[0].join()
     assert "2 of 32 trials, best loss 1>" in repr(population)
