@@ -37,6 +37,9 @@ HOLDERS = (
 HELD = ("__func__", "__self__", "__wrapped__", "fget", "fset", "fdel", "func", "args", "keywords")
 GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
 """Instructions that read a name of the module; other names of code are those of attributes."""
+MOST, DEEPEST = 20_000, 60
+"""Of what comes after so many values (plain ones in lists of such do not count), or lies so deep,
+there is the type alone: data may be long, and a call must not wait for it."""
 
 
 def fingerprint(train: Callable[..., Any], setup: Callable[..., Any] | None) -> str:
@@ -46,7 +49,7 @@ def fingerprint(train: Callable[..., Any], setup: Callable[..., Any] | None) -> 
     their plain values, and lists, dictionaries and sets of such. Of all else there is the name: of
     what is installed, of modules (`helpers.f`), of arrays and tensors.
     """
-    reader = _Reader({_module(train), _module(setup)}, {})
+    reader = _Reader({_module(train), _module(setup)})
     reader.read((train, setup))
     return reader.digest()
 
@@ -56,13 +59,17 @@ class _Reader:
 
     Args:
         own: modules that are the user's in any case.
-        seen: what was read before, by `id`: its number, and itself, so that no other object gets
-            its `id`.
+        outer: the reader of a value that holds what this one reads.
     """
 
-    def __init__(self, own: set[str], seen: dict[int, tuple[int, Any]]) -> None:
+    def __init__(self, own: set[str], outer: "_Reader | None" = None) -> None:
         self._own = own
-        self._seen = dict(seen)
+        self.outer = outer
+        self.seen: dict[int, tuple[int, Any]] = {}
+        """What was read, by `id`: its number, and itself, so that no other object gets its `id`."""
+        self.first: int = 0 if outer is None else outer.first + len(outer.seen)
+        self.count: int = 0 if outer is None else outer.count
+        self.depth: int = 0 if outer is None else outer.depth
         self._sum = sha256()
 
     def digest(self) -> str:
@@ -74,14 +81,27 @@ class _Reader:
         if isinstance(value, PLAIN):
             self._note(repr(value))
             return
-        if (before := self._seen.get(id(value))) is not None:
-            self._note(f"again {before[0]}")
+        if (before := self._number(value)) is not None:
+            self._note(f"again {before}")
             return
         # Equal constants may be one object or several; they hold no circle.
         if not isinstance(value, tuple | frozenset | CodeType):
-            self._seen[id(value)] = (len(self._seen), value)
+            self.seen[id(value)] = (self.first + len(self.seen), value)
         self._note(self._name(value))
-        self._read_inside(value)
+        self.count += 1
+        if self.count <= MOST and self.depth < DEEPEST:
+            self.depth += 1
+            self._read_inside(value)
+            self.depth -= 1
+
+    def _number(self, value: Any) -> int | None:
+        """The number of a value that was read before, here or around; None: it was not."""
+        reader: _Reader | None = self
+        while reader is not None:
+            if (before := reader.seen.get(id(value))) is not None:
+                return before[0]
+            reader = reader.outer
+        return None
 
     def _note(self, text: str) -> None:
         self._sum.update(text.encode("utf-8", "surrogatepass") + b"\0")
@@ -96,7 +116,7 @@ class _Reader:
             case dict():
                 self._read_mapping(value)
             case set() | frozenset():
-                self._read_all(sorted(map(self._digest_of, value)))
+                self._read_all(sorted(self._digests_of(value)))
             case FunctionType() if self._is_own(value):
                 self._read_function(value)
             case type() if self._is_own(value):
@@ -119,17 +139,24 @@ class _Reader:
 
     def _read_mapping(self, values: Mapping[Any, Any]) -> None:
         """Read what a mapping holds, in whatever order it holds it."""
-        by_digest = [(self._digest_of(key), value) for key, value in values.items()]
+        by_digest = [*zip(self._digests_of(values), values.values(), strict=True)]
         by_digest.sort(key=itemgetter(0))
         self._read_all(part for pair in by_digest for part in pair)
 
-    def _digest_of(self, value: Any) -> str:
-        """A digest of a value that depends on none of its neighbours."""
-        if isinstance(value, PLAIN):
-            return repr(value)
-        reader = _Reader(self._own, self._seen)
-        reader.read(value)
-        return reader.digest()
+    def _digests_of(self, values: Iterable[Any]) -> list[str]:
+        """A digest of each value, that depends on none of the others, nor on their order."""
+        found, count = [], 0
+        for value in values:
+            parts = value if isinstance(value, tuple) else (value,)
+            if all(isinstance(part, PLAIN) for part in parts):
+                found.append(repr(value))
+                continue
+            reader = _Reader(self._own, self)
+            reader.read(value)
+            found.append(reader.digest())
+            count += reader.count - self.count
+        self.count += count
+        return found
 
     def _read_function(self, function: FunctionType) -> None:
         self._read_all((function.__code__, function.__defaults__, function.__kwdefaults__))

@@ -59,7 +59,7 @@ def password_file(url: str, variable: str) -> SecretFile | None:
         parts = urlsplit(url)
     except ValueError:  # what takes the URL says why it is none
         return None
-    return secret_file(variable) if parts.username and parts.password is None else None
+    return secret_file(variable) if "@" in parts.netloc and parts.password is None else None
 
 
 def with_password(url: str, variable: str) -> str:

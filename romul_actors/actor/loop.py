@@ -328,7 +328,7 @@ class Actor:
                 log.warning("experiment %s is gone from the server", name)
         for name in self._open.copy():
             async with self._apart(name):
-                await self._heard(self._keep(name, statuses[name]))
+                await self._keep(name, statuses[name])
 
     async def _keep(self, name: str, status: str) -> None:
         """What is due of one experiment."""

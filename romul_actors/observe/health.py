@@ -11,8 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from romul_actors.errors import RomulError
-
 log = logging.getLogger("romul.metrics")
 
 LOOK_S = 5.0
@@ -38,12 +36,12 @@ class Health:
         """Use the server again and again, until cancelled.
 
         Args:
-            look: reads from the server; a RomulError: it cannot be used.
+            look: reads from the server; where it raises, whatever it is, that cannot be used.
         """
         while True:
             try:
                 await look()
-            except RomulError as error:
+            except Exception as error:  # noqa: BLE001
                 log.debug("the server cannot be used: %s", error)
             else:
                 self._answered_s = time.monotonic()

@@ -8,6 +8,8 @@ SAME = 3
 """Half of the slots, and so many at least, fail in the same way before anything succeeds: then it
 is the task's fault."""
 OF_THE_TASK = ("exception", "task", "bad_result", "no_checkpoint")
+LOOKED_AT = 300
+"""Characters of a message's last line that are compared."""
 _OWN = re.compile(r"\S*/\S*|0x[0-9a-fA-F]+|\d+")
 """What one fault may say in other words in each trial: paths, addresses, numbers.
 
@@ -39,7 +41,7 @@ class Judge:
             self._succeeded = True
         if self._succeeded or not isinstance(line, TrialFailed) or line.reason not in OF_THE_TASK:
             return ""
-        last = line.message.rstrip().rpartition("\n")[2]
+        last = line.message.rstrip().rpartition("\n")[2][:LOOKED_AT]
         slots = self._faults.setdefault(_OWN.sub("...", last), set())
         slots.add(line.slot)
         if len(slots) < self._enough:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from romul.fingerprint import fingerprint
+from romul.fingerprint import MOST, fingerprint
 
 CODE = """
 import collections, enum, functools, time, types
@@ -129,3 +129,27 @@ def test_it_is_the_same_in_another_process():
     }
     assert len(found) == 1
     assert found != {""}
+
+
+class Link:
+    def __init__(self, following):
+        self.following = following
+
+
+def test_long_and_deep_values_are_read_in_part_in_a_fixed_order():
+    def digest(pairs, chain):
+        def train(trial):
+            return trial, pairs, chain
+
+        return fingerprint(train, None)
+
+    chain = None
+    for _ in range(2000):
+        chain = Link(chain)
+    many = 3 * MOST
+    pairs = [[f"token{i}", {(i, "a"): i}] for i in range(many)]
+    assert digest(pairs, chain) == digest([*pairs], chain)
+    assert digest(pairs, chain) != digest(pairs[:-1], chain)
+    # What comes so late counts by its type alone.
+    assert digest([*pairs[:-1], ["other", {}]], chain) == digest(pairs, chain)
+    assert digest([["other", {}], *pairs[1:]], chain) != digest(pairs, chain)

@@ -103,15 +103,20 @@ def test_other_names_are_mapped_and_a_wrong_one_is_an_error(tmp_path):
         first.attach(model=model, optimizer=optimizer, names={"step_size": "rate"})
 
 
-def test_a_dotted_name_goes_by_its_last_part(tmp_path):
+def test_a_name_in_the_optimizers_table_goes_by_its_last_part(tmp_path, caplog):
     model, optimizer = made()
-    values = {"optimizer.lr": 0.25, "optimizer.step.momentum": 0.3, "model.dropout": 0.1}
+    values = {"optimizer.lr": 0.25, "optimizer.step.momentum": 0.3, "bn.weight_decay": 0.1}
     first = trial(tmp_path / "a", **values)
     first.attach(model=model, optimizer=optimizer)
     [group] = optimizer.param_groups
-    assert (group["lr"], group["momentum"]) == (0.25, 0.3)
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.25, 0.3, 0.0)
     assert first.in_effect == {"optimizer.lr": 0.25, "optimizer.step.momentum": 0.3}
-    for values in ({"a.learning_rate": 0.125}, {"a.rate": 0.125}, {"a.momentum": 0.125}):
+    [said] = caplog.messages
+    assert said.startswith("bn.weight_decay is not written to the optimizer's 'weight_decay'")
+    caplog.clear()
+    first.attach(model=model, optimizer=optimizer, names={"bn.weight_decay": None})
+    assert not caplog.messages
+    for values in ({"opt.learning_rate": 0.125}, {"a.rate": 0.125}, {"a.momentum": 0.125}):
         [name] = values
         other = trial(tmp_path / "b", **values)
         other.attach(model=model, optimizer=optimizer, names={"rate": "lr", "a.momentum": "lr"})
@@ -122,11 +127,11 @@ def test_a_dotted_name_goes_by_its_last_part(tmp_path):
 
 def test_two_hyperparameters_for_one_field_are_an_error_until_one_of_them_sets_none(tmp_path):
     model, optimizer = made()
-    first = trial(tmp_path / "a", momentum=0.5, **{"teacher.momentum": 0.99})
-    both = "momentum and teacher.momentum would both set the optimizer's 'momentum'"
+    first = trial(tmp_path / "a", momentum=0.5, **{"optim.momentum": 0.99})
+    both = "momentum and optim.momentum would both set the optimizer's 'momentum'"
     with pytest.raises(TaskError, match=both):
         first.attach(model=model, optimizer=optimizer)
-    first.attach(model=model, optimizer=optimizer, names={"teacher.momentum": None})
+    first.attach(model=model, optimizer=optimizer, names={"optim.momentum": None})
     assert first.in_effect == {"momentum": 0.5}
     assert optimizer.param_groups[0]["momentum"] == 0.5
     schedule = Schedule(
@@ -142,14 +147,14 @@ def test_a_field_whose_hyperparameter_does_not_count_is_as_the_optimizer_was_mad
     model, optimizer = made(lr=kind(0.125), momentum=0.0, weight_decay=0.0)
     second = trial(tmp_path / "b", parent)
     # Of the two momenta only one counts at a time.
-    second.hyperparameters = {"heavy.momentum": 0.75}
-    second._absent = ["light.momentum", "sgd.lr"]
+    second.hyperparameters = {"opt.heavy.momentum": 0.75}
+    second._absent = ["opt.light.momentum", "opt.lr"]
     second.attach(model=model, optimizer=optimizer)
     [group] = optimizer.param_groups
     assert (float(group["lr"]), group["momentum"]) == (0.125, 0.75)
     # No hyperparameter's: it goes on with the parent's.
     assert group["weight_decay"] == 0.25
-    assert second.in_effect == {"heavy.momentum": 0.75}
+    assert second.in_effect == {"opt.heavy.momentum": 0.75}
 
 
 def test_a_learning_rate_that_does_not_count_leaves_schedulers_as_they_were_made(tmp_path):

@@ -10,7 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from romul_actors.core.events import MAX_TEXT, Failed, Released, ReleaseReason, Result, TrialMessage
-from romul_actors.errors import CheckpointError, MessageError, StoreError, StoreUnavailableError
+from romul_actors.errors import (
+    AccessError,
+    CheckpointError,
+    MessageError,
+    StoreError,
+    StoreUnavailableError,
+)
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
 from romul_actors.store import Hold, Lease, Output, WorkerStore
@@ -163,7 +169,7 @@ class Reporter:
         while True:
             try:
                 accepted = await self._store.settle(lease, report.slot, token, body, hold)
-            except StoreUnavailableError as error:
+            except (StoreUnavailableError, AccessError) as error:
                 unsure = True
                 now = asyncio.get_running_loop().time()
                 if self._shutdown.begun:

@@ -29,6 +29,8 @@ log = logging.getLogger("romul.task")
 FILE = "state.safetensors"
 OLD_FILE = "torch.pt"
 OPTIMIZER_FIELDS = {"learning_rate": "lr"}
+OPTIMIZER_TABLES = ("optimizer", "optim", "opt")
+"""A nested hyperparameter is the optimizer's if its outermost table has one of these names."""
 """Fields of an optimizer's parameter groups that go by another name in most experiments."""
 _MISFITS = (KeyError, ValueError, TypeError, RuntimeError)
 """What torch raises where a state does not fit."""
@@ -206,12 +208,26 @@ class Attached:
             if field is None or field not in known:
                 if field is not None and field in names.values():
                     raise TaskError(f"{name}: the optimizer has no field {field!r}")
+                self._warn_of_other_table(name, names, known)
             elif (other := set_by.setdefault(field, name)) != name:
                 raise TaskError(
                     f"{other} and {name} would both set the optimizer's {field!r}: give attach "
                     f"names={{{name!r}: None}} for one that sets no field, or another field's name"
                 )
         return {name: field for field, name in set_by.items()}
+
+    def _warn_of_other_table(
+        self, name: str, names: Mapping[str, str | None], known: AbstractSet[str]
+    ) -> None:
+        """Say that a nested hyperparameter is taken for the task's own, though it may not be."""
+        last = name.rpartition(".")[2]
+        if last != name and last in known and not {name, last} & names.keys():
+            log.warning(
+                "%s is not written to the optimizer's %r: attach writes what is nested in a table "
+                "named %s, or what names={%r: %r} says; None in place of the field says the same "
+                "without this warning",
+                *(name, last, " or ".join(OPTIMIZER_TABLES), name, last),
+            )
 
     def _put_back(self, fields: AbstractSet[str | None]) -> None:
         """Give fields the values again that the optimizer was made with."""
@@ -299,10 +315,12 @@ def _random_state() -> dict[str, Any]:
 
 def _field(name: str, names: Mapping[str, str | None]) -> str | None:
     """The field of an optimizer that goes by a hyperparameter's name; None: none does."""
-    last = name.rpartition(".")[2]
+    table, _, last = name.rpartition(".")
     for known in (name, last):
         if known in names:
             return names[known]
+    if table and table.partition(".")[0] not in OPTIMIZER_TABLES:
+        return None
     return OPTIMIZER_FIELDS.get(last, last)
 
 

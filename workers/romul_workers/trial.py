@@ -197,8 +197,9 @@ class Trial:
     ) -> None:
         """Restore a torch model and optimizer from the parent, then apply the hyperparameters.
 
-        Hyperparameters whose name, or its part after the last dot, is a field of the optimizer's
-        parameter groups are written there after the restore, so that a restored learning rate never
+        Hyperparameters whose name is a field of the optimizer's parameter groups, or the last part
+        of their name where they are nested in a table named `optimizer`, `optim` or `opt`, are
+        written there after the restore, so that a restored learning rate never
         wins over the trial's own, and read back. `learning_rate` is written to `lr`, and a
         scheduler that is made later begins there. One that was made before brings back, with its
         next step, the rate it was made with. A field whose hyperparameter does not count in this

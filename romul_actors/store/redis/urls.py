@@ -104,7 +104,7 @@ def connect(url: str) -> "Redis | RedisCluster":
         if file := password_file(url, secret_file.REDIS):
             user, _, rest = url.partition("://")[2].partition("@")
             place = f"{scheme}://{rest}"
-            single["credential_provider"] = FileLogin(unquote(user), file)
+            single["credential_provider"] = FileLogin(unquote(user) or None, file)
         client: Redis = Redis.from_url(place, **single)
         # What stands after "?" is looked at when a connection is made.
         pool = client.connection_pool
@@ -199,7 +199,7 @@ def _parse(
         nodes.append((name, int(port or default_port)))
     login: dict[str, Any] = {"ssl": True} if parts.scheme.startswith("rediss") else {}
     if file := password_file(url, secret_file.REDIS):
-        login["credential_provider"] = FileLogin(unquote(parts.username or ""), file)
+        login["credential_provider"] = FileLogin(unquote(parts.username or "") or None, file)
     elif parts.username:
         login["username"] = unquote(parts.username)
     if parts.password:
