@@ -1,39 +1,27 @@
 """How a lease ends whose worker is no longer alive: its trial is reported as expired."""
 
 import logging
+from collections.abc import Sequence
 
 from romul_actors.core.events import Expired
 from romul_actors.errors import MessageError
 from romul_actors.protocol.messages import decode_trial, encode
-from romul_actors.store import ActorStore
+from romul_actors.store import ActorStore, Lease
 
 log = logging.getLogger("romul.actor")
 
 
-async def sweep(
-    store: ActorStore,
-    name: str,
-    actor: str,
-    idle_ms: int,
-    count: int,
-    worker: str | None = None,
-    version: str = "",
-) -> int:
-    """End leases that got no heartbeat for `idle_ms`.
+async def expire(store: ActorStore, name: str, swept: Sequence[tuple[Lease, str]]) -> int:
+    """Report leases that got no heartbeats as expired.
 
     Args:
         store: where the leases are.
         name: the experiment.
-        actor: the actor's own name.
-        idle_ms: how long a lease lasts without a heartbeat.
-        count: how many leases to end, at most.
-        worker: whose leases; None: any worker's.
-        version: of the experiment; leases of a later one of that name go on. "": of any.
+        swept: the leases, which the actor holds now, each with the worker that lost it.
 
     Returns:
         How many there were.
     """
-    swept = await store.sweep(name, actor, idle_ms, count, worker, version)
     for lease, last in swept:
         try:
             trial = decode_trial(lease.body)

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from romul_actors.actor.batch import HeldExperiment, adopt, decide_and_write, load
 from romul_actors.actor.inbox import decode
-from romul_actors.actor.leases import sweep
+from romul_actors.actor.leases import expire
 from romul_actors.actor.reconciliation import missing_attempts
 from romul_actors.actor.search import Search
 from romul_actors.actor.timing import (
@@ -135,7 +135,8 @@ class Actor:
             return ended
         for name in self._open.copy():
             async with self._apart(name):
-                ended += await sweep(self._store, name, self._name, SILENT_MS, BATCH, worker)
+                swept = await self._store.sweep(name, self._name, SILENT_MS, BATCH, worker)
+                ended += await expire(self._store, name, swept)
         return ended
 
     async def _heard(self, call: Awaitable[T], wait_s: float = 0.0) -> T:
@@ -144,7 +145,7 @@ class Actor:
         Its client tries again by itself, some seconds to a minute, and raises nothing then.
 
         Args:
-            call: what calls the store.
+            call: what calls the store, a few times at most: the actor's own work is no silence.
             wait_s: how long the store may wait before it answers.
         """
         began_s = asyncio.get_running_loop().time()
@@ -347,7 +348,8 @@ class Actor:
         answers_s = asyncio.get_running_loop().time() - self._silent_s
         if answers_s >= lease_s and status != "submitted":
             idle_ms = int(1000 * lease_s)
-            await sweep(self._store, name, self._name, idle_ms, BATCH, version=version)
+            sweep = self._store.sweep(name, self._name, idle_ms, BATCH, version=version)
+            await expire(self._store, name, await self._heard(sweep))
         if status == "running":
             await self._tick(name, lease_s)
             await self._reconcile(name, max(RECONCILE_S, lease_s))
@@ -371,7 +373,8 @@ class Actor:
         for worker in [worker for worker, age_ms in ages.items() if age_ms > FORGET_MS]:
             await self._store.present([name], worker, {})
         alive = sum(age_ms < 1000 * lease_s for age_ms in ages.values())
-        await self._store.tick(name, encode(Tick(workers=alive)), int(1000 * every_s))
+        tick = encode(Tick(workers=alive))
+        await self._heard(self._store.tick(name, tick, int(1000 * every_s)))
         search.ticked_s = now_s
 
     async def _stop_unread(self, name: str) -> None:

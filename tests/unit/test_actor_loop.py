@@ -571,12 +571,12 @@ async def test_a_silence_that_the_stores_client_waits_out_is_one_too(
     held, trial = await lease(store)
     await store.send("e", encode(Control(action="drain", worker="w", by="me")))
 
-    async def late(*arguments):
+    async def late(*arguments, **named):
         nonlocal now_s
         if arguments[:1] != ("e",) or call == "commit":
             clock.passes(int(2000 * LEASE_S))
             now_s += 2 * LEASE_S
-        return await answer(*arguments)
+        return await answer(*arguments, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(store, call, late)

@@ -9,7 +9,6 @@ import pytest
 
 from romul_actors.actor import garbage as garbage_module
 from romul_actors.actor import loop as actor_module
-from romul_actors.actor.leases import sweep
 from romul_actors.core import decide as decide_module
 from romul_actors.core import dispatch as dispatch_module
 from romul_actors.core import membership as membership_module
@@ -161,10 +160,10 @@ def versions_that_come_again(patch):
 
 
 def leases_never_swept(patch):
-    async def sweep(store, name, actor, idle_ms, count, worker=None, version=""):
-        return 0
+    async def sweep(self, name, actor, idle_ms, count, worker=None, version=""):
+        return []
 
-    patch.setattr(actor_module, "sweep", sweep)
+    patch.setattr(MemoryStore, "sweep", sweep)
 
 
 def dead_actors_entries_left(patch):
@@ -281,5 +280,5 @@ def test_one_fault_alone_does_what_it_says():
 
 def test_the_modules_are_what_the_mutants_think():
     # A mutant of another signature would be found for the wrong reason.
-    assert asyncio.iscoroutinefunction(sweep)
+    assert asyncio.iscoroutinefunction(MemoryStore.sweep)
     assert asyncio.iscoroutinefunction(Attempt._beat)
