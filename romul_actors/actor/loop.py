@@ -140,13 +140,9 @@ class Actor:
         return ended
 
     async def _heard(self, call: Awaitable[T], wait_s: float = 0.0) -> T:
-        """The result of calls to the store; note it if the store was silent meanwhile.
+        """The result of a call of the store, which may wait for `wait_s`; note a silence of it.
 
         Its client tries again by itself, some seconds to a minute, and raises nothing then.
-
-        Args:
-            call: what calls the store, a few times at most: the actor's own work is no silence.
-            wait_s: how long the store may wait before it answers.
         """
         began_s = asyncio.get_running_loop().time()
         try:
@@ -347,8 +343,7 @@ class Actor:
         # While the store was silent no heartbeat could arrive: each lease has its whole time again.
         answers_s = asyncio.get_running_loop().time() - self._silent_s
         if answers_s >= lease_s and status != "submitted":
-            idle_ms = int(1000 * lease_s)
-            sweep = self._store.sweep(name, self._name, idle_ms, BATCH, version=version)
+            sweep = self._store.sweep(name, self._name, int(1000 * lease_s), BATCH, version=version)
             await expire(self._store, name, await self._heard(sweep))
         if status == "running":
             await self._tick(name, lease_s)

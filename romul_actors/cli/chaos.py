@@ -48,9 +48,12 @@ def chaos(
     console = Console(stderr=True, quiet=as_json)
     totals = Totals()
     with progress(hidden=as_json) as bar, ProcessPoolExecutor(processes or os.cpu_count()) as pool:
-        running = [pool.submit(_one, seed, faults) for seed in range(first, first + seeds)]
-        for future in bar.track(as_completed(running), seeds, description="schedules"):
-            totals.add(*future.result())
+        try:
+            running = [pool.submit(_one, seed, faults) for seed in range(first, first + seeds)]
+            for future in bar.track(as_completed(running), seeds, description="schedules"):
+                totals.add(*future.result())
+        finally:
+            pool.shutdown(cancel_futures=True)
     summary = {
         "seeds": totals.runs,
         "trials": totals.trials,

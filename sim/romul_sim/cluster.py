@@ -7,8 +7,10 @@ network, and the hours of training. On a cluster machines come and go as in a tr
 
 import asyncio
 import contextvars
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from numpy.random import Generator
 
@@ -151,12 +153,17 @@ class Cluster:
     def guard(
         self, begin: Callable[[], Awaitable[None]], clock: Clock | None = None
     ) -> asyncio.Task[None]:
-        """Start a task with a clock of its own; a violation in it ends the simulation."""
+        """Start a task with a clock of its own.
+
+        A violation in it ends the simulation, and so does any other error: an actor or a worker
+        must end with none, whatever is done to it.
+        """
 
         async def watched() -> None:
             try:
                 await begin()
-            except Violation as found:
+            except Exception as error:  # noqa: BLE001
+                found = error if isinstance(error, Violation) else Violation(_where(error))
                 if not self.over.done():
                     self.over.set_exception(found)
 
@@ -188,6 +195,12 @@ class Cluster:
     async def close(self, processes: Iterable[Process], *tasks: asyncio.Task[None]) -> None:
         """End processes, tasks and what runs in the background."""
         await cancel(*tasks, *self.background, *(process.task for process in processes))
+
+
+def _where(error: Exception) -> str:
+    """An error with the place that it comes from."""
+    [*_, place] = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
 
 
 def wrong_clock(rng: Generator, drift: float, ahead_s: float) -> Clock:

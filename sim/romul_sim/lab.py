@@ -156,9 +156,13 @@ def play_all(
 ) -> Iterator[tuple[LabJob, Played]]:
     """Play jobs on all cores, as they end."""
     with ProcessPoolExecutor(processes) as pool:
-        running = {pool.submit(play, job): job for job in todo if job.optimizer != IN_ONE_PROCESS}
-        for future in as_completed(running):
-            yield running[future], future.result()
+        apart = [job for job in todo if job.optimizer != IN_ONE_PROCESS]
+        try:
+            running = {pool.submit(play, job): job for job in apart}
+            for future in as_completed(running):
+                yield running[future], future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
     # Those that bring processes of their own.
     for job in todo:
         if job.optimizer == IN_ONE_PROCESS:

@@ -164,7 +164,7 @@ class Simulation(Cluster):
         self.actor = Actor(self.store, "actor", pace_s=min(self.pace_s, tick_s / 2))
         stop = asyncio.Event()
         acting = self.guard(lambda: self.actor.run(stop))
-        churning = asyncio.create_task(self.churn())
+        churning = self.guard(self.churn)
         try:
             async with asyncio.timeout(self.scenario.until_s):
                 await self.over

@@ -104,9 +104,12 @@ def play_all(
 ) -> Iterator[tuple[SweepJob, SweepResult]]:
     """Play simulations on all cores, as they end."""
     with ProcessPoolExecutor(processes) as pool:
-        running = {pool.submit(_play, job): job for job in jobs}
-        for future in as_completed(running):
-            yield running[future], future.result()
+        try:
+            running = {pool.submit(_play, job): job for job in jobs}
+            for future in as_completed(running):
+                yield running[future], future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _reached(curve: Sequence[tuple[float, float, float]], target: float) -> tuple[float, float]:

@@ -190,7 +190,7 @@ def site(tmp_path, monkeypatch):
 INSTALLED = [
     # Raises where it is used, or is checked when it is read.
     ("", '{"speed": "high"}', "deciding fails (TypeError: "),
-    ("", '{"more": [0.5]}', "a vector of 2 for a space of 1"),
+    ("", '{"more": [0.5]}', "0.5) is not a tuple of 1 numbers"),
     ("", '{"speed": NaN}', "x: position nan is outside [0, 1]"),
     (CHECKING, '{"speed": "high"}', "slot 2: field 'memory' holds"),
     (CHECKING, '{"speed": 1e9}', "slot 2: field 'memory' holds"),

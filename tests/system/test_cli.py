@@ -414,7 +414,7 @@ def test_a_run_whose_every_trial_fails_says_why(tmp_path):
         "experiment = Experiment(name='bad', task='bad', steps=2, population=4, max_attempts=1,\n"
         "    space={'x': FloatSpec(type='float', min=0.0, max=1.0)})\n"
         "def train(trial):\n"
-        "    raise OSError(f'the disk of {trial.id} is upside down')\n"
+        "    raise OSError('the disk of ' + 'abcd'[trial.slot] + ' is upside down')\n"
     )
     code, out, err = ended(local(tmp_path, "run", "bad.py", "--workers=1"))
     assert code == 1
@@ -428,13 +428,15 @@ def test_a_run_whose_every_trial_fails_says_why(tmp_path):
     assert said[1].startswith("exception: OSError: the disk ")
     assert (said[1].endswith(")"), len(said[1])) == (True, 60)
     latest = json.loads(romul("failures", "bad", "--json", **runs).stdout)["latest"]
-    trial = latest["exception"]["trial"]
-    assert latest["exception"]["message"] == f"OSError: the disk of {trial} is upside down"
+    slot = int(latest["exception"]["trial"].partition("-")[0])
+    assert latest["exception"]["message"] == f"OSError: the disk of {'abcd'[slot]} is upside down"
     code, _, err = ended(local(tmp_path, "resume", "bad"))
     assert (code, "`romul run --resume bad` goes on" in " ".join(err.split())) == (3, True)
     file = tmp_path / "bad.py"
     file.write_text(
-        file.read_text().replace("raise OSError(f'the disk of {trial.id} is upside down')", WRITES)
+        file.read_text().replace(
+            "raise OSError('the disk of ' + 'abcd'[trial.slot] + ' is upside down')", WRITES
+        )
     )
     code, out, err = ended(local(tmp_path, "run", "--resume=bad", "--json"))
     assert (code, json.loads(out)["status"], "tries again" in err) == (0, "finished", False), err

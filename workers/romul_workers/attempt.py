@@ -151,12 +151,14 @@ class Attempt:
         while True:
             if (deadline := self._shutdown.deadline) is not None:
                 limit_s = min(limit_s, max(0.0, deadline - loop.time()))
+            asked = self._draining
             if not training.done():
                 await self._wait(limit_s)
             if training.done():
                 return training.result()
             deadline = self._shutdown.deadline
-            if deadline is not None and loop.time() >= deadline:
+            # A task that was asked just now has a moment, however short the grace period is.
+            if asked and deadline is not None and loop.time() >= deadline:
                 return self._shutdown.reason
             if (useless := await self._beat()) is not None:
                 return useless
