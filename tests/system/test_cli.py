@@ -414,7 +414,7 @@ def test_a_run_whose_every_trial_fails_says_why(tmp_path):
         "experiment = Experiment(name='bad', task='bad', steps=2, population=4, max_attempts=1,\n"
         "    space={'x': FloatSpec(type='float', min=0.0, max=1.0)})\n"
         "def train(trial):\n"
-        "    raise OSError('the disk of ' + 'abcd'[trial.slot] + ' is upside down')\n"
+        "    raise OSError('the disk of ' + 'abcd'[int(trial.id[0])] + ' is upside down')\n"
     )
     code, out, err = ended(local(tmp_path, "run", "bad.py", "--workers=1"))
     assert code == 1
@@ -435,7 +435,7 @@ def test_a_run_whose_every_trial_fails_says_why(tmp_path):
     file = tmp_path / "bad.py"
     file.write_text(
         file.read_text().replace(
-            "raise OSError('the disk of ' + 'abcd'[trial.slot] + ' is upside down')", WRITES
+            "raise OSError('the disk of ' + 'abcd'[int(trial.id[0])] + ' is upside down')", WRITES
         )
     )
     code, out, err = ended(local(tmp_path, "run", "--resume=bad", "--json"))
