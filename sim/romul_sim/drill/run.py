@@ -27,7 +27,7 @@ AFFINITY_S = 0.5
 """How long a trial waits for the worker that holds its parent: long, so that faults strike then."""
 SLOW_DISK = "romul_sim.drill.slow_disk"
 """What runs every second worker: its checkpoints take long to store, beside its next trial."""
-SETTLE_S = 60.0
+SETTLE_S = 150.0
 """Longest time for a run to end after the last fault."""
 
 
