@@ -2,7 +2,7 @@
 
 import logging
 import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import AsJson
 from romul_actors.cli.printing import Console, echo, echo_figures, echo_json
 from romul_actors.cli.progress import progress
+from romul_sim.apart import as_ended
 from romul_sim.chaos.run import Endured, Totals, play
 from romul_sim.chaos.schedule import Chaos, draw, from_json, shrink, to_json
 
@@ -48,12 +49,9 @@ def chaos(
     console = Console(stderr=True, quiet=as_json)
     totals = Totals()
     with progress(hidden=as_json) as bar, ProcessPoolExecutor(processes or os.cpu_count()) as pool:
-        try:
-            running = [pool.submit(_one, seed, faults) for seed in range(first, first + seeds)]
-            for future in bar.track(as_completed(running), seeds, description="schedules"):
-                totals.add(*future.result())
-        finally:
-            pool.shutdown(cancel_futures=True)
+        todo = [(seed, faults) for seed in range(first, first + seeds)]
+        for _, played in bar.track(as_ended(pool, _one, todo), seeds, description="schedules"):
+            totals.add(*played)
     summary = {
         "seeds": totals.runs,
         "trials": totals.trials,

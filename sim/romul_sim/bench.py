@@ -16,7 +16,7 @@ import pkgutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from math import isfinite
@@ -25,6 +25,7 @@ from typing import Any
 
 from romul_actors.core.decide import decide
 from romul_actors.core.optimizers import make
+from romul_sim.apart import as_ended
 from romul_sim.baselines import IN_ONE_PROCESS, PEERS, check_peer, play_peer
 from romul_sim.fingerprint import fingerprint, mentions
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, Run, Training, optimizer_spec
@@ -301,12 +302,8 @@ def play_all(todo: Mapping[str, BenchJob], processes: int | None = None) -> Iter
                 min(len(apart), processes or os.cpu_count() or 1), context, _end_with_parent
             ) as pool,
         ):
-            try:
-                running = [pool.submit(play, job, name) for name, job in apart.items()]
-                for future in as_completed(running):
-                    yield future.result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+            for _, line in as_ended(pool, play, ((job, name) for name, job in apart.items())):
+                yield line
     for name, job in todo.items():
         if job.optimizer == IN_ONE_PROCESS:
             yield play(job, name)

@@ -4,13 +4,14 @@ The optimizers run in the production core (`play.py`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.random import Generator, default_rng
 
+from romul_sim.apart import as_ended
 from romul_sim.baselines import IN_ONE_PROCESS, PEERS, check_peer, play_peer
 from romul_sim.play import SYNCHRONOUS, Conditions, Played, Run, Training, Values, schedule
 from romul_workers.tasks.toys import TOYS, Stepped, Toy
@@ -156,13 +157,9 @@ def play_all(
 ) -> Iterator[tuple[LabJob, Played]]:
     """Play jobs on all cores, as they end."""
     with ProcessPoolExecutor(processes) as pool:
-        apart = [job for job in todo if job.optimizer != IN_ONE_PROCESS]
-        try:
-            running = {pool.submit(play, job): job for job in apart}
-            for future in as_completed(running):
-                yield running[future], future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        apart = [(job,) for job in todo if job.optimizer != IN_ONE_PROCESS]
+        for (job,), played in as_ended(pool, play, apart):
+            yield job, played
     # Those that bring processes of their own.
     for job in todo:
         if job.optimizer == IN_ONE_PROCESS:

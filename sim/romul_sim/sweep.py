@@ -4,11 +4,12 @@ import logging
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from romul_actors.errors import RomulError
+from romul_sim.apart import as_ended
 from romul_sim.churn import Change, machine_seconds, most_machines
 from romul_sim.ledger import Ledger
 from romul_sim.simulation import Policy, Scenario, simulate
@@ -104,12 +105,8 @@ def play_all(
 ) -> Iterator[tuple[SweepJob, SweepResult]]:
     """Play simulations on all cores, as they end."""
     with ProcessPoolExecutor(processes) as pool:
-        try:
-            running = {pool.submit(_play, job): job for job in jobs}
-            for future in as_completed(running):
-                yield running[future], future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for (job,), ended in as_ended(pool, _play, ((job,) for job in jobs)):
+            yield job, ended
 
 
 def _reached(curve: Sequence[tuple[float, float, float]], target: float) -> tuple[float, float]:

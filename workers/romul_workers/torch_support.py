@@ -29,9 +29,9 @@ log = logging.getLogger("romul.task")
 FILE = "state.safetensors"
 OLD_FILE = "torch.pt"
 OPTIMIZER_FIELDS = {"learning_rate": "lr"}
+"""Fields of an optimizer's parameter groups that go by another name in most experiments."""
 OPTIMIZER_TABLES = ("optimizer", "optim", "opt")
 """A nested hyperparameter is the optimizer's if its outermost table has one of these names."""
-"""Fields of an optimizer's parameter groups that go by another name in most experiments."""
 _MISFITS = (KeyError, ValueError, TypeError, RuntimeError)
 """What torch raises where a state does not fit."""
 

@@ -199,8 +199,8 @@ class Trial:
 
         Hyperparameters whose name is a field of the optimizer's parameter groups, or the last part
         of their name where they are nested in a table named `optimizer`, `optim` or `opt`, are
-        written there after the restore, so that a restored learning rate never
-        wins over the trial's own, and read back. `learning_rate` is written to `lr`, and a
+        written there after the restore, so that a restored rate never wins over the trial's own,
+        and read back. `learning_rate` is written to `lr`, and a
         scheduler that is made later begins there. One that was made before brings back, with its
         next step, the rate it was made with. A field whose hyperparameter does not count in this
         trial has the value that the optimizer came with. All other fields are the parent's.
