@@ -68,7 +68,7 @@ def pytest_collection_modifyitems(items):
     items[:] = [*ordered, *tail]
 
 
-def wait_for(condition, seconds=30.0):
+def wait_for(condition, seconds=60.0):
     """What `condition` returns as soon as it is true.
 
     The longer it takes to find out, the less often it is asked: what is waited for needs the

@@ -46,7 +46,8 @@ def main() -> None:
 def _end(error: Exception, message: str, code: int) -> NoReturn:
     """Say in one line why the command ends."""
     logging.getLogger("romul").debug("failed", exc_info=error)
-    Console(stderr=True).print(f"romul: {message}", style="red")
+    # Not broken into lines of a terminal's width: what reads a log searches whole lines.
+    Console(stderr=True).print(f"romul: {message}", style="red", soft_wrap=True)
     sys.exit(code)
 
 

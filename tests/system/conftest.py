@@ -121,7 +121,7 @@ class System:
         wait_for(caught)
         process.kill()
 
-    def wait_for_status(self, status, name="e", seconds=60.0):
+    def wait_for_status(self, status, name="e", seconds=150.0):
         wait_for(lambda: self.meta(name)["status"] == status, seconds)
 
     def close(self):
