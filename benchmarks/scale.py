@@ -1,10 +1,11 @@
-"""How much one server and one actor carry: many slots, many workers, real processes between them.
+"""How much one server and its actors carry: many slots, many workers, real processes between them.
 
     python benchmarks/scale.py                                   # 10,000 slots, 500 workers
     python benchmarks/scale.py --trial-s 4 2 1 0.5
     python benchmarks/scale.py --slots 4 --trial-s 5             # 496 workers without a trial
+    python benchmarks/scale.py --slots 64 --workers 64 --trial-s 0.5 --actors 2
 
-A real server that appends each write to a file, one actor in a process of its own, and real
+A real server that appends each write to a file, each actor in a process of its own, and real
 `Worker`s with a connection each, which share `--processes` processes; their trainer sleeps in place
 of training, for half to one and a half of `--trial-s`. Workers report, beat, lease and look at the
 list of experiments as those of `romul worker` do; what they lack is a child process and a
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class Setting:
         slots, workers: how many.
         trial_s: how long a worker sleeps in a trial, on average.
         optimizer: name of the search's.
+        actors: how many serve it.
     """
 
     url: str
@@ -62,6 +64,7 @@ class Setting:
     workers: int
     trial_s: float
     optimizer: str
+    actors: int
 
     @property
     def busy(self) -> int:
@@ -81,10 +84,12 @@ class Spent:
     Attributes:
         cpu_s: CPU time, user and system.
         waits_s: of its workers, from each report to the lease after it.
+        outrun: how many batches its actor decided in vain.
     """
 
     cpu_s: float
     waits_s: list[float]
+    outrun: int
 
 
 class Process:
@@ -93,7 +98,7 @@ class Process:
     Args:
         part: what it runs, until it is ended; is given its stores to fill.
         setting: of the measurement.
-        numbers: of the workers that it plays.
+        numbers: of the workers, or of the actor, that it plays.
     """
 
     def __init__(self, part: "Part", setting: Setting, numbers: range) -> None:
@@ -117,43 +122,52 @@ class Process:
         self._process.join()
 
 
-Part = Callable[[Setting, range, list[TimedStore]], Coroutine[Any, Any, None]]
+@dataclass(slots=True)
+class Played:
+    """What a process plays: filled by its part."""
+
+    stores: list[TimedStore] = field(default_factory=list)
+    actor: Actor | None = None
+
+
+Part = Callable[[Setting, range, Played], Coroutine[Any, Any, None]]
 
 
 def serve(part: Part, setting: Setting, numbers: range, pipe: Connection) -> None:
     """Be a process: run its part, and answer each message with what was spent since the last."""
-    stores: list[TimedStore] = []
-    before = 0.0
+    played = Played()
+    before, outrun_before = 0.0, 0
 
     def answer() -> None:
-        nonlocal before
+        nonlocal before, outrun_before
         pipe.recv()
-        now = time.process_time()
-        pipe.send(Spent(now - before, [wait for store in stores for wait in store.waits_s]))
-        before = now
-        for store in stores:
+        now, outrun = time.process_time(), 0 if played.actor is None else played.actor.outrun
+        waits_s = [wait for store in played.stores for wait in store.waits_s]
+        pipe.send(Spent(now - before, waits_s, outrun - outrun_before))
+        before, outrun_before = now, outrun
+        for store in played.stores:
             store.waits_s.clear()
 
     async def run() -> None:
         asyncio.get_running_loop().add_reader(pipe.fileno(), answer)
-        await part(setting, numbers, stores)
+        await part(setting, numbers, played)
 
     asyncio.run(run())
 
 
-async def act(setting: Setting, numbers: range, stores: list[TimedStore]) -> None:
-    """Be the actor."""
-    del numbers, stores
-    await Actor(RedisStore(setting.url), "bench-actor").run(asyncio.Event())
+async def act(setting: Setting, numbers: range, played: Played) -> None:
+    """Be an actor."""
+    played.actor = Actor(RedisStore(setting.url), f"bench-actor-{numbers.start}")
+    await played.actor.run(asyncio.Event())
 
 
-async def work(setting: Setting, numbers: range, stores: list[TimedStore]) -> None:
+async def work(setting: Setting, numbers: range, played: Played) -> None:
     """Be some of the workers; they begin one after the other, over the length of a trial."""
 
     async def one(number: int) -> None:
         await asyncio.sleep(max(1.0, setting.trial_s) * number / setting.workers)
         store = TimedStore(setting.url)
-        stores.append(store)
+        played.stores.append(store)
         settings = WorkerSettings(f"worker-{number}", allow=["*"])
         await Worker(store, Sleeping(lengths_s(setting.trial_s, number)), settings).run(
             asyncio.Event()
@@ -215,8 +229,7 @@ async def measure(setting: Setting, seconds: float, processes: int) -> dict[str,
     store, client = RedisStore(setting.url), Redis.from_url(setting.url, protocol=2)
     started: list[Process] = []
     try:
-        actor = Process(act, setting, range(0))
-        started.append(actor)
+        started += [Process(act, setting, range(n, n + 1)) for n in range(setting.actors)]
         began = time.perf_counter()
         await Client(store).submit(experiment(setting))
         await queued(store, setting.slots)
@@ -231,7 +244,8 @@ async def measure(setting: Setting, seconds: float, processes: int) -> dict[str,
         await asyncio.sleep(seconds)
         after, wall_s = await store.reported(NAME), time.perf_counter() - began
         server = await server_cpu_s(client) - server
-        acted, *worked = [each.spent() for each in started]
+        spent = [each.spent() for each in started]
+        acted, worked = spent[: setting.actors], spent[setting.actors :]
         memory = (await client.info("memory"))["used_memory"]
         connections = (await client.info("clients"))["connected_clients"]
         # The server notes calls of 10 ms and more; meanwhile it answers no other.
@@ -241,7 +255,7 @@ async def measure(setting: Setting, seconds: float, processes: int) -> dict[str,
             each.end()
         await store.close()
         await client.aclose()
-    trials = after - before
+    trials, acted_s = after - before, sum(part.cpu_s for part in acted)
     waits = [wait for part in worked for wait in part.waits_s]
     # Of few slots another worker has the next trial: no wait may have ended meanwhile.
     waited = percentiles(waits) if waits else {}
@@ -250,6 +264,7 @@ async def measure(setting: Setting, seconds: float, processes: int) -> dict[str,
         "optimizer": setting.optimizer,
         "slots": setting.slots,
         "workers": setting.workers,
+        "actors": setting.actors,
         "trial_s": setting.trial_s,
         "seconds": round(wall_s, 1),
         "first_trials_queued_s": round(queued_s, 2),
@@ -257,10 +272,11 @@ async def measure(setting: Setting, seconds: float, processes: int) -> dict[str,
         "trials_per_s": round(trials / wall_s, 1),
         "share_of_demand": round(trials / wall_s / setting.demanded_per_s, 3),
         **{f"lease_{name}": round(value, 1) for name, value in waited.items()},
-        "actor_cpu": round(acted.cpu_s / wall_s, 3),
+        "actor_cpu": round(acted_s / wall_s, 3),
         "server_cpu": round(server / wall_s, 3),
         "workers_cpu": round(sum(part.cpu_s for part in worked) / wall_s, 3),
-        "actor_us_a_trial": round(1e6 * acted.cpu_s / trials),
+        "outrun_per_s": round(sum(part.outrun for part in acted) / wall_s, 1),
+        "actor_us_a_trial": round(1e6 * acted_s / trials),
         "server_us_a_trial": round(1e6 * server / trials),
         "worker_us_a_trial": round(1e6 * sum(part.cpu_s for part in worked) / trials),
         "server_mib": round(memory / MIB, 1),
@@ -273,7 +289,9 @@ async def run(given: argparse.Namespace, trial_s: float) -> dict[str, Any]:
     """Measure one length of trials on a server of its own."""
     with tempfile.TemporaryDirectory() as folder:
         async with embedded_server(Path(folder)) as url:
-            setting = Setting(url, given.slots, given.workers, trial_s, given.optimizer)
+            setting = Setting(
+                url, given.slots, given.workers, trial_s, given.optimizer, given.actors
+            )
             return await measure(setting, given.seconds, given.processes)
 
 
@@ -288,6 +306,7 @@ def main() -> None:
     parser.add_argument(
         "--optimizer", default="random", help="random waits for no quorum; romul does at each step"
     )
+    parser.add_argument("--actors", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0, help="length of one measurement")
     parser.add_argument("--processes", type=int, default=2, help="that share the workers")
     given = parser.parse_args()

@@ -10,21 +10,21 @@ import contextlib
 import itertools
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from math import inf
-from typing import TypeVar
 
 from romul_actors.actor.batch import HeldExperiment, adopt, decide_and_write, load
 from romul_actors.actor.inbox import decode
 from romul_actors.actor.leases import expire
+from romul_actors.actor.precedence import gives_way, nonce_of
 from romul_actors.actor.reconciliation import missing_attempts
 from romul_actors.actor.search import Search
+from romul_actors.actor.silence import Silence
 from romul_actors.actor.timing import (
     BACKOFF_S,
     FORGET_MS,
     PACE_S,
     RECONCILE_S,
-    SILENCE_S,
     SILENT_MS,
     TAKE_OVER_MS,
     tick_every_s,
@@ -45,8 +45,6 @@ from romul_actors.store import ActorStore, Entry, serves
 from romul_actors.waiting import pause
 
 log = logging.getLogger("romul.actor")
-
-T = TypeVar("T")
 
 BATCH = 256
 """Most events of one experiment that are decided and committed together."""
@@ -86,8 +84,7 @@ class Actor:
         self._open: list[str] = []
         self._searches: defaultdict[str, Search] = defaultdict(Search)
         self._upkept_s = -inf
-        self._silent_s = -inf
-        """When the store last did not answer, or late."""
+        self._silence = Silence()
         self._on_commit = on_commit
         self._commits = 0
         self.decisions = self.outrun = 0
@@ -101,7 +98,7 @@ class Actor:
                 log.warning("%s; trying again", error)
                 for search in self._searches.values():
                     search.held = None
-                self._silent_s = asyncio.get_running_loop().time()
+                self._silence.note()
                 await pause(BACKOFF_S, stop)
         # Names are never used again: without this the lists of readers would grow with every actor.
         with contextlib.suppress(StoreError, TimeoutError):
@@ -118,8 +115,8 @@ class Actor:
         if not self._open:
             await asyncio.sleep(self._pace_s)
             return
-        block_ms = await self._heard(self._release())
-        entries = await self._heard(self._read(block_ms), block_ms / 1000)
+        block_ms = await self._silence.heed(self._release())
+        entries = await self._silence.heed(self._read(block_ms), block_ms / 1000)
         for name, batch in itertools.groupby(entries, key=lambda entry: entry.experiment):
             async with self._apart(name):
                 await self._answer_if_possible(name, list(batch))
@@ -131,26 +128,13 @@ class Actor:
         sends its heartbeats to the store. None for as long after the store did not answer.
         """
         ended = 0
-        if asyncio.get_running_loop().time() - self._silent_s < SILENT_MS / 1000:
+        if self._silence.over_s() < SILENT_MS / 1000:
             return ended
         for name in self._open.copy():
             async with self._apart(name):
                 swept = await self._store.sweep(name, self._name, SILENT_MS, BATCH, worker)
                 ended += await expire(self._store, name, swept)
         return ended
-
-    async def _heard(self, call: Awaitable[T], wait_s: float = 0.0) -> T:
-        """The result of a call of the store, which may wait for `wait_s`; note a silence of it.
-
-        Its client tries again by itself, some seconds to a minute, and raises nothing then.
-        """
-        began_s = asyncio.get_running_loop().time()
-        try:
-            return await call
-        finally:
-            now_s = asyncio.get_running_loop().time()
-            if now_s - began_s >= wait_s + SILENCE_S:
-                self._silent_s = now_s
 
     @contextlib.asynccontextmanager
     async def _apart(self, name: str) -> AsyncIterator[None]:
@@ -196,18 +180,31 @@ class Actor:
     # -- deciding ---------------------------------------------------------------------------------
 
     async def _read(self, block_ms: int) -> list[Entry]:
-        """The next events of all open experiments."""
+        """The next events of all open experiments but those that are left to another actor."""
+        if not (names := await self._own()):
+            await asyncio.sleep(block_ms / 1000)
+            return []
         try:
-            return await self._store.read(self._open, self._name, BATCH, block_ms)
+            return await self._store.read(names, self._name, BATCH, block_ms)
         except StoreUnavailableError:
             raise
         except StoreError:
             # One inbox that cannot be read fails the call for all of them.
             found: list[Entry] = []
-            for name in self._open.copy():
+            for name in names:
                 async with self._apart(name):
                     found += await self._store.read([name], self._name, BATCH, 0)
             return found
+
+    async def _own(self) -> list[str]:
+        """Open experiments but those of whose inbox another actor takes care."""
+        now_s = asyncio.get_running_loop().time()
+        for name in self._open.copy():
+            search = self._searches[name]
+            if search.left_until_s is not None and search.left_until_s <= now_s:
+                async with self._apart(name):
+                    search.look_again(await self._store.reported(name), now_s)
+        return [name for name in self._open if self._searches[name].left_until_s is None]
 
     async def _answer_if_possible(self, name: str, entries: Sequence[Entry]) -> None:
         try:
@@ -221,7 +218,12 @@ class Actor:
         while entries:
             if await self._decide(name, entries):
                 return
-            self._searches[name].held = None
+            search = self._searches[name]
+            search.held = None
+            held = await self._hold(name)
+            if gives_way(name, self._name, held.version):
+                now_s = asyncio.get_running_loop().time()
+                search.leave(held.population.counts.reported, now_s)
             entries = await self._store.pending(name, self._name, BATCH)
 
     async def _answer_apart(self, name: str) -> None:
@@ -243,17 +245,13 @@ class Actor:
                     await self._store.dead_letter(name, "inbox", unusable)
                 else:
                     rest.append(entry)
-        await self._answer_all(name, rest)
+        for begin in range(0, len(rest), BATCH):
+            await self._answer(name, rest[begin : begin + BATCH])
 
     async def _waiting(self, name: str) -> list[Entry]:
         """All entries that wait: what this actor has read, and what came since."""
         waiting = await self._store.pending(name, self._name, MOST_WAITING)
         return [*waiting, *await self._store.read([name], self._name, BATCH, 0)]
-
-    async def _answer_all(self, name: str, entries: Sequence[Entry]) -> None:
-        """Decide and commit entries, batch by batch."""
-        for begin in range(0, len(entries), BATCH):
-            await self._answer(name, entries[begin : begin + BATCH])
 
     async def _decide(self, name: str, entries: Sequence[Entry]) -> bool:
         """Decide a batch and commit it; False: the version had moved on, nothing was committed."""
@@ -266,9 +264,9 @@ class Actor:
             held,
             [Stamped(event, entry.at_ms) for entry, event in usable],
             [entry.id for entry, _ in usable],
-            nonce=f"{self._name}#{self._commits}",
+            nonce=nonce_of(self._name, self._commits),
         )
-        committed = await self._heard(self._store.commit(name, self._name, commit))
+        committed = await self._silence.heed(self._store.commit(name, self._name, commit))
         if committed is None:
             self.outrun += 1
             log.debug("%s: another actor decided meanwhile", name)
@@ -288,7 +286,7 @@ class Actor:
         """What is held of an experiment; it is read from the store if nothing is."""
         search = self._searches[name]
         if search.held is None:
-            search.held = await self._heard(load(self._store, name))
+            search.held = await self._silence.heed(load(self._store, name))
             if not search.warned:
                 search.warned = True
                 for text in search.held.left_out:
@@ -317,7 +315,7 @@ class Actor:
 
     async def _upkeep(self) -> None:
         """Look for new experiments, dead actors' leftovers, and leases that have ended."""
-        statuses = await self._heard(self._store.experiments())
+        statuses = await self._silence.heed(self._store.experiments())
         self._open = [name for name in statuses if self._only is None or name in self._only]
         for name in self._searches.keys() - statuses.keys():
             if self._searches.pop(name).held is not None:
@@ -338,13 +336,12 @@ class Actor:
         lease_s, version = held.experiment.timeouts.lease_s, held.version
         if self._searches[name].fault is not None:
             await self._answer_apart(name)
-        left = await self._heard(self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH))
-        await self._answer_if_possible(name, left)
+        left = self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH)
+        await self._answer_if_possible(name, await self._silence.heed(left))
         # While the store was silent no heartbeat could arrive: each lease has its whole time again.
-        answers_s = asyncio.get_running_loop().time() - self._silent_s
-        if answers_s >= lease_s and status != "submitted":
+        if self._silence.over_s() >= lease_s and status != "submitted":
             sweep = self._store.sweep(name, self._name, int(1000 * lease_s), BATCH, version=version)
-            await expire(self._store, name, await self._heard(sweep))
+            await expire(self._store, name, await self._silence.heed(sweep))
         if status == "running":
             await self._tick(name, lease_s)
             await self._reconcile(name, max(RECONCILE_S, lease_s))
@@ -369,13 +366,14 @@ class Actor:
             await self._store.present([name], worker, {})
         alive = sum(age_ms < 1000 * lease_s for age_ms in ages.values())
         tick = encode(Tick(workers=alive))
-        await self._heard(self._store.tick(name, tick, int(1000 * every_s)))
+        await self._silence.heed(self._store.tick(name, tick, int(1000 * every_s)))
         search.ticked_s = now_s
 
     async def _stop_unread(self, name: str) -> None:
         """Stop a search that cannot be read, if an operator asks for that."""
         self._commits += 1
-        line = await stop_unread(self._store, self._name, name, f"{self._name}#{self._commits}")
+        nonce = nonce_of(self._name, self._commits)
+        line = await stop_unread(self._store, self._name, name, nonce)
         if line is not None and self._on_commit is not None:
             self._on_commit(name, [line])
 

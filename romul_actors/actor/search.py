@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import inf
 
 from romul_actors.actor.batch import HeldExperiment
+from romul_actors.actor.timing import GIVE_WAY_S
 
 
 @dataclass(slots=True)
@@ -17,6 +18,9 @@ class Search:
         release_s: when what is offered to single workers is to be released.
         ticked_s: when the actor last let time pass for its population.
         reconciled_s: when it was last looked for attempts that are nowhere.
+        left_until_s: until then its inbox is left to another actor (`precedence.py`), and longer
+            if that one goes on with it; None: it is not left to any.
+        left_at: how many results had been counted when that was last looked at.
     """
 
     held: HeldExperiment | None = None
@@ -25,3 +29,16 @@ class Search:
     release_s: float = inf
     ticked_s: float = -inf
     reconciled_s: float = -inf
+    left_until_s: float | None = None
+    left_at: int = 0
+
+    def leave(self, reported: int, now_s: float) -> None:
+        """Leave its inbox to another actor for a moment; so many results have been counted."""
+        self.left_at, self.left_until_s = reported, now_s + GIVE_WAY_S
+
+    def look_again(self, reported: int, now_s: float) -> None:
+        """Take care of its inbox, unless results have been counted meanwhile."""
+        if reported == self.left_at:
+            self.left_until_s = None
+        else:
+            self.leave(reported, now_s)

@@ -21,6 +21,8 @@ SILENCE_S = 1.0
 FORGET_MS = 3_600_000
 """A worker that sent no heartbeat for so long is no longer listed; nor is any idle reader."""
 BACKOFF_S = 1.0
+GIVE_WAY_S = 1.0
+"""So long an actor leaves a search to another one before it looks whether results were counted."""
 GC_THRESHOLDS = (20_000, 20, 50)
 """When Python looks for garbage in cycles: by new objects, and by looks at younger ones."""
 

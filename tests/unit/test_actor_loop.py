@@ -18,10 +18,12 @@ from romul_actors.actor import loop as loop_module
 from romul_actors.actor.batch import decide_batch, load
 from romul_actors.actor.garbage import NeededCheckpoints
 from romul_actors.actor.loop import BATCH, Actor
+from romul_actors.actor.precedence import gives_way, nonce_of
 from romul_actors.actor.reconciliation import missing_attempts
 from romul_actors.actor.timing import (
     FORGET_MS,
     GC_THRESHOLDS,
+    GIVE_WAY_S,
     LONGEST_TICK_S,
     SILENT_MS,
     TAKE_OVER_MS,
@@ -41,6 +43,7 @@ from romul_actors.protocol.messages import VERSION, decode_event, decode_trial, 
 from romul_actors.protocol.slot_codec import text
 from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
+from romul_sim import virtual_time
 from tests.trials import declare
 from tests.unit.harness import Run, population
 
@@ -93,6 +96,12 @@ async def begun(store, **more):
 async def lease(store, worker="w"):
     held = await store.lease(["e"], worker, 0)
     return held, decode_trial(held.body)
+
+
+async def train_and_decide(store, actor):
+    """Let a trial be reported, and decided by this actor."""
+    await train(store, 1)
+    await actor.turn()
 
 
 async def report(store, held, trial, value=1.0):
@@ -251,6 +260,77 @@ async def test_entries_that_another_actor_took_over_and_decided_are_decided_once
     assert (actor.decisions, other.decisions) == (4, 4)
     assert len(await lines(store, history.TrialReported)) == 4
     assert not await lines(store, history.ReportStale)
+
+
+def test_of_two_actors_one_gives_way_and_searches_are_spread_over_both():
+    def leads(search, actor, others):
+        return not any(
+            gives_way(search, actor, f"17-3.42.{nonce_of(other, 7)}") for other in others
+        )
+
+    actors = ["actor-1", "host.example-2", "c#d"]
+    led = {actor: sum(leads(f"search-{n}", actor, actors) for n in range(300)) for actor in actors}
+    assert sum(led.values()) == 300
+    assert min(led.values()) > 60
+    # Of a version of its own, and of one that no actor made.
+    assert not gives_way("e", "a", f"17-3.42.{nonce_of('a', 7)}")
+    assert not gives_way("e", "a", "17-3.0.")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_actor_that_was_outrun_leaves_the_inbox_to_the_other_for_a_moment(first):
+    async def play():
+        store = Rivalled(lambda: int(1000 * asyncio.get_running_loop().time()))
+        names = ["a", next(n for n in "bcdefgh" if gives_way("e", "a", nonce_of(n, 1)) is first)]
+        await submit(store)
+        actor, other = (Actor(store, name, pace_s=0.1) for name in names)
+        await actor.turn()
+
+        async def pauses():
+            await store.send("e", encode(Control(action="pause", by="me")))
+            await other.turn()
+
+        await train(store, 4)
+        store.rival = pauses
+        await actor.turn()
+        # What it had read itself it decides: no other one would.
+        assert (actor.outrun, (await store.load("e")).meta["reported"]) == (1, "4")
+        await store.send("e", encode(Control(action="resume", by="me")))
+        began_s = asyncio.get_running_loop().time()
+        while (await store.load("e")).meta["status"] == "paused":
+            await actor.turn()
+        waited_s = asyncio.get_running_loop().time() - began_s
+        # Twice at most: what it has decided itself since looks like the other one's.
+        assert (GIVE_WAY_S <= waited_s < 2 * GIVE_WAY_S + 0.2) if first else waited_s == 0.0
+        # The other one has gone: it does so no more.
+        await store.send("e", encode(Control(action="pause", by="me")))
+        await actor.turn()
+        assert (await store.load("e")).meta["status"] == "paused"
+
+    virtual_time.run(play())
+
+
+def test_an_inbox_is_left_for_as_long_as_the_other_actor_goes_on():
+    async def play():
+        store = Rivalled(lambda: int(1000 * asyncio.get_running_loop().time()))
+        leader = next(name for name in "bcdefgh" if gives_way("e", "a", nonce_of(name, 1)))
+        await submit(store, steps=100)
+        actor, other = Actor(store, "a", pace_s=0.1), Actor(store, leader, pace_s=0.1)
+        await actor.turn()
+        await train(store, 2)
+        store.rival = lambda: train_and_decide(store, other)
+        await actor.turn()
+        assert actor.outrun == 1
+        for _ in range(20):
+            await train(store, 1)
+            # Both look; the one that was outrun reads nothing.
+            await actor.turn()
+            await other.turn()
+        # Each once: the other one had not seen what the first one still decided.
+        assert (actor.outrun, other.outrun) == (1, 1)
+        assert not await store.pending("e", "a", BATCH)
+
+    virtual_time.run(play())
 
 
 async def test_a_dead_actors_entries_are_taken_over_after_a_while(store, clock):
