@@ -12,6 +12,7 @@ from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import AsJson
 from romul_actors.cli.printing import Console, echo, echo_figures, echo_json
 from romul_actors.cli.progress import progress
+from romul_actors.protocol.mistakes import unreadable
 from romul_sim.apart import as_ended
 from romul_sim.chaos.run import Endured, Totals, play
 from romul_sim.chaos.schedule import Chaos, draw, from_json, shrink, to_json
@@ -83,7 +84,9 @@ def _shrunk(found: Chaos, file: Path, console: Console) -> Path:
 
 def _replay(file: Path, *, as_json: bool) -> None:
     try:
-        given = from_json(file.read_text())
+        given = from_json(file.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{file}: cannot be read: {unreadable(error)}") from None
     except ValueError as error:
         raise typer.BadParameter(f"{file}: {error}") from None
     endured = play(given)

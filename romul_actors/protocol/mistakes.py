@@ -221,6 +221,9 @@ def _begins(word: str, given: str) -> bool:
 def _keys(model: type[BaseModel], where: Sequence[str | int]) -> Collection[str]:
     """Keys that are known where the last one of a path stands."""
     for part in where[:-1]:
+        if isinstance(part, int):
+            # A place in a list, whose tables are of one kind.
+            continue
         field = model.model_fields.get(str(part))
         annotation = None if field is None else field.annotation
         # A table that may be left out is one of `Model | None`.

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 from dataclasses import replace
 
 import pytest
@@ -71,8 +72,58 @@ def test_a_schedule_holds_all_kinds_and_survives_its_file():
     kinds = {fault.kind for seed in range(10) for fault in draw(seed).faults}
     assert kinds == set(KINDS)
     assert from_json(to_json(draw(3))) == draw(3)
+
+
+KILL = {"at_s": 1, "kind": "kill machine", "pick": 0.5, "for_s": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("fault", "content", "message"),
+    [
+        ({"kind": "kill machin"}, {}, "faults.0.kind: 'kill machin' is no kind of fault: did you"),
+        ({"kind": "kill worker"}, {}, "faults.0.kind: 'kill worker' is no kind of fault"),
+        ({"at": 1}, {}, "faults.0.at: no such key: did you mean 'at_s'?"),
+        ({"pick": 1}, {}, "faults.0.pick: 1 is not below 1.0"),
+        ({"for_s": float("nan")}, {}, "faults.0.for_s: nan is"),
+        ({"at_s": "1"}, {}, "faults.0.at_s: '1' is not a number"),
+        ({"at_s": True}, {}, "faults.0.at_s: True is not a number"),
+        ({}, {"machine": 3}, "machine: no such key: did you mean 'machines'?"),
+        ({}, {"zones": 0}, "zones: 0 is below 1"),
+        ({}, {"steps": 1.5}, "steps: 1.5 is not a whole number"),
+        ({}, {"seed": -1}, "seed: -1 is below 0"),
+    ],
+)
+def test_a_schedule_with_what_cannot_be_is_refused(tmp_path, fault, content, message):
+    chaos = {"seed": 1, "faults": [{**KILL, **fault}], **content}
+    with pytest.raises(ValueError, match=f"^not a simulation: {re.escape(message)}"):
+        from_json(json.dumps(chaos))
+    file = tmp_path / "chaos.json"
+    file.write_text(json.dumps(chaos))
+    done = romul("chaos", f"--replay={file}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message.partition(":")[0] in done.stderr
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 30_000, '{"faults": [{"at": 1}]}'])
+def test_a_file_that_is_no_schedule_is_refused(text):
     with pytest.raises(ValueError, match="not a simulation"):
-        from_json('{"faults": [{"at": 1}]}')
+        from_json(text)
+
+
+def test_a_schedule_that_cannot_be_read_is_named(tmp_path):
+    file = tmp_path / "chaos.json"
+    file.write_bytes(b"\xff")
+    done = romul("chaos", f"--replay={file}")
+    assert done.returncode == 2
+    assert "cannot be read" in done.stderr
+
+
+def test_faults_of_a_file_strike_in_order_of_time():
+    faults = [{**KILL, "at_s": at_s} for at_s in (5, 1)]
+    read = from_json(json.dumps({"seed": 1, "faults": faults}))
+    assert read == Chaos(
+        1, (Fault(1.0, "kill machine", 0.5, 1.0), Fault(5.0, "kill machine", 0.5, 1.0))
+    )
 
 
 # -- the known ways to build it wrong -------------------------------------------------------------

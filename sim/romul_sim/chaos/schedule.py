@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from numpy.random import default_rng
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from romul_actors.protocol.mistakes import did_you_mean, mistakes_of, shown
 from romul_sim.faults import Fault
 
 KINDS = {
@@ -23,6 +25,8 @@ KINDS = {
     "store loses trial": 1,
 }
 """Kinds of faults, with their weights."""
+LATEST_S, MOST = 1e6, 1000
+"""In a file: latest time and longest duration of a fault; most machines, actors, slots, steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +87,49 @@ def to_json(chaos: Chaos) -> str:
     return json.dumps(asdict(chaos))
 
 
+class _Fault(BaseModel):
+    """A fault in a file; see `Fault`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    at_s: float = Field(ge=0, le=LATEST_S)
+    kind: str
+    pick: float = Field(ge=0, lt=1)
+    for_s: float = Field(ge=0, le=LATEST_S)
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        if kind not in KINDS:
+            raise ValueError(f"{shown(kind)} is no kind of fault: {did_you_mean(kind, KINDS)}")
+        return kind
+
+
+class _Chaos(BaseModel):
+    """A simulation in a file; see `Chaos`, which has the defaults."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    seed: int = Field(ge=0, lt=2**64)
+    faults: tuple[_Fault, ...]
+    machines: int = Field(MOST, ge=1, le=MOST)
+    zones: int = Field(MOST, ge=1, le=MOST)
+    actors: int = Field(MOST, ge=1, le=MOST)
+    population: int = Field(MOST, ge=4, le=MOST)
+    steps: int = Field(MOST, ge=1, le=MOST)
+
+
 def from_json(text: str) -> Chaos:
-    """Read a simulation.
+    """Read a simulation; its faults strike in order of time.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none: an unknown kind of fault or key, or a value that cannot be.
     """
     try:
-        content = json.loads(text)
-        faults = tuple(Fault(**fault) for fault in content.pop("faults"))
-        return Chaos(faults=faults, **content)
-    except (TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"not a simulation: {error}") from None
+        read = _Chaos.model_validate_json(text)
+    except ValidationError as error:
+        mistakes = "; ".join(map(str, mistakes_of(error, _Chaos)))
+        raise ValueError(f"not a simulation: {mistakes}") from None
+    faults = (Fault(**fault.model_dump()) for fault in read.faults)
+    given = read.model_dump(exclude_unset=True) | {
+        "faults": tuple(sorted(faults, key=lambda fault: fault.at_s))
+    }
+    return Chaos(**given)
