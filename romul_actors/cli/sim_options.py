@@ -12,16 +12,16 @@ from romul_actors.core.optimizers import OPTIMIZERS
 from romul_sim.churn import (
     DAY_S,
     GENERATORS,
+    MOST_MACHINES,
     Pool,
     Trace,
     generate,
     most_machines,
-    read_trace,
-    write_trace,
 )
 from romul_sim.fakes import Durations
 from romul_sim.record import Record, is_record, read_record
 from romul_sim.sweep import POLICIES
+from romul_sim.trace_files import read_trace, write_trace
 from romul_workers.tasks.toys import TOYS
 
 TRIAL_S = 1800.0
@@ -36,13 +36,15 @@ class Machines:
         Path | None,
         typer.Option(
             help="Machine counts by time (JSON), or machines' events (JSON lines, also a record "
-            "of a real run); else a small one that comes with ROMUL."
+            "of a real run), plain or by gzip; else a small one that comes with ROMUL."
         ),
     ] = None
     churn: Annotated[
         str | None, typer.Option(help=f"Generate the machines instead: {', '.join(GENERATORS)}.")
     ] = None
-    machines: Annotated[int, typer.Option(min=1, help="With --churn: how many machines.")] = 16
+    machines: Annotated[
+        int, typer.Option(min=1, max=MOST_MACHINES, help="With --churn: how many machines.")
+    ] = 16
     lifetime_h: Annotated[
         float, typer.Option(min=0.001, help="With --churn: mean lifetime of a machine, hours.")
     ] = 4.0
@@ -60,7 +62,7 @@ class Machines:
         """
         found = self._trace(seed)
         if self.save_trace is not None:
-            write_trace(self.save_trace, found.changes)
+            write_trace(self.save_trace, found)
         return found
 
     def record(self) -> Record | None:
@@ -113,6 +115,7 @@ class Searches:
         int | None,
         typer.Option(
             min=4,
+            max=100_000,
             help="Slots; if left out, a record's, or else 1.5 for each machine.",
             show_default=False,
         ),
@@ -150,9 +153,19 @@ class Costs:
         typer.Option(min=1, help="Ratio of longest to shortest, by the first hyperparameter."),
     ] = 1.0
     speeds: Annotated[
-        float, typer.Option(min=1, help="Ratio of the fastest machine to the slowest.")
+        float,
+        typer.Option(
+            min=1,
+            help="Ratio of the fastest machine to the slowest, where the trace has no speeds.",
+        ),
     ] = 2.0
-    save_s: Annotated[float, typer.Option(min=0, help="Time to save a checkpoint, seconds.")] = 0.0
+    save_s: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Time to save a checkpoint, seconds; its machine trains nothing meanwhile.",
+        ),
+    ] = 0.0
     load_s: Annotated[float, typer.Option(min=0, help="Time to load a checkpoint, seconds.")] = 0.0
     latency_s: Annotated[
         float, typer.Option(min=0, help="Mean latency to the store, each way, seconds.")
@@ -163,13 +176,22 @@ class Costs:
             min=0, help="Notice before a machine goes, seconds, where the trace has none."
         ),
     ] = 0.0
-    price: Annotated[float, typer.Option(min=0, help="Dollars for a machine's hour.")] = 1.0
+    price: Annotated[
+        float,
+        typer.Option(min=0, help="Dollars for a machine's hour, where the trace has no price."),
+    ] = 1.0
 
     @property
     def durations(self) -> Durations:
         """How long a trial takes."""
         trial_s = TRIAL_S if self.trial_s is None else self.trial_s
-        return Durations(trial_s, self.spread, self.by_hyperparameter, self.load_s, self.save_s)
+        return Durations(
+            trial_s,
+            self.spread,
+            self.by_hyperparameter,
+            self.load_s,
+            self.save_s,
+        )
 
 
 @dataclass(frozen=True)
@@ -179,16 +201,23 @@ class Runs:
     seed: Annotated[int, typer.Option(min=0, help="All randomness derives from it.")] = 0
     seeds: Annotated[
         int | None,
-        typer.Option(min=1, help="Compare so many seeds, from --seed on."),
+        typer.Option(
+            min=1,
+            help="Compare so many seeds, from --seed on; if left out 1, with --recommend 3.",
+            show_default=False,
+        ),
     ] = None
     target: Annotated[
         float | None,
-        typer.Option(help="Loss to reach; what half of all runs reach if left out."),
+        typer.Option(
+            help="Comparisons rank by the time to this loss; what half of all runs reach if left "
+            "out."
+        ),
     ] = None
     recommend: Annotated[
         bool,
         typer.Option(
-            "--recommend", help="Compare slots for each machine, leases and lengths of a step."
+            "--recommend", help="Compare slots for each machine and leases, with one policy."
         ),
     ] = False
 

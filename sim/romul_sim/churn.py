@@ -1,24 +1,26 @@
-"""When machines come and go, slow down and freeze: read from a trace, or generated.
+"""When machines come and go, slow down and freeze: as values, and generated.
 
-Two formats are read: counts of machines by time, as availability studies publish them, and this
-project's own, JSON lines of a time, a machine and an event (docs/simulation.md).
+Files that say so are read and written by `trace_files.py`.
 """
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from numpy.random import Generator
 
 from romul_actors.errors import RomulError
-from romul_actors.protocol.mistakes import unreadable
 
 What = Literal["arrives", "notice", "leaves", "freezes", "slows"]
 DAY_S = 24 * 3600.0
+LONGEST_S = 100 * 365 * DAY_S
+"""Length of a trace, at most."""
+MOST_MACHINES = 20_000
+"""Machines at a time, at most: each is a worker, which takes memory."""
+MOST_CHANGES = 1_000_000
+"""Changes of a trace, at most."""
 
 
 class TraceError(RomulError, ValueError):
@@ -52,7 +54,16 @@ class Change:
 
 
 def from_counts(gap_s: float, counts: Sequence[int]) -> list[Change]:
-    """Changes that lead to `counts[t]` machines at time t * gap_s; the last to come goes first."""
+    """Changes that lead to `counts[t]` machines at time t * gap_s; the last to come goes first.
+
+    Raises:
+        TraceError: there are more machines, or more changes, than a trace may have.
+    """
+    if (most := max(counts, default=0)) > MOST_MACHINES:
+        raise TraceError(f"{most} machines at a time: at most {MOST_MACHINES}")
+    steps = sum(abs(after - before) for before, after in itertools.pairwise((0, *counts)))
+    if steps > MOST_CHANGES:
+        raise TraceError(f"{steps} arrivals and departures: at most {MOST_CHANGES}")
     changes: list[Change] = []
     alive: list[str] = []
     names = (f"m{number}" for number in itertools.count())
@@ -67,88 +78,15 @@ def from_counts(gap_s: float, counts: Sequence[int]) -> list[Change]:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What a file holds.
+    """Machines by time.
 
     Attributes:
-        changes: in order of time.
+        changes: in order of time; at its beginning there is no machine.
         span_s: how long it goes on.
     """
 
     changes: tuple[Change, ...]
     span_s: float
-
-
-def read_trace(file: Path) -> Trace:
-    """Read a trace of either format.
-
-    {"metadata": {"gap_seconds": s}, "data": [n0, n1, ...]}, or JSON lines {"at": seconds,
-    "machine": name, "event": one of `What`, ...}; lines without a machine are passed over.
-
-    Raises:
-        TraceError: the file cannot be read or is of neither form; the message gives the line.
-    """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TraceError(f"{file}: cannot be read: {unreadable(error)}") from None
-    first = text.lstrip().partition("\n")[0]
-    if '"at"' in first:
-        return _read_lines(file, text.splitlines())
-    try:
-        content = json.loads(text)
-        gap_s = float(content["metadata"]["gap_seconds"])
-        counts = [int(count) for count in content["data"]]
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise TraceError(
-            f"{file}: not a trace ({error!r}): counts are "
-            '{"metadata": {"gap_seconds": 300}, "data": [4, 4, 3]}, events a line of JSON each: '
-            '{"at": 0, "machine": "a", "event": "arrives"}'
-        ) from None
-    if gap_s <= 0 or min(counts, default=-1) < 0:
-        raise TraceError(f"{file}: gap_seconds must be above 0, and counts there and not below 0")
-    return Trace(tuple(from_counts(gap_s, counts)), gap_s * len(counts))
-
-
-def _read_lines(file: Path, lines: Sequence[str]) -> Trace:
-    changes, end_s = [], 0.0
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            end_s = max(end_s, float(row["at"]))
-            if "machine" in row:
-                changes.append(_change(row))
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise TraceError(f"{file}:{number}: not a line of a trace: {error!r}") from None
-    return Trace(tuple(sorted(changes, key=lambda change: change.at_s)), end_s)
-
-
-def _change(row: dict[str, Any]) -> Change:
-    what = row["event"]
-    if what not in get_args(What):
-        raise ValueError(f"event {what!r} is not one of {', '.join(get_args(What))}")
-    given = {key: row[key] for key in ("zone", "seconds", "speed", "price") if key in row}
-    change = Change(float(row["at"]), str(row["machine"]), what, **given)
-    if min(change.at_s, change.seconds, change.speed or 0.0, change.price or 0.0) < 0:
-        raise ValueError("a number is below 0")
-    return change
-
-
-def line_of(change: Change) -> str:
-    """One line of this project's own format."""
-    row: dict[str, Any] = {"at": change.at_s, "machine": change.machine, "event": change.what}
-    row |= {
-        key: value
-        for key, value in asdict(change).items()
-        if key in ("zone", "seconds", "speed", "price") and value not in ("", 0.0, None)
-    }
-    return json.dumps(row)
-
-
-def write_trace(file: Path, changes: Iterable[Change]) -> None:
-    """Write a trace in this project's own format."""
-    file.write_text("".join(line_of(change) + "\n" for change in changes), encoding="utf-8")
 
 
 def with_notice(changes: Sequence[Change], notice_s: float) -> list[Change]:
@@ -321,17 +259,29 @@ def generate(name: str, pool: Pool, rng: Generator) -> Trace:
     """Make a trace.
 
     Raises:
-        TraceError: there is no generator of that name.
+        TraceError: there is no generator of that name, or it would make more machines than a trace
+            may have.
     """
     if name not in GENERATORS:
         raise TraceError(f"churn {name!r} is not one of {', '.join(GENERATORS)}")
+    # By day an outage may cut each life in two.
+    lives_each = 1 + pool.span_s / pool.lifetime_s + pool.span_s / DAY_S
+    n_changes = 2 * pool.machines * lives_each
+    if pool.machines > MOST_MACHINES or not pool.span_s <= LONGEST_S or n_changes > MOST_CHANGES:
+        raise TraceError(
+            f"churn {name}: {pool.machines} machines for {pool.span_s / DAY_S:g} days, lives of "
+            f"{pool.lifetime_s / 3600:g} h: too much for a simulation (at most {MOST_MACHINES} "
+            f"machines, {MOST_CHANGES} arrivals and departures, {LONGEST_S / DAY_S:g} days)"
+        )
     changes = []
     lives = sorted(GENERATORS[name](pool, rng), key=lambda life: (life.begin_s, life.end_s))
     for number, life in enumerate(lives):
         if life.begin_s >= pool.span_s or life.end_s <= life.begin_s:
             continue
         machine, zone = f"m{number}", f"zone-{life.zone}"
-        changes.append(Change(round(life.begin_s, 3), machine, "arrives", zone=zone))
+        # Rounded times stay within the span.
+        begin_s, end_s = (min(round(s, 3), pool.span_s) for s in (life.begin_s, life.end_s))
+        changes.append(Change(begin_s, machine, "arrives", zone=zone))
         if life.end_s < pool.span_s:
-            changes.append(Change(round(life.end_s, 3), machine, "leaves"))
+            changes.append(Change(end_s, machine, "leaves"))
     return Trace(tuple(sorted(changes, key=lambda change: change.at_s)), pool.span_s)

@@ -23,19 +23,20 @@ from romul_actors.core.history import (
     TrialReported,
     WorkerDrained,
 )
-from romul_actors.errors import RomulError, UnknownExperimentError
+from romul_actors.errors import ExperimentError, RomulError, UnknownExperimentError
 from romul_actors.observe.snapshot import PAGE
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_of
-from romul_actors.protocol.mistakes import unreadable
 from romul_actors.protocol.stored_fields import ENDED
 from romul_actors.store import Store
-from romul_sim.churn import Change, line_of, read_trace
+from romul_sim.churn import Change
+from romul_sim.trace_files import line_of, numbered_lines, read_trace
 
 VERSION = 1
 LEAVING = ("lost", "preempted", "drained")
 """Why an attempt ended whose worker is gone."""
-
+SLOWEST, FASTEST = 1e-4, 1e6
+"""Speeds of a machine in a trace of history: at 0 it would stand still for good."""
 
 _Attempt = TrialFailed | TrialReleased
 """Lines of attempts that ended without a result."""
@@ -124,6 +125,7 @@ class _Writer:
         self._seen: set[str] = set()
         self._lines: list[Line] = []
         self._began_ms: int | None = None
+        self._looked_ms = 0
         self.n = 0
 
     async def write_new(self, *, final: bool) -> None:
@@ -170,9 +172,11 @@ class _Writer:
         lease_ms = 1000 * self._experiment.timeouts.lease_s
         ages = await self._store.ages(name)
         alive = {worker for worker, age_ms in ages.items() if age_ms < lease_ms}
-        # By this machine's clock, and never before the store's last line of history.
-        at_ms = max(self._lines[-1].at_ms, time.time_ns() // 1_000_000)
-        at_s = (at_ms - (self._began_ms or 0)) / 1000
+        # By this machine's clock, which may go back, and never before the store's last line of
+        # history: a machine does not leave before it has arrived.
+        now_ms = time.time_ns() // 1_000_000
+        self._looked_ms = max(self._looked_ms, self._lines[-1].at_ms, now_ms)
+        at_s = (self._looked_ms - (self._began_ms or 0)) / 1000
         for worker in sorted(alive - self._alive):
             self._out.write(line_of(Change(at_s, worker, "arrives", speed=1.0)) + "\n")
         for worker in sorted(self._alive - alive):
@@ -196,7 +200,8 @@ def machines_of(lines: Sequence[Line], began_ms: int) -> list[Change]:
         worker, at_s = line.worker, (line.at_ms - began_ms) / 1000
         spent_s = line.seconds if isinstance(line, TrialReported | _Attempt) else 0.0
         first.setdefault(worker, max(0.0, at_s - spent_s))
-        last[worker] = at_s
+        # The server's clock may have gone back.
+        last[worker] = max(first[worker], at_s)
         if isinstance(line, TrialReported):
             seconds.setdefault(worker, []).append(line.seconds)
         if isinstance(line, _Attempt) and line.reason in LEAVING:
@@ -207,7 +212,7 @@ def machines_of(lines: Sequence[Line], began_ms: int) -> list[Change]:
     changes = []
     for worker, at_s in first.items():
         own = median(seconds[worker]) if worker in seconds else usual
-        speed = round(usual / own, 4) if own > 0 else 1.0
+        speed = min(FASTEST, max(SLOWEST, round(usual / own, 4))) if own > 0 else 1.0
         changes.append(Change(at_s, worker, "arrives", speed=speed))
         if worker in gone:
             changes.append(Change(last[worker], worker, "leaves"))
@@ -220,11 +225,12 @@ def is_record(file: Path) -> bool:
     Raises:
         RecordError: the file cannot be read.
     """
+    _, first = next(numbered_lines(file, RecordError), (1, ""))
     try:
-        with file.open(encoding="utf-8") as lines:
-            return '"event": "record"' in lines.readline()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{file}: cannot be read: {unreadable(error)}") from None
+        row = json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(row, dict) and row.get("event") == "record"
 
 
 def read_record(file: Path) -> Record:
@@ -235,11 +241,7 @@ def read_record(file: Path) -> Record:
     """
     lines: list[Line] = []
     head: Mapping[str, Any] | None = None
-    try:
-        texts = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{file}: cannot be read: {unreadable(error)}") from None
-    for number, text in enumerate(texts, 1):
+    for number, text in numbered_lines(file, RecordError):
         try:
             row = json.loads(text)
             if row["event"] == "record":
@@ -253,10 +255,11 @@ def read_record(file: Path) -> Record:
     if head.get("version") != VERSION:
         raise RecordError(f"{file}: a record of version {head.get('version')}, not {VERSION}")
     trace = read_trace(file)
-    return Record(
-        experiment_of(json.dumps(head["experiment"])),
-        int(head["began_ms"]),
-        lines,
-        trace.changes,
-        trace.span_s,
-    )
+    try:
+        experiment = experiment_of(json.dumps(head["experiment"]))
+        began_ms = int(head["began_ms"])
+    except ExperimentError as error:
+        raise RecordError(f"{file}: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"{file}: not a record, by its first line: {error!r}") from None
+    return Record(experiment, began_ms, lines, trace.changes, trace.span_s)

@@ -1,7 +1,5 @@
 """Traces and generators of machines that come and go."""
 
-import json
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,13 +14,10 @@ from romul_sim.churn import (
     TraceError,
     from_counts,
     generate,
-    line_of,
     machine_seconds,
     most_machines,
-    read_trace,
     with_notice,
     without,
-    write_trace,
 )
 
 POOL = Pool(machines=12, lifetime_s=3 * 3600.0, span_s=3 * DAY_S, zones=3)
@@ -52,54 +47,6 @@ def test_counts_come_back_from_the_changes(counts):
     assert machine_seconds(changes, 10.0 * len(counts)) == 10.0 * sum(counts)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "counts"),
-        ("[]", "counts"),
-        ('{"metadata": {"gap_seconds": 0}, "data": [1]}', "gap_seconds"),
-        ('{"data": [1]}', "counts"),
-        ('{"metadata": {"gap_seconds": 1}, "data": [-1]}', "below 0"),
-        ('{"at": 0, "machine": "a", "event": "arrives"}\n{"at": 1}\n{"at": "x"}', ":3:"),
-        ('{"at": 0, "machine": "a", "event": "explodes"}', ":1:.*explodes"),
-        ('{"at": 0, "machine": "a", "event": "arrives"}\n{"at": -1, "machine": "a"', ":2:"),
-        ('{"at": -1, "machine": "a", "event": "leaves"}', "below 0"),
-    ],
-)
-def test_a_file_that_is_no_trace_is_refused(tmp_path, text, message):
-    file = tmp_path / "trace.json"
-    file.write_text(text)
-    with pytest.raises(TraceError, match=rf"trace\.json.*{message}"):
-        read_trace(file)
-
-
-def test_a_trace_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(TraceError, match="cannot be read"):
-        read_trace(tmp_path / "none.json")
-
-
-def test_the_own_format_keeps_everything(tmp_path):
-    changes = [
-        Change(0.0, "a", "arrives", zone="z1", speed=0.5, price=2.0),
-        Change(1.0, "a", "slows", speed=0.1),
-        Change(2.0, "a", "freezes", seconds=5.0),
-        Change(3.0, "a", "notice", seconds=30.0),
-        Change(33.0, "a", "leaves"),
-    ]
-    write_trace(tmp_path / "t.jsonl", changes)
-    read = read_trace(tmp_path / "t.jsonl")
-    assert (list(read.changes), read.span_s) == (changes, 33.0)
-    assert json.loads(line_of(changes[4])) == {"at": 33.0, "machine": "a", "event": "leaves"}
-
-
-def test_lines_that_speak_of_no_machine_are_passed_over(tmp_path):
-    (tmp_path / "t.jsonl").write_text(
-        '{"at": 0, "event": "record"}\n\n{"at": 1, "machine": "a", "event": "arrives"}\n{"at": 9}\n'
-    )
-    read = read_trace(tmp_path / "t.jsonl")
-    assert (len(read.changes), read.span_s) == (1, 9.0)
-
-
 @pytest.mark.parametrize("name", GENERATORS)
 def test_generators_make_whole_lives_in_order(name):
     made = generate(name, POOL, default_rng(3))
@@ -120,6 +67,31 @@ def test_generators_make_whole_lives_in_order(name):
 def test_a_generator_that_is_not_there_is_refused():
     with pytest.raises(TraceError, match=r"locusts.*replaced"):
         generate("locusts", POOL, default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        Pool(machines=20_001),
+        Pool(machines=1000, lifetime_s=60.0),
+        Pool(machines=10_000, lifetime_s=1e9, span_s=50 * DAY_S),
+        Pool(span_s=1e10, lifetime_s=1e10),
+        Pool(span_s=float("inf")),
+        Pool(span_s=float("nan")),
+    ],
+)
+@pytest.mark.parametrize("name", GENERATORS)
+def test_more_machines_than_a_simulation_carries_are_not_generated(name, pool):
+    with pytest.raises(TraceError, match="too much for a simulation"):
+        generate(name, pool, default_rng(0))
+
+
+def test_more_machines_than_a_simulation_carries_are_not_counted():
+    assert len(from_counts(1.0, [20_000])) == 20_000
+    with pytest.raises(TraceError, match="1000000000 machines at a time: at most 20000"):
+        from_counts(1.0, [0, 10**9])
+    with pytest.raises(TraceError, match="1040000 arrivals and departures: at most 1000000"):
+        from_counts(1.0, [20_000, 0] * 26)
 
 
 def test_lifetimes_have_their_mean_whatever_their_shape():

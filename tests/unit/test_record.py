@@ -1,6 +1,7 @@
 """Records of runs: decided again the same, decided otherwise, and damaged."""
 
 import asyncio
+import gzip
 import json
 import logging
 from dataclasses import replace
@@ -28,11 +29,12 @@ from romul_actors.protocol.experiment import load
 from romul_actors.protocol.messages import encode
 from romul_actors.store.memory import MemoryStore
 from romul_sim import simulation
-from romul_sim.churn import Pool, generate, read_trace, with_notice
+from romul_sim.churn import Pool, generate, with_notice
 from romul_sim.drill.schedule import read_schedule as read_faults
-from romul_sim.record import RecordError, machines_of, read_record, record
+from romul_sim.record import RecordError, is_record, machines_of, read_record, record
 from romul_sim.replay import fork, simulated_loss, verify, with_settings
 from romul_sim.simulation import Policy, Scenario, Simulation, simulate
+from romul_sim.trace_files import read_trace
 from romul_sim.virtual_time import run
 from romul_workers.schedule import read_schedule
 from tests.conftest import romul
@@ -147,6 +149,10 @@ def test_a_constant_of_the_optimizer_needs_no_prefix(recorded):
     assert with_settings(experiment, ["steps=20"]).steps == 20
 
 
+HEAD = '{"at": 0, "event": "record", "version": 1, "began_ms": 0'
+STARTED = '{"at": 0, "event": "history", "line": {"event": "started", "at_ms": 0}}'
+
+
 def replace_optimizer(found, name):
     return with_settings(found.experiment, [f"optimizer.name={name}"])
 
@@ -219,6 +225,11 @@ def test_machines_are_known_from_history_alone():
         ('{"at": 0, "event": "record", "version": 1}', "not a record"),
         ('{"event": "record", "version": 9}\n{"event": "history", "line": {}}', "version 9"),
         ('{"at": 0}', ":1:"),
+        (f"{HEAD}}}\n{STARTED}", "by its first line: KeyError"),
+        (
+            f'{HEAD}, "experiment": {{"name": "a"}}}}\n{STARTED}',
+            "stored experiment: task: not given",
+        ),
     ],
 )
 def test_a_file_that_is_no_record_is_refused(tmp_path, text, message):
@@ -272,6 +283,62 @@ def test_a_record_that_cannot_be_written_is_named_in_words(recorded, tmp_path):
     with pytest.raises(RecordError) as caught:
         run(main())
     assert str(caught.value) == f"{file}: cannot be written: No such file or directory"
+
+
+def test_a_record_is_read_from_whatever_file_holds_it(recorded):
+    found, whole = read_record(recorded), recorded.read_bytes()
+    assert is_record(recorded)
+    for content in (gzip.compress(whole), b"\xef\xbb\xbf" + whole, whole.replace(b"\n", b"\n\n")):
+        recorded.write_bytes(content)
+        assert is_record(recorded)
+        assert read_record(recorded) == found
+
+
+def test_a_worker_whose_clock_went_back_does_not_leave_before_it_came():
+    result = TrialReported(
+        trial="0-0",
+        attempt=1,
+        slot=0,
+        step=0,
+        value=0.0,
+        checkpoint="c",
+        at_ms=9000,
+        worker="a",
+        seconds=2.0,
+    )
+    failed = TrialFailed(
+        trial="0-1",
+        attempt=1,
+        slot=0,
+        step=1,
+        message="",
+        again=True,
+        at_ms=500,
+        worker="a",
+        reason="lost",
+    )
+    assert [(c.at_s, c.what) for c in machines_of([result, failed], 1000)] == [
+        (6.0, "arrives"),
+        (6.0, "leaves"),
+    ]
+
+
+def test_no_machine_of_a_record_stands_still():
+    def reported(worker, seconds):
+        return TrialReported(
+            trial="0-0",
+            attempt=1,
+            slot=0,
+            step=0,
+            value=0.0,
+            checkpoint="c",
+            at_ms=10**9,
+            worker=worker,
+            seconds=seconds,
+        )
+
+    lines = [reported("usual", 1e-5), reported("usual", 1e-5), reported("slow", 10.0)]
+    assert {c.machine: c.speed for c in machines_of(lines, 0)} == {"usual": 1.0, "slow": 1e-4}
 
 
 @pytest.mark.parametrize("read", [read_record, read_trace, read_schedule])
