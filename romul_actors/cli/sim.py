@@ -22,9 +22,9 @@ from romul_actors.cli.progress import progress
 from romul_actors.cli.sim_options import Costs, Machines, Runs, Searches, as_recorded
 from romul_actors.cli.simulated import seconds, show_comparison, show_figures, title
 from romul_actors.errors import ExperimentError
-from romul_sim.churn import Trace, most_machines
+from romul_sim.churn import Trace
 from romul_sim.play import optimizer_spec
-from romul_sim.simulation import Policy, Scenario
+from romul_sim.simulation import Scenario, slots
 from romul_sim.sweep import (
     SweepError,
     SweepJob,
@@ -62,9 +62,12 @@ def sim(
 
     The actor, the workers and the decisions are the real ones; time, machines and training are not.
     With several optimizers or policies, or with --seeds, all are compared on the same machines.
+    With --recommend slots for each machine and leases are, and the best of them is recommended.
     """
     if searches.problem not in TOYS:
         raise typer.BadParameter(f"{searches.problem!r} is not one of {', '.join(TOYS)}")
+    if runs.recommend:
+        _refuse_compared(searches)
     trace = machines.make(runs.seed)
     searches, costs = as_recorded(searches, costs, machines.record())
     scenario = _scenario(trace, searches, costs, golden=as_json)
@@ -72,24 +75,29 @@ def sim(
     logging.getLogger("romul").setLevel(logging.ERROR)
     began = time.monotonic()
     if runs.recommend:
-        jobs = _set_ups(scenario, trace, _only(searches.optimizer), runs)
-        policies = f"{len({job.policy for job in jobs})} set-ups of slots, lease and step"
+        jobs = _set_ups(scenario, trace, searches, runs)
+        policies = (
+            f"policy {searches.policies}, {len({job.policy for job in jobs})} set-ups of slots and "
+            "lease"
+        )
     else:
         jobs = _jobs(scenario, trace, searches, runs)
         policies = f"policy {searches.policies}"
     _say(machines, trace, jobs, policies, scenario.durations.trial_s, as_json=as_json)
-    if runs.recommend:
-        _print(_recommend(scenario, trace, jobs, runs, processes, as_json=as_json), as_json=as_json)
-        return
     rows: list[dict[str, Any]] = []
     figures: dict[str, Any] = {}
+    recommended: dict[str, Any] = {}
+    drawn = jobs[0].scenario
     if len(jobs) > 1:
         rows = _sweep(jobs, runs.target, processes, quiet=as_json)
+    if runs.recommend:
+        drawn = next(job.scenario for job in jobs if job.policy == rows[0]["policy"])
+        recommended = {"recommended": _recommended(trace, rows, drawn)}
     if len(jobs) == 1 or report is not None:
-        figures, ledger = picture(jobs[0].scenario)
+        figures, ledger = picture(drawn)
         if report is not None:
             _write(report, figures, ledger, rows)
-    shown: dict[str, Any] = {"rows": rows} if rows else figures
+    shown: dict[str, Any] = {"rows": rows, **recommended} if rows else figures
     shown["wall_s"] = round(time.monotonic() - began, 3)
     _print(shown, as_json=as_json)
     if sum(row["invariants_broken"] for row in rows or [figures]):
@@ -154,10 +162,17 @@ def _spec(text: str) -> dict[str, Any]:
         raise typer.BadParameter(str(error)) from None
 
 
-def _only(optimizer: str) -> str:
-    if "," in optimizer:
-        raise typer.BadParameter("--recommend takes one optimizer")
-    return optimizer
+def _refuse_compared(searches: Searches) -> None:
+    """Refuse options of what a recommendation compares, or lays out itself."""
+    for option, given in (("--population", searches.population), ("--steps", searches.steps)):
+        if given is not None:
+            raise typer.BadParameter(
+                f"--recommend compares numbers of slots, each with as many steps as the machines' "
+                f"time holds: leave out {option}"
+            )
+    for option, text in (("optimizer", searches.optimizer), ("policy", searches.policies)):
+        if "," in text:
+            raise typer.BadParameter(f"--recommend takes one {option}")
 
 
 def _sweep(
@@ -173,46 +188,47 @@ def _sweep(
     return compare(results, target)
 
 
-def _set_ups(scenario: Scenario, trace: Trace, optimizer: str, runs: Runs) -> list[SweepJob]:
+def _set_ups(scenario: Scenario, trace: Trace, searches: Searches, runs: Runs) -> list[SweepJob]:
     """A simulation for each set-up among which one is recommended, and seed."""
-    scenario = replace(scenario, optimizer=_spec(optimizer), policy=Policy())
+    trial_s, optimizer = scenario.durations.trial_s, searches.optimizer
+    made, default = policy(searches.policies, trial_s), policy("default", trial_s)
+    if made != replace(made, per_machine=default.per_machine, lease_s=default.lease_s):
+        raise typer.BadParameter(
+            "--recommend compares slots for each machine and leases: --policy "
+            f"{searches.policies} sets one of them"
+        )
+    scenario = replace(scenario, optimizer=_spec(optimizer), policy=made)
     return [
         SweepJob(optimizer, choice.name, n, chosen(replace(scenario, seed=n), choice, trace.span_s))
-        for choice in choices(scenario.durations.trial_s)
+        for choice in choices(trial_s)
         for n in runs.numbers(RECOMMEND_SEEDS)
     ]
 
 
-def _recommend(
-    scenario: Scenario,
-    trace: Trace,
-    jobs: Sequence[SweepJob],
-    runs: Runs,
-    processes: int | None,
-    *,
-    as_json: bool,
-) -> dict[str, Any]:
-    """Compare set-ups, the best of which is recommended.
+def _recommended(
+    trace: Trace, rows: Sequence[dict[str, Any]], best: Scenario
+) -> dict[str, float | None]:
+    """What is recommended.
+
+    Args:
+        trace: the machines.
+        rows: the comparison of all set-ups.
+        best: a simulation of the first one in it.
 
     Raises:
         SweepError: none reaches the target.
     """
-    rows = _sweep(jobs, runs.target, processes, quiet=as_json)
     if why := _why_none(rows):
         raise SweepError(f"no set-up can be recommended: {why}")
-    life_s = mean_life_s(trace.changes, trace.span_s)
-    interval_s = checkpoint_interval_s(scenario.durations.save_s, life_s)
-    best = next(c for c in choices(scenario.durations.trial_s) if c.name == rows[0]["policy"])
-    machines = most_machines(trace.changes)
+    life_s, durations = mean_life_s(trace.changes, trace.span_s), best.durations
+    # What is saved beside the next trial takes no time from it.
+    held_up_s = 0.0 if durations.beside else durations.save_s
+    interval_s = checkpoint_interval_s(held_up_s, life_s)
     return {
-        "rows": rows,
-        "recommended": {
-            "population": max(4, round(best.per_machine * machines)),
-            "lease_s": best.lease_s,
-            "step_s": best.trial_s,
-            "checkpoint_interval_s": None if interval_s is None else round(interval_s, 1),
-            "mean_life_s": round(life_s, 1) if life_s < float("inf") else None,
-        },
+        "population": slots(best),
+        "lease_s": best.policy.lease_s,
+        "checkpoint_interval_s": None if interval_s is None else round(interval_s, 1),
+        "mean_life_s": None if isinf(life_s) else round(life_s, 1),
     }
 
 

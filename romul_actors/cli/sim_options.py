@@ -163,9 +163,18 @@ class Costs:
         float,
         typer.Option(
             min=0,
-            help="Time to save a checkpoint, seconds; its machine trains nothing meanwhile.",
+            help="Time to save a checkpoint, seconds; its machine trains nothing meanwhile, "
+            "without --overlap.",
         ),
     ] = 0.0
+    overlap: Annotated[
+        bool,
+        typer.Option(
+            "--overlap",
+            help="Checkpoints are saved while the next trial trains, as workers do it where that "
+            "takes 0.2 s or more.",
+        ),
+    ] = False
     load_s: Annotated[float, typer.Option(min=0, help="Time to load a checkpoint, seconds.")] = 0.0
     latency_s: Annotated[
         float, typer.Option(min=0, help="Mean latency to the store, each way, seconds.")
@@ -191,6 +200,7 @@ class Costs:
             self.by_hyperparameter,
             self.load_s,
             self.save_s,
+            beside=self.overlap and self.save_s > 0,
         )
 
 

@@ -8,15 +8,21 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from romul_actors.errors import RomulError
+from romul_actors.protocol.declared_tables import ElasticitySpec, Timeouts
+from romul_actors.protocol.mistakes import mistakes_of
 from romul_sim.apart import as_ended
 from romul_sim.churn import Change, machine_seconds, most_machines
 from romul_sim.ledger import Ledger
-from romul_sim.simulation import Policy, Scenario, simulate
+from romul_sim.simulation import Policy, Scenario, simulate, slots
 
 LEASES_A_TRIAL = 2
 """The default lease is this part of a trial: more heartbeats change nothing, and cost time here."""
 SLOTS_A_MACHINE = 1.5
+SHORTEST_LEASE_S = 10.0
+"""Of the leases that are compared for a recommendation."""
 USED = 0.8
 """Share of the machines' time for which a search is laid out, where its steps are not given."""
 
@@ -39,7 +45,7 @@ def policy(text: str, trial_s: float) -> Policy:
     """Read a policy: "NAME", or "NAME:FIELD=NUMBER:...".
 
     Raises:
-        SweepError: there is no such policy, or no such field.
+        SweepError: there is no such policy, or no such field, or it must not have that value.
     """
     name, _, rest = text.partition(":")
     if name not in POLICIES:
@@ -54,19 +60,37 @@ def policy(text: str, trial_s: float) -> Policy:
             number = float(value)
         except ValueError:
             raise SweepError(f"policy {text!r}: {value!r} is no number") from None
-        values[key] = int(number) if key in ("min", "max") else number
+        if not 0 <= number < math.inf:
+            raise SweepError(f"policy {text!r}: {key}: {value} is not finite, or below 0")
+        whole = key in ("min", "max") and number.is_integer()
+        values[key] = int(number) if whole else number
     values.setdefault("lease_s", max(30.0, trial_s / LEASES_A_TRIAL))
-    return Policy(**values)
+    made = Policy(**values)
+    if made.per_machine == 0:
+        raise SweepError(f"policy {text!r}: per_machine: 0 is not above 0")
+    _check(text, ElasticitySpec, made.elasticity)
+    _check(text, Timeouts, {"lease_s": made.lease_s})
+    return made
+
+
+def _check(text: str, model: type[BaseModel], values: Mapping[str, Any]) -> None:
+    """Look whether an experiment may declare so.
+
+    Raises:
+        SweepError: it must not.
+    """
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        raise SweepError(f"policy {text!r}: {mistakes_of(error, model)[0]}") from None
 
 
 def laid_out(scenario: Scenario, span_s: float, steps: int | None) -> Scenario:
     """The scenario with as many steps as the machines' time holds, or `steps`, and with its end."""
     if steps is None:
-        slots = scenario.population * scenario.searches
-        if scenario.policy.per_machine is not None:
-            slots = math.ceil(scenario.policy.per_machine * most_machines(scenario.changes))
         seconds = USED * machine_seconds(scenario.changes, span_s)
-        steps = max(2, int(seconds / scenario.durations.trial_s / max(1, slots)))
+        n_slots = slots(scenario) * scenario.searches
+        steps = max(2, int(seconds / scenario.durations.trial_s / n_slots))
     return replace(scenario, steps=steps, until_s=span_s)
 
 
@@ -196,20 +220,21 @@ class PoolSetup:
 
     per_machine: float
     lease_s: float
-    trial_s: float
 
     @property
     def name(self) -> str:
-        """As a policy is written, with the length of a step."""
-        return f"slots={self.per_machine:g}/machine lease={self.lease_s:g}s step={self.trial_s:g}s"
+        """As a comparison shows it."""
+        return f"slots={self.per_machine:g}/machine lease={self.lease_s:g}s"
 
 
 def choices(trial_s: float) -> list[PoolSetup]:
-    """All that are compared: slots for a machine, lease, and how long a step trains."""
+    """All that are compared: slots for a machine, and leases.
+
+    Not how long a step trains: a toy problem learns as much in a short step as in a long one.
+    """
     found = [
-        PoolSetup(per_machine, max(10.0, share * step_s), step_s)
+        PoolSetup(per_machine, max(SHORTEST_LEASE_S, share * trial_s))
         for per_machine in (1.0, 1.5, 2.0)
-        for step_s in (trial_s / 2, trial_s, 2 * trial_s)
         for share in (0.1, 0.5, 2.0)
     ]
     # Where trials are short, several have the shortest lease.
@@ -220,8 +245,7 @@ def chosen(scenario: Scenario, choice: PoolSetup, span_s: float) -> Scenario:
     """The scenario under a choice; the machines' time is the same for all of them."""
     per_machine, lease_s = choice.per_machine, choice.lease_s
     policy = replace(scenario.policy, per_machine=per_machine, lease_s=lease_s)
-    durations = replace(scenario.durations, trial_s=choice.trial_s)
-    return laid_out(replace(scenario, policy=policy, durations=durations), span_s, None)
+    return laid_out(replace(scenario, policy=policy), span_s, None)
 
 
 def mean_life_s(changes: Sequence[Change], span_s: float) -> float:
