@@ -62,7 +62,7 @@ def sim(
 
     The actor, the workers and the decisions are the real ones; time, machines and training are not.
     With several optimizers or policies, or with --seeds, all are compared on the same machines.
-    With --recommend slots for each machine and leases are, and the best of them is recommended.
+    With --recommend set-ups of slots and lease are compared, and the best one is recommended.
     """
     if searches.problem not in TOYS:
         raise typer.BadParameter(f"{searches.problem!r} is not one of {', '.join(TOYS)}")
