@@ -17,9 +17,9 @@ What = Literal["arrives", "notice", "leaves", "freezes", "slows"]
 DAY_S = 24 * 3600.0
 LONGEST_S = 100 * 365 * DAY_S
 """Length of a trace, at most."""
-MOST_MACHINES = 20_000
+MOST_MACHINES = 200_000
 """Machines at a time, at most: each is a worker, which takes memory."""
-MOST_CHANGES = 1_000_000
+MOST_CHANGES = 10_000_000
 """Changes of a trace, at most."""
 
 

@@ -88,10 +88,10 @@ def test_more_machines_than_a_simulation_carries_are_not_generated(name, pool):
 
 def test_more_machines_than_a_simulation_carries_are_not_counted():
     assert len(from_counts(1.0, [20_000])) == 20_000
-    with pytest.raises(TraceError, match="1000000000 machines at a time: at most 20000"):
+    with pytest.raises(TraceError, match="1000000000 machines at a time: at most 200000"):
         from_counts(1.0, [0, 10**9])
-    with pytest.raises(TraceError, match="1040000 arrivals and departures: at most 1000000"):
-        from_counts(1.0, [20_000, 0] * 26)
+    with pytest.raises(TraceError, match="10400000 arrivals and departures: at most 10000000"):
+        from_counts(1.0, [200_000, 0] * 26)
 
 
 def test_lifetimes_have_their_mean_whatever_their_shape():
