@@ -557,8 +557,8 @@ def test_set_ups_that_are_the_same_are_compared_once():
         (["--optimizer=romul:nothing=1"], "nothing"),
         (["--trace=x.json", "--churn=zones"], "one of them"),
         (["--population=100001"], "100000"),
-        (["--churn=day", "--machines=20001"], "20000"),
-        (["--churn=day", "--machines=20000", "--lifetime-h=0.5"], "20000 machines for 2 days"),
+        (["--churn=day", "--machines=200001"], "200000"),
+        (["--churn=day", "--machines=200000", "--lifetime-h=0.5"], "200000 machines for 2 days"),
     ],
 )
 def test_a_wrong_option_is_an_error_in_words(arguments, message):
