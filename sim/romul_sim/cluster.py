@@ -1,8 +1,8 @@
 """A simulated cluster: the real Actor and the real Worker over one memory store, in virtual time.
 
-Only what stands below actors and workers is simulated (`fakes.py`): the clock, the machines, the
-network, and the hours of training. On a cluster machines come and go as in a trace
-(`simulation.py`), or everything breaks (`chaos/`).
+Only what stands below actors and workers is simulated: the clock, the machines, the network
+(`network.py`), and the hours of training (`fakes.py`). On a cluster machines come and go as in a
+trace (`simulation.py`), or everything breaks (`chaos/`).
 """
 
 import asyncio
@@ -19,16 +19,9 @@ from romul_actors.client import Client
 from romul_actors.core.history import Line
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.waiting import cancel
-from romul_sim.fakes import (
-    Durations,
-    MachineStore,
-    Pace,
-    Saved,
-    SimulatedTrainer,
-    Span,
-    WatchedStore,
-)
+from romul_sim.fakes import Durations, Pace, Saved, SimulatedTrainer, Span
 from romul_sim.invariants import InvariantWatch, Violation
+from romul_sim.network import MachineStore, WatchedStore
 from romul_sim.virtual_time import Clock, machine_clock
 from romul_workers.tasks.toys import Toy
 from romul_workers.worker import Worker, WorkerSettings

@@ -1,183 +1,19 @@
-"""What the real actors and workers stand on in a simulation: store, network, training."""
+"""Training as the simulation has it: durations, a machine's speed, and the trainer itself."""
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
 
 from numpy.random import Generator
 
 from romul_actors.core.events import TrialMessage
-from romul_actors.core.history import Line
 from romul_actors.core.rng import generator
-from romul_actors.errors import StoreUnavailableError
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.store import Commit, Committed
-from romul_actors.store.memory import MemoryStore
-from romul_sim.invariants import InvariantWatch, Violation
-from romul_sim.virtual_time import VirtualLoop
+from romul_sim.invariants import InvariantWatch
+from romul_sim.virtual_time import VirtualLoop, virtual_loop
 from romul_workers.tasks.toys import State, Toy
 from romul_workers.trainer import Ending, Failure, Restored, Stopped, Success, Trainer, ignore
-
-KEPT_MS = 30_000
-"""How far back in time the store can go."""
-AMBIGUOUS = ("settle", "beat", "present")
-"""Calls that a client sends again when no answer comes: they may arrive twice."""
-WAITING = ("lease", "read")
-"""Calls whose replies may take time: a machine may go meanwhile."""
-
-OnLine = Callable[[str, Line], None]
-"""Is called with the name of a search and a line of its history."""
-
-
-def virtual_loop() -> VirtualLoop:
-    """The loop of the running simulation."""
-    return cast("VirtualLoop", asyncio.get_running_loop())
-
-
-class WatchedStore(MemoryStore):
-    """The one store of a simulation: every commit is checked; it can go back in time.
-
-    Args:
-        watches: by experiment.
-        on_line: is called with each line of history.
-    """
-
-    def __init__(self, watches: Mapping[str, InvariantWatch], on_line: OnLine) -> None:
-        loop = virtual_loop()
-        # The server's own clock is right, whatever the machine that calls.
-        super().__init__(lambda: int(1000 * loop.now_s))
-        self.watches = watches
-        self.away = False
-        self._on_line = on_line
-        self._sha256 = hashlib.sha256()
-        self._kept: list[tuple[int, Any, Any]] = []
-        self._statuses: dict[str, str] = {}
-
-    @property
-    def history_sha256(self) -> str:
-        """Of all lines of all histories, in the order in which they were committed."""
-        return self._sha256.hexdigest()
-
-    async def set_fault(self, name: str, fault: str) -> None:
-        if fault:
-            raise Violation(f"{name}: {fault}")
-
-    async def experiments(self) -> dict[str, str]:
-        # One for all workers, which keep what they found: as long as nothing has changed.
-        found = await super().experiments()
-        if found != self._statuses:
-            self._statuses = found
-        return self._statuses
-
-    async def commit(self, name: str, actor: str, commit: Commit) -> Committed | None:
-        committed = await super().commit(name, actor, commit)
-        if committed is not None:
-            self._sha256.update("".join(commit.history).encode())
-            stored = self.memory.experiments[name]
-            for line in self.watches[name].committed(commit, stored.meta, stored.slots):
-                self._on_line(name, line)
-        return committed
-
-    def keep(self) -> None:
-        """Keep a copy of the present state, as a replica would."""
-        now = self.memory.now_ms()
-        books = {name: watch.book.copy() for name, watch in self.watches.items()}
-        everything = {name: found.copy() for name, found in self.memory.experiments.items()}
-        self._kept.append((now, everything, books))
-        self._kept = [kept for kept in self._kept if now - kept[0] < KEPT_MS]
-
-    def lose(self, seconds: float) -> None:
-        """Go back to the newest state that is so old; a replica took over without the rest."""
-        limit = self.memory.now_ms() - 1000 * seconds
-        older = [kept for kept in self._kept if kept[0] <= limit] or self._kept[:1]
-        if older:
-            _, everything, books = older[-1]
-            self.memory.experiments = {name: found.copy() for name, found in everything.items()}
-            for name, book in books.items():
-                self.watches[name].book = book.copy()
-                self.watches[name].rolled_back = True
-
-    def lose_trial(self, name: str, pick: float) -> None:
-        """Lose one entry, as a damaged file or a careless operator would."""
-        trials = self.memory.queue(name, "trials")
-        if len(trials):
-            chosen = sorted([*trials.fresh, *trials.held])[int(pick * len(trials))]
-            trials.fresh.pop(chosen, None)
-            trials.drop(chosen)
-            self.watches[name].rolled_back = True
-
-
-class MachineStore:
-    """The store as one machine sees it: slow, lossy, frozen or cut off at times.
-
-    Args:
-        store: the store.
-        rng: of the network's delays and losses.
-        latency_s: mean time of each way.
-    """
-
-    def __init__(self, store: WatchedStore, rng: Generator, latency_s: float) -> None:
-        self._store = store
-        self._rng = rng
-        self._latency_s = latency_s
-        self._loop = virtual_loop()
-        self.dead = False
-        self.lossy = 0.0
-        self.frozen_until_s = 0.0
-
-    async def forget_readers(self, name: str, idle_ms: int, reader: str = "") -> None:
-        """Nothing: the store in memory lists no readers, so that no call goes over the network."""
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._store, name)
-        direct = name not in WAITING
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            # Called often, and most often with nothing that could come between.
-            if direct and not (
-                self.dead
-                or self._latency_s
-                or self.frozen_until_s
-                or self.lossy
-                or self._store.away
-            ):
-                return method(*args, **kwargs)
-            return self._call_over_network(name, method, args, kwargs)
-
-        # Found at once from now on.
-        self.__dict__[name] = call
-        return call
-
-    async def _call_over_network(
-        self, name: str, method: Callable[..., Any], args: Any, kwargs: Any
-    ) -> Any:
-        if self.dead or self._latency_s or self.frozen_until_s:
-            await self._way()
-        if self.lossy and self._rng.random() < self.lossy:
-            raise StoreUnavailableError("the request was lost")
-        if self._store.away:
-            raise StoreUnavailableError("the store is away")
-        reply = await method(*args, **kwargs)
-        if self.lossy and self._rng.random() < self.lossy:
-            if self._rng.random() < 0.5 and name in AMBIGUOUS:  # noqa: PLR2004
-                # The client sent it again: it arrives twice.
-                await self._way()
-                return await method(*args, **kwargs)
-            raise StoreUnavailableError("the reply was lost")
-        if self.dead or self._latency_s or self.frozen_until_s:
-            await self._way()
-        return reply
-
-    async def _way(self) -> None:
-        if self._latency_s:
-            await asyncio.sleep(float(self._rng.exponential(self._latency_s)))
-        if (left_s := self.frozen_until_s - self._loop.now_s) > 0:
-            await asyncio.sleep(left_s)
-        if self.dead:
-            raise StoreUnavailableError("this machine is gone")
 
 
 @dataclass(slots=True)

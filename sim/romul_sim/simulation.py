@@ -24,11 +24,12 @@ from romul_actors.core.history import (
 from romul_actors.protocol.experiment import Experiment
 from romul_sim.churn import Change, most_machines, with_notice
 from romul_sim.cluster import Cluster, WorkerProcess, wrong_clock
-from romul_sim.fakes import Durations, MachineStore, virtual_loop
+from romul_sim.fakes import Durations
 from romul_sim.golden import HistoryHash
 from romul_sim.invariants import Violation
 from romul_sim.ledger import Ledger
-from romul_sim.virtual_time import run
+from romul_sim.network import MachineStore
+from romul_sim.virtual_time import run, virtual_loop
 from romul_workers.tasks.toys import TOYS
 from romul_workers.worker import WorkerSettings
 

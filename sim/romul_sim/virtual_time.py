@@ -13,7 +13,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple, Unpack, cast
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -209,6 +209,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Say that a callback raised, as asyncio does."""
         what = f"Exception in callback {call.callback!r}"
         self.call_exception_handler({"message": what, "exception": error})
+
+
+def virtual_loop() -> VirtualLoop:
+    """The loop of the running simulation."""
+    return cast("VirtualLoop", asyncio.get_running_loop())
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
