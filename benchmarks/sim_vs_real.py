@@ -30,7 +30,8 @@ from romul_sim.drill.run import Drill
 from romul_sim.drill.schedule import LEASE_S
 from romul_sim.fakes import Durations
 from romul_sim.faults import Fault
-from romul_sim.simulation import Policy, Scenario, simulate
+from romul_sim.scenario import Policy, Scenario
+from romul_sim.simulation import simulate
 from romul_workers.tasks.toys import TOYS
 
 WORKERS, SLOTS, STEPS, TRIAL_S = 4, 8, 15, 1.0

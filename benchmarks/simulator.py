@@ -28,7 +28,8 @@ from numpy.random import default_rng
 
 from romul_sim.churn import DAY_S, Pool, generate
 from romul_sim.fakes import Durations
-from romul_sim.simulation import Policy, Scenario, simulate
+from romul_sim.scenario import Policy, Scenario
+from romul_sim.simulation import simulate
 from romul_sim.sweep import laid_out
 from romul_sim.virtual_time import run
 

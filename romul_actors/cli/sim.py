@@ -24,7 +24,7 @@ from romul_actors.cli.simulated import seconds, show_comparison, show_figures, t
 from romul_actors.errors import ExperimentError
 from romul_sim.churn import Trace
 from romul_sim.play import optimizer_spec
-from romul_sim.simulation import Scenario, slots
+from romul_sim.scenario import Scenario, slots
 from romul_sim.sweep import (
     SweepError,
     SweepJob,

@@ -8,7 +8,7 @@ from romul_actors.cli.printing import Console, Table
 from romul_actors.cli.rows import age
 from romul_actors.protocol.stored_fields import ENDED
 from romul_sim.churn import Trace, most_machines
-from romul_sim.simulation import slots
+from romul_sim.scenario import slots
 from romul_sim.sweep import SweepJob
 
 

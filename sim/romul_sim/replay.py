@@ -39,7 +39,8 @@ from romul_actors.protocol.plan import settings
 from romul_sim.beginning import at_the_beginning, settings_at
 from romul_sim.fakes import Durations
 from romul_sim.record import Record, RecordError
-from romul_sim.simulation import Policy, Scenario, simulate
+from romul_sim.scenario import Policy, Scenario
+from romul_sim.simulation import simulate
 from romul_workers.tasks.toys import TOYS
 
 _TOYS = "romul_workers.tasks.toys"

@@ -16,7 +16,8 @@ from romul_actors.protocol.mistakes import mistakes_of
 from romul_sim.apart import as_ended
 from romul_sim.churn import Change, machine_seconds, most_machines
 from romul_sim.ledger import Ledger
-from romul_sim.simulation import Policy, Scenario, simulate, slots
+from romul_sim.scenario import Policy, Scenario, slots
+from romul_sim.simulation import simulate
 
 LEASES_A_TRIAL = 2
 """The default lease is this part of a trial: more heartbeats change nothing, and cost time here."""

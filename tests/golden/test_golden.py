@@ -10,7 +10,8 @@ import pytest
 from romul_actors.core.history import from_json
 from romul_sim.golden import HistoryHash, canonical
 from romul_sim.lab import LabJob, play
-from romul_sim.simulation import Scenario, simulate
+from romul_sim.scenario import Scenario
+from romul_sim.simulation import simulate
 from tests.golden import compare
 
 LINE: dict[str, Any] = {

@@ -3,10 +3,10 @@
 import pytest
 
 from romul_actors.observe.snapshot import Snapshot, full_snapshot
-from romul_sim import simulation
+from romul_sim import scenario, simulation
 from romul_sim.churn import Change
 from romul_sim.fakes import Durations
-from romul_sim.simulation import Policy, Scenario
+from romul_sim.scenario import Policy, Scenario
 from romul_sim.virtual_time import run
 
 
@@ -20,12 +20,12 @@ def searched():
             return await super().figures(ended_s)
 
     found: list[Snapshot] = []
-    simulation.KEEP_LINES = 100_000
+    scenario.KEEP_LINES = 100_000
     changes = [Change(0.0, f"m{i}", "arrives", speed=1.0) for i in range(4)]
     changes.append(Change(90.0, "m3", "leaves"))
-    scenario = Scenario(
+    lossy = Scenario(
         changes, steps=12, durations=Durations(60.0, 0.0), policy=Policy(second_copy=0.0)
     )
-    run(Watched(scenario).play())
-    simulation.KEEP_LINES = 1_000
+    run(Watched(lossy).play())
+    scenario.KEEP_LINES = 1_000
     return found[0]

@@ -26,9 +26,9 @@ from romul_actors.dashboard.page import verbatim
 from romul_actors.dashboard.server import DashboardError, Serving
 from romul_actors.observe.snapshot import WorkerSnapshot
 from romul_actors.store.memory import MemoryStore
-from romul_sim import simulation
+from romul_sim import scenario, simulation
 from romul_sim.churn import Change
-from romul_sim.simulation import Scenario
+from romul_sim.scenario import Scenario
 from romul_sim.virtual_time import run
 from tests.trials import created, declare, reported
 
@@ -223,11 +223,11 @@ def fed():
             return await super().figures(ended_s)
 
     feeds: list[Feed] = []
-    simulation.KEEP_LINES = 100_000
+    scenario.KEEP_LINES = 100_000
     changes = [Change(0.0, f"m{i}", "arrives") for i in range(4)]
     changes.append(Change(90.0, "m3", "leaves"))
     run(Watched(Scenario(changes, steps=12, problem="mixed")).play())
-    simulation.KEEP_LINES = 1_000
+    scenario.KEEP_LINES = 1_000
     return feeds
 
 

@@ -33,7 +33,8 @@ from romul_sim.churn import Pool, generate, with_notice
 from romul_sim.drill.schedule import read_schedule as read_faults
 from romul_sim.record import RecordError, is_record, machines_of, read_record, record
 from romul_sim.replay import fork, simulated_loss, verify, with_settings
-from romul_sim.simulation import Policy, Scenario, Simulation, simulate
+from romul_sim.scenario import Policy, Scenario
+from romul_sim.simulation import Simulation, simulate
 from romul_sim.trace_files import read_trace
 from romul_sim.virtual_time import run
 from romul_workers.schedule import read_schedule

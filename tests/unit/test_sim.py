@@ -15,7 +15,8 @@ from romul_actors.store.memory import MemoryStore
 from romul_sim.churn import Change, Pool, from_counts, generate
 from romul_sim.fakes import Durations, Pace
 from romul_sim.invariants import InvariantWatch
-from romul_sim.simulation import Policy, Scenario, Simulation, simulate, slots
+from romul_sim.scenario import Policy, Scenario, slots
+from romul_sim.simulation import Simulation, simulate
 from romul_sim.sweep import (
     SweepError,
     SweepJob,
