@@ -7,6 +7,7 @@ trace (`simulation.py`), or everything breaks (`chaos/`).
 
 import asyncio
 import contextvars
+import math
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,10 +20,10 @@ from romul_actors.client import Client
 from romul_actors.core.history import Line
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.waiting import cancel
-from romul_sim.fakes import Durations, Pace, Saved, SimulatedTrainer, Span
-from romul_sim.invariants import InvariantWatch, Violation
+from romul_sim.fakes import Durations, OnSpan, Pace, Saved, SimulatedTrainer
+from romul_sim.invariants import Excuses, InvariantWatch, Violation
 from romul_sim.network import MachineStore, WatchedStore
-from romul_sim.virtual_time import Clock, machine_clock
+from romul_sim.virtual_time import Clock, machine_clock, virtual_loop
 from romul_workers.tasks.toys import Toy
 from romul_workers.worker import Worker, WorkerSettings
 
@@ -33,12 +34,15 @@ class Process:
 
     Attributes:
         store: its way to the store.
+        context: what is done to it from outside has to be done in there: it has the machine's
+            clock.
         task: what runs it.
         stop: when it is set, the process ends in order.
     """
 
     name: str
     store: MachineStore
+    context: contextvars.Context
     task: asyncio.Task[None]
     stop: asyncio.Event
 
@@ -49,13 +53,15 @@ class WorkerProcess(Process):
 
     Attributes:
         pace: the machine's speed at present.
-        speed: the same when it is not frozen.
     """
 
     worker: Worker
     trainer: SimulatedTrainer
     pace: Pace
-    speed: float
+
+    def announce(self, seconds: float) -> None:
+        """Let its worker hear that the machine goes in so many seconds."""
+        virtual_loop().call_soon(self.worker.announce, seconds, context=self.context)
 
 
 class Cluster:
@@ -63,19 +69,21 @@ class Cluster:
 
     Args:
         experiments: the searches.
-        excused: see `InvariantWatch`.
+        excuses: see `InvariantWatch`.
 
     Attributes:
+        excuses: as above.
         checkpoints: all that exist.
         watches: by experiment, what checks the invariants.
         over: is done when the simulation must end; raises the `Violation` that was found.
         background: tasks that are cancelled at the end.
     """
 
-    def __init__(self, experiments: Sequence[Experiment], excused: set[str] | None) -> None:
+    def __init__(self, experiments: Sequence[Experiment], excuses: Excuses) -> None:
         self.experiments = experiments
+        self.excuses = excuses
         self.checkpoints: dict[str, Saved] = {}
-        self.watches = {e.name: InvariantWatch(e, self.checkpoints, excused) for e in experiments}
+        self.watches = {e.name: InvariantWatch(e, self.checkpoints, excuses) for e in experiments}
         self.background: set[asyncio.Task[None]] = set()
         self.numbers = 0
         self.over: asyncio.Future[None]
@@ -101,7 +109,8 @@ class Cluster:
     def start_actor(self, name: str, store: MachineStore, clock: Clock) -> Process:
         """Start an actor on a machine of its own."""
         actor, stop = Actor(store, name), asyncio.Event()  # type: ignore[arg-type]
-        return Process(name, store, self.guard(lambda: actor.run(stop), clock), stop)
+        context = on_machine(clock)
+        return Process(name, store, context, self.guard(lambda: actor.run(stop), context), stop)
 
     def start_worker(
         self,
@@ -111,9 +120,8 @@ class Cluster:
         *,
         store: MachineStore,
         speed: float,
-        rng: Generator,
         clock: Clock,
-        spans: Callable[[Span], None] | None = None,
+        on_span: OnSpan | None = None,
     ) -> WorkerProcess:
         """Start a worker on a machine.
 
@@ -123,9 +131,8 @@ class Cluster:
             durations: how long that takes.
             store: its way to the store.
             speed: of the machine.
-            rng: of the durations.
             clock: of the machine.
-            spans: is called when an attempt begins and when it ends.
+            on_span: keeps accounts of attempts.
         """
         pace = Pace(speed)
         trainer = SimulatedTrainer(
@@ -135,18 +142,18 @@ class Cluster:
             checkpoints=self.checkpoints,
             watches=self.watches,
             pace=pace,
-            rng=rng,
             numbers=self.next_number,
-            spans=spans,
+            on_span=on_span,
         )
         worker, stop = Worker(store, trainer, settings), asyncio.Event()  # type: ignore[arg-type]
-        task = self.guard(lambda: worker.run(stop), clock)
-        return WorkerProcess(settings.name, store, task, stop, worker, trainer, pace, speed)
+        context = on_machine(clock)
+        task = self.guard(lambda: worker.run(stop), context)
+        return WorkerProcess(settings.name, store, context, task, stop, worker, trainer, pace)
 
     def guard(
-        self, begin: Callable[[], Awaitable[None]], clock: Clock | None = None
+        self, begin: Callable[[], Awaitable[None]], context: contextvars.Context | None = None
     ) -> asyncio.Task[None]:
-        """Start a task with a clock of its own.
+        """Start a task, in a machine's context or, without one, in true time.
 
         A violation in it ends the simulation, and so does any other error: an actor or a worker
         must end with none, whatever is done to it.
@@ -160,9 +167,22 @@ class Cluster:
                 if not self.over.done():
                     self.over.set_exception(found)
 
-        context = contextvars.copy_context()
-        context.run(machine_clock.set, clock)
-        return asyncio.create_task(watched(), context=context)
+        return asyncio.create_task(watched(), context=context or on_machine(None))
+
+    def freeze(self, process: Process, seconds: float) -> None:
+        """Let a process and its machine do nothing for so long; no freeze under way ends sooner."""
+        until_s = virtual_loop().now_s + seconds
+        self.excuses.strike(virtual_loop().now_s, until_s, process.name)
+        process.store.frozen_until_s = max(until_s, process.store.frozen_until_s)
+        if isinstance(process, WorkerProcess):
+            process.pace.freeze(until_s)
+
+    def kill(self, process: Process) -> None:
+        """End a process, with all that runs on its machine."""
+        self.excuses.strike(virtual_loop().now_s, math.inf, process.name)
+        process.store.dead = True
+        process.task.cancel()
+        self.keep(process.task)
 
     def keep(self, task: asyncio.Task[None]) -> None:
         """Let a task run in the background until its end or that of the simulation."""
@@ -176,7 +196,7 @@ class Cluster:
             await asyncio.sleep(seconds)
             do()
 
-        self.keep(asyncio.create_task(wait()))
+        self.keep(self.guard(wait))
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -188,6 +208,13 @@ class Cluster:
     async def close(self, processes: Iterable[Process], *tasks: asyncio.Task[None]) -> None:
         """End processes, tasks and what runs in the background."""
         await cancel(*tasks, *self.background, *(process.task for process in processes))
+
+
+def on_machine(clock: Clock | None) -> contextvars.Context:
+    """A context in which a machine's clock is read; None: the true one."""
+    context = contextvars.copy_context()
+    context.run(machine_clock.set, clock)
+    return context
 
 
 def _where(error: Exception) -> str:

@@ -4,6 +4,7 @@ The watch stands inside the store: it checks each commit before any process can 
 what a commit changes and keeps a byte for each trial, so that it can follow millions of them.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,7 @@ class Book:
         ends: by slot and step, how far its trial has come.
         parents: by slot whose trial is queued, the checkpoint that it continues from.
         needed: by checkpoint, how many of these trials continue from it.
+        since_ms: by slot, since when it is in its state.
         decided, accepted: how many trials.
         best: the best loss, and the stored text that holds it.
     """
@@ -45,6 +47,7 @@ class Book:
     ends: dict[int, bytearray] = field(default_factory=dict)
     parents: dict[int, str] = field(default_factory=dict)
     needed: Counter[str] = field(default_factory=Counter)
+    since_ms: dict[int, int] = field(default_factory=dict)
     decided: int = 0
     accepted: int = 0
     best: float = float("inf")
@@ -54,7 +57,13 @@ class Book:
     def copy(self) -> "Book":
         """A copy that does not change with this one."""
         ends = {slot: bytearray(steps) for slot, steps in self.ends.items()}
-        return replace(self, ends=ends, parents=dict(self.parents), needed=self.needed.copy())
+        return replace(
+            self,
+            ends=ends,
+            parents=dict(self.parents),
+            needed=self.needed.copy(),
+            since_ms=dict(self.since_ms),
+        )
 
     def queue(self, slot: int, parent: str | None) -> None:
         """Note what a slot's queued trial continues from; None: no trial of it is queued."""
@@ -81,21 +90,44 @@ class Book:
 
 
 @dataclass(slots=True)
+class Excuses:
+    """When faults struck: only then may a process lose what it holds a lease of.
+
+    Attributes:
+        everything: whether any process may lose anything at any time.
+    """
+
+    everything: bool = False
+    _of: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    """By process, when it was struck; "": all processes."""
+
+    def strike(self, begin_s: float, end_s: float, *names: str) -> None:
+        """Note that a fault struck some processes, or all, between two times."""
+        for name in names or ("",):
+            self._of.setdefault(name, []).append((begin_s, end_s))
+
+    def cover(self, name: str, begin_s: float, end_s: float) -> bool:
+        """Whether a fault struck a process at any moment between two times."""
+        struck = [*self._of.get(name, ()), *self._of.get("", ())]
+        return self.everything or any(begin <= end_s and begin_s <= end for begin, end in struck)
+
+
+@dataclass(slots=True)
 class InvariantWatch:
     """Checks one experiment.
 
     Attributes:
         experiment: what is watched.
         checkpoints: those that exist, by name.
-        excused: workers that a fault struck: only these may lose a trial. None: all are excused.
-        rolled_back: whether the store has lost writes: only then may a trial be missing.
+        excuses: when faults struck.
+        lost_ms: when the store last lost something: no trial but an older one may be missing.
         causes: by cause, how many attempts ended without a result.
     """
 
     experiment: Experiment
     checkpoints: Mapping[str, Any]
-    excused: set[str] | None = field(default_factory=set)
-    rolled_back: bool = False
+    excuses: Excuses = field(default_factory=Excuses)
+    lost_ms: float = -math.inf
     book: Book = field(default_factory=Book)
     causes: Counter[str] = field(default_factory=Counter)
     least: int = 0
@@ -129,6 +161,7 @@ class InvariantWatch:
             parent = row["partial"] or row["checkpoint"]
             queued = row["status"] == "queued"
             self.book.queue(index, parent if queued else None)
+            self.book.since_ms[index] = int(row["since_ms"])
             if not queued:
                 continue
             if parent and parent not in self.checkpoints:
@@ -204,15 +237,25 @@ class InvariantWatch:
             self.must(end != _GIVEN_UP, f"trial {trial} was given up twice")
             book.mark(line.slot, line.step, _GIVEN_UP)
         self.causes[reason] += 1
-        if reason == "lost" and self.excused is not None:
-            self.must(
-                line.worker in self.excused,
-                f"{line.worker} lost trial {trial}, and nothing had been done to it",
-            )
         if reason == "missing":
-            self.must(self.rolled_back, f"trial {trial} was in no queue")
+            began_ms = book.since_ms.get(int(trial.partition("-")[0]), 0)
+            self.must(began_ms <= self.lost_ms, f"trial {trial} was in no queue")
         self.must(
             reason not in ("lost_parent", "bad_result"), f"trial {trial}: {reason}: {line.message}"
+        )
+
+    def swept(self, holder: str, trial: str, touched_ms: int, now_ms: int) -> None:
+        """Check the end of a lease that got no heartbeat.
+
+        Args:
+            holder: what held it.
+            trial: what it held.
+            touched_ms: when the holder last gave a sign of life.
+            now_ms: when the lease was ended.
+        """
+        self.must(
+            self.excuses.cover(holder, touched_ms / 1000, now_ms / 1000),
+            f"{holder} lost trial {trial}, and nothing had been done to it",
         )
 
     def trained(self, trial: str, start: float, done: float) -> None:

@@ -1,4 +1,8 @@
-"""What machines were paid for, and what their time was used for, in machine seconds."""
+"""What machines were paid for, and what their time was used for, in machine seconds.
+
+Each second of a machine is counted once: it was frozen, or it was used by one attempt, or it was
+idle. What an attempt's seconds were good for is known when the population has judged it.
+"""
 
 from dataclasses import dataclass, field
 
@@ -18,9 +22,73 @@ CAUSES = {
     "copies": "second copies that were not needed, and what they were made for",
     "given up": "trials that failed",
     "unfinished": "under way when the search ended",
+    "frozen": "the machine stood still",
     "idle": "no trial to do",
 }
 """Why time was wasted."""
+
+
+@dataclass(slots=True)
+class MachineTime:
+    """One machine's time, from its arrival to its end.
+
+    Where a checkpoint is stored beside the next trial, the time is the next trial's.
+
+    Attributes:
+        ledger: gets what no attempt used.
+        machine: the machine's name.
+        now_s: the accounts are up to date until then.
+    """
+
+    ledger: "Ledger"
+    machine: str
+    now_s: float
+    _attempts: list[Span] = field(default_factory=list)
+    _frozen_until_s: float = 0.0
+    _stands: bool = False
+    _left: bool = False
+
+    def to(self, now_s: float) -> None:
+        """Bring the accounts to a moment."""
+        passed_s = now_s - self.now_s
+        if self._left or not passed_s:
+            return
+        thaw_s = now_s if self._stands else self._frozen_until_s
+        frozen_s = min(passed_s, max(0.0, thaw_s - self.now_s))
+        self.now_s = now_s
+        if frozen_s:
+            self.ledger.waste("frozen", frozen_s)
+        training = [span for span in self._attempts if not span.stores]
+        for span in (training or self._attempts)[:1]:
+            span.used_s += passed_s - frozen_s
+        if not self._attempts:
+            self.ledger.waste("idle", passed_s - frozen_s)
+
+    def freeze(self, now_s: float, until_s: float) -> None:
+        """It does nothing until then; a freeze that lasts longer goes on."""
+        self.to(now_s)
+        self._frozen_until_s = max(until_s, self._frozen_until_s)
+
+    def change(self, now_s: float, speed: float) -> None:
+        """It goes on at another speed; at 0 it stands still."""
+        self.to(now_s)
+        self._stands = speed == 0.0
+
+    def span(self, span: Span, now_s: float) -> None:
+        """An attempt begins, goes on, or has ended."""
+        if self.ledger.ended:
+            return
+        self.to(now_s)
+        if span.end_s is not None:
+            self._attempts.remove(span)
+        elif span not in self._attempts:
+            self._attempts.append(span)
+        self.ledger.span(span)
+
+    def leave(self, now_s: float) -> None:
+        """It is no longer there; what ran on it ends in the same moment."""
+        self.to(now_s)
+        self._left = True
 
 
 @dataclass(slots=True)
@@ -36,11 +104,13 @@ class Ledger:
         lives: by machine, its zone, arrival and end.
         curve: (seconds, dollars, loss) whenever the best loss of any search got better.
         sizes: (seconds, machines, active slots) whenever one of them changed.
+        arrived, left: how many machines.
+        ended: whether they are closed.
     """
 
     keep: bool = False
     useful_s: float = 0.0
-    waste_s: dict[str, float] = field(default_factory=dict)
+    waste_s: dict[str, float] = field(default_factory=lambda: {"idle": 0.0})
     paid_s: float = 0.0
     dollars: float = 0.0
     spans: list[tuple[Span, str]] = field(default_factory=list)
@@ -49,33 +119,37 @@ class Ledger:
     sizes: list[tuple[float, int, int]] = field(default_factory=list)
     arrived: int = 0
     left: int = 0
+    ended: bool = False
     _open: dict[tuple[str, str, int], Span] = field(default_factory=dict)
     _fate: dict[tuple[str, str, int], str] = field(default_factory=dict)
-    _prices: dict[str, float] = field(default_factory=dict)
+    _there: dict[str, tuple[MachineTime, float]] = field(default_factory=dict)
+    """By name, the machines that are there, each with its price."""
     _now_s: float = 0.0
 
     def to(self, now_s: float) -> None:
-        """Bring the accounts to a moment."""
+        """Bring what was paid to a moment."""
         gone_s, self._now_s = now_s - self._now_s, now_s
         if not gone_s:
             # Many machines come in one instant, and the sum is over all of them.
             return
-        self.paid_s += gone_s * len(self._prices)
-        self.dollars += gone_s * sum(self._prices.values()) / 3600
+        self.paid_s += gone_s * len(self._there)
+        self.dollars += gone_s * sum(price for _, price in self._there.values()) / 3600
 
-    def arrive(self, machine: str, zone: str, price: float, now_s: float) -> None:
+    def arrive(self, machine: str, zone: str, price: float, now_s: float) -> MachineTime:
         """A machine is paid for from now on."""
         self.to(now_s)
         self.arrived += 1
-        self._prices[machine] = price
+        time = MachineTime(self, machine, now_s)
+        self._there[machine] = time, price
         if self.keep:
             self.lives[machine] = (zone, now_s, None)
+        return time
 
     def leave(self, machine: str, now_s: float) -> None:
         """A machine is no longer paid for."""
         self.to(now_s)
         self.left += 1
-        del self._prices[machine]
+        self._there.pop(machine)[0].leave(now_s)
         if self.keep:
             zone, came_s, _ = self.lives[machine]
             self.lives[machine] = (zone, came_s, now_s)
@@ -83,7 +157,11 @@ class Ledger:
     @property
     def machines(self) -> int:
         """How many are there now."""
-        return len(self._prices)
+        return len(self._there)
+
+    def waste(self, cause: str, seconds: float) -> None:
+        """Count seconds that were good for nothing."""
+        self.waste_s[cause] = self.waste_s.get(cause, 0.0) + seconds
 
     def span(self, span: Span) -> None:
         """An attempt began, or has ended."""
@@ -110,24 +188,24 @@ class Ledger:
         span, fate = self._open.pop(key), self._fate.pop(key)
         if fate == "time-out" and span.how == "cut":
             fate = "preemption"
-        seconds = (span.end_s or 0.0) - span.begin_s
         if fate == "useful":
-            self.useful_s += seconds
+            self.useful_s += span.used_s
         else:
-            self.waste_s[fate] = self.waste_s.get(fate, 0.0) + seconds
+            self.waste(fate, span.used_s)
         if self.keep:
             self.spans.append((span, fate))
 
     def end(self, now_s: float) -> None:
-        """The simulation is over: what is still open was for nothing; the rest was idleness."""
+        """The simulation is over: what is still open was for nothing."""
         self.to(now_s)
+        for time, _ in self._there.values():
+            time.to(now_s)
         for key, span in sorted(self._open.items()):
             span.end_s = now_s if span.end_s is None else span.end_s
             cut = span.how == "cut"
             self._fate[key] = "preemption" if cut else self._fate.get(key, "unfinished")
             self._close(key)
-        used_s = self.useful_s + sum(self.waste_s.values())
-        self.waste_s["idle"] = max(0.0, self.paid_s - used_s)
+        self.ended = True
 
 
 def _fate(line: TrialReported | TrialReleased | TrialFailed | ReportStale, span: Span) -> str:

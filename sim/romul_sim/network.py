@@ -1,6 +1,5 @@
 """The one store of a simulation, and the network between it and each machine."""
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,10 +8,11 @@ from numpy.random import Generator
 
 from romul_actors.core.history import Line
 from romul_actors.errors import StoreUnavailableError
-from romul_actors.store import Commit, Committed
+from romul_actors.protocol.messages import decode_trial
+from romul_actors.store import Commit, Committed, Lease
 from romul_actors.store.memory import MemoryStore
 from romul_sim.invariants import InvariantWatch, Violation
-from romul_sim.virtual_time import virtual_loop
+from romul_sim.virtual_time import RESOLUTION_S, virtual_loop
 
 KEPT_MS = 30_000
 """How far back in time the store can go."""
@@ -20,6 +20,8 @@ AMBIGUOUS = ("settle", "beat", "present")
 """Calls that a client sends again when no answer comes: they may arrive twice."""
 WAITING = ("lease", "read")
 """Calls whose replies may take time: a machine may go meanwhile."""
+LOST = 0.3
+"""Share of the messages, each way, that a lossy network loses."""
 
 OnLine = Callable[[str, Line], None]
 """Is called with the name of a search and a line of its history."""
@@ -31,6 +33,10 @@ class WatchedStore(MemoryStore):
     Args:
         watches: by experiment.
         on_line: is called with each line of history.
+
+    Attributes:
+        away_until_s: it answers no call until then.
+        closed: whether lines that come now count no more; they are checked all the same.
     """
 
     def __init__(self, watches: Mapping[str, InvariantWatch], on_line: OnLine) -> None:
@@ -38,7 +44,8 @@ class WatchedStore(MemoryStore):
         # The server's own clock is right, whatever the machine that calls.
         super().__init__(lambda: int(1000 * loop.now_s))
         self.watches = watches
-        self.away = False
+        self.away_until_s = 0.0
+        self.closed = False
         self._on_line = on_line
         self._sha256 = hashlib.sha256()
         self._kept: list[tuple[int, Any, Any]] = []
@@ -63,11 +70,30 @@ class WatchedStore(MemoryStore):
     async def commit(self, name: str, actor: str, commit: Commit) -> Committed | None:
         committed = await super().commit(name, actor, commit)
         if committed is not None:
-            self._sha256.update("".join(commit.history).encode())
             stored = self.memory.experiments[name]
-            for line in self.watches[name].committed(commit, stored.meta, stored.slots):
-                self._on_line(name, line)
+            lines = self.watches[name].committed(commit, stored.meta, stored.slots)
+            if not self.closed:
+                self._sha256.update("".join(commit.history).encode())
+                for line in lines:
+                    self._on_line(name, line)
         return committed
+
+    async def sweep(
+        self,
+        name: str,
+        actor: str,
+        idle_ms: int,
+        count: int,
+        worker: str | None = None,
+        version: str = "",
+    ) -> list[tuple[Lease, str]]:
+        trials, now_ms = self.memory.queue(name, "trials"), self.memory.now_ms()
+        touched_ms = {i: trials.held[i].touched_ms for i in trials.idle(now_ms - idle_ms)}
+        swept = await super().sweep(name, actor, idle_ms, count, worker, version)
+        for lease, holder in swept:
+            trial = decode_trial(lease.body).id
+            self.watches[name].swept(holder, trial, touched_ms[int(lease.id)], now_ms)
+        return swept
 
     def keep(self) -> None:
         """Keep a copy of the present state, as a replica would."""
@@ -86,7 +112,7 @@ class WatchedStore(MemoryStore):
             self.memory.experiments = {name: found.copy() for name, found in everything.items()}
             for name, book in books.items():
                 self.watches[name].book = book.copy()
-                self.watches[name].rolled_back = True
+                self.watches[name].lost_ms = self.memory.now_ms()
 
     def lose_trial(self, name: str, pick: float) -> None:
         """Lose one entry, as a damaged file or a careless operator would."""
@@ -95,7 +121,7 @@ class WatchedStore(MemoryStore):
             chosen = sorted([*trials.fresh, *trials.held])[int(pick * len(trials))]
             trials.fresh.pop(chosen, None)
             trials.drop(chosen)
-            self.watches[name].rolled_back = True
+            self.watches[name].lost_ms = self.memory.now_ms()
 
 
 class MachineStore:
@@ -113,7 +139,7 @@ class MachineStore:
         self._latency_s = latency_s
         self._loop = virtual_loop()
         self.dead = False
-        self.lossy = 0.0
+        self.lossy_until_s = 0.0
         self.frozen_until_s = 0.0
 
     async def forget_readers(self, name: str, idle_ms: int, reader: str = "") -> None:
@@ -129,8 +155,8 @@ class MachineStore:
                 self.dead
                 or self._latency_s
                 or self.frozen_until_s
-                or self.lossy
-                or self._store.away
+                or self.lossy_until_s
+                or self._store.away_until_s
             ):
                 return method(*args, **kwargs)
             return self._call_over_network(name, method, args, kwargs)
@@ -144,12 +170,12 @@ class MachineStore:
     ) -> Any:
         if self.dead or self._latency_s or self.frozen_until_s:
             await self._way()
-        if self.lossy and self._rng.random() < self.lossy:
+        if self._loses():
             raise StoreUnavailableError("the request was lost")
-        if self._store.away:
+        if self._loop.now_s < self._store.away_until_s:
             raise StoreUnavailableError("the store is away")
         reply = await method(*args, **kwargs)
-        if self.lossy and self._rng.random() < self.lossy:
+        if self._loses():
             if self._rng.random() < 0.5 and name in AMBIGUOUS:  # noqa: PLR2004
                 # The client sent it again: it arrives twice.
                 await self._way()
@@ -159,10 +185,15 @@ class MachineStore:
             await self._way()
         return reply
 
+    def _loses(self) -> bool:
+        """Whether the message that is under way is lost."""
+        return self._loop.now_s < self.lossy_until_s and self._rng.random() < LOST
+
     async def _way(self) -> None:
         if self._latency_s:
-            await asyncio.sleep(float(self._rng.exponential(self._latency_s)))
-        if (left_s := self.frozen_until_s - self._loop.now_s) > 0:
-            await asyncio.sleep(left_s)
+            await self._loop.true_sleep(float(self._rng.exponential(self._latency_s)))
+        # It may be frozen for longer meanwhile.
+        while (left_s := self.frozen_until_s - self._loop.now_s) > RESOLUTION_S:
+            await self._loop.true_sleep(left_s)
         if self.dead:
             raise StoreUnavailableError("this machine is gone")

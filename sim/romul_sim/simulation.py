@@ -20,17 +20,22 @@ from romul_actors.core.history import (
     TrialReleased,
     TrialReported,
 )
+from romul_actors.waiting import cancel
 from romul_sim.churn import Change, with_notice
 from romul_sim.cluster import Cluster, WorkerProcess, wrong_clock
 from romul_sim.golden import HistoryHash
-from romul_sim.invariants import Violation
-from romul_sim.ledger import Ledger
+from romul_sim.invariants import Excuses, Violation
+from romul_sim.ledger import Ledger, MachineTime
 from romul_sim.network import MachineStore
-from romul_sim.scenario import Scenario, experiment, longest_pace_s
+from romul_sim.scenario import LOOKS_A_LEASE, Scenario, experiment, longest_pace_s
 from romul_sim.virtual_time import run, virtual_loop
 from romul_workers.tasks.toys import TOYS
 from romul_workers.worker import WorkerSettings
 
+LATENCIES_A_LEASE = 100
+"""With so many mean latencies in a lease no heartbeat comes too late by chance."""
+LEASES_AFTER = 4
+"""So many leases after the end of its searches a simulation has no message left."""
 DRIFT, AHEAD_S = 0.01, 60.0
 """How wrong the machines' clocks are: up to this share too fast or too slow, and so far apart."""
 
@@ -55,11 +60,12 @@ class Simulation(Cluster):
 
     def __init__(self, scenario: Scenario) -> None:
         experiments = [experiment(scenario, number) for number in range(scenario.searches)]
-        # Every machine may go away at any time: a worker that loses a trial has an excuse.
-        super().__init__(experiments, None)
+        # Where messages take long, heartbeats may come too late without any fault.
+        slow = scenario.latency_s * LATENCIES_A_LEASE > scenario.policy.lease_s
+        super().__init__(experiments, Excuses(everything=slow))
         self.scenario = scenario
         self.ledger = Ledger(keep=scenario.picture)
-        self.machines: dict[str, WorkerProcess] = {}
+        self.machines: dict[str, tuple[WorkerProcess, MachineTime]] = {}
         self.history: dict[str, list[Line]] = {}
         self.golden = HistoryHash() if scenario.golden else None
         self.second_copies = 0
@@ -86,11 +92,40 @@ class Simulation(Cluster):
         except Violation as found:
             self.violation = found
         ended_s = virtual_loop().now_s
-        for machine in self.machines.values():
-            machine.trainer.leaving = False
-        await self.close(self.machines.values(), acting, churning)
+        await cancel(churning)
         self.ledger.end(ended_s)
+        if self.violation is None and len(self.ended) == len(self.experiments):
+            try:
+                await self.check_end()
+            except Violation as found:
+                self.violation = found
+        await self.close((machine for machine, _ in self.machines.values()), acting)
         return Simulated(await self.figures(ended_s), self.ledger, self.history)
+
+    async def check_end(self) -> None:
+        """Check what is left of searches that have ended.
+
+        Attempts that are of no use any more end in their own time, which no figure counts.
+
+        Raises:
+            Violation: something is left that must not be.
+        """
+        loop, lease_s = virtual_loop(), self.scenario.policy.lease_s
+        self.store.closed, self.over = True, loop.create_future()
+        limit_s = loop.now_s + LEASES_AFTER * lease_s
+        while loop.now_s < limit_s and await self.n_left():
+            await asyncio.wait({self.over}, timeout=lease_s / LOOKS_A_LEASE)
+            if self.over.done():
+                self.over.result()
+        statuses = await self.store.experiments()
+        for name, watch in self.watches.items():
+            if statuses[name] != "failed":
+                watch.ended(statuses[name], await self.store.depths(name))
+
+    async def n_left(self) -> int:
+        """How many messages are still in queues."""
+        depths = [await self.store.depths(name) for name in self.watches]
+        return sum(found["inbox"] + found["trials"] for found in depths)
 
     def on_line(self, name: str, line: Line) -> None:
         """Keep the accounts, and see whether all searches have ended."""
@@ -137,7 +172,7 @@ class Simulation(Cluster):
             if change.what == "arrives":
                 self.arrive(change)
             elif change.machine in self.machines:
-                self.change(self.machines[change.machine], change)
+                self.change(*self.machines[change.machine], change)
             if scenario.picture:
                 self.note_sizes()
         if not self.machines:
@@ -154,7 +189,8 @@ class Simulation(Cluster):
         if speed is None:
             speed = float(scenario.speeds ** rng.uniform(-0.5, 0.5))
         price = scenario.price if change.price is None else change.price
-        self.ledger.arrive(change.machine, change.zone, price, virtual_loop().now_s)
+        time = self.ledger.arrive(change.machine, change.zone, price, virtual_loop().now_s)
+        time.change(virtual_loop().now_s, speed)
         settings = WorkerSettings(
             # A machine that comes back is another worker.
             name=f"{change.machine}-{number}",
@@ -166,43 +202,40 @@ class Simulation(Cluster):
             host=change.machine,
             pid=1,
         )
-        self.machines[change.machine] = self.start_worker(
+        machine = self.start_worker(
             settings,
             TOYS[scenario.problem],
             scenario.durations,
             store=MachineStore(self.store, rng, scenario.latency_s),
             speed=speed,
-            rng=rng,
             clock=wrong_clock(rng, DRIFT, AHEAD_S),
-            spans=self.ledger.span,
+            on_span=time.span,
         )
+        self.machines[change.machine] = machine, time
 
-    def change(self, machine: WorkerProcess, change: Change) -> None:
+    def change(self, machine: WorkerProcess, time: MachineTime, change: Change) -> None:
         """Let something happen to a machine that is there."""
-        loop = virtual_loop()
+        now_s = virtual_loop().now_s
         if change.what == "leaves":
             self.leave(change.machine)
         elif change.what == "notice":
-            # By the machine's own clock, as its worker would receive it.
-            loop.call_soon(machine.worker.announce, change.seconds)
+            machine.announce(change.seconds)
         elif change.what == "freezes":
-            machine.store.frozen_until_s = loop.now_s + change.seconds
-            machine.pace.change(0.0)
-            loop.call_later(change.seconds, machine.pace.change, machine.speed)
-        else:
-            machine.speed = change.speed or machine.speed
-            machine.pace.change(machine.speed)
+            self.freeze(machine, change.seconds)
+            time.freeze(now_s, now_s + change.seconds)
+        elif change.speed is not None:
+            machine.pace.change(change.speed)
+            time.change(now_s, change.speed)
 
     def leave(self, name: str) -> None:
         """End a machine with all that runs on it."""
-        machine = self.machines.pop(name)
+        machine, _ = self.machines.pop(name)
         self.ledger.leave(name, virtual_loop().now_s)
-        machine.store.dead = machine.trainer.leaving = True
-        machine.task.cancel()
-        self.keep(machine.task)
+        machine.trainer.leaving = True
+        self.kill(machine)
         broker_s = self.scenario.policy.broker_s
         if broker_s is not None:
-            self.keep(asyncio.create_task(self.notice(machine.name, broker_s)))
+            self.keep(self.guard(lambda: self.notice(machine.name, broker_s)))
 
     async def notice(self, worker: str, seconds: float) -> None:
         """Report a lost connection to the actor, as a broker does after a while."""

@@ -157,12 +157,31 @@ class VirtualLoop(asyncio.BaseEventLoop):
         clock = machine_clock.get()
         if clock is not None:
             when = (when - clock.ahead_s) / clock.rate
-        timer = _Timer(when)
+        return self.call_when(when, callback, *args, context=context)
+
+    def call_when(
+        self,
+        now_s: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Call back so many true seconds after the beginning, whatever any clock says."""
+        timer = _Timer(now_s)
         timer.callback, timer.args, timer.loop = callback, args, self
         timer.context = contextvars.copy_context() if context is None else context
         timer.dropped, timer.waits = False, True
         heapq.heappush(self._timers, timer)
         return timer  # type: ignore[return-value]
+
+    async def true_sleep(self, seconds: float) -> None:
+        """Wait for so many true seconds: what no clock measures, as networks and freezes."""
+        future: asyncio.Future[None] = self.create_future()
+        timer = self.call_when(self.now_s + seconds, _end, future)
+        try:
+            await future
+        finally:
+            timer.cancel()
 
     def _run_once(self) -> None:
         """Run all that is ready; when nothing is, let the time of the next timer come.
@@ -209,6 +228,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Say that a callback raised, as asyncio does."""
         what = f"Exception in callback {call.callback!r}"
         self.call_exception_handler({"message": what, "exception": error})
+
+
+def _end(wait: asyncio.Future[None]) -> None:
+    if not wait.done():
+        wait.set_result(None)
 
 
 def virtual_loop() -> VirtualLoop:

@@ -15,9 +15,11 @@ from romul_actors.core import dispatch as dispatch_module
 from romul_actors.core import membership as membership_module
 from romul_actors.core import reports as reports_module
 from romul_actors.store.memory import MemoryStore
-from romul_sim.chaos.run import play
+from romul_sim.chaos.run import ChaosCluster, play
 from romul_sim.chaos.schedule import KINDS, Chaos, draw, from_json, shrink, to_json
 from romul_sim.faults import Fault
+from romul_sim.invariants import Excuses
+from romul_sim.virtual_time import run, virtual_loop
 from romul_workers.attempt import Attempt
 from romul_workers.overlap import Overlap
 from romul_workers.reporting import Reporter
@@ -327,6 +329,110 @@ def test_one_fault_alone_does_what_it_says():
     assert (outcome.violation, outcome.causes) == ("", {"preempted": 1})
     calm = play(Chaos(0, ()))
     assert (calm.violation, calm.causes) == ("", {})
+
+
+# -- what a fault excuses -------------------------------------------------------------------------
+
+
+def test_a_fault_excuses_what_is_lost_while_it_strikes_and_nothing_later():
+    excuses = Excuses()
+    excuses.strike(10.0, 20.0, "a")
+    excuses.strike(50.0, 50.0)
+    assert excuses.cover("a", 5.0, 12.0)
+    assert excuses.cover("a", 12.0, 30.0)
+    assert not excuses.cover("a", 21.0, 40.0)
+    assert not excuses.cover("b", 5.0, 30.0)
+    # All of them.
+    assert excuses.cover("b", 45.0, 55.0)
+    assert Excuses(everything=True).cover("a", 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pick"),
+    [
+        ("store away", 0.0),
+        ("store loses writes", 0.0),
+        ("lossy network", 0.0),
+        ("freeze machine", 0.5),
+        ("crash actor", 0.5),
+    ],
+)
+def test_a_worker_that_loses_a_trial_long_after_a_fault_is_found(kind, pick, monkeypatch):
+    """Of heartbeats that end with the first minute, whatever struck before then."""
+    beat = Attempt._beat
+
+    async def ends(self):
+        return await beat(self) if virtual_loop().now_s < 60.0 else None
+
+    calm = Chaos(0, (Fault(5.0, kind, pick, 1.0),))
+    assert play(calm).violation == ""
+    monkeypatch.setattr(Attempt, "_beat", ends)
+    assert "and nothing had been done to it" in play(calm).violation
+
+
+def test_a_trial_that_is_missing_though_it_began_after_the_loss_is_found(monkeypatch):
+    """Of commits that forget a trial after the first minute."""
+    commit_whole = MemoryStore.commit
+    forgotten: list[str] = []
+
+    async def forgets(self, name, actor, commit):
+        if not commit.trials or forgotten or virtual_loop().now_s < 60.0:
+            return await commit_whole(self, name, actor, commit)
+        careless = replace(commit, trials=[], parents=[])
+        committed = await commit_whole(self, name, actor, careless)
+        if committed is not None:
+            forgotten.append(name)
+        return committed
+
+    lost = Chaos(0, (Fault(5.0, "store loses trial", 0.0, 0.0),))
+    assert (play(lost).violation, play(lost).causes) == ("", {"missing": 1})
+    monkeypatch.setattr(MemoryStore, "commit", forgets)
+    assert "was in no queue" in play(lost).violation
+
+
+# -- faults that overlap --------------------------------------------------------------------------
+
+
+class Timed(ChaosCluster):
+    """Keeps the times of all lines of history."""
+
+    def __init__(self, *faults):
+        super().__init__(Chaos(0, faults))
+        self.at_s = []
+
+    def on_line(self, name, line):
+        super().on_line(name, line)
+        self.at_s.append(virtual_loop().now_s)
+
+    def silent(self, begin_s, end_s):
+        """Whether nothing was decided between two times, but soon after."""
+        between = [at_s for at_s in self.at_s if begin_s < at_s < end_s]
+        return not between and any(end_s <= at_s < end_s + 25.0 for at_s in self.at_s)
+
+
+def test_of_two_faults_at_a_time_the_longer_one_lasts():
+    for first, second in ((25.0, 1.0), (2.0, 23.0)):
+        cluster = Timed(Fault(5.0, "store away", 0.0, first), Fault(6.0, "store away", 0.0, second))
+        assert run(cluster.play()).violation == ""
+        assert cluster.silent(5.1, 29.0)
+
+
+@pytest.mark.parametrize("second", ["freeze machine", "slow machine"])
+def test_a_frozen_machine_trains_nothing_until_its_freeze_ends(second):
+    """Whatever befalls it meanwhile."""
+
+    class Frozen(Timed):
+        def inflict(self, fault):
+            super().inflict(fault)
+            working = asyncio.create_task(self.workers[0].pace.work(1.0))
+            working.add_done_callback(lambda _: ends_s.append(virtual_loop().now_s))
+
+    ends_s: list[float] = []
+    # A machine is frozen for three times as long.
+    frozen = Frozen(Fault(5.0, "freeze machine", 0.0, 9.0), Fault(6.0, second, 0.0, 1.0))
+    assert run(frozen.play()).violation == ""
+    assert len(ends_s) == 2
+    assert min(ends_s) > 32.0
 
 
 def test_the_modules_are_what_the_mutants_think():

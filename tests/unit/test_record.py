@@ -28,7 +28,7 @@ from romul_actors.errors import ExperimentError, RomulError, UnknownExperimentEr
 from romul_actors.protocol.experiment import load
 from romul_actors.protocol.messages import encode
 from romul_actors.store.memory import MemoryStore
-from romul_sim import simulation
+from romul_sim import scenario as scenario_module
 from romul_sim.churn import Pool, generate, with_notice
 from romul_sim.drill.schedule import read_schedule as read_faults
 from romul_sim.record import RecordError, is_record, machines_of, read_record, record
@@ -51,7 +51,7 @@ def quiet():
 @pytest.fixture
 def recorded(tmp_path, monkeypatch):
     """A record of a simulated run that lost machines, paused, grew and made second copies."""
-    monkeypatch.setattr(simulation, "KEEP_LINES", 100_000)
+    monkeypatch.setattr(scenario_module, "KEEP_LINES", 100_000)
     file = tmp_path / "record.jsonl"
     arrivals = generate("weibull", Pool(10, 900.0, 40_000.0), default_rng(3)).changes
     # Half of the machines are warned.

@@ -10,7 +10,7 @@ import pytest
 from numpy.random import default_rng
 
 from romul_actors.core import history
-from romul_actors.core.history import TrialFailed, TrialReleased, TrialReported
+from romul_actors.core.history import ReportStale, TrialFailed, TrialReleased, TrialReported
 from romul_actors.store.memory import MemoryStore
 from romul_sim.churn import Change, Pool, from_counts, generate
 from romul_sim.fakes import Durations, Pace
@@ -312,8 +312,11 @@ def test_what_a_simulation_watches_is_what_its_store_holds():
     watched = [history.to_json(line) for line in played.history["search-0"]]
     assert len(watched) > 64
     # As texts: a vector is a tuple before it is stored, and a list after.
-    read = [history.to_json(line) for line in stored]
-    assert json.dumps(watched, sort_keys=True) == json.dumps(read, sort_keys=True)
+    read, later = stored[: len(watched)], stored[len(watched) :]
+    texts = [json.dumps(history.to_json(line), sort_keys=True) for line in read]
+    assert texts == [json.dumps(line, sort_keys=True) for line in watched]
+    # What was of no use any more when the search ended.
+    assert all(isinstance(line, ReportStale) for line in later)
 
 
 def test_a_violation_ends_the_simulation_and_is_reported(monkeypatch):

@@ -6,7 +6,7 @@ The same schedule is the same history, byte for byte.
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from romul_sim.cluster import Cluster, Process, WorkerProcess, wrong_clock
 from romul_sim.fakes import Durations
 from romul_sim.faults import Fault
 from romul_sim.golden import HistoryHash
-from romul_sim.invariants import Violation
+from romul_sim.invariants import Excuses, Violation
 from romul_sim.network import MachineStore
 from romul_sim.virtual_time import Clock, DeadlockError, run, virtual_loop
 from romul_workers.tasks.toys import TOYS
@@ -42,6 +42,8 @@ GRACE_S = 2.0
 LATENCY_S = 0.01
 SLOWER = 0.1
 """What is left of the speed of a machine that has become slow."""
+LONGEST_AWAY_S, MOST_LOST_S = 30.0, 5.0
+"""How long the store is away at most, and how much of its past it loses at most."""
 DRIFT, AHEAD_S = 0.05, 1000.0
 """How wrong the machines' clocks are: up to this share too fast or too slow, and so far apart."""
 CALM_S = 900.0
@@ -78,8 +80,7 @@ class ChaosCluster(Cluster):
     """
 
     def __init__(self, chaos: Chaos, *, overlap: bool = False) -> None:
-        self.excused: set[str] = set()
-        super().__init__([_experiment(chaos)], self.excused)
+        super().__init__([_experiment(chaos)], Excuses())
         self.chaos = chaos
         self.overlap = overlap
         self.watch = self.watches[NAME]
@@ -122,7 +123,7 @@ class ChaosCluster(Cluster):
     async def to_the_end(self) -> None:
         """Let everything break, then check what is left when the search has ended."""
         loop = virtual_loop()
-        self.keep(asyncio.create_task(self.replicate()))
+        self.keep(self.guard(self.replicate))
         for fault in self.chaos.faults:
             await asyncio.sleep(max(0.0, fault.at_s - loop.now_s))
             self.inflict(fault)
@@ -175,7 +176,6 @@ class ChaosCluster(Cluster):
             ),
             store=store,
             speed=speed,
-            rng=rng,
             clock=self.clock(number),
         )
 
@@ -193,8 +193,7 @@ class ChaosCluster(Cluster):
             case "store away":
                 self.away(fault.for_s)
             case "store loses writes":
-                self.excuse_all()
-                self.store.lose(min(fault.for_s, 5.0))
+                self.lose_writes(fault.for_s)
             case "store loses trial":
                 self.store.lose_trial(NAME, fault.pick)
             case "lossy network":
@@ -218,13 +217,11 @@ class ChaosCluster(Cluster):
             return
         place = _chosen(processes, fault.pick)
         if not fault.kind.startswith("freeze"):
-            self.kill(processes, place, fault.for_s, start)
+            self.kill_and_replace(processes, place, fault.for_s, start)
             return
-        process = processes[place]
-        process.store.frozen_until_s = virtual_loop().now_s + 3 * fault.for_s
-        self.excuse(process.name)
+        self.freeze(processes[place], 3 * fault.for_s)
 
-    def kill(
+    def kill_and_replace(
         self,
         processes: MutableMapping[int, P],
         place: int,
@@ -232,11 +229,7 @@ class ChaosCluster(Cluster):
         start: Callable[[int], None],
     ) -> None:
         """Kill a process; after a while a new one starts in its place."""
-        process = processes.pop(place)
-        self.excuse(process.name)
-        process.store.dead = True
-        process.task.cancel()
-        self.keep(process.task)
+        self.kill(processes.pop(place))
         self.after(for_s, lambda: start(place))
 
     def lose_zone(self, fault: Fault) -> None:
@@ -244,7 +237,7 @@ class ChaosCluster(Cluster):
         zone = int(fault.pick * self.chaos.zones)
         for place in list(self.workers):
             if place % self.chaos.zones == zone:
-                self.kill(self.workers, place, fault.for_s, self.place_worker)
+                self.kill_and_replace(self.workers, place, fault.for_s, self.place_worker)
 
     def notice(self, place: int, for_s: float) -> None:
         """Warn a machine that it will go: its worker has the time to give its trial back."""
@@ -256,26 +249,24 @@ class ChaosCluster(Cluster):
     def lossy(self, fault: Fault) -> None:
         """Every message of some processes may be lost, or be sent twice, for a while."""
         processes: list[Process] = [*self.workers.values(), *self.actors.values()]
-        hit = processes[:: 1 + int(3 * fault.pick)]
-        for process in hit:
-            process.store.lossy = 0.3
-            self.excuse(process.name)
-        self.after(fault.for_s, lambda: _heal(hit))
+        now_s = virtual_loop().now_s
+        until_s = now_s + fault.for_s
+        for process in processes[:: 1 + int(3 * fault.pick)]:
+            process.store.lossy_until_s = max(until_s, process.store.lossy_until_s)
+            self.excuses.strike(now_s, until_s, process.name)
 
     def away(self, for_s: float) -> None:
         """Take the store away for a while."""
-        self.store.away = True
-        self.excuse_all()
-        self.after(min(for_s, 30.0), lambda: setattr(self.store, "away", False))
+        now_s = virtual_loop().now_s
+        until_s = now_s + min(for_s, LONGEST_AWAY_S)
+        self.store.away_until_s = max(until_s, self.store.away_until_s)
+        self.excuses.strike(now_s, until_s)
 
-    def excuse_all(self) -> None:
-        """Also those that are gone: a store that goes back in time may know them again."""
-        for number in range(self.numbers + 1):
-            self.excuse(f"worker-{number}", f"actor-{number}")
-
-    def excuse(self, *names: str) -> None:
-        """Note that a fault struck some processes, which may lose a trial now."""
-        self.excused |= set(names)
+    def lose_writes(self, seconds: float) -> None:
+        """Let the store go back in time: leases may be as they were before their last heartbeat."""
+        now_s = virtual_loop().now_s
+        self.store.lose(min(seconds, MOST_LOST_S))
+        self.excuses.strike(now_s, now_s)
 
 
 def _experiment(chaos: Chaos) -> Experiment:
@@ -298,11 +289,6 @@ def _experiment(chaos: Chaos) -> Experiment:
 def _chosen(processes: Mapping[int, Process], pick: float) -> int:
     """The place of one of several processes."""
     return sorted(processes)[int(pick * len(processes))]
-
-
-def _heal(hit: Iterable[Process]) -> None:
-    for process in hit:
-        process.store.lossy = 0.0
 
 
 def play(chaos: Chaos, *, overlap: bool = False) -> Endured:
