@@ -22,7 +22,7 @@ CAUSES = {
     "copies": "second copies that were not needed, and what they were made for",
     "given up": "trials that failed",
     "unfinished": "under way when the search ended",
-    "frozen": "the machine stood still",
+    "frozen": "the machine stood still: frozen, or of speed 0",
     "idle": "no trial to do",
 }
 """Why time was wasted."""

@@ -15,6 +15,7 @@ COLOURS = {
     "copies": "#6b9ac4",
     "given up": "#444444",
     "unfinished": "#bbbbbb",
+    "frozen": "#7fd1d8",
 }
 MOST_MACHINES = 400
 """Machines drawn in the chart, the first to come; more could not be distinguished."""

@@ -35,7 +35,7 @@ from romul_workers.worker import WorkerSettings
 LATENCIES_A_LEASE = 100
 """With so many mean latencies in a lease no heartbeat comes too late by chance."""
 LEASES_AFTER = 4
-"""So many leases after the end of its searches a simulation has no message left."""
+"""So many leases after the end of its searches no lease is left, and no report."""
 DRIFT, AHEAD_S = 0.01, 60.0
 """How wrong the machines' clocks are: up to this share too fast or too slow, and so far apart."""
 
@@ -113,19 +113,26 @@ class Simulation(Cluster):
         loop, lease_s = virtual_loop(), self.scenario.policy.lease_s
         self.store.closed, self.over = True, loop.create_future()
         limit_s = loop.now_s + LEASES_AFTER * lease_s
-        while loop.now_s < limit_s and await self.n_left():
+        while loop.now_s < limit_s and any(sum(self.left(name).values()) for name in self.watches):
             await asyncio.wait({self.over}, timeout=lease_s / LOOKS_A_LEASE)
             if self.over.done():
                 self.over.result()
         statuses = await self.store.experiments()
         for name, watch in self.watches.items():
             if statuses[name] != "failed":
-                watch.ended(statuses[name], await self.store.depths(name))
+                watch.ended(statuses[name], self.left(name))
 
-    async def n_left(self) -> int:
-        """How many messages are still in queues."""
-        depths = [await self.store.depths(name) for name in self.watches]
-        return sum(found["inbox"] + found["trials"] for found in depths)
+    def left(self, name: str) -> dict[str, int]:
+        """How many messages of a search are left, by queue.
+
+        A second copy that no worker had taken when the search ended stays, and is none: workers
+        take trials of searches that go on.
+        """
+        memory = self.store.memory
+        return {
+            "inbox": len(memory.queue(name, "inbox")),
+            "trials": len(memory.queue(name, "trials").held),
+        }
 
     def on_line(self, name: str, line: Line) -> None:
         """Keep the accounts, and see whether all searches have ended."""
