@@ -234,7 +234,7 @@ class SimulatedTrainer(Trainer):
         watch.trained(trial.id, trial.start, parent.at if parent is not None else 0.0)
         before = None if parent is None else parent.state
         lineage_s = 0.0 if parent is None else parent.lineage_s
-        name = f"{experiment.name}/{trial.id}-{trial.attempt}-{self._numbers():x}"
+        name = f"{trial.id}-{trial.attempt}-{self._numbers():x}"
         durations = self._durations
         seconds = durations.of(experiment, trial)
         warm = trial.parent is not None and trial.parent == self._held
