@@ -2,14 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from romul_actors.actor.garbage import NeededCheckpoints
 from romul_actors.core.decide import decide_all
-from romul_actors.core.events import Stamped, TrialMessage
-from romul_actors.core.history import Line, to_json
-from romul_actors.core.population import Population, changed
-from romul_actors.core.settings import Settings
+from romul_actors.core.events import Stamped
+from romul_actors.core.history import to_json
+from romul_actors.core.population import Decision, Population, changed
 from romul_actors.core.slot import Slot
 from romul_actors.core.stored_line import shorten
 from romul_actors.errors import RomulError, UndecidableError
@@ -26,7 +25,6 @@ class HeldExperiment:
     """An experiment as an actor knows it; of use only while the stored version is the same."""
 
     experiment: Experiment
-    settings: Settings
     version: str
     population: Population
     needed: NeededCheckpoints
@@ -56,7 +54,6 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
         needed = NeededCheckpoints(population)
     return HeldExperiment(
         experiment,
-        core,
         stored.version,
         population,
         needed,
@@ -86,88 +83,71 @@ def _named(what: str) -> Iterator[None]:
         raise UndecidableError(f"{what} ({type(error).__name__}: {error})") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What events lead to that are decided together.
-
-    Attributes:
-        events: in their order of arrival.
-        population: the population after them.
-        trials: attempts that they dispatch.
-        history: lines that they add to the run's history.
-    """
-
-    events: Sequence[Stamped]
-    population: Population
-    trials: Sequence[TrialMessage]
-    history: Sequence[Line]
-
-
-def decide_batch(population: Population, events: Sequence[Stamped]) -> Batch:
-    """Decide events, one after the other."""
-    decision = decide_all(population, events)
-    return Batch(events, decision.population, list(decision.trials), list(decision.history))
-
-
 def decide_and_write(
     held: HeldExperiment, events: Sequence[Stamped], entries: Sequence[str], nonce: str
-) -> tuple[Batch, Commit]:
-    """Decide events, and make a commit of them; see `decide_batch` and `commit_of`.
+) -> tuple[Decision, Commit]:
+    """Decide events, and make a commit of them; see `decide_all` and `commit_of`.
 
     Raises:
         UndecidableError: an optimizer raised an exception, or what is stored makes no sense.
         RomulError: a trial is too long to be sent.
     """
     with _named("deciding fails"):
-        batch = decide_batch(held.population, events)
-        return batch, commit_of(held, batch, entries, nonce)
+        decision = decide_all(held.population, events)
+        return decision, commit_of(held, events, decision, entries, nonce)
 
 
-def commit_of(held: HeldExperiment, batch: Batch, entries: Sequence[str], nonce: str) -> Commit:
-    """All that a batch changes in the store.
+def commit_of(
+    held: HeldExperiment,
+    events: Sequence[Stamped],
+    decision: Decision,
+    entries: Sequence[str],
+    nonce: str,
+) -> Commit:
+    """All that a decision changes in the store.
 
-    The checkpoints that `held` counts are those after the batch from here on: a batch that is not
+    The checkpoints that `held` counts are those after the decision from here on: one that is not
     committed leaves `held` of no use.
 
     Args:
-        held: what the batch was decided on.
-        batch: the decided batch.
+        held: what was decided on.
+        events: what was decided, in their order of arrival.
+        decision: what they lead to.
         entries: ids of the inbox entries that it answers.
         nonce: makes the next version one that never was.
     """
-    before, after, metric = held.population, batch.population, held.experiment.metric
+    before, after, metric = held.population, decision.population, held.experiment.metric
     slots = [] if after is before else changed(before.slots, after.slots)
-    garbage = held.needed.follow(before, after, slots, [stamped.event for stamped in batch.events])
-    commit = Commit(
-        version=held.version,
-        nonce=nonce,
-        entries=entries,
-        meta=write_meta(after, metric, before) if after is not before else {},
-        slots=_written(before, batch, slots, metric),
-        trials=[encode(trial) for trial in batch.trials],
-        parents=[trial.parent or "" for trial in batch.trials],
-        history=[LineText.of(line, text(shorten(to_json(line)))) for line in batch.history],
-        history_keep=held.experiment.history_keep,
-        garbage=garbage if held.experiment.keep_checkpoints != "all" else [],
-    )
-    meta = dict(commit.meta)
+    garbage = held.needed.follow(before, after, slots, [stamped.event for stamped in events])
+    meta = dict(write_meta(after, metric, before)) if after is not before else {}
     if (says := "\n".join(held.left_out)) != held.said:
         meta["left_out"] = says
     if not held.is_spoken:
         meta["protocol"] = str(VERSION)
     if (other := redeclared(held, after)) is not None:
         meta["spec"] = other.model_dump_json()
-    return replace(commit, meta=meta)
+    return Commit(
+        version=held.version,
+        nonce=nonce,
+        entries=entries,
+        meta=meta,
+        slots=_written(before, decision, slots, metric),
+        trials=[encode(trial) for trial in decision.trials],
+        parents=[trial.parent or "" for trial in decision.trials],
+        history=[LineText.of(line, text(shorten(to_json(line)))) for line in decision.history],
+        history_keep=held.experiment.history_keep,
+        garbage=garbage if held.experiment.keep_checkpoints != "all" else [],
+    )
 
 
 def _written(
-    before: Population, batch: Batch, slots: Sequence[Slot], metric: str
+    before: Population, decision: Decision, slots: Sequence[Slot], metric: str
 ) -> dict[int, Fields]:
     """By index, the fields of slots that have changed since a population was stored."""
-    settings = batch.population.settings
+    settings = decision.population.settings
     # In another space a vector has other values.
     known = before.slots if settings.space is before.settings.space else ()
-    decoded = {trial.id: trial.hyperparameters for trial in batch.trials}
+    decoded = {trial.id: trial.hyperparameters for trial in decision.trials}
     fields: dict[int, Fields] = {}
     for slot in slots:
         stored = known[slot.index] if slot.index < len(known) else None
@@ -176,18 +156,18 @@ def _written(
     return fields
 
 
-def adopt(held: HeldExperiment, batch: Batch, version: str) -> None:
-    """Hold what a committed batch led to."""
-    other = redeclared(held, batch.population)
+def adopt(held: HeldExperiment, population: Population, version: str) -> None:
+    """Hold the population that a commit led to."""
+    other = redeclared(held, population)
     held.said, held.is_spoken = "\n".join(held.left_out), True
     if other is not None:
-        held.experiment, held.settings = other, batch.population.settings
-        held.left_out = left_out(other, batch.population.status)
-    held.version, held.population = version, batch.population
+        held.experiment, held.left_out = other, left_out(other, population.status)
+    held.version, held.population = version, population
 
 
 def redeclared(held: HeldExperiment, population: Population) -> Experiment | None:
     """The experiment with what an operator has changed of it; None: nothing was."""
-    if population.settings is held.settings:
+    before = held.population.settings
+    if population.settings is before:
         return None
-    return redeclare(held.experiment, held.settings, population.settings)
+    return redeclare(held.experiment, before, population.settings)

@@ -260,7 +260,7 @@ class Actor:
         if not usable:
             return True
         self._commits += 1
-        batch, commit = decide_and_write(
+        decision, commit = decide_and_write(
             held,
             [Stamped(event, entry.at_ms) for entry, event in usable],
             [entry.id for entry, _ in usable],
@@ -271,15 +271,15 @@ class Actor:
             self.outrun += 1
             log.debug("%s: another actor decided meanwhile", name)
             return False
-        before = held.population
-        adopt(held, batch, committed.version)
+        before, after = held.population, decision.population
+        adopt(held, after, committed.version)
         if committed.release_ms is not None:
             self._release_at(name, committed.release_ms)
-        if self._on_commit is not None and batch.history:
-            self._on_commit(name, batch.history)
-        self.decisions += batch.population.counts.created - before.counts.created
-        if batch.population.status != before.status:
-            log.info("%s: %s %s", name, batch.population.status, batch.population.reason)
+        if self._on_commit is not None and decision.history:
+            self._on_commit(name, decision.history)
+        self.decisions += after.counts.created - before.counts.created
+        if after.status != before.status:
+            log.info("%s: %s %s", name, after.status, after.reason)
         return True
 
     async def _hold(self, name: str) -> HeldExperiment:

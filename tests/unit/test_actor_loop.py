@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from romul_actors.actor import loop as loop_module
-from romul_actors.actor.batch import decide_batch, load
+from romul_actors.actor.batch import load
 from romul_actors.actor.garbage import NeededCheckpoints
 from romul_actors.actor.loop import BATCH, Actor
 from romul_actors.actor.precedence import gives_way, nonce_of
@@ -31,10 +31,11 @@ from romul_actors.actor.timing import (
     tick_every_s,
 )
 from romul_actors.core import history
+from romul_actors.core.decide import decide_all
 from romul_actors.core.elasticity import Elasticity
 from romul_actors.core.events import Control, Released, Result, Stamped, Submitted, Tick
 from romul_actors.core.history import TimePassed
-from romul_actors.core.population import changed
+from romul_actors.core.population import Decision, changed
 from romul_actors.core.stored_line import shorten
 from romul_actors.core.transition import progress_of
 from romul_actors.errors import StoreError, StoreUnavailableError
@@ -883,15 +884,15 @@ def test_a_batch_is_what_one_event_after_the_other_leads_to():
     run = Run(population()).start()
     start = run.population
     events = [Stamped(run.result(slot, float(slot)), 10 + slot) for slot in range(8)]
-    whole = decide_batch(start, events)
+    whole = decide_all(start, events)
     trials, added = [], []
     for stamped in events:
         decision = run.tell(stamped.event, stamped.at_ms)
         trials += decision.trials
         added += decision.history
-    assert (whole.population, whole.trials, whole.history) == (run.population, trials, added)
+    assert whole == Decision(run.population, tuple(trials), tuple(added))
     assert len(trials) == 8
-    assert decide_batch(start, []).population is start
+    assert decide_all(start, []).population is start
 
 
 @pytest.mark.parametrize("optimizer", ["romul", "initiator", "random"])
@@ -918,8 +919,8 @@ def test_batches_of_any_size_lead_where_single_events_do(seed, optimizer):
         events.append(Stamped(event, now_ms))
         expected += decision.history
         if shuffler.random() < 0.2 or run.population.status != "running":
-            batch = decide_batch(kept, events)
-            assert (batch.population, batch.history) == (run.population, expected)
+            batch = decide_all(kept, events)
+            assert (batch.population, batch.history) == (run.population, tuple(expected))
             kept, events, expected = batch.population, [], []
     assert run.population.status == "finished"
     assert ticks
@@ -929,11 +930,11 @@ def test_a_tick_that_changes_nothing_leaves_the_population_as_it_is():
     run = Run(population()).start()
     start = run.population
     ticks = [Stamped(Tick(workers=4), at_ms) for at_ms in (10, 20)]
-    assert decide_batch(start, ticks).population is start
+    assert decide_all(start, ticks).population is start
     result = Stamped(run.result(0, 1.0), 15)
-    batch = decide_batch(start, [ticks[0], result, ticks[1]])
+    batch = decide_all(start, [ticks[0], result, ticks[1]])
     run.tell(result.event, result.at_ms)
-    assert (batch.population, batch.history) == (run.population, run.history[-1:])
+    assert (batch.population, batch.history) == (run.population, tuple(run.history[-1:]))
 
 
 def test_a_process_of_actors_looks_for_garbage_in_cycles_rarely_but_does():

@@ -296,5 +296,5 @@ async def test_a_submitted_search_keeps_its_copies_until_they_are_used(tmp_path)
 
 
 def hyperparameters(held):
-    decoded = held.settings.space.decode
+    decoded = held.population.settings.space.decode
     return [decoded(slot.vector) for slot in held.population.slots]
