@@ -34,7 +34,7 @@ from romul_actors.protocol.experiment import Experiment, from_values
 from romul_actors.protocol.plan import check, left_out, settings
 from romul_actors.protocol.redeclare import redeclare
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
-from romul_actors.protocol.stored_fields import ENDED
+from romul_actors.protocol.statuses import ENDED
 from romul_workers.trial import place
 
 VERSION = 1

@@ -30,7 +30,7 @@ from romul_actors.protocol.advice import advice
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import check
-from romul_actors.protocol.stored_fields import ENDED
+from romul_actors.protocol.statuses import ENDED
 from romul_actors.waiting import cancel
 from romul_workers import handed
 from romul_workers.collection import collect_all

@@ -13,7 +13,7 @@ from romul_actors.observe.judge import Judge
 from romul_actors.observe.snapshot import Snapshot, read_glance
 from romul_actors.observe.trial_records import left_out
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.stored_fields import ENDED
+from romul_actors.protocol.statuses import ENDED
 from romul_actors.store import Store
 from romul_workers.figures import in_words
 

@@ -28,7 +28,7 @@ from romul_actors.protocol.experiment import Experiment, FloatSpec, IntSpec, fro
 from romul_actors.protocol.messages import MOST_STEPS, encode, request_of
 from romul_actors.protocol.optimizer_options import check_ranges, check_sizes
 from romul_actors.protocol.plan import check, settings
-from romul_actors.protocol.stored_fields import OVER
+from romul_actors.protocol.statuses import OVER
 from romul_actors.store import Store
 from romul_actors.store.opening import open_store
 

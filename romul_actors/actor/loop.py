@@ -40,7 +40,7 @@ from romul_actors.errors import (
     UnknownExperimentError,
 )
 from romul_actors.protocol.messages import encode, request_of
-from romul_actors.protocol.stored_fields import OVER
+from romul_actors.protocol.statuses import OVER
 from romul_actors.store import ActorStore, Entry, serves
 from romul_actors.waiting import pause
 

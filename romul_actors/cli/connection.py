@@ -31,7 +31,7 @@ from romul_actors.local.run_file import (
 from romul_actors.mqtt.broker import Broker
 from romul_actors.observe.snapshot import Snapshot, full_snapshot
 from romul_actors.protocol.mistakes import did_you_mean
-from romul_actors.protocol.stored_fields import OVER
+from romul_actors.protocol.statuses import OVER
 
 MOST_NAMES = 10
 """Most experiments that an error lists."""

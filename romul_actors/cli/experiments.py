@@ -40,6 +40,7 @@ from romul_actors.observe.snapshot import (
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
+from romul_actors.protocol.statuses import ENDED
 from romul_workers.checkpoints import place_of
 from romul_workers.inheritance import copies
 
@@ -181,7 +182,7 @@ def _print_status(
     console.print(_heading({**row, "status": "interrupted"} if interrupted else row))
     for text in filter(None, (row["reason"], lost(row))):
         console.print(text)
-    if seen.status not in ("submitted", "running", "paused"):
+    if seen.status in ENDED:
         return
     if again is not None:
         console.print(f"interrupted: `{again}` goes on", soft_wrap=True)

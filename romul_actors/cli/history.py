@@ -13,7 +13,7 @@ from romul_actors.cli.printing import Console, echo, echo_json
 from romul_actors.core.history import KINDS, ControlIgnored, Line, TrialCreated, Unknown, to_json
 from romul_actors.observe.snapshot import read_line
 from romul_actors.protocol.mistakes import did_you_mean
-from romul_actors.protocol.stored_fields import OVER
+from romul_actors.protocol.statuses import OVER
 from romul_actors.store import ReaderStore
 
 LINES = 2_000

@@ -25,7 +25,7 @@ from romul_actors.local.run_file import request
 from romul_actors.observe.judge import Judge
 from romul_actors.observe.snapshot import Snapshot, read_glance
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.stored_fields import ENDED
+from romul_actors.protocol.statuses import ENDED
 from romul_actors.store import Store
 
 LINE_S = 5.0

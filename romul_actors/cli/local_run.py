@@ -24,7 +24,7 @@ from romul_actors.observe.snapshot import read_glance
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment, from_values
 from romul_actors.protocol.plan import left_out, settings
-from romul_actors.protocol.stored_fields import OVER
+from romul_actors.protocol.statuses import OVER
 from romul_actors.waiting import pause
 from romul_workers.collection import collect_all
 from romul_workers.inheritance import copies

@@ -6,7 +6,7 @@ from typing import Any
 
 from romul_actors.cli.printing import Console, Table
 from romul_actors.cli.rows import age
-from romul_actors.protocol.stored_fields import ENDED
+from romul_actors.protocol.statuses import ENDED
 from romul_sim.churn import Trace, most_machines
 from romul_sim.scenario import slots
 from romul_sim.sweep import SweepJob

@@ -19,6 +19,7 @@ from romul_actors.errors import (
 from romul_actors.mqtt.broker import Broker, Message
 from romul_actors.mqtt.presence import publish
 from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, refusal_in_words, snapshot
+from romul_actors.protocol.statuses import ENDED
 from romul_actors.store.redis import RedisStore
 
 FULL = 0.8
@@ -141,7 +142,7 @@ async def _experiment(store: RedisStore, name: str) -> list[Finding]:
     except StoreError as error:
         return [Finding("fault", f"{name}: {error}", "compare its keys with docs/redis.md")]
     findings = _population(name, found, holders)
-    if found.status in ("submitted", "running", "paused"):
+    if found.status not in ENDED:
         findings += await _checkpoints(name, str(found.experiment.checkpoints))
     return findings
 
@@ -159,7 +160,7 @@ def _population(name: str, found: Snapshot, holders: Collection[str]) -> list[Fi
         add("warning", what, "is an actor running? `romul actor` starts one")
     if found.status == "running" and not found.alive:
         add("warning", "no worker is alive", f"`romul worker {allow}` starts one")
-    if found.refusing and found.status in ("submitted", "running", "paused"):
+    if found.refusing and found.status not in ENDED:
         first = refusal_in_words(found.refusing[0])
         # Where others serve it this may well be meant.
         add(

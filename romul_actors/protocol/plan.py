@@ -16,7 +16,7 @@ from romul_actors.protocol.experiment import Experiment, OptimizerSpec
 from romul_actors.protocol.messages import MOST_STEPS
 from romul_actors.protocol.mistakes import Mistake
 from romul_actors.protocol.optimizer_options import check_ranges, make, make_stored
-from romul_actors.protocol.stored_fields import OVER
+from romul_actors.protocol.statuses import OVER
 
 LONGEST = 1e9
 """No time is longer, in seconds or in hours."""

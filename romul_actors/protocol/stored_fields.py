@@ -11,11 +11,6 @@ from romul_actors.protocol.mistakes import shown
 
 A = TypeVar("A")
 
-ENDED = ("finished", "failed", "stopped")
-"""Statuses of a search that does not go on by itself."""
-OVER = ("finished", "stopped")
-"""Those of them that only more steps continue. The workers of a search that has failed stay: it may
-be resumed."""
 LARGEST = 2**63
 """No whole number of a population is so large."""
 

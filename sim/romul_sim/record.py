@@ -27,7 +27,7 @@ from romul_actors.errors import ExperimentError, RomulError, UnknownExperimentEr
 from romul_actors.observe.snapshot import PAGE
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_of
-from romul_actors.protocol.stored_fields import ENDED
+from romul_actors.protocol.statuses import ENDED
 from romul_actors.store import Store
 from romul_sim.churn import Change
 from romul_sim.trace_files import line_of, numbered_lines, read_trace

@@ -23,6 +23,7 @@ from romul_actors.observe.snapshot import full_snapshot, snapshot
 from romul_actors.protocol import plan
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.messages import decode_event, encode
+from romul_actors.protocol.statuses import ENDED
 from romul_actors.store.keys import PARTS, key, slot_key
 from romul_actors.store.redis import RedisStore
 from romul_workers.trainer import Success, Trainer, ignore
@@ -31,7 +32,6 @@ from tests.trials import declare
 from tests.unit.test_plugins import install
 
 REMEDY = "set it right (docs/redis.md), or restore the server's data"
-ENDED = ("finished", "failed", "stopped")
 PATIENCE_S = 100
 """`pb2` imports a library at its first decision, which takes long on a busy machine."""
 pytestmark = pytest.mark.timeout(5 * PATIENCE_S)

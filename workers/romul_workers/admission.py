@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from romul_actors.errors import ExperimentError, StoreError, StoreUnavailableError
 from romul_actors.protocol.experiment import Experiment, from_json
-from romul_actors.protocol.stored_fields import OVER
+from romul_actors.protocol.statuses import OVER
 from romul_actors.store import WorkerStore
 
 log = logging.getLogger("romul.worker")
