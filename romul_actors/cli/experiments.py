@@ -28,13 +28,13 @@ from romul_actors.errors import (
 )
 from romul_actors.local.redis_server import is_up
 from romul_actors.local.run_file import local_runs, resumption, runs_folder
+from romul_actors.observe.alarms import alarms
 from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import (
     Snapshot,
     full_snapshot,
     origin_of,
     read_glance,
-    refusal_in_words,
     snapshot,
 )
 from romul_actors.protocol.advice import advice
@@ -182,14 +182,13 @@ def _print_status(
     console.print(_heading({**row, "status": "interrupted"} if interrupted else row))
     for text in filter(None, (row["reason"], lost(row))):
         console.print(text)
-    if seen.status in ENDED:
-        return
-    if again is not None:
+    if again is not None and seen.status not in ENDED:
         console.print(f"interrupted: `{again}` goes on", soft_wrap=True)
-    elif not seen.alive:
-        console.print("no worker serves it" + (":" if seen.refusing else ""))
-        for worker in seen.refusing:
-            console.print(f"  {refusal_in_words(worker)}")
+        return
+    for alarm in alarms(seen):
+        # What is part of the reason has just been said.
+        if alarm.what not in row["reason"]:
+            console.print(str(alarm), soft_wrap=True)
 
 
 def _heading(row: Mapping[str, Any]) -> str:

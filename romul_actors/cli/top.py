@@ -21,13 +21,8 @@ from romul_actors.cli.printing import NARROW, Console, Table, echo_json, shorten
 from romul_actors.cli.rows import age
 from romul_actors.cli.workers import worker_row
 from romul_actors.core.history import TrialReported
-from romul_actors.observe.snapshot import (
-    SLOT_FIELDS,
-    SlotSnapshot,
-    Snapshot,
-    read_glance,
-    refusal_in_words,
-)
+from romul_actors.observe.alarms import alarms
+from romul_actors.observe.snapshot import SLOT_FIELDS, SlotSnapshot, Snapshot, read_glance
 from romul_actors.observe.visible import visible
 from romul_actors.store import Store
 
@@ -38,8 +33,6 @@ KEPT = 24
 """Results of a slot that its sparkline shows."""
 MOST_ROWS = 40
 """Slots, and workers, that are shown if no other number is given."""
-BACKLOG = 10
-"""Entries in the inbox for each slot from which no actor seems to run."""
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -104,31 +97,6 @@ class Screen:
         (first_ms, first), (last_ms, last) = self._decisions[0], self._decisions[-1]
         return 1000 * (last - first) / (last_ms - first_ms) if last_ms > first_ms else 0.0
 
-    def alarms(self, seen: Snapshot) -> list[str]:
-        """What an operator should look at."""
-        lease_s = seen.experiment.timeouts.lease_s
-        alarms = []
-        if seen.status in ("running", "paused") and not seen.alive:
-            alarms.append("no worker is alive")
-            alarms += [f"does not serve it: {refusal_in_words(w)}" for w in seen.refusing[:3]]
-        silent = [w.name for w in seen.workers if w.age_s and lease_s / 2 < w.age_s < lease_s]
-        if silent:
-            alarms.append(f"silent for half a lease: {', '.join(silent[:3])}")
-        if any(w.state == "no room" for w in seen.alive):
-            alarms.append("a worker has no room for checkpoints")
-        failing = [w.name for w in seen.alive if w.state == "failing"]
-        if failing:
-            alarms.append(f"trials fail on these workers only: {', '.join(failing[:3])}")
-        if seen.depths["dead"]:
-            alarms.append(f"{seen.depths['dead']} dead messages (romul dead list {self._name})")
-        if seen.status == "submitted":
-            alarms.append("no actor has begun with it: `romul actor` starts one")
-        if seen.depths["inbox"] > BACKLOG * max(10, len(seen.slots)):
-            alarms.append("the inbox grows: is an actor running?")
-        if seen.status == "failed" or seen.fault:
-            alarms.append(seen.reason)
-        return alarms
-
     def render(self, seen: Snapshot) -> Group:
         """The screen."""
         return Group(*self._parts(seen))
@@ -146,8 +114,9 @@ class Screen:
         )
         depths = "  ".join(f"{queue} {depth}" for queue, depth in seen.depths.items())
         yield Text(f"queues: {depths}   decisions/s {self.decisions_per_s:.2f}", style="dim")
-        for alarm in self.alarms(seen):
-            yield Text(visible(f"! {alarm}"), style="bold red")
+        for alarm in alarms(seen):
+            if alarm.level != "ok":
+                yield Text(visible(f"! {alarm}"), style="bold red")
         if seen.workers:
             yield self._workers(seen)
         yield self._slots(seen)
@@ -224,7 +193,7 @@ def top(
         async with connected_to(name, redis) as client:
             seen = await screen.refresh(client.store)
             if as_json:
-                echo_json(_as_json(screen, seen))
+                echo_json(_as_json(seen))
                 return
             console = Console()
             if once:
@@ -243,7 +212,7 @@ def top(
         raise typer.Exit from None
 
 
-def _as_json(screen: Screen, seen: Snapshot) -> dict[str, Any]:
+def _as_json(seen: Snapshot) -> dict[str, Any]:
     slots = [
         {
             "slot": s.index,
@@ -262,7 +231,7 @@ def _as_json(screen: Screen, seen: Snapshot) -> dict[str, Any]:
         "status": seen.status,
         "counts": dict(seen.counts),
         "depths": dict(seen.depths),
-        "alarms": screen.alarms(seen),
+        "alarms": [alarm.what for alarm in alarms(seen) if alarm.level != "ok"],
         "workers": [worker_row(w, seen.experiment.timeouts.lease_s) for w in seen.workers],
         "slots": slots,
     }

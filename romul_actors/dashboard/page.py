@@ -11,6 +11,7 @@ from romul_actors.dashboard import charts
 from romul_actors.dashboard.actions import Action, Actions
 from romul_actors.dashboard.feed import Feed
 from romul_actors.dashboard.feeds import REFRESH_S, Feeds
+from romul_actors.observe.alarms import alarms
 from romul_actors.observe.explain import explain, in_words
 from romul_actors.observe.plots import MOST_AXES
 from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, full_snapshot
@@ -124,9 +125,7 @@ class Page:
             return
         self._status.set_text(snapshot.status)
         self._summary.set_text(in_short(snapshot))
-        none = snapshot.status == "running" and not snapshot.alive
-        alarm = "no worker is alive" if none and not snapshot.fault else snapshot.reason
-        self._alarm.set_text(feed.error or alarm)
+        self._alarm.set_text(feed.error or alarm(snapshot))
         if self._changed("population", (feed.n_lines, snapshot.in_hand)):
             self._table.columns = charts.columns(snapshot.experiment)
             self._table.rows = charts.rows(feed)
@@ -269,6 +268,12 @@ def in_one_line(line: Line) -> str:
     at = datetime.fromtimestamp(line.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
     return "  ".join([at, line.event, *(f"{k}={text}" for k, text in texts.items())])
+
+
+def alarm(snapshot: Snapshot) -> str:
+    """What an operator should look at first; else why an experiment's status is so, or ""."""
+    found = (one.what for one in alarms(snapshot) if one.level != "ok")
+    return next(found, snapshot.reason)
 
 
 def in_short(snapshot: Snapshot) -> str:

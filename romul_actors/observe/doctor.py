@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import aiomqtt
 import fsspec
@@ -18,7 +18,8 @@ from romul_actors.errors import (
 )
 from romul_actors.mqtt.broker import Broker, Message
 from romul_actors.mqtt.presence import publish
-from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, refusal_in_words, snapshot
+from romul_actors.observe.alarms import Finding, alarms
+from romul_actors.observe.snapshot import snapshot
 from romul_actors.protocol.statuses import ENDED
 from romul_actors.store.redis import RedisStore
 
@@ -28,28 +29,6 @@ SLOW_S = 0.05
 """A server that takes longer to answer is slow."""
 CLOCK_S = 2.0
 """Clocks that differ by more are worth a warning."""
-STUCK_LEASES = 2.0
-"""A trial whose worker sent no heartbeat for so many leases is stuck: no actor takes it back."""
-
-
-Level = Literal["ok", "warning", "fault"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check.
-
-    Attributes:
-        level: "ok", "warning", or "fault".
-        what: what was found, in words.
-        remedy: what to do; "" if nothing.
-        server: whether it is of the server itself, without which nothing goes on.
-    """
-
-    level: Level
-    what: str
-    remedy: str = ""
-    server: bool = False
 
 
 async def examine(url: str, broker: Broker | None) -> list[Finding]:
@@ -141,53 +120,13 @@ async def _experiment(store: RedisStore, name: str) -> list[Finding]:
         raise
     except StoreError as error:
         return [Finding("fault", f"{name}: {error}", "compare its keys with docs/redis.md")]
-    findings = _population(name, found, holders)
+    findings = [replace(one, what=f"{name}: {one.what}") for one in alarms(found, holders)]
+    if not findings:
+        what = f"{name}: {found.status}, {len(found.alive)} workers alive"
+        findings = [Finding("ok", what)]
     if found.status not in ENDED:
         findings += await _checkpoints(name, str(found.experiment.checkpoints))
     return findings
-
-
-def _population(name: str, found: Snapshot, holders: Collection[str]) -> list[Finding]:
-    """What is wrong with a population, of whose trials `holders` have leases."""
-    findings: list[Finding] = []
-
-    def add(level: Level, what: str, remedy: str) -> None:
-        findings.append(Finding(level, f"{name}: {what}", remedy))
-
-    lease_s, allow = found.experiment.timeouts.lease_s, f"--allow {found.experiment.module}"
-    if found.status == "submitted" or found.depths["inbox"] > 10 * max(10, len(found.slots)):
-        what = f"{found.depths['inbox']} events wait for a decision"
-        add("warning", what, "is an actor running? `romul actor` starts one")
-    if found.status == "running" and not found.alive:
-        add("warning", "no worker is alive", f"`romul worker {allow}` starts one")
-    if found.refusing and found.status not in ENDED:
-        first = refusal_in_words(found.refusing[0])
-        # Where others serve it this may well be meant.
-        add(
-            "ok" if found.alive else "warning",
-            f"{len(found.refusing)} workers do not serve it: {first}",
-            "one that is to serve it is of the actors' version, and started with " + allow,
-        )
-    silent = [w for w in found.workers if _silent_for(w, STUCK_LEASES * lease_s)]
-    # What a lost worker last said of itself stays for a while after its lease was taken away.
-    stuck = [worker for worker in silent if worker.name in holders]
-    if stuck and found.status == "running":
-        what = f"{len(stuck)} leases have ended and no actor took them away, the first of "
-        add("warning", what + stuck[0].name, "is an actor running?")
-    if found.depths["dead"]:
-        what = f"{found.depths['dead']} messages that could not be read"
-        add("warning", what, f"`romul dead list {name}` shows them")
-    for text in found.left_out:
-        add("warning", text, "nothing: it goes on without that, by today's rule")
-    if found.fault:
-        add("fault", found.fault, "it goes on once that is mended; no restart needed")
-    if found.status == "failed":
-        add("fault", found.reason, f"`romul failures {name}`, then `resume`")
-    return findings or [Finding("ok", f"{name}: {found.status}, {len(found.alive)} workers alive")]
-
-
-def _silent_for(worker: WorkerSnapshot, seconds: float) -> bool:
-    return worker.age_s is not None and worker.age_s > seconds
 
 
 async def _checkpoints(name: str, url: str) -> list[Finding]:

@@ -167,7 +167,7 @@ def test_a_worker_imports_only_what_it_allows(system):
     # It counts as no worker.
     assert system.as_json("status")[0]["workers"] == 0
     alarms = system.as_json("top", "e")["alarms"]
-    assert alarms[:2] == ["no worker is alive", f"does not serve it: picky: {why}"]
+    assert alarms[:2] == ["no worker is alive", f"workers that do not serve it: picky: {why}"]
     system.submit(name="allowed", steps=1)
     system.wait_for_status("finished", "allowed")
     assert system.meta()["reported"] == "0"

@@ -182,7 +182,7 @@ def test_the_doctor_names_faults_and_remedies(running, system):
         "romul:{seen}:dead", {"origin": "inbox", "reason": "r", "body": "b", "size": "1"}
     )
     found = {f["what"]: f["remedy"] for f in running.as_json("doctor")}
-    assert any("1 messages that could not be read" in what for what in found)
+    assert any("dead letters: 1" in what for what in found)
     unreachable = system.call("doctor", "--redis=redis://127.0.0.1:1/0", "--json")
     assert unreachable.returncode == 3
     assert json.loads(unreachable.stdout)[0]["level"] == "fault"
@@ -202,13 +202,13 @@ def test_the_doctor_goes_by_leases_not_by_what_a_lost_worker_last_said(system):
     system.client.hset("romul:{e}:workers", "gone", json.dumps(said))
 
     def alarms():
-        return [f for f in system.as_json("doctor") if "no actor took them away" in f["what"]]
+        return [f for f in system.as_json("doctor") if "no actor took away" in f["what"]]
 
     assert alarms() == []
     with redis.Redis.from_url(system.url, protocol=2) as client:
         client.xreadgroup("workers", "gone", {"romul:{e}:trials": ">"}, count=1)
     [alarm] = alarms()
-    assert alarm["what"].endswith("the first of gone")
+    assert alarm["what"].endswith("took away: gone")
 
 
 def test_workers_and_actors_say_where_they_serve_and_they_alone_warn(system):

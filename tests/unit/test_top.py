@@ -1,9 +1,11 @@
 """What `romul top` and `romul history` print."""
 
+import io
+
 from romul_actors.cli.history import line_in_words
+from romul_actors.cli.printing import Console
 from romul_actors.cli.top import Screen, sparkline
 from romul_actors.core.history import ControlIgnored, from_json
-from romul_actors.observe.snapshot import SLOT_FIELDS, read_glance
 from romul_actors.store.memory import MemoryStore
 from romul_sim.virtual_time import run
 from tests.trials import created, declare
@@ -28,28 +30,21 @@ def test_a_line_says_why_a_trial_was_made_and_why_an_action_was_ignored():
     assert line_in_words(ignored).endswith("by=me  why=no number")
 
 
-def test_top_keeps_what_it_saw_and_raises_alarms():
+def test_top_shows_alarms_with_their_remedies_but_not_what_may_well_be_meant():
     async def main():
         store = MemoryStore()
-        spec = declare(steps=9, checkpoints="memory://x")
-        await store.create("e", spec.model_dump_json(), b"x")
-        screen = Screen("e")
-        new = screen.alarms(await screen.refresh(store))
-        assert new == ["no actor has begun with it: `romul actor` starts one"]
+        await store.create("e", declare(steps=9, checkpoints="memory://x").model_dump_json(), b"x")
+        screen, shown = Screen("e"), io.StringIO()
+        console = Console(width=200, file=shown)
+        console.print(screen.render(await screen.refresh(store)))
         store.memory.experiments["e"].meta["status"] = "running"
-        first = await screen.refresh(store)
-        alarms = screen.alarms(first)
-        await store.present(["e"], "w", {"state": "no room", "trial": "", "host": "h", "pid": 1})
-        second = await screen.refresh(store)
-        found = screen.alarms(second)
-        await store.present(["e"], "w", {"state": "failing", "trial": "", "host": "h", "pid": 1})
-        found += screen.alarms(await screen.refresh(store))
-        return alarms, found, read_glance(await store.glance("e", SLOT_FIELDS))
+        console.print(screen.render(await screen.refresh(store)))
+        for name, state in (("serves", "idle"), ("other", "refuses")):
+            await store.present(["e"], name, {"state": state, "why": "not allowed"})
+        console.print(screen.render(await screen.refresh(store)))
+        return shown.getvalue().splitlines()
 
-    none, full, last = run(main())
-    assert none == ["no worker is alive"]
-    assert full == [
-        "a worker has no room for checkpoints",
-        "trials fail on these workers only: w",
+    assert [line.rstrip() for line in run(main()) if line.startswith("!")] == [
+        "! no actor has begun with it (`romul actor` starts one)",
+        "! no worker is alive (`romul worker --allow t` starts one)",
     ]
-    assert [w.name for w in last.alive] == ["w"]

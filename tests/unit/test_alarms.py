@@ -1,0 +1,100 @@
+"""What an operator should look at: the same for `top`, `doctor`, `show` and the page."""
+
+from dataclasses import replace
+
+import pytest
+
+from romul_actors.dashboard.page import alarm
+from romul_actors.observe.alarms import BACKLOG, FEW_SLOTS, Finding, alarms
+from romul_actors.observe.snapshot import read_glance
+from romul_actors.store.memory import MemoryStore
+from romul_sim.virtual_time import run
+from tests.trials import declare
+
+LEASE_S = 30.0
+
+
+def seen(workers=(), depths=(), **meta):
+    """An experiment with these workers, as "state", "state why" or (state, age in leases)."""
+
+    async def main():
+        store = MemoryStore()
+        await store.create("e", declare(checkpoints="memory://x").model_dump_json(), b"x")
+        store.memory.experiments["e"].meta.update({"status": "running", **meta})
+        glance = await store.glance("e")
+        now_ms = 10**12
+        glance = replace(
+            glance,
+            now_ms=now_ms,
+            depths={**glance.depths, "inbox": 0, **dict(depths)},
+            workers={
+                f"w{i}": {"state": state, "why": "why not", "age_ms": int(1000 * LEASE_S * leases)}
+                for i, (state, leases) in enumerate(workers)
+            },
+        )
+        return read_glance(glance)
+
+    return run(main())
+
+
+def found(*args, holders=(), **more):
+    return [(one.level, one.what) for one in alarms(seen(*args, **more), holders)]
+
+
+def test_a_search_with_workers_has_none():
+    assert found([("idle", 0.1), ("training", 0.1)]) == []
+    assert found([("idle", 0.1)], status="finished") == []
+
+
+@pytest.mark.parametrize("status", ["running", "paused"])
+def test_a_search_that_is_paused_lacks_workers_too(status):
+    assert found(status=status) == [("warning", "no worker is alive")]
+
+
+def test_workers_without_room_and_failing_ones_are_named():
+    states = [("no room", 0.1), *[("failing", 0.1)] * 5]
+    assert found(states) == [
+        ("warning", "no room for checkpoints on workers: w0"),
+        ("warning", "trials fail on these workers only: w1, w2, w3 and 2 more"),
+    ]
+
+
+def test_workers_that_refuse_are_a_fault_only_where_no_other_serves():
+    words = "workers that do not serve it: w0: why not"
+    assert found([("refuses", 0.1)])[1:] == [("warning", words)]
+    assert found([("refuses", 0.1), ("idle", 0.1)]) == [("ok", words)]
+    assert found([("refuses", 0.1)], status="stopped") == []
+
+
+def test_leases_that_have_ended_are_those_that_workers_still_have():
+    workers = [("idle", 0.1), ("training", 3), ("training", 3), ("training", 0.7)]
+    silent = ("warning", "silent for half a lease: w3")
+    assert found(workers) == [silent]
+    ended = ("warning", "leases that have ended, and that no actor took away: w1")
+    assert found(workers, holders={"w1", "w0"}) == [silent, ended]
+
+
+def test_a_full_inbox_and_dead_letters():
+    most = BACKLOG * FEW_SLOTS
+    idle = [("idle", 0.1)]
+    assert found(idle, {"inbox": most}) == []
+    waiting = f"{most + 1} events wait for a decision"
+    assert found(idle, {"inbox": most + 1, "dead": 2}) == [
+        ("warning", waiting),
+        ("warning", "dead letters: 2"),
+    ]
+
+
+def test_faults_come_first_and_the_page_shows_the_first():
+    fault = seen(fault="actor a cannot serve it")
+    assert alarms(fault)[0].level == "fault"
+    assert alarm(fault) == "actor a cannot serve it"
+    assert alarm(seen(status="failed", reason="too many failures")) == "too many failures"
+    assert alarm(seen(status="submitted")) == "no actor has begun with it"
+    assert alarm(seen([("idle", 0.1), ("refuses", 0.1)])) == ""
+    assert alarm(seen(status="finished", reason="target reached")) == "target reached"
+
+
+def test_a_finding_is_said_with_its_remedy():
+    assert str(Finding("ok", "all is well")) == "all is well"
+    assert str(Finding("fault", "no server", "start it")) == "no server (start it)"
