@@ -11,10 +11,9 @@ from romul_actors.cli.connection import connected_to
 from romul_actors.cli.options import Name, SearchUrl
 from romul_actors.cli.printing import echo
 from romul_actors.errors import StoreError
+from romul_actors.observe.stored_population import read_population
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import decode_event
-from romul_actors.protocol.plan import settings
-from romul_actors.protocol.slot_codec import read
 from romul_actors.store import Store
 from romul_workers.checkpoints import Checkpoints
 from romul_workers.scratch import scratch_folder
@@ -56,7 +55,7 @@ def collect(
             place = Checkpoints(experiment.checkpoints, scratch)
             # The folder first: what is published meanwhile is not in the list.
             there = place.names(older)
-            kept = await needed(client.store, experiment)
+            kept = await needed(client.store, name)
             return [checkpoint for checkpoint in there if checkpoint not in kept], place
 
     with scratch_folder() as scratch:
@@ -72,12 +71,10 @@ def collect(
     )
 
 
-async def needed(store: Store, experiment: Experiment) -> set[str]:
+async def needed(store: Store, name: str) -> set[str]:
     """Names of all checkpoints that a decision, or a report on its way, may ask for."""
-    on_the_way = await store.outstanding(experiment.name)
-    stored = await store.load(experiment.name)
-    core = settings(experiment, stored=True)
-    population = read(core, experiment.metric, stored.meta, stored.slots, experiment.name)
+    on_the_way = await store.outstanding(name)
+    _, population = await read_population(store, name)
     kept = population.needed_checkpoints()
     for body in on_the_way.inbox:
         try:

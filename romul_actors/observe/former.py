@@ -5,27 +5,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from romul_actors.errors import ExperimentExistsError
-from romul_actors.protocol.experiment import Experiment, from_json
+from romul_actors.observe.stored_population import read_population
+from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.first_trials import Former, inherit
-from romul_actors.protocol.plan import settings
-from romul_actors.protocol.slot_codec import read
 from romul_actors.store import ReaderStore
 
 Copies = Callable[[Experiment, Experiment, Sequence[str]], Sequence[str]]
 """Copies checkpoints of a former search for a new one: `romul_workers.inheritance.copies`."""
-
-
-async def read_former(store: ReaderStore, name: str) -> Former:
-    """Read it.
-
-    Raises:
-        UnknownExperimentError: there is none of that name.
-        ExperimentError: this version cannot read its declaration.
-    """
-    experiment = from_json(await store.spec(name))
-    stored = await store.load(name)
-    core = settings(experiment, stored=True)
-    return Former(experiment, read(core, experiment.metric, stored.meta, stored.slots, name))
 
 
 async def begun_from(experiment: Experiment, store: ReaderStore, copies: Copies) -> Experiment:
@@ -46,6 +32,6 @@ async def begun_from(experiment: Experiment, store: ReaderStore, copies: Copies)
     if experiment.name in await store.experiments():
         # Before anything is copied for it.
         raise ExperimentExistsError.of(experiment.name)
-    former = await read_former(store, experiment.from_run.name)
+    former = Former(*await read_population(store, experiment.from_run.name))
     copying = partial(copies, former.experiment, experiment)
     return await asyncio.to_thread(inherit, experiment, former, copying)

@@ -12,9 +12,7 @@ import msgpack
 from numpy.random import default_rng
 
 from romul_actors.errors import StoreError
-from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.plan import settings
-from romul_actors.protocol.slot_codec import read
+from romul_actors.observe.stored_population import read_population
 from romul_actors.store.redis import RedisStore
 from romul_sim.drill.processes import RESTART_S, Processes, Services, send, thaw, tree
 from romul_sim.faults import Fault
@@ -185,10 +183,7 @@ class FaultInjector:
         """Change one byte of a checkpoint that a trial is about to continue from."""
         store = RedisStore(self._services.urls["server"])
         try:
-            name = await _newest(store)
-            experiment = Experiment.model_validate_json(await store.spec(name))
-            stored = await store.load(name)
-            population = read(settings(experiment), experiment.metric, stored.meta, stored.slots)
+            experiment, population = await read_population(store, await _newest(store))
         except (StoreError, ValueError):
             return False
         finally:

@@ -11,9 +11,8 @@ from typing import Any
 from romul_actors.client import Client
 from romul_actors.errors import ExperimentExistsError, StoreError
 from romul_actors.observe.snapshot import read_history
+from romul_actors.observe.stored_population import read_population
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.plan import settings
-from romul_actors.protocol.slot_codec import read
 from romul_actors.store.redis import RedisStore
 from romul_actors.waiting import cancel
 from romul_sim.drill.audit import Verdict, audit
@@ -159,9 +158,7 @@ class Drill:
             await asyncio.sleep(0.2)
 
     async def _judge(self, store: RedisStore, experiment: Experiment) -> Verdict:
-        stored = await store.load(experiment.name)
-        core = settings(experiment)
-        population = read(core, experiment.metric, stored.meta, stored.slots, experiment.name)
+        _, population = await read_population(store, experiment.name)
         # A frozen worker may still hold what was decided without it.
         for _ in range(int(10 * LEASE_S)):
             depths = await store.depths(experiment.name)

@@ -1,0 +1,22 @@
+"""A whole population as it is stored, for those that look at it and decide nothing."""
+
+from romul_actors.core.population import Population
+from romul_actors.protocol.experiment import Experiment, from_json
+from romul_actors.protocol.plan import settings
+from romul_actors.protocol.slot_codec import read
+from romul_actors.protocol.stored_fields import StoredFields
+from romul_actors.store import ReaderStore
+
+
+async def read_population(store: ReaderStore, name: str) -> tuple[Experiment, Population]:
+    """An experiment and its population, both of one moment.
+
+    Raises:
+        UnknownExperimentError: there is none of that name.
+        ExperimentError: this version cannot read its declaration.
+        StoredDataError: a field of its hash, or of a slot's, holds what ROMUL never writes.
+    """
+    stored = await store.load(name)
+    experiment = from_json(StoredFields.of_experiment(name, stored.meta).text("spec"))
+    core = settings(experiment, stored=True)
+    return experiment, read(core, experiment.metric, stored.meta, stored.slots, name)
