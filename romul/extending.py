@@ -12,14 +12,13 @@ from romul.display import display
 from romul.local_run import note_steps
 from romul.processes import supervised
 from romul.result import Result
-from romul.running import BY, follow
+from romul.running import BY, follow, go_on
 from romul.supervisor import Plan
 from romul.watching import SearchFailedError, Watch, end
-from romul_actors.client import Client
-from romul_actors.core.history import SearchExtended, SearchResumed
 from romul_actors.local.redis_server import is_up
 from romul_actors.local.run_file import RunFile, check_run, run_folder
 from romul_actors.observe.snapshot import full_snapshot
+from romul_actors.protocol.differences import Changes
 
 
 async def extend_async(
@@ -94,7 +93,8 @@ async def _here(
         ):
             experiment = await client.spec(name)
             watch = Watch(client.store, experiment, callbacks, screen)
-            await _ask(client, watch, name, steps, folder)
+            await go_on(client, watch, name, Changes(steps=steps, asked=True))
+            note_steps(folder, steps)
             await client.forget_fault(name)
             supervisor.begin()
             await follow(watch, supervisor, client, experiment)
@@ -113,17 +113,8 @@ async def _elsewhere(
     with closing(display(name, progress)) as screen:
         async with opened(redis) as client:
             watch = Watch(client.store, await client.spec(name), callbacks, screen)
-            await _ask(client, watch, name, steps, folder)
+            await go_on(client, watch, name, Changes(steps=steps, asked=True))
+            if folder is not None:
+                note_steps(folder, steps)
             await watch.to_the_end()
             return Result(await full_snapshot(client.store, name), folder)
-
-
-async def _ask(client: Client, watch: Watch, name: str, steps: int, folder: Path | None) -> None:
-    """Ask for the steps; a search that is paused or has failed is resumed too."""
-    resumes = await client.is_halted(name)
-    await watch.skip(until=SearchResumed if resumes else SearchExtended)
-    await client.extend(name, steps)
-    if resumes:
-        await client.resume(name)
-    if folder is not None:
-        note_steps(folder, steps)

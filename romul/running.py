@@ -254,14 +254,32 @@ async def _enter(client: Client, local: LocalRun, watch: Watch, changes: Changes
         await client.submit(await begun_from_run(experiment, runs, server_of, copies))
         return True
     await client.forget_fault(experiment.name)
-    again = await client.is_halted(experiment.name)
-    steps = (await client.spec(experiment.name)).steps
+    return await go_on(client, watch, experiment.name, changes) or status not in ENDED
+
+
+async def go_on(client: Client, watch: Watch, name: str, changes: Changes) -> bool:
+    """Ask a search for changes, and resume one that is paused or has failed.
+
+    Args:
+        client: of its server.
+        watch: follows it from then on.
+        name: the search's.
+        changes: what it is asked for.
+
+    Returns:
+        Whether it was resumed or has more steps, and so goes on though it had ended.
+
+    Raises:
+        RomulError: see `Client.apply`.
+    """
+    again = await client.is_halted(name)
+    steps = (await client.spec(name)).steps
     extended = SearchExtended if changes.steps not in (None, steps) else None
     await watch.skip(until=SearchResumed if again else extended)
-    await client.apply(experiment.name, changes)
+    await client.apply(name, changes)
     if again:
-        await client.resume(experiment.name)
-    return again or extended is not None or status not in ENDED
+        await client.resume(name)
+    return again or extended is not None
 
 
 async def follow(
