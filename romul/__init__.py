@@ -21,59 +21,63 @@ if TYPE_CHECKING:
     from romul.callbacks import Callback, StopSearch
     from romul.client import Client
     from romul.extending import extend, extend_async
-    from romul.population import Population
+    from romul.population import AskedTrial, Population
     from romul.result import Best, Result
     from romul.running import run, run_async
     from romul.searches import open, open_async, submit, submit_async, wait, wait_async  # noqa: A004
     from romul.space import Bool, Choice, Float, Int
     from romul.watching import SearchFailedError
     from romul_actors import __version__
-    from romul_actors.core.events import TrialMessage as AskedTrial
     from romul_actors.core.history import TrialCreated, TrialFailed, TrialReported
     from romul_actors.errors import (
         AdviceWarning,
+        CheckpointError,
         ExperimentError,
         ExperimentExistsError,
         RomulError,
+        SpaceError,
+        StoreError,
         StoreUnavailableError,
         TaskError,
         TellError,
         UnknownExperimentError,
+        UnknownSlotError,
     )
     from romul_actors.protocol.experiment import Experiment
-    from romul_workers.schedule import Schedule
+    from romul_workers.schedule import Schedule, ScheduleError
     from romul_workers.trial import Context, Trial
 
 _MODULES = {
     "romul.callbacks": ("Callback", "StopSearch"),
     "romul.client": ("Client",),
     "romul.extending": ("extend", "extend_async"),
-    "romul.population": ("Population",),
+    "romul.population": ("AskedTrial", "Population"),
     "romul.result": ("Best", "Result"),
     "romul.running": ("run", "run_async"),
     "romul.searches": ("open", "open_async", "submit", "submit_async", "wait", "wait_async"),
     "romul.space": ("Bool", "Choice", "Float", "Int"),
     "romul.watching": ("SearchFailedError",),
     "romul_actors": ("__version__",),
-    "romul_actors.core.events": ("AskedTrial",),
     "romul_actors.core.history": ("TrialCreated", "TrialFailed", "TrialReported"),
     "romul_actors.errors": (
         "AdviceWarning",
+        "CheckpointError",
         "ExperimentError",
         "ExperimentExistsError",
         "RomulError",
+        "SpaceError",
+        "StoreError",
         "StoreUnavailableError",
         "TaskError",
         "TellError",
         "UnknownExperimentError",
+        "UnknownSlotError",
     ),
     "romul_actors.protocol.experiment": ("Experiment",),
-    "romul_workers.schedule": ("Schedule",),
+    "romul_workers.schedule": ("Schedule", "ScheduleError"),
     "romul_workers.trial": ("Context", "Trial"),
 }
 """Public names, by the modules that they come from."""
-_CALLED = {"AskedTrial": "TrialMessage"}
-"""What a public name is called in its module, where that is another name."""
 
 __all__ = [
     "AdviceWarning",
@@ -81,6 +85,7 @@ __all__ = [
     "Best",
     "Bool",
     "Callback",
+    "CheckpointError",
     "Choice",
     "Client",
     "Context",
@@ -93,8 +98,11 @@ __all__ = [
     "Result",
     "RomulError",
     "Schedule",
+    "ScheduleError",
     "SearchFailedError",
+    "SpaceError",
     "StopSearch",
+    "StoreError",
     "StoreUnavailableError",
     "TaskError",
     "TellError",
@@ -103,6 +111,7 @@ __all__ = [
     "TrialFailed",
     "TrialReported",
     "UnknownExperimentError",
+    "UnknownSlotError",
     "__version__",
     "extend",
     "extend_async",
@@ -126,7 +135,7 @@ if not TYPE_CHECKING:  # To a type checker a wrong name would be right.
                 f"module 'romul' has no attribute {name!r}; it has {', '.join(__all__)}"
             )
         module = next(module for module, names in _MODULES.items() if name in names)
-        found = getattr(import_module(module), _CALLED.get(name, name))
+        found = getattr(import_module(module), name)
         globals()[name] = found
         return found
 

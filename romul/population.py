@@ -44,6 +44,8 @@ WORKER = "ask-and-tell"
 """Stands where a run's history names a worker."""
 
 Clock = Callable[[], float]
+AskedTrial = TrialMessage
+"""What `Population.ask` gives."""
 
 
 class Population:
@@ -200,14 +202,13 @@ class Population:
         """Go on to `steps` steps in all, also where the search has ended.
 
         Raises:
-            ExperimentError: it is no number of steps.
-            TellError: it has as many already.
+            ExperimentError: it is no number of steps, or it has as many already.
         """
         Call(function="extend", arguments=()).check(steps=steps)
         with self._lock:
             before = self._settings
             if steps <= before.steps:
-                raise TellError(f"steps: {steps} is not above the {before.steps} that it has")
+                raise ExperimentError(f"steps: {steps} is not above the {before.steps} that it has")
             self._fold(Control(action="extend", steps=steps))
             self._settings = self._population.settings
             self._experiment = redeclare(self._experiment, before, self._settings)

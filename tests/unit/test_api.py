@@ -1,13 +1,16 @@
 """The front door: what `import romul` gives, without a server."""
 
 import ast
+import builtins
 import copy
 import hashlib
+import inspect
 import json
 import linecache
 import math
 import pickle
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -82,6 +85,17 @@ def test_every_public_name_is_there():
     assert dir(romul) == sorted(romul.__all__)
     with pytest.raises(AttributeError, match=r"no attribute 'Flaot'"):
         romul.Flaot  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_every_error_that_the_public_names_document_can_be_caught_by_its_public_name():
+    documented = set()
+    for name in romul.__all__:
+        found = getattr(romul, name)
+        for part in (found, *vars(found).values()) if isinstance(found, type) else (found,):
+            raised = (inspect.getdoc(part) or "").partition("Raises:\n")[2]
+            documented |= set(re.findall(r"\b[A-Z]\w+Error\b", raised))
+    assert {"CheckpointError", "SpaceError", "UnknownSlotError"} < documented
+    assert documented - set(dir(builtins)) <= set(romul.__all__)
 
 
 def test_a_type_checker_sees_the_public_names_and_no_others():

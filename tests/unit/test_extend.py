@@ -265,7 +265,7 @@ def test_ask_and_tell_goes_on_too():
             asked.tell(trial, bowl(trial))
 
     to_the_end()
-    with pytest.raises(romul.TellError, match="2 is not above the 2"):
+    with pytest.raises(romul.ExperimentError, match="2 is not above the 2"):
         asked.extend(2)
     asked.extend(5)
     assert (asked.done, asked.ready) == (False, 8)
