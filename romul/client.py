@@ -110,21 +110,25 @@ class Client:
         self._call(lambda client: client.extend(name, steps))
 
     def change(
-        self, name: str, *, population: int = 0, optimizer: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        *,
+        population: int | None = None,
+        optimizer: Mapping[str, Any] | None = None,
     ) -> None:
         """Go on with another number of slots, or with other constants of the optimizer.
 
         Args:
             name: the search's.
-            population: number of slots; 0: as many as before. The worst ones are parked, new ones
-                are forked from good ones.
+            population: number of slots; None: as many as before. The worst ones are parked, new
+                ones are forked from good ones.
             optimizer: constants by name, such as `{"factor": 0.5}`.
 
         Raises:
             UnknownExperimentError: there is no search of that name.
             ExperimentError: it has ended, or cannot be changed so.
         """
-        self._call(lambda client: client.change(name, population=population, constants=optimizer))
+        self._call(lambda client: client.change(name, population=population, optimizer=optimizer))
 
     def remove(self, name: str) -> None:
         """Remove a search with its history; its checkpoints stay.

@@ -193,15 +193,19 @@ class Client:
         await self.store.send(name, encode(Control(action=action, by=self.by, slot=slot)))
 
     async def bounds(
-        self, name: str, parameter: str, low: float | None = None, high: float | None = None
+        self,
+        name: str,
+        parameter: str,
+        min: float | None = None,  # noqa: A002
+        max: float | None = None,  # noqa: A002
     ) -> tuple[float, float]:
         """Ask for a hyperparameter to be searched between other bounds.
 
         Args:
             name: the experiment.
             parameter: a hyperparameter that is a number.
-            low: its least value from now on; None: as before.
-            high: its greatest; None: as before.
+            min: its least value from now on; None: as before.
+            max: its greatest; None: as before.
 
         Returns:
             Both bounds.
@@ -211,12 +215,12 @@ class Client:
             SpaceError: it has no such hyperparameter, or the bounds do not fit it.
         """
         experiment = await self.spec(name)
-        if low is None and high is None:
+        if min is None and max is None:
             raise SpaceError(f"{parameter}: give the least value, the greatest one, or both")
         spec = experiment.space.get(parameter)
         # What is no number, or not there, is refused below.
         before = (spec.min, spec.max) if isinstance(spec, FloatSpec | IntSpec) else (0.0, 1.0)
-        both = (before[0] if low is None else low, before[1] if high is None else high)
+        both = (before[0] if min is None else min, before[1] if max is None else max)
         await self.store.send(name, encode(self._bounds(experiment, parameter, *both)))
         return both
 
@@ -257,17 +261,21 @@ class Client:
         return Control(action="extend", by=self.by, steps=steps)
 
     async def change(
-        self, name: str, *, population: int = 0, constants: Mapping[str, Value] | None = None
+        self,
+        name: str,
+        *,
+        population: int | None = None,
+        optimizer: Mapping[str, Value] | None = None,
     ) -> None:
-        """Ask for another number of slots (0: as many as before), or other constants.
+        """Ask for another number of slots, or other constants of the optimizer.
 
         A search that runs has them at once. One that is paused or has failed adds slots when it
         is resumed.
 
         Args:
             name: the experiment.
-            population: number of slots.
-            constants: of the optimizer, by name.
+            population: number of slots; None: as many as before.
+            optimizer: constants by name, such as `{"factor": 0.5}`.
 
         Raises:
             UnknownExperimentError: there is none of that name.
@@ -275,7 +283,7 @@ class Client:
         """
         if (status := await self.status(name)) in OVER:
             raise ExperimentError(_has_ended(name, status))
-        request = self._change(await self.spec(name), population, constants or {})
+        request = self._change(await self.spec(name), population or 0, optimizer or {})
         await self.store.send(name, encode(request))
 
     def _change(

@@ -11,7 +11,7 @@ from romul_actors.cli.options import DEFAULT_URL, AsJson, MqttCa, MqttUrl, Redis
 from romul_actors.cli.printing import MARKS, echo, echo_json
 from romul_actors.local.address import resolve
 from romul_actors.mqtt.broker import KEEPALIVE_S
-from romul_actors.observe.doctor import Finding, examine
+from romul_actors.observe.doctor import examine
 
 
 def doctor(
@@ -25,7 +25,7 @@ def doctor(
     The exit code is 3 where the server cannot be used, and 1 where there is another fault.
     """
     at = broker(mqtt, mqtt_ca, KEEPALIVE_S, folder_of(redis))
-    findings: list[Finding] = asyncio.run(examine(resolve(redis), at))
+    findings = asyncio.run(examine(resolve(redis), at))
     if as_json:
         echo_json([asdict(finding) for finding in findings])
     else:

@@ -313,7 +313,7 @@ def change(
     _request(
         name,
         redis,
-        lambda client: client.change(name, population=population or 0, constants=changed),
+        lambda client: client.change(name, population=population, optimizer=changed),
         "change",
     )
 

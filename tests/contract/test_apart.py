@@ -235,7 +235,7 @@ async def test_a_change_that_cannot_be_decided_is_a_dead_letter_and_the_search_g
         await until(buried)
         [letter] = await buried()
         assert "deciding fails (RuntimeError: no way to join)" in letter.reason
-        await operator.change("bad", constants={"gain": 0.25})
+        await operator.change("bad", optimizer={"gain": 0.25})
         before = int((await server.load("bad")).meta["reported"])
 
         async def goes_on():
@@ -301,10 +301,10 @@ async def test_a_change_to_a_sound_constant_frees_an_experiment_that_could_not_b
         # One that helps nothing first: it keeps its place, and holds the next one up in nothing.
         useless = {"quorum_share": 1.5e308}
         with pytest.raises(ExperimentError, match=r"quorum_share = 1.5e\+308 is above 1"):
-            await operator.change("bad", constants=useless)
+            await operator.change("bad", optimizer=useless)
         # An older version asks for it.
         await server.send("bad", encode(Control(action="change", by="someone", constants=useless)))
-        await operator.change("bad", constants={"quorum_share": 0.5})
+        await operator.change("bad", optimizer={"quorum_share": 0.5})
         await assert_ends(server, "bad")
         assert (await snapshot(server, "bad")).fault == "" != fault
     found = await full_snapshot(server, "bad")
@@ -358,7 +358,7 @@ async def test_a_search_goes_on_without_options_that_are_no_more(server, raw, re
         assert [what for what in findings if what.startswith(f"bad: {sentence}")]
     operator = Client(server, by="someone")
     with pytest.raises(ExperimentError, match="'replaced_first' any more"):
-        await operator.change("bad", constants={"replaced_first": 0.5})
+        await operator.change("bad", optimizer={"replaced_first": 0.5})
     await operator.apply("bad", Changes(bounds={"x": (0.2, 0.5)}, steps=4, constants={"power": 0}))
     with caplog.at_level(logging.WARNING, "romul.actor"):
         async with serving(server):

@@ -112,7 +112,7 @@ async def test_requests_are_messages_that_name_their_user(client, store):
     await client.unpin("e", 3)
     await client.bounds("e", "rate", 0.01, 0.5)
     await client.extend("e", 4)
-    await client.change("e", population=6, constants={"factor": 0.3})
+    await client.change("e", population=6, optimizer={"factor": 0.3})
     await client.stop("e")
     assert await sent(store) == [
         Submitted(),
@@ -183,8 +183,8 @@ async def test_a_slot_or_a_hyperparameter_that_is_not_there_is_refused(client, s
 
 
 async def test_one_bound_is_enough_and_the_other_stays(client, store):
-    assert await client.bounds("e", "rate", low=0.01) == (0.01, 1.0)
-    assert await client.bounds("e", "rate", high=0.5) == (1e-3, 0.5)
+    assert await client.bounds("e", "rate", min=0.01) == (0.01, 1.0)
+    assert await client.bounds("e", "rate", max=0.5) == (1e-3, 0.5)
     assert (await sent(store))[1:] == [
         Control(action="bounds", by="me", parameter="rate", low=0.01, high=1.0),
         Control(action="bounds", by="me", parameter="rate", low=1e-3, high=0.5),
@@ -193,7 +193,7 @@ async def test_one_bound_is_enough_and_the_other_stays(client, store):
         with pytest.raises(SpaceError, match=said):
             await client.bounds("e", parameter, *([] if parameter == "rate" else [0.1]))
     with pytest.raises(SpaceError, match="rate"):
-        await client.bounds("e", "rate", low=2.0)
+        await client.bounds("e", "rate", min=2.0)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ async def test_bounds_that_cannot_be_counted_on_are_refused(client, store, low, 
 async def test_constants_out_of_their_range_are_refused(client, store, constants, said):
     before = await store.depths("e")
     with pytest.raises(ExperimentError, match=said):
-        await client.change("e", constants=constants)
+        await client.change("e", optimizer=constants)
     assert await store.depths("e") == before
 
 
@@ -244,14 +244,14 @@ async def test_slots_and_constants_stand_in_the_declaration_when_they_are_decide
     for wrong, message in (
         ({}, "e: nothing to change"),
         ({"population": 2}, "e: population: 2 is not from 4"),
-        ({"constants": {"facotr": 1.0}}, "did you mean 'factor'"),
+        ({"optimizer": {"facotr": 1.0}}, "did you mean 'factor'"),
     ):
         with pytest.raises(ExperimentError, match=message):
             await client.change("e", **wrong)
-    await client.change("e", population=6, constants={"factor": 0.3})
+    await client.change("e", population=6, optimizer={"factor": 0.3})
     await decided(store)
     assert await client.spec("e") == declared(population=4, optimizer={"name": "romul"})
-    await client.change("e", constants={"factor": 0.3})
+    await client.change("e", optimizer={"factor": 0.3})
     await decided(store)
     assert (await client.spec("e")).optimizer.options == {"factor": 0.3}
     await client.stop("e")
