@@ -41,13 +41,12 @@ schedule = typer.Typer(
 def export_schedule(
     name: Name,
     to: Annotated[Path, typer.Option("--to", dir_okay=False, help="JSON file.")],
-    best: Annotated[bool, typer.Option("--best", help="The winner's (the default).")] = False,
-    trial: Annotated[str | None, typer.Option(help="Another trial's: SLOT-STEP.")] = None,
+    trial: Annotated[
+        str | None, typer.Option(help="Another trial's: SLOT-STEP.", show_default="the winner")
+    ] = None,
     redis: SearchUrl = None,
 ) -> None:
     """Write the schedule along the winner's line of descent, which may lead through many slots."""
-    if best and trial is not None:
-        raise typer.BadParameter("--best and --trial: one of them")
     seen = snapshot_of(name, redis)
     chosen = trial or seen.best.get("trial")
     if chosen is None:

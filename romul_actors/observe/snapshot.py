@@ -323,13 +323,13 @@ async def origin_of(store: ReaderStore, name: str, trial: str) -> Mapping[str, s
     return {}
 
 
-async def snapshot(store: ReaderStore, name: str, lines: int = 0) -> Snapshot:
-    """Read an experiment in one round trip, with its latest lines of history.
+async def snapshot(store: ReaderStore, name: str) -> Snapshot:
+    """Read an experiment in one round trip.
 
     Raises:
         UnknownExperimentError: there is none of that name.
     """
-    return read_glance(await store.glance(name, SLOT_FIELDS, count=lines), name)
+    return read_glance(await store.glance(name, SLOT_FIELDS), name)
 
 
 async def full_snapshot(store: ReaderStore, name: str) -> Snapshot:

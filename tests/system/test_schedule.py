@@ -5,7 +5,7 @@ import json
 
 def test_the_winners_schedule_is_trained_again(toy, tmp_path):
     file = tmp_path / "schedule.json"
-    done = toy.call("schedule", "export", "toy", "--best", f"--to={file}")
+    done = toy.call("schedule", "export", "toy", f"--to={file}")
     assert done.returncode == 0, done.stderr
     output = json.loads(file.read_text())
     best = json.loads(toy.meta("toy")["best"])

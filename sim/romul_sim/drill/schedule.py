@@ -35,21 +35,19 @@ FAULTS: Mapping[str, float] = {
 """Kinds of faults, with their weights."""
 
 
-def draw(n: int, mean_s: float, seed: int, *, without: Sequence[str] = ()) -> list[Fault]:
+def draw(n: int, mean_s: float, seed: int) -> list[Fault]:
     """Draw a schedule; each kind comes at least once if there are enough faults.
 
     Args:
         n: how many.
         mean_s: mean time between two.
         seed: the same seed, the same schedule.
-        without: kinds to leave out.
     """
     rng = default_rng(seed)
-    kinds = [kind for kind in FAULTS if kind not in without]
-    weights = [FAULTS[kind] for kind in kinds]
-    chosen = list(kinds[:n])
-    total = sum(weights)
-    chosen += rng.choice(kinds, n - len(chosen), p=[w / total for w in weights]).tolist()
+    chosen = list(FAULTS)[:n]
+    total = sum(FAULTS.values())
+    shares = [weight / total for weight in FAULTS.values()]
+    chosen += rng.choice(list(FAULTS), n - len(chosen), p=shares).tolist()
     rng.shuffle(chosen)
     at_s, faults = 0.0, []
     for kind in chosen:
