@@ -16,9 +16,9 @@ def figures_of(trial: TrialMessage, told: Mapping[str, Any], metric: str) -> Fig
         TellError: the metric is not there, or is not a finite number.
     """
     try:
-        found = figures(told, metric)
+        found = figures(told, metric, "the result has")
     except TaskError as error:
-        raise TellError(f"trial {trial.id}: {error}".replace("the task returned", "told")) from None
+        raise TellError(f"trial {trial.id}: {error}") from None
     if not abs(found.value) < float("inf"):
         raise TellError(
             f"trial {trial.id}: {metric} is {found.value}: a result must be finite; say "

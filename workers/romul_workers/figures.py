@@ -36,22 +36,25 @@ class Figures:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def figures(returned: object, metric: str) -> Figures:
+def figures(returned: object, metric: str, giver: str = "the task returned") -> Figures:
     """The experiment's metric, and all other figures that the task gave.
 
     Numbers of numpy and torch, and their tensors of one element, are numbers.
+
+    Args:
+        returned: the metric alone, or a mapping that has it.
+        metric: its name.
+        giver: begins the sentence that says what is wrong.
 
     Raises:
         TaskError: the metric is not there, or no number.
     """
     if not isinstance(returned, Mapping):
-        return Figures(_metric(metric, returned))
+        return Figures(_metric(metric, returned, giver))
     if metric not in returned:
         given = ", ".join(str(name) for name in returned) or "nothing"
-        raise TaskError(
-            f"the task returned no {metric!r}, which the experiment goes by, but {given}"
-        )
-    found = Figures(_metric(metric, returned[metric]))
+        raise TaskError(f"{giver} no {metric!r}, which the experiment goes by, but {given}")
+    found = Figures(_metric(metric, returned[metric], giver))
     for key, value in returned.items():
         if key == metric:
             continue
@@ -73,11 +76,11 @@ def _odd(name: str, value: object, number: float | None) -> str:
     return "its name is too long" if len(name) > MAX_NAME else ""
 
 
-def _metric(name: str, value: object) -> float:
+def _metric(name: str, value: object, giver: str) -> float:
     plain = _plain(value)
     number = None if isinstance(plain, bool) else _number(plain)
     if number is None:
-        raise TaskError(f"the task returned {name} = {value!r}, which is not a number")
+        raise TaskError(f"{giver} {name} = {value!r}, which is not a number")
     return number
 
 
