@@ -57,7 +57,7 @@ class DeadLetters:
             found += [letter for letter in page if not ids or letter.id in ids]
         missing = sorted(set(ids) - {letter.id for letter in found})
         if missing:
-            raise StoreError(f"{name}: no dead message {missing[0]}")
+            raise StoreError(f"{name}: no dead letter {missing[0]}")
         return found[:limit]
 
     async def resubmit(self, name: str, ids: Collection[str] = ()) -> Resubmitted:

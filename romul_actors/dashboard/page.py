@@ -285,5 +285,5 @@ def in_short(snapshot: Snapshot) -> str:
     return (
         f"{snapshot.n_slots} slots · {counts['reported']} trials · {counts['failed']} failed · "
         f"{counts['retried']} retried · {len(snapshot.alive)} workers"
-        f"{f' · {dead} dead messages' if dead else ''}{best}"
+        f"{f' · {dead} dead letters' if dead else ''}{best}"
     )

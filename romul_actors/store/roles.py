@@ -106,7 +106,7 @@ class ReaderStore(CatalogStore):
 
     @abstractmethod
     async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[DeadLetter]:
-        """Up to `count` dead messages after the id `after`, oldest first."""
+        """Up to `count` dead letters after the id `after`, oldest first."""
 
     @abstractmethod
     async def outstanding(self, name: str) -> Outstanding:
@@ -180,7 +180,7 @@ class QueueStore(CatalogStore):
     async def dead_letter(
         self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]
     ) -> int:
-        """Move entries of `inbox` or of a stream of leases to the dead messages.
+        """Move entries of `inbox` or of a stream of leases to the dead letters.
 
         Args:
             name: the experiment.
@@ -313,7 +313,7 @@ class ActorStore(ReaderStore, QueueStore):
 
 
 class OperatorStore(ReaderStore, QueueStore):
-    """What an operator may do: create and remove experiments, send requests, sort dead messages."""
+    """What an operator may do: create and remove experiments, send requests, sort dead letters."""
 
     @abstractmethod
     async def create(self, name: str, spec: str, submitted: bytes) -> None:
@@ -330,11 +330,11 @@ class OperatorStore(ReaderStore, QueueStore):
 
     @abstractmethod
     async def resubmit(self, name: str, dead: DeadLetter) -> bool:
-        """Put a dead message back into its queue; False if it is gone, or came from no queue."""
+        """Put a dead letter back into its queue; False if it is gone, or came from no queue."""
 
     @abstractmethod
     async def drop(self, name: str, ids: Sequence[str]) -> int:
-        """Remove dead messages for good; how many there were."""
+        """Remove dead letters for good; how many there were."""
 
 
 class Store(OperatorStore, ActorStore, WorkerStore):

@@ -8,13 +8,13 @@ from romul_actors.core.history import Line
 from romul_actors.core.value import value
 
 MAX_DEAD = 250_000
-"""Most dead messages that are kept; the oldest go first."""
+"""Most dead letters that are kept; the oldest go first."""
 MAX_LOGS = 2_000
 """Most attempts whose output is kept; the oldest go first."""
 MAX_LOG = 8_000
 """Longest output of an attempt that is kept, in characters: its end."""
 MAX_DEAD_BODY = 1_024
-"""Longest part of a dead message that is kept, in bytes: its beginning."""
+"""Longest part of a dead letter that is kept, in bytes: its beginning."""
 
 
 REFUSES = "refuses"

@@ -154,7 +154,7 @@ FORBIDDEN: dict[str, list[tuple[str, ...]]] = {
         ("HSET", f"{E}:slot:0", "loss", "0"),
         ("XADD", f"{E}:history", "*", "json", "{}"),
         ("HGETALL", f"{E}:slot:0"),
-        # It reads no events, logs or dead messages of others.
+        # It reads no events, logs or dead letters of others.
         ("XRANGE", f"{E}:inbox", "-", "+"),
         ("XREADGROUP", "GROUP", "actors", "x", "STREAMS", f"{E}:inbox", ">"),
         ("XRANGE", f"{E}:logs", "-", "+"),

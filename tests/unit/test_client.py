@@ -284,7 +284,7 @@ async def test_dead_letters_go_back_or_go_away(client, store):
     assert (first.body, cut.size, last.reason) == (short, MAX_DEAD_BODY + 1, "no message")
     assert await letters.letters("e", limit=2) == [first, cut]
     assert await letters.letters("e", [last.id]) == [last]
-    with pytest.raises(StoreError, match="e: no dead message 9-9"):
+    with pytest.raises(StoreError, match="e: no dead letter 9-9"):
         await letters.drop("e", [first.id, "9-9"])
     assert await letters.drop("e", [first.id]) == 1
     assert await letters.resubmit("e") == Resubmitted(back=1, cut=1)

@@ -12,7 +12,7 @@ from romul_actors.store.values import DeadLetter
 
 
 class MemoryOperator(MemoryReader, MemoryQueues, OperatorStore):
-    """Experiments created and removed, dead messages resubmitted and dropped."""
+    """Experiments created and removed, dead letters resubmitted and dropped."""
 
     async def create(self, name: str, spec: str, submitted: bytes) -> None:
         memory = self.memory

@@ -29,7 +29,7 @@ def _step(token: str) -> int:
 
 
 class MemoryQueues(MemoryCatalog, QueueStore):
-    """Messages to the inbox, ends of leases, dead messages and presence."""
+    """Messages to the inbox, ends of leases, dead letters and presence."""
 
     async def send(self, name: str, body: bytes) -> None:
         self.memory.find(name)

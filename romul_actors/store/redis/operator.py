@@ -16,7 +16,7 @@ log = logging.getLogger("romul.store")
 
 
 class RedisOperator(RedisReader, RedisQueues, OperatorStore):
-    """Experiments created and removed, dead messages resubmitted and dropped."""
+    """Experiments created and removed, dead letters resubmitted and dropped."""
 
     async def create(self, name: str, spec: str, submitted: bytes) -> None:
         token = secrets.token_hex(8)
@@ -45,7 +45,7 @@ class RedisOperator(RedisReader, RedisQueues, OperatorStore):
 
     async def resubmit(self, name: str, dead: DeadLetter) -> bool:
         if dead.origin not in GROUPS:
-            log.warning("%s: dead message %s came from no queue: %r", name, dead.id, dead.origin)
+            log.warning("%s: dead letter %s came from no queue: %r", name, dead.id, dead.origin)
             return False
         keys = [key(name, "dead"), key(name, dead.origin)]
         return bool(await self.connection.run("resubmit", keys, [dead.id, dead.body]))

@@ -29,7 +29,7 @@ async def run_beat(
 
 
 class RedisQueues(RedisCatalog, QueueStore):
-    """Messages to the inbox, ends of leases, dead messages and presence."""
+    """Messages to the inbox, ends of leases, dead letters and presence."""
 
     async def send(self, name: str, body: bytes) -> None:
         request = self.connection.client.xadd(key(name, "inbox"), {"m": body}, nomkstream=True)

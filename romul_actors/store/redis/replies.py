@@ -1,7 +1,7 @@
 """From the server's replies, which are bytes, to the records of `romul_actors.store.values`.
 
 Other programs may have written what these functions read: a worker's user alone may put anything
-into the streams of outputs and dead messages, the presence of workers, and the list of garbage.
+into the streams of outputs and dead letters, the presence of workers, and the list of garbage.
 Whatever it is, the functions return a record or raise a ValueError that says what is wrong.
 """
 
@@ -119,7 +119,7 @@ def read_leases(name: str, rows: Sequence[Any], worker: str) -> list[Lease]:
 
 
 def read_dead_letter(entry_id: bytes, fields: Mapping[bytes, bytes]) -> DeadLetter:
-    """A dead message; one that lacks a part is listed too, so that it can be dropped."""
+    """A dead letter; one that lacks a part is listed too, so that it can be dropped."""
     body, size = fields.get(b"body", b""), fields.get(b"size", b"")
     return DeadLetter(
         id=entry_id.decode(),

@@ -1,5 +1,5 @@
--- Move unusable entries of a queue to the dead messages.
--- KEYS: the queue   ARGV: consumer group, queue's name, most dead messages kept, dead, then for each
+-- Move unusable entries of a queue to the dead letters.
+-- KEYS: the queue   ARGV: consumer group, queue's name, most dead letters kept, dead, then for each
 -- entry: id, reason, body (its beginning), its whole length
 -- dead is not declared as a key: a user must have the right to read every declared key, and a worker
 -- may not read this one.

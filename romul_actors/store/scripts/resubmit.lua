@@ -1,6 +1,6 @@
--- Put a dead message back into its queue.
--- KEYS: dead, the queue   ARGV: the dead message's id, its body
--- It leaves the dead messages once the queue has it.
+-- Put a dead letter back into its queue.
+-- KEYS: dead, the queue   ARGV: the dead letter's id, its body
+-- It leaves the dead letters once the queue has it.
 -- Returns 1; 0 if it is gone.
 if #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) == 0 then
   return 0
