@@ -107,7 +107,7 @@ class LocalRun:
         """Undo what `begin` did to a run that was to be replaced, unless the new one has begun."""
         if not holds_run(self._former):
             return
-        # Moved, and removed afterwards: what cannot be removed is in no one's way.
+        # Moved, and removed afterwards: what cannot be removed does not block the name.
         unbegun = self.folder.with_name(f".{self.folder.name}.unbegun")
         shutil.rmtree(unbegun, ignore_errors=True)
         if self.folder.exists():

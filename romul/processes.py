@@ -24,7 +24,7 @@ class Supervisor:
 
     @classmethod
     async def start(cls, plan: Plan) -> "Supervisor":
-        """Start it, and tell it what to run."""
+        """Start the process and send it the plan."""
         logs = Path(plan.folder) / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         with (logs / "supervisor.log").open("ab") as log:

@@ -1,4 +1,4 @@
-"""Every exception and warning that callers may want to tell apart; nothing else."""
+"""Errors and warnings that several packages raise; others stand with their module."""
 
 from collections.abc import Sequence
 from typing import Self

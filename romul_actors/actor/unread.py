@@ -40,7 +40,7 @@ async def stop_unread(store: ActorStore, actor: str, name: str, nonce: str) -> S
         nonce: makes the next version unique.
 
     Returns:
-        The line of history; None: nobody asks, or another actor was faster.
+        The line of history; None: no stop was requested, or another actor was faster.
     """
     outstanding = await store.outstanding(name)
     if not any(map(_stop_of, outstanding.inbox)):

@@ -69,7 +69,7 @@ def _status(slot: SlotSnapshot) -> str:
 
 
 def _workers(seen: Snapshot, slot: SlotSnapshot) -> list[str]:
-    """Who holds the slot's trial; nothing where none is to be trained."""
+    """Workers that hold the slot's trial; empty where none is queued."""
     holders = [w for w in seen.workers if slot.trial in (w.trial, *w.storing.split())]
     if slot.status != "queued":
         return []

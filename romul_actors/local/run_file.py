@@ -172,7 +172,7 @@ class RunFile:
 
     @staticmethod
     def read(folder: Path) -> "RunFile":
-        """Read it.
+        """Read a run's file.
 
         Raises:
             UnknownExperimentError: there is no run in `folder`.

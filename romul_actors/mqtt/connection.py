@@ -179,8 +179,7 @@ class MqttConnection:
             tls_context=tls,
             **more,  # type: ignore[arg-type]
         )
-        # Only a call under way when the connection breaks is told why; without one, or after it was
-        # cancelled, asyncio would print an exception that nobody retrieved.
+        # Marks the exception as retrieved: asyncio would log it otherwise.
         client._disconnected.add_done_callback(  # noqa: SLF001
             lambda ended: ended.cancelled() or ended.exception()
         )

@@ -57,7 +57,7 @@ def code_of(folder: Path) -> dict[str, str]:
             text=True,
             timeout=GIT_S,
             check=True,
-            # Nothing is written, and no one is asked for anything.
+            # Nothing is written. No prompt.
             env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"},
         )
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):

@@ -43,7 +43,7 @@ MAX_REASON = 400
 REFUSALS_S = 10.0
 """How often a worker shows again which experiments it does not serve: there may be hundreds."""
 FAREWELL_S = 2.0
-"""How long the store may take to hear that the worker is gone."""
+"""How long the store may take to remove the worker's presence."""
 
 
 @dataclass(frozen=True, slots=True)

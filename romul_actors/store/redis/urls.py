@@ -72,7 +72,7 @@ class FileLogin(CredentialProvider):
         return (password,) if self._user is None else (self._user, password)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        """The same."""
+        """As `get_credentials`."""
         return self.get_credentials()
 
 
