@@ -59,7 +59,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "workers": (
             "List an experiment's workers: what they do, and the age of their last heartbeat."
         ),
-        "history": "Show what happened and what was decided; operators' actions are among it.",
+        "history": "Show what happened and was decided, operators' actions too, with dates in UTC.",
         "lineage": "Show the tree of copies that a slot belongs to.",
         "explain": (
             "Say why a trial was decided as it was: what was copied, mutated, drawn, and from "

@@ -1,7 +1,6 @@
 """`romul history`: what happened and what was decided, line by line."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ from romul_actors.cli.connection import connected_to
 from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import Console, echo, echo_json
 from romul_actors.core.history import KINDS, ControlIgnored, Line, TrialCreated, Unknown, to_json
-from romul_actors.observe.snapshot import read_line
+from romul_actors.observe.snapshot import moment, read_line
 from romul_actors.protocol.mistakes import did_you_mean
 from romul_actors.protocol.statuses import OVER
 from romul_actors.store import ReaderStore
@@ -40,7 +39,7 @@ def history(
     redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what happened and what was decided; operators' actions are among it."""
+    """Show what happened and was decided, operators' actions too, with dates in UTC."""
     if event is not None and event not in KINDS:
         text = (
             f"warning: {event!r} is no kind that this version knows: {did_you_mean(event, KINDS)}"
@@ -107,7 +106,6 @@ def event_of(line: Line) -> str:
 
 def line_in_words(line: Line) -> str:
     """A line of history for people."""
-    at = time.strftime("%H:%M:%S", time.localtime(line.at_ms / 1000))
     fields = {key: value for key, value in to_json(line).items() if key not in HIDDEN}
     match line:
         case TrialCreated(why=why):
@@ -115,7 +113,7 @@ def line_in_words(line: Line) -> str:
         case ControlIgnored(why=why):
             fields["why"] = why
     shown = "  ".join(f"{key}={_short(value)}" for key, value in fields.items() if value != "")
-    return f"{at}  {event_of(line):<9} {shown}"
+    return f"{moment(line.at_ms)}  {event_of(line):<9} {shown}"
 
 
 def _short(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from nicegui import ui
 
@@ -14,7 +13,7 @@ from romul_actors.dashboard.feeds import REFRESH_S, Feeds
 from romul_actors.observe.alarms import alarms
 from romul_actors.observe.explain import explain, in_words
 from romul_actors.observe.plots import MOST_AXES
-from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, full_snapshot
+from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, full_snapshot, moment
 from romul_actors.observe.visible import visible
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Store
@@ -265,9 +264,10 @@ def _latest(lines: Sequence[Line]) -> Line | None:
 def in_one_line(line: Line) -> str:
     """What an operator did: when, what, and with which values."""
     values = {k: v for k, v in to_json(line).items() if k not in ("at_ms", "event")}
-    at = datetime.fromtimestamp(line.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
-    return "  ".join([at, line.event, *(f"{k}={text}" for k, text in texts.items())])
+    return "  ".join(
+        [moment(line.at_ms), line.event, *(f"{k}={text}" for k, text in texts.items())]
+    )
 
 
 def alarm(snapshot: Snapshot) -> str:

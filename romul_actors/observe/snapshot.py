@@ -5,6 +5,7 @@ Programs of users get one by `romul.open`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic_core import from_json
@@ -288,6 +289,15 @@ def read_line(name: str, entry: str, text: str) -> Line:
     """
     stored = StoredFields(f"experiment {name!r}, history entry {entry}", {"json": text})
     return line_from_json(stored.table("json"))
+
+
+def moment(at_ms: int) -> str:
+    """A time of the server, in UTC.
+
+    Args:
+        at_ms: in milliseconds since the epoch.
+    """
+    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 async def read_history(store: ReaderStore, name: str) -> list[Line]:

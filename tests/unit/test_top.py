@@ -19,6 +19,7 @@ def test_lines_and_sparks_are_short():
     line = from_json(
         {"event": "failed", "at_ms": 0, "trial": "0-0", "message": "x" * 1000, "vector": [1]}
     )
+    assert line_in_words(line).startswith("1970-01-01 00:00:00 UTC  failed")
     assert len(line_in_words(line)) < 300
     assert "vector" not in line_in_words(line)
 
