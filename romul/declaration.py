@@ -4,7 +4,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from os import PathLike
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from romul.callbacks import Callback
 from romul.space import tables
 from romul_actors.errors import AdviceWarning, ExperimentError
 from romul_actors.protocol.experiment import Experiment, from_values
+from romul_actors.protocol.mistakes import did_you_mean
 
 Mode = Literal["min", "max"]
 DIRECTIONS = {"min": "minimize", "max": "maximize"}
@@ -29,6 +29,11 @@ UNTIMED = UNUSED | dict.fromkeys(
     ("deadline", "max_hours", "timeouts"), "it would have no effect with clock=None"
 )
 """Those that mean nothing without a clock, too."""
+ELSEWHERE = {
+    "direction": "did you mean 'mode'?",
+    "redis": "romul.submit puts a search on a server, and romul.wait follows it there",
+}
+"""What to do in place of an argument that there is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +73,7 @@ class Call:
                 raise ExperimentError(f"{self.function}() has no {key!r}: {self.without[key]}")
             if key in known:
                 continue
-            near = ["mode"] if key == "direction" else get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(sorted(known))}"
-            if key == "redis":
-                hint = "romul.submit puts a search on a server, and romul.wait follows it there"
+            hint = ELSEWHERE.get(key) or did_you_mean(key, sorted(known))
             raise ExperimentError(f"{self.function}() has no argument {key!r}: {hint}")
 
 
