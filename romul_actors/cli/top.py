@@ -22,7 +22,7 @@ from romul_actors.cli.rows import age
 from romul_actors.cli.workers import worker_row
 from romul_actors.core.history import TrialReported
 from romul_actors.observe.alarms import alarms
-from romul_actors.observe.snapshot import SLOT_FIELDS, SlotSnapshot, Snapshot, read_glance
+from romul_actors.observe.snapshot import SLOT_FIELDS, Snapshot, rank, read_glance
 from romul_actors.observe.visible import visible
 from romul_actors.store import Store
 
@@ -148,7 +148,8 @@ class Screen:
                 max_width=NARROW if column == metric else None,
             )
         in_hand = seen.in_hand
-        for slot in _ranked(seen.slots, maximize=maximize)[: self._rows]:
+        ranked = sorted(seen.slots, key=lambda s: rank(s.value, s.index, maximize=maximize))
+        for slot in ranked[: self._rows]:
             copied = (slot.parent or "").partition("-")[0]
             status = in_hand.get(slot.trial, slot.status)
             table.add_row(
@@ -166,11 +167,6 @@ class Screen:
         if len(seen.slots) > self._rows:
             table.caption = f"the best {self._rows} of {len(seen.slots)} slots"
         return table
-
-
-def _ranked(slots: Sequence[SlotSnapshot], *, maximize: bool) -> list[SlotSnapshot]:
-    sign = -1 if maximize else 1
-    return sorted(slots, key=lambda s: (s.value is None, sign * (s.value or 0.0), s.index))
 
 
 def top(

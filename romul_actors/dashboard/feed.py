@@ -32,7 +32,7 @@ from romul_actors.core.history import (
     WorkerDrained,
 )
 from romul_actors.errors import UnknownExperimentError
-from romul_actors.observe.snapshot import Snapshot, read_glance
+from romul_actors.observe.snapshot import Snapshot, rank, read_glance
 from romul_actors.store import ReaderStore
 
 if TYPE_CHECKING:
@@ -225,11 +225,8 @@ class Feed:
 
     def ranked(self) -> list[SlotState]:
         """Slots, the best first."""
-        sign = -1 if self.maximize else 1
-        return sorted(
-            self.slots.values(),
-            key=lambda slot: (slot.value is None, sign * (slot.value or 0.0), slot.index),
-        )
+        maximize = self.maximize
+        return sorted(self.slots.values(), key=lambda s: rank(s.value, s.index, maximize=maximize))
 
     def quartiles(self) -> list[tuple[int, float, float, float]]:
         """(step, lower quartile, median, upper quartile) of all slots' results."""

@@ -291,6 +291,11 @@ def read_line(name: str, entry: str, text: str) -> Line:
     return line_from_json(stored.table("json"))
 
 
+def rank(value: float | None, index: int, *, maximize: bool) -> tuple[bool, float, int]:
+    """A slot's place among others, as a key to sort by: those without a value come last."""
+    return value is None, (-1 if maximize else 1) * (value or 0.0), index
+
+
 def moment(at_ms: int) -> str:
     """A time of the server, in UTC.
 
