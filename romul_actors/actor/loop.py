@@ -115,7 +115,9 @@ class Actor:
         if not self._open:
             await asyncio.sleep(self._pace_s)
             return
-        block_ms = await self._silence.heed(self._release())
+        now_s = asyncio.get_running_loop().time()
+        await self._silence.heed(self._release(now_s))
+        block_ms = self._block_ms(now_s)
         entries = await self._silence.heed(self._read(block_ms), block_ms / 1000)
         for name, batch in itertools.groupby(entries, key=lambda entry: entry.experiment):
             async with self._apart(name):
@@ -273,8 +275,7 @@ class Actor:
             return False
         before, after = held.population, decision.population
         adopt(held, after, committed.version)
-        if committed.release_ms is not None:
-            self._release_at(name, committed.release_ms)
+        self._searches[name].release_after(committed.release_ms)
         if self._on_commit is not None and decision.history:
             self._on_commit(name, decision.history)
         self.decisions += after.counts.created - before.counts.created
@@ -293,21 +294,16 @@ class Actor:
                     log.warning("experiment %s: %s", name, text)
         return search.held
 
-    def _release_at(self, name: str, after_ms: int) -> None:
-        due_s = asyncio.get_running_loop().time() + after_ms / 1000
-        search = self._searches[name]
-        search.release_s = min(due_s, search.release_s)
-
-    async def _release(self) -> int:
-        """Release the offers that are due; how long to wait at most for an event, in ms."""
-        now_s = asyncio.get_running_loop().time()
+    async def _release(self, now_s: float) -> None:
+        """Release the offers that are due."""
         due = {name: each for name, each in self._searches.items() if each.release_s <= now_s}
         for name, search in due.items():
             search.release_s = inf
             async with self._apart(name):
-                after_ms = await self._store.release(name)
-                if after_ms is not None:
-                    self._release_at(name, after_ms)
+                self._searches[name].release_after(await self._store.release(name))
+
+    def _block_ms(self, now_s: float) -> int:
+        """How long to wait at most for an event, in milliseconds."""
         waits = [self._pace_s, *(each.release_s - now_s for each in self._searches.values())]
         return max(1, int(1000 * min(waits)))
 

@@ -1,5 +1,6 @@
 """What an actor knows of one search from one round to the next; none of it must last."""
 
+import asyncio
 from dataclasses import dataclass
 from math import inf
 
@@ -31,6 +32,12 @@ class Search:
     reconciled_s: float = -inf
     left_until_s: float | None = None
     left_at: int = 0
+
+    def release_after(self, ms: int | None) -> None:
+        """Have what is offered released after so many milliseconds; None: nothing is offered."""
+        if ms is not None:
+            due_s = asyncio.get_running_loop().time() + ms / 1000
+            self.release_s = min(due_s, self.release_s)
 
     def leave(self, reported: int, now_s: float) -> None:
         """Leave its inbox to another actor for a moment; so many results have been counted."""

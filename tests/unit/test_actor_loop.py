@@ -541,7 +541,7 @@ async def test_leases_and_offers_of_a_damaged_experiment_do_not_hold_up_those_of
     assert await actor.lost("gone") == 1
     assert list((await store.leases("bad")).values()) == ["gone"]
     for name in ("bad", "e"):
-        actor._release_at(name, 0)
+        actor._searches[name].release_after(0)
     store.call = "release"
     # A round in which an offer that is due cannot be released still decides the others.
     await actor.turn()
