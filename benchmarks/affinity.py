@@ -43,7 +43,7 @@ def train(trial):
     trial.attach(model=model, optimizer=optimizer)
     time.sleep(random.Random(trial.seed).uniform(0.5, 1.5) * trial.constants["seconds"])
     trial.save()
-    return {"loss": random.Random(trial.seed).random(), "warm": float(trial.warm)}
+    return {"loss": random.Random(trial.seed).random(), "warm": float(trial._work.warm)}
 """
 
 

@@ -1,7 +1,6 @@
 """Warm restores: what the last save left in memory is given on only where it is what was saved."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,9 @@ from tests.unit.test_trainer import TASKS, experiment, trial
 
 def attempt(folder, parent=None, kept=None):
     folder.mkdir()
-    return replace(torch_trial(folder, parent, learning_rate=0.25), parent_kept=kept)
+    made = torch_trial(folder, parent, learning_rate=0.25)
+    made._work.parent_kept = kept
+    return made
 
 
 class Net(torch.nn.Module):
@@ -96,9 +97,9 @@ def saved(tmp_path, kind="SGD"):
 def restored(folder, first, kind="SGD", into=None, *, warm=True):
     """Hash after a restore from a trial's checkpoint, and whether it was warm."""
     model, optimizer = into or made(kind)
-    following = attempt(folder, first.checkpoint, first.kept if warm else None)
+    following = attempt(folder, first.checkpoint, first._work.kept if warm else None)
     following.attach(model=model, optimizer=optimizer)
-    return hashed(model, optimizer), following.warm
+    return hashed(model, optimizer), following._work.warm
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
@@ -120,9 +121,11 @@ def test_a_new_model_gets_the_tensors_themselves(tmp_path):
     # As at the end of a trial.
     first._attached = None
     del model, optimizer
-    assert first.kept.is_alone()
+    assert first._work.kept.is_alone()
     model, optimizer = made()
-    attempt(tmp_path / "b", first.checkpoint, first.kept).attach(model=model, optimizer=optimizer)
+    attempt(tmp_path / "b", first.checkpoint, first._work.kept).attach(
+        model=model, optimizer=optimizer
+    )
     assert model.first.weight.data_ptr() == place
     assert model.tied.weight is model.first.weight
     assert optimizer.state[model.first.weight]["momentum_buffer"].data_ptr() == momentum
@@ -131,7 +134,7 @@ def test_a_new_model_gets_the_tensors_themselves(tmp_path):
 def test_a_model_that_is_still_in_use_shares_nothing_with_the_next_one(tmp_path):
     first, model, optimizer = saved(tmp_path)
     other, its = made()
-    attempt(tmp_path / "b", first.checkpoint, first.kept).attach(model=other, optimizer=its)
+    attempt(tmp_path / "b", first.checkpoint, first._work.kept).attach(model=other, optimizer=its)
     before = hashed(other, its)
     with torch.no_grad():
         for weight in model.parameters():
@@ -263,10 +266,10 @@ def test_another_kind_of_model_is_loaded_as_from_the_files(tmp_path, net, warm):
         restored(tmp_path / "other", first, into=fresh(), warm=False)
     cold_model, warm_model = net(), net()
     attempt(tmp_path / "cold", first.checkpoint).attach(model=cold_model)
-    following = attempt(tmp_path / "warm", first.checkpoint, first.kept)
+    following = attempt(tmp_path / "warm", first.checkpoint, first._work.kept)
     following.attach(model=warm_model)
     assert hashed(warm_model) == hashed(cold_model)
-    assert following.warm is warm
+    assert following._work.warm is warm
     with torch.no_grad():
         warm_model.first.weight.zero_()
     assert (net is Twice) or bool(warm_model.tied.weight.any())
@@ -277,21 +280,21 @@ def test_a_write_of_one_value_past_torchs_counters_is_not_seen_but_may_be_declar
     cold, _ = restored(tmp_path / "cold", first, warm=False)
     assert model.first.weight.numel() > WHOLE
     model.first.weight.data[0, 1] += 1.0
-    following, (other, its) = attempt(tmp_path / "b", first.checkpoint, first.kept), made()
+    following, (other, its) = attempt(tmp_path / "b", first.checkpoint, first._work.kept), made()
     following.attach(model=other, optimizer=its, warm=False)
     assert hashed(other, its) == cold
-    first.kept.drop()
+    first._work.kept.drop()
 
 
 def test_what_one_save_kept_is_not_given_to_the_same_trial(tmp_path):
     first, model, optimizer = saved(tmp_path)
     parent, _ = restored(tmp_path / "cold", first, warm=False)
-    following = attempt(tmp_path / "b", first.checkpoint, first.kept)
+    following = attempt(tmp_path / "b", first.checkpoint, first._work.kept)
     following.attach(model=model, optimizer=optimizer)
     step(model, optimizer)
     following.save()
     following.attach(model=model, optimizer=optimizer)
-    assert (hashed(model, optimizer), following.warm) == (parent, False)
+    assert (hashed(model, optimizer), following._work.warm) == (parent, False)
 
 
 def test_tensors_of_inference_mode_are_not_kept_and_are_saved(tmp_path):
@@ -301,8 +304,8 @@ def test_tensors_of_inference_mode_are_not_kept_and_are_saved(tmp_path):
     first = attempt(tmp_path / "a")
     first.attach(model=model)
     first.save()
-    assert first.kept is None
-    assert first.written[FILE] == Written.of(first.checkpoint / FILE)
+    assert first._work.kept is None
+    assert first._work.written[FILE] == Written.of(first.checkpoint / FILE)
 
 
 @pytest.fixture

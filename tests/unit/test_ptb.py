@@ -387,7 +387,7 @@ def step(tmp_path, folder):
             made._stopping = _AfterSoManyUpdates(after)
         _seed(made.seed)
         returned = ptb.train(made)
-        assert made.in_effect == {
+        assert made._work.in_effect == {
             "learning_rate": made.hyperparameters["learning_rate"],
             "weight_decay": made.hyperparameters["weight_decay"],
         }

@@ -53,7 +53,7 @@ def test_the_asked_learning_rate_wins_over_the_restored_one(tmp_path):
     second.attach(model=model, optimizer=optimizer)
     [group] = optimizer.param_groups
     assert (group["lr"], group["momentum"]) == (0.125, 0.3)
-    assert second.in_effect == {"learning_rate": 0.125, "momentum": 0.3}
+    assert second._work.in_effect == {"learning_rate": 0.125, "momentum": 0.3}
     assert torch.equal(model.weight, before.weight)
     assert optimizer.state_dict()["state"][0]["momentum_buffer"] is not None
 
@@ -76,7 +76,7 @@ def test_a_learning_rate_kept_in_a_tensor_is_written_too(tmp_path):
     first = trial(tmp_path / "a", learning_rate=0.25)
     first.attach(model=model, optimizer=optimizer)
     assert optimizer.param_groups[0]["lr"].item() == 0.25
-    assert first.in_effect == {"learning_rate": 0.25}
+    assert first._work.in_effect == {"learning_rate": 0.25}
 
 
 class Stubborn(dict[str, Any]):
@@ -110,7 +110,7 @@ def test_a_name_in_the_optimizers_table_goes_by_its_last_part(tmp_path, caplog):
     first.attach(model=model, optimizer=optimizer)
     [group] = optimizer.param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.25, 0.3, 0.0)
-    assert first.in_effect == {"optimizer.lr": 0.25, "optimizer.step.momentum": 0.3}
+    assert first._work.in_effect == {"optimizer.lr": 0.25, "optimizer.step.momentum": 0.3}
     [said] = caplog.messages
     assert said.startswith("bn.weight_decay is not written to the optimizer's 'weight_decay'")
     caplog.clear()
@@ -120,7 +120,7 @@ def test_a_name_in_the_optimizers_table_goes_by_its_last_part(tmp_path, caplog):
         [name] = values
         other = trial(tmp_path / "b", **values)
         other.attach(model=model, optimizer=optimizer, names={"rate": "lr", "a.momentum": "lr"})
-        assert other.in_effect == {name: 0.125}
+        assert other._work.in_effect == {name: 0.125}
         assert (group["lr"], group["momentum"]) == (0.125, 0.3)
         group["lr"] = 0.25
 
@@ -132,7 +132,7 @@ def test_two_hyperparameters_for_one_field_are_an_error_until_one_of_them_sets_n
     with pytest.raises(TaskError, match=both):
         first.attach(model=model, optimizer=optimizer)
     first.attach(model=model, optimizer=optimizer, names={"optim.momentum": None})
-    assert first.in_effect == {"momentum": 0.5}
+    assert first._work.in_effect == {"momentum": 0.5}
     assert optimizer.param_groups[0]["momentum"] == 0.5
     schedule = Schedule(
         "e", "t", "l", "minimize", "epoch", {}, [Stretch(0.0, 1.0, {"lr": 0.1, "learning_rate": 1})]
@@ -154,7 +154,7 @@ def test_a_field_whose_hyperparameter_does_not_count_is_as_the_optimizer_was_mad
     assert (float(group["lr"]), group["momentum"]) == (0.125, 0.75)
     # No hyperparameter's: it goes on with the parent's.
     assert group["weight_decay"] == 0.25
-    assert second.in_effect == {"opt.heavy.momentum": 0.75}
+    assert second._work.in_effect == {"opt.heavy.momentum": 0.75}
 
 
 def test_a_learning_rate_that_does_not_count_leaves_schedulers_as_they_were_made(tmp_path):
@@ -192,9 +192,9 @@ def test_an_optimizer_of_another_class_begins_with_an_empty_state_and_a_warning(
     first.save()
     other, adam = made(lr=0.1, kind=torch.optim.Adam)
     second = trial(tmp_path / "b", first.checkpoint, lr=0.25)
-    second.parent_kept = first.kept if warm else None
+    second._work.parent_kept = first._work.kept if warm else None
     second.attach(model=other, optimizer=adam)
-    assert second.warm is warm
+    assert second._work.warm is warm
     assert torch.equal(other.weight, model.weight)
     assert not adam.state
     assert (adam.param_groups[0]["lr"], adam.param_groups[0]["betas"]) == (0.25, (0.9, 0.999))
@@ -342,7 +342,7 @@ def test_a_second_save_takes_the_place_of_the_first(tmp_path):
     following = trial(tmp_path / "b", folder)
     following.attach(model=model)
     following.save(place=1)
-    first = following.written["state.safetensors"]
+    first = following._work.written["state.safetensors"]
     following.save(place=2)
     assert load(following.checkpoint)["extra"] == {"place": 2}
-    assert following.written["state.safetensors"] != first
+    assert following._work.written["state.safetensors"] != first

@@ -52,7 +52,7 @@ from romul_workers.task_import import (
     import_task,
     task_traceback,
 )
-from romul_workers.trial import Context, Paused, Trial, place
+from romul_workers.trial import Context, Paused, Trial, TrialWork, place
 
 if TYPE_CHECKING:
     # It imports torch, which a task may do without.
@@ -179,6 +179,7 @@ class Child:
     def _train(self, request: TrainTrial) -> TrialAnswer:
         task = self._tasks[request.key]
         parent = Path(request.parent) if request.parent else None
+        work = TrialWork()
         trial = Trial(
             id=request.id,
             hyperparameters=request.hyperparameters,
@@ -196,6 +197,7 @@ class Child:
             _absent=request.absent,
             _stopping=self._stopping,
             _report_progress=lambda at: self._sign(request, at),
+            _work=work,
         )
         self._training = request
         kept, self._kept = self._kept, None
@@ -209,7 +211,7 @@ class Child:
         if isinstance(returned, Paused):
             if not any(trial.checkpoint.iterdir()):
                 raise TaskError("the task paused, and wrote nothing into trial.checkpoint")
-            return TaskInterrupted(returned.at, trial.written)
+            return TaskInterrupted(returned.at, work.written)
         if trial.cut_short:
             return TaskInterrupted(None)
         found = figures(returned, request.metric)
@@ -218,17 +220,17 @@ class Child:
         if not any(trial.checkpoint.iterdir()):
             message = "the task wrote nothing into trial.checkpoint: no trial could go on from it"
             return TaskFailed("no_checkpoint", message)
-        self._kept = trial.kept
+        self._kept = work.kept
         return TaskReturned(
             value=found.value,
             metrics=found.kept,
             left_out=found.left_out,
-            in_effect=trial.in_effect,
-            written=trial.written,
+            in_effect=work.in_effect,
+            written=work.written,
             provenance=provenance(task.code),
-            restore_s=trial.restore_s,
-            warm=trial.warm,
-            keeps=trial.kept is not None,
+            restore_s=work.restore_s,
+            warm=work.warm,
+            keeps=work.kept is not None,
         )
 
 
@@ -250,7 +252,7 @@ def _give_parent(trial: Trial, kept: "Kept", parent: Path, *, checked: bool) -> 
         checked: whether its files were hashed; if not, that is done when the task asks for them.
     """
     if kept.is_of(parent):
-        trial.parent_kept = kept
+        trial._work.parent_kept = kept  # noqa: SLF001
     if not checked:
         files = kept.files
 

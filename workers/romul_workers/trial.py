@@ -71,6 +71,27 @@ class Context:
 
 
 @dataclass(slots=True)
+class TrialWork:
+    """What `attach` and `save` did, for the child process that runs the trial.
+
+    Attributes:
+        in_effect: hyperparameters as they were read back.
+        restore_s: how long `attach` took to restore, in seconds; None: it restored nothing.
+        warm: whether it did so from memory.
+        parent_kept: what the parent's own trial left in this process's memory, until `attach`.
+        kept: what the latest `save` left there.
+        written: files of the checkpoint that are hashed already, by name.
+    """
+
+    in_effect: dict[str, Value] = field(default_factory=dict)
+    restore_s: float | None = None
+    warm: bool = False
+    parent_kept: "Kept | None" = None
+    kept: "Kept | None" = None
+    written: "dict[str, Written]" = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Trial:
     """One PBT step of one slot, as `train(trial)` gets it.
 
@@ -102,7 +123,6 @@ class Trial:
     context: Context
     state: Any = None
     resumed: bool = False
-    in_effect: dict[str, Value] = field(default_factory=dict)
     _stop_seen: bool = False
     _stopping: Event = field(default_factory=Event)
     _report_progress: Callable[[float | None], None] | None = None
@@ -118,16 +138,7 @@ class Trial:
     """Whether its files were hashed."""
     _absent: Sequence[str] = ()
     """Names of the space's hyperparameters that do not count here."""
-    written: "dict[str, Written]" = field(default_factory=dict)
-    """Files of the checkpoint that are hashed already, by name."""
-    parent_kept: "Kept | None" = None
-    """What the parent's own trial left in this process's memory, until `attach`."""
-    kept: "Kept | None" = None
-    """What the latest `save` left there."""
-    restore_s: float | None = None
-    """How long `attach` took to restore, in seconds; None: it restored nothing."""
-    warm: bool = False
-    """Whether it did so from memory."""
+    _work: TrialWork = field(default_factory=TrialWork)
 
     @property
     def budget(self) -> float:
@@ -228,18 +239,19 @@ class Trial:
         from romul_workers.torch_support import Attached  # noqa: PLC0415
 
         self._attached = Attached(model, optimizer)
-        kept, self.parent_kept = self.parent_kept, None
+        work = self._work
+        kept, work.parent_kept = work.parent_kept, None
         began = time.monotonic()
         # A resumed trial's random state lies in the files alone.
-        self.warm = warm and not self.resumed and kept is not None and self._attached.take(kept)
-        parent = None if self.warm else self.parent
-        self.in_effect = self._attached.restore(
+        work.warm = warm and not self.resumed and kept is not None and self._attached.take(kept)
+        parent = None if work.warm else self.parent
+        work.in_effect = self._attached.restore(
             parent, self.hyperparameters, names or {}, self._absent
         )
         if self.resumed and parent is not None:
             self._attached.restore_random_state(parent)
-        if self.warm or parent is not None:
-            self.restore_s = time.monotonic() - began
+        if work.warm or parent is not None:
+            work.restore_s = time.monotonic() - began
 
     def save(self, **extra: Any) -> None:
         """Write what was attached into the checkpoint, with `extra` plain values or tensors.
@@ -251,12 +263,13 @@ class Trial:
             raise TaskError(
                 "trial.save() before trial.attach(): call attach(model=..., optimizer=...) first"
             )
-        self.written = self._attached.save(
+        work = self._work
+        work.written = self._attached.save(
             self.checkpoint, extra, self._base, checked=self._base_checked
         )
-        self.kept = self._attached.kept
-        if self.kept is not None:
-            self.kept.files = dict(self.written)
+        work.kept = self._attached.kept
+        if work.kept is not None:
+            work.kept.files = dict(work.written)
 
     if not TYPE_CHECKING:
 
