@@ -39,7 +39,6 @@ class Drill:
         workers, actors: how many of each.
         seed: of the searches.
         progress: is called after each fault with how many there were.
-        steps: of each search; a new one begins as long as there are faults to come.
     """
 
     def __init__(
@@ -50,13 +49,11 @@ class Drill:
         actors: int,
         seed: int,
         progress: Callable[[int], None] = lambda _: None,
-        steps: int = 40,
     ) -> None:
         self._folder = folder
         self._faults = faults
         self._seed = seed
         self._progress = progress
-        self._steps = steps
         self._workers = workers
         self._actors = actors
         self._affinity: Counter[str] = Counter()
@@ -134,7 +131,7 @@ class Drill:
                     "momentum": {"type": "float", "min": 0.0, "max": 0.9},
                 },
                 "population": 8,
-                "steps": self._steps,
+                "steps": 40,
                 "budget": 20,
                 "seed": self._seed + number,
                 "constants": {"seconds": 0.3},
