@@ -49,7 +49,8 @@ class Best:
             model: a `torch.nn.Module` of the same shape.
 
         Raises:
-            CheckpointError: the checkpoint does not fit the model, or is not on this machine.
+            CheckpointError: the checkpoint is damaged, does not fit the model, or is not on this
+                machine.
         """
         from romul_workers.torch_support import load_model  # noqa: PLC0415
 
@@ -94,6 +95,7 @@ class Result:
 
         Raises:
             RomulError: no trial has succeeded yet.
+            CheckpointError: its checkpoint has a name that no worker gives one.
         """
         found, experiment = self.snapshot.best, self.snapshot.experiment
         if not found:
@@ -214,7 +216,10 @@ class Result:
             ("trials", f"{self.snapshot.ended}, {counts['failed']} failed"),
         ]
         if self.snapshot.best:
-            best = self.best
+            try:
+                best = self.best
+            except CheckpointError as error:
+                return [*rows, ("best", str(error))]
             values = ", ".join(f"{name} {_short(v)}" for name, v in best.hyperparameters.items())
             rows += [
                 (f"best {experiment.metric}", f"{_short(best.value)} (trial {best.trial})"),

@@ -25,9 +25,10 @@ from pydantic import (
 )
 from pydantic import Field as Default
 
-from romul_actors.core.events import Control, Event, TrialMessage
+from romul_actors.core.events import Control, Event, Released, Result, TrialMessage
 from romul_actors.core.space import Value
 from romul_actors.errors import MessageError, MessageVersionError
+from romul_actors.protocol.checkpoint_names import is_name, misnamed
 from romul_actors.protocol.mistakes import mistakes_of
 
 VERSION = 1
@@ -110,11 +111,19 @@ def decode_event(body: bytes) -> Event:
         MessageError: it is oversized, truncated, or not an event.
     """
     event: Event = _validate(_EVENTS, body)
+    if isinstance(event, Result | Released):
+        _check_checkpoint(event)
     if isinstance(event, Control) and event.steps > MOST_STEPS:
         raise MessageError(f"control.steps: {event.steps} is above {MOST_STEPS}")
     if isinstance(event, Control) and math.isinf(event.high - event.low):
         raise MessageError(f"control.high: {event.high} is too far from {event.low}")
     return event
+
+
+def _check_checkpoint(report: Result | Released) -> None:
+    # A path is made of it wherever the best model is read.
+    if report.checkpoint is not None and not is_name(report.checkpoint):
+        raise MessageError(f"{report.type}.checkpoint: {misnamed(report.checkpoint)}")
 
 
 def request_of(body: bytes) -> Control | None:

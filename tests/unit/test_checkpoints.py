@@ -324,10 +324,22 @@ def test_a_manifest_of_an_older_version_is_checked_too(tmp_path):
 
 @pytest.mark.parametrize("folder", ["s3://bucket/e", "s3://bucket/e/"])
 def test_the_best_checkpoint_stands_in_its_folder_however_that_is_written(folder):
+    assert found(folder, "0-0-1-ab").best.checkpoint == "s3://bucket/e/0-0-1-ab"
+
+
+def test_a_best_checkpoint_of_another_form_leads_nowhere(tmp_path):
+    """As a store may hold it that took the report before such names were refused."""
+    result = found(str(tmp_path / "checkpoints"), "../loot")
+    with pytest.raises(CheckpointError, match=r"'\.\./loot': not a name of the form"):
+        _ = result.best
+    assert "not a name of the form" in repr(result)
+
+
+def found(folder, checkpoint):
+    """A search whose best trial wrote this checkpoint."""
     space = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
     experiment = Experiment(name="e", task="t", steps=1, space=space, checkpoints=folder)
-    best = {"loss": 0.5, "trial": "0-0", "checkpoint": "0-0-1-ab", "hyperparameters": {"x": 0.5}}
+    best = {"loss": 0.5, "trial": "0-0", "checkpoint": checkpoint, "hyperparameters": {"x": 0.5}}
     meta = {"spec": experiment.model_dump_json(), "status": "running", "slots": "0"}
     meta["best"] = json.dumps({**best, "metrics": {}})
-    seen = read_glance(Glance(1, meta, [], {}, {}, []))
-    assert Result(seen).best.checkpoint == "s3://bucket/e/0-0-1-ab"
+    return Result(read_glance(Glance(1, meta, [], {}, {}, [])))

@@ -92,8 +92,35 @@ def test_a_trial_whose_name_is_not_its_slot_and_step_is_refused(name):
         decode_trial(encode(replace(TRIAL, id=name)))
 
 
+NO_NAMES = [
+    "",
+    "../../tmp/loot",
+    "/tmp/loot",
+    "e/3-7-2",
+    "3-7-2/..",
+    "3-7-2\n",
+    "3-7",
+    "3-7-2-" + "a" * 17,
+    "s3://far/3-7-2",
+]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+@pytest.mark.parametrize("event", [RESULT, EVENTS[2]], ids=lambda event: event.type)
+def test_a_report_whose_checkpoint_may_lie_elsewhere_is_refused(event, name):
+    with pytest.raises(MessageError, match=f"{event.type}.checkpoint: .* not a name of the form"):
+        decode_event(encode(replace(event, checkpoint=name)))
+
+
+@pytest.mark.parametrize("name", ["3-7-2", "3-7-2-0badcafe", "3-7-2-a", "12-0-10-abcdef"])
+def test_every_name_that_a_worker_ever_gave_a_checkpoint_is_taken(name):
+    for event in (RESULT, replace(EVENTS[2], checkpoint=name, at=7.5)):
+        named = replace(event, checkpoint=name)
+        assert decode_event(encode(named)) == named
+
+
 def test_a_metric_that_is_no_number_arrives_for_the_core_to_judge():
-    event = decode_event(encode(Result(**TOKEN, value=math.nan, checkpoint="c", seconds=1.0)))
+    event = decode_event(encode(Result(**TOKEN, value=math.nan, checkpoint="3-7-2", seconds=1.0)))
     assert isinstance(event, Result)
     assert math.isnan(event.value)
 

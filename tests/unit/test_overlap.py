@@ -325,7 +325,7 @@ def test_an_error_of_the_store_beside_the_loop_is_met_as_one_in_it():
 
     async def main():
         store = await filled(OnceSilent(), *trials(3))
-        endings = [Failure("storage", "x"), Failure("storage", "y"), Success(1.0, "c")]
+        endings = [Failure("storage", "x"), Failure("storage", "y"), Success(1.0, "0-2-1-c")]
         trainer = StoringTrainer(*[3.0] * 3, endings=endings)
         await worker(store, trainer, overlap=True, max_trials=3).run(asyncio.Event())
         events = [decode_event(entry.body) for entry in await store.read(["e"], "a", 10, 0)]

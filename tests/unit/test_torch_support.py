@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from romul_actors.errors import CheckpointError, TaskError
+from romul_workers.checkpoints import Checkpoints
 from romul_workers.child import _seed
 from romul_workers.schedule import Schedule, Stretch
 from romul_workers.tasks import digits
-from romul_workers.torch_support import apply_schedule, load, load_model
+from romul_workers.torch_support import FILE, apply_schedule, load, load_model
 from romul_workers.trial import Context, Paused, Trial
 
 
@@ -228,6 +229,24 @@ def test_a_checkpoint_is_never_unpickled(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be restored"):
         load_model(folder, torch.nn.Linear(2, 1))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_damaged_checkpoint_is_not_taken_for_the_best_model(tmp_path, missing):
+    checkpoints = Checkpoints(str(tmp_path / "checkpoints"), tmp_path / "scratch")
+    folder, model = trained(checkpoints.begin("0-0-1-ab"))
+    checkpoints.publish(folder, "0-0-1-ab")
+    place = tmp_path / "checkpoints" / "0-0-1-ab"
+    load_model(place, torch.nn.Linear(2, 1))
+    state = place / FILE
+    weights = bytearray(state.read_bytes())
+    weights[-1] ^= 1
+    state.chmod(0o644)
+    state.unlink()
+    if not missing:
+        state.write_bytes(weights)
+    with pytest.raises(CheckpointError, match="cut off" if missing else "is damaged"):
+        load_model(place, model)
 
 
 def test_a_checkpoint_that_was_written_in_another_way_is_no_saved_model(tmp_path):

@@ -103,7 +103,7 @@ def test_a_refusal_after_a_silence_leaves_the_checkpoint_of_a_report_that_may_ha
     async def main():
         store, trainer, stop = (
             OnceDeafStore(arrives=True),
-            StubTrainer(Success(0.5, "c")),
+            StubTrainer(Success(0.5, "0-0-1-c")),
             asyncio.Event(),
         )
         await filled(store, TRIAL)
@@ -151,7 +151,7 @@ class TimedStore(MemoryStore):
 def test_a_worker_that_loses_the_broker_sends_a_heartbeat_at_once():
     async def main():
         store = await filled(TimedStore(), TRIAL)
-        working = worker(store, StubTrainer(Success(1.0, "c"), seconds=8.0), max_trials=1)
+        working = worker(store, StubTrainer(Success(1.0, "0-0-1-c"), seconds=8.0), max_trials=1)
         work = asyncio.create_task(working.run(asyncio.Event()))
         await asyncio.sleep(5.0)
         working.quick = True
@@ -167,7 +167,7 @@ def test_a_worker_that_loses_the_broker_sends_a_heartbeat_at_once():
 def test_a_worker_that_was_taken_for_dead_learns_of_it_when_its_connection_is_back():
     async def main():
         store = await filled(TimedStore(), TRIAL)
-        trainer = StubTrainer(Success(1.0, "c"), Success(1.0, "c"), seconds=8.0)
+        trainer = StubTrainer(Success(1.0, "0-0-1-c"), Success(1.0, "0-0-1-c"), seconds=8.0)
         working, stop = worker(store, trainer), asyncio.Event()
         work = asyncio.create_task(working.run(stop))
         working.quick = True
@@ -329,7 +329,7 @@ def test_what_changes_while_a_heartbeat_is_under_way_is_looked_at_right_after_it
     async def main():
         loop = asyncio.get_running_loop()
         store = await filled(Slow(lambda: int(1000 * loop.time())), TRIAL)
-        working = worker(store, StubTrainer(Success(1.0, "a"), seconds=3.0), max_trials=1)
+        working = worker(store, StubTrainer(Success(1.0, "0-0-1-a"), seconds=3.0), max_trials=1)
         loop.call_later(1.0, lambda: setattr(working, "quick", True))
         await working.run(asyncio.Event())
         return store.begun_s
@@ -359,7 +359,7 @@ def test_a_stop_after_a_drain_shortens_the_grace_period():
         loop = asyncio.get_running_loop()
         store = MemoryStore(lambda: int(1000 * loop.time()))
         await filled(store, TRIAL)
-        working = worker(store, StubTrainer(Success(1.0, "a"), seconds=50.0), grace_s=40.0)
+        working = worker(store, StubTrainer(Success(1.0, "0-0-1-a"), seconds=50.0), grace_s=40.0)
         loop.call_later(1.0, working.drain, "drained")
         loop.call_later(3.0, working.drain, "drained", 0.0)
         await working.run(asyncio.Event())
@@ -402,7 +402,10 @@ def test_what_is_left_out_of_results_is_warned_of_once(caplog):
         store = MemoryStore(lambda: int(1000 * loop.time()))
         await filled(store, TRIAL, replace(TRIAL, id="1-0", slot=1))
         odd = {"note": "str", "nan": "nan"}
-        endings = [Success(1.0, "a", left_out=odd), Success(1.0, "b", {"n": 1.0}, left_out=odd)]
+        endings = [
+            Success(1.0, "0-0-1-a", left_out=odd),
+            Success(1.0, "1-0-1-b", {"n": 1.0}, left_out=odd),
+        ]
         await worker(store, Printing(*endings), max_trials=2).run(asyncio.Event())
         inbox = await store.read(["e"], "a", 10, 0)
         outputs = [(await store.outputs("e", name))[0].text for name in ("0-0", "1-0")]
@@ -424,7 +427,9 @@ def test_where_results_come_from_is_sent_when_it_changes():
         store = MemoryStore(lambda: int(1000 * loop.time()))
         await filled(store, *(replace(TRIAL, id=f"{n}-0", slot=n) for n in range(4)))
         one, two = {"commit": "a"}, {"commit": "b"}
-        endings = [Success(1.0, f"{n}", provenance=p) for n, p in enumerate((one, one, two, two))]
+        endings = [
+            Success(1.0, f"{n}-0-1", provenance=p) for n, p in enumerate((one, one, two, two))
+        ]
         await worker(store, StubTrainer(*endings), max_trials=4).run(asyncio.Event())
         inbox = await store.read(["e"], "a", 10, 0)
         events = [decode_event(entry.body) for entry in inbox]

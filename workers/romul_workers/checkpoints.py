@@ -13,7 +13,6 @@ disk (`parts.py`), and elsewhere a copy that the object store makes of what it h
 import contextlib
 import errno
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -26,6 +25,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from romul_actors.errors import CheckpointError, NoRoomError
+from romul_actors.protocol.checkpoint_names import is_name, misnamed
 from romul_workers import manifest as manifests
 from romul_workers.hashing import Written
 from romul_workers.manifest import Manifest
@@ -43,16 +43,16 @@ FLUSHES = 8
 """So many files are flushed at a time."""
 _FLUSHING = ThreadPoolExecutor(FLUSHES - 1, "flush")
 """Threads that stay: to start two for each checkpoint costs more than a small one's flush."""
-_NAME = re.compile(r"\d+-\d+-\d+(-[0-9a-f]{1,16})?")
-
-
-def is_name(name: str) -> bool:
-    """Whether a checkpoint may have such a name."""
-    return _NAME.fullmatch(name) is not None
 
 
 def place_of(folder: str, name: str) -> str:
-    """Path or URL of the checkpoint `name` in a folder, which is a path or a URL itself."""
+    """Path or URL of the checkpoint `name` in a folder, which is a path or a URL itself.
+
+    Raises:
+        CheckpointError: no checkpoint has such a name; it may lead out of the folder.
+    """
+    if not is_name(name):
+        raise CheckpointError(misnamed(name))
     return f"{folder.rstrip('/')}/{name}"
 
 
@@ -82,11 +82,6 @@ class Checkpoints:
         self._store = ObjectStore(url, filesystem, scratch)
 
     def _place(self, name: str) -> str:
-        # Names come over the network: none may lead out of the folder.
-        if not is_name(name):
-            raise CheckpointError(
-                f"checkpoint {name!r}: not a name of the form SLOT-STEP-ATTEMPT-TAIL"
-            )
         return place_of(self._root, name)
 
     def begin(self, name: str) -> Path:
@@ -255,7 +250,7 @@ class Checkpoints:
         limit, found = time.time() - older_s, []
         for entry in self._fs.ls(self._root, detail=True):
             name = entry["name"].rstrip("/").rpartition("/")[2]
-            if _NAME.fullmatch(name) and self._changed(entry) <= limit:
+            if is_name(name) and self._changed(entry) <= limit:
                 found.append(name)
         return sorted(found)
 

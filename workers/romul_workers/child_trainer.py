@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, cast
 
 from romul_actors.core.events import MAX_TEXT, TrialMessage
 from romul_actors.errors import CheckpointError, NoRoomError
+from romul_actors.protocol.checkpoint_names import is_name
 from romul_actors.protocol.experiment import Experiment
-from romul_workers.checkpoints import NO_ROOM, Checkpoints, is_name
+from romul_workers.checkpoints import NO_ROOM, Checkpoints
 from romul_workers.child_messages import (
     Answer,
     PrepareTask,

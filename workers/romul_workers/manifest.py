@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from romul_actors.errors import CheckpointError
 from romul_workers.hashing import Written
 
 NAME = "MANIFEST.json"
@@ -95,6 +96,23 @@ class Manifest:
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise ValueError(f"{name!r} leads out of the checkpoint")
         return cls(files)
+
+
+def check(folder: Path) -> None:
+    """Compare a local checkpoint's files with its manifest; a folder without one is left alone.
+
+    Raises:
+        CheckpointError: a file is not what was written, or the manifest is none.
+    """
+    try:
+        fault = Manifest.from_json((folder / NAME).read_bytes()).first_fault(folder)
+    except FileNotFoundError:
+        # What a task was tried with, or a folder of one's own.
+        return
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: cannot be read: {error}") from error
+    if fault is not None:
+        raise CheckpointError(f"{folder}: {' '.join(fault)}")
 
 
 def _record(file: Mapping[str, Any]) -> FileRecord:

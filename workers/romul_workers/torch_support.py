@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from romul_actors.errors import CheckpointError, TaskError
+from romul_workers import manifest
 from romul_workers.hashing import Written
 from romul_workers.kept import Kept
 from romul_workers.tensor_file import read, write
@@ -291,12 +292,13 @@ def load_model(folder: Path, model: torch.nn.Module) -> None:
     """Restore a model alone, to use it.
 
     Raises:
-        CheckpointError: the folder is gone, or its files do not fit.
+        CheckpointError: the folder is gone, or its files are damaged or do not fit.
     """
     if not folder.is_dir():
         raise CheckpointError(
             f"{folder}: there is none: checkpoints that no trial needs are removed"
         )
+    manifest.check(folder)
     Attached(model, None).restore(folder, {}, {})
 
 
