@@ -12,14 +12,17 @@ import time
 from collections import deque
 from itertools import chain, groupby
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
 from romul_actors.local.redis_server import embedded_server, find_server
+from romul_actors.store.acl import ROLES, user
 from romul_actors.store.memory import MemoryStore
 from romul_actors.store.redis import RedisStore
+from romul_actors.store.roles import ActorStore, ReaderStore, WorkerStore
 from tests import warm
 
 # How fast a busy machine draws examples says nothing about the product. On CI the examples are the
@@ -201,11 +204,44 @@ def answers(client):
     return False
 
 
-@pytest.fixture(params=["memory", "redis", "cluster"])
+class ByRole:
+    """A store whose every call is made as the user of the role that the call belongs to."""
+
+    def __init__(self, url):
+        root = redis.Redis.from_url(url, protocol=2)
+        root.flushall()
+        self._stores = {}
+        for role in ROLES:
+            root.execute_command("ACL", "SETUSER", *user(role, role, "secret").split()[1:])
+            at = urlsplit(url)
+            place = at._replace(netloc=f"{role}:secret@{at.hostname}:{at.port}").geturl()
+            self._stores[role] = RedisStore(place)
+        root.close()
+
+    def __getattr__(self, call):
+        roles = {"worker": WorkerStore, "reader": ReaderStore, "actor": ActorStore}
+        role = next((role for role, kind in roles.items() if hasattr(kind, call)), "operator")
+        return getattr(self._stores[role], call)
+
+    async def dead_letter(self, name, queue, unusable):
+        store = self._stores["actor" if queue == "inbox" else "worker"]
+        return await store.dead_letter(name, queue, unusable)
+
+    async def close(self):
+        for each in self._stores.values():
+            await each.close()
+
+
+@pytest.fixture(params=["memory", "redis", "by role", "cluster"])
 async def store(request):
     """Each kind of store in turn, empty."""
     if request.param == "memory":
         yield MemoryStore()
+        return
+    if request.param == "by role":
+        guarded = ByRole(request.getfixturevalue("redis_url"))
+        yield guarded
+        await guarded.close()
         return
     name = "redis_url" if request.param == "redis" else "cluster_url"
     made = RedisStore(request.getfixturevalue(name))

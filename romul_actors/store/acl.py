@@ -18,16 +18,23 @@ _READ = (
     "+smembers +hget +hmget +hgetall +hlen +hexists +xrange +xrevrange +xlen +xpending +exists "
     "+evalsha_ro +eval_ro +zrangebyscore"
 )
+_TAKE = "+xreadgroup +xclaim +xack +xdel +xgroup|delconsumer"
+"""What takes entries of a queue from others, and removes them."""
+_WRITE = "+xadd +hset +hdel +hincrby +zrem"
+_LEASES = f"(~{{e}}:trials ~{{e}}:targeted ~{{e}}:bell:* {_TAKE})"
+"""A worker takes trials alone: reports in the inbox are other workers', too."""
 _AFFINITY = "(~{e}:targeted ~{e}:bell:* +xgroup|create +pexpire)"
 """What a worker makes itself; a command that would remove other queues is for these keys alone."""
-_QUEUE = "+xreadgroup +xclaim +xack +xdel +xadd +xgroup|delconsumer +hset +hdel +zrem"
-_DECIDE = f"{_QUEUE} +xautoclaim +xinfo|consumers +hincrby +zadd +set +pexpire"
-_OPERATE = "+xgroup|create +del +sadd +srem"
+_TIMES = "(~{e}:tick +set) (~{e}:bell:* +pexpire)"
+"""The same for an actor: with these commands it could replace or end any key."""
+_DECIDE = f"{_WRITE} {_TAKE} +xautoclaim +xinfo|consumers +zadd {_TIMES}"
+_OPERATE = f"+xgroup|create +del (~{EXPERIMENTS} +smembers +sadd +srem)"
+"""Of the list of all experiments, which other teams have in common, names are added and removed."""
 
 _COMMANDS: Mapping[str, str] = {
     # A worker reads no queue but that of trials: no xrange.
     "worker": f"{_CONNECT} {_SCRIPTS} +smembers +hget +exists +xpending +zrangebyscore "
-    f"+hincrby {_QUEUE} {_AFFINITY}",
+    f"{_WRITE} {_LEASES} {_AFFINITY}",
     "actor": f"{_CONNECT} {_SCRIPTS} {_READ} {_DECIDE}",
     "reader": f"{_CONNECT} +script|load {_READ}",
     "operator": f"{_CONNECT} {_SCRIPTS} {_READ} {_DECIDE} {_OPERATE}",
@@ -50,7 +57,7 @@ _KEYS: Mapping[str, Sequence[str]] = {
     ),
     "actor": (f"%R~{EXPERIMENTS}", "~{e}", "~{e}:*"),
     "reader": (f"%R~{EXPERIMENTS}", "%R~{e}", "%R~{e}:*"),
-    "operator": (f"~{EXPERIMENTS}", "~{e}", "~{e}:*"),
+    "operator": ("~{e}", "~{e}:*"),
 }
 ROLES = tuple(_COMMANDS)
 """Worker, actor, reader (dashboard, status and so on) and operator (submit, pause, remove ...)."""

@@ -38,6 +38,25 @@ def spoil(raw, part):
     raw.set(place, "x")
 
 
+async def test_an_experiment_that_another_team_takes_off_the_list_goes_on(redis_url, raw, caplog):
+    """The list is of all teams: the server cannot say which names an operator may remove."""
+    store, late = RedisStore(redis_url), RedisStore(redis_url)
+    await store.create("ours", SPEC, b"submitted")
+    await store.create("theirs", SPEC, b"submitted")
+    listed = await store.experiments()
+    assert sorted(listed) == ["ours", "theirs"]
+    raw.srem("romul:experiments", "ours")
+    for _ in range(2):
+        assert await store.experiments() == listed
+    assert caplog.text.count("SADD romul:experiments ours") == 1
+    assert list(await late.experiments()) == ["theirs"]
+    # What is removed is gone as before.
+    await late.remove("ours")
+    assert list(await store.experiments()) == ["theirs"]
+    await store.close()
+    await late.close()
+
+
 NUMBERS = [None, "", "many", "-1", "1e3", "inf", "nan", "100000000000"]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,11 +13,13 @@ import redis
 from redis.exceptions import AuthenticationError, ResponseError
 
 import romul as python
+from romul_actors.core.events import Result
 from romul_actors.errors import AclError
 from romul_actors.local.redis_server import find_server, free_port
 from romul_actors.mqtt import connection
 from romul_actors.mqtt.acl import password_line
 from romul_actors.mqtt.broker import Broker
+from romul_actors.protocol.messages import encode
 from romul_actors.store.acl import user
 from romul_actors.store.keys import key
 from tests.conftest import listens, romul, wait_for
@@ -145,6 +148,32 @@ def test_a_killed_workers_trial_comes_back_behind_doors_too(guarded, fleet):
     assert "lost" in fleet.meta("team-b")["causes"]
 
 
+def test_a_forged_report_leads_the_best_checkpoint_nowhere(guarded, fleet):
+    fleet.submit(name="team-a", steps=1)
+    actor = fleet.start("actor", f"--redis={guarded['actor']}")
+    wait_for(lambda: fleet.client.xlen(key("team-a", "trials")) == 4)
+    spy = redis.Redis.from_url(guarded["worker"], protocol=2)
+    spy.xreadgroup("workers", "spy", {key("team-a", "trials"): ">"}, count=1)
+    whose = {"trial": "0-0", "slot": 0, "attempt": 1, "worker": "spy"}
+    for checkpoint in ("../../../../tmp/loot", str(fleet.folder), "0-0-1-0badcafe/.."):
+        forged = Result(**whose, value=-1.0, checkpoint=checkpoint, seconds=1.0)
+        spy.xadd(key("team-a", "inbox"), {"m": encode(forged)})
+    wait_for(lambda: fleet.client.xlen(key("team-a", "dead")) == 3)
+    assert not fleet.client.hget(key("team-a"), "best")
+    best = fleet.call("best", "team-a", f"--redis={guarded['reader']}")
+    assert (best.returncode, "no trial has succeeded" in best.stderr) == (4, True)
+    assert actor.poll() is None
+    # As it may have been stored before such reports were refused.
+    stored = {"loss": -1.0, "trial": "0-0", "checkpoint": "../loot", "metrics": {}}
+    stored |= {"vector": [0.5], "hyperparameters": {"rate": 0.5}}
+    fleet.client.hset(key("team-a"), "best", json.dumps(stored))
+    best = fleet.call("best", "team-a", f"--redis={guarded['reader']}")
+    assert best.returncode != 0
+    assert "not a name of the form" in " ".join(best.stderr.split())
+    assert "loot" not in best.stdout
+    spy.close()
+
+
 E = "romul:{team-a}"
 FORBIDDEN: dict[str, list[tuple[str, ...]]] = {
     "stranger": [("PING",), ("SMEMBERS", "romul:experiments")],
@@ -157,6 +186,12 @@ FORBIDDEN: dict[str, list[tuple[str, ...]]] = {
         # It reads no events, logs or dead letters of others.
         ("XRANGE", f"{E}:inbox", "-", "+"),
         ("XREADGROUP", "GROUP", "actors", "x", "STREAMS", f"{E}:inbox", ">"),
+        ("XCLAIM", f"{E}:inbox", "actors", "x", "0", "0-1", "FORCE"),
+        ("XACK", f"{E}:inbox", "actors", "0-1"),
+        ("XDEL", f"{E}:inbox", "0-1"),
+        ("XDEL", f"{E}:dead", "0-1"),
+        ("XDEL", f"{E}:logs", "0-1"),
+        ("XGROUP", "DELCONSUMER", f"{E}:inbox", "actors", "a"),
         ("XRANGE", f"{E}:logs", "-", "+"),
         ("XRANGE", f"{E}:dead", "-", "+"),
         # Nor anything of other experiments.
@@ -180,11 +215,24 @@ FORBIDDEN: dict[str, list[tuple[str, ...]]] = {
     ],
     "actor": [
         ("DEL", E),
+        ("SET", E, "x"),
+        ("SET", f"{E}:trials", "x"),
+        ("SET", "romul:experiments", "x"),
+        ("PEXPIRE", E, "1"),
+        ("PEXPIRE", f"{E}:history", "1"),
         ("SADD", "romul:experiments", "x"),
         ("HSET", "romul:{other}", "status", "finished"),
         ("HGETALL", "romul:{other}"),
     ],
-    "operator": [("HGETALL", "romul:{other}"), ("DEL", "romul:{other}")],
+    "operator": [
+        ("HGETALL", "romul:{other}"),
+        ("DEL", "romul:{other}"),
+        # The list of experiments is not the team's own.
+        ("DEL", "romul:experiments"),
+        ("SET", "romul:experiments", "x"),
+        ("PEXPIRE", "romul:experiments", "1"),
+        ("XADD", "romul:experiments", "*", "m", "x"),
+    ],
 }
 DANGEROUS = [
     ("CONFIG", "SET", "dir", "/tmp"),

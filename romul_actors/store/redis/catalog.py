@@ -1,5 +1,6 @@
 """What every role may do on the server."""
 
+import logging
 import re
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, cast
@@ -21,6 +22,8 @@ from romul_actors.store.redis.connection import (
 from romul_actors.store.redis.replies import read_each
 from romul_actors.store.roles import CatalogStore
 from romul_actors.waiting import reraise_cancellation
+
+log = logging.getLogger("romul.store")
 
 MIN_VERSION = (6, 2)
 """XAUTOCLAIM and XPENDING ... IDLE came with Redis 6.2."""
@@ -50,6 +53,7 @@ class RedisCatalog(CatalogStore):
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._names: list[str] = []
+        self._unlisted: list[str] = []
 
     async def experiments(self) -> dict[str, str]:
         client = self.connection.client
@@ -61,13 +65,35 @@ class RedisCatalog(CatalogStore):
             # Most often there are the same as before: one call instead of two.
             asked = self._names
             found, *statuses = await self._statuses(asked)
-            names = self._read_names(found)
+            names = self._with_unlisted(self._read_names(found), asked, statuses)
             if names != asked:
                 self._names = names
                 _, *statuses = await self._statuses(names)
         pairs, faults = read_each(zip(names, statuses, strict=True), _read_status)
         self.connection.leave_out("status of an experiment", faults)
         return {name: status for name, status in pairs if status is not None}
+
+    def _with_unlisted(
+        self, listed: Sequence[str], asked: Sequence[str], statuses: Sequence[Any]
+    ) -> list[str]:
+        """Names that are listed, and known ones that are not though their experiment is there.
+
+        Each operator may take any name off the list, which is of all teams: no search ends by it.
+        """
+        kept = [
+            name
+            for name, status in zip(asked, statuses, strict=True)
+            if isinstance(status, bytes) and name not in listed
+        ]
+        for name in kept:
+            if name not in self._unlisted:
+                log.warning(
+                    "experiment %s is there, but %s does not list it: `SADD %s %s` on the server "
+                    "shows it to other programs again",
+                    *(name, EXPERIMENTS, EXPERIMENTS, name),
+                )
+        self._unlisted = kept
+        return sorted([*listed, *kept])
 
     async def _statuses(self, names: Sequence[str]) -> list[Any]:
         """The set of all names, then the status of each of `names`; a refusal in its place."""
