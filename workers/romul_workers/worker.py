@@ -24,6 +24,7 @@ from romul_actors.errors import (
     StoreUnavailableError,
 )
 from romul_actors.protocol.messages import decode_trial, is_spoken
+from romul_actors.protocol.trial_fit import check_fit
 from romul_actors.store import REFUSES, Lease, WorkerStore
 from romul_workers.admission import Admission
 from romul_workers.affinity import Affinity
@@ -286,6 +287,11 @@ class Worker:
             # The experiment has changed: before the next lease it has to be admitted anew.
             self._refreshed = float("-inf")
             await self._reporter.refuse(lease, trial, str(error))
+            return None
+        try:
+            check_fit(trial, experiment)
+        except MessageError as error:
+            await self._refuse_unread(lease, error)
             return None
         return Attempt(
             self._store,
