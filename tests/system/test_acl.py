@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import aiomqtt
 import pytest
@@ -154,7 +155,7 @@ def test_a_forged_report_leads_the_best_checkpoint_nowhere(guarded, fleet):
     wait_for(lambda: fleet.client.xlen(key("team-a", "trials")) == 4)
     spy = redis.Redis.from_url(guarded["worker"], protocol=2)
     spy.xreadgroup("workers", "spy", {key("team-a", "trials"): ">"}, count=1)
-    whose = {"trial": "0-0", "slot": 0, "attempt": 1, "worker": "spy"}
+    whose: dict[str, Any] = {"trial": "0-0", "slot": 0, "attempt": 1, "worker": "spy"}
     for checkpoint in ("../../../../tmp/loot", str(fleet.folder), "0-0-1-0badcafe/.."):
         forged = Result(**whose, value=-1.0, checkpoint=checkpoint, seconds=1.0)
         spy.xadd(key("team-a", "inbox"), {"m": encode(forged)})

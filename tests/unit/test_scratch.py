@@ -7,6 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 from romul_workers.scratch import LEFT_S, scratch_folder
 
 
@@ -40,3 +42,19 @@ def test_a_worker_removes_what_killed_ones_have_left(tmp_path, monkeypatch):
     assert not own.exists()
     started[1].kill()
     started[1].communicate()
+
+
+@pytest.mark.timeout(30)
+def test_what_another_user_puts_beside_it_holds_up_no_worker(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    pipe, link, file = (tmp_path / f"romul-worker-{kind}" for kind in ("pipe", "link", "file"))
+    os.mkfifo(pipe)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    link.symlink_to(theirs)
+    file.touch()
+    long_ago = time.time() - 2 * LEFT_S
+    for left in (pipe, theirs, file):
+        os.utime(left, (long_ago, long_ago))
+    with scratch_folder() as own:
+        assert sorted(tmp_path.iterdir()) == sorted([pipe, link, file, theirs, own])

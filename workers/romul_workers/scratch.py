@@ -39,9 +39,10 @@ def _locked(folder: Path) -> Iterator[None]:
     """Hold a folder's lock, which ends with the process.
 
     Raises:
-        OSError: another process holds it.
+        OSError: another process holds it, or it is no folder.
     """
-    handle = os.open(folder, os.O_RDONLY)
+    # The place is all users': what is no folder may be a pipe, which would wait for its other end.
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
