@@ -30,6 +30,8 @@ class Supervisor:
         with (logs / "supervisor.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                # Nothing is imported from the current folder.
+                "-P",
                 "-m",
                 "romul.supervisor",
                 # For people who look at processes; the plan has it too.

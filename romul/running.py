@@ -187,7 +187,7 @@ async def _check_import(experiment: Experiment, task: Task) -> None:
     """
     search = [*task.paths, os.environ.get("PYTHONPATH", "")]
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", IMPORT, experiment.module, experiment.function),
+        *(sys.executable, "-P", "-c", IMPORT, experiment.module, experiment.function),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,

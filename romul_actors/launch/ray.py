@@ -33,7 +33,7 @@ def work(arguments: Sequence[str], environment: Mapping[str, str], grace_s: floa
     from romul_actors.local.redis_server import die_with_parent  # noqa: PLC0415
 
     process = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "romul_actors.cli", "worker", *arguments],
+        [sys.executable, "-P", "-m", "romul_actors.cli", "worker", *arguments],
         # CUDA_VISIBLE_DEVICES is Ray's, and stands in the task's own environment.
         env={**os.environ, **environment},
         preexec_fn=die_with_parent,  # noqa: PLW1509  (nothing else runs in the child yet)

@@ -11,13 +11,13 @@ import json
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from romul_actors.errors import RomulError
 from romul_actors.local.redis_server import end, free_port, start
+from romul_actors.mqtt.acl import password_line
 
 URL_FILE = "mqtt.url"
 USER = "romul"
@@ -68,13 +68,14 @@ async def embedded_broker(
 
 
 def _mosquitto(home: Path, port: int, password: str) -> list[str]:
-    program, tool = shutil.which("mosquitto"), shutil.which("mosquitto_passwd")
-    if program is None or tool is None:
-        raise RomulError("no mosquitto and mosquitto_passwd on the PATH")
+    program = shutil.which("mosquitto")
+    if program is None:
+        raise RomulError("no mosquitto on the PATH")
     users = home / "users"
     users.unlink(missing_ok=True)
     users.touch(mode=0o600)
-    subprocess.run([tool, "-b", str(users), USER, password], check=True, capture_output=True)  # noqa: S603
+    # Not by mosquitto_passwd: its password would stand in a command line, which all users see.
+    users.write_text(password_line(USER, password) + "\n")
     settings = [f"listener {port} 127.0.0.1", "allow_anonymous false", f"password_file {users}"]
     if os.getuid() == 0:
         # Else it would become a user that may not read the passwords.
@@ -106,7 +107,8 @@ def _amqtt(home: Path, port: int, password: str) -> list[str]:
     }
     # JSON is YAML too.
     (home / "broker.yaml").write_text(json.dumps(settings, indent=1))
-    return [sys.executable, "-m", "amqtt.scripts.broker_script", "-c", str(home / "broker.yaml")]
+    module = ["-P", "-m", "amqtt.scripts.broker_script"]
+    return [sys.executable, *module, "-c", str(home / "broker.yaml")]
 
 
 async def _answers(port: int, process: asyncio.subprocess.Process, home: Path) -> None:

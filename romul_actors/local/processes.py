@@ -38,6 +38,8 @@ async def spawn(
     with log.open("ab") as output:
         return await asyncio.create_subprocess_exec(
             sys.executable,
+            # Nothing is imported from the current folder.
+            "-P",
             "-m",
             module,
             *arguments,

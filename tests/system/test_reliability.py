@@ -228,6 +228,26 @@ def test_a_broker_that_comes_and_goes_changes_nothing(system, broker):
     assert system.history(event="failed") == []
 
 
+@pytest.mark.skipif(not shutil.which("mosquitto"), reason="no mosquitto here")
+async def test_no_other_program_is_told_the_password_of_the_embedded_broker(tmp_path, monkeypatch):
+    """All users of a machine see what stands in command lines."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "mosquitto").symlink_to(str(shutil.which("mosquitto")))
+    monkeypatch.setenv("PATH", str(programs))
+    async with embedded_broker(tmp_path, password="told", kind="mosquitto") as url:
+        users = tmp_path / "broker" / "users"
+        assert users.stat().st_mode & 0o077 == 0
+        assert "told" not in users.read_text()
+        at = Broker.parse(url)
+        for password in ("told", "guessed"):
+            one = aiomqtt.Client(at.host, at.port, username=at.user, password=password)
+            refused = pytest.raises(aiomqtt.MqttError)
+            with contextlib.nullcontext() if password == "told" else refused:
+                async with one:
+                    pass
+
+
 async def test_a_broker_that_does_not_answer_mqtt_5_is_spoken_to_in_the_older_version(tmp_path):
     reached = asyncio.Event()
 

@@ -144,6 +144,8 @@ class ChildProcess:
                 unwind.enter_context(end)
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                # Nothing is imported from the current folder, unless `paths` name it.
+                "-P",
                 "-m",
                 "romul_workers.child",
                 str(theirs.fileno()),

@@ -139,6 +139,8 @@ def _no_module(name: str) -> str:
     installed = (sys.prefix, sys.base_prefix)
     theirs = [f for f in folders if not any(Path(f).is_relative_to(place) for place in installed)]
     own = theirs or ["the packages"]
+    if (here := Path.cwd() / f"{last}.py").exists():
+        return f"No module named {name!r}: {here} is searched only where --path names its folder"
     hint = "`romul run` looks beside the experiment's file, other commands have --path"
     return f"No module named {name!r}: it is not in {', '.join(own[:MOST_FOLDERS])}; {hint}"
 
