@@ -10,6 +10,7 @@ from typing import Any, Literal
 from romul.callbacks import Callback
 from romul.space import tables
 from romul_actors.errors import AdviceWarning, ExperimentError
+from romul_actors.observe.visible import visible
 from romul_actors.protocol.experiment import Experiment, from_values
 from romul_actors.protocol.mistakes import did_you_mean
 
@@ -130,7 +131,7 @@ def declare(
 def warn_of(texts: Iterable[str]) -> None:
     """Warn of what may work worse than expected, at the caller's own line where it is known."""
     for text in texts:
-        warnings.warn(text, AdviceWarning, stacklevel=_depth_of_the_caller())
+        warnings.warn(visible(text), AdviceWarning, stacklevel=_depth_of_the_caller())
 
 
 def _depth_of_the_caller() -> int:

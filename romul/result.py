@@ -13,6 +13,7 @@ from romul_actors.observe.html import png
 from romul_actors.observe.plots import plot, plot_lineage, plot_workers
 from romul_actors.observe.snapshot import SlotSnapshot, Snapshot
 from romul_actors.observe.trial_records import TrialRecord, trial_rows, trials
+from romul_actors.observe.visible import visible
 from romul_workers.checkpoints import place_of
 from romul_workers.schedule import Schedule, Stretch, of_trial
 
@@ -208,6 +209,10 @@ class Result:
     # -------------------------------------------------------------------------------------------
 
     def _rows(self) -> list[tuple[str, str]]:
+        """What is shown of it, by name; reasons, names and choices are other programs' texts."""
+        return [(visible(name), visible(text)) for name, text in self._texts()]
+
+    def _texts(self) -> list[tuple[str, str]]:
         counts, experiment = self.snapshot.counts, self.snapshot.experiment
         # A reason such as "stopped by me" begins with the status.
         why = self.reason.removeprefix(self.status).strip()

@@ -12,6 +12,7 @@ from romul_actors.errors import RomulError
 from romul_actors.observe.judge import Judge
 from romul_actors.observe.snapshot import Snapshot, read_glance
 from romul_actors.observe.trial_records import left_out
+from romul_actors.observe.visible import visible
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.statuses import ENDED
 from romul_actors.store import Store
@@ -23,7 +24,14 @@ LINES = 1_000
 
 
 class SearchFailedError(RomulError):
-    """The function fails whatever the hyperparameters are; the message has its error."""
+    """The function fails whatever the hyperparameters are; the message has its error.
+
+    Args:
+        message: with texts of tasks and workers, whose control characters are written out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(message))
 
 
 class Watch:

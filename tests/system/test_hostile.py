@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -14,10 +15,11 @@ import pytest
 import redis
 from typer.main import get_command
 
+import romul as python
 from romul_actors.actor.loop import Actor
 from romul_actors.cli import main
 from romul_actors.cli.app import app
-from romul_actors.core.events import Submitted
+from romul_actors.core.events import Failed, Submitted
 from romul_actors.local.mqtt_broker import embedded_broker
 from romul_actors.mqtt.bridge import Bridge
 from romul_actors.mqtt.broker import Broker
@@ -228,6 +230,39 @@ def test_what_is_for_programs_keeps_every_character_and_is_harmless_too(place, c
         assert f"h.{BAD}x" in exported[0]
         assert BAD in {row["h.c"] for row in exported}
     assert f"{BAD}worker" in {line.get("worker") for line in lines}
+
+
+def test_what_python_shows_of_a_search_is_harmless(place):
+    with pytest.warns(python.AdviceWarning) as warned:
+        result = python.wait("hostile", redis=place["url"], progress=False)
+    assert result.reason == BAD
+    for shown in (repr(result), result._repr_html_(), *(str(each.message) for each in warned)):
+        assert CONTROL.findall(shown) == []
+        assert SEEN in shown
+
+
+async def test_the_error_of_a_search_whose_failures_are_forged_is_harmless(place):
+    store = RedisStore(place["url"])
+    given = Experiment.model_validate({**FIELDS, "name": "forged", "max_attempts": 100})
+    await store.create("forged", given.model_dump_json(), encode(Submitted()))
+    actor = Actor(store, "a", ["forged"], pace_s=0.01)
+    waiting = asyncio.create_task(python.wait_async("forged", redis=place["url"], progress=False))
+    whose: dict[str, Any] = {"worker": BAD, "seconds": 1.0, "reason": "exception", "message": BAD}
+    for attempt in itertools.count(1):
+        for slot in range(4):
+            report = Failed(trial=f"{slot}-0", slot=slot, attempt=attempt, **whose)
+            await store.send("forged", encode(report))
+        while int((await store.load("forged")).meta.get("retried") or 0) < 4 * attempt:
+            await actor.turn()
+        # It follows from when it began to wait.
+        if (await asyncio.wait([waiting], timeout=0.5))[0]:
+            break
+    with pytest.raises(python.SearchFailedError) as raised:
+        await waiting
+    assert CONTROL.findall(str(raised.value)) == []
+    assert SEEN in str(raised.value)
+    await store.remove("forged")
+    await store.close()
 
 
 def test_the_report_is_harmless(place, call):
