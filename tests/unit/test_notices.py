@@ -247,6 +247,44 @@ async def test_a_source_that_talks_nonsense_does_not_keep_the_others_notices(
     assert caplog.text.count("hello") == 1
 
 
+@pytest.fixture
+def dripping():
+    """URL of a server whose answer comes byte by byte, and has no end."""
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            with contextlib.suppress(OSError):
+                taken, _ = listening.accept()
+                with taken:
+                    taken.recv(1000)
+                    taken.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                    while not ended.wait(0.1):
+                        taken.sendall(b"x")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        ended.set()
+    thread.join(5)
+
+
+async def test_a_source_whose_answer_never_ends_does_not_keep_the_others_notices(
+    tmp_path, caplog, dripping
+):
+    heard: list[float] = []
+    file = tmp_path / "going"
+    sources = [UrlSource(dripping, 1.0), FileSource(file, 7.0)]
+    watching = asyncio.create_task(watch(sources, heard.append, every_s=0.01, limit_s=0.05))
+    async with asyncio.timeout(30):
+        while "not within 0.05 s" not in caplog.text:
+            await asyncio.sleep(0.01)
+        file.write_text("5")
+        await watching
+    assert heard == [5.0]
+    assert caplog.text.count("does not answer") == 1
+
+
 REFUSALS = [
     (AwsSource, {"PUT /latest/api/token": 403}),
     (AwsSource, {"PUT /latest/api/token": "secret", AWS_ACTION: 401}),

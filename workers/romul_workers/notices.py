@@ -23,11 +23,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from romul_actors.errors import RomulError
+from romul_workers.detached import detached
 
 log = logging.getLogger("romul.worker")
 
 POLL_S = 2.0
 TIMEOUT_S = 1.0
+"""How long a server may be silent."""
+LIMIT_S = 10.0
+"""How long a source may take in all, until it counts as one that does not answer."""
 METADATA = "http://169.254.169.254"
 
 
@@ -40,7 +44,7 @@ class Source(ABC):
 
     @abstractmethod
     def seconds_left(self) -> float | None:
-        """Seconds left; None: nothing is known of an end. May take a second.
+        """Seconds left; None: nothing is known of an end. May take long.
 
         Raises:
             OSError: the source does not answer, or refuses.
@@ -191,30 +195,55 @@ def source(text: str, seconds: float) -> Source:
 
 
 async def watch(
-    sources: list[Source], announce: Callable[[float], None], every_s: float = POLL_S
+    sources: list[Source],
+    announce: Callable[[float], None],
+    every_s: float = POLL_S,
+    limit_s: float = LIMIT_S,
 ) -> None:
     """Poll all sources until one of them has a notice, and pass the seconds on.
 
-    Whatever a source answers, it keeps no notice of another one. One that does not answer is a
-    warning once, until it answers again.
+    Whatever a source answers, and however slowly, it keeps no notice of another one. One that does
+    not answer is a warning once, until it answers again.
     """
-    failing: set[Source] = set()
+    polls = [asyncio.create_task(_poll(each, every_s, limit_s)) for each in sources]
+    try:
+        done, _ = await asyncio.wait(polls, return_when=asyncio.FIRST_COMPLETED)
+        announce(min(poll.result() for poll in done))
+    finally:
+        for poll in polls:
+            poll.cancel()
+        await asyncio.gather(*polls, return_exceptions=True)
+
+
+async def _poll(source: Source, every_s: float, limit_s: float) -> float:
+    """Poll one source until it has a notice; the seconds left."""
+    failing = False
+
+    def warn(what: str, why: object) -> None:
+        nonlocal failing
+        level = logging.DEBUG if failing else logging.WARNING
+        log.log(level, "no notice can come: %s %s: %s", source, what, why)
+        failing = True
+
     while True:
-        for each in sources:
-            try:
-                seconds = await asyncio.to_thread(each.seconds_left)
-            except Exception as error:  # noqa: BLE001  (what a server sends is anything)
-                level = logging.DEBUG if each in failing else logging.WARNING
-                what = "does not answer" if isinstance(error, OSError) else "cannot be understood"
-                log.log(level, "no notice can come: %s %s: %r", each, what, error)
-                failing.add(each)
-                continue
-            if each in failing:
-                log.info("%s answers again", each)
-                failing.remove(each)
+        # An answer may come byte by byte for hours: the worker's end waits for no such thread.
+        request = asyncio.create_task(detached(source.seconds_left))
+        try:
+            if not (await asyncio.wait([request], timeout=limit_s))[0]:
+                warn("does not answer", f"not within {limit_s:g} s")
+            # No other request while this one is under way: they would only become more.
+            seconds = await request
+        except Exception as error:  # noqa: BLE001  (what a server sends is anything)
+            silent = isinstance(error, OSError)
+            warn("does not answer" if silent else "cannot be understood", repr(error))
+        else:
+            if failing:
+                log.info("%s answers again", source)
+                failing = False
             if seconds is not None:
-                announce(seconds)
-                return
+                return seconds
+        finally:
+            request.cancel()
         await asyncio.sleep(every_s)
 
 
@@ -227,8 +256,13 @@ def _get(url: str, headers: Mapping[str, str] | None = None, method: str = "GET"
     request = urllib.request.Request(url, headers=dict(headers or {}), method=method)  # noqa: S310
     # The metadata service is never behind a proxy.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=TIMEOUT_S) as answer:
-        return str(answer.read(65_536).decode(errors="replace"))
+    try:
+        with opener.open(request, timeout=TIMEOUT_S) as answer:
+            return str(answer.read(65_536).decode(errors="replace"))
+    except urllib.error.HTTPError as error:
+        # Else its connection would stay open for as long as the error is known.
+        error.close()
+        raise
 
 
 def _find(url: str, headers: Mapping[str, str] | None = None) -> str | None:
