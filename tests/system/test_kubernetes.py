@@ -22,6 +22,12 @@ from tests.conftest import wait_for
 
 FOLDER = Path(__file__).parents[2] / "docker" / "kubernetes"
 VERSION = "1.31"
+NETWORK = "NetworkPolicy"
+METADATA = {
+    "to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}],
+    "ports": [{"port": 80, "protocol": "TCP"}],
+}
+"""The rule that lets a worker reach a cloud's metadata service."""
 FOREIGN = {"keda.sh/v1alpha1", "monitoring.coreos.com/v1"}
 """Kinds that come with operators; Kubernetes' own schemas do not know them."""
 PACKAGES = {
@@ -122,7 +128,7 @@ def test_kustomizations_name_every_manifest():
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl on this machine")
-@pytest.mark.parametrize("overlay", ["base", "gpu", "keda", "monitoring"])
+@pytest.mark.parametrize("overlay", ["base", "gpu", "spot", "keda", "monitoring"])
 def test_kustomizations_render(overlay):
     done = subprocess.run(
         ["kubectl", "kustomize", str(FOLDER / overlay)], capture_output=True, text=True, check=False
@@ -142,6 +148,13 @@ def test_kustomizations_render(overlay):
     if overlay == "gpu":
         limits = worker["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
         assert limits["nvidia.com/gpu"] == "1"
+    environment = worker["spec"]["template"]["spec"]["containers"][0]["env"]
+    names = {each["name"] for each in environment}
+    assert ("ROMUL_NOTICE" in names) == (overlay == "spot")
+    policy = next(
+        m for m in rendered if m["metadata"]["name"] == "romul-worker" and m["kind"] == NETWORK
+    )
+    assert (METADATA in policy["spec"]["egress"]) == (overlay == "spot")
 
 
 def test_keda_reads_the_actors_metrics_from_any_namespace():
@@ -154,20 +167,27 @@ def test_keda_reads_the_actors_metrics_from_any_namespace():
     assert url.port == service["spec"]["ports"][0]["port"]
 
 
-def test_workers_alone_may_ask_the_metadata_service_and_all_may_ask_sentinels():
+def test_the_metadata_service_is_for_workers_on_spot_nodes_alone_and_sentinels_are_for_all():
+    """That service gives out a node's credentials, too: only who asks it for notices reaches it."""
     policies = yaml.safe_load_all((FOLDER / "base" / "network.yaml").read_text())
     for policy in policies:
-        open_to_all: set[int] = set()
-        metadata = []
-        for rule in policy["spec"]["egress"]:
-            ports = [each["port"] for each in rule["ports"]]
-            if "to" in rule:
-                metadata.append((rule["to"][0]["ipBlock"]["cidr"], ports))
-            else:
-                open_to_all |= set(ports)
-        is_worker = policy["metadata"]["name"] == "romul-worker"
-        assert metadata == ([("169.254.169.254/32", [80])] if is_worker else [])
-        assert {6379, 26379} <= open_to_all
+        ports = [each["port"] for rule in policy["spec"]["egress"] for each in rule["ports"]]
+        assert {6379, 26379} <= set(ports)
+        assert 80 not in ports
+        assert not any("to" in rule for rule in policy["spec"]["egress"])
+    spot = yaml.safe_load((FOLDER / "spot" / "kustomization.yaml").read_text())
+    added = {
+        patch["target"]["kind"]: (patch["target"]["name"], change["value"])
+        for patch in spot["patches"]
+        for change in yaml.safe_load(patch["patch"])
+    }
+    assert added == {
+        "Deployment": ("romul-worker", {"name": "ROMUL_NOTICE", "value": "aws"}),
+        NETWORK: ("romul-worker", METADATA),
+    }
+    with_it = named(NETWORK, "romul-worker")
+    with_it["spec"]["egress"].append(METADATA)
+    kubernetes_validate.validate(with_it, VERSION, strict=True)
 
 
 def test_a_worker_has_the_time_to_give_its_trial_back():

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -187,6 +188,13 @@ def test_a_host_name_may_be_given_in_any_case():
 def test_strangers_are_not_served_by_mistake(fields, message):
     with pytest.raises(DashboardError, match=message):
         Serving(**fields).check()
+
+
+def test_the_example_of_the_compose_file_holds_no_token_that_all_know():
+    example = (Path(__file__).parents[2] / "docker" / ".env.example").read_text()
+    [token] = re.findall(r"^ROMUL_DASHBOARD_TOKEN=(.*)$", example, re.MULTILINE)
+    with pytest.raises(DashboardError, match="is empty"):
+        Serving(host="0.0.0.0", token=token, behind_proxy=True).check()
 
 
 def test_what_is_asked_for_is_served():

@@ -1,5 +1,6 @@
 """`trial.attach`: restore, apply, read back."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,14 @@ def test_a_parent_of_another_shape_is_an_error(tmp_path):
     other = torch.nn.Linear(3, 1)
     with pytest.raises(CheckpointError, match="cannot be restored"):
         trial(tmp_path / "b", parent).attach(model=other)
+
+
+def test_no_torch_is_taken_whose_loading_of_weights_alone_runs_code():
+    """CVE-2025-32434, which torch 2.6 mended."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    needed = project["project"]["optional-dependencies"]["torch"]
+    [least] = [text.removeprefix("torch>=") for text in needed if text.startswith("torch>=")]
+    assert tuple(map(int, least.split("."))) >= (2, 6)
 
 
 def test_a_checkpoint_is_never_unpickled(tmp_path):
