@@ -1,6 +1,7 @@
 """A search on this machine, as a function: `run`."""
 
 import asyncio
+import importlib.util
 import os
 import sys
 import time
@@ -172,11 +173,27 @@ def _task(train: Train | str, setup: Train | None, folder: Path) -> Task:
     if isinstance(train, str):
         if setup is not None:
             raise TaskError("setup: a task that is given by its name has its `setup` in its module")
-        return Task(train, (sys.path[0] or str(Path.cwd()),), train)
+        return Task(train, _folders_of(train.partition(":")[0]), train)
     if not callable(train):
         raise TaskError(f"train: {train!r} is neither a function nor the name of one")
     check_function(train, name_of(train))
     return Task(f"{handed.MODULE}:train", (str(folder / TASK),), fingerprint(train, setup))
+
+
+def _folders_of(module: str) -> tuple[str, ...]:
+    """Where a worker looks for a module: beside the script, and where this process finds it."""
+    beside = sys.path[0] or str(Path.cwd())
+    try:
+        found = importlib.util.find_spec(module.partition(".")[0])
+    except (ImportError, ValueError):
+        found = None
+    if found is None or not found.has_location or found.origin is None:
+        return (beside,)
+    file = Path(found.origin).absolute()
+    folder = file.parent.parent if file.name == "__init__.py" else file.parent
+    # What is installed is found anyway.
+    installed = any(folder.is_relative_to(place) for place in (sys.prefix, sys.base_prefix))
+    return (beside,) if installed or str(folder) == beside else (beside, str(folder))
 
 
 async def _check_import(experiment: Experiment, task: Task) -> None:

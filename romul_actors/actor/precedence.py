@@ -11,7 +11,7 @@ import zlib
 
 
 def nonce_of(actor: str, number: int) -> str:
-    """What makes a version unique: which actor committed it, and its how many-th commit it is."""
+    """What makes a version unique: which actor committed it, and the number of its commit."""
     return f"{actor}#{number}"
 
 

@@ -271,9 +271,10 @@ def in_one_line(line: Line) -> str:
 
 
 def alarm(snapshot: Snapshot) -> str:
-    """What an operator should look at first; else why an experiment's status is so, or ""."""
-    found = (one.what for one in alarms(snapshot) if one.level != "ok")
-    return next(found, snapshot.reason)
+    """Why an experiment does not run; else what an operator should look at first, or ""."""
+    if snapshot.status != "running" and snapshot.reason:
+        return snapshot.reason
+    return next((one.what for one in alarms(snapshot) if one.level != "ok"), "")
 
 
 def in_short(snapshot: Snapshot) -> str:

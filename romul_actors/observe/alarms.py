@@ -64,6 +64,9 @@ def _own(seen: Snapshot) -> Iterator[Finding]:
 
 def _of_workers(seen: Snapshot, holders: Collection[str]) -> Iterator[Finding]:
     lease_s, allow = seen.experiment.timeouts.lease_s, f"--allow {seen.experiment.module}"
+    # Its own tasks are installed with ROMUL; others lie in some folder.
+    if not seen.experiment.module.startswith("romul_workers."):
+        allow += " --path FOLDER"
     if seen.status in ("running", "paused") and not seen.alive:
         yield Finding("warning", "no worker is alive", f"`romul worker {allow}` starts one")
     if seen.refusing and seen.status not in ENDED:

@@ -302,7 +302,11 @@ def moment(at_ms: int) -> str:
     Args:
         at_ms: in milliseconds since the epoch.
     """
-    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    try:
+        return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):
+        # What is stored may be damaged: no year has that number.
+        return f"{at_ms} ms"
 
 
 async def read_history(store: ReaderStore, name: str) -> list[Line]:

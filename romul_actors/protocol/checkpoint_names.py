@@ -15,5 +15,5 @@ def is_name(name: str) -> bool:
 
 
 def misnamed(name: str) -> str:
-    """What is wrong with a name that none may have, in words."""
+    """What is wrong with a name that no checkpoint may have, in words."""
     return f"checkpoint {name!r:.200}: not a name of the form SLOT-STEP-ATTEMPT-TAIL"

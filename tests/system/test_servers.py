@@ -28,6 +28,7 @@ from romul_actors.local.redis_server import find_server
 from romul_actors.store.redis import RedisStore, urls
 from tests.conftest import answers, free_port, romul, wait_for
 from tests.system.conftest import System
+from tests.trials import declare
 
 
 class Servers:
@@ -371,6 +372,23 @@ async def test_a_clusters_rotated_password_is_read_from_its_file(
     for node in nodes:
         node.execute_command("ACL", "DELUSER", "worker")
         node.close()
+
+
+async def test_an_experiment_of_a_cluster_goes_on_though_it_is_taken_off_the_list(cluster_url):
+    store, late = RedisStore(cluster_url), RedisStore(cluster_url)
+    for name in ("ours", "theirs"):
+        await store.create(name, declare(name=name).model_dump_json(), b"submitted")
+    listed = await store.experiments()
+    assert {"ours", "theirs"} <= {*listed}
+    await late.connection.client.srem("romul:experiments", "ours")
+    for _ in range(2):
+        assert await store.experiments() == listed
+    assert "ours" not in await late.experiments()
+    for name in ("ours", "theirs"):
+        await late.remove(name)
+    assert not {"ours", "theirs"} & {*await store.experiments()}
+    await store.close()
+    await late.close()
 
 
 @pytest.mark.timeout(240)

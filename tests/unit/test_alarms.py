@@ -14,12 +14,14 @@ from tests.trials import declare
 LEASE_S = 30.0
 
 
-def seen(workers=(), depths=(), **meta):
+def seen(workers=(), depths=(), task="toys", **meta):
     """An experiment with these workers, as "state", "state why" or (state, age in leases)."""
 
     async def main():
         store = MemoryStore()
-        await store.create("e", declare(checkpoints="memory://x").model_dump_json(), b"x")
+        await store.create(
+            "e", declare(task=task, checkpoints="memory://x").model_dump_json(), b"x"
+        )
         store.memory.experiments["e"].meta.update({"status": "running", **meta})
         glance = await store.glance("e")
         now_ms = 10**12
@@ -92,7 +94,19 @@ def test_faults_come_first_and_the_page_shows_the_first():
     assert alarm(seen(status="failed", reason="too many failures")) == "too many failures"
     assert alarm(seen(status="submitted")) == "no actor has begun with it"
     assert alarm(seen([("idle", 0.1), ("refuses", 0.1)])) == ""
-    assert alarm(seen(status="finished", reason="target reached")) == "target reached"
+    assert alarm(seen(depths={"dead": 1})) == "no worker is alive"
+
+
+@pytest.mark.parametrize("status", ["paused", "stopped", "finished"])
+def test_the_page_shows_first_why_a_search_does_not_run(status):
+    assert alarm(seen(depths={"dead": 1}, status=status, reason="for a reason")) == "for a reason"
+
+
+def test_a_remedy_names_the_folder_of_tasks_that_are_not_installed():
+    (own,) = alarms(seen(task="mine"))
+    assert "--allow mine --path FOLDER" in own.remedy
+    (shipped,) = alarms(seen(task="romul_workers.tasks.toys"))
+    assert "--path" not in shipped.remedy
 
 
 def test_a_finding_is_said_with_its_remedy():

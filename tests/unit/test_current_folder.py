@@ -2,13 +2,17 @@
 
 import asyncio
 import os
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
 import romul_actors
+from romul.running import _folders_of
 from romul_actors.local.processes import spawn
 from romul_workers.child_trainer import ChildTrainer
+from romul_workers.task_import import TaskImportError, find_task
 from romul_workers.trainer import Success
 from tests.trials import TRIAL, declare
 
@@ -65,8 +69,32 @@ def test_a_task_of_the_current_folder_is_found_if_that_is_named(tmp_path, monkey
     assert isinstance(trained(tmp_path, [Path()]), Success)
     ending = trained(tmp_path, [])
     first = ending.message.partition("\n")[0]
-    where = f"{tmp_path}/mine.py is searched only where --path names its folder"
+    where = (
+        f"there is {tmp_path}/mine.py, but its folder is searched only if it is named (`--path`)"
+    )
     assert first.endswith(f"No module named 'mine': {where}")
+
+
+@pytest.mark.parametrize("name", ["train", "model", "tune"])
+def test_the_file_in_the_current_folder_is_named_before_a_similar_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").touch()
+    with pytest.raises(
+        TaskImportError, match=f"there is {tmp_path}/{name}/__init__.py, but its folder"
+    ):
+        find_task(name, "train")
+
+
+def test_a_task_that_this_process_finds_by_its_name_is_found_by_workers(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(TASK)
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "__init__.py").touch()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    for module in ("mine", "packed", "packed.mine"):
+        assert _folders_of(module) == (sys.path[0], str(tmp_path))
+    for module in ("pytest", "json", "sys", "nowhere.mine"):
+        assert _folders_of(module) == (sys.path[0],)
 
 
 @pytest.mark.parametrize("module", ["romul_actors.cli", "romul.supervisor"])
@@ -81,10 +109,11 @@ def test_a_process_of_a_run_imports_what_is_installed(hostile, tmp_path, module)
 
 def test_every_python_process_that_is_started_is_kept_from_that_folder():
     starts = [
-        file
+        start
         for part in ("romul", "romul_actors", "workers/romul_workers", "sim/romul_sim")
         for file in (PACKAGES / part).rglob("*.py")
-        if "sys.executable" in file.read_text()
+        for start in re.findall(r"sys\.executable,\s*(?:#.*\s*)*([^,\s]+),", file.read_text())
     ]
     assert len(starts) > 4
-    assert [file for file in starts if '"-P"' not in file.read_text()] == []
+    # The broker's options are a list of their own, which begins with it.
+    assert {*starts} == {'"-P"', "*module"}

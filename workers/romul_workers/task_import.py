@@ -132,6 +132,10 @@ def _no_module(name: str) -> str:
     if outer:
         hint = f"; a function of it is {outer}:{last}"
         return f"No module named {name!r}: {outer} has none of that name{hint}"
+    for here in (Path.cwd() / f"{last}.py", Path.cwd() / last / "__init__.py"):
+        if here.exists():
+            only = "its folder is searched only if it is named (`--path`)"
+            return f"No module named {name!r}: there is {here}, but {only}"
     there = {file.stem for folder in folders for file in Path(folder).glob("*.py")}
     near = get_close_matches(last, sorted(there), n=1)
     if near:
@@ -139,8 +143,6 @@ def _no_module(name: str) -> str:
     installed = (sys.prefix, sys.base_prefix)
     theirs = [f for f in folders if not any(Path(f).is_relative_to(place) for place in installed)]
     own = theirs or ["the packages"]
-    if (here := Path.cwd() / f"{last}.py").exists():
-        return f"No module named {name!r}: {here} is searched only where --path names its folder"
     hint = "`romul run` looks beside the experiment's file, other commands have --path"
     return f"No module named {name!r}: it is not in {', '.join(own[:MOST_FOLDERS])}; {hint}"
 

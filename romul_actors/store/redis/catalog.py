@@ -58,14 +58,20 @@ class RedisCatalog(CatalogStore):
     async def experiments(self) -> dict[str, str]:
         client = self.connection.client
         if self.connection.is_cluster:
-            names = self._read_names(await reply(client.smembers(EXPERIMENTS)))
+            listed = self._read_names(await reply(client.smembers(EXPERIMENTS)))
             # Of several shards: no pipeline reaches them all.
-            statuses = [await _reply_or_refusal(client.hget(key(name), "status")) for name in names]
+            known = {
+                name: await _reply_or_refusal(client.hget(key(name), "status"))
+                for name in {*listed, *self._names}
+            }
+            names = self._names = self._with_unlisted(listed, known)
+            statuses = [known[name] for name in names]
         else:
             # Most often there are the same as before: one call instead of two.
             asked = self._names
             found, *statuses = await self._statuses(asked)
-            names = self._with_unlisted(self._read_names(found), asked, statuses)
+            known = dict(zip(asked, statuses, strict=True))
+            names = self._with_unlisted(self._read_names(found), known)
             if names != asked:
                 self._names = names
                 _, *statuses = await self._statuses(names)
@@ -73,18 +79,13 @@ class RedisCatalog(CatalogStore):
         self.connection.leave_out("status of an experiment", faults)
         return {name: status for name, status in pairs if status is not None}
 
-    def _with_unlisted(
-        self, listed: Sequence[str], asked: Sequence[str], statuses: Sequence[Any]
-    ) -> list[str]:
+    def _with_unlisted(self, listed: Sequence[str], statuses: Mapping[str, Any]) -> list[str]:
         """Names that are listed, and known ones that are not though their experiment is there.
 
         Each operator may take any name off the list, which is of all teams: no search ends by it.
         """
-        kept = [
-            name
-            for name, status in zip(asked, statuses, strict=True)
-            if isinstance(status, bytes) and name not in listed
-        ]
+        there = [name for name, status in statuses.items() if isinstance(status, bytes)]
+        kept = sorted({*there}.difference(listed))
         for name in kept:
             if name not in self._unlisted:
                 log.warning(
