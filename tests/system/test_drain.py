@@ -67,7 +67,8 @@ def test_a_worker_that_must_go_waits_for_no_object_store_beyond_its_grace(system
 
 def test_a_worker_that_must_go_waits_for_no_parent_beyond_its_grace(system, hanging_store):
     system.submit(**STORE)
-    queue(system, replace(TRIAL, id="0-1", step=1, parent=PARENT, start=1.0, stop=2.0))
+    trial = replace(TRIAL, id="0-1", step=1, parent=PARENT, start=1.0, stop=2.0)
+    queue(system, replace(trial, hyperparameters={"rate": 0.5}))
     worker = system.worker("--name=w", "--grace=1", **aws(hanging_store.address))
     wait_for(hanging_store.reached)
     assert list(system.leases().values()) == ["w"]
