@@ -163,8 +163,8 @@ class Costs:
         float,
         typer.Option(
             min=0,
-            help="Time to save a checkpoint, seconds; its machine trains nothing meanwhile, "
-            "without --overlap.",
+            help="Time to save a checkpoint, seconds, on a machine of speed 1; it trains nothing "
+            "meanwhile. With --overlap the same on all machines, beside the next trial.",
         ),
     ] = 0.0
     overlap: Annotated[
@@ -175,7 +175,10 @@ class Costs:
             "takes 0.2 s or more.",
         ),
     ] = False
-    load_s: Annotated[float, typer.Option(min=0, help="Time to load a checkpoint, seconds.")] = 0.0
+    load_s: Annotated[
+        float,
+        typer.Option(min=0, help="Time to load a checkpoint, seconds, on a machine of speed 1."),
+    ] = 0.0
     latency_s: Annotated[
         float, typer.Option(min=0, help="Mean latency to the store, each way, seconds.")
     ] = 0.0

@@ -239,7 +239,7 @@ class SimulatedTrainer(Trainer):
         seconds = durations.of(experiment, trial)
         warm = trial.parent is not None and trial.parent == self._held
         self._held = None
-        around_s = 0.0 if warm else durations.load_s
+        around_s = 0.0 if warm or trial.parent is None else durations.load_s
         if not durations.beside:
             around_s += durations.save_s
         done_s = await self._pace.work(seconds + around_s)

@@ -254,7 +254,8 @@ class InvariantWatch:
             now_ms: when the lease was ended.
         """
         self.must(
-            self.excuses.cover(holder, touched_ms / 1000, now_ms / 1000),
+            # Of a time in whole milliseconds the rest of the last one belongs to it.
+            self.excuses.cover(holder, touched_ms / 1000, (now_ms + 1) / 1000),
             f"{holder} lost trial {trial}, and nothing had been done to it",
         )
 

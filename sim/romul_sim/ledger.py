@@ -28,6 +28,10 @@ CAUSES = {
 """Why time was wasted."""
 
 
+Judgement = TrialReported | TrialReleased | TrialFailed | ReportStale
+"""A line that says what became of an attempt."""
+
+
 @dataclass(slots=True)
 class MachineTime:
     """One machine's time, from its arrival to its end.
@@ -36,12 +40,10 @@ class MachineTime:
 
     Attributes:
         ledger: gets what no attempt used.
-        machine: the machine's name.
         now_s: the accounts are up to date until then.
     """
 
     ledger: "Ledger"
-    machine: str
     now_s: float
     _attempts: list[Span] = field(default_factory=list)
     _frozen_until_s: float = 0.0
@@ -121,7 +123,7 @@ class Ledger:
     left: int = 0
     ended: bool = False
     _open: dict[tuple[str, str, int], Span] = field(default_factory=dict)
-    _fate: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    _judged: dict[tuple[str, str, int], Judgement] = field(default_factory=dict)
     _there: dict[str, tuple[MachineTime, float]] = field(default_factory=dict)
     """By name, the machines that are there, each with its price."""
     _now_s: float = 0.0
@@ -139,7 +141,7 @@ class Ledger:
         """A machine is paid for from now on."""
         self.to(now_s)
         self.arrived += 1
-        time = MachineTime(self, machine, now_s)
+        time = MachineTime(self, now_s)
         self._there[machine] = time, price
         if self.keep:
             self.lives[machine] = (zone, now_s, None)
@@ -167,7 +169,7 @@ class Ledger:
         """An attempt began, or has ended."""
         key = (span.experiment, span.trial, span.attempt)
         self._open[key] = span
-        if span.end_s is not None and key in self._fate:
+        if span.end_s is not None and key in self._judged:
             self._close(key)
 
     def judge(self, name: str, line: Line) -> None:
@@ -180,14 +182,13 @@ class Ledger:
         if key not in self._open:
             return
         span = self._open[key]
-        self._fate[key] = _fate(line, span)
+        self._judged[key] = line
         if span.end_s is not None:
             self._close(key)
 
     def _close(self, key: tuple[str, str, int]) -> None:
-        span, fate = self._open.pop(key), self._fate.pop(key)
-        if fate == "time-out" and span.how == "cut":
-            fate = "preemption"
+        span = self._open.pop(key)
+        fate = _fate(self._judged.pop(key, None), span)
         if fate == "useful":
             self.useful_s += span.used_s
         else:
@@ -202,13 +203,11 @@ class Ledger:
             time.to(now_s)
         for key, span in sorted(self._open.items()):
             span.end_s = now_s if span.end_s is None else span.end_s
-            cut = span.how == "cut"
-            self._fate[key] = "preemption" if cut else self._fate.get(key, "unfinished")
             self._close(key)
         self.ended = True
 
 
-def _fate(line: TrialReported | TrialReleased | TrialFailed | ReportStale, span: Span) -> str:
+def _fate(line: Judgement | None, span: Span) -> str:
     """Whether an attempt was useful, or why it was not."""
     match line:
         case TrialReported():
@@ -217,8 +216,10 @@ def _fate(line: TrialReported | TrialReleased | TrialFailed | ReportStale, span:
             return "useful"
     if span.how == "cut":
         return "preemption"
+    if line is None:
+        return "unfinished"
     if isinstance(line, ReportStale):
-        # Its worker was cancelled when the other attempt had been faster.
-        return "copies" if span.how == "cancelled" else "stale"
+        # Without a result, it was ended because the other attempt had been faster.
+        return "stale" if span.how in ("done", "paused") else "copies"
     causes = {"lost": "time-out", "preempted": "preemption", "outdated": "copies"}
     return causes.get(line.reason, "given up")

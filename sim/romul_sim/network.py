@@ -108,7 +108,9 @@ class WatchedStore(MemoryStore):
         limit = self.memory.now_ms() - 1000 * seconds
         older = [kept for kept in self._kept if kept[0] <= limit] or self._kept[:1]
         if older:
-            _, everything, books = older[-1]
+            at_ms, everything, books = older[-1]
+            # What came later was lost: no replica has it any more.
+            self._kept = [kept for kept in self._kept if kept[0] <= at_ms]
             self.memory.experiments = {name: found.copy() for name, found in everything.items()}
             for name, book in books.items():
                 self.watches[name].book = book.copy()

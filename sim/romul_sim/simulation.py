@@ -227,6 +227,9 @@ class Simulation(Cluster):
             self.leave(change.machine)
         elif change.what == "notice":
             machine.announce(change.seconds)
+            if self.scenario.latency_s:
+                # It ends in time, though its last report may come too late for that.
+                self.excuses.strike(now_s, math.inf, machine.name)
         elif change.what == "freezes":
             self.freeze(machine, change.seconds)
             time.freeze(now_s, now_s + change.seconds)

@@ -19,6 +19,7 @@ from romul_sim.chaos.run import ChaosCluster, play
 from romul_sim.chaos.schedule import KINDS, Chaos, draw, from_json, shrink, to_json
 from romul_sim.faults import Fault
 from romul_sim.invariants import Excuses
+from romul_sim.network import WatchedStore
 from romul_sim.virtual_time import run, virtual_loop
 from romul_workers.attempt import Attempt
 from romul_workers.overlap import Overlap
@@ -439,3 +440,16 @@ def test_the_modules_are_what_the_mutants_think():
     # A mutant of another signature would be found for the wrong reason.
     assert asyncio.iscoroutinefunction(MemoryStore.sweep)
     assert asyncio.iscoroutinefunction(Attempt._beat)
+
+
+def test_a_store_that_went_back_does_not_come_to_what_it_has_lost():
+    async def main():
+        store = WatchedStore({}, lambda _name, _line: None)
+        for second in range(11):
+            store.memory.experiments = {}
+            store.keep()
+            await asyncio.sleep(1.0 if second < 10 else 0.0)
+        store.lose(5.0)
+        return [kept[0] for kept in store._kept]
+
+    assert run(main()) == [1000 * second for second in range(6)]

@@ -284,3 +284,33 @@ def test_messages_that_take_as_long_as_leases_excuse_what_they_do():
     figures = simulate(slow).figures
     assert figures["faults"]["lost"] > 0
     assert figures["broken"] == ""
+
+
+@pytest.mark.parametrize("broker_s", [0.0, 0.0004])
+def test_a_connection_that_is_noticed_at_once_excuses_what_left(broker_s):
+    policy = Policy(lease_s=100.0, broker_s=broker_s)
+    scenario = replace(ONE, changes=FOUR, steps=3, policy=policy)
+    played = struck(Change(90.0003, "m1", "leaves"), scenario=scenario)
+    assert (played.figures["broken"], played.figures["faults"]) == ("", {"lost": 1})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_last_report_of_a_warned_machine_may_come_too_late(seed):
+    changes = [*FOUR, *(Change(100.0, f"m{i}", "notice", seconds=120.0) for i in range(3))]
+    scenario = replace(ONE, changes=changes, steps=4, latency_s=5.0, seed=seed)
+    played = simulate(replace(scenario, policy=replace(PATIENT, lease_s=900.0)))
+    assert played.figures["broken"] == ""
+
+
+def test_an_attempt_that_another_one_outran_is_a_copy_though_it_was_frozen_when_its_lease_ended():
+    policy = Policy(lease_s=100.0, second_copy=1.5)
+    slow = [slows(61.0, 0.05), freezes(190.0, 600.0)]
+    scenario = replace(ONE, changes=[*FOUR, *slow], steps=3, policy=policy)
+    waste = simulate(scenario).figures["waste"]
+    assert waste.get("copies", 0.0) > 0.0
+    assert "stale" not in waste
+
+
+def test_a_first_trial_loads_no_checkpoint():
+    loading = replace(ONE, durations=Durations(60.0, 0.0, load_s=30.0))
+    assert reported_s(simulate(loading)) == [60.0, 120.0, 180.0, 240.0]
