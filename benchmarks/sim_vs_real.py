@@ -167,7 +167,8 @@ def main() -> None:
             problem=PROBLEM,
             population=SLOTS,
             steps=STEPS,
-            durations=Durations(TRIAL_S, 0.0, load_s=max(0.0, around_s)),
+            # On the drill's slow disk a checkpoint is flushed while the next trial trains.
+            durations=Durations(TRIAL_S, 0.0, save_s=max(0.0, around_s), beside=True),
             policy=Policy(lease_s=LEASE_S, grace_s=GRACE_S, broker_s=BROKER_S),
             history=True,
             seed=given.seed,
