@@ -252,7 +252,7 @@ class Population:
         return Best(
             trial=best.trial,
             value=-best.loss if self._settings.maximize else best.loss,
-            hyperparameters=self._settings.space.decode(best.vector),
+            hyperparameters=dict(best.hyperparameters),
             checkpoint=best.checkpoint,
             metrics=best.metrics,
         )

@@ -11,6 +11,7 @@ from math import isfinite
 from typing import Literal, Self
 
 from romul_actors.core.amendments import with_changes
+from romul_actors.core.bounds import with_bounds
 from romul_actors.core.events import Control, Submitted
 from romul_actors.core.space import Value
 from romul_actors.errors import (
@@ -231,7 +232,7 @@ class Client:
         if isinstance(spec, FloatSpec):
             # What a declaration must not say could not be read back.
             spec.model_copy(update={"min": low, "max": high}).parameter(parameter)
-        experiment.search_space().with_bounds(parameter, low, high)
+        with_bounds(experiment.search_space(), parameter, low, high)
         return Control(action="bounds", by=self.by, parameter=parameter, low=low, high=high)
 
     async def extend(self, name: str, steps: int) -> None:

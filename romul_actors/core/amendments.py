@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from romul_actors.core.bounds import translated, with_bounds
 from romul_actors.core.dispatch import dispatch
 from romul_actors.core.elasticity import to_park
 from romul_actors.core.events import Control
@@ -31,11 +32,11 @@ MAX_SLOTS = 100_000
 
 
 def change_bounds(transition: Transition, event: Control) -> None:
-    """Search a hyperparameter between other bounds; queued trials keep their values."""
+    """Search a hyperparameter between other bounds; trials that have begun keep their values."""
     parameter, low, high = event.parameter, event.low, event.high
     before = transition.settings.space
     try:
-        space = before.with_bounds(parameter, low, high)
+        space = with_bounds(before, parameter, low, high)
     except SpaceError as error:
         transition.record(
             ControlIgnored(
@@ -61,20 +62,26 @@ def change_bounds(transition: Transition, event: Control) -> None:
             before=(axis.low, axis.high),
         )
     )
-    transition.settings = replace(transition.settings, space=space)
 
     def move(vector: Sequence[float]) -> tuple[float, ...]:
-        return before.translate(vector, space)
+        return translated(vector, before, space)
 
     for slot in tuple(transition.slots):
+        begun = transition.hyperparameters(slot)
         outcomes = {
             step: replace(outcome, vector=move(outcome.vector))
             for step, outcome in slot.outcomes.items()
         }
         memory = transition.settings.optimizer.moved(slot.memory, move)
-        transition.change_slot(slot, vector=move(slot.vector), outcomes=outcomes, memory=memory)
-    if transition.best is not None:
-        transition.best = replace(transition.best, vector=move(transition.best.vector))
+        vector = move(slot.vector)
+        transition.change_slot(
+            slot,
+            vector=vector,
+            outcomes=outcomes,
+            memory=memory,
+            hyperparameters=None if begun == space.decode(vector) else begun,
+        )
+    transition.settings = replace(transition.settings, space=space)
 
 
 def extend(transition: Transition, event: Control) -> None:

@@ -74,7 +74,7 @@ def queue(transition: Transition, slot: Slot, why: Mapping[str, Any]) -> None:
 
 
 def retry(transition: Transition, slot: Slot) -> None:
-    """Begin the next attempt at the same trial: same vector, parent and seed."""
+    """Begin the next attempt at the same trial: same hyperparameters, parent and seed."""
     transition.count(retried=1)
     attempt = slot.attempt + 1
     following = replace(
@@ -110,7 +110,7 @@ def dispatch(transition: Transition, slot: Slot) -> TrialMessage:
         slot=slot.index,
         step=slot.step,
         attempt=slot.attempt,
-        hyperparameters=settings.space.decode(slot.vector),
+        hyperparameters=transition.hyperparameters(slot),
         parent=slot.partial or slot.checkpoint,
         start=start,
         stop=(slot.step + 1) * settings.budget,

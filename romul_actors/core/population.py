@@ -11,6 +11,7 @@ from romul_actors.core.events import TrialMessage
 from romul_actors.core.history import Line
 from romul_actors.core.settings import Settings
 from romul_actors.core.slot import Slot, needed
+from romul_actors.core.space import Value
 from romul_actors.core.value import value
 
 PopulationStatus = Literal[
@@ -25,13 +26,15 @@ PopulationStatus = Literal[
 
 @value()
 class Best:
-    """The best loss ever accepted, and where it lies."""
+    """The best loss ever accepted, and what was trained for it, whatever the bounds are now."""
 
     trial: str
     loss: float
-    vector: tuple[float, ...]
+    hyperparameters: Mapping[str, Value]
     checkpoint: str
     metrics: Mapping[str, float] = field(default_factory=dict)
+    vector: tuple[float, ...] = ()
+    """Its place when it was reported, which actors of older versions read."""
 
 
 @value()

@@ -20,7 +20,10 @@ def accept(transition: Transition, slot: Slot, event: Result) -> None:
     loss = -event.value if transition.settings.maximize else event.value
     outcome = Outcome(loss, slot.vector, event.checkpoint)
     if transition.best is None or loss < transition.best.loss:
-        transition.best = Best(slot.trial, loss, slot.vector, event.checkpoint, event.metrics)
+        trained = transition.hyperparameters(slot)
+        transition.best = Best(
+            slot.trial, loss, trained, event.checkpoint, event.metrics, slot.vector
+        )
     transition.count(reported=1)
     transition.record(
         TrialReported(

@@ -10,6 +10,7 @@ from dataclasses import field, fields
 from operator import attrgetter
 from typing import Any, Literal
 
+from romul_actors.core.space import Value
 from romul_actors.core.value import value
 
 Status = Literal[
@@ -69,6 +70,8 @@ class Slot:
         outcomes: by step, those that a live peer may still be compared with.
         since_ms: when it came to its status.
         seconds: duration of its latest trial that succeeded; 0 before the first.
+        hyperparameters: what the current trial trains with, where its vector has moved since it
+            began, because bounds were changed; None: what the vector says.
     """
 
     index: int
@@ -92,6 +95,7 @@ class Slot:
     outcomes: Mapping[int, Outcome] = field(default_factory=dict)
     since_ms: int = 0
     seconds: float = 0.0
+    hyperparameters: Mapping[str, Value] | None = None
 
     @property
     def trial(self) -> str:

@@ -213,14 +213,14 @@ class Space:
 
     def _tests(self, name: str, when: When) -> tuple[_Test, ...]:
         if name not in self._spans:
-            raise SpaceError(f"{name}: {self._not_there(name)}")
+            raise SpaceError(f"{name}: {self.not_there(name)}")
         if not when:
             raise SpaceError(f"{name}: when: names no hyperparameter")
         return tuple(self._test(name, other, values) for other, values in when.items())
 
     def _test(self, name: str, other: str, values: Sequence[Value]) -> _Test:
         if other not in self._spans:
-            raise SpaceError(f"{name}: when: {other}: {self._not_there(other)}")
+            raise SpaceError(f"{name}: when: {other}: {self.not_there(other)}")
         parameter = self.parameters[self.names.index(other)]
         if isinstance(parameter, VectorParameter):
             raise SpaceError(f"{name}: when: {other}: a list of values decides nothing")
@@ -237,46 +237,13 @@ class Space:
         allowed = frozenset(identity(parameter.decode(place)) for place in places)
         return _Test(other, self._spans[other][0], allowed, places[0])
 
-    def _not_there(self, name: str) -> str:
-        """Why a name is none: what it may have meant, or all there are."""
+    def not_there(self, name: str) -> str:
+        """Why a name is none of the space's: what it may have meant, or all there are."""
         ends = [known for known in self.names if known.endswith(f".{name}")]
         near = ends or get_close_matches(name, self.names, n=1)
         if near:
             return f"not in the space: did you mean {near[0]!r}?"
         return f"not in the space; it has {', '.join(self.names)}"
-
-    # -- other bounds -----------------------------------------------------------------------------
-
-    def with_bounds(self, name: str, low: float, high: float) -> "Space":
-        """The space with other bounds of a number, or of all numbers of a list.
-
-        Raises:
-            SpaceError: there is no such number, or it must not have these bounds.
-        """
-        if name not in self._spans:
-            raise SpaceError(f"{name}: {self._not_there(name)}")
-        found = self.parameters[self.names.index(name)]
-        element = found.element if isinstance(found, VectorParameter) else found
-        if isinstance(element, IntParameter):
-            if low != int(low) or high != int(high):
-                raise SpaceError(f"{name}: {low!r} and {high!r} are not whole numbers")
-            element = replace(element, low=int(low), high=int(high))
-        elif isinstance(element, FloatParameter):
-            element = replace(element, low=float(low), high=float(high))
-        else:
-            raise SpaceError(f"{name}: not a number: it has choices, and no bounds")
-        new = replace(found, element=element) if isinstance(found, VectorParameter) else element
-        return Space([new if p.name == name else p for p in self.parameters], self.when)
-
-    def translate(self, vector: Sequence[float], to: "Space") -> tuple[float, ...]:
-        """A place in this space as the nearest one in a space of other bounds."""
-        moved = []
-        for old, new, position in zip(self.axes, to.axes, vector, strict=True):
-            if old == new or not isinstance(new, FloatParameter | IntParameter):
-                moved.append(position)
-            else:
-                moved.append(new.encode(new.nearest(float(old.decode(position)))))
-        return tuple(moved)
 
     # -- values and places ------------------------------------------------------------------------
 
@@ -302,7 +269,7 @@ class Space:
         """
         unknown = sorted(set(values) - set(self.names))
         if unknown:
-            raise SpaceError(f"{unknown[0]}: {self._not_there(unknown[0])}")
+            raise SpaceError(f"{unknown[0]}: {self.not_there(unknown[0])}")
         vector: list[float | None] = []
         for parameter in self.parameters:
             if parameter.name not in values:

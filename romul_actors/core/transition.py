@@ -22,6 +22,7 @@ from romul_actors.core.population import (
 )
 from romul_actors.core.settings import Settings
 from romul_actors.core.slot import Slot, changed_slot
+from romul_actors.core.space import Value
 
 MAX_STEPS = 8
 """Steps whose progress is counted at a time; few are judged at once."""
@@ -197,6 +198,12 @@ class Transition:
         self.causes = {**self.causes, cause: self.causes.get(cause, 0) + 1}
 
     # -- slots ------------------------------------------------------------------------------------
+
+    def hyperparameters(self, slot: Slot) -> Mapping[str, Value]:
+        """What a slot's current trial trains with."""
+        if slot.hyperparameters is not None:
+            return slot.hyperparameters
+        return self.settings.space.decode(slot.vector)
 
     def change_slot(self, slot: Slot, **changes: Any) -> Slot:
         """Put a slot's changed form into its place."""

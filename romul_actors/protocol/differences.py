@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from romul_actors.core.bounds import with_bounds
 from romul_actors.core.space import Value
 from romul_actors.errors import ExperimentError, SpaceError
 from romul_actors.protocol.experiment import Experiment, ParameterSpec
@@ -131,7 +132,7 @@ def _bounds(
             continue
         bounds[name] = (float(low), float(high))
         try:
-            space = space.with_bounds(name, *bounds[name])
+            space = with_bounds(space, name, *bounds[name])
         except SpaceError as error:
             faults.append(f"space: {error}")
     return bounds

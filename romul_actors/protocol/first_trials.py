@@ -40,12 +40,12 @@ class Found:
     Attributes:
         trial: its id.
         checkpoint: the name of its checkpoint.
-        vector: its place in the former space.
+        hyperparameters: what it was trained with.
     """
 
     trial: str
     checkpoint: str
-    vector: tuple[float, ...]
+    hyperparameters: Mapping[str, Value]
 
 
 def found(former: Former, n: int) -> list[Found]:
@@ -65,13 +65,15 @@ def found(former: Former, n: int) -> list[Found]:
         for step in [max(slot.outcomes, default=-1)]
         if step >= 0 and not slot.outcomes[step].failed
     ]
-    all_found = [Found(best.trial, best.checkpoint, best.vector)]
+    space = former.experiment.search_space()
+    all_found = [Found(best.trial, best.checkpoint, best.hyperparameters)]
     for _, index, step, outcome in sorted(ends, key=lambda end: end[:2]):
-        all_found.append(Found(f"{index}-{step}", str(outcome.checkpoint), outcome.vector))
+        values = space.decode(outcome.vector)
+        all_found.append(Found(f"{index}-{step}", str(outcome.checkpoint), values))
     # Two places in the cell of a choice or of a whole number are the same hyperparameters.
-    space, by_values = former.experiment.search_space(), dict[str, Found]()
+    by_values = dict[str, Found]()
     for trial in all_found:
-        by_values.setdefault(identity(space.decode(trial.vector)), trial)
+        by_values.setdefault(identity(trial.hyperparameters), trial)
     return list(by_values.values())[:n]
 
 
@@ -92,7 +94,7 @@ def first_vectors(
     vectors = []
     for number, trial in enumerate(trials):
         rng = generator(experiment.seed, number, 0, FORMER)
-        known = theirs.by_axis(theirs.decode(trial.vector))
+        known = theirs.by_axis(trial.hyperparameters)
         vectors.append(space.decode(_translated(space, known, rng)))
     return vectors
 
@@ -123,7 +125,7 @@ def check_held(experiment: Experiment, former: Former, trial: Found) -> dict[str
     Raises:
         ExperimentError: the new search's space does not admit one of them.
     """
-    values = former.experiment.search_space().decode(trial.vector)
+    values = trial.hyperparameters
     space = experiment.search_space()
     held: dict[str, Any] = {}
     for name, spec in experiment.space.items():

@@ -15,7 +15,7 @@ from pydantic_core import from_json, to_json
 from romul_actors.core.population import Best, Counts, Population, PopulationStatus
 from romul_actors.core.settings import Settings
 from romul_actors.core.slot import Outcome, Slot, Status
-from romul_actors.core.space import Value
+from romul_actors.core.space import Space, Value
 from romul_actors.protocol.optimizer_memory import check_memory
 from romul_actors.protocol.stored_fields import (
     StoredFields,
@@ -68,7 +68,7 @@ def _best(population: Population, metric: str) -> str:
             metric: _signed(best.loss, settings),
             "trial": best.trial,
             "checkpoint": best.checkpoint,
-            "hyperparameters": settings.space.decode(best.vector),
+            "hyperparameters": best.hyperparameters,
             "metrics": best.metrics,
             "vector": best.vector,
         }
@@ -153,15 +153,17 @@ def write_slot(
         settings: its population's.
         metric: the user's name of it.
         before: the slot as it is stored, in the same space: only fields that differ are written.
-        hyperparameters: those of its vector, where they are decoded already.
+        hyperparameters: what its trial trains with, where that is decoded already.
     """
     written = _differing(_SLOT, slot, before)
     if "step" in written:
         written["trial"] = slot.trial
-    if "vector" in written:
-        if hyperparameters is None:
-            hyperparameters = settings.space.decode(slot.vector)
-        written["hyperparameters"] = text(hyperparameters)
+    begun_with = None if before is None else before.hyperparameters
+    if "vector" in written or slot.hyperparameters != begun_with:
+        given = slot.hyperparameters if hyperparameters is None else hyperparameters
+        written["hyperparameters"] = text(
+            settings.space.decode(slot.vector) if given is None else given
+        )
     if before is None or slot.outcomes != before.outcomes:
         written |= _outcomes(slot, settings, metric)
     return written
@@ -229,21 +231,30 @@ def _read_best(own: StoredFields, settings: Settings, metric: str) -> Best | Non
     stored = own.best(metric)
     if not stored:
         return None
-    n_dims = len(settings.space.axes)
     return Best(
         stored["trial"],
         _signed(stored[metric], settings),
-        own.read(
-            "best",
-            lambda _: vector(stored["vector"], n_dims),
-            f"the best trial: its vector must be a list of {n_dims} numbers",
-        ),
+        stored["hyperparameters"],
         stored["checkpoint"],
         stored["metrics"],
+        tuple(stored.get("vector", ())),
     )
 
 
+def _begun_with(
+    row: StoredFields, space: Space, place: tuple[float, ...]
+) -> Mapping[str, Value] | None:
+    """What a slot's trial trains with, where its vector says something else by now."""
+
+    def reader(stored: str) -> Mapping[str, Value] | None:
+        # Compared as text: JSON gives a list for a tuple.
+        return None if stored == text(space.decode(place)) else table(from_json(stored))
+
+    return row.read("hyperparameters", reader, "a JSON object of the trial's values")
+
+
 def _read_slot(index: int, row: StoredFields, settings: Settings, metric: str) -> Slot:
+    place = row.vector("vector", len(settings.space.axes))
     return Slot(
         index=index,
         tier=row.text("tier"),
@@ -253,7 +264,7 @@ def _read_slot(index: int, row: StoredFields, settings: Settings, metric: str) -
         live_attempts=row.whole_numbers("live"),
         failures=row.count("failures"),
         lost_attempts=row.count("losses"),
-        vector=row.vector("vector", len(settings.space.axes)),
+        vector=place,
         seed=row.count("seed"),
         parent=row.name("parent"),
         checkpoint=row.name("checkpoint"),
@@ -276,6 +287,7 @@ def _read_slot(index: int, row: StoredFields, settings: Settings, metric: str) -
         ),
         since_ms=row.count("since_ms"),
         seconds=row.number("seconds"),
+        hyperparameters=_begun_with(row, settings.space, place),
     )
 
 

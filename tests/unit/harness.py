@@ -6,6 +6,7 @@ from romul_actors.core.optimizers import make
 from romul_actors.core.population import Population
 from romul_actors.core.settings import Settings
 from romul_actors.core.space import FloatParameter, Space
+from romul_actors.protocol.slot_codec import read, write_meta, write_slot
 
 CUBE = Space([FloatParameter("x", 0.0, 1.0), FloatParameter("y", 0.0, 1.0)])
 
@@ -84,3 +85,9 @@ class Run:
 def bowl(trial):
     x, y = trial.hyperparameters["x"], trial.hyperparameters["y"]
     return (x - 0.3) ** 2 + 100 * (y - 0.7) ** 2
+
+
+def reread(kept, metric="loss"):
+    """The population after a way through the store."""
+    rows = [write_slot(slot, kept.settings, metric) for slot in kept.slots]
+    return read(kept.settings, metric, write_meta(kept, metric), rows)

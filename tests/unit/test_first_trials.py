@@ -69,7 +69,7 @@ def begun(experiment):
 def test_half_of_the_slots_begin_with_the_best_that_was_found(former):
     experiment = inherit(declared(), former, no_copies)
     decision = begun(experiment)
-    best = former.experiment.search_space().decode(former.population.best.vector)
+    best = former.population.best.hyperparameters
     assert decision.trials[0].hyperparameters == pytest.approx(best)
     assert len(experiment.initial) == 4
     assert [dict(x) for x in experiment.initial] == [
@@ -93,7 +93,7 @@ def test_two_places_of_one_choice_are_the_same_hyperparameters():
     assert len({slot.vector for slot in run.population.slots}) == 8
     first = inherit(declared(space=few, population=16), found, no_copies).initial
     assert 1 < len(first) == len({json.dumps(values, sort_keys=True) for values in first}) <= 4
-    assert first[0] == experiment.search_space().decode(run.population.best.vector)
+    assert first[0] == run.population.best.hyperparameters
 
 
 def test_values_of_its_own_come_first(former):
@@ -139,7 +139,7 @@ def test_checkpoints_go_with_what_never_changes(former):
     kept = former.population.needed_checkpoints()
     assert set(asked) <= kept
     assert [trial.parent for trial in decision.trials] == [f"{slot}-0-0-ab" for slot in range(8)]
-    width = former.experiment.search_space().decode(best.vector)["width"]
+    width = best.hyperparameters["width"]
     assert decision.trials[0].hyperparameters["width"] == width
     assert decision.trials[4].hyperparameters["width"] == width
     rates = {trial.hyperparameters["rate"] for trial in decision.trials}
@@ -159,7 +159,7 @@ def test_what_does_not_count_beside_a_trials_values_needs_none():
     run = Run(Population(settings=settings(old)))
     run.start().to_the_end(lambda trial: loss(trial) + (trial.hyperparameters["kind"] == "b"))
     best = run.population.best
-    assert "depth" not in old.search_space().decode(best.vector)
+    assert "depth" not in best.hyperparameters
     origin = {"name": "old", "what": "checkpoints"}
     new = declared(space=space(depth=depth), from_run=origin)
     experiment = inherit(

@@ -20,8 +20,7 @@ from romul_actors.core.history import (
 )
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.core.space import CategoricalParameter, FloatParameter, Space
-from romul_actors.protocol.slot_codec import read, write_meta, write_slot
-from tests.unit.harness import Run, bowl, population
+from tests.unit.harness import Run, bowl, population, reread
 from tests.unit.strategies import spaces
 
 
@@ -29,12 +28,6 @@ def assert_counts_add_up(state):
     counts = state.counts
     live = sum(slot.status == "queued" for slot in state.slots)
     assert counts.created == counts.reported + counts.failed + counts.discarded + live
-
-
-def reread(state):
-    """The population after a way through the store."""
-    rows = [write_slot(slot, state.settings, "loss") for slot in state.slots]
-    return read(state.settings, "loss", write_meta(state, "loss"), rows)
 
 
 @st.composite

@@ -15,7 +15,7 @@ from romul_actors.errors import StoredDataError
 from romul_actors.protocol.experiment import from_json
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
-from tests.unit.harness import Run, bowl, population
+from tests.unit.harness import Run, bowl, population, reread
 
 STORED = Path(__file__).parents[1] / "stored" / "ca05a5f"
 FIRST = Slot(index=0, vector=(0.5, 0.5))
@@ -41,13 +41,14 @@ SLOT = Slot(
     outcomes={3: Outcome(-0.1, (0.3, 0.7), "1-3-1-abc"), 4: failed((0.1, 1 / 3))},
     since_ms=1_795_828_107_678,
     seconds=2.5130579749999242,
+    hyperparameters={"x": 7.5, "y": -1.0},
 )
 POPULATION = replace(
     population(),
     status="paused",
     reason="paused by me",
     slots=(FIRST, SLOT),
-    best=Best("1-3", -0.1, (0.3, 0.7), "1-3-1-abc", {"accuracy": 0.9}),
+    best=Best("1-3", -0.1, {"x": 0.3, "y": 0.7}, "1-3-1-abc", {"accuracy": 0.9}, (0.3, 0.7)),
     counts=Counts(created=9, reported=5, failed=1, discarded=1, retried=3),
     causes={"lost": 2, "exception": 1},
     idle_since_ms=1_795_828_000_000,
@@ -58,12 +59,6 @@ POPULATION = replace(
 
 
 FIRST_ROW = write_slot(FIRST, POPULATION.settings, "loss")
-
-
-def reread(kept, metric="loss"):
-    """The population after a way through the store."""
-    rows = [write_slot(slot, kept.settings, metric) for slot in kept.slots]
-    return read(kept.settings, metric, write_meta(kept, metric), rows)
 
 
 def defaults(kind):
@@ -153,7 +148,7 @@ def test_people_find_the_metric_with_their_own_name_and_sign():
     outcomes = json.loads(row["outcomes"])
     assert (outcomes["3"]["accuracy"], outcomes["4"]["accuracy"]) == (0.1, None)
     assert json.loads(row["latest"]) == {"step": 4, "accuracy": None}
-    assert json.loads(row["hyperparameters"]) == kept.settings.space.decode(SLOT.vector)
+    assert json.loads(row["hyperparameters"]) == SLOT.hyperparameters
     best = json.loads(write_meta(kept, "accuracy")["best"])
     assert (best["accuracy"], best["trial"]) == (0.1, "1-3")
 
@@ -259,7 +254,7 @@ def test_garbage_in_a_slot_is_an_error_that_names_where_it_stands(field, text):
 @pytest.mark.parametrize("field", sorted({*write_slot(SLOT, POPULATION.settings, "loss")}))
 def test_a_slot_without_a_field_that_decisions_need_is_refused(field):
     # Written for people; what decisions need of them is read elsewhere.
-    shown = {"trial", "latest", "hyperparameters", "pinned"}
+    shown = {"trial", "latest", "pinned"}
     row = write_slot(SLOT, POPULATION.settings, "loss")
     del row[field]
     meta = write_meta(POPULATION, "loss")
@@ -280,8 +275,8 @@ def test_a_slot_without_a_field_that_decisions_need_is_refused(field):
         ("created", "many"),
         ("horizon", "far"),
         ("idle_since_ms", "yesterday"),
-        ("best", '{"loss":1,"trial":"1-3","checkpoint":"c","metrics":[],"vector":[0.5,0.5]}'),
-        ("best", '{"loss":"low","trial":"1-3","checkpoint":"c","metrics":{},"vector":[0.5,0.5]}'),
+        ("best", '{"loss":1,"trial":"1-3","checkpoint":"c","metrics":[],"hyperparameters":{}}'),
+        ("best", '{"loss":"low","trial":"1-3","checkpoint":"c","metrics":{},"hyperparameters":{}}'),
         ("causes", '{"lost":"often"}'),
         ("status", "asleep"),
     ],

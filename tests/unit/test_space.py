@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from romul_actors.core.bounds import translated, with_bounds
 from romul_actors.core.space import (
     BooleanParameter,
     CategoricalParameter,
@@ -130,11 +131,11 @@ def test_other_bounds_move_places_to_the_nearest_value():
             CategoricalParameter("c", ("a", "b")),
         ]
     )
-    narrow = space.with_bounds("lr", 1e-3, 1e-1).with_bounds("n", 2, 5)
+    narrow = with_bounds(with_bounds(space, "lr", 1e-3, 1e-1), "n", 2, 5)
     here = space.encode({"lr": 1e-2, "n": 9, "c": "b"})
-    moved = narrow.decode(space.translate(here, narrow))
+    moved = narrow.decode(translated(here, space, narrow))
     assert moved == {"lr": pytest.approx(1e-2), "n": 5, "c": "b"}
-    assert narrow.translate(narrow.encode(moved), space) == pytest.approx(
+    assert translated(narrow.encode(moved), narrow, space) == pytest.approx(
         space.encode({"lr": 1e-2, "n": 5, "c": "b"})
     )
     for name, low, high, found in (
@@ -144,4 +145,4 @@ def test_other_bounds_move_places_to_the_nearest_value():
         ("lr", 0.0, 1.0, "log scale"),
     ):
         with pytest.raises(SpaceError, match=found):
-            space.with_bounds(name, low, high)
+            with_bounds(space, name, low, high)

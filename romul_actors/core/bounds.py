@@ -1,0 +1,61 @@
+"""Other bounds of a search's numbers: the space that has them, and where its places lie there."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from romul_actors.core.parameter import FloatParameter, IntParameter
+from romul_actors.core.space import Space, VectorParameter
+from romul_actors.errors import SpaceError
+
+
+def with_bounds(space: Space, name: str, low: float, high: float) -> Space:
+    """A space with other bounds of a number, or of all numbers of a list.
+
+    What is not mutable goes with a checkpoint, which may fit no other value (a layer's width), so
+    all of its values must stay possible.
+
+    Raises:
+        SpaceError: there is no such number, or it must not have these bounds.
+    """
+    if name not in space.names:
+        raise SpaceError(f"{name}: {space.not_there(name)}")
+    found = space.parameters[space.names.index(name)]
+    before = found.element if isinstance(found, VectorParameter) else found
+    after: FloatParameter | IntParameter
+    if isinstance(before, IntParameter):
+        if low != int(low) or high != int(high):
+            raise SpaceError(f"{name}: {low!r} and {high!r} are not whole numbers")
+        after = replace(before, low=int(low), high=int(high))
+    elif isinstance(before, FloatParameter):
+        after = replace(before, low=float(low), high=float(high))
+    else:
+        raise SpaceError(f"{name}: not a number: it has choices, and no bounds")
+    if not (before.mutable or _holds(after, before)):
+        raise SpaceError(
+            f"{name}: mutable = false: its values go with the checkpoints, so that bounds can only "
+            f"become wider than {before.low!r} and {before.high!r}, by whole steps"
+        )
+    new = replace(found, element=after) if isinstance(found, VectorParameter) else after
+    return Space([new if p.name == name else p for p in space.parameters], space.when)
+
+
+def translated(vector: Sequence[float], before: Space, after: Space) -> tuple[float, ...]:
+    """A place of one space as the nearest one in a space of other bounds."""
+    moved = []
+    for old, new, position in zip(before.axes, after.axes, vector, strict=True):
+        if old == new or not isinstance(new, FloatParameter | IntParameter):
+            moved.append(position)
+        else:
+            moved.append(new.encode(new.nearest(float(old.decode(position)))))
+    return tuple(moved)
+
+
+def _holds(wide: FloatParameter | IntParameter, narrow: FloatParameter | IntParameter) -> bool:
+    """Whether all values of one are values of the other, which has the same steps."""
+    if wide.low > narrow.low or wide.high < narrow.high:
+        return False
+    try:
+        wide.encode(narrow.low)
+    except SpaceError:
+        return False
+    return True
