@@ -95,6 +95,8 @@ def launch(
     """
     start_log(log_level)
     start = None if on in tuple(Engine) else _installed(on)
+    if dry_run and on != Engine.SLURM:
+        raise typer.BadParameter("--dry-run prints Slurm's script: with --on slurm alone")
     environment = _servers(on, resolve(redis), mqtt, mqtt_ca)
     environment["ROMUL_GRACE_S"] = f"{grace:g}"
     fleet = Fleet(

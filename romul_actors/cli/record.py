@@ -103,7 +103,7 @@ def _forked(
     found: Record, changes: list[str], problem: str | None, seeds: int, *, as_json: bool
 ) -> dict[str, Any]:
     other = with_settings(found.experiment, changes)
-    forked = fork(found, other)
+    forked = fork(found, changes)
     toy = problem or problem_of(found.experiment)
     if toy is not None:
         logging.getLogger("romul").setLevel(logging.ERROR)

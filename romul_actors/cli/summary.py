@@ -137,7 +137,11 @@ def finish(
     if any(row["status"] == "failed" for row in rows):
         told = Console(stderr=True, quiet=as_json)
         told.print(f"failed: `{again}` tries again", soft_wrap=True)
-    if any(row["status"] != "finished" for row in rows):
+    empty = [row["name"] for row in rows if row["status"] == "finished" and row["best"] is None]
+    if empty:
+        told = Console(stderr=True, quiet=as_json)
+        told.print(f"{', '.join(empty)}: ended before any trial had a result", soft_wrap=True)
+    if empty or any(row["status"] != "finished" for row in rows):
         raise typer.Exit(EXPERIMENT_FAILED)
 
 

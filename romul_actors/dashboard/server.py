@@ -21,7 +21,7 @@ from romul_actors.observe.snapshot import read_glance
 from romul_actors.store import Store
 
 
-class DashboardError(RomulError):
+class DashboardError(RomulError, ValueError):
     """The dashboard cannot be served so."""
 
 

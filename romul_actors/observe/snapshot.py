@@ -151,7 +151,9 @@ class Snapshot:
 
     @property
     def total(self) -> int:
-        """How many trials there are to end; with more slots than at the start there are more."""
+        """How many trials there are to end; more with more slots, fewer where these came late."""
+        if self.status == "finished":
+            return self.counts["created"]
         return max(self.experiment.n_trials, self.counts["created"])
 
     @property

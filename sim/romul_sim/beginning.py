@@ -1,14 +1,14 @@
 """What an operator has changed of a recorded run's declaration, taken back: as it was at first."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from romul_actors.core.amendments import with_changes
 from romul_actors.core.history import BoundsChanged, Line, SearchChanged, SearchExtended
 from romul_actors.core.settings import Settings
 from romul_actors.protocol.experiment import Experiment
-from romul_actors.protocol.plan import settings
 from romul_sim.record import Record
 
 
@@ -66,22 +66,31 @@ def _unchanged(experiment: Experiment, before: Mapping[str, Any]) -> dict[str, A
     return changes
 
 
-def settings_at(now: Settings, recorded: Experiment, other: Experiment) -> Settings:
-    """Settings of another declaration at an event of a run.
+def settings_at(now: Settings, other: Settings, named: Iterable[Sequence[str]]) -> Settings:
+    """Settings of a run at an event, with what another declaration names set as it says.
 
     Args:
-        now: the run's own settings at that event.
-        recorded: the run's declaration.
-        other: the other one; where it is the same, the run's settings count: they may have been
-            others at that event.
+        now: the run's own at that event, which an operator may have changed since and before.
+        other: the other declaration's.
+        named: the keys that lead to each setting of it that counts.
     """
-    core = settings(other)
-    if other.steps == recorded.steps:
-        core = replace(core, steps=now.steps)
-    if (other.population, other.elasticity) == (recorded.population, recorded.elasticity):
-        core = replace(core, n_slots=now.n_slots, elasticity=now.elasticity)
-    if other.optimizer == recorded.optimizer:
-        core = replace(core, optimizer=now.optimizer)
-    if other.space == recorded.space:
-        core = replace(core, space=now.space)
-    return core
+    changed = other
+    outer = {keys[0] for keys in named}
+    for key, field in _SETTINGS.items():
+        if key not in outer:
+            changed = replace(changed, **{field: getattr(now, field)})
+    constants = {keys[1] for keys in named if keys[0] == "optimizer" and len(keys) > 1}
+    if constants and "name" not in constants:
+        given: dict[str, Any] = {name: getattr(other.optimizer, name) for name in constants}
+        changed = with_changes(replace(changed, optimizer=now.optimizer), 0, given)
+    return changed
+
+
+_SETTINGS = {
+    "steps": "steps",
+    "population": "n_slots",
+    "elasticity": "elasticity",
+    "optimizer": "optimizer",
+    "space": "space",
+}
+"""Keys of a declaration that an operator may change in a run, and the fields that they become."""

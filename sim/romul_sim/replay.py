@@ -228,10 +228,7 @@ def with_settings(experiment: Experiment, changes: Sequence[str]) -> Experiment:
         path, equals, value = change.partition("=")
         if not equals:
             raise ExperimentError(f"--set {change!r}: not of the form setting=value")
-        *outer, last = path.split(".")
-        if not outer and last not in declared and last in _constants(declared["optimizer"]["name"]):
-            # As `romul change --set` takes it.
-            outer = ["optimizer"]
+        *outer, last = keys_of(path, experiment)
         place: Any = declared
         for key in outer:
             place = place.get(key) if isinstance(place, dict) else None
@@ -249,6 +246,16 @@ def with_settings(experiment: Experiment, changes: Sequence[str]) -> Experiment:
     except ValidationError as error:
         raise ExperimentError(f"--set: {mistakes_of(error, Experiment)[0]}") from None
     return changed
+
+
+def keys_of(path: str, experiment: Experiment) -> list[str]:
+    """Keys that lead to a setting; a constant of the optimizer needs no "optimizer." before it."""
+    keys = path.split(".")
+    # As `romul change --set` takes it.
+    is_constant = path not in Experiment.model_fields and path in _constants(
+        experiment.optimizer.name
+    )
+    return ["optimizer", *keys] if is_constant else keys
 
 
 def _constants(optimizer: str) -> set[str]:
@@ -299,15 +306,24 @@ class Fork:
         return values
 
 
-def fork(record: Record, other: Experiment) -> Fork:
+def fork(record: Record, changes: Sequence[str]) -> Fork:
     """Decide each event twice from the recorded population: as recorded, and with other settings.
 
     From the recorded one each time: what would have come after a different decision is not known,
     since its trials were never trained.
+
+    Args:
+        record: the run.
+        changes: what is other, see `with_settings`; all else is as it was at each event.
+
+    Raises:
+        ExperimentError: there is no such setting, or it must not have that value.
     """
     found = Fork()
+    other = settings(with_settings(record.experiment, changes))
+    named = [keys_of(change.partition("=")[0], record.experiment) for change in changes]
     for step in steps(record):
-        core = settings_at(step.before.settings, record.experiment, other)
+        core = settings_at(step.before.settings, other, named)
         decision = decide(replace(step.before, settings=core), step.event)
         forked = list(decision.history)
         here, there = _texts(_created(step.decided)), _texts(_created(forked))

@@ -19,7 +19,7 @@ from romul_actors.core.history import (
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.protocol.experiment import Experiment
 from romul_sim.record import Record
-from romul_sim.replay import fork, verify, with_settings
+from romul_sim.replay import fork, verify
 from tests.unit.harness import Run, bowl, population
 
 WITHOUT_LIBRARIES = [name for name in OPTIMIZERS if name not in ("tpe", "pb2")]
@@ -250,9 +250,9 @@ def test_a_record_of_an_extended_run_is_decided_again_the_same():
     record = Record(experiment(steps=8), 0, run.history, [], 1.0)
     found = verify(record)
     assert (found.parting, found.trials) == (None, 64)
-    same = fork(record, with_settings(record.experiment, []))
+    same = fork(record, [])
     assert (same.changed, same.decisions) == (0, 64)
-    assert fork(record, with_settings(record.experiment, ["optimizer.power=0.3"])).changed > 0
+    assert fork(record, ["optimizer.power=0.3"]).changed > 0
 
 
 def test_ask_and_tell_goes_on_too():

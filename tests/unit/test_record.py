@@ -130,12 +130,12 @@ def test_a_line_that_was_changed_is_found(recorded, kind, change):
 
 def test_other_settings_part_where_they_matter(recorded):
     found = read_record(recorded)
-    same = fork(found, with_settings(found.experiment, ["history_keep=5"]))
+    same = fork(found, ["history_keep=5"])
     assert (same.changed, same.parting) == (0, None)
-    other = fork(found, with_settings(found.experiment, ["optimizer.donors=0.5"]))
+    other = fork(found, ["optimizer.donors=0.5"])
     assert 0 < other.changed < other.decisions
     assert other.parting is not None
-    random = fork(found, with_settings(found.experiment, ["optimizer.name=random"]))
+    random = fork(found, ["optimizer.name=random"])
     assert random.changed > other.changed
     best = simulated_loss(found, found.experiment, "misspecified", 0)
     assert best == simulated_loss(found, found.experiment, "misspecified", 0)

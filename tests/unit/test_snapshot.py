@@ -1,5 +1,7 @@
 """Snapshots: what programs read of an experiment."""
 
+from dataclasses import replace
+
 from romul.result import Result
 from romul_actors.core.history import TrialReported, to_json
 from romul_actors.observe.snapshot import origin_of
@@ -24,6 +26,13 @@ def test_a_snapshot_is_plain_values_and_frames(searched):
     assert set(frame.columns) >= {"slot", "step", "parent", "h.x0", "m.true_loss", "seconds"}
     assert list(result.population_frame()["index"]) == list(range(8))
     assert len(result.history_frame()) == len(searched.history)
+
+
+def test_what_is_finished_has_as_many_trials_as_there_were(searched):
+    # Slots that came late have fewer than one for each step.
+    wider = searched.experiment.model_copy(update={"population": 12})
+    late = replace(searched, experiment=wider)
+    assert (late.total, replace(late, status="running").total) == (96, 144)
 
 
 class CountedPages(MemoryStore):
