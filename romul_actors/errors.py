@@ -124,7 +124,7 @@ class ExperimentExistsError(StoreError):
 
 
 class AclError(RomulError, ValueError):
-    """A user of the server cannot be made: its role, name or pattern is wrong."""
+    """A user of the server cannot be made: its role, name or pattern, or the file, is wrong."""
 
 
 class BrokerError(RomulError):

@@ -33,9 +33,30 @@ def password_line(user: str, password: str) -> str:
     return f"{user}:$7${_ITERATIONS}${b64encode(salt).decode()}${b64encode(digest).decode()}"
 
 
-def topics(users: Iterable[tuple[str, str]]) -> str:
-    """Mosquitto's ACL file for pairs of a role and a user; other users may do nothing."""
-    return "\n".join(
-        "\n".join([f"user {user}", *(f"topic {topic}" for topic in _TOPICS[role]), ""])
+def topics(users: Iterable[tuple[str, str]], text: str = "") -> str:
+    """Mosquitto's ACL file for pairs of a role and a user; other users may do nothing.
+
+    Args:
+        users: roles and names.
+        text: what the file holds. A user's topics follow its name: those of `users` are replaced
+            there, and every other line stays where it is.
+    """
+    new = {
+        user: [f"user {user}", *(f"topic {topic}" for topic in _TOPICS[role])]
         for role, user in users
-    )
+    }
+    lines: list[str] = []
+    made, owner = set(), ""
+    for line in text.splitlines():
+        word, _, rest = line.strip().partition(" ")
+        if word == "user":
+            owner = rest.strip()
+            if owner in new and owner not in made:
+                lines += new[owner]
+                made.add(owner)
+        if owner not in new or word not in ("user", "topic"):
+            lines.append(line)
+    for user, block in new.items():
+        if user not in made:
+            lines += ["", *block] if lines else block
+    return "\n".join(lines) + "\n"

@@ -89,3 +89,16 @@ def user(role: str, name: str, password: str, experiment: str = "*") -> str:
 
 NO_DEFAULT_USER = "user default off"
 """The line that refuses connections without a user's name."""
+
+
+def user_of(line: str) -> str:
+    """The user that a line of an ACL file is for; "" where it is for none."""
+    words = line.split()
+    return words[1] if len(words) > 1 and words[0] == "user" else ""
+
+
+def asks_for_a_user(text: str) -> bool:
+    """Whether a server with this ACL file refuses connections without a user's name."""
+    lines = [line.split() for line in text.splitlines() if user_of(line) == "default"]
+    switches = [word for line in lines for word in line if word in ("on", "off")]
+    return switches[-1:] == ["off"]
