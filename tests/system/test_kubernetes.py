@@ -1,6 +1,7 @@
 """The manifests: valid by Kubernetes' own schemas, and in step with the program."""
 
 import asyncio
+import itertools
 import json
 import re
 import shutil
@@ -50,7 +51,7 @@ try {
 def manifests():
     for file in sorted(FOLDER.rglob("*.yaml")):
         for i, found in enumerate(yaml.safe_load_all(file.read_text())):
-            if found["kind"] != "Kustomization":
+            if found["kind"] not in ("Kustomization", "Component"):
                 yield pytest.param(found, id=f"{file.stem}-{i}-{found['kind']}")
 
 
@@ -121,40 +122,113 @@ def named(kind, name):
 def test_kustomizations_name_every_manifest():
     for file in FOLDER.rglob("kustomization.yaml"):
         found = yaml.safe_load(file.read_text())
-        for resource in found["resources"]:
+        resources = found.get("resources", [])
+        for resource in [*resources, *found.get("components", [])]:
             assert (file.parent / resource).exists(), (file, resource)
         here = {path.name for path in file.parent.glob("*.yaml")} - {"kustomization.yaml"}
-        assert here <= set(found["resources"])
+        assert here <= set(resources)
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl on this machine")
-@pytest.mark.parametrize("overlay", ["base", "gpu", "spot", "keda", "monitoring"])
-def test_kustomizations_render(overlay):
+COMPONENTS = ("gpu", "spot", "keda")
+
+
+def rendered(folder):
+    """All manifests of a kustomization, each valid, as `kubectl apply -k` sends them."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("no kubectl on this machine")
     done = subprocess.run(
-        ["kubectl", "kustomize", str(FOLDER / overlay)], capture_output=True, text=True, check=False
+        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    rendered = list(yaml.safe_load_all(done.stdout))
-    for manifest in rendered:
+    found = list(yaml.safe_load_all(done.stdout))
+    for manifest in found:
         if manifest["apiVersion"] not in FOREIGN:
             kubernetes_validate.validate(manifest, VERSION, strict=True)
-    if overlay == "monitoring":
-        return
-    worker = next(
-        m for m in rendered if m["metadata"]["name"] == "romul-worker" and m["kind"] == "Deployment"
-    )
+    return {(m["kind"], m["metadata"]["name"]): m for m in found}
+
+
+def combined(folder, components, **more):
+    """A user's own kustomization in `folder`: the base, and these components in this order."""
+    # Kustomize takes no absolute paths.
+    shutil.copytree(FOLDER, folder / "kubernetes", dirs_exist_ok=True)
+    own = {
+        "resources": ["kubernetes/base"],
+        "components": [f"kubernetes/components/{name}" for name in components],
+        **more,
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(own))
+    return rendered(folder)
+
+
+def assert_holds(manifests, components):
+    """The workers have what each of these components is for, and nothing of the others."""
+    worker = manifests["Deployment", "romul-worker"]["spec"]
+    pod = worker["template"]["spec"]
+    container = pod["containers"][0]
     # KEDA alone sets that number.
-    assert ("replicas" in worker["spec"]) == (overlay != "keda")
-    if overlay == "gpu":
-        limits = worker["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
-        assert limits["nvidia.com/gpu"] == "1"
-    environment = worker["spec"]["template"]["spec"]["containers"][0]["env"]
-    names = {each["name"] for each in environment}
-    assert ("ROMUL_NOTICE" in names) == (overlay == "spot")
-    policy = next(
-        m for m in rendered if m["metadata"]["name"] == "romul-worker" and m["kind"] == NETWORK
+    assert ("replicas" in worker) == ("keda" not in components)
+    assert (("ScaledObject", "romul-worker") in manifests) == ("keda" in components)
+    assert container["resources"]["limits"].get("nvidia.com/gpu") == (
+        "1" if "gpu" in components else None
     )
-    assert (METADATA in policy["spec"]["egress"]) == (overlay == "spot")
+    # Without a spare GPU none can be added before one has ended.
+    surge = worker["strategy"]["rollingUpdate"]["maxSurge"]
+    assert surge == (0 if "gpu" in components else "25%")
+    names = {each["name"] for each in container["env"]}
+    assert ("ROMUL_NOTICE" in names) == ("spot" in components)
+    egress = manifests[NETWORK, "romul-worker"]["spec"]["egress"]
+    assert (METADATA in egress) == ("spot" in components)
+    assert ("affinity" in pod) == ("spot" in components)
+    assert "affinity" not in manifests["Deployment", "romul-actor"]["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("overlay", ["base", *COMPONENTS, "monitoring"])
+def test_kustomizations_render(overlay):
+    manifests = rendered(FOLDER / overlay)
+    if overlay != "monitoring":
+        assert_holds(manifests, {overlay} - {"base"})
+
+
+@pytest.mark.parametrize(
+    "components",
+    [some for n in (2, 3) for some in itertools.permutations(COMPONENTS, n)],
+    ids=" ".join,
+)
+def test_the_base_takes_any_components_in_any_order(tmp_path, components):
+    assert_holds(combined(tmp_path, components), set(components))
+
+
+def test_on_spot_nodes_means_nodes_that_say_so_and_that_workers_tolerate():
+    """Tolerations alone put no pod there. Each cloud's label is enough."""
+    pod = rendered(FOLDER / "spot")["Deployment", "romul-worker"]["spec"]["template"]["spec"]
+    wanted = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    labels = {}
+    for term in wanted["nodeSelectorTerms"]:
+        [expression] = term["matchExpressions"]
+        assert expression["operator"] == "In"
+        labels[expression["key"]] = expression["values"]
+    assert len(labels) == len(wanted["nodeSelectorTerms"])
+    tolerated = {each["key"]: [each["value"]] for each in pod["tolerations"]}
+    assert tolerated.items() <= labels.items()
+
+
+def test_a_worker_starts_as_many_threads_as_it_has_cores_unless_told_otherwise(tmp_path):
+    pod = named("Deployment", "romul-worker")["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    [threads] = [each for each in container["env"] if each["name"] == "OMP_NUM_THREADS"]
+    assert threads["valueFrom"] == {"resourceFieldRef": {"resource": "requests.cpu"}}
+    assert "cpu" in container["resources"]["requests"]
+    # The patch of docs/deploy.md.
+    text = (FOLDER.parents[1] / "docs" / "deploy.md").read_text()
+    [patch] = re.findall(r"^patches:\n(?:(?: .*)?\n)+?(?=```)", text, re.MULTILINE)
+    found = combined(tmp_path, ["gpu"], **yaml.safe_load(patch))
+    container = found["Deployment", "romul-worker"]["spec"]["template"]["spec"]["containers"][0]
+    assert {"name": "OMP_NUM_THREADS", "value": "4"} in container["env"]
+
+
+def test_checkpoints_are_not_walked_through_at_each_start_of_a_pod():
+    pod = named("Deployment", "romul-worker")["spec"]["template"]["spec"]
+    assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
 
 
 def test_keda_reads_the_actors_metrics_from_any_namespace():
@@ -175,16 +249,17 @@ def test_the_metadata_service_is_for_workers_on_spot_nodes_alone_and_sentinels_a
         assert {6379, 26379} <= set(ports)
         assert 80 not in ports
         assert not any("to" in rule for rule in policy["spec"]["egress"])
-    spot = yaml.safe_load((FOLDER / "spot" / "kustomization.yaml").read_text())
-    added = {
-        patch["target"]["kind"]: (patch["target"]["name"], change["value"])
+    spot = yaml.safe_load((FOLDER / "components" / "spot" / "kustomization.yaml").read_text())
+    added = [
+        (patch["target"]["kind"], patch["target"]["name"], change["value"])
         for patch in spot["patches"]
         for change in yaml.safe_load(patch["patch"])
-    }
-    assert added == {
-        "Deployment": ("romul-worker", {"name": "ROMUL_NOTICE", "value": "aws"}),
-        NETWORK: ("romul-worker", METADATA),
-    }
+        if not change["path"].endswith("/affinity")
+    ]
+    assert added == [
+        ("Deployment", "romul-worker", {"name": "ROMUL_NOTICE", "value": "aws"}),
+        (NETWORK, "romul-worker", METADATA),
+    ]
     with_it = named(NETWORK, "romul-worker")
     with_it["spec"]["egress"].append(METADATA)
     kubernetes_validate.validate(with_it, VERSION, strict=True)
@@ -192,7 +267,7 @@ def test_the_metadata_service_is_for_workers_on_spot_nodes_alone_and_sentinels_a
 
 def test_a_worker_has_the_time_to_give_its_trial_back():
     pod = named("Deployment", "romul-worker")["spec"]["template"]["spec"]
-    environment = {e["name"]: e["value"] for e in pod["containers"][0]["env"]}
+    environment = {e["name"]: e.get("value") for e in pod["containers"][0]["env"]}
     assert pod["terminationGracePeriodSeconds"] > float(environment["ROMUL_GRACE_S"]) + 5
 
 
@@ -279,7 +354,7 @@ def test_the_arguments_are_the_programs_own(system):
         for option in options:
             assert option.partition("=")[0] in output
         for entry in container.get("env", []):
-            assert entry["name"] in output
+            assert entry["name"] in output or entry["name"].endswith("_NUM_THREADS")
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
 
 
