@@ -24,14 +24,16 @@ RUN python3 -m venv /opt/romul \
 
 FROM ${BASE}
 RUN apt-get update \
-  && apt-get install -y --no-install-recommends ca-certificates python3 \
+  && apt-get install -y --no-install-recommends ca-certificates python3 tini \
   && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log
 COPY --from=build /opt/romul /opt/romul
 # Volumes are mounted there; they take over the owner.
 RUN useradd --uid 10001 --no-create-home romul \
   && install -d -o 10001 /acl /broker /secrets /secrets/worker /secrets/actor /secrets/reader /secrets/operator
 USER 10001
-ENV PATH=/opt/romul/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# No shell in between: SIGTERM reaches the actor, which commits the batch in hand and ends.
-ENTRYPOINT ["romul"]
+# The user has no folder of its own, and the root file system may be read-only: caches go where a tmpfs is.
+ENV PATH=/opt/romul/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
+# SIGTERM reaches the actor, which commits the batch in hand and ends. Without tini it would be PID 1, to which the kernel
+# gives no signal that has no handler yet.
+ENTRYPOINT ["/usr/bin/tini", "--", "romul"]
 CMD ["actor"]
