@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, replace
 from typing import Any, Self
 
@@ -246,13 +247,12 @@ class Population:
     @property
     def best(self) -> Best | None:
         """The best trial so far; None before the first result."""
-        best = self._population.best
-        if best is None:
+        if (best := self._population.best) is None:
             return None
         return Best(
             trial=best.trial,
             value=-best.loss if self._settings.maximize else best.loss,
-            hyperparameters=dict(best.hyperparameters),
+            hyperparameters=deepcopy(dict(best.hyperparameters)),
             checkpoint=best.checkpoint,
             metrics=best.metrics,
         )

@@ -50,8 +50,9 @@ def acl(
     Other users of the same files stay as they are; a user that is there already is made anew.
     """
     users = dict(_named(roles))
-    held = _held(out)
-    if held.strip() and not asks_for_a_user(held):
+    # An empty file is as good as none: it refuses nobody.
+    held = _held(out) if _held(out).strip() else ""
+    if held and not asks_for_a_user(held):
         raise AclError(
             f"{out} has no line {NO_DEFAULT_USER!r}: it is not of this command, or its server lets "
             "connections in without a user: name a new file, or add the line"
@@ -120,12 +121,16 @@ def _merged(text: str, made: Mapping[str, str], whose: Callable[[str], str]) -> 
 
 
 def _write(file: Path, text: str) -> None:
-    """Replace a file whole, with the mode and the owner it has: a server may read it meanwhile."""
+    """Replace a file whole, with the mode and the owner it has: a server may read it meanwhile.
+
+    Raises:
+        AclError: its folder does not admit that.
+    """
     file = file.resolve()
     beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    # By the umask, as any new file: the server must read it, and it holds hashes alone.
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
+        # By the umask, as any new file: the server must read it, and it holds hashes alone.
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(descriptor, "w") as writing:
             if file.exists():
                 before, new = file.stat(), os.fstat(descriptor)
@@ -136,9 +141,13 @@ def _write(file: Path, text: str) -> None:
             writing.flush()
             os.fsync(descriptor)
         beside.replace(file)
-    except BaseException:
+    except OSError as error:
+        raise AclError(
+            f"{file} cannot be replaced: {error.strerror}; its folder must be writable, and be "
+            "mounted whole"
+        ) from None
+    finally:
         beside.unlink(missing_ok=True)
-        raise
 
 
 def _give(descriptor: int, owner: os.stat_result, file: Path) -> None:

@@ -102,11 +102,11 @@ def _say_verified(facts: dict[str, Any], parting: Step | None) -> None:
 def _forked(
     found: Record, changes: list[str], problem: str | None, seeds: int, *, as_json: bool
 ) -> dict[str, Any]:
-    other = with_settings(found.experiment, changes)
     forked = fork(found, changes)
     toy = problem or problem_of(found.experiment)
     if toy is not None:
         logging.getLogger("romul").setLevel(logging.ERROR)
+        other = with_settings(found.experiment, changes)
         for title, experiment in (("recorded", found.experiment), ("forked", other)):
             forked.outcomes[title] = [
                 simulated_loss(found, experiment, toy, seed) for seed in range(seeds)

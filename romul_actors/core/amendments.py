@@ -81,6 +81,8 @@ def change_bounds(transition: Transition, event: Control) -> None:
             memory=memory,
             hyperparameters=None if begun == space.decode(vector) else begun,
         )
+    if transition.best is not None:
+        transition.best = replace(transition.best, vector=move(transition.best.vector))
     transition.settings = replace(transition.settings, space=space)
 
 

@@ -33,7 +33,8 @@ def with_bounds(space: Space, name: str, low: float, high: float) -> Space:
     if not (before.mutable or _holds(after, before)):
         raise SpaceError(
             f"{name}: mutable = false: its values go with the checkpoints, so that bounds can only "
-            f"become wider than {before.low!r} and {before.high!r}, by whole steps"
+            f"become wider than {before.low!r} and {before.high!r}, by whole steps; those of a "
+            "number without steps stay as they are"
         )
     new = replace(found, element=after) if isinstance(found, VectorParameter) else after
     return Space([new if p.name == name else p for p in space.parameters], space.when)
@@ -51,8 +52,8 @@ def translated(vector: Sequence[float], before: Space, after: Space) -> tuple[fl
 
 
 def _holds(wide: FloatParameter | IntParameter, narrow: FloatParameter | IntParameter) -> bool:
-    """Whether all values of one are values of the other, which has the same steps."""
-    if wide.low > narrow.low or wide.high < narrow.high:
+    """Whether all values of one are values of the other, to the last bit."""
+    if wide.step is None or wide.low > narrow.low or wide.high < narrow.high:
         return False
     try:
         wide.encode(narrow.low)

@@ -34,7 +34,7 @@ class Best:
     checkpoint: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     vector: tuple[float, ...] = ()
-    """Its place when it was reported, which actors of older versions read."""
+    """Its place, or the nearest one between today's bounds; read by actors of older versions."""
 
 
 @value()

@@ -170,7 +170,8 @@ class Experiment(DeclaredTable):
         cls, given: tuple[dict[str, Value], ...], info: ValidationInfo
     ) -> tuple[dict[str, Value], ...]:
         mistakes = []
-        if "space" in info.data:
+        # Since the first trials began, bounds may have been changed.
+        if "space" in info.data and info.context is not STORED:
             space = core_space(info.data["space"])
             for number, values in enumerate(given):
                 try:
@@ -310,6 +311,10 @@ def _odd_task(task: object) -> list[Mistake]:
     return [Mistake(("task",), message)]
 
 
+STORED = {"stored": True}
+"""Says to the model that a declaration was in order when it was stored."""
+
+
 @lru_cache(maxsize=1024)
 def from_json(text: str) -> Experiment:
     """Read an experiment as the store keeps it; it is immutable, and the same for the same text.
@@ -318,7 +323,7 @@ def from_json(text: str) -> Experiment:
         ExperimentError: it is not one, or one of another version.
     """
     try:
-        return Experiment.model_validate_json(text)
+        return Experiment.model_validate_json(text, context=STORED)
     except ValidationError as error:
         raise ExperimentError(
             in_lines(mistakes_of(error, Experiment), "stored experiment", {})

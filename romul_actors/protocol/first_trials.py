@@ -63,7 +63,7 @@ def found(former: Former, n: int) -> list[Found]:
         (slot.outcomes[step].loss, slot.index, step, slot.outcomes[step])
         for slot in former.population.slots
         for step in [max(slot.outcomes, default=-1)]
-        if step >= 0 and not slot.outcomes[step].failed
+        if step >= 0 and not slot.outcomes[step].failed and f"{slot.index}-{step}" != best.trial
     ]
     space = former.experiment.search_space()
     all_found = [Found(best.trial, best.checkpoint, best.hyperparameters)]

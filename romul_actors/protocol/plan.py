@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from romul_actors.core.elasticity import Elasticity
 from romul_actors.core.settings import Inherited, Settings
 from romul_actors.core.space import Space
-from romul_actors.errors import ExperimentError, OptimizerError
+from romul_actors.errors import ExperimentError, OptimizerError, SpaceError
 from romul_actors.protocol import experiment as declaration
 from romul_actors.protocol.experiment import Experiment, OptimizerSpec
 from romul_actors.protocol.messages import MOST_STEPS
@@ -107,8 +107,8 @@ def settings(experiment: Experiment, *, stored: bool = False) -> Settings:
         maximize=is_maximum,
         max_attempts=experiment.max_attempts,
         max_lost_attempts=experiment.max_losses,
-        initial=tuple(space.encode_some(values) for values in experiment.initial),
-        inherited=_inherited(experiment, space),
+        initial=_initial(experiment, space, stored=stored),
+        inherited=_inherited(experiment, space, stored=stored),
         quorum_wait_min_s=experiment.timeouts.quorum_s,
         elasticity=Elasticity(
             min_slots=elastic.min,
@@ -145,12 +145,30 @@ def left_out(experiment: Experiment, status: str = "", said: str = "") -> Sequen
     return [*found, *(f"for an actor of another version {text}" for text in elsewhere)]
 
 
-def _inherited(experiment: Experiment, space: Space) -> tuple[Inherited, ...]:
+def _initial(
+    experiment: Experiment, space: Space, *, stored: bool
+) -> tuple[tuple[float | None, ...], ...]:
+    """Places of the first trials."""
+    try:
+        return tuple(space.encode_some(values) for values in experiment.initial)
+    except SpaceError:
+        if not stored:
+            raise
+        # They have begun, and bounds were changed since.
+        return ()
+
+
+def _inherited(experiment: Experiment, space: Space, *, stored: bool) -> tuple[Inherited, ...]:
     """Checkpoints that the slots begin from."""
     origin = experiment.from_run
     if origin is None:
         return ()
-    return tuple(
-        Inherited(first.name, f"{origin.name} {first.trial}", space.encode(first.hyperparameters))
-        for first in origin.checkpoints
-    )
+    try:
+        return tuple(
+            Inherited(each.name, f"{origin.name} {each.trial}", space.encode(each.hyperparameters))
+            for each in origin.checkpoints
+        )
+    except SpaceError:
+        if not stored:
+            raise
+        return ()

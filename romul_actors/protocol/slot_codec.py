@@ -15,7 +15,7 @@ from pydantic_core import from_json, to_json
 from romul_actors.core.population import Best, Counts, Population, PopulationStatus
 from romul_actors.core.settings import Settings
 from romul_actors.core.slot import Outcome, Slot, Status
-from romul_actors.core.space import Space, Value
+from romul_actors.core.space import Value
 from romul_actors.protocol.optimizer_memory import check_memory
 from romul_actors.protocol.stored_fields import (
     StoredFields,
@@ -164,9 +164,21 @@ def write_slot(
         written["hyperparameters"] = text(
             settings.space.decode(slot.vector) if given is None else given
         )
+    begun = _begun(slot)
+    if begun != ("" if before is None else _begun(before)):
+        written["begun"] = begun
     if before is None or slot.outcomes != before.outcomes:
         written |= _outcomes(slot, settings, metric)
     return written
+
+
+def _begun(slot: Slot) -> str:
+    """What the trial trains with, if its vector says something else by now.
+
+    With the trial's id: an actor of an older version may begin another one, and leave the field.
+    """
+    given = slot.hyperparameters
+    return "" if given is None else text({"trial": slot.trial, "hyperparameters": given})
 
 
 def _outcomes(slot: Slot, settings: Settings, metric: str) -> Fields:
@@ -241,20 +253,18 @@ def _read_best(own: StoredFields, settings: Settings, metric: str) -> Best | Non
     )
 
 
-def _begun_with(
-    row: StoredFields, space: Space, place: tuple[float, ...]
-) -> Mapping[str, Value] | None:
+def _begun_with(row: StoredFields) -> Mapping[str, Value] | None:
     """What a slot's trial trains with, where its vector says something else by now."""
 
     def reader(stored: str) -> Mapping[str, Value] | None:
-        # Compared as text: JSON gives a list for a tuple.
-        return None if stored == text(space.decode(place)) else table(from_json(stored))
+        begun = table(from_json(stored)) if stored else {}
+        return table(begun["hyperparameters"]) if begun.get("trial") == trial else None
 
-    return row.read("hyperparameters", reader, "a JSON object of the trial's values")
+    trial = row.text("trial", "")
+    return row.read("begun", reader, "a trial and its hyperparameters", "")
 
 
 def _read_slot(index: int, row: StoredFields, settings: Settings, metric: str) -> Slot:
-    place = row.vector("vector", len(settings.space.axes))
     return Slot(
         index=index,
         tier=row.text("tier"),
@@ -264,7 +274,7 @@ def _read_slot(index: int, row: StoredFields, settings: Settings, metric: str) -
         live_attempts=row.whole_numbers("live"),
         failures=row.count("failures"),
         lost_attempts=row.count("losses"),
-        vector=place,
+        vector=row.vector("vector", len(settings.space.axes)),
         seed=row.count("seed"),
         parent=row.name("parent"),
         checkpoint=row.name("checkpoint"),
@@ -287,7 +297,7 @@ def _read_slot(index: int, row: StoredFields, settings: Settings, metric: str) -
         ),
         since_ms=row.count("since_ms"),
         seconds=row.number("seconds"),
-        hyperparameters=_begun_with(row, settings.space, place),
+        hyperparameters=_begun_with(row),
     )
 
 

@@ -6,8 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from romul_actors.core.amendments import with_changes
+from romul_actors.core.decide import decide
+from romul_actors.core.events import Control, Stamped
 from romul_actors.core.history import BoundsChanged, Line, SearchChanged, SearchExtended
+from romul_actors.core.population import Population
 from romul_actors.core.settings import Settings
+from romul_actors.core.space import FloatParameter, IntParameter, Space, VectorParameter
 from romul_actors.protocol.experiment import Experiment
 from romul_sim.record import Record
 
@@ -67,30 +71,69 @@ def _unchanged(experiment: Experiment, before: Mapping[str, Any]) -> dict[str, A
 
 
 def settings_at(now: Settings, other: Settings, named: Iterable[Sequence[str]]) -> Settings:
-    """Settings of a run at an event, with what another declaration names set as it says.
+    """Settings of a run at an event, with what is named as another declaration says it.
 
     Args:
         now: the run's own at that event, which an operator may have changed since and before.
         other: the other declaration's.
-        named: the keys that lead to each setting of it that counts.
+        named: the keys that lead to each setting that is taken from it.
     """
-    changed = other
-    outer = {keys[0] for keys in named}
-    for key, field in _SETTINGS.items():
-        if key not in outer:
-            changed = replace(changed, **{field: getattr(now, field)})
-    constants = {keys[1] for keys in named if keys[0] == "optimizer" and len(keys) > 1}
-    if constants and "name" not in constants:
-        given: dict[str, Any] = {name: getattr(other.optimizer, name) for name in constants}
-        changed = with_changes(replace(changed, optimizer=now.optimizer), 0, given)
+    changed = now
+    for key, *inner in named:
+        if key == "space" and inner:
+            changed = replace(changed, space=_with_parameter(changed.space, inner[0], other.space))
+        elif key == "optimizer" and inner and inner != ["name"]:
+            constants: dict[str, Any] = {inner[0]: getattr(other.optimizer, inner[0])}
+            if type(changed.optimizer) is type(other.optimizer):
+                changed = with_changes(changed, 0, constants)
+        else:
+            fields: dict[str, Any] = {f: getattr(other, f) for f in _FIELDS.get(key, ())}
+            changed = replace(changed, **fields)
     return changed
 
 
-_SETTINGS = {
-    "steps": "steps",
-    "population": "n_slots",
-    "elasticity": "elasticity",
-    "optimizer": "optimizer",
-    "space": "space",
+_FIELDS: Mapping[str, Sequence[str]] = {
+    "steps": ("steps",),
+    "population": ("n_slots", "elasticity"),
+    "elasticity": ("elasticity",),
+    "optimizer": ("optimizer",),
+    "space": ("space",),
+    "budget": ("budget",),
+    "seed": ("seed",),
+    "direction": ("maximize", "target_loss"),
+    "initial": ("initial",),
+    "from_run": ("inherited",),
+    "timeouts": ("quorum_wait_min_s",),
+    "max_attempts": ("max_attempts",),
+    "max_losses": ("max_lost_attempts",),
+    "max_trials": ("max_trials",),
+    "max_hours": ("max_ms",),
+    "deadline": ("deadline_ms",),
+    "target": ("target_loss",),
 }
-"""Keys of a declaration that an operator may change in a run, and the fields that they become."""
+"""Keys of a declaration, and the settings that they become; others decide nothing."""
+
+
+def _with_parameter(space: Space, name: str, other: Space) -> Space:
+    """A space with a parameter and its condition as another space has them."""
+    parameters = [
+        other.parameters[other.names.index(name)] if p.name == name else p for p in space.parameters
+    ]
+    return Space(parameters, {**space.when, **{n: w for n, w in other.when.items() if n == name}})
+
+
+def in_space(population: Population, space: Space, at_ms: int) -> Population:
+    """A population whose places are those of other bounds, as if these had been changed just now.
+
+    Parts of the space that are others in more than their bounds have the places that they had.
+    """
+    for parameter, former in zip(
+        space.parameters, population.settings.space.parameters, strict=True
+    ):
+        inside = [p.element if isinstance(p, VectorParameter) else p for p in (former, parameter)]
+        bounds = [(p.low, p.high) for p in inside if isinstance(p, FloatParameter | IntParameter)]
+        if len(bounds) == len(inside) and bounds[0] != bounds[1]:
+            low, high = bounds[1]
+            asked = Control(action="bounds", parameter=parameter.name, low=low, high=high)
+            population = decide(population, Stamped(asked, at_ms)).population
+    return population

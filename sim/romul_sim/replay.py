@@ -36,7 +36,7 @@ from romul_actors.errors import ExperimentError, RomulError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.mistakes import mistakes_of
 from romul_actors.protocol.plan import settings
-from romul_sim.beginning import at_the_beginning, settings_at
+from romul_sim.beginning import at_the_beginning, in_space, settings_at
 from romul_sim.fakes import Durations
 from romul_sim.record import Record, RecordError
 from romul_sim.scenario import Policy, Scenario
@@ -255,6 +255,9 @@ def keys_of(path: str, experiment: Experiment) -> list[str]:
     is_constant = path not in Experiment.model_fields and path in _constants(
         experiment.optimizer.name
     )
+    if keys[:2] == ["optimizer", "options"] and len(keys) > 2:  # noqa: PLR2004
+        # As it is stored; declared, it stands beside the name.
+        del keys[1]
     return ["optimizer", *keys] if is_constant else keys
 
 
@@ -320,11 +323,13 @@ def fork(record: Record, changes: Sequence[str]) -> Fork:
         ExperimentError: there is no such setting, or it must not have that value.
     """
     found = Fork()
-    other = settings(with_settings(record.experiment, changes))
+    # All else is that of each event, and the first declaration fits its first trials.
+    other = settings(with_settings(at_the_beginning(record), changes))
     named = [keys_of(change.partition("=")[0], record.experiment) for change in changes]
     for step in steps(record):
         core = settings_at(step.before.settings, other, named)
-        decision = decide(replace(step.before, settings=core), step.event)
+        before = in_space(step.before, core.space, step.event.at_ms)
+        decision = decide(replace(before, settings=core), step.event)
         forked = list(decision.history)
         here, there = _texts(_created(step.decided)), _texts(_created(forked))
         found.decisions += len(here)

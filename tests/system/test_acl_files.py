@@ -192,3 +192,20 @@ def test_a_user_of_two_roles_is_refused(make):
     done = call("a", "--roles=worker=x,actor=x")
     assert (done.returncode, "'x' is named twice" in " ".join(done.stderr.split())) == (2, True)
     assert not (folder / "users.acl").exists()
+
+
+def test_a_file_of_blank_lines_admits_no_more_than_a_new_one(make):
+    folder, call = make
+    file = folder / "users.acl"
+    file.write_text("\n \n")
+    assert call("a").returncode == 0
+    assert file.read_text().startswith("user default off\n")
+
+
+def test_a_folder_in_which_no_file_can_be_replaced_is_named(tmp_path):
+    file = tmp_path / "users.acl"
+    # As a container's engine mounts a single file: a name that cannot be taken over.
+    file.mkdir()
+    with pytest.raises(AclError, match=r"users\.acl cannot be replaced: .*folder must be writable"):
+        _write(file, "user default off\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["users.acl"]

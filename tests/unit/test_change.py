@@ -191,3 +191,54 @@ def test_a_record_of_a_changed_run_is_decided_again_the_same():
     before_the_change = 3 * 11
     assert 0 < fork(record, ["factor=0.2"]).changed <= before_the_change
     assert fork(record, ["factor=0.2", "power=4.0"]).changed == fork(record, ["factor=0.2"]).changed
+
+
+def test_a_record_whose_bounds_were_changed_is_decided_with_others():
+    run = Run(population(n_slots=8, steps=8)).start()
+    narrow = Control(action="bounds", by="me", parameter="x", low=0.0, high=0.5)
+    for n in range(4):
+        if n == 2:
+            run.tell(narrow)
+        for slot in run.queued():
+            run.tell(run.result(slot, bowl(run.trials[slot])))
+    run.to_the_end(bowl)
+    # Its first trial lay outside the later bounds.
+    declared = DECLARED.model_copy(update={"initial": ()})
+    stored = redeclare(declared, settings(declared), run.population.settings)
+    record = Record(stored, 0, run.history, [], 1.0)
+    # What is named as it was changes nothing; one parameter's bounds leave the other's alone.
+    assert fork(record, ["space.y.max=1.0"]).changed == 0
+    assert fork(record, ["optimizer.options.power=4.0"]).changed == 0
+    as_it_ended = fork(record, ["space.x.max=0.5"])
+    assert 0 < as_it_ended.changed <= 3 * 8
+    assert fork(record, ["optimizer.name=random"]).changed > as_it_ended.changed
+
+
+def test_limits_of_a_record_are_those_of_each_event():
+    run = Run(population(n_slots=8, steps=4, max_trials=12)).start().to_the_end(bowl)
+    assert run.population.counts.created == 12
+    before = run.population.settings
+    run.tell(Control(action="extend", by="me", steps=6))
+    run.to_the_end(bowl)
+    declared = DECLARED.model_copy(update={"initial": (), "steps": 4, "max_trials": 12})
+    record = Record(redeclare(declared, before, run.population.settings), 0, run.history, [], 1.0)
+    found = fork(record, [])
+    assert (found.decisions, found.changed, found.sooner) == (48, 0, 0)
+
+
+@pytest.mark.parametrize("key", ["initial", "from_run"])
+def test_first_values_outside_later_bounds_leave_a_search_that_can_be_read(key):
+    first = {"x": 0.95, "y": 0.5}
+    origin = {"name": "e", "what": "checkpoints"}
+    held = [{"name": "c", "trial": "0-0", "hyperparameters": first}]
+    given = (
+        {"initial": (first,)} if key == "initial" else {"from_run": {**origin, "checkpoints": held}}
+    )
+    declared = type(DECLARED).model_validate({**DECLARED.model_dump(), "initial": (), **given})
+    run = Run(replace(population(), settings=settings(declared))).start()
+    before = run.population.settings
+    run.tell(Control(action="bounds", by="me", parameter="x", low=0.0, high=0.5))
+    stored = redeclare(declared, before, run.population.settings)
+    found = from_json(stored.model_dump_json())
+    assert found.model_dump()[key] == declared.model_dump()[key]
+    assert settings(found, stored=True).space.axes == run.population.settings.space.axes

@@ -80,14 +80,22 @@ def test_a_trial_keeps_what_it_began_with_when_bounds_move_its_place(seed):
 
 
 def test_what_goes_with_checkpoints_keeps_its_values_under_other_bounds():
-    space = Space([IntParameter("width", 16, 64, mutable=False, step=4), FloatParameter("x", 0, 1)])
+    space = Space(
+        [
+            IntParameter("width", 16, 64, mutable=False, step=4),
+            FloatParameter("ratio", 0.5, 1.0, mutable=False),
+            FloatParameter("x", 0, 1),
+        ]
+    )
     run_ = Run(population(n_slots=4, steps=3, space=space)).start()
     widths = {slot: run_.trials[slot].hyperparameters["width"] for slot in range(4)}
     bounds = Control(action="bounds", by="me", parameter="width", low=16.0, high=32.0)
     run_.tell(bounds)
     run_.tell(replace(bounds, low=14.0, high=66.0))
     run_.tell(replace(bounds, low=8.0, high=128.0))
-    narrower, other_steps = run_.of(ControlIgnored)
+    run_.tell(replace(bounds, parameter="ratio", low=0.0, high=2.0))
+    narrower, other_steps, no_steps = run_.of(ControlIgnored)
+    assert "without steps stay as they are" in no_steps.why
     assert "only become wider than 16 and 64" in narrower.why
     assert "only become wider than 16 and 64" in other_steps.why
     assert [line.parameter for line in run_.of(BoundsChanged)] == ["width"]

@@ -9,13 +9,14 @@ from romul_actors.actor.batch import load
 from romul_actors.actor.loop import Actor
 from romul_actors.client import Client
 from romul_actors.core.decide import decide
-from romul_actors.core.events import Stamped, Submitted
+from romul_actors.core.events import Control, Stamped, Submitted
 from romul_actors.core.history import TrialCreated
 from romul_actors.core.population import Population
 from romul_actors.errors import CheckpointError, ExperimentError
 from romul_actors.protocol.experiment import Experiment, from_json, parse
-from romul_actors.protocol.first_trials import Former, inherit
+from romul_actors.protocol.first_trials import Former, found, inherit
 from romul_actors.protocol.plan import settings
+from romul_actors.protocol.redeclare import redeclare
 from romul_actors.store.memory import MemoryStore
 from romul_workers import manifest
 from romul_workers.checkpoints import Checkpoints
@@ -89,11 +90,23 @@ def test_two_places_of_one_choice_are_the_same_hyperparameters():
     experiment = Experiment.model_validate({**OLD, "space": few, "optimizer": "random"})
     run = Run(Population(settings=settings(experiment))).start()
     run.to_the_end(lambda trial: trial.slot)
-    found = Former(experiment, run.population)
+    held = Former(experiment, run.population)
     assert len({slot.vector for slot in run.population.slots}) == 8
-    first = inherit(declared(space=few, population=16), found, no_copies).initial
+    first = inherit(declared(space=few, population=16), held, no_copies).initial
     assert 1 < len(first) == len({json.dumps(values, sort_keys=True) for values in first}) <= 4
     assert first[0] == run.population.best.hyperparameters
+
+
+def test_no_trial_comes_twice_when_bounds_were_changed():
+    experiment = Experiment.model_validate({**OLD, "optimizer": "random"})
+    run = Run(Population(settings=settings(experiment))).start()
+    run.to_the_end(lambda trial: trial.slot)
+    before = run.population.settings
+    run.tell(Control(action="bounds", by="me", parameter="rate", low=0.05, high=3.0))
+    changed = redeclare(experiment, before, run.population.settings)
+    trials = found(Former(changed, run.population), 8)
+    assert trials[0].hyperparameters == run.population.best.hyperparameters
+    assert len({trial.trial for trial in trials}) == len(trials) > 4
 
 
 def test_values_of_its_own_come_first(former):
