@@ -354,6 +354,52 @@ def test_after_a_notice_only_what_can_be_finished_is_taken():
     assert run(main(4.0)) == (1, 4)
 
 
+def given_back_after(*events, grace_s=20.0):
+    """When a trial whose task is deaf is given back, and why.
+
+    Args:
+        events: times, and what is done with the worker then.
+        grace_s: of the worker.
+    """
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        store = MemoryStore(lambda: int(1000 * loop.time()))
+        await filled(store, TRIAL)
+        deaf = StubTrainer(Success(1.0, "0-0-1-a"), seconds=500.0)
+        working = worker(store, deaf, grace_s=grace_s)
+        for at, event in events:
+            loop.call_later(at, event, working)
+        await working.run(asyncio.Event())
+        [_, entry] = await store.read(["e"], "a", 10, 0)
+        return round(loop.time()), decode_event(entry.body)
+
+    ended_s, event = run(main())
+    assert isinstance(event, Released)
+    return ended_s, event.reason
+
+
+def notice(seconds):
+    return lambda working: working.announce(seconds)
+
+
+def test_a_notice_that_is_shorter_than_the_grace_period_shortens_it():
+    # Each leaves three seconds for the report.
+    assert given_back_after((10.0, notice(6.0))) == (13, "preempted")
+    assert given_back_after((10.0, notice(20.0))) == (27, "preempted")
+    assert given_back_after((10.0, notice(2.0))) == (10, "preempted")
+    # A longer one is used to the last.
+    assert given_back_after((10.0, notice(100.0))) == (110, "preempted")
+
+
+def test_a_notice_shortens_the_grace_period_of_an_end_that_has_begun():
+    drained = lambda working: working.drain("drained")  # noqa: E731
+    assert given_back_after((10.0, drained), (12.0, notice(6.0))) == (15, "drained")
+    # A longer one does not lengthen it, neither at once nor when its time comes.
+    assert given_back_after((10.0, notice(6.0)), (11.0, notice(60.0))) == (13, "preempted")
+    assert given_back_after((10.0, notice(25.0)), (11.0, notice(9.0))) == (17, "preempted")
+
+
 def test_a_stop_after_a_drain_shortens_the_grace_period():
     async def main():
         loop = asyncio.get_running_loop()

@@ -89,13 +89,28 @@ class Shutdown:
             self._limit.reschedule(self.deadline + LAST_S)
 
     def announce(self, seconds: float) -> None:
-        """Begin the end when only the grace period is left of so many seconds."""
+        """Begin the end when only the grace period is left of so many seconds.
+
+        Where there are fewer seconds than that, the grace period is shorter: `LAST_S` of them are
+        left for reports. That holds for an end that has begun already, too.
+        """
         loop = asyncio.get_running_loop()
-        ends_at = loop.time() + max(0.0, seconds - self._settings_grace_s)
+        now = loop.time()
+        left_s = max(0.0, seconds - LAST_S)
+        if self.deadline is not None:
+            if now + left_s < self.deadline:
+                log.warning("this machine goes in %.0f s", seconds)
+                self.begin(self.reason, now + left_s - self._begun_at)
+            return
+        ends_at = now + max(0.0, seconds - self._settings_grace_s)
         if self._ends_at is None or ends_at < self._ends_at:
             log.warning("this machine goes in %.0f s", seconds)
             self._ends_at = ends_at
-            loop.call_at(ends_at, self.begin, "preempted")
+            loop.call_at(ends_at, self._end, min(self._settings_grace_s, left_s))
+
+    def _end(self, grace_s: float) -> None:
+        if not self.begun:
+            self.begin("preempted", grace_s)
 
     def trained(self, experiment: str, seconds: float) -> None:
         """Remember how long a whole trial of an experiment took."""
