@@ -143,6 +143,10 @@ class NoRoomError(CheckpointError):
     """The disk, or the quota, for checkpoints is full; later there may be room."""
 
 
+class StorageOutageError(CheckpointError):
+    """The storage of checkpoints refuses, or does not answer; later it may."""
+
+
 class TaskError(RomulError):
     """The user's training function broke its contract (see romul_workers.trial)."""
 

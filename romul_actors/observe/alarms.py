@@ -86,6 +86,9 @@ def _of_workers(seen: Snapshot, holders: Collection[str]) -> Iterator[Finding]:
         yield Finding("warning", what, "is an actor running?")
     if full := [w.name for w in seen.alive if w.state == "no room"]:
         yield Finding("warning", f"no room for checkpoints on workers: {_first(full)}")
+    if away := [w.name for w in seen.alive if w.state == "no storage"]:
+        what = f"the storage of checkpoints refuses or does not answer on workers: {_first(away)}"
+        yield Finding("warning", what, "the workers' logs say how; the trials wait")
     if failing := [w.name for w in seen.alive if w.state == "failing"]:
         yield Finding("warning", f"trials fail on these workers only: {_first(failing)}")
 

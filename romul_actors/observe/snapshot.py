@@ -78,8 +78,8 @@ class WorkerSnapshot:
 
     Attributes:
         name, host, pid: which one.
-        state: idle, training, storing, draining, no room, failing, or "refuses": it does not serve
-            the experiment.
+        state: idle, training, storing, draining, no room, no storage, failing, or "refuses": it
+            does not serve the experiment.
         why: why it refuses; "": it does not.
         trial: the trial that it trains; "" if none.
         storing: one whose checkpoint it stores beside that, or two, with a space; "" if none.

@@ -19,13 +19,32 @@ from romul_workers.tensor_file import read, write
 from tests.conftest import free_port, wait_for
 
 
+class Server:
+    """An S3 server that can be stopped, and started again with what it held."""
+
+    def __init__(self):
+        self.port = free_port()
+        self.start()
+
+    def start(self):
+        self._moto = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
+        self._moto.start()
+
+    def stop(self):
+        self._moto.stop()
+
+
 @pytest.fixture
-def s3(monkeypatch):
-    """Address of a server, with an empty bucket "romul"; found by the usual variables."""
-    port = free_port()
-    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
-    server.start()
-    url = f"http://127.0.0.1:{port}"
+def server():
+    made = Server()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def s3(server, monkeypatch):
+    """A client of a server, with an empty bucket "romul"; found by the usual variables."""
+    url = f"http://127.0.0.1:{server.port}"
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -38,7 +57,6 @@ def s3(monkeypatch):
     client.create_bucket(Bucket="romul")
     yield client
     client.close()
-    server.stop()
 
 
 def keys(s3):
@@ -189,3 +207,44 @@ def test_a_search_runs_with_its_checkpoints_in_an_object_store(s3, system):
     left = {key.split("/")[1] for key in keys(s3)}
     assert best in left
     assert len(left) <= 5
+
+
+def causes(system):
+    return json.loads(system.meta().get("causes") or "{}")
+
+
+def test_an_outage_of_an_object_store_costs_time_only(server, s3, system):
+    system.environment |= {k: v for k, v in os.environ.items() if k.startswith("AWS_")}
+    system.submit(steps=12, checkpoints="s3://romul/e")
+    system.actor()
+    log = system.worker("--name=w").log
+    wait_for(lambda: int(system.meta().get("reported", 0)) >= 4)
+    server.stop()
+    wait_for(lambda: causes(system).get("no_room", 0) >= 2)
+    alarm = "the storage of checkpoints refuses or does not answer on workers: w"
+    wait_for(lambda: alarm in system.as_json("top", "e", "--once")["alarms"])
+    assert "'s3://romul/e' refuses or does not answer" in log.read_text()
+    server.start()
+    system.wait_for_status("finished")
+    assert set(causes(system)) == {"no_room"}
+    assert {system.slot(n)["failures"] for n in range(4)} == {"0"}
+
+
+def test_without_credentials_a_search_ends_at_once_with_what_the_store_says(server, system):
+    place = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_SHARED_CREDENTIALS_FILE": str(system.folder / "none"),
+        "AWS_CONFIG_FILE": str(system.folder / "none"),
+    }
+    system.environment = {
+        **{k: v for k, v in system.environment.items() if not k.startswith("AWS_")},
+        **place,
+    }
+    system.submit(steps=3, checkpoints="s3://romul/e")
+    system.actor()
+    system.worker()
+    system.wait_for_status("failed")
+    assert causes(system) == {"storage": 12}
+    shown = system.call("failures", "e").stdout
+    assert "'s3://romul/e' refuses or does not answer" in shown

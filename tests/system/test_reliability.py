@@ -441,6 +441,24 @@ def test_a_full_quota_stops_a_worker_and_costs_no_trial(system):
     assert full.wait(30) == 0
 
 
+def test_a_mount_that_refuses_for_a_while_costs_no_trial(system):
+    system.submit(steps=12)
+    system.actor()
+    system.worker("--name=w")
+    wait_for(lambda: int(system.meta().get("reported", 0)) >= 4)
+    mount, away = system.folder / "checkpoints", system.folder / "away"
+    mount.rename(away)
+    # A link to itself refuses even root's use.
+    mount.symlink_to(mount)
+    wait_for(lambda: json.loads(system.meta().get("causes") or "{}").get("no_room", 0) >= 2)
+    wait_for(lambda: system.presence("w").get("state") == "no storage")
+    mount.unlink()
+    away.rename(mount)
+    system.wait_for_status("finished")
+    assert {system.slot(n)["failures"] for n in range(4)} == {"0"}
+    check_nothing_lost_or_doubled(system)
+
+
 def test_a_machine_where_everything_fails_does_not_eat_the_population(system):
     """It fails faster than others train, and would take nearly every trial."""
     system.submit(

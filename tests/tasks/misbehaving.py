@@ -44,6 +44,14 @@ def slow(trial):
     return 0.0
 
 
+def writing(trial):
+    """Write for a minute, again and again."""
+    for _ in range(1_200):
+        (trial.checkpoint / DONE).write_text("done")
+        time.sleep(0.05)
+    return 0.0
+
+
 TRAINED: list[str] = []
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from romul.result import Result
-from romul_actors.errors import CheckpointError, NoRoomError
+from romul_actors.errors import CheckpointError, NoRoomError, StorageOutageError
 from romul_actors.observe.snapshot import read_glance
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Glance
@@ -218,6 +218,62 @@ def test_a_disk_that_has_become_read_only_is_as_a_full_one(tmp_path):
             place.publish(folder, "0-0-1")
         remount(tmp_path / "c", "rw")
         published(place)
+
+
+@contextlib.contextmanager
+def refused(folder):
+    """A folder that this process may not use."""
+    folder.chmod(0)
+    user = os.geteuid()
+    # Root may use all.
+    os.seteuid(65_534 if user == 0 else user)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
+
+
+def test_a_folder_that_refuses_is_an_outage_and_no_fault_of_a_checkpoint(tmp_path):
+    place = Checkpoints(str(tmp_path / "c"), tmp_path / "scratch")
+    assert not place.worked
+    published(place)
+    assert place.worked
+    folder = place.begin("0-1-1")
+    (folder / "w").write_text("more")
+    assert place.refusal(folder) is None
+    with refused(tmp_path / "c"):
+        with pytest.raises(StorageOutageError, match=r"0-0-1: cannot be read: '.*/c' refuses.*Per"):
+            place.fetch("0-0-1")
+        with pytest.raises(StorageOutageError, match=r"checkpoints '.*/c': it refuses.*Permission"):
+            place.begin("0-2-1")
+        assert "Permission denied" in (place.refusal(folder) or "")
+        with pytest.raises(StorageOutageError, match=r"0-1-1: cannot be stored.*Permission"):
+            place.publish(folder, "0-1-1")
+    assert (place.fetch("0-0-1") / "w").read_text() == "weights"
+
+
+def test_what_an_object_stores_library_raises_is_an_outage_but_a_missing_name_is_none(
+    tmp_path, monkeypatch
+):
+    class UnreachableError(Exception):
+        """No OSError, and without words."""
+
+    def down(*args, **options):
+        raise UnreachableError
+
+    place = Checkpoints(f"memory://{uuid.uuid4().hex}/c", tmp_path / "scratch")
+    place.begin("0-0-1")
+    assert not place.worked
+    published(place)
+    assert place.worked
+    monkeypatch.setattr(place._fs, "cat_file", down)
+    with pytest.raises(StorageOutageError, match="refuses or does not answer: UnreachableError"):
+        place.fetch("0-0-1")
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="none of that name") as caught:
+        place.fetch("0-9-1")
+    assert not isinstance(caught.value, StorageOutageError)
 
 
 def remount(folder, how):

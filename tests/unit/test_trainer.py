@@ -19,7 +19,7 @@ from romul_workers.child_messages import PrepareTask, TaskProgress, encode
 from romul_workers.child_process import ChildProcess
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.provenance import code_of
-from romul_workers.trainer import Failure, NoRoom, Stopped, Success
+from romul_workers.trainer import Failure, NoRoom, Outage, Stopped, Success
 from romul_workers.trial import Context
 from romul_workers.trial import Trial as Task
 from tests.trials import declare
@@ -309,6 +309,53 @@ async def test_a_place_that_cannot_be_written_is_a_storage_failure(trainer, tmp_
     failed = await trainer.train(experiment(tmp_path), trial())
     assert isinstance(failed, Failure)
     assert failed.reason == "storage"
+
+
+def refuse(folder):
+    """Have a folder refuse every use, even root's: it is a link to itself."""
+    folder.rename(folder.with_suffix(".away"))
+    folder.symlink_to(folder)
+
+
+def let(folder):
+    folder.unlink()
+    folder.with_suffix(".away").rename(folder)
+
+
+async def test_a_storage_that_has_worked_and_refuses_is_an_outage(trainer, tmp_path):
+    e = experiment(tmp_path)
+    first = await trainer.train(e, trial(0))
+    refuse(tmp_path / "checkpoints")
+    # Whether the trial has a parent or not, and though another worker has never used it.
+    other = ChildTrainer(tmp_path / "other", [TASKS])
+    later = trial(1, parent=first.checkpoint)
+    for made, asked in ((trainer, trial(0)), (trainer, later), (other, later)):
+        ending = await made.train(e, asked)
+        assert isinstance(ending, Outage)
+        assert f"checkpoints '{tmp_path}/checkpoints': it refuses" in ending.message
+    let(tmp_path / "checkpoints")
+    assert isinstance(await other.train(e, later), Success)
+    await other.close()
+
+
+async def test_a_storage_that_refuses_from_the_beginning_is_a_failure_at_once(trainer, tmp_path):
+    (tmp_path / "checkpoints").symlink_to(tmp_path / "checkpoints")
+    ending = await trainer.train(experiment(tmp_path), trial())
+    assert isinstance(ending, Failure)
+    assert (ending.reason, "it refuses" in ending.message) == ("storage", True)
+
+
+async def test_a_storage_that_refuses_while_a_task_writes_is_an_outage(trainer, tmp_path):
+    e = experiment(tmp_path, task="misbehaving:writing")
+    running = asyncio.create_task(trainer.train(e, trial()))
+    part = tmp_path / "checkpoints" / ".part"
+    async with asyncio.timeout(30):
+        while not list(part.glob("*/state.txt")):
+            await asyncio.sleep(0.01)
+    refuse(tmp_path / "checkpoints")
+    ending = await running
+    assert isinstance(ending, Outage)
+    assert "refuses or does not answer: " in ending.message
 
 
 async def test_a_machine_that_cannot_start_a_process_fails_the_trial_only(tmp_path):

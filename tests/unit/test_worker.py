@@ -16,7 +16,8 @@ from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
 from romul_sim.virtual_time import run
 from romul_workers.admission import LEFT_S
-from romul_workers.trainer import Failure, NoRoom, Stopped, Success, Trainer, ignore
+from romul_workers.outages import FREE_S
+from romul_workers.trainer import Failure, NoRoom, Outage, Stopped, Success, Trainer, ignore
 from romul_workers.worker import Worker, WorkerSettings
 from tests.trials import TRIAL, declare
 
@@ -61,11 +62,12 @@ class DeafStore(MemoryStore):
         raise StoreUnavailableError("no answer")
 
 
-async def filled(store, *trials):
-    await store.create("e", EXPERIMENT.model_dump_json(), encode(Submitted()))
-    stored = await store.load("e")
+async def filled(store, *trials, name="e"):
+    experiment = EXPERIMENT.model_copy(update={"name": name})
+    await store.create(name, experiment.model_dump_json(), encode(Submitted()))
+    stored = await store.load(name)
     bodies = [encode(trial) for trial in trials]
-    await store.commit("e", "a", Commit(stored.version, [], {"status": "running"}, trials=bodies))
+    await store.commit(name, "a", Commit(stored.version, [], {"status": "running"}, trials=bodies))
     return store
 
 
@@ -220,6 +222,91 @@ def test_without_room_a_worker_waits_longer_each_time():
     times, released = run(main())
     waits = [round(later - earlier) for earlier, later in itertools.pairwise(times)]
     assert (waits, released) == ([1, 2, 4], 3)
+
+
+def outages(*endings, trials=None, results=0):
+    """Times at which a worker trains trials whose storage is away, its reports, and its states.
+
+    Args:
+        endings: of its trials.
+        trials: what is queued; one trial again and again if left out.
+        results: how many results of other workers come in between two looks at their number.
+    """
+
+    class Elsewhere(MemoryStore):
+        looks = 0
+
+        async def reported(self, name):
+            self.looks += 1
+            return results * self.looks
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        store = Elsewhere(lambda: int(1000 * loop.time()))
+        await filled(store, *(trials or [TRIAL] * len(endings)))
+        trainer = StubTrainer(*endings, seconds=0.0)
+        working = worker(store, trainer, max_trials=len(endings), pace_s=0.1)
+        work = asyncio.create_task(working.run(asyncio.Event()))
+        states = set()
+        while not work.done():
+            states.add(working.state)
+            await asyncio.sleep(0.1)
+        bodies = [entry.body for entry in await store.read(["e"], "a", 99, 0)]
+        return trainer.trained, [decode_event(body) for body in bodies][1:], states
+
+    return run(main())
+
+
+AWAY = Outage("the storage 's3://c' refuses")
+
+
+def test_an_outage_of_the_storage_costs_no_attempt_and_is_waited_out_longer_each_time():
+    fine = Success(1.0, "0-0-1-a")
+    times, reports, states = outages(*[AWAY] * 8, fine, AWAY)
+    pauses = [round(later - earlier) for earlier, later in itertools.pairwise(times)]
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 0]
+    assert {type(report) for report in reports[:8]} == {Released}
+    assert (reports[0].reason, reports[0].message) == ("no_room", AWAY.message)
+    assert reports[8].type == "result"
+    assert states == {"idle", "no storage"}
+
+
+def test_an_outage_that_lasts_without_any_result_counts_in_the_end():
+    many = [replace(TRIAL, id=f"{n}-0", slot=n) for n in range(30)]
+    times, reports, _ = outages(*[AWAY] * 30, trials=many)
+    failed = [at for at, report in zip(times, reports, strict=True) if report.type == "failed"]
+    assert failed == [at for at in times if at - times[0] >= FREE_S]
+    assert 5 < len(failed) < 25
+    assert "'s3://c' refuses (for 15 minutes now)" in reports[-len(failed)].message
+
+
+def test_where_others_have_results_only_a_trial_that_meets_it_again_and_again_is_at_fault():
+    many = [replace(TRIAL, id=f"{n}-0", slot=n) for n in range(30)]
+    _, reports, _ = outages(*[AWAY] * 30, trials=many, results=1)
+    assert {report.type for report in reports} == {"released"}
+    _, reports, _ = outages(*[AWAY] * 30, results=1)
+    assert {report.type for report in reports[-5:]} == {"failed"}
+
+
+def test_an_outage_of_one_experiments_storage_holds_up_no_other():
+    async def main():
+        loop = asyncio.get_running_loop()
+        store = MemoryStore(lambda: int(1000 * loop.time()))
+        await filled(store, *[TRIAL] * 2)
+        await filled(store, *(replace(TRIAL, id=f"{n}-0", slot=n) for n in range(3)), name="f")
+
+        class Elsewhere(StubTrainer):
+            async def train(self, experiment, trial, stores=ignore):
+                self.trained.append((experiment.name, round(loop.time())))
+                return AWAY if experiment.name == "e" else Success(1.0, "0-0-1-a")
+
+        trainer = Elsewhere()
+        await worker(store, trainer, max_trials=5, pace_s=0.1).run(asyncio.Event())
+        return trainer.trained
+
+    trained = run(main())
+    assert [at for name, at in trained if name == "e"] == [0, 1]
+    assert [at for name, at in trained if name == "f"] == [0, 0, 0]
 
 
 def pauses_after(*endings, elsewhere=0, counts=()):

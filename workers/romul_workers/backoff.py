@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 from romul_actors.core.events import ReleaseReason
 from romul_actors.store import WorkerStore
+from romul_workers.outages import Outages, longer
 from romul_workers.trainer import Ending, Failure, NoRoom, Success
 
 log = logging.getLogger("romul.worker")
 
-PAUSE_S = (1.0, 60.0)
-"""First and longest pause of a worker on whose machine trials cannot succeed."""
 FAILING = 3
 """So many failures in a row, while trials succeeded elsewhere, are the machine's fault."""
 COUNTED_S = 30.0
@@ -48,10 +47,14 @@ class Backoff:
 
     Args:
         store: where results are counted.
+
+    Attributes:
+        outages: of the storages of checkpoints.
     """
 
     def __init__(self, store: WorkerStore) -> None:
         self._store = store
+        self.outages = Outages(store)
         self._failing: dict[str, _Failing] = {}
         self._succeeded: dict[str, list[float]] = {}
         """The loop's times of this worker's latest results."""
@@ -60,12 +63,15 @@ class Backoff:
     def pauses(self, experiment: str) -> bool:
         """Whether an experiment is left to other workers for now."""
         failing = self._failing.get(experiment)
-        return failing is not None and asyncio.get_running_loop().time() < failing.until
+        if failing is not None and asyncio.get_running_loop().time() < failing.until:
+            return True
+        return self.outages.pauses(experiment)
 
     def forget(self, experiment: str) -> None:
         """Begin anew with an experiment of that name."""
         self._failing.pop(experiment, None)
         self._succeeded.pop(experiment, None)
+        self.outages.forget(experiment)
 
     async def judge(self, experiment: str, ending: Ending | ReleaseReason) -> None:
         """Pause from an experiment, if all its trials fail here while others succeed elsewhere.
@@ -88,7 +94,7 @@ class Backoff:
         failing.times += 1
         if failing.times < FAILING or reported - failing.reported <= failing.ours:
             return
-        failing.pause_s = _longer(failing.pause_s)
+        failing.pause_s = longer(failing.pause_s)
         failing.until = asyncio.get_running_loop().time() + failing.pause_s
         log.error(
             "%s: %d trials failed here, one after the other, while others went well elsewhere; "
@@ -108,12 +114,6 @@ class Backoff:
         if not isinstance(ending, NoRoom):
             self._no_room_s = 0.0
             return 0.0
-        self._no_room_s = _longer(self._no_room_s)
+        self._no_room_s = longer(self._no_room_s)
         log.error("%s; trying again in %.0f s", ending.message, self._no_room_s)
         return self._no_room_s
-
-
-def _longer(pause_s: float) -> float:
-    """The pause after one of `pause_s` seconds that was of no use."""
-    first, longest = PAUSE_S
-    return min(longest, max(first, 2 * pause_s))

@@ -24,7 +24,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from romul_actors.errors import CheckpointError, NoRoomError
+from romul_actors.errors import CheckpointError, NoRoomError, StorageOutageError
 from romul_actors.protocol.checkpoint_names import is_name, misnamed
 from romul_workers import manifest as manifests
 from romul_workers.hashing import Written
@@ -33,6 +33,19 @@ from romul_workers.object_store import ObjectStore, options
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """A file system that takes nothing more: it is full, or an error has made it read-only."""
+SETTLED = (
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    IsADirectoryError,
+    ValueError,
+    TypeError,
+    ImportError,
+    NotImplementedError,
+    MemoryError,
+)
+"""Errors that a storage has answered with, or that are not the storage's: they would come again.
+All others are an outage: libraries of object stores have many errors of their own."""
 UNFLUSHABLE = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP)
 """What a file system says whose folders cannot be opened, or not be flushed."""
 SPARE_BYTES = 1_000_000
@@ -64,16 +77,19 @@ class Checkpoints:
         scratch: local folder for checkpoints in the making and for copies of remote ones.
         quota: most bytes that all of them may take; None: what the disk holds.
 
+    Attributes:
+        worked: whether the storage has been read or written here.
+
     Raises:
         CheckpointError: fsspec does not know the kind of URL, or its library is not installed.
+        StorageOutageError: its library cannot begin: without credentials, for instance.
     """
 
     def __init__(self, url: str, scratch: Path, quota: int | None = None) -> None:
-        try:
-            filesystem, root = fsspec.core.url_to_fs(url, **options(url))
-        except (ValueError, ImportError, OSError) as error:
-            raise CheckpointError(f"checkpoints {url!r}: {error}") from None
         self.url = url
+        self.worked = False
+        with self._errors(f"checkpoints {url!r}"):
+            filesystem, root = fsspec.core.url_to_fs(url, **options(url))
         self._fs: Any = filesystem
         self._root: str = root.rstrip("/")
         self._local = isinstance(filesystem, LocalFileSystem)
@@ -89,6 +105,7 @@ class Checkpoints:
 
         Raises:
             NoRoomError: the disk or the quota is full already.
+            StorageOutageError: the storage refuses, or does not answer.
             CheckpointError: the folder cannot be made.
         """
         # On a local disk it is a neighbour of its final place: a rename needs the same file system.
@@ -102,7 +119,9 @@ class Checkpoints:
                     f"checkpoints {self.url!r}: {used:,} bytes of a quota of {self._quota:,}: "
                     "raise --quota-gb, or remove what `romul collect` finds"
                 )
-            return Path(tempfile.mkdtemp(prefix=f"{name}.", dir=base))
+            made = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=base))
+        self.worked = self.worked or self._local
+        return made
 
     @contextlib.contextmanager
     def _errors(self, what: str) -> Iterator[None]:
@@ -112,16 +131,35 @@ class Checkpoints:
         except CheckpointError:
             raise
         except Exception as error:
-            # An object store's library has errors of its own: that it is down, say.
-            full = isinstance(error, OSError) and error.errno in NO_ROOM
-            kind = NoRoomError if full else CheckpointError
-            raise kind(f"{what}: {error}") from error
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise NoRoomError(f"{what}: {error}") from error
+            if isinstance(error, SETTLED):
+                raise CheckpointError(f"{what}: {error}") from error
+            where = "it" if self.url in what else repr(self.url)
+            said = f"refuses or does not answer: {str(error) or type(error).__name__}"
+            raise StorageOutageError(f"{what}: {where} {said}") from error
 
     def full(self) -> bool:
         """Whether the local disk has no room for anything; an object store's is not known."""
         with contextlib.suppress(OSError):
             return self._local and shutil.disk_usage(self._root).free < SPARE_BYTES
         return False
+
+    def refusal(self, folder: Path) -> str | None:
+        """How the storage refuses what a task writes, in words; None: it does not.
+
+        Args:
+            folder: local, from `begin`; only of a local disk it is a part of the storage.
+        """
+        try:
+            if self._local:
+                with os.scandir(folder):
+                    pass
+        except SETTLED:
+            return None
+        except OSError as error:
+            return f"checkpoints {self.url!r}: it refuses or does not answer: {error}"
+        return None
 
     def used(self) -> int:
         """Bytes that all checkpoints take; a file that several have on a local disk counts once."""
@@ -150,6 +188,7 @@ class Checkpoints:
 
         Raises:
             NoRoomError: the disk is full; nothing is stored then.
+            StorageOutageError: the storage refuses, or does not answer; nothing is stored then.
             CheckpointError: it cannot be stored; nothing is then.
         """
         try:
@@ -164,6 +203,7 @@ class Checkpoints:
         except CheckpointError:
             self.discard(folder)
             raise
+        self.worked = True
 
     def _rename(self, folder: Path, name: str, files: Sequence[str]) -> None:
         folder.chmod(0o755)
@@ -188,6 +228,7 @@ class Checkpoints:
 
         Raises:
             CheckpointError: it does not exist, or a file of it is not what was written.
+            StorageOutageError: the storage refuses, or does not answer.
         """
         place = self._place(name)
         with self._errors(f"checkpoint {name}: cannot be read"):
@@ -197,8 +238,9 @@ class Checkpoints:
             except FileNotFoundError:
                 message = f"checkpoint {name}: none of that name in {self.url!r}"
                 raise CheckpointError(message) from None
-        # Of an object store only what is sound comes here.
-        fault = manifest.first_fault(folder) if self._local else None
+            # Of an object store only what is sound comes here.
+            fault = manifest.first_fault(folder) if self._local else None
+        self.worked = True
         if fault is not None:
             raise CheckpointError(f"checkpoint {name}: {' '.join(fault)}")
         return folder

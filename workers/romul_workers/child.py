@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from romul_actors.core.events import MAX_TEXT, FailureReason
-from romul_actors.errors import LostParentError, TaskError
+from romul_actors.errors import LostParentError, StorageOutageError, TaskError
 from romul_workers.child_messages import (
     Answer,
     Decoder,
@@ -142,10 +142,12 @@ class Child:
             return self._train(request)
         except MemoryError as error:
             return _failure("out_of_memory", error)
-        except (LostParentError, TaskError) as error:
+        except (LostParentError, StorageOutageError, TaskError) as error:
             reason: FailureReason = "task" if isinstance(request, PrepareTask) else "bad_result"
             if isinstance(error, LostParentError):
                 reason = "lost_parent"
+            elif isinstance(error, StorageOutageError):
+                reason = "storage"
             return TaskFailed(reason, str(error)[-MAX_TEXT:])
         except BaseException as error:  # noqa: BLE001  (sys.exit in a task is a failed trial too)
             if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") and "memory" in str(
@@ -268,12 +270,13 @@ def _check_files(folder: Path, files: Mapping[str, Written]) -> None:
     """Hash a checkpoint's files.
 
     Raises:
-        LostParentError: one is not what was written, or cannot be read.
+        LostParentError: one is not what was written.
+        StorageOutageError: one cannot be read now.
     """
     try:
         fault = Manifest.of(files).first_fault(folder)
     except OSError as error:
-        raise LostParentError(f"checkpoint {folder.name}: {error}") from error
+        raise StorageOutageError(f"checkpoint {folder.name}: cannot be read: {error}") from error
     if fault is not None:
         raise LostParentError(f"checkpoint {folder.name}: {' '.join(fault)}")
 

@@ -246,3 +246,14 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return str(number)
+
+
+def read_from(log: Path, start: int) -> str:
+    """What was written to a file since it had so many bytes: its end, if that is long."""
+    with contextlib.suppress(OSError):
+        end = log.stat().st_size
+        if end > start:
+            with log.open("rb") as file:
+                file.seek(max(start, end - MAX_TEXT))
+                return file.read().decode(errors="replace")
+    return ""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from romul_actors.core.events import MAX_TEXT, TrialMessage
-from romul_actors.errors import CheckpointError, NoRoomError
+from romul_actors.core.events import TrialMessage
+from romul_actors.errors import CheckpointError, NoRoomError, StorageOutageError
 from romul_actors.protocol.checkpoint_names import is_name
 from romul_actors.protocol.experiment import Experiment
 from romul_workers.checkpoints import NO_ROOM, Checkpoints
@@ -24,12 +24,13 @@ from romul_workers.child_messages import (
     TrainTrial,
     TrialAnswer,
 )
-from romul_workers.child_process import ChildDiedError, ChildProcess, StalledError
+from romul_workers.child_process import ChildDiedError, ChildProcess, StalledError, read_from
 from romul_workers.detached import detached
 from romul_workers.trainer import (
     Ending,
     Failure,
     NoRoom,
+    Outage,
     Restored,
     Stopped,
     Success,
@@ -138,16 +139,27 @@ class ChildTrainer(Trainer):
                 return await _store(checkpoints, folder, name, trained, trial.parent)
             finally:
                 await _discard(folder)
-        except NoRoomError as error:
-            return NoRoom(str(error))
         except CheckpointError as error:
-            return Failure("storage", str(error))
+            return self._not_stored(experiment, trial, error)
         except OSError as error:
             # No process, no log, no socket: this machine's fault, and not the worker's end.
             await self.close()
             if error.errno in NO_ROOM:
                 return NoRoom(str(error))
             return Failure("storage", f"this machine cannot train: {error}")
+
+    def _not_stored(
+        self, experiment: Experiment, trial: TrialMessage, error: CheckpointError
+    ) -> NoRoom | Outage | Failure:
+        """The ending of a trial whose storage could not be used."""
+        if isinstance(error, NoRoomError):
+            return NoRoom(str(error))
+        here = self._opened.get(experiment.checkpoints or "")
+        # What has never worked is more likely set up wrong than away: that is to be seen at once.
+        worked = trial.parent is not None or (here is not None and here.worked)
+        if isinstance(error, StorageOutageError) and worked:
+            return Outage(str(error))
+        return Failure("storage", str(error))
 
     async def _checkpoints(self, experiment: Experiment) -> Checkpoints:
         if experiment.checkpoints is None:
@@ -178,9 +190,9 @@ class ChildTrainer(Trainer):
             self._held = None
             answer = await self._train_in_child(experiment, trial, parent, folder)
         finally:
-            self.output = _read_from(self._log, printed)
+            self.output = read_from(self._log, printed)
         if isinstance(answer, TaskFailed):
-            return await self._failure(answer, checkpoints)
+            return await self._failure(answer, checkpoints, folder)
         restored = None
         if isinstance(answer, TaskReturned) and parent is not None:
             restored = Restored(found_s + (answer.restore_s or 0.0), warm=answer.warm)
@@ -197,7 +209,7 @@ class ChildTrainer(Trainer):
                 return _Parent(folder, warm=True, checked=False)
         try:
             folder = await detached(lambda: checkpoints.fetch(parent))
-        except NoRoomError:
+        except (NoRoomError, StorageOutageError):
             raise
         except CheckpointError as error:
             return Failure("lost_parent", str(error))
@@ -302,13 +314,22 @@ class ChildTrainer(Trainer):
     def _progress(self, at: float | None) -> None:
         self.at = self.at if at is None else at
 
-    async def _failure(self, answer: TaskFailed, checkpoints: Checkpoints) -> Ending:
+    async def _failure(
+        self, answer: TaskFailed, checkpoints: Checkpoints, folder: Path
+    ) -> NoRoom | Failure:
+        """The ending of a failed trial; raises where the storage refuses what the task needs."""
         if answer.reason != "not_finite":
             # Memory, CUDA contexts and half-done work of the task go with the process. A task that
             # diverged has returned as others do: no reason to import everything again.
             await self.close()
-        if answer.reason == "exception" and await detached(checkpoints.full):
-            return NoRoom(f"the disk is full; the task said: {answer.message}")
+        if answer.reason == "storage":
+            raise StorageOutageError(answer.message)
+        if answer.reason == "exception":
+            if await detached(checkpoints.full):
+                return NoRoom(f"the disk is full; the task said: {answer.message}")
+            refusal = await detached(lambda: checkpoints.refusal(folder))
+            if refusal is not None:
+                raise StorageOutageError(f"{refusal}; the task said: {answer.message}")
         return Failure(answer.reason, answer.message)
 
     def ask_to_stop(self) -> None:
@@ -377,14 +398,3 @@ async def _store(
         answer.provenance,
         trained.restored,
     )
-
-
-def _read_from(log: Path, start: int) -> str:
-    """What was written to a file since it had so many bytes: its end, if that is long."""
-    with contextlib.suppress(OSError):
-        end = log.stat().st_size
-        if end > start:
-            with log.open("rb") as file:
-                file.seek(max(start, end - MAX_TEXT))
-                return file.read().decode(errors="replace")
-    return ""

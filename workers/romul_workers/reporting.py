@@ -23,7 +23,7 @@ from romul_actors.store import Hold, Lease, Output, WorkerStore
 from romul_workers.attempt import Attempt
 from romul_workers.figures import LeftOut, in_words
 from romul_workers.shutdown import Shutdown
-from romul_workers.trainer import Ending, Failure, NoRoom, Stopped, Success, Trainer
+from romul_workers.trainer import Ending, Failure, NoRoom, Outage, Stopped, Success, Trainer
 
 log = logging.getLogger("romul.worker")
 
@@ -149,7 +149,7 @@ class Reporter:
             case Stopped(checkpoint=checkpoint, at=at):
                 why = self._shutdown.reason
                 return Released(**token, reason=why, checkpoint=checkpoint, at=at, seconds=seconds)
-            case NoRoom(message=message):
+            case NoRoom(message=message) | Outage(message=message):
                 text = message[-MAX_TEXT:]
                 return Released(**token, reason="no_room", message=text, seconds=seconds)
         return Released(**token, reason=ending, seconds=seconds)

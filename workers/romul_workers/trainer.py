@@ -85,7 +85,18 @@ class NoRoom:
     message: str
 
 
-Ending = Success | Failure | Stopped | NoRoom
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """The storage of checkpoints refuses, or does not answer; it did before, and may again.
+
+    Attributes:
+        message: for people.
+    """
+
+    message: str
+
+
+Ending = Success | Failure | Stopped | NoRoom | Outage
 
 
 def ignore() -> None:

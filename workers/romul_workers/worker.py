@@ -117,15 +117,17 @@ class Worker:
 
     @property
     def state(self) -> str:
-        """What it does: idle, training, storing, draining, no room, or failing."""
+        """What it does: idle, training, storing, draining, no room, no storage, or failing."""
         if self._attempts:
             if any(attempt.draining for attempt in self._attempts):
                 return "draining"
             return "storing" if all(one.storing for one in self._attempts) else "training"
         if self._without_room:
             return "no room"
-        pauses = any(self._backoff.pauses(name) for name in self._admission.claims)
-        return "failing" if pauses else "idle"
+        paused = [name for name in self._admission.claims if self._backoff.pauses(name)]
+        if any(self._backoff.outages.pauses(name) for name in paused):
+            return "no storage"
+        return "failing" if paused else "idle"
 
     @property
     def quick(self) -> bool:
@@ -336,6 +338,7 @@ class Worker:
             return
         finally:
             self._attempts.remove(attempt)
+        ending = await self._backoff.outages.judge(experiment.name, trial.id, ending)
         ending = await self._reporter.sendable(attempt, ending)
         self.trials += 1
         seconds = loop.time() - began
