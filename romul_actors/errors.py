@@ -40,6 +40,10 @@ class StoreUnavailableError(StoreError):
     """The store does not answer now; it may later."""
 
 
+class TlsError(StoreUnavailableError):
+    """The server and this machine do not agree about TLS: it does not help to wait."""
+
+
 class AccessError(StoreError):
     """The server does not let this user do what was asked for."""
 

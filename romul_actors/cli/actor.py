@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -25,9 +24,9 @@ from romul_actors.cli.options import (
     start_log,
 )
 from romul_actors.cli.services import (
+    Probes,
     beside,
     metrics_module,
-    serve_metrics,
     serve_until_stopped,
     unique_name,
 )
@@ -59,11 +58,18 @@ def actor(
     metrics_host: MetricsHost = "127.0.0.1",
     log_level: LogLevel = "info",
 ) -> None:
-    """Run a decision actor. A second one takes over when the first is gone."""
+    """Run a decision actor. A second one takes over when the first is gone.
+
+    A server that does not answer yet is waited for, 15 minutes at most.
+    """
     start_log(log_level)
     collect_rarely()
     chosen = name or unique_name("actor")
     at = broker(mqtt, mqtt_ca, keepalive)
+    metrics, probes = None, None
+    if metrics_port is not None:
+        metrics = metrics_module().ActorMetrics()
+        probes = Probes(metrics.registry, metrics.refresh, metrics_host, metrics_port)
 
     async def run(store: Store, stop: asyncio.Event) -> None:
         listeners: list[OnLines] = []
@@ -71,12 +77,8 @@ def actor(
             bridge = None if at is None else Bridge(at, chosen)
             if bridge is not None:
                 listeners.append(bridge.publish)
-            metrics = None
-            if metrics_port is not None:
-                metrics = metrics_module().ActorMetrics()
+            if metrics is not None:
                 listeners.append(metrics.count)
-                look = partial(metrics.refresh, store)
-                await serve_metrics(stack, metrics.registry, look, metrics_host, metrics_port)
 
             def on_lines(name: str, lines: Sequence[Line]) -> None:
                 for listener in listeners:
@@ -95,4 +97,4 @@ def actor(
             )
             await serving.run(stop)
 
-    waiting.run(serve_until_stopped(redis, run))
+    waiting.run(serve_until_stopped(redis, run, probes))

@@ -2,22 +2,51 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 import typer
 
 from romul_actors.cli.connection import connected
+from romul_actors.errors import StoreUnavailableError, TlsError
 from romul_actors.observe.health import Health
 from romul_actors.store import Store
 from romul_actors.waiting import cancel
 
 log = logging.getLogger("romul")
+
+WAIT_S = 900.0
+"""So long a process waits for a server that has not answered it yet: longer than most outages, and
+than the ten minutes after which Kubernetes forgets how often a container has ended. A mistyped
+address holds the GPU of a Slurm job no longer."""
+RETRY_S = (1.0, 10.0)
+"""First and longest pause before the server is tried again."""
+REMIND_S = 60.0
+"""How often a process says that it still waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """What a process answers over HTTP: metrics, `/healthz` and `/readyz`.
+
+    Attributes:
+        registry: the metrics.
+        look: reads from the server, which is done from time to time.
+        host: where.
+        port: of it; 0: any free one.
+    """
+
+    registry: Any
+    look: Callable[[Store], Awaitable[object]]
+    host: str
+    port: int
 
 
 def unique_name(kind: str) -> str:
@@ -48,14 +77,23 @@ async def stopping() -> AsyncIterator[asyncio.Event]:
 
 
 async def serve_until_stopped(
-    url: str, run: Callable[[Store, asyncio.Event], Awaitable[None]]
+    url: str, run: Callable[[Store, asyncio.Event], Awaitable[None]], probes: Probes | None = None
 ) -> None:
     """Run a part over a checked store; SIGTERM or SIGINT sets the event that it is given.
 
-    Before the store has answered, a signal ends the call at once.
+    A server that does not answer is waited for, `WAIT_S` at most; a signal ends that at once.
+
+    Args:
+        url: as the option --redis takes it.
+        run: the part.
+        probes: what is answered from the beginning; None: nothing is.
+
+    Raises:
+        StoreError: the server cannot be used, or has not answered in time.
     """
     async with stopping() as stop, contextlib.AsyncExitStack() as stack:
-        connecting = asyncio.create_task(stack.enter_async_context(connected(url, warns=True)))
+        health = None if probes is None else await _answer(stack, probes)
+        connecting = asyncio.create_task(_connect(stack, url))
         stopped = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait((connecting, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -63,8 +101,45 @@ async def serve_until_stopped(
             stopped.cancel()
             if not connecting.done():
                 await cancel(connecting)
-        if not connecting.cancelled():
-            await run(connecting.result().store, stop)
+        if connecting.cancelled():
+            return
+        store = connecting.result()
+        if health is not None and probes is not None:
+            look = functools.partial(probes.look, store)
+            await stack.enter_async_context(beside(health.watch(look)))
+        await run(store, stop)
+
+
+async def _connect(stack: contextlib.AsyncExitStack, url: str) -> Store:
+    """A checked store, once its server answers.
+
+    Raises:
+        StoreError: the server cannot be used, or has not answered within `WAIT_S`.
+    """
+    loop = asyncio.get_running_loop()
+    began, (pause_s, longest_s) = loop.time(), RETRY_S
+    said: float | None = None
+    while True:
+        try:
+            client = await stack.enter_async_context(connected(url, warns=True))
+        except TlsError:
+            raise
+        except StoreUnavailableError as error:
+            waited_s = loop.time() - began
+            if waited_s >= WAIT_S:
+                raise
+            if said is None:
+                log.warning("%s; waiting for it, %.0f minutes at most", error, WAIT_S / 60)
+                said = waited_s
+            elif waited_s - said >= REMIND_S:
+                log.warning("still waiting, for %.0f s now: %s", waited_s, error)
+                said = waited_s
+        else:
+            if said is not None:
+                log.info("the server answers")
+            return client.store
+        await asyncio.sleep(pause_s)
+        pause_s = min(longest_s, 2 * pause_s)
 
 
 def _log_error(task: asyncio.Task[None]) -> None:
@@ -106,23 +181,10 @@ def metrics_module() -> Any:
     return metrics
 
 
-async def serve_metrics(
-    stack: contextlib.AsyncExitStack,
-    registry: Any,
-    look: Callable[[], Awaitable[object]],
-    host: str,
-    port: int,
-) -> None:
-    """Serve a registry's metrics, and the process's health, until the stack is closed.
-
-    Args:
-        stack: what is closed at the end.
-        registry: the metrics.
-        look: reads from the server, which is done from time to time.
-        host: where.
-        port: of it; 0: any free one.
-    """
+async def _answer(stack: contextlib.AsyncExitStack, probes: Probes) -> Health:
+    """Serve a process's metrics and health until the stack is closed."""
     health = Health()
-    await stack.enter_async_context(beside(health.watch(look)))
-    served = await stack.enter_async_context(metrics_module().served(registry, health, host, port))
-    log.info("metrics: http://%s:%d/metrics", host, served)
+    served = metrics_module().served(probes.registry, health, probes.host, probes.port)
+    port = await stack.enter_async_context(served)
+    log.info("metrics: http://%s:%d/metrics", probes.host, port)
+    return health

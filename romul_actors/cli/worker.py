@@ -123,6 +123,8 @@ def worker(
 ) -> None:
     """Run a worker: it trains whatever trials there are, until it is stopped.
 
+    A server that does not answer yet is waited for, 15 minutes at most.
+
     On SIGTERM or Ctrl-C the worker takes no more trials. The trial in training has --grace seconds
     to end or to save itself, and then goes back to the queue; a checkpoint that is being stored has
     as long. A second signal ends the worker at once. SIGUSR1 says that the machine ends in

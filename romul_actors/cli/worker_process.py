@@ -1,15 +1,14 @@
 """The process of `romul worker` once its child starts: the worker, with all that may end it."""
 
 import asyncio
-import contextlib
 import logging
 import signal
 
 from romul_actors.cli.connection import broker as broker_at
 from romul_actors.cli.services import (
+    Probes,
     beside,
     metrics_module,
-    serve_metrics,
     serve_until_stopped,
     unique_name,
 )
@@ -46,6 +45,10 @@ async def work(
         notice_s: seconds between SIGUSR1, or a notice that does not say, and the end.
         metrics: host and port to serve metrics at; None: none are served.
     """
+    figures, probes = None, None
+    if metrics is not None:
+        figures = metrics_module().WorkerMetrics(settings.name)
+        probes = Probes(figures.registry, lambda store: store.experiments(), *metrics)
 
     async def run(store: Store, stop: asyncio.Event) -> None:
         working = Worker(store, trainer, settings)
@@ -59,19 +62,16 @@ async def work(
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGUSR1, announce, notice_s)
         ours = [] if announcer is None else [announcer.run()]
-        async with contextlib.AsyncExitStack() as stack:
-            if metrics is not None:
-                figures = metrics_module().WorkerMetrics(settings.name)
-                figures.watch(working)
-                await serve_metrics(stack, figures.registry, store.experiments, *metrics)
-            log.info(
-                "worker %s on %s, task modules %s: waits for trials",
-                settings.name,
-                hide_password(url),
-                ", ".join(settings.allow),
-            )
-            async with beside(*ours, *([watch(sources, announce)] if sources else [])):
-                await working.run(stop)
+        if figures is not None:
+            figures.watch(working)
+        log.info(
+            "worker %s on %s, task modules %s: waits for trials",
+            settings.name,
+            hide_password(url),
+            ", ".join(settings.allow),
+        )
+        async with beside(*ours, *([watch(sources, announce)] if sources else [])):
+            await working.run(stop)
         loop.remove_signal_handler(signal.SIGUSR1)
 
-    await serve_until_stopped(url, run)
+    await serve_until_stopped(url, run, probes)

@@ -1,14 +1,18 @@
 """Actors and workers as processes, and what happens to them."""
 
 import json
+import re
 import signal
+import urllib.error
+import urllib.request
 from collections import Counter
 
 import msgpack
 import pytest
 
-from tests.conftest import wait_for
-from tests.system.conftest import processes_with, timeless
+from romul_actors.local.redis_server import embedded_server
+from tests.conftest import free_port, wait_for
+from tests.system.conftest import System, processes_with, timeless
 
 
 def decisions(system, name="e"):
@@ -42,6 +46,67 @@ def test_a_worker_that_is_allowed_one_task_imports_it_before_there_is_a_trial(
     system.actor()
     system.wait_for_status("finished")
     assert marker.exists()
+
+
+def probed(process, path):
+    """Status of what a process answers over HTTP, once it does."""
+    pattern = r"metrics: (http://127\.0\.0\.1:\d+)/metrics"
+    found = wait_for(lambda: re.search(pattern, process.log.read_text()))
+    try:
+        with urllib.request.urlopen(f"{found[1]}/{path}", timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_actor_and_worker_wait_for_a_server_that_is_not_there_yet(background, tmp_path):
+    port = free_port()
+    waiting = System(f"redis://:secret@127.0.0.1:{port}/0", tmp_path)
+    actor = waiting.actor("--metrics-port=0")
+    worker = waiting.worker("--metrics-port=0")
+    said = f"127.0.0.1:{port}/0: no Redis or Valkey server answers .*; waiting for it, 15 minutes"
+    for process in (actor, worker):
+        wait_for(lambda process=process: re.search(said, process.log.read_text()))
+        answers = {path: probed(process, path) for path in ("healthz", "readyz", "metrics")}
+        assert answers == {"healthz": 200, "readyz": 503, "metrics": 200}
+        assert "secret" not in process.log.read_text()
+    server = embedded_server(tmp_path / "server", port=port, password="secret", durable=False)
+    _, end = background.enter(server)
+    try:
+        for process in (actor, worker):
+            wait_for(lambda process=process: probed(process, "readyz") == 200)
+            assert "the server answers" in process.log.read_text()
+        waiting.submit(steps=1)
+        waiting.wait_for_status("finished")
+    finally:
+        waiting.close()
+        end()
+
+
+@pytest.mark.parametrize("command", ["actor", "worker"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_wait_for_a_server(system, command, number):
+    process = system.start(command, "--redis=redis://127.0.0.1:1/0")
+    wait_for(lambda: "waiting for it" in process.log.read_text())
+    process.send_signal(number)
+    assert process.wait(30) == 0
+    assert "Traceback" not in process.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://default:wrong@{place}", "access refused"),
+        ("http://{place}", "http://"),
+    ],
+)
+def test_a_server_that_cannot_be_used_is_not_waited_for(system, url, said):
+    place = system.url.rpartition("@")[2]
+    for command in ("actor", "worker"):
+        called = system.call(command, "--redis", url.format(place=place))
+        assert called.returncode == 3
+        assert said in called.stderr
+        assert "waiting for it" not in called.stderr
 
 
 def test_two_actors_on_one_experiment_decide_every_result_once(system):

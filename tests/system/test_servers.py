@@ -511,6 +511,9 @@ async def test_a_server_behind_tls_is_trusted_by_an_authority_of_ones_own(system
         code, _, said = await status(secured)
         assert (code, "SSL_CERT_FILE names" in said) == (3, True), said
         assert "the server has a certificate that is not trusted here" in said
+        # To wait would not help.
+        ended = await asyncio.to_thread(system.call, "worker", "--redis", secured)
+        assert (ended.returncode, "SSL_CERT_FILE names" in ended.stderr) == (3, True), ended.stderr
         store = RedisStore(secured)
         with pytest.raises(StoreUnavailableError, match="a certificate that is not trusted here"):
             await store.tick("e", b"tick", 1000)

@@ -5,7 +5,9 @@ import logging
 
 import pytest
 
-from romul_actors.cli.services import beside
+from romul_actors.cli import services
+from romul_actors.cli.services import beside, serve_until_stopped
+from romul_actors.errors import StoreUnavailableError, TlsError
 
 
 async def dies():
@@ -32,3 +34,25 @@ async def test_what_runs_beside_ends_with_the_main_thing_in_silence(caplog):
             raise KeyError
     assert not caplog.records
     assert len(asyncio.all_tasks()) == 1
+
+
+async def never(store, stop):
+    raise AssertionError("there is no server")
+
+
+async def test_a_server_that_never_answers_is_an_error_in_the_end(monkeypatch):
+    monkeypatch.setattr(services, "WAIT_S", 0.5)
+    with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1/0: no Redis or Valkey server"):
+        await serve_until_stopped("redis://127.0.0.1:1/0", never)
+
+
+async def test_a_server_that_does_not_speak_tls_is_not_waited_for():
+    async def answer(reader, writer):
+        await reader.read(10)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(TlsError, match="does it speak TLS"):
+            await serve_until_stopped(f"rediss://127.0.0.1:{port}/0", never)

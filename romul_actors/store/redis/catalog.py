@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from romul_actors.errors import StoreError, StoreUnavailableError
+from romul_actors.errors import StoreError, StoreUnavailableError, TlsError
 from romul_actors.store.keys import EXPERIMENTS, key
 from romul_actors.store.redis.connection import (
     CLIENT_ERRORS,
@@ -27,6 +27,8 @@ log = logging.getLogger("romul.store")
 
 MIN_VERSION = (6, 2)
 """XAUTOCLAIM and XPENDING ... IDLE came with Redis 6.2."""
+_TLS = re.compile("CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER")
+"""What TLS says that it would say again; an end in the midst of it may be a server's that ends."""
 
 
 def _remedy(place: str, error: Exception) -> str:
@@ -148,9 +150,8 @@ class RedisCatalog(CatalogStore):
             said = (
                 f"the server {what}" if what == UNTRUSTED else "no Redis or Valkey server answers"
             )
-            raise StoreUnavailableError(
-                f"{place}: {said} ({error}); {_remedy(place, error)}"
-            ) from None
+            kind = TlsError if _TLS.search(str(error)) else StoreUnavailableError
+            raise kind(f"{place}: {said} ({error}); {_remedy(place, error)}") from None
         warnings = [warning for info in infos for warning in _check_server(place, info)]
         return list(dict.fromkeys(warnings))
 
