@@ -100,7 +100,7 @@ def test_what_goes_with_checkpoints_keeps_its_values_under_other_bounds():
     assert "only become wider than 16 and 64" in other_steps.why
     assert [line.parameter for line in run_.of(BoundsChanged)] == ["width"]
     run_.to_the_end(lambda trial: trial.hyperparameters["x"])
-    of_trial = {}
+    of_trial: dict[str, int] = {}
     for line in run_.of(TrialCreated):
         width = line.hyperparameters["width"]
         assert width == (of_trial[line.parent] if line.parent else widths[line.slot])
