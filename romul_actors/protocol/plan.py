@@ -9,7 +9,14 @@ from pydantic import ValidationError
 
 from romul_actors.core.elasticity import Elasticity
 from romul_actors.core.settings import Inherited, Settings
-from romul_actors.core.space import Space
+from romul_actors.core.space import (
+    FloatParameter,
+    IntParameter,
+    Parameter,
+    Space,
+    Value,
+    VectorParameter,
+)
 from romul_actors.errors import ExperimentError, OptimizerError, SpaceError
 from romul_actors.protocol import experiment as declaration
 from romul_actors.protocol.experiment import Experiment, OptimizerSpec
@@ -107,7 +114,10 @@ def settings(experiment: Experiment, *, stored: bool = False) -> Settings:
         maximize=is_maximum,
         max_attempts=experiment.max_attempts,
         max_lost_attempts=experiment.max_losses,
-        initial=_initial(experiment, space, stored=stored),
+        initial=tuple(
+            space.encode_some(_inside(space, values) if stored else values)
+            for values in experiment.initial
+        ),
         inherited=_inherited(experiment, space, stored=stored),
         quorum_wait_min_s=experiment.timeouts.quorum_s,
         elasticity=Elasticity(
@@ -145,30 +155,39 @@ def left_out(experiment: Experiment, status: str = "", said: str = "") -> Sequen
     return [*found, *(f"for an actor of another version {text}" for text in elsewhere)]
 
 
-def _initial(
-    experiment: Experiment, space: Space, *, stored: bool
-) -> tuple[tuple[float | None, ...], ...]:
-    """Places of the first trials."""
-    try:
-        return tuple(space.encode_some(values) for values in experiment.initial)
-    except SpaceError:
-        if not stored:
-            raise
-        # They have begun, and bounds were changed since.
-        return ()
-
-
 def _inherited(experiment: Experiment, space: Space, *, stored: bool) -> tuple[Inherited, ...]:
     """Checkpoints that the slots begin from."""
     origin = experiment.from_run
     if origin is None:
         return ()
-    try:
-        return tuple(
-            Inherited(each.name, f"{origin.name} {each.trial}", space.encode(each.hyperparameters))
-            for each in origin.checkpoints
+    return tuple(
+        Inherited(
+            each.name,
+            f"{origin.name} {each.trial}",
+            space.encode(_inside(space, each.hyperparameters) if stored else each.hyperparameters),
         )
+        for each in origin.checkpoints
+    )
+
+
+def _inside(space: Space, values: Mapping[str, Value]) -> dict[str, Value]:
+    """Values of a first trial, each number the nearest one between bounds that changed since."""
+    moved = dict(values)
+    for parameter in space.parameters:
+        value = values.get(parameter.name)
+        if isinstance(parameter, VectorParameter) and isinstance(value, list):
+            moved[parameter.name] = [_nearest(parameter.element, one) for one in value]
+        elif isinstance(parameter, FloatParameter | IntParameter) and value is not None:
+            moved[parameter.name] = _nearest(parameter, value)
+    return moved
+
+
+def _nearest(axis: Parameter, value: Value) -> Value:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and isinstance(axis, FloatParameter | IntParameter)):
+        return value
+    try:
+        axis.encode(value)
     except SpaceError:
-        if not stored:
-            raise
-        return ()
+        return axis.nearest(value)
+    return value

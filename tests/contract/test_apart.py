@@ -464,7 +464,7 @@ def command(redis_url, *arguments):
             "from_run",
             {
                 "name": "other",
-                "checkpoints": [{"name": "0-0-1", "trial": "0-0", "hyperparameters": {"x": 9.0}}],
+                "checkpoints": [{"name": "0-0-1", "trial": "0-0", "hyperparameters": {"x": "9"}}],
             },
         ),
     ],
