@@ -96,6 +96,8 @@ def status(redis: StatusUrl = None, as_json: AsJson = False) -> None:
             console.print(f"{row['name']}: {row['reason']}")
         if text := lost(row):
             console.print(text)
+        for text in row["alarms"]:
+            console.print(f"{row['name']}: {text}")
 
 
 def _status_table(rows: list[dict[str, Any]]) -> Table:

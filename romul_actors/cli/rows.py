@@ -41,7 +41,7 @@ def unreadable(name: str, status: str, why: str) -> dict[str, Any]:
     """Row of an experiment whose declaration cannot be read."""
     counts = {"trials": 0, "trials_total": 0, "failed": 0, "retried": 0, "workers": 0, "dead": 0}
     row = {"name": name, "status": status, "reason": why, "population": 0, "causes": {}}
-    return {**row, **counts, "metric": "", "best": None, "best_trial": None}
+    return {**row, **counts, "alarms": [], "metric": "", "best": None, "best_trial": None}
 
 
 def counted(counts: Mapping[str, int]) -> str:
@@ -76,14 +76,6 @@ def readable(name: str, index: int, row: Mapping[str, str]) -> dict[str, Any]:
     values["vector"] = list(fields.vector("vector"))
     values["latest"] = fields.table("latest", "{}") or None
     return values
-
-
-def age(seconds: float) -> str:
-    """A span of time with one unit."""
-    if seconds < 100:  # noqa: PLR2004
-        return f"{seconds:.0f} s"
-    minutes, hour = seconds / 60, 60
-    return f"{minutes:.0f} min" if minutes < 2 * hour else f"{minutes / hour:.0f} h"
 
 
 def figure(value: Any) -> str:

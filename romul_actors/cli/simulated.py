@@ -5,7 +5,7 @@ from math import isinf
 from typing import Any
 
 from romul_actors.cli.printing import Console, Table
-from romul_actors.cli.rows import age
+from romul_actors.observe.snapshot import age
 from romul_actors.protocol.statuses import ENDED
 from romul_sim.churn import Trace, most_machines
 from romul_sim.scenario import slots

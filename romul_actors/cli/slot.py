@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any
 
 from romul_actors.cli.printing import Table, labelled
-from romul_actors.cli.rows import age, figure
+from romul_actors.cli.rows import figure
 from romul_actors.observe.explain import (
     attempt_in_words,
     change_in_words,
@@ -13,7 +13,7 @@ from romul_actors.observe.explain import (
     reasons_in_words,
 )
 from romul_actors.observe.lineage import lineage
-from romul_actors.observe.snapshot import SlotSnapshot, Snapshot
+from romul_actors.observe.snapshot import SlotSnapshot, Snapshot, age
 from romul_actors.observe.trial_records import TrialRecord, trials
 
 MOST_STRETCHES = 8

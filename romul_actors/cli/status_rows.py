@@ -10,6 +10,7 @@ from romul_actors.cli.rows import progress, unreadable
 from romul_actors.errors import AccessError, ExperimentError, StoreError, StoreUnavailableError
 from romul_actors.local.redis_server import DATA, has_data, is_up, server_of
 from romul_actors.local.run_file import RunFile
+from romul_actors.observe.alarms import alarms
 from romul_actors.observe.snapshot import read_glance
 from romul_actors.store import Store
 
@@ -28,7 +29,11 @@ async def status_row(store: Store, name: str, status: str) -> dict[str, Any]:
     except (ExperimentError, StoreError) as error:
         # Of another version, or damaged: the others are still worth seeing.
         return unreadable(name, status, str(error))
-    return {**progress(seen), "workers": len(seen.alive), "dead": seen.depths["dead"]}
+    row = progress(seen)
+    # What is part of the reason is said with that.
+    found = [alarm.what for alarm in alarms(seen) if alarm.level != "ok"]
+    found = [what for what in found if what not in row["reason"]]
+    return {**row, "workers": len(seen.alive), "dead": seen.depths["dead"], "alarms": found}
 
 
 async def run_row(folder: Path) -> dict[str, Any]:
@@ -43,7 +48,8 @@ async def run_row(folder: Path) -> dict[str, Any]:
         row = row or await _stored(folder)
     except (ExperimentError, StoreError) as error:
         row = unreadable(folder.name, "", str(error))
-    return {**row, "under_way": under_way}
+    # A run that is not under way has no actor and no worker.
+    return {**row, "alarms": row["alarms"] if under_way else [], "under_way": under_way}
 
 
 def _summary(folder: Path) -> dict[str, Any] | None:

@@ -18,11 +18,10 @@ from romul_actors.cli.connection import connected_to
 from romul_actors.cli.history import LINES
 from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import NARROW, Console, Table, echo_json, shortened
-from romul_actors.cli.rows import age
 from romul_actors.cli.workers import worker_row
 from romul_actors.core.history import TrialReported
 from romul_actors.observe.alarms import alarms
-from romul_actors.observe.snapshot import SLOT_FIELDS, Snapshot, rank, read_glance
+from romul_actors.observe.snapshot import SLOT_FIELDS, Snapshot, age, rank, read_glance
 from romul_actors.observe.visible import visible
 from romul_actors.store import Store
 

@@ -4,11 +4,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from romul_actors.observe.snapshot import Snapshot, refusal_in_words
+from romul_actors.observe.snapshot import Snapshot, age, refusal_in_words
 from romul_actors.protocol.statuses import ENDED
 
+UNDECIDED_S = 15.0
+"""An event that has waited so long is one that no actor decides, whatever the population's size. An
+actor takes some milliseconds; the entries of a dead one are taken over after five seconds."""
 BACKLOG = 10
-"""Entries in the inbox for each slot from which no actor seems to run."""
+"""Entries in the inbox for each slot from which the actors are too slow."""
 FEW_SLOTS = 10
 """A smaller population counts as one of so many slots there."""
 STUCK_LEASES = 2.0
@@ -58,7 +61,13 @@ def _own(seen: Snapshot) -> Iterator[Finding]:
         yield Finding("fault", seen.fault, "it goes on once that is mended; no restart needed")
     if seen.status == "submitted":
         yield Finding("warning", "no actor has begun with it", "`romul actor` starts one")
-    if waiting > BACKLOG * max(FEW_SLOTS, seen.n_slots):
+    elif seen.undecided_s > UNDECIDED_S and seen.status not in ENDED and not seen.fault:
+        # What waits for a fault to be mended is read by an actor. After the end of a search late
+        # reports may stay where they are.
+        since = age(seen.undecided_s)
+        what = f"no actor has decided on the oldest event for {since}; {waiting} wait"
+        yield Finding("warning", what, "is one running that serves it? `romul actor` starts one")
+    elif waiting > BACKLOG * max(FEW_SLOTS, seen.n_slots):
         yield Finding("warning", f"{waiting} events wait for a decision", "is an actor running?")
 
 

@@ -126,6 +126,8 @@ class Snapshot:
         last_id: id of the last line; "" if there is none.
         fault: why an actor cannot serve it; "" if there is no such fault.
         left_out: options of its optimizer that do not count, as `romul_actors.protocol.plan` says.
+        undecided_s: for how long the oldest event has waited for a decision, in seconds; 0: none
+            waits.
     """
 
     experiment: Experiment
@@ -143,6 +145,7 @@ class Snapshot:
     last_id: str = ""
     fault: str = ""
     left_out: Sequence[str] = ()
+    undecided_s: float = 0.0
 
     @property
     def ended(self) -> int:
@@ -189,6 +192,7 @@ def read_glance(glance: Glance, name: str = "") -> Snapshot:
     experiment = experiment_from_json(StoredFields.of_experiment(name, meta).text("spec"))
     own = StoredFields.of_experiment(experiment.name, meta)
     missing = left_out(experiment, own.text("status"), own.text("left_out", ""))
+    since_ms = glance.undecided_since_ms
     return Snapshot(
         experiment=experiment,
         now_ms=glance.now_ms,
@@ -216,6 +220,7 @@ def read_glance(glance: Glance, name: str = "") -> Snapshot:
         last_id=glance.history[-1][0] if glance.history else "",
         fault=own.text("fault", ""),
         left_out=missing,
+        undecided_s=0.0 if since_ms is None else max(0.0, (glance.now_ms - since_ms) / 1000),
     )
 
 
@@ -296,6 +301,14 @@ def read_line(name: str, entry: str, text: str) -> Line:
 def rank(value: float | None, index: int, *, maximize: bool) -> tuple[bool, float, int]:
     """A slot's place among others, as a key to sort by: those without a value come last."""
     return value is None, (-1 if maximize else 1) * (value or 0.0), index
+
+
+def age(seconds: float) -> str:
+    """A span of time with one unit."""
+    if seconds < 100:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    minutes, hour = seconds / 60, 60
+    return f"{minutes:.0f} min" if minutes < 2 * hour else f"{minutes / hour:.0f} h"
 
 
 def moment(at_ms: int) -> str:

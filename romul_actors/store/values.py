@@ -187,6 +187,8 @@ class Glance:
         workers: presence of each worker, with `age_ms` since its latest heartbeat.
         depths: number of entries in `inbox`, `trials`, `history` and `dead`.
         history: (id, JSON text), oldest first.
+        undecided_since_ms: when the oldest entry of the inbox arrived, by the same clock; None:
+            the inbox is empty.
     """
 
     now_ms: int
@@ -195,6 +197,7 @@ class Glance:
     workers: Mapping[str, Mapping[str, Any]]
     depths: Mapping[str, int]
     history: Sequence[tuple[str, str]]
+    undecided_since_ms: int | None = None
 
 
 @value()

@@ -519,13 +519,19 @@ async def test_a_glance_is_all_that_a_screen_shows(store):
     assert seen.slots == [{"step": "3", "nothing": ""}, {"step": "4", "nothing": ""}]
     assert [line for _, line in seen.history] == lines[4:]
     assert seen.depths == {"inbox": 1, "trials": 0, "history": 6, "dead": 0}
+    assert 0 <= seen.now_ms - seen.undecided_since_ms < 60_000
     assert seen.workers["w"]["state"] == "idle"
     assert 0 <= seen.workers["w"]["age_ms"] < 60_000
 
     first = (await store.history("e", count=1))[0][0]
     later = await store.glance("e", after=first, count=3)
     assert ([line for _, line in later.history], later.slots) == (lines[1:4], [])
-    assert (await store.glance("e")).history == []
+    [entry] = await batch(store)
+    last = await store.glance("e")
+    # That an actor has read an event decides nothing.
+    assert (last.history, last.undecided_since_ms) == ([], seen.undecided_since_ms)
+    assert await store.commit("e", "a", Commit((await store.load("e")).version, [entry]))
+    assert (await store.glance("e")).undecided_since_ms is None
     with pytest.raises(UnknownExperimentError, match="no experiment 'no'"):
         await store.glance("no")
 

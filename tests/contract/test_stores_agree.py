@@ -228,6 +228,10 @@ class Machine(RuleBasedStateMachine):
             calls += [
                 (lambda store, name=name: store.depths(name), same),
                 (lambda store, name=name: store.workers(name), ageless),
+                (
+                    lambda store, name=name: store.glance(name),
+                    lambda f: f.undecided_since_ms is None,
+                ),
                 (lambda store, name=name: store.history(name), texts),
                 (lambda store, name=name: store.history_before(name, count=3), texts),
                 (

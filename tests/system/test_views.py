@@ -211,6 +211,38 @@ def test_the_doctor_goes_by_leases_not_by_what_a_lost_worker_last_said(system):
     assert alarm["what"].endswith("took away: gone")
 
 
+def test_a_search_whose_only_actor_died_looks_so_in_every_view(system):
+    # A worker that is slow to say that it lives shall not be named as well.
+    timeouts = {"lease_s": 60.0}
+    system.submit(steps=400, constants={"seconds": 0.05}, timeouts=timeouts)
+    actor = system.actor()
+    system.worker()
+    wait_for(lambda: system.history(event="result"))
+    assert [row["alarms"] for row in system.as_json("status")] == [[]]
+    actor.kill()
+    actor.wait()
+    # Every slot leaves its result, and no worker anything else.
+    wait_for(lambda: system.client.xlen("romul:{e}:inbox") >= 4 and not system.leases())
+    # The server's clock cannot be turned: the events are as if they had come a minute earlier.
+    inbox = "romul:{e}:inbox"
+    with redis.Redis.from_url(system.url, protocol=2) as client:
+        entries = client.xrange(inbox)
+        client.delete(inbox)
+        for at, fields in entries:
+            ms, _, number = at.decode().partition("-")
+            client.xadd(inbox, fields, id=f"{int(ms) - 60_000}-{number}")
+        client.xgroup_create(inbox, "actors", "0")
+    words = "no actor has decided on the oldest event for"
+    for look in (("top", "e", "--once"), ("show", "e"), ("status",), ("doctor",)):
+        assert words in " ".join(system.call(*look).stdout.split()), look
+    [row] = system.as_json("status")
+    [said] = system.as_json("top", "e")["alarms"]
+    assert said.startswith(words)
+    assert [text.startswith(words) for text in row["alarms"]] == [True]
+    system.actor()
+    wait_for(lambda: system.as_json("top", "e")["alarms"] == [])
+
+
 def test_workers_and_actors_say_where_they_serve_and_they_alone_warn(system):
     started = [system.actor("--name=a"), system.actor("--name=b", "--experiment=e")]
     started.append(system.worker("--name=w"))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from romul_actors.dashboard.page import alarm
-from romul_actors.observe.alarms import BACKLOG, FEW_SLOTS, Finding, alarms
+from romul_actors.observe.alarms import BACKLOG, FEW_SLOTS, UNDECIDED_S, Finding, alarms
 from romul_actors.observe.snapshot import read_glance
 from romul_actors.store.memory import MemoryStore
 from romul_sim.virtual_time import run
@@ -14,8 +14,8 @@ from tests.trials import declare
 LEASE_S = 30.0
 
 
-def seen(workers=(), depths=(), task="toys", **meta):
-    """An experiment with these workers, as "state", "state why" or (state, age in leases)."""
+def seen(workers=(), depths=(), task="toys", undecided_s=0.0, **meta):
+    """An experiment with these workers, as (state, age in leases)."""
 
     async def main():
         store = MemoryStore()
@@ -29,6 +29,7 @@ def seen(workers=(), depths=(), task="toys", **meta):
             glance,
             now_ms=now_ms,
             depths={**glance.depths, "inbox": 0, **dict(depths)},
+            undecided_since_ms=now_ms - int(1000 * undecided_s),
             workers={
                 f"w{i}": {"state": state, "why": "why not", "age_ms": int(1000 * LEASE_S * leases)}
                 for i, (state, leases) in enumerate(workers)
@@ -86,6 +87,24 @@ def test_a_full_inbox_and_dead_letters():
         ("warning", waiting),
         ("warning", "dead letters: 2"),
     ]
+
+
+def test_a_search_without_an_actor_is_seen_by_the_age_of_its_oldest_event():
+    idle, few = [("idle", 0.1)] * 8, {"inbox": 8}
+    assert found(idle, few, undecided_s=UNDECIDED_S) == []
+    words = "no actor has decided on the oldest event for 66 s; 8 wait"
+    for status in ("running", "paused"):
+        assert found(idle, few, undecided_s=66, status=status) == [("warning", words)]
+    assert alarm(seen(idle, few, undecided_s=66)) == words
+    # It is said once, and not of what an actor reads or nothing has to decide.
+    many = found(idle, {"inbox": 1 + BACKLOG * FEW_SLOTS}, undecided_s=66)
+    assert many == [("warning", words.replace("8", "101"))]
+    assert found(idle, few, undecided_s=66, fault="f") == [("fault", "f")]
+    assert found(idle, few, undecided_s=66, status="submitted") == [
+        ("warning", "no actor has begun with it")
+    ]
+    for status in ("finished", "stopped"):
+        assert found(idle, few, undecided_s=66, status=status) == []
 
 
 def test_faults_come_first_and_the_page_shows_the_first():

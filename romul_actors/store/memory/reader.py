@@ -53,6 +53,7 @@ class MemoryReader(MemoryCatalog, ReaderStore):
             workers=await self.workers(name),
             depths=await self.depths(name),
             history=lines if after else lines[len(lines) - min(count, len(lines)) :],
+            undecided_since_ms=next((entry.at_ms for entry in found.inbox.all()), None),
         )
 
     async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[DeadLetter]:

@@ -65,7 +65,7 @@ class RedisReader(RedisCatalog, ReaderStore):
         found = await self.connection.run_read_only("glance", keys, [after, count, *fields])
         if found is None:
             raise self.connection.unknown(name)
-        now, meta, slots, workers, depths, lines = found
+        now, meta, slots, workers, depths, lines, oldest = found
         with reading(f"{key(name)}, its history or the hash of a slot"):
             return Glance(
                 now_ms=int(now),
@@ -80,6 +80,8 @@ class RedisReader(RedisCatalog, ReaderStore):
                     read_line(entry_id, dict(zip(pairs[::2], pairs[1::2], strict=True)))
                     for entry_id, pairs in lines
                 ],
+                # The id begins with the server's time of the entry's arrival.
+                undecided_since_ms=int(oldest.partition(b"-")[0]) if oldest else None,
             )
 
     async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[DeadLetter]:
