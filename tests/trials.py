@@ -3,7 +3,7 @@
 from typing import Any
 
 from romul_actors.core.events import TrialMessage
-from romul_actors.core.history import TrialCreated, TrialReported
+from romul_actors.core.history import TrialCreated, TrialFailed, TrialReported
 from romul_actors.protocol.experiment import Experiment
 
 TRIAL = TrialMessage(
@@ -37,3 +37,10 @@ def reported(trial="0-0", **fields):
     given: dict[str, Any] = {"at_ms": 0, "attempt": 1, "worker": "w", "value": 1.0, "seconds": 1.0}
     given |= {"trial": trial, "slot": slot, "step": step, "checkpoint": f"{trial}-1"}
     return TrialReported(**{**given, **fields})
+
+
+def failed(trial="0-0", **fields):
+    slot, step = map(int, trial.split("-"))
+    given: dict[str, Any] = {"at_ms": 0, "attempt": 1, "worker": "w", "message": ""}
+    given |= {"trial": trial, "slot": slot, "step": step, "reason": "exception", "again": False}
+    return TrialFailed(**{**given, **fields})

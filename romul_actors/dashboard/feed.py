@@ -72,10 +72,11 @@ class SlotState:
         status: queued, waiting, parked or done, as far as history says.
         step, trial, copied_from, rule: of its current trial.
         hyperparameters: of its current trial.
-        value: of its latest result; None: it has none.
+        value: of its latest trial that ended; None: none has, or that one failed.
         steps, values: of all its results.
         schedule: by step, values by the names of coordinates.
         pinned: whether an operator pinned it.
+        parking: whether it is parked when its trial ends.
     """
 
     index: int
@@ -90,6 +91,7 @@ class SlotState:
     values: list[float] = field(default_factory=list)
     schedule: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
     pinned: bool = False
+    parking: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +172,17 @@ class Feed:
                 self._add_result(line)
             case TrialFailed() | TrialReleased():
                 self._add_lost_attempt(line)
-            case SlotParked() | SlotResumed() if line.slot in self.slots:
-                parked = isinstance(line, SlotParked)
-                self.slots[line.slot].status = "parked" if parked else "queued"
+            case SlotParked() if line.slot in self.slots:
+                slot = self.slots[line.slot]
+                slot.parking = slot.status == "queued"
+                slot.status = "queued" if slot.parking else "parked"
+            case SlotResumed() if line.slot in self.slots:
+                self.slots[line.slot].status = "queued"
+                self.slots[line.slot].parking = False
             case SlotPinned() | SlotUnpinned() if line.slot in self.slots:
-                self.slots[line.slot].pinned = isinstance(line, SlotPinned)
+                slot = self.slots[line.slot]
+                slot.pinned = isinstance(line, SlotPinned)
+                slot.parking = slot.parking and not slot.pinned
             case SearchFinished() | SearchStopped():
                 for slot in self.slots.values():
                     slot.status = "done"
@@ -192,13 +200,18 @@ class Feed:
         slot = self.slots.get(line.slot)
         if slot is None:
             return
-        last = self.snapshot is not None and line.step + 1 >= self.snapshot.experiment.steps
-        slot.status, slot.value = "done" if last else "waiting", line.value
+        self._end_trial(slot, line.step, line.value)
         slot.steps.append(line.step)
         slot.values.append(line.value)
         self.results[line.trial] = line.value
         self.trials.append((self._by_axis(slot.hyperparameters), line.value, line.step))
         self._add_attempt(line, "result")
+
+    def _end_trial(self, slot: SlotState, step: int, value: float | None) -> None:
+        """End a slot's trial as the core does; `value` None: it has failed."""
+        last = self.snapshot is not None and step + 1 >= self.snapshot.experiment.steps
+        slot.status = "done" if last else "parked" if slot.parking else "waiting"
+        slot.value, slot.parking = value, False
 
     def _by_axis(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Values by the names of coordinates, which stay the same under other bounds."""
@@ -209,6 +222,8 @@ class Feed:
     def _add_lost_attempt(self, line: TrialFailed | TrialReleased) -> None:
         if isinstance(line, TrialFailed):
             self.failures.append(line)
+            if not line.again and line.slot in self.slots:
+                self._end_trial(self.slots[line.slot], line.step, None)
         self._add_attempt(line, line.reason)
 
     def _add_attempt(self, line: TrialReported | TrialFailed | TrialReleased, how: str) -> None:

@@ -13,7 +13,13 @@ from romul_actors.dashboard.feeds import REFRESH_S, Feeds
 from romul_actors.observe.alarms import alarms
 from romul_actors.observe.explain import explain, in_words
 from romul_actors.observe.plots import MOST_AXES
-from romul_actors.observe.snapshot import Snapshot, WorkerSnapshot, full_snapshot, moment
+from romul_actors.observe.snapshot import (
+    LOST,
+    Snapshot,
+    WorkerSnapshot,
+    full_snapshot,
+    moment,
+)
 from romul_actors.observe.visible import visible
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Store
@@ -133,8 +139,9 @@ class Page:
             self._list_failures(feed)
         if self._changed("actions", _latest(feed.actions)):
             self._list_actions(feed)
-        if self._changed("workers", tuple((w.name, w.state, w.in_hand) for w in snapshot.workers)):
-            self._list_workers(snapshot.workers)
+        workers = [(w, snapshot.state_of(w)) for w in snapshot.workers]
+        if self._changed("workers", tuple((w.name, state, w.in_hand) for w, state in workers)):
+            self._list_workers(workers)
 
     def _list_failures(self, feed: Feed) -> None:
         self._failure_rows.clear()
@@ -155,13 +162,13 @@ class Page:
             if not feed.actions:
                 ui.label("none")
 
-    def _list_workers(self, workers: Sequence[WorkerSnapshot]) -> None:
+    def _list_workers(self, workers: Sequence[tuple[WorkerSnapshot, str]]) -> None:
         self._worker_rows.clear()
         with self._worker_rows:
-            for worker in workers:
+            for worker, state in workers:
                 with ui.row().classes("items-center"):
-                    ui.label(f"{worker.name}: {worker.state} {worker.in_hand}")
-                    if self._actions.can_drain:
+                    ui.label(f"{worker.name}: {state} {worker.in_hand}")
+                    if self._actions.can_drain and state != LOST:
                         ui.button(
                             "drain", on_click=lambda _, w=worker.name: self._actions.drain(w)
                         ).props("dense outline")

@@ -36,6 +36,8 @@ SLOT_FIELDS = (
 COUNTS = ("created", "reported", "failed", "discarded", "retried")
 REFUSAL_S = 30.0
 """A worker shows every ten seconds or so what it does not serve."""
+LOST = "lost"
+"""State of a worker that is silent for longer than a lease, whatever it last said of itself."""
 LARGEST = 1e300
 """A number in a worker's entry that is larger is not shown."""
 PAGE = 5_000
@@ -164,6 +166,10 @@ class Snapshot:
         """Workers that serve it and whose last heartbeat is not older than a lease."""
         lease_s = self.experiment.timeouts.lease_s
         return [w for w in self.workers if w.state != REFUSES and w.alive_within(lease_s)]
+
+    def state_of(self, worker: WorkerSnapshot) -> str:
+        """What a worker does, or that it is lost."""
+        return worker.state if worker.alive_within(self.experiment.timeouts.lease_s) else LOST
 
     @property
     def refusing(self) -> list[WorkerSnapshot]:

@@ -120,6 +120,30 @@ def test_another_search_of_the_same_name_has_charts_of_its_own(system, page):  #
     expect(charts).to_have_count(2)
 
 
+def test_a_slot_that_failed_ranks_last_and_a_dead_worker_is_lost(system, page):  # noqa: F811
+    for name in ("0-1 dies", "3-1 waits"):
+        (system.folder / name).touch()
+    constants = {"place": str(system.folder)}
+    system.submit(name="shown", task="gated", steps=2, constants=constants, max_attempts=1)
+    system.actor()
+    workers = {name: system.worker("--allow=gated", f"--name={name}") for name in ("a", "b")}
+    page.goto(f"{dashboard(system, '--mqtt=mqtt://127.0.0.1:1')}/experiment/shown")
+    # All slots had the same result, and slot 0 was the first of them.
+    row = page.locator("tbody tr").last.locator("td")
+    expect(row.nth(0)).to_have_text("0", timeout=20_000)
+    expect(row.nth(1)).to_have_text("done")
+    expect(row.nth(3)).to_have_text("")
+
+    page.get_by_role("tab", name="workers").click()
+    holder = wait_for(lambda: next(iter(system.leases("shown").values()), None))
+    expect(page.get_by_text(f"{holder}: training 3-1")).to_be_visible(timeout=10_000)
+    drain = page.get_by_role("button", name="drain")
+    expect(drain).to_have_count(2)
+    workers.pop(holder).kill()
+    expect(page.get_by_text(f"{holder}: lost")).to_be_visible(timeout=20_000)
+    expect(drain).to_have_count(1)
+
+
 def test_failures_are_shown_with_their_traceback(system, page):  # noqa: F811
     system.submit(name="bad", task="misbehaving", steps=2, constants={"how": "raises"})
     system.actor()

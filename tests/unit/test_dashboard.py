@@ -31,7 +31,7 @@ from romul_sim import scenario, simulation
 from romul_sim.churn import Change
 from romul_sim.scenario import Scenario
 from romul_sim.virtual_time import run
-from tests.trials import created, declare, reported
+from tests.trials import created, declare, failed, reported
 
 TOKEN = "s3cret"
 HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -327,6 +327,32 @@ def test_charts_are_plain_json_and_hold_what_there_is(fed):
     assert drawn["slot"]["title"]["text"].endswith("slot 3")
     kinds = {name: drawn[name]["yAxis"]["type"] for name in experiment.space}
     assert set(kinds.values()) >= {"category"}
+
+
+def test_a_trial_that_is_given_up_leaves_its_slot_without_a_value(fed):
+    feed = copy.copy(fed[1])
+    feed.slots, feed.failures = copy.deepcopy(feed.slots), copy.copy(feed.failures)
+    steps = feed.snapshot.experiment.steps
+    best = feed.ranked()[0]
+    curve = list(best.values)
+
+    def ends(step, *, again):
+        trial = f"{best.index}-{step}"
+        feed._add(created(trial))
+        feed._add(failed(trial, again=again))
+        return best.status, best.value, feed.ranked()[-1] is best
+
+    value = best.value
+    assert ends(steps - 3, again=True) == ("queued", value, False)
+    assert ends(steps - 3, again=False) == ("waiting", None, True)
+    feed._add(created(f"{best.index}-{steps - 2}"))
+    # It is parked when its trial has ended, unless it is pinned meanwhile.
+    feed._add(SlotParked(at_ms=1, slot=best.index, step=steps - 2))
+    assert best.status == "queued"
+    feed._add(failed(f"{best.index}-{steps - 2}"))
+    assert best.status == "parked"
+    assert ends(steps - 1, again=False) == ("done", None, True)
+    assert best.values == curve
 
 
 def test_a_trial_that_a_live_worker_has_is_in_training(fed):
