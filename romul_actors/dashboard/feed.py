@@ -93,6 +93,18 @@ class SlotState:
     pinned: bool = False
     parking: bool = False
 
+    def heed(self, line: SlotParked | SlotResumed | SlotPinned | SlotUnpinned) -> None:
+        """Change as a line says that concerns no trial."""
+        match line:
+            case SlotParked():
+                self.parking = self.status == "queued"
+                self.status = "queued" if self.parking else "parked"
+            case SlotResumed():
+                self.status, self.parking = "queued", False
+            case SlotPinned() | SlotUnpinned():
+                self.pinned = isinstance(line, SlotPinned)
+                self.parking = self.parking and not self.pinned
+
 
 @dataclass(frozen=True, slots=True)
 class AttemptSpan:
@@ -172,17 +184,9 @@ class Feed:
                 self._add_result(line)
             case TrialFailed() | TrialReleased():
                 self._add_lost_attempt(line)
-            case SlotParked() if line.slot in self.slots:
-                slot = self.slots[line.slot]
-                slot.parking = slot.status == "queued"
-                slot.status = "queued" if slot.parking else "parked"
-            case SlotResumed() if line.slot in self.slots:
-                self.slots[line.slot].status = "queued"
-                self.slots[line.slot].parking = False
-            case SlotPinned() | SlotUnpinned() if line.slot in self.slots:
-                slot = self.slots[line.slot]
-                slot.pinned = isinstance(line, SlotPinned)
-                slot.parking = slot.parking and not slot.pinned
+            case SlotParked() | SlotResumed() | SlotPinned() | SlotUnpinned():
+                if line.slot in self.slots:
+                    self.slots[line.slot].heed(line)
             case SearchFinished() | SearchStopped():
                 for slot in self.slots.values():
                     slot.status = "done"

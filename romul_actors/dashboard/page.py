@@ -97,6 +97,23 @@ class Page:
         self._table = ui.table(columns=[], rows=[], row_key="slot", pagination=25)
         self._table.classes("w-full").props("dense")
         self._table.on("rowClick", lambda event: self._open_slot(event.args[1]["slot"]))
+        # Elements instead of templates, which are made anew, without the focus, at each refresh.
+        with self._table.add_slot("body-cell-slot"), ui.element("q-td").props(":props=props"):
+            number = ui.button().props(
+                'flat dense :label=props.value :aria-label="`slot ${props.value}`"'
+            )
+            number.on(
+                "click.stop",
+                lambda event: self._open_slot(event.args),
+                js_handler="() => emit(props.value)",
+            )
+        with self._table.add_slot("header-cell"):
+            # Quasar takes a key, which NiceGUI gives each element, for a column's name.
+            heading = ui.element("q-th").props(':props=props key="" tabindex=0')
+            for key in ("enter", "space"):
+                heading.on(f"keydown.{key}.prevent", js_handler="() => props.sort(props.col)")
+            with heading:
+                ui.element("span").props(":textContent=props.col.label")
 
     def _lineage(self) -> None:
         with ui.row().classes("items-center"):

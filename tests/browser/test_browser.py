@@ -144,6 +144,39 @@ def test_a_slot_that_failed_ranks_last_and_a_dead_worker_is_lost(system, page): 
     expect(drain).to_have_count(1)
 
 
+def test_the_keyboard_sorts_slots_and_opens_one(system, page):  # noqa: F811
+    search(system)
+    page.goto(f"{dashboard(system)}/experiment/shown")
+    slots = page.locator("tbody tr td:first-child")
+    expect(slots).to_have_count(6, timeout=20_000)
+
+    def tab_to(role, name):
+        """Go on by the tab key until something has the focus."""
+        wanted = page.get_by_role(role, name=name, exact=True)
+        for _ in range(40):
+            if wanted.evaluate("element => element === document.activeElement"):
+                return wanted
+            page.keyboard.press("Tab")
+        raise AssertionError(f"the tab key does not reach {role} {name}")
+
+    heading = tab_to("columnheader", "slot")
+    page.keyboard.press("Enter")
+    expect(slots).to_have_text(list("012345"))
+    page.keyboard.press("Space")
+    expect(slots).to_have_text(list("543210"))
+    expect(heading).to_be_focused()
+    button = tab_to("button", "slot 2")
+    # What has the focus keeps it when there is something new.
+    summary = page.get_by_text(re.compile(r"\d+ trials"))
+    before = summary.inner_text()
+    expect(summary).not_to_have_text(before, timeout=20_000)
+    expect(button).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_contain_text("slot 2", timeout=10_000)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
 def test_failures_are_shown_with_their_traceback(system, page):  # noqa: F811
     system.submit(name="bad", task="misbehaving", steps=2, constants={"how": "raises"})
     system.actor()
