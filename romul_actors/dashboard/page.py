@@ -99,9 +99,10 @@ class Page:
         self._table.on("rowClick", lambda event: self._open_slot(event.args[1]["slot"]))
         # Elements instead of templates, which are made anew, without the focus, at each refresh.
         with self._table.add_slot("body-cell-slot"), ui.element("q-td").props(":props=props"):
-            number = ui.button().props(
-                'flat dense :label=props.value :aria-label="`slot ${props.value}`"'
-            )
+            number = ui.button().props('flat dense padding="none xs" :label=props.value')
+            number.props(':aria-label="`slot ${props.value}`"')
+            # A row stays as low as one of text.
+            number.style("min-height: 0; font-size: inherit")
             number.on(
                 "click.stop",
                 lambda event: self._open_slot(event.args),
