@@ -119,8 +119,10 @@ async def fill(store: RedisStore, declared: Experiment, steps: int) -> None:
             history_keep=10**7,
             nonce=str(step),
         )
-        version = str(await store.commit(NAME, "a", commit))
-        entries = []
+        committed = await store.commit(NAME, "a", commit)
+        if committed is None:
+            raise RuntimeError(f"step {step} was not committed: its version had moved on")
+        version, entries = committed.version, []
     for number in range(WORKERS):
         await store.present([NAME], f"w{number}", {"state": "training", "trial": f"{number}-1"})
 
@@ -169,6 +171,9 @@ async def run(slots: int, steps: int) -> dict[str, Any]:
             began = time.process_time()
             await dashboard()
             first_s = time.process_time() - began
+            trials = (await screen.refresh(store)).counts["reported"]
+            if not trials == len(feed.results) == slots * steps:
+                raise RuntimeError(f"the server holds {trials} trials, not {slots * steps}")
             top_here, top_there = await measure(store, top)
             feed_here, feed_there = await measure(store, dashboard)
             script_here, script_there = await measure(store, script)
@@ -179,7 +184,7 @@ async def run(slots: int, steps: int) -> dict[str, Any]:
     return {
         "benchmark": "screens",
         "slots": slots,
-        "trials": slots * steps,
+        "trials": trials,
         "top_core_share": round(top_here / TOP_S, 4),
         "top_server_ms": round(1000 * top_there, 2),
         "dashboard_core_share": round(feed_here / REFRESH_S + chart_s / CHARTS_S, 4),

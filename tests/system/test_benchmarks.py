@@ -65,7 +65,7 @@ HERE = {"barrier", "screens"}
             "scale --slots 8 --workers 4 --trial-s 0.05 --seconds 0.5",
             {"slots": 8, "workers": 4, "demanded_per_s": 80.0},
         ),
-        ("screens --slots 8 --steps 2", {"slots": 8}),
+        ("screens --slots 8 --steps 3", {"slots": 8, "trials": 24}),
         ("startup --rounds 0", {"rounds": 0}),
         ("simulator --machines 8 --days 0.1 --only romul", {"machines": 8, "invariants_broken": 0}),
     ],
