@@ -17,7 +17,7 @@ from romul_actors.errors import (
 )
 from romul_actors.local import mqtt_broker
 from romul_actors.local.address import resolve
-from romul_actors.local.redis_server import has_data, is_up, server_of
+from romul_actors.local.redis_server import URL_FILE, has_data, is_up, server_of
 from romul_actors.local.run_file import (
     check_run,
     extension,
@@ -150,7 +150,7 @@ async def connected_to(
         UnknownExperimentError: none was named, there are local runs, and none of that name.
     """
     own = run_folder(name, runs)
-    where = url or (str(own) if _has_server(own) else DEFAULT_URL)
+    where = _where(own, url)
     folder = folder_of(where)
     if changes and folder is not None and _has_server(folder) and not is_up(folder):
         raise StoreError(
@@ -164,6 +164,22 @@ async def connected_to(
         if isinstance(error, UnknownSlotError) or folder == own or not _has_server(own):
             raise
         raise UnknownExperimentError(f"{error}; {_hidden(own)}") from None
+
+
+def has_ended(name: str, url: str | None) -> bool:
+    """Whether the server of a search does not come back: that of a local run that was ended.
+
+    Args:
+        name: the search's.
+        url: as the option --redis takes it.
+    """
+    folder = folder_of(_where(run_folder(name), url))
+    return folder is not None and not (folder / URL_FILE).exists()
+
+
+def _where(own: Path, url: str | None) -> str:
+    """The server or folder that holds a search; its own run would be in `own`."""
+    return url or (str(own) if _has_server(own) else DEFAULT_URL)
 
 
 @contextlib.asynccontextmanager

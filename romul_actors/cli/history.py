@@ -1,15 +1,18 @@
 """`romul history`: what happened and what was decided, line by line."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from romul_actors.cli.connection import connected_to
+from romul_actors.cli.connection import connected_to, has_ended
 from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import Console, echo, echo_json
 from romul_actors.core.history import KINDS, ControlIgnored, Line, TrialCreated, Unknown, to_json
+from romul_actors.errors import StoreUnavailableError
+from romul_actors.observe.explain import last_line
 from romul_actors.observe.snapshot import moment, read_line
 from romul_actors.protocol.mistakes import did_you_mean
 from romul_actors.protocol.statuses import OVER
@@ -51,17 +54,13 @@ def history(
 
     async def run() -> None:
         async with connected_to(name, redis) as client:
-            store = client.store
-            glance = await store.glance(name, count=1)
-            after, lines = await latest(store, name, count, event)
+            glance = await client.store.glance(name, count=1)
+            after, lines = await latest(client.store, name, count, event)
             for line in lines:
                 show(line)
-            while follow and not over(glance.meta["status"], glance.history):
-                await asyncio.sleep(0.5)
-                glance = await store.glance(name, after=after, count=LINES)
-                for entry_id, text in glance.history:
-                    after = entry_id
-                    line = read_line(name, entry_id, text)
+            if follow and not over(glance.meta["status"], glance.history):
+                ended = partial(has_ended, name, redis)
+                async for line in followed(client.store, name, after, glance.now_ms, ended):
                     if event in (None, event_of(line)):
                         show(line)
 
@@ -69,6 +68,41 @@ def history(
         asyncio.run(run())
     except KeyboardInterrupt:
         raise typer.Exit from None
+
+
+async def followed(
+    store: ReaderStore, name: str, after: str, seen_ms: int, ended: Callable[[], bool]
+) -> AsyncIterator[Line]:
+    """Lines of history as they come, until the search is over.
+
+    Args:
+        store: where they are.
+        name: the search's.
+        after: id of the line before.
+        seen_ms: when the store answered last, by its own time.
+        ended: whether the store does not come back where it does not answer.
+
+    Raises:
+        StoreUnavailableError: it does not answer, and does not come back.
+    """
+    silent = False
+    while True:
+        await asyncio.sleep(0.5)
+        try:
+            glance = await store.glance(name, after=after, count=LINES)
+        except StoreUnavailableError as error:
+            if ended():
+                raise
+            if not silent:
+                echo(f"as of {moment(seen_ms)}: {error}; trying again", err=True)
+            silent = True
+            continue
+        seen_ms, silent = glance.now_ms, False
+        for entry_id, text in glance.history:
+            after = entry_id
+            yield read_line(name, entry_id, text)
+        if over(glance.meta["status"], glance.history):
+            return
 
 
 async def latest(
@@ -112,6 +146,8 @@ def line_in_words(line: Line) -> str:
             fields["rule"] = why.get("rule", "")
         case ControlIgnored(why=why):
             fields["why"] = why
+    if "message" in fields:
+        fields["message"] = last_line(str(fields["message"]))
     shown = "  ".join(f"{key}={_short(value)}" for key, value in fields.items() if value != "")
     return f"{moment(line.at_ms)}  {event_of(line):<9} {shown}"
 

@@ -14,14 +14,24 @@ from rich.live import Live
 from rich.measure import Measurement
 from rich.text import Text
 
-from romul_actors.cli.connection import connected_to
+from romul_actors.cli.connection import connected_to, has_ended
 from romul_actors.cli.history import LINES
 from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import NARROW, Console, Table, echo_json, shortened
 from romul_actors.cli.workers import worker_row
 from romul_actors.core.history import TrialReported
-from romul_actors.observe.alarms import alarms
-from romul_actors.observe.snapshot import SLOT_FIELDS, Snapshot, age, rank, read_glance
+from romul_actors.errors import StoreUnavailableError
+from romul_actors.observe.alarms import alarms, few
+from romul_actors.observe.snapshot import (
+    LOST,
+    SLOT_FIELDS,
+    Snapshot,
+    WorkerSnapshot,
+    age,
+    moment,
+    rank,
+    read_glance,
+)
 from romul_actors.observe.visible import visible
 from romul_actors.store import Store
 
@@ -30,6 +40,8 @@ WIDE = 100.0
 """Values that differ by more than this factor are drawn by their logarithms."""
 KEPT = 24
 """Results of a slot that its sparkline shows."""
+CHROME = 5
+"""Lines of a table beside its rows: its heading, its caption and what is free around them."""
 MOST_ROWS = 40
 """Slots, and workers, that are shown if no other number is given."""
 
@@ -93,14 +105,33 @@ class Screen:
     @property
     def decisions_per_s(self) -> float:
         """Decisions a second over the last refreshes."""
+        if not self._decisions:
+            return 0.0
         (first_ms, first), (last_ms, last) = self._decisions[0], self._decisions[-1]
         return 1000 * (last - first) / (last_ms - first_ms) if last_ms > first_ms else 0.0
 
     def render(self, seen: Snapshot) -> Group:
-        """The screen."""
-        return Group(*self._parts(seen))
+        """All of it, however long that is."""
+        parts = [*self._heading(seen), *self._workers(seen, self._rows)]
+        return Group(*parts, self._slots(seen, self._rows))
 
-    def _parts(self, seen: Snapshot) -> Iterator[Any]:
+    def fitted(self, seen: Snapshot, console: Console, note: str = "") -> Group:
+        """What a terminal has room for: workers take a third of it at most.
+
+        Args:
+            seen: what was seen last.
+            console: the terminal.
+            note: why that is not the present state; "": it is.
+        """
+        parts = [*self._heading(seen)]
+        if note:
+            parts.append(Text(visible(note), style="bold red"))
+        most = max(1, console.height // 3 - CHROME)
+        parts += self._workers(seen, min(most, self._rows), briefly=True)
+        left = console.height - len(console.render_lines(Group(*parts))) - CHROME
+        return Group(*parts, self._slots(seen, max(1, min(left, self._rows))))
+
+    def _heading(self, seen: Snapshot) -> Iterator[Any]:
         counts, experiment = seen.counts, seen.experiment
         best = ""
         if seen.best:
@@ -111,32 +142,31 @@ class Screen:
             f"{counts['reported']} trials, {counts['failed']} failed, {counts['retried']} retried"
             f"{best}"
         )
-        depths = "  ".join(f"{queue} {depth}" for queue, depth in seen.depths.items())
-        yield Text(f"queues: {depths}   decisions/s {self.decisions_per_s:.2f}", style="dim")
+        depths = seen.depths
+        yield Text(
+            f"queues: inbox {depths['inbox']}, trials queued or in training {depths['trials']}, "
+            f"dead letters {depths['dead']}   history {depths['history']} lines   "
+            f"decisions/s {self.decisions_per_s:.2f}",
+            style="dim",
+        )
         for alarm in alarms(seen):
             if alarm.level != "ok":
                 yield Text(visible(f"! {alarm}"), style="bold red")
-        if seen.workers:
-            yield self._workers(seen)
-        yield self._slots(seen)
 
-    def _workers(self, seen: Snapshot) -> Table:
-        table = Table("worker", "state", "trial", "at", "last seen")
-        lease_s = seen.experiment.timeouts.lease_s
-        for worker in sorted(seen.workers, key=lambda w: (not w.alive_within(lease_s), w.name))[
-            : self._rows
-        ]:
-            table.add_row(
-                shortened(worker.name),
-                shortened(worker.state) if worker.alive_within(lease_s) else "lost",
-                worker.in_hand,
-                "" if worker.at is None else f"{worker.at:g}",
-                "unknown" if worker.age_s is None else f"{worker.age_s:.1f} s ago",
-                style="" if worker.alive_within(lease_s) else "dim",
-            )
-        return table
+    def _workers(self, seen: Snapshot, most: int, *, briefly: bool = False) -> Iterator[Any]:
+        """So many workers, the lost ones last, or `briefly` in a line without figures."""
+        lost = [worker for worker in seen.workers if seen.state_of(worker) == LOST]
+        listed = [worker for worker in seen.workers if worker not in lost]
+        listed += [] if briefly else lost
+        if listed:
+            yield _workers_table(seen, listed[:most])
+        if len(listed) > most:
+            more = f"and {len(listed) - most} more (`romul workers {self._name}`)"
+            yield Text(more, style="dim")
+        if briefly and lost:
+            yield Text(f"lost: {few([shortened(worker.name) for worker in lost])}", style="dim")
 
-    def _slots(self, seen: Snapshot) -> Table:
+    def _slots(self, seen: Snapshot, most: int) -> Table:
         metric, maximize = seen.experiment.metric, seen.experiment.direction == "maximize"
         table = Table()
         for column in ("slot", "tier", "status", "step", metric, "lately", "for", "copied from"):
@@ -148,7 +178,7 @@ class Screen:
             )
         in_hand = seen.in_hand
         ranked = sorted(seen.slots, key=lambda s: rank(s.value, s.index, maximize=maximize))
-        for slot in ranked[: self._rows]:
+        for slot in ranked[:most]:
             copied = (slot.parent or "").partition("-")[0]
             status = in_hand.get(slot.trial, slot.status)
             table.add_row(
@@ -163,9 +193,23 @@ class Screen:
                 age(slot.since_s),
                 "" if copied in ("", str(slot.index)) else copied,
             )
-        if len(seen.slots) > self._rows:
-            table.caption = f"the best {self._rows} of {len(seen.slots)} slots"
+        if len(seen.slots) > most:
+            table.caption = f"the best {most} of {len(seen.slots)} slots"
         return table
+
+
+def _workers_table(seen: Snapshot, workers: Iterable[WorkerSnapshot]) -> Table:
+    table = Table("worker", "state", "trial", "at", "last seen")
+    for worker in workers:
+        table.add_row(
+            shortened(worker.name),
+            shortened(seen.state_of(worker)),
+            worker.in_hand,
+            "" if worker.at is None else f"{worker.at:g}",
+            "unknown" if worker.age_s is None else f"{worker.age_s:.1f} s ago",
+            style="dim" if seen.state_of(worker) == LOST else "",
+        )
+    return table
 
 
 def top(
@@ -194,12 +238,18 @@ def top(
             if once:
                 console.print(screen.render(seen))
                 return
-            with Live(
-                screen.render(seen), console=console, screen=True, auto_refresh=False
-            ) as live:
+            first = screen.fitted(seen, console)
+            with Live(first, console=console, screen=True, auto_refresh=False) as live:
                 while True:
                     await asyncio.sleep(every)
-                    live.update(screen.render(await screen.refresh(client.store)), refresh=True)
+                    note = ""
+                    try:
+                        seen = await screen.refresh(client.store)
+                    except StoreUnavailableError as error:
+                        if has_ended(name, redis):
+                            raise
+                        note = f"! as of {moment(seen.now_ms)}: {error}; trying again"
+                    live.update(screen.fitted(seen, console, note), refresh=True)
 
     try:
         asyncio.run(run())

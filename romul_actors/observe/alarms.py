@@ -82,24 +82,24 @@ def _of_workers(seen: Snapshot, holders: Collection[str]) -> Iterator[Finding]:
         # Where others serve it this may well be meant.
         yield Finding(
             "ok" if seen.alive else "warning",
-            f"workers that do not serve it: {_first([refusal_in_words(w) for w in seen.refusing])}",
+            f"workers that do not serve it: {few([refusal_in_words(w) for w in seen.refusing])}",
             f"one that is to serve it is of the actors' version, and started with {allow}",
         )
     ages_s = {w.name: w.age_s for w in seen.workers if w.age_s is not None}
     if silent := [name for name, age_s in ages_s.items() if lease_s / 2 < age_s < lease_s]:
-        yield Finding("warning", f"silent for half a lease: {_first(silent)}")
+        yield Finding("warning", f"silent for half a lease: {few(silent)}")
     # What a lost worker last said of itself stays for a while after its lease was taken away.
     stuck = [n for n, age_s in ages_s.items() if age_s > STUCK_LEASES * lease_s and n in holders]
     if stuck and seen.status == "running":
-        what = f"leases that have ended, and that no actor took away: {_first(stuck)}"
+        what = f"leases that have ended, and that no actor took away: {few(stuck)}"
         yield Finding("warning", what, "is an actor running?")
     if full := [w.name for w in seen.alive if w.state == "no room"]:
-        yield Finding("warning", f"no room for checkpoints on workers: {_first(full)}")
+        yield Finding("warning", f"no room for checkpoints on workers: {few(full)}")
     if away := [w.name for w in seen.alive if w.state == "no storage"]:
-        what = f"the storage of checkpoints refuses or does not answer on workers: {_first(away)}"
+        what = f"the storage of checkpoints refuses or does not answer on workers: {few(away)}"
         yield Finding("warning", what, "the workers' logs say how; the trials wait")
     if failing := [w.name for w in seen.alive if w.state == "failing"]:
-        yield Finding("warning", f"trials fail on these workers only: {_first(failing)}")
+        yield Finding("warning", f"trials fail on these workers only: {few(failing)}")
 
 
 def _left_behind(seen: Snapshot) -> Iterator[Finding]:
@@ -111,7 +111,7 @@ def _left_behind(seen: Snapshot) -> Iterator[Finding]:
         yield Finding("warning", text, "nothing: it goes on without that, by today's rule")
 
 
-def _first(names: Sequence[str]) -> str:
-    """The first few of some names."""
+def few(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
     first, more = names[:MOST_NAMED], len(names) - MOST_NAMED
     return ", ".join(first) + (f" and {more} more" if more > 0 else "")

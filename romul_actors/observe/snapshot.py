@@ -37,7 +37,7 @@ COUNTS = ("created", "reported", "failed", "discarded", "retried")
 REFUSAL_S = 30.0
 """A worker shows every ten seconds or so what it does not serve."""
 LOST = "lost"
-"""State of a worker that is silent for longer than a lease, whatever it last said of itself."""
+"""State of a worker that is silent for longer than it ever should be, whatever it said last."""
 LARGEST = 1e300
 """A number in a worker's entry that is larger is not shown."""
 PAGE = 5_000
@@ -169,7 +169,9 @@ class Snapshot:
 
     def state_of(self, worker: WorkerSnapshot) -> str:
         """What a worker does, or that it is lost."""
-        return worker.state if worker.alive_within(self.experiment.timeouts.lease_s) else LOST
+        lease_s = self.experiment.timeouts.lease_s
+        there = worker.alive_within(REFUSAL_S if worker.state == REFUSES else lease_s)
+        return worker.state if there else LOST
 
     @property
     def refusing(self) -> list[WorkerSnapshot]:

@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
+from romul_actors.local.redis_server import embedded_server, free_port
 from romul_actors.store.redis.urls import hide_password
 from tests.conftest import wait_for
+from tests.system.conftest import System
 from tests.warm import COLD
 
 
@@ -132,43 +134,94 @@ def test_operators_actions_and_lost_workers_stand_in_history(running):
     assert "stop" in followed.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_top_is_live_in_a_terminal_and_gives_it_back(running, number):
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [*COLD, "top", "seen", "--every=0.2"],
-        env={**running.environment, "TERM": "xterm", "COLUMNS": "120"},
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        start_new_session=True,
-    )
-    os.close(slave)
-    seen = b""
+class Terminal:
+    """A command in a terminal of its own, 120 characters wide."""
 
-    def more():
-        """What the terminal shows next; False when its last process has closed it."""
-        nonlocal seen
+    def __init__(self, system, *arguments):
+        self._master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            [*COLD, *arguments],
+            env={**system.environment, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+        )
+        os.close(slave)
+        self.seen = b""
+
+    def more(self):
+        """See what comes next; False when the last process has closed the terminal."""
         try:
-            if select.select([master], [], [], 0.1)[0]:
-                seen += os.read(master, 65_536)
+            if select.select([self._master], [], [], 0.1)[0]:
+                self.seen += os.read(self._master, 65_536)
         except OSError:
             return False
         return True
 
-    try:
-        wait_for(lambda: not more() or seen.count(b"queues:") >= 4)
-        process.send_signal(number)
-        wait_for(lambda: not more())
-        code = process.wait(30)
-    finally:
-        process.kill()
-        os.close(master)
-    assert seen.count(b"queues:") >= 4, seen.decode()
-    assert b"Traceback" not in seen
-    assert code == 0
+    def shows(self, text, times=1):
+        """Wait until a text has come so many times, or nothing comes any more."""
+        wait_for(lambda: not self.more() or self.seen.count(text) >= times)
+        return self.seen.count(text) >= times
+
+    def end(self, number):
+        """Send a signal; the exit code."""
+        self.process.send_signal(number)
+        wait_for(lambda: not self.more())
+        return self.process.wait(30)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_top_is_live_in_a_terminal_and_gives_it_back(running, number):
+    with Terminal(running, "top", "seen", "--every=0.2") as top:
+        assert top.shows(b"queues:", 4), top.seen.decode()
+        assert top.end(number) == 0
+    assert b"Traceback" not in top.seen
     # The terminal's own screen is back.
-    assert seen.count(b"\x1b[?1049h") == seen.count(b"\x1b[?1049l") == 1
+    assert top.seen.count(b"\x1b[?1049h") == top.seen.count(b"\x1b[?1049l") == 1
+
+
+def test_top_and_history_come_through_a_restart_of_the_server(background, tmp_path):
+    port = free_port()
+
+    def start():
+        place = embedded_server(tmp_path / "server", port=port, password="secret")
+        return background.enter(place)
+
+    url, stop = start()
+    system = System(url, tmp_path)
+    try:
+        system.submit()
+        system.actor()
+        wait_for(lambda: system.history(event="trial"))
+        history = system.start("history", "e", "--follow")
+        with Terminal(system, "top", "e", "--every=0.1") as top:
+            assert top.shows(b"running")
+            wait_for(lambda: "trial" in history.log.read_text())
+            stop()
+            assert top.shows(b"trying again"), top.seen.decode()
+            assert b"! as of 20" in top.seen
+            wait_for(lambda: "trying again" in history.log.read_text())
+            _, stop = start()
+            assert system.call("pause", "e").returncode == 0
+            assert top.shows(b"paused"), top.seen.decode()
+            wait_for(lambda: "UTC  pause " in history.log.read_text())
+            # It is said once, however often it is tried.
+            assert history.log.read_text().count("trying again") == 1
+            assert system.call("stop", "e").returncode == 0
+            assert history.wait(60) == 0
+            assert top.end(signal.SIGINT) == 0
+    finally:
+        system.close()
+        stop()
 
 
 def test_the_doctor_names_faults_and_remedies(running, system):
