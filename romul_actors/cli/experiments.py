@@ -152,7 +152,7 @@ def show(
         console.print(f"slot {slot}")
         console.print(slot_in_full(seen, slot, slots[slot]))
         return
-    first, *more = slots_tables(slots, seen.experiment, console.width)
+    first, *more = slots_tables(slots, seen.experiment, console.width, seen.in_hand)
     console.print(first)
     if everything:
         console.print(*more, sep="")

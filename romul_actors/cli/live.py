@@ -140,6 +140,7 @@ class LiveView:
                     [readable(experiment.name, i, slot) for i, slot in enumerate(slots)],
                     seen.experiment,
                     self._console.width,
+                    seen.in_hand,
                 )[0]
         if self._console.is_terminal:
             notes = [f"{row['name']}: {row['note']}" for row in rows if row["note"]]

@@ -13,6 +13,7 @@ from romul_actors.observe.snapshot import Snapshot
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.stored_fields import StoredFields
 
+InHand = Mapping[str, str]
 TABLES = ("hyperparameters", "memory", "outcomes")
 FIGURE = 9
 """Width that a column of figures has anyway: longer names are headings of several lines."""
@@ -99,7 +100,7 @@ class _Column:
 
 
 def slots_tables(
-    slots: Sequence[Mapping[str, Any]], experiment: Experiment, width: int
+    slots: Sequence[Mapping[str, Any]], experiment: Experiment, width: int, in_hand: InHand
 ) -> list[Table]:
     """The population, a line a slot.
 
@@ -107,6 +108,7 @@ def slots_tables(
         slots: as `readable` gives them.
         experiment: its declaration.
         width: in characters, of each table, if its first columns leave room for others.
+        in_hand: what live workers do with the trials that they have, as `Snapshot.in_hand`.
 
     Returns:
         The first table has the hyperparameters that fit beside the rest, in the order of the
@@ -116,7 +118,7 @@ def slots_tables(
     blocks = [
         [
             index,
-            _Column("status", [_status(slot) for slot in slots], left=True),
+            _Column("status", [_status(slot, in_hand) for slot in slots], left=True),
             _Column("step", [f"{_ended(slot)}/{experiment.steps}" for slot in slots]),
             _Column(
                 _heading(experiment.metric), [_latest(slot, experiment.metric) for slot in slots]
@@ -160,10 +162,11 @@ def _ended(slot: Mapping[str, Any]) -> int:
     return int(slot["step"]) + int(slot["status"] == "done")
 
 
-def _status(slot: Mapping[str, Any]) -> str:
+def _status(slot: Mapping[str, Any], in_hand: InHand) -> str:
+    status = in_hand.get(slot["trial"], slot["status"])
     pinned = ", pinned" if slot["pinned"] == "1" else ""
     again = f" (attempt {slot['attempt']})" if slot["attempt"] > 1 else ""
-    return f"{slot['status']}{pinned}{again}"
+    return f"{status}{pinned}{again}"
 
 
 def _latest(slot: Mapping[str, Any], metric: str) -> str:

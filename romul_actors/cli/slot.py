@@ -37,7 +37,7 @@ def _rows(
     experiment, metric = seen.experiment, seen.experiment.metric
     latest = fields["latest"] or {}
     rows: list[tuple[str, Sequence[str]]] = [
-        ("status", [_status(slot)]),
+        ("status", [_status(seen, slot)]),
         ("trial", [f"{slot.trial}: step {slot.step} of 0 to {experiment.steps - 1}"]),
         ("worker", _workers(seen, slot)),
     ]
@@ -63,8 +63,10 @@ def _rows(
     return [*rows, ("reports", [attempt_in_words(line) for line in why.attempts])]
 
 
-def _status(slot: SlotSnapshot) -> str:
-    text = f"{slot.status} for {age(slot.since_s)}, tier {slot.tier!r}"
+def _status(seen: Snapshot, slot: SlotSnapshot) -> str:
+    status, since = seen.in_hand.get(slot.trial), age(slot.since_s)
+    text = f"{slot.status} for {since}" if status is None else f"{status}, queued {since} ago"
+    text += f", tier {slot.tier!r}"
     return text + (", pinned by an operator" if slot.pinned else "")
 
 
@@ -76,7 +78,7 @@ def _workers(seen: Snapshot, slot: SlotSnapshot) -> list[str]:
     if not holders:
         return ["none: the trial waits for one"]
     return [
-        f"{w.name}, {w.state}"
+        f"{w.name}, {seen.state_of(w)}"
         + ("" if w.at is None else f" at {w.at:g}")
         + ("" if w.age_s is None else f", last heartbeat {age(w.age_s)} ago")
         for w in holders

@@ -296,6 +296,30 @@ def test_a_search_whose_only_actor_died_looks_so_in_every_view(system):
     wait_for(lambda: system.as_json("top", "e")["alarms"] == [])
 
 
+def test_a_trial_that_a_worker_has_is_in_training_in_every_view(system):
+    system.submit(task="misbehaving:slow", timeouts={"lease_s": 60.0})
+    system.actor()
+    worker = system.worker("--name=w")
+    trial = wait_for(lambda: system.presence("w").get("trial"))
+    slot = trial.partition("-")[0]
+    for look in (("show", "e"), ("top", "e", "--once")):
+        shown = system.call(*look).stdout
+        rows = [line.split() for line in shown.splitlines() if line.strip()[:1].isdigit()]
+        assert [row[0] for row in rows if "training" in row] == [slot], look
+        assert sum("queued" in row for row in rows) == 3, look
+    in_full = system.call("show", "e", slot).stdout
+    assert "training, queued" in in_full
+    # Programs get what is stored.
+    slots = system.as_json("show", "e")["slots"]
+    assert {stored["status"] for stored in slots} == {"queued"}
+    worker.kill()
+    worker.wait()
+    # What a dead worker said last is no more said as if it were so.
+    said = {**system.presence("w"), "seen_ms": 1000 * (system.client.time()[0] - 600)}
+    system.client.hset("romul:{e}:workers", "w", json.dumps(said))
+    assert "w, lost, last heartbeat" in system.call("show", "e", slot).stdout
+
+
 def test_workers_and_actors_say_where_they_serve_and_they_alone_warn(system):
     started = [system.actor("--name=a"), system.actor("--name=b", "--experiment=e")]
     started.append(system.worker("--name=w"))

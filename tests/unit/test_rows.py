@@ -36,6 +36,7 @@ def population(n):
     experiment = Experiment.model_validate({"name": "e", "task": "t", "steps": 400, "space": space})
     slot = {
         "status": "waiting",
+        "trial": "0-399",
         "attempt": 1,
         "step": 399,
         "parent": "10-398",
@@ -57,7 +58,7 @@ def printed(table, width):
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_slot_has_one_line_and_no_figure_is_cut(n, width):
     slots, experiment = population(n)
-    tables = slots_tables(slots, experiment, width)
+    tables = slots_tables(slots, experiment, width, {})
     headings = []
     for table in tables:
         lines = printed(table, width)
@@ -71,7 +72,7 @@ def test_a_slot_has_one_line_and_no_figure_is_cut(n, width):
 
 def test_with_room_all_hyperparameters_stand_in_one_table():
     slots, experiment = population(20)
-    assert len(slots_tables(slots, experiment, 10_000)) == 1
+    assert len(slots_tables(slots, experiment, 10_000, {})) == 1
 
 
 def test_lines_stand_beside_their_label_however_long_they_are():
