@@ -5,7 +5,8 @@ import math
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -234,27 +235,45 @@ def top(
             if as_json:
                 echo_json(_as_json(seen))
                 return
-            console = Console()
             if once:
-                console.print(screen.render(seen))
+                Console().print(screen.render(seen))
                 return
-            first = screen.fitted(seen, console)
-            with Live(first, console=console, screen=True, auto_refresh=False) as live:
-                while True:
-                    await asyncio.sleep(every)
-                    note = ""
-                    try:
-                        seen = await screen.refresh(client.store)
-                    except StoreUnavailableError as error:
-                        if has_ended(name, redis):
-                            raise
-                        note = f"! as of {moment(seen.now_ms)}: {error}; trying again"
-                    live.update(screen.fitted(seen, console, note), refresh=True)
+            await _live(screen, seen, client.store, every, partial(has_ended, name, redis))
 
     try:
         asyncio.run(run())
     except KeyboardInterrupt:
         raise typer.Exit from None
+
+
+async def _live(
+    screen: Screen, seen: Snapshot, store: Store, every_s: float, ended: Callable[[], bool]
+) -> None:
+    """Draw on the terminal's own screen until interrupted.
+
+    Args:
+        screen: what is drawn.
+        seen: what it has seen last.
+        store: where it looks.
+        every_s: how often, in seconds.
+        ended: whether the store does not come back where it does not answer.
+
+    Raises:
+        StoreUnavailableError: it does not answer, and does not come back.
+    """
+    console = Console()
+    first = screen.fitted(seen, console)
+    with Live(first, console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            await asyncio.sleep(every_s)
+            note = ""
+            try:
+                seen = await screen.refresh(store)
+            except StoreUnavailableError as error:
+                if ended():
+                    raise
+                note = f"! as of {moment(seen.now_ms)}: {error}; trying again"
+            live.update(screen.fitted(seen, console, note), refresh=True)
 
 
 def _as_json(seen: Snapshot) -> dict[str, Any]:

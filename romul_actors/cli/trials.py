@@ -1,21 +1,34 @@
 """`romul lineage`, `explain`, `logs`: where a trial comes from, and what it printed."""
 
 import asyncio
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import Annotated
 
 import typer
+from rich.text import Text
 from rich.tree import Tree
 
 from romul_actors.cli.connection import connected_to, snapshot_of
 from romul_actors.cli.options import AsJson, Name, SearchUrl
-from romul_actors.cli.printing import Console, echo, echo_json
+from romul_actors.cli.printing import Console, echo, echo_json, shortened
 from romul_actors.observe.explain import explain as explanation_of
 from romul_actors.observe.explain import in_words, record_of
-from romul_actors.observe.lineage import Branch, root_of
+from romul_actors.observe.lineage import Branch, root_of, size, way_to
 from romul_actors.observe.snapshot import read_history
 from romul_actors.observe.trial_records import trials
 from romul_actors.store import Output
+
+MOST_BRANCHES = 200
+"""A tree with more branches is not shown whole."""
+MOST_COPIES = 5
+"""Copies of a branch that are shown of such a tree."""
+INDENT = 4
+"""Width of a level of a tree."""
+LABEL = 40
+"""Width that the deepest branch has for its label at least."""
+HERE = "  <- here"
 
 TrialId = Annotated[str, typer.Argument(help="A trial: SLOT-STEP, as 3-12.")]
 
@@ -26,20 +39,36 @@ def lineage(
     redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the tree of copies that a slot belongs to."""
+    """Show the tree of copies that a slot belongs to.
+
+    Of one with more than 200 branches, or wider than the terminal: the slot's line of descent, with
+    the copies of each branch that lasted longest.
+    """
     seen = snapshot_of(name, redis)
     root, own = root_of(trials(seen.history), slot)
     if as_json:
         echo_json(asdict(root))
         return
-    Console().print(_tree(root, own, seen.experiment.metric))
+    console, metric = Console(), seen.experiment.metric
+    n, depth = size(root)
+    if n <= MOST_BRANCHES and INDENT * depth + LABEL <= console.width:
+        console.print(_tree(root, own, metric))
+        return
+    for part in _line(way_to(root, own), metric):
+        console.print(part)
+    console.print(f"{n} branches in all: `romul lineage {name} {slot} --json` has them")
+
+
+def _label(branch: Branch, metric: str, note: str = "") -> Text:
+    """A branch in one line, however narrow the terminal is."""
+    value = "" if branch.value is None else f", {shortened(metric)} {branch.value:.5g}"
+    text = f"slot {branch.slot}: steps {branch.first} to {branch.last}{value}{note}"
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def _tree(root: Branch, own: Branch, metric: str) -> Tree:
-    def label(branch: Branch) -> str:
-        value = "" if branch.value is None else f", {metric} {branch.value:.5g}"
-        text = f"slot {branch.slot}: steps {branch.first} to {branch.last}{value}"
-        return text + ("  <- here" if branch is own else "")
+    def label(branch: Branch) -> Text:
+        return _label(branch, metric, HERE if branch is own else "")
 
     tree = Tree(label(root))
     stack = [(tree, root)]
@@ -47,6 +76,20 @@ def _tree(root: Branch, own: Branch, metric: str) -> Tree:
         place, branch = stack.pop()
         stack += [(place.add(label(child)), child) for child in branch.children]
     return tree
+
+
+def _line(way: Sequence[Branch], metric: str) -> Iterator[Tree]:
+    """A line of descent, oldest first: each branch with those that lasted longest of its copies."""
+    for branch, after in zip_longest(way, way[1:]):
+        note = HERE if after is None else f", copied after step {after.first - 1}"
+        tree = Tree(_label(branch, metric, note))
+        others = [child for child in branch.children if child is not after]
+        longest = sorted(others, key=lambda child: child.first - child.last)[:MOST_COPIES]
+        for child in sorted(longest, key=lambda child: (child.first, child.slot)):
+            tree.add(_label(child, metric))
+        if more := len(others) - len(longest):
+            tree.add(f"and {more} more")
+        yield tree
 
 
 def explain(

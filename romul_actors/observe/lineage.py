@@ -73,14 +73,25 @@ def root_of(found: Mapping[str, TrialRecord], slot: int) -> tuple[Branch, Branch
     own = [of[trial] for trial, record in found.items() if record.slot == slot]
     if not own:
         raise UnknownTrialError(f"history holds no trial of slot {slot}")
-    return next(root for root in roots if _holds(root, own[-1])), own[-1]
+    return next(root for root in roots if way_to(root, own[-1])), own[-1]
 
 
-def _holds(branch: Branch, wanted: Branch) -> bool:
-    stack = [branch]
+def size(root: Branch) -> tuple[int, int]:
+    """How many branches a tree has, and how many of them are above one another at most."""
+    n, deepest, stack = 0, 0, [(root, 1)]
     while stack:
-        here = stack.pop()
-        if here is wanted:
-            return True
-        stack += here.children
-    return False
+        branch, depth = stack.pop()
+        n, deepest = n + 1, max(deepest, depth)
+        stack += [(child, depth + 1) for child in branch.children]
+    return n, deepest
+
+
+def way_to(root: Branch, wanted: Branch) -> list[Branch]:
+    """The branches from the root of a tree to one of it, both included; empty: it has none such."""
+    stack = [[root]]
+    while stack:
+        way = stack.pop()
+        if way[-1] is wanted:
+            return way
+        stack += [[*way, child] for child in way[-1].children]
+    return []
