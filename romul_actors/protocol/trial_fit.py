@@ -1,5 +1,8 @@
 """Whether a trial's hyperparameters are of the declared space: any worker may have queued it."""
 
+from collections.abc import Mapping
+from functools import lru_cache
+
 from romul_actors.core.events import TrialMessage
 from romul_actors.core.space import (
     BooleanParameter,
@@ -9,25 +12,38 @@ from romul_actors.core.space import (
     VectorParameter,
 )
 from romul_actors.errors import MessageError, SpaceError
-from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.experiment import from_json
 
 
-def check_fit(trial: TrialMessage, experiment: Experiment) -> None:
+@lru_cache(maxsize=1024)
+def declared_parameters(text: str) -> Mapping[str, Parameter] | None:
+    """By name, the parameters of an experiment as the store keeps it; the same for the same text.
+
+    Returns:
+        None: no space can be made of them, which is the declaration's fault; its actor says so.
+
+    Raises:
+        ExperimentError: the text is no experiment, or one of another version.
+    """
+    try:
+        return {each.name: each for each in from_json(text).search_space().parameters}
+    except SpaceError:
+        return None
+
+
+def check_fit(trial: TrialMessage, parameters: Mapping[str, Parameter] | None) -> None:
     """Refuse names that are not declared, choices that are not listed, and values of another type.
 
     Bounds are not looked at: an operator may have changed them since the trial was made.
 
     Args:
         trial: from a queue.
-        experiment: as it is declared now.
+        parameters: see `declared_parameters`.
 
     Raises:
         MessageError: a hyperparameter is not of the space; the message names it.
     """
-    try:
-        parameters = {each.name: each for each in experiment.search_space().parameters}
-    except SpaceError:
-        # The declaration's fault, which its actor says.
+    if parameters is None:
         return
     for name, value in trial.hyperparameters.items():
         if name not in parameters:

@@ -10,7 +10,7 @@ from numpy.random import default_rng
 from romul_actors.errors import MessageError
 from romul_actors.protocol.experiment import parse
 from romul_actors.protocol.messages import decode_trial, encode
-from romul_actors.protocol.trial_fit import check_fit
+from romul_actors.protocol.trial_fit import check_fit, declared_parameters
 from romul_actors.store.memory import MemoryStore
 from romul_sim.virtual_time import run
 from romul_workers.trainer import Success
@@ -23,6 +23,10 @@ def declared(space):
     return parse(f'name = "e"\ntask = "t"\nsteps = 1\n[space]\n{space}\n')
 
 
+def parameters_of(experiment):
+    return declared_parameters(experiment.model_dump_json())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_whatever_an_actor_draws_of_a_space_fits(kind):
     experiment = declared(KINDS[kind])
@@ -30,7 +34,7 @@ def test_whatever_an_actor_draws_of_a_space_fits(kind):
     for _ in range(50):
         drawn = space.decode(tuple(rng.random(len(space.axes))))
         trial = decode_trial(encode(replace(TRIAL, hyperparameters=drawn)))
-        check_fit(trial, experiment)
+        check_fit(trial, parameters_of(experiment))
 
 
 SPACE = """
@@ -60,11 +64,13 @@ ks = { type = "categorical", choices = ["a", "b"], size = 2 }
 def test_what_no_actor_draws_of_it_is_named(values, message):
     trial = decode_trial(encode(replace(TRIAL, hyperparameters=values)))
     with pytest.raises(MessageError, match=message):
-        check_fit(trial, declared(SPACE))
+        check_fit(trial, parameters_of(declared(SPACE)))
 
 
 def test_bounds_may_have_been_changed_since():
-    check_fit(replace(TRIAL, hyperparameters={"x": 7.5, "n": [9, 9]}), declared(SPACE))
+    check_fit(
+        replace(TRIAL, hyperparameters={"x": 7.5, "n": [9, 9]}), parameters_of(declared(SPACE))
+    )
 
 
 def test_a_worker_trains_no_trial_that_is_not_of_the_space():
@@ -85,3 +91,10 @@ def test_a_worker_trains_no_trial_that_is_not_of_the_space():
         "trials",
         "trial.hyperparameters.shell: the space has no such name",
     )
+
+
+def test_parameters_are_made_once_for_a_declaration_and_anew_for_a_changed_one():
+    first, other = declared('x = { type = "float", min = 0, max = 1 }'), declared(SPACE)
+    assert parameters_of(first) is parameters_of(first)
+    assert parameters_of(first).keys() == {"x"}
+    assert parameters_of(other).keys() == {"x", "n", "kind", "flag", "ks"}

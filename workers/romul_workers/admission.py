@@ -9,9 +9,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from romul_actors.core.space import Parameter
 from romul_actors.errors import ExperimentError, StoreError, StoreUnavailableError
 from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.statuses import OVER
+from romul_actors.protocol.trial_fit import declared_parameters
 from romul_actors.store import WorkerStore
 
 log = logging.getLogger("romul.worker")
@@ -163,6 +165,13 @@ class Admission:
         if why := self._forbidden(experiment):
             raise ExperimentError(why)
         return experiment
+
+    def parameters(self, name: str) -> Mapping[str, Parameter] | None:
+        """The parameters of an experiment's declaration as it was last read; None: it has no space.
+
+        Called for each trial; they are made once.
+        """
+        return declared_parameters(self._texts[name])
 
     def leave(self, name: str, why: str) -> None:
         """Leave an experiment to other workers for a while, from the next refresh on."""

@@ -291,7 +291,7 @@ class Worker:
             await self._reporter.refuse(lease, trial, str(error))
             return None
         try:
-            check_fit(trial, experiment)
+            check_fit(trial, self._admission.parameters(lease.experiment))
         except MessageError as error:
             await self._refuse_unread(lease, error)
             return None
