@@ -53,6 +53,46 @@ async def cancel(*tasks: asyncio.Task[Any]) -> list[Any]:
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
+class Wakeup:
+    """Tells one task that there is something to look at; it waits for that, or for a time.
+
+    An `asyncio.Event` within `asyncio.timeout` does the same for three times as many calls, and
+    each trial waits a few times.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._waiting: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        """There is something to look at."""
+        self._is_set = True
+        if self._waiting is not None:
+            _end(self._waiting)
+
+    def clear(self) -> None:
+        """Nothing is new that was said before."""
+        self._is_set = False
+
+    async def wait(self, seconds: float) -> None:
+        """Wait for so long at most; not at all if it was set since the last wait."""
+        if not self._is_set:
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.create_future()
+            limit = loop.call_later(seconds, _end, self._waiting)
+            try:
+                await self._waiting
+            finally:
+                limit.cancel()
+                self._waiting = None
+        self._is_set = False
+
+
+def _end(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
 async def pause(seconds: float, stop: asyncio.Event) -> None:
     """Wait for `seconds`, or until `stop` is set."""
     with contextlib.suppress(TimeoutError):

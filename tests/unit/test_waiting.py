@@ -10,7 +10,8 @@ from romul_actors.errors import StoreError
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.connection import MqttConnection
 from romul_actors.store.redis import RedisStore
-from romul_actors.waiting import reraise_cancellation
+from romul_actors.waiting import Wakeup, cancel, reraise_cancellation
+from romul_sim.virtual_time import run
 
 
 async def ends_as_it_is_cancelled(work):
@@ -94,3 +95,39 @@ async def test_a_link_that_is_cancelled_as_its_connection_breaks_ends(monkeypatc
     ended, _ = await asyncio.wait({running}, timeout=10)
     assert ended
     assert running.cancelled()
+
+
+def test_a_wait_ends_with_its_time_or_sooner_and_what_was_said_before_counts_once():
+    async def main():
+        loop, wakeup = asyncio.get_running_loop(), Wakeup()
+        await wakeup.wait(5.0)
+        assert loop.time() == 5.0
+        loop.call_later(1.0, wakeup.set)
+        await wakeup.wait(5.0)
+        assert loop.time() == 6.0
+        wakeup.set()
+        wakeup.set()
+        await wakeup.wait(5.0)
+        assert loop.time() == 6.0
+        await wakeup.wait(5.0)
+        assert loop.time() == 11.0
+        wakeup.set()
+        wakeup.clear()
+        await wakeup.wait(5.0)
+        assert loop.time() == 16.0
+
+    run(main())
+
+
+def test_a_wait_that_is_cancelled_ends_as_cancelled_and_leaves_no_trace():
+    async def main():
+        wakeup = Wakeup()
+        task = asyncio.create_task(wakeup.wait(5.0))
+        await asyncio.sleep(1.0)
+        await cancel(task)
+        assert task.cancelled()
+        wakeup.set()
+        await wakeup.wait(5.0)
+        assert asyncio.get_running_loop().time() == 1.0
+
+    run(main())

@@ -12,7 +12,7 @@ from romul_actors.core.events import ReleaseReason, TrialMessage
 from romul_actors.errors import StoreError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Lease, WorkerStore
-from romul_actors.waiting import cancel, pause
+from romul_actors.waiting import Wakeup, cancel
 from romul_workers.shutdown import Shutdown
 from romul_workers.trainer import Ending, Trainer
 
@@ -73,7 +73,7 @@ class Attempt:
         self._quick = False
         self._draining = False
         self._stores_at = 0.0
-        self._woken = asyncio.Event()
+        self._woken = Wakeup()
         """Is set while there is something to look at."""
 
     @property
@@ -153,7 +153,7 @@ class Attempt:
                 limit_s = min(limit_s, max(0.0, deadline - loop.time()))
             asked = self._draining
             if not training.done():
-                await self._wait(limit_s)
+                await self._woken.wait(limit_s)
             if training.done():
                 return training.result()
             deadline = self._shutdown.deadline
@@ -165,11 +165,6 @@ class Attempt:
             limit_s = self.experiment.timeouts.lease_s / 3
             if self._quick:
                 limit_s = min(limit_s, QUICK_BEAT_S)
-
-    async def _wait(self, seconds: float) -> None:
-        """Wait until `wake` is called, or so long; not at all if it was since the last wait."""
-        await pause(seconds, self._woken)
-        self._woken.clear()
 
     async def _beat(self) -> ReleaseReason | None:
         """Send a heartbeat.
