@@ -214,3 +214,12 @@ def test_bounds_that_are_too_far_apart_are_no_message():
     wide = Control(action="bounds", parameter="x", low=-1e308, high=1e308)
     with pytest.raises(MessageError, match="is too far from"):
         decode_event(encode(wide))
+
+
+def test_a_message_that_cannot_be_sent_leaves_nothing_in_the_next_one():
+    trial = replace(TRIAL, hyperparameters={"x": 1.0})
+    body = encode(trial)
+    for unsendable in ("\ud800", 2**64, "x" * MAX_BYTES):
+        with pytest.raises(MessageError):
+            encode(replace(trial, hyperparameters={"x": 1.0, "y": unsendable}))
+        assert encode(trial) == body
