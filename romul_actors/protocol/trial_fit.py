@@ -15,9 +15,13 @@ from romul_actors.errors import MessageError, SpaceError
 from romul_actors.protocol.experiment import from_json
 
 
+Parameters = Mapping[str, Parameter | VectorParameter]
+"""Those of a space, by name."""
+
+
 @lru_cache(maxsize=1024)
-def declared_parameters(text: str) -> Mapping[str, Parameter] | None:
-    """By name, the parameters of an experiment as the store keeps it; the same for the same text.
+def declared_parameters(text: str) -> Parameters | None:
+    """The parameters of an experiment as the store keeps it; the same for the same text.
 
     Returns:
         None: no space can be made of them, which is the declaration's fault; its actor says so.
@@ -31,7 +35,7 @@ def declared_parameters(text: str) -> Mapping[str, Parameter] | None:
         return None
 
 
-def check_fit(trial: TrialMessage, parameters: Mapping[str, Parameter] | None) -> None:
+def check_fit(trial: TrialMessage, parameters: Parameters | None) -> None:
     """Refuse names that are not declared, choices that are not listed, and values of another type.
 
     Bounds are not looked at: an operator may have changed them since the trial was made.

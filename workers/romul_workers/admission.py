@@ -9,11 +9,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from romul_actors.core.space import Parameter
 from romul_actors.errors import ExperimentError, StoreError, StoreUnavailableError
 from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.statuses import OVER
-from romul_actors.protocol.trial_fit import declared_parameters
+from romul_actors.protocol.trial_fit import Parameters, declared_parameters
 from romul_actors.store import WorkerStore
 
 log = logging.getLogger("romul.worker")
@@ -166,7 +165,7 @@ class Admission:
             raise ExperimentError(why)
         return experiment
 
-    def parameters(self, name: str) -> Mapping[str, Parameter] | None:
+    def parameters(self, name: str) -> Parameters | None:
         """The parameters of an experiment's declaration as it was last read; None: it has no space.
 
         Called for each trial; they are made once.
