@@ -12,6 +12,7 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from math import inf
+from operator import attrgetter
 
 from romul_actors.actor.batch import HeldExperiment, adopt, decide_and_write, load
 from romul_actors.actor.inbox import decode
@@ -116,12 +117,16 @@ class Actor:
             await asyncio.sleep(self._pace_s)
             return
         now_s = asyncio.get_running_loop().time()
-        await self._silence.heed(self._release(now_s))
-        block_ms = self._block_ms(now_s)
+        if self._next_release_s() <= now_s:
+            await self._silence.heed(self._release(now_s))
+        block_ms = max(1, int(1000 * min(self._pace_s, self._next_release_s() - now_s)))
         entries = await self._silence.heed(self._read(block_ms), block_ms / 1000)
-        for name, batch in itertools.groupby(entries, key=lambda entry: entry.experiment):
-            async with self._apart(name):
+        for name, batch in itertools.groupby(entries, key=attrgetter("experiment")):
+            # Without `_apart`, which is as much work as a small decision.
+            try:
                 await self._answer_if_possible(name, list(batch))
+            except RomulError as error:
+                await self._set_aside(name, error)
 
     async def lost(self, worker: str) -> int:
         """End the leases of a worker whose connection to the broker broke; how many there were.
@@ -140,28 +145,30 @@ class Actor:
 
     @contextlib.asynccontextmanager
     async def _apart(self, name: str) -> AsyncIterator[None]:
-        """Keep an experiment's fault from the others: it is set aside until the next upkeep.
-
-        Each fault is logged once, and stored for people to see. A store that does not answer
-        concerns all experiments.
-        """
+        """Keep an experiment's fault from the others; see `_set_aside`."""
         try:
             yield
-        except StoreUnavailableError:
-            raise
-        except UnknownExperimentError:
-            self._leave(name)
-            self._searches[name].fault = None
         except RomulError as error:
-            self._leave(name)
-            if self._searches[name].fault != str(error):
-                cause = error.__cause__ if isinstance(error, UndecidableError) else None
-                log.error(  # noqa: TRY400
-                    "experiment %s cannot be served: %s", name, error, exc_info=cause
-                )
-                self._searches[name].fault = str(error)
-            # Each time: it may be another search of that name, which has the same fault.
-            await self._store_fault(name, f"actor {self._name} cannot serve it: {error}")
+            await self._set_aside(name, error)
+
+    async def _set_aside(self, name: str, error: RomulError) -> None:
+        """Leave an experiment alone until the next upkeep; a fault is logged once, and stored.
+
+        A store that does not answer concerns all experiments: that error is raised again.
+        """
+        if isinstance(error, StoreUnavailableError):
+            raise error
+        self._leave(name)
+        search = self._searches[name]
+        if isinstance(error, UnknownExperimentError):
+            search.fault = None
+            return
+        if search.fault != str(error):
+            cause = error.__cause__ if isinstance(error, UndecidableError) else None
+            log.error("experiment %s cannot be served: %s", name, error, exc_info=cause)
+            search.fault = str(error)
+        # Each time: it may be another search of that name, which has the same fault.
+        await self._store_fault(name, f"actor {self._name} cannot serve it: {error}")
 
     async def _store_fault(self, name: str, fault: str) -> None:
         """Store why an experiment cannot be served; "": it can."""
@@ -302,10 +309,9 @@ class Actor:
             async with self._apart(name):
                 self._searches[name].release_after(await self._store.release(name))
 
-    def _block_ms(self, now_s: float) -> int:
-        """How long to wait at most for an event, in milliseconds."""
-        waits = [self._pace_s, *(each.release_s - now_s for each in self._searches.values())]
-        return max(1, int(1000 * min(waits)))
+    def _next_release_s(self) -> float:
+        """When the next offers are to be released, by the loop's time."""
+        return min([search.release_s for search in self._searches.values()], default=inf)
 
     # -- at times ---------------------------------------------------------------------------------
 
@@ -360,7 +366,7 @@ class Actor:
         ages = await self._store.ages(name)
         for worker in [worker for worker, age_ms in ages.items() if age_ms > FORGET_MS]:
             await self._store.present([name], worker, {})
-        alive = sum(age_ms < 1000 * lease_s for age_ms in ages.values())
+        alive = sum([age_ms < 1000 * lease_s for age_ms in ages.values()])
         tick = encode(Tick(workers=alive))
         await self._silence.heed(self._store.tick(name, tick, int(1000 * every_s)))
         search.ticked_s = now_s

@@ -21,11 +21,12 @@ class Silence:
 
         Its client tries again by itself, some seconds to a minute, and raises nothing then.
         """
-        began_s = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         try:
             return await call
         finally:
-            if asyncio.get_running_loop().time() - began_s >= wait_s + SILENCE_S:
+            if loop.time() - began_s >= wait_s + SILENCE_S:
                 self.note()
 
     def note(self) -> None:

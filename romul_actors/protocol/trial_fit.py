@@ -14,7 +14,6 @@ from romul_actors.core.space import (
 from romul_actors.errors import MessageError, SpaceError
 from romul_actors.protocol.experiment import from_json
 
-
 Parameters = Mapping[str, Parameter | VectorParameter]
 """Those of a space, by name."""
 

@@ -6,13 +6,13 @@ from typing import Any
 from romul_actors.store.memory.catalog import MemoryCatalog
 from romul_actors.store.roles import ReaderStore
 from romul_actors.store.values import (
+    REFUSES,
     AffinityCounts,
     DeadLetter,
     Glance,
     Output,
     Outstanding,
     Stored,
-    serves,
 )
 
 
@@ -78,11 +78,11 @@ class MemoryReader(MemoryCatalog, ReaderStore):
 
     async def ages(self, name: str) -> dict[str, int]:
         found, now = self.memory.look(name), self.memory.now_ms()
-        # Asked for at each tick, of all workers.
+        # Asked for at each tick, of all workers, hence without `serves`.
         return {
             worker: now - ms if ms < now else 0
             for worker, (ms, presence) in found.workers.items()
-            if serves(presence)
+            if presence.get("state") != REFUSES
         }
 
     async def affinity(self, name: str) -> AffinityCounts:
