@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
+
+from numpy.random import Generator
 
 from romul_actors.core.events import TrialMessage
 from romul_actors.core.rng import generator
@@ -49,17 +52,36 @@ class Durations:
     save_s: float = 0.0
     beside: bool = False
 
-    def of(self, experiment: Experiment, trial: TrialMessage) -> float:
+    def of(self, experiment: Experiment, trial: TrialMessage, streams: "Streams") -> float:
         """Seconds of training that a trial needs at speed 1, without its checkpoints."""
         whole = experiment.budget
         seconds = self.trial_s * (trial.stop - trial.start) / whole
         if self.spread:
-            rng = generator(trial.seed, 0, 0, DURATION)
+            rng = streams.begin(trial.seed, DURATION)
             seconds *= float(rng.lognormal(0.0, self.spread))
         if self.by_hyperparameter != 1.0:
             place = experiment.search_space().encode(trial.hyperparameters)[0]
             seconds *= self.by_hyperparameter ** (place - 0.5)
         return seconds
+
+
+class Streams:
+    """The random numbers of trials: one generator, which begins one stream after the other.
+
+    The numbers are those of `romul_actors.core.rng.generator`, in a third of the time: a trial has
+    two streams, and takes a few numbers of each.
+    """
+
+    def __init__(self) -> None:
+        self._generator = generator(0, 0, 0, 0)
+        self._beginning: Any = self._generator.bit_generator.state
+
+    def begin(self, seed: int, purpose: int) -> Generator:
+        """The generator at the beginning of a trial's stream; of use until the next call."""
+        key, counter = self._beginning["state"]["key"], self._beginning["state"]["counter"]
+        key[0], key[1], counter[3] = seed % 2**64, seed >> 64, purpose
+        self._generator.bit_generator.state = self._beginning
+        return self._generator
 
 
 class Pace:
@@ -191,6 +213,7 @@ class SimulatedTrainer(Trainer):
         self._pace = pace
         self._numbers = numbers
         self._on_span = on_span
+        self._streams = Streams()
         self._held: str | None = None
         self.leaving = False
         """Whether its machine is going away this moment."""
@@ -236,7 +259,7 @@ class SimulatedTrainer(Trainer):
         lineage_s = 0.0 if parent is None else parent.lineage_s
         name = f"{trial.id}-{trial.attempt}-{self._numbers():x}"
         durations = self._durations
-        seconds = durations.of(experiment, trial)
+        seconds = durations.of(experiment, trial, self._streams)
         warm = trial.parent is not None and trial.parent == self._held
         self._held = None
         around_s = 0.0 if warm or trial.parent is None else durations.load_s
@@ -256,7 +279,7 @@ class SimulatedTrainer(Trainer):
             stores()
             await self._pace.store(durations.save_s)
         # Of the trial, not of the machine: a trial done again elsewhere comes out the same.
-        rng = generator(trial.seed, 0, 0, TRAINING)
+        rng = self._streams.begin(trial.seed, TRAINING)
         stepped = self._toy.step(before, trial.hyperparameters, trial.step, rng)
         self._checkpoints[name] = Saved(stepped.state, trial.stop, lineage_s + self._account(span))
         restored = None

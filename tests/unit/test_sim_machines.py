@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from romul_actors.core.history import SecondCopyStarted, TrialReleased, TrialReported
+from romul_actors.core.rng import generator
 from romul_actors.store.memory import MemoryStore
 from romul_sim.churn import Change
-from romul_sim.fakes import Durations, Pace
+from romul_sim.fakes import Durations, Pace, Streams
 from romul_sim.scenario import Policy, Scenario
 from romul_sim.simulation import simulate
 from romul_sim.virtual_time import run, virtual_loop
@@ -314,3 +315,14 @@ def test_an_attempt_that_another_one_outran_is_a_copy_though_it_was_frozen_when_
 def test_a_first_trial_loads_no_checkpoint():
     loading = replace(ONE, durations=Durations(60.0, 0.0, load_s=30.0))
     assert reported_s(simulate(loading)) == [60.0, 120.0, 180.0, 240.0]
+
+
+def test_a_stream_is_the_cores_own_whatever_was_drawn_before():
+    streams = Streams()
+    for seed in (0, 7, 2**31 - 1, 7, 2**64 + 3, 2**100):
+        for purpose in (0, 1):
+            drawn, expected = streams.begin(seed, purpose), generator(seed, 0, 0, purpose)
+            assert drawn.lognormal(0.0, 0.3) == expected.lognormal(0.0, 0.3)
+            assert list(drawn.random(3)) == list(expected.random(3))
+            # Half of a 64-bit word is kept for the next time.
+            assert drawn.integers(9, dtype="uint32") == expected.integers(9, dtype="uint32")
