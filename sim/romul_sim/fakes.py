@@ -214,6 +214,7 @@ class SimulatedTrainer(Trainer):
         self._numbers = numbers
         self._on_span = on_span
         self._streams = Streams()
+        self._loop = virtual_loop()
         self._held: str | None = None
         self.leaving = False
         """Whether its machine is going away this moment."""
@@ -221,8 +222,7 @@ class SimulatedTrainer(Trainer):
     async def train(
         self, experiment: Experiment, trial: TrialMessage, stores: Callable[[], None] = ignore
     ) -> Ending:
-        loop = virtual_loop()
-        span = Span(self._machine, experiment.name, trial.id, trial.attempt, loop.now_s)
+        span = Span(self._machine, experiment.name, trial.id, trial.attempt, self._loop.now_s)
         self._account(span)
         try:
             ending = await self._train(experiment, trial, stores, span)
@@ -231,14 +231,14 @@ class SimulatedTrainer(Trainer):
             span.how = "cut" if self.leaving else "cancelled"
             raise
         finally:
-            span.end_s = loop.now_s
+            span.end_s = self._loop.now_s
             self._account(span)
         return ending
 
     def _account(self, span: Span) -> float:
         """Bring an attempt's accounts up to date; the machine's time that it took so far."""
         if self._on_span is not None:
-            self._on_span(span, virtual_loop().now_s)
+            self._on_span(span, self._loop.now_s)
         return span.used_s
 
     async def _train(

@@ -13,7 +13,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, TypeVarTuple, Unpack, cast
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -237,7 +237,7 @@ def _end(wait: asyncio.Future[None]) -> None:
 
 def virtual_loop() -> VirtualLoop:
     """The loop of the running simulation."""
-    return cast("VirtualLoop", asyncio.get_running_loop())
+    return asyncio.get_running_loop()  # type: ignore[return-value]
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -6,7 +6,7 @@ population counts on it. A checkpoint whose report came too late is removed.
 
 import asyncio
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from romul_actors.core.events import MAX_TEXT, Failed, Released, ReleaseReason, Result, TrialMessage
@@ -31,6 +31,21 @@ BACKOFF_S = 1.0
 """Pause before the store is tried again."""
 
 Report = Result | Failed | Released
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """How an attempt ended, as it is sent.
+
+    Attributes:
+        ending: how it ended, or why it was ended.
+        report: what says so.
+        body: the report in bytes.
+    """
+
+    ending: Ending | ReleaseReason
+    report: Report
+    body: bytes
 
 
 class Reporter:
@@ -58,33 +73,29 @@ class Reporter:
         self._left_out.forget(experiment)
         self._provenance.pop(experiment, None)
 
-    async def deliver(
-        self,
-        attempt: Attempt,
-        ending: Ending | ReleaseReason,
-        seconds: float,
-        hold: Hold | None = None,
-    ) -> bool:
+    async def deliver(self, attempt: Attempt, message: Message, hold: Hold | None = None) -> bool:
         """Report how an attempt ended, and keep what its task printed.
 
         Args:
             attempt: the attempt, whose lease ends with it.
-            ending: how it ended, or why it was ended.
-            seconds: how long the worker had the trial.
+            message: its report.
             hold: what the worker's memory holds from here on, if it says.
 
         Returns:
             Whether the report was accepted, as far as that is known.
         """
         experiment, trial = attempt.experiment, attempt.trial
-        ending, warning = self._warn_once(experiment.name, ending)
+        ending, warning = self._warn_once(experiment.name, message.ending)
         comes_from = ending.provenance if isinstance(ending, Success) else {}
         if isinstance(ending, Success) and comes_from == self._provenance.get(experiment.name):
             ending = replace(ending, provenance={})
         if isinstance(ending, Failure):
             log.warning("trial %s failed: %s: %s", trial.id, ending.reason, ending.message)
-        report = self._report(trial, ending, seconds)
-        accepted = await self._settle(attempt.lease, report, hold)
+        if ending is not message.ending:
+            # Without what an earlier report has said.
+            report = self._report(trial, ending, message.report.seconds)
+            message = Message(ending, report, encode(report))
+        accepted = await self._settle(attempt.lease, message, hold)
         if accepted and comes_from:
             self._provenance[experiment.name] = dict(comes_from)
         if accepted is False:
@@ -95,21 +106,31 @@ class Reporter:
         await self._keep_output(attempt, warning)
         return accepted is True
 
-    async def sendable(
-        self, attempt: Attempt, ending: Ending | ReleaseReason
-    ) -> Ending | ReleaseReason:
-        """The ending, or the failure that it comes to where no message can hold it."""
+    async def message(
+        self, attempt: Attempt, ending: Ending | ReleaseReason, seconds: float
+    ) -> Message:
+        """The report of an ending, or of the failure that it comes to where no message can hold it.
+
+        Args:
+            attempt: the attempt.
+            ending: how it ended, or why it was ended.
+            seconds: how long the worker had the trial.
+        """
         try:
-            encode(self._report(attempt.trial, ending, 0.0))
+            report = self._report(attempt.trial, ending, seconds)
+            return Message(ending, report, encode(report))
         except MessageError as error:
             await self._discard(attempt.experiment, ending)
-            return Failure("bad_result", str(error))
-        return ending
+            return self._failure(attempt.trial, Failure("bad_result", str(error)), seconds)
 
     async def refuse(self, lease: Lease, trial: TrialMessage, why: str) -> None:
         """Report that a leased trial is not trained here; another worker may have it next."""
         log.warning("trial %s is not trained here: %s", trial.id, why)
-        await self._settle(lease, self._report(trial, Failure("task", why), 0.0))
+        await self._settle(lease, self._failure(trial, Failure("task", why), 0.0))
+
+    def _failure(self, trial: TrialMessage, failure: Failure, seconds: float) -> Message:
+        report = self._report(trial, failure, seconds)
+        return Message(failure, report, encode(report))
 
     def _warn_once(
         self, experiment: str, ending: Ending | ReleaseReason
@@ -154,7 +175,9 @@ class Reporter:
                 return Released(**token, reason="no_room", message=text, seconds=seconds)
         return Released(**token, reason=ending, seconds=seconds)
 
-    async def _settle(self, lease: Lease, report: Report, hold: Hold | None = None) -> bool | None:
+    async def _settle(
+        self, lease: Lease, message: Message, hold: Hold | None = None
+    ) -> bool | None:
         """Send a report until the store answers.
 
         Returns:
@@ -162,8 +185,8 @@ class Reporter:
             lost, here or in its client, or because it refuses: the experiment's data are damaged.
             The report may have arrived, so its checkpoint must stay.
         """
+        report, body = message.report, message.body
         token = f"{report.trial}#{report.attempt} {report.type} by {self._worker}"
-        body = encode(report)
         give_up: float | None = None
         unsure = False
         while True:

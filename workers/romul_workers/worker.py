@@ -204,7 +204,8 @@ class Worker:
     async def _take_one(self) -> None:
         """Wait for a trial, for as long as the pace says, and serve it."""
         self._overlap.reap()
-        await self._wait_for_room()
+        if self._room_at > asyncio.get_running_loop().time():
+            await self._wait_for_room()
         if not self._may_begin() or (self._overlap.busy and not self._trainer.has_room()):
             await self._overlap.wait(self._settings.pace_s)
             return
@@ -339,14 +340,15 @@ class Worker:
         finally:
             self._attempts.remove(attempt)
         ending = await self._backoff.outages.judge(experiment.name, trial.id, ending)
-        ending = await self._reporter.sendable(attempt, ending)
-        self.trials += 1
         seconds = loop.time() - began
+        message = await self._reporter.message(attempt, ending, seconds)
+        ending = message.ending
+        self.trials += 1
         self._overlap.took(experiment.name, attempt.stored_s)
         if isinstance(ending, Success) and not trial.resumed:
             self._shutdown.trained(experiment.name, seconds)
         hold = self._affinity.after(experiment.name, ending, number)
-        if await self._reporter.deliver(attempt, ending, seconds, hold):
+        if await self._reporter.deliver(attempt, message, hold):
             self._affinity.accepted(experiment.name, hold, number)
             for other in self._attempts:
                 # A second copy of this very trial learns at once that it is of no use.
