@@ -144,7 +144,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """Call back after so many seconds of the running task's own clock."""
-        return self.call_at(self.time() + delay, callback, *args, context=context)
+        # Called a few times for each trial: `call_at`, without asking for the clock once more.
+        clock = machine_clock.get()
+        when = self.now_s + delay
+        if clock is not None:
+            when = (clock.ahead_s + clock.rate * self.now_s + delay - clock.ahead_s) / clock.rate
+        return self.call_when(when, callback, *args, context=context)
 
     def call_at(
         self,

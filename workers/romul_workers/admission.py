@@ -44,6 +44,8 @@ class Admission:
         self._worker = worker
         self._names = names
         self._modules = modules
+        self._allowed: set[str] = set()
+        """Task modules that one of the patterns admits, as far as they were asked for."""
         self._forget = forget
         self._statuses: Mapping[str, str] = {}
         self._texts: dict[str, str] = {}
@@ -126,7 +128,11 @@ class Admission:
     def _forbidden(self, experiment: Experiment) -> str:
         """Why the experiment's task may not be imported here; "": it may."""
         module = experiment.module
+        # Asked for each trial.
+        if module in self._allowed:
+            return ""
         if any(fnmatchcase(module, pattern) for pattern in self._modules):
+            self._allowed.add(module)
             return ""
         return f"task module {module!r} is not allowed here (--allow {module})"
 

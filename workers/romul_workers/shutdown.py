@@ -27,6 +27,7 @@ class Shutdown:
         on_change: is called when the end begins, and when its grace period changes.
 
     Attributes:
+        begun: whether the worker takes no more trials.
         reason: what becomes of a trial that does not end within the grace period.
     """
 
@@ -35,16 +36,12 @@ class Shutdown:
         self.grace_s = grace_s
         self._settings_grace_s = grace_s
         self._on_change = on_change
-        self._begun = asyncio.Event()
+        self.begun = False
+        self._beginning = asyncio.Event()
         self._begun_at = 0.0
         self._limit: asyncio.Timeout | None = None
         self._ends_at: float | None = None
         self._typical_s: dict[str, float] = {}
-
-    @property
-    def begun(self) -> bool:
-        """Whether the worker takes no more trials."""
-        return self._begun.is_set()
 
     @property
     def deadline(self) -> float | None:
@@ -65,7 +62,8 @@ class Shutdown:
         if not self.begun:
             self.reason = reason
             self._begun_at = asyncio.get_running_loop().time()
-            self._begun.set()
+            self.begun = True
+            self._beginning.set()
         self._set_limit()
         self._on_change()
 
@@ -126,4 +124,4 @@ class Shutdown:
 
     async def pause(self, seconds: float) -> None:
         """Wait so many seconds, or until the end begins."""
-        await pause(seconds, self._begun)
+        await pause(seconds, self._beginning)

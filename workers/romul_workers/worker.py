@@ -260,6 +260,9 @@ class Worker:
 
     def _presence(self, experiment: str) -> Presence:
         """What the worker does, with those of its trials that are the experiment's."""
+        here = self._settings
+        if not self._attempts:
+            return {"state": self.state, "trial": "", "host": here.host, "pid": here.pid}
         ours = [attempt for attempt in self._attempts if attempt.experiment.name == experiment]
         training = [attempt.trial.id for attempt in ours if not attempt.storing]
         storing = [attempt.trial.id for attempt in ours if attempt.storing]
@@ -267,8 +270,8 @@ class Worker:
         return {
             "state": self.state,
             "trial": " ".join(training),
-            "host": self._settings.host,
-            "pid": self._settings.pid,
+            "host": here.host,
+            "pid": here.pid,
             **({} if at is None else {"at": at}),
             **({"storing": " ".join(storing)} if storing else {}),
         }

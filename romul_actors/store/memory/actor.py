@@ -48,13 +48,15 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
         return [_entry(name, i, inbox.take(i, actor, now)) for i in idle]
 
     async def commit(self, name: str, actor: str, commit: Commit) -> Committed | None:
-        found = self.memory.experiments.get(name)
+        memory = self.memory
+        found = memory.experiments.get(name)
         if found is None or found.token != commit.version:
             return None
         inbox = found.inbox
-        held = [inbox.held.get(int(entry_id)) for entry_id in commit.entries]
-        if any(item is None or item.holder != actor for item in held):
-            return None
+        for entry_id in commit.entries:
+            item = inbox.held.get(int(entry_id))
+            if item is None or item.holder != actor:
+                return None
         found.meta.update(commit.meta)
         found.spec = found.meta.pop("spec", found.spec)
         for index, fields in commit.slots.items():
@@ -64,20 +66,20 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
         for body, parent in zip(commit.trials, parents, strict=True):
             worker = found.offer_to(parent) if parent else None
             if worker is None:
-                self.memory.add(name, "trials", body)
+                memory.add(name, "trials", body)
                 continue
             for_ms = found.holds[worker].for_ms
-            found.offers[worker] = Offer(body, self.memory.now_ms(), for_ms)
+            found.offers[worker] = Offer(body, memory.now_ms(), for_ms)
             found.affinity = replace(found.affinity, offers=found.affinity.offers + 1)
             longest = max(for_ms, longest or 0)
-            self.memory.ring(name, worker)
-        found.history += [(self.memory.next_id(), line) for line in commit.history]
+            memory.ring(name, worker)
+        found.history += [(memory.next_id(), line) for line in commit.history]
         if len(found.history) > HISTORY_SLACK * commit.history_keep:
             del found.history[: -commit.history_keep]
         for entry_id in commit.entries:
             inbox.drop(int(entry_id))
         for checkpoint in commit.garbage:
-            found.garbage.setdefault(checkpoint, self.memory.now_ms())
+            found.garbage.setdefault(checkpoint, memory.now_ms())
         found.version, found.nonce = found.version + 1, commit.nonce
         return Committed(found.token, longest)
 
