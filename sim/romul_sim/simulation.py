@@ -40,7 +40,8 @@ DRIFT, AHEAD_S = 0.01, 60.0
 """How wrong the machines' clocks are: up to this share too fast or too slow, and so far apart."""
 
 
-@dataclass(frozen=True, slots=True)
+# asyncio makes the text of a main task's result, which nobody reads: here it would be megabytes.
+@dataclass(frozen=True, slots=True, repr=False)
 class Simulated:
     """A simulation that is over.
 
