@@ -77,14 +77,16 @@ class Attempt:
         """Is set while there is something to look at."""
 
     @property
-    def draining(self) -> bool:
-        """Whether the grace period has begun."""
-        return self._draining
-
-    @property
     def storing(self) -> bool:
         """Whether its checkpoint is being stored, and another trial may be trained meanwhile."""
         return self.beside and self.stores.is_set()
+
+    @property
+    def state(self) -> str:
+        """Draining, once the grace period has begun; else storing (see above), or training."""
+        if self._draining:
+            return "draining"
+        return "storing" if self.storing else "training"
 
     def beat_quickly(self, *, quick: bool) -> None:
         """Send heartbeats quickly or not; one goes out at once, not after the pause under way.

@@ -118,10 +118,10 @@ class Worker:
     @property
     def state(self) -> str:
         """What it does: idle, training, storing, draining, no room, no storage, or failing."""
-        if self._attempts:
-            if any(attempt.draining for attempt in self._attempts):
-                return "draining"
-            return "storing" if all(one.storing for one in self._attempts) else "training"
+        states = {attempt.state for attempt in self._attempts}
+        for state in ("draining", "training", "storing"):
+            if state in states:
+                return state
         if self._without_room:
             return "no room"
         paused = [name for name in self._admission.claims if self._backoff.pauses(name)]
@@ -263,9 +263,11 @@ class Worker:
         here = self._settings
         if not self._attempts:
             return {"state": self.state, "trial": "", "host": here.host, "pid": here.pid}
-        ours = [attempt for attempt in self._attempts if attempt.experiment.name == experiment]
-        training = [attempt.trial.id for attempt in ours if not attempt.storing]
-        storing = [attempt.trial.id for attempt in ours if attempt.storing]
+        training: list[str] = []
+        storing: list[str] = []
+        for attempt in self._attempts:
+            if attempt.experiment.name == experiment:
+                (storing if attempt.storing else training).append(attempt.trial.id)
         at = self._trainer.at if training else None
         return {
             "state": self.state,

@@ -52,14 +52,16 @@ class MemoryWorker(MemoryQueues, WorkerStore):
         found = self.memory.experiments.get(lease.experiment)
         if found is None:
             return Beat(kept=False, status="")
-        await self.present([lease.experiment], lease.worker, presence)
-        item = leased(self.memory, lease)
-        if item is not None:
-            found.trials.touch(int(lease.id), self.memory.now_ms())
+        now_ms, entry_id = self.memory.now_ms(), int(lease.id)
+        found.workers[lease.worker] = now_ms, presence
+        item = found.trials.held.get(entry_id)
+        kept = item is not None and item.holder == lease.worker
+        if kept:
+            found.trials.touch(entry_id, now_ms)
         # The last end alone: an earlier one may be of a result that did not count.
         settled = found.settled.get(slot, "").rpartition("\n")[2]
         outdated = settled.startswith(f"{trial}#") and " result " in settled
-        return Beat(item is not None, found.meta["status"], outdated)
+        return Beat(kept, found.meta["status"], outdated)
 
     async def write_output(self, name: str, output: Output) -> None:
         found = self.memory.experiments.get(name)
