@@ -31,10 +31,17 @@ def canonical(line: Mapping[str, Any]) -> str:
         TypeError: a value is not of JSON.
     """
     kept = {key: _rounded(value) for key, value in line.items() if key not in CLOCK}
-    return json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return _JSON.encode(kept)
+
+
+# `json.dumps` would make another one for each line.
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+_AS_THEY_ARE = frozenset({str, int, bool, type(None)})
 
 
 def _rounded(value: Any) -> Any:
+    if type(value) in _AS_THEY_ARE:
+        return value
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}") + 0.0
     if isinstance(value, Mapping):

@@ -28,11 +28,12 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
 
     def _read_now(self, names: Sequence[str], actor: str, count: int) -> list[Entry]:
         entries: list[Entry] = []
-        now, experiments = self.memory.now_ms(), self.memory.experiments
+        experiments = self.memory.experiments
         for name in names:
             found = experiments.get(name)
             # Most have none, where there are many.
             if found is not None and found.inbox.fresh:
+                now = self.memory.now_ms()
                 fresh = list(itertools.islice(found.inbox.fresh, count))
                 entries += [_entry(name, i, found.inbox.take(i, actor, now)) for i in fresh]
         return entries

@@ -59,7 +59,8 @@ class Queue:
             raise KeyError(entry_id)
         item.holder, item.touched_ms = holder, now_ms
         self.held[entry_id] = item
-        self.holders[holder] += 1
+        # Without a call of `Counter.__missing__`.
+        self.holders[holder] = self.holders.get(holder, 0) + 1
         return item
 
     def drop(self, entry_id: int) -> Item | None:
