@@ -264,7 +264,7 @@ class Actor:
 
     async def _decide(self, name: str, entries: Sequence[Entry]) -> bool:
         """Decide a batch and commit it; False: the version had moved on, nothing was committed."""
-        held = await self._hold(name)
+        held = self._searches[name].held or await self._hold(name)
         usable = await decode(self._store, name, entries)
         if not usable:
             return True
