@@ -44,10 +44,10 @@ def _rounded(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}") + 0.0
-    if isinstance(value, Mapping):
-        return {str(key): _rounded(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_rounded(inner) for inner in value]
+    if isinstance(value, Mapping):
+        return {str(key): _rounded(inner) for key, inner in value.items()}
     return value
 
 
