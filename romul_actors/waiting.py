@@ -56,8 +56,8 @@ async def cancel(*tasks: asyncio.Task[Any]) -> list[Any]:
 class Wakeup:
     """Tells one task that there is something to look at; it waits for that, or for a time.
 
-    An `asyncio.Event` within `asyncio.timeout` does the same for three times as many calls, and
-    each trial waits a few times.
+    An `asyncio.Event` within `asyncio.timeout` does the same for twice as many calls, and each
+    trial waits a few times.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,6 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from math import inf
-from operator import attrgetter
 
 from romul_actors.actor.batch import HeldExperiment, adopt, decide_and_write, load
 from romul_actors.actor.inbox import decode
@@ -121,8 +120,8 @@ class Actor:
             await self._silence.heed(self._release(now_s))
         block_ms = max(1, int(1000 * min(self._pace_s, self._next_release_s() - now_s)))
         entries = await self._silence.heed(self._read(block_ms), block_ms / 1000)
-        for name, batch in itertools.groupby(entries, key=attrgetter("experiment")):
-            # Without `_apart`, which is as much work as a small decision.
+        for name, batch in itertools.groupby(entries, key=lambda entry: entry.experiment):
+            # Without `_apart`, which takes a tenth of the time of a small decision.
             try:
                 await self._answer_if_possible(name, list(batch))
             except RomulError as error:
@@ -264,7 +263,7 @@ class Actor:
 
     async def _decide(self, name: str, entries: Sequence[Entry]) -> bool:
         """Decide a batch and commit it; False: the version had moved on, nothing was committed."""
-        held = self._searches[name].held or await self._hold(name)
+        held = await self._hold(name)
         usable = await decode(self._store, name, entries)
         if not usable:
             return True

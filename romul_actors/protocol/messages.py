@@ -10,7 +10,6 @@ hold until all have been replaced. An operator's request is taken whole or not a
 """
 
 import math
-import threading
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any, get_args, get_type_hints
@@ -75,7 +74,6 @@ def _by_type(*kinds: type) -> Mapping[str, tuple[type, type[BaseModel]]]:
 
 _EVENTS = _by_type(*get_args(Event))
 _TRIALS = _by_type(TrialMessage)
-_HERE = threading.local()
 _NAMES = {kind: tuple(f.name for f in fields(kind)) for kind in (*get_args(Event), TrialMessage)}
 
 
@@ -90,20 +88,12 @@ def encode(message: Event | TrialMessage) -> bytes:
     for name in _NAMES[type(message)]:
         content[name] = getattr(message, name)
     try:
-        body: bytes = _packer().pack(content)
+        body: bytes = msgpack.packb(content)
     except (UnicodeEncodeError, OverflowError) as error:
         raise MessageError(f"a {message.type} message cannot be sent: {error}") from None
     if len(body) > MAX_BYTES:
         raise MessageError(f"a {message.type} message of {len(body)} bytes: at most {MAX_BYTES}")
     return body
-
-
-def _packer() -> msgpack.Packer:
-    """This thread's packer: a new one takes longer than most messages."""
-    found: msgpack.Packer | None = getattr(_HERE, "packer", None)
-    if found is None:
-        found = _HERE.packer = msgpack.Packer()
-    return found
 
 
 def is_spoken(stored: str) -> bool:

@@ -7,6 +7,7 @@ import asyncio
 import gc
 import json
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -547,6 +548,9 @@ async def test_leases_and_offers_of_a_damaged_experiment_do_not_hold_up_those_of
     await actor.turn()
     [line] = await lines(store, history.TrialFailed)
     assert (line.worker, line.reason) == ("gone", "lost")
+    # And the other one's offers were released.
+    assert "fault" in store.memory.find("bad").meta
+    assert actor._searches["e"].release_s == math.inf
 
 
 async def test_a_new_actor_clears_the_fault_that_another_one_left_behind(store):

@@ -566,9 +566,11 @@ def test_where_results_come_from_is_sent_when_it_changes():
         await worker(store, StubTrainer(*endings), max_trials=4).run(asyncio.Event())
         inbox = await store.read(["e"], "a", 10, 0)
         events = [decode_event(entry.body) for entry in inbox]
-        return [event.provenance for event in events if event.type == "result"]
+        return [(event.provenance, event.seconds) for event in events if event.type == "result"]
 
-    assert run(main()) == [{"commit": "a"}, {}, {"commit": "b"}, {}]
+    found = run(main())
+    assert [provenance for provenance, _ in found] == [{"commit": "a"}, {}, {"commit": "b"}, {}]
+    assert [seconds for _, seconds in found] == [1.0] * 4
 
 
 def test_a_result_that_cannot_be_sent_fails_and_leaves_no_checkpoint():
@@ -586,7 +588,7 @@ def test_a_result_that_cannot_be_sent_fails_and_leaves_no_checkpoint():
 
     discarded, [report] = run(main())
     assert discarded == ["0-0-1-a"]
-    assert (report.type, report.reason) == ("failed", "bad_result")
+    assert (report.type, report.reason, report.seconds) == ("failed", "bad_result", 1.0)
     assert "cannot be sent" in report.message
 
 

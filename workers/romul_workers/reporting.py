@@ -6,7 +6,8 @@ population counts on it. A checkpoint whose report came too late is removed.
 
 import asyncio
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from romul_actors.core.events import MAX_TEXT, Failed, Released, ReleaseReason, Result, TrialMessage
@@ -39,13 +40,17 @@ class Message:
 
     Attributes:
         ending: how it ended, or why it was ended.
-        report: what says so.
+        report: what says so, without what an earlier report of the experiment has said.
         body: the report in bytes.
+        warning: what is printed beside the task's output; "": nothing.
+        provenance: where a result comes from, in full.
     """
 
     ending: Ending | ReleaseReason
     report: Report
     body: bytes
+    warning: str = ""
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
 
 class Reporter:
@@ -84,26 +89,18 @@ class Reporter:
         Returns:
             Whether the report was accepted, as far as that is known.
         """
-        experiment, trial = attempt.experiment, attempt.trial
-        ending, warning = self._warn_once(experiment.name, message.ending)
-        comes_from = ending.provenance if isinstance(ending, Success) else {}
-        if isinstance(ending, Success) and comes_from == self._provenance.get(experiment.name):
-            ending = replace(ending, provenance={})
+        experiment, trial, ending = attempt.experiment, attempt.trial, message.ending
         if isinstance(ending, Failure):
             log.warning("trial %s failed: %s: %s", trial.id, ending.reason, ending.message)
-        if ending is not message.ending:
-            # Without what an earlier report has said.
-            report = self._report(trial, ending, message.report.seconds)
-            message = Message(ending, report, encode(report))
         accepted = await self._settle(attempt.lease, message, hold)
-        if accepted and comes_from:
-            self._provenance[experiment.name] = dict(comes_from)
+        if accepted and message.provenance:
+            self._provenance[experiment.name] = dict(message.provenance)
         if accepted is False:
             log.warning("%s: trial %s: the report came too late", experiment.name, trial.id)
             await self._discard(experiment, ending)
         if accepted is None:
             log.warning("%s: trial %s: not known if the report arrived", experiment.name, trial.id)
-        await self._keep_output(attempt, warning)
+        await self._keep_output(attempt, message.warning)
         return accepted is True
 
     async def message(
@@ -116,9 +113,14 @@ class Reporter:
             ending: how it ended, or why it was ended.
             seconds: how long the worker had the trial.
         """
+        name = attempt.experiment.name
+        said, warning = self._warn_once(name, ending)
+        provenance = said.provenance if isinstance(said, Success) else {}
+        if isinstance(said, Success) and provenance == self._provenance.get(name):
+            said = replace(said, provenance={})
         try:
-            report = self._report(attempt.trial, ending, seconds)
-            return Message(ending, report, encode(report))
+            report = self._report(attempt.trial, said, seconds)
+            return Message(ending, report, encode(report), warning, provenance)
         except MessageError as error:
             await self._discard(attempt.experiment, ending)
             return self._failure(attempt.trial, Failure("bad_result", str(error)), seconds)

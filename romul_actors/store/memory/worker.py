@@ -53,7 +53,10 @@ class MemoryWorker(MemoryQueues, WorkerStore):
         if found is None:
             return Beat(kept=False, status="")
         now_ms, entry_id = self.memory.now_ms(), int(lease.id)
-        found.workers[lease.worker] = now_ms, presence
+        if presence:
+            found.workers[lease.worker] = now_ms, presence
+        else:
+            await self.present([lease.experiment], lease.worker, {})
         item = found.trials.held.get(entry_id)
         kept = item is not None and item.holder == lease.worker
         if kept:
