@@ -128,8 +128,8 @@ def worker(
     On SIGTERM or Ctrl-C the worker takes no more trials. The trial in training has --grace seconds
     to end or to save itself, and then goes back to the queue; a checkpoint that is being stored has
     as long. A second signal ends the worker at once. SIGUSR1 says that the machine ends in
-    --notice-s seconds: the worker takes only trials that it expects to finish by then. A notice
-    that is shorter than --grace shortens that.
+    --notice-s seconds: the worker takes only trials that it expects to finish by then, and keeps
+    the last three seconds for reports. A notice that is too short for --grace shortens that.
     """
     start_log(log_level)
     allowed = allow or []

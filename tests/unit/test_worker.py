@@ -17,6 +17,7 @@ from romul_actors.store.memory import MemoryStore
 from romul_sim.virtual_time import run
 from romul_workers.admission import LEFT_S
 from romul_workers.outages import FREE_S
+from romul_workers.shutdown import LAST_S
 from romul_workers.trainer import Failure, NoRoom, Outage, Stopped, Success, Trainer, ignore
 from romul_workers.worker import Worker, WorkerSettings
 from tests.trials import TRIAL, declare
@@ -431,11 +432,12 @@ def test_after_a_notice_only_what_can_be_finished_is_taken():
         await filled(store, *(replace(TRIAL, id=f"{n}-0", slot=n) for n in range(9)))
         trainer = StubTrainer(*[Success(1.0, "0-0-1-a")] * 9, seconds=seconds)
         working = worker(store, trainer, grace_s=1.0)
-        loop.call_later(1.5, working.announce, 6.0)
+        loop.call_later(1.5, working.announce, 9.0)
         await working.run(asyncio.Event())
         return len(trainer.trained), round(loop.time())
 
-    # The end is at 7.5, the grace period before it: trials of 1 s fit five more times.
+    # The end is at 10.5, and before it are three seconds for reports and the grace period: trials
+    # of 1 s fit five more times.
     assert run(main(1.0)) == (6, 6)
     # One that was never seen to end is not begun.
     assert run(main(4.0)) == (1, 4)
@@ -475,8 +477,12 @@ def test_a_notice_that_is_shorter_than_the_grace_period_shortens_it():
     assert given_back_after((10.0, notice(6.0))) == (13, "preempted")
     assert given_back_after((10.0, notice(20.0))) == (27, "preempted")
     assert given_back_after((10.0, notice(2.0))) == (10, "preempted")
-    # A longer one is used to the last.
-    assert given_back_after((10.0, notice(100.0))) == (110, "preempted")
+
+
+def test_a_notice_that_is_longer_than_the_grace_period_leaves_seconds_for_reports_too():
+    for seconds in (12.0, 13.0, 20.0, 120.0):
+        ended_s = 10 + seconds - LAST_S
+        assert given_back_after((10.0, notice(seconds)), grace_s=10.0) == (ended_s, "preempted")
 
 
 def test_a_notice_shortens_the_grace_period_of_an_end_that_has_begun():

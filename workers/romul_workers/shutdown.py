@@ -87,10 +87,10 @@ class Shutdown:
             self._limit.reschedule(self.deadline + LAST_S)
 
     def announce(self, seconds: float) -> None:
-        """Begin the end when only the grace period is left of so many seconds.
+        """Begin the end when only the grace period, and `LAST_S` for reports, is left of so long.
 
-        Where there are fewer seconds than that, the grace period is shorter: `LAST_S` of them are
-        left for reports. That holds for an end that has begun already, too.
+        Where there is less time than that, the grace period is shorter. That holds for an end that
+        has begun already, too.
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -100,7 +100,7 @@ class Shutdown:
                 log.warning("this machine goes in %.0f s", seconds)
                 self.begin(self.reason, now + left_s - self._begun_at)
             return
-        ends_at = now + max(0.0, seconds - self._settings_grace_s)
+        ends_at = now + max(0.0, left_s - self._settings_grace_s)
         if self._ends_at is None or ends_at < self._ends_at:
             log.warning("this machine goes in %.0f s", seconds)
             self._ends_at = ends_at
