@@ -310,6 +310,35 @@ def test_an_outage_of_one_experiments_storage_holds_up_no_other():
     assert [at for name, at in trained if name == "f"] == [0, 0, 0]
 
 
+def test_only_an_experiment_whose_own_trials_are_at_fault_is_told_so():
+    class Elsewhere(MemoryStore):
+        looks = 0
+
+        async def reported(self, name):
+            self.looks += 1
+            return self.looks
+
+    class Mixed(StubTrainer):
+        async def train(self, experiment, trial, stores=ignore):
+            return AWAY if experiment.name == "e" else BROKEN
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        store = Elsewhere(lambda: int(1000 * loop.time()))
+        await filled(store, TRIAL)
+        await filled(store, *[TRIAL] * 3, name="f")
+        await filled(store, name="g")
+        stop = asyncio.Event()
+        work = asyncio.create_task(worker(store, Mixed(), pace_s=0.1).run(stop))
+        await asyncio.sleep(0.5)
+        states = {name: (await store.workers(name))["w"]["state"] for name in "efg"}
+        stop.set()
+        await work
+        return states
+
+    assert run(main()) == {"e": "no storage", "f": "failing", "g": "idle"}
+
+
 def pauses_after(*endings, elsewhere=0, counts=()):
     """Between trials that end so; and the worker's states.
 

@@ -62,10 +62,15 @@ class Backoff:
 
     def pauses(self, experiment: str) -> bool:
         """Whether an experiment is left to other workers for now."""
+        return self.state(experiment) != ""
+
+    def state(self, experiment: str) -> str:
+        """Why an experiment is left to other workers: "no storage", or "failing"; "": it is not."""
+        if self.outages.pauses(experiment):
+            return "no storage"
         failing = self._failing.get(experiment)
-        if failing is not None and asyncio.get_running_loop().time() < failing.until:
-            return True
-        return self.outages.pauses(experiment)
+        paused = failing is not None and asyncio.get_running_loop().time() < failing.until
+        return "failing" if paused else ""
 
     def forget(self, experiment: str) -> None:
         """Begin anew with an experiment of that name."""

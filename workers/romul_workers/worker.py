@@ -124,10 +124,8 @@ class Worker:
                 return state
         if self._without_room:
             return "no room"
-        paused = [name for name in self._admission.claims if self._backoff.pauses(name)]
-        if any(self._backoff.outages.pauses(name) for name in paused):
-            return "no storage"
-        return "failing" if paused else "idle"
+        states = {self._backoff.state(name) for name in self._admission.claims}
+        return next((state for state in ("no storage", "failing") if state in states), "idle")
 
     @property
     def quick(self) -> bool:
@@ -245,7 +243,11 @@ class Worker:
         # Where a checkpoint is being stored, heartbeats show the worker's presence.
         stores = [attempt.experiment.name for attempt in self._attempts]
         names = [name for name in self._admission.served if name not in stores]
-        await self._store.present(names, self._settings.name, self._presence(""))
+        by_state: dict[str, list[str]] = {}
+        for name in names:
+            by_state.setdefault(self._state_for(name), []).append(name)
+        for alike in by_state.values():
+            await self._store.present(alike, self._settings.name, self._presence(alike[0]))
         await self._show_refusals(now)
         await self._collector.collect(now)
 
@@ -258,11 +260,17 @@ class Worker:
             await self._store.present([name], self._settings.name, self._refusal(why))
         self._refused = (shown if due is not refused else now, refused)
 
+    def _state_for(self, experiment: str) -> str:
+        """What it does, as an experiment is shown it: another one's storage is no matter of it."""
+        if self._attempts or self._without_room:
+            return self.state
+        return self._backoff.state(experiment) or "idle"
+
     def _presence(self, experiment: str) -> Presence:
         """What the worker does, with those of its trials that are the experiment's."""
-        here = self._settings
+        here, state = self._settings, self._state_for(experiment)
         if not self._attempts:
-            return {"state": self.state, "trial": "", "host": here.host, "pid": here.pid}
+            return {"state": state, "trial": "", "host": here.host, "pid": here.pid}
         training: list[str] = []
         storing: list[str] = []
         for attempt in self._attempts:
@@ -270,7 +278,7 @@ class Worker:
                 (storing if attempt.storing else training).append(attempt.trial.id)
         at = self._trainer.at if training else None
         return {
-            "state": self.state,
+            "state": state,
             "trial": " ".join(training),
             "host": here.host,
             "pid": here.pid,
