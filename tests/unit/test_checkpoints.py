@@ -276,6 +276,39 @@ def test_what_an_object_stores_library_raises_is_an_outage_but_a_missing_name_is
     assert not isinstance(caught.value, StorageOutageError)
 
 
+@pytest.mark.parametrize("name", ["x", MANIFEST])
+def test_a_link_to_itself_in_a_tasks_folder_is_no_outage(checkpoints, name):
+    folder = checkpoints.begin("0-1-1")
+    (folder / name).symlink_to(name)
+    with pytest.raises(CheckpointError, match=f"0-1-1: cannot be stored.*{name}") as caught:
+        checkpoints.publish(folder, "0-1-1")
+    assert not isinstance(caught.value, StorageOutageError)
+    assert not folder.exists()
+
+
+def test_a_path_that_is_too_long_is_no_outage(checkpoints):
+    folder = checkpoints.begin("0-1-1")
+    # Too long as a whole, though each part of it can be made from the one above.
+    handle = os.open(folder, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=handle)
+        below = os.open("d" * 250, os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = below
+    os.close(handle)
+    with pytest.raises(CheckpointError, match=r"0-1-1: cannot be stored.*too long") as caught:
+        checkpoints.publish(folder, "0-1-1")
+    assert not isinstance(caught.value, StorageOutageError)
+
+
+def test_a_scratch_folder_that_cannot_be_read_is_no_outage_of_an_object_store(tmp_path):
+    place = Checkpoints(f"memory://{uuid.uuid4().hex}/c", tmp_path / "scratch")
+    folder = place.begin("0-1-1")
+    with refused(folder), pytest.raises(CheckpointError, match="Permission denied") as caught:
+        place.publish(folder, "0-1-1")
+    assert not isinstance(caught.value, StorageOutageError)
+
+
 def remount(folder, how):
     subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
 

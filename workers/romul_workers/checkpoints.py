@@ -46,6 +46,9 @@ SETTLED = (
 )
 """Errors that a storage has answered with, or that are not the storage's: they would come again.
 All others are an outage: libraries of object stores have many errors of their own."""
+OWN = (errno.ELOOP, errno.ENAMETOOLONG)
+"""What a file system says of links and names that a task made in its folder. Of a whole storage
+ELOOP is an outage: an automounter says it of what it cannot mount."""
 UNFLUSHABLE = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP)
 """What a file system says whose folders cannot be opened, or not be flushed."""
 SPARE_BYTES = 1_000_000
@@ -193,8 +196,7 @@ class Checkpoints:
         """
         try:
             with self._errors(f"checkpoint {name}: cannot be stored"):
-                manifest = Manifest.of(_hash_all(folder, written or {}))
-                (folder / manifests.NAME).write_text(manifest.to_json())
+                manifest = self._described(folder, name, written or {})
                 if self._local:
                     self._rename(folder, name, [*manifest.files, manifests.NAME])
                 else:
@@ -204,6 +206,18 @@ class Checkpoints:
             self.discard(folder)
             raise
         self.worked = True
+
+    def _described(self, folder: Path, name: str, written: Mapping[str, Written]) -> Manifest:
+        """Hash a folder's files, and write their manifest beside them."""
+        try:
+            manifest = Manifest.of(_hash_all(folder, written))
+            (folder / manifests.NAME).write_text(manifest.to_json())
+        except OSError as error:
+            if error.errno in NO_ROOM or (self._local and error.errno not in OWN):
+                raise
+            # The task's fault, or this machine's: no storage has been asked for anything.
+            raise CheckpointError(f"checkpoint {name}: cannot be stored: {error}") from error
+        return manifest
 
     def _rename(self, folder: Path, name: str, files: Sequence[str]) -> None:
         folder.chmod(0o755)
