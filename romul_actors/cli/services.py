@@ -56,9 +56,9 @@ def unique_name(kind: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def stopping() -> AsyncIterator[asyncio.Event]:
-    """An event that SIGTERM or SIGINT sets; a second signal ends the process at once."""
-    stop = asyncio.Event()
+async def stopping(stop: asyncio.Event | None = None) -> AsyncIterator[asyncio.Event]:
+    """An event that SIGTERM or SIGINT sets; once it is set, a signal ends the process at once."""
+    stop = asyncio.Event() if stop is None else stop
     loop = asyncio.get_running_loop()
 
     def on_signal(number: signal.Signals) -> None:
@@ -77,7 +77,10 @@ async def stopping() -> AsyncIterator[asyncio.Event]:
 
 
 async def serve_until_stopped(
-    url: str, run: Callable[[Store, asyncio.Event], Awaitable[None]], probes: Probes | None = None
+    url: str,
+    run: Callable[[Store, asyncio.Event], Awaitable[None]],
+    probes: Probes | None = None,
+    event: asyncio.Event | None = None,
 ) -> None:
     """Run a part over a checked store; SIGTERM or SIGINT sets the event that it is given.
 
@@ -87,11 +90,12 @@ async def serve_until_stopped(
         url: as the option --redis takes it.
         run: the part.
         probes: what is answered from the beginning; None: nothing is.
+        event: the one that is set, where something else may set it, too.
 
     Raises:
         StoreError: the server cannot be used, or has not answered in time.
     """
-    async with stopping() as stop, contextlib.AsyncExitStack() as stack:
+    async with stopping(event) as stop, contextlib.AsyncExitStack() as stack:
         health = None if probes is None else await _answer(stack, probes)
         connecting = asyncio.create_task(_connect(stack, url))
         stopped = asyncio.create_task(stop.wait())

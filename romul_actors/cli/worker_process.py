@@ -36,6 +36,8 @@ async def work(
 ) -> None:
     """Work until SIGTERM or SIGINT, with all that surrounds a worker in a process of its own.
 
+    SIGUSR1 ends it, too: at once while it waits for the server, later by `notice_s`.
+
     Args:
         url: of the server.
         trainer: what trains; the worker closes it.
@@ -50,6 +52,12 @@ async def work(
         figures = metrics_module().WorkerMetrics(settings.name)
         probes = Probes(figures.registry, lambda store: store.experiments(), *metrics)
 
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def end_the_wait() -> None:
+        log.warning("this machine goes in %.0f s; no server has answered yet", notice_s)
+        stop.set()
+
     async def run(store: Store, stop: asyncio.Event) -> None:
         working = Worker(store, trainer, settings)
         announcer = None if broker is None else Announcer(broker, settings.name, working)
@@ -59,7 +67,6 @@ async def work(
             if announcer is not None:
                 announcer.notice(seconds)
 
-        loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGUSR1, announce, notice_s)
         ours = [] if announcer is None else [announcer.run()]
         if figures is not None:
@@ -72,6 +79,10 @@ async def work(
         )
         async with beside(*ours, *([watch(sources, announce)] if sources else [])):
             await working.run(stop)
-        loop.remove_signal_handler(signal.SIGUSR1)
 
-    await serve_until_stopped(url, run, probes)
+    # While the server is waited for, there is nothing to finish.
+    loop.add_signal_handler(signal.SIGUSR1, end_the_wait)
+    try:
+        await serve_until_stopped(url, run, probes, stop)
+    finally:
+        loop.remove_signal_handler(signal.SIGUSR1)

@@ -93,6 +93,15 @@ def test_a_signal_ends_the_wait_for_a_server(system, command, number):
     assert "Traceback" not in process.log.read_text()
 
 
+def test_a_notice_ends_a_workers_wait_for_a_server(system):
+    process = system.start("worker", "--redis=redis://127.0.0.1:1/0", "--notice-s=120")
+    wait_for(lambda: "waiting for it" in process.log.read_text())
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(30) == 0
+    assert "this machine goes in 120 s; no server has answered yet" in process.log.read_text()
+    assert "Traceback" not in process.log.read_text()
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [
