@@ -16,7 +16,7 @@ from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
 from romul_sim.virtual_time import run
 from romul_workers.admission import LEFT_S
-from romul_workers.outages import FREE_S
+from romul_workers.outages import FREE_S, Outages
 from romul_workers.shutdown import LAST_S
 from romul_workers.trainer import Failure, NoRoom, Outage, Stopped, Success, Trainer, ignore
 from romul_workers.worker import Worker, WorkerSettings
@@ -278,7 +278,7 @@ def test_an_outage_that_lasts_without_any_result_counts_in_the_end():
     failed = [at for at, report in zip(times, reports, strict=True) if report.type == "failed"]
     assert failed == [at for at in times if at - times[0] >= FREE_S]
     assert 5 < len(failed) < 25
-    assert "'s3://c' refuses (for 15 minutes now)" in reports[-len(failed)].message
+    assert "'s3://c' refuses (for 15 minutes at least)" in reports[-len(failed)].message
 
 
 def test_where_others_have_results_only_a_trial_that_meets_it_again_and_again_is_at_fault():
@@ -287,6 +287,70 @@ def test_where_others_have_results_only_a_trial_that_meets_it_again_and_again_is
     assert {report.type for report in reports} == {"released"}
     _, reports, _ = outages(*[AWAY] * 30, results=1)
     assert {report.type for report in reports[-5:]} == {"failed"}
+
+
+def judged(*endings):
+    """What is reported of attempts that take an hour each, one after the other, without a pause.
+
+    Args:
+        endings: trials, and how they end.
+    """
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        met = Outages(await filled(MemoryStore(lambda: int(1000 * loop.time()))))
+        reported = []
+        for trial, ending in endings:
+            await asyncio.sleep(3600.0)
+            reported.append(await met.judge("e", trial, ending, 3600.0))
+        return reported
+
+    return run(main())
+
+
+def test_outages_of_an_instant_that_are_hours_apart_are_none_that_lasted():
+    fine = Success(1.0, "0-0-1-a")
+    assert (
+        judged(("0-1", AWAY), *[(f"{n}-1", fine) for n in range(1, 9)], ("0-1", AWAY))[-1] == AWAY
+    )
+    assert judged(("0-1", AWAY), ("1-1", AWAY)) == [AWAY, AWAY]
+    assert judged(("0-1", AWAY), ("1-1", AWAY), ("2-1", fine), *[("3-1", AWAY)] * 3)[-1] == AWAY
+
+
+def test_outages_in_a_row_cost_attempts_however_long_trials_take():
+    kinds = [type(ending) for ending in judged(*[(f"{n}-1", AWAY) for n in range(5)])]
+    assert kinds == [Outage, Outage, Outage, Failure, Failure]
+
+
+def begun_with(seconds, *endings):
+    """When a worker begins trials that take so long; and what its search is shown meanwhile."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        store = MemoryStore(lambda: int(1000 * loop.time()))
+        await filled(store, *(replace(TRIAL, id=f"{n}-0", slot=n) for n in range(len(endings))))
+        trainer = StubTrainer(*endings, seconds=seconds)
+        working = worker(store, trainer, max_trials=len(endings), pace_s=0.1)
+        work = asyncio.create_task(working.run(asyncio.Event()))
+        shown = []
+        while not work.done():
+            await asyncio.sleep(1.0)
+            state = (await store.workers("e")).get("w", {}).get("state")
+            shown += [state] if shown[-1:] != [state] else []
+        return [round(at) for at in trainer.trained], shown
+
+    return run(main())
+
+
+def test_a_worker_that_can_read_and_not_write_trains_in_vain_for_half_of_its_time():
+    assert begun_with(100.0, *[AWAY] * 4)[0] == [0, 101, 301, 501]
+    # A longer pause than an hour is of no use.
+    assert begun_with(5000.0, *[AWAY] * 3)[0] == [0, 5001, 13601]
+
+
+def test_that_a_storage_is_away_is_shown_until_a_checkpoint_is_stored():
+    _, shown = begun_with(100.0, AWAY, AWAY, FINE, FINE)
+    assert shown == ["training", "no storage", "training", None]
 
 
 def test_an_outage_of_one_experiments_storage_holds_up_no_other():

@@ -62,15 +62,17 @@ class Backoff:
 
     def pauses(self, experiment: str) -> bool:
         """Whether an experiment is left to other workers for now."""
-        return self.state(experiment) != ""
+        return self._fails(experiment) or self.outages.pauses(experiment)
 
     def state(self, experiment: str) -> str:
-        """Why an experiment is left to other workers: "no storage", or "failing"; "": it is not."""
-        if self.outages.pauses(experiment):
+        """What hinders an experiment's trials here: "no storage", or "failing"; "": nothing."""
+        if self.outages.away(experiment):
             return "no storage"
+        return "failing" if self._fails(experiment) else ""
+
+    def _fails(self, experiment: str) -> bool:
         failing = self._failing.get(experiment)
-        paused = failing is not None and asyncio.get_running_loop().time() < failing.until
-        return "failing" if paused else ""
+        return failing is not None and asyncio.get_running_loop().time() < failing.until
 
     def forget(self, experiment: str) -> None:
         """Begin anew with an experiment of that name."""

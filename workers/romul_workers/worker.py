@@ -262,9 +262,13 @@ class Worker:
 
     def _state_for(self, experiment: str) -> str:
         """What it does, as an experiment is shown it: another one's storage is no matter of it."""
-        if self._attempts or self._without_room:
-            return self.state
-        return self._backoff.state(experiment) or "idle"
+        if (state := self.state) in ("draining", "no room"):
+            return state
+        hindered = self._backoff.state(experiment)
+        # Until a checkpoint is stored, training may be in vain.
+        if hindered == "no storage" or not self._attempts:
+            return hindered or "idle"
+        return state
 
     def _presence(self, experiment: str) -> Presence:
         """What the worker does, with those of its trials that are the experiment's."""
@@ -352,8 +356,8 @@ class Worker:
             return
         finally:
             self._attempts.remove(attempt)
-        ending = await self._backoff.outages.judge(experiment.name, trial.id, ending)
         seconds = loop.time() - began
+        ending = await self._backoff.outages.judge(experiment.name, trial.id, ending, seconds)
         message = await self._reporter.message(attempt, ending, seconds)
         ending = message.ending
         self.trials += 1
