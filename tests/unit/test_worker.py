@@ -332,7 +332,7 @@ def begun_with(seconds, *endings):
         trainer = StubTrainer(*endings, seconds=seconds)
         working = worker(store, trainer, max_trials=len(endings), pace_s=0.1)
         work = asyncio.create_task(working.run(asyncio.Event()))
-        shown = []
+        shown: list[str | None] = []
         while not work.done():
             await asyncio.sleep(1.0)
             state = (await store.workers("e")).get("w", {}).get("state")
