@@ -157,7 +157,7 @@ class Screen:
     def _workers(self, seen: Snapshot, most: int, *, briefly: bool = False) -> Iterator[Any]:
         """So many workers, the lost ones last, or `briefly` in a line without figures."""
         lost = [worker for worker in seen.workers if seen.state_of(worker) == LOST]
-        listed = [worker for worker in seen.workers if worker not in lost]
+        listed = [worker for worker in seen.workers if seen.state_of(worker) != LOST]
         listed += [] if briefly else lost
         if listed:
             yield _workers_table(seen, listed[:most])

@@ -105,3 +105,22 @@ def test_a_screen_says_what_its_queues_hold(searched):
     assert queues.startswith(
         "queues: inbox 1, trials queued or in training 2, dead letters 4   history 3 lines"
     )
+
+
+def test_workers_are_not_compared_with_the_lost_ones(monkeypatch):
+    async def main():
+        store = MemoryStore()
+        await store.create("e", declare(checkpoints="memory://x").model_dump_json(), b"x")
+        screen = Screen("e")
+        return screen, await screen.refresh(store)
+
+    def compare(*_):
+        raise AssertionError("as many comparisons as there are workers, for each of them")
+
+    screen, seen = run(main())
+    workers = [WorkerSnapshot(f"w{i}", "h", 1, "idle", "", None, 1e6 * (i % 2)) for i in range(6)]
+    monkeypatch.setattr(WorkerSnapshot, "__eq__", compare)
+    out = io.StringIO()
+    Console(width=200, file=out).print(screen.render(replace(seen, workers=workers)))
+    states = [line.split()[1] for line in out.getvalue().splitlines() if " s ago" in line]
+    assert states == [*["idle"] * 3, *["lost"] * 3]
