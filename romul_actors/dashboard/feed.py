@@ -17,6 +17,7 @@ from romul_actors.core.history import (
     Line,
     SearchChanged,
     SearchExtended,
+    SearchFailed,
     SearchFinished,
     SearchPaused,
     SearchResumed,
@@ -73,6 +74,8 @@ class SlotState:
         step, trial, copied_from, rule: of its current trial.
         hyperparameters: of its current trial.
         value: of its latest trial that ended; None: none has, or that one failed.
+        failed: whether that one failed for good.
+        value_before: what `value` was before that one ended.
         steps, values: of all its results.
         schedule: by step, values by the names of coordinates.
         pinned: whether an operator pinned it.
@@ -87,6 +90,8 @@ class SlotState:
     rule: str = ""
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     value: float | None = None
+    failed: bool = False
+    value_before: float | None = None
     steps: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     schedule: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
@@ -104,6 +109,16 @@ class SlotState:
             case SlotPinned() | SlotUnpinned():
                 self.pinned = isinstance(line, SlotPinned)
                 self.parking = self.parking and not self.pinned
+
+    def end(self, status: str, value: float | None) -> None:
+        """End its trial; `value` None: it has failed for good."""
+        self.status, self.parking, self.failed = status, False, value is None
+        self.value_before, self.value = self.value, value
+
+    def retry(self) -> None:
+        """Try a trial again that failed for good; a parked slot forks another one instead."""
+        if self.failed and self.status not in ("queued", "parked"):
+            self.status, self.value, self.failed = "queued", self.value_before, False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +156,7 @@ class Feed:
         self.n_lines = 0
         self._after = "0"
         self._epoch: str | None = None
+        self._has_failed = False
         self.error = ""
         """Why the latest refresh failed; "": it did not."""
 
@@ -187,9 +203,19 @@ class Feed:
             case SlotParked() | SlotResumed() | SlotPinned() | SlotUnpinned():
                 if line.slot in self.slots:
                     self.slots[line.slot].heed(line)
-            case SearchFinished() | SearchStopped():
-                for slot in self.slots.values():
+            case SearchFailed() | SearchResumed() | SearchFinished() | SearchStopped():
+                self._follow(line)
+
+    def _follow(self, line: SearchFailed | SearchResumed | SearchFinished | SearchStopped) -> None:
+        """Change all slots as a line says that concerns the search."""
+        for slot in self.slots.values():
+            match line:
+                case SearchFinished() | SearchStopped():
                     slot.status = "done"
+                case SearchResumed() if self._has_failed:
+                    # The core tries again without a line for each slot.
+                    slot.retry()
+        self._has_failed = isinstance(line, SearchFailed)
 
     def _add_trial(self, line: TrialCreated) -> None:
         slot = self.slots.setdefault(line.slot, SlotState(line.slot))
@@ -214,8 +240,7 @@ class Feed:
     def _end_trial(self, slot: SlotState, step: int, value: float | None) -> None:
         """End a slot's trial as the core does; `value` None: it has failed."""
         last = self.snapshot is not None and step + 1 >= self.snapshot.experiment.steps
-        slot.status = "done" if last else "parked" if slot.parking else "waiting"
-        slot.value, slot.parking = value, False
+        slot.end("done" if last else "parked" if slot.parking else "waiting", value)
 
     def _by_axis(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Values by the names of coordinates, which stay the same under other bounds."""

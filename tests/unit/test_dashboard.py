@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 from nicegui import Client, ui
 
+from romul_actors.core.events import Control
 from romul_actors.core.history import (
     ControlIgnored,
     SearchStopped,
@@ -32,6 +33,7 @@ from romul_sim.churn import Change
 from romul_sim.scenario import Scenario
 from romul_sim.virtual_time import run
 from tests.trials import created, declare, failed, reported
+from tests.unit.harness import Run, population
 
 TOKEN = "s3cret"
 HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -353,6 +355,38 @@ def test_a_trial_that_is_given_up_leaves_its_slot_without_a_value(fed):
     assert best.status == "parked"
     assert ends(steps - 1, again=False) == ("done", None, True)
     assert best.values == curve
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_trials_that_are_tried_again_after_a_failed_search_are_queued(fed, steps):
+    search = Run(population(n_slots=4, steps=steps, max_attempts=1)).start()
+    declared = fed[0].snapshot.experiment.model_copy(update={"steps": steps})
+    feed = Feed(MemoryStore(), "e")
+    feed.snapshot = replace(fed[0].snapshot, experiment=declared)
+
+    def shown():
+        for line in search.history:
+            feed._add(line)
+        search.history.clear()
+        return [(slot.status, slot.value) for slot in feed.slots.values()]
+
+    for slot in search.queued():
+        search.tell(search.result(slot, float(slot)))
+    # A pause gives no trial a new attempt.
+    search.tell(search.failed(0))
+    search.tell(Control(action="pause"))
+    paused = shown()
+    search.tell(Control(action="resume"))
+    assert shown() == paused
+    ended = "done" if steps == 2 else "waiting"
+    assert paused == [(ended, None), *(("queued", float(slot)) for slot in (1, 2, 3))]
+    for _ in range(2):
+        for slot in search.queued():
+            search.tell(search.failed(slot))
+        assert (search.population.status, shown()) == ("failed", [(ended, None)] * 4)
+        search.tell(Control(action="resume"))
+        assert search.queued() == [0, 1, 2, 3]
+        assert shown() == [("queued", float(slot)) for slot in range(4)]
 
 
 def test_a_trial_that_a_live_worker_has_is_in_training(fed):
