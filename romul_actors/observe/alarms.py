@@ -61,9 +61,8 @@ def _own(seen: Snapshot) -> Iterator[Finding]:
         yield Finding("fault", seen.fault, "it goes on once that is mended; no restart needed")
     if seen.status == "submitted":
         yield Finding("warning", "no actor has begun with it", "`romul actor` starts one")
-    elif seen.undecided_s > UNDECIDED_S and seen.status not in ENDED and not seen.fault:
-        # What waits for a fault to be mended is read by an actor. After the end of a search late
-        # reports may stay where they are.
+    elif seen.undecided_s > UNDECIDED_S and not seen.fault:
+        # What waits for a fault to be mended is read by an actor.
         since = age(seen.undecided_s)
         what = f"no actor has decided on the oldest event for {since}; {waiting} wait"
         yield Finding("warning", what, "is one running that serves it? `romul actor` starts one")

@@ -14,7 +14,9 @@ from romul_actors.core.history import Line, TrialReported
 from romul_actors.core.history import from_json as line_from_json
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_from_json
+from romul_actors.protocol.messages import request_of
 from romul_actors.protocol.plan import left_out
+from romul_actors.protocol.statuses import ENDED
 from romul_actors.protocol.stored_fields import StoredFields, finite, table, whole
 from romul_actors.store import REFUSES, Glance, ReaderStore
 
@@ -129,7 +131,8 @@ class Snapshot:
         fault: why an actor cannot serve it; "" if there is no such fault.
         left_out: options of its optimizer that do not count, as `romul_actors.protocol.plan` says.
         undecided_s: for how long the oldest event has waited for a decision, in seconds; 0: none
-            waits.
+            waits. Of a search that has ended only operators' requests count: nothing has to
+            decide its late reports.
     """
 
     experiment: Experiment
@@ -200,7 +203,6 @@ def read_glance(glance: Glance, name: str = "") -> Snapshot:
     experiment = experiment_from_json(StoredFields.of_experiment(name, meta).text("spec"))
     own = StoredFields.of_experiment(experiment.name, meta)
     missing = left_out(experiment, own.text("status"), own.text("left_out", ""))
-    since_ms = glance.undecided_since_ms
     return Snapshot(
         experiment=experiment,
         now_ms=glance.now_ms,
@@ -228,8 +230,16 @@ def read_glance(glance: Glance, name: str = "") -> Snapshot:
         last_id=glance.history[-1][0] if glance.history else "",
         fault=own.text("fault", ""),
         left_out=missing,
-        undecided_s=0.0 if since_ms is None else max(0.0, (glance.now_ms - since_ms) / 1000),
+        undecided_s=_undecided_s(glance, own.text("status")),
     )
+
+
+def _undecided_s(glance: Glance, status: str) -> float:
+    """For how long the oldest event has waited that has to be decided; 0: none waits."""
+    for at_ms, body in glance.undecided:
+        if status not in ENDED or request_of(body) is not None:
+            return max(0.0, (glance.now_ms - at_ms) / 1000)
+    return 0.0
 
 
 def _slot(index: int, row: StoredFields, metric: str, now_ms: int) -> SlotSnapshot:

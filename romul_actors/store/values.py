@@ -15,6 +15,8 @@ MAX_LOG = 8_000
 """Longest output of an attempt that is kept, in characters: its end."""
 MAX_DEAD_BODY = 1_024
 """Longest part of a dead letter that is kept, in bytes: its beginning."""
+MOST_UNDECIDED = 10
+"""Most inbox entries that a glance at a search that has ended shows (`glance.lua` has it, too)."""
 
 
 REFUSES = "refuses"
@@ -187,8 +189,9 @@ class Glance:
         workers: presence of each worker, with `age_ms` since its latest heartbeat.
         depths: number of entries in `inbox`, `trials`, `history` and `dead`.
         history: (id, JSON text), oldest first.
-        undecided_since_ms: when the oldest entry of the inbox arrived, by the same clock; None:
-            the inbox is empty.
+        undecided: (arrival by the same clock, body) of the oldest entry of the inbox, or of the
+            `MOST_UNDECIDED` oldest ones where the search has ended: late reports may be before an
+            operator's request there.
     """
 
     now_ms: int
@@ -197,7 +200,7 @@ class Glance:
     workers: Mapping[str, Mapping[str, Any]]
     depths: Mapping[str, int]
     history: Sequence[tuple[str, str]]
-    undecided_since_ms: int | None = None
+    undecided: Sequence[tuple[int, bytes]] = ()
 
 
 @value()

@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 
 from romul_actors.errors import ExperimentExistsError, UnknownExperimentError
+from romul_actors.protocol.statuses import ENDED
 from romul_actors.store import Commit, Output
+from romul_actors.store.values import MOST_UNDECIDED
 
 
 async def made(store, name="e"):
@@ -519,7 +521,8 @@ async def test_a_glance_is_all_that_a_screen_shows(store):
     assert seen.slots == [{"step": "3", "nothing": ""}, {"step": "4", "nothing": ""}]
     assert [line for _, line in seen.history] == lines[4:]
     assert seen.depths == {"inbox": 1, "trials": 0, "history": 6, "dead": 0}
-    assert 0 <= seen.now_ms - seen.undecided_since_ms < 60_000
+    [(arrived_ms, body)] = seen.undecided
+    assert (0 <= seen.now_ms - arrived_ms < 60_000, body) == (True, b"x")
     assert seen.workers["w"]["state"] == "idle"
     assert 0 <= seen.workers["w"]["age_ms"] < 60_000
 
@@ -529,11 +532,25 @@ async def test_a_glance_is_all_that_a_screen_shows(store):
     [entry] = await batch(store)
     last = await store.glance("e")
     # That an actor has read an event decides nothing.
-    assert (last.history, last.undecided_since_ms) == ([], seen.undecided_since_ms)
+    assert (last.history, last.undecided) == ([], seen.undecided)
     assert await store.commit("e", "a", Commit((await store.load("e")).version, [entry]))
-    assert (await store.glance("e")).undecided_since_ms is None
+    assert (await store.glance("e")).undecided == []
     with pytest.raises(UnknownExperimentError, match="no experiment 'no'"):
         await store.glance("no")
+
+
+@pytest.mark.parametrize("status", ["running", *ENDED])
+async def test_a_glance_at_a_search_that_has_ended_shows_requests_behind_late_reports(
+    store, status
+):
+    await made(store)
+    bodies = [b"%d" % n for n in range(MOST_UNDECIDED + 1)]
+    ended = Commit((await store.load("e")).version, await batch(store), {"status": status})
+    assert await store.commit("e", "a", ended)
+    for body in bodies:
+        await store.send("e", body)
+    shown = [body for _, body in (await store.glance("e")).undecided]
+    assert shown == bodies[: 1 if status == "running" else MOST_UNDECIDED]
 
 
 async def test_what_a_task_printed_is_kept_for_a_while(store):

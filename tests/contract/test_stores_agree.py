@@ -230,7 +230,7 @@ class Machine(RuleBasedStateMachine):
                 (lambda store, name=name: store.workers(name), ageless),
                 (
                     lambda store, name=name: store.glance(name),
-                    lambda f: f.undecided_since_ms is None,
+                    lambda f: [body for _, body in f.undecided],
                 ),
                 (lambda store, name=name: store.history(name), texts),
                 (lambda store, name=name: store.history_before(name, count=3), texts),

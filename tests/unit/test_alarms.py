@@ -4,9 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from romul_actors.core.events import Control, Result
 from romul_actors.dashboard.page import alarm
 from romul_actors.observe.alarms import BACKLOG, FEW_SLOTS, UNDECIDED_S, Finding, alarms
 from romul_actors.observe.snapshot import read_glance
+from romul_actors.protocol.messages import encode
+from romul_actors.protocol.statuses import ENDED
 from romul_actors.store.memory import MemoryStore
 from romul_sim.virtual_time import run
 from tests.trials import declare
@@ -14,7 +17,7 @@ from tests.trials import declare
 LEASE_S = 30.0
 
 
-def seen(workers=(), depths=(), task="toys", undecided_s=0.0, **meta):
+def seen(workers=(), depths=(), task="toys", undecided_s=0.0, waiting=(b"x",), **meta):
     """An experiment with these workers, as (state, age in leases)."""
 
     async def main():
@@ -29,7 +32,7 @@ def seen(workers=(), depths=(), task="toys", undecided_s=0.0, **meta):
             glance,
             now_ms=now_ms,
             depths={**glance.depths, "inbox": 0, **dict(depths)},
-            undecided_since_ms=now_ms - int(1000 * undecided_s),
+            undecided=[(now_ms - int(1000 * undecided_s), body) for body in waiting],
             workers={
                 f"w{i}": {"state": state, "why": "why not", "age_ms": int(1000 * LEASE_S * leases)}
                 for i, (state, leases) in enumerate(workers)
@@ -105,6 +108,24 @@ def test_a_search_without_an_actor_is_seen_by_the_age_of_its_oldest_event():
     ]
     for status in ("finished", "stopped"):
         assert found(idle, few, undecided_s=66, status=status) == []
+
+
+@pytest.mark.parametrize("status", ENDED)
+def test_a_request_to_a_search_that_has_ended_waits_for_an_actor_and_late_reports_do_not(status):
+    extension = encode(Control(action="extend", steps=6, by="me"))
+    token = {"trial": "0-0", "slot": 0, "attempt": 1, "worker": "w"}
+    report = encode(Result(**token, value=1.0, checkpoint="0-0-1", seconds=1.0))
+    words = "no actor has decided on the oldest event for 66 s; 2 wait"
+
+    def said(*waiting, undecided_s=66.0):
+        of_all = found(
+            [("idle", 0.1)], {"inbox": 2}, undecided_s=undecided_s, waiting=waiting, status=status
+        )
+        return [what for level, what in of_all if level == "warning"]
+
+    assert said(report, report) == []
+    assert said(extension, report) == said(report, extension) == [words]
+    assert said(extension, undecided_s=UNDECIDED_S) == []
 
 
 def test_faults_come_first_and_the_page_shows_the_first():

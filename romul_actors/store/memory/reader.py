@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from romul_actors.protocol.statuses import ENDED
 from romul_actors.store.memory.catalog import MemoryCatalog
 from romul_actors.store.roles import ReaderStore
 from romul_actors.store.values import (
+    MOST_UNDECIDED,
     REFUSES,
     AffinityCounts,
     DeadLetter,
@@ -44,6 +46,7 @@ class MemoryReader(MemoryCatalog, ReaderStore):
         found = self.memory.find(name)
         slots = range(int(found.meta["slots"])) if fields else ()
         lines = [(str(i), line) for i, line in found.history]
+        ended = found.meta.get("status") in ENDED
         if after:
             lines = [(i, line) for i, line in lines if int(i) > int(after)][:count]
         return Glance(
@@ -53,7 +56,9 @@ class MemoryReader(MemoryCatalog, ReaderStore):
             workers=await self.workers(name),
             depths=await self.depths(name),
             history=lines if after else lines[len(lines) - min(count, len(lines)) :],
-            undecided_since_ms=next((entry.at_ms for entry in found.inbox.all()), None),
+            undecided=[
+                (x.at_ms, x.body) for x in found.inbox.all()[: MOST_UNDECIDED if ended else 1]
+            ],
         )
 
     async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[DeadLetter]:

@@ -65,7 +65,7 @@ class RedisReader(RedisCatalog, ReaderStore):
         found = await self.connection.run_read_only("glance", keys, [after, count, *fields])
         if found is None:
             raise self.connection.unknown(name)
-        now, meta, slots, workers, depths, lines, oldest = found
+        now, meta, slots, workers, depths, lines, undecided = found
         with reading(f"{key(name)}, its history or the hash of a slot"):
             return Glance(
                 now_ms=int(now),
@@ -81,7 +81,7 @@ class RedisReader(RedisCatalog, ReaderStore):
                     for entry_id, pairs in lines
                 ],
                 # The id begins with the server's time of the entry's arrival.
-                undecided_since_ms=int(oldest.partition(b"-")[0]) if oldest else None,
+                undecided=[(int(at.partition(b"-")[0]), body) for at, body in undecided],
             )
 
     async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[DeadLetter]:

@@ -1,8 +1,9 @@
 -- What a screen shows, in one call: some fields of each slot, workers, queues, the latest history.
 -- KEYS: meta, workers, inbox, trials, history, dead. The slots' keys share their hash tag.
 -- ARGV: history after this id ('' for the latest), how many lines, names of a slot's fields ...
--- Returns {now in ms, meta, {values of a slot's fields, ...}, workers, depths, history, id of the
--- oldest entry of the inbox or ''}; nil if there is no such experiment.
+-- Returns {now in ms, meta, {values of a slot's fields, ...}, workers, depths, history, {{id, body} of
+-- the oldest entry of the inbox, or of the ten oldest ones where the search has ended, ...}}; nil if
+-- there is no such experiment.
 local meta = redis.call('HGETALL', KEYS[1])
 if #meta == 0 then
   return nil
@@ -47,6 +48,10 @@ if count > 0 then
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local oldest = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]
-return {tostring(now), meta, rows, redis.call('HGETALL', KEYS[2]), depths, lines,
-  oldest and oldest[1] or ''}
+local status = redis.call('HGET', KEYS[1], 'status')
+local ended = status == 'finished' or status == 'failed' or status == 'stopped'
+local oldest = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', ended and 10 or 1)
+for i, entry in ipairs(oldest) do
+  oldest[i] = {entry[1], entry[2][2]}
+end
+return {tostring(now), meta, rows, redis.call('HGETALL', KEYS[2]), depths, lines, oldest}
