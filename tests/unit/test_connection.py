@@ -7,6 +7,7 @@ import pytest
 from redis.asyncio import SSLConnection
 
 from romul_actors.cli import connection
+from romul_actors.cli.services import serve_until_stopped
 from romul_actors.errors import (
     BrokerError,
     StoreError,
@@ -132,6 +133,27 @@ def test_a_database_is_taken_from_a_url():
     assert single.connection_pool.connection_kwargs["db"] == 7
     for url in ("redis+cluster://h:1", "redis+cluster://h:1/", "redis+cluster://h:1/0"):
         urls.connect(url)
+
+
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"])
+async def test_a_file_of_tls_that_is_not_there_is_an_error_at_once(option, tmp_path):
+    file = tmp_path / "none.pem"
+    with pytest.raises(StoreError, match=f"{option}: {file}: No such file") as refused:
+        await serve_until_stopped(f"rediss://u:{SECRET}@127.0.0.1:1/0?{option}={file}", never)
+    assert not isinstance(refused.value, StoreUnavailableError)
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile"])
+def test_a_file_of_tls_that_holds_something_else_is_named(option, tmp_path):
+    file = tmp_path / "notes.txt"
+    file.write_text("no certificate")
+    with pytest.raises(StoreError, match=f"{option}={file}: "):
+        urls.connect(f"rediss://127.0.0.1:1/0?{option}={file}")
+
+
+async def never(store, stop):
+    raise AssertionError("there is no server")
 
 
 def test_tls_and_the_sentinels_own_login_go_to_the_sentinels():

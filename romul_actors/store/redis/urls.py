@@ -11,10 +11,11 @@ A password that a URL with a user leaves out may lie in a file (`romul_actors.se
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, SSLConnection
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
@@ -108,12 +109,40 @@ def connect(url: str) -> "Redis | RedisCluster":
         client: Redis = Redis.from_url(place, **single)
         # What stands after "?" is looked at when a connection is made.
         pool = client.connection_pool
-        pool.connection_class(**pool.connection_kwargs)
+        made = pool.connection_class(**pool.connection_kwargs)
+        if isinstance(made, SSLConnection):
+            _check_files(made)
     except (ValueError, TypeError, RedisError) as error:
         # The client takes the beginning of such a password for a port, and says it.
         why = _UNQUOTED if re.search(r"://[^@]*[/?#].*@", url, re.DOTALL) else error
         raise StoreError(f"{hide_password(url)}: {why}") from None
     return client
+
+
+def _check_files(connection: SSLConnection) -> None:
+    """Read the certificates that a URL names: later it would look as if no server answered.
+
+    Raises:
+        ValueError: there is no such file, or it holds something else.
+    """
+    tls = connection.ssl_context
+    named = {
+        "ssl_ca_certs": tls.ca_certs,
+        "ssl_ca_path": tls.ca_path,
+        "ssl_certfile": tls.certfile,
+        "ssl_keyfile": tls.keyfile,
+    }
+    given = {option: place for option, place in named.items() if place}
+    for option, place in given.items():
+        try:
+            Path(place).stat()
+        except OSError as error:
+            raise ValueError(f"{option}: {place}: {error.strerror}") from None
+    try:
+        tls.get()
+    except OSError as error:
+        files = ", ".join(f"{option}={place}" for option, place in given.items())
+        raise ValueError(f"{files}: {error}") from None
 
 
 class _Sentinels(Sentinel):
