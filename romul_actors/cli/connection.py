@@ -17,7 +17,7 @@ from romul_actors.errors import (
 )
 from romul_actors.local import mqtt_broker
 from romul_actors.local.address import resolve
-from romul_actors.local.redis_server import URL_FILE, has_data, is_up, server_of
+from romul_actors.local.redis_server import has_data, is_up, server_of
 from romul_actors.local.run_file import (
     check_run,
     extension,
@@ -166,15 +166,14 @@ async def connected_to(
         raise UnknownExperimentError(f"{error}; {_hidden(own)}") from None
 
 
-def has_ended(name: str, url: str | None) -> bool:
-    """Whether the server of a search does not come back: that of a local run that was ended.
+def folder_of_search(name: str, url: str | None) -> Path | None:
+    """The folder of the local run that holds a search; None: its server is one that was named.
 
     Args:
         name: the search's.
         url: as the option --redis takes it.
     """
-    folder = folder_of(_where(run_folder(name), url))
-    return folder is not None and not (folder / URL_FILE).exists()
+    return folder_of(_where(run_folder(name), url))
 
 
 def _where(own: Path, url: str | None) -> str:

@@ -1,22 +1,20 @@
 """`romul history`: what happened and what was decided, line by line."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 import typer
 
-from romul_actors.cli.connection import connected_to, has_ended
+from romul_actors.cli.followed import Followed, following
 from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import Console, echo, echo_json
 from romul_actors.core.history import KINDS, ControlIgnored, Line, TrialCreated, Unknown, to_json
-from romul_actors.errors import StoreUnavailableError
 from romul_actors.observe.explain import last_line
 from romul_actors.observe.snapshot import moment, read_line
 from romul_actors.protocol.mistakes import did_you_mean
 from romul_actors.protocol.statuses import OVER
-from romul_actors.store import ReaderStore
+from romul_actors.store import Glance, ReaderStore
 
 LINES = 2_000
 """Lines of history that are read at most in one step."""
@@ -53,14 +51,13 @@ def history(
         echo_json(to_json(line)) if as_json else echo(line_in_words(line))
 
     async def run() -> None:
-        async with connected_to(name, redis) as client:
-            glance = await client.store.glance(name, count=1)
-            after, lines = await latest(client.store, name, count, event)
+        async with following(name, redis) as followed:
+            glance = await followed.store.glance(name, count=1)
+            after, lines = await latest(followed.store, name, count, event)
             for line in lines:
                 show(line)
             if follow and not over(glance.meta["status"], glance.history):
-                ended = partial(has_ended, name, redis)
-                async for line in followed(client.store, name, after, glance.now_ms, ended):
+                async for line in coming(followed, name, after, glance.now_ms):
                     if event in (None, event_of(line)):
                         show(line)
 
@@ -70,34 +67,33 @@ def history(
         raise typer.Exit from None
 
 
-async def followed(
-    store: ReaderStore, name: str, after: str, seen_ms: int, ended: Callable[[], bool]
-) -> AsyncIterator[Line]:
+async def coming(followed: Followed, name: str, after: str, seen_ms: int) -> AsyncIterator[Line]:
     """Lines of history as they come, until the search is over.
 
     Args:
-        store: where they are.
+        followed: where they are.
         name: the search's.
         after: id of the line before.
         seen_ms: when the store answered last, by its own time.
-        ended: whether the store does not come back where it does not answer.
 
     Raises:
         StoreUnavailableError: it does not answer, and does not come back.
     """
-    silent = False
+    said = False
+
+    def silent(why: str) -> None:
+        nonlocal said
+        if not said:
+            echo(f"as of {moment(seen_ms)}: {why}; trying again", err=True)
+        said = True
+
+    async def glance_from(store: ReaderStore) -> Glance:
+        return await store.glance(name, after=after, count=LINES)
+
     while True:
         await asyncio.sleep(0.5)
-        try:
-            glance = await store.glance(name, after=after, count=LINES)
-        except StoreUnavailableError as error:
-            if ended():
-                raise
-            if not silent:
-                echo(f"as of {moment(seen_ms)}: {error}; trying again", err=True)
-            silent = True
-            continue
-        seen_ms, silent = glance.now_ms, False
+        glance = await followed.look(glance_from, silent)
+        seen_ms, said = glance.now_ms, False
         for entry_id, text in glance.history:
             after = entry_id
             yield read_line(name, entry_id, text)

@@ -5,8 +5,7 @@ import math
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -15,13 +14,12 @@ from rich.live import Live
 from rich.measure import Measurement
 from rich.text import Text
 
-from romul_actors.cli.connection import connected_to, has_ended
+from romul_actors.cli.followed import Followed, following
 from romul_actors.cli.history import LINES
 from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import NARROW, Console, Table, echo_json, shortened
 from romul_actors.cli.workers import worker_row
 from romul_actors.core.history import TrialReported
-from romul_actors.errors import StoreUnavailableError
 from romul_actors.observe.alarms import alarms, few
 from romul_actors.observe.snapshot import (
     LOST,
@@ -230,15 +228,15 @@ def top(
         # However it ends, the terminal gets its screen back.
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
-        async with connected_to(name, redis) as client:
-            seen = await screen.refresh(client.store)
+        async with following(name, redis) as followed:
+            seen = await screen.refresh(followed.store)
             if as_json:
                 echo_json(_as_json(seen))
                 return
             if once:
                 Console().print(screen.render(seen))
                 return
-            await _live(screen, seen, client.store, every, partial(has_ended, name, redis))
+            await _live(screen, seen, followed, every)
 
     try:
         asyncio.run(run())
@@ -246,34 +244,31 @@ def top(
         raise typer.Exit from None
 
 
-async def _live(
-    screen: Screen, seen: Snapshot, store: Store, every_s: float, ended: Callable[[], bool]
-) -> None:
+async def _live(screen: Screen, seen: Snapshot, followed: Followed, every_s: float) -> None:
     """Draw on the terminal's own screen until interrupted.
 
     Args:
         screen: what is drawn.
         seen: what it has seen last.
-        store: where it looks.
+        followed: where it looks.
         every_s: how often, in seconds.
-        ended: whether the store does not come back where it does not answer.
 
     Raises:
-        StoreUnavailableError: it does not answer, and does not come back.
+        StoreUnavailableError: the server does not answer, and does not come back.
     """
     console = Console()
-    first = screen.fitted(seen, console)
-    with Live(first, console=console, screen=True, auto_refresh=False) as live:
+    with Live(
+        screen.fitted(seen, console), console=console, screen=True, auto_refresh=False
+    ) as live:
+
+        def draw(why: str = "") -> None:
+            note = f"! as of {moment(seen.now_ms)}: {why}; trying again" if why else ""
+            live.update(screen.fitted(seen, console, note), refresh=True)
+
         while True:
             await asyncio.sleep(every_s)
-            note = ""
-            try:
-                seen = await screen.refresh(store)
-            except StoreUnavailableError as error:
-                if ended():
-                    raise
-                note = f"! as of {moment(seen.now_ms)}: {error}; trying again"
-            live.update(screen.fitted(seen, console, note), refresh=True)
+            seen = await followed.look(screen.refresh, draw)
+            draw()
 
 
 def _as_json(seen: Snapshot) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
@@ -75,6 +76,24 @@ def url_of(folder: Path) -> str | None:
 def is_up(folder: Path) -> bool:
     """Whether the server of `folder` answers."""
     return url_of(folder) is not None
+
+
+def listens(url: str) -> bool:
+    """Whether anything listens where an embedded server should; a server that hangs does.
+
+    Args:
+        url: the server's; "": there is none.
+    """
+    place = urlsplit(url)
+    if place.hostname is None:
+        return False
+    try:
+        with socket.create_connection((place.hostname, place.port or 0), timeout=2):
+            return True
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        return True
 
 
 def check_idle(folder: Path) -> None:

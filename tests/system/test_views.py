@@ -224,6 +224,32 @@ def test_top_and_history_come_through_a_restart_of_the_server(background, tmp_pa
         stop()
 
 
+def test_top_and_history_say_that_a_server_hangs_and_go_on_with_it(background, tmp_path):
+    url, stop = background.enter(embedded_server(tmp_path / "server"))
+    server, system = int((tmp_path / "server/redis/server.pid").read_text()), System(url, tmp_path)
+    try:
+        system.submit()
+        system.actor()
+        wait_for(lambda: system.history(event="trial"))
+        history = system.start("history", "e", "--follow")
+        with Terminal(system, "top", "e", "--every=0.1") as top:
+            assert top.shows(b"running")
+            wait_for(lambda: "trial" in history.log.read_text())
+            os.kill(server, signal.SIGSTOP)
+            assert top.shows(b"trying again"), top.seen.decode()
+            assert b": the server does not answer; trying again" in top.seen
+            wait_for(lambda: ": the server does not answer; trying" in history.log.read_text())
+            os.kill(server, signal.SIGCONT)
+            assert system.call("stop", "e").returncode == 0
+            assert history.wait(60) == 0
+            assert top.shows(b"stopped"), top.seen.decode()
+            assert top.end(signal.SIGINT) == 0
+    finally:
+        os.kill(server, signal.SIGCONT)
+        system.close()
+        stop()
+
+
 def test_the_doctor_names_faults_and_remedies(running, system):
     findings = running.as_json("doctor")
     assert all(finding["level"] != "fault" for finding in findings)

@@ -14,7 +14,7 @@ from romul_actors.errors import (
     StoreUnavailableError,
     UnknownExperimentError,
 )
-from romul_actors.local.redis_server import DATA, URL_FILE
+from romul_actors.local.redis_server import DATA
 from romul_actors.local.run_file import RunFile
 from romul_actors.mqtt.broker import Broker
 from romul_actors.secret_file import with_passwords
@@ -205,16 +205,14 @@ def test_whatever_is_wrong_with_a_brokers_url_its_password_is_not_said(url):
     assert SECRET not in str(refused.value)
 
 
-def test_only_a_local_run_that_was_ended_does_not_come_back(tmp_path, monkeypatch):
+def test_a_search_is_in_the_folder_of_its_local_run_unless_a_server_was_named(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     folder = Path("runs") / "mine"
     RunFile(["mine"], 1, [], []).write(folder)
     (folder / DATA).mkdir()
-    # A server that was killed leaves its URL.
-    for up in (False, True):
-        if up:
-            (folder / URL_FILE).write_text(NOWHERE)
-        assert connection.has_ended("mine", None) is not up
-        assert connection.has_ended("mine", str(folder)) is not up
-        assert not connection.has_ended("mine", NOWHERE)
-        assert not connection.has_ended("other", None)
+    for url in (None, str(folder)):
+        assert connection.folder_of_search("mine", url) == folder
+    assert connection.folder_of_search("mine", NOWHERE) is None
+    assert connection.folder_of_search("other", None) is None
