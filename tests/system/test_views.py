@@ -290,6 +290,38 @@ def test_the_doctor_goes_by_leases_not_by_what_a_lost_worker_last_said(system):
     assert alarm["what"].endswith("took away: gone")
 
 
+def make_older(system):
+    """The server's clock cannot be turned: the events are as if they had come a minute earlier."""
+    inbox = "romul:{e}:inbox"
+    with redis.Redis.from_url(system.url, protocol=2) as client:
+        entries = client.xrange(inbox)
+        client.delete(inbox)
+        for at, fields in entries:
+            ms, _, number = at.decode().partition("-")
+            client.xadd(inbox, fields, id=f"{int(ms) - 60_000}-{number}")
+        client.xgroup_create(inbox, "actors", "0")
+
+
+def assert_undecided_in_every_view(system):
+    words = "no actor has decided on the oldest event for"
+    for look in (("top", "e", "--once"), ("show", "e"), ("status",), ("doctor",)):
+        assert words in " ".join(system.call(*look).stdout.split()), look
+
+
+def test_an_extension_of_a_finished_search_without_an_actor_waits_in_every_view(system):
+    system.submit(steps=2)
+    actor = system.actor()
+    system.worker()
+    system.wait_for_status("finished")
+    actor.kill()
+    actor.wait()
+    assert system.call("extend", "e", "--steps", "3").returncode == 0
+    make_older(system)
+    assert_undecided_in_every_view(system)
+    system.actor()
+    wait_for(lambda: len(system.history(event="result")) == 12)
+
+
 def test_a_search_whose_only_actor_died_looks_so_in_every_view(system):
     # A worker that is slow to say that it lives shall not be named as well.
     timeouts = {"lease_s": 60.0}
@@ -302,18 +334,9 @@ def test_a_search_whose_only_actor_died_looks_so_in_every_view(system):
     actor.wait()
     # Every slot leaves its result, and no worker anything else.
     wait_for(lambda: system.client.xlen("romul:{e}:inbox") >= 4 and not system.leases())
-    # The server's clock cannot be turned: the events are as if they had come a minute earlier.
-    inbox = "romul:{e}:inbox"
-    with redis.Redis.from_url(system.url, protocol=2) as client:
-        entries = client.xrange(inbox)
-        client.delete(inbox)
-        for at, fields in entries:
-            ms, _, number = at.decode().partition("-")
-            client.xadd(inbox, fields, id=f"{int(ms) - 60_000}-{number}")
-        client.xgroup_create(inbox, "actors", "0")
+    make_older(system)
+    assert_undecided_in_every_view(system)
     words = "no actor has decided on the oldest event for"
-    for look in (("top", "e", "--once"), ("show", "e"), ("status",), ("doctor",)):
-        assert words in " ".join(system.call(*look).stdout.split()), look
     [row] = system.as_json("status")
     [said] = system.as_json("top", "e")["alarms"]
     assert said.startswith(words)
