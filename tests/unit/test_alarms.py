@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from romul_actors.core.events import Control, Result
+from romul_actors.core.events import Control, Expired
 from romul_actors.dashboard.page import alarm
 from romul_actors.observe.alarms import BACKLOG, FEW_SLOTS, UNDECIDED_S, Finding, alarms
 from romul_actors.observe.snapshot import read_glance
@@ -113,8 +113,7 @@ def test_a_search_without_an_actor_is_seen_by_the_age_of_its_oldest_event():
 @pytest.mark.parametrize("status", ENDED)
 def test_a_request_to_a_search_that_has_ended_waits_for_an_actor_and_late_reports_do_not(status):
     extension = encode(Control(action="extend", steps=6, by="me"))
-    token = {"trial": "0-0", "slot": 0, "attempt": 1, "worker": "w"}
-    report = encode(Result(**token, value=1.0, checkpoint="0-0-1", seconds=1.0))
+    report = encode(Expired(trial="0-0", slot=0, attempt=1, worker="w"))
     words = "no actor has decided on the oldest event for 66 s; 2 wait"
 
     def said(*waiting, undecided_s=66.0):

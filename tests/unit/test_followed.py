@@ -44,7 +44,7 @@ def status(store):
 
 @pytest.mark.parametrize("url", [None, str(FOLDER)])
 async def test_a_run_that_was_killed_ends_the_look_with_the_command_that_goes_on(local_run, url):
-    said = []
+    said: list[str] = []
     async with following("e", url) as search:
         assert (await search.look(status, said.append)).meta["status"] == "submitted"
         send(signal.SIGKILL)
@@ -59,7 +59,7 @@ async def test_a_run_that_was_ended_ends_the_look(local_run):
         await local_run.aclose()
         assert not (FOLDER / URL_FILE).exists()
         with pytest.raises(StoreUnavailableError, match="runs/e: the run has ended"):
-            await search.look(status, [].append)
+            await search.look(status, print)
 
 
 async def test_a_run_that_was_resumed_meanwhile_is_looked_at_on_its_new_server(local_run):
@@ -68,14 +68,14 @@ async def test_a_run_that_was_resumed_meanwhile_is_looked_at_on_its_new_server(l
         before = (FOLDER / URL_FILE).read_text()
         after = await local_run.enter_async_context(embedded_server(FOLDER))
         assert before != after
-        said = []
+        said: list[str] = []
         assert (await search.look(status, said.append)).meta["status"] == "submitted"
         assert said == []
 
 
 async def test_a_server_that_hangs_is_named_while_the_request_goes_on(local_run, monkeypatch):
     monkeypatch.setattr(followed, "PATIENCE_S", 0.05)
-    said = []
+    said: list[str] = []
 
     def silent(why):
         said.append(why)
@@ -91,7 +91,7 @@ async def test_another_server_than_a_local_runs_is_waited_for(redis_url, monkeyp
     monkeypatch.setattr(urls, "RETRY_CAP_S", 0.01)
     monkeypatch.setattr(followed, "PAUSE_S", 0.01)
     answers = iter([StoreUnavailableError("away"), StoreUnavailableError("away"), "here"])
-    said = []
+    said: list[str] = []
 
     async def request(_):
         answer = next(answers)
@@ -113,7 +113,7 @@ async def test_a_look_that_is_interrupted_leaves_no_request(local_run):
 
     async with following("e", None) as search:
         before = asyncio.all_tasks()
-        look = asyncio.create_task(search.look(request, [].append))
+        look = asyncio.create_task(search.look(request, print))
         await begun.wait()
         look.cancel()
         with pytest.raises(asyncio.CancelledError):
