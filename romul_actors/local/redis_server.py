@@ -7,12 +7,14 @@ file in the run's folder, and ends with the process that started it.
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import os
 import secrets
 import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -27,6 +29,11 @@ from romul_actors.errors import StoreError
 URL_FILE = "redis.url"
 DATA = "redis"
 """Folder of a server's data, in that of its run."""
+LOCK = "server.lock"
+"""File beside the data that is locked for as long as a server works on them, whether it answers or
+not: the server's process inherits the lock."""
+ENDS_S = 5.0
+"""How long a server may take to end whose parent was killed."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -107,6 +114,31 @@ def check_idle(folder: Path) -> None:
             f"a run is under way in {folder}: its server answers: end that run "
             "first, or choose another name or folder"
         )
+    end_s = time.monotonic() + ENDS_S
+    while (lock := _locked(folder / DATA)) is None:
+        if time.monotonic() > end_s:
+            raise StoreError(
+                f"a server works in {folder}, and does not answer: look whether its process "
+                f"(number in {folder / DATA / 'server.pid'}) hangs, and end it first"
+            )
+        time.sleep(0.05)
+    os.close(lock)
+
+
+def _locked(data: Path) -> int | None:
+    """A lock on a server's data, as a descriptor to be closed; None: another process has it."""
+    try:
+        descriptor = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return os.open(os.devnull, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        pass  # A file system without locks.
+    return descriptor
 
 
 @contextlib.asynccontextmanager
@@ -128,30 +160,47 @@ async def embedded_server(
     check_idle(folder)
     data = folder.resolve() / DATA  # noqa: ASYNC240  (nothing else runs yet)
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if (lock := _locked(data)) is None:
+        raise StoreError(f"another server has just been started in {folder}")
+    try:
+        process, url = await _started(program, data, lock, port, password, durable=durable)
+        url_file = folder / URL_FILE
+        url_file.touch(mode=0o600)
+        url_file.write_text(url)
+        try:
+            yield url
+        finally:
+            url_file.unlink(missing_ok=True)
+            await end(process)
+    finally:
+        os.close(lock)
+
+
+async def _started(
+    program: str,
+    data: Path,
+    lock: int,
+    port: int | None,
+    password: str | None,
+    *,
+    durable: bool,
+) -> tuple[asyncio.subprocess.Process, str]:
+    """A server that answers, with its URL."""
+    password = password or secrets.token_urlsafe(24)
     # Another program may take the port between the choice and the start: then choose again.
     for _ in range(5):
         chosen = port or free_port()
-        password = password or secrets.token_urlsafe(24)
-        process = await _start(program, data, chosen, password, durable=durable)
+        process = await _start(program, data, chosen, password, lock, durable=durable)
         (data / "server.pid").write_text(str(process.pid))
         url = f"redis://:{password}@127.0.0.1:{chosen}/0"
         try:
             if await _answers(url, process):
-                break
+                return process, url
         except BaseException:
             await end(process)
             raise
         await end(process)
-    else:
-        raise StoreError(f"{program} does not start; its log is {data / 'server.log'}")
-    url_file = folder / URL_FILE
-    url_file.touch(mode=0o600)
-    url_file.write_text(url)
-    try:
-        yield url
-    finally:
-        url_file.unlink(missing_ok=True)
-        await end(process)
+    raise StoreError(f"{program} does not start; its log is {data / 'server.log'}")
 
 
 @contextlib.asynccontextmanager
@@ -169,7 +218,7 @@ async def server_of(folder: Path) -> AsyncIterator[str]:
 
 
 async def _start(
-    program: str, data: Path, port: int, password: str, *, durable: bool
+    program: str, data: Path, port: int, password: str, lock: int, *, durable: bool
 ) -> asyncio.subprocess.Process:
     settings = data / "server.conf"
     settings.touch(mode=0o600)
@@ -191,11 +240,19 @@ async def _start(
             )
         )
     )
-    return await start([program, str(settings)], asyncio.subprocess.DEVNULL)
+    return await start([program, str(settings)], asyncio.subprocess.DEVNULL, [lock])
 
 
-async def start(command: Sequence[str], output: int | IO[bytes]) -> asyncio.subprocess.Process:
-    """Start a server's or a broker's process, which ends with this one."""
+async def start(
+    command: Sequence[str], output: int | IO[bytes], inherited: Sequence[int] = ()
+) -> asyncio.subprocess.Process:
+    """Start a server's or a broker's process, which ends with this one.
+
+    Args:
+        command: its words.
+        output: where its output goes.
+        inherited: descriptors that stay open in it.
+    """
     return await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
@@ -204,6 +261,7 @@ async def start(command: Sequence[str], output: int | IO[bytes]) -> asyncio.subp
         # Ctrl-C reaches the parent only: the server must outlive the workers that still report.
         start_new_session=True,
         preexec_fn=die_with_parent,
+        pass_fds=inherited,
         env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
     )
 

@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from romul_actors.errors import StoreError, StoreUnavailableError
-from romul_actors.local.redis_server import find_server
+from romul_actors.local import redis_server
+from romul_actors.local.redis_server import check_idle, embedded_server, find_server, server_of
 from romul_actors.store.redis import RedisStore, urls
 from tests.conftest import answers, free_port, romul, wait_for
 from tests.system.conftest import System
@@ -560,3 +561,41 @@ def test_a_broker_behind_tls_and_a_password(system, tmp_path):
     finally:
         broker.kill()
         broker.wait()
+
+
+def test_a_server_that_hangs_keeps_its_data_to_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(redis_server, "ENDS_S", 0.2)
+
+    async def main():
+        async with embedded_server(tmp_path) as url:
+            number = int((tmp_path / "redis" / "server.pid").read_text())
+            os.kill(number, signal.SIGSTOP)
+            try:
+                with pytest.raises(StoreError, match="and does not answer"):
+                    await asyncio.to_thread(check_idle, tmp_path)
+                # Nor is the file that names it what protects it.
+                (tmp_path / "redis.url").unlink()
+                with pytest.raises(StoreError, match="and does not answer"):
+                    async with server_of(tmp_path):
+                        pass
+            finally:
+                os.kill(number, signal.SIGCONT)
+            assert redis.Redis.from_url(url).ping()
+        async with embedded_server(tmp_path):
+            pass
+
+    asyncio.run(main())
+
+
+def test_a_server_whose_parent_was_killed_is_waited_for(tmp_path):
+    # It has locked its data until it has ended.
+    data = tmp_path / "redis"
+    data.mkdir()
+    holder = subprocess.Popen(["flock", data / "server.lock", "sleep", "1"])
+    wait_for((data / "server.lock").exists)
+
+    async def main():
+        async with embedded_server(tmp_path):
+            return holder.poll()
+
+    assert asyncio.run(main()) == 0
