@@ -32,8 +32,8 @@ DATA = "redis"
 LOCK = "server.lock"
 """File beside the data that is locked for as long as a server works on them, whether it answers or
 not: the server's process inherits the lock."""
-ENDS_S = 5.0
-"""How long a server may take to end whose parent was killed."""
+DIES_S, ENDS_S = 0.3, 5.0
+"""How long a server may answer whose parent was killed, and how long it may take to end."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -109,20 +109,24 @@ def check_idle(folder: Path) -> None:
     Raises:
         StoreError: one does.
     """
-    if is_up(folder):
-        raise StoreError(
-            f"a run is under way in {folder}: its server answers: end that run "
-            "first, or choose another name or folder"
-        )
-    end_s = time.monotonic() + ENDS_S
-    while (lock := _locked(folder / DATA)) is None:
-        if time.monotonic() > end_s:
+    began_s = time.monotonic()
+    while True:
+        answers = is_up(folder)
+        if not answers and (lock := _locked(folder / DATA)) is not None:
+            os.close(lock)
+            return
+        waited_s = time.monotonic() - began_s
+        if answers and waited_s > DIES_S:
+            raise StoreError(
+                f"a run is under way in {folder}: its server answers: end that run "
+                "first, or choose another name or folder"
+            )
+        if waited_s > ENDS_S:
             raise StoreError(
                 f"a server works in {folder}, and does not answer: look whether its process "
                 f"(number in {folder / DATA / 'server.pid'}) hangs, and end it first"
             )
         time.sleep(0.05)
-    os.close(lock)
 
 
 def _locked(data: Path) -> int | None:
@@ -164,16 +168,17 @@ async def embedded_server(
         raise StoreError(f"another server has just been started in {folder}")
     try:
         process, url = await _started(program, data, lock, port, password, durable=durable)
-        url_file = folder / URL_FILE
-        url_file.touch(mode=0o600)
-        url_file.write_text(url)
-        try:
-            yield url
-        finally:
-            url_file.unlink(missing_ok=True)
-            await end(process)
     finally:
+        # From here on the server's process alone has it: it may end before this one.
         os.close(lock)
+    url_file = folder / URL_FILE
+    url_file.touch(mode=0o600)
+    url_file.write_text(url)
+    try:
+        yield url
+    finally:
+        url_file.unlink(missing_ok=True)
+        await end(process)
 
 
 async def _started(
@@ -210,7 +215,15 @@ async def server_of(folder: Path) -> AsyncIterator[str]:
     Raises:
         StoreError: see `embedded_server`.
     """
-    if (url := url_of(folder)) is not None:
+    url = url_of(folder)
+    if url is None:
+        try:
+            check_idle(folder)
+        except StoreError:
+            # Another program has started one in the same moment, for itself.
+            if (url := url_of(folder)) is None:
+                raise
+    if url is not None:
         yield url
         return
     async with embedded_server(folder) as url:

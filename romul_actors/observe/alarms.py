@@ -95,8 +95,8 @@ def _of_workers(seen: Snapshot, holders: Collection[str]) -> Iterator[Finding]:
     if full := [w.name for w in seen.alive if w.state == "no room"]:
         yield Finding("warning", f"no room for checkpoints on workers: {few(full)}")
     if away := [w.name for w in seen.alive if w.state == "no storage"]:
-        what = f"the storage of checkpoints refuses or does not answer on workers: {few(away)}"
-        yield Finding("warning", what, "the workers' logs say how; the trials wait")
+        what = f"no checkpoint stored since its storage refused, or did not answer: {few(away)}"
+        yield Finding("warning", what, "the logs of these workers say how")
     if failing := [w.name for w in seen.alive if w.state == "failing"]:
         yield Finding("warning", f"trials fail on these workers only: {few(failing)}")
 

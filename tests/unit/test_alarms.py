@@ -61,7 +61,7 @@ def test_workers_without_room_and_failing_ones_are_named():
     states = [("no room", 0.1), *[("failing", 0.1)] * 5, ("no storage", 0.1)]
     assert found(states) == [
         ("warning", "no room for checkpoints on workers: w0"),
-        ("warning", "the storage of checkpoints refuses or does not answer on workers: w6"),
+        ("warning", "no checkpoint stored since its storage refused, or did not answer: w6"),
         ("warning", "trials fail on these workers only: w1, w2, w3 and 2 more"),
     ]
 

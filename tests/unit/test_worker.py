@@ -374,6 +374,24 @@ def test_an_outage_of_one_experiments_storage_holds_up_no_other():
     assert [at for name, at in trained if name == "f"] == [0, 0, 0]
 
 
+def test_a_worker_that_gets_no_more_trials_after_an_outage_is_idle():
+    async def main():
+        loop = asyncio.get_running_loop()
+        store = MemoryStore(lambda: int(1000 * loop.time()))
+        await filled(store, TRIAL)
+        stop, shown = asyncio.Event(), []
+        work = asyncio.create_task(worker(store, StubTrainer(AWAY), pace_s=0.1).run(stop))
+        await asyncio.sleep(1.5)
+        for _ in range(2):
+            shown.append((await store.workers("e"))["w"]["state"])
+            await asyncio.sleep(5.0)
+        stop.set()
+        await work
+        return shown
+
+    assert run(main()) == ["no storage", "idle"]
+
+
 def test_only_an_experiment_whose_own_trials_are_at_fault_is_told_so():
     class Elsewhere(MemoryStore):
         looks = 0
@@ -689,6 +707,20 @@ def test_a_result_that_cannot_be_sent_fails_and_leaves_no_checkpoint():
     assert discarded == ["0-0-1-a"]
     assert (report.type, report.reason, report.seconds) == ("failed", "bad_result", 1.0)
     assert "cannot be sent" in report.message
+
+
+def test_what_a_result_that_cannot_be_sent_left_out_is_said_with_the_next():
+    async def main():
+        store = MemoryStore(lambda: int(1000 * asyncio.get_running_loop().time()))
+        await filled(store, *(replace(TRIAL, id=f"{n}-0", slot=n) for n in range(3)))
+        odd = {"note": "str"}
+        unsendable = Success(1.0, "0-0-1-a", {chr(0xD800): 1.0}, left_out=odd)
+        fine = [Success(1.0, f"{n}-0-1-a", left_out=odd) for n in (1, 2)]
+        await worker(store, StubTrainer(unsendable, *fine), max_trials=3).run(asyncio.Event())
+        events = [decode_event(entry.body) for entry in await store.read(["e"], "a", 10, 0)]
+        return [event.left_out for event in events if event.type == "result"]
+
+    assert run(main()) == [{"note": "str"}, {}]
 
 
 def test_a_task_module_that_came_under_an_admitted_name_is_not_trained():

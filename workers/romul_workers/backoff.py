@@ -64,9 +64,14 @@ class Backoff:
         """Whether an experiment is left to other workers for now."""
         return self._fails(experiment) or self.outages.pauses(experiment)
 
-    def state(self, experiment: str) -> str:
-        """What hinders an experiment's trials here: "no storage", or "failing"; "": nothing."""
-        if self.outages.away(experiment):
+    def state(self, experiment: str, *, trains: bool) -> str:
+        """What hinders an experiment's trials here: "no storage", or "failing"; "": nothing.
+
+        Args:
+            experiment: its name.
+            trains: whether a trial of it is in training here, which an outage may end in vain.
+        """
+        if self.outages.pauses(experiment) or (trains and self.outages.away(experiment)):
             return "no storage"
         return "failing" if self._fails(experiment) else ""
 

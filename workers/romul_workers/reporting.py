@@ -122,6 +122,8 @@ class Reporter:
             report = self._report(attempt.trial, said, seconds)
             return Message(ending, report, encode(report), warning, provenance)
         except MessageError as error:
+            # No accepted report has said it.
+            self._left_out.forget(name)
             await self._discard(attempt.experiment, ending)
             return self._failure(attempt.trial, Failure("bad_result", str(error)), seconds)
 

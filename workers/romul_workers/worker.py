@@ -124,7 +124,7 @@ class Worker:
                 return state
         if self._without_room:
             return "no room"
-        states = {self._backoff.state(name) for name in self._admission.claims}
+        states = {self._backoff.state(name, trains=False) for name in self._admission.claims}
         return next((state for state in ("no storage", "failing") if state in states), "idle")
 
     @property
@@ -264,7 +264,8 @@ class Worker:
         """What it does, as an experiment is shown it: another one's storage is no matter of it."""
         if (state := self.state) in ("draining", "no room"):
             return state
-        hindered = self._backoff.state(experiment)
+        trains = any(attempt.experiment.name == experiment for attempt in self._attempts)
+        hindered = self._backoff.state(experiment, trains=trains)
         # Until a checkpoint is stored, training may be in vain.
         if hindered == "no storage" or not self._attempts:
             return hindered or "idle"

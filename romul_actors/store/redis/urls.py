@@ -142,7 +142,7 @@ def _check_files(connection: SSLConnection) -> None:
         tls.get()
     except OSError as error:
         files = ", ".join(f"{option}={place}" for option, place in given.items())
-        raise ValueError(f"{files}: {error}") from None
+        raise ValueError(f"{files or 'TLS'}: {error}") from None
 
 
 class _Sentinels(Sentinel):
