@@ -38,7 +38,7 @@ def failures(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> No
     for cause, last in latest.items():
         where = f"trial {last['trial']}, {last['worker']}"
         text = f"{cause}: {last['message'] or 'no message'} ({where})"
-        console.print(shortened(text, console.width))
+        console.print(text, soft_wrap=True)
     table = Table("hyperparameter", "region", "failed", "of", "why")
     for parameter, rows in regions.items():
         for row in rows:

@@ -175,11 +175,10 @@ NEW_BOUNDS = {
     "int, step, log": (32, 96),
     "list of floats": (0.2, 0.4),
     "list of ints": (16, 32),
-    "immutable": (2, 8),
     "condition": (0.2, 0.4),
     "immutable decides": (0.2, 0.4),
 }
-"""Bounds within the first ones, of the kinds of x that have any."""
+"""Bounds within the first ones, of the kinds of x that admit such."""
 
 
 @EVERY
