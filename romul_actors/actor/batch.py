@@ -1,6 +1,7 @@
 """A batch of events: decided on what the actor holds of an experiment, and made into one commit."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from romul_actors.actor.garbage import NeededCheckpoints
@@ -46,15 +47,11 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
     """
     stored = await store.load(name)
     spec = await store.spec(name)
-    try:
+    with _named("reading it fails"):
         experiment = from_json(spec)
         core = settings(experiment, stored=True)
         population = read(core, experiment.metric, stored.meta, stored.slots, name)
         needed = NeededCheckpoints(population)
-    except RomulError:
-        raise
-    except Exception as error:
-        raise _undecidable("reading it fails", error) from error
     return HeldExperiment(
         experiment,
         stored.version,
@@ -67,13 +64,23 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
     )
 
 
-def _undecidable(what: str, error: Exception) -> UndecidableError:
-    """An exception of another kind than this project's, as one of it.
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Give an error of whatever kind a kind of this project's.
 
     An optimizer may be of an installed package, and what it finds may be damaged: any error of it
     concerns this experiment, and no other.
+
+    Raises:
+        RomulError: as it was raised inside.
+        UndecidableError: another exception was.
     """
-    return UndecidableError(f"{what} ({type(error).__name__}: {error})")
+    try:
+        yield
+    except RomulError:
+        raise
+    except Exception as error:
+        raise UndecidableError(f"{what} ({type(error).__name__}: {error})") from error
 
 
 def decide_and_write(
@@ -85,13 +92,9 @@ def decide_and_write(
         UndecidableError: an optimizer raised an exception, or what is stored makes no sense.
         RomulError: a trial is too long to be sent.
     """
-    try:
+    with _named("deciding fails"):
         decision = decide_all(held.population, events)
         return decision, commit_of(held, events, decision, entries, nonce)
-    except RomulError:
-        raise
-    except Exception as error:
-        raise _undecidable("deciding fails", error) from error
 
 
 def commit_of(

@@ -345,13 +345,19 @@ async def test_a_storage_that_refuses_from_the_beginning_is_a_failure_at_once(tr
     assert (ending.reason, "it refuses" in ending.message) == ("storage", True)
 
 
-async def test_a_storage_that_refuses_while_a_task_writes_is_an_outage(trainer, tmp_path):
-    e = experiment(tmp_path, task="misbehaving:writing")
-    running = asyncio.create_task(trainer.train(e, trial()))
-    part = tmp_path / "checkpoints" / ".part"
+async def until_it_writes(folder):
+    """Wait until the task has written into its folder; where such folders are."""
+    part = folder / "checkpoints" / ".part"
     async with asyncio.timeout(30):
         while not list(part.glob("*/state.txt")):
             await asyncio.sleep(0.01)
+    return part
+
+
+async def test_a_storage_that_refuses_while_a_task_writes_is_an_outage(trainer, tmp_path):
+    e = experiment(tmp_path, task="misbehaving:writing")
+    running = asyncio.create_task(trainer.train(e, trial()))
+    await until_it_writes(tmp_path)
     refuse(tmp_path / "checkpoints")
     ending = await running
     assert isinstance(ending, Outage)
@@ -369,10 +375,7 @@ async def test_a_machine_that_cannot_start_a_process_fails_the_trial_only(tmp_pa
 async def test_a_trial_that_is_cancelled_leaves_nothing(trainer, tmp_path):
     e = experiment(tmp_path, task="misbehaving:slow")
     running = asyncio.create_task(trainer.train(e, trial()))
-    part = tmp_path / "checkpoints" / ".part"
-    async with asyncio.timeout(30):
-        while not list(part.glob("*/state.txt")):
-            await asyncio.sleep(0.01)
+    part = await until_it_writes(tmp_path)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert list(part.iterdir()) == []
