@@ -10,7 +10,7 @@ import typer
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import AsJson, TaskPath
 from romul_actors.cli.printing import MARKS, echo, echo_json
-from romul_actors.protocol.advice import advice
+from romul_actors.protocol.advice import advice, guarded
 from romul_actors.protocol.plan import load
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.conformance import Check, Examination
@@ -50,11 +50,13 @@ def check(
         longer = experiment.budget / (budget or experiment.budget)
         tried = experiment.model_copy(update=changes)
         examination = Examination(tried, trainer, grace, on_check, longer)
-        sizes = [Check("sizes suit the optimizer", "warning", text) for text in advice(experiment)]
-        for size in sizes:
-            on_check(size)
+        said = [Check("sizes suit the optimizer", "warning", text) for text in advice(experiment)]
+        if text := guarded(experiment):
+            said.append(Check("learning rates are known", "ok", text))
+        for one in said:
+            on_check(one)
         try:
-            return [*sizes, *await examination.run()]
+            return [*said, *await examination.run()]
         finally:
             await trainer.close()
 

@@ -145,7 +145,7 @@ class _Grid:
 class FloatParameter:
     """A real number in [low, high], even on a linear or a logarithmic scale.
 
-    With `step` it is one of low, low + step, low + 2 step ... high.
+    With `step` it is one of low, low + step, low + 2 step ... high. `guarded`: see `guard`.
     """
 
     name: str
@@ -154,6 +154,7 @@ class FloatParameter:
     scale: Scale = "linear"
     mutable: bool = True
     step: float | None = None
+    guarded: bool | None = None
     n_choices = 0
     labels = ()
 
@@ -238,6 +239,7 @@ class IntParameter:
     scale: Scale = "linear"
     mutable: bool = True
     step: int = 1
+    guarded: bool | None = None
     n_choices = 0
     labels = ()
 

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 import numpy as np
 from numpy.typing import NDArray
 
+from romul_actors.core.guard import guarded_axes
 from romul_actors.core.parameter import (
     BooleanParameter,
     CategoricalParameter,
@@ -104,6 +105,7 @@ class Space:
             number is.
         choice_axes: indices of coordinates with choices that have no order.
         mutable: by coordinate, whether it may change along a line of descent.
+        guarded: by coordinate, whether the default optimizer never lowers it early in a run.
 
     Example:
         >>> space = Space([FloatParameter("lr", 1e-4, 1.0, "log"), BooleanParameter("nesterov")])
@@ -141,6 +143,7 @@ class Space:
         self.n_choices = tuple(axis.n_choices for axis in self.axes)
         self.choice_axes = tuple(i for i, n in enumerate(self.n_choices) if n)
         self.mutable = tuple(axis.mutable for axis in self.axes)
+        self.guarded = guarded_axes(self.axes)
         tests = {name: self._tests(name, when) for name, when in self.when.items()}
         self._tested = {name: tests[name] for name in _in_order(tests)}
         # Neither lists nor conditions: each coordinate is a value. Decoded often.

@@ -67,7 +67,7 @@ class HyperparameterChange:
         compared: whether the parent is known.
         origin: "base" or "donor", "moved" or "drawn anew"; "": history does not say.
         outside: whether it was out of bounds and brought back.
-        guarded: whether the guard changed it: it has a logarithmic scale.
+        guarded: whether the guard changed it: its move would have lowered it.
         begins: whether it did not count in the parent.
         off: whether it does not count in this trial.
     """
@@ -279,7 +279,7 @@ def change_in_words(name: str, change: HyperparameterChange) -> str:
     if change.outside:
         text += "; brought back from out of bounds"
     if change.guarded:
-        text += "; guarded: it has a logarithmic scale, and stays or rises while the guard holds"
+        text += "; guarded: it stays or rises while the guard holds"
     return text
 
 

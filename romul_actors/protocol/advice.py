@@ -1,5 +1,6 @@
-"""What to say of an experiment that is right, and small: where its optimizer may not pay."""
+"""What to say of an experiment that is right: where its optimizer may not pay, what it assumes."""
 
+from romul_actors.core.guard import is_rate
 from romul_actors.protocol.experiment import Experiment
 
 MEASURED_STEPS = 10
@@ -20,3 +21,22 @@ def advice(experiment: Experiment) -> list[str]:
         )
         return [text]
     return []
+
+
+def guarded(experiment: Experiment) -> str | None:
+    """What the default optimizer does not lower early in the run, and why; None: another one."""
+    space = experiment.search_space()
+    if experiment.optimizer.name != "romul":
+        return None
+    held = [name for name in space.names if space.guarded[space.axes_of(name)[0]]]
+    if not held:
+        return "nothing is guarded: romul's moves may lower everything from the first step on"
+    sure = any(is_rate(name) or getattr(experiment.space[name], "guarded", None) for name in held)
+    why = (
+        ""
+        if sure
+        else (
+            " (all with a logarithmic scale, as no name says learning rate; guarded = true says it)"
+        )
+    )
+    return f"early in the run romul's moves do not lower {', '.join(held)}{why}"

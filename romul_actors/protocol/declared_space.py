@@ -147,18 +147,24 @@ class _Spec(DeclaredTable):
 
 
 class FloatSpec(_Spec):
-    """A real number between two bounds; with `step`, one of equally spaced ones."""
+    """A real number between two bounds; with `step`, one of equally spaced ones.
+
+    Attributes:
+        guarded: whether the default optimizer never lowers it early in a run; None: learning rates.
+    """
 
     type: Literal["float"]
     min: FiniteFloat
     max: FiniteFloat
     scale: Scale = "linear"
     step: FiniteFloat | None = None
+    guarded: bool | None = None
 
     def element(self, name: str) -> Parameter:
         """Make the core's parameter of one value."""
         _check_width(name, self)
-        return FloatParameter(name, self.min, self.max, self.scale, self.mutable, self.step)
+        how = self.scale, self.mutable, self.step, self.guarded
+        return FloatParameter(name, self.min, self.max, *how)
 
 
 def _check_width(name: str, spec: FloatSpec) -> None:
@@ -179,17 +185,19 @@ def _check_width(name: str, spec: FloatSpec) -> None:
 
 
 class IntSpec(_Spec):
-    """A whole number between two bounds, both included."""
+    """A whole number between two bounds, both included; `guarded`: as of a real number."""
 
     type: Literal["int"]
     min: int
     max: int
     scale: Scale = "linear"
     step: int = 1
+    guarded: bool | None = None
 
     def element(self, name: str) -> Parameter:
         """Make the core's parameter of one value."""
-        return IntParameter(name, self.min, self.max, self.scale, self.mutable, self.step)
+        how = self.scale, self.mutable, self.step, self.guarded
+        return IntParameter(name, self.min, self.max, *how)
 
 
 class CategoricalSpec(_Spec):

@@ -49,6 +49,31 @@ def test_the_page_names_every_constant_with_its_value():
     assert set(vars(make("romul", {}))) - set(options) == timing
 
 
+def called_a_rate(name):
+    words = re.sub("[^a-z]+", " ", name.split(".")[-1].lower()).split()
+    together = "".join(words)
+    if "decay" in together or "drop" in together:
+        return False
+    return (
+        words[:1] == ["rate"]
+        or words[-1:] == ["rate"]
+        or "lr" in words
+        or "eta" in words
+        or "learningrate" in together
+        or "stepsize" in together
+    )
+
+
+def guarded(space):
+    """Indices of the axes that the page calls guarded."""
+    said = {c: getattr(p, "guarded", None) for c, p in enumerate(space)}
+    silent = {
+        c for c, p in enumerate(space) if getattr(p, "scale", "") == "log" and said[c] is None
+    }
+    rates = {c for c, p in enumerate(space) if called_a_rate(p.name)}
+    return {c for c in said if said[c]} | (silent & rates) or silent
+
+
 def selected(results, due, step, steps):
     """Order, the best that are copied, and those that copy; `results` as below."""
     m, t = len(results), (step + 1) / steps
@@ -81,10 +106,11 @@ def next_vector(i, here, first, space, tried, draw, *, early):
     if len(tried) >= 4:
         mutated(y, here, i, first, space, tried, draw)
     w, u = draw.random(len(space)) ** E, draw.random(len(space))
+    held = guarded(space) if early else ()
     for c, p in enumerate(space):
         part = float(w[c] > 0.5) if p.n_choices else w[c]
         y[c] += part * (u[c] - y[c])
-        if early and getattr(p, "scale", "") == "log":
+        if c in held:
             y[c] = max(y[c], here[c])
     return tuple(min(1.0, max(0.0, float(place))) for place in y)
 
@@ -113,17 +139,37 @@ def moves_by_the_page(space, vectors, results, due, step, steps, rng_of):
 
 
 def some_space(rng):
+    said = (None, None, None, True, False)
+
+    def guarded():
+        return said[rng.integers(len(said))]
+
     kinds = [
-        lambda name, **more: FloatParameter(name, 0.0, 2.0, **more),
+        lambda name, **more: FloatParameter(name, 0.0, 2.0, guarded=guarded(), **more),
+        lambda name, **more: FloatParameter(
+            name, 1e-4, 10.0, scale="log", guarded=guarded(), **more
+        ),
         lambda name, **more: FloatParameter(name, 1e-4, 10.0, scale="log", **more),
-        lambda name, **more: IntParameter(name, 1, 64, scale="log", **more),
+        lambda name, **more: IntParameter(name, 1, 64, scale="log", guarded=guarded(), **more),
         lambda name, **more: IntParameter(name, 0, 5, **more),
         lambda name, **more: CategoricalParameter(name, ("a", "b", "c"), **more),
         BooleanParameter,
     ]
     chosen = rng.integers(len(kinds), size=rng.integers(1, 9))
+    names = (
+        "h{}",
+        "lr_{}",
+        "b{}.learning_rate",
+        "lr_{}_decay",
+        "weight_decay_{}",
+        "Rate{}",
+        "k{}.x_rate",
+    )
     return Space(
-        [kinds[k](f"h{c}", mutable=bool(rng.random() < 0.8)) for c, k in enumerate(chosen)]
+        [
+            kinds[k](names[rng.integers(len(names))].format(c), mutable=bool(rng.random() < 0.8))
+            for c, k in enumerate(chosen)
+        ]
     )
 
 

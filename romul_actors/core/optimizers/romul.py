@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from romul_actors.core.optimizers.base import (
     Move,
@@ -49,7 +48,7 @@ class Romul(Optimizer):
         factor: F1 and F2 ~ U(0, factor), weights of the difference and of the attraction; 0: no
             vector moves by current-to-best/1.
         power: each coordinate goes a part w^power of the way to a place drawn anew, w ~ U(0, 1).
-        guarded: share of the steps until which no move lowers what has a logarithmic scale.
+        guarded: share of the steps until which no move lowers what is guarded (`core/guard.py`).
         guarded_generations: how many generations at most this lasts; the moves that end the last of
             them are free.
     """
@@ -87,7 +86,7 @@ class Romul(Optimizer):
         return n_steps * min(self.generations, steps) // steps
 
     def _guards(self, step: int, steps: int) -> bool:
-        """Whether no move after `step` lowers what has a logarithmic scale."""
+        """Whether no move after `step` lowers what is guarded."""
         few = self._ended(step + 1, steps) < self.guarded_generations
         return few and (step + 1) / steps < self.guarded
 
@@ -192,18 +191,13 @@ class Romul(Optimizer):
         part[choices] = anew[choices]
         crossed = moved + part * (drawn - moved)  # (5)
         if guarded:  # (6)
-            lower = _logarithmic(space) & (crossed < base)
+            lower = np.array(space.guarded) & (crossed < base)
             crossed = np.where(lower, base, crossed)
             why["guarded"] = np.flatnonzero(lower).tolist()
         vector = np.clip(crossed, 0.0, 1.0)  # (7)
         why["drawn"] = anew.astype(int).tolist()
         why["outside"] = np.flatnonzero(vector != crossed).tolist()
         return tuple(vector.tolist()), why
-
-
-def _logarithmic(space: Space) -> NDArray[np.bool_]:
-    """Which axes have a logarithmic scale, shape (n_dims,): rates, penalties, batch sizes."""
-    return np.array([getattr(axis, "scale", "") == "log" for axis in space], bool)
 
 
 def _two_others(pool: Sequence[int], own: int, rng: Generator) -> tuple[int, int]:

@@ -1,0 +1,90 @@
+"""Which hyperparameters are guarded: declared ones, learning rates by name, else all logarithms."""
+
+import pytest
+
+import romul
+from romul_actors.core.bounds import with_bounds
+from romul_actors.core.guard import is_rate
+from romul_actors.protocol.advice import guarded
+from romul_actors.protocol.experiment import Experiment
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("lr", "LR", "lr0", "base_lr", "actor-lr", "optimizer.lr", "lr[3]", "eta", "eta0"),
+        *("learning_rate", "learningRate", "learning rate 2", "log_learning_rate", "step_size"),
+        *("rate", "rate_encoder", "rates.rate1", "critic_rate"),
+    ],
+)
+def test_a_learning_rate_is_known_by_its_name(name):
+    assert is_rate(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("decay", "lr_decay", "learning_rate_decay", "weight_decay_rate", "dropout_rate"),
+        *("lrelu_slope", "theta", "batch_size", "alpha", "lr.momentum", "", "3", "generate"),
+        *("drop_path_rate", "beta", "a_rate_b"),
+    ],
+)
+def test_other_names_say_no_learning_rate(name):
+    assert not is_rate(name)
+
+
+def log(**more):
+    return romul.Float(1e-4, 1.0, log=True, **more).table
+
+
+LINEAR = romul.Float(0.0, 1.0).table
+BATCH = romul.Int(8, 64, log=True).table
+
+
+@pytest.mark.parametrize(
+    ("space", "held"),
+    [
+        ({"lr": log(), "decay": log(), "x": LINEAR}, ["lr"]),
+        ({"temperature": log(), "decay": log(), "batch": BATCH, "x": LINEAR}, None),
+        ({"temperature": log(guarded=True), "decay": log(), "batch": BATCH}, ["temperature"]),
+        ({"lr": log(guarded=False), "decay": log(), "x": LINEAR}, ["decay"]),
+        ({"lr": log(guarded=False), "x": LINEAR}, []),
+        ({"lr": log(), "x": {**LINEAR, "guarded": True}}, ["lr", "x"]),
+        ({"lr": LINEAR, "decay": log()}, ["decay"]),
+        ({"kind": {"type": "categorical", "choices": ["lr", "eta"]}, "lr": log()}, ["lr"]),
+        ({"x": LINEAR}, []),
+        ({"lr": {**log(), "size": 3}, "decay": {**log(), "size": 2}}, ["lr[0]", "lr[1]", "lr[2]"]),
+    ],
+)
+def test_what_is_guarded(space, held):
+    if held is None:
+        held = [name for name, table in space.items() if table.get("scale") == "log"]
+    found = experiment(space).search_space()
+    assert [axis.name for axis, on in zip(found, found.guarded, strict=True) if on] == held
+
+
+def experiment(space, **more):
+    fields = {"name": "e", "task": "t", "steps": 20, "space": space, **more}
+    return Experiment.model_validate(fields)
+
+
+def test_new_bounds_keep_what_is_declared():
+    space = experiment({"x": log(guarded=True), "lr": log(guarded=False)}).search_space()
+    assert with_bounds(with_bounds(space, "x", 1e-3, 1.0), "lr", 1e-3, 1.0).guarded == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ({"lr": log(), "decay": log()}, "early in the run romul's moves do not lower lr"),
+        ({"x": log(guarded=True)}, "early in the run romul's moves do not lower x"),
+        ({"x": log(), "y": log()}, "early in the run romul's moves do not lower x, y"),
+        ({"x": LINEAR}, "nothing is guarded"),
+    ],
+)
+def test_what_is_guarded_in_words(space, said):
+    found = guarded(experiment(space))
+    assert found
+    assert found.startswith(said)
+    assert ("logarithmic" in found) == (said.endswith("x, y"))
+    assert guarded(experiment(space, optimizer="truncation")) is None
