@@ -24,8 +24,8 @@ def guarded_axes(axes: Sequence[Parameter]) -> tuple[bool, ...]:
 def is_rate(name: str) -> bool:
     """Whether a hyperparameter is a learning rate by the last part of its name.
 
-    One of its words is `lr` or `eta`, or two are `learning rate` or `step size`, or the first or
-    the last is `rate`; none holds `decay` or `drop`. What is no letter separates words.
+    One of its words is `lr` or `eta`, or they hold `learning rate` or `step size`, or the first or
+    the last is `rate`; they hold neither `decay` nor `drop`. What is no letter separates words.
     """
     words = re.findall("[a-z]+", name.rpartition(".")[2].lower())
     joined = "".join(words)

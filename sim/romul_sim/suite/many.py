@@ -162,4 +162,4 @@ SUITE: Mapping[str, Problem] = MappingProxyType(
 """All problems by name."""
 
 DEVELOP, REPORT = tuple(SUITE), ()
-"""All were used to choose (docs/decisions/030-who-is-guarded.md); there is nothing to report on."""
+"""All were used to choose (docs/decisions/030-guarded-axes.md); there is nothing to report on."""
