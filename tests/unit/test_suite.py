@@ -11,7 +11,7 @@ from numpy.random import default_rng
 
 from romul_actors.errors import TaskError
 from romul_sim import suite
-from romul_sim.suite import DEVELOP, REPORT, SUITE, data, networks, training
+from romul_sim.suite import DEVELOP, REPORT, SUITE, data, many, networks, training
 from romul_sim.suite.control import _balance
 from romul_sim.suite.images import ConvNet, shifted
 from romul_sim.suite.networks import Mlp, classification, cross_entropy, policy, regression
@@ -554,3 +554,24 @@ def test_a_pole_that_has_fallen_earns_nothing_more():
 
 def test_the_suite_is_made_once_a_process():
     assert suite.SUITE["wine-mlp"] is SUITE["wine-mlp"]
+
+
+def test_problems_of_many_hyperparameters_are_trained_and_repeatable():
+    for name, problem in many.SUITE.items():
+        assert problem.name == name
+        assert 18 <= len(problem.space) <= 24
+        declared = declare("x", space=problem.space).search_space()
+        values = declared.decode([0.5] * len(declared))
+        first, loss = problem.step(None, values, 0, default_rng(1))
+        again, same = problem.step(None, values, 0, default_rng(1))
+        after, _ = problem.step(first, values, 1, default_rng(2))
+        assert loss == same
+        assert problem.test(first) == problem.test(again)
+        assert math.isfinite(problem.test(after))
+        assert problem.test(after) != problem.test(first)
+        # Each hyperparameter changes what comes out.
+        for axis in range(len(declared)):
+            place = [0.5] * len(declared)
+            place[axis] = 0.9
+            other = problem.step(None, declared.decode(place), 0, default_rng(1))
+            assert other[1] != loss
