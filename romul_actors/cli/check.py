@@ -52,7 +52,7 @@ def check(
         examination = Examination(tried, trainer, grace, on_check, longer)
         said = [Check("sizes suit the optimizer", "warning", text) for text in advice(experiment)]
         if text := guarded(experiment):
-            said.append(Check("learning rates are known", "ok", text))
+            said.append(Check("guard", "ok", text))
         for one in said:
             on_check(one)
         try:

@@ -64,7 +64,9 @@ def decide_pool(
     places = optimizer.pool(slots, slot, transition.horizon)
     whole = places == range(len(slots))
     progress = transition.progress(step) if whole else progress_of((slots[i] for i in places), step)
-    quorum = optimizer.quorum(progress.known + progress.missing)
+    n_pool = progress.known + progress.missing
+    # More than there are would be waited for for ever.
+    quorum = min(n_pool, optimizer.quorum(n_pool))
     # While no known outcome can be continued from, the missing ones are worth waiting for.
     hopeless = progress.missing > 0 and not progress.sound
     if not progress.waiting or (not late and (hopeless or progress.known < quorum)):
@@ -79,7 +81,8 @@ def decide_pool(
     if graced and not _grace_is_over(transition, due, quorum):
         return
     view = view_of(transition, step, pool, known, DECISION)
-    moves = optimizer.decide(view, due)
+    # A plugin may give them one by one.
+    moves = list(optimizer.decide(view, due))
     _check(moves, view, due, optimizer.name)
     for move in moves:
         advance(transition, view, move, oldest)

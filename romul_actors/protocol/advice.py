@@ -1,7 +1,9 @@
 """What to say of an experiment that is right: where its optimizer may not pay, what it assumes."""
 
 from romul_actors.core.guard import is_rate
+from romul_actors.core.optimizers.romul import Romul
 from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.plan import settings
 
 MEASURED_STEPS = 10
 """Fewest steps that the default was measured with (docs/results.md, "Small and large")."""
@@ -24,19 +26,21 @@ def advice(experiment: Experiment) -> list[str]:
 
 
 def guarded(experiment: Experiment) -> str | None:
-    """What the default optimizer does not lower early in the run, and why; None: another one."""
-    space = experiment.search_space()
-    if experiment.optimizer.name != "romul":
+    """What the default optimizer does not lower early in a run, and why; None: another one."""
+    optimizer = settings(experiment).optimizer
+    if not isinstance(optimizer, Romul):
         return None
+    space = experiment.search_space()
     held = [name for name in space.names if space.guarded[space.axes_of(name)[0]]]
-    if not held:
-        return "nothing is guarded: romul's moves may lower everything from the first step on"
-    sure = any(is_rate(name) or getattr(experiment.space[name], "guarded", None) for name in held)
+    if not held or min(optimizer.guarded, optimizer.guarded_generations) <= 0:
+        return "romul's moves may lower every hyperparameter from the first step on"
+    known = any(
+        getattr(spec, "guarded", None) or is_rate(name, getattr(spec, "scale", ""))
+        for name, spec in experiment.space.items()
+    )
     why = (
         ""
-        if sure
-        else (
-            " (all with a logarithmic scale, as no name says learning rate; guarded = true says it)"
-        )
+        if known
+        else ", all that has a logarithmic scale, as no name says learning rate (docs/spaces.md)"
     )
-    return f"early in the run romul's moves do not lower {', '.join(held)}{why}"
+    return f"early in a run romul's moves do not lower {', '.join(held)}{why}"

@@ -85,7 +85,8 @@ def differences(before: Experiment, after: Experiment) -> Changes:
             key
             for key in Experiment.model_fields
             if key not in _ELSEWHERE and getattr(before, key) != getattr(after, key)
-        ),
+        )
+        + _guarded(before, after),
     )
 
 
@@ -118,7 +119,18 @@ def _declared(spec: ParameterSpec) -> dict[str, Any]:
 
 
 def _without_bounds(spec: ParameterSpec) -> dict[str, Any]:
-    return spec.model_dump(mode="json", exclude={"min", "max"})
+    """What makes a value of before no value of now, where it differs."""
+    return spec.model_dump(mode="json", exclude={"min", "max", "guarded"})
+
+
+def _guarded(before: Experiment, after: Experiment) -> tuple[str, ...]:
+    """Keys of hyperparameters of which the default optimizer holds up others now."""
+    pairs = ((name, before.space[name], spec) for name, spec in after.space.items())
+    return tuple(
+        f"space.{name}.guarded"
+        for name, old, new in pairs
+        if getattr(old, "guarded", None) != getattr(new, "guarded", None)
+    )
 
 
 def _bounds(
@@ -128,7 +140,9 @@ def _bounds(
     space, bounds = before.search_space(), {}
     for name, spec in after.space.items():
         low, high = getattr(spec, "min", None), getattr(spec, "max", None)
-        if spec == before.space[name] or low is None or high is None:
+        old = before.space[name]
+        same = (low, high) == (getattr(old, "min", None), getattr(old, "max", None))
+        if same or low is None or high is None:
             continue
         bounds[name] = (float(low), float(high))
         try:

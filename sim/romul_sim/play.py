@@ -16,7 +16,7 @@ from numpy.random import Generator, default_rng
 from romul_actors.core.decide import decide
 from romul_actors.core.events import Released, Result, Stamped, Submitted, Tick, TrialMessage
 from romul_actors.core.population import Population
-from romul_actors.errors import ExperimentError
+from romul_actors.errors import ExperimentError, OptimizerError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import settings
 from romul_sim.golden import HistoryHash
@@ -191,7 +191,11 @@ class Run:
         self.golden = HistoryHash() if golden else None
 
     def to_the_end(self) -> "Run":
-        """Play until no trial is left; the run itself."""
+        """Play until no trial is left; the run itself.
+
+        Raises:
+            OptimizerError: the optimizer decides nothing more, and the run has not ended.
+        """
         self._decide(Submitted())
         ticked = 0.0
         while self.busy or self.queue:
@@ -206,6 +210,9 @@ class Run:
             self.idle.append(worker)
             cut_short = self.rng.random() < self.conditions.preempted
             self._decide(_released(trial) if cut_short else self._train(trial, duration))
+        if self.population.status == "running":
+            name = self.population.settings.optimizer.name
+            raise OptimizerError(f"optimizer {name!r}: no slot is decided, and none is training")
         return self
 
     def winner(self, step: int) -> str | None:

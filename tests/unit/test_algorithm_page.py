@@ -49,29 +49,25 @@ def test_the_page_names_every_constant_with_its_value():
     assert set(vars(make("romul", {}))) - set(options) == timing
 
 
-def called_a_rate(name):
-    words = re.sub("[^a-z]+", " ", name.split(".")[-1].lower()).split()
+def called_a_rate(p):
+    spaced = re.sub("(?<=[a-z])(?=[A-Z])|[^A-Za-z]+", " ", p.name.split(".")[-1])
+    words = spaced.lower().split()
     together = "".join(words)
     if "decay" in together or "drop" in together:
         return False
-    return (
-        words[:1] == ["rate"]
-        or words[-1:] == ["rate"]
-        or "lr" in words
-        or "eta" in words
-        or "learningrate" in together
-        or "stepsize" in together
-    )
+    if {"lr", "lrs", "eta"} & {*words} or "learningrate" in together or "stepsize" in together:
+        return True
+    ends = {*words[:1], *words[-1:]}
+    return bool(getattr(p, "scale", "") == "log" and ends & {"rate", "rates"})
 
 
 def guarded(space):
     """Indices of the axes that the page calls guarded."""
-    said = {c: getattr(p, "guarded", None) for c, p in enumerate(space)}
-    silent = {
-        c for c, p in enumerate(space) if getattr(p, "scale", "") == "log" and said[c] is None
-    }
-    rates = {c for c, p in enumerate(space) if called_a_rate(p.name)}
-    return {c for c in said if said[c]} | (silent & rates) or silent
+    numbers = {c: p for c, p in enumerate(space) if hasattr(p, "scale")}
+    said = {c: p.guarded for c, p in numbers.items() if p.guarded is not None}
+    if not said and not any(called_a_rate(p) for p in space):
+        return {c for c, p in numbers.items() if p.scale == "log"}
+    return {c for c, p in numbers.items() if said.get(c, called_a_rate(p))}
 
 
 def selected(results, due, step, steps):

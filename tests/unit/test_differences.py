@@ -56,6 +56,12 @@ def test_what_can_be_changed_is_translated():
     assert found
 
 
+def test_what_is_guarded_stays_as_it_was():
+    found = changed(('scale = "log" }', 'scale = "log", guarded = false }'))
+    assert found == Changes(kept=("space.rate.guarded",))
+    assert not found
+
+
 def test_an_option_that_no_longer_counts_is_no_difference():
     before = parse(BEFORE.replace("power = 0.2", "power = 0.2, replaced_first = 0.5"))
     assert not differences(before, parse(BEFORE))

@@ -14,7 +14,7 @@ from romul_actors.protocol.experiment import Experiment
     [
         *("lr", "LR", "lr0", "base_lr", "actor-lr", "optimizer.lr", "lr[3]", "eta", "eta0"),
         *("learning_rate", "learningRate", "learning rate 2", "log_learning_rate", "step_size"),
-        *("rate", "rate_encoder", "rates.rate1", "critic_rate"),
+        *("rate", "rate_encoder", "rates.rate1", "critic_rate", "actorLr", "criticLR", "lrs[0]"),
     ],
 )
 def test_a_learning_rate_is_known_by_its_name(name):
@@ -33,6 +33,12 @@ def test_other_names_say_no_learning_rate(name):
     assert not is_rate(name)
 
 
+def test_a_mere_rate_is_a_learning_rate_on_a_logarithmic_scale_only():
+    assert is_rate("mutation_rate")
+    assert not is_rate("mutation_rate", "linear")
+    assert is_rate("learning_rate", "linear")
+
+
 def log(**more):
     return romul.Float(1e-4, 1.0, log=True, **more).table
 
@@ -47,10 +53,13 @@ BATCH = romul.Int(8, 64, log=True).table
         ({"lr": log(), "decay": log(), "x": LINEAR}, ["lr"]),
         ({"temperature": log(), "decay": log(), "batch": BATCH, "x": LINEAR}, None),
         ({"temperature": log(guarded=True), "decay": log(), "batch": BATCH}, ["temperature"]),
-        ({"lr": log(guarded=False), "decay": log(), "x": LINEAR}, ["decay"]),
+        ({"lr": log(guarded=False), "decay": log(), "x": LINEAR}, []),
+        ({"speed": log(guarded=False), "decay": log(), "x": LINEAR}, []),
+        ({"lr": log(), "speed": log(guarded=True)}, ["lr", "speed"]),
         ({"lr": log(guarded=False), "x": LINEAR}, []),
         ({"lr": log(), "x": {**LINEAR, "guarded": True}}, ["lr", "x"]),
-        ({"lr": LINEAR, "decay": log()}, ["decay"]),
+        ({"lr": LINEAR, "decay": log()}, ["lr"]),
+        ({"lr": {"type": "categorical", "choices": [1, 2]}, "decay": log()}, []),
         ({"kind": {"type": "categorical", "choices": ["lr", "eta"]}, "lr": log()}, ["lr"]),
         ({"x": LINEAR}, []),
         ({"lr": {**log(), "size": 3}, "decay": {**log(), "size": 2}}, ["lr[0]", "lr[1]", "lr[2]"]),
@@ -76,10 +85,11 @@ def test_new_bounds_keep_what_is_declared():
 @pytest.mark.parametrize(
     ("space", "said"),
     [
-        ({"lr": log(), "decay": log()}, "early in the run romul's moves do not lower lr"),
-        ({"x": log(guarded=True)}, "early in the run romul's moves do not lower x"),
-        ({"x": log(), "y": log()}, "early in the run romul's moves do not lower x, y"),
-        ({"x": LINEAR}, "nothing is guarded"),
+        ({"lr": log(), "decay": log()}, "early in a run romul's moves do not lower lr"),
+        ({"x": log(guarded=True)}, "early in a run romul's moves do not lower x"),
+        ({"x": log(), "y": log()}, "early in a run romul's moves do not lower x, y"),
+        ({"x": LINEAR}, "romul's moves may lower every hyperparameter"),
+        ({"lr": log(guarded=False), "y": log()}, "romul's moves may lower every hyperparameter"),
     ],
 )
 def test_what_is_guarded_in_words(space, said):
@@ -88,3 +98,6 @@ def test_what_is_guarded_in_words(space, said):
     assert found.startswith(said)
     assert ("logarithmic" in found) == (said.endswith("x, y"))
     assert guarded(experiment(space, optimizer="truncation")) is None
+    for option in ("guarded", "guarded_generations"):
+        never = {"name": "romul", option: 0}
+        assert "may lower every" in str(guarded(experiment(space, optimizer=never)))

@@ -103,6 +103,26 @@ def test_moves_that_cannot_be_carried_out_are_named(site, moves, message):
         population.tell(trials[3], 0.5)
 
 
+def test_moves_may_be_given_one_by_one_and_a_quorum_is_at_most_the_pool(site):
+    [optimizer] = blocks("plugins.md")
+    module = optimizer.replace("return moves", "yield from moves")
+    module += "\n    def quorum(self, n_pool):\n        return n_pool + 1\n"
+    install(site, "halves", module, optimizers="halves = halves:Halves")
+    population = romul.Population(SPACE, population=4, steps=3, optimizer="halves", clock=None)
+    while (trial := population.ask()) is not None:
+        population.tell(trial, 0.5)
+    assert population.status == "finished"
+
+
+def test_an_optimizer_that_decides_nothing_more_is_an_error_of_the_lab(site):
+    [optimizer] = blocks("plugins.md")
+    module = optimizer + "\n    def pool(self, slots, slot, steps):\n        return []\n"
+    install(site, "halves", module, optimizers="halves = halves:Halves")
+    job = BenchJob("bowl", "halves", 4, 2, 0, suite="tests.unit.bench_problems")
+    with pytest.raises(OptimizerError, match="optimizer 'halves': no slot is decided"):
+        play(job, key(job))
+
+
 def test_what_is_added_wrongly_is_named(site):
     install(site, "first", "import nosuchmodule\n", optimizers="broken = first:Broken")
     install(site, "second", "class Odd:\n    pass\n", optimizers="odd = second:Odd")
