@@ -16,7 +16,11 @@ MAX_LOG = 8_000
 MAX_DEAD_BODY = 1_024
 """Longest part of a dead letter that is kept, in bytes: its beginning."""
 MOST_UNDECIDED = 10
-"""Most inbox entries that a glance at a search that has ended shows (`glance.lua` has it, too)."""
+"""Most inbox entries of either end that a glance at a search that has ended shows (`glance.lua` has
+it, too)."""
+MAX_UNDECIDED = 10_000
+"""Longest part of such an entry that is shown, in bytes: its beginning (`glance.lua` has it, too).
+An operator's request is shorter, but for one that sets constants of that length."""
 
 
 REFUSES = "refuses"
@@ -189,8 +193,9 @@ class Glance:
         workers: presence of each worker, with `age_ms` since its latest heartbeat.
         depths: number of entries in `inbox`, `trials`, `history` and `dead`.
         history: (id, JSON text), oldest first.
-        undecided: (arrival by the same clock, body) of the oldest entry of the inbox, or of the
-            `MOST_UNDECIDED` oldest ones where the search has ended: late reports may be before an
+        undecided: (arrival by the same clock, b"") of the oldest entry of the inbox. Where the
+            search has ended, (arrival, beginning of the body) of the `MOST_UNDECIDED` oldest
+            entries and of as many newest ones, the oldest first: late reports may be around an
             operator's request there.
     """
 

@@ -7,6 +7,7 @@ from romul_actors.protocol.statuses import ENDED
 from romul_actors.store.memory.catalog import MemoryCatalog
 from romul_actors.store.roles import ReaderStore
 from romul_actors.store.values import (
+    MAX_UNDECIDED,
     MOST_UNDECIDED,
     REFUSES,
     AffinityCounts,
@@ -46,7 +47,12 @@ class MemoryReader(MemoryCatalog, ReaderStore):
         found = self.memory.find(name)
         slots = range(int(found.meta["slots"])) if fields else ()
         lines = [(str(i), line) for i, line in found.history]
-        ended = found.meta.get("status") in ENDED
+        if found.meta.get("status") in ENDED:
+            waiting = found.inbox.all()
+            late = [*waiting[:MOST_UNDECIDED], *waiting[MOST_UNDECIDED:][-MOST_UNDECIDED:]]
+            undecided = [(x.at_ms, x.body[:MAX_UNDECIDED]) for x in late]
+        else:
+            undecided = [(x.at_ms, b"") for x in found.inbox.all()[:1]]
         if after:
             lines = [(i, line) for i, line in lines if int(i) > int(after)][:count]
         return Glance(
@@ -56,9 +62,7 @@ class MemoryReader(MemoryCatalog, ReaderStore):
             workers=await self.workers(name),
             depths=await self.depths(name),
             history=lines if after else lines[len(lines) - min(count, len(lines)) :],
-            undecided=[
-                (x.at_ms, x.body) for x in found.inbox.all()[: MOST_UNDECIDED if ended else 1]
-            ],
+            undecided=undecided,
         )
 
     async def dead(self, name: str, after: str = "0", count: int = 1000) -> list[DeadLetter]:

@@ -1,9 +1,9 @@
 -- What a screen shows, in one call: some fields of each slot, workers, queues, the latest history.
 -- KEYS: meta, workers, inbox, trials, history, dead. The slots' keys share their hash tag.
 -- ARGV: history after this id ('' for the latest), how many lines, names of a slot's fields ...
--- Returns {now in ms, meta, {values of a slot's fields, ...}, workers, depths, history, {{id, body} of
--- the oldest entry of the inbox, or of the ten oldest ones where the search has ended, ...}}; nil if
--- there is no such experiment.
+-- Returns {now in ms, meta, {values of a slot's fields, ...}, workers, depths, history, {{id, ''} of
+-- the oldest entry of the inbox; where the search has ended {id, beginning of its body} of the ten
+-- oldest and the ten newest ones, in their order}}; nil if there is no such experiment.
 local meta = redis.call('HGETALL', KEYS[1])
 if #meta == 0 then
   return nil
@@ -50,8 +50,14 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local status = redis.call('HGET', KEYS[1], 'status')
 local ended = status == 'finished' or status == 'failed' or status == 'stopped'
-local oldest = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', ended and 10 or 1)
-for i, entry in ipairs(oldest) do
-  oldest[i] = {entry[1], entry[2][2]}
+local undecided = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', ended and 10 or 1)
+if #undecided == 10 then
+  local newest = redis.call('XREVRANGE', KEYS[3], '+', '(' .. undecided[10][1], 'COUNT', 10)
+  for i = #newest, 1, -1 do
+    undecided[#undecided + 1] = newest[i]
+  end
 end
-return {tostring(now), meta, rows, redis.call('HGETALL', KEYS[2]), depths, lines, oldest}
+for i, entry in ipairs(undecided) do
+  undecided[i] = {entry[1], ended and string.sub(entry[2][2], 1, 10000) or ''}
+end
+return {tostring(now), meta, rows, redis.call('HGETALL', KEYS[2]), depths, lines, undecided}
