@@ -34,6 +34,7 @@ from romul_actors.core.history import (
 )
 from romul_actors.errors import UnknownExperimentError
 from romul_actors.observe.snapshot import Snapshot, rank, read_glance
+from romul_actors.protocol.optimizer_options import make_stored
 from romul_actors.store import ReaderStore
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class SlotState:
         schedule: by step, values by the names of coordinates.
         pinned: whether an operator pinned it.
         parking: whether it is parked when its trial ends.
+        discarded: whether its trial was discarded at the end of the search.
     """
 
     index: int
@@ -97,6 +99,7 @@ class SlotState:
     schedule: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
     pinned: bool = False
     parking: bool = False
+    discarded: bool = False
 
     def heed(self, line: SlotParked | SlotResumed | SlotPinned | SlotUnpinned) -> None:
         """Change as a line says that concerns no trial."""
@@ -119,6 +122,15 @@ class SlotState:
         """Try a trial again that failed for good; a parked slot forks another one instead."""
         if self.failed and self.status not in ("queued", "parked"):
             self.status, self.value, self.failed = "queued", self.value_before, False
+
+    def close(self) -> None:
+        """Be done with the search."""
+        self.status, self.discarded = "done", self.status == "queued"
+
+    def reopen(self, status: str) -> None:
+        """Go on with more steps as `status`, or with the trial that was discarded."""
+        if self.status == "done":
+            self.status, self.discarded = "queued" if self.discarded else status, False
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,13 +217,33 @@ class Feed:
                     self.slots[line.slot].heed(line)
             case SearchFailed() | SearchResumed() | SearchFinished() | SearchStopped():
                 self._follow(line)
+            case SearchExtended():
+                self._extend()
+
+    def _extend(self) -> None:
+        """Let slots that are done take part again, as the core does without a line for each."""
+        furthest = max((slot.step for slot in self.slots.values()), default=0)
+        lead = self._max_lead()
+        for slot in self.slots.values():
+            parked = lead is not None and furthest - slot.step > lead
+            slot.reopen("parked" if parked else "waiting")
+
+    def _max_lead(self) -> int | None:
+        """How many steps a slot may be ahead of the last one; None: any number, or unknown here."""
+        if self.snapshot is None:
+            return None
+        spec = self.snapshot.experiment.optimizer
+        try:
+            return make_stored(spec.name, spec.options)[0].max_lead
+        except Exception:  # noqa: BLE001  (an installed package may raise any)
+            return None
 
     def _follow(self, line: SearchFailed | SearchResumed | SearchFinished | SearchStopped) -> None:
         """Change all slots as a line says that concerns the search."""
         for slot in self.slots.values():
             match line:
                 case SearchFinished() | SearchStopped():
-                    slot.status = "done"
+                    slot.close()
                 case SearchResumed() if self._has_failed:
                     # The core tries again without a line for each slot.
                     slot.retry()

@@ -27,6 +27,7 @@ from romul_actors.dashboard.guard import Guard
 from romul_actors.dashboard.page import verbatim
 from romul_actors.dashboard.server import DashboardError, Serving
 from romul_actors.observe.snapshot import WorkerSnapshot
+from romul_actors.protocol.experiment import OptimizerSpec
 from romul_actors.store.memory import MemoryStore
 from romul_sim import scenario, simulation
 from romul_sim.churn import Change
@@ -387,6 +388,45 @@ def test_trials_that_are_tried_again_after_a_failed_search_are_queued(fed, steps
         search.tell(Control(action="resume"))
         assert search.queued() == [0, 1, 2, 3]
         assert shown() == [("queued", float(slot)) for slot in range(4)]
+
+
+@pytest.mark.parametrize(("optimizer", "behind"), [("romul", "parked"), ("random", "queued")])
+def test_the_slots_of_an_extended_search_are_shown_as_the_core_has_them(fed, optimizer, behind):
+    search = Run(population(optimizer, n_slots=5, steps=3)).start()
+    spec = OptimizerSpec(name=optimizer)
+    declared = fed[0].snapshot.experiment.model_copy(update={"optimizer": spec})
+    feed = Feed(MemoryStore(), "e")
+
+    def shown(*events):
+        for event in events:
+            search.tell(event)
+        kept = search.population
+        now = declared.model_copy(update={"steps": kept.settings.steps})
+        feed.snapshot = replace(fed[0].snapshot, experiment=now)
+        for line in search.history:
+            feed._add(line)
+        search.history.clear()
+        statuses = [feed.slots[slot.index].status for slot in kept.slots]
+        assert statuses == [slot.status for slot in kept.slots]
+        return statuses
+
+    def end(*slots):
+        return shown(
+            *(search.result(slot, float(slot)) for slot in slots if slot in search.queued())
+        )
+
+    end(0, 1, 2, 3, 4)
+    # The worst slot is parked, and the others go on to the last step.
+    shown(Control(action="change", population=4))
+    assert end(4, 0, 1, 2, 3)[4] == "parked"
+    assert end(0, 1, 2) == ["done", "done", "done", "queued", "parked"]
+    # Of a search that goes on they wait for the rest of their pool, or go on.
+    assert "done" not in shown(Control(action="extend", steps=9))
+    end(3)
+    end(0, 1, 2, 3)
+    # Trials that are discarded at the end are tried again.
+    assert shown(Control(action="stop")) == ["done"] * 5
+    assert shown(Control(action="extend", steps=10)) == [*["queued"] * 4, behind]
 
 
 def test_a_trial_that_a_live_worker_has_is_in_training(fed):
