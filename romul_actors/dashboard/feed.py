@@ -108,7 +108,9 @@ class SlotState:
                 self.parking = self.status == "queued"
                 self.status = "queued" if self.parking else "parked"
             case SlotResumed():
-                self.status, self.parking = "queued", False
+                # Where it begins a trial, the line of that trial comes first.
+                self.status = "waiting" if self.status == "parked" else self.status
+                self.parking = False
             case SlotPinned() | SlotUnpinned():
                 self.pinned = isinstance(line, SlotPinned)
                 self.parking = self.parking and not self.pinned

@@ -291,7 +291,7 @@ def test_what_an_operator_did_is_listed(fed):
     assert list(feed.actions)[before:] == by
     assert [feed.slots[2].pinned, feed.slots[3].status] == [True, "parked"]
     feed._add(SlotResumed(at_ms=5, slot=3, step=1))
-    assert feed.slots[3].status == "queued"
+    assert feed.slots[3].status == "waiting"
     feed._add(SearchStopped(at_ms=6, by="somebody"))
     assert {slot.status for slot in feed.slots.values()} == {"done"}
     assert 99 not in feed.slots
@@ -388,6 +388,20 @@ def test_trials_that_are_tried_again_after_a_failed_search_are_queued(fed, steps
         search.tell(Control(action="resume"))
         assert search.queued() == [0, 1, 2, 3]
         assert shown() == [("queued", float(slot)) for slot in range(4)]
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_parked_slot_that_takes_part_again_waits_unless_it_has_begun_a_trial(fed, goes_on):
+    feed = Feed(MemoryStore(), "e")
+    feed.snapshot = fed[0].snapshot
+    feed._add(created("0-1"))
+    feed._add(reported("0-1"))
+    feed._add(SlotParked(at_ms=1, slot=0, step=1))
+    assert feed.slots[0].status == "parked"
+    if goes_on:
+        feed._add(created("0-2"))
+    feed._add(SlotResumed(at_ms=2, slot=0, step=1))
+    assert feed.slots[0].status == ("queued" if goes_on else "waiting")
 
 
 @pytest.mark.parametrize(("optimizer", "behind"), [("romul", "parked"), ("random", "queued")])
