@@ -2,19 +2,25 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
 from romul_actors.cli.connection import connected_to, folder_of_search
+from romul_actors.cli.options import DEFAULT_URL
+from romul_actors.cli.printing import echo
 from romul_actors.errors import StoreUnavailableError
 from romul_actors.local.redis_server import URL_FILE, listens
 from romul_actors.local.run_file import resumption
 from romul_actors.store import Store
+from romul_actors.store.redis.urls import hide_password
 from romul_actors.waiting import cancel
 
 PATIENCE_S = 3.0
 """A request that takes longer is said to have no answer yet. It goes on."""
+FIRST_PATIENCE_S = 1.0
+"""A server that takes longer for its first answer is named: nothing is shown yet."""
 PAUSE_S = 0.5
 """Pause before a request is made again that has failed."""
 
@@ -51,6 +57,11 @@ class Followed:
         client = await self._stack.enter_async_context(connected_to(self._name, self._url))
         self.store = client.store
         self._server = "" if self._folder is None else _stored_url(self._folder)
+
+    def say_it_waits(self) -> None:
+        """Name the server that is waited for, on standard error."""
+        place = self._folder or hide_password(self._url or DEFAULT_URL)
+        echo(f"waiting for the server at {place}", err=True)
 
     async def look(
         self, request: Callable[[Store], Awaitable[T]], silent: Callable[[str], None]
@@ -110,7 +121,7 @@ def _stored_url(folder: Path) -> str:
 
 @contextlib.asynccontextmanager
 async def following(name: str, url: str | None) -> AsyncIterator[Followed]:
-    """A search whose server is connected.
+    """A search whose server is connected, and has answered; where that takes long, it is named.
 
     Args:
         name: the search's.
@@ -121,5 +132,12 @@ async def following(name: str, url: str | None) -> AsyncIterator[Followed]:
     """
     async with contextlib.AsyncExitStack() as stack:
         followed = Followed(name, url, stack)
-        await followed.connect()
+        # A thread: a local run's server is looked for in calls that hold up the event loop.
+        waits = threading.Timer(FIRST_PATIENCE_S, followed.say_it_waits)
+        waits.daemon = True
+        waits.start()
+        try:
+            await followed.connect()
+        finally:
+            waits.cancel()
         yield followed

@@ -239,7 +239,11 @@ def test_top_and_history_say_that_a_server_hangs_and_go_on_with_it(background, t
             assert top.shows(b"trying again"), top.seen.decode()
             assert b": the server does not answer; trying again" in top.seen
             wait_for(lambda: ": the server does not answer; trying" in history.log.read_text())
+            late = system.start("top", "e", "--once")
+            named = f"waiting for the server at {hide_password(url)}"
+            wait_for(lambda: named in late.log.read_text())
             os.kill(server, signal.SIGCONT)
+            assert late.wait(60) == 0
             assert system.call("stop", "e").returncode == 0
             assert history.wait(60) == 0
             assert top.shows(b"stopped"), top.seen.decode()

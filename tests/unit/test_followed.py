@@ -15,6 +15,7 @@ from romul_actors.errors import StoreUnavailableError
 from romul_actors.local.redis_server import DATA, URL_FILE, embedded_server
 from romul_actors.local.run_file import RunFile
 from romul_actors.store.redis import urls
+from romul_actors.store.redis.urls import hide_password
 from tests.trials import declare
 
 FOLDER = Path("runs") / "e"
@@ -85,6 +86,24 @@ async def test_a_server_that_hangs_is_named_while_the_request_goes_on(local_run,
         send(signal.SIGSTOP)
         assert (await search.look(status, silent)).meta["status"] == "submitted"
     assert said == ["the server does not answer"]
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_a_server_that_hangs_from_the_beginning_is_named(local_run, monkeypatch, named):
+    monkeypatch.setattr(followed, "FIRST_PATIENCE_S", 0.05)
+    url = (FOLDER / URL_FILE).read_text().strip() if named else None
+    said: list[tuple[str, bool]] = []
+
+    def echo(text, *, err):
+        said.append((text, err))
+        send(signal.SIGCONT)
+
+    monkeypatch.setattr(followed, "echo", echo)
+    send(signal.SIGSTOP)
+    async with following("e", url) as search:
+        assert (await status(search.store)).meta["status"] == "submitted"
+    place = hide_password(url) if url else "runs/e"
+    assert said == [(f"waiting for the server at {place}", True)]
 
 
 async def test_another_server_than_a_local_runs_is_waited_for(redis_url, monkeypatch):
