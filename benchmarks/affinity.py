@@ -25,7 +25,7 @@ from romul_actors.core.history import TrialReported
 from romul_actors.launch.crew import crew
 from romul_actors.local.processes import running
 from romul_actors.local.redis_server import embedded_server
-from romul_actors.observe.snapshot import read_history
+from romul_actors.observe.stored_history import read_history
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.store.redis import RedisStore
 

@@ -20,7 +20,7 @@ from statistics import median
 from numpy.random import default_rng
 
 from romul_actors.core.history import Line, TrialReported
-from romul_actors.observe.snapshot import read_history
+from romul_actors.observe.stored_history import read_history
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.redis import RedisStore
 from romul_sim.churn import Change

@@ -12,7 +12,8 @@ from romul_actors.cli.rows import counted
 from romul_actors.core.history import Line, TrialCreated, TrialFailed, TrialReported
 from romul_actors.core.parameter import FloatParameter, IntParameter, Parameter, Value, cell
 from romul_actors.observe.explain import last_line
-from romul_actors.observe.snapshot import Snapshot, read_glance, read_history
+from romul_actors.observe.snapshot import Snapshot, read_glance
+from romul_actors.observe.stored_history import read_history
 from romul_actors.observe.waste import waste as waste_of
 from romul_actors.protocol.experiment import Experiment
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,13 +31,8 @@ from romul_actors.local.redis_server import is_up
 from romul_actors.local.run_file import local_runs, resumption, runs_folder
 from romul_actors.observe.alarms import alarms
 from romul_actors.observe.former import begun_from
-from romul_actors.observe.snapshot import (
-    Snapshot,
-    full_snapshot,
-    origin_of,
-    read_glance,
-    snapshot,
-)
+from romul_actors.observe.snapshot import Snapshot, read_glance, snapshot
+from romul_actors.observe.stored_history import origin_of, read_descent
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
@@ -132,9 +128,11 @@ def show(
 
     async def run() -> tuple[Snapshot, list[dict[str, Any]]]:
         async with connected_to(name, redis) as client:
-            # Only a slot's ancestors and reasons take the history.
-            in_full = slot is not None and not as_json
-            seen = await (full_snapshot if in_full else snapshot)(client.store, name)
+            seen = await snapshot(client.store, name)
+            if slot is not None and slot < len(seen.slots) and not as_json:
+                # A slot's ancestors and reasons.
+                lines = await read_descent(client.store, name, seen.slots[slot].trial)
+                seen = replace(seen, history=lines)
             stored = await client.store.load(name)
             return seen, [readable(name, i, fields) for i, fields in enumerate(stored.slots)]
 

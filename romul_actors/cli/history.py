@@ -11,7 +11,8 @@ from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import Console, echo, echo_json
 from romul_actors.core.history import KINDS, ControlIgnored, Line, TrialCreated, Unknown, to_json
 from romul_actors.observe.explain import last_line
-from romul_actors.observe.snapshot import moment, read_line
+from romul_actors.observe.snapshot import moment
+from romul_actors.observe.stored_history import read_line
 from romul_actors.protocol.mistakes import did_you_mean
 from romul_actors.protocol.statuses import OVER
 from romul_actors.store import Glance, ReaderStore

@@ -24,7 +24,7 @@ def slot_in_full(seen: Snapshot, index: int, fields: Mapping[str, Any]) -> Table
     """A slot's trial, result, worker, ancestors and hyperparameters, and the reasons for them.
 
     Args:
-        seen: the experiment with its whole history.
+        seen: the experiment with the lines of history about the trial and its ancestors.
         index: the slot.
         fields: the slot's, as `romul_actors.cli.rows.readable` gives them.
     """

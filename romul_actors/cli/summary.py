@@ -15,7 +15,8 @@ from romul_actors.cli.rows import figure, lost, progress
 from romul_actors.local.run_file import request, resumption
 from romul_actors.observe.html import png
 from romul_actors.observe.plots import plot
-from romul_actors.observe.snapshot import read_glance, read_history
+from romul_actors.observe.snapshot import read_glance
+from romul_actors.observe.stored_history import read_history
 from romul_actors.observe.trial_records import left_out, trials
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Store

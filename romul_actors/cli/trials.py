@@ -13,10 +13,12 @@ from rich.tree import Tree
 from romul_actors.cli.connection import connected_to, snapshot_of
 from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import Console, echo, echo_json, shortened
+from romul_actors.core.history import Line
 from romul_actors.observe.explain import explain as explanation_of
 from romul_actors.observe.explain import in_words, record_of
 from romul_actors.observe.lineage import Branch, root_of, size, way_to
-from romul_actors.observe.snapshot import read_history
+from romul_actors.observe.snapshot import Snapshot, snapshot
+from romul_actors.observe.stored_history import read_descent
 from romul_actors.observe.trial_records import trials
 from romul_actors.store import Output
 
@@ -99,8 +101,15 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Say why a trial was decided as it was: what was copied, mutated, drawn, and from where."""
-    seen = snapshot_of(name, redis)
-    explained = explanation_of(seen.experiment, seen.history, trial)
+
+    async def run() -> tuple[Snapshot, list[Line]]:
+        async with connected_to(name, redis) as client:
+            seen = await snapshot(client.store, name)
+            # What changed is told by comparison with the parent.
+            return seen, await read_descent(client.store, name, trial, generations=1)
+
+    seen, lines = asyncio.run(run())
+    explained = explanation_of(seen.experiment, lines, trial)
     echo_json(explained.as_json()) if as_json else echo("\n".join(in_words(explained)))
 
 
@@ -117,7 +126,8 @@ def logs(
             await client.status(name)
             outputs = await client.store.outputs(name, trial)
             if not outputs:
-                record_of(trials(await read_history(client.store, name)), trial)
+                lines = await read_descent(client.store, name, trial, generations=0)
+                record_of(trials(lines), trial)
             return outputs
 
     found = asyncio.run(run())

@@ -9,6 +9,8 @@ from typing import Any
 
 from romul_actors.observe.visible import visible
 
+DPI = 110
+"""Dots in an inch of a picture."""
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;
 color:#222}table{border-collapse:collapse;display:block;overflow-x:auto}
 td,th{padding:.15em .8em;text-align:left;border-bottom:1px solid #ddd}
@@ -34,7 +36,12 @@ def _text(text: str) -> str:
 def png(figure: Any) -> bytes:
     """A matplotlib figure as a PNG picture."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    if (engine := figure.get_layout_engine()) is not None:
+        # `savefig` alone would draw everything twice: the first time to lay out the axes.
+        figure.set_dpi(DPI)
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+    figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
 
 

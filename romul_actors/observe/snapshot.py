@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from romul_actors.core.history import Line, TrialReported
-from romul_actors.core.history import from_json as line_from_json
+from romul_actors.core.history import Line
+from romul_actors.observe.stored_history import read_history, read_line
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_from_json
 from romul_actors.protocol.messages import request_of
@@ -42,8 +42,6 @@ LOST = "lost"
 """State of a worker that is silent for longer than it ever should be, whatever it said last."""
 LARGEST = 1e300
 """A number in a worker's entry that is larger is not shown."""
-PAGE = 5_000
-"""Lines of history read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,21 +299,6 @@ def _number(value: Any) -> float | None:
     return float(value) if numeric and abs(value) < LARGEST else None
 
 
-def read_line(name: str, entry: str, text: str) -> Line:
-    """A line of history from its JSON.
-
-    Args:
-        name: the experiment's.
-        entry: id of the line's entry.
-        text: its JSON.
-
-    Raises:
-        StoredDataError: it is no JSON object.
-    """
-    stored = StoredFields(f"experiment {name!r}, history entry {entry}", {"json": text})
-    return line_from_json(stored.table("json"))
-
-
 def rank(value: float | None, index: int, *, maximize: bool) -> tuple[bool, float, int]:
     """A slot's place among others, as a key to sort by: those without a value come last."""
     return value is None, (-1 if maximize else 1) * (value or 0.0), index
@@ -340,39 +323,6 @@ def moment(at_ms: int) -> str:
     except (ValueError, OverflowError, OSError):
         # What is stored may be damaged: no year has that number.
         return f"{at_ms} ms"
-
-
-async def read_history(store: ReaderStore, name: str) -> list[Line]:
-    """All lines of history that the store still has, oldest first."""
-    lines: list[Line] = []
-    after = "0"
-    while page := await store.history(name, after, PAGE):
-        lines += [read_line(name, entry, text) for entry, text in page]
-        after = page[-1][0]
-    return lines
-
-
-async def origin_of(store: ReaderStore, name: str, trial: str) -> Mapping[str, str]:
-    """Where a trial's result comes from; empty: the store has it no more.
-
-    A worker says it with its first result, and when it changes. History is read from its end, no
-    further than to the line that says it.
-    """
-    before, worker = "", None
-    while page := await store.history_before(name, before, PAGE):
-        for entry, text in page:
-            # Nearly all lines concern neither: they are not even parsed.
-            if f'"{trial}"' not in text and '"provenance"' not in text:
-                continue
-            line = read_line(name, entry, text)
-            if not isinstance(line, TrialReported):
-                continue
-            if line.trial == trial:
-                worker = line.worker
-            if line.worker == worker and line.provenance:
-                return line.provenance
-        before = page[-1][0]
-    return {}
 
 
 async def snapshot(store: ReaderStore, name: str) -> Snapshot:

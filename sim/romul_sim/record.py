@@ -24,7 +24,7 @@ from romul_actors.core.history import (
     WorkerDrained,
 )
 from romul_actors.errors import ExperimentError, RomulError, UnknownExperimentError
-from romul_actors.observe.snapshot import PAGE
+from romul_actors.observe.stored_history import PAGE
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_of
 from romul_actors.protocol.statuses import ENDED

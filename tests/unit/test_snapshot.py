@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from romul.result import Result
 from romul_actors.core.history import TrialReported, to_json
-from romul_actors.observe.snapshot import origin_of
+from romul_actors.observe.stored_history import origin_of
 from romul_actors.protocol.slot_codec import text
 from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
@@ -47,7 +47,7 @@ class CountedPages(MemoryStore):
 
 
 async def test_where_a_result_comes_from_is_looked_for_from_the_end_of_history(monkeypatch):
-    monkeypatch.setattr("romul_actors.observe.snapshot.PAGE", 2)
+    monkeypatch.setattr("romul_actors.observe.stored_history.PAGE", 2)
     store = CountedPages()
     await store.create("e", "{}", b"submitted")
     # Two workers; each says where it is with its first result, and "a" again when it changes.

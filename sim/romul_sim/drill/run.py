@@ -10,7 +10,7 @@ from typing import Any
 
 from romul_actors.client import Client
 from romul_actors.errors import ExperimentExistsError, StoreError
-from romul_actors.observe.snapshot import read_history
+from romul_actors.observe.stored_history import read_history
 from romul_actors.observe.stored_population import read_population
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.redis import RedisStore
