@@ -30,8 +30,8 @@ GC_THRESHOLDS = (20_000, 20, 50)
 def collect_rarely() -> None:
     """Let this process look for garbage in cycles less often than Python does.
 
-    A population is many objects that stay and hold no cycles; looking through them takes a part of
-    an actor's time that grows with the population.
+    A population, or a long history, is many objects that stay and hold no cycles; looking through
+    them takes a part of a process's time that grows with it.
     """
     gc.set_threshold(*GC_THRESHOLDS)
 

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from romul_actors.actor.timing import collect_rarely
 from romul_actors.cli.connection import connected_to, snapshot_of
 from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import Console, Table, echo, echo_json, shortened
@@ -29,6 +30,7 @@ def failures(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> No
             seen = read_glance(await client.store.glance(name), name)
             return seen, await read_history(client.store, name)
 
+    collect_rarely()
     seen, lines = asyncio.run(run())
     regions, latest = by_region(seen.experiment, lines), latest_by_cause(lines)
     if as_json:
@@ -70,40 +72,37 @@ def by_region(experiment: Experiment, lines: Sequence[Line]) -> dict[str, list[d
     An attempt that ended with a result counts as one that went well.
     """
     space = experiment.search_space()
-    values = {
-        line.trial: space.by_axis(line.hyperparameters)
-        for line in lines
-        if isinstance(line, TrialCreated)
-    }
+    decided = {line.trial: line.hyperparameters for line in lines if isinstance(line, TrialCreated)}
     ended = [
-        (values[line.trial], line.reason if isinstance(line, TrialFailed) else None)
+        (line.trial, line.reason if isinstance(line, TrialFailed) else None)
         for line in lines
-        if isinstance(line, TrialFailed | TrialReported) and line.trial in values
+        if isinstance(line, TrialFailed | TrialReported) and line.trial in decided
     ]
-    return {axis.name: _regions_of(axis, ended) for axis in space.axes}
+    values = {trial: space.by_axis(decided[trial]) for trial in dict.fromkeys(t for t, _ in ended)}
+    return {axis.name: _regions_of(axis, values, ended) for axis in space.axes}
 
 
 def _regions_of(
-    parameter: Parameter, ended: Sequence[tuple[Mapping[str, Value], str | None]]
+    parameter: Parameter,
+    values: Mapping[str, Mapping[str, Value]],
+    ended: Sequence[tuple[str, str | None]],
 ) -> list[dict[str, Any]]:
     """A row for each part of one hyperparameter's range, as it is now.
 
     Args:
         parameter: the hyperparameter.
-        ended: of each attempt that ended, its values by the names of coordinates, and why it
-            failed, if it did. What lay outside the range counts in the part that is nearest.
+        values: by trial that ended, its values by the names of coordinates. What lies outside the
+            range counts in the part that is nearest.
+        ended: of each attempt that ended, its trial, and why it failed, if it did.
     """
     n = len(parameter.labels) or QUARTERS
     attempts: Counter[int] = Counter()
     reasons: dict[int, Counter[str]] = defaultdict(Counter)
-    for values, reason in ended:
-        if parameter.name not in values:
+    part_of = _parts(parameter, values, n)
+    for trial, reason in ended:
+        if (part := part_of[trial]) is None:
             # A hyperparameter that does not count in a trial has no part in its failure.
             continue
-        value = values[parameter.name]
-        if isinstance(parameter, FloatParameter | IntParameter):
-            value = parameter.nearest(parameter.figure(value))
-        part = cell(parameter.encode(value), n)
         attempts[part] += 1
         if reason is not None:
             reasons[part][reason] += 1
@@ -121,6 +120,26 @@ def _regions_of(
             }
         )
     return rows
+
+
+def _parts(
+    parameter: Parameter, values: Mapping[str, Mapping[str, Value]], n: int
+) -> dict[str, int | None]:
+    """By trial, which of `n` parts of a range its value is in; None: it has none."""
+    # Trials keep values of their parents: each value is looked up once.
+    known: dict[str, int] = {}
+    found: dict[str, int | None] = {}
+    for trial, here in values.items():
+        if parameter.name not in here:
+            found[trial] = None
+            continue
+        value = here[parameter.name]
+        if (same := repr(value)) not in known:
+            if isinstance(parameter, FloatParameter | IntParameter):
+                value = parameter.nearest(parameter.figure(value))
+            known[same] = cell(parameter.encode(value), n)
+        found[trial] = known[same]
+    return found
 
 
 def waste(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> None:

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from romul_actors.actor.timing import collect_rarely
 from romul_actors.cli.options import DEFAULT_URL
 from romul_actors.cli.printing import Console
 from romul_actors.client import Client
@@ -255,11 +256,12 @@ async def _names(client: Client) -> str:
 
 
 def snapshot_of(name: str, url: str | None) -> Snapshot:
-    """An experiment with all its history.
+    """An experiment with all its history, for a command that shows it and ends.
 
     Raises:
         UnknownExperimentError: there is none of that name.
     """
+    collect_rarely()
 
     async def run() -> Snapshot:
         async with connected_to(name, url) as client:

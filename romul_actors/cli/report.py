@@ -1,5 +1,6 @@
 """`romul report`: a search as one HTML page."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from romul_actors.observe import html as page
 from romul_actors.observe.explain import last_line
 from romul_actors.observe.plots import plot, plot_lineage, plot_workers
 from romul_actors.observe.snapshot import Snapshot
-from romul_actors.observe.trial_records import origins, trials
+from romul_actors.observe.trial_records import TrialRecord, origins, trials
 from romul_actors.observe.waste import waste
 
 FAILURES = 50
@@ -33,7 +34,8 @@ def report(
 ) -> None:
     """Write a finished or running search as one HTML page that needs nothing else."""
     seen = snapshot_of(name, redis)
-    images = _pictures(seen)
+    found = trials(seen.history)
+    images = _pictures(seen, found)
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)
         for title, image in images.items():
@@ -47,7 +49,7 @@ def report(
             {"trials": dict(seen.counts), "machine seconds": waste(seen.history).as_json()}
         ),
         "<h2>Where results come from</h2>",
-        page.table(origins(trials(seen.history))),
+        page.table(origins(found)),
         f"<h2>Failures, the latest {FAILURES}</h2>",
         page.table(_failures(seen)[-FAILURES:]),
         "<h2>The experiment</h2>",
@@ -58,9 +60,9 @@ def report(
     echo(f"written: {file}")
 
 
-def _pictures(seen: Snapshot) -> dict[str, bytes]:
+def _pictures(seen: Snapshot, found: Mapping[str, TrialRecord]) -> dict[str, bytes]:
     """PNG images by their titles."""
-    found, best = trials(seen.history), seen.best.get("trial")
+    best = seen.best.get("trial")
     try:
         drawn = {
             "Metric and hyperparameters by step": plot(seen.experiment, found, best, {}),

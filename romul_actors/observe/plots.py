@@ -1,6 +1,6 @@
 """Pictures of a run, and the axis of a metric, on which diverged trials do not flatten the rest."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from statistics import median
@@ -99,9 +99,11 @@ def plot(
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     line = lineage(found, best_trial)
     _draw_metric(axes[0], experiment, found, line, others)
-    values = {trial: space.by_axis(record.hyperparameters) for trial, record in found.items()}
+    winner = [found[trial] for trial in line]
+    drawn = [*_by_slot(found.values()).values(), winner]
+    values = [[space.by_axis(record.hyperparameters) for record in records] for records in drawn]
     for ax, axis in zip(axes[1:], shown, strict=False):
-        _draw_schedule(ax, axis, found, values, line)
+        _draw_schedule(ax, axis, drawn, values)
     for ax in axes[len(shown) + 1 :]:
         ax.set_visible(False)
     figure.suptitle(f"{experiment.name}: {experiment.population} slots, {experiment.steps} steps")
@@ -128,7 +130,7 @@ def plot_lineage(found: Mapping[str, TrialRecord], best_trial: str | None) -> An
         ends = (record.step, record.slot), (source.step, source.slot)
         # All arrows are inside of the axes: the layout need not measure them.
         ax.annotate("", *ends, arrowprops=style).set_in_layout(False)
-    for slot, stretch in _by_slot(found).items():
+    for slot, stretch in _by_slot(found.values()).items():
         ax.plot([stretch[0].step, stretch[-1].step], [slot, slot], color="0.85", zorder=0)
     line = [found[trial] for trial in lineage(found, best_trial)]
     # Above the arrows.
@@ -156,7 +158,9 @@ def plot_workers(lines: Sequence[Line]) -> Any:
     for place, by_end in enumerate(bars.values()):
         for how, spans in by_end.items():
             colour = colours.get(how, "#8d6a9f")
-            bars_of = PolyCollection(_corners(spans, place), color=colour, edgecolor="white", lw=0.2)
+            bars_of = PolyCollection(
+                _corners(spans, place), color=colour, edgecolor="white", lw=0.2
+            )
             ax.add_collection(bars_of)
     for how in sorted({how for by_end in bars.values() for how in by_end}):
         ax.plot([], [], color=colours.get(how, "#8d6a9f"), lw=6, label=how)
@@ -206,11 +210,33 @@ def _attempts(lines: Sequence[Line]) -> dict[str, dict[str, list[tuple[float, fl
     return bars
 
 
-def _by_slot(found: Mapping[str, TrialRecord]) -> dict[int, list[TrialRecord]]:
+def _by_slot(records: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:
+    """Trials of each slot, in the order of their steps; slots in the order of their indices."""
     slots: dict[int, list[TrialRecord]] = {}
-    for record in sorted(found.values(), key=lambda t: (t.slot, t.step)):
+    for record in sorted(records, key=lambda t: (t.slot, t.step)):
         slots.setdefault(record.slot, []).append(record)
     return slots
+
+
+def _figures(axis: Parameter, values: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Values of one coordinate on its axis; nan where it does not count.
+
+    Args:
+        axis: the coordinate.
+        values: of each trial, its values by the names of coordinates.
+    """
+    name = axis.name
+    if isinstance(axis, FloatParameter | IntParameter):
+        return [axis.figure(here[name]) if name in here else nan for here in values]
+    # To find a choice takes long, and there are few.
+    known: dict[str, float] = {}
+    found = []
+    for here in values:
+        choice = repr(here[name]) if name in here else ""
+        if choice not in known:
+            known[choice] = axis.figure(here[name]) if name in here else nan
+        found.append(known[choice])
+    return found
 
 
 def _by_step(found: Mapping[str, TrialRecord]) -> dict[int, list[float]]:
@@ -229,8 +255,10 @@ def _draw_metric(
     others: Mapping[str, Mapping[str, TrialRecord]],
 ) -> None:
     maximize = experiment.direction == "maximize"
-    known = {trial: record for trial, record in found.items() if record.value is not None}
-    _draw_slots(ax, known, line, lambda record: record.value)
+    slots = _by_slot(record for record in found.values() if record.value is not None)
+    winner = [found[trial] for trial in line if found[trial].value is not None]
+    drawn = [*slots.values(), winner]
+    _draw_slots(ax, drawn, [[record.value for record in records] for records in drawn])
     for name, other in others.items():
         best = best_so_far(other, maximize=maximize)
         ax.plot(
@@ -254,42 +282,40 @@ def _draw_metric(
 
 def _draw_slots(
     ax: Any,
-    found: Mapping[str, TrialRecord],
-    line: Sequence[str],
-    height: Callable[[TrialRecord], float | None],
+    drawn: Sequence[Sequence[TrialRecord]],
+    heights: Sequence[Sequence[float | None]],
     **style: Any,
 ) -> None:
-    """Draw all slots by step, and the winner's line above them."""
-    for slot, records in _by_slot(found).items():
-        steps, heights = [t.step for t in records], [height(t) for t in records]
-        ax.plot(steps, heights, color=f"C{slot % 10}", lw=0.9, alpha=0.6, **style)
-    winner = [found[trial] for trial in line if trial in found]
-    steps, heights = [t.step for t in winner], [height(t) for t in winner]
-    ax.plot(steps, heights, "k-", lw=1.8, label="winner's line")
+    """Draw all slots by step, and the winner's line above them.
+
+    Args:
+        ax: where to draw.
+        drawn: trials of each slot, in the order of their steps; the winner's line is the last.
+        heights: of the same trials.
+        style: of the slots' lines.
+    """
+    steps = [[record.step for record in records] for records in drawn]
+    for records, at, high in zip(drawn[:-1], steps, heights, strict=False):
+        ax.plot(at, high, color=f"C{records[0].slot % 10}", lw=0.9, alpha=0.6, **style)
+    ax.plot(steps[-1], heights[-1], "k-", lw=1.8, label="winner's line")
 
 
 def _draw_schedule(
     ax: Any,
     axis: Parameter,
-    found: Mapping[str, TrialRecord],
-    values: Mapping[str, Mapping[str, Any]],
-    line: Sequence[str],
+    drawn: Sequence[Sequence[TrialRecord]],
+    values: Sequence[Sequence[Mapping[str, Any]]],
 ) -> None:
     """Draw one coordinate by step, with gaps where it does not count.
 
     Args:
         ax: where to draw.
         axis: the coordinate.
-        found: trials by id.
-        values: by trial, its values by the names of coordinates.
-        line: ids of the winner's line of descent.
+        drawn: as `_draw_slots` takes it.
+        values: of the same trials, their values by the names of coordinates.
     """
-
-    def height(record: TrialRecord) -> float:
-        here = values[record.id]
-        return axis.figure(here[axis.name]) if axis.name in here else nan
-
-    _draw_slots(ax, found, line, height, marker=".", ms=3)
+    heights = [_figures(axis, of_trials) for of_trials in values]
+    _draw_slots(ax, drawn, heights, marker=".", ms=3)
     if isinstance(axis, FloatParameter | IntParameter):
         ax.set_yscale(axis.scale)
     else:
