@@ -34,14 +34,19 @@ def _text(text: str) -> str:
 
 
 def png(figure: Any) -> bytes:
-    """A matplotlib figure as a PNG picture."""
+    """A matplotlib figure as a PNG picture; the figure stays as it is."""
     buffer = io.BytesIO()
-    if (engine := figure.get_layout_engine()) is not None:
-        # `savefig` alone would draw everything twice: the first time to lay out the axes.
-        figure.set_dpi(DPI)
-        engine.execute(figure)
-        figure.set_layout_engine("none")
-    figure.savefig(buffer, format="png", dpi=DPI)
+    dpi, engine = figure.get_dpi(), figure.get_layout_engine()
+    try:
+        if engine is not None:
+            # `savefig` would draw everything twice: the first time only to lay out the axes.
+            figure.set_dpi(DPI)
+            engine.execute(figure)
+            figure.set_layout_engine(None)
+        figure.savefig(buffer, format="png", dpi=DPI)
+    finally:
+        figure.set_dpi(dpi)
+        figure.set_layout_engine(engine)
     return buffer.getvalue()
 
 

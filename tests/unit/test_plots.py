@@ -1,8 +1,10 @@
 """Pictures of a run, and the axis of a metric."""
 
+import io
 from typing import Any
 
 import pytest
+from matplotlib.lines import Line2D
 
 from romul_actors.core.history import SearchStarted, TrialFailed
 from romul_actors.observe import html
@@ -103,6 +105,22 @@ def test_no_legend_covers_bars_or_looks_for_the_emptiest_place():
     figure.draw_without_rendering()
     [ax] = figure.axes
     assert ax.get_legend().get_window_extent().y0 >= ax.get_window_extent().y1
+
+
+def test_a_picture_is_laid_out_and_then_drawn_once():
+    def shown():
+        return plot_workers([SearchStarted(at_ms=1_000), reported(at_ms=9_000, seconds=3.0)])
+
+    figure, drawn = shown(), []
+    figure.axes[0].add_artist(counted := Line2D([0, 1], [0, 0], visible=True))
+    counted.draw = drawn.append
+    dpi, engine = figure.get_dpi(), figure.get_layout_engine()
+    assert html.png(figure).startswith(b"\x89PNG")
+    assert len(drawn) == 1
+    assert (figure.get_dpi(), figure.get_layout_engine()) == (dpi, engine)
+    buffer = io.BytesIO()
+    shown().savefig(buffer, format="png", dpi=html.DPI)
+    assert buffer.getvalue() == html.png(shown())
 
 
 def test_in_a_report_numbers_stand_to_the_right_and_texts_to_the_left():

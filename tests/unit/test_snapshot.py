@@ -2,13 +2,19 @@
 
 from dataclasses import replace
 
+import pytest
+
 from romul.result import Result
 from romul_actors.core.history import TrialReported, to_json
-from romul_actors.observe.stored_history import origin_of
+from romul_actors.errors import StoredDataError
+from romul_actors.observe.explain import explain, in_words
+from romul_actors.observe.lineage import lineage
+from romul_actors.observe.stored_history import origin_of, read_descent, read_history
+from romul_actors.observe.trial_records import trials
 from romul_actors.protocol.slot_codec import text
 from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
-from tests.trials import reported
+from tests.trials import created, failed, reported
 
 
 def test_a_snapshot_is_plain_values_and_frames(searched):
@@ -62,3 +68,61 @@ async def test_where_a_result_comes_from_is_looked_for_from_the_end_of_history(m
         store.pages = 0
         assert (await origin_of(store, "e", trial), store.pages) == ({"host": host}, pages)
     assert await origin_of(store, "e", "0-9") == {}
+
+
+async def stored(texts, kind=MemoryStore):
+    store = kind()
+    await store.create("e", "{}", b"submitted")
+    await store.commit("e", "a", Commit((await store.load("e")).version, [], history=texts))
+    return store
+
+
+async def test_the_lines_about_a_trial_say_what_the_whole_history_says_of_it(searched):
+    store = await stored([text(to_json(line)) for line in searched.history])
+    found = trials(searched.history)
+    for trial in found:
+        lines = await read_descent(store, "e", trial)
+        ancestors = lineage(trials(lines), trial)
+        assert ancestors == lineage(found, trial)
+        assert set(trials(lines)) == set(ancestors)
+        whole = explain(searched.experiment, searched.history, trial)
+        assert in_words(explain(searched.experiment, lines, trial)) == in_words(whole)
+        lines = await read_descent(store, "e", trial, generations=1)
+        short = explain(searched.experiment, lines, trial)
+        assert (short.as_json(), in_words(short)) == (whole.as_json(), in_words(whole))
+
+
+async def test_a_trials_lines_are_looked_for_from_the_end_and_no_others_are_decoded(monkeypatch):
+    monkeypatch.setattr("romul_actors.observe.stored_history.PAGE", 2)
+    steps = [
+        [
+            created(f"{slot}-{step}", parent=f"{slot}-{step - 1}" if step else None),
+            reported(f"{slot}-{step}"),
+        ]
+        for step in range(4)
+        for slot in (0, 1)
+    ]
+    texts = [text(to_json(line)) for lines in steps for line in lines]
+    # What others reported while trial 0-3 was under way, among it what is no line.
+    texts += ["[]", text(to_json(failed("0-3", at_ms=7)))]
+    store = await stored(texts, CountedPages)
+    lines = await read_descent(store, "e", "0-3", generations=1)
+    assert [(type(line).__name__, line.trial) for line in lines] == [
+        ("TrialCreated", "0-2"),
+        ("TrialReported", "0-2"),
+        ("TrialCreated", "0-3"),
+        ("TrialReported", "0-3"),
+        ("TrialFailed", "0-3"),
+    ]
+    # Five of nine: the rest is older than the decision of 0-2.
+    assert store.pages == 5
+    assert [line.trial for line in await read_descent(store, "e", "0-3")][::2] == [
+        "0-0",
+        "0-1",
+        "0-2",
+        "0-3",
+        "0-3",
+    ]
+    assert await read_descent(store, "e", "0-9") == []
+    with pytest.raises(StoredDataError, match=r"experiment 'e', history entry .* holds '\[\]'"):
+        await read_history(await stored(texts), "e")
