@@ -5,6 +5,8 @@
 A real server holds a population of that many slots and its whole history. Measured: processor time
 of a refresh in the client, as a share of one core at the default intervals, and the server's own
 time for it (`INFO commandstats`); the dashboard's first look, which reads the whole history, apart.
+So are the lines of history that `romul explain` reads of the latest trial, and all of them, which
+`romul report` reads: processor time in the client.
 The peer is `HGETALL` of every slot in one pipeline, which is what a script of one's own would do.
 Prints one JSON line.
 """
@@ -32,6 +34,7 @@ from romul_actors.dashboard.feed import Feed
 from romul_actors.dashboard.feeds import REFRESH_S
 from romul_actors.dashboard.page import CHARTS_S
 from romul_actors.local.redis_server import embedded_server
+from romul_actors.observe.stored_history import read_descent, read_history
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import text, write_meta, write_slot
@@ -144,6 +147,13 @@ async def measure(store: RedisStore, refresh: Callable[[], Awaitable[Any]]) -> t
     return median(here), median(there)
 
 
+async def spent(reading: Awaitable[Any]) -> float:
+    """Processor seconds here that something takes once."""
+    began = time.process_time()
+    await reading
+    return time.process_time() - began
+
+
 async def run(slots: int, steps: int) -> dict[str, Any]:
     """Fill a server, and look at it in all ways."""
     declared = experiment(slots, steps)
@@ -168,9 +178,7 @@ async def run(slots: int, steps: int) -> dict[str, Any]:
                     await pipeline.execute()
 
             await top()
-            began = time.process_time()
-            await dashboard()
-            first_s = time.process_time() - began
+            first_s = await spent(dashboard())
             trials = (await screen.refresh(store)).counts["reported"]
             if not trials == len(feed.results) == slots * steps:
                 raise RuntimeError(f"the server holds {trials} trials, not {slots * steps}")
@@ -180,6 +188,8 @@ async def run(slots: int, steps: int) -> dict[str, Any]:
             began = time.process_time()
             json.dumps(charts.metric(feed, declared))
             chart_s = time.process_time() - began
+            explain_s = await spent(read_descent(store, NAME, f"0-{steps - 1}", generations=1))
+            history_s = await spent(read_history(store, NAME))
             await store.close()
     return {
         "benchmark": "screens",
@@ -191,6 +201,8 @@ async def run(slots: int, steps: int) -> dict[str, Any]:
         "dashboard_server_ms": round(1000 * feed_there, 2),
         "dashboard_first_look_s": round(first_s, 2),
         "dashboard_chart_ms": round(1000 * chart_s, 1),
+        "explain_ms": round(1000 * explain_s, 1),
+        "history_s": round(history_s, 2),
         "script_core_share": round(script_here / TOP_S, 4),
         "script_server_ms": round(1000 * script_there, 2),
     }
