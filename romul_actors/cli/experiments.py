@@ -129,7 +129,7 @@ def show(
     async def run() -> tuple[Snapshot, list[dict[str, Any]]]:
         async with connected_to(name, redis) as client:
             seen = await snapshot(client.store, name)
-            if slot is not None and slot < len(seen.slots) and not as_json:
+            if slot is not None and 0 <= slot < len(seen.slots) and not as_json:
                 # A slot's ancestors and reasons.
                 lines = await read_descent(client.store, name, seen.slots[slot].trial)
                 seen = replace(seen, history=lines)
