@@ -1,17 +1,19 @@
 """A batch of events: decided on what the actor holds of an experiment, and made into one commit."""
 
 import contextlib
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from romul_actors.actor.garbage import NeededCheckpoints
 from romul_actors.core.decide import decide_all
+from romul_actors.core.dispatch import dispatch
 from romul_actors.core.events import Stamped
 from romul_actors.core.history import to_json
 from romul_actors.core.population import Decision, Population, changed
 from romul_actors.core.slot import Slot
 from romul_actors.core.stored_line import shorten
-from romul_actors.errors import RomulError, UndecidableError
+from romul_actors.errors import OptimizerError, RomulError, SpaceError, UndecidableError
 from romul_actors.protocol.experiment import Experiment, from_json
 from romul_actors.protocol.messages import VERSION, encode, is_spoken
 from romul_actors.protocol.plan import left_out, settings
@@ -47,7 +49,7 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
     """
     stored = await store.load(name)
     spec = await store.spec(name)
-    with _named("reading it fails"):
+    with _readable():
         experiment = from_json(spec)
         core = settings(experiment, stored=True)
         population = read(core, experiment.metric, stored.meta, stored.slots, name)
@@ -65,7 +67,7 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
 
 
 @contextlib.contextmanager
-def _named(what: str) -> Iterator[None]:
+def _readable() -> Iterator[None]:
     """Give an error of whatever kind a kind of this project's.
 
     An optimizer may be of an installed package, and what it finds may be damaged: any error of it
@@ -80,7 +82,7 @@ def _named(what: str) -> Iterator[None]:
     except RomulError:
         raise
     except Exception as error:
-        raise UndecidableError(f"{what} ({type(error).__name__}: {error})") from error
+        raise UndecidableError(f"reading it fails ({type(error).__name__}: {error})") from error
 
 
 def decide_and_write(
@@ -89,12 +91,33 @@ def decide_and_write(
     """Decide events, and make a commit of them; see `decide_all` and `commit_of`.
 
     Raises:
-        UndecidableError: an optimizer raised an exception, or what is stored makes no sense.
+        UndecidableError: an optimizer raised an exception or made a move that cannot be carried
+            out, or what is stored makes no sense.
         RomulError: a trial is too long to be sent.
     """
-    with _named("deciding fails"):
+    try:
         decision = decide_all(held.population, events)
         return decision, commit_of(held, events, decision, entries, nonce)
+    except Exception as error:
+        # A move that is none is the optimizer's fault as well: another constant may mend both.
+        if isinstance(error, RomulError) and not isinstance(error, OptimizerError | SpaceError):
+            raise
+        optimizer = f"optimizer {held.population.settings.optimizer.name!r}"
+        where = f"{optimizer}{_slot_of(error)}"
+        raise UndecidableError(
+            f"deciding fails ({type(error).__name__}: {error}) with {where}"
+        ) from error
+
+
+def _slot_of(error: Exception) -> str:
+    """The slot that an optimizer moved to no place of the space, as words; else nothing.
+
+    The space does not know whose place it is given: it is read where the slot's trial begins.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is dispatch.__code__:
+            return f", slot {frame.f_locals['slot'].index}"
+    return ""
 
 
 def commit_of(

@@ -184,7 +184,8 @@ def site(tmp_path, monkeypatch):
     """A folder of packages."""
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
-    sys.modules.pop("keeping", None)
+    for name in ("keeping", "stepping"):
+        sys.modules.pop(name, None)
 
 
 INSTALLED = [
@@ -316,6 +317,51 @@ async def test_a_change_to_a_sound_constant_frees_an_experiment_that_could_not_b
     results = [line.trial for line in found.history if isinstance(line, TrialReported)]
     assert len(results) == len(set(results)) == 16
     assert (await server.depths("bad"))["dead"] == 0
+
+
+STEPPING = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from romul_actors.core.optimizers import Move, Optimizer
+
+
+@dataclass(frozen=True)
+class Stepping(Optimizer):
+    name: ClassVar[str] = "stepping"
+    step: float = 0.1
+
+    def quorum(self, n_pool):
+        return n_pool
+
+    def decide(self, view, due):
+        moves = [Move(i, i, view.known[i].vector) for i in due]
+        if self.step > 1:
+            WRONG
+        return moves
+"""
+WRONG_STEPS = [
+    ("raise ValueError('too far')", "(ValueError: too far) with optimizer 'stepping': "),
+    (
+        "moves[2] = Move(2, 2, (9.0,))",
+        "(SpaceError: x: position 9.0 is outside [0, 1]) with optimizer 'stepping', slot 2: ",
+    ),
+    ("moves.pop()", "(OptimizerError: optimizer 'stepping': moves of slots [0, 1, 2] for those"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "words"), WRONG_STEPS)
+async def test_a_change_to_a_sound_constant_frees_an_experiment_whose_moves_were_wrong(
+    server, site, wrong, words
+):
+    module = STEPPING.replace("WRONG", wrong)
+    install(site, "stepping", module, optimizers="stepping = stepping:Stepping")
+    await submit(server, "bad", optimizer={"name": "stepping", "step": 5.0})
+    async with serving(server):
+        assert words in await fault_of(server, "bad")
+        await Client(server, by="someone").change("bad", optimizer={"step": 0.1})
+        await assert_ends(server, "bad")
+        assert (await snapshot(server, "bad")).fault == ""
 
 
 async def test_an_experiment_that_cannot_be_decided_can_be_stopped(server):
