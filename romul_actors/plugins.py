@@ -34,11 +34,23 @@ def find(group: Group, name: str) -> Any:
         raise PluginError(f"{group}: {name!r} is added by {' and '.join(packages)}: remove one")
     try:
         return found[0].load()
-    except Exception as error:
-        raise PluginError(
-            f"{group}: {name!r} of the package {packages[0]} cannot be loaded from "
-            f"{found[0].value!r}: {type(error).__name__}: {error}"
-        ) from error
+    # A package that ends the program would end an actor that serves other searches.
+    except (Exception, SystemExit) as error:
+        what = f"cannot be loaded from {found[0].value!r}: {type(error).__name__}: {error}"
+        raise PluginError(f"{group}: {name!r} of the package {packages[0]} {what}") from error
+
+
+def unusable(group: Group, name: str, why: str) -> PluginError:
+    """The error that what `find` gave is not what its group holds.
+
+    Args:
+        group: where it is.
+        name: of the entry point.
+        why: what is wrong with it, as the rest of a sentence about it.
+    """
+    [point, *_] = [point for point in _points(group) if point.name == name]
+    package = "" if point.dist is None else point.dist.name
+    return PluginError(f"{group}: {name!r} of the package {package} ({point.value}) {why}")
 
 
 def _points(group: Group) -> list[EntryPoint]:

@@ -1,6 +1,7 @@
 """`romul launch`: workers on this machine, by ssh, by Slurm, on a Ray cluster."""
 
 import asyncio
+import inspect
 import os
 from collections.abc import Callable, Coroutine
 from enum import StrEnum
@@ -23,6 +24,8 @@ from romul_actors.secret_file import with_password, with_passwords
 from romul_actors.waiting import pause
 
 LOOK_S = 1.0
+LAUNCHER = "async def launch(fleet, stop)"
+"""What an installed package adds to the launchers."""
 
 Launcher = Callable[[Fleet, asyncio.Event], Coroutine[Any, Any, None]]
 """Starts a fleet, and keeps it running until the event is set."""
@@ -146,12 +149,19 @@ def _installed(name: str) -> Launcher:
 
     Raises:
         typer.BadParameter: none does.
-        PluginError: it cannot be loaded.
+        PluginError: it cannot be loaded, or is no launcher.
     """
     found: Launcher | None = plugins.find("launchers", name)
     if found is None:
         there = ", ".join(f"{known!s}" for known in [*Engine, *plugins.names("launchers")])
         raise typer.BadParameter(f"{name!r} is not one of {there}", param_hint="--on")
+    either = (found, type(found).__call__) if callable(found) else ()
+    if not any(map(inspect.iscoroutinefunction, either)):
+        raise plugins.unusable("launchers", name, f"is not {LAUNCHER}")
+    try:
+        inspect.signature(found).bind("fleet", "stop")
+    except TypeError as error:
+        raise plugins.unusable("launchers", name, f"is not {LAUNCHER}: {error}") from None
     return found
 
 

@@ -10,7 +10,7 @@ import pytest
 import romul
 from romul_actors import plugins
 from romul_actors.core.optimizers import make
-from romul_actors.errors import OptimizerError, PluginError, StoreError
+from romul_actors.errors import OptimizerError, PluginError, StoreError, StoreUnavailableError
 from romul_actors.store.memory import MemoryStore
 from romul_actors.store.opening import open_store
 from romul_actors.store.redis import RedisStore
@@ -129,7 +129,8 @@ def test_what_is_added_wrongly_is_named(site):
     install(site, "third", "thing = 1\n", optimizers="odd2 = third:thing\nbroken2 = third:thing")
     with pytest.raises(PluginError, match="'broken' of the package first cannot be loaded from"):
         make("broken", {})
-    with pytest.raises(OptimizerError, match="is not a dataclass made of Optimizer"):
+    words = r"'odd' of the package second \(second:Odd\) is not a dataclass made of Optimizer"
+    with pytest.raises(PluginError, match=words):
         make("odd", {})
     with pytest.raises(
         OptimizerError, match=r"'none' is not one of romul, .*, broken, broken2, odd"
@@ -138,6 +139,71 @@ def test_what_is_added_wrongly_is_named(site):
     install(site, "fourth", "thing = 1\n", optimizers="odd = fourth:thing")
     with pytest.raises(PluginError, match="'odd' is added by fourth and second: remove one"):
         make("odd", {})
+
+
+INCOMPLETE = [
+    (
+        '    name: ClassVar[str] = "halves"\n',
+        "",
+        r'has no name: write name: ClassVar\[str\] = "halves" in it',
+    ),
+    ('"halves"', '"thirds"', "calls itself 'thirds': the two must agree"),
+    ("step: float = 0.2", "step: float", "has a constant 'step' without a default"),
+    ("def quorum", "def needed", "lacks the method quorum"),
+    (
+        "def quorum",
+        "def __post_init__(self):\n        self.x\n\n    def quorum",
+        "cannot be made: ",
+    ),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "why"), INCOMPLETE)
+def test_an_optimizer_that_lacks_something_is_named_with_its_package(site, right, wrong, why):
+    [optimizer] = blocks("plugins.md")
+    assert right in optimizer
+    install(site, "halves", optimizer.replace(right, wrong), optimizers="halves = halves:Halves")
+    words = rf"optimizers: 'halves' of the package halves \(halves:Halves\) {why}"
+    with pytest.raises(PluginError, match=words):
+        make("halves", {})
+
+
+def test_a_value_that_an_installed_optimizer_refuses_is_named(site):
+    [optimizer] = blocks("plugins.md")
+    check = (
+        "def __post_init__(self):\n        if self.step > 1:\n            raise ValueError('far')"
+    )
+    module = optimizer.replace("def quorum", f"{check}\n\n    def quorum")
+    install(site, "halves", module, optimizers="halves = halves:Halves")
+    assert make("halves", {"step": 1.0})
+    with pytest.raises(OptimizerError, match="optimizer 'halves': far"):
+        make("halves", {"step": 2.0})
+
+
+def test_a_package_that_ends_the_program_when_it_is_imported_is_a_broken_one(site):
+    install(site, "leaving", "import sys\nsys.exit('bye')\n", optimizers="leaves = leaving:Leaves")
+    with pytest.raises(PluginError, match=r"of the package leaving cannot be .*: SystemExit: bye"):
+        make("leaves", {})
+
+
+def test_a_store_that_cannot_be_opened_is_named_without_its_password(site):
+    module = (
+        "from romul_actors.errors import StoreUnavailableError\n"
+        "def raises(url):\n    raise KeyError(url)\n"
+        "def silent(url):\n    raise StoreUnavailableError('not now')\n"
+        "number = 7\n"
+    )
+    points = "raises = badstore:raises\nsilent = badstore:silent\nnumber = badstore:number"
+    install(site, "badstore", module, stores=points)
+    with pytest.raises(
+        PluginError, match=r"'raises' of the package badstore .*KeyError: "
+    ) as found:
+        open_store("raises://me:secret@host/7")
+    assert "secret" not in str(found.value)
+    with pytest.raises(StoreUnavailableError, match="not now"):
+        open_store("silent://host")
+    with pytest.raises(PluginError, match=r"badstore:number. is a int: it cannot be called"):
+        open_store("number://host")
 
 
 def test_a_store_is_opened_by_its_scheme(site):
@@ -151,7 +217,8 @@ def test_a_store_is_opened_by_its_scheme(site):
     assert isinstance(store, MemoryStore)
     assert vars(store)["url"] == "mine://host/7"
     assert isinstance(open_store("redis://localhost"), RedisStore)
-    with pytest.raises(StoreError, match="the store 'odd' is a int, and no Store"):
+    words = r"'odd' of the package minestore \(builtins:len\) gives a int, and no Store"
+    with pytest.raises(PluginError, match=words):
         open_store("odd://host")
     with pytest.raises(StoreError):
         open_store("none://host")
@@ -170,6 +237,19 @@ def test_a_launcher_starts_a_fleet(site):
     assert "'x' is not one of local, ssh, slurm, ray, mine" in " ".join(
         command("launch", "--on=x").stderr.replace("│", " ").split()
     )
+
+
+WRONG_LAUNCHERS = ["def launch(fleet, stop)", "async def launch(fleet)", "class launch"]
+
+
+@pytest.mark.parametrize("begin", WRONG_LAUNCHERS)
+def test_what_is_no_launcher_is_named_with_its_package(site, begin):
+    install(site, "badlaunch", f"{begin}:\n    pass\n", launchers="bad = badlaunch:launch")
+    done = command("launch", "--on=bad", "--workers=3")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    words = "'bad' of the package badlaunch (badlaunch:launch) is not async def launch(fleet, stop)"
+    assert words in " ".join(done.stderr.split())
 
 
 def test_a_task_trains_by_its_name(site, tmp_path):

@@ -1,7 +1,7 @@
 """Optimizers of population based training, by the name that an experiment gives."""
 
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -17,7 +17,7 @@ from romul_actors.core.optimizers.random_search import RandomSearch
 from romul_actors.core.optimizers.romul import Romul
 from romul_actors.core.optimizers.tpe import Tpe
 from romul_actors.core.optimizers.truncation import Truncation
-from romul_actors.errors import OptimizerError
+from romul_actors.errors import OptimizerError, RomulError
 
 __all__ = ["OPTIMIZERS", "Move", "Optimizer", "Start", "View", "make"]
 
@@ -47,18 +47,28 @@ def make(name: str, options: Mapping[str, Any]) -> Optimizer:
     Raises:
         OptimizerError: no such optimizer or option, or an option's value is of another type, below
             0 or not finite.
-        PluginError: an installed package adds it, and it cannot be loaded.
+        PluginError: an installed package adds it, and it cannot be used.
     """
-    kind = OPTIMIZERS.get(name) or _installed(name)
-    return configured(kind, options)
+    if name in OPTIMIZERS:
+        return configured(OPTIMIZERS[name], options)
+    kind = _installed(name)
+    try:
+        return configured(kind, options)
+    except RomulError:
+        raise
+    except ValueError as error:
+        raise OptimizerError(f"optimizer {name!r}: {error}") from error
+    except Exception as error:
+        why = f"cannot be made: {type(error).__name__}: {error}"
+        raise plugins.unusable("optimizers", name, why) from error
 
 
 def _installed(name: str) -> type[Optimizer]:
     """An optimizer that an installed package adds.
 
     Raises:
-        OptimizerError: none does, or what it adds is no optimizer.
-        PluginError: it cannot be loaded.
+        OptimizerError: none does.
+        PluginError: it cannot be loaded, or is no complete optimizer.
     """
     kind = plugins.find("optimizers", name)
     if kind is None:
@@ -68,7 +78,22 @@ def _installed(name: str) -> type[Optimizer]:
         hint = f": did you mean {near[0]!r}?" if near else ""
         raise OptimizerError(f"optimizer {name!r} is not one of {there}{hint}")
     if not (isinstance(kind, type) and issubclass(kind, Optimizer) and is_dataclass(kind)):
-        raise OptimizerError(f"optimizer {name!r}: {kind!r} is not a dataclass made of Optimizer")
-    if kind.name != name:
-        raise OptimizerError(f"optimizer {name!r} calls itself {kind.name!r}: the two must agree")
+        raise plugins.unusable("optimizers", name, "is not a dataclass made of Optimizer")
+    if why := _lacks(kind, name):
+        raise plugins.unusable("optimizers", name, why)
     return kind
+
+
+def _lacks(kind: type[Optimizer], name: str) -> str:
+    """What a class lacks to be the optimizer of that name; "": nothing."""
+    own = getattr(kind, "name", None)
+    if own is None:
+        return f'has no name: write name: ClassVar[str] = "{name}" in it'
+    if own != name:
+        return f"calls itself {own!r}: the two must agree"
+    if missing := sorted(kind.__abstractmethods__):
+        return f"lacks the method {missing[0]}"
+    for field in fields(kind):  # type: ignore[arg-type]
+        if field.init and field.default is MISSING and field.default_factory is MISSING:
+            return f"has a constant {field.name!r} without a default"
+    return ""
