@@ -35,6 +35,20 @@ ELSEWHERE = {
     "redis": "romul.submit puts a search on a server, and romul.wait follows it there",
 }
 """What to do in place of an argument that there is not."""
+COUNTERPARTS: Mapping[str, tuple[str, ...]] = {
+    "n_trials": ("population", "steps"),
+    "num_samples": ("population",),
+    "max_t": ("steps",),
+    "max_concurrent_trials": ("workers",),
+    "n_jobs": ("workers",),
+    "time_budget_s": ("max_hours",),
+    "max_failures": ("max_attempts",),
+    "do_minimize": ("mode",),
+    "storage": ("name",),
+    "points_to_evaluate": ("initial",),
+    "scheduler": ("optimizer",),
+}
+"""What arguments of Optuna, Ray Tune and Syne Tune are called in `run`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +88,16 @@ class Call:
                 raise ExperimentError(f"{self.function}() has no {key!r}: {self.without[key]}")
             if key in known:
                 continue
-            hint = ELSEWHERE.get(key) or did_you_mean(key, sorted(known))
+            hint = ELSEWHERE.get(key) or _counterpart(key, known)
             raise ExperimentError(f"{self.function}() has no argument {key!r}: {hint}")
+
+
+def _counterpart(key: str, known: set[str]) -> str:
+    """What a program that comes from another library may have meant; else what is near."""
+    if (here := COUNTERPARTS.get(key)) is None:
+        return did_you_mean(key, sorted(known))
+    names = " and ".join(map(repr, here))
+    return f"did you mean {names}?" if known >= set(here) else f"only romul.run has {names}"
 
 
 def _is_count(value: object) -> bool:

@@ -31,7 +31,7 @@ from romul_actors.core.history import TimePassed, TrialCreated, TrialReported
 from romul_actors.core.optimizers import Optimizer
 from romul_actors.core.optimizers.truncation import Truncation
 from romul_actors.errors import CheckpointError, ExperimentError
-from romul_actors.protocol.experiment import parse
+from romul_actors.protocol.experiment import Experiment, parse
 from romul_sim.churn import Change
 from romul_sim.scenario import Policy, Scenario
 from romul_sim.simulation import simulate
@@ -232,6 +232,7 @@ momentum = { type = "float", min = 0, max = 0.99, when = { "optimizer.kind" = "s
             {"direction": "minimize"},
             "Population() has no argument 'direction': did you mean 'mode'?",
         ),
+        ({"n_jobs": 2}, "Population() has no argument 'n_jobs': only romul.run has 'workers'"),
         (
             {"zzz": 1},
             "initial, max_attempts, max_hours, max_trials, metric, mode, optimizer, population",
@@ -286,6 +287,34 @@ def test_a_wrong_argument_of_a_run_is_named_before_anything_begins(tmp_path, cha
     # The traceback is that of the call, not of the loop below it.
     assert len(raised.traceback) <= 4
     assert list(tmp_path.iterdir()) == []
+
+
+OF_OTHER_LIBRARIES = {
+    "n_trials": "'population' and 'steps'",
+    "num_samples": "'population'",
+    "max_t": "'steps'",
+    "max_concurrent_trials": "'workers'",
+    "n_jobs": "'workers'",
+    "time_budget_s": "'max_hours'",
+    "max_failures": "'max_attempts'",
+    "do_minimize": "'mode'",
+    "storage": "'name'",
+    "points_to_evaluate": "'initial'",
+    "scheduler": "'optimizer'",
+}
+
+
+@pytest.mark.parametrize("argument", OF_OTHER_LIBRARIES)
+def test_an_argument_of_another_library_is_answered_with_its_counterpart(tmp_path, argument):
+    keys: dict[str, Any] = {argument: 1}
+    with pytest.raises(ExperimentError) as raised:
+        romul.run(loss, SPACE, steps=5, runs=tmp_path, **keys)
+    here = OF_OTHER_LIBRARIES[argument]
+    assert str(raised.value) == f"run() has no argument {argument!r}: did you mean {here}?"
+    assert set(re.findall(r"'(\w+)'", here)) <= {
+        *inspect.signature(romul.run).parameters,
+        *Experiment.model_fields,
+    }
 
 
 def test_wrong_arguments_of_other_calls_are_named(tmp_path):
