@@ -152,6 +152,26 @@ def test_the_best_model_is_loaded(tmp_path):
         romul.Best("0-0", 0.0, {}, "s3://far/0-0").load_model(other)
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("report", "return the metric at the end of the step"),
+        ("should_prune", "train on and return the metric: the population decides what goes on"),
+        ("config", "hyperparameters are declared in the search's space, and lie in trial.hyperpar"),
+        ("suggest_float", "hyperparameters are declared in the search's space, and lie in trial."),
+        ("hyperparameter", "did you mean 'hyperparameters'?"),
+        ("zzz", "it has attach, budget, checkpoint, constants"),
+    ],
+)
+def test_what_a_trial_has_not_is_answered_with_what_it_has(tmp_path, name, hint):
+    context = romul.Context("mine", "cpu", {})
+    trial = romul.Trial("0-0", {}, None, tmp_path, 0, 1, seed=1, step=0, context=context)
+    with pytest.raises(AttributeError) as raised:
+        getattr(trial, name)
+    assert str(raised.value).startswith(f"a Trial has no {name!r}: {hint}")
+    assert not hasattr(trial, name)
+
+
 def test_places_are_given_as_range_takes_them():
     trial = romul.Population(SPACE, steps=4, budget=3).ask()
     places: Any = (trial.start, trial.stop)

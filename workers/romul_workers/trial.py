@@ -23,6 +23,7 @@ any other task reads `trial.parent` and writes `trial.checkpoint` in a form of i
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,30 @@ MAX_PLACE = 2.0**53
 def place(at: float) -> float:
     """A place of the training, as tasks are given it: an int if it is whole, as `range` takes."""
     return int(at) if at == int(at) else at
+
+
+_VALUES = "hyperparameters are declared in the search's space, and lie in trial.hyperparameters"
+_ELSEWHERE = {
+    "report": "return the metric at the end of the step",
+    "should_prune": "train on and return the metric: the population decides what goes on",
+    "config": _VALUES,
+    "params": _VALUES,
+    "number": "its name is trial.id",
+    "set_user_attr": "return it beside the metric, as in {'loss': 0.1, 'accuracy': 0.9}",
+}
+"""What to do in place of what trials of other libraries have."""
+
+
+def _not_there(name: str) -> str:
+    """What to say of an attribute that a trial has not."""
+    if name.startswith("_"):
+        return name
+    if name.startswith("suggest_"):
+        return f"a Trial has no {name!r}: {_VALUES}"
+    there = [each for each in dir(Trial) if not each.startswith("_")]
+    near = get_close_matches(name, there, n=1)
+    other = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(there)}"
+    return f"a Trial has no {name!r}: {_ELSEWHERE.get(name, other)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +301,6 @@ class Trial:
         def __getattr__(self, name: str) -> object:
             # Only what is not set comes here: a parent whose files nothing has read so far.
             if name != "parent" or self._check_parent is None:
-                raise AttributeError(name)
+                raise AttributeError(_not_there(name))
             self.parent = self._check_parent()
             return self.parent
