@@ -9,7 +9,7 @@ import pytest
 
 import romul
 from romul_actors import plugins
-from romul_actors.core.optimizers import make
+from romul_actors.core.optimizers import OPTIMIZERS, make
 from romul_actors.errors import OptimizerError, PluginError, StoreError, StoreUnavailableError
 from romul_actors.store.memory import MemoryStore
 from romul_actors.store.opening import open_store
@@ -166,6 +166,13 @@ def test_an_optimizer_that_lacks_something_is_named_with_its_package(site, right
     words = rf"optimizers: 'halves' of the package halves \(halves:Halves\) {why}"
     with pytest.raises(PluginError, match=words):
         make("halves", {})
+
+
+def test_an_optimizer_with_the_name_of_one_that_comes_with_romul_is_ignored(site):
+    [optimizer] = blocks("plugins.md")
+    module = optimizer.replace('"halves"', '"truncation"')
+    install(site, "halves", module, optimizers="truncation = halves:Halves")
+    assert type(make("truncation", {})) is OPTIMIZERS["truncation"]
 
 
 def test_a_value_that_an_installed_optimizer_refuses_is_named(site):
