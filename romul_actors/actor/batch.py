@@ -1,13 +1,11 @@
 """A batch of events: decided on what the actor holds of an experiment, and made into one commit."""
 
 import contextlib
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from romul_actors.actor.garbage import NeededCheckpoints
 from romul_actors.core.decide import decide_all
-from romul_actors.core.dispatch import dispatch
 from romul_actors.core.events import Stamped
 from romul_actors.core.history import to_json
 from romul_actors.core.population import Decision, Population, changed
@@ -102,22 +100,10 @@ def decide_and_write(
         # A move that is none is the optimizer's fault as well: another constant may mend both.
         if isinstance(error, RomulError) and not isinstance(error, OptimizerError | SpaceError):
             raise
-        optimizer = f"optimizer {held.population.settings.optimizer.name!r}"
-        where = f"{optimizer}{_slot_of(error)}"
+        name = held.population.settings.optimizer.name
         raise UndecidableError(
-            f"deciding fails ({type(error).__name__}: {error}) with {where}"
+            f"deciding fails ({type(error).__name__}: {error}) with optimizer {name!r}"
         ) from error
-
-
-def _slot_of(error: Exception) -> str:
-    """The slot that an optimizer moved to no place of the space, as words; else nothing.
-
-    The space does not know whose place it is given: it is read where the slot's trial begins.
-    """
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code is dispatch.__code__:
-            return f", slot {frame.f_locals['slot'].index}"
-    return ""
 
 
 def commit_of(

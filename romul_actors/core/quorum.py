@@ -110,6 +110,10 @@ def _check(moves: Sequence[Move], view: View, due: Sequence[int], name: str) -> 
                 f"optimizer {name!r}: slot {move.slot}: the vector {move.vector!r} is not a tuple "
                 f"of {len(view.space)} numbers"
             )
+        if not all(0.0 <= place <= 1.0 for place in move.vector):
+            raise OptimizerError(
+                f"optimizer {name!r}: slot {move.slot}: {move.vector!r} is no place in [0, 1]"
+            )
 
 
 def _grace_is_over(transition: Transition, due: Sequence[int], quorum: int) -> bool:

@@ -34,10 +34,7 @@ def guarded(experiment: Experiment) -> str | None:
     held = [name for name in space.names if space.guarded[space.axes_of(name)[0]]]
     if not held or min(optimizer.guarded, optimizer.guarded_generations) <= 0:
         return "romul's moves may lower every hyperparameter from the first step on"
-    known = any(
-        getattr(spec, "guarded", None) or is_rate(name, getattr(spec, "scale", ""))
-        for name, spec in experiment.space.items()
-    )
+    known = any(getattr(axis, "guarded", None) or is_rate(axis) for axis in space)
     why = (
         ""
         if known

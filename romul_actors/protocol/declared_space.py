@@ -12,9 +12,11 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
 )
 from pydantic_core import PydanticCustomError
 
@@ -131,6 +133,14 @@ class _Spec(DeclaredTable):
         default_factory=dict
     )
     mutable: bool = True
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `guarded` where it is not declared: older programs do not know the key."""
+        table: dict[str, Any] = written(self)
+        if table.get("guarded", False) is None:
+            del table["guarded"]
+        return table
 
     def element(self, name: str) -> Parameter:
         """Make the core's parameter of one value."""

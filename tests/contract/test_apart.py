@@ -192,7 +192,7 @@ INSTALLED = [
     # Raises where it is used, or is checked when it is read.
     ("", '{"speed": "high"}', "deciding fails (TypeError: "),
     ("", '{"more": [0.5]}', "0.5) is not a tuple of 1 numbers"),
-    ("", '{"speed": NaN}', "x: position nan is outside [0, 1]"),
+    ("", '{"speed": NaN}', "slot 2: (nan,) is no place in [0, 1]"),
     (CHECKING, '{"speed": "high"}', "slot 2: field 'memory' holds"),
     (CHECKING, '{"speed": 1e9}', "slot 2: field 'memory' holds"),
     (CHECKING, '{"speed": NaN}', "slot 2: field 'memory' holds"),
@@ -344,7 +344,7 @@ WRONG_STEPS = [
     ("raise ValueError('too far')", "(ValueError: too far) with optimizer 'stepping': "),
     (
         "moves[2] = Move(2, 2, (9.0,))",
-        "(SpaceError: x: position 9.0 is outside [0, 1]) with optimizer 'stepping', slot 2: ",
+        "(OptimizerError: optimizer 'stepping': slot 2: (9.0,) is no place in [0, 1])",
     ),
     ("moves.pop()", "(OptimizerError: optimizer 'stepping': moves of slots [0, 1, 2] for those"),
 ]

@@ -50,10 +50,12 @@ def test_the_page_names_every_constant_with_its_value():
 
 
 def called_a_rate(p):
+    if not isinstance(p, FloatParameter):
+        return False
     spaced = re.sub("(?<=[a-z])(?=[A-Z])|[^A-Za-z]+", " ", p.name.split(".")[-1])
     words = spaced.lower().split()
     together = "".join(words)
-    if "decay" in together or "drop" in together:
+    if any(x in together for x in ("decay", "drop", "factor", "gamma", "sched", "warm")):
         return False
     if {"lr", "lrs", "eta"} & {*words} or "learningrate" in together or "stepsize" in together:
         return True

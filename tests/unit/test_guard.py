@@ -5,6 +5,7 @@ import pytest
 import romul
 from romul_actors.core.bounds import with_bounds
 from romul_actors.core.guard import is_rate
+from romul_actors.core.parameter import CategoricalParameter, FloatParameter, IntParameter
 from romul_actors.protocol.advice import guarded
 from romul_actors.protocol.experiment import Experiment
 
@@ -18,7 +19,7 @@ from romul_actors.protocol.experiment import Experiment
     ],
 )
 def test_a_learning_rate_is_known_by_its_name(name):
-    assert is_rate(name)
+    assert is_rate(FloatParameter(name, 1e-4, 1.0, "log"))
 
 
 @pytest.mark.parametrize(
@@ -26,17 +27,22 @@ def test_a_learning_rate_is_known_by_its_name(name):
     [
         *("decay", "lr_decay", "learning_rate_decay", "weight_decay_rate", "dropout_rate"),
         *("lrelu_slope", "theta", "batch_size", "alpha", "lr.momentum", "", "3", "generate"),
-        *("drop_path_rate", "beta", "a_rate_b"),
+        *("drop_path_rate", "beta", "a_rate_b", "lr_gamma", "lr_warmup_share", "lr_factor"),
     ],
 )
 def test_other_names_say_no_learning_rate(name):
-    assert not is_rate(name)
+    assert not is_rate(FloatParameter(name, 1e-4, 1.0, "log"))
 
 
 def test_a_mere_rate_is_a_learning_rate_on_a_logarithmic_scale_only():
-    assert is_rate("mutation_rate")
-    assert not is_rate("mutation_rate", "linear")
-    assert is_rate("learning_rate", "linear")
+    assert is_rate(FloatParameter("mutation_rate", 0.1, 1.0, "log"))
+    assert not is_rate(FloatParameter("mutation_rate", 0.1, 1.0))
+    assert is_rate(FloatParameter("learning_rate", 0.1, 1.0))
+
+
+def test_a_learning_rate_is_a_real_number():
+    assert not is_rate(IntParameter("lr", 1, 9, "log"))
+    assert not is_rate(CategoricalParameter("lr", (0.1, 0.2)))
 
 
 def log(**more):
@@ -59,7 +65,9 @@ BATCH = romul.Int(8, 64, log=True).table
         ({"lr": log(guarded=False), "x": LINEAR}, []),
         ({"lr": log(), "x": {**LINEAR, "guarded": True}}, ["lr", "x"]),
         ({"lr": LINEAR, "decay": log()}, ["lr"]),
-        ({"lr": {"type": "categorical", "choices": [1, 2]}, "decay": log()}, []),
+        ({"lr": {"type": "categorical", "choices": [1, 2]}, "decay": log()}, ["decay"]),
+        ({"alpha": log(), "decay": log(), "lr_warmup_steps": BATCH}, None),
+        ({"alpha": log(), "decay": log(guarded=False)}, []),
         ({"kind": {"type": "categorical", "choices": ["lr", "eta"]}, "lr": log()}, ["lr"]),
         ({"x": LINEAR}, []),
         ({"lr": {**log(), "size": 3}, "decay": {**log(), "size": 2}}, ["lr[0]", "lr[1]", "lr[2]"]),
@@ -101,3 +109,10 @@ def test_what_is_guarded_in_words(space, said):
     for option in ("guarded", "guarded_generations"):
         never = {"name": "romul", option: 0}
         assert "may lower every" in str(guarded(experiment(space, optimizer=never)))
+
+
+def test_a_declaration_that_says_nothing_is_stored_as_before():
+    declared = experiment({"lr": log(), "batch": BATCH})
+    assert "guarded" not in declared.model_dump_json()
+    said = experiment({"lr": log(guarded=False)}).model_dump(mode="json")["space"]["lr"]
+    assert said["guarded"] is False

@@ -111,9 +111,14 @@ def test_a_picture_is_laid_out_and_then_drawn_once():
     def shown():
         return plot_workers([SearchStarted(at_ms=1_000), reported(at_ms=9_000, seconds=3.0)])
 
-    figure, drawn = shown(), []
-    figure.axes[0].add_artist(counted := Line2D([0, 1], [0, 0], visible=True))
-    counted.draw = drawn.append
+    drawn: list[Any] = []
+
+    class Counted(Line2D):
+        def draw(self, renderer):
+            drawn.append(renderer)
+
+    figure = shown()
+    figure.axes[0].add_artist(Counted([0, 1], [0, 0], visible=True))
     dpi, engine = figure.get_dpi(), figure.get_layout_engine()
     assert html.png(figure).startswith(b"\x89PNG")
     assert len(drawn) == 1

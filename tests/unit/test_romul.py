@@ -233,7 +233,7 @@ RATES = Space([FloatParameter("rate", 1e-3, 1.0, scale="log"), FloatParameter("x
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("steps", "until"), [(20, 14), (30, 21), (40, 21), (180, 63)])
-def test_while_the_guard_holds_no_move_lowers_what_has_a_logarithmic_scale(steps, until, seed):
+def test_while_the_guard_holds_no_move_lowers_a_learning_rate(steps, until, seed):
     run = Run(population(space=RATES, steps=steps, seed=seed)).start()
     run.to_the_end(lambda trial: trial.hyperparameters["rate"] + trial.hyperparameters["x"])
     lowered = {True: [0, 0], False: [0, 0]}

@@ -1,6 +1,7 @@
 """Snapshots: what programs read of an experiment."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -106,7 +107,7 @@ async def test_a_trials_lines_are_looked_for_from_the_end_and_no_others_are_deco
     # What others reported while trial 0-3 was under way, among it what is no line.
     texts += ["[]", text(to_json(failed("0-3", at_ms=7)))]
     store = await stored(texts, CountedPages)
-    lines = await read_descent(store, "e", "0-3", generations=1)
+    lines: list[Any] = await read_descent(store, "e", "0-3", generations=1)
     assert [(type(line).__name__, line.trial) for line in lines] == [
         ("TrialCreated", "0-2"),
         ("TrialReported", "0-2"),
@@ -116,7 +117,8 @@ async def test_a_trials_lines_are_looked_for_from_the_end_and_no_others_are_deco
     ]
     # Five of nine: the rest is older than the decision of 0-2.
     assert store.pages == 5
-    assert [line.trial for line in await read_descent(store, "e", "0-3")][::2] == [
+    whole: list[Any] = await read_descent(store, "e", "0-3")
+    assert [line.trial for line in whole][::2] == [
         "0-0",
         "0-1",
         "0-2",
