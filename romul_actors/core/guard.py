@@ -30,9 +30,11 @@ def guarded_axes(axes: Sequence[Parameter]) -> tuple[bool, ...]:
 def is_rate(axis: Parameter) -> bool:
     """Whether a hyperparameter is a learning rate: a real number, and by the end of its name one.
 
-    One of its words is `lr`, `lrs` or `eta`, or they hold `learning rate` or `step size`, or the
-    scale is logarithmic and the first or the last is `rate` or `rates`; they hold none of `_OTHER`.
-    A capital behind a small letter begins a word; what is no letter from a to z ends one.
+    One of its words is `lr`, `lrs` or `eta`, or they hold `learning rate` or `step size`; or the
+    scale is logarithmic, and the first or the last is `rate` or `rates`, or they hold `clip` or
+    `grad norm`: where gradients are longer than that, it scales the steps as a rate does. They hold
+    none of `_OTHER`. A capital behind a small letter begins a word; what is no letter from a to z
+    ends one.
     """
     if not isinstance(axis, FloatParameter):
         return False
@@ -42,4 +44,5 @@ def is_rate(axis: Parameter) -> bool:
         return False
     if {"lr", "lrs", "eta"} & {*words} or "learningrate" in joined or "stepsize" in joined:
         return True
-    return axis.scale == "log" and bool({"rate", "rates"} & {*words[:1], *words[-1:]})
+    ends = {"rate", "rates"} & {*words[:1], *words[-1:]}
+    return axis.scale == "log" and bool(ends or "clip" in joined or "gradnorm" in joined)

@@ -60,7 +60,8 @@ def called_a_rate(p):
     if {"lr", "lrs", "eta"} & {*words} or "learningrate" in together or "stepsize" in together:
         return True
     ends = {*words[:1], *words[-1:]}
-    return bool(getattr(p, "scale", "") == "log" and ends & {"rate", "rates"})
+    weaker = ends & {"rate", "rates"} or "clip" in together or "gradnorm" in together
+    return bool(p.scale == "log" and weaker)
 
 
 def guarded(space):

@@ -16,6 +16,7 @@ from romul_actors.protocol.experiment import Experiment
         *("lr", "LR", "lr0", "base_lr", "actor-lr", "optimizer.lr", "lr[3]", "eta", "eta0"),
         *("learning_rate", "learningRate", "learning rate 2", "log_learning_rate", "step_size"),
         *("rate", "rate_encoder", "rates.rate1", "critic_rate", "actorLr", "criticLR", "lrs[0]"),
+        *("clip", "gradient_clip_val", "max_grad_norm", "clipnorm"),
     ],
 )
 def test_a_learning_rate_is_known_by_its_name(name):
