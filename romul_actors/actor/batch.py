@@ -1,7 +1,6 @@
 """A batch of events: decided on what the actor holds of an experiment, and made into one commit."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from romul_actors.actor.garbage import NeededCheckpoints
@@ -47,11 +46,17 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
     """
     stored = await store.load(name)
     spec = await store.spec(name)
-    with _readable():
+    try:
         experiment = from_json(spec)
         core = settings(experiment, stored=True)
         population = read(core, experiment.metric, stored.meta, stored.slots, name)
         needed = NeededCheckpoints(population)
+    except RomulError:
+        raise
+    except Exception as error:
+        # An optimizer may be of an installed package, and what it finds may be damaged: any error
+        # of it concerns this experiment, and no other.
+        raise UndecidableError(f"reading it fails ({type(error).__name__}: {error})") from error
     return HeldExperiment(
         experiment,
         stored.version,
@@ -62,25 +67,6 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
         said=stored.meta.get("left_out", ""),
         is_spoken=is_spoken(stored.meta.get("protocol", "")),
     )
-
-
-@contextlib.contextmanager
-def _readable() -> Iterator[None]:
-    """Give an error of whatever kind a kind of this project's.
-
-    An optimizer may be of an installed package, and what it finds may be damaged: any error of it
-    concerns this experiment, and no other.
-
-    Raises:
-        RomulError: as it was raised inside.
-        UndecidableError: another exception was.
-    """
-    try:
-        yield
-    except RomulError:
-        raise
-    except Exception as error:
-        raise UndecidableError(f"reading it fails ({type(error).__name__}: {error})") from error
 
 
 def decide_and_write(
