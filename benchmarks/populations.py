@@ -3,10 +3,10 @@
     python benchmarks/populations.py --task cifar-twin --data FOLDER --seeds 40
     python benchmarks/populations.py --task digits --steps 25 --seeds 40
 
-FOLDER holds cifar-10-batches-py and ptb.train.txt, ptb.valid.txt, ptb.test.txt. The twins are
-small enough for a CPU; `cifar-small` and `ptb-small` are for `--device cuda`. `digits` is the
-demo's task, which needs no folder, and `digits-wide` the same with two ranges that are declared
-wrongly by a factor of 100. The production core decides.
+FOLDER holds cifar-10-batches-py and ptb.train.txt, ptb.valid.txt, ptb.test.txt. A population of a
+twin takes seconds on one core; of `cifar-small` about ten minutes, of `ptb-small` fifteen: they are
+for `--device cuda`. `digits` is the demo's task, which needs no folder, and `digits-wide` the same
+with two ranges that are declared wrongly by a factor of 100. The production core decides.
 Each run is a line of `--results`, from which a later call goes on. Prints one JSON line: medians of
 the best checkpoint's test loss, and the share of all pairs of runs that the first optimizer wins
 against each other one, ties counted half, with its 95 % interval.

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from batched import streams
-from batched.layers import patches, pooled
+from batched.layers import convolved, patches, pooled
 from batched.task import Task, Values, Weights, descend
 from romul_workers.tasks.cifar_data import CIFAR10, load
 
@@ -42,7 +42,7 @@ class Sizes:
         hidden: width of the dense layer.
         images: to train, to validate and to test with.
         batch: images of an update; what is left over at an epoch's end is dropped.
-        fast: whether a GPU computes products in bfloat16; a twin's are those of a CPU.
+        fast: whether products are those of bfloat16, and a CPU's convolutions its own library's.
     """
 
     side: int
@@ -82,8 +82,9 @@ class Cifar(Task):
         self, sizes: Sizes, parts: Parts, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> None:
         """Take the parts "train", "validation" and "test" of `sizes`."""
-        fast = sizes.fast and device.type == "cuda"
+        fast = sizes.fast and dtype == torch.float32
         super().__init__(device, dtype, torch.bfloat16 if fast else None)
+        self.one_by_one = sizes.fast and device.type == "cpu"
         self.space, self.sizes = SPACE, sizes
         self.parts = {name: (x.to(device, dtype), y.to(device)) for name, (x, y) in parts.items()}
         self.shapes = _shapes(sizes)
@@ -160,12 +161,16 @@ class Cifar(Task):
         fast = {name: weight.to(self.fast) for name, weight in weights.items()}
         x = images.to(self.fast)
         for layer in range(len(self.sizes.channels)):
+            kernel, bias = fast[f"conv{layer}.w"], fast[f"conv{layer}.b"]
+            if self.one_by_one:
+                x = convolved(x, kernel, bias)
+                continue
             b, n, side = x.shape[:3]
-            near, kernel = patches(x), fast[f"conv{layer}.w"]
+            near = patches(x)
             if self.fast == torch.bfloat16 and (left := -kernel.shape[1] % _ALIGNED):
                 near = functional.pad(near, (0, left))
                 kernel = functional.pad(kernel, (0, 0, 0, left))
-            x = torch.baddbmm(fast[f"conv{layer}.b"], near, kernel)
+            x = torch.baddbmm(bias, near, kernel)
             x = torch.relu(pooled(x.view(b, n, side, side, -1)))
         x = torch.relu(torch.baddbmm(fast["hidden.b"], x.flatten(2), fast["hidden.w"]))
         if kept is not None:

@@ -17,3 +17,26 @@ def pooled(x: Tensor) -> Tensor:
     """Maxima of 2 x 2 pixels; several times faster than one reduction over two axes."""
     rows = torch.maximum(x[:, :, 0::2], x[:, :, 1::2])
     return torch.maximum(rows[:, :, :, 0::2], rows[:, :, :, 1::2])
+
+
+def convolved(x: Tensor, kernels: Tensor, biases: Tensor) -> Tensor:
+    """A 3 x 3 convolution, its negative values cut off, and `pooled`, one network after the other.
+
+    On a CPU it takes a quarter of the time of one product over unfolded patches of all networks.
+
+    Args:
+        x: shape (B, n, side, side, c).
+        kernels: shape (B, 9 * c, channels), rows in the order of `patches`.
+        biases: shape (B, 1, channels).
+
+    Returns:
+        Shape (B, n, side / 2, side / 2, channels).
+    """
+    c, channels = x.shape[-1], kernels.shape[-1]
+    ends = []
+    for images, kernel, bias in zip(x, kernels, biases, strict=True):
+        weight = kernel.view(3, 3, c, channels).permute(3, 2, 0, 1)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        ended = functional.conv2d(images.permute(0, 3, 1, 2), weight, bias[0], padding=1)
+        ends.append(functional.max_pool2d(torch.relu(ended), 2).permute(0, 2, 3, 1))
+    return torch.stack(ends)

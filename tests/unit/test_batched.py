@@ -41,9 +41,9 @@ def keys(n):
     return torch.tensor([key(3, slot, 0, 1) for slot in range(n)], dtype=torch.int32)
 
 
-def cifar():
+def cifar(*, fast=False):
     """A task of random images, float64."""
-    sizes = module("cifar").Sizes(8, (4, 4), 8, (40, 50, 50), 8)
+    sizes = module("cifar").Sizes(8, (4, 4), 8, (40, 50, 50), 8, fast=fast)
     generator = torch.Generator().manual_seed(0)
 
     def part(n):
@@ -136,8 +136,10 @@ def test_a_network_that_diverges_fails_and_the_others_go_on():
     assert ended.validation < 3.0
 
 
-def test_cifar_is_trained_as_torch_trains_one_network():
-    task = cifar()
+@pytest.mark.parametrize("fast", [False, True])
+def test_cifar_is_trained_as_torch_trains_one_network(fast):
+    task = cifar(fast=fast)
+    assert task.one_by_one == fast
     values = numbers(
         learning_rate=[0.1, 0.03], momentum=[0.5, 0.9], weight_decay=[0.01, 0.1],
         dropout=[0.0, 0.0], label_smoothing=[0.1, 0.0], cutout=[0, 0], shift=[0, 0],
