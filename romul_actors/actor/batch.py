@@ -51,11 +51,11 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
         core = settings(experiment, stored=True)
         population = read(core, experiment.metric, stored.meta, stored.slots, name)
         needed = NeededCheckpoints(population)
-    except RomulError:
+    except (RomulError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
         # An optimizer may be of an installed package, and what it finds may be damaged: any error
-        # of it concerns this experiment, and no other.
+        # of it, SystemExit too, concerns this experiment, and no other.
         raise UndecidableError(f"reading it fails ({type(error).__name__}: {error})") from error
     return HeldExperiment(
         experiment,
@@ -82,7 +82,9 @@ def decide_and_write(
     try:
         decision = decide_all(held.population, events)
         return decision, commit_of(held, events, decision, entries, nonce)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         # A move that is none is the optimizer's fault as well: another constant may mend both.
         if isinstance(error, RomulError) and not isinstance(error, OptimizerError | SpaceError):
             raise

@@ -36,7 +36,7 @@ def check_memory(memory: Memory, optimizer: Optimizer, n_dims: int) -> Memory:
     elif (its_own := getattr(optimizer, "check_memory", None)) is not None:
         try:
             its_own(memory, n_dims)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ValueError(str(error)) from error
     return memory
 

@@ -39,7 +39,7 @@ def _opened(kind: Any, scheme: str, url: str) -> Store:
         store = kind(url)
     except RomulError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {error}".replace(url, hide_password(url))
         raise plugins.unusable("stores", scheme, f"cannot be opened: {said}") from error
     if not isinstance(store, Store):

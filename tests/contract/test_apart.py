@@ -216,6 +216,35 @@ async def test_what_an_installed_optimizer_cannot_go_on_from_stops_its_own_exper
         await assert_ends(server, "bad")
 
 
+LEAVING = {
+    "decide": ("sys.exit('bye')", "deciding fails (SystemExit: bye) with optimizer 'keeping'"),
+    # As what a library in Rust raises: it is no `Exception`.
+    "quorum": ("raise Panic('why')", "deciding fails (Panic: why) with optimizer 'keeping'"),
+    "check_memory": ("sys.exit(0)", "slot 0: field 'memory' holds"),
+    "__post_init__": ("sys.exit()", "(keeping:Keeping) cannot be made: SystemExit: "),
+}
+
+
+@pytest.mark.parametrize("method", LEAVING)
+async def test_an_installed_optimizer_that_ends_the_program_stops_its_own_experiment_alone(
+    server, site, method
+):
+    install(site, "keeping", KEEPING, optimizers="keeping = keeping:Keeping")
+    await submit(server, "bad", optimizer="keeping")
+    await submit(server, "e")
+    await Actor(server, "before", pace_s=0.0).turn()
+    statement, words = LEAVING[method]
+    module = (
+        f"import sys\n\n\nclass Panic(BaseException):\n    pass\n\n{KEEPING}\n"
+        f"    def {method}(self, *arguments):\n        {statement}\n"
+    )
+    (site / "keeping.py").write_text(module)
+    sys.modules.pop("keeping")
+    async with serving(server):
+        await assert_ends(server)
+        assert words in await fault_of(server, "bad")
+
+
 async def test_a_change_that_cannot_be_decided_is_a_dead_letter_and_the_search_goes_on(
     server, site
 ):

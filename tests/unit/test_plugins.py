@@ -198,15 +198,17 @@ def test_a_store_that_cannot_be_opened_is_named_without_its_password(site):
         "from romul_actors.errors import StoreUnavailableError\n"
         "def raises(url):\n    raise KeyError(url)\n"
         "def silent(url):\n    raise StoreUnavailableError('not now')\n"
+        "def leaves(url):\n    raise SystemExit(url)\n"
         "number = 7\n"
     )
-    points = "raises = badstore:raises\nsilent = badstore:silent\nnumber = badstore:number"
+    names = ("raises", "silent", "leaves", "number")
+    points = "\n".join(f"{name} = badstore:{name}" for name in names)
     install(site, "badstore", module, stores=points)
-    with pytest.raises(
-        PluginError, match=r"'raises' of the package badstore .*KeyError: "
-    ) as found:
-        open_store("raises://me:secret@host/7")
-    assert "secret" not in str(found.value)
+    for name, error in {"raises": "KeyError", "leaves": "SystemExit"}.items():
+        words = f"'{name}' of the package badstore .*{error}: "
+        with pytest.raises(PluginError, match=words) as found:
+            open_store(f"{name}://me:secret@host/7")
+        assert "secret" not in str(found.value)
     with pytest.raises(StoreUnavailableError, match="not now"):
         open_store("silent://host")
     with pytest.raises(PluginError, match=r"badstore:number. is a int: it cannot be called"):

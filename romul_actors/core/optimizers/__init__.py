@@ -58,7 +58,7 @@ def make(name: str, options: Mapping[str, Any]) -> Optimizer:
         raise
     except ValueError as error:
         raise OptimizerError(f"optimizer {name!r}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         why = f"cannot be made: {type(error).__name__}: {error}"
         raise plugins.unusable("optimizers", name, why) from error
 
