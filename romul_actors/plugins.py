@@ -48,9 +48,17 @@ def unusable(group: Group, name: str, why: str) -> PluginError:
         name: of the entry point.
         why: what is wrong with it, as the rest of a sentence about it.
     """
-    [point, *_] = [point for point in _points(group) if point.name == name]
-    package = "" if point.dist is None else point.dist.name
-    return PluginError(f"{group}: {name!r} of the package {package} ({point.value}) {why}")
+    return PluginError(f"{group}: {name!r} of the package {origins(group, name)[0]} {why}")
+
+
+def origins(group: Group, name: str) -> list[str]:
+    """Packages that add a name to a group, each with its entry point; nothing is loaded."""
+    found = {
+        f"{'' if point.dist is None else point.dist.name} ({point.value})": None
+        for point in _points(group)
+        if point.name == name
+    }
+    return list(found)
 
 
 def _points(group: Group) -> list[EntryPoint]:

@@ -50,7 +50,7 @@ def check(
         longer = experiment.budget / (budget or experiment.budget)
         tried = experiment.model_copy(update=changes)
         examination = Examination(tried, trainer, grace, on_check, longer)
-        said = [Check("sizes suit the optimizer", "warning", text) for text in advice(experiment)]
+        said = [Check("optimizer", "warning", text) for text in advice(experiment)]
         if text := guarded(experiment):
             said.append(Check("guard", "ok", text))
         for one in said:

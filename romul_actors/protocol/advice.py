@@ -1,6 +1,8 @@
 """What to say of an experiment that is right: where its optimizer may not pay, what it assumes."""
 
+from romul_actors import plugins
 from romul_actors.core.guard import is_rate
+from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.core.optimizers.romul import Romul
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import settings
@@ -10,7 +12,23 @@ MEASURED_STEPS = 10
 
 
 def advice(experiment: Experiment) -> list[str]:
-    """Sentences on what may work worse than expected; none: nothing is known."""
+    """Sentences on what may work otherwise than expected; none: nothing is known."""
+    return [*_of_its_name(experiment.optimizer.name), *_of_its_size(experiment)]
+
+
+def _of_its_name(name: str) -> list[str]:
+    """What to say of an optimizer that installed packages add under a name that is taken."""
+    if name not in OPTIMIZERS:
+        return []
+    return [
+        f"optimizer = {name!r} is the one that comes with ROMUL: that of the package {origin} is "
+        "ignored, and needs another name"
+        for origin in plugins.origins("optimizers", name)
+    ]
+
+
+def _of_its_size(experiment: Experiment) -> list[str]:
+    """What to say of few steps."""
     steps = experiment.steps
     if steps == 1:
         return ["steps = 1: nothing is tuned while models train; this is a random search"]

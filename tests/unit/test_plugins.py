@@ -11,6 +11,9 @@ import romul
 from romul_actors import plugins
 from romul_actors.core.optimizers import OPTIMIZERS, make
 from romul_actors.errors import OptimizerError, PluginError, StoreError, StoreUnavailableError
+from romul_actors.protocol.advice import advice
+from romul_actors.protocol.declared_tables import OptimizerSpec
+from romul_actors.protocol.plan import load
 from romul_actors.store.memory import MemoryStore
 from romul_actors.store.opening import open_store
 from romul_actors.store.redis import RedisStore
@@ -168,11 +171,25 @@ def test_an_optimizer_that_lacks_something_is_named_with_its_package(site, right
         make("halves", {})
 
 
-def test_an_optimizer_with_the_name_of_one_that_comes_with_romul_is_ignored(site):
+def test_an_optimizer_with_the_name_of_one_that_comes_with_romul_is_ignored_and_named(site):
     [optimizer] = blocks("plugins.md")
     module = optimizer.replace('"halves"', '"truncation"')
     install(site, "halves", module, optimizers="truncation = halves:Halves")
     assert type(make("truncation", {})) is OPTIMIZERS["truncation"]
+    (site / "e.toml").write_text('name = "e"\ntask = "t"\nsteps = 20\noptimizer = "truncation"\n')
+    with (site / "e.toml").open("a") as file:
+        file.write("[space]\nx = { type = 'float', min = 0, max = 1 }\n")
+    said = (
+        "optimizer = 'truncation' is the one that comes with ROMUL: that of the package halves "
+        "(halves:Halves) is ignored"
+    )
+    assert said in command("check", str(site / "e.toml")).stdout
+    # There is no server, and nothing is run: the warning comes before either.
+    for rest in (["submit", "--redis=redis://127.0.0.1:1"], ["run", "--redis=redis://127.0.0.1:1"]):
+        assert f"warning: {said}" in command(*rest, str(site / "e.toml")).stderr
+    experiment = load(site / "e.toml")
+    assert [text.startswith(said) for text in advice(experiment)] == [True]
+    assert advice(experiment.model_copy(update={"optimizer": OptimizerSpec(name="asha")})) == []
 
 
 def test_a_value_that_an_installed_optimizer_refuses_is_named(site):
