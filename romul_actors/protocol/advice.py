@@ -1,5 +1,7 @@
 """What to say of an experiment that is right: where its optimizer may not pay, what it assumes."""
 
+import math
+
 from romul_actors import plugins
 from romul_actors.core.guard import is_rate
 from romul_actors.core.optimizers import OPTIMIZERS
@@ -28,16 +30,23 @@ def _of_its_name(name: str) -> list[str]:
 
 
 def _of_its_size(experiment: Experiment) -> list[str]:
-    """What to say of few steps."""
-    steps = experiment.steps
+    """What to say of few steps, or of few trials for each slot."""
+    each = experiment.n_trials / experiment.population
+    steps = math.ceil(each)
+    few, remedy = f"steps = {steps}", "shorter steps (budget) and more of them"
+    if steps < experiment.steps:
+        slots = f"{experiment.population} slot{'s'[: experiment.population > 1]}"
+        mean = "1 step each" if each == 1 else f"{each:.3g} steps each on average"
+        few = f"max_trials = {experiment.max_trials} for {slots} is {mean}"
+        remedy = "fewer slots (population) or more trials"
     if steps == 1:
-        return ["steps = 1: nothing is tuned while models train; this is a random search"]
+        return [f"{few}: nothing is tuned while models train; this is a random search"]
     if experiment.optimizer.name == "romul" and steps < MEASURED_STEPS:
         moves = "once" if steps - 1 == 1 else f"{steps - 1} times"
         text = (
-            f"steps = {steps}: a slot's hyperparameters change between steps, so at most {moves}, "
-            f"and 'romul' was never measured with fewer than {MEASURED_STEPS} steps: shorter steps "
-            "(budget) and more of them give it more to decide"
+            f"{few}: a slot's hyperparameters change between steps, so at most {moves}, and "
+            f"'romul' was never measured with fewer than {MEASURED_STEPS} steps: {remedy} give it "
+            "more to decide"
         )
         return [text]
     return []

@@ -23,3 +23,31 @@ def test_few_steps_are_warned_of(optimizer, steps, said):
     found = advice(Experiment.model_validate(fields))
     assert len(found) == len(said)
     assert all(text.startswith(start) for text, start in zip(found, said, strict=True))
+
+
+CHANGE = "a slot's hyperparameters change between steps, so at most"
+FEWER = "fewer slots (population) or more trials give it more to decide"
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "max_trials", "steps", "said"),
+    [
+        ("romul", 8, 30, "max_trials = 8 for 8 slots is 1 step each: nothing is tuned while"),
+        ("truncation", 8, 30, "max_trials = 8 for 8 slots is 1 step each: nothing is tuned while"),
+        ("romul", 12, 30, f"max_trials = 12 for 8 slots is 1.5 steps each on average: {CHANGE} on"),
+        ("romul", 16, 30, f"max_trials = 16 for 8 slots is 2 steps each on average: {CHANGE} once"),
+        ("romul", 72, 30, f"max_trials = 72 for 8 slots is 9 steps each on average: {CHANGE} 8 ti"),
+        ("romul", 73, 30, None),
+        ("truncation", 12, 30, None),
+        # The steps are what is few.
+        ("romul", 24, 3, f"steps = 3: {CHANGE} 2 times"),
+        ("romul", 99, 3, f"steps = 3: {CHANGE} 2 times"),
+    ],
+)
+def test_few_trials_for_each_slot_are_warned_of(optimizer, max_trials, steps, said):
+    fields = {"name": "e", "task": "t", "space": SPACE, "optimizer": optimizer, "steps": steps}
+    more = {"population": 8, "max_trials": max_trials}
+    found = advice(Experiment.model_validate({**fields, **more}))
+    assert [text[: len(said or "")] for text in found] == ([] if said is None else [said])
+    tuned = [text for text in found if CHANGE in text]
+    assert all((FEWER in text) == (steps == 30) for text in tuned)
