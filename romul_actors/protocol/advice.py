@@ -1,11 +1,13 @@
 """What to say of an experiment that is right: where its optimizer may not pay, what it assumes."""
 
 import math
+from dataclasses import replace
 
 from romul_actors import plugins
 from romul_actors.core.guard import is_rate
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.core.optimizers.romul import Romul
+from romul_actors.core.parameter import FloatParameter, Parameter
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import settings
 
@@ -57,14 +59,34 @@ def guarded(experiment: Experiment) -> str | None:
     optimizer = settings(experiment).optimizer
     if not isinstance(optimizer, Romul):
         return None
+    every = "romul's moves may lower every hyperparameter from the first step on"
+    if min(optimizer.guarded, optimizer.guarded_generations) <= 0:
+        return every
     space = experiment.search_space()
     held = [name for name in space.names if space.guarded[space.axes_of(name)[0]]]
-    if not held or min(optimizer.guarded, optimizer.guarded_generations) <= 0:
-        return "romul's moves may lower every hyperparameter from the first step on"
+    free = [name for name in space.names if name not in held]
+    missed = [name for name in free if _is_in_a_rates_table(space.axes[space.axes_of(name)[0]])]
+    more = (
+        f"; they may lower {', '.join(missed)}, as of nested names only the last part counts: "
+        "guarded = true guards such a one, too (docs/spaces.md)"
+        if missed
+        else ""
+    )
+    if not held:
+        return f"{every}{more}"
     known = any(getattr(axis, "guarded", None) or is_rate(axis) for axis in space)
     why = (
         ""
         if known
         else ", all that has a logarithmic scale, as no name says learning rate (docs/spaces.md)"
     )
-    return f"early in a run romul's moves do not lower {', '.join(held)}{why}"
+    return f"early in a run romul's moves do not lower {', '.join(held)}{why}{more}"
+
+
+def _is_in_a_rates_table(axis: Parameter) -> bool:
+    """Whether it says nothing of the guard, and would be a rate's name with those of its tables."""
+    if not isinstance(axis, FloatParameter) or axis.guarded is not None or axis.scale != "log":
+        return False
+    parts = axis.name.split(".")
+    longer = ["_".join(parts[i:]) for i in range(len(parts) - 1)]
+    return any(is_rate(replace(axis, name=name)) for name in longer)

@@ -112,6 +112,31 @@ def test_what_is_guarded_in_words(space, said):
         assert "may lower every" in str(guarded(experiment(space, optimizer=never)))
 
 
+@pytest.mark.parametrize(
+    ("space", "missed"),
+    [
+        ({"lr": {"actor": log(), "critic": log()}, "clip": log()}, "lr.actor, lr.critic"),
+        ({"rate": {"actor": log()}, "eta": LINEAR}, "rate.actor"),
+        ({"lr": {"list": {**log(), "size": 2}}, "eta": LINEAR}, "lr.list"),
+        # The rule does not hold it up, where a declaration ends the guess.
+        ({"lr": {"actor": log()}, "x": {**LINEAR, "guarded": False}}, "lr.actor"),
+        # Each says it itself, is held up, or is no rate in any reading.
+        ({"lr": {"actor": log(guarded=False), "critic": log(guarded=True)}, "eta": LINEAR}, None),
+        ({"optimizer": {"lr": log(), "decay": log()}, "clip": {"decay": log()}}, None),
+        ({"lr": {"momentum": LINEAR, "batch": BATCH}, "eta": LINEAR}, None),
+        ({"lr": {"actor": log(), "critic": log()}}, None),
+    ],
+)
+def test_rates_that_only_their_tables_name_are_said_not_to_be_held(space, missed):
+    found = str(guarded(experiment(space)))
+    begin, _, rest = found.partition("; they may lower ")
+    assert begin
+    if missed is None:
+        assert not rest
+    else:
+        assert rest.startswith(f"{missed}, as of nested names only the last part counts: guarded")
+
+
 def test_a_declaration_that_says_nothing_is_stored_as_before():
     declared = experiment({"lr": log(), "batch": BATCH})
     assert "guarded" not in declared.model_dump_json()
