@@ -68,7 +68,7 @@ class Hosts:
         program: the command on the hosts.
 
     Raises:
-        LaunchError: no host, one that reads as an option, or no ssh.
+        LaunchError: no host, one that reads as an option, no ssh, or a variable of several lines.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Hosts:
         if shutil.which("ssh") is None:
             raise LaunchError("no ssh on the PATH: install an OpenSSH client")
         self._fleet = fleet
+        self._given = settings(fleet)
         self._hosts = hosts
         self._options = options
         self._program = program
@@ -109,12 +110,16 @@ class Hosts:
         pause_s = RETRY_S[0]
         while not stop.is_set():
             began = asyncio.get_running_loop().time()
-            code = await self._once(host, number, stop)
+            try:
+                how = str(await self._once(host, number, stop))
+            except OSError as error:
+                # Such as too many open files: the other workers go on.
+                how = str(error)
             if stop.is_set():
                 return
             lived_s = asyncio.get_running_loop().time() - began
             pause_s = RETRY_S[0] if lived_s > RETRY_S[1] else min(2 * pause_s, RETRY_S[1])
-            log.warning("%s: worker %d ended (%d); again in %g s", host, number, code, pause_s)
+            log.warning("%s: worker %d ended (%s); again in %g s", host, number, how, pause_s)
             await pause(pause_s, stop)
 
     async def _once(self, host: str, number: int, stop: asyncio.Event) -> int:
@@ -130,7 +135,7 @@ class Hosts:
         stopped = asyncio.create_task(stop.wait())
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                await _write(process, settings(self._fleet))
+                await _write(process, self._given)
             await asyncio.wait({listening, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if process.stdin is not None:
                 process.stdin.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import shutil
@@ -271,6 +272,32 @@ def test_a_host_that_is_not_one_is_refused(system):
     assert "no --host" in system.call("launch", "--on=ssh", *OURS).stderr
     with pytest.raises(LaunchError, match="several lines"):
         ssh.settings(Fleet(workers=1, environment={"A": "x\ntouch /tmp/y"}))
+    given = {"SSL_CERT_FILE": "/etc/ours.pem\n"}
+    wrong = system.call("launch", "--on=ssh", "--workers=2", "--host=h", *OURS, **given)
+    assert (wrong.returncode, wrong.stderr) == (1, "romul: SSL_CERT_FILE has several lines\n")
+
+
+async def test_where_ssh_cannot_be_started_the_workers_of_other_hosts_go_on(
+    tmp_path, monkeypatch, caplog
+):
+    # A program in place of ssh, that says when its standard input has been closed.
+    (tmp_path / "ssh").write_text(f"#!/bin/sh\ncat > {tmp_path}/told\necho > {tmp_path}/ended\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    # Longer than an argument of a program may be.
+    hosts = ssh.Hosts(Fleet(workers=2, environment={"A": "x"}), ["h", "x" * 200_000])
+    stop = asyncio.Event()
+    with caplog.at_level(logging.WARNING, "romul.launch"):
+        running = asyncio.create_task(hosts.run(stop))
+        async with asyncio.timeout(60):
+            while not (caplog.messages and (tmp_path / "told").exists()):
+                await asyncio.sleep(0.02)
+        assert not (tmp_path / "ended").exists()
+        stop.set()
+        await running
+    assert (tmp_path / "ended").exists()
+    assert (tmp_path / "told").read_text() == "A=x\n.\n"
+    assert all("Argument list too long: 'ssh'); again in" in text for text in caplog.messages)
 
 
 # -- Slurm ----------------------------------------------------------------------------------------
