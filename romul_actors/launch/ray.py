@@ -134,6 +134,11 @@ class RayWorkers:
         try:
             return f"exit code {self._ray.get(task)}"
         except self._ray.exceptions.RayError as error:
+            # Of what the task raised, where it is: the first line says only which task it was, and
+            # where the node lacks a module, the last line names it.
+            if (cause := getattr(error, "cause", None)) is not None:
+                last = str(cause).rstrip().rpartition("\n")[2]
+                return f"{type(cause).__name__}: {last}"
             return str(error).partition("\n")[0]
 
     def _end(self, running: list[Any]) -> None:

@@ -508,6 +508,33 @@ def test_workers_as_tasks_of_a_ray_cluster(system, ray_cluster):
     wait_for(lambda: not alive(system))
 
 
+_ONE_THAT_CANNOT_START = """
+import asyncio, logging, sys
+from romul_actors.launch import Fleet
+from romul_actors.launch.ray import RayWorkers, log
+
+async def main(stop):
+    log.addFilter(lambda record: stop.set() or True)
+    await RayWorkers(Fleet(workers=1, arguments=["\\0"]), sys.argv[1]).run(stop)
+
+asyncio.run(main(asyncio.Event()))
+"""
+
+
+@pytest.mark.long(20)
+def test_why_a_worker_cannot_be_started_on_its_node_is_said(ray_cluster):
+    address, token = ray_cluster
+    done = subprocess.run(
+        [sys.executable, "-c", _ONE_THAT_CANNOT_START, address],
+        env={**os.environ, **token},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "a worker ended (ValueError: embedded null byte); again in 5 s" in done.stderr
+
+
 @pytest.mark.long(30)
 def test_a_cluster_that_asks_for_a_token_is_a_clear_error(system, ray_cluster):
     address, _ = ray_cluster
