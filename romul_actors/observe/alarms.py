@@ -14,6 +14,9 @@ BACKLOG = 10
 """Entries in the inbox for each slot from which the actors are too slow."""
 FEW_SLOTS = 10
 """A smaller population counts as one of so many slots there."""
+NOWHERE = 2
+"""Trials for each slot that were found in no queue, up to which a server came back once without
+them: with a second copy a slot has two. That costs no attempt, so that nothing else ends it."""
 STUCK_LEASES = 2.0
 """A trial whose worker sent no heartbeat for so many leases is stuck: no actor takes it back."""
 MOST_NAMED = 3
@@ -68,6 +71,14 @@ def _own(seen: Snapshot) -> Iterator[Finding]:
         yield Finding("warning", what, "is one running that serves it? `romul actor` starts one")
     elif waiting > BACKLOG * max(FEW_SLOTS, seen.n_slots):
         yield Finding("warning", f"{waiting} events wait for a decision", "is an actor running?")
+    nowhere = seen.causes.get("missing", 0)
+    if nowhere > NOWHERE * max(FEW_SLOTS, seen.n_slots) and seen.status not in ENDED:
+        yield Finding(
+            "warning",
+            f"{nowhere} times a trial was in no queue, and was queued again",
+            "the server loses what it held, or each time a worker cannot read the trial: "
+            f"`romul dead list {name}`, `romul doctor`",
+        )
 
 
 def _of_workers(seen: Snapshot, holders: Collection[str]) -> Iterator[Finding]:

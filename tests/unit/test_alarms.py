@@ -1,5 +1,6 @@
 """What an operator should look at: the same for `top`, `doctor`, `show` and the page."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -90,6 +91,18 @@ def test_a_full_inbox_and_dead_letters():
         ("warning", waiting),
         ("warning", "dead letters: 2"),
     ]
+
+
+@pytest.mark.parametrize(("n_slots", "most"), [(1, 20), (8, 20), (24, 48)])
+def test_trials_that_are_queued_again_without_end_are_seen(n_slots, most):
+    def said(times, status="running"):
+        causes = json.dumps({"missing": times, "lost": 500})
+        return found([("idle", 0.1)], slots=str(n_slots), causes=causes, status=status)
+
+    words = f"{most + 1} times a trial was in no queue, and was queued again"
+    assert said(most) == []
+    assert said(most + 1) == said(most + 1, "paused") == [("warning", words)]
+    assert said(most + 1, "finished") == []
 
 
 def test_a_search_without_an_actor_is_seen_by_the_age_of_its_oldest_event():
