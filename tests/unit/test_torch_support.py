@@ -13,6 +13,7 @@ from romul_workers.child import _seed
 from romul_workers.schedule import Schedule, Stretch
 from romul_workers.tasks import digits
 from romul_workers.torch_support import FILE, apply_schedule, load, load_model
+from romul_workers.torch_version import NEEDED, check_torch
 from romul_workers.trial import Context, Paused, Trial
 
 
@@ -374,3 +375,14 @@ def test_a_second_save_takes_the_place_of_the_first(tmp_path):
     following.save(place=2)
     assert load(following.checkpoint)["extra"] == {"place": 2}
     assert following._work.written["state.safetensors"] != first
+
+
+def test_a_torch_older_than_the_declared_one_is_refused():
+    declared = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    least = ".".join(map(str, NEEDED))
+    assert f"torch>={least}" in declared["project"]["optional-dependencies"]["torch"]
+    for version in (f"{least}.0+cu124", "2.13.0a0+git1", "3.0", "unknown"):
+        check_torch(version)
+    for version in ("2.5.1", "2.5.1+cu124", "1.13.1"):
+        with pytest.raises(TaskError, match=f"is too old: checkpoints need {least} or later"):
+            check_torch(version)

@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 
 from romul_actors.errors import TaskError
+from romul_workers.torch_version import check_torch
+
+# Before the first use of what an older torch lacks.
+check_torch(torch.__version__)
 
 # Names of the safetensors format; types of the same length beside each other keep all aligned.
 TYPES = {
