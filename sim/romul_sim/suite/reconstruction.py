@@ -1,5 +1,6 @@
 """Reconstruction of the digits' images: from noise, and from a few of all pixels."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -103,8 +104,15 @@ class Factors:
         return found
 
 
-def completion() -> Problem:
-    """Complete 300 digits from 40 % of their pixels, seen with noise."""
+def completed(name: str, kind: str, parts: Sequence[str], bands: Sequence[str]) -> Problem:
+    """Complete 300 digits from 40 % of their pixels, seen with noise.
+
+    Args:
+        name: of the problem.
+        kind: of problem.
+        parts: what has a rate and a decay of its own: rows, biases and all bands.
+        bands: of columns, from that whose pixels differ least to that whose differ most.
+    """
     images = data.classes("load_digits", 300, 400, 0.0)
     matrix = images.train.x - images.train.x.mean()
     chosen = default_rng(data.SPLIT_SEED)
@@ -114,24 +122,29 @@ def completion() -> Problem:
     validated = (which >= _SHOWN) & (which < _SHOWN + _VALIDATED)
     tested = which >= _SHOWN + _VALIDATED
     net = Factors(len(matrix), matrix.shape[1], _RANK)
+    band = np.empty(matrix.shape[1], int)
+    for number, columns in enumerate(np.array_split(matrix.std(0).argsort(), len(bands))):
+        band[columns] = number
+
+    def spread(values: Values, what: str) -> Array:
+        biases = values[f"{what}_biases"]
+        flat = net.layout.spread([values[f"{what}_rows"], 0.0, biases, biases])
+        columns = net.layout.views(flat)[1]
+        by_band = np.array([values[f"{what}_{each}"] for each in bands], dtype=np.float32)
+        columns[...] = by_band[band][:, None]
+        return flat
 
     def step(
         state: State | None, values: Values, number: int, rng: Generator
     ) -> tuple[State, float]:
         del number
         trained = untrained(0.3 * net.layout.initial(rng, _RANK)) if state is None else state
-        rates, decays = (
-            net.layout.spread(
-                [values[f"{what}_{of}"] for of in ("rows", "columns", "biases", "biases")]
-            )
-            for what in ("rate", "decay")
-        )
 
         def gradient(weights: Array) -> Array:
             kept = rng.random(shown.shape, dtype=np.float32) >= values["dropout"]
             return net.gradient(weights, seen, shown * kept)
 
-        rule = Rule(rates, values["momentum"], decays, clip=1e3)
+        rule = Rule(spread(values, "rate"), values["momentum"], spread(values, "decay"), clip=1e3)
         after = descend(trained, rule, 40, gradient)
         return after, loss(validated, after)
 
@@ -140,10 +153,16 @@ def completion() -> Problem:
         return capped(64.0 * (errors * errors).mean(), 20.0)
 
     space = {
-        **{f"rate_{of}": log(1e-5, 1.0) for of in ("rows", "columns", "biases")},
-        **{f"decay_{of}": log(1e-4, 100.0) for of in ("rows", "columns", "biases")},
+        **{f"rate_{part}": log(1e-5, 1.0) for part in parts},
+        **{f"decay_{part}": log(1e-4, 100.0) for part in parts},
         "momentum": linear(0.0, 0.99),
         "dropout": linear(0.0, 0.9),
     }
     identity = data.fingerprint(images.identity, which, seen)
-    return Problem("digits-completion", KIND, space, STEPS, step, partial(loss, tested), identity)
+    return Problem(name, kind, space, STEPS, step, partial(loss, tested), identity)
+
+
+def completion() -> Problem:
+    """Complete digits with a rate and a decay for rows, columns and biases."""
+    parts = ("rows", "columns", "biases")
+    return completed("digits-completion", KIND, parts, ("columns",))

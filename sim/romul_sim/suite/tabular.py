@@ -1,6 +1,9 @@
 """Tables: perceptrons and linear models on few rows, where regularisation decides."""
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator, default_rng
@@ -113,22 +116,68 @@ def _fourier(split: data.Split, n_features: int) -> data.Split:
     return data.Split(mapped(split.train), mapped(split.validation), mapped(split.test), identity)
 
 
-_LAYERS = ("input", "hidden", "output")
+LAYERS = ("input", "hidden", "output")
 
 
-def diabetes() -> Problem:
-    """Predict a disease's progress by a perceptron of 20 hyperparameters.
+@dataclass(frozen=True)
+class Aim:
+    """What a perceptron learns.
 
-    Each layer has a learning rate and a weight decay of its own, each of the ten measurements a
-    noise of its own, by which it can be ignored.
+    Attributes:
+        knob: the hyperparameter of its training loss.
+        space: that hyperparameter's range.
+        derivative: from targets and its value, that loss's derivative by the outputs.
+        loss: from outputs and targets, what a state is judged by.
     """
-    split, net = data.targets("load_diabetes", 120, 150), Mlp(10, 48, 24, 1)
+
+    knob: str
+    space: Mapping[str, Any]
+    derivative: Callable[[Array, float], Callable[[Array], Array]]
+    loss: Callable[[Array, Array], float]
+
+
+def _squared(outputs: Array, y: Array) -> float:
+    errors = outputs[:, 0] - y
+    return capped((errors * errors).mean(), 3.0)
+
+
+NUMBERS = Aim("huber", log(0.01, 10.0), lambda y, huber: regression(y[:, None], huber), _squared)
+CLASSES = Aim(
+    "smoothing",
+    linear(0.0, 0.5),
+    classification,
+    lambda outputs, y: capped(cross_entropy(outputs, y), CAP),
+)
+
+
+def grouped(
+    name: str,
+    kind: str,
+    split: data.Split,
+    net: Mlp,
+    layers: Sequence[str],
+    groups: Sequence[int] | Array,
+    aim: Aim,
+) -> Problem:
+    """A perceptron with a rate and a decay for each layer, and a noise for each group of inputs.
+
+    Args:
+        name: of the problem.
+        kind: of problem.
+        split: the data.
+        net: with two arrays, weights and biases, a layer.
+        layers: their names.
+        groups: by input, its group, from 0; by its noise a group can be ignored.
+        aim: what is learned.
+    """
+    group = np.asarray(groups)
+    noises = [f"noise_{g}" for g in range(int(group.max()) + 1)]
 
     def gradient(weights: Array, values: Values, scales: Array, rng: Generator) -> Array:
         rows = rng.integers(len(split.train.y), size=values["batch"])
         inputs = split.train.x[rows]
         inputs = inputs + scales * rng.standard_normal(inputs.shape, dtype=np.float32)
-        derivative = regression(split.train.y[rows, None], values["huber"])
+        derivative = aim.derivative(split.train.y[rows], values[aim.knob])
         return net.gradient(weights, inputs, derivative, "relu", values["dropout"], rng)
 
     def step(
@@ -137,26 +186,30 @@ def diabetes() -> Problem:
         del number
         trained = untrained(net.layout.initial(rng)) if state is None else state
         rates, decays = (
-            net.layout.spread([values[f"{what}_{layer}"] for layer in _LAYERS for _ in range(2)])
+            net.layout.spread([values[f"{what}_{layer}"] for layer in layers for _ in range(2)])
             for what in ("rate", "decay")
         )
-        scales = np.array([values[f"noise_{i}"] for i in range(10)], dtype=np.float32)
+        scales = np.array([values[noise] for noise in noises], dtype=np.float32)[group]
         rule = Rule(rates, values["momentum"], decays, clip=10.0)
         after = descend(trained, rule, 60, lambda weights: gradient(weights, values, scales, rng))
         return after, loss(split.validation, after)
 
     def loss(part: data.Part, state: State) -> float:
-        errors = net.outputs(state.weights, part.x)[:, 0] - part.y
-        return capped((errors * errors).mean(), 3.0)
+        return aim.loss(net.outputs(state.weights, part.x), part.y)
 
     space = {
-        **{f"rate_{layer}": log(1e-5, 1.0) for layer in _LAYERS},
-        **{f"decay_{layer}": log(1e-5, 10.0) for layer in _LAYERS},
-        **{f"noise_{i}": log(1e-2, 10.0) for i in range(10)},
+        **{f"rate_{layer}": log(1e-5, 1.0) for layer in layers},
+        **{f"decay_{layer}": log(1e-5, 10.0) for layer in layers},
+        **{noise: log(1e-2, 10.0) for noise in noises},
         "momentum": linear(0.0, 0.99),
         "dropout": linear(0.0, 0.9),
-        "huber": log(0.01, 10.0),
+        aim.knob: aim.space,
         "batch": whole(4, 64, "log"),
     }
-    test = partial(loss, split.test)
-    return Problem("diabetes-groups", KIND, space, STEPS, step, test, split.identity)
+    return Problem(name, kind, space, STEPS, step, partial(loss, split.test), split.identity)
+
+
+def diabetes() -> Problem:
+    """Predict a disease's progress by a perceptron of 20 hyperparameters."""
+    split, net = data.targets("load_diabetes", 120, 150), Mlp(10, 48, 24, 1)
+    return grouped("diabetes-groups", KIND, split, net, LAYERS, range(10), NUMBERS)
