@@ -34,7 +34,7 @@ def draws(trial):
             total.weight += torch.randn(1, 1, device=trial.device)
             trial.progress(epoch + 1)
             time.sleep(trial.constants["seconds"])
-            if trial.should_stop and epoch + 1 < trial.stop:
+            if epoch + 1 < trial.stop and trial.should_stop:
                 trial.save()
                 return trial.pause(epoch + 1)
     trial.save()

@@ -20,7 +20,7 @@ def train(trial):
     for step in range(int(trial.start), int(trial.stop)):
         x -= rate * (x + 0.01 * rng.gauss(0.0, 1.0))
         time.sleep(0.002)
-        if mistake != "never stops" and trial.should_stop and step + 1 < trial.stop:
+        if step + 1 < trial.stop and mistake != "never stops" and trial.should_stop:
             save(trial, x, rate)
             return trial.pause(step + 1)
     save(trial, x, rate)

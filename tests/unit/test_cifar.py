@@ -207,6 +207,14 @@ def test_a_budget_may_be_a_part_of_an_epoch(small, tmp_path, stop):
         attempt(tmp_path / "b", context, data, stop=0.01)
 
 
+def test_should_stop_is_not_read_after_the_last_minibatch(small, tmp_path):
+    context = Context("e", "cpu", small)
+    # Half an epoch is rounded down to 4 minibatches of 9: progress says less than the whole.
+    asked = After(4)
+    attempt(tmp_path / "a", context, cifar.setup(context), stop=0.5, _stopping=asked)
+    assert asked.left == 1
+
+
 def test_each_image_is_seen_once_an_epoch_whatever_was_before(small):
     data = cifar.prepare(settings_of(small), CPU)
     seen = dict(cifar.minibatches(data, 0, 3 * BATCHES, seed=5))

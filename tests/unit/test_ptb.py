@@ -384,7 +384,9 @@ def step(tmp_path, folder):
             resumed=resumed,
         )
         if after is not None:
-            made._stopping = _AfterSoManyUpdates(after)
+            made._stopping = (
+                after if isinstance(after, threading.Event) else _AfterSoManyUpdates(after)
+            )
         _seed(made.seed)
         returned = ptb.train(made)
         assert made._work.in_effect == {
@@ -437,6 +439,13 @@ def test_a_trial_may_be_cut_short_more_than_once(step):
     second = step("second", parent="first", start=first.at, resumed=True, after=9, average=True)
     assert first.at < second.at
     assert step("rest", parent="second", start=second.at, resumed=True, average=True) == whole
+
+
+def test_should_stop_is_not_read_after_the_last_update(step, tmp_path):
+    asked = _AfterSoManyUpdates(1000)
+    step("a", stop=0.3, after=asked, average=True)
+    updates = content(tmp_path / "a")["extra"]["averaged"]
+    assert 1000 - asked.left == updates - 1 > 0
 
 
 @pytest.mark.parametrize("lost", ["state", "place"])

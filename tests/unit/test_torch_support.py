@@ -1,5 +1,6 @@
 """`trial.attach`: restore, apply, read back."""
 
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -330,6 +331,24 @@ def test_a_digits_trial_cut_short_ends_as_if_it_never_had_been(tmp_path):
     assert rest == whole
     # Without the random state it would be another training.
     assert step("other", parent=tmp_path / "part", start=paused.at) != whole
+    # Asked to stop after the last epoch, it is not cut short: all is trained.
+    last = _AfterOneEpoch()
+    assert step("last", parent=tmp_path / "part", start=2.0, _stopping=last)
+    assert not last.asked
+
+
+def test_the_pause_of_the_page_keeps_a_trial_that_is_through(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
+    loop = page.split("## Cut short")[1].split("```python\n")[1].split("```")[0]
+    recipe: dict[str, Any] = {}
+    exec("def train(trial):\n" + textwrap.indent(loop, "    ") + "    return 1.0", recipe)
+    for stop, ends in ((1.0, 1.0), (2.0, Paused(1.0))):
+        one = trial(tmp_path / str(stop))
+        one.start, one.stop = 0, int(stop)
+        one.attach(model=torch.nn.Linear(2, 1))
+        one._stopping.set()
+        assert recipe["train"](one) == ends
+        assert one.cut_short is isinstance(ends, Paused)
 
 
 def test_a_schedule_is_written_into_an_optimizer_of_ones_own():

@@ -7,14 +7,15 @@
         trial.attach(model=model, optimizer=optimizer)
         for epoch in range(trial.start, trial.stop):
             ...
-            if trial.should_stop:
+            if epoch + 1 < trial.stop and trial.should_stop:
                 trial.save()
                 return trial.pause(epoch + 1)
         trial.save()
         return validation_loss
 
-The two lines on `should_stop` are optional: with them a trial that is cut short goes on elsewhere
-from where it stood, with `trial.start` moved; without them it is done again from its start.
+The three lines on `should_stop` are optional: with them a trial that is cut short goes on elsewhere
+from where it stood, with `trial.start` moved; without them it is done again from its start. The
+place is tested first: what is returned after `should_stop` was read as true is not counted.
 
 No framework is assumed: `attach` and `save` are for torch and import it only when they are called;
 any other task reads `trial.parent` and writes `trial.checkpoint` in a form of its own.
@@ -215,6 +216,8 @@ class Trial:
 
     def pause(self, at: float) -> Paused:
         """Say that `checkpoint` holds the state at `at`; to be returned by the task.
+
+        At `stop` all is trained, and a result is wanted: a pause there is done again from `start`.
 
         Raises:
             TaskError: `at` is not a place of this trial.

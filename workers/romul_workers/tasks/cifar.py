@@ -328,7 +328,7 @@ def train(trial: Trial) -> Mapping[str, float] | Paused:
     for number, chosen in minibatches(data, first, stop, trial.seed):
         learn(model, optimizer, data, chosen, recipe)
         trial.progress((number + 1) / data.batches)
-        if trial.should_stop and number + 1 < stop:
+        if number + 1 < stop and trial.should_stop:
             trial.save()
             return trial.pause((number + 1) / data.batches)
     trial.save()

@@ -109,7 +109,7 @@ def train(trial: Trial) -> Mapping[str, float] | Paused:
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        if trial.should_stop and epoch + 1 < trial.stop:
+        if epoch + 1 < trial.stop and trial.should_stop:
             trial.save()
             return trial.pause(epoch + 1)
     trial.save()

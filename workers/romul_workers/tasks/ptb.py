@@ -86,7 +86,7 @@ def train(trial: Trial) -> Mapping[str, float] | Paused:
         training.update(stop)
         at = training.place / training.rows
         trial.progress(at)
-        if trial.should_stop and training.place < stop:
+        if training.place < stop and trial.should_stop:
             trial.save(**training.saved())
             return trial.pause(at)
     trial.save(**training.saved())
