@@ -129,6 +129,33 @@ def test_a_name_in_the_optimizers_table_goes_by_its_last_part(tmp_path, caplog):
         group["lr"] = 0.25
 
 
+def page_code(page, heading, number=0):
+    """A block of code under a heading of a page, without its indentation."""
+    text = (Path(__file__).parents[2] / "docs" / page).read_text().split(f"## {heading}\n")[1]
+    block = text.split("```python\n")[number + 1].split("```")[0]
+    return textwrap.dedent(block)
+
+
+def test_groups_made_with_values_of_their_own_get_one_value_with_a_warning(tmp_path, caplog):
+    for number, code in enumerate(("trial.attach(model=model, optimizer=optimizer)", None)):
+        model = torch.nn.Linear(2, 1)
+        groups = [{"params": [model.weight]}, {"params": [model.bias], "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=0.1, weight_decay=0.01)
+        first = trial(tmp_path / str(number), weight_decay=0.25, lr=0.5)
+        known = {"trial": first, "model": model, "optimizer": optimizer}
+        exec(code or page_code("tasks.md", "With torch"), known)
+        decays = [group["weight_decay"] for group in optimizer.param_groups]
+        assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]
+        if code:
+            assert decays == [0.25, 0.25]
+            [said] = caplog.messages
+            assert said.startswith("weight_decay is written to all 2 parameter groups")
+            assert "(0.01, 0.0)" in said
+            caplog.clear()
+        else:
+            assert (decays, caplog.messages) == ([0.25, 0.0], [])
+
+
 def test_two_hyperparameters_for_one_field_are_an_error_until_one_of_them_sets_none(tmp_path):
     model, optimizer = made()
     first = trial(tmp_path / "a", momentum=0.5, **{"optim.momentum": 0.99})
@@ -338,8 +365,7 @@ def test_a_digits_trial_cut_short_ends_as_if_it_never_had_been(tmp_path):
 
 
 def test_the_pause_of_the_page_keeps_a_trial_that_is_through(tmp_path):
-    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
-    loop = page.split("## Cut short")[1].split("```python\n")[1].split("```")[0]
+    loop = page_code("tasks.md", "Cut short, and gone on with")
     recipe: dict[str, Any] = {}
     exec("def train(trial):\n" + textwrap.indent(loop, "    ") + "    return 1.0", recipe)
     for stop, ends in ((1.0, 1.0), (2.0, Paused(1.0))):

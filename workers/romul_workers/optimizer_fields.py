@@ -32,6 +32,12 @@ class Fields:
         self._optimizer = optimizer
         self._made = [dict(group) for group in self._groups]
         """The groups before a restore."""
+        self._differing = {
+            field
+            for field in {field for made in self._made for field in made} - {"params"}
+            if len({repr(made[field]) for made in self._made if field in made}) > 1
+        }
+        """Fields that the groups were made with different values of."""
 
     @property
     def _groups(self) -> list[dict[str, Any]]:
@@ -88,6 +94,18 @@ class Fields:
                 *(name, last, " or ".join(OPTIMIZER_TABLES), name, last),
             )
 
+    def _warn_of_one_value(self, name: str, field: str) -> None:
+        """Say, once, that groups that were made different are given the same value."""
+        if field in self._differing:
+            self._differing.remove(field)
+            made = [made[field] for made in self._made if field in made]
+            log.warning(
+                "%s is written to all %d parameter groups, which were made with different values "
+                "of %r (%s): to keep them apart, give attach names={%r: None}, and set each group "
+                "after it",
+                *(name, len(made), field, ", ".join(map(str, made)), name),
+            )
+
     def _put_back(self, fields: AbstractSet[str | None]) -> None:
         """Give fields the values again that the optimizer was made with."""
         for group, made in zip(self._groups, self._made, strict=True):
@@ -103,6 +121,7 @@ class Fields:
         in_effect: dict[str, Any] = {}
         for name, field in fields.items():
             value = hyperparameters[name]
+            self._warn_of_one_value(name, field)
             for group in self._groups:
                 if field in group:
                     _set(group, field, value)
