@@ -161,6 +161,7 @@ def train(data: cifar.Data, plan: Plan, seed: int) -> tuple[WideResNet, list[flo
         if values["dropout"] != recipe.dropout:
             model.set_dropout(values["dropout"])
         recipe = recipe_of({}, values)
+        cifar.set_fields(optimizer, recipe)
         cifar.learn(model, optimizer, data, chosen, recipe)
         if (number + 1) % data.batches == 0 or number + 1 == last:
             if data.device.type == "cuda":

@@ -152,6 +152,19 @@ def test_it_learns_and_goes_on_from_a_parent(small, tmp_path):
     assert checkpoint(tmp_path / "b")["model"]["norm.num_batches_tracked"] == 4 * BATCHES
 
 
+def test_constants_and_defaults_are_the_searchs_own_whatever_the_parent_had(small, tmp_path):
+    old = {**small, "learning_rate": 0.5, "weight_decay": 0.25}
+    values = {"momentum": 0.0}
+    context = Context("old", "cpu", old)
+    attempt(tmp_path / "a", context, cifar.setup(context), stop=1.0, values=values)
+    context = Context("new", "cpu", {**small, "learning_rate": 0.125, "weight_decay": 0.0})
+    of_parent = {"parent": tmp_path / "a", "start": 1.0}
+    attempt(tmp_path / "b", context, cifar.setup(context), values={"momentum": 0.5}, **of_parent)
+    [group] = checkpoint(tmp_path / "b")["optimizer"]["param_groups"]
+    fields = {"lr": 0.125, "momentum": 0.5, "weight_decay": 0.0, "nesterov": True}
+    assert {field: group[field] for field in fields} == fields
+
+
 @pytest.mark.parametrize("batches", [1, 4, BATCHES - 1])
 def test_a_trial_cut_short_within_an_epoch_ends_as_if_it_never_had_been(small, tmp_path, batches):
     context = Context("e", "cpu", small)

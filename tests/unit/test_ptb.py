@@ -372,7 +372,9 @@ def step(tmp_path, folder):
         (tmp_path / name).mkdir()
         made = Trial(
             id="0-0",
-            hyperparameters={**VALUES, **changes},
+            hyperparameters={
+                name: value for name, value in {**VALUES, **changes}.items() if value is not None
+            },
             parent=None if parent is None else tmp_path / parent,
             checkpoint=tmp_path / name,
             start=start,
@@ -390,8 +392,9 @@ def step(tmp_path, folder):
         _seed(made.seed)
         returned = ptb.train(made)
         assert made._work.in_effect == {
-            "learning_rate": made.hyperparameters["learning_rate"],
-            "weight_decay": made.hyperparameters["weight_decay"],
+            name: made.hyperparameters[name]
+            for name in ("learning_rate", "weight_decay")
+            if name in made.hyperparameters
         }
         return returned
 
@@ -446,6 +449,13 @@ def test_should_stop_is_not_read_after_the_last_update(step, tmp_path):
     step("a", stop=0.3, after=asked, average=True)
     updates = content(tmp_path / "a")["extra"]["averaged"]
     assert 1000 - asked.left == updates - 1 > 0
+
+
+def test_what_is_no_hyperparameter_is_the_searchs_own_whatever_the_parent_had(step, tmp_path):
+    step("a", stop=0.5, weight_decay=0.25)
+    step("b", parent="a", start=0.5, weight_decay=None)
+    [group] = content(tmp_path / "b")["optimizer"]["param_groups"]
+    assert group["weight_decay"] == Settings().weight_decay
 
 
 @pytest.mark.parametrize("lost", ["state", "place"])

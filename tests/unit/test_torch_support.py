@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from romul_actors.errors import CheckpointError, TaskError
+from romul_workers import optimizer_fields
 from romul_workers.checkpoints import Checkpoints
 from romul_workers.child import _seed
 from romul_workers.schedule import Schedule, Stretch
@@ -154,6 +155,46 @@ def test_groups_made_with_values_of_their_own_get_one_value_with_a_warning(tmp_p
             caplog.clear()
         else:
             assert (decays, caplog.messages) == ([0.25, 0.0], [])
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_field_of_the_parents_is_named_once_unless_it_is_set_after_the_restore(
+    tmp_path, caplog, monkeypatch, warm
+):
+    monkeypatch.setattr(optimizer_fields, "_said", set())
+    caplog.set_level("WARNING", "romul.task")
+    asked = {"beta1": 0.5, "lr": 0.5}
+    kept = None
+    for number, (beta1, code) in enumerate(
+        ((0.75, ""), (0.5, page_code("tasks.md", "With torch", 1)), (0.75, ""), (0.75, ""))
+    ):
+        model, optimizer = made(lr=1.0 + number, kind=torch.optim.AdamW, betas=(beta1, 0.999))
+        parent = tmp_path / str(number - 1) if number else None
+        one = trial(tmp_path / str(number), parent, **asked)
+        one._work.parent_kept = kept if warm else None
+        one.attach(model=model, optimizer=optimizer)
+        exec(code, {"trial": one, "optimizer": optimizer})
+        one.save()
+        kept = one._work.kept
+        betas = tuple(load(one.checkpoint)["optimizer"]["param_groups"][0]["betas"])
+        assert betas == (0.75 if number == 0 else 0.5, 0.999)
+        # The second one set it, the third one trained with its parent's, the fourth one as well.
+        assert len(caplog.messages) == (number >= 2)
+    assert caplog.messages[0].startswith("the optimizer's 'betas' was the parent's")
+
+
+def test_digits_trains_with_the_constants_of_its_own_search(tmp_path):
+    values = {"dropout": 0.0, "label_smoothing": 0.0, "input_noise": 0.0}
+    values |= {"noise_kind": "gaussian", "shift": 0, "momentum": 0.5}
+    parent = None
+    for rate, decay in ((0.125, 0.25), (0.0625, 0.0)):
+        context = Context("e", "cpu", {"learning_rate": rate, "weight_decay": decay})
+        one = trial(tmp_path / str(decay), parent, **values)
+        one.context, one.state = context, digits.setup(context)
+        digits.train(one)
+        parent = one.checkpoint
+        [group] = load(parent)["optimizer"]["param_groups"]
+        assert (group["lr"], group["momentum"], group["weight_decay"]) == (rate, 0.5, decay)
 
 
 def test_two_hyperparameters_for_one_field_are_an_error_until_one_of_them_sets_none(tmp_path):

@@ -19,6 +19,10 @@ OPTIMIZER_FIELDS = {"learning_rate": "lr"}
 """Fields of an optimizer's parameter groups that go by another name in most experiments."""
 OPTIMIZER_TABLES = ("optimizer", "optim", "opt")
 """A nested hyperparameter is the optimizer's if its outermost table has one of these names."""
+SCHEDULED = {"params", "lr", "initial_lr"}
+"""What schedulers move, and what is no number: nothing is said of these."""
+_said: set[tuple[str, str]] = set()
+"""Classes of optimizers and their fields that a warning has named in this process."""
 
 
 class Fields:
@@ -38,6 +42,8 @@ class Fields:
             if len({repr(made[field]) for made in self._made if field in made}) > 1
         }
         """Fields that the groups were made with different values of."""
+        self._parents: list[dict[str, Any]] = []
+        """By group, fields that are the parent's, and not what the optimizer was made with."""
 
     @property
     def _groups(self) -> list[dict[str, Any]]:
@@ -60,7 +66,31 @@ class Fields:
             return {}
         fields = self._set_by(hyperparameters, names)
         self._put_back({_field(name, names) for name in absent} - set(fields.values()))
-        return self._write(hyperparameters, fields)
+        in_effect = self._write(hyperparameters, fields)
+        set_here = SCHEDULED.union(fields.values())
+        self._parents = [
+            {
+                field: group[field]
+                for field in group.keys() & made.keys() - set_here
+                if _listed(group[field]) != _listed(made[field])
+            }
+            for group, made in zip(self._groups, self._made, strict=True)
+        ]
+        return in_effect
+
+    def warn_of_parents(self) -> None:
+        """Say, once a process, which fields were trained with the parent's values to the end."""
+        for group, made, parents in zip(self._groups, self._made, self._parents, strict=False):
+            for field, value in parents.items():
+                key = type(self._optimizer).__name__, field
+                if key not in _said and _listed(group.get(field)) == _listed(value):
+                    _said.add(key)
+                    log.warning(
+                        "the optimizer's %r was the parent's %s, and not %s, which it was made "
+                        "with: a field that no hyperparameter sets goes on with the parent's "
+                        "value; set it in optimizer.param_groups after attach, if it is to change",
+                        *(field, value, made[field]),
+                    )
 
     def _set_by(
         self, hyperparameters: Mapping[str, Any], names: Mapping[str, str | None]
@@ -158,6 +188,16 @@ def _write(group: dict[str, Any], field: str, value: Any) -> None:
         group[field].fill_(value)
     else:
         group[field] = value
+
+
+def _listed(value: Any) -> Any:
+    """A value to compare: a checkpoint may hold a list for a tuple, and a number for a tensor."""
+    match value:
+        case torch.Tensor():
+            return value.tolist()
+        case tuple() | list():
+            return [_listed(item) for item in value]
+    return value
 
 
 def _plain(value: Any) -> Any:

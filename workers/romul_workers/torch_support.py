@@ -113,6 +113,7 @@ class Attached:
         Raises:
             TaskError: something is neither a tensor nor a plain value; the message says where.
         """
+        self._fields.warn_of_parents()
         content = {
             "model": None if self.model is None else self.model.state_dict(),
             "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),

@@ -188,6 +188,17 @@ def descent(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     )
 
 
+def set_fields(optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
+    """Give a restored optimizer what the recipe says, constants and defaults too."""
+    for group in optimizer.param_groups:
+        group.update(
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov,
+        )
+
+
 def minibatches(data: Data, first: int, stop: int, seed: int) -> Iterator[tuple[int, Tensor]]:
     """Minibatches from `first` to before `stop`, counted from the very beginning.
 
@@ -324,6 +335,8 @@ def train(trial: Trial) -> Mapping[str, float] | Paused:
     model = network(data, recipe)
     optimizer = descent(model, recipe)
     trial.attach(model=model, optimizer=optimizer)
+    # Constants would be the parent's, which may be another search's.
+    set_fields(optimizer, recipe)
     model.train()
     for number, chosen in minibatches(data, first, stop, trial.seed):
         learn(model, optimizer, data, chosen, recipe)

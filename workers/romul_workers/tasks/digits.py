@@ -97,6 +97,13 @@ def train(trial: Trial) -> Mapping[str, float] | Paused:
         weight_decay=values["weight_decay"],
     )
     trial.attach(model=model, optimizer=optimizer)
+    # Constants would be the parent's, which may be another search's.
+    for group in optimizer.param_groups:
+        group.update(
+            lr=values["learning_rate"],
+            momentum=values["momentum"],
+            weight_decay=values["weight_decay"],
+        )
     model.train()
     for epoch in range(int(trial.start), int(trial.stop)):
         trial.progress(epoch)

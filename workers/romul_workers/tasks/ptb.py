@@ -80,6 +80,9 @@ def train(trial: Trial) -> Mapping[str, float] | Paused:
     if settings.average:
         training.start_average()
     trial.attach(model=model, optimizer=optimizer)
+    # Constants would be the parent's, which may be another search's.
+    for group in optimizer.param_groups:
+        group.update(lr=settings.learning_rate, weight_decay=settings.weight_decay)
     if trial.parent is not None:
         training.restore(_extra(trial.parent), mean=trial.resumed)
     while training.place < stop:
