@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from romul_actors.errors import RomulError, TaskError
@@ -148,6 +149,7 @@ def train(data: cifar.Data, plan: Plan, seed: int) -> tuple[WideResNet, list[flo
     if last < 1:
         raise TaskError(f"{plan.epochs:g} epochs: less than one of {data.batches} minibatches")
     torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  (mixup draws from it)
     recipe = recipe_of({}, plan.at(0.0))
     model = cifar.network(data, recipe)
     optimizer = cifar.descent(model, recipe)

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from romul_actors.protocol.experiment import load
 from romul_workers.child import _seed
 from romul_workers.child_trainer import ChildTrainer
 from romul_workers.schedule import Schedule, Stretch
-from romul_workers.tasks import cifar
+from romul_workers.tasks import cifar, digits
 from romul_workers.tasks.cifar_data import LAYOUTS, VARIABLE
 from romul_workers.tasks.cifar_recipe import Recipe, Settings, recipe_of, settings_of
 from romul_workers.tasks.wide_resnet import WideResNet
@@ -266,6 +267,25 @@ def test_an_augmented_image_is_moved_mirrored_and_partly_hidden(small):
         assert torch.equal(hidden.any(1), hidden.all(1))
 
 
+@pytest.mark.parametrize("alpha", [1e-5, 1e-4, 0.01, 1.0])
+def test_shares_of_mixed_images_have_the_deviation_of_their_distribution(alpha):
+    _seed(0)
+    drawn = np.array([cifar.share_of_the_first(alpha) for _ in range(4000)])
+    assert np.all((drawn >= 0.0) & (drawn <= 1.0))
+    assert drawn.std() == pytest.approx((4.0 * (2.0 * alpha + 1.0)) ** -0.5, rel=0.05)
+
+
+def test_a_network_of_nans_has_no_accuracy(small):
+    data = cifar.prepare(settings_of(small), CPU)
+    model = cifar.network(data, Recipe())
+    torch.nn.init.constant_(next(model.parameters()), math.nan)
+    assert not np.isfinite(cifar.evaluate(model, data, data.validation)).any()
+    digit = digits.Net(0.0)
+    torch.nn.init.constant_(next(digit.parameters()), math.nan)
+    of_digits = digits.setup(Context("e", "cpu", {})).validation
+    assert not np.isfinite(digits._evaluate(digit, of_digits)).any()
+
+
 def test_two_images_are_mixed_with_their_labels(small, monkeypatch):
     """With the half of each, the loss is the mean of both labels' losses."""
     data = cifar.prepare(settings_of(small), CPU)
@@ -281,9 +301,7 @@ def test_two_images_are_mixed_with_their_labels(small, monkeypatch):
             return self.logits.expand(len(images), 10)
 
     model = Constant()
-    monkeypatch.setattr(
-        torch.distributions.Beta, "sample", lambda _self, _shape=(): torch.tensor(0.25)
-    )
+    monkeypatch.setattr(cifar, "share_of_the_first", lambda _: 0.25)
     before = torch.optim.SGD(model.parameters(), lr=1.0)
     chosen = torch.arange(20)
     cifar.learn(model, before, data, chosen, Recipe(crop=0, flip=False, mixup=1.0))

@@ -414,6 +414,8 @@ def test_a_trial_gives_loss_and_perplexities(step):
     assert result != step("c", tar=0.0)
     # What a search sees of training that diverged are numbers still.
     assert math.isfinite(ptb._perplexity(1e6))
+    assert not math.isfinite(ptb._perplexity(math.inf))
+    assert not math.isfinite(ptb._perplexity(math.nan))
 
 
 @pytest.mark.parametrize("average", [False, True])

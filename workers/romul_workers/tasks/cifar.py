@@ -10,6 +10,7 @@ and what goes on from there draws what it would have drawn.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,8 +237,7 @@ def learn(
     images = augment(images, data, recipe)
     kept, others = 1.0, labels
     if recipe.mixup > 0.0:
-        # Drawn on the CPU: a number for all images.
-        kept = float(torch.distributions.Beta(recipe.mixup, recipe.mixup).sample())
+        kept = share_of_the_first(recipe.mixup)
         partner = torch.randperm(len(images), device=data.device)
         images = kept * images + (1.0 - kept) * images[partner]
         others = labels[partner]
@@ -253,6 +253,15 @@ def learn(
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
+
+
+def share_of_the_first(alpha: float) -> float:
+    """A draw from Beta(alpha, alpha), in double precision, for all images of a minibatch.
+
+    torch draws two Gamma variates, which are both 0 where alpha is small, and says 0.5 of them;
+    numpy goes on with their logarithms. Its state goes with the checkpoint.
+    """
+    return float(np.random.beta(alpha, alpha))  # noqa: NPY002
 
 
 def augment(images: Tensor, data: Data, recipe: Recipe) -> Tensor:
@@ -301,7 +310,10 @@ def _autocast(data: Data) -> contextlib.AbstractContextManager[Any]:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, data: Data, part: Part) -> tuple[float, float]:
-    """Cross-entropy and share of right answers; the model is left in evaluation mode."""
+    """Cross-entropy and share of right answers; the model is left in evaluation mode.
+
+    Where the cross-entropy is no number, there are no answers: the share is NaN.
+    """
     model.eval()
     loss, right = torch.zeros((2,), dtype=torch.float64, device=data.device)
     for images, labels in zip(
@@ -313,7 +325,8 @@ def evaluate(model: nn.Module, data: Data, part: Part) -> tuple[float, float]:
             logits = model(normal.contiguous(memory_format=torch.channels_last)).float()
         loss += functional.cross_entropy(logits, here, reduction="sum")
         right += (logits.argmax(1) == here).sum()
-    return float(loss) / len(part), float(right) / len(part)
+    share = float(right) / len(part) if loss.isfinite() else math.nan
+    return float(loss) / len(part), share
 
 
 def train(trial: Trial) -> Mapping[str, float] | Paused:

@@ -8,6 +8,7 @@ Hyperparameters: learning_rate, momentum, weight_decay, dropout, label_smoothing
 noise_kind ("gaussian" or "uniform"), shift (pixels). Any of them may be a constant instead.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -145,9 +146,9 @@ def _augment(images: Tensor, values: Mapping[str, Any]) -> Tensor:
 
 @torch.no_grad()
 def _evaluate(model: nn.Module, part: Part) -> tuple[float, float]:
-    """Cross-entropy and share of right answers."""
+    """Cross-entropy and share of right answers; NaN where the cross-entropy is no number."""
     model.eval()
     logits = model(part.images)
     loss = functional.cross_entropy(logits, part.labels).item()
     accuracy = (logits.argmax(1) == part.labels).float().mean().item()
-    return loss, accuracy
+    return loss, accuracy if math.isfinite(loss) else math.nan

@@ -104,8 +104,8 @@ def train(trial: Trial) -> Mapping[str, float] | Paused:
 
 
 def _perplexity(loss: float) -> float:
-    """Exp of the loss; finite also where training diverged."""
-    return math.exp(min(loss, LARGEST_LOSS))
+    """Exp of the loss; finite wherever the loss is, also where training diverged."""
+    return math.exp(min(loss, LARGEST_LOSS)) if math.isfinite(loss) else loss
 
 
 def _extra(parent: Path) -> Mapping[str, Any]:
