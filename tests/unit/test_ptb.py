@@ -5,11 +5,14 @@ import os
 import random
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional
 
+from romul.result import Best
 from romul_actors.errors import CheckpointError, TaskError
 from romul_actors.protocol.experiment import parse
 from romul_workers import tensor_file
@@ -26,6 +29,7 @@ from romul_workers.tasks.ptb_model import (
 from romul_workers.tasks.ptb_training import Training
 from romul_workers.torch_support import FILE, load
 from romul_workers.trial import Context, Paused, Trial
+from tests.pages import page_code
 
 ROOT = Path(__file__).parents[2]
 UNUSUAL = "in place of"
@@ -486,6 +490,31 @@ def test_the_average_is_evaluated_and_not_gone_on_with(step, tmp_path):
     assert step("mean", average=True)["val_loss"] != step("last")["val_loss"]
     mean, last = (content(tmp_path / name)["model"] for name in ("mean", "last"))
     assert all(torch.equal(mean[name], last[name]) for name in last)
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_the_network_that_was_scored_can_be_had(step, tmp_path, folder, average):
+    result = step("a", average=average)
+    code = page_code("tasks.md", "Penn Treebank")
+    best = Best("0-0", 0.0, {**VALUES, "average": average}, tmp_path / "a")
+    known: dict[str, Any] = {"result": SimpleNamespace(best=best), "constants": SIZES}
+    exec(code, known)
+    with pytest.warns(UserWarning, match=UNUSUAL):
+        valid = read_corpus(folder).valid
+    assert evaluate(known["model"], valid, SIZES["eval_batch"]) == result["val_loss"]
+    # What training goes on with is another network.
+    best.load_model(known["model"])
+    raw = evaluate(known["model"], valid, SIZES["eval_batch"])
+    assert (raw != result["val_loss"]) is average
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("layers", 3), ("layers", 1), ("hidden", 16), ("embedding", 12)]
+)
+def test_another_size_than_the_parents_is_named(step, name, other):
+    step("a", stop=0.1)
+    with pytest.raises(TaskError, match=rf"^{name}: the parent's .* {other}: .* mutable = false"):
+        step("b", parent="a", start=0.1, **{name: other})
 
 
 def test_a_parent_without_a_state_is_damaged(step, tmp_path):

@@ -17,6 +17,7 @@ from romul_workers.tasks import digits
 from romul_workers.torch_support import FILE, apply_schedule, load, load_model
 from romul_workers.torch_version import NEEDED, check_torch
 from romul_workers.trial import Context, Paused, Trial
+from tests.pages import page_code
 
 
 def trial(folder, parent=None, **hyperparameters):
@@ -128,13 +129,6 @@ def test_a_name_in_the_optimizers_table_goes_by_its_last_part(tmp_path, caplog):
         assert other._work.in_effect == {name: 0.125}
         assert (group["lr"], group["momentum"]) == (0.125, 0.3)
         group["lr"] = 0.25
-
-
-def page_code(page, heading, number=0):
-    """A block of code under a heading of a page, without its indentation."""
-    text = (Path(__file__).parents[2] / "docs" / page).read_text().split(f"## {heading}\n")[1]
-    block = text.split("```python\n")[number + 1].split("```")[0]
-    return textwrap.dedent(block)
 
 
 def test_groups_made_with_values_of_their_own_get_one_value_with_a_warning(tmp_path, caplog):

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from romul_actors.errors import CheckpointError, TaskError
 from romul_workers.tasks.ptb_data import Corpus, data_folder, read_corpus
-from romul_workers.tasks.ptb_model import LanguageModel, Settings, evaluate
+from romul_workers.tasks.ptb_model import LanguageModel, Settings, evaluate, sizes_of
 from romul_workers.tasks.ptb_training import Training
-from romul_workers.torch_support import load
+from romul_workers.torch_support import load, load_model
 from romul_workers.trial import Context, Paused, Trial
 
 LIMITS = {"train": "train_words", "valid": "valid_words", "test": "test_words"}
@@ -66,7 +68,7 @@ def train(trial: Trial) -> Mapping[str, float] | Paused:
     """
     data: Data = trial.state
     values: dict[str, Any] = {**trial.constants, **trial.hyperparameters}
-    settings = Settings.of({name: values[name] for name in values.keys() - OF_SETUP})
+    settings = _settings(values)
     model = LanguageModel(len(data.corpus.vocabulary), settings).to(trial.device)
     optimizer = Training.new_optimizer(model)
     training = Training(model, optimizer, data.corpus.train)
@@ -79,7 +81,12 @@ def train(trial: Trial) -> Mapping[str, float] | Paused:
         )
     if settings.average:
         training.start_average()
-    trial.attach(model=model, optimizer=optimizer)
+    try:
+        trial.attach(model=model, optimizer=optimizer)
+    except CheckpointError:
+        if trial.parent is not None:
+            _refuse_other_sizes(trial.parent, settings)
+        raise
     # Constants would be the parent's, which may be another search's.
     for group in optimizer.param_groups:
         group.update(lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -101,6 +108,44 @@ def train(trial: Trial) -> Mapping[str, float] | Paused:
         "val_perplexity": _perplexity(val_loss),
         "test_perplexity": _perplexity(test_loss),
     }
+
+
+def scored(folder: Path, values: Mapping[str, Any]) -> LanguageModel:
+    """The network of a checkpoint as its trial evaluated it: with `average`, the mean of weights.
+
+    Args:
+        folder: the checkpoint's.
+        values: the search's constants and the trial's hyperparameters.
+
+    Returns:
+        The network, on the CPU and in evaluation mode.
+
+    Raises:
+        CheckpointError: the folder is gone, or its files are damaged or do not fit.
+    """
+    saved = load(folder)
+    model = LanguageModel(len(saved["model"]["bias"]), _settings(values))
+    load_model(folder, model)
+    if (mean := _extra(folder)["mean"]) is not None:
+        with torch.no_grad():
+            for weight, of_mean in zip(model.parameters(), mean, strict=True):
+                weight.copy_(of_mean)
+    return model.eval()
+
+
+def _settings(values: Mapping[str, Any]) -> Settings:
+    return Settings.of({name: values[name] for name in values.keys() - OF_SETUP})
+
+
+def _refuse_other_sizes(parent: Path, settings: Settings) -> None:
+    """Raise a TaskError where a network of other sizes than the parent's was to be restored."""
+    for name, of_parent in sizes_of(load(parent)["model"]).items():
+        if (wanted := getattr(settings, name)) != of_parent:
+            raise TaskError(
+                f"{name}: the parent's network has {of_parent}, and this trial's is to have "
+                f"{wanted}: a hyperparameter that is a size of the network needs mutable = false, "
+                "so that it goes with the checkpoint; a constant must be the parent's"
+            )
 
 
 def _perplexity(loss: float) -> float:

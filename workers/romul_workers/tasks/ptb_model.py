@@ -216,6 +216,15 @@ class LanguageModel(nn.Module):
         return output, (hidden, cell)
 
 
+def sizes_of(weights: Mapping[str, Tensor]) -> dict[str, int]:
+    """Sizes of the network that a `state_dict` is of, by their names in `Settings`."""
+    layers = sum(name.endswith("weight_hh_l0") for name in weights)
+    sizes = {"layers": layers, "embedding": weights["embedding.weight"].shape[1]}
+    if layers > 1:
+        sizes["hidden"] = weights["layers.0.weight_hh_l0"].shape[1]
+    return sizes
+
+
 def locked_dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:
     """Dropout with one mask for the whole segment (Gal & Ghahramani 2016).
 
