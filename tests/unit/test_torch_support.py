@@ -77,6 +77,78 @@ def test_a_scheduler_made_after_the_restore_begins_at_the_asked_learning_rate(tm
     assert steps == [(0.5, 0.5), (0.125, 0.125)]
 
 
+def test_the_schedule_of_the_page_goes_on_from_trial_to_trial_and_after_a_pause(tmp_path):
+    updates, rates, expected = 4, [], []
+    spans = [(0, 1, 0.5), (1, 1.5, 0.25), (1.5, 2, 0.25), (2, 3, 1.0)]
+    for number, (start, stop, lr) in enumerate(spans):
+        model, optimizer = made(lr=9.0)
+        parent = tmp_path / str(number - 1) if number else None
+        one = trial(tmp_path / str(number), parent, learning_rate=lr)
+        one.start, one.stop, one.resumed = start, stop, start == 1.5
+        known: dict[str, Any] = {"trial": one, "model": model, "optimizer": optimizer}
+        known |= {"torch": torch, "updates": updates, "factor": lambda at: 1.0 / (1.0 + at)}
+        exec(page_code("frameworks.md", "A learning rate schedule"), known)
+        for at in range(round(start * updates), round(stop * updates)):
+            rates.append(optimizer.param_groups[0]["lr"])
+            expected.append(lr / (1.0 + at))
+            optimizer.step()
+            known["scheduler"].step()
+        one.save()
+    assert rates == expected
+
+
+def test_a_scheduler_made_before_the_restore_goes_on_as_its_kind_does(tmp_path):
+    parent, _ = trained(tmp_path / "a", lr=0.5)
+    schedulers = torch.optim.lr_scheduler
+    for make, rate in (
+        (lambda optimizer: schedulers.LambdaLR(optimizer, lambda _: 0.5), 4.0),
+        (lambda optimizer: schedulers.ExponentialLR(optimizer, 0.5), 0.0625),
+        (lambda optimizer: schedulers.StepLR(optimizer, 1, 0.5), 0.0625),
+    ):
+        model, optimizer = made(lr=8.0)
+        scheduler = make(optimizer)
+        trial(tmp_path / "b", parent, lr=0.125).attach(model=model, optimizer=optimizer)
+        optimizer.step()
+        scheduler.step()
+        assert optimizer.param_groups[0]["lr"] == rate
+    with pytest.raises(KeyError, match="initial_lr"):
+        schedulers.ExponentialLR(made()[1], 0.5, last_epoch=0)
+
+
+def test_what_else_was_saved_is_read_back_as_the_page_says(tmp_path):
+    averaged = torch.optim.swa_utils.AveragedModel
+    before: dict[str, Any] = {}
+    for number, name in enumerate("ab"):
+        model, optimizer = made()
+        ema, (_, second) = averaged(model), made(lr=9.0, momentum=0.5)
+        scaler = torch.amp.GradScaler("cpu", init_scale=float(2**number))
+        if not before:
+            for weight in second.param_groups[0]["params"]:
+                weight.grad = torch.ones_like(weight)
+            second.step()
+            ema.update_parameters(torch.nn.Linear(2, 1))
+        parent = before["trial"].checkpoint if before else None
+        one = trial(tmp_path / name, parent, second_lr=0.25 * (number + 1))
+        known = {"trial": one, "model": model, "optimizer": optimizer, "ema": ema}
+        known |= {"scaler": scaler, "second": second}
+        exec(page_code("tasks.md", "With torch", 2), known)
+        assert second.param_groups[0]["lr"] == one.hyperparameters["second_lr"]
+        assert scaler.get_scale() == 1.0
+        before = before or known
+    for key, tensor in before["ema"].state_dict().items():
+        assert torch.equal(ema.state_dict()[key], tensor)
+    assert not torch.equal(ema.state_dict()["module.weight"], model.weight)
+    old, new = (known["second"].state_dict()["state"][0] for known in (before, known))
+    assert torch.equal(old["momentum_buffer"], new["momentum_buffer"])
+    # Steps that write to what was read leave the parent's file as it was.
+    file = (tmp_path / "a" / FILE).read_bytes()
+    for weight in second.param_groups[0]["params"]:
+        weight.grad = torch.ones_like(weight)
+    second.step()
+    assert not torch.equal(old["momentum_buffer"], new["momentum_buffer"])
+    assert (tmp_path / "a" / FILE).read_bytes() == file
+
+
 def test_a_learning_rate_kept_in_a_tensor_is_written_too(tmp_path):
     model, optimizer = made(torch.tensor(0.5), torch.optim.Adam, capturable=False, foreach=False)
     first = trial(tmp_path / "a", learning_rate=0.25)
@@ -134,7 +206,8 @@ def test_a_name_in_the_optimizers_table_goes_by_its_last_part(tmp_path, caplog):
 def test_groups_made_with_values_of_their_own_get_one_value_with_a_warning(tmp_path, caplog):
     for number, code in enumerate(("trial.attach(model=model, optimizer=optimizer)", None)):
         model = torch.nn.Linear(2, 1)
-        groups = [{"params": [model.weight]}, {"params": [model.bias], "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": [model.weight]}]
+        groups.append({"params": [model.bias], "weight_decay": 0.0})
         optimizer = torch.optim.AdamW(groups, lr=0.1, weight_decay=0.01)
         first = trial(tmp_path / str(number), weight_decay=0.25, lr=0.5)
         known = {"trial": first, "model": model, "optimizer": optimizer}
@@ -178,7 +251,7 @@ def test_a_field_of_the_parents_is_named_once_unless_it_is_set_after_the_restore
 
 
 def test_digits_trains_with_the_constants_of_its_own_search(tmp_path):
-    values = {"dropout": 0.0, "label_smoothing": 0.0, "input_noise": 0.0}
+    values: dict[str, Any] = {"dropout": 0.0, "label_smoothing": 0.0, "input_noise": 0.0}
     values |= {"noise_kind": "gaussian", "shift": 0, "momentum": 0.5}
     parent = None
     for rate, decay in ((0.125, 0.25), (0.0625, 0.0)):

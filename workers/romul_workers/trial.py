@@ -240,10 +240,11 @@ class Trial:
         of their name where they are nested in a table named `optimizer`, `optim` or `opt`, are
         written there after the restore, so that a restored rate never wins over the trial's own,
         and read back. `learning_rate` is written to `lr`, and a
-        scheduler that is made later begins there. One that was made before brings back, with its
-        next step, the rate it was made with. A field whose hyperparameter does not count in this
-        trial has the value that the optimizer came with. All other fields are the parent's,
-        whatever the optimizer was made with: set them after this, if they are to be the trial's.
+        scheduler that is made later begins there. Of those made before, one that makes a rate of
+        the one before goes on from there; LambdaLR brings back the rate it was made with. A field
+        whose hyperparameter does not count in this trial has the value that the optimizer came
+        with. All other fields are the parent's, whatever the optimizer was made with: set them
+        after this, if they are to be the trial's.
 
         Where the parent's optimizer was of another class, this one begins with an empty state and
         its own fields, and a warning goes into the trial's log; the model is restored.
