@@ -65,6 +65,29 @@ def test_a_time_beside_the_metric_is_no_missing_seed_and_hides_no_mistake(
     assert (same["level"], "beside it: seconds" in same["found"]) == ("warning", True)
 
 
+def test_a_task_that_needs_its_parent_later_on_is_examined_to_the_end(tmp_path):
+    file = tmp_path / "experiment.toml"
+    file.write_text(
+        """
+name = "counts"
+task = "romul_workers.tasks.toys:quadratic"
+steps = 30
+budget = 10
+optimizer = { name = "random" }
+[space]
+rate = { type = "float", min = 1e-3, max = 0.5, scale = "log" }
+"""
+    )
+    done = romul("check", str(file), "--grace=1", "--json")
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert done.returncode == 0
+    assert [c["name"] for c in checks.values() if c["level"] == "warning"] == [
+        "begins anew later on"
+    ]
+    assert "does not train from 10 on" in checks["begins anew later on"]["found"]
+    assert checks.keys() >= {"reads its parent", "stops when asked"}
+
+
 def test_a_step_of_milliseconds_need_not_stop_when_asked(tmp_path):
     done, checks = examine(tmp_path, "never stops", budget=1, tried=1)
     assert (done.returncode, checks["stops when asked"]["level"]) == (0, "ok")

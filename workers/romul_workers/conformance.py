@@ -116,12 +116,12 @@ class Examination:
     ) -> tuple[Observation, str]:
         began = time.monotonic()
         ending = await self._train(step, parent, places)
-        # The first one also imports the task.
-        self._step_s = min(self._step_s, time.monotonic() - began)
         if isinstance(ending, Failure):
             raise BrokenTaskError(f"{ending.reason}: {ending.message}")
         if not isinstance(ending, Success):
             raise BrokenTaskError(f"the task ended with {ending}, though it was not asked to stop")
+        # The first one also imports the task.
+        self._step_s = min(self._step_s, time.monotonic() - began)
         self._left_out = {**ending.left_out, **self._left_out}
         return self._steady(
             (ending.value, tuple(sorted(ending.metrics.items())))
@@ -175,7 +175,17 @@ class Examination:
         self._add(name, "ok", "twice the same, from scratch and restored")
 
     async def _reads_its_parent(self, on: Observation) -> None:
-        unread = [(await self._result(1, None))[0]]
+        unread = []
+        try:
+            unread.append((await self._result(1, None))[0])
+        except BrokenTaskError as error:
+            # It needs its parent, so it reads it.
+            self._add(
+                "begins anew later on",
+                "warning",
+                f"without a parent it does not train from {self._experiment.budget:g} on, where a "
+                f"slot whose trials have failed, or that joins, may begin: {error}",
+            )
         # What is not mutable goes with a checkpoint: none is restored under another value.
         free = self._space.free((MIDDLE,) * len(self._space))
         if any(free):
