@@ -323,6 +323,7 @@ def test_two_images_are_mixed_with_their_labels(small, monkeypatch):
     [
         ({"data_set": "mnist"}, r"data_set 'mnist': must be one of \['cifar10', 'cifar100'\]"),
         ({"precision": "fp16"}, "precision 'fp16'"),
+        ({"train_images": -10}, "train_images -10"),
         ({"batchsize": 3}, r"constants that this task does not have: \['batchsize'\]"),
     ],
 )
@@ -391,9 +392,8 @@ async def test_a_worker_without_the_data_says_what_to_do(tmp_path):
     await trainer.close()
     assert isinstance(ending, Failure)
     assert ending.reason == "task"
-    assert (
-        "nowhere: holds neither cifar-10-batches-py/ nor cifar-10-python.tar.gz" in ending.message
-    )
+    assert "nowhere: there is no such folder or archive: " in ending.message
+    assert "cifar-10-batches-py/ or cifar-10-python.tar.gz" in ending.message
 
 
 class Benchmark:
@@ -462,7 +462,7 @@ def test_a_schedule_changes_what_the_optimizer_does_not_hold(benchmark, small):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((*TINY, "--data=/nowhere"), "/nowhere: holds neither"),
+        ((*TINY, "--data=/nowhere"), "/nowhere: there is no such folder"),
         ((*TINY, "--epochs=0.01"), "less than one of 9 minibatches"),
         ((*TINY, "--magnitude=20"), "out of its range"),
         (("--schedule=/nowhere.json",), "/nowhere.json: cannot be read"),

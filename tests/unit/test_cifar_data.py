@@ -69,7 +69,13 @@ def test_the_environment_or_the_caller_names_the_folder(tmp_path, monkeypatch):
     assert locate(SMALL10, tmp_path) == locate(SMALL10, folder) == folder
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     assert locate(SMALL10) == folder
-    with pytest.raises(DataError, match=r"elsewhere: holds neither cifar-10-batches-py/ nor"):
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    monkeypatch.setenv(VARIABLE, f"~/{tmp_path.name}")
+    assert locate(SMALL10) == folder
+    with pytest.raises(DataError, match=r"elsewhere: there is no such folder or archive: .*-py/"):
+        locate(SMALL10, tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(DataError, match=r"elsewhere: it holds neither: .*cifar-10-batches-py/"):
         locate(SMALL10, tmp_path / "elsewhere")
 
 

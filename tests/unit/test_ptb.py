@@ -422,6 +422,21 @@ def test_a_trial_gives_loss_and_perplexities(step):
     assert not math.isfinite(ptb._perplexity(math.nan))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("train_words", -5),
+        ("valid_words", -5),
+        ("valid_words", 1),
+        ("test_words", 1),
+        ("eval_batch", 0),
+    ],
+)
+def test_a_constant_that_leaves_nothing_to_evaluate_is_refused_before_training(folder, name, value):
+    with pytest.raises(ValueError, match=rf"{name}: {value} is "):
+        ptb.setup(Context("e", "cpu", {"data": str(folder), name: value}))
+
+
 @pytest.mark.parametrize("average", [False, True])
 @pytest.mark.parametrize("after", [1, 7, 20])
 def test_a_trial_cut_short_inside_an_epoch_ends_as_if_it_never_had_been(

@@ -135,7 +135,7 @@ def prepare(settings: Settings, device: torch.device) -> Data:
 
 
 def _first(images: Images, n: int) -> Images:
-    return Images(images.pixels[:n], images.labels[:n]) if n > 0 else images
+    return Images(images.pixels[:n], images.labels[:n]) if n else images
 
 
 def _statistics(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

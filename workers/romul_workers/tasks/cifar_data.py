@@ -152,7 +152,8 @@ def locate(layout: Layout, place: Path | None = None, *, download: bool = False)
         DataError: the data set is not there, or its archive is not the published one.
     """
     if place is None:
-        place = Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else default_place()
+        named = os.environ.get(VARIABLE)
+        place = Path(named).expanduser() if named else default_place()
     if place.is_file():
         return _unpacked(layout, place.parent, place)
     for folder in (place / layout.folder, place):
@@ -166,9 +167,10 @@ def locate(layout: Layout, place: Path | None = None, *, download: bool = False)
             f"as published: remove it and unpack {layout.archive} again"
         )
     if not download:
+        found = "it holds neither" if place.is_dir() else "there is no such folder or archive"
         raise DataError(
-            f"{place}: holds neither {layout.folder}/ nor {layout.archive}: let the constant "
-            f"'data' or {VARIABLE} name a folder that does, or set the constant 'download' to true"
+            f"{place}: {found}: let the constant 'data' or {VARIABLE} name a folder with "
+            f"{layout.folder}/ or {layout.archive}, or set the constant 'download' to true"
         )
     return _unpacked(layout, place, None)
 

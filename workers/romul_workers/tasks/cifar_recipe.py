@@ -91,6 +91,9 @@ def settings_of(constants: Mapping[str, Any]) -> Settings:
         raise TaskError(f"data_set {settings.data_set!r}: must be one of {sorted(LAYOUTS)}")
     if settings.precision not in ("bf16", "fp32"):
         raise TaskError(f"precision {settings.precision!r}: must be 'bf16' or 'fp32'")
+    for name in ("train_images", "validation_images", "test_images"):
+        if (n := getattr(settings, name)) < 0:
+            raise TaskError(f"{name} {n}: must be 0, for all, or more")
     return settings
 
 

@@ -49,12 +49,14 @@ def setup(context: Context) -> Data:
 
     Raises:
         FileNotFoundError: the folder or a file is missing.
-        ValueError: a file is not as expected.
+        ValueError: a file is not as expected, or a constant is out of range.
     """
     constants = context.constants
+    if (eval_batch := int(constants.get("eval_batch", EVAL_BATCH))) < 1:
+        raise ValueError(f"eval_batch: {eval_batch} is below 1")
     limits = {part: int(constants.get(name, 0)) for part, name in LIMITS.items()}
     read = read_corpus(data_folder(str(constants.get("data", ""))), limits)
-    return Data(read.to(context.device), int(constants.get("eval_batch", EVAL_BATCH)))
+    return Data(read.to(context.device), eval_batch)
 
 
 def train(trial: Trial) -> Mapping[str, float] | Paused:

@@ -85,8 +85,14 @@ def read_corpus(folder: Path, limits: Mapping[str, int] | None = None) -> Corpus
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is empty, cut off, no such text, or has words that training lacks.
+        ValueError: a file is empty, cut off, no such text, or has words that training lacks; or a
+            limit leaves nothing to train or to evaluate with.
     """
+    limits = limits or {}
+    for part, limit in limits.items():
+        # The first word of a text has none before it that it could be predicted from.
+        if limit < 0 or (limit == 1 and part != "train"):
+            raise ValueError(f"{part}_words: {limit} is neither 0, for all, nor at least 2")
     words = {part: _words(folder / name) for part, name in FILES.items()}
     counts = Counter(words["train"])
     vocabulary = tuple(sorted(counts, key=lambda word: (-counts[word], word)))
@@ -96,7 +102,7 @@ def read_corpus(folder: Path, limits: Mapping[str, int] | None = None) -> Corpus
     _warn_of_other_counts(folder, {part: len(text) for part, text in words.items()}, vocabulary)
     tensors = {}
     for part, text in words.items():
-        kept = text[: (limits or {}).get(part, 0) or None]
+        kept = text[: limits.get(part, 0) or None]
         tensors[part] = torch.tensor([numbers[word] for word in kept])
     return Corpus(**tensors, vocabulary=vocabulary)
 
