@@ -286,6 +286,8 @@ class Trial:
     def save(self, **extra: Any) -> None:
         """Write what was attached into the checkpoint, with `extra` plain values or tensors.
 
+        `romul_workers.torch_support.load(folder)["extra"]` reads the latter back.
+
         Raises:
             TaskError: nothing was attached.
         """
