@@ -21,13 +21,14 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from math import isfinite
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 from romul_actors.core.decide import decide
 from romul_actors.core.optimizers import make
 from romul_sim.apart import as_ended
 from romul_sim.baselines import IN_ONE_PROCESS, PEERS, check_peer, play_peer
-from romul_sim.fingerprint import fingerprint, mentions
+from romul_sim.fingerprint import fingerprint, has_source, mentions
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, Run, Training, optimizer_spec
 
 SUITE = "romul_sim.suite"
@@ -37,6 +38,8 @@ DIGITS = 6
 """Significant digits of the curve, which only plots need."""
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 RunLine = Mapping[str, Any]
 """A finished run: what it was, and how it came out."""
@@ -178,14 +181,31 @@ def key(job: BenchJob) -> str:
 def _problem_source(module: str, name: str) -> str:
     """Fingerprint of the modules that name the problem or define its functions.
 
-    Its sizes stand where it is named, which need not be where its functions are.
+    Its sizes stand where it is named, which need not be where its functions are. Of a suite other
+    than this project's they may stand in the suite's module itself, or come from it.
     """
     problem = suite(module)[name]
     path = getattr(importlib.import_module(module), "__path__", None)
     members = [f"{module}.{found.name}" for found in pkgutil.iter_modules(path or [])]
     roots = {getattr(part, "func", part).__module__ for part in (problem.step, problem.test)}
     roots |= {member for member in members if mentions(member, name)}
-    return "".join(sorted(fingerprint(root, (module,)) for root in roots))
+    if module != SUITE:
+        roots = {module, *filter(has_source, roots)}
+    return "".join(sorted(fingerprint(root, _followed(module)) for root in roots))
+
+
+@lru_cache
+def _followed(module: str) -> tuple[str, ...]:
+    """Packages and modules whose imports belong to a suite: its own, this project's, those beside.
+
+    Beside an installed package lie all others, which are taken as they are.
+    """
+    package = module.partition(".")[0]
+    top = importlib.import_module(package)
+    places = [*getattr(top, "__path__", ())] or [str(top.__file__)]
+    folders = [Path(place).parent for place in places]
+    beside = [str(folder) for folder in folders if not _INSTALLED.intersection(folder.parts)]
+    return (package, SUITE, *(found.name for found in pkgutil.iter_modules(beside)))
 
 
 @lru_cache

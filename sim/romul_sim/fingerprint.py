@@ -38,8 +38,13 @@ def covered(module: str, within: tuple[str, ...]) -> dict[str, str]:
         if name not in found:
             tree = _tree(name)
             found[name] = _canonical(tree)
-            to_do += [other for other in _imports(tree) if _is_in(other, within)]
+            to_do += [other for other in _imports(tree, name) if _is_in(other, within)]
     return found
+
+
+def has_source(module: str) -> bool:
+    """Whether a fingerprint can be taken of a module."""
+    return _source(module) is not None
 
 
 def mentions(module: str, text: str) -> bool:
@@ -58,7 +63,9 @@ def _source(name: str) -> Path | None:
     except ModuleNotFoundError:
         # A name that is imported out of a module, which is no package.
         return None
-    return None if spec is None or spec.origin is None else Path(spec.origin)
+    # What is built in, or compiled, has none to read.
+    origin = None if spec is None else spec.origin
+    return Path(origin) if origin is not None and origin.endswith(".py") else None
 
 
 def _tree(name: str) -> ast.Module:
@@ -68,15 +75,31 @@ def _tree(name: str) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
-    """Names of modules; of "from package import module" that of the module only."""
+def _imports(tree: ast.AST, name: str) -> Iterator[str]:
+    """Names of modules; of "from package import module" that of the module only.
+
+    Args:
+        tree: of the module that imports.
+        name: its full name, from which relative imports count.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif isinstance(node, ast.ImportFrom) and (base := _base(node, name)):
             for alias in node.names:
-                member = f"{node.module}.{alias.name}"
-                yield member if _source(member) else node.module
+                member = f"{base}.{alias.name}"
+                yield member if _source(member) else base
+
+
+def _base(node: ast.ImportFrom, name: str) -> str:
+    """The module that names are imported from; empty where it would be above all packages."""
+    if not node.level:
+        return node.module or ""
+    path = _source(name)
+    is_package = path is not None and path.stem == "__init__"
+    parts = name.split(".")
+    above = parts[: max(0, len(parts) + is_package - node.level)]
+    return ".".join([*above, *filter(None, [node.module])]) if above else ""
 
 
 def _canonical(node: object) -> str:

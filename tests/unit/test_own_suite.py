@@ -1,0 +1,131 @@
+"""A suite that a user brings to the bench: what its stored runs depend on."""
+
+import importlib
+import sys
+
+import pytest
+
+from romul_sim import bench
+from romul_sim.bench import BenchJob, key
+from romul_sim.fingerprint import covered, fingerprint
+
+PROBLEMS = """\
+from functools import partial
+from romul_sim.suite.problem import Problem, linear
+{imports}
+WIDTH = 3
+SPACE = {{"x": linear(0.0, 1.0)}}
+SUITE = {{"bowl": Problem("bowl", "mine", SPACE, 4, partial(step, width=WIDTH), {judge}, "0")}}
+DEVELOP, REPORT = ("bowl",), ()
+"""
+STEP = """\
+{imports}
+def step(state, values, number, rng, width):
+    return base() * width, base() * width
+def judge(state):
+    return state
+"""
+BASE = "def base():\n    return 1.0\n"
+
+PACKAGE = {
+    "pk/__init__.py": PROBLEMS.format(imports="from .models import judge, step", judge="judge"),
+    "pk/models.py": STEP.format(imports="from .inner import base"),
+    "pk/inner/__init__.py": "from ..data import base\n",
+    "pk/data.py": BASE,
+    "pk/beside.py": "A = 1\n",
+}
+"""A suite that is a package; its modules import each other by relative names."""
+
+MODULES = {
+    "problems.py": PROBLEMS.format(imports="from models import step", judge="float"),
+    "models.py": STEP.format(imports="import data\nfrom data import base"),
+    "data.py": BASE,
+    "beside.py": "A = 1\n",
+}
+"""A suite that is a module of no package, with its others in the same folder."""
+
+
+@pytest.fixture
+def key_of(tmp_path, monkeypatch):
+    """The key of a suite's run, or what else is called, with files as if in a new process."""
+    made = []
+
+    def found(files, called):
+        folder = tmp_path / str(len(made))
+        made.append(folder)
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        before = set(sys.modules)
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(folder)
+            importlib.invalidate_caches()
+            for kept in (each for each in vars(bench).values() if hasattr(each, "cache_clear")):
+                kept.cache_clear()
+            try:
+                return called()
+            finally:
+                for name in set(sys.modules) - before:
+                    del sys.modules[name]
+
+    return found
+
+
+@pytest.mark.parametrize(
+    ("files", "suite", "name", "before", "after"),
+    [
+        (PACKAGE, "pk", "pk/__init__.py", "WIDTH = 3", "WIDTH = 4"),
+        (PACKAGE, "pk", "pk/models.py", "* width,", "* -width,"),
+        (PACKAGE, "pk", "pk/data.py", "1.0", "2.0"),
+        (PACKAGE, "pk", "pk/inner/__init__.py", "import base", "import base as base; A = 1"),
+        (MODULES, "problems", "problems.py", "WIDTH = 3", "WIDTH = 4"),
+        (MODULES, "problems", "models.py", "* width,", "* -width,"),
+        (MODULES, "problems", "data.py", "1.0", "2.0"),
+    ],
+)
+def test_a_run_is_not_used_again_where_anything_of_its_suite_has_changed(
+    key_of, files, suite, name, before, after
+):
+    def its_key():
+        return key(BenchJob("bowl", "random", 4, 4, 0, suite=suite))
+
+    same = {**files, next(file for file in files if "beside" in file): "A = 2\n"}
+    assert before in files[name]
+    first = key_of(files, its_key)
+    assert key_of(same, its_key) == first
+    assert key_of({**files, name: files[name].replace(before, after)}, its_key) != first
+
+
+def test_a_change_of_what_an_optimizer_imports_by_a_relative_name_counts(key_of):
+    files = {
+        "plug/__init__.py": "",
+        "plug/mine.py": "from .rule import STEP\nfrom . import other\n",
+        "plug/rule.py": "STEP = 0.2\n",
+        "plug/other.py": "A = 1\n",
+    }
+
+    def of_it():
+        return fingerprint("plug.mine", ("plug",))
+
+    first = key_of(files, of_it)
+    assert key_of({**files, "plug/rule.py": "STEP = 0.3\n"}, of_it) != first
+    assert key_of({**files, "plug/other.py": "A = 2\n"}, of_it) != first
+
+
+def test_the_suite_of_many_hyperparameters_depends_on_the_modules_that_it_shares():
+    many = "romul_sim.suite.many"
+    parts = {f"romul_sim.suite.{name}" for name in ("networks", "training", "data")}
+    assert parts < set(covered(many, bench._followed(many)))
+
+
+def test_what_is_installed_beside_a_suite_is_taken_as_it_is(tmp_path, monkeypatch):
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "installed_suite.py").write_text("import installed_other\n")
+    (folder / "installed_other.py").write_text("A = 1\n")
+    monkeypatch.syspath_prepend(folder)
+    bench._followed.cache_clear()
+    assert bench._followed("installed_suite") == ("installed_suite", bench.SUITE)
+    assert set(covered("installed_suite", bench._followed("installed_suite"))) == {
+        "installed_suite"
+    }
