@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,7 +49,7 @@ MODULES = {
 @pytest.fixture
 def key_of(tmp_path, monkeypatch):
     """The key of a suite's run, or what else is called, with files as if in a new process."""
-    made = []
+    made: list[Path] = []
 
     def found(files, called):
         folder = tmp_path / str(len(made))
