@@ -4,7 +4,8 @@
 
 Trains nothing: the files hold results of `romul bench`, with `--asynchronous` and without. Prints
 one JSON line: the share of all pairs of runs in which the asynchronous one has the lower test loss,
-ties counted half, with its 95 % interval, by problem and over all.
+ties counted half, with its 95 % interval, by problem and over all. Where both have the same seeds
+these are resampled together.
 """
 
 import argparse
@@ -23,7 +24,8 @@ def compared(lines: list[RunLine], optimizer: str) -> dict[str, Any]:
     """The asynchronous runs of an optimizer against its synchronous ones.
 
     Raises:
-        ValueError: a problem lacks runs of one kind, or they differ in slots or steps.
+        ValueError: a problem lacks runs of one kind or has two with one seed, or they differ in
+            slots or steps.
     """
     # Each kind stands for an optimizer of its own.
     mine = [

@@ -80,19 +80,19 @@ def main() -> None:
     began = time.perf_counter()
     lengths = {EXTENDED: (chosen.steps, chosen.to), AT_ONCE: (chosen.to,)}
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
-    losses: dict[str, dict[str, list[float]]] = {}
+    losses: dict[str, dict[str, dict[int, float]]] = {}
     with ProcessPoolExecutor(chosen.processes) as pool:
         for problem in chosen.problems.split(","):
             # Other seeds for each kind: the runs of a pair have nothing in common.
             waiting = {
-                (kind, seed): pool.submit(
+                (kind, 2 * seed + place): pool.submit(
                     play, problem, chosen.optimizer, chosen.slots, 2 * seed + place, lengths[kind]
                 )
                 for (place, kind), seed in product(enumerate(lengths), seeds)
             }
-            losses[problem] = {
-                kind: [waiting[kind, seed].result() for seed in seeds] for kind in lengths
-            }
+            losses[problem] = {kind: {} for kind in lengths}
+            for (kind, seed), run in waiting.items():
+                losses[problem][kind][seed] = run.result()
             print(problem, f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
     compared = compare(losses, EXTENDED)
     line = {

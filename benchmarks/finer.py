@@ -55,16 +55,20 @@ def main() -> None:
     began = time.perf_counter()
     optimizers = given.optimizers.split(",")
     seeds = range(given.first_seed, given.first_seed + given.seeds)
-    losses: dict[str, dict[str, list[float]]] = {}
+    losses: dict[str, dict[str, dict[int, float]]] = {}
     with ProcessPoolExecutor(given.processes, initializer=divide, initargs=(given.parts,)) as pool:
         for problem in given.problems.split(","):
             steps = (given.parts * SUITE[problem].steps,)
             waiting = {
-                name: [pool.submit(play, problem, name, given.slots, seed, steps) for seed in seeds]
+                name: {
+                    seed: pool.submit(play, problem, name, given.slots, seed, steps)
+                    for seed in seeds
+                }
                 for name in optimizers
             }
             losses[problem] = {
-                name: [run.result() for run in runs] for name, runs in waiting.items()
+                name: {seed: run.result() for seed, run in runs.items()}
+                for name, runs in waiting.items()
             }
             print(problem, f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
     compared = compare(losses, optimizers[0])

@@ -1,12 +1,12 @@
 """How surely one optimizer's losses are lower than others', over seeds and over problems.
 
 Losses are compared within a problem only: by pairs of runs and by ranks, never by their size.
-What is resampled are the seeds of each optimizer within each problem (percentile bootstrap, Efron
-1979): intervals are about other seeds on these problems. That of `other_problems` resamples the
-problems, too; with few of them it is rather too narrow. Variants of one optimizer (`romul`,
-`romul:factor=0.0`) are resampled together: from one seed they begin alike, and their losses go
-together. Pure functions; the random numbers come from the names, so that nothing depends on what
-else is compared.
+What is resampled are the seeds within each problem (percentile bootstrap, Efron 1979): intervals
+are about other seeds on these problems. That of `other_problems` resamples the problems, too; with
+few of them it is rather too narrow. Optimizers with the same seeds on a problem are resampled
+together: many begin alike from one seed, so that their losses go together, and where they do not
+this is as right. Those with other seeds are resampled by themselves. Pure functions; the random
+numbers come from problem and seeds, so that nothing depends on what else is compared.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ SURELY = 0.975
 """Probability from which a difference is called sure."""
 
 Losses = NDArray[np.float64]
-Scores = Mapping[str, Mapping[str, Sequence[float]]]
-"""By problem and optimizer: the runs' losses; a run without one has infinity."""
+Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
+"""By problem, optimizer and seed: the run's loss; a run without one has infinity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,7 @@ def compare(scores: Scores, first: str) -> Comparison:
     """Compare the first optimizer with all others.
 
     Args:
-        scores: all optimizers on all problems, in the order of the seeds; the numbers of runs may
-            differ.
+        scores: all optimizers on all problems; their seeds may differ.
         first: one of the optimizers.
 
     Raises:
@@ -105,8 +104,9 @@ def compare(scores: Scores, first: str) -> Comparison:
     sampled_shares: dict[str, list[Losses]] = {rival: [] for rival in rivals}
     ranks, sampled_ranks = [], []
     for problem, rows in scores.items():
-        losses = {name: np.asarray(rows[name], dtype=float) for name in names}
-        drawn = {name: draws(f"{problem}/{_kind(name)}", len(losses[name])) for name in names}
+        seeds = {name: sorted(rows[name]) for name in names}
+        losses = {name: np.array([rows[name][seed] for seed in seeds[name]]) for name in names}
+        drawn = {name: draws(f"{problem}/{seeds[name]}", len(seeds[name])) for name in names}
         for rival in rivals:
             at = (problem, rival)
             samples = sampled_pairs_won(losses[first], losses[rival], drawn[first], drawn[rival])
@@ -142,11 +142,6 @@ def compare(scores: Scores, first: str) -> Comparison:
 
 def _lower(ours: Losses, theirs: Losses) -> float:
     return float((ours < theirs).mean() + 0.5 * (ours == theirs).mean())
-
-
-def _kind(optimizer: str) -> str:
-    """The optimizer without its options."""
-    return optimizer.partition(":")[0]
 
 
 def draws(name: str, n: int) -> NDArray[np.int64]:
@@ -198,7 +193,8 @@ def mean_ranks(medians: Losses) -> Losses:
 def mann_whitney(ours: Losses, theirs: Losses) -> float:
     """Two-sided p of equal distributions (Mann & Whitney 1947), by the normal distribution.
 
-    With corrections for ties and for continuity; for 8 runs a side or more.
+    As if both sides' runs were independent: where losses from equal seeds go together, it is rather
+    too high. With corrections for ties and for continuity; for 8 runs a side or more.
     """
     n, m = len(ours), len(theirs)
     total = n + m

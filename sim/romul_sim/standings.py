@@ -16,12 +16,20 @@ knows only these few."""
 
 
 def scores(lines: Sequence[RunLine], problems: Sequence[str], optimizers: Sequence[str]) -> Scores:
-    """Test losses by problem and optimizer, in the given order; no loss is infinity."""
-    found: dict[str, dict[str, list[float]]] = {
-        problem: {optimizer: [] for optimizer in optimizers} for problem in problems
+    """Test losses by problem, optimizer and seed; no loss is infinity.
+
+    Raises:
+        ValueError: there are two runs of an optimizer with one seed on a problem.
+    """
+    found: dict[str, dict[str, dict[int, float]]] = {
+        problem: {optimizer: {} for optimizer in optimizers} for problem in problems
     }
-    for line in sorted(lines, key=lambda line: int(line["seed"])):
-        found[line["problem"]][line["optimizer"]].append(_loss(line["test"]))
+    for line in lines:
+        problem, optimizer, seed = line["problem"], line["optimizer"], int(line["seed"])
+        its = found[problem][optimizer]
+        if seed in its:
+            raise ValueError(f"problem {problem!r} has two runs of {optimizer!r} with seed {seed}")
+        its[seed] = _loss(line["test"])
     return found
 
 

@@ -166,6 +166,20 @@ def test_with_a_few_runs_nothing_is_called_sure():
     assert [row["first_wins"]["surely"] for row in found["problems"][1:]] == [True, False]
 
 
+def test_two_runs_of_one_seed_are_refused_and_equal_seeds_are_compared_as_pairs():
+    line = play(BOWL, "k")
+    runs = [
+        {**line, "seed": seed, "optimizer": name, "test": 10.0 * seed + after}
+        for seed in range(8)
+        for name, after in (("romul", 0.0), ("random", 1.0))
+    ]
+    found = standings(runs, ["bowl"], ["romul", "random"])
+    # Romul is ahead with each seed, by less than the seeds differ.
+    assert found["all"][1]["first_wins"]["low"] > 0.5
+    with pytest.raises(ValueError, match="'bowl' has two runs of 'random' with seed 7"):
+        standings([*runs, runs[-1]], ["bowl"], ["romul", "random"])
+
+
 # -- keys -----------------------------------------------------------------------------------------
 
 

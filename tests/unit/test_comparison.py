@@ -90,13 +90,17 @@ def test_holm_multiplies_by_the_tests_that_are_left():
     assert holm([]) == []
 
 
+def by_seed(values, first=0):
+    return dict(enumerate(np.asarray(values, dtype=float).tolist(), first))
+
+
 def scores(shift=0.0):
     rng = default_rng(3)
     return {
         problem: {
-            "ours": rng.random(20).tolist(),
-            "worse": (2.0 + rng.random(20)).tolist(),
-            "like": (shift + rng.random(12)).tolist(),
+            "ours": by_seed(rng.random(20)),
+            "worse": by_seed(2.0 + rng.random(20)),
+            "like": by_seed(shift + rng.random(12)),
         }
         for problem in ("one", "two")
     }
@@ -138,7 +142,7 @@ def test_the_mean_over_problems_is_surer_than_one_problem():
 def test_other_problems_are_less_sure_than_other_seeds():
     full = scores()
     # One problem is won always, the other one never: so may another pair of problems be.
-    full["two"]["worse"] = [-1.0] * 20
+    full["two"]["worse"] = by_seed([-1.0] * 20)
     found = compare(full, "ours")
     assert found.over_all["worse"] == Share(0.5, 0.5, 0.5, 0.5)
     assert (found.other_problems["worse"].low, found.other_problems["worse"].high) == (0.0, 1.0)
@@ -153,24 +157,28 @@ def test_what_else_is_compared_changes_no_share():
 
 def test_an_optimizer_that_lacks_a_problem_is_named():
     given = scores()
-    given["two"]["like"] = []
+    given["two"]["like"] = {}
     with pytest.raises(ValueError, match="problem 'two' has no run of 'like'"):
         compare(given, "ours")
 
 
 def test_many_seeds_are_no_matter():
     rng = default_rng(4)
-    found = compare({"p": {"a": rng.random(2000).tolist(), "b": rng.random(2000).tolist()}}, "a")
+    found = compare({"p": {name: by_seed(rng.random(2000)) for name in "ab"}}, "a")
     assert found.over_all["b"].share == pytest.approx(0.5, abs=0.03)
 
 
-def test_variants_of_one_optimizer_are_resampled_together():
+@pytest.mark.parametrize("rival", ["romul:power=9.0", "truncation"])
+def test_optimizers_are_resampled_together_where_their_seeds_are_the_same(rival):
     rng = default_rng(3)
     runs = rng.random(60)
     # A little better with each seed: surely so, though the seeds themselves differ much more.
-    alike = {"romul": runs, "romul:power=9.0": runs + 0.02, "other": runs + 0.02}
-    found = compare({"p": {name: list(values) for name, values in alike.items()}}, "romul").pairs
-    variant, other = found["p", "romul:power=9.0"], found["p", "other"]
-    assert variant.share == other.share
-    assert variant.high - variant.low < 0.3 * (other.high - other.low)
-    assert (variant.surely, other.surely) == (True, False)
+    paired, other = (
+        compare({"p": {"romul": by_seed(runs), rival: by_seed(runs + 0.02, first)}}, "romul").pairs[
+            "p", rival
+        ]
+        for first in (0, 100)
+    )
+    assert paired.share == other.share
+    assert paired.high - paired.low < 0.3 * (other.high - other.low)
+    assert (paired.surely, other.surely) == (True, False)

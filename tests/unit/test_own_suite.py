@@ -2,7 +2,6 @@
 
 import importlib
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -49,7 +48,7 @@ MODULES = {
 @pytest.fixture
 def key_of(tmp_path, monkeypatch):
     """The key of a suite's run, or what else is called, with files as if in a new process."""
-    made: list[Path] = []
+    made: list[object] = []
 
     def found(files, called):
         folder = tmp_path / str(len(made))
