@@ -4,7 +4,6 @@ Also `python -m romul_actors.cli.bench`, which needs numpy, pydantic, typer and 
 server, no broker and none of their clients.
 """
 
-import importlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,21 +12,35 @@ from typing import Annotated, Any, Literal
 import typer
 
 from romul_actors.cli import optimizers as choosing
-from romul_actors.cli.exits import INTERRUPTED
+from romul_actors.cli.exits import EXPERIMENT_FAILED, INTERRUPTED
 from romul_actors.cli.options import AsJson
 from romul_actors.cli.printing import Console, Table, echo_json
 from romul_actors.cli.progress import progress
 from romul_actors.core.optimizers import OPTIMIZERS
+from romul_actors.errors import ExperimentError
+from romul_sim import own_suite
 from romul_sim.baselines import PEERS
-from romul_sim.bench import SUITE, BenchJob, RunLine, canonical, jobs, key, play_all, shard
+from romul_sim.bench import (
+    SUITE,
+    BenchJob,
+    RunError,
+    RunLine,
+    canonical,
+    jobs,
+    key,
+    play_all,
+    shard,
+)
+from romul_sim.bench import suite as problems_of
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS
 from romul_sim.results import Results
 from romul_sim.standings import curve, standings
 
 PANELS_A_ROW = 4
-REMINDER = (
-    "The half `report` is for reporting: at most two looks at it for each redesign, each of them "
-    "entered in docs/experiments/report-looks.md with its date, its reason and what was seen."
+REMINDER = "The half `report` is for reporting: at most two looks at it for each redesign"
+LOG = (
+    ", each of them entered in docs/experiments/report-looks.md with its date, its reason and what "
+    "was seen"
 )
 
 Half = Literal["develop", "report", "all"]
@@ -78,7 +91,10 @@ def bench(
         int | None, typer.Option(min=1, help="Runs at a time; else one for each core.")
     ] = None,
     suite: Annotated[
-        str, typer.Option(help="Module of the problems: SUITE, DEVELOP and REPORT.")
+        str,
+        typer.Option(
+            help="Module of the problems (SUITE, DEVELOP and REPORT), also of the current folder."
+        ),
     ] = SUITE,
     as_json: AsJson = False,
 ) -> None:
@@ -126,12 +142,21 @@ def bench(
 
 
 def _problems(suite: str, half: Half, given: str | None, console: Console) -> list[str]:
-    module = importlib.import_module(suite)
-    halves = {"develop": [*module.DEVELOP], "report": [*module.REPORT]}
-    halves["all"] = halves["develop"] + halves["report"]
-    chosen = halves[half] if given is None else choosing.names(given, list(module.SUITE), "problem")
+    try:
+        halves = own_suite.halves(suite)
+        known = list(problems_of(suite))
+        chosen = halves[half] if given is None else choosing.names(given, known, "problem")
+        own_suite.check(suite, chosen)
+    except ExperimentError as error:
+        raise typer.BadParameter(str(error)) from None
+    if not chosen:
+        raise typer.BadParameter(
+            f"half {half!r} of suite {suite!r} has no problem: name another --half, or --problems"
+        )
     if set(chosen) & set(halves["report"]):
-        console.print(REMINDER, style="yellow", markup=False)
+        # The log is this project's.
+        said = f"{REMINDER}{LOG if suite == SUITE else ''}."
+        console.print(said, style="yellow", markup=False)
     return list(dict.fromkeys(chosen))
 
 
@@ -163,11 +188,13 @@ def _played(
             for line in play_all(left, processes):
                 results.append(line)
                 bar.advance(task)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, RunError) as error:
+            raised = isinstance(error, RunError)
             known = sum(name in results.lines for name in wanted)
             kept = "none is kept without --out or --results" if path is None else f"kept in {path}"
-            console.print(f"interrupted: {known} of {len(wanted)} runs done, {kept}.", markup=False)
-            raise typer.Exit(INTERRUPTED) from None
+            said = f"{error}\n\nended" if raised else "interrupted"
+            console.print(f"{said}: {known} of {len(wanted)} runs done, {kept}.", markup=False)
+            raise typer.Exit(EXPERIMENT_FAILED if raised else INTERRUPTED) from None
         return [results.lines[name] for name in wanted]
 
 

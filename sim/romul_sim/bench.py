@@ -15,6 +15,7 @@ import os
 import pkgutil
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ from typing import Any
 
 from romul_actors.core.decide import decide
 from romul_actors.core.optimizers import make
+from romul_actors.errors import RomulError
 from romul_sim.apart import as_ended
 from romul_sim.baselines import IN_ONE_PROCESS, PEERS, check_peer, play_peer
 from romul_sim.fingerprint import fingerprint, has_source, mentions
@@ -43,6 +45,10 @@ _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 RunLine = Mapping[str, Any]
 """A finished run: what it was, and how it came out."""
+
+
+class RunError(RomulError):
+    """A run raised something: the message names problem, optimizer and seed, with a traceback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,16 +234,21 @@ def play(job: BenchJob, its_key: str) -> RunLine:
 
     Raises:
         OptimizerError: a peer that is not installed, or one that should run asynchronously.
+        RunError: the problem or the optimizer raised something.
     """
-    problem = suite(job.suite)[job.problem]
-    training = Training(problem.space, job.steps, problem.step, problem.test)
     conditions = ASYNCHRONOUS if job.asynchronous else SYNCHRONOUS
     if job.optimizer in PEERS:
         check_peer(job.optimizer, conditions)
-        outcome = _of_peer(training, job)
-    else:
-        run = Run(training, job.optimizer, job.population, job.seed, conditions)
-        outcome = _of_run(training, run.to_the_end())
+    try:
+        problem = suite(job.suite)[job.problem]
+        training = Training(problem.space, job.steps, problem.step, problem.test)
+        if job.optimizer in PEERS:
+            outcome = _of_peer(training, job)
+        else:
+            run = Run(training, job.optimizer, job.population, job.seed, conditions)
+            outcome = _of_run(training, run.to_the_end())
+    except Exception as error:
+        raise RunError(_named(job, error)) from error
     return {
         "key": its_key,
         "problem": job.problem,
@@ -248,6 +259,16 @@ def play(job: BenchJob, its_key: str) -> RunLine:
         "seed": job.seed,
         **outcome,
     }
+
+
+def _named(job: BenchJob, error: Exception) -> str:
+    """Which run raised what, with the traceback from the first frame that is not the bench's."""
+    trace, here = error.__traceback__, Path(__file__).parent
+    while trace is not None and Path(trace.tb_frame.f_code.co_filename).parent == here:
+        trace = trace.tb_next
+    text = "".join(traceback.format_exception(type(error), error, trace)).strip()
+    run = f"problem {job.problem!r} with {job.optimizer}, seed {job.seed}"
+    return f"{run}: {type(error).__name__}: {error}\n\n{text}"
 
 
 def _of_run(training: Training, run: Run) -> dict[str, Any]:

@@ -1,7 +1,10 @@
-"""A suite that a user brings to the bench: what its stored runs depend on."""
+"""A suite that a user brings to the bench: what its stored runs depend on, and what is wrong."""
 
 import importlib
+import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -129,3 +132,89 @@ def test_what_is_installed_beside_a_suite_is_taken_as_it_is(tmp_path, monkeypatc
     assert set(covered("installed_suite", bench._followed("installed_suite"))) == {
         "installed_suite"
     }
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+OWN = """\
+from romul_sim.suite.problem import Problem, linear
+def step(state, values, number, rng):
+    return 0.0, values["x"] / DIVISOR
+def judge(state):
+    return 1.0
+DIVISOR = 1.0
+SPACE = {"x": linear(0.0, 1.0)}
+SUITE = {"own": Problem("own", "mine", SPACE, 3, step, judge, "0")}
+DEVELOP, REPORT = ("own",), ()
+"""
+
+
+@pytest.fixture
+def bench_of(tmp_path, monkeypatch):
+    """The command as it is installed, in a folder with a suite `mine.py`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def called(text, *arguments, suite="mine"):
+        (tmp_path / "mine.py").write_text(text)
+        # As the console script, Python does not look into the current folder.
+        command = [sys.executable, "-P", "-m", "romul_actors.cli", "bench", "--suite", suite]
+        sizes = ["--optimizers", "random,romul", "--seeds", "1", "--population", "4"]
+        done = subprocess.run(
+            [*command, *sizes, "--processes", "1", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout, " ".join(done.stderr.replace("\u2502", "").split())
+
+    return called
+
+
+def test_a_suite_of_the_current_folder_is_found_and_needs_no_log_of_looks(bench_of):
+    code, shown, said = bench_of(OWN.replace('("own",), ()', "(), ('own',)"), "--half", "report")
+    assert code == 0, said
+    assert "own" in shown
+    assert "at most two looks" in said
+    assert "report-looks.md" not in said
+
+
+def test_the_suite_of_the_documentation_is_played(bench_of):
+    page = Path(__file__).parents[2] / "docs" / "bench.md"
+    [example] = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    code, shown, said = bench_of(example)
+    assert code == 0, said
+    assert "creep" in shown
+    assert "none" not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "suite", "half", "words"),
+    [
+        (OWN, "mime", "develop", "suite 'mime' cannot be imported: ModuleNotFoundError: No module"),
+        (OWN + "1 / 0\n", "mine", "develop", "mine.py:10: ZeroDivisionError: division by zero"),
+        (OWN.replace(", REPORT = ", " = ").replace(", ()", ""), "mine", "develop", "has no REPORT"),
+        (OWN, "mine", "report", "half 'report' of suite 'mine' has no problem"),
+        (OWN.replace('("own",)', '("owm",)'), "mine", "develop", "SUITE has no problem 'owm'"),
+        (
+            OWN.replace("0.0, 1.0", "1.0, 0.0"),
+            "mine",
+            "develop",
+            "problem 'own' of mine: x: min 1.0 is not below max 0.0",
+        ),
+    ],
+)
+def test_a_suite_that_cannot_be_played_is_wrong_usage_in_words(bench_of, text, suite, half, words):
+    code, _, said = bench_of(text, "--half", half, suite=suite)
+    assert code == 2, said
+    assert words in said
+    assert "Traceback" not in said
+
+
+def test_a_run_that_raises_is_named(bench_of):
+    code, _, said = bench_of(OWN.replace("DIVISOR = 1.0", "DIVISOR = 0"), "--first-seed", "7")
+    assert code == 1
+    assert "problem 'own' with random, seed 7: ZeroDivisionError" in said
+    assert "mine.py" in said
+    assert "romul_sim/play.py" not in said
+    assert "ended: 0 of 2 runs done, none is kept without --out or --results." in said
