@@ -202,6 +202,11 @@ def _label(row: dict[str, Any]) -> str:
     return f"{row['optimizer']} (peer, synchronous)" if row["peer"] else str(row["optimizer"])
 
 
+def _runs(row: dict[str, Any]) -> str:
+    without = row["without_loss"]
+    return f"{row['runs']} ({without} without)" if without else str(row["runs"])
+
+
 def _number(value: float | None, digits: int = 4) -> str:
     return "none" if value is None else f"{value:.{digits}g}"
 
@@ -227,7 +232,7 @@ def _by_problem(result: dict[str, Any]) -> Table:
         table.add_row(
             row["problem"],
             _label(row),
-            str(row["runs"]),
+            _runs(row),
             _number(row["median"]),
             f"{_number(low, 3)} - {_number(high, 3)}",
             _number(row["median_last"]),

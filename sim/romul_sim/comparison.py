@@ -22,6 +22,10 @@ from numpy.typing import NDArray
 RESAMPLES = 2_000
 """Bootstrap samples behind each interval."""
 
+ENOUGH = 8
+"""Runs of each side on each problem below which nothing is called sure, and no p is given: the
+bootstrap of a few runs knows only these few, and their ranks are not near a normal distribution."""
+
 INTERVAL = (0.025, 0.975)
 SURELY = 0.975
 """Probability from which a difference is called sure."""
@@ -66,7 +70,8 @@ class Comparison:
     Attributes:
         first: the first optimizer.
         pairs: by problem and rival, the share of pairs that the first one wins.
-        p: by problem and rival, of equal losses, Holm-corrected over all of them.
+        p: by problem and rival, of equal losses, Holm-corrected over all of them; only where both
+            sides have enough runs (`ENOUGH`).
         over_all: by rival, the mean share over problems.
         other_problems: the same with an interval about other problems of the kind; no rival's where
             there is one problem alone.
@@ -111,9 +116,11 @@ def compare(scores: Scores, first: str) -> Comparison:
             at = (problem, rival)
             samples = sampled_pairs_won(losses[first], losses[rival], drawn[first], drawn[rival])
             share = pairs_won(losses[first], losses[rival])
-            pairs[at], p[at] = Share.of(share, samples), mann_whitney(losses[first], losses[rival])
+            pairs[at] = Share.of(share, samples)
+            if min(len(losses[first]), len(losses[rival])) >= ENOUGH:
+                p[at] = mann_whitney(losses[first], losses[rival])
             sampled_shares[rival].append(samples)
-        ranks.append(mean_ranks(np.array([[np.median(losses[name]) for name in names]]))[0])
+        ranks.append(mean_ranks(np.array([[median(losses[name]) for name in names]]))[0])
         medians = [np.median(losses[name][drawn[name]], axis=1) for name in names]
         sampled_ranks.append(mean_ranks(np.stack(medians, axis=1)))
     mean_rank, samples_of_ranks = np.mean(ranks, axis=0), np.mean(sampled_ranks, axis=0)
@@ -181,6 +188,27 @@ def sampled_pairs_won(
     beaten = drawn_theirs.shape[1] - np.cumsum(counts, axis=1) + 0.5 * counts
     won = np.take_along_axis(beaten, place_ours[drawn_ours], axis=1)
     return np.asarray(won.mean(axis=1) / drawn_theirs.shape[1])
+
+
+def median(losses: Losses | Sequence[float]) -> float:
+    """The median by which optimizers are ranked; infinite where half or more have no loss.
+
+    Args:
+        losses: shape (n,); infinity for a run without one.
+    """
+    return float(np.median(losses))
+
+
+def quartiles(losses: Losses | Sequence[float]) -> tuple[float, float]:
+    """Interpolated between two runs, as the median; infinite where one of these has no loss."""
+    ordered = np.sort(losses)
+    places = 0.25 * (len(ordered) - 1), 0.75 * (len(ordered) - 1)
+    low, high = (
+        below if below == above else below + (place - math.floor(place)) * (above - below)
+        for place in places
+        for below, above in [(ordered[math.floor(place)], ordered[math.ceil(place)])]
+    )
+    return float(low), float(high)
 
 
 def mean_ranks(medians: Losses) -> Losses:

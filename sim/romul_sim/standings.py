@@ -8,11 +8,7 @@ import numpy as np
 
 from romul_sim.baselines import PEERS
 from romul_sim.bench import RunLine
-from romul_sim.comparison import Scores, Share, compare
-
-ENOUGH = 8
-"""Runs of each side on each problem below which nothing is called sure: the bootstrap of a few runs
-knows only these few."""
+from romul_sim.comparison import ENOUGH, Scores, Share, compare, median, quartiles
 
 
 def scores(lines: Sequence[RunLine], problems: Sequence[str], optimizers: Sequence[str]) -> Scores:
@@ -91,19 +87,15 @@ def standings(
 
 def _row(optimizer: str, lines: Sequence[RunLine]) -> dict[str, Any]:
     tests = [_loss(line["test"]) for line in lines]
-    # Not interpolated between a number and infinity, which would be none.
-    low, median, high = np.quantile(tests, [0.25, 0.5, 0.75], method="inverted_cdf")
-    if all(isfinite(test) for test in tests):
-        low, median, high = np.quantile(tests, [0.25, 0.5, 0.75])
-    last = float(np.median([_loss(line["test_last"]) for line in lines]))
+    lasts = [_loss(line["test_last"]) for line in lines]
     return {
         "optimizer": optimizer,
         "peer": optimizer in PEERS,
         "runs": len(lines),
         "without_loss": sum(not isfinite(test) for test in tests),
-        "median": _json(float(median)),
-        "quartiles": [_json(float(low)), _json(float(high))],
-        "median_last": _json(last),
+        "median": _json(median(tests)),
+        "quartiles": [_json(loss) for loss in quartiles(tests)],
+        "median_last": _json(median(lasts)),
         "makespan": round(float(np.mean([line["makespan"] for line in lines])), 2),
     }
 

@@ -70,6 +70,28 @@ def test_a_run_without_a_finite_loss_has_no_test_loss():
     json.dumps(found, allow_nan=False)
 
 
+def test_medians_that_are_shown_are_those_that_are_ranked():
+    line = play(replace(BOWL, steps=3), "k")
+    runs = [
+        {**line, "seed": seed, "optimizer": name, "test": test, "test_last": test}
+        for name, tests in (("romul", [1.0, 2.0, None, None]), ("random", [3.0, 4.0, 5.0, 6.0]))
+        for seed, test in enumerate(tests)
+    ]
+    found = standings(runs, ["bowl"], ["romul", "random"])
+    shown = [(row["median"], row["median_last"], row["without_loss"]) for row in found["problems"]]
+    assert shown == [(None, None, 2), (4.5, 4.5, 0)]
+    assert [row["mean_rank"] for row in found["all"]] == [2.0, 1.0]
+    assert found["problems"][1]["p_holm"] is None
+
+
+def test_the_table_says_how_many_runs_have_no_loss():
+    done = called("--problems", "never,bowl", "--optimizers", "random", "--seeds", "2")
+    [never] = [line for line in done.stdout.splitlines() if "never" in line]
+    [bowl] = [line for line in done.stdout.splitlines() if "bowl" in line]
+    assert "2 (2 without)" in never
+    assert "without" not in bowl
+
+
 def test_unequal_workers_take_longer_and_come_to_other_ends():
     unequal = play(replace(BOWL, asynchronous=True), "k")
     assert unequal["conditions"] == "asynchronous"

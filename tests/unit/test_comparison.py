@@ -14,7 +14,9 @@ from romul_sim.comparison import (
     holm,
     mann_whitney,
     mean_ranks,
+    median,
     pairs_won,
+    quartiles,
     sampled_pairs_won,
 )
 
@@ -92,6 +94,28 @@ def test_holm_multiplies_by_the_tests_that_are_left():
 
 def by_seed(values, first=0):
     return dict(enumerate(np.asarray(values, dtype=float).tolist(), first))
+
+
+def test_medians_and_quartiles_are_none_beside_a_run_without_a_loss():
+    assert (median(losses(1, 2, inf)), median(losses(1, 2, 3, inf))) == (2.0, 2.5)
+    # Half of the runs or more: also in the ranks.
+    assert median(losses(1, 2, inf, inf)) == inf
+    assert quartiles(losses(1, 2, inf)) == (1.5, inf)
+    assert quartiles(losses(1, 2, 3, 4, inf)) == (2.0, 4.0)
+    assert quartiles(losses(inf, inf)) == (inf, inf)
+    some = default_rng(5).random(40)
+    assert quartiles(some) == pytest.approx(tuple(np.quantile(some, [0.25, 0.75])))
+
+
+def test_of_a_few_runs_no_p_is_given_and_none_is_corrected_for():
+    rows = {
+        "ours": by_seed(range(8)),
+        "worse": by_seed(range(8, 16)),
+        "few": by_seed(range(8, 15)),
+    }
+    found = compare({"p": rows}, "ours")
+    assert found.p == {("p", "worse"): mann_whitney(losses(*range(8)), losses(*range(8, 16)))}
+    assert set(found.pairs) == {("p", "worse"), ("p", "few")}
 
 
 def scores(shift=0.0):
