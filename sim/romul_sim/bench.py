@@ -194,7 +194,7 @@ def _problem_source(module: str, name: str) -> str:
     path = getattr(importlib.import_module(module), "__path__", None)
     members = [f"{module}.{found.name}" for found in pkgutil.iter_modules(path or [])]
     roots = {getattr(part, "func", part).__module__ for part in (problem.step, problem.test)}
-    roots |= {member for member in members if mentions(member, name)}
+    roots |= {each for each in members if has_source(each) and mentions(each, name)}
     if module != SUITE:
         roots = {module, *filter(has_source, roots)}
     return "".join(sorted(fingerprint(root, _followed(module)) for root in roots))

@@ -38,7 +38,9 @@ def covered(module: str, within: tuple[str, ...]) -> dict[str, str]:
         if name not in found:
             tree = _tree(name)
             found[name] = _canonical(tree)
-            to_do += [other for other in _imports(tree, name) if _is_in(other, within)]
+            # What is compiled has no source: a suite's `identity` says it.
+            near = {other for other in _imports(tree, name) if _is_in(other, within)}
+            to_do += sorted(filter(has_source, near))
     return found
 
 

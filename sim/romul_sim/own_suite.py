@@ -43,8 +43,13 @@ def halves(module: str) -> dict[str, list[str]]:
             f"suite {module!r} has no {missing[0]}: it needs SUITE (problems by name), DEVELOP and "
             "REPORT (names of problems; none: empty)"
         )
-    develop, report = list(found.DEVELOP), list(found.REPORT)
-    unknown = [name for name in develop + report if name not in found.SUITE]
+    try:
+        develop, report = list(found.DEVELOP), list(found.REPORT)
+        unknown = [name for name in develop + report if name not in found.SUITE]
+    except TypeError as error:
+        raise ExperimentError(
+            f"suite {module!r}: SUITE must be problems by name, DEVELOP and REPORT names: {error}"
+        ) from error
     if unknown:
         raise ExperimentError(
             f"suite {module!r}: SUITE has no problem {unknown[0]!r}, which DEVELOP or REPORT names"
@@ -77,7 +82,7 @@ def check(module: str, problems: Sequence[str]) -> None:
         from_values({**declared, "steps": problem.steps, "space": problem.space}, where)
         try:
             key(BenchJob(name, "random", 4, problem.steps, 0, suite=module))
-        except (OSError, TypeError, ValueError, ImportError, AttributeError) as error:
+        except (Exception, SystemExit) as error:
             raise ExperimentError(f"{where} can be given no key: {_described(error)}") from error
 
 

@@ -4,6 +4,7 @@ import importlib
 import re
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,15 @@ def test_a_change_of_what_an_optimizer_imports_by_a_relative_name_counts(key_of)
     assert key_of({**files, "plug/other.py": "A = 2\n"}, of_it) != first
 
 
+def test_what_is_compiled_is_left_to_the_identity(key_of):
+    files = {
+        "pk/__init__.py": PACKAGE["pk/__init__.py"],
+        "pk/models.py": STEP.format(imports="def never():\n    from . import kern\n\nbase = float"),
+        f"pk/kern{EXTENSION_SUFFIXES[-1]}": "",
+    }
+    assert key_of(files, lambda: key(BenchJob("bowl", "random", 4, 4, 0, suite="pk")))
+
+
 def test_the_suite_of_many_hyperparameters_depends_on_the_modules_that_it_shares():
     many = "romul_sim.suite.many"
     parts = {f"romul_sim.suite.{name}" for name in ("networks", "training", "data")}
@@ -195,6 +205,7 @@ def test_the_suite_of_the_documentation_is_played(bench_of):
         (OWN + "1 / 0\n", "mine", "develop", "mine.py:10: ZeroDivisionError: division by zero"),
         (OWN.replace(", REPORT = ", " = ").replace(", ()", ""), "mine", "develop", "has no REPORT"),
         (OWN, "mine", "report", "half 'report' of suite 'mine' has no problem"),
+        (OWN.replace(", ()", ", None"), "mine", "develop", "DEVELOP and REPORT names: 'NoneType'"),
         (OWN.replace('("own",)', '("owm",)'), "mine", "develop", "SUITE has no problem 'owm'"),
         (
             OWN.replace("0.0, 1.0", "1.0, 0.0"),

@@ -250,6 +250,32 @@ def test_a_field_of_the_parents_is_named_once_unless_it_is_set_after_the_restore
     assert caplog.messages[0].startswith("the optimizer's 'betas' was the parent's")
 
 
+class Remembering(torch.optim.SGD):
+    """Keeps a state in its groups, as optimizers without a schedule do."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["highest"] = max(group["lr"], group["highest"])
+        return super().step(closure)
+
+    def add_param_group(self, param_group):
+        super().add_param_group({"highest": -1.0, **param_group})
+
+
+def test_what_an_optimizer_keeps_in_its_groups_is_the_parents_without_a_warning(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(optimizer_fields, "_said", set())
+    for number in range(2):
+        model, optimizer = made(lr=1.0, kind=Remembering)
+        one = trial(tmp_path / str(number), tmp_path / "0" if number else None, lr=0.5 - number / 4)
+        one.attach(model=model, optimizer=optimizer)
+        optimizer.step()
+        one.save()
+        assert optimizer.param_groups[0]["highest"] == 0.5
+    assert caplog.messages == []
+
+
 def test_digits_trains_with_the_constants_of_its_own_search(tmp_path):
     values: dict[str, Any] = {"dropout": 0.0, "label_smoothing": 0.0, "input_noise": 0.0}
     values |= {"noise_kind": "gaussian", "shift": 0, "momentum": 0.5}

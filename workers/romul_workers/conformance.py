@@ -199,7 +199,8 @@ class Examination:
                 "what it goes on from makes no difference: is trial.parent read?",
             )
         else:
-            self._add("reads its parent", "ok", "another checkpoint leads to another result")
+            found = "another checkpoint leads to another result"
+            self._add("reads its parent", "ok", found if unread else "it does not train without")
 
     async def _acts(
         self, i: int, first: Observation, on: Observation, checkpoint: str

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
+from inspect import signature
 from typing import Any
 
 import torch
@@ -67,11 +68,13 @@ class Fields:
         fields = self._set_by(hyperparameters, names)
         self._put_back({_field(name, names) for name in absent} - set(fields.values()))
         in_effect = self._write(hyperparameters, fields)
-        set_here = SCHEDULED.union(fields.values())
+        # What an optimizer keeps there beside its arguments is a state, and the parent's by right.
+        arguments = signature(type(self._optimizer).__init__).parameters
+        own = arguments.keys() - SCHEDULED.union(fields.values())
         self._parents = [
             {
                 field: group[field]
-                for field in group.keys() & made.keys() - set_here
+                for field in group.keys() & made.keys() & own
                 if _listed(group[field]) != _listed(made[field])
             }
             for group, made in zip(self._groups, self._made, strict=True)
