@@ -262,12 +262,17 @@ def play(job: BenchJob, its_key: str) -> RunLine:
 
 
 def _named(job: BenchJob, error: Exception) -> str:
-    """Which run raised what, with the traceback from the first frame that is not the bench's."""
+    """Which run raised what, with the traceback from the first frame that is not the bench's.
+
+    An error of ROMUL's own says all in its words.
+    """
+    run = f"problem {job.problem!r} with {job.optimizer}, seed {job.seed}"
+    if isinstance(error, RomulError):
+        return f"{run}: {error}"
     trace, here = error.__traceback__, Path(__file__).parent
     while trace is not None and Path(trace.tb_frame.f_code.co_filename).parent == here:
         trace = trace.tb_next
     text = "".join(traceback.format_exception(type(error), error, trace)).strip()
-    run = f"problem {job.problem!r} with {job.optimizer}, seed {job.seed}"
     return f"{run}: {type(error).__name__}: {error}\n\n{text}"
 
 

@@ -17,7 +17,7 @@ from romul_actors.protocol.plan import load
 from romul_actors.store.memory import MemoryStore
 from romul_actors.store.opening import open_store
 from romul_actors.store.redis import RedisStore
-from romul_sim.bench import BenchJob, key, optimizer_source, play
+from romul_sim.bench import BenchJob, RunError, key, optimizer_source, play
 from romul_sim.fingerprint import fingerprint
 from tests.conftest import romul_anew as command
 
@@ -122,7 +122,8 @@ def test_an_optimizer_that_decides_nothing_more_is_an_error_of_the_lab(site):
     module = optimizer + "\n    def pool(self, slots, slot, steps):\n        return []\n"
     install(site, "halves", module, optimizers="halves = halves:Halves")
     job = BenchJob("bowl", "halves", 4, 2, 0, suite="tests.unit.bench_problems")
-    with pytest.raises(OptimizerError, match="optimizer 'halves': no slot is decided"):
+    said = "^problem 'bowl' with halves, seed 0: optimizer 'halves': no slot is decided"
+    with pytest.raises(RunError, match=said):
         play(job, key(job))
 
 
