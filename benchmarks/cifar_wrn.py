@@ -27,7 +27,6 @@ from romul_actors.errors import RomulError, TaskError
 from romul_workers.tasks import cifar
 from romul_workers.tasks.cifar_recipe import Recipe, Settings, recipe_of, settings_of
 from romul_workers.tasks.wide_resnet import WideResNet
-from romul_workers.torch_support import Attached
 
 WARM_UP = 0.2
 """Share of the training in which the learning rate rises."""
@@ -153,13 +152,11 @@ def train(data: cifar.Data, plan: Plan, seed: int) -> tuple[WideResNet, list[flo
     recipe = recipe_of({}, plan.at(0.0))
     model = cifar.network(data, recipe)
     optimizer = cifar.descent(model, recipe)
-    attached = Attached(None, optimizer)
     seconds = []
     begun = time.perf_counter()
     model.train()
     for number, chosen in cifar.minibatches(data, 0, last, seed):
         values = plan.at(number / data.batches)
-        attached.restore(None, values, {})
         if values["dropout"] != recipe.dropout:
             model.set_dropout(values["dropout"])
         recipe = recipe_of({}, values)

@@ -48,7 +48,7 @@ RunLine = Mapping[str, Any]
 
 
 class RunError(RomulError):
-    """A run raised something: the message names problem, optimizer and seed, with a traceback."""
+    """A run raised something: the message names problem, optimizer and seed; see `_named`."""
 
 
 @dataclass(frozen=True, slots=True)
