@@ -1,4 +1,4 @@
-"""Population based training, as a function: what users import.
+"""The Python API of ROMUL: population based training as a function call.
 
 ::
 
@@ -10,8 +10,8 @@
     result = romul.run(train, space, metric="val_loss", steps=30)
     result.best.hyperparameters, result.best.checkpoint
 
-`import romul` itself loads nothing but this module: each name is imported when it is first used.
-docs/python.md says all about it.
+`import romul` loads only this module; each name is imported when it is first used. The guide is
+docs/python.md.
 """
 
 from importlib import import_module
@@ -77,7 +77,7 @@ _MODULES = {
     "romul_workers.schedule": ("Schedule", "ScheduleError"),
     "romul_workers.trial": ("Context", "Trial"),
 }
-"""Public names, by the modules that they come from."""
+"""Public names, by the module that defines them."""
 
 __all__ = [
     "AdviceWarning",
@@ -126,7 +126,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # To a type checker a wrong name would be right.
+if not TYPE_CHECKING:  # With `__getattr__`, a type checker would accept any name.
 
     def __getattr__(name: str) -> Any:
         """Import a public name when it is first used."""
@@ -141,5 +141,5 @@ if not TYPE_CHECKING:  # To a type checker a wrong name would be right.
 
 
 def __dir__() -> list[str]:
-    """The public names, those not imported yet too."""
+    """The public names, including those not imported yet."""
     return sorted(__all__)

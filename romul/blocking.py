@@ -1,4 +1,4 @@
-"""From a coroutine to a call: in a script, in a thread, and where a loop is running already."""
+"""Runs coroutines from blocking code, even in a thread whose event loop is already running."""
 
 import asyncio
 import contextvars
@@ -13,11 +13,11 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 LOOK_S = 0.2
-"""How often a call that blocks a running loop looks whether it was cancelled."""
+"""Interval at which a call that blocks a running loop checks whether it was cancelled."""
 
 
 def blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
-    """The same function, `NAME_async`, as one that returns when it is done: `NAME`."""
+    """Make the blocking function `NAME` from the coroutine function `NAME_async`."""
     name = function.__name__.removesuffix("_async")
 
     @functools.wraps(function)
@@ -25,7 +25,7 @@ def blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
         try:
             coroutine = function(*args, **kwargs)
         except TypeError as error:
-            # Of the arguments: the body has not begun.
+            # The arguments are wrong: the body has not begun.
             raise TypeError(str(error).replace(f"{function.__name__}()", f"{name}()")) from None
         return to_the_end(coroutine)
 
@@ -34,14 +34,14 @@ def blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
 
 
 def to_the_end(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, also where a loop is running already, as in a notebook.
+    """Run a coroutine to its end, even if a loop is already running, as in a notebook.
 
-    An interrupt cancels the coroutine, waits for its end, and is raised then.
+    An interrupt cancels the coroutine. It is raised once the coroutine has ended.
     """
     try:
         return _in_a_thread(main) if _loop_runs() else asyncio.run(main)
     except RomulError as error:
-        # The message says what the caller can mend; the loop's frames above it say nothing.
+        # The message says what to correct; the event loop's frames would only hide it.
         raise error.with_traceback(None) from error.__cause__
 
 
@@ -69,7 +69,7 @@ def _in_a_thread(main: Coroutine[Any, Any, T]) -> T:
         except BaseException as error:  # noqa: BLE001  (raised again below)
             failed.append(error)
 
-    # With the caller's context, what is shown goes below the cell that made the call.
+    # With the caller's context, output appears below the notebook cell that made the call.
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(work,), daemon=True)
     thread.start()
@@ -78,7 +78,7 @@ def _in_a_thread(main: Coroutine[Any, Any, T]) -> T:
     try:
         while thread.is_alive():
             thread.join(LOOK_S)
-            # Where asyncio handles Ctrl-C, it only cancels the task that waits here.
+            # If asyncio handles Ctrl-C, it only cancels the task that is waiting here.
             if outer is not None and outer.cancelling() > before:
                 raise asyncio.CancelledError  # noqa: TRY301
     except BaseException:

@@ -1,4 +1,4 @@
-"""Hooks that a program may have called while a search goes on."""
+"""Callbacks: methods of a program that are called while a search runs."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -8,19 +8,19 @@ from romul.result import Result
 from romul_actors.core.history import Line, TrialCreated, TrialFailed, TrialReported
 
 NEARLY = 0.85
-"""How alike a method's name and a hook's are for it to be called a mistake."""
+"""Similarity of a method's name to a hook's from which the name counts as a mistake."""
 
 
-class StopSearch(Exception):  # noqa: N818  (a request, no error)
-    """Raise it in a callback to end the search with what it has found so far."""
+class StopSearch(Exception):  # noqa: N818  (a request, not an error)
+    """Raised by a callback to end the search and keep what it has found so far."""
 
 
 class Callback:
-    """Hooks into a search; override those that you need.
+    """Base class for callbacks. Override the hooks that you need.
 
-    They are called in the program that called `romul.run`, in the order in which things happened.
-    An exception in one ends the run and reaches the caller; `romul.StopSearch` ends it in order.
-    For instance::
+    The hooks are called in the program that called `romul.run`, in the order of the events. If a
+    hook raises an exception, the run ends and the exception reaches the caller. If it raises
+    `romul.StopSearch`, the search stops normally and `romul.run` returns its result. Example::
 
         class Print(romul.Callback):
             def on_result(self, line):
@@ -28,33 +28,42 @@ class Callback:
     """
 
     def __init_subclass__(cls, **keys: Any) -> None:
-        """Refuse a name that is nearly a hook's: it would never be called.
+        """Reject a method whose name is a misspelled hook: it would never be called.
 
         Raises:
-            TypeError: there is one.
+            TypeError: the class has such a method.
         """
         super().__init_subclass__(**keys)
         hooks = [name for name in vars(Callback) if name.startswith("on_")]
         for name in vars(cls).keys() - hooks:
             near = get_close_matches(name, hooks, n=1, cutoff=NEARLY)
             if name.startswith("on_") and near and near[0] not in vars(cls):
-                raise TypeError(f"{cls.__name__}.{name} is no hook: did you mean {near[0]!r}?")
+                raise TypeError(f"{cls.__name__}.{name} is not a hook: did you mean {near[0]!r}?")
 
     def on_decision(self, line: TrialCreated) -> None:
-        """A slot was decided: `trial`, `parent`, `hyperparameters` and `why` of its next trial."""
+        """Called when the next trial of a slot has been decided.
+
+        `line` has `trial`, `parent`, `hyperparameters` and `why`.
+        """
 
     def on_result(self, line: TrialReported) -> None:
-        """A trial ended with a result: `trial`, `value`, `metrics`, `checkpoint`, `seconds`."""
+        """Called when a trial has ended with a result.
+
+        `line` has `trial`, `value`, `metrics`, `checkpoint` and `seconds`.
+        """
 
     def on_failure(self, line: TrialFailed) -> None:
-        """An attempt failed: `trial`, `reason`, `message`, and whether it is tried `again`."""
+        """Called when an attempt has failed.
+
+        `line` has `trial`, `reason`, `message` and `again` (whether the trial will be retried).
+        """
 
     def on_end(self, result: Result) -> None:
-        """The search has ended."""
+        """Called when the search has ended."""
 
 
 def call(callbacks: Sequence[Callback], line: Line) -> None:
-    """Pass a line of history to the hooks that it concerns."""
+    """Pass a line of history to the matching hook of each callback."""
     for callback in callbacks:
         match line:
             case TrialCreated():

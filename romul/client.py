@@ -1,4 +1,4 @@
-"""An operator's actions, from a program: pause, resume, stop, pin, bounds and the like."""
+"""Controls searches from a program: pause, resume, stop, pin, bounds and so on."""
 
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
@@ -13,20 +13,21 @@ T = TypeVar("T")
 
 
 class Client:
-    """Controls the searches of a server, as the command line does.
+    """Controls the searches on a server or in a running local run.
 
-    Of a server, or of a local run that is under way::
+    The methods do the same as the commands of the same names::
 
         romul.Client("redis://127.0.0.1:6379/0").pause("mine")
         romul.Client("runs/mine").bounds("mine", "lr", 1e-4, 0.1)
 
-    An action is a request: the call returns when it is queued. An actor decides it later, and the
-    history says what became of it. Each call opens a connection and closes it; for many calls in a
-    program with an event loop there is `romul_actors.client.Client`, whose methods are awaited.
+    Methods that change a search send a request and return once it is queued. An actor decides the
+    request later, and the history records the outcome. Each call opens and closes a connection. A
+    program with an event loop that makes many calls should use `romul_actors.client.Client`, whose
+    methods are coroutines.
 
     Args:
-        redis: the server's URL, or the folder of a local run that is under way.
-        by: the user, as history names them; the process's user if left out.
+        redis: URL of the server, or folder of a local run that is running.
+        by: user name to record in the history. Default: the user of the process.
     """
 
     def __init__(self, redis: str | Path, *, by: str | None = None) -> None:
@@ -34,7 +35,7 @@ class Client:
         self._by = by
 
     def statuses(self) -> dict[str, str]:
-        """Status of every search, by name.
+        """The status of every search, by name.
 
         Raises:
             StoreUnavailableError: the server does not answer.
@@ -42,44 +43,44 @@ class Client:
         return self._call(lambda client: client.statuses())
 
     def pause(self, name: str) -> None:
-        """Hand out no more trials; those in training end, and count.
+        """Pause a search: no new trial starts. Trials that are running finish and count.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
+            UnknownExperimentError: there is no search of that name.
         """
         self._call(lambda client: client.pause(name))
 
     def resume(self, name: str) -> None:
-        """Go on with a paused search, or try a failed one again.
+        """Resume a paused search, or retry a failed one.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
+            UnknownExperimentError: there is no search of that name.
         """
         self._call(lambda client: client.resume(name))
 
     def stop(self, name: str) -> None:
-        """End a search for good; what it found stays.
+        """Stop a search. Its results are kept.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
+            UnknownExperimentError: there is no search of that name.
         """
         self._call(lambda client: client.stop(name))
 
     def pin(self, name: str, slot: int) -> None:
-        """Have a slot keep its hyperparameters and weights, whatever the others do.
+        """Make a slot keep its hyperparameters and weights, whatever the other slots do.
 
         Raises:
             UnknownExperimentError: there is no search of that name.
-            UnknownSlotError: it has no such slot.
+            UnknownSlotError: the search has no such slot.
         """
         self._call(lambda client: client.pin(name, slot))
 
     def unpin(self, name: str, slot: int) -> None:
-        """Let a pinned slot take part again.
+        """Undo `pin`: the slot takes part in decisions again.
 
         Raises:
             UnknownExperimentError: there is no search of that name.
-            UnknownSlotError: it has no such slot.
+            UnknownSlotError: the search has no such slot.
         """
         self._call(lambda client: client.unpin(name, slot))
 
@@ -90,22 +91,29 @@ class Client:
         min: float | None = None,  # noqa: A002
         max: float | None = None,  # noqa: A002
     ) -> None:
-        """Search a hyperparameter between other bounds from now on; one of them may be left out.
+        """Change the bounds of a hyperparameter from now on.
+
+        Args:
+            name: name of the search.
+            parameter: name of the hyperparameter.
+            min: new lower bound. None (the default) keeps the old one.
+            max: new upper bound. None (the default) keeps the old one.
 
         Raises:
             UnknownExperimentError: there is no search of that name.
-            SpaceError: it has no such hyperparameter, or the bounds do not fit it.
+            SpaceError: the search has no such hyperparameter, or the bounds do not fit it.
         """
         self._call(lambda client: client.bounds(name, parameter, min, max))
 
     def extend(self, name: str, steps: int) -> None:
-        """Go on with a running, finished or stopped search to `steps` steps in all.
+        """Extend a search to `steps` steps in total, counting those already done.
 
-        A paused or failed one has them when it is resumed.
+        A finished or stopped search runs again. A paused or failed search takes the new number of
+        steps, but continues only after `resume`.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
-            ExperimentError: it has as many already.
+            UnknownExperimentError: there is no search of that name.
+            ExperimentError: the search already has that many steps.
         """
         self._call(lambda client: client.extend(name, steps))
 
@@ -116,25 +124,26 @@ class Client:
         population: int | None = None,
         optimizer: Mapping[str, Any] | None = None,
     ) -> None:
-        """Go on with another number of slots, or with other constants of the optimizer.
+        """Change the number of slots or the constants of the optimizer.
 
         Args:
-            name: the search's.
-            population: number of slots; None: as many as before. The worst ones are parked, new
-                ones are forked from good ones.
-            optimizer: constants by name, such as `{"factor": 0.5}`.
+            name: name of the search.
+            population: new number of slots. If it is lower, the worst slots are parked; if it is
+                higher, new slots are forked from good ones. None (the default) changes nothing.
+            optimizer: new constants by name, such as `{"factor": 0.5}`. None (the default) changes
+                nothing.
 
         Raises:
             UnknownExperimentError: there is no search of that name.
-            ExperimentError: it has ended, or cannot be changed so.
+            ExperimentError: the search has ended, or does not allow the change.
         """
         self._call(lambda client: client.change(name, population=population, optimizer=optimizer))
 
     def remove(self, name: str) -> None:
-        """Remove a search with its history; its checkpoints stay.
+        """Remove a search and its history. Its checkpoints are kept.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
+            UnknownExperimentError: there is no search of that name.
         """
         self._call(lambda client: client.remove(name))
 
@@ -150,13 +159,14 @@ class Client:
 
 
 def opened(redis: str, *, by: str | None = None) -> AsyncClient:
-    """A client of a server, to be used in a `with` block.
+    """A client for a server, to be used in an `async with` block.
 
     Args:
-        redis: the server's URL, or the folder of a local run that is under way.
-        by: the user, as history names them.
+        redis: URL of the server, or folder of a local run that is running.
+        by: user name to record in the history. Default: the user of the process.
 
     Raises:
-        StoreError: no server works on the folder, the URL is none, or its password cannot be read.
+        StoreError: no server runs for the folder, the URL is invalid, or its password cannot be
+            read.
     """
     return AsyncClient.connect(resolve(redis), by=by)

@@ -1,4 +1,4 @@
-"""From a call's arguments to an experiment: the names that Python and TOML do not share."""
+"""Turns the arguments of a call into an experiment, and maps Python names to TOML names."""
 
 import sys
 import warnings
@@ -16,25 +16,25 @@ from romul_actors.protocol.mistakes import did_you_mean
 
 Mode = Literal["min", "max"]
 DIRECTIONS = {"min": "minimize", "max": "maximize"}
-"""`mode` in Python, as Ray Tune and Syne Tune have it; `direction` in TOML."""
+"""Values of `mode` in Python, as in Ray Tune and Syne Tune, and of `direction` in TOML."""
 
 UNUSED = dict.fromkeys(
     [
         *("name", "task", "from_run", "constants", "budget_unit", "max_losses", "elasticity"),
         *("resources", "checkpoints", "keep_checkpoints", "history_keep"),
     ],
-    "it would have no effect without a server and workers, as romul.run starts them",
+    "it has an effect only with a server and workers, as romul.run starts them",
 )
-"""Keys of an experiment that mean nothing where a program trains the trials itself; and why."""
+"""Keys of an experiment that have no effect if the program trains the trials itself, and why."""
 UNTIMED = UNUSED | dict.fromkeys(
-    ("deadline", "max_hours", "timeouts"), "it would have no effect with clock=None"
+    ("deadline", "max_hours", "timeouts"), "it has no effect with clock=None"
 )
-"""Those that mean nothing without a clock, too."""
+"""The same, and the keys that have no effect without a clock."""
 ELSEWHERE = {
     "direction": "did you mean 'mode'?",
-    "redis": "romul.submit puts a search on a server, and romul.wait follows it there",
+    "redis": "to run a search on a server, use romul.submit and romul.wait",
 }
-"""What to do in place of an argument that there is not."""
+"""What to use in place of an argument that does not exist."""
 COUNTERPARTS: Mapping[str, tuple[str, ...]] = {
     "n_trials": ("population", "steps"),
     "num_samples": ("population",),
@@ -48,17 +48,17 @@ COUNTERPARTS: Mapping[str, tuple[str, ...]] = {
     "points_to_evaluate": ("initial",),
     "scheduler": ("optimizer",),
 }
-"""What arguments of Optuna, Ray Tune and Syne Tune are called in `run`."""
+"""Arguments of Optuna, Ray Tune and Syne Tune, and the corresponding ones of `run`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """Where a declaration comes from, for its errors.
+    """A call of a public function, for checks of its arguments and for their error messages.
 
     Attributes:
-        function: that was called.
-        arguments: its own, by name; every other one must be a key of an experiment.
-        without: keys of an experiment that would have no effect there, each with the reason.
+        function: name of the function.
+        arguments: names of its own arguments; every other one must be a key of an experiment.
+        without: keys of an experiment that the function does not accept, each with the reason.
     """
 
     function: str
@@ -66,10 +66,10 @@ class Call:
     without: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, **given: object) -> None:
-        """Check arguments of its own, by name, of which `_EXPECTED` says what they may be.
+        """Check the function's own arguments against `_EXPECTED`.
 
         Raises:
-            ExperimentError: one is something else; the message names it.
+            ExperimentError: an argument has a wrong value; the message names it.
         """
         for name, value in given.items():
             fits, expected = _EXPECTED[name]
@@ -77,10 +77,10 @@ class Call:
                 raise ExperimentError(f"{self.function}(): {name}: {value!r} is not {expected}")
 
     def check_keys(self, keys: Iterable[str]) -> None:
-        """Check keys of an experiment that a program gave beside the arguments.
+        """Check the names of further keyword arguments, which must be keys of an experiment.
 
         Raises:
-            ExperimentError: one is none, or would have no effect; the message names it.
+            ExperimentError: a name is unknown or not accepted here; the message names it.
         """
         known = {*Experiment.model_fields, *self.arguments, "mode"} - {"direction", *self.without}
         for key in keys:
@@ -93,11 +93,11 @@ class Call:
 
 
 def _counterpart(key: str, known: set[str]) -> str:
-    """What a program that comes from another library may have meant; else what is near."""
+    """The argument that a user of another library may mean, or the most similar one."""
     if (here := COUNTERPARTS.get(key)) is None:
         return did_you_mean(key, sorted(known))
     names = " and ".join(map(repr, here))
-    return f"did you mean {names}?" if known >= set(here) else f"only romul.run has {names}"
+    return f"did you mean {names}?" if known >= set(here) else f"only romul.run takes {names}"
 
 
 def _is_count(value: object) -> bool:
@@ -114,9 +114,9 @@ _EXPECTED: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "name": (lambda value: isinstance(value, str), "text"),
     "runs": (lambda value: isinstance(value, str | PathLike | None), "the path of a folder"),
     "setup": (lambda value: value is None or callable(value), "a function"),
-    "callbacks": (_are_callbacks, "a list of objects of romul.Callback, such as [Report()]"),
+    "callbacks": (_are_callbacks, "a list of romul.Callback objects, such as [Report()]"),
 }
-"""By argument, what fits, and how to say so."""
+"""For each argument, a test of its value and a description of valid values."""
 
 
 def declare(
@@ -129,14 +129,15 @@ def declare(
     """Make an experiment.
 
     Args:
-        call: where the declaration comes from.
+        call: the call that declares it.
         space: hyperparameters by name.
         mode: "min" or "max".
-        keys: of the experiment, by their TOML names, as they are to be checked.
-        given: others of its keys, which the call itself gives.
+        keys: keys of the experiment that the user gave as further keyword arguments, by their TOML
+            names; they are checked.
+        given: keys of the experiment that come from the function's own arguments.
 
     Raises:
-        ExperimentError: what was declared is wrong; the message names the argument.
+        ExperimentError: the declaration is invalid; the message names the argument.
     """
     if mode not in DIRECTIONS:
         raise ExperimentError(f"mode: {mode!r} is not 'min' or 'max'")
@@ -151,14 +152,14 @@ def declare(
 
 
 def warn_of(texts: Iterable[str]) -> None:
-    """Warn of what may work worse than expected, at the caller's own line where it is known."""
+    """Issue an `AdviceWarning` for each text, located at the user's own call if possible."""
     for text in texts:
         warnings.warn(visible(text), AdviceWarning, stacklevel=_depth_of_the_caller())
 
 
 def _depth_of_the_caller() -> int:
-    """How many calls lie between the function that calls this one and the user's program."""
-    depth, frame = 0, sys._getframe(1)  # noqa: SLF001  (`warnings` counts frames, too)
+    """Number of frames from the function that calls this one up to the user's program."""
+    depth, frame = 0, sys._getframe(1)  # noqa: SLF001  (`warnings` counts frames too)
     while frame.f_back is not None and _is_between(str(frame.f_globals.get("__name__"))):
         depth, frame = depth + 1, frame.f_back
     return depth + 1

@@ -1,4 +1,4 @@
-"""How a program shows a search that goes on: a bar in a terminal or a notebook, or nothing."""
+"""Shows the progress of a search: a bar in a terminal or a notebook, or nothing."""
 
 import sys
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from romul_actors.observe.visible import visible
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a search has come.
+    """Progress of a search.
 
     Attributes:
-        ended, total: trials.
-        failed: those that were given up.
-        text: the best so far, and attempts that failed.
+        ended: number of trials that have ended.
+        total: number of trials of the whole search.
+        text: best value so far, failed attempts, and the status unless it is running.
     """
 
     ended: int
@@ -33,16 +33,16 @@ class Standing:
 
 
 class Display:
-    """Shows nothing; the others are made of it."""
+    """Shows nothing. Base class of the other displays."""
 
     def show(self, standing: Standing) -> None:
-        """Show how far the search has come."""
+        """Show the progress."""
 
     def say(self, text: str) -> None:
-        """Show a sentence that stays."""
+        """Show a message that remains visible."""
 
     def close(self) -> None:
-        """Leave the screen as it should stay."""
+        """Stop updating the display."""
 
 
 class Terminal(Display):
@@ -73,16 +73,16 @@ class Terminal(Display):
         )
 
     def say(self, text: str) -> None:
-        """Print it above the bar."""
+        """Print a message above the bar."""
         self._bar.console.print(visible(text), soft_wrap=True)
 
     def close(self) -> None:
-        """Leave the bar where it is."""
+        """Stop the bar and leave it on the screen."""
         self._bar.stop()
 
 
 class Notebook(Display):
-    """A bar and a line below the cell, which replace themselves."""
+    """A bar and a line of text below the cell, updated in place."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -90,7 +90,7 @@ class Notebook(Display):
         self._shown: Standing | None = None
 
     def show(self, standing: Standing) -> None:
-        """Replace what the cell shows."""
+        """Update the bar and the line."""
         from IPython.display import display  # noqa: PLC0415
 
         if standing == self._shown:
@@ -108,17 +108,17 @@ class Notebook(Display):
             self._handle.update(data, raw=True)
 
     def say(self, text: str) -> None:
-        """Print it below the cell."""
+        """Print a message below the cell."""
         sys.stderr.write(f"{visible(text)}\n")
 
 
 def display(name: str, progress: bool | None) -> Display:  # noqa: FBT001
-    """What fits the program.
+    """Choose a display.
 
     Args:
-        name: the search's.
-        progress: None: a bar in a terminal or a notebook, nothing elsewhere; True: a bar, wherever
-            it goes; False: nothing.
+        name: name of the search.
+        progress: True always shows a bar, False never does; None shows one in a terminal or a
+            notebook only.
     """
     if progress is False:
         return Display()
@@ -128,7 +128,7 @@ def display(name: str, progress: bool | None) -> Display:  # noqa: FBT001
 
 
 def _in_a_notebook() -> bool:
-    """Whether the program is a cell of a notebook: IPython's own kernel runs it."""
+    """Whether an IPython kernel runs the program."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return shell is not None and getattr(shell, "kernel", None) is not None

@@ -1,4 +1,4 @@
-"""A search goes on to more steps: `extend`."""
+"""Extends a search to more steps: `extend`."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -31,25 +31,31 @@ async def extend_async(
     callbacks: Sequence[Callback] = (),
     progress: bool | None = None,
 ) -> Result:
-    """Go on with a search to more steps, and follow it to its end.
+    """Extend a search to more steps and wait until it ends.
 
-    `extend` returns at the end; `extend_async` is to be awaited. A finished, stopped, paused or
-    failed search goes on; so does one that is under way.
+    `extend` is a blocking call; `extend_async` is the coroutine. The search may be running,
+    finished, stopped, paused or failed; a paused or failed one is resumed.
 
     Args:
-        name: the search's.
-        steps: how many it has then, in all.
-        redis: the server's URL, whose actors and workers go on; None: it is a local run.
-        workers: processes that train in a local run; None: as many as before.
-        runs: folder of the local runs; None: the one that ROMUL_RUNS names, else `runs`.
-        callbacks: hooks, for what happens from now on.
-        progress: True: show a bar; False: none; None: in a terminal or a notebook.
+        name: name of the search.
+        steps: new total number of steps, including those already done.
+        redis: URL of the server that has the search; its actors and workers continue it. None (the
+            default) means a local run.
+        workers: number of worker processes of a local run that has ended. Default: the same number
+            as before.
+        runs: folder that holds the local runs. Default: the folder in ROMUL_RUNS, or `runs`.
+        callbacks: callbacks for events from now on; see `romul.Callback`.
+        progress: True shows a progress bar, False does not. None (the default) shows one in a
+            terminal or a notebook.
+
+    Returns:
+        The result of the whole search.
 
     Raises:
-        ExperimentError: it has as many steps already.
+        ExperimentError: the search already has that many steps.
         UnknownExperimentError: there is no search of that name.
         StoreUnavailableError: the server does not answer.
-        SearchFailedError: the local run fails.
+        SearchFailedError: the local run failed.
     """
     call = Call(function="extend", arguments=())
     call.check(name=name, steps=steps, runs=runs, callbacks=callbacks)
@@ -67,8 +73,8 @@ async def extend_async(
         result = await _here(plan, name, steps, callbacks, progress)
         if result.status == "failed":
             raise SearchFailedError(
-                f"{name}: {result.reason}\nromul run --resume tries again; what the function "
-                f"printed lies in {folder / 'logs'}"
+                f"{name}: {result.reason}\nTo try again, use `romul run --resume`. The output of "
+                f"the function is in {folder / 'logs'}"
             )
     end(result, callbacks)
     return result
@@ -84,7 +90,7 @@ async def _here(
     callbacks: Sequence[Callback],
     progress: bool | None,  # noqa: FBT001
 ) -> Result:
-    """Go on with a local run that has ended."""
+    """Extend a local run whose processes have ended."""
     folder = Path(plan.folder)
     with closing(display(name, progress)) as screen:
         async with (
@@ -109,7 +115,7 @@ async def _elsewhere(
     callbacks: Sequence[Callback],
     progress: bool | None,  # noqa: FBT001
 ) -> Result:
-    """Extend a search whose actor and workers are those of another program."""
+    """Extend a search whose actor and workers belong to another program."""
     with closing(display(name, progress)) as screen:
         async with opened(redis) as client:
             watch = Watch(client.store, await client.spec(name), callbacks, screen)

@@ -1,7 +1,7 @@
-"""A text that differs where a function does: whether a call has the function of a former one.
+"""Fingerprints of functions: they tell whether two calls were given the same function.
 
-It is made of code and of plain values alone, in an order of its own, so that unchanged code has the
-same one in each process and each time that a cell of a notebook runs.
+A fingerprint is computed from code and plain values only, in a fixed order. So unchanged code has
+the same fingerprint in every process, and each time a notebook cell runs.
 """
 
 import dis
@@ -26,28 +26,28 @@ from types import (
 from typing import Any
 
 FORMAT = 2
-"""Fingerprints of another format cannot be compared: they were made of other things."""
+"""Version of the computation. Fingerprints of different versions cannot be compared."""
 PLAIN = (int, float, complex, str, bytes, type(None), EllipsisType, range, PurePath)
 NAMED = (type, FunctionType, BuiltinFunctionType)
 HOLDERS = (
     *(MethodType, staticmethod, classmethod, property, functools.cached_property),
     *(functools.partial, functools.partialmethod, type(functools.lru_cache(len))),
 )
-"""What holds functions and values; those of `HELD` are all that matters of it."""
+"""Types that wrap functions or values. Only their attributes in `HELD` are read."""
 HELD = ("__func__", "__self__", "__wrapped__", "fget", "fset", "fdel", "func", "args", "keywords")
 GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
-"""Instructions that read a name of the module; other names of code are those of attributes."""
+"""Instructions that read a global name. Other names in a code object are attributes."""
 MOST, DEEPEST = 20_000, 60
-"""Of what comes after so many values (plain ones in lists of such do not count), or lies so deep,
-there is the type alone: data may be long, and a call must not wait for it."""
+"""Maximal number of values and maximal depth; beyond them only types are read, so that large data
+does not delay a call. Plain values in a list of plain values are not counted."""
 
 
 def fingerprint(train: Callable[..., Any], setup: Callable[..., Any] | None) -> str:
-    """A text that differs where the functions do, not where they stand in a file.
+    """A text that changes when the functions change, but not when they move within a file.
 
-    Looked at are functions, classes and objects of the user's own modules that are reached by name,
-    their plain values, and lists, dictionaries and sets of such. Of all else there is the name: of
-    what is installed, of modules (`helpers.f`), of arrays and tensors.
+    It covers functions, classes and objects of the user's own modules that the code refers to by
+    name, plain values in them, and lists, dictionaries and sets of these. Everything else counts
+    only by its name: installed packages, modules (`helpers.f`), arrays and tensors.
     """
     reader = _Reader({_module(train), _module(setup)})
     reader.read((train, setup))
@@ -55,36 +55,36 @@ def fingerprint(train: Callable[..., Any], setup: Callable[..., Any] | None) -> 
 
 
 class _Reader:
-    """Reads values one after the other; equal ones give equal digests.
+    """Computes a digest of the values that it reads; equal values have equal digests.
 
     Args:
-        own: modules that are the user's in any case.
-        outer: the reader of a value that holds what this one reads.
+        own: names of modules that always count as the user's own.
+        outer: reader of the enclosing value, if any.
     """
 
     def __init__(self, own: set[str], outer: "_Reader | None" = None) -> None:
         self._own = own
         self.outer = outer
         self.seen: dict[int, tuple[int, Any]] = {}
-        """What was read, by `id`: its number, and itself, so that no other object gets its `id`."""
+        """Values read so far by `id`, with their numbers. The reference keeps the `id` unique."""
         self.first: int = 0 if outer is None else outer.first + len(outer.seen)
         self.count: int = 0 if outer is None else outer.count
         self.depth: int = 0 if outer is None else outer.depth
         self._sum = sha256()
 
     def digest(self) -> str:
-        """A text for all that was read."""
+        """The digest of all values read so far."""
         return self._sum.hexdigest()[:16]
 
     def read(self, value: Any) -> None:
-        """Read a value, and what it holds."""
+        """Read a value and its contents."""
         if isinstance(value, PLAIN):
             self._note(repr(value))
             return
         if (before := self._number(value)) is not None:
             self._note(f"again {before}")
             return
-        # Equal constants may be one object or several; they hold no circle.
+        # Equal constants may be one object or several; they cannot contain cycles.
         if not isinstance(value, tuple | frozenset | CodeType):
             self.seen[id(value)] = (self.first + len(self.seen), value)
         self._note(self._name(value))
@@ -95,7 +95,7 @@ class _Reader:
             self.depth -= 1
 
     def _number(self, value: Any) -> int | None:
-        """The number of a value that was read before, here or around; None: it was not."""
+        """The number of a value that this or an outer reader has read; None if there is none."""
         reader: _Reader | None = self
         while reader is not None:
             if (before := reader.seen.get(id(value))) is not None:
@@ -130,7 +130,7 @@ class _Reader:
     def _read_all(self, values: Iterable[Any]) -> None:
         values = list(values)
         if all(isinstance(value, PLAIN) for value in values):
-            # At once: data may be long lists of numbers.
+            # In one step, for speed: data may be long lists of numbers.
             self._note(repr(values))
             return
         self._note(str(len(values)))
@@ -138,13 +138,13 @@ class _Reader:
             self.read(value)
 
     def _read_mapping(self, values: Mapping[Any, Any]) -> None:
-        """Read what a mapping holds, in whatever order it holds it."""
+        """Read the items of a mapping, regardless of their order."""
         by_digest = [*zip(self._digests_of(values), values.values(), strict=True)]
         by_digest.sort(key=itemgetter(0))
         self._read_all(part for pair in by_digest for part in pair)
 
     def _digests_of(self, values: Iterable[Any]) -> list[str]:
-        """A digest of each value, that depends on none of the others, nor on their order."""
+        """A digest of each value, independent of the other values and of their order."""
         found, count = [], 0
         for value in values:
             parts = value if isinstance(value, tuple) else (value,)
@@ -166,7 +166,7 @@ class _Reader:
 
     def _read_class(self, read: type) -> None:
         self._read_all(read.__bases__)
-        # Values of such names are Python's own, or a library's, which may hold addresses.
+        # Values of dunder names come from Python or a library, and may contain addresses.
         named = [(name, value, name.startswith("__")) for name, value in vars(read).items()]
         code = (FunctionType, *HOLDERS)
         self._read_mapping({n: v for n, v, odd in named if not odd or isinstance(v, code)})
@@ -183,14 +183,14 @@ class _Reader:
         self._read_mapping({**slots, **getattr(value, "__dict__", {})})
 
     def _name(self, value: Any) -> str:
-        """What a value is; of what is not looked into, which one."""
+        """The type of a value; for a value whose contents are not read, its own name."""
         if isinstance(value, ModuleType):
             return value.__name__
         named = value if isinstance(value, NAMED) and not self._is_own(value) else type(value)
         return f"{named.__module__}.{named.__qualname__}"
 
     def _is_own(self, named: Any) -> bool:
-        """Whether a class or a function is of the user's own modules, and not installed."""
+        """Whether a class or function belongs to the user's modules, not to a package."""
         name = str(getattr(named, "__module__", None))
         if name in self._own:
             return True
@@ -201,14 +201,14 @@ class _Reader:
 
 
 def _module(value: Any) -> str:
-    """The module of what trains: of a function, of the one in a `partial`, or of a class."""
+    """The module of a function, of the function in a `partial`, or of a class."""
     while isinstance(value, functools.partial):
         value = value.func
     return str(getattr(value, "__module__", None))
 
 
 def _wraps(value: Any) -> bool:
-    """Whether an object stands for a function, as a compiled one does."""
+    """Whether an object wraps a function, as a compiled function does."""
     return isinstance(getattr_static(value, "__wrapped__", None), FunctionType)
 
 
@@ -216,12 +216,12 @@ def _contents(cell: CellType) -> Any:
     try:
         return cell.cell_contents
     except ValueError:
-        # Nothing was assigned yet.
+        # Nothing has been assigned yet.
         return None
 
 
 def _globals(code: CodeType) -> set[str]:
-    """Names of the module that code reads, that of inner functions too."""
+    """Global names that code reads, including the code of inner functions."""
     names = {step.argval for step in dis.get_instructions(code) if step.opname in GLOBAL}
     inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
     return names.union(*map(_globals, inner))

@@ -1,4 +1,4 @@
-"""The folder of a local run: which search it holds, and whether a call may go on with it."""
+"""The folder of a local run: which search it holds, and whether a call may continue it."""
 
 import json
 import shutil
@@ -19,12 +19,12 @@ CALL = "call.json"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What trains, and where workers find it.
+    """The task of a run, and where workers find it.
 
     Attributes:
         name: "module" or "module:function".
-        paths: folders of modules.
-        fingerprint: differs where the code does.
+        paths: folders to search for the module.
+        fingerprint: changes when the code changes.
     """
 
     name: str
@@ -37,10 +37,10 @@ class LocalRun:
     """A local run's folder.
 
     Attributes:
-        folder: the folder.
-        experiment: the declaration, with its place for checkpoints.
-        task: what trains.
-        workers: how many.
+        folder: path of the folder.
+        experiment: declaration of the search; its `checkpoints` is set.
+        task: the task.
+        workers: number of worker processes.
     """
 
     folder: Path
@@ -49,30 +49,36 @@ class LocalRun:
     workers: int
 
     def begin(self, *, resume: bool, fresh: bool) -> Changes:
-        """Make the folder ready for this call.
+        """Prepare the folder for this call.
 
-        A run in whose place a `fresh` one begins is set aside: `put_back` or `write` ends that.
+        With `fresh`, the previous run is moved aside. `put_back` restores it; `write` removes it.
+
+        Args:
+            resume: continue the search in the folder, with the changes of this call.
+            fresh: replace the run in the folder with a new one.
 
         Returns:
-            What is to be changed in the search; `write` is to be called when that is done.
+            The changes to apply to the search. Call `write` once they have been applied.
 
         Raises:
-            ExperimentError: `fresh`, and the new run begins from the one in the folder.
-            ExperimentExistsError: it holds another search; the message says what to do.
-            UnknownExperimentError: `resume`, and there is nothing to go on with.
-            StoreError: a run is under way there, or the folder cannot be made.
+            ExperimentError: `fresh` is true, but `from_run` names the run that it would replace.
+            ExperimentExistsError: the folder holds another search; the message says what to do.
+            UnknownExperimentError: `resume` is true, but the folder holds no search.
+            StoreError: the run in the folder is still running, or the folder cannot be created.
         """
         name = self.experiment.name
         if resume and fresh:
-            raise ExperimentExistsError("resume=True goes on and fresh=True begins anew: give one")
+            raise ExperimentExistsError(
+                "resume=True continues a search and fresh=True starts a new one: give only one"
+            )
         origin = self.experiment.from_run
         if fresh and origin is not None and origin.name == name:
             raise ExperimentError(
-                f"from_run={name!r}: the new run begins from what fresh=True would remove: give it "
-                "another name"
+                f"from_run={name!r}: fresh=True would remove the run that the new one begins from: "
+                "give the new run another name"
             )
         check_idle(self.folder)
-        # A call that was killed before its run had begun did not put the former one back.
+        # A call that was killed before its run had begun did not restore the previous one.
         self.put_back()
         exists, changes = holds_run(self.folder), Changes()
         if resume:
@@ -88,26 +94,26 @@ class LocalRun:
 
     @property
     def _former(self) -> Path:
-        """Where the run is set aside that this one takes the place of; no run has such a name."""
+        """Where the run that this one replaces is moved to; no run can have this name."""
         return self.folder.with_name(f".{self.folder.name}.former")
 
     def _set_aside(self) -> None:
-        """Make room for a new run; the former one is whole until that has begun."""
+        """Make room for a new run. The previous one stays complete until the new one has begun."""
         if not has_data(self.folder) and not (self.folder / CALL).exists():
             name = self.experiment.name
             raise ExperimentExistsError(
-                f"{self.folder} holds a run of `romul run` on a server that was named, where its "
-                "search may be under way: choose another name, or end it there with `romul stop "
-                f"{name} --redis URL` and remove that folder"
+                f"{self.folder} holds a run that `romul run --redis` began, and its search may "
+                "still be running on that server: choose another name, or stop the search with "
+                f"`romul stop {name} --redis URL` and remove the folder"
             )
         shutil.rmtree(self._former, ignore_errors=True)
         self.folder.rename(self._former)
 
     def put_back(self) -> None:
-        """Undo what `begin` did to a run that was to be replaced, unless the new one has begun."""
+        """Restore the run that `begin` has moved aside, unless the new run has begun."""
         if not holds_run(self._former):
             return
-        # Moved, and removed afterwards: what cannot be removed does not block the name.
+        # Moved first, removed last: files that cannot be removed do not block the name.
         unbegun = self.folder.with_name(f".{self.folder.name}.unbegun")
         shutil.rmtree(unbegun, ignore_errors=True)
         if self.folder.exists():
@@ -116,17 +122,17 @@ class LocalRun:
         shutil.rmtree(unbegun, ignore_errors=True)
 
     def _compared(self, name: str, *, resume: bool) -> Changes:
-        """Make sure that the folder holds this very search, or with `resume` one that can be it."""
-        beginning = "another name, or fresh=True to remove that run and begin anew"
+        """Check that the folder holds the same search, or with `resume` one that can become it."""
+        beginning = "another name, or fresh=True to replace that run with a new one"
         try:
             before = json.loads((self.folder / CALL).read_text())
         except FileNotFoundError:
             raise ExperimentExistsError(
-                f"{self.folder} holds a run of `romul run`, which --resume goes on with; here "
-                f"choose {beginning}"
+                f"{self.folder} holds a run of `romul run`, which only `romul run --resume` "
+                f"continues: choose {beginning}"
             ) from None
         steps = _steps(before)
-        # What `extend` added is no other declaration: the call that began the search goes on.
+        # `extend` does not change the declaration: the original call still continues the search.
         now = self.experiment.steps if self.experiment.steps in steps else steps[-1]
         declared = {**before["experiment"], "steps": now}
         ours = _comparable(self.experiment.model_dump(mode="json"))
@@ -139,12 +145,12 @@ class LocalRun:
         changes = Changes()
         if other:
             changes = self._changes(declared, other, beginning, resume=resume)
-        # Whether it is the function of a run that an older version began is not known.
+        # The function of a run that an older version began cannot be compared.
         known = before.get("fingerprint_format") == FORMAT
         if known and before["fingerprint"] != self.task.fingerprint and not resume:
             raise ExperimentExistsError(
-                f"{self.folder} holds the same search with another function: resume=True goes on "
-                f"with {name!r} and the new function; or choose {beginning}"
+                f"{self.folder} holds the same search with another function: use resume=True to "
+                f"continue {name!r} with the new function, or choose {beginning}"
             )
         return changes
 
@@ -156,43 +162,44 @@ class LocalRun:
         *,
         resume: bool,
     ) -> Changes:
-        """What is to be changed in the search that the folder holds.
+        """The changes to apply to the search in the folder.
 
         Args:
-            before: what was declared.
-            other: in which keys it differs, in words.
-            beginning: how to begin another search, in words.
-            resume: whether the changes are wanted.
+            before: the stored declaration.
+            other: descriptions of the keys that differ, for messages.
+            beginning: how to start another search, for messages.
+            resume: whether the user wants to apply the changes.
 
         Raises:
-            ExperimentExistsError: they are not, or it would be another search.
+            ExperimentExistsError: `resume` is false, or the changes would make it another search.
         """
         declared = from_values(before, "the declaration of the run")
         try:
             changes = differences(declared, self.experiment)
         except ExperimentError as error:
             why = str(error) if "space:" in str(error) else ""
-            # Of the space `why` says what differs; both spaces in full would hide it.
+            # `why` already describes the difference of the spaces; printing both would hide it.
             rest = [text for text in other if not (why and text.startswith("space was "))]
-            message = f"{self.folder} holds another search of that name"
+            message = f"{self.folder} holds another search of the same name"
             message += f" ({'; '.join(rest)})" if rest else ""
             raise ExperimentExistsError(f"{message}: choose {beginning}\n{why}".rstrip()) from None
-        message = f"{self.folder} holds that search with another declaration ({'; '.join(other)})"
+        message = f"{self.folder} holds this search with another declaration ({'; '.join(other)})"
         if changes.kept:
             raise ExperimentExistsError(
-                f"{message}: {', '.join(changes.kept)} cannot be changed: leave it as it was, or "
+                f"{message}: {', '.join(changes.kept)} cannot be changed: keep the old value, or "
                 f"choose {beginning}"
             )
         if not resume:
             raise ExperimentExistsError(
-                f"{message}: resume=True goes on with the new one; or choose {beginning}"
+                f"{message}: use resume=True to continue with the new one, or choose {beginning}"
             )
         return changes
 
     def write(self) -> None:
-        """Write down what the search is, for the next call; the run that it replaced goes."""
+        """Save the declaration for the next call, and remove the run that this one replaces."""
         self._note()
-        # First what makes it a run: whatever interrupts the rest, it is not put back by half.
+        # The file that makes it a run goes first: if the rest is interrupted, `put_back` does not
+        # restore an incomplete run.
         RunFile.remove(self._former)
         shutil.rmtree(self._former, ignore_errors=True)
 
@@ -208,7 +215,7 @@ class LocalRun:
             "steps": steps,
         }
         write_json(file, call)
-        # So that `romul run --resume` goes on with it too.
+        # So that `romul run --resume` can continue it too.
         RunFile(
             [self.experiment.name],
             self.workers,
@@ -219,7 +226,7 @@ class LocalRun:
 
 
 def note_steps(folder: Path, steps: int) -> None:
-    """Write down that a run was extended: a call with so many steps goes on with it, too."""
+    """Record that a run was extended, so that a call with this number of steps continues it."""
     file = folder / CALL
     if file.exists():
         call = json.loads(file.read_text())
@@ -228,10 +235,10 @@ def note_steps(folder: Path, steps: int) -> None:
 
 
 def _steps(call: Mapping[str, Any]) -> list[int]:
-    """How many steps a call may have to be that search's: as it was declared, then extended."""
+    """Values of `steps` with which a call continues the search: the declared and extended ones."""
     return list(call.get("steps", [call["experiment"]["steps"]]))
 
 
 def _comparable(declaration: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A declaration without what follows from where the folder lies."""
+    """A declaration without the keys that depend on the location of the folder."""
     return {key: value for key, value in declaration.items() if key != "checkpoints"}

@@ -1,6 +1,6 @@
-"""Ask and tell: the decisions alone, for programs that schedule their trials themselves.
+"""The ask-and-tell interface: decisions only, for programs that run the trials themselves.
 
-The core that every run has (`romul_actors.core.decide`), without a server, an actor or a worker.
+It uses the same core as every run (`romul_actors.core.decide`), without server, actor or workers.
 """
 
 import json
@@ -39,52 +39,51 @@ from romul_actors.protocol.statuses import ENDED
 from romul_workers.trial import place
 
 VERSION = 1
-"""Of `Population.state`."""
-OF_A_STATE = "it must be what Population.state was"
+"""Version of the format of `Population.state`."""
+OF_A_STATE = "it must be a value of Population.state"
 WORKER = "ask-and-tell"
-"""Stands where a run's history names a worker."""
+"""Used as the name of the worker in all events."""
 
 Clock = Callable[[], float]
 AskedTrial = TrialMessage
-"""What `Population.ask` gives."""
+"""The type that `Population.ask` returns."""
 
 
 class Population:
-    """A population whose trials you train, wherever and whenever you like.
+    """A population whose trials your program trains, where and when it likes.
 
-    For instance, one after the other::
+    Example, with one trial at a time::
 
         population = romul.Population(space, population=8, steps=30, seed=1)
         while not population.done:
             trial = population.ask()
             if trial is None:
-                ...  # all that can begin now has begun: wait for a result
+                ...  # no trial can start before another result is known: wait for one
             else:
-                ...  # train from trial.parent with trial.hyperparameters, then, now or later:
-                population.tell(trial, val_loss, checkpoint="anything-you-can-find-again")
+                ...  # train from trial.parent with trial.hyperparameters; then, now or later:
+                population.tell(trial, val_loss, checkpoint="a-name-of-your-choice")
         population.best.hyperparameters
 
-    The decisions are those of a run with the same seed whose results come in the same order.
-    Several threads may use one population.
+    The decisions are the same as in a run with the same seed whose results arrive in the same
+    order. A population may be shared by several threads.
 
     Args:
         space: hyperparameters by name.
-        population: number of slots, 4 at least.
-        steps: PBT steps of each slot.
-        seed: all randomness of the search derives from it.
-        optimizer: a name, a table of a name and constants, or an `Optimizer` of your own.
-        metric: what the search goes by; its name in what `tell` is given, if that is a mapping.
-        mode: "min" or "max": whether less or more of it is better.
-        clock: seconds since the epoch. A step whose results are not all there yet is decided
-            without the missing ones as a run does: when enough are known and `ask` finds nothing
-            else to do for a twentieth of a trial's time. None: there is no time, every step waits
-            for all its results, and the same tells in the same order always lead to the same moves.
+        population: number of slots, at least 4.
+        steps: number of PBT steps of each slot.
+        seed: seed for all random decisions of the search.
+        optimizer: name of the optimizer, a table with its name and constants, or an `Optimizer`.
+        metric: name of the metric to optimize; `tell` looks it up if it is given a mapping.
+        mode: "min" to minimize the metric, "max" to maximize it.
+        clock: returns the time in seconds since the epoch. As in a run, a step is then decided
+            without late results, once enough are known and `ask` has had no other trial for a
+            twentieth of a trial's duration. With None, every step waits for all its results.
         keys: further keys of an experiment, by their TOML names: `budget`, `initial`,
-            `max_attempts`, `max_trials`, `target`; with a clock `deadline`, `max_hours` and
-            `timeouts`. Those that mean something to workers alone are refused.
+            `max_attempts`, `max_trials`, `target`, and with a clock `deadline`, `max_hours` and
+            `timeouts`. Keys that only affect a server or workers are rejected.
 
     Raises:
-        ExperimentError: what was declared is wrong; the message names the argument.
+        ExperimentError: the declaration is invalid; the message names the argument.
     """
 
     def __init__(
@@ -104,7 +103,7 @@ class Population:
         without = UNTIMED if clock is None else UNUSED
         call = Call(function="Population", arguments=("clock",), without=without)
         given = {"population": population, "steps": steps, "seed": seed, "metric": metric}
-        # No server knows it: a name and a task only complete the declaration.
+        # A declaration requires a name and a task, though neither is used here.
         given |= {"name": "population", "task": "population"}
         given |= {} if own is not None else {"optimizer": optimizer}
         experiment = declare(call, space, mode, keys, given)
@@ -124,15 +123,15 @@ class Population:
     # -- ask and tell ---------------------------------------------------------------------------
 
     def ask(self) -> TrialMessage | None:
-        """The next trial to train; None: there is none before another result is told.
+        """Return the next trial to train, or None if no trial can start before another result.
 
-        A trial has `id`, `hyperparameters`, `parent` (the checkpoint to continue from, by the name
-        that `tell` was given; None: from scratch), `start` and `stop` (in the budget's unit, from
-        the very beginning; ints where they are whole), `seed`, `slot`, `step` and `attempt`.
+        It has `id`, `hyperparameters`, `parent` (name of the checkpoint to continue from, as given
+        to `tell`, or None), `start` and `stop` (in units of the budget, from the beginning of the
+        search), `seed`, `slot`, `step` and `attempt`.
         """
         with self._lock:
             if not self._ready and self._clock is not None:
-                # The caller is a worker without a trial: that ends a wait for the last results.
+                # The caller counts as an idle worker, which can end the wait for late results.
                 self._fold(Tick(workers=len(self._out) + 1))
             if not self._ready:
                 return None
@@ -150,18 +149,18 @@ class Population:
         metrics: Mapping[str, Any] | None = None,
         seconds: float | None = None,
     ) -> None:
-        """Give the result of a trial.
+        """Report the result of a trial.
 
         Args:
-            trial: what `ask` gave, or its id.
-            value: the metric, or a mapping that holds it; numbers of numpy and torch are numbers.
-            checkpoint: a name of your choice, which trials that continue from it have as `parent`;
-                the trial's id if left out.
-            metrics: other figures, kept with the best trial.
-            seconds: how long training took; measured from `ask` if left out.
+            trial: the trial that `ask` returned, or its id.
+            value: the metric, or a mapping that contains it; NumPy and torch scalars are accepted.
+            checkpoint: name of the trial's checkpoint; trials that continue from it have this name
+                as their `parent`. Default: the trial's id.
+            metrics: other metrics, which are kept with the best trial.
+            seconds: duration of the training. Default: the time since `ask`.
 
         Raises:
-            TellError: the trial is not out, or the value is not a finite number.
+            TellError: the trial is not waiting for a result, or the value is not a finite number.
         """
         metric = self._experiment.metric
         returned = value if isinstance(value, Mapping) else {metric: value}
@@ -178,16 +177,17 @@ class Population:
             self._end(asked, event)
 
     def failed(self, trial: TrialMessage | str, message: str = "", *, again: bool = True) -> None:
-        """Say that a trial ended without a result.
+        """Report that a trial ended without a result.
 
         Args:
-            trial: what `ask` gave, or its id.
-            message: why, for people.
-            again: whether `ask` may give it once more, `max_attempts` times in all (3 by default).
-                A trial that is given up ranks last; its slot goes on from another's checkpoint.
+            trial: the trial that `ask` returned, or its id.
+            message: the reason, in words.
+            again: whether the trial may be retried: `ask` returns it again until it has had
+                `max_attempts` attempts (default: 3). A trial that is not retried ranks last, and
+                its slot continues from the checkpoint of another slot.
 
         Raises:
-            TellError: the trial is not out.
+            TellError: the trial is not waiting for a result.
         """
         with self._lock:
             asked, asked_s = self._asked(trial)
@@ -200,10 +200,10 @@ class Population:
             self._end(asked, event)
 
     def extend(self, steps: int) -> None:
-        """Go on to `steps` steps in all, also where the search has ended.
+        """Extend the search, even if it has ended, to `steps` steps in total.
 
         Raises:
-            ExperimentError: it is no number of steps, or it has as many already.
+            ExperimentError: `steps` is not a positive integer, or the search already has that many.
         """
         Call(function="extend", arguments=()).check(steps=steps)
         with self._lock:
@@ -213,40 +213,40 @@ class Population:
             self._fold(Control(action="extend", steps=steps))
             self._settings = self._population.settings
             self._experiment = redeclare(self._experiment, before, self._settings)
-            # What is out still counts.
+            # Results of trials that were asked for are still accepted.
             self._ready = [trial for trial in self._ready if trial.id not in self._out]
 
-    # -- how things stand -----------------------------------------------------------------------
+    # -- state ----------------------------------------------------------------------------------
 
     @property
     def done(self) -> bool:
-        """Whether no trial will be given any more: see `status`."""
+        """Whether the search has ended, so that `ask` returns no more trials; see `status`."""
         return self._population.status in ENDED
 
     @property
     def status(self) -> str:
-        """Running, finished, or failed, which means that every trial of one step failed."""
+        """One of "running", "finished" and "failed" (every trial of one step has failed)."""
         return self._population.status
 
     @property
     def reason(self) -> str:
-        """Why the status is so, for people; often empty."""
+        """Explanation of the status, in words; often empty."""
         return self._population.reason
 
     @property
     def ready(self) -> int:
-        """How many trials `ask` has at once."""
+        """Number of trials that `ask` can return now."""
         return len(self._ready)
 
     @property
     def out(self) -> Sequence[TrialMessage]:
-        """Trials that were asked for, and not told yet."""
+        """Trials that `ask` has returned and that have not been reported yet."""
         with self._lock:
             return [trial for trial, _ in self._out.values()]
 
     @property
     def best(self) -> Best | None:
-        """The best trial so far; None before the first result."""
+        """The best trial so far, or None before the first result."""
         if (best := self._population.best) is None:
             return None
         return Best(
@@ -259,12 +259,12 @@ class Population:
 
     @property
     def checkpoints(self) -> set[str]:
-        """Names of the checkpoints that a trial may still continue from; others may be removed."""
+        """Names of the checkpoints that trials may still need. All others may be deleted."""
         return self._population.needed_checkpoints()
 
     @property
     def state(self) -> dict[str, Any]:
-        """All of it as JSON values, to be saved; `Population.load` goes on from there."""
+        """The whole state as JSON values, to be saved and passed to `Population.load`."""
         with self._lock:
             population, ready, out = self._population, [*self._ready], [*self._out.values()]
             experiment, core = self._experiment, self._settings
@@ -290,17 +290,17 @@ class Population:
         optimizer: Optimizer | None = None,
         clock: Clock | None = time.time,
     ) -> Self:
-        """Go on from a saved `state`.
+        """Restore a population from a saved `state`.
 
-        Trials that were out still are: tell them, or say that they failed.
+        Trials that were being trained are still expected: call `tell` or `failed` for each.
 
         Args:
-            state: what `state` was, or that as JSON.
-            optimizer: your own one, where the population was made with one.
-            clock: as for a new population.
+            state: a value of `state`, or its JSON text.
+            optimizer: your own optimizer, if the population was created with one.
+            clock: see `Population`.
 
         Raises:
-            ExperimentError: it is no such state, or one of another version.
+            ExperimentError: the state is invalid, or was saved by an incompatible version.
         """
         try:
             values: Any = json.loads(state) if isinstance(state, str) else state
@@ -323,8 +323,8 @@ class Population:
         warn_of(left_out(self._experiment))
         if self._settings.optimizer.name != state["optimizer"]:
             raise ExperimentError(
-                f"state: it was made with an optimizer {state['optimizer']!r}: pass it again, "
-                "Population.load(state, optimizer=...)"
+                f"state: it was saved with the optimizer {state['optimizer']!r}: pass that "
+                "optimizer again, as in Population.load(state, optimizer=...)"
             )
         metric = self._experiment.metric
         try:
@@ -345,13 +345,13 @@ class Population:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """What copies and pickles have: all but the lock, as it is between two calls."""
+        """The state for copies and pickles, without the lock."""
         with self._lock:
             lists = {"_ready": [*self._ready], "_out": {**self._out}, "_lock": None}
             return {**vars(self), **lists}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        """Take that over, with a lock of its own."""
+        """Restore the state, with a new lock."""
         vars(self).update(state, _lock=threading.RLock())
 
     # -- inside ---------------------------------------------------------------------------------
@@ -364,7 +364,7 @@ class Population:
         self._population = decision.population
         self._ready += decision.trials
         if self.done:
-            # What was not asked for at the end is discarded.
+            # Trials that have not been asked for by the end are discarded.
             self._ready = []
 
     def _end(self, trial: TrialMessage, event: Result | Failed) -> None:
@@ -375,26 +375,26 @@ class Population:
         return {"trial": trial.id, "slot": trial.slot, "attempt": trial.attempt, "worker": WORKER}
 
     def _asked(self, given: TrialMessage | str) -> tuple[TrialMessage, float]:
-        """A trial that is out, and when it was asked for.
+        """A trial that waits for its result, and when it was asked for.
 
         Raises:
-            TellError: it is not out; the message says why.
+            TellError: the trial is not waiting for a result; the message says why.
         """
         trial = given if isinstance(given, str) else getattr(given, "id", None)
         if trial is None:
-            raise TellError(f"{given!r} is no trial: give what ask() gave, or its id")
+            raise TellError(f"{given!r} is not a trial: give the trial from ask(), or its id")
         if trial in self._out:
             asked = self._out[trial]
             if not isinstance(given, str) and given.attempt != asked[0].attempt:
+                now = asked[0].attempt
                 raise TellError(
-                    f"trial {trial}: attempt {given.attempt} failed before; attempt "
-                    f"{asked[0].attempt} is out now"
+                    f"trial {trial}: attempt {given.attempt} has failed; attempt {now} is running"
                 )
             return asked
         raise TellError(why_not_out(trial, self._population, self._ready, self._out))
 
 
 def _alone(made: Settings, own: Optimizer | None) -> Settings:
-    """Settings without workers to follow: no slot is added, and no trial handed out twice."""
+    """Settings that ignore the number of workers: no slots are added, and no second copies run."""
     elasticity = replace(made.elasticity, max_slots=made.n_slots, per_worker=None, second_copy=0.0)
     return replace(made, elasticity=elasticity, optimizer=own or made.optimizer)

@@ -1,4 +1,4 @@
-"""A local run's processes, as this program sees them: one supervisor, started and ended."""
+"""Starts and ends the supervisor, the process that starts all other processes of a local run."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,11 @@ from romul_actors.errors import RomulError
 from romul_actors.local.redis_server import url_of
 
 END_S = 60.0
-"""How long a run's processes may take to end in order."""
+"""How long a run's processes may take to shut down."""
 
 
 class Supervisor:
-    """The process that holds a run's other processes together; see `supervised`."""
+    """The process that starts and ends a run's other processes; see `supervised`."""
 
     def __init__(self, process: asyncio.subprocess.Process, logs: Path) -> None:
         self._process = process
@@ -30,16 +30,16 @@ class Supervisor:
         with (logs / "supervisor.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                # Nothing is imported from the current folder.
+                # Import nothing from the current folder.
                 "-P",
                 "-m",
                 "romul.supervisor",
-                # For people who look at processes; the plan has it too.
+                # Only for listings of processes; the plan contains it too.
                 plan.folder,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                # Ctrl-C is for this program, which ends the others.
+                # Ctrl-C must reach only this program, which then ends the others.
                 start_new_session=True,
             )
         made = cls(process, logs)
@@ -47,10 +47,10 @@ class Supervisor:
         return made
 
     async def server(self) -> str:
-        """URL of the run's server, as soon as it answers.
+        """Wait until the run's server answers, and return its URL.
 
         Raises:
-            RomulError: it cannot start.
+            RomulError: the server cannot start.
         """
         said = await self._said()
         if "url" not in said:
@@ -58,21 +58,21 @@ class Supervisor:
         return said["url"]
 
     def begin(self) -> None:
-        """Have the actor and the workers started."""
+        """Tell the supervisor to start the actor and the workers."""
         self._write("begin\n")
 
     async def fail(self) -> None:
-        """Wait until the processes have ended, which they should not by themselves.
+        """Wait until the supervisor has ended unexpectedly, and raise an error.
 
         Raises:
-            RomulError: always; the message says why, if it is known.
+            RomulError: always; the message gives the reason if it is known.
         """
         said = await self._said()
         await self._process.wait()
         raise self._failure(said)
 
     async def end(self) -> None:
-        """End all of a run's processes in order."""
+        """Shut down all of a run's processes."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -87,18 +87,18 @@ class Supervisor:
             self._process.stdin.write(line.encode())
 
     async def _said(self) -> dict[str, str]:
-        """What it says in its next line; nothing if it has ended."""
+        """The supervisor's next message; empty if it has ended."""
         line = b"" if self._process.stdout is None else await self._process.stdout.readline()
         return dict(json.loads(line)) if line else {}
 
     def _failure(self, said: dict[str, str]) -> RomulError:
-        why = said.get("error", f"no word of why; see {self._logs / 'supervisor.log'}")
+        why = said.get("error", f"reason unknown; see {self._logs / 'supervisor.log'}")
         return RomulError(f"the run's processes ended: {why}")
 
 
 @contextlib.asynccontextmanager
 async def supervised(plan: Plan) -> AsyncIterator[Supervisor]:
-    """Run a supervisor, which ends with this `with` block whatever happens."""
+    """Run a supervisor for the duration of a `with` block."""
     supervisor = await Supervisor.start(plan)
     try:
         yield supervisor
@@ -109,9 +109,10 @@ async def supervised(plan: Plan) -> AsyncIterator[Supervisor]:
 
 @contextlib.asynccontextmanager
 async def server_of(folder: Path) -> AsyncIterator[str]:
-    """URL of a local run's server; where none is up, one runs as long as this `with` block.
+    """URL of a local run's server. If none is running, one runs during this `with` block.
 
-    A supervisor's: a user's program may have threads, in which a server's own start is not safe.
+    A supervisor starts it, because starting a server directly is not safe in a program that has
+    threads.
     """
     if (url := url_of(folder)) is not None:
         yield url

@@ -1,4 +1,4 @@
-"""What a search found, or has found so far."""
+"""The result of a search, or its state so far."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,13 +27,15 @@ class Best:
 
     Attributes:
         trial: its id, "SLOT-STEP".
-        value: the metric, with the user's sign.
-        hyperparameters: those of the trial's own step; how they came there says the schedule.
-        checkpoint: its folder; where that is not on this machine, or a name of one's own, a text.
-        metrics: the other figures that the task returned.
-        provenance: where it comes from: `commit` of the function's code and whether there were
-            `uncommitted` changes, versions of the `packages` that it imported, `python`, `host`
-            and `gpu`.
+        value: value of the metric.
+        hyperparameters: values in the trial's own step. For those of earlier steps, see
+            `Result.schedule`.
+        checkpoint: folder of the checkpoint as a `Path`, its URL if it is not on this machine, or
+            the name given to `Population.tell`.
+        metrics: the other metrics that the task returned.
+        provenance: where the trial was trained: `commit` of the function's code and whether there
+            were `uncommitted` changes, versions of the `packages` that it imported, `python`,
+            `host` and `gpu`.
     """
 
     trial: str
@@ -44,10 +46,10 @@ class Best:
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     def load_model(self, model: Any) -> None:
-        """Give a torch model the weights that `trial.save` wrote.
+        """Load the weights that `trial.save` wrote into a torch model.
 
         Args:
-            model: a `torch.nn.Module` of the same shape.
+            model: a `torch.nn.Module` of the same architecture.
 
         Raises:
             CheckpointError: the checkpoint is damaged, does not fit the model, or is not on this
@@ -57,18 +59,18 @@ class Best:
 
         if not isinstance(self.checkpoint, Path):
             raise CheckpointError(
-                f"{self.checkpoint} is no folder of this machine: `romul best NAME --copy-to` "
-                "brings it here"
+                f"{self.checkpoint} is not a folder on this machine: copy it with "
+                "`romul best NAME --copy-to FOLDER`"
             )
         load_model(self.checkpoint, model)
 
 
 class Result:
-    """A search: its best trial, the schedule that led there, and all that happened.
+    """A search: its best trial, the schedule that led to it, and the history.
 
     Attributes:
-        snapshot: all of it, as `romul_actors.observe.snapshot` has it.
-        folder: the local run's; None: it ran elsewhere.
+        snapshot: the complete data, a `romul_actors.observe.snapshot.Snapshot`.
+        folder: folder of the local run; None if the search ran on a server.
     """
 
     def __init__(self, snapshot: Snapshot, folder: Path | None = None) -> None:
@@ -82,12 +84,12 @@ class Result:
 
     @property
     def status(self) -> str:
-        """submitted, running, paused, finished, failed or stopped."""
+        """One of "submitted", "running", "paused", "finished", "failed" and "stopped"."""
         return self.snapshot.status
 
     @property
     def reason(self) -> str:
-        """Why the status is so; often empty."""
+        """Explanation of the status, in words; often empty."""
         return self.snapshot.reason
 
     @property
@@ -96,7 +98,7 @@ class Result:
 
         Raises:
             RomulError: no trial has succeeded yet.
-            CheckpointError: its checkpoint has a name that no worker gives one.
+            CheckpointError: the stored name of its checkpoint is invalid.
         """
         found, experiment = self.snapshot.best, self.snapshot.experiment
         if not found:
@@ -113,10 +115,11 @@ class Result:
 
     @cached_property
     def schedule(self) -> Schedule:
-        """What led to the best trial: its `stretches`, `at(position)`, `write(file)`.
+        """The hyperparameters that led to the best trial, as a schedule over the training.
 
-        Population based training finds a schedule, not a set of values; the last stretch alone
-        trains another model.
+        Population based training finds a schedule, not a single set of values: training with the
+        last values alone gives a different model. See `Schedule` for `stretches`, `at(position)`
+        and `write(file)`.
         """
         return of_trial(self.snapshot.experiment, self.trials, self.best.trial)
 
@@ -132,13 +135,15 @@ class Result:
 
     @property
     def history(self) -> Sequence[Line]:
-        """What happened, oldest first."""
+        """The history of the search, oldest line first."""
         return self.snapshot.history
 
     # -- frames ---------------------------------------------------------------------------------
 
     def trials_frame(self) -> "pd.DataFrame":
-        """Trials, a row each; hyperparameters are columns "h.NAME", metrics "m.NAME".
+        """All trials as a data frame, one row per trial.
+
+        Columns "h.NAME" hold hyperparameters and columns "m.NAME" metrics.
 
         Raises:
             ImportError: pandas is not installed (pip install 'romul[frames]').
@@ -147,7 +152,7 @@ class Result:
         return _frame(trial_rows(self.snapshot.history, space))
 
     def population_frame(self) -> "pd.DataFrame":
-        """Slots, a row each.
+        """All slots as a data frame, one row per slot.
 
         Raises:
             ImportError: pandas is not installed.
@@ -155,7 +160,7 @@ class Result:
         return _frame(map(_row, self.snapshot.slots))
 
     def history_frame(self) -> "pd.DataFrame":
-        """Lines of history, a row each.
+        """The history as a data frame, one row per line.
 
         Raises:
             ImportError: pandas is not installed.
@@ -163,20 +168,22 @@ class Result:
         return _frame(map(to_json, self.snapshot.history))
 
     def schedule_frame(self) -> "pd.DataFrame":
-        """The schedule, a row for each stretch; hyperparameters are columns of their own.
+        """The schedule as a data frame, one row per stretch and one column per hyperparameter.
 
         Raises:
             ImportError: pandas is not installed.
         """
         return _frame(map(_row, self.schedule.stretches))
 
-    # -- pictures -------------------------------------------------------------------------------
+    # -- plots ----------------------------------------------------------------------------------
 
     def plot(self) -> Any:
-        """Draw the metric and the hyperparameters of all slots by step; the winner's line is black.
+        """Plot the metric and the hyperparameters of all slots by step.
+
+        The best trial's line of descent is drawn in black.
 
         Returns:
-            A matplotlib figure, which a notebook shows; `figure.savefig(file)` writes it.
+            A matplotlib figure. A notebook displays it; `figure.savefig(file)` saves it.
 
         Raises:
             ImportError: matplotlib is not installed (pip install 'romul[dashboard]').
@@ -185,7 +192,7 @@ class Result:
         return _shown(plot(self.snapshot.experiment, self.trials, best, {}))
 
     def plot_lineage(self) -> Any:
-        """Draw slots by step, with an arrow for each copy.
+        """Plot the slots by step, with an arrow for each copied checkpoint.
 
         Returns:
             A matplotlib figure.
@@ -196,7 +203,7 @@ class Result:
         return _shown(plot_lineage(self.trials, self.snapshot.best.get("trial")))
 
     def plot_workers(self) -> Any:
-        """Draw workers by time, with a bar for each attempt.
+        """Plot the workers over time, with a bar for each attempt.
 
         Returns:
             A matplotlib figure.
@@ -209,7 +216,7 @@ class Result:
     # -------------------------------------------------------------------------------------------
 
     def _rows(self) -> list[tuple[str, str]]:
-        """What is shown of it, by name; reasons, names and choices are other programs' texts."""
+        """Names and texts to display; control characters in them are escaped."""
         return [(visible(name), visible(text)) for name, text in self._texts()]
 
     def _texts(self) -> list[tuple[str, str]]:
@@ -249,14 +256,14 @@ def _frame(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
 
 
 def _row(record: SlotSnapshot | Stretch) -> dict[str, Any]:
-    """A record's fields; each hyperparameter is one of its own."""
+    """The fields of a record, with a field for each hyperparameter."""
     values = asdict(record)
     inner = values.pop("hyperparameters")
     return {**values, **{f"h.{name}": value for name, value in inner.items()}}
 
 
 def _shown(figure: Any) -> Any:
-    """A figure that a notebook shows, whichever way it shows those of pyplot."""
+    """Make a notebook display a figure, even if its pyplot integration is off."""
     figure._repr_png_ = lambda: png(figure)
     return figure
 

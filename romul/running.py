@@ -1,4 +1,4 @@
-"""A search on this machine, as a function: `run`."""
+"""Runs a search on this machine: `run`."""
 
 import asyncio
 import importlib.util
@@ -41,9 +41,9 @@ from romul_workers.inheritance import copies
 Train = Callable[..., Any]
 
 TASK = "task"
-"""Folder, in a run's own, of the functions that were handed over."""
+"""Subfolder of a run's folder for the functions that are handed to workers."""
 ARGUMENTS = ("workers", "setup", "runs", "resume", "fresh", "callbacks", "progress")
-"""Arguments of `run` that are no keys of an experiment."""
+"""Arguments of `run` that are not keys of an experiment."""
 BY = "romul.run"
 IMPORT = """\
 import sys
@@ -55,7 +55,7 @@ try:
 except RomulError as error:
     sys.exit(str(error))
 """
-"""Program that imports a task as a worker's child does."""
+"""Program that imports a task in the same way as a worker's child process."""
 
 
 async def run_async(
@@ -78,46 +78,52 @@ async def run_async(
     progress: bool | None = None,
     **keys: Any,
 ) -> Result:
-    """Search on this machine, with a server, an actor and workers of its own.
+    """Run a search on this machine, with its own server, actor and workers.
 
-    `run` returns at the end, in a script, a notebook or a test; `run_async` is to be awaited.
-    Ctrl-C, an interrupted kernel or a cancelled task ends all processes; the same call goes on
-    where the search was.
+    `run` is a blocking call, for scripts, notebooks and tests; `run_async` is the coroutine.
+    Ctrl-C, an interrupt of the notebook's kernel or cancellation of the task ends all processes. To
+    continue the search, repeat the call with the same `name`.
 
     Args:
-        train: `train(trial)` trains one step and returns the metric; it may be a closure, a lambda
-            or a function of a notebook. Or the name of a task: "module:function".
-        space: hyperparameters by name: `romul.Float`, `Int`, `Choice`, `Bool`.
-        metric: what the search goes by: `train` returns it, or a mapping that holds it.
-        mode: "min" or "max": whether less or more of it is better.
-        population: number of slots, 4 at least.
-        steps: PBT steps of each slot; a trial is one step.
-        workers: processes that train.
-        name: of the search. A call with the name of a former search goes on with it if it is the
-            same one, and is an error if not. Left out: a new name each time.
-        seed: all randomness of the search derives from it.
-        optimizer: a name, or a table of a name and constants.
-        setup: `setup(context)` runs once in each process; `trial.state` is what it returned.
-        runs: folder of all runs; this one's is in it, by its name. None: the one that ROMUL_RUNS
-            names, else `runs`.
-        resume: go on with the search of that name, though the function has changed, or bounds,
-            `steps`, `population` and constants of the optimizer: the new ones hold from then on.
-        fresh: begin anew, and then remove the former run of that name. It stays as it is where this
-            one cannot begin; one on a server that was named is refused.
-        callbacks: hooks, see `romul.Callback`.
-        progress: True: show a bar; False: none; None: in a terminal or a notebook.
+        train: function `train(trial)` that trains one step and returns the metric; a closure, a
+            lambda or a function defined in a notebook works too. Or the name of a task, such as
+            "module:function".
+        space: hyperparameters by name, as `romul.Float`, `Int`, `Choice` and `Bool` declare them.
+        metric: name of the metric to optimize. `train` returns its value, or a mapping that
+            contains it.
+        mode: "min" to minimize the metric, "max" to maximize it.
+        population: number of slots, at least 4.
+        steps: number of PBT steps of each slot. A trial is one step of one slot.
+        workers: number of worker processes.
+        name: name of the search. If a search with this name exists, the call continues it, provided
+            that its declaration and function are the same. Default: a new name for each call.
+        seed: seed for all random decisions of the search.
+        optimizer: name of the optimizer, or a table with its name and constants, such as
+            `{"name": "romul", "factor": 0.5}`.
+        setup: function `setup(context)` that is called once in each training process. Tasks find
+            the value that it returns in `trial.state`.
+        runs: folder that holds all runs, each in a subfolder with its name. Default: the folder in
+            ROMUL_RUNS, or `runs`.
+        resume: continue the search `name` even if the function, bounds, `steps`, `population` or
+            constants of the optimizer have changed. The new values apply from then on.
+        fresh: start a new search, and remove the previous run with this name once the new one has
+            begun. A run that `romul run --redis` began is not removed; the call fails.
+        callbacks: a list of `romul.Callback` objects.
+        progress: True shows a progress bar, False does not. None (the default) shows one in a
+            terminal or a notebook.
         keys: further keys of an experiment, by their TOML names: `budget`, `budget_unit`,
-            `initial`, `constants`, `timeouts`, `deadline`, `from_run` ...
+            `initial`, `constants`, `timeouts`, `deadline`, `from_run` and so on.
 
     Returns:
-        The result: `best`, `schedule`, `trials`, frames and plots.
+        The result, with `best`, `schedule`, `trials`, data frames and plots.
 
     Raises:
-        ExperimentError: what was declared is wrong; the message names the argument.
-        ExperimentExistsError: another search has that name; the message says what to do.
-        SearchFailedError: the function fails whatever the hyperparameters are.
-        TaskError: the function cannot train (it is `async`, or a generator), or cannot go to
-            another process.
+        ExperimentError: the declaration is invalid; the message names the argument.
+        ExperimentExistsError: another search has this name; the message says what to do.
+        SearchFailedError: the function fails regardless of the hyperparameters, or every trial of
+            one step has failed.
+        TaskError: `train` cannot be used as a task (it is a coroutine function or a generator), or
+            cannot be sent to another process.
     """
     call = Call(function="run", arguments=ARGUMENTS, without={"task": "`train` is the task"})
     call.check(workers=workers, runs=runs, setup=setup, callbacks=callbacks)
@@ -147,15 +153,15 @@ async def run_async(
         if not isinstance(train, str):
             handed.write(folder / TASK, train, setup)
         same = f"the same call with name={chosen!r}" + (" and without fresh=True" if fresh else "")
-        again = f"interrupted: {same} goes on"
+        again = f"interrupted: {same} continues the search"
         result = await _search(plan, local, changes, callbacks, progress, again)
     except BaseException:
         local.put_back()
         raise
     if result.status == "failed":
         raise SearchFailedError(
-            f"{chosen}: {result.reason}\nThe same call with name={chosen!r} tries again; what the "
-            f"function printed lies in {folder / 'logs'}"
+            f"{chosen}: {result.reason}\nTo try again, repeat the call with name={chosen!r}. The "
+            f"output of the function is in {folder / 'logs'}"
         )
     end(result, callbacks)
     return result
@@ -165,23 +171,23 @@ run = blocking(run_async)
 
 
 def _task(train: Train | str, setup: Train | None, folder: Path) -> Task:
-    """What workers are given: a folder with the function, or the name of one.
+    """The task as workers import it: by its name, or from a folder that holds the function.
 
     Raises:
-        TaskError: it cannot train.
+        TaskError: `train` cannot be used as a task.
     """
     if isinstance(train, str):
         if setup is not None:
-            raise TaskError("setup: a task that is given by its name has its `setup` in its module")
+            raise TaskError("setup: if the task is given by name, define `setup` in its module")
         return Task(train, _folders_of(train.partition(":")[0]), train)
     if not callable(train):
-        raise TaskError(f"train: {train!r} is neither a function nor the name of one")
+        raise TaskError(f'train: {train!r} is neither a function nor a name "module:function"')
     check_function(train, name_of(train))
     return Task(f"{handed.MODULE}:train", (str(folder / TASK),), fingerprint(train, setup))
 
 
 def _folders_of(module: str) -> tuple[str, ...]:
-    """Where a worker looks for a module: beside the script, and where this process finds it."""
+    """Folders in which workers look for a module: the script's, and where this process finds it."""
     beside = sys.path[0] or str(Path.cwd())
     try:
         found = importlib.util.find_spec(module.partition(".")[0])
@@ -191,16 +197,16 @@ def _folders_of(module: str) -> tuple[str, ...]:
         return (beside,)
     file = Path(found.origin).absolute()
     folder = file.parent.parent if file.name == "__init__.py" else file.parent
-    # What is installed is found anyway.
+    # Workers find installed modules anyway.
     installed = any(folder.is_relative_to(place) for place in (sys.prefix, sys.base_prefix))
     return (beside,) if installed or str(folder) == beside else (beside, str(folder))
 
 
 async def _check_import(experiment: Experiment, task: Task) -> None:
-    """Make sure that a process such as a worker's finds the task.
+    """Check that a worker can import the task, by importing it in a new process.
 
     Raises:
-        TaskError: it does not; the message says why.
+        TaskError: the import fails; the message says why.
     """
     search = [*task.paths, os.environ.get("PYTHONPATH", "")]
     process = await asyncio.create_subprocess_exec(
@@ -221,12 +227,12 @@ async def _check_import(experiment: Experiment, task: Task) -> None:
 
 
 def name_of(train: Train) -> str:
-    """What a function calls itself."""
+    """The qualified name of a function, or of the type of another callable."""
     return str(getattr(train, "__qualname__", type(train).__qualname__))
 
 
 def _new_name(train: Train | str) -> str:
-    """A name that no other run has: the function's, and the time."""
+    """A unique name for a run: the function's name and the time."""
     name = train.rpartition(":")[2] if isinstance(train, str) else name_of(train)
     letters = [c if c.isascii() and c.isalnum() else "-" for c in name.rpartition(".")[2]]
     moment = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() // 1000 % 1_000_000:06d}"
@@ -241,7 +247,7 @@ async def _search(
     progress: bool | None,  # noqa: FBT001
     again: str,
 ) -> Result:
-    """Start everything, and watch the search to its end; `again` is said of an interrupted one."""
+    """Start all processes and watch the search to its end; show `again` if it is interrupted."""
     experiment = local.experiment
     with closing(display(experiment.name, progress)) as screen:
         async with (
@@ -262,11 +268,11 @@ async def _search(
 
 
 async def _enter(client: Client, local: LocalRun, watch: Watch, changes: Changes) -> bool:
-    """Put a search into the run's store, or go on with the one there; False: it has ended."""
+    """Submit a search, or continue the stored one. Return False if that one has already ended."""
     experiment = local.experiment
     status = (await client.statuses()).get(experiment.name)
     if status is None:
-        # New, or its server was killed before it had written the search to its disk.
+        # The search is new, or its server was killed before it had saved the search.
         runs = local.folder.parent
         await client.submit(await begun_from_run(experiment, runs, server_of, copies))
         return True
@@ -275,16 +281,16 @@ async def _enter(client: Client, local: LocalRun, watch: Watch, changes: Changes
 
 
 async def go_on(client: Client, watch: Watch, name: str, changes: Changes) -> bool:
-    """Ask a search for changes, and resume one that is paused or has failed.
+    """Request changes of a search, and resume it if it is paused or has failed.
 
     Args:
-        client: of its server.
-        watch: follows it from then on.
-        name: the search's.
-        changes: what it is asked for.
+        client: client of its server.
+        watch: told to skip everything that happened before.
+        name: name of the search.
+        changes: the changes to request.
 
     Returns:
-        Whether it was resumed or has more steps, and so goes on though it had ended.
+        Whether the search was resumed or extended, and so continues even if it had ended.
 
     Raises:
         RomulError: see `Client.apply`.
@@ -302,11 +308,11 @@ async def go_on(client: Client, watch: Watch, name: str, changes: Changes) -> bo
 async def follow(
     watch: Watch, supervisor: Supervisor, client: Client, experiment: Experiment
 ) -> None:
-    """Watch to the end, as long as the processes run; then remove what no trial needs.
+    """Watch a local run's search to its end; then remove checkpoints that no trial needs.
 
     Raises:
-        RomulError: they ended.
-        SearchFailedError: see `Watch.look`.
+        RomulError: the run's processes ended before the search.
+        SearchFailedError: see `Watch.to_the_end`.
     """
     watching = asyncio.create_task(watch.to_the_end(alone=True))
     failing = asyncio.create_task(supervisor.fail())

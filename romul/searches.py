@@ -1,4 +1,4 @@
-"""Searches that run elsewhere, or have run: `submit`, `wait`, `open`."""
+"""Searches on a server, and searches that have ended: `submit`, `wait`, `open`."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -40,33 +40,34 @@ async def submit_async(
     optimizer: str | Mapping[str, Any] = "romul",
     **keys: Any,
 ) -> Experiment:
-    """Put a search into a server, for its actors and workers.
+    """Submit a search to a server, whose actors and workers then run it.
 
-    `submit` returns when it is there; `submit_async` is to be awaited.
+    The call returns when the search is stored; to wait for its end, use `romul.wait`. `submit` is a
+    blocking call; `submit_async` is the coroutine.
 
     Args:
-        task: "module" or "module:function", or a function of a module. Workers import it by its
-            name, and must be allowed to: `romul worker --allow MODULE`.
+        task: "module", "module:function", or a function defined in a module. Workers import the
+            task by its name, and must be allowed to: `romul worker --allow MODULE`.
         space: hyperparameters by name.
-        redis: the server's URL.
-        name: of the search.
-        checkpoints: a folder or a URL that all workers reach.
-        metric: as for `run`, and so are the others.
-        mode: "min" or "max".
-        population: number of slots.
-        steps: PBT steps of each slot.
-        seed: all randomness of the search derives from it.
-        optimizer: a name, or a table of a name and constants.
+        redis: URL of the server.
+        name: name of the search.
+        checkpoints: folder or URL for checkpoints, accessible to all workers.
+        metric: name of the metric to optimize.
+        mode: "min" to minimize the metric, "max" to maximize it.
+        population: number of slots, at least 4.
+        steps: number of PBT steps of each slot.
+        seed: seed for all random decisions of the search.
+        optimizer: name of the optimizer, or a table with its name and constants.
         keys: further keys of an experiment, by their TOML names.
 
     Returns:
-        The experiment; `romul.wait(name, redis=...)` follows it.
+        The experiment as it was submitted.
 
     Raises:
-        ExperimentError: what was declared is wrong; the message names the argument.
-        ExperimentExistsError: there is one of that name.
+        ExperimentError: the declaration is invalid; the message names the argument.
+        ExperimentExistsError: the server already has a search of that name.
         StoreUnavailableError: the server does not answer.
-        TaskError: the function cannot train, or other machines could not import it.
+        TaskError: the function cannot be used as a task, or other machines could not import it.
     """
     given: dict[str, Any] = {"name": name, "task": _importable(task), "checkpoints": checkpoints}
     given |= {"metric": metric, "population": population, "steps": steps, "seed": seed}
@@ -89,21 +90,26 @@ async def wait_async(
     progress: bool | None = None,
     timeout_s: float | None = None,
 ) -> Result:
-    """Follow a search of a server to its end.
+    """Wait until a search on a server has ended.
 
-    `wait` returns then; `wait_async` is to be awaited.
+    `wait` is a blocking call; `wait_async` is the coroutine.
 
     Args:
-        name: the search's.
-        redis: the server's URL.
-        callbacks: hooks, for what happens from now on.
-        progress: True: show a bar; False: none; None: in a terminal or a notebook.
-        timeout_s: how long to wait, in seconds; None: to the end.
+        name: name of the search.
+        redis: URL of the server.
+        callbacks: callbacks for events from now on; see `romul.Callback`.
+        progress: True shows a progress bar, False does not. None (the default) shows one in a
+            terminal or a notebook.
+        timeout_s: maximal time to wait, in seconds. None (the default) sets no limit.
+
+    Returns:
+        The result of the search.
 
     Raises:
-        UnknownExperimentError: there is none of that name.
+        UnknownExperimentError: there is no search of that name.
         StoreUnavailableError: the server does not answer.
-        TimeoutError: it has not ended in that time. It goes on, and can be waited for again.
+        TimeoutError: the search has not ended within `timeout_s`. It continues, and you can wait
+            for it again.
     """
     Call(function="wait", arguments=()).check(name=name, callbacks=callbacks)
     limit = asyncio.timeout(timeout_s)
@@ -125,17 +131,20 @@ async def wait_async(
 async def open_async(
     name: str, *, redis: str | None = None, runs: str | Path | None = None
 ) -> Result:
-    """Look at a search as it is now: a server's, or a local run's, under way or ended.
+    """Read the current state of a search, whether it is running or has ended.
 
-    `open` returns it; `open_async` is to be awaited.
+    `open` is a blocking call; `open_async` is the coroutine.
 
     Args:
-        name: the search's.
-        redis: the server's URL; None: it is a local run.
-        runs: folder of the local runs; None: the one that ROMUL_RUNS names, else `runs`.
+        name: name of the search.
+        redis: URL of the server that has the search. None (the default) means a local run.
+        runs: folder that holds the local runs. Default: the folder in ROMUL_RUNS, or `runs`.
+
+    Returns:
+        The search as it is now; the object does not change later.
 
     Raises:
-        UnknownExperimentError: there is none of that name.
+        UnknownExperimentError: there is no search of that name.
         StoreUnavailableError: the server does not answer.
     """
     if redis is not None:
@@ -148,7 +157,7 @@ async def open_async(
 
 submit = blocking(submit_async)
 wait = blocking(wait_async)
-open = blocking(open_async)  # noqa: A001  (as a file is opened)
+open = blocking(open_async)  # noqa: A001  (users write romul.open)
 
 
 async def _read(url: str, name: str, folder: Path | None) -> Result:
@@ -157,10 +166,10 @@ async def _read(url: str, name: str, folder: Path | None) -> Result:
 
 
 def _importable(task: Train | str) -> str:
-    """A task's name.
+    """The name by which workers import a task.
 
     Raises:
-        TaskError: it has none that another machine could import.
+        TaskError: other machines could not import the task.
     """
     if isinstance(task, str):
         return task
@@ -168,8 +177,7 @@ def _importable(task: Train | str) -> str:
     module, function = getattr(task, "__module__", "__main__"), name_of(task)
     if module == "__main__" or not function.isidentifier():
         raise TaskError(
-            f"{function} cannot be submitted: workers elsewhere import a task by its name, and "
-            "nothing that comes over a network is unpickled. Put it into a module and give "
-            '"module:function"'
+            f"{function} cannot be submitted: the workers of a server import a task by its name. "
+            'Put the function into a module and give its name, "module:function"'
         )
     return f"{module}:{function}"

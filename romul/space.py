@@ -1,13 +1,13 @@
-"""Hyperparameters as a program declares them; each stands for a table of a TOML file.
+"""Classes that declare hyperparameters in Python. Each is equivalent to a table in a TOML file.
 
-These two are the same::
+These two declarations are the same::
 
     {"lr": Float(1e-4, 1, log=True)}
 
     [space]
     lr = { type = "float", min = 1e-4, max = 1, scale = "log" }
 
-What is declared is checked with the whole experiment, whose errors name the hyperparameter.
+Values are checked when the experiment is created; its errors name the hyperparameter.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ from romul_actors.errors import ExperimentError
 
 
 class Hyperparameter:
-    """One hyperparameter's declaration.
+    """Declaration of one hyperparameter.
 
     Attributes:
-        table: the same as a table of a TOML file.
+        table: the equivalent table of a TOML file.
     """
 
     def __init__(self, kind: str, **keys: Any) -> None:
@@ -38,14 +38,14 @@ class Hyperparameter:
 
 
 class Float(Hyperparameter):
-    """A real number between two bounds, both included.
+    """A floating-point hyperparameter.
 
     Args:
-        min: the least value.
-        max: the greatest value.
-        log: whether it is searched on a logarithmic scale (TOML: `scale = "log"`).
-        keys: further keys of the table, by their TOML names: `mutable=False` keeps the value
-            along a line of descent.
+        min: lower bound (inclusive).
+        max: upper bound (inclusive).
+        log: whether to search on a logarithmic scale (TOML: `scale = "log"`).
+        keys: further keys of the table, by their TOML names. For instance, with `mutable=False`
+            a checkpoint and all its descendants keep the value.
     """
 
     def __init__(self, min: float, max: float, *, log: bool = False, **keys: Any) -> None:  # noqa: A002
@@ -53,12 +53,12 @@ class Float(Hyperparameter):
 
 
 class Int(Hyperparameter):
-    """A whole number between two bounds, both included.
+    """An integer hyperparameter.
 
     Args:
-        min: the least value.
-        max: the greatest value.
-        log: whether it is searched on a logarithmic scale (TOML: `scale = "log"`).
+        min: lower bound (inclusive).
+        max: upper bound (inclusive).
+        log: whether to search on a logarithmic scale (TOML: `scale = "log"`).
         keys: further keys of the table, by their TOML names.
     """
 
@@ -67,27 +67,28 @@ class Int(Hyperparameter):
 
 
 class Choice(Hyperparameter):
-    """One of a few choices without an order (TOML: `type = "categorical"`).
+    """A categorical hyperparameter (TOML: `type = "categorical"`).
 
     Args:
-        choices: two or more.
+        choices: two or more JSON values, as separate arguments. They have no order unless
+            `ordinal=True` is given.
         keys: further keys of the table, by their TOML names.
 
     Raises:
-        ExperimentError: a list was given in place of its elements.
+        ExperimentError: the choices were given as one list.
     """
 
     def __init__(self, *choices: Any, **keys: Any) -> None:
         if len(choices) == 1 and isinstance(choices[0], list | tuple):
             each = ", ".join(map(repr, choices[0]))
             raise ExperimentError(
-                f"Choice({choices[0]!r}) has one choice, which is a list: write Choice({each})"
+                f"Choice({choices[0]!r}) has a single choice, the list: write Choice({each})"
             )
         super().__init__("categorical", choices=list(choices), **keys)
 
 
 class Bool(Hyperparameter):
-    """False or true (TOML: `type = "boolean"`).
+    """A boolean hyperparameter (TOML: `type = "boolean"`).
 
     Args:
         keys: further keys of the table, by their TOML names.
@@ -98,10 +99,10 @@ class Bool(Hyperparameter):
 
 
 def tables(space: Mapping[str, Any], outer: str = "space") -> dict[str, Any]:
-    """A space as an experiment declares it; tables of a TOML file may stand in it as they are.
+    """Convert a space to the tables of a TOML file; values that are tables are kept.
 
     Raises:
-        ExperimentError: something stands in it that is no hyperparameter.
+        ExperimentError: a value in the space is not a hyperparameter.
     """
     if isinstance(space.get("type"), str):
         return dict(space)
@@ -113,8 +114,8 @@ def tables(space: Mapping[str, Any], outer: str = "space") -> dict[str, Any]:
             found[name] = tables(value, f"{outer}.{name}")
         else:
             raise ExperimentError(
-                f"{outer}.{name}: {value!r} is no hyperparameter: write romul.Float(0, 1), "
-                'romul.Int(1, 8), romul.Choice("a", "b") or romul.Bool(); what is fixed goes into '
+                f"{outer}.{name}: {value!r} is not a hyperparameter: write romul.Float(0, 1), "
+                'romul.Int(1, 8), romul.Choice("a", "b") or romul.Bool(). Fixed values belong in '
                 "constants={...}"
             )
     return found

@@ -1,9 +1,9 @@
-"""The process that holds a local run together: server, broker, actor and workers.
+"""The process that starts and ends a local run's other processes: server, broker, actor, workers.
 
-Started by `romul.processes` as `python -m romul.supervisor FOLDER`. The first line of its input
-says what to run, a second one that the workers may begin; where the input ends, the program that
-started the run has ended it or is itself gone, and everything here ends in order. So no process
-outlives an interrupted program, whatever ended it.
+`romul.processes` starts it as `python -m romul.supervisor FOLDER`. The first line of standard input
+is the plan; a second line starts the actor and the workers. At the end of the input, the program
+that started the run has ended the run or has died, and the supervisor shuts everything down. So no
+process outlives the user's program, whatever ended it.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from romul_actors.local.redis_server import embedded_server
 from romul_actors.waiting import pause
 
 LOOK_S = 0.5
-"""How often processes that have ended are started again."""
+"""Interval at which processes that have died are restarted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,10 @@ class Plan:
     """What to run.
 
     Attributes:
-        folder: the run's; data, logs and the server's address go there.
-        workers: how many.
+        folder: folder of the run, for data, logs and the server's address.
+        workers: number of worker processes.
         allow: task modules that the workers may import.
-        paths: folders that they find them in.
+        paths: folders in which the workers look for these modules.
     """
 
     folder: str
@@ -49,7 +49,7 @@ class Plan:
 
     @classmethod
     def from_line(cls, line: str) -> Self:
-        """Read what `to_line` made."""
+        """Read a plan that `to_line` has written."""
         return cls(**json.loads(line))
 
 
@@ -57,7 +57,7 @@ async def supervise(plan: Plan) -> None:
     """Run a plan until the input ends.
 
     Raises:
-        RomulError: there is no server program, or a process ends again and again.
+        RomulError: no server program is installed, or a process dies repeatedly.
     """
     folder = Path(plan.folder)
     async with contextlib.AsyncExitStack() as stack:
@@ -80,7 +80,10 @@ async def supervise(plan: Plan) -> None:
 
 
 def _listen(stop: asyncio.Event, begin: asyncio.Event) -> None:
-    """Set `begin` at the input's next line; both at its end, at SIGTERM, or without a parent."""
+    """Set `begin` at the next line of input; set both events at its end, or at SIGTERM or SIGINT.
+
+    Both are also set when the parent process has died.
+    """
     loop = asyncio.get_running_loop()
     parent = os.getppid()
 
@@ -95,7 +98,7 @@ def _listen(stop: asyncio.Event, begin: asyncio.Event) -> None:
             end()
 
     def look() -> None:
-        # A child of that program may have inherited our input, and hold it open.
+        # A child of the parent may have inherited the pipe, and keep the input open.
         if os.getppid() != parent:
             end()
         else:
@@ -108,13 +111,13 @@ def _listen(stop: asyncio.Event, begin: asyncio.Event) -> None:
 
 
 def _say(**values: str) -> None:
-    """Write a line for the program that started the run."""
+    """Send a message to the program that started the run."""
     with contextlib.suppress(BrokenPipeError):
         os.write(1, json.dumps(values).encode() + b"\n")
 
 
 def _first_line() -> str:
-    """The input's first line, and not a byte more: what follows is waited for by the loop."""
+    """Read exactly the first line of the input; the event loop reads the rest."""
     line = b""
     while not line.endswith(b"\n") and (byte := os.read(0, 1)):
         line += byte
@@ -122,7 +125,7 @@ def _first_line() -> str:
 
 
 def main() -> None:
-    """Run the plan that stands in the input's first line."""
+    """Run the plan in the first line of the input."""
     line = _first_line()
     if not line:
         return

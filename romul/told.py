@@ -1,4 +1,4 @@
-"""What a program tells of a trial that it asked for, and what is wrong with it."""
+"""Checks results that a program passes to `Population.tell`."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,10 +10,10 @@ from romul_workers.figures import Figures, figures
 
 
 def figures_of(trial: TrialMessage, told: Mapping[str, Any], metric: str) -> Figures:
-    """The metric of a trial, and the figures beside it.
+    """The metric of a trial, and its other metrics.
 
     Raises:
-        TellError: the metric is not there, or is not a finite number.
+        TellError: the metric is missing, or is not a finite number.
     """
     try:
         found = figures(told, metric, "the result has")
@@ -21,8 +21,8 @@ def figures_of(trial: TrialMessage, told: Mapping[str, Any], metric: str) -> Fig
         raise TellError(f"trial {trial.id}: {error}") from None
     if not abs(found.value) < float("inf"):
         raise TellError(
-            f"trial {trial.id}: {metric} is {found.value}: a result must be finite; say "
-            "population.failed(trial, again=False) for a trial that diverged"
+            f"trial {trial.id}: {metric} is {found.value}: a result must be finite; if the trial "
+            "diverged, call population.failed(trial, again=False)"
         )
     return found
 
@@ -30,19 +30,19 @@ def figures_of(trial: TrialMessage, told: Mapping[str, Any], metric: str) -> Fig
 def why_not_out(
     trial: str, population: Population, ready: Iterable[TrialMessage], out: Iterable[str]
 ) -> str:
-    """Why nothing can be told of a trial, in a sentence.
+    """Explain why a trial is not waiting for a result.
 
     Args:
-        trial: its id, as a program gave it.
-        population: as it is now.
-        ready: trials that were not asked for yet.
-        out: ids of those that were asked for, and not told.
+        trial: id that the program gave.
+        population: current state.
+        ready: trials that have not been asked for yet.
+        out: ids of the trials that are waiting for a result.
     """
     if any(trial == other.id for other in ready):
-        return f"trial {trial} was not asked for yet: ask() gives it"
+        return f"trial {trial} has not been asked for yet: get it from ask() first"
     slot, _, step = trial.partition("-")
     slots = population.slots
     known = slot.isdecimal() and step.isdecimal() and int(slot) < len(slots)
     if known and int(step) <= slots[int(slot)].step:
-        return f"trial {trial} has ended: a trial is told once"
-    return f"trial {trial!r} is unknown; trials that are out: {', '.join(out) or 'none'}"
+        return f"trial {trial} has already ended: report each trial only once"
+    return f"trial {trial!r} is unknown; trials that wait for a result: {', '.join(out) or 'none'}"

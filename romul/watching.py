@@ -1,4 +1,4 @@
-"""Follows a search to its end: calls hooks, shows progress, and notices what cannot end well."""
+"""Watches a search to its end: calls callbacks, shows progress, and detects broken tasks."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -20,14 +20,16 @@ from romul_workers.figures import in_words
 
 LOOK_S = 0.25
 LINES = 1_000
-"""Lines of history that are read at a time."""
+"""Number of history lines that are read at a time."""
 
 
 class SearchFailedError(RomulError):
-    """The function fails whatever the hyperparameters are; the message has its error.
+    """A search failed, usually because its function fails regardless of the hyperparameters.
+
+    The message contains the function's error.
 
     Args:
-        message: with texts of tasks and workers, whose control characters are written out.
+        message: the message; control characters in it are escaped.
     """
 
     def __init__(self, message: str) -> None:
@@ -35,13 +37,13 @@ class SearchFailedError(RomulError):
 
 
 class Watch:
-    """One search, followed.
+    """Watches one search.
 
     Args:
-        store: where it is.
+        store: store that holds the search.
         experiment: its declaration.
-        callbacks: hooks.
-        display: shows how far it has come.
+        callbacks: callbacks to call.
+        display: shows the progress.
     """
 
     def __init__(
@@ -62,11 +64,11 @@ class Watch:
         self._fault = ""
 
     async def skip(self, *, until: type[Line] | None = None) -> None:
-        """Follow only what comes from now on.
+        """Skip the history so far.
 
         Args:
-            until: a search that has ended was asked to go on: its status is old until this line
-                says that it does, or another one that it does not.
+            until: for a search that has ended and was asked to continue, the type of the line that
+                confirms the request. Until it or a refusal appears, the status is out of date.
         """
         seen = await self._seen(count=1)
         self._after = seen.last_id or "0"
@@ -74,7 +76,7 @@ class Watch:
         self._awaited = until
 
     async def look(self) -> bool:
-        """Take what is new; whether the search has ended.
+        """Process new lines of history; return whether the search has ended.
 
         Raises:
             SearchFailedError: every trial fails in the same way.
@@ -88,13 +90,14 @@ class Watch:
         return self._ended(seen)
 
     async def to_the_end(self, *, alone: bool = False) -> None:
-        """Look until the search has ended.
+        """Watch until the search has ended.
 
         Args:
-            alone: whether no other actor than the run's own may serve it.
+            alone: whether the run's own actor is the only one that can serve the search.
 
         Raises:
-            SearchFailedError: every trial fails in the same way, or the only actor cannot serve it.
+            SearchFailedError: every trial fails in the same way, or the only actor cannot serve the
+                search.
         """
         while not await self.look():
             if alone and self._fault:
@@ -102,7 +105,7 @@ class Watch:
             await asyncio.sleep(LOOK_S)
 
     async def until_stopped(self) -> None:
-        """Wait until the search has been stopped; hooks are called no more."""
+        """Wait until the search has stopped, without calling callbacks."""
         while not self._ended(await self._seen()):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)
 
@@ -120,7 +123,7 @@ class Watch:
         if awaited is not None and (isinstance(line, awaited) or _refuses(line, awaited)):
             self._awaited = None
         self._failures += isinstance(line, TrialFailed)
-        # A search whose function is wrong ends before it has failed in every slot three times.
+        # If the function is broken, do not wait until every slot has failed three times.
         if why := self._judge.take(line):
             raise SearchFailedError(f"{self._experiment.name}: {why}")
 
@@ -136,7 +139,7 @@ class Watch:
 
 
 def end(result: Result, callbacks: Iterable[Callback]) -> None:
-    """Warn of what the task returned that is no figure, and call hooks of the end."""
+    """Warn of values that the task returned but that are not numbers, and call `on_end`."""
     if odd := left_out(result.history):
         warn_of([f"{result.name}: {in_words(odd)}"])
     for callback in callbacks:
@@ -144,5 +147,5 @@ def end(result: Result, callbacks: Iterable[Callback]) -> None:
 
 
 def _refuses(line: Line, awaited: type[Line]) -> bool:
-    """Whether a line says that the request did not fit which another line was to answer."""
+    """Whether a line refuses the request that a line of the type `awaited` would confirm."""
     return isinstance(line, ControlIgnored) and line.action == awaited.event

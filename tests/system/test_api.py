@@ -321,7 +321,9 @@ def test_another_search_of_that_name_says_what_to_do(tmp_path):
         (trial.checkpoint / "x").write_text("x")
         return 100.0 + trial.hyperparameters["rate"]
 
-    with pytest.raises(romul.ExperimentExistsError, match="another function: resume=True goes on"):
+    with pytest.raises(
+        romul.ExperimentExistsError, match="another function: use resume=True to continue"
+    ):
         search(tmp_path, other, steps=1)
     # How an older version made a fingerprint is not known any more: nothing is refused for it.
     call = tmp_path / "mine" / "call.json"
@@ -399,7 +401,7 @@ def test_a_run_on_a_named_server_is_not_removed(system):
     called = system.call("run", str(system.folder / "other.py"), *runs)
     assert called.returncode == 0, called.stderr
     before = contents(system.folder / "other")
-    message = r"on a server that was named, .* with `romul stop other --redis URL`"
+    message = r"`romul run --redis` began, .* with `romul stop other --redis URL`"
     with pytest.raises(romul.ExperimentExistsError, match=message):
         search(system.folder, name="other", fresh=True)
     assert contents(system.folder / "other") == before
@@ -431,7 +433,7 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path):
 def test_a_search_that_has_ended_is_extended_and_goes_on_with_another_declaration(tmp_path):
     search(tmp_path, steps=2)
     with pytest.raises(
-        romul.ExperimentExistsError, match=r"\(steps was 2, and is 4\): resume=True goes on"
+        romul.ExperimentExistsError, match=r"\(steps was 2, and is 4\): use resume=True to"
     ):
         search(tmp_path, steps=4)
     with pytest.raises(romul.ExperimentError, match="2 is not above the 2"):
@@ -453,7 +455,9 @@ def test_a_search_that_has_ended_is_extended_and_goes_on_with_another_declaratio
 
     wider = {"rate": romul.Float(0.2, 0.3, log=True)}
     declared = {"steps": 6, "population": 5, "optimizer": {"name": "romul", "power": 0.2}}
-    with pytest.raises(romul.ExperimentExistsError, match="resume=True goes on with the new one"):
+    with pytest.raises(
+        romul.ExperimentExistsError, match="use resume=True to continue with the new one"
+    ):
         search(tmp_path, space=wider, **declared)
     result = search(tmp_path, space=wider, **declared, resume=True)
     assert (result.status, len(result.population)) == ("finished", 5)
@@ -569,7 +573,7 @@ def test_no_process_outlives_the_program(tmp_path, number):
     _, err = process.communicate(timeout=60)
     if number == signal.SIGINT:
         assert "KeyboardInterrupt" in err
-        assert "interrupted: the same call with name='mine' goes on\n" in err
+        assert "interrupted: the same call with name='mine' continues the search\n" in err
     alone(tmp_path)
 
 
@@ -616,7 +620,7 @@ def test_when_all_trials_fail_the_error_says_how_to_go_on(tmp_path):
 
     with pytest.raises(romul.SearchFailedError, match="every trial of step 0 failed") as raised:
         search(tmp_path, diverges)
-    assert "The same call with name='mine' tries again" in str(raised.value)
+    assert "To try again, repeat the call with name='mine'" in str(raised.value)
     assert search(tmp_path, resume=True).status == "finished"
 
 
@@ -697,7 +701,7 @@ class Called:
         (yields_awaited, "yields_awaited is a generator"),
         (lambda: 1.0, r"cannot be called with a trial alone \(too many positional arguments\)"),
         (lambda rate, width: 1.0, r"\(missing a required argument: 'width'\): write `def train"),
-        (7, "train: 7 is neither a function nor the name of one"),
+        (7, 'train: 7 is neither a function nor a name "module:function"'),
         (lambda trial, lock=threading.Lock(): 1.0, "belongs to this process"),  # noqa: B008
     ],
 )
@@ -718,7 +722,7 @@ def test_an_async_task_of_a_file_fails_with_what_to_do(tmp_path, monkeypatch):
     ("changes", "message"),
     [
         ({"worker": 3}, r"run\(\) has no argument 'worker': did you mean 'workers'\?"),
-        ({"redis": "redis://h"}, r"'redis': romul.submit puts a search on a server"),
+        ({"redis": "redis://h"}, r"'redis': to run a search on a server, use romul.submit"),
         ({"name": "a/b"}, "name: 'a/b' is not allowed: letters, digits"),
         ({"budgt": 3}, "did you mean 'budget'"),
     ],
@@ -747,7 +751,7 @@ def test_a_search_is_submitted_to_a_server_and_waited_for(system):
     assert romul.Client(system.url).statuses() == {"far": "finished"}
     with pytest.raises(romul.ExperimentExistsError):
         romul.submit(task, SPACE, name="far", **given)
-    with pytest.raises(romul.TaskError, match="nothing that comes over a network is unpickled"):
+    with pytest.raises(romul.TaskError, match="the workers of a server import a task by its name"):
         romul.submit(lambda trial: 1.0, SPACE, name="near", **given)
     assert romul.submit(flat, SPACE, name="near", **given).task == "tests.system.test_api:flat"
 

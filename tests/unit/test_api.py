@@ -252,16 +252,16 @@ momentum = { type = "float", min = 0, max = 0.99, when = { "optimizer.kind" = "s
             {"direction": "minimize"},
             "Population() has no argument 'direction': did you mean 'mode'?",
         ),
-        ({"n_jobs": 2}, "Population() has no argument 'n_jobs': only romul.run has 'workers'"),
+        ({"n_jobs": 2}, "Population() has no argument 'n_jobs': only romul.run takes 'workers'"),
         (
             {"zzz": 1},
             "initial, max_attempts, max_hours, max_trials, metric, mode, optimizer, population",
         ),
-        ({"from_run": "x"}, "Population() has no 'from_run': it would have no effect without a"),
-        ({"name": "x"}, "Population() has no 'name': it would have no effect without a server"),
+        ({"from_run": "x"}, "Population() has no 'from_run': it has an effect only with a"),
+        ({"name": "x"}, "Population() has no 'name': it has an effect only with a server"),
         (
             {"max_hours": 1, "clock": None},
-            "'max_hours': it would have no effect with clock=None",
+            "'max_hours': it has no effect with clock=None",
         ),
         ({"mode": "minimum"}, "mode: 'minimum' is not 'min' or 'max'"),
         ({"population": 2}, "Population(): population: 2 is below 4"),
@@ -270,9 +270,9 @@ momentum = { type = "float", min = 0, max = 0.99, when = { "optimizer.kind" = "s
         ({"space": {"lr": romul.Float(cast("Any", "0"), 1)}}, "space.lr.min: '0' is not a number"),
         (
             {"space": {"a": {"lr": (0, 1)}}},
-            "space.a.lr: (0, 1) is no hyperparameter: write romul.",
+            "space.a.lr: (0, 1) is not a hyperparameter: write romul.",
         ),
-        ({"space": {"n": romul.Bool}}, "is no hyperparameter: write romul.Float(0, 1)"),
+        ({"space": {"n": romul.Bool}}, "is not a hyperparameter: write romul.Float(0, 1)"),
         ({"space": [1]}, "space: [1] is not a mapping: give hyperparameters by name"),
         ({"space": {"lr": romul.Float(1, 0.1)}}, "lr: min 1.0 is not below max 0.1"),
         ({"optimizer": "romull"}, "optimizer 'romull' is not one of"),
@@ -294,8 +294,8 @@ def test_a_wrong_declaration_says_what_is_wrong(changes, message):
         ({"name": 3}, "run(): name: 3 is not text"),
         ({"runs": 3}, "run(): runs: 3 is not the path of a folder"),
         ({"setup": "load"}, "run(): setup: 'load' is not a function"),
-        ({"callbacks": [romul.Callback]}, "is not a list of objects of romul.Callback"),
-        ({"callbacks": romul.Callback()}, "is not a list of objects of romul.Callback"),
+        ({"callbacks": [romul.Callback]}, "is not a list of romul.Callback objects"),
+        ({"callbacks": romul.Callback()}, "is not a list of romul.Callback objects"),
         ({"task": "other"}, "run() has no 'task': `train` is the task"),
     ],
 )
@@ -582,7 +582,9 @@ def test_what_is_no_state_is_refused():
     ):
         with pytest.raises(ExperimentError, match=r"^state: "):
             romul.Population.load({**population.state, key: damage})
-    with pytest.raises(ExperimentError, match=r"^state: .*: it must be what Population.state was"):
+    with pytest.raises(
+        ExperimentError, match=r"^state: .*: it must be a value of Population.state"
+    ):
         romul.Population.load({k: v for k, v in population.state.items() if k != "slots"})
     with pytest.raises(ExperimentError, match="version None is not 1"):
         romul.Population.load(cast("Any", None))
@@ -634,20 +636,22 @@ def test_what_cannot_be_told_says_why():
         population.tell(trial, cast("float", "0.3"))
     with pytest.raises(romul.TellError, match="trial 0-0: the result has no 'val_loss', which"):
         population.tell(trial, {"loss": 0.3})
-    with pytest.raises(romul.TellError, match=r"\{\} is no trial: give what ask"):
+    with pytest.raises(romul.TellError, match=r"\{\} is not a trial: give the trial from ask"):
         population.tell(cast("Any", {}), 0.5)
-    with pytest.raises(romul.TellError, match="trial 1-0 was not asked for yet"):
+    with pytest.raises(romul.TellError, match="trial 1-0 has not been asked for yet"):
         population.tell("1-0", 0.3)
-    with pytest.raises(romul.TellError, match="'x' is unknown; trials that are out: 0-0"):
+    with pytest.raises(romul.TellError, match="'x' is unknown; trials that wait for a result: 0-0"):
         population.failed("x")
     population.tell(trial, 0.3)
-    with pytest.raises(romul.TellError, match="trial 0-0 has ended: a trial is told once"):
+    with pytest.raises(
+        romul.TellError, match="trial 0-0 has already ended: report each trial only once"
+    ):
         population.tell(trial, 0.3)
     second = population.ask()
     population.failed(second)
     while (other := population.ask()).id != second.id:
         pass
-    with pytest.raises(romul.TellError, match="attempt 1 failed before; attempt 2 is out now"):
+    with pytest.raises(romul.TellError, match="attempt 1 has failed; attempt 2 is running"):
         population.tell(second, 0.3)
     population.tell(other, 0.3)
 
@@ -663,7 +667,10 @@ def test_an_optimizer_of_ones_own_decides():
     population = romul.Population(SPACE, steps=3, optimizer=Mine(), clock=None)
     moves = to_the_end(population)
     assert moves == to_the_end(romul.Population(SPACE, steps=3, optimizer="truncation", clock=None))
-    with pytest.raises(ExperimentError, match=r"pass it again, Population.load\(state, optimizer="):
+    with pytest.raises(
+        ExperimentError,
+        match=r"pass that optimizer again, as in Population.load\(state, optimizer=",
+    ):
         romul.Population.load(population.state)
     romul.Population.load(population.state, optimizer=Mine())
 
@@ -678,7 +685,7 @@ def test_a_population_is_not_changed_by_its_state():
 
 
 def test_a_misspelt_hook_is_refused():
-    with pytest.raises(TypeError, match=r"Wrong\.on_resul is no hook: did you mean 'on_result'"):
+    with pytest.raises(TypeError, match=r"Wrong\.on_resul is not a hook: did you mean 'on_result'"):
 
         class Wrong(romul.Callback):
             def on_resul(self, line):
