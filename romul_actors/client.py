@@ -1,7 +1,7 @@
-"""The client: what an operator, a script or a page does with experiments, over one store.
+"""The client through which commands, the dashboard and programs submit and control experiments.
 
-A request becomes one message in the experiment's inbox; an actor decides it later, and history says
-what became of it. The client does not decide, and it knows no command line and no page.
+A request is one message in the inbox of an experiment. An actor decides it later, and the history
+records the outcome. The client itself decides nothing, and knows no command line and no dashboard.
 """
 
 import getpass
@@ -35,18 +35,18 @@ from romul_actors.store.opening import open_store
 
 
 class Client:
-    """Submits experiments and controls them.
+    """Submits and controls experiments.
 
-    As a context manager it closes the store at its end:
+    As a context manager, the client closes the store at the end of the block::
 
         async with Client.connect("redis://127.0.0.1:6379/0") as client:
             await client.submit(experiment)
             await client.pin(experiment.name, slot=3)
 
     Args:
-        store: where the experiments are.
-        by: the user, as history names them; the name of the process's user if left out.
-        broker: what workers are drained over; without one they cannot be.
+        store: store that holds the experiments.
+        by: user name to record in the history. Default: the user of the process.
+        broker: broker through which workers are drained. Without one, `drain` is not available.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class Client:
 
     @classmethod
     def connect(cls, url: str, *, by: str | None = None, broker: Broker | None = None) -> Self:
-        """A client of the server at `url`, which is first used by the first call.
+        """Create a client for the server at `url`. The first request opens the connection.
 
         Args:
-            url: one of the forms that `store/redis/urls.py` lists.
-            by: the user; the name of the process's user if left out.
-            broker: what workers are drained over.
+            url: URL of the server, in one of the forms listed in `store/redis/urls.py`.
+            by: user name to record in the history. Default: the user of the process.
+            broker: broker through which workers are drained.
 
         Raises:
             StoreError: the URL has none of these forms.
@@ -81,21 +81,21 @@ class Client:
         await self.store.close()
 
     async def check(self) -> list[str]:
-        """Warnings about the store's settings.
+        """Check the configuration of the store, and return warnings.
 
         Raises:
-            StoreError: the store is unreachable, or would lose data as it is set up.
+            StoreError: the store is unreachable, or its configuration would lose data.
         """
         return await self.store.check()
 
     # -- experiments ----------------------------------------------------------------------------
 
     async def submit(self, experiment: Experiment) -> None:
-        """Check an experiment whole, then put it into the store, for any actor and workers.
+        """Check an experiment, then store it so that actors and workers can run it.
 
         Raises:
-            ExperimentError: it cannot run as it is declared.
-            ExperimentExistsError: there is one of that name.
+            ExperimentError: the declaration is invalid.
+            ExperimentExistsError: there is already an experiment of that name.
         """
         check(experiment)
         if experiment.checkpoints is None:
@@ -105,14 +105,14 @@ class Client:
         await self.store.create(experiment.name, experiment.model_dump_json(), encode(Submitted()))
 
     async def statuses(self) -> dict[str, str]:
-        """Status of every experiment, by name, in order of names."""
+        """The status of every experiment, by name, sorted by name."""
         return await self.store.experiments()
 
     async def status(self, name: str) -> str:
         """Status of an experiment.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
+            UnknownExperimentError: there is no experiment of that name.
         """
         return (await self.store.glance(name)).meta["status"]
 
@@ -120,16 +120,16 @@ class Client:
         """Declaration of an experiment.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
-            ExperimentError: the stored text is not one that this version can read.
+            UnknownExperimentError: there is no experiment of that name.
+            ExperimentError: this version cannot read the stored declaration.
         """
         return from_json(await self.store.spec(name))
 
     async def remove(self, name: str) -> None:
-        """Remove an experiment with its history and queues; its checkpoints stay.
+        """Remove an experiment, its history and its queues. Its checkpoints are kept.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
+            UnknownExperimentError: there is no experiment of that name.
         """
         if not await self.store.remove(name):
             raise UnknownExperimentError(f"no experiment {name!r}")
@@ -137,57 +137,57 @@ class Client:
     # -- control --------------------------------------------------------------------------------
 
     async def pause(self, name: str) -> None:
-        """Ask for no more trials to be dispatched; those in training end and count.
+        """Pause an experiment: no new trial starts. Trials that are running finish and count.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
+            UnknownExperimentError: there is no experiment of that name.
         """
         await self._send(name, Control(action="pause", by=self.by))
 
     async def resume(self, name: str) -> None:
-        """Ask a paused experiment to go on, or a failed one to try again.
+        """Resume a paused experiment, or retry a failed one.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
+            UnknownExperimentError: there is no experiment of that name.
         """
         await self._send(name, Control(action="resume", by=self.by))
 
     async def is_halted(self, name: str) -> bool:
-        """Whether only `resume` has a search go on: it failed, is paused, or is to be paused."""
-        # Read first: what is decided meanwhile shows in the status.
+        """Whether only `resume` continues an experiment: it failed, is paused, or will be."""
+        # The inbox is read first: a request that is decided meanwhile shows in the status.
         waiting = map(request_of, (await self.store.outstanding(name)).inbox)
         pauses = any(request is not None and request.action == "pause" for request in waiting)
         return pauses or await self.status(name) in ("paused", "failed")
 
     async def stop(self, name: str) -> None:
-        """Ask an experiment to end for good; its results stay.
+        """Stop an experiment. Its results are kept.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
+            UnknownExperimentError: there is no experiment of that name.
         """
         await self._send(name, Control(action="stop", by=self.by))
 
     async def pin(self, name: str, slot: int) -> None:
-        """Ask for a slot to keep its hyperparameters and weights, whatever the others do.
+        """Make a slot keep its hyperparameters and weights, whatever the other slots do.
 
         Raises:
             UnknownExperimentError: there is no experiment of that name.
-            UnknownSlotError: it has no such slot.
+            UnknownSlotError: the experiment has no such slot.
         """
         await self._pin(name, "pin", slot)
 
     async def unpin(self, name: str, slot: int) -> None:
-        """Ask for a pinned slot to take part again.
+        """Undo `pin`: the slot takes part in decisions again.
 
         Raises:
             UnknownExperimentError: there is no experiment of that name.
-            UnknownSlotError: it has no such slot.
+            UnknownSlotError: the experiment has no such slot.
         """
         await self._pin(name, "unpin", slot)
 
     async def _pin(self, name: str, action: Literal["pin", "unpin"], slot: int) -> None:
         glance = await self.store.glance(name)
-        # Before the actor has decided `submitted` there are none: the declaration says how many.
+        # There are no slots before `submitted` is decided: their number is in the declaration.
         n_slots = int(glance.meta.get("slots", 0)) or from_json(glance.meta["spec"]).population
         if not 0 <= slot < n_slots:
             raise UnknownSlotError(f"{name} has no slot {slot}: it has {n_slots}")
@@ -200,26 +200,26 @@ class Client:
         min: float | None = None,  # noqa: A002
         max: float | None = None,  # noqa: A002
     ) -> tuple[float, float]:
-        """Ask for a hyperparameter to be searched between other bounds.
+        """Change the bounds of a hyperparameter.
 
         Args:
-            name: the experiment.
-            parameter: a hyperparameter that is a number.
-            min: its least value from now on; None: as before.
-            max: its greatest; None: as before.
+            name: name of the experiment.
+            parameter: name of a numeric hyperparameter.
+            min: new lower bound. None (the default) keeps the old one.
+            max: new upper bound. None (the default) keeps the old one.
 
         Returns:
-            Both bounds.
+            The lower and the upper bound that were requested.
 
         Raises:
             UnknownExperimentError: there is no experiment of that name.
-            SpaceError: it has no such hyperparameter, or the bounds do not fit it.
+            SpaceError: the experiment has no such hyperparameter, or the bounds do not fit it.
         """
         experiment = await self.spec(name)
         if min is None and max is None:
             raise SpaceError(f"{parameter}: give the least value, the greatest one, or both")
         spec = experiment.space.get(parameter)
-        # What is no number, or not there, is refused below.
+        # `_bounds` rejects hyperparameters that are unknown or not numeric.
         before = (spec.min, spec.max) if isinstance(spec, FloatSpec | IntSpec) else (0.0, 1.0)
         both = (before[0] if min is None else min, before[1] if max is None else max)
         await self.store.send(name, encode(self._bounds(experiment, parameter, *both)))
@@ -230,23 +230,24 @@ class Client:
             raise SpaceError(f"{parameter}: min {low!r} and max {high!r} must be finite")
         spec = experiment.space.get(parameter)
         if isinstance(spec, FloatSpec):
-            # What a declaration must not say could not be read back.
+            # The bounds must be valid in a declaration, or it could not be read back.
             spec.model_copy(update={"min": low, "max": high}).parameter(parameter)
         with_bounds(experiment.search_space(), parameter, low, high)
         return Control(action="bounds", by=self.by, parameter=parameter, low=low, high=high)
 
     async def extend(self, name: str, steps: int) -> None:
-        """Ask for an experiment to go on to more steps: a running, finished or stopped one.
+        """Extend an experiment to `steps` steps in total.
 
-        A paused or failed one has them when it is resumed.
+        A finished or stopped experiment runs again. A paused or failed one takes the new number of
+        steps, but continues only after `resume`.
 
         Args:
-            name: the experiment.
-            steps: how many it has in all from then on.
+            name: name of the experiment.
+            steps: new total number of steps, including those already done.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
-            ExperimentError: it has as many already, or there are too many.
+            UnknownExperimentError: there is no experiment of that name.
+            ExperimentError: the experiment already has that many steps, or the number is too large.
         """
         await self.store.send(name, encode(self._extend(await self.spec(name), steps)))
 
@@ -268,19 +269,18 @@ class Client:
         population: int | None = None,
         optimizer: Mapping[str, Value] | None = None,
     ) -> None:
-        """Ask for another number of slots, or other constants of the optimizer.
+        """Change the number of slots or the constants of the optimizer.
 
-        A search that runs has them at once. One that is paused or has failed adds slots when it
-        is resumed.
+        If the experiment is paused or has failed, new slots are added only when it is resumed.
 
         Args:
-            name: the experiment.
-            population: number of slots; None: as many as before.
-            optimizer: constants by name, such as `{"factor": 0.5}`.
+            name: name of the experiment.
+            population: new number of slots. None (the default) changes nothing.
+            optimizer: new constants by name, such as `{"factor": 0.5}`.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
-            ExperimentError: it has ended, or it cannot be changed so; the message says why.
+            UnknownExperimentError: there is no experiment of that name.
+            ExperimentError: the experiment has ended, or does not allow the change.
         """
         if (status := await self.status(name)) in OVER:
             raise ExperimentError(_has_ended(name, status))
@@ -302,13 +302,15 @@ class Client:
         return Control(action="change", by=self.by, population=population, constants=constants)
 
     async def apply(self, name: str, changes: Changes) -> None:
-        """Ask for everything in which a declaration differs from a search's, or for none of it.
+        """Request all changes that make a stored experiment match a new declaration.
+
+        If one of them is invalid, none is requested.
 
         Raises:
-            RomulError: what `bounds`, `extend` and `change` raise.
+            RomulError: see `bounds`, `extend` and `change`.
         """
         stored = await self.spec(name)
-        # What `extend` asked for before the declaration did is done.
+        # An earlier `extend` may already have requested these steps.
         done = changes.steps == stored.steps and not changes.asked
         steps = None if done else changes.steps
         requests = [
@@ -318,7 +320,7 @@ class Client:
         if steps is not None:
             requests.append(self._extend(stored, steps))
         if changes.population or changes.constants:
-            # What has ended can be changed when it has been extended, which is decided first.
+            # An experiment that has ended can be changed if it is extended first.
             if steps is None and (status := await self.status(name)) in OVER:
                 raise ExperimentError(_has_ended(name, status))
             requests.append(self._change(stored, changes.population, changes.constants))
@@ -326,14 +328,14 @@ class Client:
             await self.store.send(name, encode(request))
 
     async def forget_fault(self, name: str) -> None:
-        """Forget why no actor could serve an experiment: before another actor tries again.
+        """Clear the stored reason why no actor could serve an experiment.
 
-        What was wrong may be mended since; if it is not, that actor says so again.
+        The cause may have been fixed. If not, the next actor stores the reason again.
         """
         await self.store.set_fault(name, "")
 
     async def _send(self, name: str, control: Control) -> None:
-        # An inbox without an experiment would be read by no actor.
+        # No actor would read the inbox of an experiment that does not exist.
         await self.store.spec(name)
         await self.store.send(name, encode(control))
 
@@ -346,24 +348,25 @@ class Client:
     async def drain(
         self, worker: str, *, at_once: bool = False, names: Sequence[str] | None = None
     ) -> list[str]:
-        """Have a worker end; the history of the experiments that it serves names the user.
+        """Make a worker end, and record the request in the history of its experiments.
 
         Args:
-            worker: its name.
-            at_once: whether it gives its trial back at once, or first ends or saves it.
-            names: experiments whose history says so; all that list the worker if left out.
+            worker: name of the worker.
+            at_once: whether the worker gives its trial back immediately; otherwise it finishes or
+                saves the trial first.
+            names: experiments whose history records it. Default: all that the worker serves.
 
         Returns:
-            The experiments whose history says so.
+            The experiments whose history records the request.
 
         Raises:
             NoAnswerError: there is no broker, or the worker does not answer.
-            UnknownWorkerError: the broker knows other workers only.
-            BrokerError: the worker's name cannot stand in a topic.
+            UnknownWorkerError: the broker knows no worker of that name.
+            BrokerError: the worker's name cannot be part of a topic.
         """
         if self._broker is None:
             raise NoAnswerError(f"{worker} cannot be drained: this client has no broker")
-        # Read first: a worker that has ended is listed nowhere.
+        # Read before the request: a worker that has ended is no longer listed.
         served = list(names) if names is not None else await self.served_by(worker)
         await ask(self._broker, worker, {"do": "stop" if at_once else "drain"})
         event = encode(Control(action="drain", by=self.by, worker=worker))
@@ -375,18 +378,18 @@ class Client:
 
     @property
     def by(self) -> str:
-        """The user, as history names them."""
+        """The user name that is recorded in the history."""
         if self._by is None:
             self._by = user()
         return self._by
 
 
 def user() -> str:
-    """The user of this process."""
+    """Name of the user that runs this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        # A container may run as a user that no file names.
+        # A container may run as a user without an entry in the password database.
         return f"uid {os.getuid()}"
 
 

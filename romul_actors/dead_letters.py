@@ -1,4 +1,4 @@
-"""Dead letters: what an operator does with messages that no actor or worker could use."""
+"""Operations on dead letters, the messages that no actor or worker could use."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ from romul_actors.errors import StoreError
 from romul_actors.store import DeadLetter, Store
 
 PAGE = 1_000
-"""Dead letters that are read, or removed, in one step."""
+"""Number of dead letters that are read or removed in one call of the store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resubmitted:
-    """How many dead letters went back into their queues.
+    """How many dead letters were resubmitted.
 
     Attributes:
-        back: those that did.
-        cut: those that could not: only their beginning was kept.
+        back: number of messages put back into their queues.
+        cut: number of messages that could not be put back, because they had been stored truncated.
     """
 
     back: int
@@ -27,7 +27,7 @@ class DeadLetters:
     """Lists dead letters, puts them back into their queues, and removes them.
 
     Args:
-        store: where the experiments are.
+        store: store that holds the experiments.
     """
 
     def __init__(self, store: Store) -> None:
@@ -36,16 +36,16 @@ class DeadLetters:
     async def letters(
         self, name: str, ids: Collection[str] = (), limit: int | None = None
     ) -> list[DeadLetter]:
-        """Messages that could not be used, oldest first.
+        """The dead letters of an experiment, oldest first.
 
         Args:
-            name: the experiment.
-            ids: which; all of them if none are given.
-            limit: how many at most.
+            name: name of the experiment.
+            ids: ids of the dead letters to return. Default: all.
+            limit: maximal number of dead letters to return. None (the default) sets no limit.
 
         Raises:
             UnknownExperimentError: there is no experiment of that name.
-            StoreError: an id is not among them.
+            StoreError: there is no dead letter with one of the ids.
         """
         await self._store.spec(name)
         found: list[DeadLetter] = []
@@ -64,12 +64,12 @@ class DeadLetters:
         """Put dead letters back into the queues that they came from.
 
         Args:
-            name: the experiment.
-            ids: which; all of them if none are given.
+            name: name of the experiment.
+            ids: ids of the dead letters. Default: all.
 
         Raises:
             UnknownExperimentError: there is no experiment of that name.
-            StoreError: an id is not among the dead letters.
+            StoreError: there is no dead letter with one of the ids.
         """
         found = await self.letters(name, ids)
         whole = [letter for letter in found if len(letter.body) == letter.size]
@@ -77,18 +77,18 @@ class DeadLetters:
         return Resubmitted(sum(back), len(found) - len(whole))
 
     async def drop(self, name: str, ids: Collection[str] = ()) -> int:
-        """Remove dead letters for good.
+        """Delete dead letters.
 
         Args:
-            name: the experiment.
-            ids: which; all of them if none are given.
+            name: name of the experiment.
+            ids: ids of the dead letters. Default: all.
 
         Returns:
-            How many there were.
+            The number of dead letters deleted.
 
         Raises:
             UnknownExperimentError: there is no experiment of that name.
-            StoreError: an id is not among the dead letters.
+            StoreError: there is no dead letter with one of the ids.
         """
         found = [letter.id for letter in await self.letters(name, ids)]
         dropped = 0

@@ -1,59 +1,62 @@
-"""Errors and warnings that several packages raise; others stand with their module."""
+"""Exceptions and warnings that are shared by several packages.
+
+An exception that only one module raises is defined in that module.
+"""
 
 from collections.abc import Sequence
 from typing import Self
 
 
 class RomulError(Exception):
-    """Base of all of this project's errors."""
+    """Base class of all exceptions of this project."""
 
 
 class SpaceError(RomulError, ValueError):
-    """A hyperparameter, or a value for one, that the search space does not allow."""
+    """A hyperparameter or its value is invalid in the search space."""
 
 
 class OptimizerError(RomulError, ValueError):
-    """An unknown optimizer, or an option that it does not take."""
+    """The optimizer is unknown, has no such option, or does not accept its value."""
 
 
 class ExperimentError(RomulError, ValueError):
-    """An experiment's declaration is wrong; the message names the field or line."""
+    """The declaration of an experiment is invalid; the message names the field or line."""
 
 
 class PluginError(RomulError):
-    """What an installed package adds cannot be used (see romul_actors.plugins)."""
+    """A plugin of an installed package cannot be used (see `romul_actors.plugins`)."""
 
 
 class MessageError(RomulError, ValueError):
-    """Bytes from a queue that are not a message of this protocol."""
+    """Bytes from a queue are not a message of this protocol."""
 
 
 class MessageVersionError(MessageError):
-    """A message of another version of the protocol; programs of that version can read it."""
+    """A message has another protocol version; programs of that version can read it."""
 
 
 class StoreError(RomulError):
-    """The store cannot be used: it is unreachable, misconfigured, or holds unusable data."""
+    """The store cannot be used: it is unreachable or misconfigured, or its data is unusable."""
 
 
 class StoreUnavailableError(StoreError):
-    """The store does not answer now; it may later."""
+    """The store does not answer. A later attempt may succeed."""
 
 
 class TlsError(StoreUnavailableError):
-    """The server and this machine do not agree about TLS: it does not help to wait."""
+    """The TLS connection to the server cannot be set up. Trying again does not help."""
 
 
 class AccessError(StoreError):
-    """The server does not let this user do what was asked for."""
+    """The server denies this user the requested action."""
 
 
 class WrongTypeError(StoreError):
-    """A key on the server is not of the type that this project gives it.
+    """A key on the server has an unexpected type.
 
     Args:
-        keys: one of them it is.
-        error: as the server says it.
+        keys: the candidates; the error concerns one of them.
+        error: the server's error.
     """
 
     def __init__(self, keys: Sequence[str], error: object) -> None:
@@ -65,14 +68,14 @@ class WrongTypeError(StoreError):
 
 
 class StoredDataError(StoreError):
-    """What is stored of an experiment is not what this project writes.
+    """The stored data of an experiment is invalid.
 
     Args:
-        what: which field of which experiment and slot, and the value.
+        what: description with the experiment, the slot, the field and its value.
 
     Attributes:
-        what: the same.
-        remedy: what to do.
+        what: the same description.
+        remedy: advice for the operator.
     """
 
     def __init__(self, what: str) -> None:
@@ -82,10 +85,12 @@ class StoredDataError(StoreError):
 
 
 class UndecidableError(StoreError):
-    """No decision follows from what is stored of an experiment and from its events.
+    """The actor cannot make a decision for an experiment.
+
+    Either the optimizer has failed, or the stored data is inconsistent.
 
     Args:
-        what: what was done, and the error that ended it.
+        what: what the actor was doing, and the error.
     """
 
     def __init__(self, what: str) -> None:
@@ -96,11 +101,11 @@ class UndecidableError(StoreError):
 
 
 class NoAnswerError(StoreError):
-    """The broker cannot be used, or a worker does not answer a request sent over it."""
+    """The broker cannot be used, or a worker does not answer a request sent through it."""
 
 
 class UnknownExperimentError(StoreError):
-    """No experiment of that name is in the store."""
+    """There is no experiment of that name."""
 
 
 class UnknownSlotError(UnknownExperimentError):
@@ -108,19 +113,19 @@ class UnknownSlotError(UnknownExperimentError):
 
 
 class UnknownWorkerError(RomulError):
-    """No local run under way has a worker of that name, or the broker knows others only."""
+    """Neither a running local run nor the broker has a worker of that name."""
 
 
 class UnknownTrialError(RomulError, ValueError):
-    """A trial, or a slot, that history does not hold; or the best one, before any has succeeded."""
+    """The history has no such trial or slot, or no trial has succeeded yet."""
 
 
 class ExperimentExistsError(StoreError):
-    """An experiment of that name is already in the store."""
+    """An experiment of that name already exists."""
 
     @classmethod
     def of(cls, name: str) -> Self:
-        """Say that a store's experiment has the name."""
+        """The error for an experiment in a store."""
         return cls(
             f"experiment {name!r} exists already: choose another name, or remove it first: "
             f"`romul remove {name}`"
@@ -128,11 +133,11 @@ class ExperimentExistsError(StoreError):
 
 
 class AclError(RomulError, ValueError):
-    """A user of the server cannot be made: its role, name or pattern, or the file, is wrong."""
+    """A user of the server cannot be created: its role, name, pattern or the file is invalid."""
 
 
 class BrokerError(RomulError):
-    """A broker's URL, or a name that is to stand in a topic, is wrong."""
+    """The URL of a broker is invalid, or a name cannot be part of a topic."""
 
 
 class CheckpointError(RomulError):
@@ -140,24 +145,30 @@ class CheckpointError(RomulError):
 
 
 class LostParentError(CheckpointError):
-    """The checkpoint that a trial continues from is not what was written."""
+    """The checkpoint that a trial continues from is missing or damaged."""
 
 
 class NoRoomError(CheckpointError):
-    """The disk, or the quota, for checkpoints is full; later there may be room."""
+    """The disk or the quota for checkpoints is full. Space may become free later."""
 
 
 class StorageOutageError(CheckpointError):
-    """The storage of checkpoints refuses, or does not answer; later it may."""
+    """The checkpoint storage fails or does not answer. A later attempt may succeed."""
 
 
 class TaskError(RomulError):
-    """The user's training function broke its contract (see romul_workers.trial)."""
+    """The user's training function is invalid, or does not meet the contract of a task.
+
+    The contract is described in `romul_workers.trial`.
+    """
 
 
 class TellError(RomulError, ValueError):
-    """A result that a population without a server cannot take (see romul.Population)."""
+    """`romul.Population` cannot accept a reported result."""
 
 
 class AdviceWarning(UserWarning):
-    """An experiment is right, and may work worse than expected (romul_actors.protocol.advice)."""
+    """An experiment is valid, but may work worse than expected.
+
+    The checks are in `romul_actors.protocol.advice`.
+    """

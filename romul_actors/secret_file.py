@@ -1,4 +1,4 @@
-"""Passwords in files, as containers are given secrets: they may change meanwhile."""
+"""Passwords in files, as containers receive secrets. A file may change while a process runs."""
 
 import os
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 from romul_actors.errors import StoreError
 
 REDIS, SENTINEL, MQTT = (f"ROMUL_{name}_PASSWORD_FILE" for name in ("REDIS", "SENTINEL", "MQTT"))
-"""Variables of the environment that name a file."""
+"""Environment variables that contain the path of a password file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,18 +16,18 @@ class SecretFile:
     """A file with a password.
 
     Attributes:
-        path: the file.
-        variable: what named it, for errors.
+        path: path of the file.
+        variable: environment variable that contained the path, for error messages.
     """
 
     path: Path
     variable: str
 
     def read(self) -> str:
-        """The password that the file holds now.
+        """The password that is in the file now.
 
         Raises:
-            StoreError: it cannot be read.
+            StoreError: the file cannot be read.
         """
         try:
             return self.path.read_text(encoding="utf-8").strip()
@@ -36,10 +36,10 @@ class SecretFile:
 
 
 def secret_file(variable: str) -> SecretFile | None:
-    """The file that a variable of the environment names; None: it names none.
+    """The password file that an environment variable names; None if the variable is not set.
 
     Raises:
-        StoreError: it cannot be read.
+        StoreError: the file cannot be read.
     """
     path = os.environ.get(variable)
     if path is None:
@@ -50,20 +50,20 @@ def secret_file(variable: str) -> SecretFile | None:
 
 
 def password_file(url: str, variable: str) -> SecretFile | None:
-    """The file with the password of a URL that has a user and no password; None: there is none.
+    """The password file for a URL, if the URL has a user but no password; else None.
 
     Raises:
-        StoreError: it cannot be read.
+        StoreError: the file cannot be read.
     """
     try:
         parts = urlsplit(url)
-    except ValueError:  # what takes the URL says why it is none
+    except ValueError:  # the code that uses the URL reports what is wrong
         return None
     return secret_file(variable) if "@" in parts.netloc and parts.password is None else None
 
 
 def with_password(url: str, variable: str) -> str:
-    """The URL with the password that lies in a file, for where the file is not.
+    """Insert the password from a file into a URL, for use where the file is not accessible.
 
     Raises:
         StoreError: the file cannot be read.
@@ -77,7 +77,7 @@ def with_password(url: str, variable: str) -> str:
 
 
 def with_passwords(url: str) -> str:
-    """The URL of a server with the passwords that lie in files, the Sentinels' own among them.
+    """Insert the passwords from files into the URL of a server, including the Sentinels' own.
 
     Raises:
         StoreError: a file cannot be read.

@@ -1,12 +1,12 @@
-"""What can be sent and stored: text that has a form in bytes, and whole numbers of 64 bits."""
+"""Checks whether values can be sent and stored: encodable text and 64-bit integers."""
 
 BITS = 64
-"""Whole numbers travel in so many bits."""
+"""Size of integers in messages."""
 
 
 def is_text(text: str) -> bool:
-    """Whether text can be encoded: half of a character cannot, as a shell or JSON may give it."""
-    # Most text: looked at without being copied.
+    """Whether text can be encoded as UTF-8. A lone surrogate, as in some JSON, cannot."""
+    # The common case, checked without a copy.
     if text.isascii():
         return True
     try:
@@ -17,5 +17,5 @@ def is_text(text: str) -> bool:
 
 
 def fits(number: int) -> bool:
-    """Whether a whole number has no more than 64 bits, its sign among them."""
+    """Whether an integer fits into 64 bits, including its sign."""
     return -(1 << BITS - 1) <= number < 1 << BITS - 1

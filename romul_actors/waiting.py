@@ -1,4 +1,4 @@
-"""Waiting and cancellation that hold whatever the libraries below do."""
+"""Waiting and cancellation that work even if a library swallows a cancellation."""
 
 import asyncio
 import contextlib
@@ -9,9 +9,9 @@ A = TypeVar("A")
 
 
 def run(main: Coroutine[Any, Any, A]) -> A:
-    """As `asyncio.run`, for a process that serves: on uvloop's event loop, where it is installed.
+    """Run a coroutine like `asyncio.run`, but on uvloop's event loop if uvloop is installed.
 
-    The loop takes a good part of the time of a process that only passes messages on.
+    In processes that mainly pass messages on, the event loop takes much of the time.
     """
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with contextlib.suppress(ImportError):
@@ -24,11 +24,11 @@ def run(main: Coroutine[Any, Any, A]) -> A:
 def reraise_cancellation() -> Iterator[None]:
     """Raise a cancellation that arrives inside, even if the awaited code swallows it.
 
-    Before Python 3.12 `asyncio.wait_for` swallows a cancellation when the awaited future ends at
-    the same moment; the Redis client writes with it, and the MQTT client waits for replies with it.
-    A task that goes on after `cancel()` keeps its caller waiting for ever, and a timeout around it
-    never fires (source: this project; 167 of 300 tasks went on that were cancelled at a random
-    moment of a read from Redis).
+    Before Python 3.12, `asyncio.wait_for` swallows a cancellation if the awaited future ends at the
+    same moment. The Redis client uses it for writing, and the MQTT client for waiting for replies.
+    A task that continues after `cancel()` blocks its caller forever, and a timeout around it never
+    fires (source: this project; of 300 tasks cancelled at random moments of a read from Redis, 167
+    continued).
 
     Raises:
         asyncio.CancelledError: the task was cancelled inside.
@@ -54,10 +54,9 @@ async def cancel(*tasks: asyncio.Task[Any]) -> list[Any]:
 
 
 class Wakeup:
-    """Tells one task that there is something to look at; it waits for that, or for a time.
+    """An event that one task waits for, with a timeout.
 
-    An `asyncio.Event` within `asyncio.timeout` does the same for twice as many calls, and each
-    trial waits a few times.
+    An `asyncio.Event` inside `asyncio.timeout` does the same but needs twice as many calls.
     """
 
     def __init__(self) -> None:
@@ -65,17 +64,20 @@ class Wakeup:
         self._waiting: asyncio.Future[None] | None = None
 
     def set(self) -> None:
-        """There is something to look at."""
+        """Wake the waiting task, or make its next wait return at once."""
         self._is_set = True
         if self._waiting is not None:
             _end(self._waiting)
 
     def clear(self) -> None:
-        """Nothing is new that was said before."""
+        """Forget that the event was set."""
         self._is_set = False
 
     async def wait(self, seconds: float) -> None:
-        """Wait for so long at most; not at all if it was set since the last wait."""
+        """Wait until the event is set, at most for `seconds`.
+
+        Return at once if it has been set since the last wait.
+        """
         if not self._is_set:
             loop = asyncio.get_running_loop()
             self._waiting = loop.create_future()

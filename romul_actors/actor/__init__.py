@@ -1,1 +1,1 @@
-"""The decision actor: a loop around the core, which holds nothing that must last."""
+"""The decision actor: a stateless loop around the core."""

@@ -1,4 +1,4 @@
-"""A batch of events: decided on what the actor holds of an experiment, and made into one commit."""
+"""Decides a batch of events of one experiment, and turns the result into one commit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,28 +21,28 @@ from romul_actors.store import ActorStore, Commit, LineText
 
 @dataclass(slots=True)
 class HeldExperiment:
-    """An experiment as an actor knows it; of use only while the stored version is the same."""
+    """An actor's copy of an experiment. It is valid only while the stored version is the same."""
 
     experiment: Experiment
     version: str
     population: Population
     needed: NeededCheckpoints
     faulty: bool = False
-    """Whether it is stored that an actor could not serve it."""
+    """Whether the store holds a reason why an actor could not serve it."""
     left_out: Sequence[str] = ()
-    """What this actor leaves out of the declaration, in sentences."""
+    """Sentences about the options of the declaration that this actor ignores."""
     said: str = ""
-    """What is stored of that: readers of another version may know those options."""
+    """The same sentences as they are stored, perhaps by an actor of another version."""
     is_spoken: bool = True
-    """Whether it is stored that its trials are of this version."""
+    """Whether the stored protocol version of its trials is this actor's."""
 
 
 async def load(store: ActorStore, name: str) -> HeldExperiment:
-    """Read an experiment as it is stored.
+    """Read an experiment from the store.
 
     Raises:
-        UnknownExperimentError: there is none of that name.
-        RomulError: its declaration or its data cannot be read, or not be served.
+        UnknownExperimentError: there is no experiment of that name.
+        RomulError: its declaration or its data cannot be read or used.
     """
     stored = await store.load(name)
     spec = await store.spec(name)
@@ -54,8 +54,8 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
     except (RomulError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        # An optimizer may be of an installed package, and what it finds may be damaged: any error
-        # of it, SystemExit too, concerns this experiment, and no other.
+        # The optimizer may be a plugin, and the data may be damaged. Whatever it raises, even
+        # SystemExit, must affect only this experiment.
         raise UndecidableError(f"reading it fails ({type(error).__name__}: {error})") from error
     return HeldExperiment(
         experiment,
@@ -72,12 +72,12 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
 def decide_and_write(
     held: HeldExperiment, events: Sequence[Stamped], entries: Sequence[str], nonce: str
 ) -> tuple[Decision, Commit]:
-    """Decide events, and make a commit of them; see `decide_all` and `commit_of`.
+    """Decide events and make a commit of the decision; see `decide_all` and `commit_of`.
 
     Raises:
-        UndecidableError: an optimizer raised an exception or made a move that cannot be carried
-            out, or what is stored makes no sense.
-        RomulError: a trial is too long to be sent.
+        UndecidableError: the optimizer raised an exception or made an invalid move, or the stored
+            data is inconsistent.
+        RomulError: the message of a trial is too long.
     """
     try:
         decision = decide_all(held.population, events)
@@ -85,7 +85,7 @@ def decide_and_write(
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        # A move that is none is the optimizer's fault as well: another constant may mend both.
+        # An invalid move is an error of the optimizer too. Changing a constant may correct both.
         if isinstance(error, RomulError) and not isinstance(error, OptimizerError | SpaceError):
             raise
         name = held.population.settings.optimizer.name
@@ -101,17 +101,16 @@ def commit_of(
     entries: Sequence[str],
     nonce: str,
 ) -> Commit:
-    """All that a decision changes in the store.
+    """The commit that writes a decision to the store.
 
-    The checkpoints that `held` counts are those after the decision from here on: one that is not
-    committed leaves `held` of no use.
+    This updates the checkpoint counts of `held`. If the commit fails, discard `held`.
 
     Args:
-        held: what was decided on.
-        events: what was decided, in their order of arrival.
-        decision: what they lead to.
-        entries: ids of the inbox entries that it answers.
-        nonce: makes the next version one that never was.
+        held: the experiment before the decision.
+        events: the events that were decided, in order of arrival.
+        decision: the decision.
+        entries: ids of the inbox entries to acknowledge.
+        nonce: makes the next version unique.
     """
     before, after, metric = held.population, decision.population, held.experiment.metric
     slots = [] if after is before else changed(before.slots, after.slots)
@@ -140,9 +139,9 @@ def commit_of(
 def _written(
     before: Population, decision: Decision, slots: Sequence[Slot], metric: str
 ) -> dict[int, Fields]:
-    """By index, the fields of slots that have changed since a population was stored."""
+    """The changed fields of each changed slot, by slot index."""
     settings = decision.population.settings
-    # In another space a vector has other values.
+    # If the space has changed, the same vector means other values: write all fields.
     known = before.slots if settings.space is before.settings.space else ()
     decoded = {trial.id: trial.hyperparameters for trial in decision.trials}
     fields: dict[int, Fields] = {}
@@ -154,7 +153,7 @@ def _written(
 
 
 def adopt(held: HeldExperiment, population: Population, version: str) -> None:
-    """Hold the population that a commit led to."""
+    """Update `held` after a successful commit."""
     other = redeclared(held, population)
     held.said, held.is_spoken = "\n".join(held.left_out), True
     if other is not None:
@@ -163,7 +162,7 @@ def adopt(held: HeldExperiment, population: Population, version: str) -> None:
 
 
 def redeclared(held: HeldExperiment, population: Population) -> Experiment | None:
-    """The experiment with what an operator has changed of it; None: nothing was."""
+    """The declaration with the changes of an operator; None if there are none."""
     before = held.population.settings
     if population.settings is before:
         return None

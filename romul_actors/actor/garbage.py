@@ -1,7 +1,8 @@
-"""Which checkpoints become garbage with a batch of events.
+"""Finds the checkpoints that become garbage with a batch of events.
 
-A checkpoint is needed by the slots that may continue from it or be compared by it, and by the best
-trial. The needs are counted, so that a batch costs as much as the slots that it changes.
+A checkpoint is needed by slots that may continue from it or whose outcomes may still be compared,
+and by the best trial. References are counted, so the cost of a batch depends on the number of slots
+that it changes only.
 """
 
 from collections import Counter
@@ -13,10 +14,10 @@ from romul_actors.core.slot import Slot, needed
 
 
 class NeededCheckpoints:
-    """How many slots need each checkpoint; the best trial counts as one more.
+    """Counts the references to each checkpoint, from slots and from the best trial.
 
     Args:
-        population: whose checkpoints are counted.
+        population: the population to begin with.
     """
 
     def __init__(self, population: Population) -> None:
@@ -30,20 +31,20 @@ class NeededCheckpoints:
         changed: Sequence[Slot],
         events: Sequence[Event],
     ) -> list[str]:
-        """Count the needs of the next population.
+        """Update the counts for the next population.
 
         Args:
-            before: the population that is counted so far.
-            after: the next one.
-            changed: slots of `after` that are others than in `before`.
-            events: what led from one to the other.
+            before: the population counted so far.
+            after: the next population.
+            changed: slots of `after` that differ from `before`.
+            events: the events that led from `before` to `after`.
 
         Returns:
-            Names of the checkpoints that nothing needs any more, sorted.
+            Names of the checkpoints that are no longer needed, sorted.
         """
         if before is after:
             return []
-        # A result that came and went within the batch was never needed before or after it.
+        # A checkpoint may appear and become garbage within the batch: neither population has it.
         touched = {e.checkpoint for e in events if isinstance(e, Result | Released)} - {None}
         for slot in changed:
             if slot.index < len(before.slots):
@@ -66,5 +67,5 @@ class NeededCheckpoints:
 
 
 def _best(population: Population) -> set[str]:
-    """The best trial's checkpoint, if there is one."""
+    """The checkpoint of the best trial, if any."""
     return set() if population.best is None else {population.best.checkpoint}

@@ -1,4 +1,4 @@
-"""The events that entries of an inbox hold."""
+"""Decodes the entries of an inbox into events."""
 
 import logging
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ log = logging.getLogger("romul.actor")
 async def decode(
     store: ActorStore, name: str, entries: Sequence[Entry]
 ) -> list[tuple[Entry, Event]]:
-    """Events of those entries that hold one; the others become dead letters."""
+    """Decode entries. Entries that cannot be decoded become dead letters."""
     usable: list[tuple[Entry, Event]] = []
     unusable: list[tuple[str, str, bytes]] = []
     for entry in entries:

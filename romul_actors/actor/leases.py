@@ -1,4 +1,4 @@
-"""How a lease ends whose worker is no longer alive: its trial is reported as expired."""
+"""Ends the leases of dead workers: their trials are reported as expired."""
 
 import logging
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ log = logging.getLogger("romul.actor")
 
 
 async def expire(store: ActorStore, name: str, swept: Sequence[tuple[Lease, str]]) -> int:
-    """Report leases that got no heartbeats as expired.
+    """Report trials as expired whose leases got no heartbeats.
 
     Args:
-        store: where the leases are.
-        name: the experiment.
-        swept: the leases, which the actor holds now, each with the worker that lost it.
+        store: store that holds the leases.
+        name: name of the experiment.
+        swept: the leases, now claimed by the actor, each with the worker that held it.
 
     Returns:
-        How many there were.
+        The number of leases.
     """
     for lease, last in swept:
         try:

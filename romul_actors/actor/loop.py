@@ -1,8 +1,9 @@
-"""The decision actor: a loop around the pure core. It holds nothing that must last.
+"""The decision actor: a stateless loop around the pure core.
 
-Reads a batch of events, folds `decide` over them, commits all of it with one call against the
-version that it decided on. Killed anywhere, or one of two on the same experiment, it can neither
-lose nor double a decision: what was not committed is still pending, and what was is not.
+The actor reads a batch of events, folds `decide` over them, and commits the result in one call that
+succeeds only if the stored version is still the one it decided on. So an actor that is killed, or
+that shares an experiment with another one, neither loses nor duplicates a decision: entries that
+were not committed stay pending.
 """
 
 import asyncio
@@ -47,26 +48,26 @@ from romul_actors.waiting import pause
 log = logging.getLogger("romul.actor")
 
 BATCH = 256
-"""Most events of one experiment that are decided and committed together."""
+"""Maximal number of events of one experiment that are decided and committed together."""
 MOST_WAITING = 16 * BATCH
-"""Most events that are looked at of an experiment that could not be decided."""
+"""Maximal number of events that are read of an experiment that could not be decided."""
 
 
 class Actor:
     """A decision actor for all experiments of a store.
 
     Args:
-        store: where everything lasts.
-        name: unique among all actors that are alive.
-        experiments: names to serve; None: all of them.
-        on_commit: is called after each commit with an experiment's name and the lines that were
-            added to its history.
-        pace_s: longest wait for an event; leases, other actors' leftovers and the list of
-            experiments are looked at every other time.
+        store: store that holds all state.
+        name: name of the actor, unique among all living actors.
+        experiments: names of the experiments to serve. None (the default) means all.
+        on_commit: called after each commit with the experiment's name and the new lines of its
+            history.
+        pace_s: longest wait for an event, in seconds. Twice this is the interval at which leases,
+            entries of dead actors and the list of experiments are checked.
 
     Attributes:
-        decisions: how many trials it has decided and committed.
-        outrun: how many batches it decided in vain, because another actor was faster.
+        decisions: number of trials that it has decided and committed.
+        outrun: number of batches that it decided in vain, because another actor was faster.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Actor:
         self.decisions = self.outrun = 0
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Decide until `stop` is set; the batch in hand is committed first."""
+        """Decide until `stop` is set. The current batch is still committed."""
         while not stop.is_set():
             try:
                 await self.turn()
@@ -100,14 +101,14 @@ class Actor:
                     search.held = None
                 self._silence.note()
                 await pause(BACKOFF_S, stop)
-        # Names are never used again: without this the lists of readers would grow with every actor.
+        # Names are not reused: without this, the lists of readers would grow with every actor.
         with contextlib.suppress(StoreError, TimeoutError):
             async with asyncio.timeout(BACKOFF_S):
                 for name in self._open:
                     await self._store.forget_readers(name, 0, self._name)
 
     async def turn(self) -> None:
-        """One round: what is due at times, then the next batch of each experiment."""
+        """One round: periodic work if it is due, then the next batch of each experiment."""
         now_s = asyncio.get_running_loop().time()
         if now_s - self._upkept_s >= 2 * self._pace_s:
             self._upkept_s = now_s
@@ -121,17 +122,17 @@ class Actor:
         block_ms = max(1, int(1000 * min(self._pace_s, self._next_release_s() - now_s)))
         entries = await self._silence.heed(self._read(block_ms), block_ms / 1000)
         for name, batch in itertools.groupby(entries, key=lambda entry: entry.experiment):
-            # Without `_apart`, which takes a tenth of the time of a small decision.
+            # `_apart` would cost a tenth of the time of a small decision.
             try:
                 await self._answer_if_possible(name, list(batch))
             except RomulError as error:
                 await self._set_aside(name, error)
 
     async def lost(self, worker: str) -> int:
-        """End the leases of a worker whose connection to the broker broke; how many there were.
+        """End the leases of a worker that lost its connection to the broker; return their number.
 
-        Only leases without a heartbeat for a moment: a worker that lost the broker alone still
-        sends its heartbeats to the store. None for as long after the store did not answer.
+        Only leases without a heartbeat for `SILENT_MS` end: a worker that lost only the broker
+        still sends heartbeats. None end for the same time after the store was silent.
         """
         ended = 0
         if self._silence.over_s() < SILENT_MS / 1000:
@@ -144,16 +145,16 @@ class Actor:
 
     @contextlib.asynccontextmanager
     async def _apart(self, name: str) -> AsyncIterator[None]:
-        """Keep an experiment's fault from the others; see `_set_aside`."""
+        """Keep an error of one experiment from affecting the others; see `_set_aside`."""
         try:
             yield
         except RomulError as error:
             await self._set_aside(name, error)
 
     async def _set_aside(self, name: str, error: RomulError) -> None:
-        """Leave an experiment alone until the next upkeep; a fault is logged once, and stored.
+        """Skip an experiment until the next upkeep; log its fault once, and store it.
 
-        A store that does not answer concerns all experiments: that error is raised again.
+        An error that concerns all experiments (the store does not answer) is raised again.
         """
         if isinstance(error, StoreUnavailableError):
             raise error
@@ -166,21 +167,21 @@ class Actor:
             cause = error.__cause__ if isinstance(error, UndecidableError) else None
             log.error("experiment %s cannot be served: %s", name, error, exc_info=cause)
             search.fault = str(error)
-        # Each time: it may be another search of that name, which has the same fault.
+        # Stored each time: it may be a new search of the same name with the same fault.
         await self._store_fault(name, f"actor {self._name} cannot serve it: {error}")
 
     async def _store_fault(self, name: str, fault: str) -> None:
-        """Store why an experiment cannot be served; "": it can."""
+        """Store why an experiment cannot be served; "" means that it can be."""
         try:
             await self._store.set_fault(name, fault[:MAX_TEXT])
         except StoreUnavailableError:
             raise
         except StoreError as error:
-            # Its own hash may be what is wrong.
+            # The experiment's hash itself may be the problem.
             log.debug("%s: the fault is not stored: %s", name, error)
 
     def _leave(self, name: str) -> None:
-        """Hold nothing of an experiment, and do not read its inbox."""
+        """Drop the copy of an experiment, and stop reading its inbox."""
         self._searches[name].held = None
         if name in self._open:
             self._open.remove(name)
@@ -188,7 +189,7 @@ class Actor:
     # -- deciding ---------------------------------------------------------------------------------
 
     async def _read(self, block_ms: int) -> list[Entry]:
-        """The next events of all open experiments but those that are left to another actor."""
+        """The next events of all open experiments, except those left to another actor."""
         if not (names := await self._own()):
             await asyncio.sleep(block_ms / 1000)
             return []
@@ -197,7 +198,7 @@ class Actor:
         except StoreUnavailableError:
             raise
         except StoreError:
-            # One inbox that cannot be read fails the call for all of them.
+            # A single inbox that cannot be read makes the whole call fail: read one by one.
             found: list[Entry] = []
             for name in names:
                 async with self._apart(name):
@@ -205,7 +206,7 @@ class Actor:
             return found
 
     async def _own(self) -> list[str]:
-        """Open experiments but those of whose inbox another actor takes care."""
+        """Open experiments, except those whose inbox is left to another actor."""
         now_s = asyncio.get_running_loop().time()
         for name in self._open.copy():
             search = self._searches[name]
@@ -222,7 +223,7 @@ class Actor:
             await self._answer_apart(name)
 
     async def _answer(self, name: str, entries: Sequence[Entry]) -> None:
-        """Decide and commit a batch; again from what is stored, if another actor was faster."""
+        """Decide and commit a batch. If another actor was faster, reload and decide again."""
         while entries:
             if await self._decide(name, entries):
                 return
@@ -235,9 +236,9 @@ class Actor:
             entries = await self._store.pending(name, self._name, BATCH)
 
     async def _answer_apart(self, name: str) -> None:
-        """Decide what can be decided of what waits: an operator's requests alone, before the rest.
+        """Decide waiting entries after a failure: first each operator request by itself.
 
-        One of them may mend the fault, by another constant of the optimizer, or stop the search.
+        A request may remove the cause by changing a constant of the optimizer, or stop the search.
         """
         waiting = await self._waiting(name)
         requests = {entry.id: request for entry in waiting if (request := request_of(entry.body))}
@@ -248,7 +249,7 @@ class Actor:
             except UndecidableError as error:
                 self._searches[name].held = None
                 if requests[entry.id].action in ("change", "bounds"):
-                    # It must not come after a later change that mends the fault.
+                    # It must not be applied again after a later change that removes the fault.
                     unusable = [(entry.id, str(error), entry.body)]
                     await self._store.dead_letter(name, "inbox", unusable)
                 else:
@@ -257,12 +258,12 @@ class Actor:
             await self._answer(name, rest[begin : begin + BATCH])
 
     async def _waiting(self, name: str) -> list[Entry]:
-        """All entries that wait: what this actor has read, and what came since."""
+        """All waiting entries: those this actor has read before, and new ones."""
         waiting = await self._store.pending(name, self._name, MOST_WAITING)
         return [*waiting, *await self._store.read([name], self._name, BATCH, 0)]
 
     async def _decide(self, name: str, entries: Sequence[Entry]) -> bool:
-        """Decide a batch and commit it; False: the version had moved on, nothing was committed."""
+        """Decide and commit a batch. Return False if another actor has committed first."""
         held = await self._hold(name)
         usable = await decode(self._store, name, entries)
         if not usable:
@@ -290,7 +291,7 @@ class Actor:
         return True
 
     async def _hold(self, name: str) -> HeldExperiment:
-        """What is held of an experiment; it is read from the store if nothing is."""
+        """The actor's copy of an experiment, read from the store if there is none."""
         search = self._searches[name]
         if search.held is None:
             search.held = await self._silence.heed(load(self._store, name))
@@ -309,25 +310,25 @@ class Actor:
                 self._searches[name].release_after(await self._store.release(name))
 
     def _next_release_s(self) -> float:
-        """When the next offers are to be released, by the loop's time."""
+        """When the next offers are due to be released, in the event loop's time."""
         return min([search.release_s for search in self._searches.values()], default=inf)
 
-    # -- at times ---------------------------------------------------------------------------------
+    # -- periodic work ----------------------------------------------------------------------------
 
     async def _upkeep(self) -> None:
-        """Look for new experiments, dead actors' leftovers, and leases that have ended."""
+        """Look for new experiments, entries of dead actors, and leases that have ended."""
         statuses = await self._silence.heed(self._store.experiments())
         self._open = [name for name in statuses if self._only is None or name in self._only]
         for name in self._searches.keys() - statuses.keys():
             if self._searches.pop(name).held is not None:
-                # By an operator, or with the server's data: then nothing else says so.
+                # If the server has lost its data, no other message reports it.
                 log.warning("experiment %s is gone from the server", name)
         for name in self._open.copy():
             async with self._apart(name):
                 await self._keep(name, statuses[name])
 
     async def _keep(self, name: str, status: str) -> None:
-        """What is due of one experiment."""
+        """Do the periodic work of one experiment."""
         try:
             held = await self._hold(name)
         except UNREAD:
@@ -339,7 +340,7 @@ class Actor:
             await self._answer_apart(name)
         left = self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH)
         await self._answer_if_possible(name, await self._silence.heed(left))
-        # While the store was silent no heartbeat could arrive: each lease has its whole time again.
+        # No heartbeat could arrive while the store was silent: every lease gets its full time.
         if self._silence.over_s() >= lease_s and status != "submitted":
             sweep = self._store.sweep(name, self._name, int(1000 * lease_s), BATCH, version=version)
             await expire(self._store, name, await self._silence.heed(sweep))
@@ -347,7 +348,7 @@ class Actor:
             await self._tick(name, lease_s)
             await self._reconcile(name, max(RECONCILE_S, lease_s))
         search = self._searches[name]
-        # It is served again: a later fault is logged and stored anew, though its text be the same.
+        # The experiment is served again: clear the fault, so that a later one is reported anew.
         if search.fault is not None or (search.held is not None and search.held.faulty):
             search.fault = None
             await self._store_fault(name, "")
@@ -355,7 +356,7 @@ class Actor:
                 search.held.faulty = False
 
     async def _tick(self, name: str, lease_s: float) -> None:
-        """Let time pass for a population, and forget workers that are long gone."""
+        """Send a tick to a population if it is due, and remove workers that are long gone."""
         now_s = asyncio.get_running_loop().time()
         search = self._searches[name]
         population = None if search.held is None else search.held.population
@@ -371,7 +372,7 @@ class Actor:
         search.ticked_s = now_s
 
     async def _stop_unread(self, name: str) -> None:
-        """Stop a search that cannot be read, if an operator asks for that."""
+        """Stop a search that cannot be read, if an operator has requested it."""
         self._commits += 1
         nonce = nonce_of(self._name, self._commits)
         line = await stop_unread(self._store, self._name, name, nonce)
@@ -379,7 +380,7 @@ class Actor:
             self._on_commit(name, [line])
 
     async def _reconcile(self, name: str, every_s: float) -> None:
-        """Give back attempts that are neither queued nor leased nor reported."""
+        """Release attempts that are neither queued nor leased nor reported."""
         now_s = asyncio.get_running_loop().time()
         search = self._searches[name]
         held = search.held
@@ -391,7 +392,7 @@ class Actor:
         search.reconciled_s = now_s
         await self._store.forget_readers(name, FORGET_MS)
         for worker, seen in (await self._store.workers(name)).items():
-            # Of those that serve it a tick takes care.
+            # `_tick` removes the workers that serve the experiment.
             if not serves(seen) and seen["age_ms"] > FORGET_MS:
                 await self._store.present([name], worker, {})
         for missing in missing_attempts(held.population, outstanding):

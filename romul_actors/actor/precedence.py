@@ -1,27 +1,27 @@
-"""Which of several actors goes on with a search, where two of them decide it at a time.
+"""Decides which actor continues a search when two actors compete for it.
 
-Any number of actors may serve a search: the version that each commit is checked against keeps it
-right. But two busy ones outrun each other all the time, and each batch decided in vain costs a
-reading of the whole population. Therefore the one that comes later in an order leaves the search's
-inbox to the other for a moment (`GIVE_WAY_S`). Each search has an order of its own, so that many of
-them are spread over all actors; no actor knows how many there are.
+Any number of actors may serve a search: the version check of each commit keeps it correct. But two
+busy actors often invalidate each other's batches, and each batch decided in vain costs a read of
+the whole population. Therefore actors are ordered, and the later one leaves the inbox of the search
+to the other for `GIVE_WAY_S`. The order differs from search to search, so many searches are spread
+over all actors. No actor needs to know how many there are.
 """
 
 import zlib
 
 
 def nonce_of(actor: str, number: int) -> str:
-    """What makes a version unique: which actor committed it, and the number of its commit."""
+    """The part that makes a version unique: the actor's name and the number of its commit."""
     return f"{actor}#{number}"
 
 
 def gives_way(search: str, actor: str, version: str) -> bool:
-    """Whether an actor leaves a search to the one that committed a version of it.
+    """Whether an actor should leave a search to the actor that committed a version of it.
 
     Args:
-        search: its name.
-        actor: the name of the one that asks.
-        version: EPOCH.NUMBER.NONCE, as the store gives it.
+        search: name of the search.
+        actor: name of the actor in question.
+        version: the version, EPOCH.NUMBER.NONCE.
     """
     other = version.split(".", 2)[-1].rpartition("#")[0]
     return other not in ("", actor) and _rank(search, other) < _rank(search, actor)

@@ -1,6 +1,6 @@
-"""Which attempts are nowhere: neither in a queue, nor with a worker, nor in a report.
+"""Finds lost attempts: those neither in a queue, nor with a worker, nor in a report.
 
-That cannot happen while the server lives; it can when the server comes back from older data.
+This happens only when the server has been restored from older data.
 """
 
 from functools import lru_cache
@@ -12,15 +12,15 @@ from romul_actors.protocol.messages import decode_event, decode_trial
 from romul_actors.store import Outstanding
 
 REMEMBERED_BYTES = 1_024
-"""Longest message whose attempt is remembered: an actor's memory must stay small."""
+"""Longest message whose attempt is cached; the limit keeps an actor's memory small."""
 
 
 def missing_attempts(population: Population, outstanding: Outstanding) -> list[Released]:
-    """Reports that give back every live attempt that is on no way.
+    """`Released` events for all live attempts that are lost.
 
     Args:
-        population: at the same version as `outstanding`.
-        outstanding: all messages on the way.
+        population: the population, at the same version as `outstanding`.
+        outstanding: all queued, leased and reported messages.
     """
     known = {*map(_attempt, outstanding.trials), *map(_reported, outstanding.inbox)}
     return [
@@ -33,8 +33,8 @@ def missing_attempts(population: Population, outstanding: Outstanding) -> list[R
 
 
 def _attempt(body: bytes) -> tuple[str, int] | None:
-    """The attempt that a message for workers is about; None: it holds no trial."""
-    # A trial is out for as long as it trains, and is looked at again and again meanwhile.
+    """The attempt in a message for workers; None if it contains no trial."""
+    # Cached: while a trial is in training, its message is read again and again.
     return _remembered(body) if len(body) <= REMEMBERED_BYTES else _read(body)
 
 
@@ -50,7 +50,7 @@ _remembered = lru_cache(maxsize=8_192)(_read)
 
 
 def _reported(body: bytes) -> tuple[str, int] | None:
-    """The attempt that a message for actors is about; None: it is about none."""
+    """The attempt in a message for actors; None if the message is not about an attempt."""
     try:
         event = decode_event(body)
     except MessageError:

@@ -1,4 +1,4 @@
-"""What an actor knows of one search from one round to the next; none of it must last."""
+"""What an actor remembers of one search between rounds; it can all be rebuilt from the store."""
 
 import asyncio
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from romul_actors.actor.timing import GIVE_WAY_S
 
 @dataclass(slots=True)
 class Search:
-    """A search, as an actor knows it. Times are in seconds of the event loop's clock.
+    """The state of a search in an actor. Times are in seconds of the event loop's clock.
 
     Attributes:
-        held: as it was last read or committed; None: it is to be read.
-        fault: why it could not be served; None: it is served.
-        warned: whether it was said what the actor leaves out of its declaration.
-        release_s: when what is offered to single workers is to be released.
-        ticked_s: when the actor last let time pass for its population.
-        reconciled_s: when it was last looked for attempts that are nowhere.
-        left_until_s: until then its inbox is left to another actor (`precedence.py`), and longer
-            if that one goes on with it; None: it is not left to any.
-        left_at: how many results had been counted when that was last looked at.
+        held: the experiment as last read or committed; None if it must be read.
+        fault: why the search could not be served; None if it is served.
+        warned: whether the actor has logged the options that it ignores.
+        release_s: when offers to single workers are due to be released to all.
+        ticked_s: when the actor last sent a tick.
+        reconciled_s: when the actor last looked for lost attempts.
+        left_until_s: time until which the inbox is left to another actor (`precedence.py`); it is
+            extended as long as that actor makes progress. None: it is not left to another.
+        left_at: number of results counted when this was last checked.
     """
 
     held: HeldExperiment | None = None
@@ -34,17 +34,22 @@ class Search:
     left_at: int = 0
 
     def release_after(self, ms: int | None) -> None:
-        """Have what is offered released after so many milliseconds; None: nothing is offered."""
+        """Schedule the release of offers after `ms` milliseconds; None means no offers."""
         if ms is not None:
             due_s = asyncio.get_running_loop().time() + ms / 1000
             self.release_s = min(due_s, self.release_s)
 
     def leave(self, reported: int, now_s: float) -> None:
-        """Leave its inbox to another actor for a moment; so many results have been counted."""
+        """Leave the inbox to another actor for `GIVE_WAY_S`.
+
+        Args:
+            reported: number of results counted so far.
+            now_s: the current time.
+        """
         self.left_at, self.left_until_s = reported, now_s + GIVE_WAY_S
 
     def look_again(self, reported: int, now_s: float) -> None:
-        """Take care of its inbox, unless results have been counted meanwhile."""
+        """Take the inbox back, unless the other actor has counted results in the meantime."""
         if reported == self.left_at:
             self.left_until_s = None
         else:

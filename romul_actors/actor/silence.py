@@ -1,4 +1,4 @@
-"""How long the store has answered in time: meanwhile heartbeats can have reached it."""
+"""Records when the store last failed to answer in time, and so received no heartbeats."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -11,15 +11,15 @@ T = TypeVar("T")
 
 
 class Silence:
-    """The store's last silence, as one actor has seen it; none so far at first."""
+    """The store's last silence, as seen by one actor."""
 
     def __init__(self) -> None:
         self._last_s = -inf
 
     async def heed(self, call: Awaitable[T], wait_s: float = 0.0) -> T:
-        """The result of a call of the store, which may wait for `wait_s`; note a silence of it.
+        """Await a call of the store that may block for `wait_s`, and note if the store was silent.
 
-        Its client tries again by itself, some seconds to a minute, and raises nothing then.
+        The duration is measured because the client retries for up to a minute without an error.
         """
         loop = asyncio.get_running_loop()
         began_s = loop.time()
@@ -30,9 +30,9 @@ class Silence:
                 self.note()
 
     def note(self) -> None:
-        """It did not answer, until now."""
+        """Record that the store did not answer until now."""
         self._last_s = asyncio.get_running_loop().time()
 
     def over_s(self) -> float:
-        """Seconds since it ended."""
+        """Seconds since the last silence ended; infinite if there was none."""
         return asyncio.get_running_loop().time() - self._last_s

@@ -1,4 +1,4 @@
-"""How often an actor does what no event triggers."""
+"""Intervals and limits of an actor's periodic work."""
 
 import gc
 
@@ -6,37 +6,37 @@ from romul_actors.core.elasticity import median_trial_s
 from romul_actors.core.population import Population
 
 PACE_S = 0.5
-"""Longest wait for an event at a time; also how soon an actor notices that it should stop."""
+"""Longest wait for an event; an actor notices a stop signal within this time."""
 TAKE_OVER_MS = 5_000
-"""An actor that leaves an entry pending for so long is taken for dead."""
+"""An actor that leaves an entry pending for this long is considered dead."""
 RECONCILE_S = 30.0
-"""How often it is checked that every trial is in a queue or with a worker; or once in a lease."""
+"""Interval at which lost trials are looked for, or the length of a lease if that is longer."""
 TICKS_A_TRIAL = 20
-"""A population receives so many ticks in a median trial, and one a second at most."""
+"""Number of ticks that a population receives in a median trial, but at most one per second."""
 LONGEST_TICK_S = 300.0
 SILENT_MS = 1_000
-"""A worker whose connection was lost and that sent no heartbeat for so long is taken for dead."""
+"""A worker that lost its connection and sent no heartbeat for this long is considered dead."""
 SILENCE_S = 1.0
-"""A store that answers so late was silent: meanwhile no heartbeat could renew a lease."""
+"""A store that answers this late was silent: heartbeats could not renew leases meanwhile."""
 FORGET_MS = 3_600_000
-"""A worker that sent no heartbeat for so long is no longer listed; nor is any idle reader."""
+"""Workers without a heartbeat, and readers that are idle, for this long are no longer listed."""
 BACKOFF_S = 1.0
 GIVE_WAY_S = 1.0
-"""So long an actor leaves a search to another one before it looks whether results were counted."""
+"""How long an actor leaves a search to another one before it checks for counted results."""
 GC_THRESHOLDS = (20_000, 20, 50)
-"""When Python looks for garbage in cycles: by new objects, and by looks at younger ones."""
+"""Thresholds of Python's cyclic garbage collector, as for `gc.set_threshold`."""
 
 
 def collect_rarely() -> None:
-    """Let this process look for garbage in cycles less often than Python does.
+    """Make the cyclic garbage collector run less often in this process.
 
-    A population, or a long history, is many objects that stay and hold no cycles; looking through
-    them takes a part of a process's time that grows with it.
+    A population or a long history consists of many long-lived objects without cycles. Scanning them
+    takes a share of the process's time that grows with their number.
     """
     gc.set_threshold(*GC_THRESHOLDS)
 
 
 def tick_every_s(population: Population | None, pace_s: float) -> float:
-    """How often a population, None if it is not known, receives a tick, in seconds."""
+    """Interval between ticks of a population (None if it is not known), in seconds."""
     trial_s = median_trial_s(population.slots) if population is not None else 0.0
     return min(LONGEST_TICK_S, max(2 * pace_s, trial_s / TICKS_A_TRIAL))

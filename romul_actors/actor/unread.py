@@ -1,4 +1,4 @@
-"""The end of a search that this version cannot read: written by another one, or damaged."""
+"""Stops a search that this version cannot read: written by another version, or damaged."""
 
 from romul_actors.actor.timing import TAKE_OVER_MS
 from romul_actors.core.events import Control
@@ -23,29 +23,29 @@ UNREAD = (
     StoredDataError,
     UndecidableError,
 )
-"""What is raised where a search's declaration or its slots cannot be read."""
+"""Exceptions that mean that the declaration or the slots of a search cannot be read."""
 MOST = 4_096
-"""Most entries that are looked through for a request."""
+"""Maximal number of entries that are searched for a request."""
 
 
 async def stop_unread(store: ActorStore, actor: str, name: str, nonce: str) -> SearchStopped | None:
-    """Stop a search without reading it, if an operator asks for that.
+    """Stop a search without reading it, if an operator has requested it.
 
-    All else that waits, and all slots, stay as they are: an actor that can read them may come.
+    Its slots and all other entries are left unchanged, for an actor that can read them.
 
     Args:
-        store: where it is.
-        actor: this actor's name.
-        name: the search's.
+        store: store that holds the search.
+        actor: name of this actor.
+        name: name of the search.
         nonce: makes the next version unique.
 
     Returns:
-        The line of history; None: no stop was requested, or another actor was faster.
+        The new line of history; None if no stop was requested or another actor was faster.
     """
     outstanding = await store.outstanding(name)
     if not any(map(_stop_of, outstanding.inbox)):
         return None
-    # An actor may have died with it.
+    # The request may be pending with an actor that has died.
     await store.take_over(name, actor, TAKE_OVER_MS, MOST)
     waiting = [*await store.pending(name, actor, MOST), *await store.read([name], actor, MOST, 0)]
     asked = [(entry, request) for entry in waiting if (request := _stop_of(entry.body))]
