@@ -1,6 +1,6 @@
-"""What an operator changes of the declaration in the middle of a search: bounds, steps and more.
+"""An operator's changes to the declaration of a running search: bounds, steps, slots, constants.
 
-The settings change; the actor writes them into the stored declaration (`actor.batch`).
+These functions change the settings; the actor then updates the stored declaration (`actor.batch`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,11 +28,11 @@ from romul_actors.core.transition import Transition
 from romul_actors.errors import ExperimentError, OptimizerError, SpaceError
 
 MAX_SLOTS = 100_000
-"""Most slots of a population."""
+"""Maximal number of slots of a population."""
 
 
 def change_bounds(transition: Transition, event: Control) -> None:
-    """Search a hyperparameter between other bounds; trials that have begun keep their values."""
+    """Change the bounds of a hyperparameter. Trials that have begun keep their values."""
     parameter, low, high = event.parameter, event.low, event.high
     before = transition.settings.space
     try:
@@ -87,11 +87,11 @@ def change_bounds(transition: Transition, event: Control) -> None:
 
 
 def extend(transition: Transition, event: Control) -> None:
-    """Go on to more steps, also from the end of a search; a paused or failed one stays so.
+    """Extend a search to more steps, even if it has ended; a paused or failed one stays so.
 
-    Slots that have ended their last step wait for a decision of that step again, with the share
-    of steps done that follows from the new number (source: this project). A limit that has ended
-    the search no longer counts: it could not go on.
+    Slots that have ended their last step wait for a decision of that step, which uses the share of
+    steps done that follows from the new number (source: this project). A limit that has ended the
+    search is removed, since the search could not continue otherwise.
     """
     before, steps = transition.settings.steps, event.steps
     planned = transition.settings.planned_steps
@@ -116,7 +116,7 @@ def extend(transition: Transition, event: Control) -> None:
     )
     without: Any = dict.fromkeys(lifted)
     transition.settings = replace(transition.settings, steps=steps, **without)
-    # With a limit fewer steps may be expected; then more of them change nothing.
+    # A limit may make the horizon shorter than planned; more steps do not change it then.
     if transition.horizon == planned or lifted:
         transition.horizon = transition.settings.planned_steps
     if has_ended:
@@ -130,7 +130,7 @@ def extend(transition: Transition, event: Control) -> None:
 
 
 def _limits_in_the_way(transition: Transition) -> Mapping[str, Any]:
-    """Limits that have been reached, and that of time where no trial could end before it."""
+    """Limits that have been reached, or that leave no time for another trial."""
     reached, deadline_ms = dict(reached_limits(transition)), transition.deadline_ms
     settings = transition.settings
     if deadline_ms is not None and transition.at_ms + 1000 * transition.trial_s > deadline_ms:
@@ -140,11 +140,17 @@ def _limits_in_the_way(transition: Transition) -> Mapping[str, Any]:
 
 
 def _reopen(transition: Transition, slot: Slot, furthest: int) -> None:
-    """Let a slot take part again that was done: `furthest` is the last step of any slot."""
+    """Let a slot that was done take part again.
+
+    Args:
+        transition: the population.
+        slot: the slot.
+        furthest: the latest step of any slot.
+    """
     if slot.step not in slot.outcomes:
         _try_again(transition, slot)
         return
-    # A slot as far behind as that was parked; it takes part when there are workers for it.
+    # A slot that is this far behind was parked; it resumes when there are workers for it.
     lead = transition.settings.optimizer.max_lead
     parked = lead is not None and furthest - slot.step > lead
     transition.change_slot(
@@ -153,10 +159,10 @@ def _reopen(transition: Transition, slot: Slot, furthest: int) -> None:
 
 
 def _try_again(transition: Transition, slot: Slot) -> None:
-    """Begin the next attempt at a trial that was discarded at the end of the search.
+    """Begin another attempt at a trial that was discarded at the end of the search.
 
-    The last one may still be in the queue, or with a worker that does not know of the end yet: it
-    counts too, and the first report of the two is taken.
+    The previous attempt may still be in the queue, or with a worker that does not know of the end
+    yet. It stays live, and the first report of the two counts.
     """
     attempt = slot.attempt + 1
     transition.count(discarded=-1, retried=1)
@@ -176,10 +182,10 @@ def _try_again(transition: Transition, slot: Slot) -> None:
 
 
 def change(transition: Transition, event: Control) -> None:
-    """Search with another number of slots, or with other constants of the optimizer.
+    """Change the number of slots or the constants of the optimizer.
 
-    Slots above the new number are parked, the worst first; missing ones are forked from good slots
-    when the search runs (source: this project).
+    Excess slots are parked, the worst first. Missing slots are forked from good ones while the
+    search runs (source: this project).
     """
     before, given = transition.settings, _given(event)
     try:
@@ -217,7 +223,7 @@ def _changed(transition: Transition, event: Control) -> Settings:
     """The changed settings.
 
     Raises:
-        ExperimentError, OptimizerError: they cannot be changed so.
+        ExperimentError, OptimizerError: the change is not possible.
     """
     before = transition.settings
     settings = with_changes(before, event.population, event.constants)
@@ -227,14 +233,14 @@ def _changed(transition: Transition, event: Control) -> Settings:
 
 
 def add_missing_slots(transition: Transition) -> None:
-    """Fork slots up to the number that an operator has raised."""
+    """Fork new slots until there are as many as an operator has requested."""
     while 0 < len(transition.slots) < transition.settings.n_slots:
         if not join(transition, len(transition.slots)):
             return
 
 
 def _given(event: Control) -> dict[str, Any]:
-    """What is to be changed."""
+    """The requested changes, by name."""
     given = {"population": event.population, "constants": event.constants}
     return {name: value for name, value in given.items() if value}
 
@@ -243,13 +249,13 @@ def with_changes(settings: Settings, population: int, constants: Mapping[str, Va
     """Settings with another number of slots and other constants of the optimizer.
 
     Args:
-        settings: those so far.
-        population: number of slots; 0: as many as before.
-        constants: by name, those that change.
+        settings: the current settings.
+        population: new number of slots; 0 keeps the old one.
+        constants: the constants to change, by name.
 
     Raises:
-        ExperimentError: there cannot be so many slots.
-        OptimizerError: the optimizer has no such constant, or none of that value.
+        ExperimentError: the number of slots is not allowed.
+        OptimizerError: the optimizer has no such constant, or does not accept its value.
     """
     if not 4 <= (n_slots := population or settings.n_slots) <= MAX_SLOTS:  # noqa: PLR2004
         raise ExperimentError(f"population: {population} is not from 4 to {MAX_SLOTS}")

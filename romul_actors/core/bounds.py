@@ -1,4 +1,4 @@
-"""Other bounds of a search's numbers: the space that has them, and where its places lie there."""
+"""Changes the bounds of numeric hyperparameters: makes the new space and moves vectors into it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,13 +9,13 @@ from romul_actors.errors import SpaceError
 
 
 def with_bounds(space: Space, name: str, low: float, high: float) -> Space:
-    """A space with other bounds of a number, or of all numbers of a list.
+    """A space with other bounds for a number, or for all numbers of a list.
 
-    What is not mutable goes with a checkpoint, which may fit no other value (a layer's width), so
-    all of its values must stay possible.
+    The value of a hyperparameter that is not mutable belongs to the checkpoints, which may fit no
+    other value (such as the width of a layer). So all its old values must remain possible.
 
     Raises:
-        SpaceError: there is no such number, or it must not have these bounds.
+        SpaceError: there is no such number, or these bounds are not allowed.
     """
     if name not in space.names:
         raise SpaceError(f"{name}: {space.not_there(name)}")
@@ -41,7 +41,7 @@ def with_bounds(space: Space, name: str, low: float, high: float) -> Space:
 
 
 def translated(vector: Sequence[float], before: Space, after: Space) -> tuple[float, ...]:
-    """A place of one space as the nearest one in a space of other bounds."""
+    """Convert a vector to a space with other bounds; each value becomes the nearest allowed one."""
     moved = []
     for old, new, position in zip(before.axes, after.axes, vector, strict=True):
         if old == new or not isinstance(new, FloatParameter | IntParameter):
@@ -52,7 +52,7 @@ def translated(vector: Sequence[float], before: Space, after: Space) -> tuple[fl
 
 
 def _holds(wide: FloatParameter | IntParameter, narrow: FloatParameter | IntParameter) -> bool:
-    """Whether all values of one are values of the other, to the last bit."""
+    """Whether every value of `narrow` is exactly a value of `wide`."""
     if wide.step is None or wide.low > narrow.low or wide.high < narrow.high:
         return False
     try:

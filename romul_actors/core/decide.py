@@ -1,12 +1,12 @@
-"""The one pure function that changes a population: `decide(population, event)`.
+"""The pure function that changes a population: `decide(population, event)`.
 
-This is the heart of the system and knows nothing of queues, servers, clocks or workers' insides:
-time comes with events, randomness from (seed, slot, step). The actor folds `decide` over what it
-reads; the simulator and a replay do the same and must come to the same end.
+It knows nothing of queues, servers, clocks or the internals of workers: time comes with events, and
+random numbers are derived from (seed, slot, step). The actor folds `decide` over the events that it
+reads. The simulator and a replay do the same, and must arrive at the same result.
 
-Here stands what each kind of event asks for, in the order of the match in `decide`. How a trial
-begins is in `dispatch`, how it ends in `reports`, when slots are decided in `quorum`, which slots
-take part in `membership`, what an operator changes of the declaration in `amendments`.
+This module handles each kind of event. How a trial begins is in `dispatch`, how it ends in
+`reports`, when slots are decided in `quorum`, which slots take part in `membership`, and an
+operator's changes to the declaration in `amendments`.
 """
 
 import math
@@ -50,23 +50,24 @@ from romul_actors.core.transition import Transition
 Report = Result | Failed | Released | Expired
 """An event about one attempt."""
 QUORUM_WAIT = 5.0
-"""Longest wait for a quorum, as a multiple of the time that the population needs for one step
-(median trial, slots and living workers counted)."""
+"""Longest wait for a quorum, as a multiple of the time that the population needs for one step.
+
+That time follows from the median trial and the numbers of slots and living workers."""
 
 
 def decide(population: Population, stamped: Stamped) -> Decision:
-    """Fold one event into the population.
+    """Apply one event to the population.
 
-    An event that does not fit (a result of an old attempt, a second `submitted`) changes nothing:
-    an event that the queue delivers twice or late counts once.
+    An event that does not fit (a result of an old attempt, a second `submitted`) changes nothing.
+    So an event that the queue delivers late or twice is harmless.
     """
     return decide_all(population, (stamped,))
 
 
 def decide_all(population: Population, events: Iterable[Stamped]) -> Decision:
-    """Fold events into the population, one after the other: what all of them lead to together.
+    """Apply several events to the population, in order.
 
-    The same as `decide` of each, at the cost of one look at all slots instead of many.
+    The result is the same as calling `decide` for each, but the slots are copied only once.
     """
     transition = Transition(population)
     for stamped in events:
@@ -81,7 +82,7 @@ def decide_all(population: Population, events: Iterable[Stamped]) -> Decision:
 
 
 def _try_tick(transition: Transition, at_ms: int, workers: int) -> None:
-    """Let time pass; most ticks change nothing, and leave no trace."""
+    """Apply a tick, and record it only if it changes something, which is rare."""
     before, n_lines = transition.freeze(), len(transition.history)
     transition.begin(at_ms)
     _tick(transition, workers)
@@ -90,7 +91,7 @@ def _try_tick(transition: Transition, at_ms: int, workers: int) -> None:
 
 
 def _fold(transition: Transition, event: Submitted | Control | Report) -> None:
-    """Do what one event asks for that is no tick."""
+    """Apply one event that is not a tick."""
     match event:
         case Submitted():
             _submitted(transition)
@@ -105,7 +106,7 @@ def _fold(transition: Transition, event: Submitted | Control | Report) -> None:
 
 
 def _submitted(transition: Transition) -> None:
-    """Start the search: the first trial of every slot."""
+    """Start the search: create the first trial of every slot."""
     if transition.status != "submitted":
         return
     transition.status, transition.started_ms = "running", transition.at_ms
@@ -137,7 +138,7 @@ def _submitted(transition: Transition) -> None:
 
 
 def _control(transition: Transition, event: Control) -> None:
-    """Do what an operator asks for, if it fits the search's status."""
+    """Carry out an operator's request, if it fits the status of the search."""
     at_ms, by = transition.at_ms, event.by
     match event.action, transition.status:
         case "pause", "running":
@@ -168,22 +169,22 @@ def _control(transition: Transition, event: Control) -> None:
 
 
 def _can_be_pinned(transition: Transition, slot: int | None) -> bool:
-    """Whether there is such a slot, and it has a line of its own: a parked one forks another's."""
+    """Whether the slot exists and is not parked: a parked one may resume as a fork of another."""
     there = slot in range(len(transition.slots))
     return there and transition.slots[slot or 0].status != "parked"
 
 
 def _pin(transition: Transition, event: Control, slot: Slot) -> None:
-    """Hold a slot, or let it go."""
+    """Pin or unpin a slot."""
     kind = SlotPinned if event.action == "pin" else SlotUnpinned
     transition.record(kind(at_ms=transition.at_ms, slot=slot.index, by=event.by))
-    # One that was to be parked stays.
+    # Pinning cancels a planned parking.
     pinned = event.action == "pin"
     transition.change_slot(slot, pinned=pinned, parking=slot.parking and not pinned)
 
 
 def _resume(transition: Transition) -> None:
-    """Go on from a pause or a failed step."""
+    """Resume after a pause or a failed step."""
     if transition.status == "failed":
         _retry_failed(transition)
     transition.status, transition.reason = "running", ""
@@ -192,9 +193,9 @@ def _resume(transition: Transition) -> None:
 
 
 def _retry_failed(transition: Transition) -> None:
-    """Try the trials again that failed for good at their slot's last step, all attempts anew.
+    """Retry the failed trials of all slots' current steps, with a new count of attempts.
 
-    Not those of parked slots: a slot that is unparked forks another one.
+    Parked slots are skipped: they may resume as forks of other slots.
     """
     for slot in tuple(transition.slots):
         outcome = slot.outcomes.get(slot.step)
@@ -209,7 +210,7 @@ def _retry_failed(transition: Transition) -> None:
 
 
 def _tick(transition: Transition, workers: int) -> None:
-    """Let time pass: waits end, and the population follows the workers."""
+    """Apply the passing of time: end waits, and adapt the population to the workers."""
     trial_s, deadline_ms = transition.trial_s, transition.deadline_ms
     if deadline_ms is not None:
         left_s, planned = (deadline_ms - transition.at_ms) / 1000, transition.settings.planned_steps
@@ -222,7 +223,7 @@ def _tick(transition: Transition, workers: int) -> None:
 
 
 def _end_waits(transition: Transition, workers: int) -> None:
-    """Decide slots that have waited for long enough, or that idle workers need not wait for."""
+    """Decide slots that have waited long enough, or that hold up idle workers."""
     settings = transition.settings
     # Called at every tick, hence without `Slot.active`.
     active = [s for s in transition.slots if s.status == "queued" or s.status == "waiting"]  # noqa: PLR1714
@@ -244,7 +245,7 @@ def _end_waits(transition: Transition, workers: int) -> None:
 
 
 def _report(transition: Transition, event: Report) -> None:
-    """End an attempt as its report says; a stale report changes nothing."""
+    """Handle the report of an attempt; a stale report only leaves a line in the history."""
     if transition.status == "stopped" or not _counts(transition.slots, event):
         transition.count_cause("stale")
         transition.record(
@@ -272,7 +273,7 @@ def _report(transition: Transition, event: Report) -> None:
 
 
 def _counts(slots: Sequence[Slot], event: Report) -> bool:
-    """Whether the report is about a live attempt (the fencing token)."""
+    """Whether a report is about a live attempt, by its fencing token."""
     if not 0 <= event.slot < len(slots):
         return False
     slot = slots[event.slot]
@@ -287,14 +288,14 @@ def _counts(slots: Sequence[Slot], event: Report) -> bool:
 
 
 def _after(transition: Transition) -> None:
-    """Do what may follow from any event."""
+    """Do what can become necessary after any event."""
     if transition.status == "running" and transition.slots:
         _decide_slots_held_back(transition)
         _finish_if_over(transition)
 
 
 def _decide_slots_held_back(transition: Transition) -> None:
-    """Decide slots that were too far ahead of the last one, when that one has moved."""
+    """Decide slots that were too far ahead of the last one, once that one has advanced."""
     before = transition.oldest_before
     while transition.oldest is not None and (before is None or transition.oldest[0] != before[0]):
         before = transition.oldest
@@ -304,7 +305,7 @@ def _decide_slots_held_back(transition: Transition) -> None:
 def _finish_if_over(transition: Transition) -> None:
     """End the search when no slot is active any more, or a limit has been reached."""
     reached = reached_limits(transition)
-    # A search that may begin no more trials ends with the last one that has begun.
+    # After `max_trials`, trials that have begun still end.
     if transition.oldest is not None and not reached.keys() - {"max_trials"}:
         return
     early = any(slot.step + 1 < transition.settings.steps for slot in transition.slots)
@@ -314,9 +315,9 @@ def _finish_if_over(transition: Transition) -> None:
 
 
 def _close(transition: Transition, status: PopulationStatus, reason: str) -> None:
-    """End the search: queued trials are discarded, and no outcome but the last one is kept.
+    """End the search: discard queued trials, and keep only the last outcome of each slot.
 
-    A slot whose trial is discarded keeps its parent: `amendments.extend` tries that trial again.
+    A slot whose trial is discarded keeps its parent, so that `amendments.extend` can retry it.
     """
     transition.status, transition.reason = status, reason
     transition.count(discarded=sum(slot.status == "queued" for slot in transition.slots))
@@ -327,8 +328,7 @@ def _close(transition: Transition, status: PopulationStatus, reason: str) -> Non
             live_attempts=(),
             partial=None,
             since_ms=transition.at_ms,
-            # No slot is decided any more, unless the search is extended: the last checkpoint of
-            # each one is what stays.
+            # Enough to extend the search later: the last checkpoint of each slot is kept.
             outcomes={k: slot.outcomes[k] for k in sorted(slot.outcomes)[-1:]},
         )
         for slot in transition.slots

@@ -1,4 +1,4 @@
-"""How a trial begins: a slot's next trial, another attempt at it, a second one beside it."""
+"""How trials begin: the next trial of a slot, a retry, and a second copy."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,13 +13,13 @@ from romul_actors.core.transition import Transition
 
 
 def advance(transition: Transition, view: View, move: Move, oldest: int) -> None:
-    """Carry out an optimizer's move: the slot goes on to its next step.
+    """Carry out an optimizer's move: the slot begins its next step.
 
     Args:
         transition: the population.
-        view: what the move was decided on.
+        view: the view that the move was decided on.
         move: the decision for one slot.
-        oldest: outcomes of earlier steps are dropped: no slot is compared at these any more.
+        oldest: step before which outcomes are dropped, as no slot is compared there any more.
     """
     slot = view.slots[move.slot]
     outcomes = {step: known for step, known in slot.outcomes.items() if step >= oldest}
@@ -55,7 +55,13 @@ def advance(transition: Transition, view: View, move: Move, oldest: int) -> None
 
 
 def queue(transition: Transition, slot: Slot, why: Mapping[str, Any]) -> None:
-    """Begin a new trial of `slot`, which has its seed and the time; `why` is for people."""
+    """Begin a new trial of a slot.
+
+    Args:
+        transition: the population.
+        slot: the slot, with its seed and time set.
+        why: the optimizer's reasons, for the history.
+    """
     transition.count(created=1)
     trial = dispatch(transition, slot)
     transition.record(
@@ -74,7 +80,7 @@ def queue(transition: Transition, slot: Slot, why: Mapping[str, Any]) -> None:
 
 
 def retry(transition: Transition, slot: Slot) -> None:
-    """Begin the next attempt at the same trial: same hyperparameters, parent and seed."""
+    """Begin another attempt at a trial, with the same hyperparameters, parent and seed."""
     transition.count(retried=1)
     attempt = slot.attempt + 1
     following = replace(
@@ -88,7 +94,7 @@ def retry(transition: Transition, slot: Slot) -> None:
 
 
 def start_second_attempt(transition: Transition, slot: Slot) -> None:
-    """Begin an attempt beside one that takes too long; the first result wins."""
+    """Begin a second copy of a trial that takes too long; the first result counts."""
     transition.count(retried=1)
     attempt = slot.attempt + 1
     transition.record(
@@ -101,7 +107,7 @@ def start_second_attempt(transition: Transition, slot: Slot) -> None:
 
 
 def dispatch(transition: Transition, slot: Slot) -> TrialMessage:
-    """Put a slot into its place, and make the message that a worker receives of its attempt."""
+    """Store a slot, and create the message with its attempt for a worker."""
     settings = transition.settings
     transition.put_slot(slot)
     start = slot.step * settings.budget if slot.partial is None else slot.position

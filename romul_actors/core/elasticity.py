@@ -1,8 +1,8 @@
-"""How a population follows its workers: when to grow, to park, to run a second copy.
+"""The policy by which a population follows the number of workers: grow, park, run second copies.
 
-Pure policy: numbers in, a request out; `membership.py` carries it out. The population does not
-depend on the workers otherwise: any worker takes any slot's trial, and more slots than workers is
-the normal case (source: this project).
+This module only computes numbers; `membership.py` carries them out. Otherwise the population is
+independent of the workers: any worker takes any slot's trial, and usually there are more slots than
+workers (source: this project).
 """
 
 import math
@@ -15,15 +15,15 @@ from romul_actors.core.slot import Slot
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Elasticity:
-    """The policy's constants.
+    """Constants of the policy.
 
     Attributes:
-        min_slots: parking never leaves fewer.
-        max_slots: growing never makes more.
-        per_worker: slots allowed for each living worker; above that the worst are parked.
-            None: slots are never parked.
-        second_copy: multiple of the median trial after which an idle worker gets a second copy
-            of a trial that is still out; 0: never.
+        min_slots: smallest number of active slots that parking leaves.
+        max_slots: largest number of slots that growing reaches.
+        per_worker: number of active slots allowed for each living worker. Above it, the worst slots
+            are parked. None means that slots are never parked.
+        second_copy: multiple of the median trial's duration after which an idle worker gets a
+            second copy of a trial that has not ended; 0 means never.
     """
 
     min_slots: int = 4
@@ -32,11 +32,11 @@ class Elasticity:
     second_copy: float = 3.0
 
     def bound(self, workers: int, n_slots: int) -> int:
-        """How many slots may be active with so many living workers.
+        """The number of slots that may be active.
 
         Args:
-            workers: living workers.
-            n_slots: the population at its start; what `max_slots` is if it was left out.
+            workers: number of living workers.
+            n_slots: initial size of the population, and a lower limit for `max_slots`.
         """
         most = max(self.max_slots, n_slots)
         if self.per_worker is None:
@@ -45,7 +45,7 @@ class Elasticity:
 
 
 def median_trial_s(slots: Sequence[Slot]) -> float:
-    """Median duration of the slots' latest trials, in seconds; 0 before the first."""
+    """Median duration of the slots' latest trials, in seconds; 0 before the first has ended."""
     seconds = [slot.seconds for slot in slots if slot.seconds > 0]
     return median(seconds) if seconds else 0.0
 
@@ -57,7 +57,7 @@ def round_s(slots: Sequence[Slot], workers: int) -> float:
 
 
 def expected_steps(slots: Sequence[Slot], workers: int, left_s: float, steps: int) -> int:
-    """How many steps a slot is expected to come to within `left_s` seconds, of `steps` at most."""
+    """Number of steps that a slot is expected to reach in `left_s` seconds, at most `steps`."""
     active = sorted(slot.step for slot in slots if slot.active)
     one_round_s = round_s(slots, workers)
     if not active or one_round_s <= 0:
@@ -67,7 +67,7 @@ def expected_steps(slots: Sequence[Slot], workers: int, left_s: float, steps: in
 
 
 def overdue(slots: Sequence[Slot], at_ms: int, limit_ms: float) -> list[Slot]:
-    """Slots whose one live attempt is out for longer than `limit_ms`, oldest first."""
+    """Slots with a single live attempt that is older than `limit_ms`, oldest first."""
     late = [
         slot
         for slot in slots
@@ -79,9 +79,9 @@ def overdue(slots: Sequence[Slot], at_ms: int, limit_ms: float) -> list[Slot]:
 
 
 def to_park(slots: Sequence[Slot], excess: int) -> list[Slot]:
-    """The `excess` active slots that are missed least: worst loss first.
+    """Up to `excess` active slots to park, worst loss first.
 
-    A slot that has not ended a trial yet is not judged, and not parked; nor is a pinned one.
+    Slots that are pinned or have not ended a trial yet are never parked.
     """
     judged = [slot for slot in slots if slot.active and slot.outcomes and not slot.pinned]
     judged.sort(key=lambda slot: -slot.outcomes[max(slot.outcomes)].loss)

@@ -1,8 +1,7 @@
-"""What travels: the trials that workers receive and the events that the decision actor folds.
+"""Messages: the trials that workers receive, and the events that the actor applies.
 
-Plain values (`value.py`), so that the pure core and the simulator use them as they are;
-`messages.py` puts them on the wire. `MAX_TEXT` bounds every free text, so that one crash report
-cannot fill a server.
+They are plain values (`value.py`), which the core and the simulator use directly; `messages.py`
+encodes them. `MAX_TEXT` limits every free text, so that one crash report cannot fill a server.
 """
 
 from collections.abc import Mapping
@@ -18,10 +17,10 @@ MAX_TEXT = 8_000
 FailureReason = Literal[
     "exception",  # the task raised
     "not_finite",  # the task returned NaN or an infinity
-    "bad_result",  # the task returned something else than its metric
-    "no_checkpoint",  # the task returned, and wrote nothing
-    "out_of_memory",  # the task ran out of its machine's or its device's memory
-    "killed",  # the child process ended without a word (a crash, the kernel's out-of-memory killer)
+    "bad_result",  # the task returned something other than its metric
+    "no_checkpoint",  # the task returned without writing a checkpoint
+    "out_of_memory",  # the machine or the device has run out of memory
+    "killed",  # the child process died (a crash, or the kernel's out-of-memory killer)
     "timed_out",  # longer than timeouts.trial_s
     "stalled",  # no sign of progress for timeouts.stall_s
     "lost_parent",  # the parent checkpoint cannot be read
@@ -30,22 +29,22 @@ FailureReason = Literal[
 ]
 
 ReleaseReason = Literal[
-    "preempted",  # the worker's machine is about to go
+    "preempted",  # the worker's machine is about to be taken away
     "drained",  # an operator asked the worker to end
-    "stopped",  # the experiment is no more
+    "stopped",  # the experiment was stopped or removed
     "outdated",  # another copy of the trial was faster
     "no_room",  # the disk or the quota for checkpoints is full
-    "missing",  # found in no queue and with no worker: a server came back without it
+    "missing",  # neither in a queue nor with a worker: the server was restored without it
 ]
 
 
 @value(kw_only=True)
 class TrialMessage:
-    """One PBT step of one slot, as a queue carries it to a worker.
+    """One PBT step of one slot, as it is sent to a worker.
 
-    What a task gets from it is `romul_workers.trial.Trial`. `id` is "SLOT-STEP". (`id`, `attempt`)
-    is the fencing token: of all workers that ever held the trial, only one with a live attempt can
-    report it.
+    A task gets it as a `romul_workers.trial.Trial`. `id` is "SLOT-STEP". `id` and `attempt` are the
+    fencing token: among all workers that have ever held the trial, only those with a live attempt
+    can report it.
     """
 
     type: Literal["trial"] = "trial"
@@ -55,18 +54,18 @@ class TrialMessage:
     attempt: int
     hyperparameters: Mapping[str, Value]
     parent: str | None
-    """Name of the checkpoint to continue from; None: from scratch."""
+    """Name of the checkpoint to continue from; None means from scratch."""
     start: float
-    """Where training stands, in the budget's unit, counted from the very beginning."""
+    """Position at which training begins, in the unit of the budget, from the search's beginning."""
     stop: float
     seed: int
     resumed: bool = False
-    """Whether `parent` is a partial checkpoint of this very trial."""
+    """Whether `parent` is a partial checkpoint of this same trial."""
 
 
 @value(kw_only=True)
 class Result:
-    """A trial ended with a finite metric and a whole checkpoint."""
+    """A trial ended with a finite metric and a complete checkpoint."""
 
     type: Literal["result"] = "result"
     trial: str
@@ -74,21 +73,21 @@ class Result:
     attempt: int
     worker: str
     value: float
-    """The user's metric, with the user's sign."""
+    """The metric as the task returned it."""
     checkpoint: str
     seconds: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     in_effect: Mapping[str, Value] = field(default_factory=dict)
     """Hyperparameters that the worker read back after it had applied them."""
     left_out: Mapping[str, str] = field(default_factory=dict)
-    """What else the task returned, and is no figure: types by name, sent once by each worker."""
+    """Returned values that are not numbers: their types by name. Each worker sends them once."""
     provenance: Mapping[str, str] = field(default_factory=dict)
-    """Code, packages and machine that trained it, if not as in the worker's last result."""
+    """Code, packages and machine of the training; empty if the same as in the last result."""
 
 
 @value(kw_only=True)
 class Failed:
-    """A trial ended without a result, for a reason of its own."""
+    """A trial ended without a result, through its own fault."""
 
     type: Literal["failed"] = "failed"
     trial: str
@@ -102,7 +101,7 @@ class Failed:
 
 @value(kw_only=True)
 class Released:
-    """A trial was given back: not the trial's fault."""
+    """A worker gave a trial back, through no fault of the trial."""
 
     type: Literal["released"] = "released"
     trial: str
@@ -112,16 +111,16 @@ class Released:
     reason: ReleaseReason
     message: str = ""
     checkpoint: str | None = None
-    """Name of a partial checkpoint, from which the next attempt goes on."""
+    """Name of a partial checkpoint from which the next attempt continues."""
     at: float | None = None
-    """Where training stands in it, in the budget's unit."""
+    """Position of the training in the partial checkpoint, in the unit of the budget."""
     seconds: float = 0.0
-    """How long the worker had it."""
+    """How long the worker had the trial, in seconds."""
 
 
 @value(kw_only=True)
 class Expired:
-    """A lease ended without a word from its worker."""
+    """A lease expired because its worker sent no heartbeats."""
 
     type: Literal["expired"] = "expired"
     trial: str
@@ -147,24 +146,24 @@ class Control:
     ]
     by: str = ""
     slot: int | None = None
-    """What is pinned: it continues with its hyperparameters, and copies no slot."""
+    """The slot to pin or unpin. A pinned slot keeps its hyperparameters and copies no slot."""
     worker: str = ""
-    """The worker to drain. The request itself goes over the broker; this is for history."""
+    """The worker to drain. The request itself goes through the broker; this is for the history."""
     parameter: str = ""
     """The hyperparameter with new bounds."""
     low: float = 0.0
     high: float = 0.0
     steps: int = 0
-    """How many steps an extended search has in all."""
+    """The new total number of steps."""
     population: int = 0
-    """How many slots a changed search has; 0: as many as before."""
+    """The new number of slots; 0 keeps the old one."""
     constants: Mapping[str, Value] = field(default_factory=dict)
-    """Constants of a changed search's optimizer that are others from then on."""
+    """New values of constants of the optimizer."""
 
 
 @value(kw_only=True)
 class Tick:
-    """Time passed; `workers` are alive. What lets a time limit fire when nothing else happens."""
+    """Time has passed. Ticks make time limits take effect even if nothing else happens."""
 
     type: Literal["tick"] = "tick"
     workers: int
@@ -175,7 +174,7 @@ Event = Result | Failed | Released | Expired | Submitted | Control | Tick
 
 @value()
 class Stamped:
-    """An event with the store's own time of its arrival, in milliseconds since the epoch."""
+    """An event with its time of arrival by the store's clock, in milliseconds since the epoch."""
 
     event: Event
     at_ms: int

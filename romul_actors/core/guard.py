@@ -1,4 +1,7 @@
-"""Which hyperparameters are guarded: a lower one pays at the next step, whatever it costs later."""
+"""Which hyperparameters are guarded, such as learning rates.
+
+Lowering a learning rate improves the loss at the next step, whatever it costs later.
+"""
 
 import re
 from collections.abc import Sequence
@@ -6,16 +9,17 @@ from collections.abc import Sequence
 from romul_actors.core.parameter import FloatParameter, IntParameter, Parameter
 
 _CAPITAL = re.compile("(?<=[a-z])(?=[A-Z])")
-"""Where the next word of `actorLr` begins."""
+"""The start of the next word in a camel-case name such as `actorLr`."""
 _OTHER = ("decay", "drop", "factor", "gamma", "sched", "warm")
-"""What changes a rate, or is another kind of rate."""
+"""Parts of names that change a learning rate, or are another kind of rate."""
 
 
 def guarded_axes(axes: Sequence[Parameter]) -> tuple[bool, ...]:
-    """By axis, whether no move lowers it while ROMUL's guard holds.
+    """For each axis, whether no move may lower it while the guard of the optimizer `romul` holds.
 
-    What is declared so is guarded, and of what declares nothing learning rates are, by their names.
-    Where nothing is declared and no name is a rate's, all that has a logarithmic scale is.
+    The declared `guarded` decides. Hyperparameters without it are guarded if their names are those
+    of learning rates. If none declares it and no name is that of a learning rate, all numbers on a
+    logarithmic scale are guarded.
     """
     numbers = [axis if isinstance(axis, FloatParameter | IntParameter) else None for axis in axes]
     rates = [is_rate(axis) for axis in axes]
@@ -28,13 +32,15 @@ def guarded_axes(axes: Sequence[Parameter]) -> tuple[bool, ...]:
 
 
 def is_rate(axis: Parameter) -> bool:
-    """Whether a hyperparameter is a learning rate: a real number, and by the end of its name one.
+    """Whether a hyperparameter is a learning rate: a float whose name is that of one.
 
-    One of its words is `lr`, `lrs` or `eta`, or they hold `learning rate` or `step size`; or the
-    scale is logarithmic, and the first or the last is `rate` or `rates`, or they hold `clip` or
-    `grad norm`: where gradients are longer than that, it scales the steps as a rate does. They hold
-    none of `_OTHER`. A capital behind a small letter begins a word; what is no letter from a to z
-    ends one.
+    Only the part of the name after the last dot counts. It is divided into words at capitals and at
+    characters other than letters, and must contain none of `_OTHER`. It is the name of a learning
+    rate if one of these holds:
+
+    - a word is `lr`, `lrs` or `eta`, or the name contains `learning rate` or `step size`;
+    - the scale is logarithmic, and the first or the last word is `rate` or `rates`, or the name
+      contains `clip` or `grad norm` (clipping scales the steps of long gradients as a rate does).
     """
     if not isinstance(axis, FloatParameter):
         return False

@@ -1,8 +1,9 @@
-"""What happened, line by line: every kind of line that a run's history has, and one codec.
+"""All kinds of lines in the history of a run, and their codec.
 
-A decision appends lines; the store keeps them as JSON texts, oldest first. All that shows, counts
-or replays a run reads them through `from_json` and matches on their types. Stored names and their
-order never change; a field that is added has a default, not written unless the field is marked so.
+A decision appends lines; the store keeps them as JSON texts, oldest first. All code that shows,
+counts or replays a run reads them through `from_json` and matches on their types. Stored names and
+their order never change. A new field has a default, which is not written unless the field is marked
+`_WRITTEN`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from romul_actors.core.stored_line import expand
 from romul_actors.core.value import value
 
 _WRITTEN: Final = {"written": True}
-"""Metadata of a field that is written at its default, too: only older lines are without it."""
+"""Metadata of a field that is written even at its default; only older lines lack it."""
 
 
 @value(kw_only=True)
@@ -22,8 +23,8 @@ class Line:
     """One line of history.
 
     Attributes:
-        event: the stored name of its kind.
-        at_ms: when the event arrived that led to it, in milliseconds since the epoch.
+        event: stored name of the kind of line.
+        at_ms: arrival time of the event that led to it, in milliseconds since the epoch.
     """
 
     event: ClassVar[str]
@@ -35,7 +36,7 @@ class Line:
 
 @value(kw_only=True)
 class SearchStarted(Line):
-    """The first trials are handed out."""
+    """The search has started: its first trials are queued."""
 
     event: ClassVar[str] = "started"
 
@@ -58,7 +59,7 @@ class SearchResumed(Line):
 
 @value(kw_only=True)
 class SearchStopped(Line):
-    """An operator stopped the search for good."""
+    """An operator stopped the search."""
 
     event: ClassVar[str] = "stop"
     by: str
@@ -74,7 +75,7 @@ class SearchFailed(Line):
 
 @value(kw_only=True)
 class SearchFinished(Line):
-    """Every slot ended its last step, or the deadline came."""
+    """Every slot has ended its last step, or a limit was reached."""
 
     event: ClassVar[str] = "finished"
     reason: str = ""
@@ -82,7 +83,7 @@ class SearchFinished(Line):
 
 @value(kw_only=True)
 class BoundsChanged(Line):
-    """An operator gave a hyperparameter other bounds; older lines lack those before."""
+    """An operator changed the bounds of a hyperparameter. Older lines lack `before`."""
 
     event: ClassVar[str] = "bounds"
     parameter: str
@@ -94,12 +95,12 @@ class BoundsChanged(Line):
 
 @value(kw_only=True)
 class SearchExtended(Line):
-    """An operator gave the search more steps.
+    """An operator extended the search to more steps.
 
     Attributes:
-        steps: how many it has from now on.
-        before: how many it had.
-        lifted: limits among the settings that had been reached, and count no more.
+        steps: new number of steps.
+        before: old number of steps.
+        lifted: limits in the settings that had been reached and were removed.
     """
 
     event: ClassVar[str] = "extend"
@@ -114,8 +115,8 @@ class SearchChanged(Line):
     """An operator changed the number of slots, or constants of the optimizer.
 
     Attributes:
-        population, constants: those that are others from then on.
-        before: by the same names, what they were.
+        population, constants: the new values of what has changed.
+        before: the old values, by the same names.
     """
 
     event: ClassVar[str] = "change"
@@ -127,7 +128,7 @@ class SearchChanged(Line):
 
 @value(kw_only=True)
 class ControlIgnored(Line):
-    """An operator's action that does not fit the search, or is not possible, with what it gave."""
+    """An operator's request that was not possible, with its arguments."""
 
     event: ClassVar[str] = "ignored"
     action: str
@@ -146,7 +147,7 @@ class TimePassed(Line):
 
     event: ClassVar[str] = "tick"
     workers: int
-    """Workers that were alive."""
+    """Number of living workers."""
 
 
 # -- slots and workers ------------------------------------------------------------------------
@@ -154,7 +155,7 @@ class TimePassed(Line):
 
 @value(kw_only=True)
 class SlotPinned(Line):
-    """An operator holds a slot's hyperparameters and its line of descent."""
+    """An operator pinned a slot: it keeps its hyperparameters and its line of descent."""
 
     event: ClassVar[str] = "pin"
     slot: int
@@ -163,7 +164,7 @@ class SlotPinned(Line):
 
 @value(kw_only=True)
 class SlotUnpinned(Line):
-    """An operator let a slot go that was pinned."""
+    """An operator unpinned a slot."""
 
     event: ClassVar[str] = "unpin"
     slot: int
@@ -190,7 +191,7 @@ class SlotResumed(Line):
 
 @value(kw_only=True)
 class WorkerDrained(Line):
-    """An operator requested a worker to end."""
+    """An operator asked a worker to end."""
 
     event: ClassVar[str] = "drain"
     worker: str
@@ -206,9 +207,9 @@ class TrialCreated(Line):
 
     Attributes:
         trial: its id, "SLOT-STEP".
-        parent: id of the trial whose checkpoint it continues from; None: from scratch.
-        vector: its place in the unit cube, shape (n_dims,).
-        seed: seed of its own randomness.
+        parent: id of the trial whose checkpoint it continues from; None means from scratch.
+        vector: its hyperparameters as a point of the unit cube, shape (n_dims,).
+        seed: seed for the training.
         why: the optimizer's reasons, for people.
     """
 
@@ -228,8 +229,8 @@ class TrialReported(Line):
     """An attempt ended with a result, which was accepted.
 
     Attributes:
-        value: the user's metric, with the user's sign.
-        seconds: how long training took.
+        value: the metric as the task returned it.
+        seconds: duration of the training, in seconds.
         metrics, in_effect, left_out, provenance: as in `events.Result`.
     """
 
@@ -253,9 +254,9 @@ class TrialFailed(Line):
     """An attempt ended without a result.
 
     Attributes:
-        reason: one of `events.FailureReason`, or "lost" with its worker.
-        again: whether the trial is tried once more, or another attempt of it still runs.
-        seconds: how long the attempt took; 0: not known.
+        reason: one of `events.FailureReason`, or "lost" if the worker was lost.
+        again: whether the trial is retried, or another attempt at it is still running.
+        seconds: duration of the attempt, in seconds; 0 if it is not known.
     """
 
     event: ClassVar[str] = "failed"
@@ -276,9 +277,9 @@ class TrialReleased(Line):
 
     Attributes:
         reason: one of `events.ReleaseReason`.
-        checkpoint: name of a partial checkpoint, from which the next attempt goes on.
-        seconds: how long the worker had it; 0: not known.
-        at: where training stands in the partial checkpoint, in the budget's unit.
+        checkpoint: name of a partial checkpoint from which the next attempt continues.
+        seconds: how long the worker had the trial, in seconds; 0 if it is not known.
+        at: position of the training in the partial checkpoint, in the unit of the budget.
     """
 
     event: ClassVar[str] = "released"
@@ -294,7 +295,7 @@ class TrialReleased(Line):
 
 @value(kw_only=True)
 class SecondCopyStarted(Line):
-    """A second attempt runs beside one that takes too long; the first report counts."""
+    """A second copy of a trial that takes too long was started; the first report counts."""
 
     event: ClassVar[str] = "second copy"
     trial: str
@@ -304,7 +305,7 @@ class SecondCopyStarted(Line):
 
 @value(kw_only=True)
 class ReportStale(Line):
-    """A report of an attempt that no longer counts; it changed nothing."""
+    """A report of an attempt that no longer counts. It changed nothing."""
 
     event: ClassVar[str] = "stale"
     trial: str
@@ -314,11 +315,11 @@ class ReportStale(Line):
 
 @value(kw_only=True)
 class Unknown(Line):
-    """A line of a kind, or with fields, that this version does not know; kept as it is.
+    """A line that this version cannot interpret; it is kept unchanged.
 
     Attributes:
-        name: what it calls its event.
-        values: the whole line, as it is stored.
+        name: the value of its field `event`.
+        values: the whole line as it is stored.
     """
 
     event: ClassVar[str] = ""
@@ -353,11 +354,11 @@ KINDS: Mapping[str, type[Line]] = {
         ReportStale,
     )
 }
-"""All kinds of lines by their stored names."""
+"""All kinds of lines, by their stored names."""
 
 
 def _unwritten(kind: type[Line]) -> Iterator[tuple[str, Any]]:
-    """Names of fields that may be left out, with the values at which they are."""
+    """Names of the fields that are not written at their defaults, with the defaults."""
     for f in fields(kind):
         default = f.default if f.default_factory is MISSING else f.default_factory()
         if default is not MISSING and not f.metadata.get("written"):
@@ -370,7 +371,7 @@ _FIELDS = {kind: frozenset(names) for kind, names in _NAMES.items()}
 
 
 def to_json(line: Line) -> dict[str, Any]:
-    """A line as JSON values, in the stored order; fields at their defaults are left out."""
+    """A line as JSON values, in the stored order. Fields with default values are omitted."""
     if isinstance(line, Unknown):
         return dict(line.values)
     kind = type(line)
@@ -382,7 +383,7 @@ def to_json(line: Line) -> dict[str, Any]:
 
 
 def from_json(values: Mapping[str, Any]) -> Line:
-    """A line from its JSON values, whole or shortened; `Unknown` where they cannot be read."""
+    """A line from its JSON values, shortened or not; `Unknown` if they cannot be interpreted."""
     name, at_ms = str(values.get("event", "")), values.get("at_ms", 0)
     at_ms = at_ms if isinstance(at_ms, int) else 0
     if (kind := KINDS.get(name)) is not None:
@@ -394,5 +395,5 @@ def from_json(values: Mapping[str, Any]) -> Line:
             expand(known, names)
             return kind(**known)
         except (TypeError, ValueError):
-            pass  # A field is missing, or not what it should be.
+            pass  # A field is missing or invalid.
     return Unknown(at_ms=at_ms, name=name, values=dict(values))

@@ -1,6 +1,6 @@
-"""What ends a search before its last step: a deadline, hours, a number of trials, a target.
+"""Limits that end a search before its last step: deadline, hours, number of trials, target.
 
-Time comes with events; nothing here asks a clock.
+Time comes from events, never from a clock.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from romul_actors.core.transition import Transition
 
 
 def reached_limits(transition: Transition) -> Mapping[str, Any]:
-    """The limits among the settings that have been reached, by their names there."""
+    """The limits that have been reached, by their names in `Settings`."""
     settings, best = transition.settings, transition.best
     reached: dict[str, Any] = {}
     if settings.target_loss is not None and best and best.loss <= settings.target_loss:
@@ -29,11 +29,11 @@ def _has_passed(limit_ms: int | None, since_ms: int | None, at_ms: int) -> bool:
 
 
 def reason_of(transition: Transition, reached: Mapping[str, Any]) -> str:
-    """Why a search ends before its last step, for people; empty: no limit of its own has a part.
+    """Why a search ends before its last step, in words; empty if no limit is the cause.
 
     Args:
         transition: the population.
-        reached: what `reached_limits` says.
+        reached: the result of `reached_limits`.
     """
     settings = transition.settings
     if "target_loss" in reached:
@@ -41,7 +41,7 @@ def reason_of(transition: Transition, reached: Mapping[str, Any]) -> str:
         return f"the target of {sign * reached['target_loss']:g} was reached"
     if "max_trials" in reached:
         return f"after {settings.max_trials} trials (max_trials)"
-    # No trial begins that would end after the deadline: the search may end a little before it.
+    # No trial begins that would end after the deadline, so the search may end a little earlier.
     deadline_ms = transition.deadline_ms
     if deadline_ms is None:
         return ""

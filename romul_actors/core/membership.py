@@ -1,6 +1,6 @@
-"""Which slots take part: parked, resumed and joining ones, and the number of workers they follow.
+"""Which slots take part: parks, resumes and adds slots as the number of workers changes.
 
-The policy's numbers stand in `elasticity.py`; here they are carried out.
+`elasticity.py` contains the policy; this module carries it out.
 """
 
 from dataclasses import replace
@@ -15,13 +15,13 @@ from romul_actors.core.transition import Transition
 
 
 def follow(transition: Transition, workers: int, patience_ms: float) -> None:
-    """Let the population follow its workers: slots are parked, resumed and added; trials doubled.
+    """Adapt the population to the workers: park, resume and add slots, and start second copies.
 
     Args:
         transition: the population.
-        workers: how many are alive.
-        patience_ms: for how long there must be too many slots, or idle workers, before anything
-            is done about it.
+        workers: number of living workers.
+        patience_ms: how long there must be too many slots, or idle workers, before anything
+            changes.
     """
     settings, elasticity = transition.settings, transition.settings.elasticity
     staying = [s for s in transition.slots if s.active and not s.parking]
@@ -43,7 +43,7 @@ def follow(transition: Transition, workers: int, patience_ms: float) -> None:
         for slot in overdue(transition.slots, transition.at_ms, limit_ms)[:idle]:
             start_second_attempt(transition, slot)
             idle -= 1
-    # Those that are done go on counting here: else `max_slots` would not hold.
+    # Slots that are done count too, or there could be more than `max_slots`.
     room -= sum(slot.status == "done" for slot in transition.slots)
     for _ in range(min(idle, room)):
         if not join(transition, len(transition.slots)):
@@ -51,25 +51,25 @@ def follow(transition: Transition, workers: int, patience_ms: float) -> None:
 
 
 def idle_workers(transition: Transition, workers: int) -> int:
-    """How many of so many workers have no trial; below 0: so many attempts wait for one."""
+    """Number of workers without a trial; if negative, the number of attempts without a worker."""
     queued = [len(s.live_attempts) for s in transition.slots if s.status == "queued"]
     return workers - sum(queued)
 
 
 def _since(transition: Transition, since_ms: int | None, *, holds: bool) -> int | None:
-    """Since when a condition has held that holds now, or does not."""
+    """The time since which a condition has held; None if it does not hold now."""
     if not holds:
         return None
     return transition.at_ms if since_ms is None else since_ms
 
 
 def _lasts(transition: Transition, since_ms: int | None, patience_ms: float) -> bool:
-    """Whether a condition has held for as long as patience lasts."""
+    """Whether a condition has held for at least `patience_ms`."""
     return since_ms is not None and transition.at_ms - since_ms >= patience_ms
 
 
 def park(transition: Transition, slot: Slot) -> None:
-    """Set a slot aside: now if it waits, or when its trial has ended."""
+    """Park a slot: at once if it is waiting, else when its trial has ended."""
     transition.record(SlotParked(at_ms=transition.at_ms, slot=slot.index, step=slot.step))
     if slot.status == "waiting":
         transition.change_slot(slot, status="parked", since_ms=transition.at_ms)
@@ -78,10 +78,10 @@ def park(transition: Transition, slot: Slot) -> None:
 
 
 def unpark(transition: Transition, slot: Slot) -> bool:
-    """Resume a parked slot: on its own line of descent, or where the other slots are by now.
+    """Resume a parked slot: from its own checkpoint, or as a fork if the others are ahead of it.
 
     Returns:
-        Whether it takes part again.
+        Whether the slot takes part again.
     """
     if slot.active:
         transition.change_slot(slot, parking=False)
@@ -95,7 +95,7 @@ def unpark(transition: Transition, slot: Slot) -> bool:
 
 
 def front(transition: Transition) -> int | None:
-    """The step that half of the slots have ended, parked ones not counted."""
+    """The step that half of the slots have ended, not counting parked ones."""
     latest = sorted(
         max(slot.outcomes) for slot in transition.slots if slot.status != "parked" and slot.outcomes
     )
@@ -107,10 +107,10 @@ def join(transition: Transition, index: int) -> bool:
 
     Args:
         transition: the population.
-        index: a parked slot's, or the next free one.
+        index: index of a parked slot, or the next free index.
 
     Returns:
-        False where there is no slot to fork, or no step left.
+        False if there is no slot to fork, or no step left.
     """
     settings, step = transition.settings, front(transition)
     if step is None or step + 1 >= settings.steps or not transition.may_begin:
@@ -143,7 +143,7 @@ def join(transition: Transition, index: int) -> bool:
             checkpoint=source.checkpoint,
         )
     elif parked is not None:
-        # From scratch, under numbers that were never used.
+        # It starts from scratch, at a step number that was never used.
         slot = replace(slot, step=parked.step + 1, joined=parked.step + 1)
     seed = training_seed(settings.seed, index, slot.step)
     queue(transition, replace(slot, since_ms=transition.at_ms, seed=seed), move.why)

@@ -1,7 +1,7 @@
-"""What one hyperparameter may be, and the place of its value on the unit interval.
+"""Kinds of hyperparameters, and the mapping of their values to the unit interval.
 
-Each kind is one coordinate: a number, a number on a grid, a choice, a choice with an order. What
-`space.py` makes of several of them is a point in the unit cube.
+Each kind is one coordinate: a number, a number on a grid, a choice, or an ordered choice.
+`space.py` combines several of them into points of the unit cube.
 """
 
 import copy
@@ -18,15 +18,15 @@ Value = Any
 Scale = Literal["linear", "log"]
 
 ON_GRID = 1e-9
-"""How far from a grid's value a number may lie, in steps: rounding, no more."""
+"""Tolerance for rounding errors in numbers on a grid, in steps."""
 _MAX_INT = 2**63
-"""Whole numbers travel in 64 bits."""
+"""Integers are stored in 64 bits."""
 
 
 def identity(value: Value) -> str:
-    """A text that two values share only if they are the same by type and value, all the way down.
+    """A text that two values share only if they have the same type and value, at every depth.
 
-    In Python True == 1 == 1.0; as hyperparameters they are three values. A tuple is a list.
+    In Python True == 1 == 1.0; as hyperparameters they are three values. A tuple counts as a list.
 
     Raises:
         SpaceError: it is not a JSON value; the message does not name it.
@@ -39,7 +39,7 @@ def identity(value: Value) -> str:
 
 
 def _check_json(value: Value) -> None:
-    """Check that a value is JSON; json.dumps alone would turn a table's keys into text."""
+    """Check that a value is JSON. `json.dumps` alone would convert the keys of tables to text."""
     if isinstance(value, dict):
         for key, inside in value.items():
             if not isinstance(key, str):
@@ -95,22 +95,22 @@ def _check_grid(name: str, low: float, high: float, step: float, scale: Scale) -
 
 
 def _on_grid(low: float, step: float, index: int) -> float:
-    """Value number `index` of a grid, as people write it: 0.3, and not 0.30000000000000004."""
+    """Value number `index` of a grid, rounded as people write it: 0.3, not 0.30000000000000004."""
     if isinstance(low, int) and isinstance(step, int):
         return low + index * step
     return float(Decimal(repr(low)) + index * Decimal(repr(step)))
 
 
 def cell(position: float, n_cells: int) -> int:
-    """Index of the cell of [0, 1], cut into `n_cells` equal ones, that holds `position`."""
+    """Index of the cell that contains `position`, for [0, 1] divided into `n_cells` equal cells."""
     return min(int(position * n_cells), n_cells - 1)
 
 
 class _Grid:
-    """Positions of equally spaced numbers, each of which owns a cell of the unit interval.
+    """Maps equally spaced numbers to cells of the unit interval.
 
-    On a log scale the cell of a number reaches from half a step below it to half a step above, so
-    the two ends are as likely as the rest.
+    On a log scale, the cell of a number extends from half a step below it to half a step above it,
+    so that both bounds have full cells.
     """
 
     __slots__ = ("high", "log", "low", "n", "step")
@@ -120,20 +120,20 @@ class _Grid:
         self.n = round((high - low) / step) + 1
 
     def encode(self, number: float) -> float:
-        """Middle of the cell of `number`, which is on the grid."""
+        """Middle of the cell of `number`, which must be on the grid."""
         if self.log:
             return math.log(number / (self.low - self.step / 2)) / self._log_width()
         return (round((number - self.low) / self.step) + 0.5) / self.n
 
     def decode(self, position: float) -> int:
-        """Index of the number whose cell holds `position`."""
+        """Index of the number whose cell contains `position`."""
         if not self.log:
             return cell(position, self.n)
         number = (self.low - self.step / 2) * math.exp(position * self._log_width())
         return min(max(round((number - self.low) / self.step), 0), self.n - 1)
 
     def index(self, number: float) -> int:
-        """Index of the number of the grid that is nearest."""
+        """Index of the nearest number on the grid."""
         return min(max(round((number - self.low) / self.step), 0), self.n - 1)
 
     def _log_width(self) -> float:
@@ -143,9 +143,9 @@ class _Grid:
 
 @dataclass(frozen=True, slots=True)
 class FloatParameter:
-    """A real number in [low, high], even on a linear or a logarithmic scale.
+    """A float in [low, high], uniform on a linear or a logarithmic scale.
 
-    With `step` it is one of low, low + step, low + 2 step ... high. `guarded`: see `guard`.
+    With `step`, it is one of low, low + step, low + 2 step ... high. For `guarded`, see `guard.py`.
     """
 
     name: str
@@ -167,10 +167,10 @@ class FloatParameter:
         return _Grid(self.low, self.high, self.step or 1.0, self.scale)
 
     def encode(self, value: object) -> float:
-        """Place of `value` in [0, 1]; on a grid, the middle of its cell.
+        """Position of `value` in [0, 1]; on a grid, the middle of its cell.
 
         Raises:
-            SpaceError: it is no such number.
+            SpaceError: the value is not allowed.
         """
         number = _number(self.name, value)
         if not self.low <= number <= self.high:
@@ -188,14 +188,14 @@ class FloatParameter:
         return (number - self.low) / (self.high - self.low)
 
     def decode(self, position: float) -> float:
-        """Value at `position` in [0, 1]; never outside the bounds, whatever the rounding."""
+        """Value at `position` in [0, 1], never outside the bounds despite rounding errors."""
         if self.step is not None:
             return self._at(self._grid().decode(position))
         if self.scale == "log":
             value = self.low * math.exp(position * math.log(self.high / self.low))
         else:
             value = self.low + position * (self.high - self.low)
-        # Called for each coordinate of each trial, hence without `min` and `max`.
+        # Called for each coordinate of each trial: faster than `min` and `max`.
         if value < self.low:
             return self.low
         if value > self.high:
@@ -203,13 +203,13 @@ class FloatParameter:
         return value
 
     def nearest(self, number: float) -> float:
-        """The allowed value that is nearest to a number."""
+        """The allowed value nearest to a number."""
         if self.step is not None:
             return self._at(self._grid().index(number))
         return min(max(number, self.low), self.high)
 
     def scaled(self, position: float, factor: float) -> float:
-        """Place of the value at `position` times a factor; on a grid, one step on at least."""
+        """Position of the value at `position` times a factor; on a grid, at least one step away."""
         value = self.decode(position) * factor
         if self.step is not None:
             steps = (value - self.low) / self.step
@@ -221,16 +221,16 @@ class FloatParameter:
         return min(max(value, float(self.low)), float(self.high))
 
     def figure(self, value: Value) -> float:
-        """The value on an axis of figures: itself."""
+        """The value as a number for plots: itself."""
         return float(value)
 
 
 @dataclass(frozen=True, slots=True)
 class IntParameter:
-    """A whole number in [low, high], or one of low, low + step, low + 2 step ... high.
+    """An integer in [low, high], or one of low, low + step, low + 2 step ... high.
 
-    Each number owns a cell of the unit interval (on a log scale, from its predecessor's half-way
-    point to its own), so the two ends are as likely as the rest.
+    Each number has a cell of the unit interval. On a log scale, it extends from half a step below
+    the number to half a step above it, so that both bounds have full cells.
     """
 
     name: str
@@ -256,10 +256,10 @@ class IntParameter:
         return _Grid(self.low, self.high, self.step, self.scale)
 
     def encode(self, value: object) -> float:
-        """Place of `value` in [0, 1]: the middle of its cell.
+        """Position of `value` in [0, 1]: the middle of its cell.
 
         Raises:
-            SpaceError: it is no such number.
+            SpaceError: the value is not allowed.
         """
         number = _number(self.name, value)
         if number != int(number):
@@ -274,16 +274,16 @@ class IntParameter:
         return self._grid().encode(number)
 
     def decode(self, position: float) -> int:
-        """Value of the cell that holds `position`."""
+        """Value of the cell that contains `position`."""
         return self.low + self.step * self._grid().decode(position)
 
     def nearest(self, number: float) -> int:
-        """The allowed value that is nearest to a number."""
+        """The allowed value nearest to a number."""
         return self.low + self.step * self._grid().index(number)
 
     def scaled(self, position: float, factor: float) -> float:
-        """Place of the value at `position` times a factor, one step on at least."""
-        # A small number must be able to move at all.
+        """Position of the value at `position` times a factor, at least one step away."""
+        # Rounding away from the value lets even small numbers move.
         value, towards = self.decode(position) * factor, math.ceil if factor > 1 else math.floor
         if self.step == 1:
             return self.encode(self.nearest(towards(value)))
@@ -292,16 +292,16 @@ class IntParameter:
         )
 
     def figure(self, value: Value) -> float:
-        """The value on an axis of figures: itself."""
+        """The value as a number for plots: itself."""
         return float(value)
 
 
 @dataclass(frozen=True, slots=True)
 class CategoricalParameter:
-    """One of a few choices, each any JSON value; `ordinal`: in an order.
+    """One of a few choices, each any JSON value; with `ordinal` they are ordered.
 
-    Choices without an order are drawn and taken over, but never added up. Those with one are moved
-    as numbers are, on their ranks.
+    Unordered choices are drawn or copied, but never used in arithmetic. Ordered choices move like
+    numbers, by their ranks.
     """
 
     name: str
@@ -325,24 +325,24 @@ class CategoricalParameter:
 
     @property
     def n_choices(self) -> int:
-        """How many choices without an order; 0: they have one."""
+        """Number of choices if they are unordered, else 0."""
         return 0 if self.ordinal else len(self.choices)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The choices as texts that tell them apart, for people."""
+        """The choices as distinct texts, for display."""
         texts = tuple(
             json.dumps(choice) if isinstance(choice, list | tuple | dict) else str(choice)
             for choice in self.choices
         )
-        # The number 1 beside the text "1".
+        # The number 1 and the text "1", for instance, have the same `str`.
         return texts if len(set(texts)) == len(texts) else tuple(map(repr, self.choices))
 
     def rank(self, value: object) -> int:
-        """Which of the choices, from 0; distinguished by type and value.
+        """Index of a choice, from 0; choices are compared by type and value.
 
         Raises:
-            SpaceError: none.
+            SpaceError: the value is not one of the choices.
         """
         try:
             wanted = identity(value)
@@ -354,20 +354,20 @@ class CategoricalParameter:
         raise SpaceError(f"{self.name}: {value!r} is not one of {list(self.choices)!r}")
 
     def encode(self, value: object) -> float:
-        """Place of `value` in [0, 1]: the middle of its cell."""
+        """Position of `value` in [0, 1]: the middle of its cell."""
         return (self.rank(value) + 0.5) / len(self.choices)
 
     def decode(self, position: float) -> Value:
-        """Value of the cell that holds `position`; a list or a table is a copy."""
+        """Value of the cell that contains `position`; lists and tables are copied."""
         return copy.deepcopy(self.choices[cell(position, len(self.choices))])
 
     def scaled(self, position: float, factor: float) -> float:
-        """Place of the next choice of an order: upwards if the factor is above 1."""
+        """Position of the next choice in order, upwards if the factor is above 1."""
         rank = cell(position, len(self.choices)) + (1 if factor > 1 else -1)
         return (min(max(rank, 0), len(self.choices) - 1) + 0.5) / len(self.choices)
 
     def figure(self, value: Value) -> float:
-        """The value on an axis of figures: its rank."""
+        """The value as a number for plots: its rank."""
         return float(self.rank(value))
 
 
@@ -382,17 +382,17 @@ class BooleanParameter:
     labels = ("False", "True")
 
     def encode(self, value: object) -> float:
-        """Place of `value` in [0, 1]: 0.25 or 0.75."""
+        """Position of `value` in [0, 1]: 0.25 or 0.75."""
         if not isinstance(value, bool):
             raise SpaceError(f"{self.name}: {value!r} is not false or true")
         return 0.75 if value else 0.25
 
     def decode(self, position: float) -> bool:
-        """Value of the half that holds `position`."""
+        """Value of the half that contains `position`."""
         return position >= 0.5  # noqa: PLR2004
 
     def figure(self, value: Value) -> float:
-        """The value on an axis of figures: 0 or 1."""
+        """The value as a number for plots: 0 or 1."""
         return float(value)
 
 

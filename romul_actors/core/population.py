@@ -1,6 +1,6 @@
-"""The population as a value, and what an event leads to.
+"""The population and the result of a decision, as immutable values.
 
-Only data, frozen: `decide` makes the next population out of one and an event.
+`decide` computes the next population from a population and an event.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,15 @@ PopulationStatus = Literal[
     "submitted",  # created; no slot yet
     "running",
     "paused",  # by an operator: results are kept, nothing is decided
-    "finished",  # every slot has ended its last step
-    "failed",  # every slot failed at one step; `resume` tries it again
-    "stopped",  # by an operator, for good
+    "finished",  # every slot has ended its last step, or a limit was reached
+    "failed",  # every trial of one step failed; `resume` retries them
+    "stopped",  # by an operator
 ]
 
 
 @value()
 class Best:
-    """The best loss ever accepted, and what was trained for it, whatever the bounds are now."""
+    """The trial with the lowest loss accepted so far, with its values at that time."""
 
     trial: str
     loss: float
@@ -34,12 +34,12 @@ class Best:
     checkpoint: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     vector: tuple[float, ...] = ()
-    """Its place, or the nearest one between today's bounds; read by actors of older versions."""
+    """Its vector, moved within the current bounds; actors of older versions read it."""
 
 
 @value()
 class Counts:
-    """Trials by their end. created = reported + failed + discarded + live, at all times."""
+    """Numbers of trials by outcome. created = reported + failed + discarded + live, always."""
 
     created: int = 0
     reported: int = 0
@@ -50,14 +50,14 @@ class Counts:
 
 
 class Progress(NamedTuple):
-    """How many slots of a pool have come how far with one step.
+    """Numbers of slots of a pool by their state at one step.
 
     Attributes:
-        known: have an outcome of it.
-        sound: of these, have one that can be continued from.
-        missing: have none, and may still get one.
-        waiting: of those with an outcome, wait to be decided at this step.
-        decided: of those with an outcome, are at a later step by now.
+        known: slots that have an outcome of the step.
+        sound: known slots whose outcome can be continued from.
+        missing: slots without an outcome that may still get one.
+        waiting: known slots that wait to be decided at this step.
+        decided: known slots that are already at a later step.
     """
 
     known: int = 0
@@ -67,7 +67,7 @@ class Progress(NamedTuple):
     decided: int = 0
 
     def with_other(self, before: "Progress", after: "Progress") -> "Progress":
-        """The progress when one slot's share of it is another one than before."""
+        """The progress after the share of one slot has changed."""
         return Progress(
             self[0] - before[0] + after[0],
             self[1] - before[1] + after[1],
@@ -79,25 +79,28 @@ class Progress(NamedTuple):
 
 @value(kw_only=True)
 class Population:
-    """All that a decision may depend on, but for the event.
+    """Everything that a decision may depend on, except the event.
+
+    Times are in milliseconds since the epoch.
 
     Attributes:
-        settings: what is fixed.
+        settings: the fixed settings.
         status: see `PopulationStatus`.
-        reason: why it is so, for people.
-        slots: by index.
+        reason: explanation of the status, in words.
+        slots: all slots, by index.
         best: the best trial so far.
-        counts: trials by their end.
-        causes: how often attempts ended otherwise than well, by cause.
-        idle_since_ms: since when there are more workers than trials; None: there are not.
-        crowded_since_ms: since when there are more slots than the workers' number allows.
-        horizon: how many steps a slot is expected to come to; fewer than `settings.steps` only
-            with a limit of time or trials.
-        started_ms: when it began; None: it has not, or an older version did not write it down.
-        oldest: step of the active slots that are farthest behind, and how many these are; None:
-            not known. It follows from the slots, and spares the next event a look at all of them.
-        progress: of all slots with the steps that are judged by now; it follows from the slots
-            in the same way.
+        counts: numbers of trials by outcome.
+        causes: numbers of attempts that ended without a result, by cause.
+        idle_since_ms: time since which there are more workers than trials; None if there are not.
+        crowded_since_ms: time since which there are more slots than `elasticity` allows for the
+            workers; None if there are not.
+        horizon: number of steps that a slot is expected to reach; smaller than `settings.steps`
+            only with a limit of time or trials.
+        started_ms: when the search began; None if it has not begun, or if an older version did not
+            record it.
+        oldest: the lowest step of any active slot, and the number of active slots at it; None if
+            not known. It is derived from the slots, and cached.
+        progress: progress of all slots at the steps being judged; also derived and cached.
     """
 
     settings: Settings
@@ -115,7 +118,7 @@ class Population:
     progress: Mapping[int, Progress] = field(default_factory=dict, compare=False)
 
     def needed_checkpoints(self) -> set[str]:
-        """Names of all checkpoints that must be kept; all others are garbage."""
+        """Names of all checkpoints that must be kept. All others are garbage."""
         names = {name for slot in self.slots for name in needed(slot)}
         if self.status == "submitted":
             names |= {first.checkpoint for first in self.settings.inherited}
@@ -124,12 +127,12 @@ class Population:
 
 @value()
 class Decision:
-    """What an event leads to.
+    """The result of one or more events.
 
     Attributes:
-        population: the population after it; unchanged slots are the very same objects.
-        trials: to be handed to workers.
-        history: the lines that it adds to the run's history.
+        population: the new population. Slots that have not changed are the same objects.
+        trials: messages to be queued for workers.
+        history: new lines of the history.
     """
 
     population: Population
@@ -138,6 +141,6 @@ class Decision:
 
 
 def changed(before: Sequence[Slot], after: Sequence[Slot]) -> list[Slot]:
-    """Slots of `after` that are not the very same objects in `before`."""
+    """Slots of `after` that are not the same objects in `before`."""
     new = [slot for old, slot in zip(before, after, strict=False) if old is not slot]
     return [*new, *after[len(before) :]]

@@ -1,7 +1,7 @@
-"""When the waiting slots of a pool are decided: at a quorum of outcomes, or after a limited wait.
+"""Determines when the waiting slots of a pool are decided: at a quorum, or after a limited wait.
 
-The optimizer defines pools, quorum and grace, and chooses what comes next; this module only says
-when it does.
+The optimizer defines pools, quorum and grace, and makes the decisions; this module only determines
+their time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,17 @@ from romul_actors.errors import OptimizerError
 
 
 def decide_waiting(transition: Transition) -> None:
-    """Decide every waiting slot that need not wait any longer."""
+    """Decide all waiting slots that need not wait any longer."""
     for slot in tuple(transition.slots):
         if transition.slots[slot.index].status == "waiting":
             decide_pool(transition, transition.slots[slot.index])
 
 
 def decide_after(transition: Transition, slot: Slot) -> None:
-    """Decide what an outcome of `slot` leads to: in its pool, and in one whose quorum it completes.
+    """Decide the pool of a slot that has a new outcome, and other pools whose quorum is now met.
 
-    A slot that goes on by itself is a known outcome to one at the same step that does not.
+    Even if the slot is decided alone, its outcome counts for the quorum of slots that wait for
+    others at the same step.
     """
     decide_pool(transition, slot)
     optimizer, step = transition.settings.optimizer, slot.step
@@ -34,7 +35,7 @@ def decide_after(transition: Transition, slot: Slot) -> None:
     if len(optimizer.pool(transition.slots, slot, transition.horizon)) > 1:
         return
     progress = transition.progress(step)
-    # Else all slots would be looked at for each of thousands that end the same step.
+    # A cheap test first: thousands of slots may end the same step, each with a scan of all slots.
     if progress.waiting and progress.known >= optimizer.quorum(progress.known + progress.missing):
         for other in tuple(transition.slots):
             if other.status == "waiting" and other.step == step:
@@ -44,13 +45,13 @@ def decide_after(transition: Transition, slot: Slot) -> None:
 def decide_pool(
     transition: Transition, slot: Slot, *, late: bool = False, idle: bool = False
 ) -> None:
-    """Decide all slots that wait with `slot`, if the rest of their pool need not be waited for.
+    """Decide all slots that wait together with `slot`, if they need not wait any longer.
 
     Args:
         transition: the population.
-        slot: one of the slots that wait.
-        late: the quorum has been waited for long enough.
-        idle: there are workers without a trial.
+        slot: one of the waiting slots.
+        late: whether the longest wait for a quorum is over.
+        idle: whether there are workers without a trial.
     """
     optimizer, step, slots = transition.settings.optimizer, slot.step, transition.slots
     waits = slots[slot.index].status in ("waiting", "parked")
@@ -60,14 +61,14 @@ def decide_pool(
     lead = optimizer.max_lead
     if lead is not None and not late and step + 1 - oldest > lead:
         return
-    # Called at every result, and mostly in vain: a pool of all slots has been counted.
+    # Called at every result, mostly in vain: for a pool of all slots, the counts are cached.
     places = optimizer.pool(slots, slot, transition.horizon)
     whole = places == range(len(slots))
     progress = transition.progress(step) if whole else progress_of((slots[i] for i in places), step)
     n_pool = progress.known + progress.missing
-    # More than there are would be waited for for ever.
+    # A quorum above the size of the pool would never be met.
     quorum = min(n_pool, optimizer.quorum(n_pool))
-    # While no known outcome can be continued from, the missing ones are worth waiting for.
+    # If all known outcomes are failures, wait for the missing ones.
     hopeless = progress.missing > 0 and not progress.sound
     if not progress.waiting or (not late and (hopeless or progress.known < quorum)):
         return
@@ -81,7 +82,7 @@ def decide_pool(
     if graced and not _grace_is_over(transition, due, quorum):
         return
     view = view_of(transition, step, pool, known, DECISION)
-    # A plugin may give them one by one.
+    # The method of a plugin may be a generator.
     moves = list(optimizer.decide(view, due))
     _check(moves, view, due, optimizer.name)
     for move in moves:
@@ -89,12 +90,12 @@ def decide_pool(
 
 
 def _check(moves: Sequence[Move], view: View, due: Sequence[int], name: str) -> None:
-    """Make sure that moves can be carried out: of an optimizer that may be another package's.
+    """Check that moves can be carried out; the optimizer may be a plugin.
 
-    A slot that is left out would wait for ever.
+    In particular, a slot without a move would wait forever.
 
     Raises:
-        OptimizerError: they cannot; the message names the optimizer.
+        OptimizerError: a move is missing or invalid; the message names the optimizer.
     """
     if [move.slot for move in moves] != due:
         slots = [move.slot for move in moves]
@@ -117,7 +118,7 @@ def _check(moves: Sequence[Move], view: View, due: Sequence[int], name: str) -> 
 
 
 def _grace_is_over(transition: Transition, due: Sequence[int], quorum: int) -> bool:
-    """Whether a quorum of slots has waited for as long as idle workers wait for the rest."""
+    """Whether a quorum of slots has been waiting for at least the optimizer's grace."""
     since_ms = sorted(transition.slots[i].since_ms for i in due)[:quorum]
     grace_ms = 1000 * transition.settings.optimizer.grace * transition.trial_s
     return bool(since_ms) and transition.at_ms - since_ms[-1] >= grace_ms
@@ -130,14 +131,14 @@ def view_of(
     known: Mapping[int, Outcome],
     purpose: int,
 ) -> View:
-    """What an optimizer decides on.
+    """The view that an optimizer bases a decision on.
 
     Args:
         transition: the population.
         step: the step that is judged.
         pool: indices of the slots that are compared with each other.
         known: their outcomes at that step, by slot index.
-        purpose: of the random numbers; one of those in `rng`.
+        purpose: purpose of the random numbers; one of the constants in `rng`.
     """
     seed = transition.settings.seed
     return View(
@@ -152,9 +153,9 @@ def view_of(
 
 
 def every_slot_failed(transition: Transition, step: int) -> bool:
-    """Whether no slot has gone on from `step`, and all that came to it or may still come failed."""
+    """Whether every trial of `step` has failed, and no slot is beyond that step."""
     progress = transition.progress(step)
     alive = progress.missing or progress.sound
-    # Of one that has gone on the outcome may be dropped already.
+    # The outcomes of slots that are ahead may have been dropped already.
     ahead = (slot for slot in transition.slots if slot.step > step and slot.status != "parked")
     return not alive and next(ahead, None) is None

@@ -1,7 +1,7 @@
-"""How an attempt at a trial ends: its result is accepted, it failed, or it was given back.
+"""How attempts end: with a result, with a failure, or released by the worker.
 
-A result, and a failure that is not tried again, end the trial: the slot keeps the outcome, and its
-pool may be decided. Any other end leads to the next attempt, unless one still runs.
+A result, or a failure that is not retried, ends the trial: the slot keeps the outcome, and its pool
+may be decided. Any other end leads to another attempt, unless one is still running.
 """
 
 from dataclasses import replace
@@ -52,18 +52,18 @@ def fail(
     reason: str,
     message: str,
 ) -> None:
-    """Count the failure of one attempt: the trial is tried once more, or it has failed for good.
+    """Handle a failed attempt: retry the trial, or give it up.
 
     Args:
         transition: the population.
         slot: the slot of the trial.
         event: the report about the attempt.
-        reason: one of `events.FailureReason`, or "lost" with the worker.
+        reason: one of `events.FailureReason`, or "lost" if the worker was lost.
         message: the reason in words.
     """
     settings = transition.settings
     transition.count_cause(reason)
-    # A partial checkpoint that cannot be read costs what it held, not an attempt.
+    # If a partial checkpoint cannot be read, the trial restarts; this does not count as a failure.
     spared = reason == "lost_parent" and slot.partial is not None
     slot = replace(
         slot,
@@ -74,7 +74,7 @@ def fail(
     exhausted = (
         slot.failures >= settings.max_attempts or slot.lost_attempts >= settings.max_lost_attempts
     )
-    # A loss that is not finite would be so again: the fault lies in the hyperparameters.
+    # A loss that is not finite is caused by the hyperparameters: a retry would give the same.
     again = reason != "not_finite" and (len(slot.live_attempts) > 1 or not exhausted)
     transition.record(
         TrialFailed(
@@ -98,7 +98,7 @@ def fail(
 
 
 def release(transition: Transition, slot: Slot, event: Released) -> None:
-    """Begin another attempt at a trial that was given back: where it stood, if that was kept."""
+    """Retry a trial that a worker released, from its partial checkpoint if there is one."""
     transition.count_cause(event.reason)
     budget = transition.settings.budget
     start = slot.position if slot.partial else slot.step * budget
@@ -124,7 +124,7 @@ def release(transition: Transition, slot: Slot, event: Released) -> None:
 
 
 def give_back(transition: Transition, slot: Slot, attempt: int) -> None:
-    """Let an attempt count no more; begin the next one, unless another one still runs."""
+    """End an attempt; begin another one, unless one is still running."""
     others = tuple(other for other in slot.live_attempts if other != attempt)
     if others:
         transition.change_slot(slot, live_attempts=others)
@@ -139,14 +139,14 @@ def end(
     fault: str = "",
     seconds: float | None = None,
 ) -> None:
-    """Keep a trial's outcome; the slot's next trial follows when its pool is decided.
+    """End a trial with its outcome. The slot's next trial begins when its pool is decided.
 
     Args:
         transition: the population.
         slot: the slot of the trial.
-        outcome: what the slot keeps.
+        outcome: the outcome, which the slot keeps.
         fault: why the trial failed, in words.
-        seconds: how long it took; None: the slot keeps the duration of its trial before.
+        seconds: duration of the trial. None keeps the duration of the slot's previous trial.
     """
     last = slot.step + 1 >= transition.settings.steps
     parks = slot.parking and not last

@@ -1,7 +1,7 @@
-"""Random numbers of the core: counter-based, a stream of its own for every decision.
+"""Random numbers of the core: a separate counter-based stream for every decision.
 
-A generator is made from (seed, slot, step, purpose) and from nothing else, so that a replica of the
-actor, the simulator and a replay draw the same numbers.
+A generator depends only on (seed, slot, step, purpose), so that every replica of the actor, the
+simulator and a replay draw the same numbers.
 """
 
 from functools import lru_cache
@@ -16,13 +16,13 @@ START: Final = 0
 DECISION: Final = 1
 JOINING: Final = 2
 FORMER: Final = 3
-"""Purposes of a generator: no two decisions share random numbers."""
+"""Purposes of a generator. They keep decisions of the same slot and step independent."""
 
 
 class _Key(ISeedSequence):
-    """A seed as Philox's key of 128 bits, as it is.
+    """Passes a seed to Philox unchanged, as its key of 128 bits.
 
-    Philox's own `key` argument would do the same, and read the system's randomness in vain.
+    Philox's own argument `key` does the same, but needlessly reads the system's entropy.
     """
 
     def __init__(self, seed: int) -> None:
@@ -37,13 +37,13 @@ _key = lru_cache(maxsize=256)(_Key)
 
 
 def generator(seed: int, slot: int, step: int, purpose: int) -> Generator:
-    """Generator of one decision: a counter-based stream of its own (Philox: Salmon et al. 2011)."""
-    # numpy takes any ISeedSequence; its annotations know only its own.
+    """The generator for one decision: a counter-based stream (Philox: Salmon et al. 2011)."""
+    # NumPy accepts any ISeedSequence, but its annotations do not say so.
     key: Any = _key(seed)
     return Generator(Philox(key, counter=[0, slot, step, purpose]))
 
 
 def training_seed(seed: int, slot: int, step: int) -> int:
-    """Seed of a trial's own randomness: 31 bits, the same for every attempt."""
+    """Seed for the training in a trial: 31 bits, the same for every attempt."""
     digest = blake2b(f"{seed}/{slot}/{step}".encode(), digest_size=4).digest()
     return int.from_bytes(digest) >> 1

@@ -1,4 +1,4 @@
-"""What an experiment fixes, as the core needs it; only an operator changes any of it."""
+"""The settings of an experiment, as the core uses them. Only an operator can change them."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ class Inherited:
     """A checkpoint of another search, from which a slot begins.
 
     Attributes:
-        checkpoint: its name.
-        trial: the other search's name and its trial, for people.
-        vector: what it was trained with, shape (n_dims,).
+        checkpoint: name of the checkpoint.
+        trial: name of the other search and id of the trial, for people.
+        vector: hyperparameters of that trial in the unit cube, shape (n_dims,).
     """
 
     checkpoint: str
@@ -25,30 +25,28 @@ class Inherited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What an experiment fixes.
+    """The settings of an experiment.
 
     Attributes:
-        space: the search space; only an operator's new bounds change it.
-        optimizer: the algorithm, with its constants.
-        n_slots: size of the population at its start.
-        steps: PBT steps of each slot; only an operator extends them.
+        space: the search space.
+        optimizer: the optimizer, with its constants.
+        n_slots: number of slots, without those that elasticity adds.
+        steps: number of PBT steps of each slot.
         budget: length of one step, in the user's unit (epochs, updates, seconds).
-        seed: from which all random numbers follow.
+        seed: seed for all random numbers.
         maximize: whether a higher metric is better.
-        max_attempts: failures after which a trial is given up.
-        max_lost_attempts: attempts lost with their workers after which a trial is given up: the
-            trial may be what ends the workers.
-        initial: first vectors of the first slots, in place of the optimizer's, whose
-            coordinates are taken where they are None.
-        inherited: checkpoints that the first slots begin from, in place of none.
-        quorum_wait_min_s: a wait for a quorum that is shorter never ends early, in seconds.
+        max_attempts: number of failures after which a trial is given up.
+        max_lost_attempts: number of attempts lost with their workers after which a trial is given
+            up, since the trial itself may kill the workers.
+        initial: first vectors of the first slots, instead of the optimizer's. Where a coordinate is
+            None, the optimizer's is used.
+        inherited: checkpoints that the first slots begin from.
+        quorum_wait_min_s: lower bound, in seconds, of the longest wait for a quorum.
         elasticity: how the population follows the workers.
-        deadline_ms: when the search must have ended, in milliseconds since the epoch; None: no
-            deadline.
-        max_ms: how long it may go on after its beginning, pauses counted, in milliseconds; None:
-            for any time.
-        max_trials: how many trials it may begin; None: any number.
-        target_loss: the loss at which it ends; None: none.
+        deadline_ms: when the search must have ended, in milliseconds since the epoch, or None.
+        max_ms: maximal duration of the search including pauses, in milliseconds, or None.
+        max_trials: maximal number of trials, or None.
+        target_loss: loss at which the search ends, or None.
     """
 
     space: Space
@@ -71,7 +69,7 @@ class Settings:
 
     @property
     def planned_steps(self) -> int:
-        """How many steps a slot comes to if nothing but the number of trials ends the search."""
+        """Number of steps that a slot reaches unless a limit other than `max_trials` applies."""
         if self.max_trials is None:
             return self.steps
         return min(self.steps, math.ceil(self.max_trials / self.n_slots))

@@ -1,7 +1,7 @@
-"""A slot: one place in the population, and the line of descent that it holds.
+"""A slot: one place in the population, and its line of descent.
 
-A slot is what an optimizer looks at and what the store keeps; it knows no rule and no I/O. All
-losses here are minimised ones: a metric to maximise has changed its sign before it gets here.
+Optimizers read slots, and the store keeps them; this module contains no rules and no I/O. All
+losses are minimised: the sign of a metric to maximise has already been changed.
 """
 
 import math
@@ -15,9 +15,9 @@ from romul_actors.core.value import value
 
 Status = Literal[
     "queued",  # its trial waits for a worker, or is with one
-    "waiting",  # its trial has ended; the next one waits for the quorum
+    "waiting",  # its trial has ended, and its next one is not decided yet
     "parked",  # set aside, because there are too few workers for all slots
-    "done",  # it has ended its last step
+    "done",  # it has ended its last step, or the search has ended
 ]
 
 
@@ -25,8 +25,8 @@ Status = Literal[
 class Outcome:
     """How a slot's trial of one step ended.
 
-    A trial that failed for good is an outcome too, of infinite loss and without a checkpoint: it
-    ranks last and never keeps its peers waiting.
+    A trial that was given up has an outcome too, with infinite loss and without a checkpoint. It
+    ranks last, and no slot waits for it.
     """
 
     loss: float
@@ -35,12 +35,12 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether there is nothing to continue from."""
+        """Whether the trial was given up, so that there is nothing to continue from."""
         return self.checkpoint is None
 
 
 def failed(vector: tuple[float, ...]) -> Outcome:
-    """Outcome of a trial that failed for good."""
+    """The outcome of a trial that was given up."""
     return Outcome(math.inf, vector, None)
 
 
@@ -49,29 +49,30 @@ class Slot:
     """One place in the population.
 
     Attributes:
-        index: its number, from 0.
-        vector: the current trial's place in the unit cube, shape (n_dims,).
-        tier: the optimizer's name for the group it is judged in.
+        index: number of the slot, from 0.
+        vector: the current trial's hyperparameters as a point of the unit cube, shape (n_dims,).
+        tier: the optimizer's name for the group in which the slot is judged.
         status: see `Status`.
-        step: PBT step of its current trial, from 0.
-        attempt: how often the current trial was handed out; part of the fencing token.
-        live_attempts: those whose report counts: one, or two while a second attempt runs.
-        failures: how many attempts at the current trial failed.
-        lost_attempts: how many were lost with their workers.
-        seed: the current trial's training seed.
+        step: PBT step of the current trial, from 0.
+        attempt: number of the latest attempt at the current trial, from 1; part of the fencing
+            token.
+        live_attempts: attempts whose reports count: one, or two while a second copy runs.
+        failures: number of failed attempts at the current trial.
+        lost_attempts: number of attempts lost with their workers.
+        seed: training seed of the current trial.
         parent: id of the trial whose checkpoint the current one continues from.
         checkpoint: name of that checkpoint.
-        partial: name of a checkpoint inside the current trial, from an attempt that was cut short.
-        position: where training stands in it, in the budget's unit.
-        joined: its first step; above 0 for one that came later.
-        parking: whether it is to be parked when its trial ends.
-        pinned: whether an operator holds its hyperparameters, and its own line of descent.
-        memory: what the optimizer wants to know again; numbers, texts, lists of them.
-        outcomes: by step, those that a live peer may still be compared with.
-        since_ms: when it came to its status.
-        seconds: duration of its latest trial that succeeded; 0 before the first.
-        hyperparameters: what the current trial trains with, where its vector has moved since it
-            began, because bounds were changed; None: what the vector says.
+        partial: name of a partial checkpoint of the current trial, from an interrupted attempt.
+        position: position of the training in the partial checkpoint, in the unit of the budget.
+        joined: the slot's first step; above 0 if it joined later.
+        parking: whether the slot will be parked when its trial ends.
+        pinned: whether an operator has pinned its hyperparameters and its line of descent.
+        memory: state that the optimizer keeps between decisions, as JSON values.
+        outcomes: outcomes by step, for the steps at which slots may still be compared.
+        since_ms: when the slot got its status, in milliseconds since the epoch.
+        seconds: duration of its latest successful trial, in seconds; 0 before the first.
+        hyperparameters: values of the current trial if they differ from `vector`, because bounds
+            have been changed since it began; else None.
     """
 
     index: int
@@ -104,11 +105,11 @@ class Slot:
 
     @property
     def active(self) -> bool:
-        """Whether it takes part: neither done nor parked."""
+        """Whether the slot takes part: it is neither done nor parked."""
         return self.status in ("queued", "waiting")
 
     def can_report(self, step: int) -> bool:
-        """Whether it has an outcome of `step`, or may still get one."""
+        """Whether the slot has an outcome of `step`, or may still get one."""
         return step in self.outcomes or (self.joined <= step and self.step <= step and self.active)
 
 
@@ -117,7 +118,7 @@ _values = attrgetter(*_PLACES)
 
 
 def changed_slot(slot: Slot, changes: Mapping[str, Any]) -> Slot:
-    """A slot with some other values; what `dataclasses.replace` makes, in less time."""
+    """A slot with some values changed. The same as `dataclasses.replace`, but faster."""
     values = list(_values(slot))
     for name, new in changes.items():
         values[_PLACES[name]] = new
@@ -125,9 +126,9 @@ def changed_slot(slot: Slot, changes: Mapping[str, Any]) -> Slot:
 
 
 def needed(slot: Slot) -> set[str]:
-    """Names of the checkpoints that the slot's trial, or a peer's next decision, may ask for."""
+    """Names of the checkpoints that the slot's trial, or a later decision, may need."""
     names = [outcome.checkpoint for outcome in slot.outcomes.values()]
-    # What a discarded trial would have continued from: an extended search tries it again.
+    # The parent of a discarded trial is kept: if the search is extended, the trial is retried.
     if slot.active or (slot.status == "done" and slot.step not in slot.outcomes):
         names += slot.checkpoint, slot.partial
     return {name for name in names if name is not None}

@@ -1,10 +1,11 @@
-"""The search space: named hyperparameters, and their place in the unit cube.
+"""The search space: named hyperparameters and their mapping to the unit cube.
 
-Optimizers see vectors in [0, 1]^d only; people and tasks see named values only. This module is the
-one bridge between the two. It knows nothing of populations, losses or optimizers.
+Optimizers work with vectors in [0, 1]^d; people and tasks with named values. Only this module
+converts between them. It knows nothing of populations, losses or optimizers.
 
-Each coordinate is an axis: one of the kinds of `parameter.py`. A hyperparameter has one axis, or as
-many as its list is long; one with a condition has its axes all the time, and counts at times.
+Each coordinate is an axis of one of the kinds in `parameter.py`. A hyperparameter has one axis, or
+one per element if it is a list. A conditional hyperparameter always has its axes, but it is active
+only where its condition holds.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,18 +44,18 @@ __all__ = [
 
 Vector = NDArray[np.float64]
 When = Mapping[str, Sequence[Value]]
-"""A condition: by the name of another hyperparameter, the values of it under which one counts."""
+"""A condition: names of other hyperparameters, each with the values that make one active."""
 
 MIDDLE = 0.5
-"""Coordinate of a hyperparameter that has no value, since it does not count."""
+"""Coordinate of a hyperparameter that has no value because it is inactive."""
 
 
 @dataclass(frozen=True, slots=True)
 class VectorParameter:
-    """A list of `size` values of one kind; each is a coordinate of its own.
+    """A list of `size` values of the same kind, each with its own coordinate.
 
     Attributes:
-        element: what each value may be; its name is that of the list.
+        element: kind of the values; it has the name of the list.
         size: length of the list.
     """
 
@@ -81,10 +82,10 @@ class _Test:
     """One part of a condition: the value at `axis` must be one of `allowed`.
 
     Attributes:
-        name: the hyperparameter that decides.
-        axis: its coordinate.
-        allowed: identities of the values under which the other one counts.
-        place: coordinate of the first of them.
+        name: name of the hyperparameter that is tested.
+        axis: index of its coordinate.
+        allowed: identities of the values for which the condition holds.
+        place: coordinate of the first of these values.
     """
 
     name: str
@@ -97,15 +98,15 @@ class Space:
     """The hyperparameters of an experiment, in a fixed order.
 
     Attributes:
-        parameters: hyperparameters, as declared.
-        names: theirs.
-        when: the conditions, by name of the hyperparameter that has one.
+        parameters: the hyperparameters as declared.
+        names: names of the hyperparameters.
+        when: conditions, by the name of the conditional hyperparameter.
         axes: the coordinates.
-        n_choices: by coordinate, how many choices without an order it has; 0: it is moved as a
-            number is.
-        choice_axes: indices of coordinates with choices that have no order.
-        mutable: by coordinate, whether it may change along a line of descent.
-        guarded: by coordinate, whether the default optimizer never lowers it early in a run.
+        n_choices: for each coordinate, the number of its unordered choices; 0 if it moves like a
+            number.
+        choice_axes: indices of the coordinates with unordered choices.
+        mutable: for each coordinate, whether it may change along a line of descent.
+        guarded: for each coordinate, whether the default optimizer never lowers it early in a run.
 
     Example:
         >>> space = Space([FloatParameter("lr", 1e-4, 1.0, "log"), BooleanParameter("nesterov")])
@@ -118,10 +119,14 @@ class Space:
         parameters: Sequence[Parameter | VectorParameter],
         when: Mapping[str, When] | None = None,
     ) -> None:
-        """Take the parameters as they are ordered, with the conditions of some.
+        """Create a space.
+
+        Args:
+            parameters: the hyperparameters, in order.
+            when: conditions, by the name of the conditional hyperparameter.
 
         Raises:
-            SpaceError: there are none, two of one name, or a condition that cannot be met.
+            SpaceError: there are no parameters, a name is used twice, or a condition is invalid.
         """
         if not parameters:
             raise SpaceError("the space has no hyperparameter: give one at least")
@@ -146,7 +151,7 @@ class Space:
         self.guarded = guarded_axes(self.axes)
         tests = {name: self._tests(name, when) for name, when in self.when.items()}
         self._tested = {name: tests[name] for name in _in_order(tests)}
-        # Neither lists nor conditions: each coordinate is a value. Decoded often.
+        # Without lists and conditions, each coordinate is a value: `decode` has a fast path.
         self._plain = self.axes == self.parameters and not tests
 
     def __len__(self) -> int:
@@ -161,10 +166,10 @@ class Space:
         """Indices of a hyperparameter's coordinates."""
         return self._spans[name]
 
-    # -- what counts ------------------------------------------------------------------------------
+    # -- conditions -------------------------------------------------------------------------------
 
     def active(self, vector: Sequence[float] | Vector) -> tuple[bool, ...]:
-        """By coordinate, whether it counts at a place: whether its condition, if any, holds."""
+        """For each coordinate, whether it is active: any condition that it has holds."""
         on = [True] * len(self.axes)
         for name in self._off(vector):
             for axis in self._spans[name]:
@@ -172,28 +177,29 @@ class Space:
         return tuple(on)
 
     def free(self, vector: Sequence[float] | Vector) -> tuple[bool, ...]:
-        """By coordinate, whether it may be moved away from a place: it is mutable, and counts."""
+        """For each coordinate, whether it may be changed: it is mutable and active."""
         if not self._tested:
             return self.mutable
         pairs = zip(self.mutable, self.active(vector), strict=True)
         return tuple(mutable and on for mutable, on in pairs)
 
     def held(self, vector: tuple[float, ...], line: Sequence[float]) -> tuple[float, ...]:
-        """`vector`, with the coordinates of `line` that must not move.
+        """`vector`, with the coordinates that must not change taken from `line`.
 
         Args:
-            vector: where an optimizer moves to.
-            line: the place of the trial that is continued, in the line of descent.
+            vector: the vector that an optimizer has chosen.
+            line: the vector of the trial that is continued.
 
         Returns:
-            `vector` with what is not mutable, and then what does not count there, as on the line.
+            `vector` with the coordinates of `line` for all that are not mutable, and then for all
+            that are inactive.
         """
         if not all(self.mutable):
             vector = _chosen(vector, line, self.mutable)
         return _chosen(vector, line, self.active(vector)) if self._tested else vector
 
     def switched_on(self, vector: Sequence[float], axis: int) -> tuple[float, ...]:
-        """The nearest place where a coordinate counts: what decides that has its first value."""
+        """`vector`, changed so that a coordinate is active: conditions get their first values."""
         place = list(vector)
         names = [name for name, span in self._spans.items() if axis in span]
         while names:
@@ -204,7 +210,7 @@ class Space:
         return tuple(place)
 
     def _off(self, vector: Sequence[float] | Vector) -> set[str]:
-        """Names of the hyperparameters that do not count at a place."""
+        """Names of the hyperparameters that are inactive."""
         off: set[str] = set()
         for name, tests in self._tested.items():
             if any(test.name in off or not self._holds(test, vector) for test in tests):
@@ -241,22 +247,22 @@ class Space:
         return _Test(other, self._spans[other][0], allowed, places[0])
 
     def not_there(self, name: str) -> str:
-        """Why a name is none of the space's: what it may have meant, or all there are."""
+        """A message for a name that is not in the space, with a suggestion or all names."""
         ends = [known for known in self.names if known.endswith(f".{name}")]
         near = ends or get_close_matches(name, self.names, n=1)
         if near:
             return f"not in the space: did you mean {near[0]!r}?"
         return f"not in the space; it has {', '.join(self.names)}"
 
-    # -- values and places ------------------------------------------------------------------------
+    # -- values and vectors -----------------------------------------------------------------------
 
     def encode(self, values: Mapping[str, object]) -> tuple[float, ...]:
-        """Place of named values in the unit cube, shape (n_dims,).
+        """Convert named values to a vector in the unit cube, shape (n_dims,).
 
-        A hyperparameter that does not count needs no value; one that is given is kept.
+        Inactive hyperparameters need no values; those that are given are kept.
 
         Raises:
-            SpaceError: a value is missing, or see `encode_some`.
+            SpaceError: a value is missing, unknown or not allowed; see `encode_some`.
         """
         vector = self.completed(self.encode_some(values), [MIDDLE] * len(self.axes))
         for name in self.names:
@@ -265,10 +271,11 @@ class Space:
         return vector
 
     def encode_some(self, values: Mapping[str, object]) -> tuple[float | None, ...]:
-        """Place of named values, as `encode` gives it; None where there is no value.
+        """Convert named values to a vector like `encode`, with None where there is no value.
 
         Raises:
-            SpaceError: a value is unknown or not allowed; the message names it and the bounds.
+            SpaceError: a name is unknown or a value is not allowed; the message gives the name, the
+                value and the bounds.
         """
         unknown = sorted(set(values) - set(self.names))
         if unknown:
@@ -284,16 +291,16 @@ class Space:
         return tuple(vector)
 
     def completed(self, some: Sequence[float | None], other: Sequence[float]) -> tuple[float, ...]:
-        """What `encode_some` gave; of `other` what has no value, in the middle if it is off."""
+        """Complete a result of `encode_some` from `other`; inactive coordinates get `MIDDLE`."""
         vector = [b if a is None else a for a, b in zip(some, other, strict=True)]
         rows = zip(some, vector, self.active(vector), strict=True)
         return tuple(MIDDLE if a is None and not on else place for a, place, on in rows)
 
     def decode(self, vector: Sequence[float] | Vector) -> dict[str, Value]:
-        """Named values at a place in the unit cube, of what counts there.
+        """Convert a vector to named values of the active hyperparameters.
 
         Raises:
-            SpaceError: `vector` has not n_dims coordinates in [0, 1].
+            SpaceError: `vector` does not consist of n_dims coordinates in [0, 1].
         """
         if len(vector) != len(self.axes):
             raise SpaceError(f"a vector of {len(vector)} for a space of {len(self.axes)}")
@@ -317,9 +324,9 @@ class Space:
         return values
 
     def by_axis(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Named values by the names of coordinates: those of a list one by one.
+        """Values by the names of coordinates, so that the elements of lists have their own names.
 
-        What is not in the space, or does not fit it, is left out.
+        Values that are not in the space or do not fit it are omitted.
         """
         found: dict[str, Value] = {}
         for name, span in self._spans.items():
@@ -345,10 +352,10 @@ def _encode_list(parameter: VectorParameter, value: object) -> list[float]:
 
 
 def _in_order(tests: Mapping[str, Sequence[_Test]]) -> list[str]:
-    """Names with a condition, each after those that it depends on.
+    """Names of the conditional hyperparameters, each after those that it depends on.
 
     Raises:
-        SpaceError: one depends on itself.
+        SpaceError: the conditions contain a cycle.
     """
     order: list[str] = []
 

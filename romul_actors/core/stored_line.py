@@ -1,17 +1,18 @@
-"""How a line of history is stored: its JSON values, without what the line itself says already.
+"""How a line of history is stored: as JSON values, without what follows from the rest of the line.
 
-A shortened line needs no other one to be read, and nothing is lost. In lines of trials:
+Nothing is lost, and each line can be read by itself. In lines about trials:
 
-- `slot` and `step` are left out where the trial's id is SLOT-STEP;
-- `parent` is left out where it is the slot's own trial of the step before;
-- `attempt` is left out where it is 1;
-- `checkpoint` begins with "-" in place of TRIAL-ATTEMPT-;
-- `why.copied` is left out where it is the slot of a parent in another slot, `why.pool` where it is
-  `why.known`, and `why.outside` where it is empty beside `why.drawn`; null: it is not there;
+- `slot` and `step` are omitted if the trial's id is SLOT-STEP;
+- `parent` is omitted if it is the slot's own trial of the previous step;
+- `attempt` is omitted if it is 1;
+- `checkpoint` begins with "-" instead of TRIAL-ATTEMPT-;
+- `why.copied` is omitted if it is the slot of a parent in another slot, `why.pool` if it equals
+  `why.known`, and `why.outside` if it is empty and there is `why.drawn`; null means that such a
+  value is absent from the original line;
 - `vector` and `why.base` are texts: the base64 of little-endian doubles;
-- `in_effect` is a list where all its values are floats: such a text, and the names.
+- `in_effect` is a list of such a text and the names, if all its values are floats.
 
-Lines that older versions stored have all of this as it is, and are read as well.
+Lines of older versions are not shortened, and can still be read.
 """
 
 import struct
@@ -20,27 +21,27 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 BETWEEN = " "
-"""Stands between names; where a name has one itself, values are not packed."""
+"""Separator of names; if a name contains it, values are not packed."""
 MARK = "-"
-"""Begins a checkpoint whose name begins with its trial and attempt."""
+"""First character of a shortened checkpoint name; it replaces TRIAL-ATTEMPT-."""
 _FLOATS = {float}
 
 
 class PackedError(ValueError):
-    """A text is not the base64 of doubles."""
+    """A text is not the base64 encoding of doubles."""
 
 
 def pack(numbers: Sequence[float]) -> str:
-    """Doubles as text."""
+    """Encode doubles as a text."""
     data = struct.pack(f"<{len(numbers)}d", *numbers)
     return b2a_base64(data, newline=False).rstrip(b"=").decode()
 
 
 def unpack(text: str) -> list[float]:
-    """Doubles out of what `pack` made of them.
+    """Decode a text from `pack`.
 
     Raises:
-        PackedError: `pack` makes no such text.
+        PackedError: the text does not come from `pack`.
     """
     try:
         data = a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
@@ -53,7 +54,7 @@ def unpack(text: str) -> list[float]:
 
 
 def shorten(values: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of a line's JSON values what `expand` puts back; the same values."""
+    """Shorten a line's JSON values in place, and return them; `expand` reverses it."""
     trial = values.get("trial")
     if trial is None:
         return values
@@ -74,14 +75,14 @@ def shorten(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_trial(checkpoint: str, start: str) -> str | list[str]:
-    """A checkpoint's name with a mark for `start`; in a list where it has such a mark itself."""
+    """A checkpoint name with `start` replaced by `MARK`; in a list if it begins with `MARK`."""
     if checkpoint.startswith(f"{start}{MARK}"):
         return checkpoint[len(start) :]
     return [checkpoint] if checkpoint.startswith(MARK) else checkpoint
 
 
 def _packed_by_name(values: Mapping[str, Any]) -> Mapping[str, Any] | list[str]:
-    """Values by name as a text and the names, where all of them are floats."""
+    """Pack values by name into a text and the names, if all values are floats."""
     if set(map(type, values.values())) == _FLOATS:
         names = BETWEEN.join(values)
         if names.count(BETWEEN) == len(values) - 1:
@@ -90,9 +91,9 @@ def _packed_by_name(values: Mapping[str, Any]) -> Mapping[str, Any] | list[str]:
 
 
 def _shorten_reasons(values: dict[str, Any]) -> None:
-    """Pack the vector, and leave out what the other values say of the optimizer's reasons.
+    """Pack the vector, and omit those of the optimizer's reasons that follow from other values.
 
-    A line stays whole whose reasons would be read as others than they are.
+    The line is left unchanged if `expand` could not restore it.
     """
     why = values["why"]
     implied = _implied(values, why)
@@ -106,7 +107,7 @@ def _shorten_reasons(values: dict[str, Any]) -> None:
         if key not in short:
             short[key] = None
         elif short[key] is None:
-            # It would be taken for one that is not there.
+            # None would be read as absent.
             return
         elif type(short[key]) is type(value) and short[key] == value:
             del short[key]
@@ -114,7 +115,7 @@ def _shorten_reasons(values: dict[str, Any]) -> None:
 
 
 def _implied(values: Mapping[str, Any], why: Mapping[str, Any]) -> dict[str, Any]:
-    """What the values of a line say of its reasons, where these do not say otherwise."""
+    """Reasons that follow from the other values of a line."""
     implied: dict[str, Any] = {}
     if "drawn" in why:
         implied["outside"] = []
@@ -130,14 +131,14 @@ def _implied(values: Mapping[str, Any], why: Mapping[str, Any]) -> dict[str, Any
 
 
 def expand(values: dict[str, Any], fields: Collection[str]) -> None:
-    """Put into stored values what `shorten` left out.
+    """Restore in place what `shorten` has omitted or packed.
 
     Args:
-        values: of a line.
-        fields: those that a line of this kind has.
+        values: the stored values of a line.
+        fields: names of the fields of this kind of line.
 
     Raises:
-        PackedError: a text is not what `shorten` made of floats.
+        PackedError: packed values are damaged.
     """
     trial = values.get("trial")
     if not isinstance(trial, str):
@@ -163,7 +164,7 @@ def expand(values: dict[str, Any], fields: Collection[str]) -> None:
 
 
 def _by_name(packed: Sequence[Any]) -> dict[str, float]:
-    """Values by name out of a text and the names."""
+    """Unpack values by name from a text and the names."""
     match packed:
         case [str(text), str(joined)]:
             numbers, names = unpack(text), joined.split(BETWEEN)
@@ -173,7 +174,7 @@ def _by_name(packed: Sequence[Any]) -> dict[str, float]:
 
 
 def _whole_reasons(values: Mapping[str, Any], why: Mapping[str, Any]) -> dict[str, Any]:
-    """An optimizer's reasons with all that they say."""
+    """The optimizer's reasons, with those that `shorten` has omitted."""
     whole = dict(why)
     for key, value in _implied(values, why).items():
         if key not in whole:

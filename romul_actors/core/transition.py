@@ -1,8 +1,8 @@
-"""What changes on the way from one population to the next.
+"""The mutable state between one population and the next.
 
-A `Transition` begins as the population stands when the first of some events arrives. The functions
-of `dispatch`, `quorum`, `reports` and `membership` change it; `decision()` freezes what came out of
-all of them. It keeps the books (slots, counts, history) and knows no rule and no event.
+A `Transition` starts from the population before a batch of events. The functions in `dispatch`,
+`quorum`, `reports` and `membership` change it, and `decision()` returns the frozen result. It
+maintains slots, counts and history, and contains no rules.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,22 +25,22 @@ from romul_actors.core.slot import Slot, changed_slot
 from romul_actors.core.space import Value
 
 MAX_STEPS = 8
-"""Steps whose progress is counted at a time; few are judged at once."""
+"""Maximal number of steps whose progress is cached; few are judged at a time."""
 
 
 @dataclass(slots=True)
 class Transition:
-    """A population while events change it, one after the other.
+    """A population while a batch of events changes it.
 
     Attributes:
-        before: the population as it was before the first of them.
-        at_ms: when the present event arrived, in milliseconds since the epoch.
-        slots: as they stand by now; put and changed by the methods alone.
-        trials: attempts that were dispatched, in order.
-        history: lines that were recorded, in order.
-        oldest: step of the active slots that are farthest behind, and how many these are; None:
-            no slot is active.
-        oldest_before: the same, before the present event.
+        before: the population before the first event.
+        at_ms: arrival time of the current event, in milliseconds since the epoch.
+        slots: the current slots; change them only through the methods.
+        trials: messages of the dispatched attempts, in order.
+        history: recorded lines, in order.
+        oldest: the lowest step of any active slot, and the number of active slots at it; None if no
+            slot is active.
+        oldest_before: the same, before the current event.
         status, reason, settings, best, causes, idle_since_ms, crowded_since_ms, horizon,
             started_ms: as in `Population`.
     """
@@ -70,7 +70,7 @@ class Transition:
         self._load(self.before)
 
     def _load(self, before: Population) -> None:
-        """Stand as a population does."""
+        """Take over the state of a population."""
         self._frozen = before
         self.settings = before.settings
         self.status = before.status
@@ -94,17 +94,17 @@ class Transition:
         self._progress = dict(before.progress)
 
     def begin(self, at_ms: int) -> None:
-        """Let the next event arrive."""
+        """Begin the next event."""
         self.at_ms = at_ms
         self.oldest_before = self.oldest
         self._trial_s = self._frozen = None
 
     def decision(self) -> Decision:
-        """What the events lead to."""
+        """The result of all events so far."""
         return Decision(self.freeze(), tuple(self.trials), tuple(self.history))
 
     def freeze(self) -> Population:
-        """The population as it stands."""
+        """The current population."""
         if self._frozen is not None:
             return self._frozen
         return Population(
@@ -124,24 +124,24 @@ class Transition:
         )
 
     def end_tick(self, before: Population, n_lines: int, workers: int) -> None:
-        """Record a tick if it changed the population; else stand as before it.
+        """Record a tick if it changed the population, else restore the state before it.
 
         Args:
-            before: the population as it was before the tick.
-            n_lines: how many lines were recorded before the tick.
-            workers: how many are alive.
+            before: the population before the tick.
+            n_lines: number of lines recorded before the tick.
+            workers: number of living workers.
         """
         if self.freeze() == before:
             self._load(before)
         else:
-            # It is a part of what led to the rest.
+            # The tick caused the lines after it, so it must come first.
             self.history.insert(n_lines, TimePassed(at_ms=self.at_ms, workers=workers))
 
     @property
     def trial_s(self) -> float:
-        """Median duration of the slots' latest trials, in seconds; 0 before the first.
+        """Median duration of the slots' latest trials, in seconds; 0 before the first has ended.
 
-        It is computed once: an event brings one duration at most, before any rule needs this.
+        It is computed once per event: an event adds at most one duration, before this is used.
         """
         if self._trial_s is None:
             self._trial_s = median_trial_s(self.slots)
@@ -149,12 +149,12 @@ class Transition:
 
     @property
     def n_created(self) -> int:
-        """How many trials have begun."""
+        """Number of trials that have begun."""
         return self._counts[0]
 
     @property
     def deadline_ms(self) -> int | None:
-        """When the search must have ended, in milliseconds since the epoch; None: at any time."""
+        """When the search must have ended, in milliseconds since the epoch; None if never."""
         settings, deadlines = self.settings, []
         if settings.deadline_ms is not None:
             deadlines.append(settings.deadline_ms)
@@ -164,7 +164,7 @@ class Transition:
 
     @property
     def may_begin(self) -> bool:
-        """Whether one more trial may begin, and is expected to end before the deadline."""
+        """Whether another trial may begin: `max_trials` allows it, and so does the deadline."""
         most, deadline_ms = self.settings.max_trials, self.deadline_ms
         if most is not None and self.n_created >= most:
             return False
@@ -185,7 +185,7 @@ class Transition:
         discarded: int = 0,
         retried: int = 0,
     ) -> None:
-        """Change the trials' counts by so many."""
+        """Add to the counts of trials."""
         counts = self._counts
         counts[0] += created
         counts[1] += reported
@@ -200,17 +200,17 @@ class Transition:
     # -- slots ------------------------------------------------------------------------------------
 
     def hyperparameters(self, slot: Slot) -> Mapping[str, Value]:
-        """What a slot's current trial trains with."""
+        """The hyperparameters of a slot's current trial."""
         if slot.hyperparameters is not None:
             return slot.hyperparameters
         return self.settings.space.decode(slot.vector)
 
     def change_slot(self, slot: Slot, **changes: Any) -> Slot:
-        """Put a slot's changed form into its place."""
+        """Change fields of a slot, store it, and return it."""
         return self.put_slot(changed_slot(slot, changes))
 
     def put_slot(self, slot: Slot) -> Slot:
-        """Put a slot into its place, or a new one into the next."""
+        """Store a slot at its index, or append a new one."""
         before = self.slots[slot.index] if slot.index < len(self.slots) else None
         if before is None:
             self.slots.append(slot)
@@ -231,13 +231,13 @@ class Transition:
         return slot
 
     def put_slots(self, slots: Iterable[Slot]) -> None:
-        """Put other slots into the places of all."""
+        """Replace all slots."""
         self.slots = list(slots)
         self.oldest = oldest_step(self.slots)
         self._progress = {}
 
     def progress(self, step: int) -> Progress:
-        """How far all slots have come with a step."""
+        """The progress of all slots at a step."""
         found = self._progress.get(step)
         if found is None:
             oldest = step if self.oldest is None else self.oldest[0]
@@ -247,13 +247,13 @@ class Transition:
         return found
 
     def _leave_oldest(self, slot: Slot) -> None:
-        """Count a slot out that is about to be replaced."""
+        """Remove a slot that is about to be replaced from the count in `oldest`."""
         if self.oldest is not None and slot.active and slot.step == self.oldest[0]:
             self.oldest = (slot.step, self.oldest[1] - 1)
 
 
 def progress_of(slots: Iterable[Slot], step: int) -> Progress:
-    """How far some slots have come with a step."""
+    """The progress of some slots at a step."""
     shares = [_share(slot, step) for slot in slots]
     return Progress(*map(sum, zip(*shares, strict=True))) if shares else _NOTHING
 
@@ -270,8 +270,8 @@ _KNOWN = {
 
 
 def _share(slot: Slot, step: int) -> Progress:
-    """What a slot adds to the progress with a step."""
-    # Called for each slot that changes, hence without `Slot.active`.
+    """What one slot adds to the progress at a step."""
+    # Called for each slot that changes: faster than `Slot.active`.
     status = slot.status
     outcome = slot.outcomes.get(step)
     if outcome is None:
@@ -287,8 +287,8 @@ def _share(slot: Slot, step: int) -> Progress:
 
 
 def oldest_step(slots: Sequence[Slot]) -> tuple[int, int] | None:
-    """Step of the active slots that are farthest behind, and their number; None: none is active."""
-    # Called often, hence without `Slot.active`.
+    """The lowest step of any active slot, and the number of active slots at it, or None."""
+    # Called often: faster than `Slot.active`.
     steps = [s.step for s in slots if s.status == "queued" or s.status == "waiting"]  # noqa: PLR1714
     step = min(steps, default=None)
     return None if step is None else (step, steps.count(step))

@@ -1,8 +1,8 @@
-"""Values that are made by the thousand: dataclasses that the type checker alone keeps frozen.
+"""Dataclasses that only the type checker treats as frozen, for values created in large numbers.
 
-`dataclass(frozen=True)` makes an object by a call of `object.__setattr__` for each of its fields.
-Where every event makes a new slot, a line of history and a message, those calls were,
-under a profiler, a fifth of a decision (docs/decisions/025).
+`dataclass(frozen=True)` creates an object with one call of `object.__setattr__` per field. Every
+event creates a slot, a line of history and a message; in a profile, these calls took a fifth of the
+time of a decision (docs/decisions/025).
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def value(*, kw_only: bool = False) -> Callable[[type[T]], type[T]]:
-    """A class of values: equal by their fields, and never changed once they are made.
+    """Class decorator for immutable values that are compared by their fields.
 
     Args:
-        kw_only: whether its fields are given by name alone.
+        kw_only: whether the fields must be given by name.
     """
-    # `unsafe_hash` is the hash that `frozen=True` would make.
+    # `unsafe_hash` generates the same hash as `frozen=True`.
     return dataclass(slots=True, kw_only=kw_only, unsafe_hash=True)

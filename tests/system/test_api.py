@@ -336,7 +336,7 @@ def test_another_search_of_that_name_says_what_to_do(tmp_path):
     assert search(tmp_path, other, steps=1, fresh=True).best.value > 100.0
     with pytest.raises(romul.RomulError, match="no run there to go on with"):
         search(tmp_path, name="none", resume=True)
-    with pytest.raises(romul.RomulError, match="give one"):
+    with pytest.raises(romul.RomulError, match="give only one"):
         search(tmp_path, resume=True, fresh=True)
 
 

@@ -1,4 +1,4 @@
-"""Optimizers of population based training, by the name that an experiment gives."""
+"""The optimizers of population based training, by their names in an experiment."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -38,16 +38,20 @@ OPTIMIZERS: Mapping[str, type[Optimizer]] = {
 
 
 ELSEWHERE = {"pbt": "truncation", "random_search": "random", "hyperband": "asha"}
-"""What others call an optimizer that is here."""
+"""Names that other libraries use, and the corresponding optimizers."""
 
 
 def make(name: str, options: Mapping[str, Any]) -> Optimizer:
-    """Make the optimizer `name` with some constants changed.
+    """Create an optimizer.
+
+    Args:
+        name: name of a built-in optimizer or of a plugin.
+        options: constants to change, by name.
 
     Raises:
-        OptimizerError: no such optimizer or option, or an option's value is of another type, below
-            0 or not finite.
-        PluginError: an installed package adds it, and it cannot be used.
+        OptimizerError: there is no such optimizer or option, or the value of an option has a wrong
+            type, is negative or is not finite.
+        PluginError: the optimizer is a plugin that cannot be used.
     """
     if name in OPTIMIZERS:
         return configured(OPTIMIZERS[name], options)
@@ -64,11 +68,11 @@ def make(name: str, options: Mapping[str, Any]) -> Optimizer:
 
 
 def _installed(name: str) -> type[Optimizer]:
-    """An optimizer that an installed package adds.
+    """The class of an optimizer that a plugin adds.
 
     Raises:
-        OptimizerError: none does.
-        PluginError: it cannot be loaded, or is no complete optimizer.
+        OptimizerError: there is no such plugin.
+        PluginError: the plugin cannot be loaded, or is not a complete optimizer.
     """
     kind = plugins.find("optimizers", name)
     if kind is None:
@@ -85,7 +89,7 @@ def _installed(name: str) -> type[Optimizer]:
 
 
 def _lacks(kind: type[Optimizer], name: str) -> str:
-    """What a class lacks to be the optimizer of that name; "": nothing."""
+    """What prevents a class from being the optimizer of that name; empty if nothing does."""
     own = getattr(kind, "name", None)
     if own is None:
         return f'has no name: write name: ClassVar[str] = "{name}" in it'

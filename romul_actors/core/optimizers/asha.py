@@ -1,7 +1,8 @@
 """Asynchronous successive halving (Li et al. 2020, "A System for Massively Parallel Tuning").
 
-The stopping variant: a slot trains one draw until, at a rung, it is not among the best 1/eta of
-all that ever came to that rung; then it draws anew and starts from scratch. It never mutates.
+The stopping variant: a slot trains one configuration until, at a rung, it is not among the best
+1/eta of all that have reached that rung. Then it draws a new configuration and starts from scratch.
+Hyperparameters never change during the training of a configuration.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,11 @@ from romul_actors.errors import OptimizerError
 
 @dataclass(frozen=True)
 class Asha(Alone):
-    """ASHA's constants.
+    """Constants of ASHA.
 
     Attributes:
-        eta: reduction factor; rungs lie at 1, eta, eta^2 ... steps. As in the paper's experiments.
+        eta: reduction factor; rungs are at 1, eta, eta^2 ... steps. The default is that of the
+            paper's experiments.
     """
 
     name: ClassVar[str] = "asha"
@@ -29,7 +31,7 @@ class Asha(Alone):
             raise OptimizerError(f"optimizer {self.name!r}: eta = {self.eta!r} is below 2")
 
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
-        """Go on, or start anew."""
+        """Continue the configuration, or stop it and start a new one."""
         moves = []
         for i in due:
             memory = view.slots[i].memory
@@ -44,7 +46,7 @@ class Asha(Alone):
                     for other in slot.memory.get("rungs", {}).get(str(age), ())
                 ]
                 better = sum(other < loss for other in peers)
-                # With fewer than eta there is no best 1/eta to speak of: go on.
+                # Among fewer than eta there is no best 1/eta: continue.
                 n = len(peers) + 1
                 stopped = n >= self.eta and better >= max(1, n // self.eta)
                 rungs.setdefault(str(age), []).append(loss)
@@ -60,7 +62,7 @@ class Asha(Alone):
         return moves
 
     def join(self, view: View, slot: int) -> tuple[str, Move]:
-        """Draw anew, and start from scratch; a parked slot keeps what came to its rungs."""
+        """Draw a new configuration; a parked slot keeps its record of rungs."""
         tier, move = super().join(view, slot)
         if slot >= len(view.slots):
             return tier, move
@@ -68,12 +70,12 @@ class Asha(Alone):
         return tier, replace(move, memory={**parked.memory, "born": parked.step + 1})
 
     def draw(self, view: View, i: int, memory: Mapping[str, Any]) -> tuple[float, ...]:
-        """Draw a vector for slot `i`, whose memory will be `memory`: uniformly."""
+        """Draw a vector for slot `i`, here uniformly; `memory` is the slot's new memory."""
         del memory
         return tuple(view.rng(i).random(len(view.space)).tolist())
 
     def _tried(self, view: View, i: int, age: int) -> dict[str, Any]:
-        """By rung, [loss, *vector] of each draw that came to it; ASHA itself needs none."""
+        """For each rung, the [loss, *vector] of what reached it. ASHA itself does not use this."""
         del view, i, age
         return {}
 

@@ -1,8 +1,8 @@
-"""What an optimizer is: results in, next trials out, and nothing kept in between.
+"""The interface of optimizers: a stateless function from results to the next trials.
 
-An optimizer holds its constants only. Whatever it must know again lies in `Slot.memory`, whatever
-is random comes from the generator that belongs to the decision, so any replica of the actor, at
-any time, decides the same (source: this project).
+An optimizer object holds only constants. State that it needs between decisions is in `Slot.memory`,
+and random numbers come from the generator of the decision. So every replica of the actor makes the
+same decision, at any time (source: this project).
 """
 
 import math
@@ -18,12 +18,13 @@ from romul_actors.core.slot import Outcome, Slot
 from romul_actors.core.space import Space, Vector
 
 JOIN_SHARE, JOIN_SIGMA, JOIN_REDRAW = 0.25, 0.05, 0.1
-"""How a slot joins: from this best share, with this step, redrawing choices this often."""
+"""How a slot joins: the share of best slots that it may copy, the standard deviation of its step,
+and the probability of redrawing a choice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A slot's tier and first vector, shape (n_dims,)."""
+    """The tier and the first vector, of shape (n_dims,), of a slot."""
 
     tier: str
     vector: tuple[float, ...]
@@ -31,16 +32,17 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a decision may look at.
+    """The information that a decision may use.
 
     Attributes:
         space: the search space.
         slots: the whole population, by index.
         pool: indices of the slots that are compared with each other.
         step: the PBT step that is judged.
-        steps: how many steps the experiment has.
-        known: by slot index, the outcomes of the pool at `step`.
-        rng: the generator of the decision for a slot; a fresh one at each call.
+        steps: number of steps that a slot is expected to reach.
+        known: known outcomes of the pool at `step`, by slot index.
+        rng: function from a slot's index to the generator of its decision; each call returns a new
+            generator with the same stream.
     """
 
     space: Space
@@ -57,14 +59,14 @@ class Move:
     """The decision for one slot.
 
     Attributes:
-        slot: the slot decided.
-        source: the slot whose checkpoint of this step is continued; None where no slot has one:
-            then the slot's previous checkpoint is, or with `fresh` none at all.
-        vector: the next trial's place in the unit cube, shape (n_dims,).
-        memory: what the optimizer wants to find in the slot at its next decision.
+        slot: index of the slot that is decided.
+        source: index of the slot whose checkpoint of this step the next trial continues from. None
+            means the slot's own previous checkpoint, or no checkpoint with `fresh`.
+        vector: the next trial's hyperparameters in the unit cube, shape (n_dims,).
+        memory: state to store in the slot for its next decision, as JSON values.
         why: the reasons, for people, as JSON values.
-        fresh: start from scratch.
-        tier: the slot's tier from now on; None: it stays.
+        fresh: whether to start from scratch.
+        tier: the slot's new tier; None keeps the old one.
     """
 
     slot: int
@@ -77,51 +79,67 @@ class Move:
 
 
 class Optimizer(ABC):
-    """One algorithm of population based training, with its constants."""
+    """Base class of optimizers: an algorithm of population based training, with its constants.
+
+    Subclasses are dataclasses; their fields are the constants, and all have defaults.
+    """
 
     name: ClassVar[str]
     max_lead: ClassVar[int | None] = 2
-    """How many steps a slot may be ahead of the last one; None: any number."""
+    """Number of steps by which a slot may be ahead of the last one; None means any number."""
     gone: ClassVar[Mapping[str, str]] = {}
-    """Options that it has no more, and what takes their place."""
+    """Options that were removed, each with what replaces it."""
     grace: float = 0.05
-    """For how many median trials an idle worker waits for the rest of a pool whose quorum is there.
+    """How long idle workers wait for missing outcomes once the quorum is met, in median trials.
 
-    While no worker is idle the rest is waited for anyway: it costs nothing.
+    While no worker is idle, waiting costs nothing, and the missing outcomes are waited for.
     """
 
     def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
-        """Tiers and first vectors of all slots: one tier and independent uniform draws."""
+        """Tiers and first vectors of all slots. Default: one tier, independent uniform draws."""
         return [Start("all", tuple(row)) for row in rng.random((n_slots, len(space))).tolist()]
 
     def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
-        """Indices of the slots that `slot` is compared with at its step, itself included: all.
+        """Indices of the slots that `slot` is compared with at its step, including itself.
 
-        Two slots of one step are in each other's pool, or one of them is decided without the
-        other. A slot that is due has an outcome of its step.
+        Default: all slots. For two slots at the same step, either each is in the other's pool, or
+        one of them is decided without the other. A slot that is due has an outcome of its step.
         """
         del slot, steps
         return range(len(slots))
 
     @abstractmethod
     def quorum(self, n_pool: int) -> int:
-        """How many of a pool's outcomes of a step must be known before it is decided."""
+        """Number of outcomes of a pool that must be known before its slots are decided."""
 
     @abstractmethod
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
-        """Moves of the slots `due`, all of one pool and with a known outcome, in their order."""
+        """Decide the next trials of slots.
+
+        Args:
+            view: the information to decide on.
+            due: indices of the slots to decide. All are in the pool and have a known outcome.
+
+        Returns:
+            One move for each slot in `due`, in the same order.
+        """
 
     def moved(
         self, memory: Mapping[str, Any], move: Callable[[Sequence[float]], tuple[float, ...]]
     ) -> Mapping[str, Any]:
-        """A slot's memory when the bounds of the space have changed: its places are moved."""
+        """Convert a slot's memory after the bounds of the space have changed.
+
+        Args:
+            memory: the slot's memory.
+            move: converts a vector to the new bounds.
+        """
         return {**memory, "base": list(move(memory["base"]))} if "base" in memory else memory
 
     def join(self, view: View, slot: int) -> tuple[str, Move]:
-        """Tier and first move of a slot that joins a population in training.
+        """Tier and first move of a slot that joins a running search.
 
-        It takes the checkpoint of one of the best quarter, and explores around its vector
-        (source: this project).
+        Default: it copies the checkpoint of one of the best quarter of the slots, and takes a small
+        random step from its vector (source: this project).
         """
         rng = view.rng(slot)
         order = sorted(
@@ -137,13 +155,13 @@ class Optimizer(ABC):
 
 
 class Alone(Optimizer):
-    """An optimizer that decides each slot by itself, without waiting for others."""
+    """Base class of optimizers that decide each slot by itself, without waiting for others."""
 
     max_lead: ClassVar[int | None] = None
     grace = 0.0
 
     def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
-        """The slot alone: it is compared with no other."""
+        """The slot alone."""
         del slots, steps
         return [slot.index]
 
@@ -153,7 +171,7 @@ class Alone(Optimizer):
         return 1
 
     def join(self, view: View, slot: int) -> tuple[str, Move]:
-        """Draw anew, and start from scratch."""
+        """Draw new hyperparameters, and start from scratch."""
         vector = tuple(view.rng(slot).random(len(view.space)).tolist())
         return "all", Move(slot, None, vector, why={"rule": "joined"}, fresh=True)
 
@@ -161,17 +179,17 @@ class Alone(Optimizer):
 def step_around(
     space: Space, center: Vector, sigma: float, redraw: float, rng: Generator
 ) -> Vector:
-    """Take a small normal step in all directions; a choice is drawn anew at times.
+    """Take a small normally distributed step in all coordinates; sometimes redraw a choice.
 
     Args:
-        space: says which coordinates are choices.
-        center: shape (n_dims,).
+        space: the search space.
+        center: the vector to start from, shape (n_dims,).
         sigma: standard deviation of the step.
-        redraw: probability that a choice is drawn anew.
-        rng: where the numbers come from.
+        redraw: probability that a choice is redrawn.
+        rng: the generator.
 
     Returns:
-        Shape (n_dims,); not folded back into [0, 1] yet.
+        The new vector, shape (n_dims,). It may be outside [0, 1]; see `reflect`.
     """
     moved = np.asarray(center + sigma * rng.standard_normal(len(center)))
     for c in space.choice_axes:
@@ -182,21 +200,21 @@ def step_around(
 
 
 def latin_hypercube(n_points: int, n_dims: int, rng: Generator) -> Vector:
-    """Points that fill each axis evenly, shape (n_points, n_dims) (McKay et al. 1979).
+    """Points that are spread evenly along each axis, shape (n_points, n_dims) (McKay et al. 1979).
 
-    Along an axis all lie at the same place in their cells (a random shift, Cranley & Patterson
-    1976), so that no gap is wider than a cell.
+    Along each axis, all points have the same offset within their cells (a random shift, Cranley &
+    Patterson 1976), so that no gap is wider than a cell.
     """
     cells = np.stack([rng.permutation(n_points) for _ in range(n_dims)], axis=1)
     return (cells + rng.random(n_dims)) / n_points
 
 
 def reflect(vector: Vector) -> Vector:
-    """Fold coordinates outside [0, 1] back, as a mirror at each end would."""
+    """Reflect coordinates outside [0, 1] at the bounds."""
     folded = np.abs(vector) % 2.0
     return np.where(folded > 1.0, 2.0 - folded, folded)
 
 
 def share(fraction: float, n: int) -> int:
-    """Size of a fraction of `n`, rounded up, but for what is a whole number to 9 digits."""
+    """`fraction * n`, rounded up, with a tolerance of 1e-9 for rounding errors."""
     return math.ceil(fraction * n - 1e-9)

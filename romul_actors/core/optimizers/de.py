@@ -1,7 +1,8 @@
-"""Plain differential evolution on values (Storn & Price 1997): what ROMUL adds to it shows here.
+"""Plain differential evolution on loss values (Storn & Price 1997), for comparison with ROMUL.
 
-Current-to-best/1, and a trial's vector replaces its base if its loss is lower than the base's own
-was. Losses fall while models train, so it nearly always is: the trap that ROMUL's ranks avoid.
+It uses current-to-best/1. A trial's vector replaces its base if its loss is lower than that of the
+base was. But losses fall during training, so the new vector nearly always wins. ROMUL avoids this
+problem by comparing ranks within a step.
 """
 
 from collections.abc import Sequence
@@ -20,17 +21,17 @@ from romul_actors.core.optimizers.base import (
 from romul_actors.core.slot import Slot
 
 MIN_POOL = 3
-"""Below this there is no difference of two others; slots are fewer where `max_trials` ends some."""
+"""Smallest pool that has two other slots for a difference; `max_trials` may leave fewer slots."""
 
 
 @dataclass(frozen=True)
 class PlainDE(Optimizer):
-    """Plain DE's constants.
+    """Constants of plain differential evolution.
 
     Attributes:
-        quorum_share: share of the population whose outcomes must be known.
+        quorum_share: share of the pool whose outcomes must be known.
         f1, f2: weights of the random difference and of the attraction to the best.
-        crossover: probability that a coordinate comes from the donor.
+        crossover: probability that a coordinate comes from the mutated vector.
     """
 
     name: ClassVar[str] = "de"
@@ -41,11 +42,11 @@ class PlainDE(Optimizer):
     crossover: float = 0.5
 
     def quorum(self, n_pool: int) -> int:
-        """Wait for a share of the population."""
+        """A share of the pool, at least four slots."""
         return min(n_pool, max(4, share(self.quorum_share, n_pool)))
 
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
-        """Replace if better, then mutate; a checkpoint is never copied, unless there is none."""
+        """Select, then mutate. A checkpoint is copied only for a slot that has none."""
         order = sorted(view.known, key=lambda i: (view.known[i].loss, i))
         best = order[0]
         place = {i: n for n, i in enumerate(view.pool)}
@@ -61,7 +62,7 @@ class PlainDE(Optimizer):
             why: dict[str, Any] = {"rule": "kept"}
             if len(view.pool) >= MIN_POOL:
                 rng = view.rng(i)
-                # Two of the others: places from its own on are counted one further.
+                # Two other slots: numbers from its own place on are shifted by one.
                 chosen = rng.choice(len(view.pool) - 1, size=2, replace=False)
                 a, b = (view.pool[int(n) + int(n >= place[i])] for n in chosen)
                 here, from_a, from_b = (
@@ -83,7 +84,7 @@ class PlainDE(Optimizer):
 
 
 def _base(slot: Slot) -> tuple[tuple[float, ...], float]:
-    """A slot's base and the loss that it had."""
+    """The base vector of a slot, and its loss."""
     if slot.memory.get("loss") is None:
         return slot.vector, float("inf")
     return tuple(slot.memory["base"]), float(slot.memory["loss"])

@@ -1,8 +1,8 @@
 """Initiator PBT (Li et al. 2019, "A Generalized Framework for Population Based Training").
 
-A slot that comes free draws an opponent, and continues the better of the two with perturbed
-hyperparameters. There is no generation; one opponent is enough, but an idle worker waits for a
-moment for others, so that slots which end together all meet each other.
+A slot that has ended its step draws an opponent, and continues the better of the two with perturbed
+hyperparameters. There are no generations. One opponent is enough, but idle workers wait for the
+grace, so that slots that end at about the same time can meet each other.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from romul_actors.core.optimizers.truncation import perturb
 
 @dataclass(frozen=True)
 class Initiator(Optimizer):
-    """Initiator PBT's constants.
+    """Constants of Initiator PBT.
 
     Attributes:
-        resample: probability that a hyperparameter is drawn anew.
-        down, up: the factors that it is multiplied by otherwise, one or the other.
+        resample: probability that a hyperparameter is redrawn.
+        down, up: factors of which one, chosen at random, multiplies it otherwise.
     """
 
     name: ClassVar[str] = "initiator"
@@ -29,7 +29,7 @@ class Initiator(Optimizer):
     up: float = 1.2
 
     def quorum(self, n_pool: int) -> int:
-        """Wait for one opponent."""
+        """Two: the slot and one opponent."""
         return min(n_pool, 2)
 
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:

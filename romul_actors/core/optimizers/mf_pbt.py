@@ -1,10 +1,10 @@
-"""Multiple-Frequencies PBT (arXiv 2506.03225, 2025), in this project's words and code.
+"""Multiple-Frequencies PBT (arXiv 2506.03225, 2025), implemented from the paper.
 
-Sub-populations evolve at different periods, so that the slow ones are not greedy. A sub-population
-that evolves does truncation inside itself; then its third quarter takes in better ones from
-outside, asymmetrically: of a greedier one only the weights, with the hyperparameters of its own
-best; of a slower one weights and hyperparameters, as they are. Compared with the authors' code:
-docs/rivals.md.
+Sub-populations evolve with different periods, so that the slow ones are less greedy. When a
+sub-population evolves, it does truncation PBT internally. Then slots in its third quarter may be
+replaced by better slots from outside: from a faster sub-population only the weights are copied,
+with the hyperparameters of its own best slot; from a slower one both weights and hyperparameters
+are copied. For a comparison with the authors' code, see docs/rivals.md.
 """
 
 from collections import deque
@@ -21,14 +21,14 @@ from romul_actors.core.space import Space
 
 @dataclass(frozen=True)
 class MultiFrequency(Optimizer):
-    """MF-PBT's constants.
+    """Constants of MF-PBT.
 
     Attributes:
-        quorum_share: share of the population whose outcomes must be known.
-        slowest: longest period, in steps; the periods are 1, and `slowest` divided by 4, 2 and 1.
-        resample: probability that a copied hyperparameter is drawn anew. The authors draw none;
-            here a choice would never change.
-        down, up: the factors that it is multiplied by otherwise, one or the other.
+        quorum_share: share of the pool whose outcomes must be known.
+        slowest: longest period, in steps. The periods are 1, and `slowest` divided by 4, 2 and 1.
+        resample: probability that a copied hyperparameter is redrawn. The authors redraw none, but
+            then choices would never change.
+        down, up: factors of which one, chosen at random, multiplies it otherwise.
     """
 
     name: ClassVar[str] = "mf_pbt"
@@ -41,11 +41,11 @@ class MultiFrequency(Optimizer):
 
     @property
     def periods(self) -> tuple[int, ...]:
-        """Period of each sub-population."""
+        """Period of each sub-population, in steps."""
         return (1, max(1, self.slowest // 4), max(1, self.slowest // 2), self.slowest)
 
     def start(self, space: Space, n_slots: int, rng: Generator) -> list[Start]:
-        """Independent uniform draws, dealt to sub-populations of 4 or more, the greedy first."""
+        """Independent uniform draws, in sub-populations of at least 4 slots, the fastest first."""
         n_tiers = max(1, min(len(self.periods), n_slots // 4))
         return [
             Start(str(self.periods[i * n_tiers // n_slots]), tuple(row))
@@ -53,11 +53,11 @@ class MultiFrequency(Optimizer):
         ]
 
     def quorum(self, n_pool: int) -> int:
-        """Wait for a share of the population."""
+        """A share of the pool, at least four slots."""
         return min(n_pool, max(4, share(self.quorum_share, n_pool)))
 
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
-        """Exploit inside the sub-populations whose turn it is, then let migrants in."""
+        """Exploit within the sub-populations whose period ends, then let slots migrate."""
         known = view.known
         order = sorted(known, key=lambda i: (known[i].loss, i))
         place = {i: n for n, i in enumerate(order)}

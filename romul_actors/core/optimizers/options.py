@@ -1,4 +1,4 @@
-"""An optimizer with some of its constants changed; it knows no optimizer by name."""
+"""Creates an optimizer with some of its constants changed; it knows no particular optimizer."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -11,15 +11,15 @@ from romul_actors.errors import OptimizerError
 
 
 def configured(kind: type[Optimizer], options: Mapping[str, Any]) -> Optimizer:
-    """Make an optimizer.
+    """Create an optimizer.
 
     Args:
-        kind: its class, a dataclass.
-        options: constants by name, in place of their defaults.
+        kind: class of the optimizer, a dataclass.
+        options: constants to change, by name.
 
     Raises:
-        OptimizerError: no such option, or no more, or its value is of another type, below 0 or
-            not finite.
+        OptimizerError: an option does not exist or was removed, or its value has a wrong type, is
+            negative or is not finite.
     """
     name = kind.name
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]

@@ -1,15 +1,15 @@
 """Population-based bandits (PB2, Parker-Holder et al. 2020), with scikit-learn's Gaussian process.
 
-Which slot copies which is decided as in truncation PBT. What a copy then tries is not a random
-factor of what it copied: a Gaussian process over hyperparameters, time and the loss that a step
-began with learns how much the loss fell in a step, and the copy takes the place with the highest
-upper confidence bound on that, given what its peers try at the same time (GP-BUCB, Desautels et
-al. 2014). Choices move as in truncation PBT.
-Needs scikit-learn: pip install 'romul[pb2]'.
+Which slot copies which is decided as in truncation PBT. But a copy does not multiply its
+hyperparameters by random factors. Instead, a Gaussian process over hyperparameters, time and the
+loss at the beginning of a step learns how much the loss falls in a step. The copy takes the vector
+with the highest upper confidence bound of that fall, given what other slots try at the same time
+(GP-BUCB, Desautels et al. 2014). Choices move as in truncation PBT. It needs scikit-learn:
+``pip install 'romul[pb2]'``.
 
-The paper lets covariance fall with time as ``(1 - epsilon)^(|t - t'| / 2)``, which is an
-exponential kernel; here time is one more input of a squared exponential kernel, whose length scales
-are all learned (source: this project). Compared with the authors' code: docs/rivals.md.
+In the paper, covariance decreases with time as ``(1 - epsilon)^(|t - t'| / 2)``, an exponential
+kernel. Here, time is one more input of a squared exponential kernel, whose length scales are all
+learned (source: this project). For a comparison with the authors' code, see docs/rivals.md.
 """
 
 import importlib.util
@@ -27,21 +27,22 @@ from romul_actors.core.space import Vector
 from romul_actors.errors import OptimizerError
 
 SURELY = 2.0
-"""Falls count up to this many standard deviations from their mean, as in the authors' code."""
+"""Falls are clipped to this many standard deviations from their mean, as in the authors' code."""
 LARGEST = 1e100
-"""A loss beyond this counts as this: differences of losses, and their squares, stay finite."""
+"""Losses are clipped to this magnitude, so that squares of their differences stay finite."""
 
 
 @dataclass(frozen=True)
 class Pb2(Truncation):
-    """PB2's constants; `resample`, `down` and `up` are those of choices and of the first steps.
+    """Constants of PB2. `resample`, `down` and `up` apply to choices and to the first steps.
 
     Attributes:
         truncation: share of the population that copies, and share that is copied.
-        startup: steps of training known before the process is used; until then copies are
-            perturbed as in truncation PBT.
-        window: how many of its latest steps a slot remembers.
-        candidates: places of which the best is taken, half of them near the one that was copied.
+        startup: number of observed steps from which the Gaussian process is used; before, copies
+            are perturbed as in truncation PBT.
+        window: number of its latest steps that a slot remembers.
+        candidates: number of vectors from which the best is chosen; half of them are near the
+            copied one.
     """
 
     name: ClassVar[str] = "pb2"
@@ -56,11 +57,11 @@ class Pb2(Truncation):
             raise OptimizerError("optimizer 'pb2' needs scikit-learn: pip install 'romul[pb2]'")
 
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
-        """Exploit as truncation PBT does; explore where the process hopes for most."""
+        """Exploit as truncation PBT does; explore by the upper confidence bound."""
         falls = {i: self._falls(view, i) for i in due}
         others = [slot.memory.get("falls", ()) for slot in view.slots if slot.index not in falls]
         rows = np.array([row for rows in (*others, *falls.values()) for row in rows])
-        # An older version may have stored larger ones.
+        # An older version may have stored larger values.
         rows = np.clip(rows, -LARGEST, LARGEST)
         moves = {move.slot: move for move in super().decide(view, due)}
         copies = [i for i in due if moves[i].why["rule"] == "perturbed"]
@@ -72,7 +73,7 @@ class Pb2(Truncation):
         ]
 
     def _falls(self, view: View, i: int) -> list[list[float]]:
-        """Rows of slot `i`: step, loss before it, how much that fell, vector; the latest last."""
+        """Rows of slot `i`: step, loss before it, fall of the loss, vector; the latest last."""
         memory, outcome = view.slots[i].memory, view.known[i]
         rows = list(memory.get("falls", ()))
         if not outcome.failed and "before" in memory:
@@ -83,15 +84,15 @@ class Pb2(Truncation):
     def _explore(
         self, view: View, moves: Mapping[int, Move], copies: Sequence[int], rows: Vector
     ) -> dict[int, Move]:
-        """The moves of `copies`, one after the other, to where the process hopes for most."""
-        # Imported here, as all of scikit-learn: it takes a second, and few need it.
+        """The moves of the slots `copies`, each to its best candidate, one after the other."""
+        # Imported here, like scikit-learn: it takes a second, and few searches need it.
         from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
         explored = {}
-        # Small matrices: threads would only wait for each other.
+        # The matrices are small: more threads would only wait for each other.
         with threadpool_limits(1):
             process = _Process(rows, view.step, view.steps)
-            # What the others train with at the next step need not be tried once more.
+            # Vectors that other slots already try at the next step count as expected.
             for slot in view.slots:
                 if slot.step > view.step:
                     process.expect(slot.vector, slot.memory.get("before"))
@@ -108,7 +109,7 @@ class Pb2(Truncation):
         return explored
 
     def _places(self, view: View, move: Move) -> Vector:
-        """Candidates, shape (n, n_dims); choices are as truncation PBT moved them."""
+        """Candidate vectors, shape (n, n_dims), with the choices from truncation PBT."""
         rng = view.rng(move.slot)
         copied = move.slot if move.source is None else move.source
         center = np.array(view.known[copied].vector)
@@ -122,14 +123,14 @@ class Pb2(Truncation):
     def moved(
         self, memory: Mapping[str, Any], move: Callable[[Sequence[float]], tuple[float, ...]]
     ) -> Mapping[str, Any]:
-        """Move what was tried as well."""
+        """Convert the remembered vectors too."""
         rows = memory.get("falls", ())
         falls = [[step, before, fall, *move(vector)] for step, before, fall, *vector in rows]
         return {**memory, "falls": falls} if falls else memory
 
 
 def _before(view: View, move: Move) -> dict[str, float]:
-    """Loss of the checkpoint that a move goes on from, if there is one."""
+    """The loss of the checkpoint from which a move continues, if there is one."""
     return {} if move.source is None else {"before": _bounded(view.known[move.source].loss)}
 
 
@@ -138,12 +139,12 @@ def _bounded(loss: float) -> float:
 
 
 class _Process:
-    """A Gaussian process of the loss's fall in a step, over vectors, time and the loss before.
+    """A Gaussian process for the fall of the loss in a step, by vector, time and loss before.
 
     Args:
         rows: step, loss before, fall, vector; shape (n, 3 + n_dims).
-        step: the step that was ended.
-        steps: of the experiment.
+        step: the step that has ended.
+        steps: number of steps of the experiment.
     """
 
     def __init__(self, rows: Vector, step: int, steps: int) -> None:
@@ -156,7 +157,7 @@ class _Process:
         )
 
         self.now = (step + 1) / steps
-        # A line that diverged must not make all others look alike.
+        # A diverged slot must not compress the scale of all others.
         levels: list[float] = np.quantile(rows[:, 1], [0.0, 0.5, 0.9]).tolist()
         self.low, self.middle, self.high = levels
         befores = [self._place_of(before) for before in rows[:, 1].tolist()]
@@ -170,38 +171,38 @@ class _Process:
         kernel = ConstantKernel(1.0) * RBF(scales, (0.05, 10.0)) + WhiteKernel(0.1, (1e-4, 1.0))
         self.process = GaussianProcessRegressor(kernel)
         with warnings.catch_warnings():
-            # Length scales at their bounds are what dimensions without effect come to.
+            # Length scales at their bounds are normal for dimensions without effect.
             warnings.simplefilter("ignore", ConvergenceWarning)
             self.process.fit(self.x, falls)
         self.noise = float(self.process.kernel_.k2.noise_level)
-        # The same process, which also knows where peers try something; its mean is not used.
+        # The same process with the vectors that other slots try; only its deviation is used.
         self.expecting = GaussianProcessRegressor(self.process.kernel_, optimizer=None)
         self.expecting.fit(self.x, np.zeros(len(self.x)))
 
     def expect(self, vector: Sequence[float], before: float | None) -> None:
-        """Take it that a peer tries a place: less is to be learned there, whatever comes out."""
+        """Record that another slot tries a vector, which reduces the uncertainty there."""
         self.x = np.vstack([self.x, self._at(np.array([vector]), before)])
         self.expecting.fit(self.x, np.zeros(len(self.x)))
 
     def best(self, places: Vector, before: float | None) -> tuple[tuple[float, ...], float]:
-        """The place, of shape (n, n_dims), with the highest upper confidence bound, and that."""
+        """The vector in `places`, shape (n, n_dims), with the highest bound, and the bound."""
         at = self._at(places, before)
         mean = self.process.predict(at)
         _, deviation = self.expecting.predict(at, return_std=True)
-        # Of the fall that is expected, without the noise of one trial: that is the same anywhere.
+        # Uncertainty of the expected fall, without the noise of a trial, which is constant.
         unknown = np.sqrt(np.maximum(deviation**2 - self.noise, 0.0))
-        # The growing weight of uncertainty that the paper's experiments use.
+        # The increasing weight of uncertainty from the paper's experiments.
         bound = mean + math.sqrt(0.2 + math.log(max(1.0, 0.4 * len(self.x)))) * unknown
         best = int(np.argmax(bound))
         return tuple(places[best].tolist()), self.mean + self.deviation * float(bound[best])
 
     def _at(self, places: Vector, before: float | None) -> Vector:
-        """Places of the process's own space, for a step that begins now with a loss."""
+        """Inputs of the process for vectors, for a step that begins now at a given loss."""
         n = len(places)
         of_loss = self._place_of(self.middle if before is None else before)
         return np.column_stack([places, np.full(n, self.now), np.full(n, of_loss)])
 
     def _place_of(self, loss: float) -> float:
-        """A loss before a step, as a place in [0, 1] between those of the rows."""
+        """A loss before a step, scaled to [0, 1] by the losses of the rows."""
         span = max(self.high - self.low, 1e-12)
         return min(max((loss - self.low) / span, 0.0), 1.0)

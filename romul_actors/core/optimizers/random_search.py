@@ -1,6 +1,6 @@
-"""Random search (Bergstra & Bengio 2012): what every other optimizer must beat.
+"""Random search (Bergstra & Bengio 2012): the baseline for all other optimizers.
 
-Each slot draws its hyperparameters once and trains with them to the end; no slot looks at another.
+Each slot draws its hyperparameters once, and trains with them to the end, independently.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class RandomSearch(Alone):
     name: ClassVar[str] = "random"
 
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
-        """Go on; a slot that failed draws anew and starts from scratch."""
+        """Continue; a slot that failed draws new hyperparameters and starts from scratch."""
         moves = []
         for i in due:
             if view.known[i].failed:

@@ -1,9 +1,9 @@
 """ROMUL: differential evolution of the hyperparameters of models in training.
 
-What the paper fixes ("ROMUL: Scale Adaptative Population Based Training", section 2.2): the scheme
+From the paper ("ROMUL: Scale Adaptative Population Based Training", section 2.2): the scheme
 current-to-best/1 of Storn & Price (1997) on a population of M >= 4, whose step sizes adapt because
-they are differences inside the population. The rest is this project's own. Numbers in brackets are
-those of the equations in docs/algorithm.md.
+they are differences within the population. The rest is this project's own. Numbers in parentheses
+in the comments refer to the equations in docs/algorithm.md.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,30 +27,33 @@ from romul_actors.core.space import Space, Vector
 MIN_POOL = 4
 """Smallest population that differential evolution is defined for (the paper, section 2.2)."""
 CHOICE_OF_BEST, CHOICE_OF_A = 0.3, 0.2
-"""How often a mutation takes the best's choice, and that of slot a; choices are not added up."""
+"""Probabilities that a mutation takes the choice of the best slot, and that of slot a."""
 HALF_WAY = 0.5
-"""A choice that would go farther than this towards the one drawn is drawn anew; others keep it."""
+"""If a choice would move farther than this towards a new draw, the draw replaces it."""
 
 
 @dataclass(frozen=True)
 class Romul(Optimizer):
-    """ROMUL's constants; what some of them are worth is in docs/results.md.
+    """Constants of ROMUL. docs/results.md shows the effect of some of them.
 
     Attributes:
-        quorum_share: share of the population whose outcomes must be known.
-        grace: for how many median trials an idle worker then waits for the rest; 0: not at all.
-        generations: how often at most a run replaces slots. In a run of more steps the last step
-            of each generation does; at the others a slot goes on, unless it has failed.
-        donors: share of the known slots, the best, that hold and that the others copy.
-        rising: whether the share of the known slots, the worst, that copy rises from that of the
-            donors, before the first step, to all others at the last one; else it stays. With
-            more donors than others it falls.
-        factor: F1 and F2 ~ U(0, factor), weights of the difference and of the attraction; 0: no
-            vector moves by current-to-best/1.
-        power: each coordinate goes a part w^power of the way to a place drawn anew, w ~ U(0, 1).
-        guarded: share of the steps until which no move lowers what is guarded (`core/guard.py`).
-        guarded_generations: how many generations at most this lasts; the moves that end the last of
-            them are free.
+        quorum_share: share of the pool whose outcomes must be known.
+        grace: how long idle workers then wait for the other outcomes, as a multiple of the median
+            trial; 0 means not at all.
+        generations: maximal number of times that a run replaces slots. In a run with more steps,
+            only the last step of each generation does; at other steps a slot simply continues,
+            unless it has failed.
+        donors: share of the known slots, the best ones, that are held and may be copied.
+        rising: whether the share of the known slots that copy, the worst ones, changes linearly
+            during the run: from `donors` before the first step to 1 - `donors` at the last one.
+            Otherwise it stays at `donors`.
+        factor: upper bound of the random weights F1 and F2 ~ U(0, factor) of the difference and of
+            the attraction to the best. 0 turns current-to-best/1 off.
+        power: each coordinate moves a fraction w^power of the way to a uniform draw, w ~ U(0, 1).
+        guarded: share of the steps during which no move lowers a guarded hyperparameter
+            (`core/guard.py`).
+        guarded_generations: maximal number of generations with the guard; the moves at the end of
+            the last of them are already free.
     """
 
     name: ClassVar[str] = "romul"
@@ -78,31 +81,31 @@ class Romul(Optimizer):
         return [Start("all", tuple(row)) for row in rows.tolist()]
 
     def _ends(self, step: int, steps: int) -> bool:
-        """Whether a generation ends with `step`."""
+        """Whether a generation ends at `step`."""
         return self._ended(step + 1, steps) > self._ended(step, steps)
 
     def _ended(self, n_steps: int, steps: int) -> int:
-        """How many generations `n_steps` of the steps are: as evenly as whole steps allow."""
+        """Number of generations that have ended after `n_steps` steps, spread evenly."""
         return n_steps * min(self.generations, steps) // steps
 
     def _guards(self, step: int, steps: int) -> bool:
-        """Whether no move after `step` lowers what is guarded."""
+        """Whether the guard holds for the moves after `step`."""
         few = self._ended(step + 1, steps) < self.guarded_generations
         return few and (step + 1) / steps < self.guarded
 
     def pool(self, slots: Sequence[Slot], slot: Slot, steps: int) -> Sequence[int]:
-        """All slots; but within a generation a slot that has not failed goes on by itself."""
+        """All slots; but within a generation, a slot that has not failed is decided alone."""
         alone = not (self._ends(slot.step, steps) or slot.outcomes[slot.step].failed)
         return [slot.index] if alone else range(len(slots))
 
     def quorum(self, n_pool: int) -> int:
-        """Share of the population, and never fewer than differential evolution needs."""
+        """A share of the pool, at least the four slots that differential evolution needs."""
         return min(n_pool, max(MIN_POOL, share(self.quorum_share, n_pool)))
 
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
-        """Select for all slots due, then move vectors, so that the slots' order changes nothing."""
+        """Select for all slots first, then move vectors, so that the order has no effect."""
         known, m = view.known, len(view.known)
-        # An estimate of the steps may fall behind what is done.
+        # The expected number of steps may be less than the number already done.
         t = min(1.0, (view.step + 1) / view.steps)
         order = sorted(known, key=lambda i: (known[i].loss, i))  # (1)
         rank = {i: n for n, i in enumerate(order)}
@@ -123,7 +126,7 @@ class Romul(Optimizer):
         def vector_of(i: int) -> Vector:
             return np.array((known[i] if i in known else view.slots[i]).vector)
 
-        # The one tier is named at each move: what an older version stored has two.
+        # Each move sets the tier, because populations stored by older versions have two.
         moves = []
         for i in due:
             why: dict[str, Any] = {"rank": rank[i] / m, "known": m, "pool": len(view.pool)}
@@ -140,7 +143,7 @@ class Romul(Optimizer):
         return moves
 
     def join(self, view: View, slot: int) -> tuple[str, Move]:
-        """A slot that joins is one more copy, (3) to (7); its two others are not its donor."""
+        """A slot that joins is an additional copy, (3) to (7); slots a and b are not its donor."""
         known, rng = view.known, view.rng(slot)
         order = sorted((i for i in known if not known[i].failed), key=lambda i: (known[i].loss, i))
         source = order[int(rng.integers(share(self.donors, len(order))))]
@@ -166,10 +169,18 @@ class Romul(Optimizer):
         guarded: bool,  # noqa: FBT001
         rng: Generator,
     ) -> tuple[tuple[float, ...], dict[str, Any]]:
-        """New vector of the slot at `place` of the pool, from that of `source`, and its reasons.
+        """The new vector of a slot, and the reasons for the history.
 
-        `first` ranks first; `vector_of` gives the vectors that slots have tried last, before any is
-        copied: differences of copies would be zero, or all along one line.
+        Args:
+            view: the information to decide on.
+            source: index of the donor, whose vector is the base.
+            vector_of: function from a slot's index to the vector that the slot has tried last.
+                These are the vectors before any copying in this decision: differences between
+                copies would be zero, or all along one line.
+            place: place of the slot in the pool.
+            first: index of the best slot.
+            guarded: whether the guard holds.
+            rng: the generator of the decision.
         """
         space, base = view.space, vector_of(source)
         moved, choices = base, list(space.choice_axes)
@@ -201,7 +212,7 @@ class Romul(Optimizer):
 
 
 def _two_others(pool: Sequence[int], own: int, rng: Generator) -> tuple[int, int]:
-    """Two distinct members of `pool`, neither of them the one at place `own`."""
+    """Two distinct members of `pool` other than the one at place `own`."""
     n = len(pool)
     first, second = int(rng.integers(n - 1)), int(rng.integers(n - 2))
     second += second >= first

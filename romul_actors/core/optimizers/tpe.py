@@ -1,11 +1,11 @@
 """Tree-structured Parzen estimator (Bergstra et al. 2011), with Optuna's sampler.
 
-Slots train and stop as in ASHA; where ASHA draws anew at random, this draws where good ones were
-found: by the losses at the highest rung that enough draws have reached (the rule of BOHB, Falkner
-et al. 2018), with those that were stopped before it behind them, in the order of how far they came
-(source: this project). The estimator takes all hyperparameters together, as BOHB's does, and counts
-what peers train with among the bad ones, so that slots which draw at once do not draw the same:
-both are Optuna's defaults since version 5. Needs Optuna: pip install 'romul[tpe]'.
+Slots train and stop as in ASHA. But where ASHA draws a new configuration uniformly, this optimizer
+draws near good ones. They are ranked by the losses at the highest rung that enough configurations
+have reached (the rule of BOHB, Falkner et al. 2018); those stopped earlier follow, ordered by how
+far they came (source: this project). The estimator is multivariate, like BOHB's. It counts the
+configurations in training as bad ones, so that slots that draw at the same time do not draw the
+same. Both are Optuna's defaults since version 5. It needs Optuna: ``pip install 'romul[tpe]'``.
 """
 
 import importlib.util
@@ -21,11 +21,12 @@ from romul_actors.errors import OptimizerError
 
 @dataclass(frozen=True)
 class Tpe(Asha):
-    """TPE's constants.
+    """Constants of TPE.
 
     Attributes:
-        eta: reduction factor; rungs lie at 1, eta, eta^2 ... steps. As in BOHB.
-        startup: losses at one rung before the estimator is used; until then draws are uniform.
+        eta: reduction factor; rungs are at 1, eta, eta^2 ... steps. The default is that of BOHB.
+        startup: number of losses at one rung from which the estimator is used; before, draws are
+            uniform.
     """
 
     name: ClassVar[str] = "tpe"
@@ -41,7 +42,7 @@ class Tpe(Asha):
     def moved(
         self, memory: Mapping[str, Any], move: Callable[[Sequence[float]], tuple[float, ...]]
     ) -> Mapping[str, Any]:
-        """Move what was tried as well."""
+        """Convert the remembered vectors too."""
         tried = {
             rung: [[loss, *move(vector)] for loss, *vector in rows]
             for rung, rows in memory.get("tried", {}).items()
@@ -57,7 +58,7 @@ class Tpe(Asha):
         return tried
 
     def draw(self, view: View, i: int, memory: Mapping[str, Any]) -> tuple[float, ...]:
-        """Ask the estimator, fed with all that was learned at the highest rung known well."""
+        """Draw a vector with the estimator, or uniformly until enough losses are known."""
         tried: dict[int, dict[tuple[float, ...], float]] = {}
         for slot in view.slots:
             remembered = memory if slot.index == i else slot.memory
@@ -66,7 +67,7 @@ class Tpe(Asha):
         known = [rung for rung, losses in tried.items() if len(losses) >= self.startup]
         if not known:
             return super().draw(view, i, memory)
-        # Those that still train below the rung are not judged yet.
+        # Configurations in training below the rung are not judged yet.
         judged = {slot.vector for slot in view.slots if slot.index != i}
         order: list[tuple[float, ...]] = []
         for rung in sorted((rung for rung in tried if rung <= max(known)), reverse=True):
@@ -87,9 +88,13 @@ def _ask(
     training: Sequence[tuple[float, ...]],
     seed: int,
 ) -> tuple[float, ...]:
-    """One vector, from vectors that are judged, the best first, and those that are not yet.
+    """Draw one vector with Optuna's sampler; unordered choices are categorical for it.
 
-    Choices are choices to the estimator too.
+    Args:
+        view: the information to decide on.
+        ranked: the judged vectors, best first.
+        training: vectors in training, which are not judged yet.
+        seed: seed of the sampler.
     """
     import optuna  # noqa: PLC0415
     from optuna.distributions import (  # noqa: PLC0415
@@ -112,7 +117,7 @@ def _ask(
         }
 
     with warnings.catch_warnings():
-        # Both were experiments of Optuna's until version 5.
+        # Both options were experimental in Optuna until version 5.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=1, multivariate=True, constant_liar=True

@@ -22,16 +22,16 @@ MIN_POOL = 2
 
 @dataclass(frozen=True)
 class Truncation(Optimizer):
-    """Truncation PBT's constants.
+    """Constants of truncation PBT.
 
     Attributes:
-        quorum_share: share of the population whose outcomes must be known; the same rule as
-            ROMUL's, so that the two differ in their moves only.
+        quorum_share: share of the pool whose outcomes must be known. The rule is that of ROMUL, so
+            that the two differ only in their moves.
         truncation: share of the population that copies, and share that is copied.
-        resample: probability that a copied hyperparameter is drawn anew.
-        down, up: the factors that a copied hyperparameter is multiplied by, one or the other.
-        latin_hypercube: start from a Latin hypercube, as ROMUL does, and not from independent
-            draws, as the authors do.
+        resample: probability that a copied hyperparameter is redrawn.
+        down, up: factors of which one, chosen at random, multiplies a copied hyperparameter.
+        latin_hypercube: whether to start from a Latin hypercube, as ROMUL does, instead of the
+            independent draws of the authors.
     """
 
     name: ClassVar[str] = "truncation"
@@ -51,11 +51,11 @@ class Truncation(Optimizer):
         return [Start("all", tuple(row)) for row in rows.tolist()]
 
     def quorum(self, n_pool: int) -> int:
-        """Wait for a share of the population."""
+        """A share of the pool, at least two slots."""
         return min(n_pool, max(MIN_POOL, share(self.quorum_share, n_pool)))
 
     def decide(self, view: View, due: Sequence[int]) -> list[Move]:
-        """Exploit: the worst copy the best; explore: what was copied is perturbed or redrawn."""
+        """Exploit: the worst slots copy the best. Explore: copies are perturbed or redrawn."""
         known = view.known
         order = sorted(known, key=lambda i: (known[i].loss, i))
         n = share(self.truncation, len(order)) if len(order) >= MIN_POOL else 0
@@ -86,10 +86,10 @@ def perturb(
     resample: float,
     factors: tuple[float, float],
 ) -> float:
-    """Move one coordinate: drawn anew, or its value times one of two factors.
+    """Move one coordinate: redraw it, or multiply its value by one of two factors.
 
-    A choice with an order moves to the next one instead, and a choice without an order to any
-    other one, with the probability `resample`.
+    Instead of being multiplied, an ordered choice moves to the next one, and an unordered choice
+    moves to a random other one with the probability `resample`.
     """
     if rng.random() < resample:
         return float(rng.random())
