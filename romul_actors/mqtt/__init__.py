@@ -1,1 +1,1 @@
-"""MQTT: presence, notices, control and live events; low-latency hints, never state."""
+"""MQTT: presence, notices, control and live events. These are low-latency hints, never state."""

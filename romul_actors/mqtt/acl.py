@@ -1,7 +1,6 @@
-"""Users of an MQTT broker, one for each role: what each may publish and receive.
+"""Access rules for users of an MQTT broker, by role, in mosquitto's file formats.
 
-The files are mosquitto's. What each role can and cannot do is listed in SECURITY.md and tried in
-tests/system/test_acl.py.
+SECURITY.md lists what each role can and cannot do, and tests/system/test_acl.py tests it.
 """
 
 import secrets
@@ -18,7 +17,7 @@ _TOPICS: Mapping[str, Sequence[str]] = {
         f"write {WORKERS}/+/received",
         f"read {WORKERS}/+/control",
     ),
-    # It learns of lost workers, and removes their retained status.
+    # An actor reads the status of lost workers, and removes it.
     "actor": (f"readwrite {EVERY_STATUS}", "write romul/+/events"),
     "reader": (f"read {EVERY_STATUS}", "read romul/+/events"),
     "operator": (f"write {WORKERS}/+/control", "read romul/#"),
@@ -27,19 +26,19 @@ _ITERATIONS = 20_000
 
 
 def password_line(user: str, password: str) -> str:
-    """One line of mosquitto's password file: PBKDF2 with SHA-512 and a fresh salt."""
+    """A line of mosquitto's password file: PBKDF2 with SHA-512 and a random salt."""
     salt = secrets.token_bytes(12)
     digest = pbkdf2_hmac("sha512", password.encode(), salt, _ITERATIONS)
     return f"{user}:$7${_ITERATIONS}${b64encode(salt).decode()}${b64encode(digest).decode()}"
 
 
 def topics(users: Iterable[tuple[str, str]], text: str = "") -> str:
-    """Mosquitto's ACL file for pairs of a role and a user; other users may do nothing.
+    """Add users to the text of mosquitto's ACL file. Users that are not in it have no access.
 
     Args:
-        users: roles and names.
-        text: what the file holds. A user's topics follow its name: those of `users` are replaced
-            there, and every other line stays where it is.
+        users: pairs of a role and a user name.
+        text: current text of the file. Existing rules of the same users are replaced in place, and
+            all other lines are kept.
     """
     new = {
         user: [f"user {user}", *(f"topic {topic}" for topic in _TOPICS[role])]

@@ -1,4 +1,4 @@
-"""An actor on the broker: learns of lost workers, publishes what it decided."""
+"""Connects an actor to the broker: it learns of lost workers, and publishes its decisions."""
 
 import asyncio
 import contextlib
@@ -15,21 +15,22 @@ from romul_actors.mqtt.presence import EVERY_STATUS, event, no_status, worker_of
 log = logging.getLogger("romul.presence")
 
 SWEEP_AFTER_S = (0.0, 0.5, 0.5, 0.5)
-"""Pauses before each sweep of a lost worker's leases.
+"""Pauses before each sweep of a lost worker's leases, in seconds.
 
-Several, since a heartbeat sent just before a crash does not prove that the worker is alive.
+There are several sweeps, because a heartbeat sent just before a crash does not prove that the
+worker is alive.
 """
 
 LATEST = 2.0**53
-"""No session's number is so large: it is a time in seconds since the epoch."""
+"""Exclusive upper bound of a session's number, which is a time in seconds since the epoch."""
 
 
 class Bridge:
-    """What an actor does with the broker.
+    """An actor's connection to the broker.
 
     Args:
-        broker: where the broker is.
-        name: the actor's name.
+        broker: the broker.
+        name: name of the actor.
     """
 
     def __init__(self, broker: Broker, name: str) -> None:
@@ -39,7 +40,7 @@ class Bridge:
         self._sweeps: set[asyncio.Task[None]] = set()
 
     def publish(self, experiment: str, lines: Sequence[Line]) -> None:
-        """Publish what was added to an experiment's history."""
+        """Publish new lines of an experiment's history."""
         for line in lines:
             self._connection.send(event(experiment, to_json(line)))
 
@@ -51,17 +52,17 @@ class Bridge:
     async def _on_status(self, message: Message) -> None:
         worker = worker_of(message.topic)
         if not worker:
-            # A topic may leave the name empty, and a worker may not.
+            # A topic may have an empty name, but a worker may not.
             return
         if message.body is None:
-            # It has left; a later worker of this name may count its sessions by another clock.
+            # The worker has left. A later one of this name may have another clock.
             self._sessions.pop(worker, None)
             return
         session = message.body.get("session", 0.0)
         if type(session) not in (int, float) or not 0.0 <= session < LATEST:
-            # No later connection would count after an endless one.
+            # After an infinite number, no later connection would count.
             return
-        # The will of an earlier connection says nothing of a worker that has connected again.
+        # Ignore the will of an earlier connection if the worker has connected again.
         if session < self._sessions.get(worker, 0.0):
             return
         self._sessions[worker] = session
@@ -72,7 +73,7 @@ class Bridge:
             sweep.add_done_callback(self._sweeps.discard)
 
     async def _sweep(self, worker: str, session: float) -> None:
-        """Take a lost worker's trials from it, unless it connects again in the meantime."""
+        """End the leases of a lost worker, unless it connects again in the meantime."""
         for pause_s in SWEEP_AFTER_S:
             await asyncio.sleep(pause_s)
             if self._actor is None or self._sessions.get(worker) != session:
@@ -80,6 +81,6 @@ class Bridge:
             with contextlib.suppress(StoreError):
                 await self._actor.lost(worker)
         if self._sessions.get(worker) == session:
-            # Dealt with: an actor that connects later need not learn of it again.
+            # Done: remove the status, so that an actor that connects later does not repeat it.
             del self._sessions[worker]
             self._connection.send(no_status(worker))

@@ -1,4 +1,4 @@
-"""Where a broker is, and the messages that go to it and come from it."""
+"""The address of a broker, and the messages to and from it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,16 +16,17 @@ PROTOCOLS = ("5", "3.1.1")
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where the broker is.
+    """The address of a broker, and how to connect to it.
 
     Attributes:
-        host, port: its address.
-        user, password: None: the connection is anonymous.
-        password_file: holds the password in place of `password`; it may change meanwhile.
-        tls: whether the connection is encrypted and the broker's certificate checked.
-        ca: file with the certificates to trust; None: the system's.
-        keepalive_s: a connection silent for 1.5 times this is lost.
-        protocol: "5" or "3.1.1": the version of MQTT that it speaks; "": 5 is tried first.
+        host, port: address of the broker.
+        user, password: login; None for an anonymous connection.
+        password_file: file to read the password from, instead of `password`. It may change.
+        tls: whether to encrypt the connection and check the broker's certificate.
+        ca: file with the certificates to trust; None means the system's.
+        keepalive_s: keepalive interval in seconds; a connection that is silent for 1.5 times this
+            is lost.
+        protocol: version of MQTT, "5" or "3.1.1"; empty to try 5 first.
     """
 
     host: str
@@ -39,26 +40,26 @@ class Broker:
     password_file: SecretFile | None = None
 
     def current_password(self) -> str | None:
-        """The password of a new connection.
+        """The password for a new connection.
 
         Raises:
-            StoreError: its file cannot be read.
+            StoreError: the file with the password cannot be read.
         """
         return self.password if self.password_file is None else self.password_file.read()
 
     @staticmethod
     def parse(url: str, ca: Path | None = None, keepalive_s: int = KEEPALIVE_S) -> "Broker":
-        """Read mqtt://[user:password@]host[:port], or mqtts:// for TLS.
+        """Parse a URL: mqtt://[user:password@]host[:port], or mqtts:// for TLS.
 
-        A password that it leaves out may lie in a file (`romul_actors.secret_file`). With
-        ?protocol=3.1.1 behind it, MQTT 5 is not tried first: a broker that does not know it
-        may let each client wait for some seconds before it tries the older version.
+        If the URL has a user but no password, the password may be in a file
+        (`romul_actors.secret_file`). With ?protocol=3.1.1 at the end, MQTT 5 is not tried: with
+        some brokers that do not support it, each client would wait for seconds.
 
         Raises:
-            BrokerError: it is neither.
-            StoreError: the file with its password cannot be read.
+            BrokerError: the URL is invalid.
+            StoreError: the file with the password cannot be read.
         """
-        # Errors say nothing of what may be a part of a password.
+        # Error messages must not contain parts of a password.
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
@@ -92,9 +93,9 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message to the broker, or from it."""
+    """A message to or from the broker."""
 
     topic: str
     body: Mapping[str, Any] | None
-    """None: removes the retained message of the topic."""
+    """The content; None removes the retained message of the topic."""
     retain: bool = False

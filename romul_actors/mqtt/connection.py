@@ -1,6 +1,6 @@
-"""A connection to the broker that comes back by itself, and connections for one message.
+"""A connection to the broker that reconnects automatically, and connections for a single message.
 
-Everything works without a broker, only slower: the lease in the store remains the truth.
+Everything works without a broker, only slower: the leases in the store are authoritative.
 """
 
 import asyncio
@@ -25,32 +25,32 @@ from romul_actors.waiting import cancel, reraise_cancellation
 log = logging.getLogger("romul.presence")
 
 QUEUE = 1_000
-"""Most messages that wait for the broker; the oldest are dropped first: they are hints only."""
+"""Maximal number of queued messages; beyond it, the oldest are dropped, as they are only hints."""
 FAREWELL_S = 2.0
-"""How long a cancelled connection may take to say its last messages."""
+"""How long a cancelled connection may take to send its last messages."""
 RETRY_S = (0.2, 5.0)
 """First and longest pause before the next attempt to connect."""
 NO_ACCESS = (134, 135, 138)
-"""Codes by which a broker does not admit a client; those of MQTT 3.1.1 are translated."""
+"""Reason codes of MQTT 5 for denied access; the client translates those of MQTT 3.1.1."""
 
 
 def protocols(broker: Broker) -> list[ProtocolVersion]:
-    """Versions of MQTT to try: 5 first, then 3.1.1 for a broker that speaks nothing later."""
+    """Versions of MQTT to try: the configured one, or 5 and then 3.1.1."""
     versions = {"5": ProtocolVersion.V5, "3.1.1": ProtocolVersion.V311}
     return [versions[broker.protocol]] if broker.protocol else list(versions.values())
 
 
 class MqttConnection:
-    """A connection that comes back by itself.
+    """A connection that reconnects automatically.
 
     Args:
-        broker: where the broker is.
-        identifier: unique among all clients of the broker.
+        broker: the broker.
+        identifier: client identifier, unique among all clients of the broker.
         subscriptions: topics to receive.
-        on_message: is called with each message.
-        will: makes the message that the broker publishes when the connection is lost.
-        greeting: makes the message to publish on each new connection.
-        on_change: is called with whether there is a connection, at each change.
+        on_message: called with each message.
+        will: returns the message that the broker publishes if the connection is lost.
+        greeting: returns the message to publish on each new connection.
+        on_change: called at each change, with True if there is a connection now.
     """
 
     def __init__(
@@ -78,12 +78,12 @@ class MqttConnection:
         self._refused = False
 
     def send(self, message: Message) -> None:
-        """Publish as soon as there is a connection; the caller does not wait."""
+        """Queue a message, which is published as soon as there is a connection."""
         self._queue.append(message)
         self._queued.set()
 
     async def run(self, farewell: Message | None = None) -> None:
-        """Keep the connection until cancelled; then publish `farewell`."""
+        """Keep the connection open until cancelled; then publish `farewell`."""
         loop, pause_s = asyncio.get_running_loop(), RETRY_S[0]
         while True:
             self._since = None
@@ -93,13 +93,13 @@ class MqttConnection:
                 self._log_failure(error)
             finally:
                 self._on_change(False)  # noqa: FBT003
-            # Counted from the connection: a broker that refuses slowly is not retried sooner.
+            # Counted from when the connection was made, so that a slow refusal does not count.
             lived = self._since is not None and loop.time() - self._since > RETRY_S[1]
             pause_s = RETRY_S[0] if lived else min(2 * pause_s, RETRY_S[1])
             await asyncio.sleep(pause_s)
 
     def _log_failure(self, error: Exception) -> None:
-        """Log why there is no connection; a refusal as a warning, once until there is one."""
+        """Log why there is no connection; denied access as a warning, once until reconnected."""
         level = logging.INFO
         if isinstance(error, StoreError) or _is_refusal(error):
             level = logging.DEBUG if self._refused else logging.WARNING
@@ -113,7 +113,7 @@ class MqttConnection:
             with reraise_cancellation():
                 await client.__aenter__()
         except (MqttError, OSError):
-            # The broker may not speak this version: the next attempt uses the other one.
+            # The broker may not support this version: the next attempt uses the other one.
             self._protocols.reverse()
             raise
         try:
@@ -130,7 +130,7 @@ class MqttConnection:
                 await client.__aexit__(None, None, None)
 
     async def _serve(self, client: aiomqtt.Client) -> None:
-        """Subscribe and greet, then receive and send at once until one of the two ends."""
+        """Subscribe and greet, then receive and send concurrently until either ends."""
         for subscription in self._subscriptions:
             with reraise_cancellation():
                 await client.subscribe(subscription, qos=1)
@@ -139,8 +139,8 @@ class MqttConnection:
         self._since = asyncio.get_running_loop().time()
         self._refused = False
         self._on_change(True)  # noqa: FBT003
-        # No TaskGroup: on Python 3.11 it forgets a cancellation if one of its tasks fails in the
-        # meantime, as both do when the broker ends together with this process.
+        # No TaskGroup: on Python 3.11 it loses a cancellation if one of its tasks fails at the same
+        # time, as happens when the broker ends together with this process.
         both = [asyncio.create_task(part(client)) for part in (self._receive, self._send)]
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -151,14 +151,14 @@ class MqttConnection:
                 raise end
 
     def client(self, protocol: ProtocolVersion) -> aiomqtt.Client:
-        """Make a client for one connection."""
+        """Create a client for one connection."""
         broker, will, more = self._broker, None, {}
         if self._will is not None:
             message = self._will()
             body = json.dumps(message.body)
             properties = None
             if protocol == ProtocolVersion.V5:
-                # A short break of the connection is not a lost worker.
+                # A short interruption of the connection does not mean that the worker is lost.
                 properties = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
                 properties.WillDelayInterval = broker.keepalive_s // 4
                 session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -210,13 +210,13 @@ class MqttConnection:
         while self._queue:
             message = self._queue[0]
             await publish_on(client, message)
-            # The queue may have dropped the message in the meantime, being full.
+            # If the queue was full, it may have dropped the message in the meantime.
             if self._queue and self._queue[0] is message:
                 self._queue.popleft()
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether the broker does not admit this client, whatever version of MQTT is spoken."""
+    """Whether the broker denies access, which the other version of MQTT would not change."""
     return (
         isinstance(error, MqttCodeError)
         and isinstance(error.rc, ReasonCode)
@@ -228,7 +228,7 @@ async def publish_on(client: aiomqtt.Client, message: Message) -> None:
     """Publish over an open connection.
 
     Raises:
-        MqttError: the broker does not take it.
+        MqttError: the broker does not accept the message.
     """
     body = b"" if message.body is None else json.dumps(message.body)
     with reraise_cancellation():
@@ -237,10 +237,10 @@ async def publish_on(client: aiomqtt.Client, message: Message) -> None:
 
 @contextlib.asynccontextmanager
 async def connected(broker: Broker) -> AsyncIterator[aiomqtt.Client]:
-    """Connect for a moment, by MQTT 5 or else 3.1.1.
+    """A short-lived connection, with MQTT 5 or else 3.1.1.
 
     Raises:
-        MqttError, OSError: the broker does not take it.
+        MqttError, OSError: the connection cannot be made.
     """
 
     async def ignore(_: Message) -> None:

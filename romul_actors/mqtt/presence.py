@@ -1,12 +1,12 @@
-"""What is sent over MQTT: topics, messages, and requests to a worker.
+"""Topics and messages over MQTT, and requests to a worker.
 
-    romul/workers/ID/status    retained JSON {"state", "session"}; the Last Will says "lost"
-    romul/workers/ID/notice    {"seconds"}: its machine goes in so many seconds
+    romul/workers/ID/status    retained JSON {"state", "session"}; in the Last Will, state is "lost"
+    romul/workers/ID/notice    {"seconds"}: its machine will be taken away in this many seconds
     romul/workers/ID/control   {"do": "drain" | "stop" | "log", "level", "request"}
-    romul/workers/ID/received  {"request"}: the worker has received this request, and obeys
-    romul/NAME/events          one line of history a message
+    romul/workers/ID/received  {"request"}: the worker has received and accepted this request
+    romul/NAME/events          one line of history per message
 
-Low-latency hints; the store is the source of truth.
+They are low-latency hints; the store is the source of truth.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ from romul_actors.sendable import is_text
 
 WORKERS = "romul/workers"
 EVERY_STATUS = f"{WORKERS}/+/status"
-"""The status of every worker, as a subscription."""
+"""Subscription to the status of every worker."""
 ANSWER_S = 5.0
 """How long `ask` waits for a worker's answer."""
 MAX_MARK = 64
-"""Longest mark of a request that is repeated in the answer, in characters."""
+"""Maximal length of a request's mark in the answer, in characters."""
 
 
 def topic(worker: str, part: str) -> str:
-    """Topic of one worker.
+    """A topic of a worker.
 
     Raises:
-        BrokerError: the worker's name cannot stand in a topic.
+        BrokerError: the worker's name cannot be part of a topic.
     """
     if not worker or any(c in worker for c in "+#/\0"):
         raise BrokerError(f"worker name {worker!r}: MQTT has other uses for / + and #")
@@ -45,54 +45,54 @@ def topic(worker: str, part: str) -> str:
 
 
 def worker_of(topic: str) -> str:
-    """Name of the worker that a topic belongs to."""
+    """The name of the worker in a topic."""
     return topic.split("/")[2]
 
 
 def status(worker: str, state: str, session: float) -> Message:
-    """A worker's state; `session` is larger for each later connection of the worker."""
+    """Message with a worker's state; `session` is larger for each later connection."""
     return Message(topic(worker, "status"), {"state": state, "session": session}, retain=True)
 
 
 def no_status(worker: str) -> Message:
-    """Removes a worker's retained status."""
+    """Message that removes a worker's retained status."""
     return Message(topic(worker, "status"), None, retain=True)
 
 
 def notice(worker: str, seconds: float) -> Message:
-    """A worker's machine goes in so many seconds."""
+    """Message that a worker's machine will be taken away in `seconds`."""
     return Message(topic(worker, "notice"), {"seconds": seconds})
 
 
 def answer(worker: str, mark: str) -> Message:
-    """A worker has received the request with this mark."""
+    """Message that a worker has received the request with this mark."""
     return Message(topic(worker, "received"), {"request": mark[:MAX_MARK]})
 
 
 def event(experiment: str, line: Mapping[str, Any]) -> Message:
-    """One line of an experiment's history."""
+    """Message with a line of an experiment's history."""
     return Message(f"romul/{experiment}/events", line)
 
 
 async def publish(broker: Broker, message: Message) -> None:
-    """Publish one message over a connection of its own.
+    """Publish one message over a new connection.
 
     Raises:
-        MqttError, OSError: the broker does not take it.
+        MqttError, OSError: the broker cannot be reached, or does not accept the message.
     """
     async with connected(broker) as client:
         await publish_on(client, message)
 
 
 async def ask(broker: Broker, worker: str, request: Mapping[str, Any]) -> None:
-    """Send a request to a worker, and wait until the worker answers that it has received it.
+    """Send a request to a worker, and wait until it confirms that it has received the request.
 
-    A broker accepts every message, and drops it silently if no client subscribed to it or the
-    sender may not publish it: only an answer shows that the request has arrived.
+    The confirmation is needed because a broker accepts every message, and silently drops it if no
+    client has subscribed to it or if the sender may not publish it.
 
     Raises:
-        UnknownWorkerError: there is no answer, and the broker knows other workers only.
-        NoAnswerError: there is no answer, or no broker.
+        UnknownWorkerError: there is no answer, and the broker knows only other workers.
+        NoAnswerError: there is no answer, or the broker cannot be reached.
     """
     mark, known = secrets.token_hex(8), set[str]()
     where = f"{broker.host}:{broker.port}"
@@ -118,12 +118,12 @@ async def ask(broker: Broker, worker: str, request: Mapping[str, Any]) -> None:
 
 
 async def _arrives(client: Client, mark: str, known: set[str]) -> bool:
-    """Whether a message with this mark arrives before the connection ends.
+    """Wait for a message with a mark; return False if the connection ends first.
 
     Args:
-        client: subscribed to answers, and to the status of every worker.
-        mark: of the request.
-        known: is filled with the workers that have a status.
+        client: a client that has subscribed to answers and to the status of every worker.
+        mark: mark of the request.
+        known: set to which the names of all workers with a status are added.
     """
     async for message in client.messages:
         if mark.encode() in bytes(message.payload):

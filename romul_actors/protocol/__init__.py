@@ -1,1 +1,1 @@
-"""What travels between processes, and what a user declares."""
+"""Messages between processes, and the declarations of users."""

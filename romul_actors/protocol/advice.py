@@ -1,4 +1,4 @@
-"""What to say of an experiment that is right: where its optimizer may not pay, what it assumes."""
+"""Advice on valid experiments: where the optimizer may not pay, and what it assumes."""
 
 import math
 from dataclasses import replace
@@ -12,16 +12,16 @@ from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import settings
 
 MEASURED_STEPS = 10
-"""Fewest steps that the default was measured with (docs/results.md, "Small and large")."""
+"""Smallest number of steps in measurements of the default (docs/results.md, "Small and large")."""
 
 
 def advice(experiment: Experiment) -> list[str]:
-    """Sentences on what may work otherwise than expected; none: nothing is known."""
+    """Sentences about what may work worse than expected; empty if there is nothing to say."""
     return [*_of_its_name(experiment.optimizer.name), *_of_its_size(experiment)]
 
 
 def _of_its_name(name: str) -> list[str]:
-    """What to say of an optimizer that installed packages add under a name that is taken."""
+    """Advice on plugins that have the name of a built-in optimizer."""
     if name not in OPTIMIZERS:
         return []
     return [
@@ -32,7 +32,7 @@ def _of_its_name(name: str) -> list[str]:
 
 
 def _of_its_size(experiment: Experiment) -> list[str]:
-    """What to say of few steps, or of few trials for each slot."""
+    """Advice on few steps, or few trials per slot."""
     each = experiment.n_trials / experiment.population
     steps = math.ceil(each)
     few, remedy = f"steps = {steps}", "shorter steps (budget) and more of them"
@@ -55,7 +55,7 @@ def _of_its_size(experiment: Experiment) -> list[str]:
 
 
 def guarded(experiment: Experiment) -> str | None:
-    """What the default optimizer does not lower early in a run, and why; None: another one."""
+    """Which hyperparameters the optimizer `romul` guards, and why; None for other optimizers."""
     optimizer = settings(experiment).optimizer
     if not isinstance(optimizer, Romul):
         return None
@@ -84,7 +84,10 @@ def guarded(experiment: Experiment) -> str | None:
 
 
 def _is_in_a_rates_table(axis: Parameter) -> bool:
-    """Whether it says nothing of the guard, and would be a rate's name with those of its tables."""
+    """Whether the full name with its tables, but not the last part, is that of a learning rate.
+
+    Only for hyperparameters that do not declare `guarded`.
+    """
     if not isinstance(axis, FloatParameter) or axis.guarded is not None or axis.scale != "log":
         return False
     parts = axis.name.split(".")

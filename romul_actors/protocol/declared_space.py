@@ -1,4 +1,4 @@
-"""The search space as a user declares it: a table a hyperparameter, tables of tables by dots."""
+"""The declared search space: one table per hyperparameter; nested tables become dotted names."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -43,18 +43,18 @@ from romul_actors.protocol.mistakes import (
 from romul_actors.sendable import is_text
 
 MAX_SIZE = 1_000
-"""Longest list of one hyperparameter."""
+"""Maximal length of a list hyperparameter."""
 
 
 class DeclaredTable(BaseModel):
-    """A table of a declaration: no key but those that are known, and never changed."""
+    """Base class of the tables in a declaration: immutable, and without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @field_validator("*", mode="before")
     @classmethod
     def _as_it_is_written(cls, given: Any, info: ValidationInfo) -> Any:
-        """Refuse what the validator would turn into another type, or JSON could not hold."""
+        """Reject values that pydantic would convert, and texts that JSON cannot represent."""
         if (text := lone_half(given)) is not None:
             raise PydanticCustomError("lone_half", "text", {"text": ascii(text)})
         expected = _kinds(cls.model_fields[str(info.field_name)].annotation)
@@ -65,9 +65,9 @@ class DeclaredTable(BaseModel):
 
 
 def lone_half(value: Any) -> str | None:
-    """The first text in a value that holds half of a character, as JSON's escape of one makes it.
+    """The first text in a value that contains a lone surrogate, or None.
 
-    It can be neither stored nor sent.
+    JSON escapes can produce such texts, but they can be neither stored nor sent.
     """
     if isinstance(value, str):
         return None if is_text(value) else value
@@ -84,11 +84,11 @@ _NOT_ALSO: Mapping[type, tuple[LiteralString, tuple[type, ...]]] = {
     bool: ("bool_type", (str, bytes, int, float)),
     AwareDatetime: ("datetime_type", (bytes, int, float)),
 }
-"""By the type of a key's value, a name for the mistake and types that do not stand for it."""
+"""For each type of a key, pydantic's error type, and types of values that are not accepted."""
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """The types that an annotation admits at its outside."""
+    """The outermost types that an annotation allows."""
     if get_origin(annotation) is Annotated:
         return _kinds(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
@@ -97,7 +97,7 @@ def _kinds(annotation: Any) -> set[Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value with lists in place of tuples, as JSON gives it back."""
+    """A value with tuples converted to lists, as it would be read back from JSON."""
     if isinstance(value, list | tuple):
         return [plain(inside) for inside in value]
     if isinstance(value, dict):
@@ -110,7 +110,7 @@ def _choices(given: Any) -> Any:
 
 
 def _conditions(given: Any) -> Any:
-    """A single value is a list of one."""
+    """Convert single values of a condition to lists of one."""
     if not isinstance(given, dict):
         return given
     return {key: _choices(x if isinstance(x, list | tuple) else [x]) for key, x in given.items()}
@@ -120,12 +120,13 @@ Choices = Annotated[tuple[Any, ...], BeforeValidator(_choices)]
 
 
 class _Spec(DeclaredTable):
-    """What all kinds of hyperparameters share.
+    """The keys that all kinds of hyperparameters have.
 
     Attributes:
-        size: how many values of this kind; None: one, which is no list.
-        when: by the name of another hyperparameter, the values under which this one counts.
-        mutable: whether it may change along a line of descent.
+        size: length of the list, if the hyperparameter is a list of such values; else None.
+        when: condition under which the hyperparameter is active: names of other hyperparameters,
+            each with a list of values.
+        mutable: whether the value may change along a line of descent.
     """
 
     size: int | None = Field(None, ge=1, le=MAX_SIZE)
@@ -136,31 +137,31 @@ class _Spec(DeclaredTable):
 
     @model_serializer(mode="wrap")
     def _as_before(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out `guarded` where it is not declared: older programs do not know the key."""
+        """Omit `guarded` if it is not declared, as older programs do not know the key."""
         table: dict[str, Any] = written(self)
         if table.get("guarded", False) is None:
             del table["guarded"]
         return table
 
     def element(self, name: str) -> Parameter:
-        """Make the core's parameter of one value."""
+        """The core's parameter for a single value."""
         raise NotImplementedError
 
     def parameter(self, name: str) -> Parameter | VectorParameter:
-        """Make the core's parameter.
+        """The core's parameter.
 
         Raises:
-            SpaceError: bounds, step or choices are wrong.
+            SpaceError: bounds, step or choices are invalid.
         """
         one = self.element(name)
         return one if self.size is None else VectorParameter(one, self.size)
 
 
 class FloatSpec(_Spec):
-    """A real number between two bounds; with `step`, one of equally spaced ones.
+    """A float between two bounds, both included; with `step`, on a grid.
 
     Attributes:
-        guarded: whether the default optimizer never lowers it early in a run; None: learning rates.
+        guarded: whether the default optimizer never lowers it early in a run. Default: by name.
     """
 
     type: Literal["float"]
@@ -171,18 +172,18 @@ class FloatSpec(_Spec):
     guarded: bool | None = None
 
     def element(self, name: str) -> Parameter:
-        """Make the core's parameter of one value."""
+        """The core's parameter for a single value."""
         _check_width(name, self)
         how = self.scale, self.mutable, self.step, self.guarded
         return FloatParameter(name, self.min, self.max, *how)
 
 
 def _check_width(name: str, spec: FloatSpec) -> None:
-    """Make sure that what lies between two bounds can be counted on.
+    """Check that calculations with the bounds do not overflow.
 
     Raises:
         SpaceError: the distance of the bounds, their ratio on a logarithmic scale, or the number of
-            steps between them is beyond the largest number.
+            steps between them overflows.
     """
     low, high = spec.min, spec.max
     if math.isinf(high - low) or (spec.scale == "log" and low > 0 and math.isinf(high / low)):
@@ -195,7 +196,7 @@ def _check_width(name: str, spec: FloatSpec) -> None:
 
 
 class IntSpec(_Spec):
-    """A whole number between two bounds, both included; `guarded`: as of a real number."""
+    """An integer between two bounds, both included. For `guarded`, see `FloatSpec`."""
 
     type: Literal["int"]
     min: int
@@ -205,20 +206,20 @@ class IntSpec(_Spec):
     guarded: bool | None = None
 
     def element(self, name: str) -> Parameter:
-        """Make the core's parameter of one value."""
+        """The core's parameter for a single value."""
         how = self.scale, self.mutable, self.step, self.guarded
         return IntParameter(name, self.min, self.max, *how)
 
 
 class CategoricalSpec(_Spec):
-    """One of a few choices, which may be any JSON values; `ordinal`: they have an order."""
+    """One of a few choices, which may be any JSON values; with `ordinal`, they are ordered."""
 
     type: Literal["categorical"]
     choices: Choices
     ordinal: bool = False
 
     def element(self, name: str) -> Parameter:
-        """Make the core's parameter of one value."""
+        """The core's parameter for a single value."""
         return CategoricalParameter(name, self.choices, self.mutable, self.ordinal)
 
 
@@ -228,7 +229,7 @@ class BooleanSpec(_Spec):
     type: Literal["boolean"]
 
     def element(self, name: str) -> Parameter:
-        """Make the core's parameter of one value."""
+        """The core's parameter for a single value."""
         return BooleanParameter(name, self.mutable)
 
 
@@ -255,24 +256,24 @@ FOREIGN_KINDS = {
     "string": "categorical",
     "ordinal": "categorical with ordinal = true",
 }
-"""What other programs call the kinds."""
+"""Names of the kinds in other programs, and the corresponding kinds here."""
 _FIELDS = {name for kind in KINDS.values() for name in kind.model_fields} - {"type"}
 
 
 def core_space(specs: Mapping[str, ParameterSpec]) -> Space:
-    """Make the core's space.
+    """The core's space.
 
     Raises:
-        SpaceError: a parameter's bounds or choices, or a condition, are wrong.
+        SpaceError: the bounds or choices of a hyperparameter, or a condition, are invalid.
     """
     when = {name: spec.when for name, spec in specs.items() if spec.when}
     return Space([spec.parameter(name) for name, spec in specs.items()], when)
 
 
 def by_name(given: Mapping[str, Any], names: Collection[str], outer: str = "") -> dict[str, Any]:
-    """Values of hyperparameters from tables of tables: {"a": {"b": 1}} is {"a.b": 1}.
+    """Flatten nested tables of values to dotted names: {"a": {"b": 1}} becomes {"a.b": 1}.
 
-    A table is taken apart only where no hyperparameter has its name, and one has a name inside it.
+    A table is flattened only if hyperparameters are nested in it, and none has its own name.
     """
     flat: dict[str, Any] = {}
     for key, value in given.items():
@@ -286,10 +287,10 @@ def by_name(given: Mapping[str, Any], names: Collection[str], outer: str = "") -
 
 
 def read_space(given: Any) -> Any:
-    """The specs of a declared space by flattened names.
+    """The hyperparameters of a declared space, by dotted names.
 
     Raises:
-        Mistakes: all that is wrong with it.
+        Mistakes: the space is invalid.
     """
     if not isinstance(given, Mapping):
         return given
@@ -312,7 +313,7 @@ def read_space(given: Any) -> Any:
 
 
 def _joint_faults(specs: Mapping[str, ParameterSpec], places: Mapping[str, Where]) -> list[Mistake]:
-    """What is wrong with hyperparameters together: names and conditions."""
+    """Mistakes in the names and conditions of hyperparameters that are valid one by one."""
     plain_specs = {name: spec.model_copy(update={"when": {}}) for name, spec in specs.items()}
     try:
         core_space(plain_specs)
@@ -336,7 +337,7 @@ def _joint_faults(specs: Mapping[str, ParameterSpec], places: Mapping[str, Where
 def _flatten(
     given: Mapping[str, Any], outer: Where, tables: dict[str, tuple[Where, Any]]
 ) -> list[Mistake]:
-    """Put every hyperparameter's table into `tables`; what is wrong with their names."""
+    """Add the table of every hyperparameter to `tables`; return mistakes in their names."""
     mistakes = []
     for key, table in given.items():
         where = (*outer, key)
@@ -351,9 +352,9 @@ def _flatten(
 
 
 def _is_nested(table: Any) -> bool:
-    """Whether a table holds tables of hyperparameters, and is not that of one.
+    """Whether a table contains tables of hyperparameters, instead of being that of one.
 
-    That of one has a `type` that is text. One that lacks it is known by another of its keys.
+    The table of a hyperparameter has the key `type`, or, if that was forgotten, other keys of one.
     """
     if not isinstance(table, dict) or not table:
         return False
@@ -389,7 +390,7 @@ def _spec(table: Any, where: Where, tables: Mapping[str, Any]) -> ParameterSpec:
 
 
 def check_json(values: Mapping[str, Any], where: Where) -> list[Mistake]:
-    """What is wrong with values that must be JSON."""
+    """Mistakes in values that must be JSON."""
     mistakes = []
     for name, value in values.items():
         try:

@@ -1,4 +1,4 @@
-"""Tables of an experiment's declaration, but for the search space."""
+"""Tables in the declaration of an experiment, except the search space."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,14 +8,14 @@ from romul_actors.protocol.declared_space import DeclaredTable
 from romul_actors.protocol.mistakes import shown
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
-"""What an experiment or a worker may be called: it becomes part of keys, topics and paths."""
+"""Names of experiments and workers; they become parts of keys, topics and paths."""
 
-# JSON has no infinity: one would be stored as nothing, and could not be read back.
+# JSON has no infinity: it would be stored as null, and could not be read back.
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class OptimizerSpec(DeclaredTable):
-    """An optimizer by name; every other key is one of its constants."""
+    """The name of an optimizer; every other key is one of its constants."""
 
     name: str = "romul"
     options: dict[str, Any] = Field(default_factory=dict)
@@ -43,37 +43,37 @@ class Timeouts(DeclaredTable):
     """Time limits, in seconds."""
 
     trial_s: Positive | None = None
-    """Longest trial, by the clock; None: no limit, as long as its worker is alive."""
+    """Maximal duration of an attempt; None means no limit."""
     lease_s: float = Field(30.0, ge=1.0, allow_inf_nan=False)
-    """A worker that sent no heartbeat for so long has lost its trial."""
+    """A worker loses its trial if it sends no heartbeat for this long."""
     stall_s: Positive | None = None
-    """Longest time without a sign of progress (`trial.progress`, `trial.should_stop`)."""
+    """Maximal time without a sign of progress (`trial.progress`, `trial.should_stop`), or None."""
     setup_s: Positive = 300.0
-    """Longest import of the task and run of its `setup`."""
+    """Maximal duration of importing the task and running its `setup`."""
     quorum_s: Positive = 60.0
-    """A slot waits at least so long for its quorum before it goes on with what is known."""
+    """A slot waits at least this long for a quorum before it is decided without one."""
 
 
 class ElasticitySpec(DeclaredTable):
     """How the population follows the workers; see `romul_actors.core.elasticity`."""
 
     min: int = Field(4, ge=4)
-    """Parking never leaves fewer slots."""
+    """Smallest number of active slots that parking leaves."""
     max: PositiveInt | None = None
-    """Growing, when workers are idle, never makes more; None: the population does not grow."""
+    """Largest number of slots to which idle workers make the population grow; None: no growth."""
     per_worker: Positive | None = None
-    """With more slots than this for each living worker the worst are parked; None: none is."""
+    """Active slots allowed for each living worker; excess slots are parked. None: no limit."""
     second_copy: float = Field(3.0, ge=0.0, allow_inf_nan=False)
-    """After so many median trials an idle worker gets a second copy of a late one; 0: never."""
+    """Number of median trials after which an idle worker gets a second copy; 0 means never."""
 
 
 class FirstCheckpoint(DeclaredTable):
     """A copy of another search's checkpoint, from which a slot begins.
 
     Attributes:
-        name: of the copy, in this search's own place for checkpoints.
-        trial: the other search's trial that wrote it.
-        hyperparameters: those that it was trained with, in this search's space.
+        name: name of the copy in this search's folder for checkpoints.
+        trial: id of the other search's trial.
+        hyperparameters: hyperparameters of that trial, in this search's space.
     """
 
     name: str
@@ -82,13 +82,13 @@ class FirstCheckpoint(DeclaredTable):
 
 
 class FromRun(DeclaredTable):
-    """The search that a new one begins from; its name alone may stand in place of the table."""
+    """The search that a new one begins from. A name may be given instead of the table."""
 
     name: str = Field(pattern=NAME)
     what: Literal["hyperparameters", "checkpoints"] = "hyperparameters"
-    """Its best hyperparameters as first ones; or copies of its checkpoints, too."""
+    """Whether to begin with its best hyperparameters only, or with copies of checkpoints too."""
     checkpoints: tuple[FirstCheckpoint, ...] = ()
-    """By slot; written when the search is submitted."""
+    """The copies, by slot; set when the search is submitted."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,7 +1,7 @@
-"""Where a declaration differs from the one that a search began with: what can be changed in it.
+"""Compares a declaration with that of an existing search, and finds the changes to request.
 
-Bounds, steps, slots and constants of the optimizer are translated into an operator's actions. What
-would make the search another one is refused in words.
+Changes of bounds, steps, slots and constants of the optimizer become requests of an operator.
+Changes that would make it another search are rejected with an explanation.
 """
 
 from collections.abc import Mapping
@@ -25,21 +25,21 @@ _DECISIVE = (
     "constants",
     "initial",
 )
-"""Keys that say what a result means: results under another value belong to another search."""
+"""Keys that determine the meaning of results; with another value, it is another search."""
 _ELSEWHERE = ("name", "space", "steps", "population", "optimizer", "checkpoints")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What an operator would have to change.
+    """Changes to request of a search.
 
     Attributes:
-        bounds: by hyperparameter, its new bounds.
-        steps: the new number of steps; None: it is the same.
-        population: the new number of slots; 0: it is the same.
-        constants: of the optimizer, those that are others.
-        kept: keys that differ, and of which the search keeps what it began with.
-        asked: whether the steps were asked for by themselves: they must be more than there are.
+        bounds: new bounds, by hyperparameter.
+        steps: new number of steps; None if unchanged.
+        population: new number of slots; 0 if unchanged.
+        constants: changed constants of the optimizer.
+        kept: keys that differ but cannot be changed: the search keeps their old values.
+        asked: whether the user explicitly requested `steps`, which must then be more than now.
     """
 
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -54,14 +54,14 @@ class Changes:
 
 
 def differences(before: Experiment, after: Experiment) -> Changes:
-    """What leads from one declaration to another one.
+    """The changes that lead from one declaration to another.
 
     Args:
-        before: what the search began with.
-        after: what it is to be from now on.
+        before: the declaration of the search.
+        after: the new declaration.
 
     Raises:
-        ExperimentError: it would be another search; one line for each difference.
+        ExperimentError: it would be another search; the message has a line for each difference.
     """
     faults = [*_decisive(before, after), *_other_space(before, after)]
     if before.optimizer.name != after.optimizer.name:
@@ -100,7 +100,7 @@ def _decisive(before: Experiment, after: Experiment) -> list[str]:
 
 
 def _other_space(before: Experiment, after: Experiment) -> list[str]:
-    """Hyperparameters that were added, removed, or are of another kind."""
+    """Messages for hyperparameters that were added, removed, or have another kind."""
     faults = []
     for name in [*before.space, *(name for name in after.space if name not in before.space)]:
         old, new = before.space.get(name), after.space.get(name)
@@ -114,17 +114,17 @@ def _other_space(before: Experiment, after: Experiment) -> list[str]:
 
 
 def _declared(spec: ParameterSpec) -> dict[str, Any]:
-    """A hyperparameter's table, as short as it can be written."""
+    """The table of a hyperparameter, without defaults."""
     return {"type": spec.type, **spec.model_dump(mode="json", exclude_defaults=True)}
 
 
 def _without_bounds(spec: ParameterSpec) -> dict[str, Any]:
-    """What makes a value of before no value of now, where it differs."""
+    """The part of a hyperparameter's table that must not change, so that old values stay valid."""
     return spec.model_dump(mode="json", exclude={"min", "max", "guarded"})
 
 
 def _guarded(before: Experiment, after: Experiment) -> tuple[str, ...]:
-    """Keys of hyperparameters of which the default optimizer holds up others now."""
+    """Keys `guarded` of hyperparameters, where they differ."""
     pairs = ((name, before.space[name], spec) for name, spec in after.space.items())
     return tuple(
         f"space.{name}.guarded"
@@ -136,7 +136,7 @@ def _guarded(before: Experiment, after: Experiment) -> tuple[str, ...]:
 def _bounds(
     before: Experiment, after: Experiment, faults: list[str]
 ) -> dict[str, tuple[float, float]]:
-    """New bounds by hyperparameter; one that cannot have them is added to the faults."""
+    """New bounds, by hyperparameter; a message for each invalid change is added to `faults`."""
     space, bounds = before.search_space(), {}
     for name, spec in after.space.items():
         low, high = getattr(spec, "min", None), getattr(spec, "max", None)
@@ -153,7 +153,7 @@ def _bounds(
 
 
 def _constants(before: Experiment, after: Experiment) -> dict[str, Value]:
-    """Constants of the optimizer that are others, those that are left out too."""
+    """Changed constants of the optimizer, including those reset to their defaults by omission."""
     old, new = settings(before, stored=True).optimizer, settings(after).optimizer
     made: Any = new
     pairs = (

@@ -1,7 +1,7 @@
-"""The user's declaration of an experiment: what to train, where to search, how long.
+"""The user's declaration of an experiment: what to train, the search space, and limits.
 
-One validated model, read once at the edge from a TOML or Python file, and kept as JSON in the
-store for actors and workers. It knows the search space but no optimizer.
+The declaration is read from a TOML or Python file and validated once. The store keeps it as JSON
+for actors and workers. This module knows the search space, but no optimizer.
 """
 
 import importlib.util
@@ -74,44 +74,44 @@ __all__ = [
 ]
 
 RESERVED_METRICS = ("step", "trial", "checkpoint", "hyperparameters", "metrics", "vector")
-"""Words that stand beside the metric in the store."""
+"""Names that the store uses beside the metric."""
 
 _TASK = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?$"
 
 
 class Experiment(DeclaredTable):
-    """An experiment, as a user declares it; docs/reference/experiment.md has all defaults.
+    """The declaration of an experiment. docs/reference/experiment.md lists all defaults.
 
     Attributes:
-        name: its name in the store.
-        task: the module, or "module:function", that trains; the function is `train` by default.
+        name: name of the experiment in the store.
+        task: the task, "module" or "module:function"; the default function is `train`.
         space: hyperparameters by name.
-        metric: name of the figure that `train` returns and the search goes by.
-        direction: whether less or more of it is better.
-        population: number of slots, 4 at least.
-        steps: PBT steps of each slot.
+        metric: name of the metric to optimize, which `train` returns.
+        direction: whether to minimize or to maximize the metric.
+        population: number of slots, at least 4.
+        steps: number of PBT steps of each slot.
         budget: length of one step, in `budget_unit`.
-        budget_unit: what `budget` counts, for people.
-        seed: all randomness of the search derives from it.
-        optimizer: name and constants.
+        budget_unit: unit of `budget`, for people.
+        seed: seed for all random decisions of the search.
+        optimizer: the optimizer, with its constants.
         constants: values that are passed to the task unchanged.
-        initial: hyperparameters of the first slots, in place of drawn ones; what one leaves out is
-            drawn.
-        from_run: the search that this one begins from.
-        max_attempts: failures after which a trial is given up and its slot refilled.
-        max_losses: attempts lost with their workers after which a trial is given up: the trial may
-            be what ends the workers.
+        initial: initial hyperparameters of the first slots; those that are missing are drawn.
+        from_run: search whose results this one begins from.
+        max_attempts: number of failures after which a trial is given up, and its slot copies
+            another.
+        max_losses: number of attempts lost with their workers after which a trial is given up,
+            since the trial itself may kill the workers.
         elasticity: how the population follows the workers.
-        deadline: when the search must have ended, with a time zone; it then ends with whatever
-            it has found.
-        max_hours: how long it may go on after its beginning, in hours, pauses counted.
-        max_trials: how many trials it may begin in all.
-        target: value of the metric at which it ends: it, or a better one.
+        deadline: when the search must have ended, with a time zone.
+        max_hours: maximal duration of the search in hours, including pauses.
+        max_trials: maximal number of trials.
+        target: value of the metric at which the search ends, if it is reached or surpassed.
         resources: what a trial needs of a machine.
         timeouts: time limits.
-        checkpoints: URL of the folder for checkpoints, in any file system that fsspec knows.
-        keep_checkpoints: "needed" removes those that no decision can ask for any more; "all" none.
-        history_keep: how many lines of history the store keeps.
+        checkpoints: path or fsspec URL of the folder for checkpoints.
+        keep_checkpoints: "needed" removes checkpoints that no decision can need any more; "all"
+            keeps all.
+        history_keep: number of history lines that the store keeps.
     """
 
     name: str = Field(pattern=NAME)
@@ -170,7 +170,7 @@ class Experiment(DeclaredTable):
         cls, given: tuple[dict[str, Value], ...], info: ValidationInfo
     ) -> tuple[dict[str, Value], ...]:
         mistakes = []
-        # Since the first trials began, bounds may have been changed.
+        # Not for a stored experiment: bounds may have been changed since its first trials.
         if "space" in info.data and info.context is not STORED:
             space = core_space(info.data["space"])
             for number, values in enumerate(given):
@@ -216,31 +216,31 @@ class Experiment(DeclaredTable):
 
     @property
     def n_trials(self) -> int:
-        """How many trials there are if neither time nor a target ends the search."""
+        """Number of trials of the search, unless a limit of time or the target ends it."""
         all_steps = self.population * self.steps
         return all_steps if self.max_trials is None else min(all_steps, self.max_trials)
 
     def search_space(self) -> Space:
-        """Make the core's space.
+        """The search space as the core uses it.
 
         Raises:
-            SpaceError: a parameter's bounds or choices are wrong.
+            SpaceError: the bounds or choices of a hyperparameter are invalid.
         """
         return core_space(self.space)
 
     @property
     def module(self) -> str:
-        """The module that holds the task."""
+        """Name of the module that contains the task."""
         return self.task.partition(":")[0]
 
     @property
     def function(self) -> str:
-        """The task's function in it."""
+        """Name of the task's function in the module."""
         return self.task.partition(":")[2] or "train"
 
 
 Also = Callable[[Mapping[str, Any]], list[Mistake]]
-"""A further look at what a file declares, as it stands there: the mistakes that it finds."""
+"""An additional check of the raw values of a file; it returns the mistakes that it finds."""
 
 
 def parse(text: str, source: str = "experiment", also: Also = lambda _: []) -> Experiment:
@@ -248,11 +248,12 @@ def parse(text: str, source: str = "experiment", also: Also = lambda _: []) -> E
 
     Args:
         text: the declaration.
-        source: names it in errors.
-        also: looks for mistakes that this module knows nothing of.
+        source: name of the declaration for errors.
+        also: additional check.
 
     Raises:
-        ExperimentError: all mistakes, a line each, with the number of the line and the key.
+        ExperimentError: the declaration is invalid; the message lists all mistakes, one per line,
+            with the number of the line and the key.
     """
     try:
         content = tomllib.loads(text)
@@ -261,7 +262,7 @@ def parse(text: str, source: str = "experiment", also: Also = lambda _: []) -> E
     except RecursionError:
         raise ExperimentError(f"{source}: lists or tables are nested too deeply") from None
     except ValueError as error:
-        # A whole number of more digits than Python reads.
+        # An integer has more digits than Python reads.
         raise ExperimentError(f"{source}: not TOML that can be read: {error}") from None
     return from_values(content, source, lines_of(text), also)
 
@@ -272,16 +273,17 @@ def from_values(
     lines: Mapping[str, int] | None = None,
     also: Also = lambda _: [],
 ) -> Experiment:
-    """Make an experiment of its keys' values, as a TOML file has them.
+    """Create an experiment from the values of its keys.
 
     Args:
-        values: by key.
-        source: names them in errors.
-        lines: numbers of the lines of a file that they come from, by key.
-        also: looks for mistakes that this module knows nothing of.
+        values: values by key, as in a TOML file.
+        source: name of the declaration for errors.
+        lines: line numbers in the file, by key.
+        also: additional check.
 
     Raises:
-        ExperimentError: what is wrong: all mistakes, with the lines if there are any.
+        ExperimentError: the declaration is invalid; the message lists all mistakes, with line
+            numbers if they are known.
     """
     mistakes: list[Mistake] = []
     try:
@@ -297,7 +299,7 @@ def from_values(
 
 
 def _odd_task(task: object) -> list[Mistake]:
-    """What is wrong with a task that is a file, or whose file would hide a module of Python."""
+    """Mistakes for a task that is a file name, or that has the name of a standard module."""
     module = str(task).partition(":")[0]
     if module.endswith(".py"):
         right = str(task).replace(".py", "", 1)
@@ -312,15 +314,15 @@ def _odd_task(task: object) -> list[Mistake]:
 
 
 STORED = {"stored": True}
-"""Says to the model that a declaration was in order when it was stored."""
+"""Validation context of a stored declaration, which was valid when it was stored."""
 
 
 @lru_cache(maxsize=1024)
 def from_json(text: str) -> Experiment:
-    """Read an experiment as the store keeps it; it is immutable, and the same for the same text.
+    """Read a stored experiment. The result is immutable and cached.
 
     Raises:
-        ExperimentError: it is not one, or one of another version.
+        ExperimentError: the text is not an experiment, or belongs to an incompatible version.
     """
     try:
         return Experiment.model_validate_json(text, context=STORED)
@@ -331,13 +333,17 @@ def from_json(text: str) -> Experiment:
 
 
 def load(path: Path, also: Also = lambda _: []) -> Experiment:
-    """Read an experiment from a TOML file, or from a Python file's variable `experiment`.
+    """Read an experiment from a TOML file, or from the variable `experiment` of a Python file.
 
-    A Python file is run: load only what you would run yourself. `also` looks at a TOML file alone.
+    A Python file is executed, so load only files that you trust.
+
+    Args:
+        path: the file.
+        also: additional check, for TOML files only.
 
     Raises:
-        ExperimentError: the file cannot be read, or what it declares is wrong: all mistakes, a line
-            each, with the number of the line or the key.
+        ExperimentError: the file cannot be read or the declaration is invalid; the message lists
+            all mistakes, one per line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -352,7 +358,7 @@ def load(path: Path, also: Also = lambda _: []) -> Experiment:
 
 
 def _neighbour(path: Path) -> str:
-    """The file that a name that is none may have meant."""
+    """A suggestion for the name of a file that does not exist; empty if there is none."""
     there = [p.name for p in (*path.parent.glob("*.toml"), *path.parent.glob("*.py"))]
     near = get_close_matches(path.name, sorted(there), n=1)
     return f": did you mean {near[0]}?" if near else ""
@@ -363,7 +369,7 @@ def _run_python(path: Path) -> Experiment:
     if spec is None or spec.loader is None:
         raise ExperimentError(f"{path}: cannot be run as Python")
     module = importlib.util.module_from_spec(spec)
-    # The file may import its neighbours, as a script does.
+    # The file may import modules from its folder, like a script.
     sys.path.insert(0, str(path.parent.resolve()))
     try:
         spec.loader.exec_module(module)

@@ -1,7 +1,8 @@
-"""How a search begins with what another one has found: its first vectors, and their checkpoints.
+"""Begins a search from the results of another: its best hyperparameters and their checkpoints.
 
-Half of the slots begin with the other search's hyperparameters, the best first; the rest is drawn,
-so that the new search is not confined to where the old one ended (source: this project).
+Half of the slots begin with hyperparameters of the other search, the best first. The others are
+drawn, so that the new search is not confined to the region where the old one ended (source: this
+project).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +23,11 @@ from romul_actors.protocol.mistakes import shown
 
 @dataclass(frozen=True, slots=True)
 class Former:
-    """The search that another one begins from.
+    """The search that a new one begins from.
 
     Attributes:
         experiment: its declaration.
-        population: as it is now.
+        population: its current population.
     """
 
     experiment: Experiment
@@ -38,9 +39,9 @@ class Found:
     """A trial of the former search.
 
     Attributes:
-        trial: its id.
-        checkpoint: the name of its checkpoint.
-        hyperparameters: what it was trained with.
+        trial: id of the trial.
+        checkpoint: name of its checkpoint.
+        hyperparameters: its hyperparameters.
     """
 
     trial: str
@@ -49,12 +50,12 @@ class Found:
 
 
 def found(former: Former, n: int) -> list[Found]:
-    """The best trial ever, then the last ones of the slots by their loss: `n` at most.
+    """Up to `n` trials: the best one, then the last trial of each slot, by loss.
 
-    Of those with the same hyperparameters there is the first one alone.
+    Of trials with the same hyperparameters, only the first is included.
 
     Raises:
-        ExperimentError: no trial of it has succeeded yet.
+        ExperimentError: no trial of the former search has succeeded yet.
     """
     best, name = former.population.best, former.experiment.name
     if best is None:
@@ -70,7 +71,7 @@ def found(former: Former, n: int) -> list[Found]:
     for _, index, step, outcome in sorted(ends, key=lambda end: end[:2]):
         values = space.decode(outcome.vector)
         all_found.append(Found(f"{index}-{step}", str(outcome.checkpoint), values))
-    # Two places in the cell of a choice or of a whole number are the same hyperparameters.
+    # Different vectors may stand for the same choices and integers.
     by_values = dict[str, Found]()
     for trial in all_found:
         by_values.setdefault(identity(trial.hyperparameters), trial)
@@ -78,17 +79,17 @@ def found(former: Former, n: int) -> list[Found]:
 
 
 def n_followed(experiment: Experiment) -> int:
-    """How many slots of a new search begin with hyperparameters of the former one."""
+    """Number of slots of a new search that begin with hyperparameters of the former one."""
     return (experiment.population + 1) // 2
 
 
 def first_vectors(
     experiment: Experiment, former: Former, trials: Sequence[Found]
 ) -> list[dict[str, Value]]:
-    """Hyperparameters of the former search's trials, in the new search's space.
+    """Hyperparameters of the former search's trials, converted to the new search's space.
 
-    A number outside the new bounds becomes the nearest one inside. A hyperparameter that the former
-    search did not have, or a choice that is none any more, is drawn.
+    A number outside the new bounds becomes the nearest one inside. If the former search did not
+    have a hyperparameter, or the new one does not have its choice, the value is drawn.
     """
     space, theirs = experiment.search_space(), former.experiment.search_space()
     vectors = []
@@ -100,10 +101,10 @@ def first_vectors(
 
 
 def _translated(space: Space, known: Mapping[str, Value], rng: Generator) -> tuple[float, ...]:
-    """A place in `space`: where the known values are, by axis, and drawn for what is not known."""
+    """A vector in `space` with the known values, given by axis; the others are drawn."""
     vector = []
     for axis in space.axes:
-        # Drawn in any case, so that one hyperparameter more changes no other one.
+        # Drawn in any case, so that an additional hyperparameter does not change the others.
         drawn, value = float(rng.random()), known.get(axis.name)
         numeric = isinstance(axis, FloatParameter | IntParameter)
         number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -120,10 +121,10 @@ def _translated(space: Space, known: Mapping[str, Value], rng: Generator) -> tup
 
 
 def check_held(experiment: Experiment, former: Former, trial: Found) -> dict[str, Any]:
-    """Values of what goes with a trial's checkpoint and never changes.
+    """Values of the hyperparameters that are not mutable, which belong to a trial's checkpoint.
 
     Raises:
-        ExperimentError: the new search's space does not admit one of them.
+        ExperimentError: the new search's space does not allow one of them.
     """
     values = trial.hyperparameters
     space = experiment.search_space()
@@ -137,7 +138,7 @@ def check_held(experiment: Experiment, former: Former, trial: Found) -> dict[str
                 "begin from its hyperparameters alone"
             )
         if name not in values:
-            # It does not count beside the trial's other values, here or there.
+            # It is inactive for the trial's other values, in both searches.
             continue
         try:
             Space([p for p in space.parameters if p.name == name]).encode({name: values[name]})
@@ -153,16 +154,17 @@ def check_held(experiment: Experiment, former: Former, trial: Found) -> dict[str
 def inherit(
     experiment: Experiment, former: Former, copies: Callable[[Sequence[str]], Sequence[str]]
 ) -> Experiment:
-    """The experiment with what its `from_run` asks for.
+    """Add the initial hyperparameters and checkpoints that `from_run` requests to an experiment.
 
     Args:
-        experiment: a new one, which declares `from_run`.
+        experiment: a new experiment that declares `from_run`.
         former: the search of that name.
-        copies: copies checkpoints of the former search, by slot; the names of the copies.
+        copies: function that copies checkpoints of the former search, given by slot, and returns
+            the names of the copies.
 
     Raises:
-        ExperimentError: the former search has found nothing, or the spaces do not allow it.
-        CheckpointError: a checkpoint is not there any more, or cannot be copied.
+        ExperimentError: the former search has no results, or the spaces do not fit.
+        CheckpointError: a checkpoint does not exist any more, or cannot be copied.
     """
     origin, own = experiment.from_run, experiment.initial
     if origin is None:
@@ -174,7 +176,7 @@ def inherit(
     }
     if origin.what == "checkpoints":
         held = [check_held(experiment, former, trial) for trial in trials]
-        # After the slots that the declaration gives values of their own, the best first.
+        # The best goes to the first slot after those with declared initial values.
         order = [(slot - len(own)) % len(trials) for slot in range(experiment.population)]
         names = copies([trials[i].checkpoint for i in order])
         firsts = (

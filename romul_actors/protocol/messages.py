@@ -1,12 +1,13 @@
-"""The protocol: events and trials as MessagePack on the queues.
+"""The protocol: encodes events and trials for the queues, as MessagePack.
 
-A message is one map with a version, a type and the fields of its dataclass (see `events.py`).
-A message from a queue is validated before anything else reads it; nothing is ever unpickled.
+A message is a map with a version, a type and the fields of its dataclass (see `events.py`). It is
+validated before anything else reads it, and nothing is ever unpickled.
 
-Within one `VERSION` fields may be added, with a default: older programs ignore them. A field whose
-absence changes what a message means, a new value of a field with few, or another meaning raises
-`VERSION`; a program that raises it still reads the version before, which workers send and queues
-hold until all have been replaced. An operator's request is taken whole or not at all.
+Fields with defaults may be added without changing `VERSION`: older programs ignore them. `VERSION`
+must be raised for a field without which a message has another meaning, for a new value of an
+enumerated field, and for a change of meaning. A program of a new version must still read the
+previous one, because older workers send it and queues contain it. The request of an operator is
+rejected if it has unknown fields.
 """
 
 import math
@@ -37,18 +38,18 @@ _WIRE = {
     float: FiniteFloat,
     float | None: FiniteFloat | None,
 }
-"""Types that say less in the core than a validator needs: MessagePack knows more than JSON, and a
-NaN among a population's times could not be read back."""
+"""Stricter types for validation than in the core: MessagePack allows more than JSON, and NaN in the
+times of a population could not be read back."""
 _ANY_NUMBER = ("value",)
-"""Fields that may hold NaN or an infinity: a metric that does is an outcome of its own."""
+"""Fields that may contain NaN or an infinity: the core handles such metrics."""
 MOST_STEPS = 10**9
-"""Most steps of a search; one of far more could not be read back."""
+"""Maximal number of steps of a search; far larger numbers could not be read back."""
 MAX_BYTES = 256 * 1024
-"""Longest message; a longer one is not even unpacked."""
+"""Maximal length of a message; a longer one is rejected without being unpacked."""
 
 
 def _model(kind: type) -> type[BaseModel]:
-    """Validator of one kind of message: its dataclass's fields, their very types."""
+    """A strict validator for one kind of message, made from the fields of its dataclass."""
 
     def default(field: Field[Any]) -> Any:
         if field.default_factory is not MISSING:
@@ -78,11 +79,11 @@ _NAMES = {kind: tuple(f.name for f in fields(kind)) for kind in (*get_args(Event
 
 
 def encode(message: Event | TrialMessage) -> bytes:
-    """Put a message into bytes.
+    """Encode a message.
 
     Raises:
-        MessageError: it is longer than MAX_BYTES, or holds what no message can: half of a
-            character, or a whole number of more than 64 bits.
+        MessageError: the message is longer than MAX_BYTES, or contains a lone surrogate or an
+            integer of more than 64 bits.
     """
     content: dict[str, Any] = {"v": VERSION}
     for name in _NAMES[type(message)]:
@@ -97,20 +98,20 @@ def encode(message: Event | TrialMessage) -> bytes:
 
 
 def is_spoken(stored: str) -> bool:
-    """Whether an experiment's actors speak this version.
+    """Whether the actors of an experiment use this version of the protocol.
 
     Args:
-        stored: the experiment's field `protocol`, which the first version does not write: "".
+        stored: the experiment's field `protocol`; empty if the first version stored it.
     """
     return (stored or "1") == str(VERSION)
 
 
 def decode_event(body: bytes) -> Event:
-    """Read an event for the decision actor.
+    """Decode an event for the decision actor.
 
     Raises:
-        MessageVersionError: `body` is of another version.
-        MessageError: it is oversized, truncated, or not an event.
+        MessageVersionError: `body` has another protocol version.
+        MessageError: `body` is too long, truncated, or not an event.
     """
     event: Event = _validate(_EVENTS, body)
     if isinstance(event, Result | Released):
@@ -123,13 +124,13 @@ def decode_event(body: bytes) -> Event:
 
 
 def _check_checkpoint(report: Result | Released) -> None:
-    # A path is made of it wherever the best model is read.
+    # The name becomes part of a path when the best model is read.
     if report.checkpoint is not None and not is_name(report.checkpoint):
         raise MessageError(f"{report.type}.checkpoint: {misnamed(report.checkpoint)}")
 
 
 def request_of(body: bytes) -> Control | None:
-    """An operator's request that a message is; None: it is another event, or none at all."""
+    """Decode an operator's request; None if the message is not one."""
     try:
         event = decode_event(body)
     except MessageError:
@@ -138,11 +139,11 @@ def request_of(body: bytes) -> Control | None:
 
 
 def decode_trial(body: bytes) -> TrialMessage:
-    """Read a trial for a worker.
+    """Decode a trial for a worker.
 
     Raises:
-        MessageVersionError: `body` is of another version.
-        MessageError: it is oversized, truncated, or not a trial.
+        MessageVersionError: `body` has another protocol version.
+        MessageError: `body` is too long, truncated, or not a trial.
     """
     trial: TrialMessage = _validate(_TRIALS, body)
     if trial.id != (right := f"{trial.slot}-{trial.step}"):
@@ -157,7 +158,7 @@ def _validate(kinds: Mapping[str, tuple[type, type[BaseModel]]], body: bytes) ->
         raise MessageError(f"unknown type {kind!r}: not one of {', '.join(kinds)}")
     dataclass, model = kinds[kind]
     try:
-        # Called for each message, hence without the options of `model_validate`.
+        # Called for each message: faster than `model_validate`.
         return dataclass(**model.__pydantic_validator__.validate_python(content).__dict__)
     except ValidationError as error:
         raise MessageError(f"{kind}.{mistakes_of(error, model)[0]}") from None
@@ -169,8 +170,8 @@ def _unpack(body: bytes) -> dict[str, Any]:
     try:
         content = msgpack.unpackb(body)
     except (ValueError, TypeError) as error:
-        # msgpack's own exceptions are ValueErrors too; some of them carry no text. A list as a
-        # map's key is a TypeError.
+        # msgpack's own exceptions are ValueErrors, some without a text. A list as a key of a map
+        # is a TypeError.
         raise MessageError(f"not MessagePack: {error or type(error).__name__}") from None
     if not isinstance(content, dict):
         raise MessageError(f"a {type(content).__name__} in place of a map")

@@ -1,4 +1,4 @@
-"""What is wrong with a declaration or a message, in words: each mistake with its place."""
+"""Describes the mistakes in a declaration or a message, each with its location."""
 
 import re
 import tomllib
@@ -15,7 +15,7 @@ from romul_actors.protocol.toml_lines import line_at
 Where = tuple[str | int, ...]
 
 SHOWN = 80
-"""How much of a wrong value is shown, in characters."""
+"""Maximal length of a wrong value in a message, in characters."""
 
 FOREIGN_KEYS = {
     "low": "min",
@@ -40,14 +40,14 @@ FOREIGN_KEYS = {
     "n_steps": "steps",
     "module": "task",
 }
-"""What other programs call some keys, and what they are called here."""
+"""Keys of other programs, and the corresponding keys here."""
 
 FORMS = {
     "name": "letters, digits, '.', '_' and '-', 64 at most, the first a letter or a digit",
     "task": "give a module, or module:function",
     "device": "auto, cpu, mps, cuda or cuda:NUMBER",
 }
-"""What a text must look like, by its key."""
+"""Descriptions of valid texts, by key."""
 
 _NOT = {
     "int": "a whole number",
@@ -64,7 +64,7 @@ _NOT = {
     "date": "a time such as 2030-01-31T18:00:00Z",
     "time": "a time such as 2030-01-31T18:00:00Z",
 }
-"""What a value is not, by the first word of the validator's name for the mistake."""
+"""Expected types in words, by the first word of pydantic's error type."""
 _MISSING = "not given, and it has no default"
 _MISPLACED = "no such key: a line belongs to the [table] above it: put this one before it"
 _SENTENCES = {
@@ -81,17 +81,17 @@ _SENTENCES = {
     "json_invalid": "not JSON: {error}",
     "lone_half": "{text} holds half of a character, which can be neither stored nor sent",
 }
-"""What is wrong, by the validator's name for the mistake."""
+"""Messages by pydantic's error type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One thing that is wrong.
+    """One mistake.
 
     Attributes:
-        where: the path of keys that leads to it; empty: the whole.
+        where: path of keys to the mistake; empty for the whole declaration.
         message: what is wrong, and what to do.
-        named: whether the message names the place itself.
+        named: whether the message already contains the path.
     """
 
     where: Where
@@ -104,8 +104,8 @@ class Mistake:
         return f"{'.'.join(map(str, self.where))}: {self.message}"
 
 
-class Mistakes(ValueError):  # noqa: N818  (several, none of which is the error)
-    """Some mistakes of one part of a declaration."""
+class Mistakes(ValueError):  # noqa: N818  (it holds several errors)
+    """Several mistakes in one part of a declaration."""
 
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
         super().__init__("; ".join(map(str, mistakes)))
@@ -113,12 +113,12 @@ class Mistakes(ValueError):  # noqa: N818  (several, none of which is the error)
 
 
 def did_you_mean(name: object, known: Collection[str], most: int | None = None) -> str:
-    """What an unknown name may have meant, as the end of a sentence; else those that are known.
+    """A suggestion for an unknown name, or the list of known names, as the end of a sentence.
 
     Args:
-        name: the unknown one.
-        known: the others.
-        most: how many of them are listed, the first ones; None: all.
+        name: the unknown name.
+        known: the known names.
+        most: maximal number of names to list; None lists all.
     """
     near = get_close_matches(str(name), known, n=1)
     if near:
@@ -131,24 +131,24 @@ def did_you_mean(name: object, known: Collection[str], most: int | None = None) 
 
 
 def unknown_key(key: str, known: Collection[str]) -> str:
-    """What to say of a key that there is not."""
+    """The message for an unknown key."""
     if (here := FOREIGN_KEYS.get(key, "")).partition(" ")[0] in known:
         return f"no such key: it is called {here} here"
     return f"no such key: {did_you_mean(key, known)}"
 
 
 def shown(value: object) -> str:
-    """A wrong value, cut to a length that can be read."""
+    """A wrong value for a message, truncated to `SHOWN` characters."""
     try:
         text = value.isoformat() if isinstance(value, datetime | date | time) else repr(value)
     except ValueError:
-        # Python writes no whole number of so many digits.
+        # Python does not convert very long integers to text.
         text = f"a {type(value).__name__} that is too long to be shown"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
 
 
 def unreadable(error: OSError | UnicodeDecodeError) -> str:
-    """Why a file cannot be read, without Python's number of the error and the file's name."""
+    """Why a file cannot be read, without the error number and the file name."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     return str(getattr(error, "strerror", None) or error)
@@ -157,12 +157,12 @@ def unreadable(error: OSError | UnicodeDecodeError) -> str:
 def mistakes_of(
     error: ValidationError, model: type[BaseModel], before: Sequence[str | int] = ()
 ) -> list[Mistake]:
-    """The validator's findings in this project's words.
+    """Convert pydantic's errors to mistakes.
 
     Args:
-        error: what the validator found.
-        model: what it looked for.
-        before: the path of keys that leads to the model.
+        error: pydantic's exception.
+        model: the model that was validated.
+        before: path of keys to the model.
     """
     mistakes: list[Mistake] = []
     for finding in error.errors(include_url=False):
@@ -176,9 +176,9 @@ def mistakes_of(
 
 
 def _misspelt(missing: Mistake, other: Mistake) -> bool:
-    """Whether a key is missing only because it stands there under another name."""
+    """Whether a key is missing only because it was misspelled or misplaced as `other` says."""
     if not missing.where or not other.where:
-        # A mistake of the declaration as a whole.
+        # A mistake in the declaration as a whole.
         return False
     if (missing.message, other.message) == (_MISSING, _MISPLACED):
         return missing.where[-1] == other.where[-1]
@@ -192,7 +192,7 @@ def _misspelt(missing: Mistake, other: Mistake) -> bool:
 
 
 def _in_words(finding: Mapping[str, Any], where: Where, model: type[BaseModel]) -> str:
-    """Say what the validator found, at a place of a declaration, when it looked for a model."""
+    """The message for one of pydantic's errors in a model."""
     kind, given, context = finding["type"], finding["input"], finding.get("ctx", {})
     key = str(finding["loc"][-1]) if finding["loc"] else ""
     if kind == "extra_forbidden":
@@ -214,19 +214,19 @@ def _in_words(finding: Mapping[str, Any], where: Where, model: type[BaseModel]) 
 
 
 def _begins(word: str, given: str) -> bool:
-    """Whether one is the beginning of the other."""
+    """Whether one text is the beginning of the other."""
     return bool(given) and (word.startswith(given) or given.startswith(word))
 
 
 def _keys(model: type[BaseModel], where: Sequence[str | int]) -> Collection[str]:
-    """Keys that are known where the last one of a path stands."""
+    """The valid keys at the location of the last key of a path."""
     for part in where[:-1]:
         if isinstance(part, int):
-            # A place in a list, whose tables are of one kind.
+            # An index in a list of tables, which are all of the same kind.
             continue
         field = model.model_fields.get(str(part))
         annotation = None if field is None else field.annotation
-        # A table that may be left out is one of `Model | None`.
+        # The annotation of an optional table is `Model | None`.
         inner = [
             kind
             for kind in (annotation, *get_args(annotation))
@@ -240,12 +240,12 @@ def _keys(model: type[BaseModel], where: Sequence[str | int]) -> Collection[str]
 
 
 def in_lines(mistakes: Iterable[Mistake], source: str, lines: Mapping[str, int]) -> str:
-    """One line a mistake: where it stands, and what is wrong; in the order of the file.
+    """Format mistakes, one per line with its location, in the order of the file.
 
     Args:
-        mistakes: what was found.
-        source: names the file.
-        lines: by path, the line on which it is set; empty: not known.
+        mistakes: the mistakes.
+        source: name of the file.
+        lines: line numbers by path; empty if they are not known.
     """
     placed = [(line_at(mistake.where, lines), str(mistake)) for mistake in mistakes]
     return "\n".join(
@@ -255,7 +255,7 @@ def in_lines(mistakes: Iterable[Mistake], source: str, lines: Mapping[str, int])
 
 
 def not_toml(error: tomllib.TOMLDecodeError, text: str, source: str) -> str:
-    """What the parser found, with the line that it found it in."""
+    """The message for a TOML syntax error, with the text of the line."""
     found = re.search(r"at line (\d+)", str(error))
     if found is None:
         return f"{source}: not TOML: {error}"

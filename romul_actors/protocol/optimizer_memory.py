@@ -1,9 +1,8 @@
-"""What each optimizer keeps in `Slot.memory`: checked before the optimizer finds it there.
+"""Checks the contents of `Slot.memory` before an optimizer uses them.
 
-An optimizer relies on what it wrote. Where the store holds something else (damage, or what another
-optimizer wrote), the field is named when the experiment is read, not by an error in a decision.
-What an optimizer of an installed package keeps is its own matter: it may have a method
-`check_memory(memory, n_dims)`, which raises any exception for what it cannot go on from.
+An optimizer relies on what it wrote. If the stored value is damaged or comes from another
+optimizer, the error is raised when the experiment is read, and names the field. A plugin may have a
+method `check_memory(memory, n_dims)`, which raises any exception for an invalid memory.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,15 +19,15 @@ Memory = Mapping[str, Any]
 
 
 def check_memory(memory: Memory, optimizer: Optimizer, n_dims: int) -> Memory:
-    """A slot's memory, if the optimizer can go on from it.
+    """Check a slot's memory, and return it.
 
     Args:
-        memory: as it is stored.
-        optimizer: of the search.
-        n_dims: how many coordinates a place in the unit cube has.
+        memory: the stored memory.
+        optimizer: the optimizer of the search.
+        n_dims: number of coordinates of a vector.
 
     Raises:
-        ValueError, TypeError, LookupError: it cannot.
+        ValueError, TypeError, LookupError: the memory is invalid.
     """
     check = _CHECKS.get(type(optimizer))
     if check is not None:

@@ -1,7 +1,7 @@
-"""Which values a user may give the options of an optimizer: what the core cannot count on.
+"""The ranges of the options of optimizers.
 
-The core takes any number from 0. What a new search declares, and what a running one is asked to
-change, is held to these ranges. A stored search with another value goes on with it.
+The core accepts any number from 0. The declaration of a new search and a change of a running one
+are checked against these ranges. A stored search with a value outside them continues with it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from romul_actors.protocol.mistakes import shown
 from romul_actors.sendable import BITS, fits
 
 LARGEST = 1e9
-"""No constant is larger; far beyond, sums and products of some of them overflow."""
+"""Upper bound of all constants; with far larger ones, sums and products overflow."""
 _SHARES = (
     "quorum_share",
     "donors",
@@ -23,36 +23,37 @@ _SHARES = (
     "resample",
     "crossover",
 )
-"""Shares and probabilities."""
+"""Options that are shares or probabilities."""
 _RANGES: Mapping[tuple[str, str], tuple[int, float]] = {
     ("romul", "generations"): (1, LARGEST),
     ("mf_pbt", "slowest"): (1, LARGEST),
     ("pb2", "startup"): (1, LARGEST),
     ("pb2", "window"): (1, LARGEST),
-    # Half of them near what was copied, and half of them anywhere.
+    # Half of the candidates are near the copied vector, and half are anywhere.
     ("pb2", "candidates"): (2, 1e6),
 }
-"""Least and greatest values of some options of some optimizers."""
+"""Lower and upper bounds of some options of some optimizers."""
 
 
 def make(name: str, options: Mapping[str, Any]) -> Optimizer:
-    """Make an optimizer, as `optimizers.make` does, of whatever numbers a file can hold.
+    """Create an optimizer like `optimizers.make`, but check first that integers fit into 64 bits.
 
     Raises:
-        OptimizerError, PluginError: see there; or a whole number has more than 64 bits.
+        OptimizerError: an integer has more than 64 bits; or see `optimizers.make`.
+        PluginError: see `optimizers.make`.
     """
     check_sizes(name, options)
     return optimizers.make(name, options)
 
 
 def make_stored(name: str, options: Mapping[str, Any]) -> tuple[Optimizer, Sequence[str]]:
-    """Make the optimizer of a stored search without those options that it does not take.
+    """Create the optimizer of a stored search, ignoring options that it does not accept.
 
     Returns:
-        The optimizer, and for each option that is left out a sentence that says why.
+        The optimizer, and for each ignored option a sentence with the reason.
 
     Raises:
-        OptimizerError, PluginError: there is no such optimizer, or it cannot be made here.
+        OptimizerError, PluginError: there is no such optimizer, or it cannot be created here.
     """
     try:
         return make(name, options), []
@@ -70,10 +71,10 @@ def make_stored(name: str, options: Mapping[str, Any]) -> tuple[Optimizer, Seque
 
 
 def check_sizes(name: str, options: Mapping[str, Any]) -> None:
-    """Make sure that options of an optimizer can be sent.
+    """Check that the options of an optimizer can be sent in a message.
 
     Raises:
-        OptimizerError: a whole number has more than 64 bits.
+        OptimizerError: an integer has more than 64 bits.
     """
     for option, value in options.items():
         if isinstance(value, int) and not fits(value):
@@ -83,14 +84,14 @@ def check_sizes(name: str, options: Mapping[str, Any]) -> None:
 
 
 def check_ranges(name: str, options: Mapping[str, Any]) -> None:
-    """Make sure that each option of an optimizer that comes with ROMUL is in its range.
+    """Check that the options of a built-in optimizer are within their ranges.
 
     Args:
-        name: of the optimizer; those of an installed package have ranges of their own.
-        options: constants that `make` takes.
+        name: name of the optimizer. For a plugin, nothing is checked.
+        options: options that `make` accepts.
 
     Raises:
-        OptimizerError: one is not; the message names it, its value and the bound.
+        OptimizerError: an option is out of range; the message names it, its value and the bound.
     """
     if name not in optimizers.OPTIMIZERS:
         return

@@ -1,4 +1,4 @@
-"""From the user's declaration to what the decision core is given."""
+"""Turns the user's declaration into the settings of the decision core."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,14 +26,15 @@ from romul_actors.protocol.optimizer_options import check_ranges, make, make_sto
 from romul_actors.protocol.statuses import OVER
 
 LONGEST = 1e9
-"""No time is longer, in seconds or in hours."""
+"""Upper bound of times, in seconds or in hours."""
 
 
 def load(path: Path) -> Experiment:
-    """Read an experiment from a file, as `experiment.load` does; its optimizer is looked at too.
+    """Read an experiment from a file like `experiment.load`, and check its optimizer too.
 
     Raises:
-        ExperimentError: the file cannot be read, or what it declares is wrong: all mistakes.
+        ExperimentError: the file cannot be read or the declaration is invalid; the message lists
+            all mistakes.
     """
     experiment = declaration.load(path, _optimizer_mistakes)
     check(experiment)
@@ -41,11 +42,11 @@ def load(path: Path) -> Experiment:
 
 
 def _optimizer_mistakes(content: Mapping[str, Any]) -> list[Mistake]:
-    """What is wrong with the optimizer that a file declares: its name, and each of its options."""
+    """Mistakes in the name and the options of a declared optimizer."""
     try:
         spec = OptimizerSpec.model_validate(content.get("optimizer", {}))
     except ValidationError:
-        # Found with the rest of the declaration.
+        # This mistake is found with the rest of the declaration.
         return []
     mistakes = []
     for options in ({}, *({key: value} for key, value in spec.options.items())):
@@ -60,11 +61,11 @@ def _optimizer_mistakes(content: Mapping[str, Any]) -> list[Mistake]:
 
 
 def check(experiment: Experiment) -> Settings:
-    """Make the core's settings of a new declaration.
+    """Check a new declaration, and return the core's settings.
 
     Raises:
-        ExperimentError: see `settings`; or an option of the optimizer is out of its range, or the
-            budget of all steps together is beyond the largest number.
+        ExperimentError: an option of the optimizer is out of range, or the total budget overflows;
+            or see `settings`.
     """
     core = settings(experiment)
     if math.isinf(experiment.budget * experiment.steps):
@@ -79,16 +80,16 @@ def check(experiment: Experiment) -> Settings:
 
 
 def settings(experiment: Experiment, *, stored: bool = False) -> Settings:
-    """Make the core's settings.
+    """The core's settings for a declaration.
 
     Args:
         experiment: the declaration.
-        stored: whether options that the optimizer does not take are left out, as `left_out` says:
-            another version may have taken them.
+        stored: whether to ignore options that the optimizer does not accept, because another
+            version may have stored them; see `left_out`.
 
     Raises:
-        ExperimentError: the optimizer or one of its options is unknown, or a time is so long that
-            it cannot be counted in milliseconds, or there are too many steps.
+        ExperimentError: the optimizer or one of its options is unknown, a time is too long to be
+            counted in milliseconds, or there are too many steps.
     """
     times = {"timeouts.lease_s": experiment.timeouts.lease_s, "max_hours": experiment.max_hours}
     for key, value in times.items():
@@ -134,29 +135,29 @@ def settings(experiment: Experiment, *, stored: bool = False) -> Settings:
 
 
 def left_out(experiment: Experiment, status: str = "", said: str = "") -> Sequence[str]:
-    """Options of a stored search that its optimizer does not take, and that it goes on without.
+    """Options of a stored search that its optimizer does not accept and that are ignored.
 
     Args:
-        experiment: as it is stored.
-        status: of the search; one that has ended is not decided any more.
-        said: the stored field `left_out`: what the actor that decides leaves out, a line for each.
+        experiment: the stored declaration.
+        status: status of the search; for one that has ended, the result is empty.
+        said: the stored field `left_out`: the sentences of the actor that decides, one per line.
 
     Returns:
-        A sentence for each; none where the optimizer itself cannot be made.
+        A sentence for each option.
     """
     if status in OVER:
         return []
     try:
         found = make_stored(experiment.optimizer.name, experiment.optimizer.options)[1]
     except Exception:  # noqa: BLE001  (an installed package may raise any)
-        # More may be installed where it is decided on; if not, the actor says what is missing.
+        # The plugin may be installed where the actor runs; if not, the actor reports it.
         found = []
     elsewhere = [text for text in said.splitlines() if text not in found]
     return [*found, *(f"for an actor of another version {text}" for text in elsewhere)]
 
 
 def _inherited(experiment: Experiment, space: Space, *, stored: bool) -> tuple[Inherited, ...]:
-    """Checkpoints that the slots begin from."""
+    """The checkpoints of another search from which the slots begin."""
     origin = experiment.from_run
     if origin is None:
         return ()
@@ -171,7 +172,7 @@ def _inherited(experiment: Experiment, space: Space, *, stored: bool) -> tuple[I
 
 
 def _inside(space: Space, values: Mapping[str, Value]) -> dict[str, Value]:
-    """Values of a first trial, each number the nearest one between bounds that changed since."""
+    """Values of a first trial, with numbers moved within bounds that have been changed since."""
     moved = dict(values)
     for parameter in space.parameters:
         value = values.get(parameter.name)

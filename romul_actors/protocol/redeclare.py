@@ -1,4 +1,4 @@
-"""From what an operator changed of the core's settings back to the user's declaration."""
+"""Applies an operator's changes of the core's settings to the user's declaration."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -14,16 +14,16 @@ _LIMITS = {
     "max_trials": "max_trials",
     "target_loss": "target",
 }
-"""Limits of a search: their names among the settings, and as they are declared."""
+"""Limits of a search: their names in the settings and in the declaration."""
 
 
 def redeclare(experiment: Experiment, before: Settings, after: Settings) -> Experiment:
-    """The declaration that has the settings `after`.
+    """The declaration that corresponds to the settings `after`.
 
     Args:
-        experiment: the declaration so far.
+        experiment: the current declaration.
         before: its settings.
-        after: those that an operator's actions led to.
+        after: the settings after an operator's changes.
     """
     changes: dict[str, Any] = {"steps": after.steps}
     for limit, declared in _LIMITS.items():
@@ -39,7 +39,7 @@ def redeclare(experiment: Experiment, before: Settings, after: Settings) -> Expe
 
 
 def _bounded(experiment: Experiment, settings: Settings) -> Mapping[str, ParameterSpec]:
-    """The declared space with the bounds that the core searches between."""
+    """The declared space with the bounds in the core's settings."""
     space = dict(experiment.space)
     for name, spec in experiment.space.items():
         # All coordinates of a list have the same bounds.
@@ -50,7 +50,7 @@ def _bounded(experiment: Experiment, settings: Settings) -> Mapping[str, Paramet
 
 
 def _resized(experiment: Experiment, settings: Settings) -> dict[str, Any]:
-    """Keys that go with the number of slots."""
+    """The keys that depend on the number of slots."""
     elastic, core = experiment.elasticity, settings.elasticity
     limits: dict[str, Any] = {"min": core.min_slots}
     if elastic.max is not None:
@@ -63,7 +63,7 @@ def _resized(experiment: Experiment, settings: Settings) -> dict[str, Any]:
 
 
 def _with_constants(spec: OptimizerSpec, before: Settings, after: Settings) -> OptimizerSpec:
-    """The optimizer with the constants that were changed."""
+    """The declared optimizer with the changed constants."""
     made: Any = after.optimizer
     changed = {
         field.name: getattr(made, field.name)

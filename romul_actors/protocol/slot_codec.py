@@ -1,7 +1,7 @@
-"""The population as text: what `redis-cli HGETALL` shows, and all that a decision needs again.
+"""The population as text fields of hashes, as `redis-cli HGETALL` shows them.
 
-One function each way. Figures bear the user's metric name and sign here; the core's minimised loss
-exists only between `read` and `write`.
+The fields contain all that a decision needs. Stored values have the name and the sign of the user's
+metric; minimised losses exist only in the core.
 """
 
 import math
@@ -32,7 +32,7 @@ _COUNTS = tuple(field.name for field in fields(Counts))
 
 
 def text(value: Any) -> str:
-    """JSON of a value, floats to the last bit."""
+    """A value as JSON text, with floats in full precision."""
     return to_json(value, inf_nan_mode="constants").decode()
 
 
@@ -40,26 +40,26 @@ def write_meta(population: Population, metric: str, before: Population | None = 
     """Fields of the experiment's own hash.
 
     Args:
-        population: what is written.
-        metric: the user's name of it.
-        before: the population as it is stored: only fields that differ are written.
+        population: the population to write.
+        metric: name of the metric.
+        before: the stored population, if any: only fields that differ are returned.
     """
     if before is not None and before.status == "submitted":
-        # Nothing has been written yet.
+        # No fields have been written yet.
         before = None
     written = _differing(_META, population, before)
     if before is None or len(population.slots) != len(before.slots):
         written["slots"] = str(len(population.slots))
     if before is None or population.best is not before.best:
         written["best"] = _best(population, metric)
-    # Once; a search that an older version began has none.
+    # Written once. A search that an older version began does not have it.
     if population.started_ms is not None and (before is None or before.started_ms is None):
         written["started_ms"] = str(population.started_ms)
     return written
 
 
 def _best(population: Population, metric: str) -> str:
-    """The best trial as people and `read` find it; empty before there is one."""
+    """The field of the best trial; empty before there is one."""
     best, settings = population.best, population.settings
     if best is None:
         return ""
@@ -81,12 +81,12 @@ def _optional(number: int | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Attributes that are a field each, of a slot or a population.
+    """The attributes of a slot or a population that have a field each.
 
     Attributes:
-        fields: name of the field, and how it is written.
-        read: all the attributes, in that order.
-        unlike: as many values that differ from all others.
+        fields: names of the fields, each with a function that writes the value.
+        read: function that returns all attributes, in that order.
+        unlike: placeholder values, one per field, that differ from any value.
     """
 
     fields: Sequence[tuple[str, Callable[[Any], str]]]
@@ -95,13 +95,13 @@ class _Table:
 
 
 def _table(*rows: tuple[str, str, Callable[[Any], str]]) -> _Table:
-    """Rows are: the attribute, the field, and how it is written."""
+    """Make a table from rows of attribute, field, and function that writes the value."""
     fields = tuple((field, write) for _, field, write in rows)
     return _Table(fields, attrgetter(*(row[0] for row in rows)), (object(),) * len(rows))
 
 
 def _differing(table: _Table, value: object, before: object | None) -> Fields:
-    """Fields whose attributes are others than before."""
+    """The fields whose attributes differ from those of `before`."""
     stored = table.unlike if before is None else table.read(before)
     rows = zip(table.fields, table.read(value), stored, strict=True)
     return {name: write(new) for (name, write), new, old in rows if new != old}
@@ -146,14 +146,14 @@ def write_slot(
     before: Slot | None = None,
     hyperparameters: Mapping[str, Value] | None = None,
 ) -> Fields:
-    """Fields of one slot's hash.
+    """Fields of the hash of a slot.
 
     Args:
-        slot: the slot.
-        settings: its population's.
-        metric: the user's name of it.
-        before: the slot as it is stored, in the same space: only fields that differ are written.
-        hyperparameters: what its trial trains with, where that is decoded already.
+        slot: the slot to write.
+        settings: settings of the population.
+        metric: name of the metric.
+        before: the stored slot, if any, in the same space: only fields that differ are returned.
+        hyperparameters: the hyperparameters of its trial, if they are already decoded.
     """
     written = _differing(_SLOT, slot, before)
     if "step" in written:
@@ -173,16 +173,17 @@ def write_slot(
 
 
 def _begun(slot: Slot) -> str:
-    """What the trial trains with, if its vector says something else by now.
+    """The trial's hyperparameters, if they differ from its vector; else empty.
 
-    With the trial's id: an actor of an older version may begin another one, and leave the field.
+    The trial's id is included because an actor of an older version may begin the next trial without
+    updating this field.
     """
     given = slot.hyperparameters
     return "" if given is None else text({"trial": slot.trial, "hyperparameters": given})
 
 
 def _outcomes(slot: Slot, settings: Settings, metric: str) -> Fields:
-    """All outcomes of a slot, and for people the latest alone."""
+    """The fields with all outcomes of a slot, and with the latest one for people."""
     rows = {
         step: {
             metric: _outcome(outcome, settings),
@@ -208,18 +209,18 @@ def read(
     """Rebuild the population from its fields.
 
     Args:
-        settings: its settings.
-        metric: the user's name of the metric.
+        settings: settings of the population.
+        metric: name of the metric.
         meta: fields of the experiment's own hash.
-        slots: by index, fields of the slots' hashes.
-        name: the experiment's, for errors.
+        slots: fields of the slots' hashes, by index.
+        name: name of the experiment, for errors.
 
     Raises:
-        StoredDataError: a field is missing, or holds what `write_meta` and `write_slot` never
-            write; the message names the experiment, the slot, the field and the value.
+        StoredDataError: a field is missing or invalid; the message names the experiment, the slot,
+            the field and the value.
     """
     own = StoredFields.of_experiment(name, meta)
-    # So many hashes a store shows, as long as most are there.
+    # Only validated here: `slots` has the hashes that the store found.
     own.count("slots")
     return Population(
         settings=settings,
@@ -254,7 +255,7 @@ def _read_best(own: StoredFields, settings: Settings, metric: str) -> Best | Non
 
 
 def _begun_with(row: StoredFields) -> Mapping[str, Value] | None:
-    """What a slot's trial trains with, where its vector says something else by now."""
+    """The hyperparameters of a slot's trial if they differ from its vector, else None."""
 
     def reader(stored: str) -> Mapping[str, Value] | None:
         begun = table(from_json(stored)) if stored else {}
@@ -314,7 +315,7 @@ def _read_outcomes(text: str, settings: Settings, metric: str) -> Mapping[int, O
 
 
 def _signed(loss: float, settings: Settings) -> float:
-    """Turn a loss into the user's metric, or back: the sign is its own inverse."""
+    """Convert a loss to the user's metric or back."""
     return -loss if settings.maximize else loss
 
 

@@ -1,7 +1,7 @@
-"""Statuses of a search that have a name together."""
+"""Named groups of the statuses of a search."""
 
 ENDED = ("finished", "failed", "stopped")
-"""Statuses of a search that does not go on by itself."""
+"""Statuses in which a search does not continue by itself."""
 OVER = ("finished", "stopped")
-"""Those of them that only more steps continue. The workers of a search that has failed stay: it may
-be resumed."""
+"""Statuses from which only `extend` continues a search. A failed search is not among them: it may
+be resumed, so its workers stay."""

@@ -1,4 +1,4 @@
-"""Fields of a stored hash, read one by one: one that cannot be read is an error that names it."""
+"""Reads the fields of a stored hash; the error for an invalid field names it."""
 
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -12,15 +12,15 @@ from romul_actors.protocol.mistakes import shown
 A = TypeVar("A")
 
 LARGEST = 2**63
-"""No whole number of a population is so large."""
+"""Exclusive upper bound of the integers in a population."""
 
 
 class StoredFields:
-    """A hash of an experiment, as the store returned it.
+    """A stored hash of an experiment.
 
     Args:
-        place: names it in errors, as in "experiment 'mymodel', slot 3".
-        fields: texts by the fields' names.
+        place: name of the hash for errors, such as "experiment 'mymodel', slot 3".
+        fields: values of the fields, by name.
     """
 
     def __init__(self, place: str, fields: Mapping[str, str]) -> None:
@@ -29,12 +29,12 @@ class StoredFields:
 
     @classmethod
     def of_experiment(cls, name: str, meta: Mapping[str, str]) -> Self:
-        """Fields of an experiment's own hash."""
+        """The fields of an experiment's own hash."""
         return cls(f"experiment {name!r}" if name else "the population", meta)
 
     @classmethod
     def of_slot(cls, name: str, index: int, row: Mapping[str, str]) -> Self:
-        """Fields of the hash of one of its slots."""
+        """The fields of the hash of a slot."""
         return cls((f"experiment {name!r}, " if name else "") + f"slot {index}", row)
 
     def read(
@@ -43,20 +43,21 @@ class StoredFields:
         """Read one field.
 
         Args:
-            name: of the field.
-            reader: reads its text; whatever it raises for a wrong one becomes the error below.
-            expected: what the field holds, for people.
-            default: what stands for a field that is not there, or empty; None: it must be there.
+            name: name of the field.
+            reader: function that parses the text; its exceptions become the error below.
+            expected: description of a valid value, for the error.
+            default: text to use if the field is missing or empty. None means that the field is
+                required.
 
         Raises:
-            StoredDataError: it is not there, or holds something else.
+            StoredDataError: the field is missing or invalid.
         """
         text = self._fields.get(name, default)
         if text is None:
             raise StoredDataError(f"{self._place}: it has no field {name!r} ({expected})")
         try:
             return reader(text or (default or ""))
-        # Wrong JSON of any depth, and a right one of the wrong shape.
+        # Invalid JSON, and valid JSON of the wrong shape.
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
             raise StoredDataError(
                 f"{self._place}: field {name!r} holds {shown(text)}, which is not {expected}"
@@ -71,23 +72,20 @@ class StoredFields:
         return self.text(name) or None
 
     def reason(self, *more: str) -> str:
-        """Of an experiment: why its status is so, why no actor can serve it, and what more.
-
-        Often empty.
-        """
+        """The reason for an experiment's status, its fault, and the texts `more`; often empty."""
         found = (self.text("reason", ""), self.text("fault", ""), *more)
         return "; ".join(text for text in found if text)
 
     def flag(self, name: str, default: str | None = None) -> bool:
-        """Whether it is 1, and not 0."""
+        """A boolean, stored as 0 or 1."""
         return self.read(name, lambda text: bool(("0", "1").index(text)), "0 or 1", default)
 
     def choice(self, name: str, choices: Collection[str]) -> str:
-        """One of some words."""
+        """One of the given words."""
         return self.read(name, lambda text: _one_of(text, choices), f"any of {', '.join(choices)}")
 
     def count(self, name: str, default: str | None = None) -> int:
-        """A whole number that is not negative."""
+        """A non-negative integer."""
         return self.read(name, lambda text: whole(int(text)), "a whole number, 0 or more", default)
 
     def number(self, name: str) -> float:
@@ -99,7 +97,7 @@ class StoredFields:
         return self.read(name, lambda text: table(from_json(text)), "a JSON object", default)
 
     def whole_numbers(self, name: str) -> tuple[int, ...]:
-        """A JSON list of whole numbers."""
+        """A JSON list of non-negative integers."""
         return self.read(
             name,
             lambda text: tuple(map(whole, listed(from_json(text)))),
@@ -107,14 +105,14 @@ class StoredFields:
         )
 
     def vector(self, name: str, n_dims: int | None = None) -> tuple[float, ...]:
-        """A place in the unit cube, shape (n_dims,); None: of any number of coordinates."""
+        """A vector of shape (n_dims,); None allows any number of coordinates."""
         size = "" if n_dims is None else f"{n_dims} "
         return self.read(
             name, lambda text: vector(from_json(text), n_dims), f"a JSON list of {size}numbers"
         )
 
     def counts(self, name: str) -> Mapping[str, int]:
-        """A JSON object of whole numbers; empty where there is no such field."""
+        """A JSON object of non-negative integers; empty if there is no such field."""
 
         def reader(text: str) -> Mapping[str, int]:
             return {key: whole(value) for key, value in table(from_json(text)).items()}
@@ -122,7 +120,7 @@ class StoredFields:
         return self.read(name, reader, "a JSON object of whole numbers", "{}")
 
     def best(self, metric: str) -> Mapping[str, Any]:
-        """The best trial of an experiment's own hash; empty before there is one."""
+        """The best trial; empty before there is one."""
 
         def reader(text: str) -> Mapping[str, Any]:
             best = table(from_json(text)) if text else {}
@@ -139,49 +137,49 @@ class StoredFields:
 
 
 def whole(value: Any) -> int:
-    """A whole number that is not negative; a ValueError for anything else."""
+    """Check that a value is a non-negative integer; raise ValueError otherwise."""
     if type(value) is not int or not 0 <= value < LARGEST:
         raise ValueError(value)
     return value
 
 
 def number(value: Any) -> float:
-    """A number; a ValueError for anything else."""
+    """Check that a value is a number; raise ValueError otherwise."""
     if type(value) not in (int, float) or math.isnan(value):
         raise ValueError(value)
     return float(value)
 
 
 def finite(value: Any) -> float:
-    """A finite number; a ValueError for anything else."""
+    """Check that a value is a finite number; raise ValueError otherwise."""
     if math.isinf(number(value)):
         raise ValueError(value)
     return float(value)
 
 
 def string(value: Any) -> str:
-    """A text; a ValueError for anything else."""
+    """Check that a value is a text; raise ValueError otherwise."""
     if not isinstance(value, str):
-        raise ValueError(value)  # noqa: TRY004  (every fault is a ValueError here)
+        raise ValueError(value)  # noqa: TRY004  (every error is a ValueError here)
     return value
 
 
 def table(value: Any) -> Mapping[str, Any]:
-    """A JSON object; a ValueError for anything else."""
+    """Check that a value is a JSON object; raise ValueError otherwise."""
     if not isinstance(value, dict):
         raise ValueError(value)  # noqa: TRY004
     return value
 
 
 def listed(value: Any) -> list[Any]:
-    """A JSON list; a ValueError for anything else."""
+    """Check that a value is a JSON list; raise ValueError otherwise."""
     if not isinstance(value, list):
         raise ValueError(value)  # noqa: TRY004
     return value
 
 
 def vector(value: Any, n_dims: int | None) -> tuple[float, ...]:
-    """A place in the unit cube, shape (n_dims,); a ValueError for anything else."""
+    """Check that a value is a vector of shape (n_dims,); raise ValueError otherwise."""
     if n_dims not in (None, len(listed(value))):
         raise ValueError(value)
     return tuple(map(finite, listed(value)))

@@ -1,6 +1,6 @@
-"""On which line of a TOML text each key stands: what the standard library's parser does not tell.
+"""Finds the line of each key in a TOML text, which the standard library's parser does not report.
 
-It scans text that the parser has accepted; of any other it promises nothing but to end.
+The text must have been accepted by the parser. For any other text, the result is arbitrary.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,16 @@ _BARE_END = ",]}\n#"
 
 
 def lines_of(text: str) -> Mapping[str, int]:
-    """By a key's path, joined with dots, the line on which it is set first; from 1.
+    """For each key's path, joined with dots, the number of the line that sets it first, from 1.
 
-    An element of a list has its number in the path: "initial.0.lr".
+    An element of a list has its index in the path: "initial.0.lr".
     """
     return _Scanner(text).scan()
 
 
 def line_at(where: Sequence[str | int], lines: Mapping[str, int]) -> int:
-    """Line of a path, or of what is nearest around it; 0: none is known."""
-    # A single table may stand for a list of one.
+    """The line of a path, or of its nearest known parent; 0 if none is known."""
+    # A single table may be used in place of a list of one.
     without_numbers = [part for part in where if isinstance(part, str)]
     for length in range(len(where), 0, -1):
         line = lines.get(".".join(map(str, where[:length])))
@@ -31,7 +31,7 @@ def line_at(where: Sequence[str | int], lines: Mapping[str, int]) -> int:
 
 
 class _Scanner:
-    """A walk through a text, one character after the other."""
+    """Scans a text character by character."""
 
     def __init__(self, text: str) -> None:
         self._text = text + "\n"
@@ -47,12 +47,12 @@ class _Scanner:
                 table = self._header()
             else:
                 self._pair(table)
-            # Not TOML: no use to stand still.
+            # If the text is not TOML, advance anyway.
             self._at += self._at == began
         return self._lines
 
     def _skip(self, *, newlines: bool) -> bool:
-        """Pass over spaces and comments; whether anything is left."""
+        """Skip spaces and comments; return whether any text is left."""
         while self._at < len(self._text):
             here = self._text[self._at]
             if here == "#":
@@ -82,7 +82,7 @@ class _Scanner:
         return path
 
     def _key(self) -> tuple[str, ...]:
-        """A key, which may have several parts."""
+        """Read a key, which may have several parts."""
         parts: list[str] = []
         while self._skip(newlines=False):
             here = self._text[self._at]
@@ -100,7 +100,7 @@ class _Scanner:
         return tuple(parts)
 
     def _quoted(self) -> str:
-        """A text in quotes of any kind, without them."""
+        """Read a quoted text, and return it without quotes."""
         mark = self._text[self._at]
         mark = mark * 3 if self._text.startswith(mark * 3, self._at) else mark
         self._at += len(mark)
@@ -109,7 +109,7 @@ class _Scanner:
             self._at += 2 if self._text[self._at] == "\\" and mark[0] == '"' else 1
         inside = self._text[began : self._at]
         self._at = min(self._at + len(mark), len(self._text))
-        # Up to two quotes may stand right before the three that end a text.
+        # Up to two quotes may precede the three that end a text.
         while len(mark) > 1 and self._text.startswith(mark[0], self._at):
             self._at += 1
         return inside
@@ -133,7 +133,7 @@ class _Scanner:
                 self._at += 1
 
     def _inside(self, path: tuple[str, ...], end: str) -> None:
-        """A list's elements or an inline table's pairs, up to `end`."""
+        """Read the elements of a list or the pairs of an inline table, up to `end`."""
         self._at += 1
         number = 0
         while self._skip(newlines=True) and self._text[self._at] != end:

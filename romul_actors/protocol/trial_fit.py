@@ -1,4 +1,7 @@
-"""Whether a trial's hyperparameters are of the declared space: any worker may have queued it."""
+"""Checks whether a trial's hyperparameters fit the declared space.
+
+Any worker could have queued the trial, so it is not trusted.
+"""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -15,18 +18,18 @@ from romul_actors.errors import MessageError, SpaceError
 from romul_actors.protocol.experiment import from_json
 
 Parameters = Mapping[str, Parameter | VectorParameter]
-"""Those of a space, by name."""
+"""The parameters of a space, by name."""
 
 
 @lru_cache(maxsize=1024)
 def declared_parameters(text: str) -> Parameters | None:
-    """The parameters of an experiment as the store keeps it; the same for the same text.
+    """The parameters of a stored experiment; the result is cached.
 
     Returns:
-        None: no space can be made of them, which is the declaration's fault; its actor says so.
+        The parameters by name. None if the declared space is invalid, which the actor reports.
 
     Raises:
-        ExperimentError: the text is no experiment, or one of another version.
+        ExperimentError: the text is not an experiment, or belongs to an incompatible version.
     """
     try:
         return {each.name: each for each in from_json(text).search_space().parameters}
@@ -35,16 +38,16 @@ def declared_parameters(text: str) -> Parameters | None:
 
 
 def check_fit(trial: TrialMessage, parameters: Parameters | None) -> None:
-    """Refuse names that are not declared, choices that are not listed, and values of another type.
+    """Reject names that are not declared, choices that are not listed, and values of other types.
 
-    Bounds are not looked at: an operator may have changed them since the trial was made.
+    Bounds are not checked, because an operator may have changed them since the trial was created.
 
     Args:
-        trial: from a queue.
-        parameters: see `declared_parameters`.
+        trial: a trial from a queue.
+        parameters: the result of `declared_parameters`.
 
     Raises:
-        MessageError: a hyperparameter is not of the space; the message names it.
+        MessageError: a hyperparameter does not fit; the message names it.
     """
     if parameters is None:
         return

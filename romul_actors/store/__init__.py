@@ -1,4 +1,4 @@
-"""Where the state of experiments lives: a Redis or Valkey server, or memory for the simulator."""
+"""Stores for the state of experiments: a Redis or Valkey server, or memory for the simulator."""
 
 from romul_actors.store.roles import (
     ActorStore,

@@ -1,8 +1,8 @@
-"""Users of a Redis or Valkey server, one for each role: what each may do, and nothing else.
+"""Access rules for users of a Redis or Valkey server, by role.
 
-The server enforces it (Redis 7 or later, or any Valkey), whichever program uses the password. What
-each role can and cannot do is listed in SECURITY.md and tried in tests/system/test_acl.py; the
-calls that each role needs are `romul_actors.store.roles`.
+The server enforces them (Redis 7 or later, or any Valkey), whichever program uses the password.
+SECURITY.md lists what each role can and cannot do, and tests/system/test_acl.py tests it. The
+methods that each role needs are in `romul_actors.store.roles`.
 """
 
 import re
@@ -19,20 +19,20 @@ _READ = (
     "+evalsha_ro +eval_ro +zrangebyscore"
 )
 _TAKE = "+xreadgroup +xclaim +xack +xdel +xgroup|delconsumer"
-"""What takes entries of a queue from others, and removes them."""
+"""Commands that take entries of a queue from other readers, and remove them."""
 _WRITE = "+xadd +hset +hdel +hincrby +zrem"
 _LEASES = f"(~{{e}}:trials ~{{e}}:targeted ~{{e}}:bell:* {_TAKE})"
-"""A worker takes trials alone: reports in the inbox are other workers', too."""
+"""A worker may take only trials: the inbox also contains reports of other workers."""
 _AFFINITY = "(~{e}:targeted ~{e}:bell:* +xgroup|create +pexpire)"
-"""What a worker makes itself; a command that would remove other queues is for these keys alone."""
+"""A worker may use these commands only on keys that it creates: they could damage other queues."""
 _TIMES = "(~{e}:tick +set) (~{e}:bell:* +pexpire)"
-"""The same for an actor: with these commands it could replace or end any key."""
+"""The same for an actor: these commands could replace or expire any key."""
 _DECIDE = f"{_WRITE} {_TAKE} +xautoclaim +xinfo|consumers +zadd {_TIMES}"
 _OPERATE = f"+xgroup|create +del (~{EXPERIMENTS} +smembers +sadd +srem)"
-"""Of the list of all experiments, which other teams have in common, names are added and removed."""
+"""An operator may add names to the list of all experiments, which teams share, and remove them."""
 
 _COMMANDS: Mapping[str, str] = {
-    # A worker reads no queue but that of trials: no xrange.
+    # A worker reads no queue except that of trials: no xrange.
     "worker": f"{_CONNECT} {_SCRIPTS} +smembers +hget +exists +xpending +zrangebyscore "
     f"{_WRITE} {_LEASES} {_AFFINITY}",
     "actor": f"{_CONNECT} {_SCRIPTS} {_READ} {_DECIDE}",
@@ -64,16 +64,16 @@ ROLES = tuple(_COMMANDS)
 
 
 def user(role: str, name: str, password: str, experiment: str = "*") -> str:
-    """One line of an ACL file.
+    """The line for a user in an ACL file.
 
     Args:
-        role: out of `ROLES`.
-        name: the user's name.
-        password: the user's password; only its hash stands in the line.
-        experiment: pattern of the experiments' names, with * and ? as in a file name.
+        role: one of `ROLES`.
+        name: name of the user.
+        password: password of the user; the line contains only its hash.
+        experiment: pattern for the names of experiments; * and ? are wildcards.
 
     Raises:
-        AclError: there is no such role, or a name is not one.
+        AclError: there is no such role, or a name or the pattern is invalid.
     """
     if role not in _COMMANDS:
         raise AclError(f"role {role!r} is not one of {', '.join(ROLES)}")
@@ -88,17 +88,17 @@ def user(role: str, name: str, password: str, experiment: str = "*") -> str:
 
 
 NO_DEFAULT_USER = "user default off"
-"""The line that refuses connections without a user's name."""
+"""The line that disables connections without a user name."""
 
 
 def user_of(line: str) -> str:
-    """The user that a line of an ACL file is for; "" where it is for none."""
+    """The user that a line of an ACL file defines; empty if it defines none."""
     words = line.split()
     return words[1] if len(words) > 1 and words[0] == "user" else ""
 
 
 def asks_for_a_user(text: str) -> bool:
-    """Whether a server with this ACL file refuses connections without a user's name."""
+    """Whether a server with this ACL file rejects connections without a user name."""
     lines = [line.split() for line in text.splitlines() if user_of(line) == "default"]
     switches = [word for line in lines for word in line if word in ("on", "off")]
     return switches[-1:] == ["off"]

@@ -1,4 +1,4 @@
-"""From a URL to a store: Redis or Valkey, or one that an installed package adds."""
+"""Opens the store at a URL: Redis, Valkey, or a store that a plugin adds."""
 
 from typing import Any
 
@@ -10,15 +10,15 @@ from romul_actors.store.redis.urls import hide_password
 from romul_actors.store.roles import Store
 
 REDIS = ("redis", "rediss", "unix")
-"""Kinds of URLs that need no package; with +sentinel or +cluster too (see `redis.urls`)."""
+"""Built-in schemes of URLs; +sentinel or +cluster may follow (see `redis.urls`)."""
 
 
 def open_store(url: str) -> Store:
-    """The store at a URL; it connects when it is first used.
+    """The store at a URL. It connects when it is first used.
 
     Raises:
-        StoreError: no kind of store has such a URL.
-        PluginError: an installed package adds its kind, and cannot open it.
+        StoreError: no store has such a URL.
+        PluginError: the plugin for the URL cannot open the store.
     """
     scheme = url.partition("://")[0]
     if scheme.partition("+")[0] not in REDIS and (kind := plugins.find("stores", scheme)):
@@ -27,11 +27,11 @@ def open_store(url: str) -> Store:
 
 
 def _opened(kind: Any, scheme: str, url: str) -> Store:
-    """A store that an installed package adds.
+    """Open a store with a plugin.
 
     Raises:
-        RomulError: as the package raises it.
-        PluginError: it raises something else, or gives no store.
+        RomulError: as raised by the plugin.
+        PluginError: the plugin raised another exception, or did not return a store.
     """
     if not callable(kind):
         raise plugins.unusable("stores", scheme, f"is a {type(kind).__name__}: it cannot be called")

@@ -1,11 +1,12 @@
-"""What a store does, by the roles of SECURITY.md: reader, worker, actor and operator.
+"""The interface of stores, by the roles of SECURITY.md: reader, worker, actor and operator.
 
-A store moves bytes and texts and decides nothing. Its promises, held by one contract test suite
-for every kind of store: a commit is applied whole or not at all, and only against the version that
-it was decided on; an entry is settled once; a lease belongs to one worker at a time.
+A store moves bytes and texts and decides nothing. It guarantees the following, which one suite of
+contract tests checks for every kind of store: a commit is applied completely or not at all, and
+only if the stored version is the one it was decided on; an entry is settled once; a lease belongs
+to one worker at a time.
 
-Code that needs only one role names that role: what it may call is then what its user of the server
-may do (`romul_actors.store.acl`).
+Code that needs only one role should use the class of that role. Its methods are those that a user
+of the server with that role may call (`romul_actors.store.acl`).
 """
 
 from abc import ABC, abstractmethod
@@ -30,34 +31,37 @@ from romul_actors.store.values import (
 
 
 class CatalogStore(ABC):
-    """What every role may do: find experiments and read their declarations."""
+    """The methods of all roles: find experiments and read their declarations."""
 
     @abstractmethod
     async def experiments(self) -> dict[str, str]:
-        """Status of every experiment that this user may read, by name, sorted by name."""
+        """The status of every experiment that this user may read, by name, sorted by name."""
 
     @abstractmethod
     async def spec(self, name: str) -> str:
-        """Declaration of an experiment.
+        """The declaration of an experiment, as JSON text.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
+            UnknownExperimentError: there is no experiment of that name.
         """
 
     @abstractmethod
     async def protocol(self, name: str) -> str:
-        """Version of the messages of an experiment's actor; "": none is stored."""
+        """The protocol version of an experiment's actor; empty if none is stored."""
 
     @abstractmethod
     async def reported(self, name: str) -> int:
-        """How many results of an experiment count so far; 0 when there is none of that name."""
+        """The number of results counted so far; 0 if there is no such experiment."""
 
     @abstractmethod
     async def check(self) -> list[str]:
-        """Warnings about the store's settings, each with what to do after "; ".
+        """Check the store's configuration.
+
+        Returns:
+            Warnings, each with the remedy after "; ".
 
         Raises:
-            StoreError: it is unreachable, or set up so that it would lose data.
+            StoreError: the store is unreachable, or its configuration would lose data.
         """
 
     @abstractmethod
@@ -66,42 +70,42 @@ class CatalogStore(ABC):
 
 
 class ReaderStore(CatalogStore):
-    """What a reader may do: look at everything and change nothing."""
+    """The methods of a reader: read everything, change nothing."""
 
     @abstractmethod
     async def load(self, name: str) -> Stored:
-        """Snapshot of the whole population.
+        """A snapshot of the whole population.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
+            UnknownExperimentError: there is no experiment of that name.
         """
 
     @abstractmethod
     async def history(
         self, name: str, after: str = "0", count: int = 1000
     ) -> list[tuple[str, str]]:
-        """Up to `count` entries after the id `after`, oldest first: (id, JSON text)."""
+        """Up to `count` lines after the id `after`, oldest first, as pairs of id and JSON text."""
 
     @abstractmethod
     async def history_before(
         self, name: str, before: str = "", count: int = 1000
     ) -> list[tuple[str, str]]:
-        """Up to `count` entries before the id `before` ("": the latest), newest first."""
+        """Up to `count` lines before the id `before`, or the latest ones, newest first."""
 
     @abstractmethod
     async def glance(
         self, name: str, fields: Sequence[str] = (), after: str = "", count: int = 0
     ) -> Glance:
-        """What a screen shows, in one round trip.
+        """The state of an experiment for display, in one round trip.
 
         Args:
-            name: the experiment.
-            fields: which fields of each slot to read; none: the slots are not read.
-            after: history after this id; "": the latest.
-            count: how many lines of history at most.
+            name: name of the experiment.
+            fields: fields of each slot to read. Default: none.
+            after: id after which to read the history. Default: read the latest lines.
+            count: maximal number of history lines.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
+            UnknownExperimentError: there is no experiment of that name.
         """
 
     @abstractmethod
@@ -110,125 +114,126 @@ class ReaderStore(CatalogStore):
 
     @abstractmethod
     async def outstanding(self, name: str) -> Outstanding:
-        """All trials and inbox entries, read or not, at one version.
+        """All trials and inbox entries at one version, whether they have been read or not.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
+            UnknownExperimentError: there is no experiment of that name.
         """
 
     @abstractmethod
     async def outputs(self, name: str, trial: str) -> list[Output]:
-        """What the attempts of a trial printed, oldest first, as far as it is still kept."""
+        """The output of the attempts of a trial that is still stored, oldest first."""
 
     @abstractmethod
     async def workers(self, name: str) -> dict[str, dict[str, Any]]:
-        """Presence of each worker, with `age_ms` since its latest heartbeat."""
+        """The presence of each worker, with `age_ms` since its latest heartbeat."""
 
     async def ages(self, name: str) -> dict[str, int]:
-        """Time since the latest heartbeat of each worker that serves it, in milliseconds."""
+        """Milliseconds since the latest heartbeat, for each worker that serves the experiment."""
         present = (await self.workers(name)).items()
         return {worker: seen["age_ms"] for worker, seen in present if serves(seen)}
 
     @abstractmethod
     async def leases(self, name: str) -> dict[str, str]:
-        """Worker of each leased trial, by entry id."""
+        """The worker of each leased trial, by entry id."""
 
     @abstractmethod
     async def depths(self, name: str) -> dict[str, int]:
-        """Number of entries in `inbox`, `trials` (offered ones too), `history` and `dead`."""
+        """Number of entries in `inbox`, `trials` (including offers), `history` and `dead`."""
 
     @abstractmethod
     async def affinity(self, name: str) -> AffinityCounts:
-        """How many restores were warm, and what targeted claims cost."""
+        """Statistics of offers and warm restores."""
 
     @abstractmethod
     async def holds(self, name: str, worker: str) -> str:
-        """The checkpoint that a worker said it holds; "": none."""
+        """The checkpoint that a worker has reported to hold in memory; empty if none."""
 
 
 class QueueStore(CatalogStore):
-    """What workers, actors and operators may all do: put messages in, and end leases."""
+    """The methods of workers, actors and operators: send messages, and end leases."""
 
     @abstractmethod
     async def send(self, name: str, body: bytes) -> None:
         """Put a message into the inbox.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
+            UnknownExperimentError: there is no experiment of that name.
         """
 
     @abstractmethod
     async def settle(
         self, lease: Lease, slot: int, token: str, body: bytes, hold: Hold | None = None
     ) -> bool | None:
-        """End a lease with a message to the inbox, once.
+        """End a lease and put a message into the inbox, once.
 
         Args:
             lease: the lease.
-            slot: the slot that the trial belongs to.
-            token: "TRIAL#ATTEMPT KIND ...", KIND being "result" for a result. It identifies this
-                end of the lease: the same call repeated returns True again.
+            slot: index of the slot that the trial belongs to.
+            token: identifies this end of the lease, so that a repeated call returns True again. Its
+                form is "TRIAL#ATTEMPT KIND ...", where KIND is "result" for a result.
             body: the message.
-            hold: what the worker has in its memory from here on; None: it never said.
+            hold: what the worker now holds in memory; None if it does not report this.
 
         Returns:
-            False when the lease was lost before. None: not known, as the slot has gone on since; an
-            earlier call, whose answer was lost, may have ended the lease.
+            True if the message was accepted, now or by an earlier call. False if the lease was
+            lost. None if this is unknown, because the slot has advanced since: an earlier call,
+            whose answer was lost, may have ended the lease.
         """
 
     @abstractmethod
     async def dead_letter(
         self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]
     ) -> int:
-        """Move entries of `inbox` or of a stream of leases to the dead letters.
+        """Move entries of the inbox or of a stream of leases to the dead letters.
 
         Args:
-            name: the experiment.
-            queue: "inbox", or a lease's stream.
-            unusable: (id, reason, body) each.
+            name: name of the experiment.
+            queue: "inbox", or the stream of a lease.
+            unusable: (id, reason, body) of each entry.
 
         Returns:
-            How many of them were still pending.
+            The number of entries that were still pending and have been moved.
         """
 
     @abstractmethod
     async def present(self, names: Sequence[str], worker: str, presence: Mapping[str, Any]) -> None:
-        """Record that a worker is there without a trial; an empty presence: that it left.
+        """Record the presence of a worker without a trial; an empty presence removes the worker.
 
-        An experiment whose data do not admit it is left out, with a warning.
+        An experiment whose data does not allow this is skipped with a warning.
         """
 
 
 class WorkerStore(QueueStore):
-    """What a worker may do: lease trials, keep them by heartbeats, report, collect garbage."""
+    """The methods of a worker: lease trials, send heartbeats, report, collect garbage."""
 
     @abstractmethod
     async def lease(
         self, names: Sequence[str], worker: str, block_ms: int, holding: Sequence[str] = ()
     ) -> Lease | None:
-        """Take one trial, from the first of `names` that has one; wait at most `block_ms`.
+        """Lease one trial, from the first of `names` that has one.
 
-        An experiment whose queue cannot be read is left out, with a warning, if there are others.
+        An experiment whose queue cannot be read is skipped with a warning if there are others.
 
         Args:
-            names: the experiments.
-            worker: its name.
-            block_ms: longest wait.
-            holding: those of `names` in which the worker holds a checkpoint; what is offered to it
-                there comes first.
+            names: names of the experiments.
+            worker: name of the worker.
+            block_ms: longest wait, in milliseconds.
+            holding: those of `names` in which the worker holds a checkpoint in memory; trials
+                offered to it there come first.
         """
 
     @abstractmethod
     async def put_back(self, lease: Lease) -> bool:
-        """Queue a leased trial again, as if it had never been leased; False: the lease was lost."""
+        """Queue a leased trial again, as if it had not been leased; False if the lease was lost."""
 
     @abstractmethod
     async def beat(self, lease: Lease, slot: int, trial: str, presence: Mapping[str, Any]) -> Beat:
-        """Record a heartbeat of the worker and its trial; a lost lease is not taken back."""
+        """Record a heartbeat of a worker with a trial. A lost lease is not restored."""
 
     @abstractmethod
     async def write_output(self, name: str, output: Output) -> None:
-        """Keep what a task printed; nothing happens if there is no such experiment."""
+        """Store the output of a task; do nothing if there is no such experiment."""
 
     @abstractmethod
     async def garbage(self, name: str, older_ms: int, count: int) -> list[str]:
@@ -239,11 +244,11 @@ class WorkerStore(QueueStore):
 
     @abstractmethod
     async def forget(self, name: str, checkpoints: Sequence[str]) -> None:
-        """Take checkpoints off the list of garbage: they were removed."""
+        """Take checkpoints that were removed off the list of garbage."""
 
 
 class ActorStore(ReaderStore, QueueStore):
-    """What a decision actor may do: read the inbox, commit decisions, end lost leases."""
+    """The methods of an actor: read the inbox, commit decisions, end lost leases."""
 
     @abstractmethod
     async def read(
@@ -261,18 +266,22 @@ class ActorStore(ReaderStore, QueueStore):
 
     @abstractmethod
     async def commit(self, name: str, actor: str, commit: Commit) -> Committed | None:
-        """Apply a commit and settle its entries; None: nothing was applied.
+        """Apply a commit and settle its entries.
 
-        None: the version has moved on, or an entry is no longer pending with this actor. A trial
-        whose parent an idle worker holds is offered to that worker alone, until `release`.
+        A trial whose parent is in the memory of an idle worker is offered to that worker alone,
+        until `release`.
+
+        Returns:
+            None if nothing was applied, because the stored version is another one, or an entry is
+            no longer pending with this actor.
         """
 
     @abstractmethod
     async def release(self, name: str) -> int | None:
-        """Put trials into the queue whose worker did not take them in its time.
+        """Put trials into the queue that were offered to a worker and not taken in time.
 
         Returns:
-            Milliseconds until the next one is to be released; None: nothing is offered.
+            Milliseconds until the next release is due; None if there are no offers.
         """
 
     @abstractmethod
@@ -289,53 +298,62 @@ class ActorStore(ReaderStore, QueueStore):
         worker: str | None = None,
         version: str = "",
     ) -> list[tuple[Lease, str]]:
-        """Claim leases without a heartbeat for `idle_ms`: (lease, the worker that lost it).
+        """Claim leases without a heartbeat for `idle_ms`; the actor must settle them.
 
-        The actor then holds the leases, and settles them. With `worker`, that worker's only; with
-        `version`, none of a later experiment of that name. What is offered to that worker, or is
-        to be released, goes into the queue.
+        Offers to `worker`, and offers that are due, are put into the queue as well.
+
+        Args:
+            name: name of the experiment.
+            actor: name of the actor.
+            idle_ms: time without a heartbeat, in milliseconds.
+            count: maximal number of leases.
+            worker: claim leases of this worker only. Default: of all workers.
+            version: claim nothing if the name now belongs to a later experiment than this version.
+
+        Returns:
+            Pairs of a lease and the worker that lost it.
         """
 
     @abstractmethod
     async def forget_readers(self, name: str, idle_ms: int, reader: str = "") -> None:
-        """Forget actors and workers that read a queue, if the store lists them.
+        """Remove actors and workers from the store's list of a queue's readers, if it has one.
 
-        Those alone that have nothing of it and have not read it for `idle_ms`; with `reader`, that
-        one alone.
+        Only readers without pending entries that have not read for `idle_ms` are removed; with
+        `reader`, only that one.
         """
 
     @abstractmethod
     async def set_fault(self, name: str, fault: str) -> None:
-        """Store, as the field `fault`, why an experiment cannot be served; "": it can.
+        """Store why an experiment cannot be served; an empty `fault` means that it can be.
 
-        Nothing happens if there is no such experiment. Its version stays as it is.
+        The version is unchanged. If there is no such experiment, nothing happens.
         """
 
 
 class OperatorStore(ReaderStore, QueueStore):
-    """What an operator may do: create and remove experiments, send requests, sort dead letters."""
+    """The methods of an operator: create and remove experiments, handle dead letters."""
 
     @abstractmethod
     async def create(self, name: str, spec: str, submitted: bytes) -> None:
         """Create an experiment: its declaration, its queues and its first inbox entry.
 
         Raises:
-            ExperimentExistsError: there is one of that name.
-            StoreError: some of its keys are there, without the others.
+            ExperimentExistsError: there is already an experiment of that name.
+            StoreError: only some of the keys of such an experiment exist.
         """
 
     @abstractmethod
     async def remove(self, name: str) -> bool:
-        """Remove an experiment and all its data; False when there is none."""
+        """Remove an experiment and all its data; False if there is none."""
 
     @abstractmethod
     async def resubmit(self, name: str, dead: DeadLetter) -> bool:
-        """Put a dead letter back into its queue; False if it is gone, or came from no queue."""
+        """Put a dead letter back into its queue; False if it is gone, or has no valid queue."""
 
     @abstractmethod
     async def drop(self, name: str, ids: Sequence[str]) -> int:
-        """Remove dead letters for good; how many there were."""
+        """Delete dead letters; return the number deleted."""
 
 
 class Store(OperatorStore, ActorStore, WorkerStore):
-    """All roles in one: the state of all experiments; every method is one atomic step."""
+    """All roles together: the state of all experiments. Every method is atomic."""

@@ -1,4 +1,4 @@
-"""What a store takes and returns: plain frozen records, and the bounds of what it keeps."""
+"""The records that a store takes and returns, and limits on what it keeps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
@@ -8,27 +8,27 @@ from romul_actors.core.history import Line
 from romul_actors.core.value import value
 
 MAX_DEAD = 250_000
-"""Most dead letters that are kept; the oldest go first."""
+"""Maximal number of dead letters that are kept; the oldest are removed first."""
 MAX_LOGS = 2_000
-"""Most attempts whose output is kept; the oldest go first."""
+"""Maximal number of attempts whose output is kept; the oldest are removed first."""
 MAX_LOG = 8_000
-"""Longest output of an attempt that is kept, in characters: its end."""
+"""Maximal length of an attempt's output, in characters; only its end is kept."""
 MAX_DEAD_BODY = 1_024
-"""Longest part of a dead letter that is kept, in bytes: its beginning."""
+"""Maximal length of a dead letter, in bytes; only its beginning is kept."""
 MOST_UNDECIDED = 10
-"""Most inbox entries of either end that a glance at a search that has ended shows (`glance.lua` has
-it, too)."""
+"""For a search that has ended, a glance returns this many of the oldest inbox entries, and as many
+of the newest (the same number is in `glance.lua`)."""
 MAX_UNDECIDED = 10_000
-"""Longest part of such an entry that is shown, in bytes: its beginning (`glance.lua` has it, too).
-An operator's request is shorter, but for one that sets constants of that length."""
+"""Number of bytes returned of such an entry, from its beginning (the same number is in
+`glance.lua`). An operator's request is shorter, unless it sets very long constants."""
 
 
 REFUSES = "refuses"
-"""State of a worker that does not serve an experiment; `why` in its presence says why not."""
+"""State of a worker that does not serve an experiment; the field `why` of its presence says why."""
 
 
 def serves(presence: Mapping[str, Any]) -> bool:
-    """Whether a worker that is present serves the experiment."""
+    """Whether a worker with this presence serves the experiment."""
     return presence.get("state") != REFUSES
 
 
@@ -39,7 +39,7 @@ class Entry:
     experiment: str
     id: str
     at_ms: int
-    """Time of its arrival by the store's clock, in milliseconds since the epoch."""
+    """Time of arrival by the store's clock, in milliseconds since the epoch."""
     body: bytes
 
 
@@ -52,17 +52,17 @@ class Lease:
     worker: str
     body: bytes
     stream: str = "trials"
-    """Out of `keys.LEASES`: where its entry is."""
+    """The stream that has its entry; one of `keys.LEASES`."""
 
 
 @value()
 class Hold:
-    """What a worker says of its process's memory when it reports.
+    """What a worker reports about the checkpoint in the memory of its process.
 
     Attributes:
-        checkpoint: what lies there; "": nothing any more.
-        for_ms: how long a trial that continues from it may wait for this worker.
-        warm: whether the reported trial found its parent there; None: it has no parent.
+        checkpoint: name of the checkpoint; empty if there is none any more.
+        for_ms: how long a trial that continues from it may be reserved for this worker.
+        warm: whether the reported trial found its parent in memory; None if it had no parent.
     """
 
     checkpoint: str = ""
@@ -72,14 +72,14 @@ class Hold:
 
 @value()
 class AffinityCounts:
-    """What targeted claims came to in one experiment.
+    """Statistics of offers and warm restores in one experiment.
 
     Attributes:
-        restores: how many trials restored a parent, as far as workers say.
-        warm: how many of them from memory.
-        offers: trials that were held for one worker.
-        released: those of them that it did not take in time.
-        waited_ms: how long all of them waited for it: the most that it made other workers idle.
+        restores: number of trials that restored a parent, as reported by workers.
+        warm: number of these that restored it from memory.
+        offers: number of trials that were offered to a single worker.
+        released: number of offers that were not taken in time.
+        waited_ms: total time that offers waited, which bounds the idle time they caused.
     """
 
     restores: int = 0
@@ -91,12 +91,12 @@ class AffinityCounts:
 
 @value()
 class Committed:
-    """An applied commit.
+    """The result of a commit that was applied.
 
     Attributes:
         version: the new version.
-        release_ms: after so long, what it offered to single workers is to be released; None: it
-            offered nothing.
+        release_ms: time after which its offers to single workers are to be released; None if it
+            made no offers.
     """
 
     version: str
@@ -105,7 +105,7 @@ class Committed:
 
 @value()
 class Stored:
-    """An experiment's population as it was at one version."""
+    """An experiment's population at one version."""
 
     version: str
     meta: Mapping[str, str]
@@ -113,9 +113,9 @@ class Stored:
 
 
 class LineText(str):
-    """A line of history as JSON text, with the line that it was made of.
+    """A line of history as JSON text, together with the line itself.
 
-    What reads it in the same process need not read the text.
+    Readers in the same process need not parse the text.
     """
 
     __slots__ = ("line",)
@@ -123,7 +123,7 @@ class LineText(str):
 
     @classmethod
     def of(cls, line: Line, text: str) -> Self:
-        """A line's text."""
+        """Combine a line and its text."""
         made = cls(text)
         made.line = line
         return made
@@ -131,19 +131,20 @@ class LineText(str):
 
 @value()
 class Commit:
-    """All that one batch of decisions changes, applied in one piece.
+    """All changes of one batch of decisions, which are applied atomically.
 
     Attributes:
         version: the version that the batch was decided on.
-        nonce: makes the next version unique: a server that restarts from older data counts on
-            from there, and would use a plain number twice.
-        entries: ids of the inbox entries that the batch answers.
-        meta: fields of the experiment's own hash.
-        slots: by index, fields of the slots' hashes; others stay as they are.
+        nonce: makes the next version unique. A server that restarts from older data would use a
+            plain version number twice.
+        entries: ids of the inbox entries to acknowledge.
+        meta: changed fields of the experiment's own hash.
+        slots: changed fields of the slots' hashes, by slot index.
         trials: messages for workers.
-        parents: by trial, the checkpoint that it continues from, or ""; empty: of none is known.
-        history: JSON texts, oldest first.
-        history_keep: how many history entries to keep at least.
+        parents: for each trial, the checkpoint that it continues from, or ""; empty if none is
+            known.
+        history: new lines of history as JSON texts, oldest first.
+        history_keep: minimal number of history lines to keep.
         garbage: names of checkpoints that no trial can need any more.
     """
 
@@ -170,12 +171,12 @@ class DeadLetter:
     body: bytes
     """Its first MAX_DEAD_BODY bytes."""
     size: int
-    """Its whole length in bytes; a message that was cut cannot be resubmitted."""
+    """Its full length in bytes; a message that was truncated cannot be resubmitted."""
 
 
 @value()
 class Outstanding:
-    """All messages in the two queues, read or not, at one version."""
+    """All messages in the two queues at one version, whether they have been read or not."""
 
     version: str
     trials: Sequence[bytes]
@@ -184,19 +185,19 @@ class Outstanding:
 
 @value()
 class Glance:
-    """An experiment as a screen shows it, at one moment.
+    """The state of an experiment at one moment, for display.
 
     Attributes:
-        now_ms: the store's own time, in milliseconds since the epoch.
-        meta: fields of the experiment's own hash, its declaration `spec` among them.
-        slots: by index, the requested fields of each slot.
+        now_ms: time by the store's clock, in milliseconds since the epoch.
+        meta: fields of the experiment's own hash, including its declaration `spec`.
+        slots: the requested fields of each slot, by index.
         workers: presence of each worker, with `age_ms` since its latest heartbeat.
         depths: number of entries in `inbox`, `trials`, `history` and `dead`.
-        history: (id, JSON text), oldest first.
-        undecided: (arrival by the same clock, b"") of the oldest entry of the inbox. Where the
-            search has ended, (arrival, beginning of the body) of the `MOST_UNDECIDED` oldest
-            entries and of as many newest ones, the oldest first: late reports may be around an
-            operator's request there.
+        history: pairs of id and JSON text, oldest first.
+        undecided: for a search that has not ended, (arrival, b"") of the oldest inbox entry, by the
+            same clock. For one that has ended, (arrival, beginning of the body) of the
+            `MOST_UNDECIDED` oldest and as many newest entries, oldest first, because there may be
+            late reports before and after an operator's request.
     """
 
     now_ms: int
@@ -225,6 +226,6 @@ class Beat:
     kept: bool
     """Whether the worker still holds the lease."""
     status: str
-    """The experiment's status; empty when there is no such experiment."""
+    """The experiment's status; empty if there is no such experiment."""
     outdated: bool = False
-    """Whether another attempt of the same trial has already brought a result."""
+    """Whether another attempt at the same trial has already reported a result."""

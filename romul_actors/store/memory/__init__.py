@@ -1,6 +1,6 @@
-"""The store in memory: for the simulator and for tests; the same promises, one process.
+"""The store in memory, for the simulator and for tests: the same guarantees, within one process.
 
-One class a role, each whole by itself on a `Memory`; `MemoryStore` is all of them.
+Each role has a class, which works by itself on a `Memory`; `MemoryStore` combines them.
 """
 
 import time
@@ -16,10 +16,10 @@ __all__ = ["MemoryStore"]
 
 
 class MemoryStore(MemoryOperator, MemoryActor, MemoryWorker, Store):
-    """A store in this process; see `Store` for the promises.
+    """A store in this process; see `Store`.
 
     Args:
-        now_ms: the clock, in milliseconds; it may be a simulated one.
+        now_ms: clock, in milliseconds; it may be simulated.
     """
 
     def __init__(self, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:

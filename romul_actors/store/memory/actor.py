@@ -1,4 +1,4 @@
-"""What a decision actor may do in memory."""
+"""The actor's methods of the store in memory."""
 
 import itertools
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from romul_actors.store.roles import ActorStore
 from romul_actors.store.values import Commit, Committed, Entry, Lease
 
 HISTORY_SLACK = 1.1
-"""History is cut to what is to be kept when it is longer by this factor."""
+"""The history is trimmed when it is longer by this factor than it should be."""
 
 
 class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
-    """Reads of the inbox, commits, ticks, and sweeps of lost leases."""
+    """Reads the inbox, commits decisions, sends ticks, and sweeps lost leases."""
 
     async def read(
         self, names: Sequence[str], actor: str, count: int, block_ms: int
@@ -31,7 +31,7 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
         experiments = self.memory.experiments
         for name in names:
             found = experiments.get(name)
-            # Most have none, where there are many.
+            # With many experiments, most have no new entries.
             if found is not None and found.inbox.fresh:
                 now = self.memory.now_ms()
                 fresh = list(itertools.islice(found.inbox.fresh, count))
@@ -104,7 +104,7 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
         return True
 
     async def forget_readers(self, name: str, idle_ms: int, reader: str = "") -> None:
-        """Nothing: none is listed that has nothing."""
+        """Do nothing: readers without pending entries are not listed here."""
 
     async def set_fault(self, name: str, fault: str) -> None:
         found = self.memory.experiments.get(name)

@@ -1,14 +1,14 @@
-"""What every role may do in memory."""
+"""The methods of all roles of the store in memory."""
 
 from romul_actors.store.memory.state import Memory
 from romul_actors.store.roles import CatalogStore
 
 
 class MemoryCatalog(CatalogStore):
-    """Experiments and their declarations.
+    """Reads the list of experiments and their declarations.
 
     Args:
-        memory: what all roles share.
+        memory: the data, which all roles share.
     """
 
     def __init__(self, memory: Memory) -> None:

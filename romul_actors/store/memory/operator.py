@@ -1,4 +1,4 @@
-"""What an operator may do in memory."""
+"""The operator's methods of the store in memory."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from romul_actors.store.values import DeadLetter
 
 
 class MemoryOperator(MemoryReader, MemoryQueues, OperatorStore):
-    """Experiments created and removed, dead letters resubmitted and dropped."""
+    """Creates and removes experiments; resubmits and deletes dead letters."""
 
     async def create(self, name: str, spec: str, submitted: bytes) -> None:
         memory = self.memory

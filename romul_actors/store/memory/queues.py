@@ -1,4 +1,4 @@
-"""What workers, actors and operators may all do in memory."""
+"""The methods that workers, actors and operators share, of the store in memory."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,23 +13,23 @@ from romul_actors.store.values import MAX_DEAD, MAX_DEAD_BODY, DeadLetter, Hold,
 
 
 def leased(memory: Memory, lease: Lease) -> Item | None:
-    """The entry of a lease; None when the lease was lost."""
+    """The entry of a lease; None if the lease was lost."""
     item = memory.queue(lease.experiment, "trials").held.get(int(lease.id))
     return item if item is not None and item.holder == lease.worker else None
 
 
 KEPT_ENDS = 8
-"""Most ends of a slot's last trial that are known."""
+"""Maximal number of tokens that are kept for the last trial of a slot."""
 
 
 def _step(token: str) -> int:
-    """The step of the trial that a token names."""
+    """The step of the trial in a token."""
     found = re.match(r"\d+-(\d+)#", token)
     return int(found[1]) if found else 0
 
 
 class MemoryQueues(MemoryCatalog, QueueStore):
-    """Messages to the inbox, ends of leases, dead letters and presence."""
+    """Sends messages to the inbox, ends leases, and stores dead letters and presence."""
 
     async def send(self, name: str, body: bytes) -> None:
         self.memory.find(name)
@@ -56,7 +56,7 @@ class MemoryQueues(MemoryCatalog, QueueStore):
         return True
 
     def _hold(self, found: StoredExperiment, worker: str, hold: Hold) -> None:
-        """Keep what a worker says of its memory."""
+        """Record what a worker holds in memory."""
         found.holds.pop(worker, None)
         if hold.checkpoint:
             found.holds[worker] = hold
@@ -96,7 +96,7 @@ class MemoryQueues(MemoryCatalog, QueueStore):
                 self.release_to_all(name, worker)
 
     def release_to_all(self, name: str, worker: str) -> None:
-        """Put the trial that is offered to a worker, if there is one, into the queue."""
+        """Put the trial that is offered to a worker, if any, into the queue."""
         found = self.memory.experiments.get(name)
         if found is not None and worker in found.offers:
             offer = found.withdraw(worker, self.memory.now_ms())

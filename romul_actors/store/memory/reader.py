@@ -1,4 +1,4 @@
-"""What a reader may do in memory."""
+"""The reader's methods of the store in memory."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +20,7 @@ from romul_actors.store.values import (
 
 
 class MemoryReader(MemoryCatalog, ReaderStore):
-    """Reads of everything that an experiment has."""
+    """Reads all data of experiments."""
 
     async def load(self, name: str) -> Stored:
         found = self.memory.find(name)
@@ -87,7 +87,7 @@ class MemoryReader(MemoryCatalog, ReaderStore):
 
     async def ages(self, name: str) -> dict[str, int]:
         found, now = self.memory.look(name), self.memory.now_ms()
-        # Asked for at each tick, of all workers, hence without `serves`.
+        # Called at each tick for all workers: faster than `serves`.
         return {
             worker: now - ms if ms < now else 0
             for worker, (ms, presence) in found.workers.items()

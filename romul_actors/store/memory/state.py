@@ -1,4 +1,4 @@
-"""What the store in memory holds: experiments with their queues, and the calls that wait."""
+"""The data of the store in memory: experiments, their queues, and waiting calls."""
 
 import asyncio
 import itertools
@@ -18,9 +18,9 @@ class Item:
 
     Attributes:
         body: the message.
-        at_ms: time of its arrival.
-        holder: the actor or worker that read it; None: it is still to be read.
-        touched_ms: when the holder last gave a sign of life.
+        at_ms: time of its arrival, in milliseconds.
+        holder: the actor or worker that has read it; None if it has not been read.
+        touched_ms: time of the last sign of life of the holder, in milliseconds.
     """
 
     body: bytes
@@ -31,23 +31,23 @@ class Item:
 
 @dataclass(slots=True)
 class Queue:
-    """Entries by id: those still to be read, and those that an actor or worker holds."""
+    """Entries by id: those not read yet, and those that an actor or worker holds."""
 
     fresh: dict[int, Item] = field(default_factory=dict)
     held: dict[int, Item] = field(default_factory=dict)
-    """Longest untouched first."""
+    """In order of `touched_ms`."""
     holders: Counter[str] = field(default_factory=Counter)
-    """By holder, how many entries it has."""
+    """Number of entries of each holder."""
 
     def __len__(self) -> int:
         return len(self.fresh) + len(self.held)
 
     def all(self) -> list[Item]:
-        """Every entry, oldest first."""
+        """All entries, oldest first."""
         return [item for _, item in sorted((self.fresh | self.held).items())]
 
     def copy(self) -> "Queue":
-        """A copy that does not change with this one."""
+        """An independent copy."""
         fresh = {entry_id: replace(item) for entry_id, item in self.fresh.items()}
         held = {entry_id: replace(item) for entry_id, item in self.held.items()}
         return Queue(fresh, held, self.holders.copy())
@@ -59,12 +59,12 @@ class Queue:
             raise KeyError(entry_id)
         item.holder, item.touched_ms = holder, now_ms
         self.held[entry_id] = item
-        # Without a call of `Counter.__missing__`.
+        # Faster than `+= 1`, which would call `Counter.__missing__`.
         self.holders[holder] = self.holders.get(holder, 0) + 1
         return item
 
     def drop(self, entry_id: int) -> Item | None:
-        """Remove a held entry, if there is one of that id."""
+        """Remove a held entry, if there is one with that id."""
         item = self.held.pop(entry_id, None)
         if item is not None and item.holder is not None:
             left = self.holders.pop(item.holder) - 1
@@ -79,13 +79,13 @@ class Queue:
         self.held[entry_id] = item
 
     def idle(self, limit_ms: int) -> list[int]:
-        """Held entries that were last touched at `limit_ms` or before, longest untouched first."""
+        """Ids of held entries last touched at `limit_ms` or before, the longest idle first."""
         return list(itertools.takewhile(lambda i: self.held[i].touched_ms <= limit_ms, self.held))
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A trial that one worker may take before all others."""
+    """A trial that only one worker may take for `for_ms` milliseconds."""
 
     body: bytes
     at_ms: int
@@ -94,7 +94,7 @@ class Offer:
 
 @dataclass(slots=True)
 class StoredExperiment:
-    """One experiment, as it lies in memory."""
+    """The data of one experiment."""
 
     spec: str
     epoch: int
@@ -111,9 +111,9 @@ class StoredExperiment:
     garbage: dict[str, int] = field(default_factory=dict)
     outputs: list[Output] = field(default_factory=list)
     holds: dict[str, Hold] = field(default_factory=dict)
-    """By worker, what lies in its memory."""
+    """What each worker holds in memory."""
     offers: dict[str, Offer] = field(default_factory=dict)
-    """By worker, the trial that waits for it."""
+    """The trial that is offered to each worker."""
     affinity: AffinityCounts = field(default_factory=AffinityCounts)
     ticked_ms: int | None = None
 
@@ -123,7 +123,7 @@ class StoredExperiment:
         return f"{self.epoch}.{self.version}.{self.nonce}"
 
     def copy(self) -> "StoredExperiment":
-        """A copy that does not change with this one; immutable parts are shared."""
+        """An independent copy; immutable parts are shared."""
         return replace(
             self,
             meta=dict(self.meta),
@@ -141,33 +141,33 @@ class StoredExperiment:
         )
 
     def offer_to(self, parent: str) -> str | None:
-        """The idle worker that holds a checkpoint, and that nothing else is offered to."""
+        """The idle worker without an offer that holds a checkpoint, or None."""
         for worker, hold in self.holds.items():
             if hold.checkpoint == parent and worker not in self.offers:
                 return None if worker in self.trials.holders else worker
         return None
 
     def withdraw(self, worker: str, now_ms: int) -> Offer:
-        """Take an offer away from its worker, and count how long it waited."""
+        """Remove the offer to a worker, and add its waiting time to the statistics."""
         offer = self.offers.pop(worker)
         waited = self.affinity.waited_ms + max(0, now_ms - offer.at_ms)
         self.affinity = replace(self.affinity, waited_ms=waited)
         return offer
 
     def queue(self, name: str) -> Queue:
-        """The queue `inbox`, or that of trials: here all leases are in one."""
+        """The queue `inbox`, or that of trials, which holds all leases here."""
         return self.inbox if name == "inbox" else self.trials
 
 
 class Memory:
-    """What all roles share.
+    """The data that all roles share.
 
     Args:
-        now_ms: the clock, in milliseconds.
+        now_ms: clock, in milliseconds.
 
     Attributes:
         now_ms: the clock.
-        experiments: by name, sorted by name.
+        experiments: experiments by name, sorted by name.
     """
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
@@ -186,14 +186,14 @@ class Memory:
         """An experiment.
 
         Raises:
-            UnknownExperimentError: there is none of that name.
+            UnknownExperimentError: there is no experiment of that name.
         """
         if name not in self.experiments:
             raise UnknownExperimentError(f"no experiment {name!r} in memory")
         return self.experiments[name]
 
     def look(self, name: str) -> StoredExperiment:
-        """An experiment, to be read; an empty one if there is none of that name."""
+        """An experiment for reading; an empty one if there is none of that name."""
         return self.experiments.get(name) or StoredExperiment("", 0, {})
 
     def queue(self, name: str, queue: str) -> Queue:
@@ -206,7 +206,7 @@ class Memory:
         self._waits[queue].end_first(name)
 
     def ring(self, name: str, worker: str) -> None:
-        """Wake a worker for which there is an offer."""
+        """Wake a worker that has an offer."""
         names, future = self._bells.get(worker, ((), None))
         if name in names and future is not None:
             _end(future)
@@ -223,10 +223,10 @@ class Memory:
 
         Args:
             queue: `inbox` or `trials`.
-            names: the experiments.
-            block_ms: longest wait.
-            worker: the worker that waits.
-            holding: experiments in which an offer to this worker ends the wait as well.
+            names: names of the experiments.
+            block_ms: longest wait, in milliseconds.
+            worker: name of the worker that waits.
+            holding: experiments in which an offer to this worker also ends the wait.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()

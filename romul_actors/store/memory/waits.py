@@ -1,4 +1,4 @@
-"""Calls that wait in memory for an entry of one of some experiments."""
+"""Calls of the store in memory that wait for an entry in one of several experiments."""
 
 import asyncio
 import itertools
@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 Wait = asyncio.Future[None]
 Group = OrderedDict[Wait, int]
-"""Waits for the same experiments, in the order in which they began, with a number of that order."""
+"""Waits for the same set of experiments, in the order in which they began, with serial numbers."""
 
 
 class Waits:
-    """The waits for entries of one kind of queue; each entry ends one, the one that began first.
+    """The waits for entries of one kind of queue. Each new entry ends the oldest matching wait.
 
-    Waits for the same experiments are in one group, for as long as there are any: what one costs
-    that begins or ends does not grow with the number of the others.
+    Waits for the same set of experiments form a group, so that beginning or ending a wait costs the
+    same however many there are.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Waits:
         self._numbers = itertools.count()
 
     def begin(self, wait: Wait, names: Iterable[str]) -> frozenset[str]:
-        """Let a call wait for entries of some experiments; what it is to be ended with."""
+        """Add a wait for entries of some experiments; return the set to pass to `end`."""
         whole = frozenset(names)
         group = self._groups.get(whole)
         if group is None:
@@ -34,7 +34,7 @@ class Waits:
         return whole
 
     def end(self, wait: Wait, whole: frozenset[str]) -> None:
-        """Take out a call that waits no more, and its group if it was the last one there."""
+        """Remove a wait, and its group if it was the last one in it."""
         group = self._groups.get(whole)
         if group is None:
             return
@@ -47,10 +47,10 @@ class Waits:
                     del self._by_name[name]
 
     def end_first(self, name: str) -> None:
-        """End the wait for entries of an experiment that began first, if there is one."""
+        """End the oldest wait for entries of an experiment, if there is one."""
         first, found = None, -1
         for group in self._by_name.get(name, {}).values():
-            # Those that have ended take themselves out, but only when they run again.
+            # Calls whose wait has ended remove it themselves, but only when they run again.
             while group and next(iter(group)).done():
                 group.popitem(last=False)
             for wait in itertools.islice(group, 1):

@@ -1,4 +1,4 @@
-"""What a worker may do in memory."""
+"""The worker's methods of the store in memory."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -61,7 +61,7 @@ class MemoryWorker(MemoryQueues, WorkerStore):
         kept = item is not None and item.holder == lease.worker
         if kept:
             found.trials.touch(entry_id, now_ms)
-        # The last end alone: an earlier one may be of a result that did not count.
+        # Only the last token counts: an earlier one may belong to a result that did not count.
         settled = found.settled.get(slot, "").rpartition("\n")[2]
         outdated = settled.startswith(f"{trial}#") and " result " in settled
         return Beat(kept, found.meta["status"], outdated)
@@ -75,7 +75,7 @@ class MemoryWorker(MemoryQueues, WorkerStore):
     async def garbage(self, name: str, older_ms: int, count: int) -> list[str]:
         garbage = self.memory.look(name).garbage
         limit = self.memory.now_ms() - older_ms
-        # The list is in order of times.
+        # The list is ordered by time.
         old = itertools.takewhile(lambda checkpoint: garbage[checkpoint] <= limit, garbage)
         return list(itertools.islice(old, count))
 

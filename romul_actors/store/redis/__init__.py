@@ -1,7 +1,7 @@
-"""The store on a Redis or Valkey server: streams, consumer groups, and one Lua script a step.
+"""The store on a Redis or Valkey server: streams, consumer groups, and Lua scripts.
 
-One class a role, each whole by itself on a `Connection`; `RedisStore` is all of them. What programs
-exchange is MessagePack; what people read is text.
+Each role has a class, which works by itself on a `Connection`; `RedisStore` combines them. Messages
+between programs are MessagePack; data for people is text.
 """
 
 from romul_actors.store.redis.actor import RedisActor
@@ -14,10 +14,10 @@ __all__ = ["RedisStore"]
 
 
 class RedisStore(RedisOperator, RedisActor, RedisWorker, Store):
-    """A store on one server, behind Sentinels or on a Cluster; see `Store` for the promises.
+    """A store on a single server, behind Sentinels, or on a Cluster; see `Store`.
 
     Args:
-        url: see `romul_actors.store.redis.urls`.
+        url: URL of the server; see `romul_actors.store.redis.urls`.
     """
 
     def __init__(self, url: str) -> None:

@@ -1,4 +1,4 @@
-"""What a decision actor may do on the server."""
+"""The actor's methods of the store on a server."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -16,7 +16,7 @@ from romul_actors.store.values import Commit, Committed, Entry, Lease
 
 
 class RedisActor(RedisReader, RedisQueues, ActorStore):
-    """Reads of the inbox, commits, ticks, and sweeps of lost leases."""
+    """Reads the inbox, commits decisions, sends ticks, and sweeps lost leases."""
 
     async def read(
         self, names: Sequence[str], actor: str, count: int, block_ms: int
@@ -44,15 +44,15 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
         return read_entries(name, found[1])
 
     async def _is_of(self, name: str, version: str) -> bool:
-        """Whether a version is one of the present experiment, and not of a former one."""
+        """Whether a version belongs to the current experiment of that name, not to a former one."""
         epoch = await reply(self.connection.client.hget(key(name), "epoch"), key(name))
         return epoch is not None and read_name(epoch) == version.partition(".")[0]
 
     async def _check_removed(self, name: str, queue: str) -> None:
-        """A queue is gone: so should be its experiment, of which both are removed in one step.
+        """Check that the experiment of a missing queue does not exist either.
 
         Raises:
-            StoreError: the experiment is there.
+            StoreError: the experiment exists.
         """
         if await reply(self.connection.client.exists(key(name)), key(name)):
             raise StoreError(
@@ -76,7 +76,7 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
             "garbage": commit.garbage,
             "nonce": commit.nonce,
         }
-        # The old raw type: the server's own MessagePack does not know the newer binary one.
+        # The server's MessagePack library does not know the binary type.
         packed = msgpack.packb(content, use_bin_type=False)
         done = await self.connection.run("commit", keys, [actor, packed])
         if done is None:
@@ -94,7 +94,7 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
 
     async def tick(self, name: str, body: bytes, every_ms: int) -> bool:
         keys = [key(name, "tick"), key(name, "inbox")]
-        # To the server, a key that expires after 0 ms is a mistake.
+        # The server rejects an expiry of 0 ms.
         return bool(await self.connection.run("tick", keys, [max(1, every_ms), body]))
 
     async def forget_readers(self, name: str, idle_ms: int, reader: str = "") -> None:
@@ -114,7 +114,7 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
         version: str = "",
     ) -> list[tuple[Lease, str]]:
         if worker == "":
-            # To the server, a consumer without a name is all of them.
+            # The server takes an empty name for all consumers.
             return []
         await self._release(name, worker or "")
         swept: list[tuple[Lease, str]] = []
@@ -144,7 +144,7 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
                 stream,
             )
         except NoGroupError:
-            # Where nothing was ever offered to a single worker there is no stream of such leases.
+            # The stream of targeted leases exists only after the first offer.
             if leases in GROUPS:
                 await self._check_removed(name, leases)
             return []

@@ -1,4 +1,4 @@
-"""What every role may do on the server."""
+"""The methods of all roles of the store on a server."""
 
 import logging
 import re
@@ -26,13 +26,13 @@ from romul_actors.waiting import reraise_cancellation
 log = logging.getLogger("romul.store")
 
 MIN_VERSION = (6, 2)
-"""XAUTOCLAIM and XPENDING ... IDLE came with Redis 6.2."""
+"""XAUTOCLAIM and XPENDING ... IDLE require Redis 6.2."""
 _TLS = re.compile("CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER")
-"""What TLS says that it would say again; an end in the midst of it may be a server's that ends."""
+"""Permanent TLS errors. Others may come from a server that is shutting down."""
 
 
 def _remedy(place: str, error: Exception) -> str:
-    """What may help where no server answers."""
+    """Advice for the case that no server answers."""
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return (
             "the certificate of an authority of your own goes into the file that the environment "
@@ -46,10 +46,10 @@ def _remedy(place: str, error: Exception) -> str:
 
 
 class RedisCatalog(CatalogStore):
-    """Experiments and their declarations.
+    """Reads the list of experiments and their declarations.
 
     Args:
-        connection: to the server, as a user of any role.
+        connection: connection to the server, as a user of any role.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -61,7 +61,7 @@ class RedisCatalog(CatalogStore):
         client = self.connection.client
         if self.connection.is_cluster:
             listed = self._read_names(await reply(client.smembers(EXPERIMENTS)))
-            # Of several shards: no pipeline reaches them all.
+            # The keys are on several shards, which one pipeline cannot reach.
             known = {
                 name: await _reply_or_refusal(client.hget(key(name), "status"))
                 for name in {*listed, *self._names}
@@ -69,7 +69,7 @@ class RedisCatalog(CatalogStore):
             names = self._names = self._with_unlisted(listed, known)
             statuses = [known[name] for name in names]
         else:
-            # Most often there are the same as before: one call instead of two.
+            # The names are usually the same as before: then one call is enough.
             asked = self._names
             found, *statuses = await self._statuses(asked)
             known = dict(zip(asked, statuses, strict=True))
@@ -82,9 +82,9 @@ class RedisCatalog(CatalogStore):
         return {name: status for name, status in pairs if status is not None}
 
     def _with_unlisted(self, listed: Sequence[str], statuses: Mapping[str, Any]) -> list[str]:
-        """Names that are listed, and known ones that are not though their experiment is there.
+        """The listed names, and known names that are not listed although the experiment exists.
 
-        Each operator may take any name off the list, which is of all teams: no search ends by it.
+        Teams share the list, and every operator may remove names. That must not stop a search.
         """
         there = [name for name, status in statuses.items() if isinstance(status, bytes)]
         kept = sorted({*there}.difference(listed))
@@ -99,7 +99,7 @@ class RedisCatalog(CatalogStore):
         return sorted([*listed, *kept])
 
     async def _statuses(self, names: Sequence[str]) -> list[Any]:
-        """The set of all names, then the status of each of `names`; a refusal in its place."""
+        """The set of all names, then the status of each of `names`, or an error in its place."""
         async with self.connection.client.pipeline(transaction=False) as pipeline:
             pipeline.smembers(EXPERIMENTS)
             for name in names:
@@ -132,7 +132,7 @@ class RedisCatalog(CatalogStore):
             return int(cast("bytes", found) or 0)
 
     async def info(self) -> list[Mapping[str, Any]]:
-        """What each server says of itself."""
+        """The reply of each server to INFO."""
         return await self.connection.info()
 
     async def now_ms(self) -> int:
@@ -160,7 +160,7 @@ class RedisCatalog(CatalogStore):
 
 
 async def _reply_or_refusal(request: Awaitable[Any]) -> Any:
-    """Reply to a request, as in a pipeline: the error itself, where the server refuses."""
+    """The reply to a request, or the error if the server rejects it, as in a pipeline."""
     try:
         with reraise_cancellation():
             return await request
@@ -175,7 +175,7 @@ def _read_status(pair: tuple[str, Any]) -> tuple[str, str | None]:
 
     Raises:
         ValueError: the status cannot be read.
-        StoreError: the server refuses for another reason.
+        StoreError: the server rejected the request for another reason.
     """
     name, status = pair
     if status is None or isinstance(status, NoPermissionError):
@@ -188,10 +188,10 @@ def _read_status(pair: tuple[str, Any]) -> tuple[str, str | None]:
 
 
 def _check_server(place: str, info: Mapping[str, Any]) -> list[str]:
-    """Warnings about one server's settings.
+    """Warnings about the configuration of one server.
 
     Raises:
-        StoreError: it is too old, or would lose data.
+        StoreError: the server is too old, or its configuration would lose data.
     """
     version = str(info.get("redis_version", "0"))
     if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < MIN_VERSION:

@@ -1,4 +1,4 @@
-"""A connection to the server: scripts and group reads, with this project's errors."""
+"""A connection to the server: scripts and reads of groups, with this project's exceptions."""
 
 import asyncio
 import contextlib
@@ -40,23 +40,24 @@ log = logging.getLogger("romul.store")
 
 _SCRIPTS = files("romul_actors.store") / "scripts"
 _NAMED = re.compile(r"WRONGTYPE of (romul:\S+)")
-"""How a script says which of the keys that it does not declare is of a wrong type."""
+"""A script's error for a key of a wrong type that is not among its declared keys."""
 _DAMAGED = "DAMAGED "
-"""How a script says what is wrong with a key's content."""
+"""Prefix of a script's error for the content of a key."""
 MOST_NAMED = 5
-"""Most keys that an error names."""
+"""Maximal number of keys that an error names."""
 _OTHERS = "another key of that experiment"
-"""What a script that does not say so may have meant."""
+"""Named in addition, because a script's error may concern a key that it does not name."""
 CLIENT_ERRORS = (RedisError, RedisClusterException, OSError)
-"""All that the client raises: to it a Cluster of which it reaches no node is no RedisError."""
+"""All exceptions of the client. The one for an unreachable Cluster is not a RedisError."""
 _NO_NODE = "Cluster cannot be connected"
 _LOGIN = re.compile("invalid username-password|Authentication required|AuthenticationError")
-"""How the client says, within another error, that a login was refused."""
+"""Texts in other errors that mean that a login was refused."""
 _UNABLE = (OutOfMemoryError, ReadOnlyError, ClusterError, SlotNotCoveredError, TryAgainError)
 _UNABLE_CODES = re.compile(r"(^|-)(OOM|READONLY|MISCONF|NOREPLICAS|BUSY) ")
-"""How a server refuses for now. Before Redis 7 the code stands in the midst of a script's error."""
+"""Temporary refusals of a server. Before Redis 7, the code is inside the text of a script's
+error."""
 _NO_GROUP_PAUSE_S = 0.05
-"""Pause after a read of a queue that does not exist, so that a loop of reads does not spin."""
+"""Pause after a read of a queue that does not exist, to avoid a busy loop."""
 NO_ACCESS = "refuses access"
 UNTRUSTED = "has a certificate that is not trusted here"
 
@@ -66,7 +67,7 @@ class NoGroupError(StoreError):
 
 
 def what_it_cannot(error: Exception) -> str | None:
-    """What of the server's own state ended a request; None: the request, or what it concerns."""
+    """The predicate "the server ..." for an error caused by the server's state, else None."""
     text = str(error)
     if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError) or _NO_NODE in text:
         if isinstance(error, AuthenticationError) or _LOGIN.search(text):
@@ -80,7 +81,7 @@ def what_it_cannot(error: Exception) -> str | None:
 
 
 def store_error(error: Exception, keys: Sequence[str] = ()) -> StoreError:
-    """This project's error for one of the client's, from a request that concerns some keys."""
+    """Convert an exception of the client; `keys` are those of the request."""
     if (what := what_it_cannot(error)) is not None:
         return StoreUnavailableError(f"the server {what}: {error}")
     if isinstance(error, NoPermissionError):
@@ -97,10 +98,10 @@ def store_error(error: Exception, keys: Sequence[str] = ()) -> StoreError:
 
 @contextlib.contextmanager
 def reading(key: str) -> Iterator[None]:
-    """Name the key whose content cannot be read.
+    """Convert a ValueError inside the block to a StoreError that names the key.
 
     Raises:
-        StoreError: a ValueError was raised inside.
+        StoreError: a ValueError was raised in the block.
     """
     try:
         yield
@@ -111,16 +112,16 @@ def reading(key: str) -> Iterator[None]:
 
 
 async def reply(request: Awaitable[Any] | Any, *keys: str) -> Any:
-    """Reply to a request.
+    """Await the reply to a request.
 
     Args:
-        request: to the server.
-        keys: what it concerns, for errors.
+        request: a request of the client.
+        keys: keys that it concerns, for errors.
 
     Raises:
         StoreUnavailableError: the server does not answer.
-        NoGroupError: the request concerns a queue that does not exist.
-        StoreError: the server refuses.
+        NoGroupError: a queue does not exist.
+        StoreError: the server rejects the request.
     """
     try:
         with reraise_cancellation():
@@ -130,20 +131,20 @@ async def reply(request: Awaitable[Any] | Any, *keys: str) -> Any:
 
 
 class Connection:
-    """What all roles share: a client of the server, and the scripts.
+    """The client and the scripts, which all roles share.
 
     Args:
-        url: see `romul_actors.store.redis.urls`.
+        url: URL of the server; see `romul_actors.store.redis.urls`.
 
     Attributes:
-        url: as given.
-        client: of redis-py.
+        url: the URL.
+        client: the client of redis-py.
         is_cluster: whether the server is a Cluster.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        # Typed as what it offers in both cases; a Cluster's client is a class of its own.
+        # Any, because the client of a Cluster is another class.
         self.client: Any = connect(url)
         self.is_cluster = isinstance(self.client, RedisCluster)
         self._waits = 0
@@ -161,11 +162,11 @@ class Connection:
         return hide_password(self.url)
 
     def unknown(self, name: str) -> UnknownExperimentError:
-        """Error for an experiment that does not exist."""
+        """The error for an experiment that does not exist."""
         return UnknownExperimentError(f"no experiment {name!r} on {self.place}")
 
     def leave_out(self, key: str, faults: Sequence[str]) -> None:
-        """Warn of content of a key that is left out; once for each new number of faults."""
+        """Warn of entries of a key that are skipped, once for each new number of them."""
         if faults and self._left_out.get(key) != len(faults):
             log.warning(
                 "%s: %d entries cannot be read and are left out, the first: %s",
@@ -177,11 +178,11 @@ class Connection:
 
     @contextlib.contextmanager
     def going_on_without(self, key: str) -> Iterator[None]:
-        """Warn of a key of a wrong type instead of failing; once, until it is right again."""
+        """Warn of a key of a wrong type instead of failing, once until it is correct again."""
         try:
             yield
         except WrongTypeError as error:
-            # The same fault is met at several lines of a script.
+            # Different errors can mean the same fault: remember the key, not the text.
             if key not in self._refused:
                 log.warning("%s: %s", experiment_of(key), error)
             self._refused.add(key)
@@ -195,7 +196,7 @@ class Connection:
         )
 
     async def run_read_only(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Run a script that writes nothing, for users that may not write."""
+        """Run a script that writes nothing, as a user without write access."""
         known = self._scripts[script]
         try:
             with reraise_cancellation():
@@ -207,7 +208,7 @@ class Connection:
                 _OTHERS,
             )
         except ResponseError as error:
-            # Before Redis 7 there is no such command, and no user that may only read a key.
+            # Before Redis 7 there is neither this command nor read-only access to keys.
             if "unknown command" not in str(error).lower():
                 raise store_error(error, (*keys[:MOST_NAMED], _OTHERS)) from error
             return await self.run(script, keys, args)
@@ -224,10 +225,10 @@ class Connection:
     ) -> list[tuple[str, list[Any]]]:
         """New entries by stream, of several experiments.
 
-        On a Cluster, and where a stream was removed in the meantime, of one experiment at a time.
+        On a Cluster, or if a stream was removed in the meantime, each experiment is read by itself.
         """
         if streams and not self.is_cluster:
-            # One that is gone fails the read of all.
+            # A single missing stream makes the read of all fail.
             with contextlib.suppress(NoGroupError):
                 return await self.read_streams(group, consumer, streams, count, block_ms)
         shards: dict[str, dict[str, str]] = {}
@@ -240,7 +241,7 @@ class Connection:
             with contextlib.suppress(NoGroupError):
                 found += await self.read_streams(group, consumer, shard, count, None)
         if not found:
-            # The call waits at one shard; the next call waits at the next one.
+            # Wait at one shard; the next call waits at the next shard.
             self._waits += 1
             shard = list(shards.values())[self._waits % len(shards)]
             wait_ms = max(10, block_ms // len(shards))
@@ -255,7 +256,7 @@ class Connection:
         count: int,
         block_ms: int | None,
     ) -> list[tuple[str, list[Any]]]:
-        """New entries by stream; nothing where a stream was removed in the meantime."""
+        """New entries by stream; empty if a stream was removed in the meantime."""
         if not streams:
             await asyncio.sleep((block_ms or 0) / 1000)
             return []
@@ -276,10 +277,10 @@ class Connection:
         """New entries by stream.
 
         Raises:
-            NoGroupError: a stream is not there.
-            WrongTypeError: one is no stream.
+            NoGroupError: a stream does not exist.
+            WrongTypeError: a key is not a stream.
         """
-        # BLOCK 0 would wait for ever.
+        # BLOCK 0 would wait forever.
         found = await reply(
             self.client.xreadgroup(
                 group, consumer, cast("Any", dict(streams)), count, block_ms or None
@@ -289,7 +290,7 @@ class Connection:
         return [(stream.decode(), rows) for stream, rows in found or []]
 
     async def now_ms(self, experiment: str) -> int:
-        """Time of the server that keeps the experiment, in milliseconds since the epoch."""
+        """Time of the server that has the experiment, in milliseconds since the epoch."""
         if self.is_cluster:
             node = self.client.get_node_from_key(key(experiment))
             seconds, microseconds = await reply(self.client.time(target_nodes=node))
@@ -298,10 +299,10 @@ class Connection:
         return int(seconds * 1000 + microseconds // 1000)
 
     async def info(self) -> list[Mapping[str, Any]]:
-        """What each server says of itself.
+        """The reply of each server to INFO.
 
         Raises:
-            CLIENT_ERRORS: it does not answer, or refuses.
+            CLIENT_ERRORS: a server does not answer, or denies access.
         """
         with reraise_cancellation():
             if self.is_cluster:

@@ -1,4 +1,4 @@
-"""What an operator may do on the server."""
+"""The operator's methods of the store on a server."""
 
 import logging
 import secrets
@@ -16,7 +16,7 @@ log = logging.getLogger("romul.store")
 
 
 class RedisOperator(RedisReader, RedisQueues, OperatorStore):
-    """Experiments created and removed, dead letters resubmitted and dropped."""
+    """Creates and removes experiments; resubmits and deletes dead letters."""
 
     async def create(self, name: str, spec: str, submitted: bytes) -> None:
         token = secrets.token_hex(8)
@@ -27,7 +27,7 @@ class RedisOperator(RedisReader, RedisQueues, OperatorStore):
                 f"{created.decode()} is there already, without an experiment {name!r} that is "
                 f"whole: restore the server's data, or `romul remove {name}`"
             )
-        # Also when it existed: that completes a creation that was killed between the two calls.
+        # Even if it existed: this completes a creation that was killed between the two calls.
         await reply(self.connection.client.sadd(EXPERIMENTS, name))
         if not created:
             raise ExperimentExistsError.of(name)
@@ -36,10 +36,10 @@ class RedisOperator(RedisReader, RedisQueues, OperatorStore):
         keys = [key(name), *(key(name, part) for part in PARTS)]
         removed = await self.connection.run("remove", keys, [])
         client = self.connection.client
-        # In this order: what is killed or refused on the way leaves no search that is not listed.
+        # The name goes last: an interruption must not leave an experiment that is not listed.
         await reply(client.srem(EXPERIMENTS, name))
         if await reply(client.exists(key(name))):
-            # Another one of that name was created in between.
+            # Another experiment of that name was created in between.
             await reply(client.sadd(EXPERIMENTS, name))
         return bool(removed)
 

@@ -1,4 +1,4 @@
-"""What workers, actors and operators may all do on the server."""
+"""The methods that workers, actors and operators share, of the store on a server."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,14 +22,14 @@ async def run_beat(
     trial: str = "",
     stream: str = "trials",
 ) -> Any:
-    """Run beat.lua: the worker's presence and, with an entry, its lease."""
+    """Run beat.lua, which records the worker's presence and, if given, extends its lease."""
     keys = [key(name, part) for part in ("workers", stream, "settled")]
     body = to_json(presence) if presence else b""
     return await connection.run("beat", keys, [worker, body, entry_id, slot, trial, key(name)])
 
 
 class RedisQueues(RedisCatalog, QueueStore):
-    """Messages to the inbox, ends of leases, dead letters and presence."""
+    """Sends messages to the inbox, ends leases, and stores dead letters and presence."""
 
     async def send(self, name: str, body: bytes) -> None:
         request = self.connection.client.xadd(key(name, "inbox"), {"m": body}, nomkstream=True)
@@ -52,7 +52,7 @@ class RedisQueues(RedisCatalog, QueueStore):
     async def dead_letter(
         self, name: str, queue: str, unusable: Sequence[tuple[str, str, bytes]]
     ) -> int:
-        # A message of either stream of leases goes back into the queue of trials.
+        # If resubmitted, a message of either stream of leases goes into the queue of trials.
         origin = "trials" if queue in LEASES else queue
         args: list[Any] = [GROUPS[origin], origin, MAX_DEAD, key(name, "dead")]
         for entry_id, reason, body in unusable:

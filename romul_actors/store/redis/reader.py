@@ -1,4 +1,4 @@
-"""What a reader may do on the server."""
+"""The reader's methods of the store on a server."""
 
 from collections.abc import Sequence
 from dataclasses import fields as fields_of
@@ -28,11 +28,11 @@ from romul_actors.store.values import (
 )
 
 MAX_LEASES = 100_000
-"""Most leases that are listed."""
+"""Maximal number of leases that are listed."""
 
 
 class RedisReader(RedisCatalog, ReaderStore):
-    """Reads of everything that an experiment has."""
+    """Reads all data of experiments."""
 
     async def load(self, name: str) -> Stored:
         found = await self.connection.run_read_only("load", [key(name)], [])
@@ -80,7 +80,7 @@ class RedisReader(RedisCatalog, ReaderStore):
                     read_line(entry_id, dict(zip(pairs[::2], pairs[1::2], strict=True)))
                     for entry_id, pairs in lines
                 ],
-                # The id begins with the server's time of the entry's arrival.
+                # An id begins with the arrival time by the server's clock.
                 undecided=[(int(at.partition(b"-")[0]), body) for at, body in undecided],
             )
 
@@ -120,11 +120,11 @@ class RedisReader(RedisCatalog, ReaderStore):
                     key(name, stream),
                 )
             except NoGroupError:
-                # Nothing was ever offered to a single worker.
+                # Nothing has ever been offered to a single worker.
                 continue
             for row in rows:
                 entry_id = row["message_id"].decode()
-                # Of two streams: one id may be in both.
+                # Both streams may contain the same id.
                 place = entry_id if stream == "trials" else f"{stream} {entry_id}"
                 found[place] = read_name(row["consumer"])
         return found

@@ -1,8 +1,8 @@
-"""From the server's replies, which are bytes, to the records of `romul_actors.store.values`.
+"""Converts the server's replies, which are bytes, to the records of `romul_actors.store.values`.
 
-Other programs may have written what these functions read: a worker's user alone may put anything
-into the streams of outputs and dead letters, the presence of workers, and the list of garbage.
-Whatever it is, the functions return a record or raise a ValueError that says what is wrong.
+The data may come from other programs: even a user with the role of a worker can put anything into
+the streams of outputs and dead letters, the presence of workers, and the list of garbage. For any
+data, these functions either return a record or raise a ValueError with an explanation.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,18 +17,18 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 LARGEST = 2**53
-"""No number of a presence is larger."""
+"""Exclusive upper bound of the numbers in a presence."""
 MAX_DIGITS = 19
-"""A number with so many digits is no size."""
+"""Numbers with this many digits are not accepted as sizes or counts."""
 _PRESENCE: Mapping[str, type] = {"state": str, "trial": str, "host": str, "pid": int, "why": str}
-"""Types of the texts and integers of a presence; each may be missing."""
+"""Types of the texts and integers in a presence; each may be missing."""
 
 
 def read_each(rows: Iterable[A], read: Callable[[A], B]) -> tuple[list[B], list[str]]:
     """Read many entries.
 
     Returns:
-        Those that can be read; and of each of the others what is wrong.
+        The entries that can be read, and an error message for each of the others.
     """
     found: list[B] = []
     faults: list[str] = []
@@ -41,23 +41,23 @@ def read_each(rows: Iterable[A], read: Callable[[A], B]) -> tuple[list[B], list[
 
 
 def read_name(name: bytes) -> str:
-    """A name that must not be lost, whatever its bytes are."""
+    """Decode a name; invalid bytes are escaped."""
     return name.decode(errors="backslashreplace")
 
 
 def flatten(fields: Mapping[str, str]) -> list[str]:
-    """A hash's fields as arguments of HSET."""
+    """The fields of a hash as arguments of HSET."""
     return list(chain.from_iterable(fields.items()))
 
 
 def read_fields(flat: Sequence[bytes]) -> dict[str, str]:
-    """A hash's fields from a script's reply of HGETALL."""
+    """The fields of a hash from the reply of HGETALL in a script."""
     texts = [text.decode() for text in flat]
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
 def read_workers(rows: Iterable[tuple[bytes, bytes]], now_ms: int) -> dict[str, dict[str, Any]]:
-    """Presence of each worker; one whose entry cannot be read was never seen."""
+    """The presence of each worker; a worker whose entry is invalid counts as never seen."""
     found = {}
     for name, body in rows:
         try:
@@ -68,10 +68,10 @@ def read_workers(rows: Iterable[tuple[bytes, bytes]], now_ms: int) -> dict[str, 
 
 
 def read_presence(body: bytes, now_ms: int) -> dict[str, Any]:
-    """A worker's presence, with its age in place of its time."""
+    """A worker's presence, with its age instead of its time."""
     presence = from_json(body)
     if not isinstance(presence, dict):
-        raise ValueError("not a map")  # noqa: TRY004  (every fault is a ValueError here)
+        raise ValueError("not a map")  # noqa: TRY004  (every error is a ValueError here)
     seen_ms = presence.pop("seen_ms", None)
     if not _finite(seen_ms):
         raise ValueError(f"seen_ms is {seen_ms!r:.40}")
@@ -89,12 +89,12 @@ def _finite(number: Any) -> bool:
 
 
 def read_count(value: bytes | None) -> int:
-    """A count for people alone; what is none, since a worker may write anything there, is 0."""
+    """A count for display only; invalid data, which a worker may have written, counts as 0."""
     return int(value) if value and value.isdigit() and len(value) < MAX_DIGITS else 0
 
 
 def read_line(entry_id: bytes, fields: Mapping[bytes, bytes]) -> tuple[str, str]:
-    """A line of history: (id, JSON text)."""
+    """A line of history as a pair of id and JSON text."""
     if b"json" not in fields:
         raise ValueError(f"entry {entry_id.decode()} has no field 'json'")
     return entry_id.decode(), fields[b"json"].decode()
@@ -119,7 +119,7 @@ def read_leases(name: str, rows: Sequence[Any], worker: str) -> list[Lease]:
 
 
 def read_dead_letter(entry_id: bytes, fields: Mapping[bytes, bytes]) -> DeadLetter:
-    """A dead letter; one that lacks a part is listed too, so that it can be dropped."""
+    """A dead letter; an incomplete one is listed too, so that it can be deleted."""
     body, size = fields.get(b"body", b""), fields.get(b"size", b"")
     return DeadLetter(
         id=entry_id.decode(),
@@ -131,7 +131,7 @@ def read_dead_letter(entry_id: bytes, fields: Mapping[bytes, bytes]) -> DeadLett
 
 
 def read_output(fields: Mapping[bytes, bytes]) -> Output:
-    """What an attempt printed."""
+    """The output of an attempt."""
     missing = [name for name in (b"trial", b"attempt", b"worker", b"text") if name not in fields]
     if missing:
         raise ValueError(f"no field {missing[0].decode()!r}")

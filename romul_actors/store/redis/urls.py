@@ -1,4 +1,4 @@
-"""From a URL to a client: one server, a primary behind Sentinels, or a Cluster.
+"""Opens a client for a URL: a single server, a primary behind Sentinels, or a Cluster.
 
 redis://[[user]:password@]host[:port][/db]                     one server; rediss:// with TLS
 unix://path                                                    one server on this machine
@@ -6,7 +6,7 @@ redis+sentinel://[[user]:password@]host[:port],.../service[/db]
     ?sentinel_username=...&sentinel_password=...               rediss+sentinel:// with TLS
 redis+cluster://[[user]:password@]host[:port],...[/0]          rediss+cluster:// with TLS
 
-A password that a URL with a user leaves out may lie in a file (`romul_actors.secret_file`).
+If a URL has a user but no password, the password may be in a file (`romul_actors.secret_file`).
 """
 
 import re
@@ -31,29 +31,29 @@ from romul_actors.secret_file import SecretFile, password_file
 
 SENTINEL_PORT, CLUSTER_PORT = 26379, 6379
 RETRY_CAP_S = 1.0
-"""Longest pause before a request is tried again, whose connection failed."""
+"""Longest pause before a request is retried after its connection failed."""
 SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
-"""What a Sentinel URL may say after "?": the Sentinels' own login."""
+"""Options of a Sentinel URL after "?": the Sentinels' own login."""
 _UNQUOTED = "in a password / ? # & stand as %2F %3F %23 %26"
 
 
 def hide_password(url: str) -> str:
-    """`url` as it may stand in a log, also where its password is not quoted as it should be.
+    """`url` without its password, even if the password is not quoted correctly.
 
-    What stands after "?" is hidden, whatever it is: a password may be under a name with a slip.
+    Everything after "?" is hidden, because a misspelled option may contain a password.
     """
     place, asked, options = url.partition("?")
-    if "@" in options:  # it may end the login, with a "?" in the password
+    if "@" in options:  # the "?" may be part of the password
         return re.sub(r"(://[^:@/]*).*", r"\1:***", url, flags=re.DOTALL)
     return re.sub(r"(://[^:@/]*):.*@", r"\1:***@", place, flags=re.DOTALL) + (asked and "?***")
 
 
 class FileLogin(CredentialProvider):
-    """A login whose password is read from its file for each connection: it may change meanwhile.
+    """A login that reads the password from its file for each connection, as it may change.
 
     Args:
-        user: None: the server's default user.
-        file: holds the password.
+        user: name of the user; None for the server's default user.
+        file: file with the password.
     """
 
     def __init__(self, user: str | None, file: SecretFile) -> None:
@@ -61,7 +61,7 @@ class FileLogin(CredentialProvider):
         self._file = file
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        """User, if there is one, and password.
+        """The user, if any, and the password.
 
         Raises:
             AuthenticationError: the file cannot be read any more.
@@ -73,15 +73,15 @@ class FileLogin(CredentialProvider):
         return (password,) if self._user is None else (self._user, password)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        """As `get_credentials`."""
+        """The same as `get_credentials`."""
         return self.get_credentials()
 
 
 def connect(url: str) -> "Redis | RedisCluster":
-    """Make a client that tries again when the server does not answer for a moment.
+    """Create a client that retries while the server does not answer for a short time.
 
     Raises:
-        StoreError: the URL is none of the four kinds above, or its password cannot be read.
+        StoreError: the URL has none of the forms above, or its password cannot be read.
     """
     common: dict[str, Any] = {
         "protocol": 2,
@@ -90,7 +90,7 @@ def connect(url: str) -> "Redis | RedisCluster":
         "retry": Retry(ExponentialBackoff(cap=RETRY_CAP_S, base=0.05), retries=5),
         "health_check_interval": 30,
     }
-    # A primary that has become a replica: its name may lead to the new one, on a new connection.
+    # ReadOnlyError: the primary has become a replica. A new connection may reach the new primary.
     again = [RedisConnectionError, RedisTimeoutError, ReadOnlyError]
     single = {**common, "retry_on_error": again}
     scheme = url.partition("://")[0]
@@ -100,30 +100,30 @@ def connect(url: str) -> "Redis | RedisCluster":
         if scheme.endswith("+cluster"):
             return _cluster(url, common)
         if scheme in ("redis", "rediss"):
-            _database(urlsplit(url).path.strip("/"))  # the client takes what is no number for 0
+            _database(urlsplit(url).path.strip("/"))  # the client would take a wrong number for 0
         place = url
         if file := password_file(url, secret_file.REDIS):
             user, _, rest = url.partition("://")[2].partition("@")
             place = f"{scheme}://{rest}"
             single["credential_provider"] = FileLogin(unquote(user) or None, file)
         client: Redis = Redis.from_url(place, **single)
-        # What stands after "?" is looked at when a connection is made.
+        # The client checks options after "?" only when it makes a connection.
         pool = client.connection_pool
         made = pool.connection_class(**pool.connection_kwargs)
         if isinstance(made, SSLConnection):
             _check_files(made)
     except (ValueError, TypeError, RedisError) as error:
-        # The client takes the beginning of such a password for a port, and says it.
+        # The client would show the beginning of such a password, which it takes for a port.
         why = _UNQUOTED if re.search(r"://[^@]*[/?#].*@", url, re.DOTALL) else error
         raise StoreError(f"{hide_password(url)}: {why}") from None
     return client
 
 
 def _check_files(connection: SSLConnection) -> None:
-    """Read the certificates that a URL names: later it would look as if no server answered.
+    """Check the certificates that a URL names; later, it would seem that no server answers.
 
     Raises:
-        ValueError: there is no such file, or it holds something else.
+        ValueError: a file does not exist, or is not a certificate or key.
     """
     tls = connection.ssl_context
     named = {
@@ -146,19 +146,19 @@ def _check_files(connection: SSLConnection) -> None:
 
 
 class _Sentinels(Sentinel):
-    """Sentinels that say in words why they name no primary; the client's own do it in code."""
+    """Sentinels whose error explains in words why no primary was found."""
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
         """Host and port of the primary.
 
         Raises:
-            RedisConnectionError: no Sentinel names one: what each says.
+            RedisConnectionError: no Sentinel names a primary; the message has the answer of each.
         """
         said = []
         for sentinel in self.sentinels.copy():
             pool = sentinel.connection_pool
             try:
-                # By name; a list only by the newer protocol.
+                # A mapping by name, since the client uses protocol 2.
                 known: Any = await sentinel.sentinel_masters()
             except AuthenticationError as error:
                 why = f"{error} (?sentinel_password= gives the Sentinels' own login)"
@@ -167,7 +167,7 @@ class _Sentinels(Sentinel):
             else:
                 state = known.get(service_name)
                 if state and self.check_master_state(state, service_name):
-                    # It is the first to be asked from now on.
+                    # Ask this Sentinel first from now on.
                     self.sentinels.remove(sentinel)
                     self.sentinels.insert(0, sentinel)
                     return state["ip"], state["port"]
@@ -175,7 +175,7 @@ class _Sentinels(Sentinel):
                 why = "is down" if state else f"is not known, but {others}"
                 why = f"{service_name!r} {why}"
             finally:
-                # They are asked where a connection is made, which is seldom.
+                # Not kept open: Sentinels are asked only when a connection is made.
                 await pool.disconnect(inuse_connections=False)
             at = pool.connection_kwargs
             said.append(f"Sentinel {at['host']}:{at['port']}: {why}")
@@ -199,7 +199,7 @@ def _sentinel(url: str, options: dict[str, Any]) -> Redis:
     file = secret_file.secret_file(secret_file.SENTINEL)
     if own["password"] is None and file is not None:
         own = {"credential_provider": FileLogin(own["username"], file)}
-    # Another one is asked where one does not answer; all are asked again after a pause.
+    # No retries here: another Sentinel is asked instead, and all are asked again after a pause.
     own |= {"protocol": 2, "socket_timeout": 5, "retry": Retry(NoBackoff(), 0)}
     own["ssl"] = "ssl" in login
     sentinels = _Sentinels(nodes, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
@@ -208,7 +208,7 @@ def _sentinel(url: str, options: dict[str, Any]) -> Redis:
 
 
 def _database(path: str) -> int:
-    """Number of the database that stands at the end of a URL; 0 where none does."""
+    """Number of the database at the end of a URL; 0 if there is none."""
     if not re.fullmatch("[0-9]*", path):
         raise ValueError("what stands after the host is no number of a database, as /0 is")
     return int(path or 0)
@@ -217,7 +217,7 @@ def _database(path: str) -> int:
 def _parse(
     url: str, default_port: int, options: Sequence[str] = ()
 ) -> tuple[list[tuple[str, int]], dict[str, Any], str]:
-    """Hosts with ports, login with what else is given of `options`, and path."""
+    """The hosts with ports, the login together with given `options`, and the path."""
     parts = urlsplit(url)
     _, _, hosts = parts.netloc.rpartition("@")
     nodes = []
@@ -237,7 +237,7 @@ def _parse(
         raise ValueError(_UNQUOTED)
     for option in filter(None, parts.query.split("&")):
         name, _, value = option.partition("=")
-        if name not in options:  # it is not said: it may be a part of a password
+        if name not in options:  # not shown, because it may be part of a password
             takes = " and ".join(options) or "nothing"
             raise ValueError(f'{parts.scheme}:// takes {takes} after "?"; {_UNQUOTED}')
         login[name] = unquote(value)

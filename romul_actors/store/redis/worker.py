@@ -1,4 +1,4 @@
-"""What a worker may do on the server."""
+"""The worker's methods of the store on a server."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ class RedisWorker(RedisQueues, WorkerStore):
         for name in holding:
             if (lease := await self._take(name, worker)) is not None:
                 return lease
-        # A read of many streams takes one entry of each, and fails for all if one is not a stream.
+        # A read of several streams takes an entry of each, and fails if one is not a stream.
         right: Sequence[str] = names
         if len(names) > 1:
             lease, right = await self._lease_from_first(names, worker)
@@ -32,7 +32,7 @@ class RedisWorker(RedisQueues, WorkerStore):
         try:
             return await self._wait_for_trial(right, worker, block_ms, holding)
         except WrongTypeError:
-            # Which one it is, a read of each says once; if none of them, it is a bell.
+            # Read each queue to find the one with the wrong type; if there is none, it is a bell.
             lease, readable = await self._lease_from_first(right, worker)
             if lease is None:
                 if len(readable) == len(right):
@@ -43,10 +43,10 @@ class RedisWorker(RedisQueues, WorkerStore):
     async def _wait_for_trial(
         self, names: Sequence[str], worker: str, block_ms: int, holding: Sequence[str]
     ) -> Lease | None:
-        """Take one trial, of `names` or offered to this worker of `holding`; wait for the first.
+        """Wait for a trial in the queues of `names`, or an offer to this worker in `holding`.
 
         Raises:
-            WrongTypeError: a queue or a bell is none.
+            WrongTypeError: the key of a queue or a bell is not a stream.
         """
         streams = {key(name, "trials"): ">" for name in names}
         bells = {bell_key(name, worker): ">" for name in holding}
@@ -67,15 +67,15 @@ class RedisWorker(RedisQueues, WorkerStore):
     async def _lease_from_first(
         self, names: Sequence[str], worker: str
     ) -> tuple[Lease | None, list[str]]:
-        """Take one trial, from the first experiment that has one, without waiting.
+        """Lease a trial from the first experiment that has one, without waiting.
 
         Returns:
-            The lease; the names of those before it whose queues can be read.
+            The lease, and the names of the experiments read so far whose queues are valid.
         """
         right = []
         for name in names:
             stream = key(name, "trials")
-            # A queue that is gone was removed in the meantime, or damaged, which the actor says.
+            # A missing queue was removed in the meantime, or is damaged; the actor reports that.
             with contextlib.suppress(NoGroupError), self.connection.going_on_without(stream):
                 found = await self.connection.read_streams(
                     GROUPS["trials"], worker, {stream: ">"}, 1, None
@@ -86,7 +86,7 @@ class RedisWorker(RedisQueues, WorkerStore):
         return None, right
 
     async def _take(self, name: str, worker: str) -> Lease | None:
-        """Take what is offered to this worker."""
+        """Lease a trial that is offered to this worker."""
         keys = [key(name, part) for part in ("offers", "targeted", "affinity")]
         found = await self.connection.run("take", [*keys, bell_key(name, worker)], [worker])
         if found is None:
@@ -132,7 +132,7 @@ class RedisWorker(RedisQueues, WorkerStore):
             self.connection.leave_out(listed, faults)
             if found or not faults:
                 return found
-            # They name no checkpoint, and would stand before all others for ever.
+            # Invalid names would block the list forever.
             await reply(client.zrem(listed, *rows))
 
     async def forget(self, name: str, checkpoints: Sequence[str]) -> None:
