@@ -3,23 +3,23 @@
 -- ARGV: worker, presence (JSON), entry id or '', slot, trial, meta
 -- meta is not declared as a key: a user must have the right to write every declared key, and a
 -- worker may not write this one.
--- XCLAIM without the check of the holder would steal the lease back from the actor that took it.
--- Returns {kept, status, outdated}: outdated when another attempt of the trial has a result.
+-- Without the check of the holder, XCLAIM would take the lease back from an actor that claimed it.
+-- Returns {kept, status, outdated}; outdated means that another attempt at the trial has a result.
 local now = redis.call('TIME')
 local seen = now[1] * 1000 + math.floor(now[2] / 1000)
 local status = redis.call('HGET', ARGV[6], 'status')
 if not status then
   return {0, '', 0}
 end
--- Before the first write: a presence that cannot be encoded (NaN) must renew no lease.
+-- Before the first write: a presence that cannot be encoded (NaN) must not renew the lease.
 local presence = ''
 if ARGV[2] ~= '' then
   local said = cjson.decode(ARGV[2])
   said.seen_ms = seen
   presence = cjson.encode(said)
 end
--- The lease first: a server without memory refuses a script's first write if it may take more, and
--- this one takes none. Not before a look at what is written next, which may be of another type.
+-- Write the lease first: a server that is out of memory rejects a script whose first write may need
+-- more memory, and this one needs none. But check the type of the next key before that.
 redis.call('HGET', KEYS[1], ARGV[1])
 local kept = ARGV[3] ~= ''
   and redis.call('XPENDING', KEYS[2], 'workers', ARGV[3], ARGV[3], 1, ARGV[1])[1] ~= nil
@@ -28,7 +28,7 @@ if kept then
 end
 if presence == '' then
   redis.call('HDEL', KEYS[1], ARGV[1])
-  -- Names are never used again: without this the group would grow with every worker.
+  -- Names are not reused: without this, the group would grow with every worker.
   -- Not while an entry is pending: it would belong to no consumer, and no sweep would find it.
   local targeted, affinity = ARGV[6] .. ':targeted', ARGV[6] .. ':affinity'
   for _, stream in ipairs({KEYS[2], targeted}) do
@@ -37,7 +37,7 @@ if presence == '' then
       redis.call('XGROUP', 'DELCONSUMER', stream, 'workers', ARGV[1])
     end
   end
-  -- Nothing is offered to it any more; what was, goes to all.
+  -- Offers to the worker go to all workers.
   local held = redis.pcall('HGET', affinity, 'w ' .. ARGV[1])
   if type(held) == 'string' then
     redis.call('HDEL', affinity, 'w ' .. ARGV[1], 'c ' .. held)
@@ -54,7 +54,7 @@ if presence == '' then
 else
   redis.call('HSET', KEYS[1], ARGV[1], presence)
 end
--- The last end alone: an earlier one may be of a result that did not count.
+-- Only the last token counts: an earlier one may belong to a result that did not count.
 local settled = string.match(kept and redis.call('HGET', KEYS[3], ARGV[4]) or '', '[^\n]*$')
 local ours = string.sub(settled, 1, #ARGV[5] + 1) == ARGV[5] .. '#'
 return {kept and 1 or 0, status, ours and string.find(settled, ' result ', 1, true) and 1 or 0}

@@ -1,10 +1,10 @@
--- Apply a batch of decisions, whole or not at all.
+-- Apply a batch of decisions, completely or not at all.
 -- KEYS: meta, inbox, trials, history, garbage, then the hash of each changed slot
 -- ARGV: actor, MessagePack of {version, entries, meta, slots, trials, parents, history, keep,
 -- garbage, nonce}
--- A trial whose parent lies in the memory of an idle worker is offered to that worker alone.
--- Returns {the new version, longest time of an offer in ms or -1}; nil if the version has moved on,
--- or an entry is no longer pending with this actor.
+-- A trial whose parent is in the memory of an idle worker is offered to that worker alone.
+-- Returns {the new version, longest time of an offer in ms or -1}; nil if the stored version is
+-- another one, or an entry is no longer pending with this actor.
 local c = cmsgpack.unpack(ARGV[2])
 local epoch, version, nonce = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version', 'nonce'))
 if not epoch then
@@ -29,7 +29,7 @@ if n > 0 then
     end
   end
 end
--- Before the first write: a key of a wrong type ends the script here, and not half way.
+-- Before the first write: a key of a wrong type must end the script here, not half-way.
 local looks = {{'XLEN', KEYS[3]}, {'XLEN', KEYS[4]}, {'ZRANGEBYSCORE', KEYS[5], 0, 0}}
 for i = 6, #KEYS do
   looks[i - 2] = {'HLEN', KEYS[i]}
@@ -49,7 +49,7 @@ end
 local affinity, offers = KEYS[1] .. ':affinity', KEYS[1] .. ':offers'
 local holds = #c.parents > 0 and redis.call('EXISTS', affinity) == 1
 local longest = -1
--- A worker's password may write anything into these keys, and no commit may fail half way for that.
+-- A worker may write anything into these keys, and a commit must not fail half-way because of that.
 local function try(...)
   local reply = redis.pcall(...)
   return not (type(reply) == 'table' and reply.err) and reply or false

@@ -1,7 +1,7 @@
--- Create an experiment, whole or not at all.
+-- Create an experiment, completely or not at all.
 -- KEYS: meta, inbox, trials   ARGV: spec, submitted message, token of this call
--- Returns 1; 0 if there is one of that name (the same call sent twice returns 1 again); the name of a
--- queue that is there without its experiment.
+-- Returns 1; 0 if there is one of that name (but 1 if the same call is sent twice); or the name of a
+-- queue that exists without its experiment.
 local token = redis.call('HGET', KEYS[1], 'created_by')
 if token then
   return token == ARGV[3] and 1 or 0

@@ -1,10 +1,10 @@
 -- Move unusable entries of a queue to the dead letters.
--- KEYS: the queue   ARGV: consumer group, queue's name, most dead letters kept, dead, then for each
--- entry: id, reason, body (its beginning), its whole length
+-- KEYS: the queue   ARGV: consumer group, queue's name, number of dead letters to keep, dead, then
+-- for each entry: id, reason, beginning of the body, full length of the body
 -- dead is not declared as a key: a user must have the right to read every declared key, and a worker
 -- may not read this one.
--- An entry leaves its queue once it is kept.
--- Returns how many entries were still pending.
+-- An entry is removed from its queue after it has been stored.
+-- Returns the number of entries that were still pending.
 local n = 0
 for i = 5, #ARGV, 4 do
   if redis.call('EXISTS', KEYS[1]) == 1

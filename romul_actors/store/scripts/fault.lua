@@ -1,5 +1,5 @@
 -- Store why an experiment cannot be served.
--- KEYS: meta   ARGV: the fault, or '' if it can be
+-- KEYS: meta   ARGV: the fault, or '' if it can be served
 -- Returns 1; 0 if there is no such experiment.
 if redis.call('HEXISTS', KEYS[1], 'spec') == 0 then
   return 0

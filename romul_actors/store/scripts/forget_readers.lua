@@ -1,7 +1,7 @@
--- Forget consumers that have nothing of a queue and have not read it for a while.
--- KEYS: inbox, trials, targeted   ARGV: how long in ms, the one to forget or '' for all
+-- Remove consumers without pending entries that have not read a queue for a while.
+-- KEYS: inbox, trials, targeted   ARGV: that time in ms, the consumer to remove or '' for all
 -- Not while an entry is pending: it would belong to no consumer, and no take-over would find it.
--- A user of an older ACL file may not list consumers, and a queue may be gone: then they stay.
+-- If the user may not list consumers (older ACL files) or a queue is gone, nothing is removed.
 for i, stream in ipairs(KEYS) do
   local group = i == 1 and 'actors' or 'workers'
   local consumers = redis.pcall('XINFO', 'CONSUMERS', stream, group)

@@ -1,9 +1,9 @@
--- What a screen shows, in one call: some fields of each slot, workers, queues, the latest history.
+-- The state of an experiment for display: some fields of each slot, workers, queues, and history.
 -- KEYS: meta, workers, inbox, trials, history, dead. The slots' keys share their hash tag.
--- ARGV: history after this id ('' for the latest), how many lines, names of a slot's fields ...
--- Returns {now in ms, meta, {values of a slot's fields, ...}, workers, depths, history, {{id, ''} of
--- the oldest entry of the inbox; where the search has ended {id, beginning of its body} of the ten
--- oldest and the ten newest ones, in their order}}; nil if there is no such experiment.
+-- ARGV: id after which to read history ('' for the latest), number of lines, fields of a slot ...
+-- Returns {now in ms, meta, {values of a slot's fields, ...}, workers, depths, history, undecided};
+-- nil if there is no such experiment. undecided is {{id, ''}} of the oldest inbox entry; if the
+-- search has ended, {id, beginning of the body} of the ten oldest and ten newest, in order.
 local meta = redis.call('HGETALL', KEYS[1])
 if #meta == 0 then
   return nil
@@ -14,7 +14,7 @@ for i = 3, #ARGV do
 end
 local rows = {}
 if #fields > 0 then
-  -- Any number may stand there: reading ends where a thousand hashes in a row are not there.
+  -- The number may be damaged: stop after a thousand missing hashes in a row.
   local missing = 0
   for i = 0, (tonumber(redis.call('HGET', KEYS[1], 'slots')) or 0) - 1 do
     local slot = KEYS[1] .. ':slot:' .. i

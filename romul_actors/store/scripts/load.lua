@@ -1,5 +1,5 @@
 -- The whole population at one version.
--- KEYS: meta. The slots' keys share its hash tag, so they live on the same server.
+-- KEYS: meta. The slots' keys share its hash tag, so they are on the same server.
 -- Returns version, meta, {slot, ...}; nil if there is no such experiment.
 local meta = redis.call('HGETALL', KEYS[1])
 if #meta == 0 then
@@ -10,7 +10,7 @@ local epoch, version, nonce, slots =
 if not epoch or not nonce or not string.match(version or '', '^%d+$') then
   return redis.error_reply('DAMAGED ' .. KEYS[1] .. ' has no version (epoch, version, nonce)')
 end
--- Any number may stand there: reading ends where a thousand hashes in a row are not there.
+-- The number may be damaged: stop after a thousand missing hashes in a row.
 local rows, missing = {}, 0
 for i = 0, (tonumber(slots) or 0) - 1 do
   local row = redis.pcall('HGETALL', KEYS[1] .. ':slot:' .. i)

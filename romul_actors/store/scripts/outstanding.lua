@@ -1,4 +1,4 @@
--- All messages in the two queues, read or not, and all offers, at one version.
+-- All messages in the two queues, whether they have been read or not, and all offers, at one version.
 -- KEYS: meta, trials, inbox   Returns {version, {trial, ...}, {inbox entry, ...}}; nil if there is
 -- no such experiment.
 local epoch, version, nonce = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'version', 'nonce'))

@@ -1,4 +1,4 @@
--- Queue a leased trial again, as if it had never been leased.
+-- Queue a leased trial again, as if it had not been leased.
 -- KEYS: the lease's stream, trials   ARGV: worker, entry id, message
 -- Returns 1; 0 if the worker no longer holds the lease.
 if redis.call('EXISTS', KEYS[1]) == 0 then

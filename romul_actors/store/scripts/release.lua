@@ -1,10 +1,10 @@
--- Put trials into the queue that their workers did not take in time.
+-- Put trials into the queue that were offered to a worker and not taken in time.
 -- KEYS: offers, trials, affinity   ARGV: a worker that is gone, or ''
--- Returns the time until the next one is to be released, in ms; -1 if nothing is offered.
+-- Returns the time until the next release is due, in ms; -1 if there are no offers.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local next = -1
--- A worker's password may write anything into offers and affinity: also a time far ahead.
+-- A worker may write anything into offers and affinity, even a time in the far future.
 local offers = redis.pcall('HGETALL', KEYS[1])
 if offers.err then
   return -1

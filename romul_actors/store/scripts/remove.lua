@@ -1,16 +1,16 @@
--- Remove an experiment and all its data, whatever has become of them.
--- KEYS: meta, then every key that is no slot's
--- Returns 1; 0 if there was none of them.
+-- Remove an experiment and all its data, even if they are damaged.
+-- KEYS: meta, then all other keys except those of slots
+-- Returns 1; 0 if none of the keys existed.
 local removed = 0
 local said = redis.pcall('HGET', KEYS[1], 'slots')
 local slots = type(said) == 'string' and tonumber(said) or 0
--- Any number may stand there, and some of the slots may be gone.
+-- The number may be damaged, and some of the slots may be gone.
 local i, missing = 0, 0
 while missing == 0 or (i < slots and missing < 1000) do
   local n = redis.call('DEL', KEYS[1] .. ':slot:' .. i)
   i, missing, removed = i + 1, n == 1 and 0 or missing + 1, removed + n
 end
--- Bells of workers that hold something, and of those that are there; others end by themselves.
+-- The bells of workers that hold a checkpoint or are present; other bells expire.
 local workers = redis.pcall('HKEYS', KEYS[1] .. ':workers')
 workers = workers.err and {} or workers
 local affinity = redis.pcall('HKEYS', KEYS[1] .. ':affinity')

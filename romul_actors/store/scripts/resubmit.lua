@@ -1,7 +1,7 @@
 -- Put a dead letter back into its queue.
 -- KEYS: dead, the queue   ARGV: the dead letter's id, its body
--- It leaves the dead letters once the queue has it.
--- Returns 1; 0 if it is gone.
+-- It is removed from the dead letters after it has been queued.
+-- Returns 1; 0 if the dead letter is gone.
 if #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) == 0 then
   return 0
 end

@@ -1,13 +1,13 @@
--- End a lease with a message to the inbox, once: a result, a failure, a release or an expiry.
--- KEYS: trials or targeted, settled   ARGV: holder, entry id, token, message, slot, inbox; and, of a
--- worker with affinity: affinity, its bell, checkpoint that it holds or '', for how long in ms,
--- whether it restored ('warm', 'cold' or '')
+-- End a lease and put a message into the inbox, once: a result, a failure, a release or an expiry.
+-- KEYS: trials or targeted, settled   ARGV: holder, entry id, token, message, slot, inbox; and for a
+-- worker with affinity: affinity, its bell, the checkpoint that it holds or '', for how long in ms,
+-- how it restored ('warm', 'cold' or '')
 -- inbox is not declared as a key: a user must have the right to read every declared key, and a
 -- worker may not read this one.
--- The last eight tokens of the slot's last trial are kept, second copies' too, so that the same call sent
--- twice (its first reply was lost) returns 1 again.
--- Returns 1; 0 if the holder has lost the lease; -1 if it has none and the slot has gone on since: the
--- call may have been the one that ended it.
+-- The last eight tokens of the slot's last trial are kept, including those of second copies, so that a
+-- call that is repeated because its reply was lost returns 1 again.
+-- Returns 1; 0 if the holder has lost the lease; -1 if it has no lease and the slot has advanced since:
+-- then this call may have ended the lease before.
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return 0
 end
@@ -30,7 +30,7 @@ if same then
   end
   kept = before .. '\n' .. ARGV[3]
 end
--- In this order: what cannot be noted is not queued either, however often it is sent.
+-- In this order: if the token cannot be stored, the message is not queued either.
 redis.call('HSET', KEYS[2], ARGV[5], kept)
 redis.call('XADD', ARGV[6], '*', 'm', ARGV[4])
 redis.call('XACK', KEYS[1], 'workers', ARGV[2])
@@ -39,7 +39,7 @@ local affinity = ARGV[7]
 if not affinity then
   return 1
 end
--- The lease has ended: whatever a worker's password has written into these keys, no more fails.
+-- The lease has ended: from here on nothing may fail, whatever a worker has written into these keys.
 local held_before = redis.pcall('HGET', affinity, 'w ' .. ARGV[1])
 if type(held_before) == 'string' then
   redis.pcall('HDEL', affinity, 'w ' .. ARGV[1], 'c ' .. held_before)

@@ -1,8 +1,8 @@
 -- Give a worker the trial that is offered to it, as a lease.
 -- KEYS: offers, targeted, affinity, the worker's bell   ARGV: worker
--- Every entry of targeted is pending from its first moment: so the one just added is the next one
--- that a group read gives. The bell is silenced, and kept for as long as the worker asks.
--- Returns {entry id, message}; nil if nothing is offered to it.
+-- Every entry of targeted is pending from the start, so the one just added is what the next group
+-- read returns. The bell is emptied, and kept for as long as the worker asks.
+-- Returns {entry id, message}; nil if there is no offer to the worker.
 if redis.call('EXISTS', KEYS[4]) == 0 then
   redis.call('XGROUP', 'CREATE', KEYS[4], 'workers', '$', 'MKSTREAM')
 end
@@ -11,7 +11,7 @@ for _, ring in ipairs(redis.call('XPENDING', KEYS[4], 'workers', '-', '+', 10, A
   redis.call('XDEL', KEYS[4], ring[1])
 end
 redis.call('PEXPIRE', KEYS[4], 60000)
--- A worker's password may have made something else of it.
+-- A worker may have written something else into the key.
 local offer = redis.pcall('HGET', KEYS[1], ARGV[1])
 if type(offer) ~= 'string' then
   return nil
