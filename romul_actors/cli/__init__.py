@@ -19,11 +19,11 @@ _UNUSABLE = (
     NotADirectoryError,
     PermissionError,
 )
-"""What a path that a user named leads to; a disk that is full, or damaged, is none of it."""
+"""Errors of a path that the user gave. A full or damaged disk is not among them."""
 
 
 def main() -> None:
-    """Run the command line; this project's errors are one line and an exit code of their own."""
+    """Run the command line. An error of this project ends it with one line and its exit code."""
     if logging.lastResort is not None:
         # For commands that start no log.
         logging.lastResort.setFormatter(VisibleFormatter())
@@ -44,15 +44,15 @@ def main() -> None:
 
 
 def _end(error: Exception, message: str, code: int) -> NoReturn:
-    """Say in one line why the command ends."""
+    """Print in one line why the command ends, and exit."""
     logging.getLogger("romul").debug("failed", exc_info=error)
-    # Not broken into lines of a terminal's width: what reads a log searches whole lines.
+    # Not wrapped to the width of the terminal: programs search logs for whole lines.
     Console(stderr=True).print(f"romul: {message}", style="red", soft_wrap=True)
     sys.exit(code)
 
 
 def _show_defect() -> NoReturn:
-    """Show the traceback of the error that is being handled, and end."""
+    """Print the traceback of the error that is being handled, and exit."""
     # Its text may quote what others wrote: `echo` makes control characters visible.
     echo(traceback.format_exc(), err=True, nl=False)
     sys.exit(EXPERIMENT_FAILED)

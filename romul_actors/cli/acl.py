@@ -20,7 +20,7 @@ def acl(
         typer.Option(
             "--out",
             dir_okay=False,
-            help="ACL file for the server (aclfile ...); other users in it stay.",
+            help="ACL file for the server (`aclfile`). Other users in the file are kept.",
         ),
     ],
     passwords: Annotated[
@@ -28,34 +28,37 @@ def acl(
         typer.Option(
             "--secrets",
             file_okay=False,
-            help="Folder for the passwords, USER/password each; those that are there are kept.",
+            help="Folder for the passwords, as USER/password. Existing passwords are kept.",
         ),
     ],
     experiment: Annotated[
-        str, typer.Option(help="Experiments that the users are for: a pattern with * and ?.")
+        str, typer.Option(help="Experiments that the users may access: a pattern with * and ?.")
     ] = "*",
     roles: Annotated[
-        str, typer.Option(help=f"Some of {', '.join(ROLES)}, as role or role=user.")
+        str,
+        typer.Option(
+            help=f"Roles, separated by commas: {', '.join(ROLES)}; ROLE=USER names the user."
+        ),
     ] = ",".join(ROLES),
     broker: Annotated[
         Path | None,
         typer.Option(
             file_okay=False,
-            help="Folder for mosquitto's files, passwords and acl: the same users and passwords.",
+            help="Folder for mosquitto's files `passwords` and `acl`, with the same users.",
         ),
     ] = None,
 ) -> None:
-    """Make a user of the server for each role, with a password and the rights it needs.
+    """Create a server user for each role, with a password and the permissions it needs.
 
-    Other users of the same files stay as they are; a user that is there already is made anew.
+    Other users in the same files are kept. A user that already exists is replaced.
     """
     users = dict(_named(roles))
     # An empty file is as good as none: it refuses nobody.
     held = _held(out) if _held(out).strip() else ""
     if held and not asks_for_a_user(held):
         raise AclError(
-            f"{out} has no line {NO_DEFAULT_USER!r}: it is not of this command, or its server lets "
-            "connections in without a user: name a new file, or add the line"
+            f"{out} has no line {NO_DEFAULT_USER!r}: either this command did not write it, or its "
+            "server admits connections without a user: give a new file, or add the line"
         )
     passwords.mkdir(mode=0o700, parents=True, exist_ok=True)
     known = {name: _password(passwords / name / "password") for name in users}
@@ -83,13 +86,13 @@ def _named(roles: str) -> Iterator[tuple[str, str]]:
         role, _, name = part.partition("=")
         name = name or role
         if name in seen:
-            raise AclError(f"{name!r} is named twice: a user has one role")
+            raise AclError(f"{name!r} is given twice: a user has one role")
         seen.add(name)
         yield name, role
 
 
 def _password(file: Path) -> str:
-    """The password in a file, which is made if it is not there."""
+    """The password in a file, which is created if it does not exist."""
     file.parent.mkdir(mode=0o700, exist_ok=True)
     if not file.exists():
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -109,7 +112,7 @@ def _broker_user(line: str) -> str:
 
 
 def _merged(text: str, made: Mapping[str, str], whose: Callable[[str], str]) -> str:
-    """The file's lines in their order, with the new line of each user in place of its old one."""
+    """The file's lines in order, with each user's old line replaced by the new one."""
     left, lines = dict(made), []
     for line in text.splitlines():
         name = whose(line)
@@ -121,10 +124,10 @@ def _merged(text: str, made: Mapping[str, str], whose: Callable[[str], str]) -> 
 
 
 def _write(file: Path, text: str) -> None:
-    """Replace a file whole, with the mode and the owner it has: a server may read it meanwhile.
+    """Replace a file atomically, since a server may be reading it; keep its mode and owner.
 
     Raises:
-        AclError: its folder does not admit that.
+        AclError: the file cannot be replaced in its folder.
     """
     file = file.resolve()
     beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
@@ -143,8 +146,8 @@ def _write(file: Path, text: str) -> None:
         beside.replace(file)
     except OSError as error:
         raise AclError(
-            f"{file} cannot be replaced: {error.strerror}; its folder must be writable, and be "
-            "mounted whole"
+            f"{file} cannot be replaced: {error.strerror}; its folder must be writable and "
+            "mounted as a whole"
         ) from None
     finally:
         beside.unlink(missing_ok=True)
@@ -155,8 +158,8 @@ def _give(descriptor: int, owner: os.stat_result, file: Path) -> None:
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
     except PermissionError:
         raise AclError(
-            f"{file} belongs to user {owner.st_uid}, group {owner.st_gid}, and a new one would "
-            "not: run this as that user or as root"
+            f"{file} belongs to user {owner.st_uid}, group {owner.st_gid}, and a new file would "
+            "not: run this command as that user or as root"
         ) from None
 
 
@@ -165,7 +168,7 @@ def _tell(file: Path, held: str, made: Collection[str], whose: Callable[[str], s
     there = dict.fromkeys(name for line in held.splitlines() if (name := whose(line)))
     for what, names in (
         ("replaced", [name for name in there if name in made]),
-        ("kept as they were", [name for name in there if name not in (*made, "default")]),
+        ("kept", [name for name in there if name not in (*made, "default")]),
     ):
         if names:
             echo(f"{file}: {what}: {', '.join(names)}")

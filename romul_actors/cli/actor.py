@@ -39,7 +39,7 @@ from romul_actors.store.redis.urls import hide_password
 log = logging.getLogger("romul.actor")
 
 OnLines = Callable[[str, Sequence[Line]], None]
-"""Is called with an experiment's name and the lines of history that were committed."""
+"""Called with an experiment's name and the lines of history that were committed."""
 
 
 def actor(
@@ -48,19 +48,19 @@ def actor(
     mqtt_ca: MqttCa = None,
     keepalive: Keepalive = KEEPALIVE_S,
     experiment: Annotated[
-        list[str] | None, typer.Option(help="Serve this experiment only (repeatable).")
+        list[str] | None, typer.Option(help="Serve only this experiment (repeatable).")
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(envvar="ROMUL_ACTOR_NAME", help="Unique name; made up if left out."),
+        typer.Option(envvar="ROMUL_ACTOR_NAME", help="Unique name. Default: a generated one."),
     ] = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
     log_level: LogLevel = "info",
 ) -> None:
-    """Run a decision actor. A second one takes over when the first is gone.
+    """Run a decision actor. A second actor takes over if the first one fails.
 
-    A server that does not answer yet is waited for, 15 minutes at most.
+    At the start, the actor waits up to 15 minutes for the server to answer.
     """
     start_log(log_level)
     collect_rarely()

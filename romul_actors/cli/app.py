@@ -1,4 +1,4 @@
-"""The command `romul`: its own options, and all of its commands."""
+"""The command `romul`: its own options and all of its commands."""
 
 import typer
 
@@ -22,7 +22,7 @@ app = typer.Typer(
 def root(
     version: bool = typer.Option(False, "--version", help="Print the version."),
 ) -> None:
-    """Print the version, or go on to the command."""
+    """Print the version, or run the command."""
     if version:
         echo(f"romul {__version__}")
         raise typer.Exit

@@ -1,7 +1,7 @@
-"""What no argument of any command may be: a number that cannot be counted on, or text that is none.
+"""Checks of all arguments of all commands: numbers must be finite, and text must be UTF-8.
 
-Each option declares its own least and greatest value. A comparison with NaN holds for none of
-them, and few options declare a greatest one.
+Each option declares its own bounds. NaN passes such bounds, since every comparison with it is
+false, and few options declare an upper bound.
 """
 
 import functools
@@ -15,14 +15,14 @@ import typer
 from romul_actors.sendable import BITS, fits, is_text
 
 LARGEST = 1e9
-"""No option that is declared to be above something is larger: 30 years, in seconds."""
+"""Upper bound of options that declare only a lower one: 30 years, in seconds."""
 
 Function = Callable[..., None]
 
 
 @functools.cache
 def checked(command: Function) -> Function:
-    """The command, with its arguments looked at before it runs; from an environment variable too.
+    """The command, with its arguments checked before it runs, environment variables included.
 
     Args:
         command: a function as Typer reads it.
@@ -43,14 +43,14 @@ def checked(command: Function) -> Function:
 
 
 def _declaration(parameter: inspect.Parameter, hints: dict[str, Any]) -> Any:
-    """What Typer was told about a parameter; None: nothing."""
+    """The Typer declaration of a parameter; None if it has none."""
     hint = hints.get(parameter.name, parameter.annotation)
     return next(iter(getattr(hint, "__metadata__", ())), None)
 
 
 def _shown(name: str, info: Any) -> str:
     """An option as a user writes it."""
-    # The first of its names stands in the place of a default, which an annotation has none of.
+    # In an annotation, the first name is stored as the default.
     names = (getattr(info, "default", None), *(getattr(info, "param_decls", None) or ()))
     given = [text for text in names if isinstance(text, str) and text.startswith("-")]
     if given:
@@ -60,14 +60,14 @@ def _shown(name: str, info: Any) -> str:
 
 
 def _wrong(value: Any, low: float | None, high: float | None) -> str:
-    """What is wrong with a value, whose least and greatest are declared; "": nothing is."""
+    """What is wrong with a value, given its declared bounds; "" if nothing is."""
     if isinstance(value, float):
         if not isfinite(value):
             return f"{value} is not finite."
         if low is not None and high is None and value > LARGEST:
             return f"{value:g} is above {LARGEST:g}."
     elif isinstance(value, int) and not fits(value):
-        return f"a whole number of more than {BITS} bits."
+        return f"an integer of more than {BITS} bits."
     elif isinstance(value, str) and not is_text(value):
         return f"{value!r} is not UTF-8."
     return ""

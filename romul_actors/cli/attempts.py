@@ -1,4 +1,4 @@
-"""`romul failures`, `waste`: attempts that were lost, and the machine time that went with them."""
+"""`romul failures`, `waste`: lost attempts, and the machine time lost with them."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -19,11 +19,11 @@ from romul_actors.observe.waste import waste as waste_of
 from romul_actors.protocol.experiment import Experiment
 
 QUARTERS = 4
-"""Parts of a number's range that failures are counted in."""
+"""Number of parts of a numeric range by which failures are counted."""
 
 
 def failures(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> None:
-    """Show why attempts ended, and where in the search space."""
+    """Show why attempts failed or were lost, and in which parts of the search space."""
 
     async def run() -> tuple[Snapshot, list[Line]]:
         async with connected_to(name, redis) as client:
@@ -42,7 +42,7 @@ def failures(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> No
         where = f"trial {last['trial']}, {last['worker']}"
         text = f"{cause}: {last['message'] or 'no message'} ({where})"
         console.print(text, soft_wrap=True)
-    table = Table("hyperparameter", "region", "failed", "of", "why")
+    table = Table("hyperparameter", "region", "failed", "attempts", "reasons")
     for parameter, rows in regions.items():
         for row in rows:
             if row["failed"]:
@@ -58,7 +58,7 @@ def failures(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> No
 
 
 def latest_by_cause(lines: Sequence[Line]) -> dict[str, dict[str, str]]:
-    """Of each cause the latest failure: trial, worker, and the last line of its message."""
+    """The latest failure of each cause: trial, worker, and the last line of its message."""
     latest = {line.reason: line for line in lines if isinstance(line, TrialFailed)}
     return {
         cause: {"trial": line.trial, "worker": line.worker, "message": last_line(line.message)}
@@ -67,9 +67,9 @@ def latest_by_cause(lines: Sequence[Line]) -> dict[str, dict[str, str]]:
 
 
 def by_region(experiment: Experiment, lines: Sequence[Line]) -> dict[str, list[dict[str, Any]]]:
-    """Failures by hyperparameter and part of its range: a quarter of it, or a choice.
+    """Failures by hyperparameter and part of its range: a quarter of the range, or a choice.
 
-    An attempt that ended with a result counts as one that went well.
+    Attempts that ended with a result count as successes.
     """
     space = experiment.search_space()
     decided = {line.trial: line.hyperparameters for line in lines if isinstance(line, TrialCreated)}
@@ -87,13 +87,13 @@ def _regions_of(
     values: Mapping[str, Mapping[str, Value]],
     ended: Sequence[tuple[str, str | None]],
 ) -> list[dict[str, Any]]:
-    """A row for each part of one hyperparameter's range, as it is now.
+    """A row for each part of one hyperparameter's present range.
 
     Args:
         parameter: the hyperparameter.
-        values: by trial that ended, its values by the names of coordinates. What lies outside the
-            range counts in the part that is nearest.
-        ended: of each attempt that ended, its trial, and why it failed, if it did.
+        values: values of each trial that ended, by names of coordinates. A value outside the range
+            counts in the nearest part.
+        ended: trial of each attempt that ended, and the reason if it failed.
     """
     n = len(parameter.labels) or QUARTERS
     attempts: Counter[int] = Counter()
@@ -125,7 +125,7 @@ def _regions_of(
 def _parts(
     parameter: Parameter, values: Mapping[str, Mapping[str, Value]], n: int
 ) -> dict[str, int | None]:
-    """By trial, which of `n` parts of a range its value is in; None: it has none."""
+    """By trial, the index of the part (of `n`) that holds its value; None if it has no value."""
     # Trials keep values of their parents: each value is looked up once.
     known: dict[str, int] = {}
     found: dict[str, int | None] = {}
@@ -143,7 +143,7 @@ def _parts(
 
 
 def waste(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> None:
-    """Show where the machines' time went: useful, and lost by cause and by worker."""
+    """Show how much machine time was useful, and how much was lost, by cause and by worker."""
     spent = waste_of(snapshot_of(name, redis).history).as_json()
     if as_json:
         echo_json(spent)

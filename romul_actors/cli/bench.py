@@ -1,4 +1,4 @@
-"""`romul bench`: optimizers judged on small real training problems.
+"""`romul bench`: optimizers compared on small real training problems.
 
 Also `python -m romul_actors.cli.bench`, which needs numpy, pydantic, typer and rich only: no
 server, no broker and none of their clients.
@@ -37,9 +37,9 @@ from romul_sim.results import Results
 from romul_sim.standings import curve, standings
 
 PANELS_A_ROW = 4
-REMINDER = "The half `report` is for reporting: at most two looks at it for each redesign"
+REMINDER = "The half `report` is for reporting: look at it at most twice for each redesign"
 LOG = (
-    ", each of them entered in docs/experiments/report-looks.md with its date, its reason and what "
+    ", and enter each look in docs/experiments/report-looks.md with its date, its reason and what "
     "was seen"
 )
 
@@ -48,57 +48,73 @@ Half = Literal["develop", "report", "all"]
 
 def bench(
     problems: Annotated[
-        str | None, typer.Option(help="Names with commas between, in place of a half.")
+        str | None, typer.Option(help="Problems to run instead of a half, separated by commas.")
     ] = None,
     half: Annotated[
-        Half, typer.Option(help="Develop optimizers on one half; report on the other.")
+        Half,
+        typer.Option(help="Half of the suite: develop optimizers on one, report on the other."),
     ] = "develop",
     optimizers: Annotated[
         str,
         typer.Option(
-            help="The first is compared with the others. "
-            f"Some of {', '.join(OPTIMIZERS)}, with options if need be (romul:donors=0.5). Other "
-            f"libraries, with the extra `peers` and synchronously only: {', '.join(PEERS)}."
+            help="Optimizers, separated by commas; the first is compared with the others: "
+            f"{', '.join(OPTIMIZERS)}. Options follow a name (romul:donors=0.5). Other libraries "
+            "need the extra `peers` and run only without --asynchronous: "
+            f"{', '.join(PEERS)}."
         ),
     ] = "romul,truncation,mf_pbt,random",
-    population: Annotated[int, typer.Option(min=4, help="Slots.")] = 8,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each; few of them mislead.")] = 40,
-    first_seed: Annotated[int, typer.Option(min=0, help="The first of the seeds.")] = 0,
+    population: Annotated[int, typer.Option(min=4, help="Number of slots.")] = 8,
+    seeds: Annotated[
+        int,
+        typer.Option(min=1, help="Runs of each optimizer on each problem. Few runs can mislead."),
+    ] = 40,
+    first_seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
     peer_seeds: Annotated[
-        int, typer.Option(min=1, help="How many of the seeds other libraries run.")
+        int, typer.Option(min=1, help="Number of seeds that other libraries run.")
     ] = 10,
     asynchronous: Annotated[
         bool,
-        typer.Option("--asynchronous", help="Workers of up to 4x different speed, 20 % preempted."),
+        typer.Option(
+            "--asynchronous",
+            help="Workers differ in speed by up to 4x, and 20 % of attempts are preempted.",
+        ),
     ] = False,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="PBT steps, in place of each problem's own.")
+        int | None,
+        typer.Option(min=1, help="PBT steps per slot, instead of each problem's own number."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for bench.json, a page of plots and the runs.")
     ] = None,
     results: Annotated[
         Path | None,
-        typer.Option(help="File of runs to go on from and to add to; else runs.jsonl in --out."),
+        typer.Option(
+            help="File of runs: those in it are not repeated, and new ones are added. "
+            "Default: runs.jsonl in --out."
+        ),
     ] = None,
     part: Annotated[
         str | None,
         typer.Option(
-            "--shard", metavar="I/N", help="Play only part I (from 1) of N, for --results."
+            "--shard",
+            metavar="I/N",
+            help="Run only part I of N (I from 1), and only store the runs.",
         ),
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time; else one for each core.")
+        int | None,
+        typer.Option(min=1, help="Number of parallel runs. Default: the number of cores."),
     ] = None,
     suite: Annotated[
         str,
         typer.Option(
-            help="Module of the problems (SUITE, DEVELOP and REPORT), also of the current folder."
+            help="Module that defines the problems (SUITE, DEVELOP and REPORT), installed or in "
+            "the current folder."
         ),
     ] = SUITE,
     as_json: AsJson = False,
 ) -> None:
-    """Judge optimizers by test losses on small real training problems, on all cores."""
+    """Compare optimizers by their test losses on small real training problems, on all cores."""
     console = Console(stderr=True)
     chosen = _problems(suite, half, problems, console)
     conditions = ASYNCHRONOUS if asynchronous else SYNCHRONOUS
@@ -163,9 +179,9 @@ def _problems(suite: str, half: Half, given: str | None, console: Console) -> li
 def _part(todo: Sequence[BenchJob], part: str, path: Path | None) -> list[BenchJob]:
     index, _, n_shards = part.partition("/")
     if not (index.isdigit() and n_shards.isdigit() and 1 <= int(index) <= int(n_shards)):
-        raise typer.BadParameter(f"--shard {part!r}: I/N, with I from 1 to N")
+        raise typer.BadParameter(f"--shard {part!r}: give I/N, with I from 1 to N")
     if path is None:
-        raise typer.BadParameter("--shard needs --results or --out, for the runs")
+        raise typer.BadParameter("--shard needs --results or --out to store the runs")
     return shard(todo, int(index), int(n_shards))
 
 
@@ -177,11 +193,13 @@ def _played(
     *,
     hidden: bool,
 ) -> list[RunLine]:
-    """Lines of all jobs: those of the file, and the others played and added to it."""
+    """Lines of all jobs: those in the file, and the others, which are run and added to it."""
     wanted = {key(job): job for job in todo}
     with Results(path) as results, progress(hidden=hidden) as bar:
         if results.dropped:
-            console.print(f"{path}: the last line was half-written; it is dropped.", markup=False)
+            console.print(
+                f"{path}: the last line was incomplete and has been dropped.", markup=False
+            )
         left = {name: job for name, job in wanted.items() if name not in results.lines}
         task = bar.add_task("runs", total=len(wanted), completed=len(wanted) - len(left))
         try:

@@ -25,24 +25,24 @@ def _one(seed: int, faults: int) -> tuple[int, Endured]:
 
 
 def chaos(
-    seeds: Annotated[int, typer.Option(min=1, help="How many schedules.")] = 200,
-    first: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
-    faults: Annotated[int, typer.Option(min=0, help="Faults in each.")] = 25,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of schedules.")] = 200,
+    first: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
+    faults: Annotated[int, typer.Option(min=0, help="Faults per schedule.")] = 25,
     replay: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Play this schedule alone.")
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Run only this schedule.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for schedules that break something.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for schedules that break an invariant.")] = Path(
         "runs/chaos"
     ),
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes; as many as cores if left out.")
+        int | None, typer.Option(min=1, help="Number of processes. Default: the number of cores.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Simulate searches on machines where everything breaks, and check every invariant.
+    """Simulate searches under random faults, and check every invariant.
 
-    The actors and workers are the real ones, in virtual time. A schedule that breaks an invariant
-    is shrunk, written to a file, and can be played again with --replay.
+    The actors and workers are the real ones, but time is virtual. A schedule that breaks an
+    invariant is shrunk and written to a file, which --replay runs again.
     """
     if replay is not None:
         _replay(replay, as_json=as_json)
@@ -69,7 +69,7 @@ def chaos(
     if totals.broken:
         seed, _ = min(totals.broken)
         file = _shrunk(draw(seed, faults), out / f"{seed}.json", console)
-        console.print(f"shortest schedule: {file}; romul chaos --replay {file}")
+        console.print(f"shortest schedule: {file}; to run it again: romul chaos --replay {file}")
         raise typer.Exit(EXPERIMENT_FAILED)
 
 

@@ -1,4 +1,4 @@
-"""`romul check`: does a task do what a task must?"""
+"""`romul check`: whether a task does what a task must do."""
 
 import asyncio
 from dataclasses import asdict
@@ -18,23 +18,24 @@ from romul_workers.scratch import scratch_folder
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="Experiment: a .toml or .py file.")],
+    file: Annotated[Path, typer.Argument(help="Experiment file (.toml or .py).")],
     budget: Annotated[
         float | None,
         typer.Option(
-            min=1e-6, help="Length of a step to try, in the budget's unit; else the experiment's."
+            min=1e-6,
+            help="Length of a test step, in the budget's unit. Default: the experiment's budget.",
         ),
     ] = None,
     grace: Annotated[
-        float, typer.Option(min=0.1, help="Seconds within which the task must stop on request.")
+        float, typer.Option(min=0.1, help="Seconds within which the task must stop when requested.")
     ] = 10.0,
     path: TaskPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Try a task out: does it restore, seed, apply hyperparameters and stop as it should?
+    """Check that a task restores, seeds, applies hyperparameters and stops as it should.
 
-    Trains a handful of single steps with it, and four for each hyperparameter. Like `romul run`,
-    it runs the file's own task.
+    The command trains a few single steps, and four for each hyperparameter. Like `romul run`, it
+    imports the file's task without --allow.
     """
     experiment = load(file)
 

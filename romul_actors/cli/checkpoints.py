@@ -1,4 +1,4 @@
-"""`romul collect`, and the copy that `romul best` makes: an experiment's checkpoints."""
+"""An experiment's checkpoints: `romul collect`, and the copy that `romul best` makes."""
 
 import asyncio
 import shutil
@@ -24,10 +24,10 @@ def copy(experiment: Experiment, checkpoint: str, target: Path) -> Path:
 
     Raises:
         StoreError: the folder exists.
-        CheckpointError: the checkpoint is not there, or damaged.
+        CheckpointError: the checkpoint is missing or damaged.
     """
     if target.exists():
-        raise StoreError(f"{target} exists already: name a new folder")
+        raise StoreError(f"{target} already exists: give a new folder")
     with scratch_folder() as scratch:
         source = Checkpoints(str(experiment.checkpoints), scratch).fetch(checkpoint)
         shutil.copytree(source, target)
@@ -37,21 +37,24 @@ def copy(experiment: Experiment, checkpoint: str, target: Path) -> Path:
 def collect(
     name: Name,
     older: Annotated[
-        float, typer.Option(min=0, help="Seconds for which a checkpoint was not touched.")
+        float, typer.Option(min=0, help="Minimum age of the checkpoints to remove, in seconds.")
     ] = 3600.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what would be removed.")
+    ] = False,
     redis: SearchUrl = None,
 ) -> None:
-    """Remove checkpoints that no decision can ask for: what dead workers left behind.
+    """Remove checkpoints that are no longer needed, such as those that dead workers left behind.
 
-    Workers remove what becomes garbage by themselves; this finds those that no list names.
+    Workers remove checkpoints that become garbage. This command finds those that workers missed,
+    because no list names them.
     """
 
     async def run(scratch: Path) -> tuple[list[str], Checkpoints]:
         async with connected_to(name, redis) as client:
             experiment = await client.spec(name)
             if experiment.checkpoints is None:
-                raise StoreError(f"{name}: it has no place for checkpoints")
+                raise StoreError(f"{name}: it declares no place for checkpoints")
             place = Checkpoints(experiment.checkpoints, scratch)
             # The folder first: what is published meanwhile is not in the list.
             there = place.names(older)
@@ -66,13 +69,13 @@ def collect(
                 place.delete(checkpoint)
         pieces = 0 if dry_run else place.tidy(older)
     echo(
-        f"{name}: {len(found)} checkpoints{' would go' if dry_run else ' removed'}, "
+        f"{name}: {len(found)} checkpoints{' would be removed' if dry_run else ' removed'}, "
         f"{pieces} unfinished ones"
     )
 
 
 async def needed(store: Store, name: str) -> set[str]:
-    """Names of all checkpoints that a decision, or a report on its way, may ask for."""
+    """Names of all checkpoints that a decision, or a report that is not yet decided, may need."""
     on_the_way = await store.outstanding(name)
     _, population = await read_population(store, name)
     kept = population.needed_checkpoints()

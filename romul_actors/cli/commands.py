@@ -1,105 +1,101 @@
-"""All commands, in the order that a newcomer meets them: panel, name, first line of help.
+"""All commands, in the order in which a newcomer needs them: panel, name, first line of help.
 
-The lines are those of the commands' own docstrings; they stand here as well, so that they can be
-listed without the modules.
+The lines repeat the first lines of the commands' docstrings, so that the commands can be listed
+without importing their modules.
 """
 
 from collections.abc import Mapping, Sequence
 
 COMMANDS: Mapping[str, Mapping[str, str]] = {
     "On one machine": {
-        "demo": "Train a population on handwritten digits, with random search beside it.",
-        "run": "Run an experiment on this machine: server, actor and workers in one go.",
+        "demo": "Train a population on handwritten digits, and compare it with random search.",
+        "run": "Run an experiment on this machine, with its own server, actor and workers.",
         "sim": "Simulate a population on machines that come and go.",
         "lab": "Compare optimizers on toy problems, over many seeds, on all cores.",
-        "bench": "Judge optimizers by test losses on small real training problems, on all cores.",
-        "chaos": (
-            "Simulate searches on machines where everything breaks, and check every invariant."
+        "bench": (
+            "Compare optimizers by their test losses on small real training problems, on all cores."
         ),
+        "chaos": "Simulate searches under random faults, and check every invariant.",
         "drill": (
             "Run a search while workers, actors, server and broker are killed, frozen and "
             "restarted."
         ),
         "check": (
-            "Try a task out: does it restore, seed, apply hyperparameters and stop as it should?"
+            "Check that a task restores, seeds, applies hyperparameters and stops as it should."
         ),
     },
     "Separate processes": {
-        "actor": "Run a decision actor. A second one takes over when the first is gone.",
-        "worker": "Run a worker: it trains whatever trials there are, until it is stopped.",
-        "launch": "Start workers, and keep them running until Ctrl-C; Slurm keeps its own.",
-        "serve": "Start the embedded server of a local run that has ended, to look into it.",
+        "actor": "Run a decision actor. A second actor takes over if the first one fails.",
+        "worker": "Run a worker, which trains trials until it is stopped.",
+        "launch": "Start workers and keep them running until Ctrl-C, or submit them to Slurm.",
+        "serve": "Start the embedded server of a local run that has ended, to inspect the run.",
     },
     "Experiments": {
-        "submit": "Put an experiment into the store, for any actor and workers.",
+        "submit": "Submit an experiment to a server, for its actors and workers.",
         "status": "List all experiments with their progress.",
-        "show": "Show an experiment's population, or one slot in full.",
-        "best": "Show the best trial so far, and copy its checkpoint on request.",
-        "pause": "Hand out no more trials; those in training end, and their results are kept.",
-        "resume": "Go on with a paused experiment, or try a failed one again.",
-        "stop": "End an experiment; what it found stays, and `romul extend` goes on with it.",
+        "show": "Show an experiment's population, or one slot in detail.",
+        "best": "Show the best trial so far, and optionally copy its checkpoint.",
+        "pause": "Pause an experiment. Trials in training finish, and their results are kept.",
+        "resume": "Resume a paused experiment, or retry a failed one.",
+        "stop": "Stop an experiment. Its results are kept, and `romul extend` can continue it.",
         "pin": (
-            "Hold a slot: it goes on with its hyperparameters and weights, whatever the others do."
+            "Pin a slot: it continues with its own hyperparameters and weights, and copies no "
+            "other."
         ),
         "bounds": (
-            "Search a hyperparameter between other bounds; places outside move to the nearest "
-            "bound."
+            "Change the bounds of a hyperparameter. Values outside move to the nearest bound."
         ),
-        "extend": "Go on with a search to more steps: a running, finished or stopped one.",
+        "extend": "Continue a running, finished or stopped search for more steps.",
         "change": (
-            "Change the number of slots, or constants of the optimizer, of a search that goes on."
+            "Change a running or paused search: the number of slots, or constants of the optimizer."
         ),
-        "remove": "Remove an experiment from the store; its checkpoints stay where they are.",
+        "remove": "Remove an experiment from the server. Its checkpoints are not deleted.",
     },
     "Inspect": {
-        "top": (
-            "Show a running experiment live: workers, slots, queues, alarms. One round trip a "
-            "refresh."
-        ),
+        "top": "Show a running experiment live: workers, slots, queues and alarms.",
         "workers": (
-            "List an experiment's workers: what they do, and the age of their last heartbeat."
+            "List an experiment's workers, their states, and the age of their last heartbeats."
         ),
-        "history": "Show what happened and was decided, operators' actions too, with dates in UTC.",
+        "history": (
+            "Show the history: results, decisions and operators' actions, with times in UTC."
+        ),
         "lineage": "Show the tree of copies that a slot belongs to.",
-        "explain": (
-            "Say why a trial was decided as it was: what was copied, mutated, drawn, and from "
-            "where."
+        "explain": "Explain why a trial was decided as it was: what was copied, mutated and drawn.",
+        "logs": "Show the end of what the task printed in each attempt of a trial.",
+        "waste": (
+            "Show how much machine time was useful, and how much was lost, by cause and by worker."
         ),
-        "logs": (
-            "Show what the task printed during a trial's attempts: the end of it, of the latest "
-            "2,000."
-        ),
-        "waste": "Show where the machines' time went: useful, and lost by cause and by worker.",
         "doctor": (
-            "Examine server, broker, experiments and checkpoint stores; a remedy for each fault."
+            "Check server, broker, experiments and checkpoint stores, and suggest a remedy for "
+            "each fault."
         ),
         "dashboard": (
-            "Show populations in a browser: live, with lineage, schedules, workers and actions."
+            "Serve a live dashboard of populations, lineage, schedules and workers to a browser."
         ),
     },
-    "Afterwards": {
-        "report": "Write a finished or running search as one HTML page that needs nothing else.",
-        "export": (
-            "Write all trials to a file: hyperparameters as h.NAME, metrics as m.NAME, never "
-            "rescaled."
-        ),
+    "Results": {
+        "report": "Write a self-contained HTML report of a finished or running search.",
+        "export": "Export all trials to a file, to TensorBoard or to MLflow.",
         "record": (
-            "Record a run, with its machines, until it ends: for `romul replay` and `romul sim "
+            "Record a run and its machines until it ends, for `romul replay` and `romul sim "
             "--trace`."
         ),
         "replay": (
-            "Decide a recorded run again: the same, or with other settings, to see where they part."
+            "Replay a recorded run's decisions: verify them, or compare them under other settings."
         ),
-        "schedule": "The winner's hyperparameters, to train with again.",
+        "schedule": "Export the winner's hyperparameter schedule, or train a model along it.",
     },
     "Maintenance": {
-        "failures": "Show why attempts ended, and where in the search space.",
-        "collect": (
-            "Remove checkpoints that no decision can ask for: what dead workers left behind."
+        "failures": (
+            "Show why attempts failed or were lost, and in which parts of the search space."
         ),
-        "control": "Have a worker drain, stop, or log at another level. Needs a broker.",
-        "acl": "Make a user of the server for each role, with a password and the rights it needs.",
-        "dead": "Dead letters: messages that could not be read.",
+        "collect": (
+            "Remove checkpoints that are no longer needed, such as those that dead workers left "
+            "behind."
+        ),
+        "control": "Make a worker drain, stop, or change its log level. This requires a broker.",
+        "acl": "Create a server user for each role, with a password and the permissions it needs.",
+        "dead": "List, retry or drop dead letters: messages that could not be read.",
     },
 }
 """By panel and by name: the first line."""
@@ -125,10 +121,10 @@ MODULES: Mapping[str, Sequence[str]] = {
     "checkpoints": ("collect",),
     "dead_letters": ("dead",),
 }
-"""Modules in `romul_actors.cli` with other commands than the one that they are named by."""
+"""Modules in `romul_actors.cli` with commands that have other names than the module."""
 
 GROUPS = ("schedule", "dead")
-"""Those that have commands of their own."""
+"""Commands that have subcommands."""
 
 ALIASES: Mapping[str, str] = {"ls": "status", "rm": "remove"}
 """Short names that are not listed."""

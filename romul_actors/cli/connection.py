@@ -1,4 +1,4 @@
-"""The server and the broker that a command's options name, and a client of them."""
+"""The server and the broker that a command's options give, and a client of them."""
 
 import asyncio
 import contextlib
@@ -35,22 +35,22 @@ from romul_actors.protocol.mistakes import did_you_mean
 from romul_actors.protocol.statuses import OVER
 
 MOST_NAMES = 10
-"""Most experiments that an error lists."""
+"""Maximum number of experiments that an error lists."""
 
 
 def broker(
     url: str | None, ca: Path | None, keepalive_s: int, folder: Path | None = None
 ) -> Broker | None:
-    """The broker that the options name, if any; else that of a local run, if it has one.
+    """The broker that the options give, or else that of a local run, if there is one.
 
     Args:
         url: as the option --mqtt takes it.
         ca: as the option --mqtt-ca takes it.
-        keepalive_s: a connection silent for 1.5 times this is lost.
+        keepalive_s: MQTT keepalive; a connection is lost after 1.5 times this without traffic.
         folder: of the local run.
 
     Raises:
-        BrokerError: the URL is wrong.
+        BrokerError: the URL is invalid.
     """
     if url is None and folder is not None and (folder / mqtt_broker.URL_FILE).is_file():
         url = (folder / mqtt_broker.URL_FILE).read_text().strip()
@@ -58,15 +58,15 @@ def broker(
 
 
 def folder_of(url: str | None) -> Path | None:
-    """The folder of a local run that the option --redis names; None: it names none."""
+    """The folder of a local run that the option --redis gives; None if it gives none."""
     return Path(url) if url is not None and "://" not in url else None
 
 
 async def run_of_worker(worker: str) -> Path:
-    """The folder of the local run under way that lists a worker.
+    """The folder of the running local run that lists a worker.
 
     Raises:
-        UnknownWorkerError: none does; the message names the workers that there are.
+        UnknownWorkerError: no run does; the message names existing workers.
     """
     others: list[str] = []
     for folder in filter(is_up, local_runs(runs_folder())):
@@ -78,8 +78,8 @@ async def run_of_worker(worker: str) -> Path:
         others += sorted(there)
     hint = f": {did_you_mean(worker, others)}" if others else ""
     raise UnknownWorkerError(
-        f"no local run under way has a worker {worker!r}{hint}; the broker of other searches is "
-        "given by --mqtt, or ROMUL_MQTT_URL"
+        f"no running local run has a worker {worker!r}{hint}; for other searches, give the broker "
+        "with --mqtt or ROMUL_MQTT_URL"
     )
 
 
@@ -96,11 +96,11 @@ async def connected(
 
     Args:
         url: as the option --redis takes it.
-        console: where warnings go; standard error if left out.
-        by: the user, as history names them; the name of the process's user if left out.
-        broker: what workers are drained over.
-        warns: whether warnings about the server's settings are printed: where something is begun
-            that the server has to keep.
+        console: prints warnings; default: standard error.
+        by: the user that the history records; default: the user of this process.
+        broker: the broker through which workers are drained.
+        warns: whether to print warnings about the server's settings: for commands that start
+            something that the server has to keep.
 
     Raises:
         StoreError: the server cannot be used.
@@ -119,10 +119,10 @@ async def connected(
 
 @contextlib.asynccontextmanager
 async def started(url: str) -> AsyncIterator[str]:
-    """The server that the option --redis names; that of an ended local run runs meanwhile.
+    """The server that the option --redis gives; an ended local run's server is started meanwhile.
 
     Raises:
-        StoreError: it cannot be started.
+        StoreError: the server cannot be started.
     """
     folder = folder_of(url)
     if folder is None or not _has_server(folder):
@@ -139,23 +139,23 @@ async def connected_to(
     """A client of the server that holds a search.
 
     Args:
-        name: the search's.
-        url: as the option --redis takes it; None: that of the local run of this name, if there is
-            one, else the default.
-        changes: whether something is asked of the search, which takes an actor. Otherwise the
-            server of a local run that has ended is started for as long as the client is used.
-        runs: the folder of all local runs; None: `runs_folder()`.
+        name: the search's name.
+        url: as the option --redis takes it; None for the local run of this name, if there is one,
+            or else the default server.
+        changes: whether a request is made, which needs an actor. Without a request, the server of a
+            local run that has ended is started for as long as the client is used.
+        runs: the folder of all local runs; None for `runs_folder()`.
 
     Raises:
-        StoreError: the server cannot be used, or a local run has ended and can change no more.
-        UnknownExperimentError: none was named, there are local runs, and none of that name.
+        StoreError: the server cannot be used, or a request is made of a local run that has ended.
+        UnknownExperimentError: no server was given, there are local runs, but none of that name.
     """
     own = run_folder(name, runs)
     where = _where(own, url)
     folder = folder_of(where)
     if changes and folder is not None and _has_server(folder) and not is_up(folder):
         raise StoreError(
-            f"{folder}: the run has ended, and nothing decides a request: "
+            f"{folder}: the run has ended, so no actor can handle the request: "
             f"{await _going_on(folder, name)}"
         )
     try:
@@ -168,67 +168,67 @@ async def connected_to(
 
 
 def folder_of_search(name: str, url: str | None) -> Path | None:
-    """The folder of the local run that holds a search; None: its server is one that was named.
+    """The folder of the local run that holds a search; None if it is on another server.
 
     Args:
-        name: the search's.
+        name: the search's name.
         url: as the option --redis takes it.
     """
     return folder_of(_where(run_folder(name), url))
 
 
 def _where(own: Path, url: str | None) -> str:
-    """The server or folder that holds a search; its own run would be in `own`."""
+    """The server or folder that holds a search; `own` is the folder of a local run of its name."""
     return url or (str(own) if _has_server(own) else DEFAULT_URL)
 
 
 @contextlib.asynccontextmanager
 async def _client(name: str, where: str, own: Path) -> AsyncIterator[Client]:
-    """A client of the server that `connected_to` found; the search's own run would be in `own`."""
+    """A client of the server that `connected_to` found; for `own` see `_where`."""
     async with contextlib.AsyncExitStack() as stack:
         try:
             server = await stack.enter_async_context(started(where))
             client = await stack.enter_async_context(connected(server))
         except StoreUnavailableError as error:
             others = other_runs(own)
-            # A run on a server that was named has none of its own.
+            # A run on a given server has no server of its own.
             if where != DEFAULT_URL or not others or holds_run(own):
                 raise
             raise UnknownExperimentError(
-                f"no local run {name!r} in {own.parent}: {others}; nor is there a server: {error}"
+                f"no local run {name!r} in {own.parent}: {others}; and no server was found: {error}"
             ) from None
         yield client
 
 
 async def _going_on(folder: Path, name: str) -> str:
-    """What goes on with a local run that has ended, by how its search ended."""
+    """The commands that continue a local run that has ended, by how its search ended."""
     async with server_of(folder) as url, connected(url) as client:
         status = (await client.statuses()).get(name)
     if status is None:
         raise UnknownExperimentError(f"{folder} holds no experiment {name!r}")
     if status in OVER:
-        return f"the search is {status}: `{extension(folder)}` goes on with it"
-    return f"`{resumption(folder)}` goes on with it, `{extension(folder)}` to more steps"
+        return f"the search is {status}: `{extension(folder)}` continues it"
+    return f"`{resumption(folder)}` continues it, and `{extension(folder)}` extends it"
 
 
 def _hidden(folder: Path) -> str:
-    """How to see a local run, where a server was named."""
+    """How to see a local run although a server was given."""
     where = f"a local run of that name is in {folder.parent}/"
-    return f"{where}: it is seen without --redis and ROMUL_REDIS_URL"
+    return f"{where}: leave out --redis and ROMUL_REDIS_URL to see it"
 
 
 def local_run(name: str) -> Path | None:
-    """The folder of the local run of that name that has a server of its own, if there is one."""
+    """The folder of the local run of that name, if there is one with a server of its own."""
     folder = run_folder(name)
     return folder if _has_server(folder) else None
 
 
 def named_run(text: str) -> Path:
-    """The folder of a local run that has a server of its own, which its name or folder names.
+    """The folder of a local run with a server of its own, by the run's name or folder.
 
     Raises:
         UnknownExperimentError: there is no such run.
-        StoreError: its search is on a server that was named.
+        StoreError: its search is on another server.
     """
     folder = Path(text)
     if not (holds_run(folder) or has_data(folder)) and folder.name == text:
@@ -236,8 +236,8 @@ def named_run(text: str) -> Path:
     if not has_data(folder):
         check_run(folder)
         raise StoreError(
-            f"{folder}: the run has no server of its own: --redis URL names the one that it was "
-            "begun on"
+            f"{folder}: the run has no server of its own: give the server that it was started on "
+            "with --redis URL"
         )
     return folder
 
@@ -248,18 +248,18 @@ def _has_server(folder: Path) -> bool:
 
 
 async def _names(client: Client) -> str:
-    """What to say of the experiments that there are."""
+    """A text about the existing experiments."""
     names = list(await client.statuses())
     if len(names) > MOST_NAMES:
-        return "`romul status` lists those that there are"
-    return f"there are {', '.join(names)}" if names else "there is none at all"
+        return "`romul status` lists all experiments"
+    return f"there are {', '.join(names)}" if names else "there are no experiments"
 
 
 def snapshot_of(name: str, url: str | None) -> Snapshot:
-    """An experiment with all its history, for a command that shows it and ends.
+    """An experiment with its whole history, for a command that shows it once.
 
     Raises:
-        UnknownExperimentError: there is none of that name.
+        UnknownExperimentError: there is no experiment of that name.
     """
     collect_rarely()
 

@@ -21,37 +21,38 @@ def dashboard(
         str | None,
         typer.Argument(
             metavar="[NAME]",
-            help="A local run in place of a server: its name, or its folder.",
+            help="Local run to show, instead of a server: its name or its folder.",
             show_default=False,
         ),
     ] = None,
     redis: RedisUrl = DEFAULT_URL,
     host: Annotated[
-        str, typer.Option(help="Where to listen; elsewhere than on loopback only with a token.")
+        str,
+        typer.Option(help="Address to listen on. Any address but loopback needs a token and TLS."),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port.")] = 8265,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")] = 8265,
     token: Annotated[
         str | None,
         typer.Option(
-            envvar="ROMUL_DASHBOARD_TOKEN", help="What browsers must show, once: ?token=..."
+            envvar="ROMUL_DASHBOARD_TOKEN", help="Token that browsers must send once: ?token=..."
         ),
     ] = None,
     tls_cert: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Certificate, PEM.")
+        Path | None, typer.Option(exists=True, dir_okay=False, help="TLS certificate (PEM file).")
     ] = None,
     tls_key: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Its key, PEM.")
+        Path | None, typer.Option(exists=True, dir_okay=False, help="TLS key (PEM file).")
     ] = None,
     behind_proxy: Annotated[
-        bool, typer.Option("--behind-proxy", help="A proxy in front of it brings TLS.")
+        bool, typer.Option("--behind-proxy", help="A proxy in front provides TLS.")
     ] = False,
     name: Annotated[
-        list[str] | None, typer.Option(help="Host name that browsers call it by (repeatable).")
+        list[str] | None, typer.Option(help="Host name that browsers may use (repeatable).")
     ] = None,
     mqtt: MqttUrl = None,
     mqtt_ca: MqttCa = None,
 ) -> None:
-    """Show populations in a browser: live, with lineage, schedules, workers and actions."""
+    """Serve a live dashboard of populations, lineage, schedules and workers to a browser."""
     try:
         from romul_actors.dashboard.server import Serving, serving  # noqa: PLC0415
     except ImportError:
@@ -74,12 +75,12 @@ def dashboard(
             serving(client.store, where, at),
         ):
             if ended:
-                echo("the run has ended: an action is decided when the run goes on")
+                echo("the run has ended: actions take effect when it is resumed")
             scheme = "https" if tls_cert else "http"
             echo(
                 f"{scheme}://{host}:{port}/"
                 + ("?token=..." if token else "")
-                + "  (Ctrl-C ends it)"
+                + "  (Ctrl-C stops it)"
             )
             await stop.wait()
 
@@ -90,5 +91,5 @@ def dashboard(
         if url != DEFAULT_URL or not runs:
             raise
         raise StoreUnavailableError(
-            f"{error} A local run is shown by its name, as in `romul dashboard {runs[0].name}`"
+            f"{error} To show a local run, give its name: `romul dashboard {runs[0].name}`"
         ) from None

@@ -1,4 +1,4 @@
-"""`romul dead`: messages that could not be used, to look at, to resubmit, to remove."""
+"""`romul dead`: list, retry or drop messages that could not be used."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,12 +14,13 @@ from romul_actors.dead_letters import DeadLetters, Resubmitted
 from romul_actors.store import DeadLetter
 
 Ids = Annotated[
-    list[str] | None, typer.Argument(help="Ids as `list` shows them.", show_default=False)
+    list[str] | None,
+    typer.Argument(help="Ids, as `romul dead list` shows them.", show_default=False),
 ]
 All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 
 dead = typer.Typer(
-    help="Dead letters: messages that could not be read.",
+    help="List, retry or drop dead letters: messages that could not be read.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -29,7 +30,9 @@ dead = typer.Typer(
 @checked
 def list_(
     name: Name,
-    count: Annotated[int, typer.Option(min=1, help="How many, oldest first.")] = 100,
+    count: Annotated[
+        int, typer.Option(min=1, help="Maximum number of dead letters, oldest first.")
+    ] = 100,
     redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -57,20 +60,20 @@ def list_(
     for letter in found:
         begin = repr(letter.body[:40])
         table.add_row(letter.id, letter.origin, str(letter.size), letter.reason, begin)
-    Console().print(table if found else f"{name}: none")
+    Console().print(table if found else f"{name}: no dead letters")
 
 
 def _chosen(ids: Sequence[str] | None, everything: bool) -> Sequence[str]:
-    """Ids of the chosen dead letters; none: all of them."""
+    """Ids of the chosen dead letters; empty for all of them."""
     if bool(ids) == everything:
-        raise typer.BadParameter("give ids, or --all")
+        raise typer.BadParameter("give ids or --all")
     return ids or ()
 
 
 @dead.command()
 @checked
 def retry(name: Name, ids: Ids = None, everything: All = False, redis: SearchUrl = None) -> None:
-    """Put dead letters back into the queues that they came from."""
+    """Put dead letters back into their queues."""
 
     async def run() -> Resubmitted:
         async with connected_to(name, redis, changes=True) as client:
@@ -84,7 +87,7 @@ def retry(name: Name, ids: Ids = None, everything: All = False, redis: SearchUrl
 @dead.command()
 @checked
 def drop(name: Name, ids: Ids = None, everything: All = False, redis: SearchUrl = None) -> None:
-    """Remove dead letters for good."""
+    """Remove dead letters permanently."""
 
     async def run() -> int:
         async with connected_to(name, redis, changes=True) as client:

@@ -1,4 +1,4 @@
-"""The option --deadline: when an experiment ends with the best found by then."""
+"""The option --deadline: the time at which an experiment ends with its best result so far."""
 
 from datetime import datetime, timedelta
 from datetime import time as clock
@@ -12,7 +12,7 @@ Deadline = Annotated[
     str | None,
     typer.Option(
         metavar="WHEN",
-        help="End with the best found by then: 18:00, +90m, +2h, or a date with its time.",
+        help="End at this time, with the best result so far: 18:00, +90m, +2h, or a date and time.",
     ),
 ]
 
@@ -37,7 +37,7 @@ def with_deadline(experiment: Experiment, when: str | None) -> Experiment:
             moment = datetime.fromisoformat(when).astimezone()
     except (ValueError, KeyError, OverflowError):
         raise typer.BadParameter(
-            f"{when!r} is not of the form 18:00, +90m, +2h or a date"
+            f"{when!r} is not a time such as 18:00, +90m, +2h, or a date and time"
         ) from None
     if moment <= now:
         raise typer.BadParameter(f"{when!r} has passed")

@@ -1,4 +1,4 @@
-"""`romul demo`: a population trained on handwritten digits, with random search beside it."""
+"""`romul demo`: a population trained on handwritten digits, compared with random search."""
 
 import shutil
 from importlib.resources import files
@@ -25,19 +25,19 @@ demo's task, slots and steps. One seed says little, and seed 0 is the worst of t
 
 
 def demo(
-    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
-    population: Annotated[int, typer.Option(min=4, help="Slots.")] = DEMO.population,
-    steps: Annotated[int, typer.Option(min=1, help="PBT steps of each slot.")] = DEMO.steps,
+    workers: Annotated[int, typer.Option(min=1, help="Number of worker processes.")] = 2,
+    population: Annotated[int, typer.Option(min=4, help="Number of slots.")] = DEMO.population,
+    steps: Annotated[int, typer.Option(min=1, help="PBT steps per slot.")] = DEMO.steps,
     seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the search; random search has one of its own.")
+        int, typer.Option(min=0, help="Seed of the search, but not of random search.")
     ] = DEMO.seed,
     runs: RunsFolder = Path("runs"),
     broker: WithBroker = True,
     as_json: AsJson = False,
 ) -> None:
-    """Train a population on handwritten digits, with random search beside it.
+    """Train a population on handwritten digits, and compare it with random search.
 
-    The random search is the one whose result, with 8 slots and 40 steps, is the median of 21 seeds.
+    Random search has a fixed seed: with 8 slots and 40 steps, its result is the median of 21 seeds.
     """
     folder = runs / "demo"
     changes: dict[str, Any] = {
@@ -59,7 +59,9 @@ def demo(
         # Only what an earlier demo has left, and only if it is no longer running.
         check_idle(folder)
         if not holds_run(folder):
-            raise ExperimentError(f"{folder} exists and is no earlier demo: choose another --runs")
+            raise ExperimentError(
+                f"{folder} exists and is not an earlier demo: choose another --runs"
+            )
         shutil.rmtree(folder)
     plan = RunFile([experiment.name, rival.name], workers, [], [])
     plan.write(folder)

@@ -1,4 +1,4 @@
-"""`romul doctor`: what is wrong with server, broker, experiments and checkpoint stores."""
+"""`romul doctor`: checks of server, broker, experiments and checkpoint stores."""
 
 import asyncio
 from dataclasses import asdict
@@ -20,9 +20,9 @@ def doctor(
     mqtt_ca: MqttCa = None,
     as_json: AsJson = False,
 ) -> None:
-    """Examine server, broker, experiments and checkpoint stores; a remedy for each fault.
+    """Check server, broker, experiments and checkpoint stores, and suggest a remedy for each fault.
 
-    The exit code is 3 where the server cannot be used, and 1 where there is another fault.
+    The exit code is 3 if the server cannot be used, and 1 if there is any other fault.
     """
     at = broker(mqtt, mqtt_ca, KEEPALIVE_S, folder_of(redis))
     findings = asyncio.run(examine(resolve(redis), at))

@@ -1,4 +1,4 @@
-"""`romul drill`: break everything on purpose, then look whether anything was lost."""
+"""`romul drill`: break everything on purpose, then check whether anything was lost."""
 
 import asyncio
 import json
@@ -19,15 +19,17 @@ from romul_sim.drill.schedule import draw, read_schedule, write_schedule
 
 
 def drill(
-    faults: Annotated[int, typer.Option(min=1, help="How many faults.")] = 30,
-    every: Annotated[float, typer.Option(min=0.05, help="Mean seconds between two faults.")] = 0.8,
-    workers: Annotated[int, typer.Option(min=2, help="Worker processes.")] = 3,
-    actors: Annotated[int, typer.Option(min=1, help="Actor processes.")] = 2,
+    faults: Annotated[int, typer.Option(min=1, help="Number of faults.")] = 30,
+    every: Annotated[
+        float, typer.Option(min=0.05, help="Mean time between faults, in seconds.")
+    ] = 0.8,
+    workers: Annotated[int, typer.Option(min=2, help="Number of worker processes.")] = 3,
+    actors: Annotated[int, typer.Option(min=1, help="Number of actor processes.")] = 2,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the faults and of the search.")] = 0,
     schedule: Annotated[
         Path | None,
         typer.Option(
-            exists=True, dir_okay=False, help="Play this schedule in place of a drawn one."
+            exists=True, dir_okay=False, help="Run this schedule instead of a random one."
         ),
     ] = None,
     runs: RunsFolder = Path("runs"),
@@ -35,15 +37,18 @@ def drill(
 ) -> None:
     """Run a search while workers, actors, server and broker are killed, frozen and restarted.
 
-    Also fills the disk (as root: on a small file system of its own), damages checkpoints and puts
-    garbage on the queues. Then audits history and checkpoints: nothing lost, nothing counted twice.
+    The drill also fills the disk (as root, on a small file system of its own), damages checkpoints
+    and puts garbage into the queues. Then it audits history and checkpoints: nothing may be lost,
+    and nothing counted twice.
     """
     console = Console(stderr=True, quiet=as_json)
     folder = runs / "drill"
     if folder.exists():
         check_idle(folder)
         if not (folder / "schedule.jsonl").exists():
-            raise ExperimentError(f"{folder} exists and is no earlier drill: choose another --runs")
+            raise ExperimentError(
+                f"{folder} exists and is not an earlier drill: choose another --runs"
+            )
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     planned = read_schedule(schedule) if schedule else draw(faults, every, seed)

@@ -17,9 +17,9 @@ EXISTS = 5
 INTERRUPTED = 130
 
 HELP = (
-    "Exit codes: 0 done, 1 the experiment failed, 2 wrong usage, declaration or path, "
-    "3 the server cannot be used, 4 no such experiment, slot, trial or worker, "
-    "5 there is one already, 130 interrupted."
+    "Exit codes: 0 success; 1 the experiment failed; 2 wrong usage, declaration or path; "
+    "3 the server cannot be used; 4 no such experiment, slot, trial or worker; "
+    "5 it already exists; 130 interrupted."
 )
 
 _CODES: tuple[tuple[type[Exception], int], ...] = (

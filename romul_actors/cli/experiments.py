@@ -44,13 +44,13 @@ Request = Callable[[Client], Awaitable[str | None]]
 
 
 def submit(
-    file: Annotated[Path, typer.Argument(help="Experiment: a .toml or .py file.")],
+    file: Annotated[Path, typer.Argument(help="Experiment file (.toml or .py).")],
     redis: RedisUrl = DEFAULT_URL,
     deadline: Deadline = None,
     from_run: From = None,
     with_checkpoints: WithCheckpoints = False,
 ) -> None:
-    """Put an experiment into the store, for any actor and workers."""
+    """Submit an experiment to a server, for its actors and workers."""
 
     async def run() -> None:
         experiment = with_origin(with_deadline(load(file), deadline), from_run, with_checkpoints)
@@ -85,7 +85,7 @@ def status(redis: StatusUrl = None, as_json: AsJson = False) -> None:
         return
     console = Console()
     if rows and "under_way" in rows[0]:
-        console.print(f"no server was named: the local runs in {runs_folder()}, the newest first")
+        console.print(f"no server was given or found: local runs in {runs_folder()}, newest first")
     console.print(_status_table(rows) if rows else "no experiments")
     for row in rows:
         if row["reason"]:
@@ -109,7 +109,7 @@ def _status_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _best(row: Mapping[str, Any]) -> str:
-    """The best trial in words; "": there is none."""
+    """The best trial in words; "" if there is none."""
     if row["best"] is None:
         return ""
     return f"{shortened(row['metric'])} {row['best']:.6g} ({row['best_trial']})"
@@ -117,14 +117,14 @@ def _best(row: Mapping[str, Any]) -> str:
 
 def show(
     name: Name,
-    slot: Annotated[int | None, typer.Argument(help="One slot in full.")] = None,
+    slot: Annotated[int | None, typer.Argument(help="Slot to show in detail.")] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="All hyperparameters, however narrow the terminal is.")
+        bool, typer.Option("--all", help="Show all hyperparameters, in several tables if needed.")
     ] = False,
     redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show an experiment's population, or one slot in full."""
+    """Show an experiment's population, or one slot in detail."""
 
     async def run() -> tuple[Snapshot, list[dict[str, Any]]]:
         async with connected_to(name, redis) as client:
@@ -156,13 +156,13 @@ def show(
         console.print(*more, sep="")
     elif n := sum(len(table.columns) - 1 for table in more):
         console.print(
-            f"{n} more hyperparameters: `romul show {name} --all`, or of one slot "
-            f"`romul show {name} SLOT`"
+            f"{n} more hyperparameters: see `romul show {name} --all`, or `romul show {name} SLOT` "
+            "for one slot"
         )
 
 
 def _resumption(name: str) -> str | None:
-    """The command that goes on with a local run whose server is not up; None: there is none."""
+    """The command that continues a local run whose server is not up; None if there is none."""
     folder = local_run(name)
     return None if folder is None or is_up(folder) else resumption(folder)
 
@@ -170,20 +170,20 @@ def _resumption(name: str) -> str | None:
 def _print_status(
     console: Console, seen: Snapshot, row: Mapping[str, Any], again: str | None
 ) -> None:
-    """Say how far an experiment has come, and why it does not go on.
+    """Print the progress of an experiment, and why it does not continue.
 
     Args:
         console: where.
         seen: the experiment.
         row: the same in a row.
-        again: the command that goes on with it, if it is a local run whose server is not up.
+        again: the command that continues it, if it is a local run whose server is not up.
     """
     interrupted = again is not None and seen.status in ("submitted", "running")
     console.print(_heading({**row, "status": "interrupted"} if interrupted else row))
     for text in filter(None, (row["reason"], lost(row))):
         console.print(text)
     if again is not None and seen.status not in ENDED:
-        console.print(f"interrupted: `{again}` goes on", soft_wrap=True)
+        console.print(f"interrupted: `{again}` continues it", soft_wrap=True)
         return
     for alarm in alarms(seen):
         # What is part of the reason has just been said.
@@ -200,12 +200,12 @@ def _heading(row: Mapping[str, Any]) -> str:
 def best(
     name: Name,
     copy_to: Annotated[
-        Path | None, typer.Option(help="Copy the best checkpoint into this new folder.")
+        Path | None, typer.Option(help="Copy the best checkpoint to this new folder.")
     ] = None,
     redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the best trial so far, and copy its checkpoint on request."""
+    """Show the best trial so far, and optionally copy its checkpoint."""
 
     async def run() -> tuple[Experiment, dict[str, Any]]:
         async with connected_to(name, redis) as client:
@@ -233,7 +233,7 @@ def best(
 
 
 def _request(name: str, redis: str | None, request: Request, action: str = "") -> None:
-    """Make a request of a client, and say that it was made: by its own words, if it has any."""
+    """Make a request, and print that it was made, in the words that it returns or as `action`."""
 
     async def run() -> None:
         async with connected_to(name, redis, changes=True) as client:
@@ -244,27 +244,27 @@ def _request(name: str, redis: str | None, request: Request, action: str = "") -
 
 
 def pause(name: Name, redis: SearchUrl = None) -> None:
-    """Hand out no more trials; those in training end, and their results are kept."""
+    """Pause an experiment. Trials in training finish, and their results are kept."""
     _request(name, redis, lambda client: client.pause(name), "pause")
 
 
 def resume(name: Name, redis: SearchUrl = None) -> None:
-    """Go on with a paused experiment, or try a failed one again."""
+    """Resume a paused experiment, or retry a failed one."""
     _request(name, redis, lambda client: client.resume(name), "resume")
 
 
 def stop(name: Name, redis: SearchUrl = None) -> None:
-    """End an experiment; what it found stays, and `romul extend` goes on with it."""
+    """Stop an experiment. Its results are kept, and `romul extend` can continue it."""
     _request(name, redis, lambda client: client.stop(name), "stop")
 
 
 def pin(
     name: Name,
-    slot: Annotated[int, typer.Argument(min=0, help="A slot.")],
-    release: Annotated[bool, typer.Option("--release", help="Let it go again.")] = False,
+    slot: Annotated[int, typer.Argument(min=0, help="Number of the slot.")],
+    release: Annotated[bool, typer.Option("--release", help="Unpin the slot.")] = False,
     redis: SearchUrl = None,
 ) -> None:
-    """Hold a slot: it goes on with its hyperparameters and weights, whatever the others do."""
+    """Pin a slot: it continues with its own hyperparameters and weights, and copies no other."""
     if release:
         _request(name, redis, lambda client: client.unpin(name, slot), f"unpin slot {slot}")
     else:
@@ -273,41 +273,42 @@ def pin(
 
 def bounds(
     name: Name,
-    parameter: Annotated[str, typer.Argument(help="A hyperparameter that is a number.")],
+    parameter: Annotated[str, typer.Argument(help="Name of a numeric hyperparameter.")],
     low: Annotated[
         float | None,
-        typer.Option("--min", help="Its least value from now on.", show_default="as before"),
+        typer.Option("--min", help="New lower bound.", show_default="unchanged"),
     ] = None,
     high: Annotated[
-        float | None, typer.Option("--max", help="Its greatest.", show_default="as before")
+        float | None, typer.Option("--max", help="New upper bound.", show_default="unchanged")
     ] = None,
     redis: SearchUrl = None,
 ) -> None:
-    """Search a hyperparameter between other bounds; places outside move to the nearest bound."""
+    """Change the bounds of a hyperparameter. Values outside move to the nearest bound."""
     if low is None and high is None:
-        raise typer.BadParameter("give --min, --max, or both")
+        raise typer.BadParameter("give --min, --max or both")
 
     async def request(client: Client) -> str:
         least, greatest = await client.bounds(name, parameter, low, high)
-        return f"search {parameter} from {least:g} to {greatest:g}"
+        return f"bounds of {parameter} from {least:g} to {greatest:g}"
 
     _request(name, redis, request)
 
 
 def change(
     name: Name,
-    population: Annotated[
-        int | None, typer.Option(min=4, help="Number of slots from now on.")
-    ] = None,
+    population: Annotated[int | None, typer.Option(min=4, help="New number of slots.")] = None,
     constants: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A constant of the optimizer."),
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Constant of the optimizer to change (repeatable)."
+        ),
     ] = None,
     redis: SearchUrl = None,
 ) -> None:
-    """Change the number of slots, or constants of the optimizer, of a search that goes on.
+    """Change a running or paused search: the number of slots, or constants of the optimizer.
 
-    Fewer slots: the worst are parked. More: they are forked from good ones, when the search runs.
+    With fewer slots, the worst ones are parked. With more, new slots are forked from good ones as
+    soon as the search is running.
     """
     changed = dict(_constant(text) for text in constants or [])
     _request(
@@ -332,9 +333,9 @@ def _constant(text: str) -> tuple[str, Any]:
 def remove(
     name: Name,
     redis: SearchUrl = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Remove an experiment from the store; its checkpoints stay where they are."""
+    """Remove an experiment from the server. Its checkpoints are not deleted."""
 
     async def run() -> None:
         async with connected_to(name, redis) as client:
@@ -342,9 +343,9 @@ def remove(
 
     folder = local_run(name) if redis is None else folder_of(redis)
     if folder is not None:
-        raise StoreError(f"{name} is a local run: it is removed with its folder, {folder}")
+        raise StoreError(f"{name} is a local run: to remove it, delete its folder {folder}")
     if not yes and not sys.stdin.isatty():
-        raise typer.BadParameter(f"{name} would go with all its history: --yes says that it may")
+        raise typer.BadParameter(f"{name} and all its history would be removed: confirm with --yes")
     if not yes and not typer.confirm(f"remove {name} with all its history?"):
         raise typer.Exit(2)
     asyncio.run(run())

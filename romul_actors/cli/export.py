@@ -1,4 +1,4 @@
-"""`romul export`: all trials, as files and for other programs."""
+"""`romul export`: all trials as files, for TensorBoard or for MLflow."""
 
 import csv
 import json
@@ -22,20 +22,21 @@ def export(
     name: Name,
     to: Annotated[
         Path | None,
-        typer.Option("--to", help="File: .parquet, .csv or .jsonl.", dir_okay=False),
+        typer.Option("--to", help="Output file: .parquet, .csv or .jsonl.", dir_okay=False),
     ] = None,
     tensorboard: Annotated[
-        Path | None, typer.Option(help="Folder for TensorBoard's event files.", file_okay=False)
+        Path | None, typer.Option(help="Folder for TensorBoard event files.", file_okay=False)
     ] = None,
     mlflow: Annotated[
         str | None, typer.Option(help="Tracking URI of an MLflow server or store.")
     ] = None,
     redis: SearchUrl = None,
 ) -> None:
-    """Write all trials to a file: hyperparameters as h.NAME, metrics as m.NAME, never rescaled.
+    """Export all trials to a file, to TensorBoard or to MLflow.
 
-    A .jsonl file holds the whole history instead, line by line. For TensorBoard and MLflow each
-    slot is a run, and hyperparameters are metrics by step.
+    A .parquet or .csv file has a row for each trial, with hyperparameters as h.NAME and metrics as
+    m.NAME, in their own units. A .jsonl file has all lines of the history instead. In TensorBoard
+    and MLflow, each slot is a run, and hyperparameters are metrics by step.
     """
     if to is None and tensorboard is None and mlflow is None:
         raise typer.BadParameter("give --to, --tensorboard or --mlflow")
@@ -60,14 +61,14 @@ def _write(seen: Snapshot, to: Path) -> None:
         return
     write = {".csv": _write_csv, ".parquet": _write_parquet}.get(to.suffix)
     if write is None:
-        raise typer.BadParameter(f"{to}: .parquet, .csv or .jsonl")
+        raise typer.BadParameter(f"{to}: the file must end in .parquet, .csv or .jsonl")
     rows = _in_cells(trial_rows(seen.history, seen.experiment.search_space()))
     write(rows, to)
     echo(f"{to}: {len(rows)} trials")
 
 
 def _in_cells(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of the same columns, each of one type: a hyperparameter of several is JSON text."""
+    """Rows with the same columns, each of one type: mixed, list and dict values are JSON text."""
     types: dict[str, set[type]] = {}
     for row in rows:
         for key, value in row.items():

@@ -1,4 +1,4 @@
-"""`romul extend`: a search goes on to more steps, where it is."""
+"""`romul extend`: continue a search for more steps, on the server that holds it."""
 
 import asyncio
 from dataclasses import replace
@@ -18,24 +18,25 @@ from romul_actors.local.run_file import RunFile, holds_run
 
 def extend(
     name: Name,
-    steps: Annotated[int, typer.Option(min=1, help="How many steps it has then, in all.")],
+    steps: Annotated[int, typer.Option(min=1, help="New total number of steps.")],
     redis: SearchUrl = None,
     runs: RunsFolder = Path("runs"),
     workers: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Worker processes of a local run that has ended.",
+            help="Number of worker processes, for a local run that has ended.",
             show_default="as many as before",
         ),
     ] = None,
     broker: WithBroker = True,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a search to more steps: a running, finished or stopped one.
+    """Continue a running, finished or stopped search for more steps.
 
-    A local run that has ended goes on here, as with `romul run --resume`. On a server its actors
-    and workers go on; a paused or failed search has the steps when it is resumed.
+    A local run that has ended continues on this machine, as with `romul run --resume`. On a server,
+    its actors and workers continue the search. A paused or failed search continues when it is
+    resumed.
     """
     folder = runs / name
     if redis is None and holds_run(folder) and has_data(folder):
@@ -53,7 +54,7 @@ def extend(
 
 
 def _go_on(folder: Path, steps: int, workers: int | None, *, broker: bool, as_json: bool) -> None:
-    """Go on with a local run to its end."""
+    """Continue a local run to its end."""
     plan, changes = RunFile.read(folder).changes(None)
     plan = replace(plan, workers=workers or plan.workers)
     changes = replace(changes, steps=steps, asked=True)

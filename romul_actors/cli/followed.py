@@ -1,4 +1,4 @@
-"""A search that a command follows: its server may hang, come back, or be another one by then."""
+"""A search that a command follows, while its server may hang, restart or be replaced."""
 
 import asyncio
 import contextlib
@@ -18,11 +18,11 @@ from romul_actors.store.redis.urls import hide_password
 from romul_actors.waiting import cancel
 
 PATIENCE_S = 3.0
-"""A request that takes longer is said to have no answer yet. It goes on."""
+"""After this time without an answer a message is shown, and the request continues."""
 FIRST_PATIENCE_S = 1.0
-"""A server that takes longer for its first answer is named: nothing is shown yet."""
+"""After this time without a first answer the server is named, since nothing is shown yet."""
 PAUSE_S = 0.5
-"""Pause before a request is made again that has failed."""
+"""Pause before a failed request is repeated."""
 
 T = TypeVar("T")
 
@@ -31,12 +31,12 @@ class Followed:
     """A search on its server.
 
     Args:
-        name: the search's.
+        name: the search's name.
         url: as the option --redis takes it.
-        stack: what closes the connections.
+        stack: closes the connections.
 
     Attributes:
-        store: where the search is now.
+        store: the store that holds the search now.
     """
 
     store: Store
@@ -52,29 +52,29 @@ class Followed:
         """Connect to the server as it is now.
 
         Raises:
-            StoreError: it cannot be used.
+            StoreError: the server cannot be used.
         """
         client = await self._stack.enter_async_context(connected_to(self._name, self._url))
         self.store = client.store
         self._server = "" if self._folder is None else _stored_url(self._folder)
 
     def say_it_waits(self) -> None:
-        """Name the server that is waited for, on standard error."""
+        """Print on standard error which server the command waits for."""
         place = self._folder or hide_password(self._url or DEFAULT_URL)
         echo(f"waiting for the server at {place}", err=True)
 
     async def look(
         self, request: Callable[[Store], Awaitable[T]], silent: Callable[[str], None]
     ) -> T:
-        """What the server answers, however long that takes.
+        """The server's answer to a request, however long it takes.
 
         Args:
-            request: what is asked of the store.
-            silent: called with the reason where there is no answer yet, maybe more than once.
+            request: makes the request of the store.
+            silent: called with the reason while there is no answer, possibly more than once.
 
         Raises:
             StoreUnavailableError: the search's local run has ended; the message names the command
-                that goes on with it.
+                that continues it.
         """
         while True:
             asked = asyncio.ensure_future(request(self.store))
@@ -92,7 +92,7 @@ class Followed:
                     await cancel(asked)
 
     async def _is_elsewhere(self) -> bool:
-        """Connect to the server that a local run has since it was resumed, if it was.
+        """Connect to the new server of a local run that was resumed, if it was.
 
         Raises:
             StoreUnavailableError: the run has ended.
@@ -104,7 +104,7 @@ class Followed:
         if not listens(server):
             raise StoreUnavailableError(
                 f"{self._folder}: the run has ended, and its server with it: "
-                f"`{resumption(self._folder)}` goes on with it"
+                f"`{resumption(self._folder)}` continues it"
             )
         if server == self._server:
             return False
@@ -113,7 +113,7 @@ class Followed:
 
 
 def _stored_url(folder: Path) -> str:
-    """URL of a local run's server, as its folder has it; "": the run was ended."""
+    """URL of a local run's server, as stored in its folder; "" if the run was ended."""
     with contextlib.suppress(FileNotFoundError):
         return (folder / URL_FILE).read_text().strip()
     return ""
@@ -121,10 +121,10 @@ def _stored_url(folder: Path) -> str:
 
 @contextlib.asynccontextmanager
 async def following(name: str, url: str | None) -> AsyncIterator[Followed]:
-    """A search whose server is connected, and has answered; where that takes long, it is named.
+    """A search whose server has answered. If that takes long, a message names the server.
 
     Args:
-        name: the search's.
+        name: the search's name.
         url: as the option --redis takes it.
 
     Raises:
@@ -132,7 +132,7 @@ async def following(name: str, url: str | None) -> AsyncIterator[Followed]:
     """
     async with contextlib.AsyncExitStack() as stack:
         followed = Followed(name, url, stack)
-        # A thread: a local run's server is looked for in calls that hold up the event loop.
+        # A thread, since the search for a local run's server blocks the event loop.
         waits = threading.Timer(FIRST_PATIENCE_S, followed.say_it_waits)
         waits.daemon = True
         waits.start()

@@ -1,4 +1,4 @@
-"""The options --from-run and --with-checkpoints: a search begins with what another has found."""
+"""The options --from-run and --with-checkpoints: a search starts from another one's results."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ From = Annotated[
     typer.Option(
         "--from-run",
         metavar="NAME",
-        help="Begin with the best hyperparameters of another search.",
+        help="Start from the best hyperparameters of the search NAME.",
     ),
 ]
 
@@ -20,7 +20,7 @@ WithCheckpoints = Annotated[
     bool,
     typer.Option(
         "--with-checkpoints",
-        help="With --from-run: and from copies of its checkpoints; trial.start counts from 0.",
+        help="With --from-run: also start from copies of its checkpoints; trial.start begins at 0.",
     ),
 ]
 
@@ -30,13 +30,13 @@ def with_origin(
     name: str | None,
     with_checkpoints: bool,
 ) -> Experiment:
-    """The experiment, with the search that it begins from if one is named.
+    """The experiment, with the search that it starts from, if one is given.
 
     Raises:
-        typer.BadParameter: checkpoints, and no search to take them from.
+        typer.BadParameter: checkpoints are requested, but no search is given.
     """
     if name is None and with_checkpoints:
-        raise typer.BadParameter("--with-checkpoints goes with --from-run")
+        raise typer.BadParameter("--with-checkpoints needs --from-run")
     if name is None:
         return experiment
     what = "checkpoints" if with_checkpoints else "hyperparameters"

@@ -1,4 +1,4 @@
-"""`romul history`: what happened and what was decided, line by line."""
+"""`romul history`: the lines of an experiment's history."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -18,11 +18,11 @@ from romul_actors.protocol.statuses import OVER
 from romul_actors.store import Glance, ReaderStore
 
 LINES = 2_000
-"""Lines of history that are read at most in one step."""
+"""Maximum number of lines of history read at a time."""
 HIDDEN = ("event", "at_ms", "vector", "why", "seed")
-"""Fields of a line that are not among those shown as they are."""
+"""Fields of a line that are not shown as they are stored."""
 LONGEST_TEXT = 200
-"""Longest text of a field that is shown, in characters."""
+"""Maximum length of a field's text, in characters; longer texts are cut."""
 
 
 def history(
@@ -30,21 +30,23 @@ def history(
     follow: Annotated[
         bool,
         typer.Option(
-            "--follow", "-f", help="Show new lines as they come, until the search has ended."
+            "--follow", "-f", help="Show new lines as they arrive, until the search ends."
         ),
     ] = False,
     count: Annotated[
         int,
-        typer.Option("-n", min=0, help="How many of the latest lines; with --event, of that kind."),
+        typer.Option("-n", min=0, help="Number of latest lines; with --event, of that kind only."),
     ] = 20,
-    event: Annotated[str | None, typer.Option(help="Only this kind (result, failed ...).")] = None,
+    event: Annotated[
+        str | None, typer.Option(help="Show only this kind of line (result, failed ...).")
+    ] = None,
     redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what happened and was decided, operators' actions too, with dates in UTC."""
+    """Show the history: results, decisions and operators' actions, with times in UTC."""
     if event is not None and event not in KINDS:
         text = (
-            f"warning: {event!r} is no kind that this version knows: {did_you_mean(event, KINDS)}"
+            f"warning: this version knows no kind {event!r} of line: {did_you_mean(event, KINDS)}"
         )
         Console(stderr=True).print(text, soft_wrap=True)
 
@@ -69,16 +71,16 @@ def history(
 
 
 async def coming(followed: Followed, name: str, after: str, seen_ms: int) -> AsyncIterator[Line]:
-    """Lines of history as they come, until the search is over.
+    """Lines of history as they arrive, until the search is over.
 
     Args:
-        followed: where they are.
-        name: the search's.
-        after: id of the line before.
-        seen_ms: when the store answered last, by its own time.
+        followed: the search.
+        name: the search's name.
+        after: id of the line before the first new one.
+        seen_ms: the server's time of its last answer, in milliseconds.
 
     Raises:
-        StoreUnavailableError: it does not answer, and does not come back.
+        StoreUnavailableError: the server has ended.
     """
     said = False
 
@@ -108,7 +110,7 @@ async def latest(
     """The latest lines, of one kind or of any.
 
     Returns:
-        The id of the last line of any kind ("0": there is none), and the lines, oldest first.
+        The id of the last line of any kind ("0" if there is none), and the lines, oldest first.
     """
     found: list[Line] = []
     last, before = "0", ""
@@ -126,17 +128,17 @@ async def latest(
 
 
 def over(status: str, lines: Sequence[Any]) -> bool:
-    """Whether nothing more will come: the search is over, and all of it was shown."""
+    """Whether the search is over and all of its lines have been shown."""
     return status in OVER and len(lines) < LINES
 
 
 def event_of(line: Line) -> str:
-    """The stored name of a line's kind, also of a kind that this version does not know."""
+    """The stored name of a line's kind, even if this version does not know it."""
     return line.name if isinstance(line, Unknown) else line.event
 
 
 def line_in_words(line: Line) -> str:
-    """A line of history for people."""
+    """A line of history as text for people."""
     fields = {key: value for key, value in to_json(line).items() if key not in HIDDEN}
     match line:
         case TrialCreated(why=why):

@@ -21,32 +21,43 @@ from romul_workers.tasks.toys import TOYS
 
 def lab(
     problems: Annotated[
-        str | None, typer.Option(help=f"Some of {', '.join(TOYS)}; else all.")
+        str | None,
+        typer.Option(
+            help=f"Toy problems, separated by commas: {', '.join(TOYS)}. Default: all of them."
+        ),
     ] = None,
     optimizers: Annotated[
         str | None,
         typer.Option(
-            help=f"Some of {', '.join(OPTIMIZERS)}, with options if need be "
-            "(romul:factor=0.5:donors=0.2); else all of these. Other libraries, with "
-            f"the extra `peers` and synchronously only: {', '.join(PEERS)}."
+            help=f"Optimizers, separated by commas: {', '.join(OPTIMIZERS)}. Options follow a name "
+            "(romul:factor=0.5:donors=0.2). Default: all of these that are installed. Other "
+            "libraries need the extra `peers` and run only without --asynchronous: "
+            f"{', '.join(PEERS)}."
         ),
     ] = None,
     population: Annotated[
-        str, typer.Option(help="Slots; several sizes with commas between.")
+        str, typer.Option(help="Number of slots, or several numbers separated by commas.")
     ] = "24",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each; few of them mislead.")] = 21,
+    seeds: Annotated[
+        int,
+        typer.Option(min=1, help="Runs of each optimizer on each problem. Few runs can mislead."),
+    ] = 21,
     asynchronous: Annotated[
         bool,
-        typer.Option("--asynchronous", help="Workers of up to 4x different speed, 20 % preempted."),
+        typer.Option(
+            "--asynchronous",
+            help="Workers differ in speed by up to 4x, and 20 % of attempts are preempted.",
+        ),
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for lab.json and a page of plots for each size.")
+        Path | None,
+        typer.Option(help="Folder for lab.json and a page of plots for each number of slots."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare optimizers on toy problems, over many seeds, on all cores."""
     if not all(part.isdigit() and int(part) >= 4 for part in population.split(",")):  # noqa: PLR2004
-        raise typer.BadParameter(f"population {population!r}: whole numbers of 4 or more")
+        raise typer.BadParameter(f"--population {population!r}: give whole numbers of 4 or more")
     sizes = [int(part) for part in population.split(",")]
     conditions = ASYNCHRONOUS if asynchronous else SYNCHRONOUS
     todo = jobs(
@@ -92,7 +103,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def _plot(rows: Sequence[Row], file: Path) -> None:
-    """Median true loss by step of every optimizer, and ROMUL's (or the best's) chosen schedules."""
+    """Plot the median true loss of each optimizer by step, and the schedules of one of them."""
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError:

@@ -1,4 +1,4 @@
-"""`romul launch`: workers on this machine, by ssh, by Slurm, on a Ray cluster."""
+"""`romul launch`: workers on this machine, on hosts by ssh, in Slurm or on a Ray cluster."""
 
 import asyncio
 import inspect
@@ -45,61 +45,69 @@ def launch(
         str,
         typer.Option(
             metavar="[local|ssh|slurm|ray]",
-            help="This machine, hosts by ssh, Slurm, or Ray; or what a package adds.",
+            help="Where workers run: local (this machine), ssh, slurm, ray, or a launcher that an "
+            "installed package adds.",
         ),
     ],
-    workers: Annotated[int, typer.Option(min=1, help="How many.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of workers.")] = 1,
     redis: RedisUrl = DEFAULT_URL,
     mqtt: MqttUrl = None,
     mqtt_ca: MqttCa = None,
-    cpus: Annotated[int, typer.Option(min=1, help="CPUs of each worker (Slurm, Ray).")] = 1,
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs of each worker.")] = 0,
+    cpus: Annotated[int, typer.Option(min=1, help="CPUs per worker (Slurm, Ray).")] = 1,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs per worker.")] = 0,
     grace: Annotated[
         float,
-        typer.Option(envvar="ROMUL_GRACE_S", min=0, help="Seconds a worker may take to end."),
+        typer.Option(envvar="ROMUL_GRACE_S", min=0, help="Seconds that a worker may take to end."),
     ] = 10.0,
     host: Annotated[
         list[str] | None,
-        typer.Option(help="ssh: HOST, USER@HOST or an alias (repeatable); workers are dealt out."),
+        typer.Option(
+            help="ssh: HOST, USER@HOST or an alias (repeatable). Workers are spread evenly."
+        ),
     ] = None,
     ssh_option: Annotated[
-        list[str] | None, typer.Option(help="ssh: a further option of ssh (repeatable).")
+        list[str] | None, typer.Option(help="ssh: option for ssh (repeatable).")
     ] = None,
     program: Annotated[
-        str, typer.Option(help="ssh, Slurm: the command there, if it is not on the PATH.")
+        str, typer.Option(help="ssh, Slurm: the `romul` command there, if it is not on the PATH.")
     ] = "romul",
     time: Annotated[
-        str | None, typer.Option(help="Slurm: longest time of a job, such as 4:00:00.")
+        str | None, typer.Option(help="Slurm: time limit of a job, such as 4:00:00.")
     ] = None,
     sbatch: Annotated[
         list[str] | None,
-        typer.Option(help="Slurm: a further option, such as --sbatch=--partition=spot."),
+        typer.Option(
+            help="Slurm: option for sbatch, such as --sbatch=--partition=spot (repeatable)."
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Slurm: print the script, and submit nothing.")
+        bool, typer.Option("--dry-run", help="Slurm: print the script without submitting it.")
     ] = False,
     address: Annotated[
-        str, typer.Option(envvar="RAY_ADDRESS", help="Ray: auto, HOST:PORT or ray://HOST:PORT.")
+        str,
+        typer.Option(
+            envvar="RAY_ADDRESS", help="Ray: the cluster: auto, HOST:PORT or ray://HOST:PORT."
+        ),
     ] = "auto",
     logs: Annotated[
-        Path, typer.Option(file_okay=False, help="This machine: folder for the workers' logs.")
+        Path, typer.Option(file_okay=False, help="local: folder for the workers' logs.")
     ] = Path("romul-logs"),
     options: Annotated[
         list[str] | None,
-        typer.Argument(help="Further options of `romul worker`, after --."),
+        typer.Argument(help="Options for `romul worker`, after --."),
     ] = None,
     log_level: LogLevel = "info",
 ) -> None:
-    """Start workers, and keep them running until Ctrl-C; Slurm keeps its own.
+    """Start workers and keep them running until Ctrl-C, or submit them to Slurm.
 
     romul launch --on ray --workers 8 --gpus 1 -- --allow mytasks --path /shared/tasks
 
-    Workers that end are started again. Passwords go by environment only.
+    Workers that end are started again. Passwords are passed only in the environment.
     """
     start_log(log_level)
     start = None if on in tuple(Engine) else _installed(on)
     if dry_run and on != Engine.SLURM:
-        raise typer.BadParameter("--dry-run prints Slurm's script: with --on slurm alone")
+        raise typer.BadParameter("--dry-run works only with --on slurm")
     environment = _servers(on, resolve(redis), mqtt, mqtt_ca)
     environment["ROMUL_GRACE_S"] = f"{grace:g}"
     fleet = Fleet(
@@ -128,13 +136,13 @@ def launch(
                 echo(text, nl=False)
                 return
             number = slurm.submit(text, fleet)
-            echo(f"job {number}: {workers} workers (scancel {number} ends them)")
+            echo(f"job {number}: {workers} workers (`scancel {number}` ends them)")
 
 
 def _servers(on: str, redis: str, mqtt: str | None, mqtt_ca: Path | None) -> dict[str, str]:
-    """Where the workers find the server and the broker, and whose certificates they trust.
+    """Environment variables that give workers the server, the broker and trusted certificates.
 
-    A file that holds a password is on this machine only: workers elsewhere get what it holds now.
+    A password file exists only on this machine, so workers elsewhere get the password itself.
     """
     if on != Engine.LOCAL:
         redis = with_passwords(redis)

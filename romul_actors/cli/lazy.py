@@ -1,4 +1,4 @@
-"""Commands whose modules are imported when they are run, not when they are listed.
+"""Commands whose modules are imported when they run, not when they are listed.
 
 `romul --help` shows names and first lines only. A command's own libraries (numpy, pydantic, the
 clients of the server and of the broker) are imported once that command is chosen.
@@ -18,13 +18,13 @@ from romul_actors.cli.printing import Commands
 
 
 class LazyCommand(TyperCommand):
-    """A command that is known by its name and its first line until it is run.
+    """A command of which only the name and the first line are known until it runs.
 
     Args:
-        name: what it is called by.
+        name: the command's name.
         function: the name of its function.
         line: the first line of its help.
-        panel: the heading that it is listed under; None: it is not listed.
+        panel: the heading under which it is listed; None if it is not listed.
     """
 
     def __init__(self, name: str, function: str, line: str, panel: str | None) -> None:
@@ -33,7 +33,7 @@ class LazyCommand(TyperCommand):
         self._function = function
 
     def load(self) -> Any:
-        """The command itself; its module is imported now."""
+        """The command itself. This imports its module."""
         found = getattr(import_module(self.module), self._function)
         if not isinstance(found, typer.Typer):
             alone = typer.Typer(add_completion=False)
@@ -43,13 +43,13 @@ class LazyCommand(TyperCommand):
 
     @property
     def params(self) -> list[Any]:
-        """The command's own arguments and options; its module is imported now."""
+        """The command's own arguments and options. This imports its module."""
         params: list[Any] = self.load().params
         return params
 
     @params.setter
     def params(self, none: list[Any]) -> None:
-        """What Typer's constructor sets: a listed command has none of its own."""
+        """Ignore what Typer's constructor sets: a listed command has no options of its own."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
@@ -63,7 +63,7 @@ class LazyGroup(LazyCommand):
 
     @property
     def commands(self) -> MutableMapping[str, Any]:
-        """The group's commands; its module is imported now."""
+        """The group's commands. This imports its module."""
         commands: MutableMapping[str, Any] = self.load().commands
         return commands
 

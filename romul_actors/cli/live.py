@@ -1,4 +1,4 @@
-"""The live view of a local run: a table on a terminal, else a line where something has changed."""
+"""The live view of a local run: a table on a terminal, else a line for each change."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -29,9 +29,9 @@ from romul_actors.protocol.statuses import ENDED
 from romul_actors.store import Store
 
 LINE_S = 5.0
-"""How often a line is printed, at most, where there is no terminal to draw on."""
+"""Minimum time between lines if there is no terminal."""
 LINES = 1_000
-"""Lines of history that are read at a time."""
+"""Lines of history read at a time."""
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class _Followed:
 
 
 class _Remaining(TimeRemainingColumn):
-    """The time that is left; nothing is known of it while an experiment is paused."""
+    """The remaining time; empty while an experiment is paused."""
 
     def render(self, task: Task) -> Text:
         return Text() if task.fields["note"] else super().render(task)
@@ -53,16 +53,16 @@ class LiveView:
     """Bars of all experiments and the first one's slots, drawn while the context is open.
 
     Args:
-        store: where the experiments are.
-        experiments: the experiments, with as many steps as they have been asked to have.
-        console: what is drawn on.
-        folder: of the run.
-        server: that the run was given; None: it has one of its own, and no other actor than its
-            own may serve the experiments.
-        resumed: whether the run goes on after an interruption or a failure.
+        store: holds the experiments.
+        experiments: the experiments, with the number of steps that was requested.
+        console: the console to draw on.
+        folder: the run's folder.
+        server: the server that the run was given; None if it has its own, so that only its own
+            actor serves the experiments.
+        resumed: whether the run continues after an interruption or a failure.
 
     Attributes:
-        verdicts: why experiments need not go on whose task is wrong, by name.
+        verdicts: by name of each experiment whose task is wrong, why it need not continue.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class LiveView:
         self._console = console
         self._folder = folder
         self._server = server
-        # Of a run that goes on, only what is new counts.
+        # In a continued run, only new lines count.
         self._followed = (
             {} if resumed else {e.name: _Followed("0", Judge(e.population)) for e in experiments}
         )
@@ -112,18 +112,18 @@ class LiveView:
             self._live.stop()
 
     async def refresh(self) -> bool:
-        """Read and draw the present state; True when all have ended, or cannot be served."""
+        """Read and draw the present state; True once all have ended or cannot be served."""
         rows, first, decided = [], Table(), True
         for index, experiment in enumerate(self._experiments):
             seen = await self._seen(experiment.name)
             row = progress(seen)
             row["note"] = self._note(seen)
             rows.append(row)
-            # What has ended goes on when the actor has decided a request for more steps.
+            # An ended experiment continues once the actor has decided a request for more steps.
             decided = decided and seen.experiment.steps >= experiment.steps
-            # A status "failed" is that of the run before until the request to resume is decided.
+            # Until the request to resume is decided, "failed" is the status of the earlier run.
             waits = seen.status == "failed" and seen.depths["inbox"] and not seen.fault
-            # What the only actor cannot serve does not end by itself.
+            # An experiment that the only actor cannot serve does not end by itself.
             cannot = self._server is None and bool(seen.fault)
             row["ended"] = (seen.status in ENDED and not waits) or cannot
             best = "" if row["best"] is None else _best(row)
@@ -169,15 +169,15 @@ class LiveView:
         return seen
 
     def _note(self, seen: Snapshot) -> str:
-        """Why an experiment does not go on, though it has not ended; "": it does."""
+        """Why an experiment that has not ended does not continue; "" if it does."""
         if seen.status != "paused":
             return seen.fault
         name = seen.experiment.name
         again = request("resume", name, self._folder, self._server)
-        return f"{seen.reason or seen.status}: `{again}` goes on"
+        return f"{seen.reason or seen.status}: `{again}` continues it"
 
     def _print(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Print a line, if it is another one than the last; a note that changes cannot wait."""
+        """Print a line if it differs from the last one; a changed note is printed at once."""
         text = "; ".join(
             f"{row['name']} {row['trials']}/{row['trials_total']}"
             + ("" if row["best"] is None else f", {_best(row)}")

@@ -1,4 +1,4 @@
-"""A local run: server, actor and workers on this machine, watched to their end."""
+"""A local run: server, actor and workers on this machine, until the run ends."""
 
 import asyncio
 import contextlib
@@ -31,25 +31,25 @@ from romul_workers.inheritance import copies
 
 REFRESH_S = 0.5
 DECIDE_S = 3.0
-"""How long the actor may take for what the workers reported last."""
+"""Maximum wait for the actor to decide the workers' last reports."""
 LOOK_S = 0.05
-"""How often it is looked whether it has done so."""
+"""How often the command checks whether it has."""
 
 
 @dataclass(frozen=True)
 class Servers:
-    """What a local run talks to.
+    """The server and broker of a local run.
 
     Attributes:
-        url: a server in place of an embedded one.
-        broker: whether an embedded broker runs beside an embedded server, where there is one.
+        url: a server to use instead of an embedded one.
+        broker: whether to run an embedded broker with the embedded server, if one is installed.
     """
 
     url: str | None = None
     broker: bool = True
 
     async def start(self, folder: Path, stack: contextlib.AsyncExitStack) -> tuple[str, str | None]:
-        """Start what is embedded, until the stack is closed: URLs of the server and the broker."""
+        """Start the embedded programs until the stack is closed; URLs of server and broker."""
         if self.url is not None:
             return resolve(self.url), None
         url = await stack.enter_async_context(embedded_server(folder))
@@ -67,15 +67,15 @@ def play(
     quiet: bool,
     changes: Changes | None = None,
 ) -> EndedRun:
-    """Start everything, watch it to its end, and write down what came out.
+    """Start everything, wait for the end, and summarise the result.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         plan: the run.
-        new: experiments to submit first; none where the run goes on.
-        servers: what it talks to.
-        quiet: whether nothing is shown meanwhile.
-        changes: what is to be changed in a run that goes on: in all its experiments.
+        new: experiments to submit first; empty if the run continues.
+        servers: the server and the broker.
+        quiet: whether to show nothing meanwhile.
+        changes: changes of all experiments of a run that continues.
     """
     console = Console(stderr=True, quiet=quiet)
     return asyncio.run(_play(folder, plan, new, servers, console, changes))
@@ -107,7 +107,7 @@ async def _play(
                 await client.submit(await _begun(experiment, client, servers))
                 begun.add(experiment.name)
         except Exception:
-            # A run that did not begin is none to go on with: its name is free.
+            # A run that did not start cannot be continued: its name is free.
             if not begun:
                 RunFile.remove(folder)
             raise
@@ -134,7 +134,7 @@ async def _play(
                 await members.start()
                 await pause(REFRESH_S, stop)
         wall_s, interrupted = time.monotonic() - began, stop.is_set()
-        # What is summarised is what stays: the workers' last reports count.
+        # The summary must include the workers' last reports.
         await asyncio.gather(members.end_all("worker"), asyncio.to_thread(load_plots))
         await _decided(client, plan.experiments)
         experiments = await _specs(client, plan)
@@ -152,7 +152,7 @@ async def _specs(client: Client, plan: RunFile) -> list[Experiment]:
 
 
 async def _decided(client: Client, names: Sequence[str]) -> None:
-    """Wait, for a short time, until the actor has decided all that it can decide."""
+    """Wait for a short time until the actor has decided everything that it can."""
     end = time.monotonic() + DECIDE_S
     for name in names:
         while time.monotonic() < end:
@@ -163,23 +163,25 @@ async def _decided(client: Client, names: Sequence[str]) -> None:
 
 
 async def _unsubmitted(client: Client, plan: RunFile) -> Sequence[Experiment]:
-    """What a run that was killed as it began has yet to submit."""
+    """Experiments that a run has not submitted yet, because it was killed at its start."""
     there = await client.statuses() if plan.unsubmitted else {}
     given = [from_values(values, "the declaration of the run") for values in plan.unsubmitted]
     return [experiment for experiment in given if experiment.name not in there]
 
 
 async def _begun(experiment: Experiment, client: Client, servers: Servers) -> Experiment:
-    """The experiment with what it takes from another search of a given server."""
+    """The experiment, with what it takes from another search on a given server."""
     return experiment if servers.url is None else await begun_from(experiment, client.store, copies)
 
 
 async def _apply(
     client: Client, experiment: Experiment, changes: Changes, console: Console
 ) -> Experiment:
-    """Ask for changes; the experiment with as many steps as it has when they are decided."""
+    """Request changes; the experiment with the number of steps that it will then have."""
     for key in changes.kept:
-        console.print(f"warning: {experiment.name}: {key} stays as it was when the run began")
+        console.print(
+            f"warning: {experiment.name}: {key} keeps its value from the start of the run"
+        )
     await client.apply(experiment.name, changes)
     return experiment.model_copy(update={"steps": changes.steps or experiment.steps})
 
@@ -187,13 +189,13 @@ async def _apply(
 async def _name_extension(
     client: Client, plan: RunFile, changes: Changes | None, command: str, console: Console
 ) -> None:
-    """Say what goes on with a run whose searches are over, unless it has more steps now."""
+    """Print the command that extends a run whose searches are over, unless steps were added."""
     if changes is not None and changes.steps is not None:
         return
     statuses = await client.statuses()
     name = plan.experiments[0]
     if all(statuses[each] in OVER for each in plan.experiments):
-        console.print(f"{name} is {statuses[name]}: `{command}` goes on with it", soft_wrap=True)
+        console.print(f"{name} is {statuses[name]}: `{command}` continues it", soft_wrap=True)
 
 
 async def _resume(client: Client, plan: RunFile, *, alone: bool) -> None:

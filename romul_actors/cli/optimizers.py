@@ -1,4 +1,4 @@
-"""How the commands that compare optimizers choose them, and other names."""
+"""Parse the names, such as optimizers, that are given to comparing commands."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from romul_sim.play import Conditions, optimizer_spec
 
 
 def names(given: str | None, known: Sequence[str], what: str) -> list[str]:
-    """Names with commas between; all that are known if none is given.
+    """Names separated by commas; all known names if none is given.
 
     Raises:
-        typer.BadParameter: one is not known.
+        typer.BadParameter: a name is unknown.
     """
     chosen = list(known) if given is None else given.split(",")
     unknown = [name for name in chosen if name not in known]
@@ -24,11 +24,11 @@ def names(given: str | None, known: Sequence[str], what: str) -> list[str]:
 
 
 def optimizers(given: str | None, conditions: Conditions) -> list[str]:
-    """Optimizers and peers with commas between, checked before hours of work.
+    """Optimizers and peers separated by commas, checked before hours of work.
 
     Args:
-        given: names with options; None: all of this project's that can be made here.
-        conditions: under which they are to run.
+        given: names with options; None for all of this project's that are installed.
+        conditions: the conditions under which they will run.
 
     Raises:
         typer.BadParameter: one is unknown, has a wrong option, is not installed, or cannot run

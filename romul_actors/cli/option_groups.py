@@ -1,6 +1,6 @@
 """Options that belong together, declared as the fields of one dataclass.
 
-Typer reads flags off a function's parameters. A command that has many takes them in groups instead:
+Typer reads options from a function's parameters. A command with many options takes groups of them:
 
     @dataclass(frozen=True)
     class Machines:
@@ -47,7 +47,7 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
             values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
         command(**values)
 
-    # What `inspect` and `typing` look at, in place of the wrapped command's own.
+    # Read by `inspect` and `typing`, instead of the attributes of the wrapped command.
     ungrouped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     ungrouped.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
     return ungrouped

@@ -1,4 +1,4 @@
-"""Options that several commands share; each may come from an environment variable too."""
+"""Options that several commands share. Most can also be set by an environment variable."""
 
 import logging
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 from romul_actors.observe.visible import VisibleFormatter
 
-Name = Annotated[str, typer.Argument(help="Name of an experiment.")]
+Name = Annotated[str, typer.Argument(help="Name of the experiment.")]
 
 RedisUrl = Annotated[
     str,
@@ -27,12 +27,12 @@ SearchUrl = Annotated[
     typer.Option(
         "--redis",
         envvar="ROMUL_REDIS_URL",
-        help="Its server: a URL (redis://, rediss://, unix://, redis+sentinel://, "
+        help="Server of the experiment: a URL (redis://, rediss://, unix://, redis+sentinel://, "
         "redis+cluster://), or the folder of a local run.",
-        show_default=f"runs/NAME, else {DEFAULT_URL}",
+        show_default=f"the local run NAME if there is one, else {DEFAULT_URL}",
     ),
 ]
-"""Of commands that take a search's name: one that runs here is found by it."""
+"""For commands that take a search's name, by which they find a local run."""
 
 StatusUrl = Annotated[
     str | None,
@@ -44,16 +44,16 @@ StatusUrl = Annotated[
         show_default=f"{DEFAULT_URL}, else the local runs",
     ),
 ]
-"""Of the command that lists searches: where no server answers, those that run here."""
+"""For the command that lists searches; if no server answers, it lists the local runs."""
 
 MqttUrl = Annotated[
     str | None,
     typer.Option(
         "--mqtt",
         envvar="ROMUL_MQTT_URL",
-        help="URL of an MQTT broker (mqtt://, mqtts://; ?protocol=3.1.1 for one without MQTT 5). "
-        "Without one, a lost worker is noticed when its lease ends, and `romul control` reaches "
-        "none.",
+        help="URL of an MQTT broker (mqtt:// or mqtts://; add ?protocol=3.1.1 for a broker without "
+        "MQTT 5). Without a broker, a lost worker is noticed only when its lease ends, and "
+        "`romul control` does not work.",
     ),
 ]
 
@@ -64,7 +64,7 @@ MqttCa = Annotated[
         envvar="ROMUL_MQTT_CA",
         exists=True,
         dir_okay=False,
-        help="Certificates to trust for mqtts://, in place of the system's.",
+        help="File of CA certificates to trust for mqtts://, instead of the system's.",
     ),
 ]
 
@@ -74,15 +74,19 @@ Keepalive = Annotated[
         "--keepalive",
         envvar="ROMUL_MQTT_KEEPALIVE_S",
         min=1,
-        help="Seconds; a connection silent for 1.5 times this is lost.",
+        help="MQTT keepalive in seconds. A connection silent for 1.5 times this is lost.",
     ),
 ]
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the output as JSON.")]
 
 LogLevel = Annotated[
     str,
-    typer.Option("--log-level", envvar="ROMUL_LOG_LEVEL", help="debug, info, warning or error."),
+    typer.Option(
+        "--log-level",
+        envvar="ROMUL_LOG_LEVEL",
+        help="Log level: debug, info, warning or error.",
+    ),
 ]
 
 MetricsPort = Annotated[
@@ -92,35 +96,41 @@ MetricsPort = Annotated[
         envvar="ROMUL_METRICS_PORT",
         min=0,
         max=65_535,
-        help="Serve Prometheus metrics there (0: any free port).",
+        help="Serve Prometheus metrics on this port (0: any free port).",
     ),
 ]
 
 MetricsHost = Annotated[
     str,
-    typer.Option("--metrics-host", envvar="ROMUL_METRICS_HOST", help="Where metrics are served."),
+    typer.Option(
+        "--metrics-host", envvar="ROMUL_METRICS_HOST", help="Address that serves the metrics."
+    ),
 ]
 
 RunsFolder = Annotated[
-    Path, typer.Option("--runs", envvar="ROMUL_RUNS", help="Folder for local runs.")
+    Path, typer.Option("--runs", envvar="ROMUL_RUNS", help="Folder of the local runs.")
 ]
 
 WithBroker = Annotated[
     bool,
-    typer.Option("--broker/--no-broker", help="Run a broker as well, where there is a program."),
+    typer.Option("--broker/--no-broker", help="Also start a broker, if one is installed."),
 ]
 
 Allow = Annotated[
     list[str] | None,
     typer.Option(
-        envvar="ROMUL_ALLOW", help="Task modules that may be imported, besides the shipped ones."
+        envvar="ROMUL_ALLOW",
+        help="Task module that may be imported, besides those that come with ROMUL (repeatable).",
     ),
 ]
 
 TaskPath = Annotated[
     list[Path] | None,
     typer.Option(
-        envvar="ROMUL_PATH", exists=True, file_okay=False, help="Folder with task modules."
+        envvar="ROMUL_PATH",
+        exists=True,
+        file_okay=False,
+        help="Folder with task modules (repeatable).",
     ),
 ]
 

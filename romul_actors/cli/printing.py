@@ -1,7 +1,7 @@
-"""All that commands print goes through here: nothing that others wrote reaches a terminal raw.
+"""Everything that commands print goes through here: no foreign text reaches a terminal raw.
 
 Names, choices, figures, errors and logs come from tasks, workers and files. Control characters are
-written out before anything is laid out, and no markup is read in any text.
+escaped before the layout, and no text is read as markup.
 """
 
 import json
@@ -19,13 +19,13 @@ from typer.core import TyperGroup
 from romul_actors.observe.visible import ascii_json, visible
 
 LONGEST = 32
-"""Longest name in a table, in characters."""
+"""Maximum length of a name in a table, in characters."""
 UNFOLDED = 10_000
-"""Width of what is no terminal, in characters."""
+"""Width of output that is not a terminal, in characters."""
 NARROW = 16
-"""Widest column of figures: a longer heading is folded."""
+"""Maximum width of a column of figures; a longer heading is folded."""
 MARKS = {"ok": "ok ", "warning": "!  ", "fault": "!! "}
-"""What a line begins with that says what was examined, by level."""
+"""Beginning of a line about a check, by its level."""
 
 
 def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
@@ -34,12 +34,12 @@ def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
 
 
 def echo_json(value: Any) -> None:
-    """Print a value as a line of JSON, for programs; it is the same value when it is read."""
+    """Print a value as a line of JSON, for programs; reading it gives the same value."""
     typer.echo(ascii_json(json.dumps(value)))
 
 
 def echo_figures(values: Mapping[str, Any]) -> None:
-    """Print figures for people, a line each."""
+    """Print figures for people, one per line."""
     for name, value in values.items():
         echo(f"{name:18} {json.dumps(value) if isinstance(value, dict | list) else value}")
 
@@ -47,8 +47,8 @@ def echo_figures(values: Mapping[str, Any]) -> None:
 class Console(rich.console.Console):
     """Rich's console for text that others wrote: no markup, no emoji codes, no control characters.
 
-    Where it prints into a pipe or a file, a line is as long as it need be, unless COLUMNS says how
-    wide the lines are: programs read lines.
+    Lines printed to a pipe or a file are not wrapped, unless COLUMNS sets a width: programs read
+    whole lines.
 
     Args:
         stderr: whether it prints on standard error.
@@ -63,7 +63,7 @@ class Console(rich.console.Console):
             self._width = UNFOLDED
 
     def render_str(self, text: str, **more: Any) -> Text:
-        """A string as it is laid out: never read as markup, whatever the caller requests."""
+        """A string for the layout: never read as markup, whatever the caller requests."""
         return super().render_str(visible(text), **{**more, "markup": False, "emoji": False})
 
     def render(
@@ -71,20 +71,20 @@ class Console(rich.console.Console):
         renderable: rich.console.RenderableType,
         options: rich.console.ConsoleOptions | None = None,
     ) -> Iterable[Segment]:
-        """What is drawn; text that came in another shape than a string is made visible here."""
+        """What is drawn. Text that did not come as a string is made visible here."""
         for segment in super().render(renderable, options):
             text = segment.text if segment.control else visible(segment.text)
             yield segment if text == segment.text else Segment(text, segment.style)
 
 
 class Table(rich.table.Table):
-    """A table without lines. Where it is too wide, its widest columns are folded first.
+    """A table without lines. If it is too wide, its widest columns are folded first.
 
-    So a long name takes lines, and no other column's room.
+    A long name then takes several lines, but no space of the other columns.
 
     Args:
-        columns: headings of columns that are aligned to the left.
-        right: headings of those after them, of figures, which are aligned to the right.
+        columns: headings of the left-aligned columns.
+        right: headings of the right-aligned columns of figures, which come last.
     """
 
     def __init__(self, *columns: str, right: Sequence[str] = ()) -> None:
@@ -93,13 +93,13 @@ class Table(rich.table.Table):
             self.add_column(heading, justify="right")
 
     def add_column(self, header: Any = "", footer: Any = "", **more: Any) -> None:
-        """Add a column; a heading that is too long for one is shortened."""
+        """Add a column; a heading that is too long is shortened."""
         heading = header if isinstance(header, Text) else shortened(header)
         super().add_column(heading, footer, overflow="fold", **more)
 
 
 def labelled(rows: Iterable[tuple[str, Sequence[str]]]) -> Table:
-    """Lines under labels, which stand to their left; a label without lines is left out."""
+    """Lines with labels to their left; a label without lines is left out."""
     table = Table("", "")
     table.show_header, table.box, table.collapse_padding = False, None, False
     table.columns[0].no_wrap = True
@@ -110,7 +110,7 @@ def labelled(rows: Iterable[tuple[str, Sequence[str]]]) -> Table:
 
 
 def shortened(name: str, longest: int = LONGEST) -> str:
-    """A name of at most so many characters: the middle of a longer one is left out."""
+    """A name of at most `longest` characters; the middle of a longer one is left out."""
     name = visible(name)
     if len(name) <= longest:
         return name
@@ -119,13 +119,13 @@ def shortened(name: str, longest: int = LONGEST) -> str:
 
 
 class Commands(TyperGroup):
-    """Commands whose complaints about their arguments are visible text, too."""
+    """Commands whose errors about arguments are visible text, too."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command.
 
         Raises:
-            typer.BadParameter: it cannot do with its arguments; for people to read.
+            typer.BadParameter: an argument is invalid; the message is visible text.
         """
         try:
             return super().invoke(ctx)

@@ -1,4 +1,4 @@
-"""The progress bar of the commands that play many runs."""
+"""The progress bar of commands that make many runs."""
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

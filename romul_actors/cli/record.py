@@ -1,4 +1,4 @@
-"""`romul record` and `romul replay`: a real run kept, decided again, and decided otherwise."""
+"""`romul record` and `romul replay`: record a real run, and replay its decisions."""
 
 import asyncio
 import json
@@ -21,15 +21,15 @@ from romul_workers.tasks.toys import TOYS
 
 def record(
     name: Name,
-    to: Annotated[Path, typer.Option("--to", dir_okay=False, help="File for the record.")],
+    to: Annotated[Path, typer.Option("--to", dir_okay=False, help="File to write the record to.")],
     every_s: Annotated[
-        float, typer.Option(min=0.05, help="Seconds between two looks at the workers.")
+        float, typer.Option(min=0.05, help="Interval at which the workers are read, in seconds.")
     ] = 1.0,
     redis: SearchUrl = None,
 ) -> None:
-    """Record a run, with its machines, until it ends: for `romul replay` and `romul sim --trace`.
+    """Record a run and its machines until it ends, for `romul replay` and `romul sim --trace`.
 
-    One that has ended already is recorded from its history.
+    A run that has already ended is recorded from its history.
     """
     console = Console(stderr=True)
 
@@ -45,11 +45,11 @@ def record(
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(help="A record, made by `romul record`.")],
+    file: Annotated[Path, typer.Argument(help="Record written by `romul record`.")],
     check: Annotated[
         bool,
         typer.Option(
-            "--verify", help="Only prove that the same events lead to the same decisions."
+            "--verify", help="Only verify that the same events lead to the same decisions."
         ),
     ] = False,
     changes: Annotated[
@@ -57,21 +57,23 @@ def replay(
         typer.Option(
             "--set",
             metavar="SETTING=VALUE",
-            help="Decide with this changed: a key of the declaration, or a constant of the "
-            "optimizer.",
+            help="Setting to change: a key of the declaration, or a constant of the optimizer "
+            "(repeatable).",
         ),
     ] = None,
     problem: Annotated[
         str | None,
         typer.Option(
-            help="With --set: simulate this toy problem on the recorded machines, in place of the "
+            help="With --set: simulate this toy problem on the recorded machines, instead of the "
             f"run's own. One of {', '.join(TOYS)}."
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="With --set: simulations of each.")] = 5,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="With --set: number of simulations with each settings.")
+    ] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Decide a recorded run again: the same, or with other settings, to see where they part."""
+    """Replay a recorded run's decisions: verify them, or compare them under other settings."""
     found = read_record(file)
     verified = verify(found)
     facts: dict[str, Any] = verified.as_json()
@@ -89,11 +91,9 @@ def replay(
 
 def _say_verified(facts: dict[str, Any], parting: Step | None) -> None:
     if parting is None:
-        echo(
-            f"{facts['events']} events, {facts['trials']} trials: decided the same, to the last bit"
-        )
+        echo(f"{facts['events']} events, {facts['trials']} trials: all decisions are identical")
         return
-    echo(f"after {facts['events']} events the decisions part:")
+    echo(f"the decisions differ after {facts['events']} events:")
     for title in ("recorded", "replayed"):
         for line in facts[title]:
             echo(f"  {title}: {json.dumps(line)}")
@@ -119,11 +119,11 @@ def _forked(
 
 def _say_forked(forked: Fork, facts: dict[str, Any], toy: str | None, seeds: int) -> None:
     echo(
-        f"{forked.changed} of {forked.decisions} decisions would have been others, each taken "
-        "from the population as it was"
+        f"{forked.changed} of {forked.decisions} decisions would differ, each made from the "
+        "recorded population"
     )
     if forked.parting is not None:
-        echo(f"the first, at {forked.parting.event.at_ms} ms:")
+        echo(f"the first of them, at {forked.parting.event.at_ms} ms:")
         for title in ("recorded", "forked"):
             for line in map(from_json, facts["parting"][title]):
                 if isinstance(line, TrialCreated):
@@ -132,9 +132,9 @@ def _say_forked(forked: Fork, facts: dict[str, Any], toy: str | None, seeds: int
                         f"{json.dumps(line.hyperparameters)}, {line.why.get('rule')}"
                     )
     if toy is None:
-        echo("the result of trials that were never trained is not known (see --problem)")
+        echo("the results of trials that were never trained are unknown (see --problem)")
     else:
         echo(
             f"{toy} on the recorded machines, median of {seeds}: best {facts['best_recorded']:.6g} "
-            f"as recorded, {facts['best_forked']:.6g} so"
+            f"with the recorded settings, {facts['best_forked']:.6g} with the changed ones"
         )

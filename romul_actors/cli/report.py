@@ -18,21 +18,22 @@ from romul_actors.observe.trial_records import TrialRecord, origins, trials
 from romul_actors.observe.waste import waste
 
 FAILURES = 50
-"""Failed attempts that the page lists, the latest ones."""
+"""Maximum number of failed attempts on the page: the latest ones."""
 
 
 def report(
     name: Name,
     to: Annotated[
         Path | None,
-        typer.Option("--to", help="HTML file; NAME.html if left out.", dir_okay=False),
+        typer.Option("--to", help="HTML file. Default: NAME.html.", dir_okay=False),
     ] = None,
     pictures: Annotated[
-        Path | None, typer.Option(help="Folder for the pictures, as PNG files.", file_okay=False)
+        Path | None,
+        typer.Option(help="Also write the plots to this folder, as PNG files.", file_okay=False),
     ] = None,
     redis: SearchUrl = None,
 ) -> None:
-    """Write a finished or running search as one HTML page that needs nothing else."""
+    """Write a self-contained HTML report of a finished or running search."""
     seen = snapshot_of(name, redis)
     found = trials(seen.history)
     images = _pictures(seen, found)
@@ -50,7 +51,7 @@ def report(
         ),
         "<h2>Where results come from</h2>",
         page.table(origins(found)),
-        f"<h2>Failures, the latest {FAILURES}</h2>",
+        f"<h2>Latest {FAILURES} failures</h2>",
         page.table(_failures(seen)[-FAILURES:]),
         "<h2>The experiment</h2>",
         page.code(seen.experiment.model_dump_json(exclude_defaults=True, indent=2)),

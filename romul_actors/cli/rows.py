@@ -16,12 +16,12 @@ from romul_actors.protocol.stored_fields import StoredFields
 InHand = Mapping[str, str]
 TABLES = ("hyperparameters", "memory", "outcomes")
 FIGURE = 9
-"""Width that a column of figures has anyway: longer names are headings of several lines."""
+"""Usual width of a column of figures; longer headings are split over lines."""
 COUNTS = ("step", "attempt", "failures", "losses", "since_ms", "seed", "joined", "parking")
 
 
 def progress(seen: Snapshot) -> dict[str, Any]:
-    """An experiment in one row, as JSON values."""
+    """An experiment as one row of JSON values."""
     return {
         "name": seen.experiment.name,
         "status": seen.status,
@@ -51,11 +51,11 @@ def counted(counts: Mapping[str, int]) -> str:
 
 
 def lost(row: Mapping[str, Any], command: str | None = None) -> str:
-    """What attempts an experiment lost, and which command shows why; "": it lost none.
+    """The attempts that an experiment lost, and the command that shows why; "" if it lost none.
 
     Args:
-        row: as `progress` gives it.
-        command: the command; None: `romul failures` without options.
+        row: as `progress` returns it.
+        command: the command; None for `romul failures` without options.
     """
     name, causes = row["name"], counted(row["causes"])
     shows = command or f"romul failures {name}"
@@ -66,7 +66,7 @@ def readable(name: str, index: int, row: Mapping[str, str]) -> dict[str, Any]:
     """A slot's fields as JSON values.
 
     Raises:
-        StoredDataError: one holds what ROMUL never writes.
+        StoredDataError: a field holds a value that ROMUL never writes.
     """
     fields = StoredFields.of_slot(name, index, row)
     values: dict[str, Any] = dict(row)
@@ -80,7 +80,7 @@ def readable(name: str, index: int, row: Mapping[str, str]) -> dict[str, Any]:
 
 
 def figure(value: Any) -> str:
-    """A value as it stands in a table."""
+    """A value as text for a table."""
     if isinstance(value, list):
         return f"[{', '.join(map(figure, value))}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -102,17 +102,17 @@ class _Column:
 def slots_tables(
     slots: Sequence[Mapping[str, Any]], experiment: Experiment, width: int, in_hand: InHand
 ) -> list[Table]:
-    """The population, a line a slot.
+    """The population, with a row for each slot.
 
     Args:
-        slots: as `readable` gives them.
+        slots: as `readable` returns them.
         experiment: its declaration.
-        width: in characters, of each table, if its first columns leave room for others.
-        in_hand: what live workers do with the trials that they have, as `Snapshot.in_hand`.
+        width: maximum width of each table in characters, unless its first columns are wider.
+        in_hand: what live workers do with their trials, as `Snapshot.in_hand`.
 
     Returns:
-        The first table has the hyperparameters that fit beside the rest, in the order of the
-        declaration; each further table has some of those that are left.
+        The first table has the hyperparameters that fit beside the other columns, in the order of
+        the declaration; each further table has some of the others.
     """
     index = _Column("slot", [str(i) for i in range(len(slots))])
     blocks = [
@@ -148,7 +148,7 @@ def _table(columns: Sequence[_Column]) -> Table:
 
 
 def _heading(name: str) -> str:
-    """A name on as many lines as keep a column of figures narrow."""
+    """A name, split over lines so that a column of figures stays narrow."""
     lines = [""]
     for part in re.findall(r"[^_.\s-]+[_.\s-]*|[_.\s-]+", shortened(name)):
         if lines[-1] and cell_len(lines[-1] + part) > FIGURE:
@@ -158,7 +158,7 @@ def _heading(name: str) -> str:
 
 
 def _ended(slot: Mapping[str, Any]) -> int:
-    """How many steps a slot has ended."""
+    """Number of steps that a slot has ended."""
     return int(slot["step"]) + int(slot["status"] == "done")
 
 
@@ -170,7 +170,7 @@ def _status(slot: Mapping[str, Any], in_hand: InHand) -> str:
 
 
 def _latest(slot: Mapping[str, Any], metric: str) -> str:
-    """Metric of a slot's latest trial that ended."""
+    """Metric of a slot's latest trial that has ended."""
     latest = slot["latest"] or {}
     value = latest.get(metric)
     return "" if not latest else "failed" if value is None else figure(value)

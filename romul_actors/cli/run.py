@@ -1,4 +1,4 @@
-"""`romul run`: an experiment on this machine, server, actor and workers in one go."""
+"""`romul run`: an experiment on this machine, with its own server, actor and workers."""
 
 import asyncio
 from dataclasses import replace
@@ -23,29 +23,31 @@ from romul_actors.protocol.plan import load
 from romul_workers.inheritance import copies
 
 WORKERS = 2
-"""How many workers a new run has, if their number is left out."""
+"""Default number of workers of a new run."""
 
 
 def run(
     file: Annotated[
-        Path | None, typer.Argument(help="Experiment: a .toml or .py file.", show_default=False)
+        Path | None, typer.Argument(help="Experiment file (.toml or .py).", show_default=False)
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Worker processes.", show_default="2; with --resume as many as before"
+            min=1,
+            help="Number of worker processes.",
+            show_default="2; with --resume, as many as before",
         ),
     ] = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Go on with a run that was interrupted.")
+        str | None, typer.Option(metavar="NAME", help="Continue the run NAME.")
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="With --resume: go on to so many steps in all.", metavar="STEPS"),
+        typer.Option(min=1, help="With --resume: new total number of steps.", metavar="STEPS"),
     ] = None,
     runs: RunsFolder = Path("runs"),
     redis: Annotated[
-        str | None, typer.Option(help="Use this server in place of an embedded one.")
+        str | None, typer.Option(help="Use this server instead of an embedded one.")
     ] = None,
     deadline: Deadline = None,
     from_run: From = None,
@@ -53,24 +55,24 @@ def run(
     broker: WithBroker = True,
     as_json: AsJson = False,
 ) -> None:
-    """Run an experiment on this machine: server, actor and workers in one go.
+    """Run an experiment on this machine, with its own server, actor and workers.
 
-    Ctrl-C ends it cleanly; --resume goes on where it was. Bounds, steps, population and constants
-    of the optimizer that were changed in the file meanwhile hold from then on. With other
-    hyperparameters it would be another search: that is refused.
+    Ctrl-C ends the run cleanly, and --resume continues it. If bounds, steps, population or
+    constants of the optimizer have changed in the file, the run takes over the changes. It refuses
+    other hyperparameters, since that would be another search.
     """
     if file is None and resume is None:
-        raise typer.BadParameter("give an experiment's file, or --resume NAME")
+        raise typer.BadParameter("give an experiment file or --resume NAME")
     if steps is not None and resume is None:
-        raise typer.BadParameter("--steps goes with --resume; a new run's stand in its file")
+        raise typer.BadParameter("--steps needs --resume; a new run takes its steps from its file")
     if resume is not None:
         _check_none_given(deadline, from_run, with_checkpoints)
         folder, new = runs / resume, []
         plan, changes = RunFile.read(folder).changes(file)
         if redis is None and not has_data(folder):
             raise StoreError(
-                f"{folder}: the run has no server of its own: name the one that it was begun on: "
-                f"`{resumption(folder)}`"
+                f"{folder}: the run has no server of its own: give the server that it was started "
+                f"on: `{resumption(folder)}`"
             )
         plan = replace(plan, workers=workers or plan.workers)
         if steps is not None:
@@ -99,10 +101,10 @@ def run(
 
 
 def _check_none_given(deadline: str | None, from_run: str | None, with_checkpoints: bool) -> None:
-    """Make sure that a run that goes on is given nothing that only a new one can begin with.
+    """Make sure that a continued run is given no options that only a new run takes.
 
     Raises:
-        typer.BadParameter: it is; for people to read.
+        typer.BadParameter: there is such an option; the message is for people.
     """
     if deadline is not None:
         raise typer.BadParameter("--deadline is for a new run; `romul stop NAME` ends this one")

@@ -1,4 +1,4 @@
-"""`romul schedule`: the winner's hyperparameters, written down and trained with again."""
+"""`romul schedule`: export the winner's hyperparameter schedule, and train along it."""
 
 import asyncio
 import shutil
@@ -30,7 +30,7 @@ from romul_workers.schedule import train as train_along
 from romul_workers.scratch import scratch_folder
 
 schedule = typer.Typer(
-    help="The winner's hyperparameters, to train with again.",
+    help="Export the winner's hyperparameter schedule, or train a model along it.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -40,13 +40,14 @@ schedule = typer.Typer(
 @checked
 def export_schedule(
     name: Name,
-    to: Annotated[Path, typer.Option("--to", dir_okay=False, help="JSON file.")],
+    to: Annotated[Path, typer.Option("--to", dir_okay=False, help="JSON file to write.")],
     trial: Annotated[
-        str | None, typer.Option(help="Another trial's: SLOT-STEP.", show_default="the winner")
+        str | None,
+        typer.Option(help="Last trial of the schedule: SLOT-STEP.", show_default="the best trial"),
     ] = None,
     redis: SearchUrl = None,
 ) -> None:
-    """Write the schedule along the winner's line of descent, which may lead through many slots."""
+    """Write the schedule of the winner's line of descent, which may go through several slots."""
     seen = snapshot_of(name, redis)
     chosen = trial or seen.best.get("trial")
     if chosen is None:
@@ -63,18 +64,19 @@ def export_schedule(
 @schedule.command("train")
 @checked
 def train_schedule(
-    file: Annotated[Path, typer.Argument(help="A schedule, made by `romul schedule export`.")],
+    file: Annotated[Path, typer.Argument(help="Schedule written by `romul schedule export`.")],
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed; the search's own if left out.")
+        int | None, typer.Option(min=0, help="Seed. Default: the search's own.")
     ] = None,
     to: Annotated[
-        Path | None, typer.Option("--to", help="New folder for the trained model's checkpoint.")
+        Path | None,
+        typer.Option("--to", help="New folder for the checkpoint of the trained model."),
     ] = None,
     allow: Allow = None,
     path: TaskPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train one model from scratch along a schedule, and say how close it comes."""
+    """Train one model from scratch along a schedule, and compare it with the search's result."""
     found = read_schedule(file)
     _check_allowed(found.task.partition(":")[0], allow)
     if to is not None and to.exists():
@@ -102,7 +104,7 @@ def train_schedule(
     if apart is not None:
         echo(f"{found.metric} {found.value:.6g} in the search: {100 * apart:.1f} % apart")
     if to is not None:
-        echo(f"the model: {to}")
+        echo(f"model: {to}")
 
 
 def _train(
@@ -126,15 +128,15 @@ def _train(
 
 
 def _columns() -> tuple[ProgressColumn, ...]:
-    """Rich's own, but for a description that is no markup."""
+    """Rich's default columns, with a description that is not read as markup."""
     _, *others = Progress.get_default_columns()
     return (TextColumn("{task.description}", markup=False), *others)
 
 
 def _found_in(schedule: Schedule) -> list[Path]:
-    """Folders in which the local run of the schedule's name, if it is one, found the same task.
+    """Folders in which the local run with the schedule's name found the same task, if there is one.
 
-    The file names that run and no folder: nothing in it says where code is looked for.
+    The schedule names only the run: a file must not choose the folder that code is imported from.
     """
     module = schedule.task.partition(":")[0]
     for folder in local_runs(runs_folder()):

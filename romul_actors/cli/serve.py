@@ -12,14 +12,14 @@ from romul_actors.local.redis_server import embedded_server
 
 
 def serve(
-    name: Annotated[str, typer.Argument(help="The run: its name, or its folder.")],
+    name: Annotated[str, typer.Argument(help="The local run: its name or its folder.")],
 ) -> None:
-    """Start the embedded server of a local run that has ended, to look into it."""
+    """Start the embedded server of a local run that has ended, to inspect the run."""
     folder = named_run(name)
 
     async def run() -> None:
         async with stopping() as stop, embedded_server(folder) as url:
-            echo(f"{url}\n(romul status --redis {folder}; Ctrl-C ends the server)")
+            echo(f"{url}\n(try `romul status --redis {folder}`; Ctrl-C stops the server)")
             await stop.wait()
 
     asyncio.run(run())

@@ -1,4 +1,4 @@
-"""What the long-running commands share: their names, their end, and their metrics."""
+"""What long-running commands share: their names, how they end, and their metrics."""
 
 import asyncio
 import contextlib
@@ -23,24 +23,24 @@ from romul_actors.waiting import cancel
 log = logging.getLogger("romul")
 
 WAIT_S = 900.0
-"""So long a process waits for a server that has not answered it yet: longer than most outages, and
-than the ten minutes after which Kubernetes forgets how often a container has ended. A mistyped
-address holds the GPU of a Slurm job no longer."""
+"""Maximum wait for a server's first answer. It is longer than most outages, and longer than the ten
+minutes after which Kubernetes resets its back-off. A mistyped address holds the GPU of a Slurm job
+no longer than this."""
 RETRY_S = (1.0, 10.0)
-"""First and longest pause before the server is tried again."""
+"""First and longest pause between attempts to reach the server."""
 REMIND_S = 60.0
-"""How often a process says that it still waits."""
+"""How often a process logs that it still waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """What a process answers over HTTP: metrics, `/healthz` and `/readyz`.
+    """What a process serves over HTTP: metrics, `/healthz` and `/readyz`.
 
     Attributes:
         registry: the metrics.
-        look: reads from the server, which is done from time to time.
-        host: where.
-        port: of it; 0: any free one.
+        look: reads from the server; called periodically.
+        host: address to listen on.
+        port: port to listen on; 0 for any free one.
     """
 
     registry: Any
@@ -50,14 +50,14 @@ class Probes:
 
 
 def unique_name(kind: str) -> str:
-    """A name that no other process has: host, process, and a few random letters."""
+    """A unique name, made of host, process id and a few random letters."""
     host = "".join(c if c.isalnum() or c in "-." else "-" for c in socket.gethostname())[:40]
     return f"{kind}-{host}-{os.getpid()}-{secrets.token_hex(2)}"
 
 
 @contextlib.asynccontextmanager
 async def stopping(stop: asyncio.Event | None = None) -> AsyncIterator[asyncio.Event]:
-    """An event that SIGTERM or SIGINT sets; once it is set, a signal ends the process at once."""
+    """An event that SIGTERM or SIGINT sets. Once it is set, a signal ends the process at once."""
     stop = asyncio.Event() if stop is None else stop
     loop = asyncio.get_running_loop()
 
@@ -82,15 +82,15 @@ async def serve_until_stopped(
     probes: Probes | None = None,
     event: asyncio.Event | None = None,
 ) -> None:
-    """Run a part over a checked store; SIGTERM or SIGINT sets the event that it is given.
+    """Call `run` with a checked store and an event that SIGTERM or SIGINT sets.
 
-    A server that does not answer is waited for, `WAIT_S` at most; a signal ends that at once.
+    It waits up to `WAIT_S` for the server to answer; a signal ends the wait at once.
 
     Args:
         url: as the option --redis takes it.
-        run: the part.
-        probes: what is answered from the beginning; None: nothing is.
-        event: the one that is set, where something else may set it, too.
+        run: called with the store and the event.
+        probes: served from the start; None to serve none.
+        event: the event to set; None for a new one.
 
     Raises:
         StoreError: the server cannot be used, or has not answered in time.
@@ -133,10 +133,10 @@ async def _connect(stack: contextlib.AsyncExitStack, url: str) -> Store:
             if waited_s >= WAIT_S:
                 raise
             if said is None:
-                log.warning("%s; waiting for it, %.0f minutes at most", error, WAIT_S / 60)
+                log.warning("%s; waiting up to %.0f minutes for it", error, WAIT_S / 60)
                 said = waited_s
             elif waited_s - said >= REMIND_S:
-                log.warning("still waiting, for %.0f s now: %s", waited_s, error)
+                log.warning("still waiting after %.0f s: %s", waited_s, error)
                 said = waited_s
         else:
             if said is not None:
@@ -147,16 +147,16 @@ async def _connect(stack: contextlib.AsyncExitStack, url: str) -> Store:
 
 
 def _log_error(task: asyncio.Task[None]) -> None:
-    """Log the error with which a task has ended, if one did."""
+    """Log the error with which a task ended, if any."""
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("%s has ended, all else goes on: %s", task.get_name(), error, exc_info=error)
+        log.error("%s has failed, the rest continues: %s", task.get_name(), error, exc_info=error)
 
 
 @contextlib.asynccontextmanager
 async def beside(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run something beside the main thing, and end it in order.
+    """Run coroutines beside the body of the context, and cancel them when it ends.
 
-    The main thing goes on where something beside it ends with an error; that is logged.
+    If one of them fails, the error is logged and the body continues.
     """
     tasks = [
         asyncio.create_task(coroutine, name=getattr(coroutine, "__qualname__", None))
@@ -171,7 +171,7 @@ async def beside(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 def metrics_module() -> Any:
-    """The module of metrics, which needs a library of its own.
+    """The module of metrics, which needs an additional library.
 
     Raises:
         typer.BadParameter: the library is not installed.

@@ -1,4 +1,4 @@
-"""`romul sim`: a population on machines that come and go, years of them in minutes."""
+"""`romul sim`: simulate a population on machines that come and go."""
 
 import logging
 import os
@@ -51,18 +51,18 @@ def sim(
     costs: Costs,
     runs: Runs,
     report: Annotated[
-        Path | None, typer.Option(help="Write a page with pictures to this HTML file.")
+        Path | None, typer.Option(help="Write an HTML report with plots to this file.")
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes; as many as cores if left out.")
+        int | None, typer.Option(min=1, help="Number of processes. Default: the number of cores.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Simulate a population on machines that come and go.
 
-    The actor, the workers and the decisions are the real ones; time, machines and training are not.
-    With several optimizers or policies, or with --seeds, all are compared on the same machines.
-    With --recommend set-ups of slots and lease are compared, and the best one is recommended.
+    The actor, the workers and the decisions are real; time, machines and training are simulated.
+    Several optimizers, policies or seeds are compared on the same machines. With --recommend,
+    combinations of slots and lease are compared, and the best one is recommended.
     """
     if searches.problem not in TOYS:
         raise typer.BadParameter(f"{searches.problem!r} is not one of {', '.join(TOYS)}")
@@ -71,14 +71,14 @@ def sim(
     trace = machines.make(runs.seed)
     searches, costs = as_recorded(searches, costs, machines.record())
     scenario = _scenario(trace, searches, costs, golden=as_json)
-    # Every lost machine is a warning in production, and the point of the whole thing here.
+    # In production every lost machine is a warning; here such losses are simulated on purpose.
     logging.getLogger("romul").setLevel(logging.ERROR)
     began = time.monotonic()
     if runs.recommend:
         jobs = _set_ups(scenario, trace, searches, runs)
         policies = (
-            f"policy {searches.policies}, {len({job.policy for job in jobs})} set-ups of slots and "
-            "lease"
+            f"policy {searches.policies}, {len({job.policy for job in jobs})} combinations of "
+            "slots and lease"
         )
     else:
         jobs = _jobs(scenario, trace, searches, runs)
@@ -113,13 +113,13 @@ def _say(
     *,
     as_json: bool,
 ) -> None:
-    """Say what is simulated, and where nothing can come of it."""
+    """Print what is simulated, and a warning if no trial can end."""
     if not as_json:
         echo(title(machines.source, trace, jobs, policies))
     if trial_s > trace.span_s:
         echo(
-            f"warning: the trace lasts {seconds(trace.span_s)}, a trial {seconds(trial_s)}: "
-            "give --trial-s",
+            f"warning: the trace lasts {seconds(trace.span_s)}, but a trial {seconds(trial_s)}: "
+            "give a shorter --trial-s",
             err=True,
         )
 
@@ -163,16 +163,16 @@ def _spec(text: str) -> dict[str, Any]:
 
 
 def _refuse_compared(searches: Searches) -> None:
-    """Refuse options of what a recommendation compares, or lays out itself."""
+    """Refuse options that --recommend sets itself."""
     for option, given in (("--population", searches.population), ("--steps", searches.steps)):
         if given is not None:
             raise typer.BadParameter(
-                f"--recommend compares numbers of slots, each with as many steps as the machines' "
-                f"time holds: leave out {option}"
+                f"--recommend compares numbers of slots, with as many steps as fit into the trace: "
+                f"leave out {option}"
             )
     for option, text in (("optimizer", searches.optimizer), ("policy", searches.policies)):
         if "," in text:
-            raise typer.BadParameter(f"--recommend takes one {option}")
+            raise typer.BadParameter(f"--recommend takes only one {option}")
 
 
 def _sweep(
@@ -189,13 +189,13 @@ def _sweep(
 
 
 def _set_ups(scenario: Scenario, trace: Trace, searches: Searches, runs: Runs) -> list[SweepJob]:
-    """A simulation for each set-up among which one is recommended, and seed."""
+    """A simulation for each compared combination of slots and lease, and each seed."""
     trial_s, optimizer = scenario.durations.trial_s, searches.optimizer
     made, default = policy(searches.policies, trial_s), policy("default", trial_s)
     if made != replace(made, per_machine=default.per_machine, lease_s=default.lease_s):
         raise typer.BadParameter(
-            "--recommend compares slots for each machine and leases: --policy "
-            f"{searches.policies} sets one of them"
+            "--recommend compares slots per machine and leases, and --policy "
+            f"{searches.policies} sets one of them: leave it out"
         )
     scenario = replace(scenario, optimizer=_spec(optimizer), policy=made)
     return [
@@ -208,20 +208,20 @@ def _set_ups(scenario: Scenario, trace: Trace, searches: Searches, runs: Runs) -
 def _recommended(
     trace: Trace, rows: Sequence[dict[str, Any]], best: Scenario
 ) -> dict[str, float | None]:
-    """What is recommended.
+    """The recommended values.
 
     Args:
         trace: the machines.
-        rows: the comparison of all set-ups.
-        best: a simulation of the first one in it.
+        rows: the comparison of all combinations, the best one first.
+        best: a simulation of the best one.
 
     Raises:
-        SweepError: none reaches the target.
+        SweepError: no combination reaches the target.
     """
     if why := _why_none(rows):
-        raise SweepError(f"no set-up can be recommended: {why}")
+        raise SweepError(f"nothing can be recommended: {why}")
     life_s, durations = mean_life_s(trace.changes, trace.span_s), best.durations
-    # What is saved beside the next trial takes no time from it.
+    # A checkpoint that is saved while the next trial trains takes no time from it.
     held_up_s = 0.0 if durations.beside else durations.save_s
     interval_s = checkpoint_interval_s(held_up_s, life_s)
     return {
@@ -233,17 +233,17 @@ def _recommended(
 
 
 def _why_none(rows: Sequence[dict[str, Any]]) -> str:
-    """Why nothing can be recommended; "": the first row can."""
+    """Why nothing can be recommended; "" if the first row can be."""
     losses = [row["best"] for row in rows if row["best"] is not None]
     target = rows[0]["target"]
     if not losses:
-        return "no trial ended in any simulation; give a shorter --trial-s, or a longer trace"
+        return "no trial ended in any simulation; give a shorter --trial-s or a longer trace"
     if isinf(target):
-        return "most simulations ended no trial; give a shorter --trial-s, or a longer trace"
+        return "no trial ended in most simulations; give a shorter --trial-s or a longer trace"
     if rows[0]["hours_to_target"] is None:
         return (
-            f"none reaches the target {target:.6g} in most of its simulations; the best one ends "
-            f"at {min(losses):.6g}; give another --target"
+            f"no combination reaches the target {target:.6g} in most of its simulations; the best "
+            f"loss is {min(losses):.6g}; give another --target"
         )
     return ""
 

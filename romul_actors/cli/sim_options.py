@@ -1,4 +1,4 @@
-"""Options of `romul sim`, by what they are about."""
+"""Options of `romul sim`, in groups."""
 
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -25,40 +25,40 @@ from romul_sim.trace_files import read_trace, write_trace
 from romul_workers.tasks.toys import TOYS
 
 TRIAL_S = 1800.0
-"""Median duration of a trial, where neither an option nor a record says it."""
+"""Default median duration of a trial, if there is no record."""
 
 
 @dataclass(frozen=True)
 class Machines:
-    """Where the machines come from."""
+    """The source of the machines."""
 
     trace: Annotated[
         Path | None,
         typer.Option(
-            help="Machine counts by time (JSON), or machines' events (JSON lines, also a record "
-            "of a real run), plain or by gzip; else a small one that comes with ROMUL."
+            help="File of machine counts by time (JSON), or of machine events (JSON lines, or a "
+            "record of a real run), plain or gzipped. Default: a small trace that comes with ROMUL."
         ),
     ] = None
     churn: Annotated[
-        str | None, typer.Option(help=f"Generate the machines instead: {', '.join(GENERATORS)}.")
+        str | None, typer.Option(help=f"Generate a trace instead, by {', '.join(GENERATORS)}.")
     ] = None
     machines: Annotated[
-        int, typer.Option(min=1, max=MOST_MACHINES, help="With --churn: how many machines.")
+        int, typer.Option(min=1, max=MOST_MACHINES, help="With --churn: number of machines.")
     ] = 16
     lifetime_h: Annotated[
-        float, typer.Option(min=0.001, help="With --churn: mean lifetime of a machine, hours.")
+        float, typer.Option(min=0.001, help="With --churn: mean lifetime of a machine, in hours.")
     ] = 4.0
-    zones: Annotated[int, typer.Option(min=1, help="With --churn: zones.")] = 4
-    days: Annotated[float, typer.Option(min=0.001, help="With --churn: length, days.")] = 2.0
+    zones: Annotated[int, typer.Option(min=1, help="With --churn: number of zones.")] = 4
+    days: Annotated[float, typer.Option(min=0.001, help="With --churn: length in days.")] = 2.0
     save_trace: Annotated[
-        Path | None, typer.Option(help="Write the machines' events to this file as well.")
+        Path | None, typer.Option(help="Also write the machine events to this file.")
     ] = None
 
     def make(self, seed: int) -> Trace:
         """Read the trace, or generate one; save it if a file is given.
 
         Raises:
-            typer.BadParameter: both are given, or no machine ever arrives.
+            typer.BadParameter: both options are given, or no machine ever arrives.
         """
         found = self._trace(seed)
         if self.save_trace is not None:
@@ -66,21 +66,21 @@ class Machines:
         return found
 
     def record(self) -> Record | None:
-        """The real run whose record the trace is; None: it is another trace."""
+        """The record of a real run, if the trace is one; None if not."""
         if self.trace is None or not is_record(self.trace):
             return None
         return read_record(self.trace)
 
     @property
     def source(self) -> str:
-        """Where they come from, in words."""
+        """The source of the machines, in words."""
         if self.churn is not None:
             return f"churn {self.churn}"
         return "the trace that comes with ROMUL" if self.trace is None else f"trace {self.trace}"
 
     def _trace(self, seed: int) -> Trace:
         if self.trace is not None and self.churn is not None:
-            raise typer.BadParameter("--trace and --churn: one of them")
+            raise typer.BadParameter("give --trace or --churn, not both")
         if self.churn is not None:
             pool = Pool(self.machines, 3600 * self.lifetime_h, DAY_S * self.days, self.zones)
             return generate(self.churn, pool, default_rng(seed))
@@ -93,13 +93,15 @@ class Machines:
 
 @dataclass(frozen=True)
 class Searches:
-    """What is searched on them, and how."""
+    """The searches on the machines."""
 
-    problem: Annotated[str, typer.Option(help=f"One of {', '.join(TOYS)}.")] = "misspecified"
+    problem: Annotated[str, typer.Option(help=f"Toy problem: one of {', '.join(TOYS)}.")] = (
+        "misspecified"
+    )
     optimizer: Annotated[
         str,
         typer.Option(
-            help=f"Some of {', '.join(OPTIMIZERS)}, commas between, with options if need be "
+            help=f"Optimizers, separated by commas: {', '.join(OPTIMIZERS)}. Options follow a name "
             "(romul:factor=0.5)."
         ),
     ] = "romul"
@@ -107,7 +109,7 @@ class Searches:
         str,
         typer.Option(
             "--policy",
-            help=f"Some of {', '.join(POLICIES)}, commas between, with settings if need be "
+            help=f"Policies, separated by commas: {', '.join(POLICIES)}. Settings follow a name "
             "(default:lease_s=60:per_worker=2).",
         ),
     ] = "default"
@@ -116,7 +118,7 @@ class Searches:
         typer.Option(
             min=4,
             max=100_000,
-            help="Slots; if left out, a record's, or else 1.5 for each machine.",
+            help="Number of slots. Default: that of the record, or else 1.5 per machine.",
             show_default=False,
         ),
     ] = None
@@ -124,24 +126,26 @@ class Searches:
         int | None,
         typer.Option(
             min=1,
-            help="PBT steps of each slot; if left out, a record's, or else as many as the "
-            "machines' time holds.",
+            help="PBT steps per slot. Default: those of the record, or else as many as fit into "
+            "the trace.",
             show_default=False,
         ),
     ] = None
-    searches: Annotated[int, typer.Option(min=1, help="Searches on the same machines.")] = 1
+    searches: Annotated[
+        int, typer.Option(min=1, help="Number of searches on the same machines.")
+    ] = 1
 
 
 @dataclass(frozen=True)
 class Costs:
-    """How long everything takes, and what a machine costs."""
+    """Durations, and the price of machines."""
 
     trial_s: Annotated[
         float | None,
         typer.Option(
             min=0.001,
-            help="Median duration of a trial, seconds.",
-            show_default=f"that of a record's trials, else {TRIAL_S:g}",
+            help="Median duration of a trial, in seconds.",
+            show_default=f"that of the record, else {TRIAL_S:g}",
         ),
     ] = None
     spread: Annotated[
@@ -150,47 +154,47 @@ class Costs:
     ] = 0.3
     by_hyperparameter: Annotated[
         float,
-        typer.Option(min=1, help="Ratio of longest to shortest, by the first hyperparameter."),
+        typer.Option(
+            min=1, help="Ratio of the longest to the shortest trial, by the first hyperparameter."
+        ),
     ] = 1.0
     speeds: Annotated[
         float,
         typer.Option(
             min=1,
-            help="Ratio of the fastest machine to the slowest, where the trace has no speeds.",
+            help="Speed of the fastest machine over the slowest, if the trace has no speeds.",
         ),
     ] = 2.0
     save_s: Annotated[
         float,
         typer.Option(
             min=0,
-            help="Time to save a checkpoint, seconds, on a machine of speed 1; it trains nothing "
-            "meanwhile. With --overlap the same on all machines, beside the next trial.",
+            help="Time to save a checkpoint, in seconds, on a machine of speed 1, which does not "
+            "train meanwhile. With --overlap: on any machine, while the next trial trains.",
         ),
     ] = 0.0
     overlap: Annotated[
         bool,
         typer.Option(
             "--overlap",
-            help="Checkpoints are saved while the next trial trains, as workers do it where that "
-            "takes 0.2 s or more.",
+            help="Save checkpoints while the next trial trains, as workers do if saving takes "
+            "0.2 s or more.",
         ),
     ] = False
     load_s: Annotated[
         float,
-        typer.Option(min=0, help="Time to load a checkpoint, seconds, on a machine of speed 1."),
+        typer.Option(min=0, help="Time to load a checkpoint, in seconds, on a machine of speed 1."),
     ] = 0.0
     latency_s: Annotated[
-        float, typer.Option(min=0, help="Mean latency to the store, each way, seconds.")
+        float, typer.Option(min=0, help="Mean one-way latency to the store, in seconds.")
     ] = 0.0
     notice_s: Annotated[
         float,
-        typer.Option(
-            min=0, help="Notice before a machine goes, seconds, where the trace has none."
-        ),
+        typer.Option(min=0, help="Notice before a preemption, in seconds, if the trace has none."),
     ] = 0.0
     price: Annotated[
         float,
-        typer.Option(min=0, help="Dollars for a machine's hour, where the trace has no price."),
+        typer.Option(min=0, help="Price of a machine in dollars per hour, if the trace has none."),
     ] = 1.0
 
     @property
@@ -209,38 +213,39 @@ class Costs:
 
 @dataclass(frozen=True)
 class Runs:
-    """How many simulations, and what they are judged by."""
+    """The number of simulations, and how they are compared."""
 
-    seed: Annotated[int, typer.Option(min=0, help="All randomness derives from it.")] = 0
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")] = 0
     seeds: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Compare so many seeds, from --seed on; if left out 1, with --recommend 3.",
+            help="Number of seeds, starting at --seed. Default: 1; with --recommend, 3.",
             show_default=False,
         ),
     ] = None
     target: Annotated[
         float | None,
         typer.Option(
-            help="Comparisons rank by the time to this loss; what half of all runs reach if left "
-            "out."
+            help="Rank comparisons by the time to this loss. Default: the loss that half of all "
+            "runs reach."
         ),
     ] = None
     recommend: Annotated[
         bool,
         typer.Option(
-            "--recommend", help="Compare slots for each machine and leases, with one policy."
+            "--recommend",
+            help="Compare slots per machine and leases under one policy, and recommend the best.",
         ),
     ] = False
 
     def numbers(self, default: int) -> range:
-        """All seeds; `default` many if it is not said how many."""
+        """All seeds; `default` is their number if none was given."""
         return range(self.seed, self.seed + (self.seeds or default))
 
 
 def as_recorded(searches: Searches, costs: Costs, record: Record | None) -> tuple[Searches, Costs]:
-    """The options, with what was not given as it was in the recorded run."""
+    """The options, with those that were not given taken from the recorded run."""
     if record is None:
         return searches, costs
     declared = record.experiment

@@ -1,4 +1,4 @@
-"""What `romul sim` shows for people: what is simulated, its figures, and comparisons."""
+"""The output of `romul sim` for people: a title, figures and comparisons."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isinf
@@ -18,13 +18,13 @@ def seconds(value: float) -> str:
 
 
 def title(source: str, trace: Trace, jobs: Sequence[SweepJob], policies: str) -> str:
-    """What is simulated, in a line.
+    """A line that says what is simulated.
 
     Args:
-        source: where the machines come from.
+        source: the source of the machines.
         trace: the machines.
         jobs: all simulations.
-        policies: what they are called together.
+        policies: a text about their policies.
     """
     scenarios = [job.scenario for job in jobs]
     first, seeds = scenarios[0], len({job.seed for job in jobs})
@@ -33,15 +33,15 @@ def title(source: str, trace: Trace, jobs: Sequence[SweepJob], policies: str) ->
     trials = _range(seconds, (each.durations.trial_s for each in scenarios))
     optimizers = ",".join(dict.fromkeys(job.optimizer for job in jobs))
     return (
-        f"{source}: {most_machines(trace.changes)} machines at most, {age(trace.span_s)}; "
-        f"{searches}{_range(str, map(slots, scenarios))} slots, {steps} steps, a trial {trials}; "
+        f"{source}: up to {most_machines(trace.changes)} machines, {age(trace.span_s)}; "
+        f"{searches}{_range(str, map(slots, scenarios))} slots, {steps} steps, trials of {trials}; "
         f"{first.problem}, optimizer {optimizers}, {policies}"
         f"{'' if seeds == 1 else f', {seeds} seeds'}"
     )
 
 
 def _range(shown: Callable[[Any], str], values: Iterable[float]) -> str:
-    """One value, or the least and the greatest."""
+    """One value, or the range of the values."""
     found = sorted(set(values))
     ends = dict.fromkeys((found[0], found[-1]))
     return " to ".join(map(shown, ends))
@@ -58,7 +58,7 @@ def show_figures(figures: Mapping[str, Any]) -> None:
 
 
 def _in_words(name: str, value: Any) -> str:
-    """A figure; "": there is nothing to show."""
+    """A figure as text; "" if there is nothing to show."""
     if name == "status":
         return str(value) if value in (*ENDED, "broken") else "the trace ended first"
     if isinstance(value, dict):
@@ -69,7 +69,7 @@ def _in_words(name: str, value: Any) -> str:
 def show_comparison(
     rows: Sequence[Mapping[str, Any]], recommended: Mapping[str, Any] | None
 ) -> None:
-    """Print a comparison, and what is recommended by it, if anything is."""
+    """Print a comparison, and the recommendation if there is one."""
     console = Console()
     right = ("goodput", "best", "hours to target", "dollars to target", "worst waste")
     table = Table("optimizer", "policy", right=right)
@@ -86,7 +86,7 @@ def show_comparison(
         )
     console.print(table)
     target = rows[0]["target"]
-    none = "none: most simulations ended no trial"
+    none = "none: no trial ended in most simulations"
     console.print(f"target: {none if isinf(target) else f'{target:.6g}'}")
     for name, value in (recommended or {}).items():
         shown = "-" if value is None else f"{value:.6g}"

@@ -1,4 +1,4 @@
-"""One slot in full, as labelled rows: `romul show NAME SLOT`."""
+"""One slot in detail, as labelled rows: `romul show NAME SLOT`."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -17,16 +17,16 @@ from romul_actors.observe.snapshot import SlotSnapshot, Snapshot, age
 from romul_actors.observe.trial_records import TrialRecord, trials
 
 MOST_STRETCHES = 8
-"""Most stretches of a line of descent that are shown: the latest."""
+"""Maximum number of stretches of a line of descent to show: the latest ones."""
 
 
 def slot_in_full(seen: Snapshot, index: int, fields: Mapping[str, Any]) -> Table:
     """A slot's trial, result, worker, ancestors and hyperparameters, and the reasons for them.
 
     Args:
-        seen: the experiment with the lines of history about the trial and its ancestors.
+        seen: the experiment, with the lines of history about the trial and its ancestors.
         index: the slot.
-        fields: the slot's, as `romul_actors.cli.rows.readable` gives them.
+        fields: the slot's fields, as `romul_actors.cli.rows.readable` returns them.
     """
     return labelled(_rows(seen, seen.slots[index], trials(seen.history), fields))
 
@@ -51,10 +51,10 @@ def _rows(
     if slot.parent is not None:
         rows.append(("parent", [f"{slot.parent}, checkpoint {slot.checkpoint}"]))
     if fields["partial"]:
-        rows.append(("goes on", [f"at {fields['position']:g}, checkpoint {fields['partial']}"]))
+        rows.append(("continues", [f"at {fields['position']:g}, checkpoint {fields['partial']}"]))
     rows.append(("ancestors", [_stretches(lineage(found, slot.parent))]))
     if slot.trial not in found:
-        # History is kept for so many lines.
+        # The trial's lines are no longer in the history.
         values = slot.hyperparameters.items()
         return [*rows, ("hyperparameters", [f"{name} = {figure(value)}" for name, value in values])]
     why = explain(experiment, seen.history, slot.trial)
@@ -71,12 +71,12 @@ def _status(seen: Snapshot, slot: SlotSnapshot) -> str:
 
 
 def _workers(seen: Snapshot, slot: SlotSnapshot) -> list[str]:
-    """Workers that hold the slot's trial; empty where none is queued."""
+    """Workers that hold the slot's trial; empty if it is not queued."""
     holders = [w for w in seen.workers if slot.trial in (w.trial, *w.storing.split())]
     if slot.status != "queued":
         return []
     if not holders:
-        return ["none: the trial waits for one"]
+        return ["none: the trial waits for a worker"]
     return [
         f"{w.name}, {seen.state_of(w)}"
         + ("" if w.at is None else f" at {w.at:g}")
@@ -86,7 +86,7 @@ def _workers(seen: Snapshot, slot: SlotSnapshot) -> list[str]:
 
 
 def _stretches(line: Sequence[str]) -> str:
-    """A line of descent, oldest first: consecutive trials of one slot together."""
+    """A line of descent, oldest first, with consecutive trials of one slot joined."""
     if not line:
         return "none"
     stretches = [list(trials) for _, trials in groupby(line, lambda t: t.partition("-")[0])]

@@ -1,4 +1,4 @@
-"""Rows of `romul status`: of a server's experiments, and of local runs where there is no server."""
+"""Rows of `romul status`: a server's experiments, or local runs if there is no server."""
 
 from pathlib import Path
 from typing import Any
@@ -20,27 +20,27 @@ async def status_row(store: Store, name: str, status: str) -> dict[str, Any]:
 
     Raises:
         StoreUnavailableError: the server does not answer.
-        AccessError: it does not let this user read what it holds.
+        AccessError: this user may not read from it.
     """
     try:
         seen = read_glance(await store.glance(name), name)
     except (StoreUnavailableError, AccessError):
         raise
     except (ExperimentError, StoreError) as error:
-        # Of another version, or damaged: the others are still worth seeing.
+        # It is of another version, or damaged; the others are still shown.
         return unreadable(name, status, str(error))
     row = progress(seen)
-    # What is part of the reason is said with that.
+    # An alarm that is part of the reason is not repeated.
     found = [alarm.what for alarm in alarms(seen) if alarm.level != "ok"]
     found = [what for what in found if what not in row["reason"]]
     return {**row, "workers": len(seen.alive), "dead": seen.depths["dead"], "alarms": found}
 
 
 async def run_row(folder: Path) -> dict[str, Any]:
-    """The first search of a local run, as JSON values; `under_way`: whether its server is up.
+    """The first search of a local run, as JSON values; `under_way` says whether its server is up.
 
-    A run that has ended has them in its summary. Where that is missing or of an earlier end, its
-    server is started for as long as it is read.
+    For a run that has ended they come from its summary. If that is missing or out of date, the
+    run's server is started to read them.
     """
     under_way = is_up(folder)
     row = None if under_way else _summary(folder)
@@ -48,12 +48,12 @@ async def run_row(folder: Path) -> dict[str, Any]:
         row = row or await _stored(folder)
     except (ExperimentError, StoreError) as error:
         row = unreadable(folder.name, "", str(error))
-    # A run that is not under way has no actor and no worker.
+    # A run that is not running has no actor and no worker: that is no alarm.
     return {**row, "alarms": row["alarms"] if under_way else [], "under_way": under_way}
 
 
 def _summary(folder: Path) -> dict[str, Any] | None:
-    """What the summary of a run says; None: there is none, or what is stored is newer."""
+    """The values of a run's summary; None if there is none, or the stored data are newer."""
     file = folder / "summary.json"
     stored = [data.stat().st_mtime for data in (folder / DATA).rglob("*.aof")]
     try:
@@ -67,16 +67,16 @@ def _summary(folder: Path) -> dict[str, Any] | None:
 
 
 async def _stored(folder: Path) -> dict[str, Any]:
-    """What is stored of the first search of a run.
+    """The stored values of the first search of a run.
 
     Raises:
-        ExperimentError, StoreError: it cannot be read.
+        ExperimentError, StoreError: they cannot be read.
     """
     name = RunFile.read(folder).experiments[0]
     if not has_data(folder):
-        return unreadable(name, "", "its search is on the server that it was begun on")
+        return unreadable(name, "", "its search is on the server that it was started on")
     async with server_of(folder) as url, connected(url) as client:
         status = (await client.statuses()).get(name)
         if status is None:
-            return unreadable(name, "", "its search has not begun")
+            return unreadable(name, "", "its search has not started")
         return await status_row(client.store, name, status)

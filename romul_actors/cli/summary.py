@@ -1,4 +1,4 @@
-"""What a local run came to: its summaries, its picture, its table at the end."""
+"""The end of a local run: its summary, its picture and the table that is printed."""
 
 import contextlib
 import json
@@ -23,9 +23,9 @@ from romul_actors.store import Store
 from romul_workers.figures import in_words
 
 BEST = ("checkpoint", "hyperparameters", "metrics")
-"""What a summary says of the best trial besides its metric."""
+"""Fields of the best trial, besides its metric, in a summary."""
 MOST_FIGURES = 4
-"""Figures beside the metric that the table at the end shows."""
+"""Maximum number of figures, besides the metric, in the printed table."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class EndedRun:
     """How a local run ended.
 
     Attributes:
-        summaries: of its experiments, by name, as JSON values.
+        summaries: summaries of its experiments by name, as JSON values.
         interrupted: whether a person or the machine ended it.
-        wall_s: how long it took.
+        wall_s: wall time of the run, in seconds.
     """
 
     summaries: Mapping[str, dict[str, Any]]
@@ -49,17 +49,17 @@ async def summarise(
     verdicts: Mapping[str, str],
     console: Console,
 ) -> tuple[dict[str, dict[str, Any]], Callable[[], bytes]]:
-    """What a run came to.
+    """Summarise a run.
 
     Args:
-        store: where the experiments are.
-        experiments: they.
-        verdicts: why those of them need not go on whose task is wrong, by name: they count as
-            failed.
-        console: where warnings go.
+        store: holds the experiments.
+        experiments: the run's experiments.
+        verdicts: by name of each experiment whose task is wrong, why it need not continue; it
+            counts as failed.
+        console: prints warnings.
 
     Returns:
-        Summaries by name, and what draws a picture of the run, without the store.
+        Summaries by name, and a function that draws a picture of the run without the store.
     """
     summaries, found = {}, {}
     for experiment in experiments:
@@ -83,14 +83,14 @@ async def summarise(
 
 
 def load_plots() -> None:
-    """Import what pictures are drawn with, if it is installed: that takes long."""
+    """Import matplotlib, if it is installed, which takes long."""
     with contextlib.suppress(ImportError):
         import matplotlib.backends.backend_agg  # noqa: PLC0415
         import matplotlib.figure  # noqa: F401, PLC0415
 
 
 def write_picture(draw: Callable[[], bytes], folder: Path, console: Console) -> None:
-    """Put a picture of a run into its folder, if what draws it is installed."""
+    """Write a picture of a run to its folder, if matplotlib is installed."""
     try:
         (folder / "schedules.png").write_bytes(draw())
     except ImportError:
@@ -105,14 +105,14 @@ def finish(
     as_json: bool,
     server: str | None = None,
 ) -> None:
-    """Write the summary, print it, and end with the exit code that fits.
+    """Write the summary, print it, and exit with the run's exit code.
 
     Args:
-        folder: of the run.
-        ended: how it ended.
-        extra: what the summary has beside that of the first experiment.
-        as_json: whether it is printed as JSON.
-        server: that the run was given, see `resumption`.
+        folder: the run's folder.
+        ended: how the run ended.
+        extra: values that are added to the summary of the first experiment.
+        as_json: whether to print the summary as JSON.
+        server: the server that the run was given, see `resumption`.
     """
     rows = list(ended.summaries.values())
     values = {**rows[0], **extra, "wall_s": round(ended.wall_s, 3)}
@@ -133,11 +133,11 @@ def finish(
     again = resumption(folder, server)
     if ended.interrupted:
         if not as_json:
-            console.print(f"interrupted: `{again}` goes on", soft_wrap=True)
+            console.print(f"interrupted: `{again}` continues it", soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
     if any(row["status"] == "failed" for row in rows):
         told = Console(stderr=True, quiet=as_json)
-        told.print(f"failed: `{again}` tries again", soft_wrap=True)
+        told.print(f"failed: `{again}` retries it", soft_wrap=True)
     empty = [row["name"] for row in rows if row["status"] == "finished" and row["best"] is None]
     if empty:
         told = Console(stderr=True, quiet=as_json)
@@ -171,7 +171,7 @@ def _print_table(console: Console, summaries: Sequence[Mapping[str, Any]]) -> No
         )
     console.print(table)
     if left_out > 0:
-        console.print(f"{left_out} more figures: summary.json")
+        console.print(f"{left_out} more figures are in summary.json")
     best = summaries[0]["best_hyperparameters"]
     if best:
         console.print("best: " + ", ".join(f"{name} {figure(v)}" for name, v in best.items()))

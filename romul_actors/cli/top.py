@@ -42,7 +42,7 @@ KEPT = 24
 CHROME = 5
 """Lines of a table beside its rows: its heading, its caption and what is free around them."""
 MOST_ROWS = 40
-"""Slots, and workers, that are shown if no other number is given."""
+"""Default of the maximum number of slots, and of workers, to show."""
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -88,7 +88,7 @@ class Screen:
         self.took_s = 0.0
 
     async def refresh(self, store: Store) -> Snapshot:
-        """Look once, in one round trip."""
+        """Read the experiment's present state, in one round trip."""
         began = time.perf_counter()
         glance = await store.glance(self._name, SLOT_FIELDS, self._after, LINES)
         seen = read_glance(glance, self._name)
@@ -110,17 +110,17 @@ class Screen:
         return 1000 * (last - first) / (last_ms - first_ms) if last_ms > first_ms else 0.0
 
     def render(self, seen: Snapshot) -> Group:
-        """All of it, however long that is."""
+        """The whole view, however long it is."""
         parts = [*self._heading(seen), *self._workers(seen, self._rows)]
         return Group(*parts, self._slots(seen, self._rows))
 
     def fitted(self, seen: Snapshot, console: Console, note: str = "") -> Group:
-        """What a terminal has room for: workers take a third of it at most.
+        """The part of the view that fits on a terminal. Workers take at most a third of it.
 
         Args:
             seen: what was seen last.
             console: the terminal.
-            note: why that is not the present state; "": it is.
+            note: why this is not the present state; "" if it is.
         """
         parts = [*self._heading(seen)]
         if note:
@@ -153,7 +153,7 @@ class Screen:
                 yield Text(visible(f"! {alarm}"), style="bold red")
 
     def _workers(self, seen: Snapshot, most: int, *, briefly: bool = False) -> Iterator[Any]:
-        """So many workers, the lost ones last, or `briefly` in a line without figures."""
+        """At most `most` workers, the lost ones last, or `briefly` in a line without figures."""
         lost = [worker for worker in seen.workers if seen.state_of(worker) == LOST]
         listed = [worker for worker in seen.workers if seen.state_of(worker) != LOST]
         listed += [] if briefly else lost
@@ -168,7 +168,7 @@ class Screen:
     def _slots(self, seen: Snapshot, most: int) -> Table:
         metric, maximize = seen.experiment.metric, seen.experiment.direction == "maximize"
         table = Table()
-        for column in ("slot", "tier", "status", "step", metric, "lately", "for", "copied from"):
+        for column in ("slot", "tier", "status", "step", metric, "recent", "for", "copied from"):
             right = column in ("slot", "step", metric, "for")
             table.add_column(
                 column,
@@ -213,13 +213,17 @@ def _workers_table(seen: Snapshot, workers: Iterable[WorkerSnapshot]) -> Table:
 
 def top(
     name: Name,
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two refreshes.")] = 2.0,
-    rows: Annotated[int, typer.Option(min=1, help="Most slots and workers shown.")] = MOST_ROWS,
-    once: Annotated[bool, typer.Option("--once", help="Show once, and end.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between refreshes.")] = 2.0,
+    rows: Annotated[
+        int, typer.Option(min=1, help="Maximum number of slots and of workers to show.")
+    ] = MOST_ROWS,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print the current state once, then exit.")
+    ] = False,
     redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a running experiment live: workers, slots, queues, alarms. One round trip a refresh."""
+    """Show a running experiment live: workers, slots, queues and alarms."""
     screen = Screen(name, rows)
     # A shell's background job begins with it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -249,12 +253,12 @@ async def _live(screen: Screen, seen: Snapshot, followed: Followed, every_s: flo
 
     Args:
         screen: what is drawn.
-        seen: what it has seen last.
-        followed: where it looks.
-        every_s: how often, in seconds.
+        seen: the last state that was read.
+        followed: the search.
+        every_s: time between refreshes, in seconds.
 
     Raises:
-        StoreUnavailableError: the server does not answer, and does not come back.
+        StoreUnavailableError: the server has ended.
     """
     console = Console()
     with Live(

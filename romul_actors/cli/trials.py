@@ -1,4 +1,4 @@
-"""`romul lineage`, `explain`, `logs`: where a trial comes from, and what it printed."""
+"""`romul lineage`, `explain`, `logs`: the origin of a trial, and its output."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -23,28 +23,28 @@ from romul_actors.observe.trial_records import trials
 from romul_actors.store import Output
 
 MOST_BRANCHES = 200
-"""A tree with more branches is not shown whole."""
+"""A tree with more branches is not shown in full."""
 MOST_COPIES = 5
-"""Copies of a branch that are shown of such a tree."""
+"""Copies that are shown for each branch of such a tree."""
 INDENT = 4
-"""Width of a level of a tree."""
+"""Indentation of each level of a tree, in characters."""
 LABEL = 40
-"""Width that the deepest branch has for its label at least."""
+"""Least width for the label of the deepest branch, in characters."""
 HERE = "  <- here"
 
-TrialId = Annotated[str, typer.Argument(help="A trial: SLOT-STEP, as 3-12.")]
+TrialId = Annotated[str, typer.Argument(help="Id of the trial: SLOT-STEP, such as 3-12.")]
 
 
 def lineage(
     name: Name,
-    slot: Annotated[int, typer.Argument(min=0, help="A slot.")],
+    slot: Annotated[int, typer.Argument(min=0, help="Number of the slot.")],
     redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the tree of copies that a slot belongs to.
 
-    Of one with more than 200 branches, or wider than the terminal: the slot's line of descent, with
-    the copies of each branch that lasted longest.
+    If the tree has more than 200 branches or is wider than the terminal, the command shows only the
+    slot's line of descent, with the longest-lived copies of each branch.
     """
     seen = snapshot_of(name, redis)
     root, own = root_of(trials(seen.history), slot)
@@ -58,7 +58,7 @@ def lineage(
         return
     for part in _line(way_to(root, own), metric):
         console.print(part)
-    console.print(f"{n} branches in all: `romul lineage {name} {slot} --json` has them")
+    console.print(f"{n} branches in total: `romul lineage {name} {slot} --json` prints all of them")
 
 
 def _label(branch: Branch, metric: str, note: str = "") -> Text:
@@ -81,7 +81,7 @@ def _tree(root: Branch, own: Branch, metric: str) -> Tree:
 
 
 def _line(way: Sequence[Branch], metric: str) -> Iterator[Tree]:
-    """A line of descent, oldest first: each branch with those that lasted longest of its copies."""
+    """A line of descent, oldest first: each branch with its longest-lived copies."""
     for branch, after in zip_longest(way, way[1:]):
         note = HERE if after is None else f", copied after step {after.first - 1}"
         tree = Tree(_label(branch, metric, note))
@@ -100,7 +100,7 @@ def explain(
     redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say why a trial was decided as it was: what was copied, mutated, drawn, and from where."""
+    """Explain why a trial was decided as it was: what was copied, mutated and drawn."""
 
     async def run() -> tuple[Snapshot, list[Line]]:
         async with connected_to(name, redis) as client:
@@ -119,7 +119,10 @@ def logs(
     redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the task printed during a trial's attempts: the end of it, of the latest 2,000."""
+    """Show the end of what the task printed in each attempt of a trial.
+
+    The output of an experiment's latest 2,000 attempts is kept.
+    """
 
     async def run() -> list[Output]:
         async with connected_to(name, redis) as client:
@@ -140,4 +143,4 @@ def logs(
         text = output.text.replace("\r\n", "\n").replace("\r", "\n")
         echo(text, nl=not text.endswith("\n"))
     if not found:
-        echo(f"{name}: trial {trial} printed nothing, or that is no longer kept", err=True)
+        echo(f"{name}: trial {trial} printed nothing, or its output is no longer kept", err=True)

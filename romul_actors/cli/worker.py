@@ -1,6 +1,6 @@
 """`romul worker`: a worker.
 
-This module imports little: the child process is to start before all that a worker needs is imported
+This module imports little, so that the child process starts before the worker's own imports
 (`worker_process.py`).
 """
 
@@ -35,35 +35,38 @@ def worker(
     keepalive: Keepalive = KEEPALIVE_S,
     experiment: Annotated[
         list[str] | None,
-        typer.Option(help="Serve experiments whose name fits this pattern only (repeatable)."),
+        typer.Option(help="Serve only experiments whose names match this pattern (repeatable)."),
     ] = None,
     allow: Annotated[
         list[str] | None,
         typer.Option(
             envvar="ROMUL_ALLOW",
-            help="Task modules that may be imported, besides the shipped ones "
-            "(repeatable; * fits all names). The only one is imported at once.",
+            help="Task module that may be imported, besides those that come with ROMUL "
+            "(repeatable; * matches any name). A single module is imported at the start.",
         ),
     ] = None,
     path: TaskPath = None,
     device: Annotated[
         str | None,
         typer.Option(
-            envvar="ROMUL_DEVICE", help="cpu, cuda, cuda:1 ...; else the experiment's own."
+            envvar="ROMUL_DEVICE",
+            help="Device: cpu, cuda, cuda:1 ... Default: the one that the experiment declares.",
         ),
     ] = None,
     grace: Annotated[
         float,
         typer.Option(
-            envvar="ROMUL_GRACE_S", min=0, help="Seconds a trial may go on after SIGTERM or Ctrl-C."
+            envvar="ROMUL_GRACE_S",
+            min=0,
+            help="Seconds that a trial may continue after SIGTERM or Ctrl-C.",
         ),
     ] = 10.0,
     notice: Annotated[
         list[str] | None,
         typer.Option(
             envvar="ROMUL_NOTICE",
-            help="Source of notices that the machine ends: aws, gcp, azure, a URL that answers "
-            "200, or a file that appears (repeatable).",
+            help="Source of preemption notices: aws, gcp, azure, a URL that then answers 200, or a "
+            "file that then appears (repeatable).",
         ),
     ] = None,
     notice_s: Annotated[
@@ -71,7 +74,7 @@ def worker(
         typer.Option(
             envvar="ROMUL_NOTICE_S",
             min=0,
-            help="Seconds between SIGUSR1, or a notice that does not say, and the end.",
+            help="Seconds from SIGUSR1, or a notice without a time, to the end of the machine.",
         ),
     ] = 60.0,
     quota_gb: Annotated[
@@ -79,13 +82,15 @@ def worker(
         typer.Option(
             envvar="ROMUL_QUOTA_GB",
             min=0,
-            help="Most that an experiment's checkpoints may take, in 10^9 bytes.",
+            help="Maximum size of an experiment's checkpoints, in GB (10^9 bytes).",
         ),
     ] = None,
     garbage_s: Annotated[
         float,
         typer.Option(
-            envvar="ROMUL_GARBAGE_S", min=0, help="Seconds to keep checkpoints that no trial needs."
+            envvar="ROMUL_GARBAGE_S",
+            min=0,
+            help="Seconds for which checkpoints that no trial needs are kept.",
         ),
     ] = GARBAGE_MS / 1000,
     affinity_s: Annotated[
@@ -94,8 +99,8 @@ def worker(
             envvar="ROMUL_AFFINITY_S",
             min=0,
             max=60,
-            help="Longest time that a trial waits for the worker that holds its parent in memory; "
-            "0: never; if left out, as long as a restore from files takes here, 1 s at most.",
+            help="Maximum seconds that a trial waits for the worker that holds its parent in "
+            "memory; 0: not at all. Default: the time of a restore from files on this worker, at most 1 s.",
         ),
     ] = None,
     overlap: Annotated[
@@ -103,16 +108,16 @@ def worker(
         typer.Option(
             "--overlap/--no-overlap",
             envvar="ROMUL_OVERLAP",
-            help="Whether a checkpoint is stored while the next trial trains, as a second lease; "
-            "if left out, once three in a row took 0.2 s or more to store.",
+            help="Store a checkpoint while the next trial trains, with a second lease. Default: "
+            "only if the last three checkpoints each took 0.2 s or more to store.",
         ),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(envvar="ROMUL_WORKER_NAME", help="Unique name; made up if left out."),
+        typer.Option(envvar="ROMUL_WORKER_NAME", help="Unique name. Default: a generated one."),
     ] = None,
     task_log: Annotated[
-        Path | None, typer.Option(help="File for what tasks print; else a temporary one.")
+        Path | None, typer.Option(help="File for the output of tasks. Default: a temporary file.")
     ] = None,
     max_trials: Annotated[
         int | None, typer.Option(min=1, help="End after this many trials.")
@@ -121,15 +126,17 @@ def worker(
     metrics_host: MetricsHost = "127.0.0.1",
     log_level: LogLevel = "info",
 ) -> None:
-    """Run a worker: it trains whatever trials there are, until it is stopped.
+    """Run a worker, which trains trials until it is stopped.
 
-    A server that does not answer yet is waited for, 15 minutes at most.
+    At the start, the worker waits up to 15 minutes for the server to answer.
 
-    On SIGTERM or Ctrl-C the worker takes no more trials. The trial in training has --grace seconds
-    to end or to save itself, and then goes back to the queue; a checkpoint that is being stored has
-    as long. A second signal ends the worker at once. SIGUSR1 says that the machine ends in
-    --notice-s seconds: the worker takes only trials that it expects to finish by then, and keeps
-    the last three seconds for reports. A notice that is too short for --grace shortens that.
+    On SIGTERM or Ctrl-C, the worker takes no more trials. The trial in training has --grace seconds
+    to end or to save itself; if it does not end, it goes back to the queue. A checkpoint that is
+    being stored has the same time. A second signal ends the worker at once.
+
+    SIGUSR1 announces that the machine ends in --notice-s seconds. The worker then takes only trials
+    that it expects to finish in time, and keeps the last three seconds for reports. If the notice
+    is too short for --grace, the grace period is shortened.
     """
     start_log(log_level)
     allowed = allow or []

@@ -1,4 +1,4 @@
-"""The process of `romul worker` once its child starts: the worker, with all that may end it."""
+"""The process of `romul worker` after its child has started: the worker and what can end it."""
 
 import asyncio
 import logging
@@ -34,18 +34,18 @@ async def work(
     notice_s: float,
     metrics: tuple[str, int] | None,
 ) -> None:
-    """Work until SIGTERM or SIGINT, with all that surrounds a worker in a process of its own.
+    """Run a worker in this process until SIGTERM or SIGINT, with its presence and metrics.
 
-    SIGUSR1 ends it, too: at once while it waits for the server, later by `notice_s`.
+    SIGUSR1 also ends it: at once while it waits for the server, otherwise after `notice_s`.
 
     Args:
         url: of the server.
         trainer: what trains; the worker closes it.
         settings: of the worker.
-        broker: where its presence is announced; None: nowhere.
+        broker: announces its presence; None for no broker.
         sources: of notices that the machine ends.
-        notice_s: seconds between SIGUSR1, or a notice that does not say, and the end.
-        metrics: host and port to serve metrics at; None: none are served.
+        notice_s: seconds from SIGUSR1, or from a notice without a time, to the end of the machine.
+        metrics: host and port to serve metrics at; None to serve none.
     """
     figures, probes = None, None
     if metrics is not None:
@@ -55,7 +55,7 @@ async def work(
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
     def end_the_wait() -> None:
-        log.warning("this machine goes in %.0f s; no server has answered yet", notice_s)
+        log.warning("this machine ends in %.0f s; no server has answered yet", notice_s)
         stop.set()
 
     async def run(store: Store, stop: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""`romul workers`, `control`: an experiment's workers, and an operator's requests to one."""
+"""`romul workers`, `control`: an experiment's workers, and requests to one of them."""
 
 import asyncio
 from typing import Annotated, Any, Literal
@@ -43,7 +43,7 @@ def worker_row(worker: WorkerSnapshot, lease_s: float) -> dict[str, Any]:
 
 
 def workers(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> None:
-    """List an experiment's workers: what they do, and the age of their last heartbeat."""
+    """List an experiment's workers, their states, and the age of their last heartbeats."""
 
     async def run() -> tuple[Snapshot, AffinityCounts]:
         async with connected_to(name, redis) as client:
@@ -67,21 +67,21 @@ def workers(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> Non
 
 
 def in_words(counts: AffinityCounts) -> str:
-    """How many restores were warm, and what targeted claims cost."""
+    """How many restores were warm, and how long trials waited for that."""
     return (
         f"{counts.warm} of {counts.restores} restores were warm; {counts.offers} trials waited "
-        f"for the worker that holds their parent, {counts.waited_ms / 1000:g} s in all, "
+        f"for the worker that holds their parent, {counts.waited_ms / 1000:g} s in total, "
         f"{counts.released} of them in vain"
     )
 
 
 def control(
-    worker: Annotated[str, typer.Argument(help="Name of a worker.")],
+    worker: Annotated[str, typer.Argument(help="Name of the worker.")],
     action: Annotated[
         Literal["drain", "stop", "debug", "info", "warning", "error"],
         typer.Argument(
-            help="drain: end when the trial in training has ended or saved itself; "
-            "stop: give it back at once; else the log level."
+            help="drain: end after the trial in training has ended or saved itself; "
+            "stop: give the trial back at once and end; otherwise the new log level."
         ),
     ],
     mqtt: MqttUrl = None,
@@ -90,14 +90,15 @@ def control(
         str | None,
         typer.Option(
             envvar="ROMUL_REDIS_URL",
-            help="Server, or the folder of a local run: history then names the user.",
-            show_default="the local run that lists the worker, where no broker is given",
+            help="Server, or the folder of a local run, whose history then records the request.",
+            show_default="the worker's local run, if no broker is given",
         ),
     ] = None,
 ) -> None:
-    """Have a worker drain, stop, or log at another level. Needs a broker.
+    """Make a worker drain, stop, or change its log level. This requires a broker.
 
-    A worker of a local run under way is found by its name, with its broker and its server.
+    For a worker of a running local run, the command finds the broker and the server by the worker's
+    name.
     """
     ends = action in ("drain", "stop")
 
@@ -108,7 +109,7 @@ def control(
         at = broker(mqtt, mqtt_ca, KEEPALIVE_S, folder_of(where))
         if at is None:
             raise typer.BadParameter(
-                f"{hide_password(str(where))} has no broker: give one by --mqtt, or ROMUL_MQTT_URL"
+                f"{hide_password(str(where))} has no broker: give one with --mqtt or ROMUL_MQTT_URL"
             )
         if where is not None and ends:
             async with connected(where, broker=at) as client:
@@ -117,4 +118,4 @@ def control(
             await ask(at, worker, {"do": action} if ends else {"do": "log", "level": action})
 
     asyncio.run(run())
-    echo(f"{worker}: has received the request to {action if ends else 'log ' + action}")
+    echo(f"{worker} has received the request: {action if ends else 'log level ' + action}")

@@ -1,4 +1,4 @@
-"""An operator's actions from a page: each needs a confirmation and shows its error if it fails."""
+"""An operator's actions on a page. Each asks for confirmation, and shows its error if it fails."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
@@ -17,9 +17,9 @@ class Actions:
     """An operator's actions on one experiment.
 
     Args:
-        store: where the experiment is stored.
+        store: the store that holds the experiment.
         name: the experiment's name.
-        broker: the broker that workers listen to; None: workers cannot be drained.
+        broker: the broker that workers listen to; None if workers cannot be drained.
 
     Attributes:
         can_drain: whether workers can be drained.
@@ -31,7 +31,7 @@ class Actions:
         self.can_drain = broker is not None
 
     async def control(self, action: Action, slot: int | None = None) -> None:
-        """Send an action to the experiment's inbox, once confirmed; `slot` for pin and unpin."""
+        """After confirmation, request an action; `slot` is for pin and unpin."""
         target = self._name if slot is None else f"slot {slot} of {self._name}"
         if not await _confirmed(f"{action} {target}?"):
             return
@@ -41,7 +41,7 @@ class Actions:
         await _try(lambda: of_all[action](name) if slot is None else of_slot[action](name, slot))
 
     async def drain(self, worker: str) -> None:
-        """Drain a worker through the broker, once confirmed; history has a line of it."""
+        """After confirmation, drain a worker through the broker; the history records it."""
         if self.can_drain and await _confirmed(f"drain {worker}?"):
             await _try(lambda: self._client.drain(worker, names=[self._name]))
 
@@ -56,7 +56,7 @@ async def _confirmed(question: str) -> bool:
 
 
 async def _try(act: Callable[[], Awaitable[Any]]) -> None:
-    """Act, and show the error if that fails."""
+    """Perform an action, and show the error if it fails."""
     try:
         await act()
     except (RomulError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Charts as ECharts options, and rows of the population's table, both made from a feed."""
+"""Charts as ECharts options, and rows of the population table, made from a feed."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ _BAR = """(params, api) => {
   const shape = {x, y: y - 4, width: Math.max(1, end - x), height: 8};
   return {type: "rect", shape, style: api.style()};
 }"""
-"""A bar of the timeline, in the browser: however short an attempt was, it is seen."""
+"""Draws a bar of the timeline in the browser; even a very short attempt is visible."""
 GRID = {"left": 60, "right": 20, "top": 40, "bottom": 40}
 
 
@@ -44,12 +44,12 @@ def _base(title: str, **more: Any) -> Options:
 def _axis(
     feed: Feed, values: Sequence[float], quartiles: Sequence[tuple[int, float, float, float]]
 ) -> Options:
-    """The metric's axis for some of its values; `quartiles`: those of the feed."""
+    """The metric's axis for some of its values; `quartiles` are those of the feed."""
     medians = [median for _, _, median, _ in quartiles]
     axis = metric_axis(values, medians, maximize=feed.maximize)
     options: Options = {"type": "log" if axis.logarithmic else "value", "scale": True}
     if axis.edge is not None:
-        # Rounded, since the axis shows the number.
+        # Rounded, since the axis shows this number.
         options["min" if feed.maximize else "max"] = float(f"{axis.edge:.2g}")
     return options
 
@@ -68,7 +68,7 @@ def _black_line(name: str, data: Sequence[Any]) -> Options:
 
 
 def _shown(value: Any) -> Any:
-    """A value as it stands in the table: a number, which sorts as one, or a text."""
+    """A value for the table: a number, so that it sorts as one, or a text."""
     if isinstance(value, list):
         return f"[{', '.join(str(_shown(one)) for one in value)}]"
     if isinstance(value, float):
@@ -77,7 +77,7 @@ def _shown(value: Any) -> Any:
 
 
 def columns(experiment: Experiment) -> list[Options]:
-    """Columns of the population's table; a hyperparameter has one of its own."""
+    """Columns of the population table, with one for each hyperparameter."""
     labels = {name: name for name in ("slot", "status", "step")}
     labels |= {"metric": experiment.metric, "copied": "copied from", "rule": "rule"}
     labels |= {f"h.{name}": name for name in experiment.space}
@@ -88,7 +88,7 @@ def columns(experiment: Experiment) -> list[Options]:
 
 
 def rows(feed: Feed) -> list[Options]:
-    """The population's table, the best slot first."""
+    """Rows of the population table, the best slot first."""
     in_hand = feed.snapshot.in_hand if feed.snapshot is not None else {}
     return [
         {
@@ -105,7 +105,7 @@ def rows(feed: Feed) -> list[Options]:
 
 
 def metric(feed: Feed, experiment: Experiment) -> Options:
-    """The metric by step: the best slots, quartiles of all, and the winner's line."""
+    """The metric by step: the best slots, quartiles of all slots, and the winner's line."""
     shown = feed.ranked()[:SHOWN]
     series = [
         _slot_line(slot, [list(pair) for pair in zip(slot.steps, slot.values, strict=True)])
@@ -137,9 +137,9 @@ def hyperparameter(feed: Feed, experiment: Experiment, name: str) -> Options:
     """A coordinate by step, for the best slots and along the winner's line.
 
     Args:
-        feed: what is known of the search.
+        feed: the search.
         experiment: its declaration.
-        name: of a hyperparameter, or of an element of one that is a list.
+        name: name of a hyperparameter, or of an element of one that is a list.
     """
     axis = next(axis for axis in experiment.search_space() if axis.name == name)
 
@@ -162,14 +162,14 @@ def hyperparameter(feed: Feed, experiment: Experiment, name: str) -> Options:
 
 
 def _values_of(axis: Parameter) -> Options:
-    """The chart's axis of a coordinate."""
+    """The chart's axis for a coordinate."""
     if isinstance(axis, FloatParameter | IntParameter):
         return {"type": "log" if axis.scale == "log" else "value"}
     return {"type": "category", "data": list(axis.labels)}
 
 
 def _place(axis: Parameter, values: Mapping[str, Any]) -> Any:
-    """Where a trial lies on it: a number, or a choice's text; None: it does not count there."""
+    """A trial's place on an axis: a number or a choice; None if the coordinate does not count."""
     if axis.name not in values:
         return None
     value = values[axis.name]
@@ -177,7 +177,7 @@ def _place(axis: Parameter, values: Mapping[str, Any]) -> Any:
 
 
 def lineage(feed: Feed, slot: int | None) -> Options:
-    """Slots by step, with an arrow for each copy; a slot's own line of descent is black."""
+    """Slots by step, with an arrow for each copy; the slot's line of descent is black."""
     ranked = [state.index for state in feed.ranked()]
     shown = sorted({*ranked[:SHOWN], *([] if slot is None else [slot])} & set(ranked))
     place = {index: i for i, index in enumerate(shown)}
@@ -211,14 +211,14 @@ def lineage(feed: Feed, slot: int | None) -> Options:
         "data": arrows[-2_000:],
     }
     return _base(
-        f"copies between slots; the line of {title}",
+        f"copies between slots; line of descent of {title}",
         yAxis={"type": "category", "data": [f"slot {index}" for index in shown], "inverse": True},
         series=[*lines, main],
     )
 
 
 def parallel(feed: Feed, experiment: Experiment) -> Options:
-    """Hyperparameters of the latest trials beside each other, coloured by the metric."""
+    """Parallel coordinates of the latest trials, coloured by the metric."""
     axes: list[Options] = []
     shown = experiment.search_space().axes[:MOST_AXES]
     for i, axis in enumerate(shown):
@@ -230,7 +230,7 @@ def parallel(feed: Feed, experiment: Experiment) -> Options:
     n = len(axes)
     last = {"dim": n, "name": experiment.metric, **_axis(feed, order, feed.quartiles())}
     axes.append(last)
-    # A parallel axis does not clip values beyond its end.
+    # A parallel axis does not clip values beyond its ends.
     lowest, highest = last.get("min", -math.inf), last.get("max", math.inf)
     data = [
         [
@@ -257,7 +257,7 @@ def parallel(feed: Feed, experiment: Experiment) -> Options:
 
 
 def timeline(feed: Feed) -> Options:
-    """Workers by time: a bar for each attempt, coloured by how it ended."""
+    """Workers by time, with a bar for each attempt, coloured by how it ended."""
     attempts = list(feed.attempts)
     workers = list(dict.fromkeys(attempt.worker for attempt in attempts))[-60:]
     place = {worker: i for i, worker in enumerate(workers)}
@@ -283,7 +283,7 @@ def timeline(feed: Feed) -> Options:
         xAxis={"type": "value", "name": "s", "scale": True},
         yAxis={"type": "category", "data": workers, "inverse": True},
         legend={"bottom": 0},
-        # As wide as the longest name is.
+        # Leave room for the longest name.
         grid={**GRID, "left": 10, "containLabel": True},
         series=series,
     )

@@ -1,8 +1,8 @@
-"""An experiment as the dashboard shows it: read once, then kept up to date with new lines.
+"""The dashboard's state of an experiment: read once, then updated from new lines of history.
 
 A refresh reads the experiment's own fields, the workers, and the lines of history since the last
-refresh. Slots are not read: their states follow from the lines, so that a large population costs
-no more than a small one.
+refresh. It does not read slots, whose states follow from the lines. So a large population costs no
+more than a small one.
 """
 
 import time
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
     from romul_actors.core.space import Space
 
 PAGE = 5_000
-"""Lines of history in one round trip."""
+"""Lines of history per round trip."""
 SPANS = 3_000
-"""Most attempts on the timeline."""
+"""Maximum number of attempts on the timeline."""
 FAILURES = 200
-"""Most failures, and most actions of operators, that are listed."""
+"""Maximum number of failures, and of operators' actions, in the lists."""
 TRIALS = 2_000
-"""Most trials that are kept for parallel coordinates."""
+"""Maximum number of trials kept for parallel coordinates."""
 SHOWN = 30
-"""Slots whose curves are drawn: the best ones; all others appear in the quartiles only."""
+"""Number of slots, the best ones, whose curves are drawn; others count only in the quartiles."""
 
 OPERATOR_LINES = (
     SearchPaused,
@@ -62,7 +62,7 @@ OPERATOR_LINES = (
     SlotUnpinned,
     WorkerDrained,
 )
-"""Lines about what an operator did."""
+"""Kinds of lines about operators' actions."""
 
 
 @dataclass(slots=True)
@@ -71,16 +71,16 @@ class SlotState:
 
     Attributes:
         index: its number.
-        status: queued, waiting, parked or done, as far as history says.
-        step, trial, copied_from, rule: of its current trial.
-        hyperparameters: of its current trial.
-        value: of its latest trial that ended; None: none has, or that one failed.
-        failed: whether that one failed for good.
-        value_before: what `value` was before that one ended.
-        steps, values: of all its results.
-        schedule: by step, values by the names of coordinates.
+        status: queued, waiting, parked or done, according to the history.
+        step, trial, copied_from, rule: those of its current trial.
+        hyperparameters: those of its current trial.
+        value: value of its latest trial that ended; None if none has, or if that trial failed.
+        failed: whether that trial's last attempt failed.
+        value_before: `value` before that trial ended.
+        steps, values: steps and values of all its results.
+        schedule: steps, each with values by names of coordinates.
         pinned: whether an operator pinned it.
-        parking: whether it is parked when its trial ends.
+        parking: whether it will be parked when its trial ends.
         discarded: whether its trial was discarded at the end of the search.
     """
 
@@ -102,13 +102,13 @@ class SlotState:
     discarded: bool = False
 
     def heed(self, line: SlotParked | SlotResumed | SlotPinned | SlotUnpinned) -> None:
-        """Change as a line says that concerns no trial."""
+        """Apply a line that concerns no trial."""
         match line:
             case SlotParked():
                 self.parking = self.status == "queued"
                 self.status = "queued" if self.parking else "parked"
             case SlotResumed():
-                # Where it begins a trial, the line of that trial comes first.
+                # If the slot starts a trial, that trial's line comes first.
                 self.status = "waiting" if self.status == "parked" else self.status
                 self.parking = False
             case SlotPinned() | SlotUnpinned():
@@ -116,21 +116,21 @@ class SlotState:
                 self.parking = self.parking and not self.pinned
 
     def end(self, status: str, value: float | None) -> None:
-        """End its trial; `value` None: it has failed for good."""
+        """End its trial; `value` is None if the trial has finally failed."""
         self.status, self.parking, self.failed = status, False, value is None
         self.value_before, self.value = self.value, value
 
     def retry(self) -> None:
-        """Try a trial again that failed for good; a parked slot forks another one instead."""
+        """Retry a trial that has finally failed; a parked slot forks another slot instead."""
         if self.failed and self.status not in ("queued", "parked"):
             self.status, self.value, self.failed = "queued", self.value_before, False
 
     def close(self) -> None:
-        """Be done with the search."""
+        """End the slot with the search."""
         self.status, self.discarded = "done", self.status == "queued"
 
     def reopen(self, status: str) -> None:
-        """Go on with more steps as `status`, or with the trial that was discarded."""
+        """Continue with more steps as `status`, or with the trial that was discarded."""
         if self.status == "done":
             self.status, self.discarded = "queued" if self.discarded else status, False
 
@@ -146,10 +146,10 @@ class AttemptSpan:
 
 
 class Feed:
-    """One experiment, kept up to date for every page that shows it.
+    """One experiment, kept up to date for all pages that show it.
 
     Args:
-        store: where it is stored.
+        store: the store that holds it.
         name: its name.
     """
 
@@ -172,21 +172,21 @@ class Feed:
         self._epoch: str | None = None
         self._has_failed = False
         self.error = ""
-        """Why the latest refresh failed; "": it did not."""
+        """Why the latest refresh failed; "" if it did not."""
 
     async def refresh(self) -> Snapshot:
-        """Read what is new; the first time everything.
+        """Read what is new; the first call reads everything.
 
         Raises:
-            UnknownExperimentError: it was removed, and there may be another one of its name.
-            ExperimentError, StoredDataError: what is stored cannot be read.
+            UnknownExperimentError: it was removed, and perhaps another one has its name.
+            ExperimentError, StoredDataError: the stored data cannot be read.
         """
         began = time.perf_counter()
         while True:
             glance = await self._store.glance(self.name, (), self._after, PAGE)
             epoch = glance.meta.get("epoch")
             if self.snapshot is not None and epoch != self._epoch:
-                raise UnknownExperimentError(f"{self.name} was removed, and submitted again")
+                raise UnknownExperimentError(f"{self.name} was removed and submitted again")
             self._epoch = epoch
             self.snapshot = snapshot = read_glance(glance, self.name)
             self._after = snapshot.last_id or self._after
@@ -223,7 +223,7 @@ class Feed:
                 self._extend()
 
     def _extend(self) -> None:
-        """Let slots that are done take part again, as the core does without a line for each."""
+        """Let finished slots take part again, as the core does without a line for each."""
         furthest = max((slot.step for slot in self.slots.values()), default=0)
         lead = self._max_lead()
         for slot in self.slots.values():
@@ -231,7 +231,7 @@ class Feed:
             slot.reopen("parked" if parked else "waiting")
 
     def _max_lead(self) -> int | None:
-        """How many steps a slot may be ahead of the last one; None: any number, or unknown here."""
+        """How many steps a slot may be ahead of the last one; None if unlimited or unknown."""
         if self.snapshot is None:
             return None
         spec = self.snapshot.experiment.optimizer
@@ -241,13 +241,13 @@ class Feed:
             return None
 
     def _follow(self, line: SearchFailed | SearchResumed | SearchFinished | SearchStopped) -> None:
-        """Change all slots as a line says that concerns the search."""
+        """Apply a line that concerns the whole search to all slots."""
         for slot in self.slots.values():
             match line:
                 case SearchFinished() | SearchStopped():
                     slot.close()
                 case SearchResumed() if self._has_failed:
-                    # The core tries again without a line for each slot.
+                    # The core retries without a line for each slot.
                     slot.retry()
         self._has_failed = isinstance(line, SearchFailed)
 
@@ -272,12 +272,12 @@ class Feed:
         self._add_attempt(line, "result")
 
     def _end_trial(self, slot: SlotState, step: int, value: float | None) -> None:
-        """End a slot's trial as the core does; `value` None: it has failed."""
+        """End a slot's trial as the core does; `value` is None if it has failed."""
         last = self.snapshot is not None and step + 1 >= self.snapshot.experiment.steps
         slot.end("done" if last else "parked" if slot.parking else "waiting", value)
 
     def _by_axis(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Values by the names of coordinates, which stay the same under other bounds."""
+        """Values by names of coordinates, which do not depend on the bounds."""
         if self._space is None and self.snapshot is not None:
             self._space = self.snapshot.experiment.search_space()
         return values if self._space is None else self._space.by_axis(values)
@@ -328,7 +328,7 @@ class Feed:
         return line[::-1]
 
     def copies(self, slots: Sequence[int]) -> list[tuple[int, int, int]]:
-        """(step, from slot, to slot) of all copies from or to one of `slots`."""
+        """(step, from slot, to slot) of all copies from or to any of `slots`."""
         wanted = set(slots)
         found = []
         for trial, parent in self.parents.items():

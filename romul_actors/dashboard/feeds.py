@@ -1,4 +1,4 @@
-"""The feeds of all experiments that are shown at present, one for each, whatever shows it."""
+"""The feeds of all experiments that pages show at present, one for each experiment."""
 
 import asyncio
 
@@ -8,16 +8,16 @@ from romul_actors.store import Store
 from romul_actors.waiting import cancel
 
 REFRESH_S = 2.0
-"""How often a feed is refreshed, and the figures of a page are sent."""
+"""Interval of a feed's refreshes, and at which a page's figures are sent."""
 FORGET_S = 30.0
-"""A feed that no page has requested for so long is dropped."""
+"""A feed that no page has requested for this time is dropped."""
 
 
 class Feeds:
-    """Feeds by experiment, each refreshed while a page requests it.
+    """Feeds by experiment, each refreshed as long as pages request it.
 
     Args:
-        store: where the experiments are stored.
+        store: the store that holds the experiments.
     """
 
     def __init__(self, store: Store) -> None:
@@ -27,7 +27,7 @@ class Feeds:
         self._requested_s: dict[str, float] = {}
 
     def request(self, name: str) -> Feed:
-        """The feed of an experiment; a page that shows it requests it again and again."""
+        """The feed of an experiment; a page that shows it must call this repeatedly."""
         self._requested_s[name] = asyncio.get_running_loop().time()
         if name not in self._feeds:
             self._feeds[name] = Feed(self._store, name)
@@ -39,18 +39,18 @@ class Feeds:
         try:
             while loop.time() - self._requested_s[name] < FORGET_S:
                 await self._refresh_once(name)
-                # A refresh that takes long is done less often.
+                # A slow refresh is done less often.
                 await asyncio.sleep(max(REFRESH_S, 20 * self._feeds[name].took_s))
         finally:
             del self._feeds[name], self._tasks[name], self._requested_s[name]
 
     async def _refresh_once(self, name: str) -> None:
-        """Refresh a feed, or say in it why that fails."""
+        """Refresh a feed, or record in it why that failed."""
         error = ""
         try:
             await self._feeds[name].refresh()
         except UnknownExperimentError as unknown:
-            # Nothing is left of it; another one of its name has a history of its own.
+            # It no longer exists; another one of its name has its own history.
             error, self._feeds[name] = str(unknown), Feed(self._store, name)
         except RomulError as failure:
             error = str(failure)

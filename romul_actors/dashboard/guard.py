@@ -1,7 +1,7 @@
 """Access to the dashboard: a token, checked before any other code handles a request.
 
-On loopback no token is needed by default. A page of another site must not act in the user's name
-even there: requests that come from other sites are refused, web sockets included.
+On loopback, no token is needed by default. Even there, a page of another site must not act in the
+user's name: requests from other sites are refused, web sockets included.
 """
 
 import hmac
@@ -16,12 +16,12 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "romul_token"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-"""Names of this machine on which a browser needs no TLS."""
+"""Names of this machine for which a browser needs no TLS."""
 _UNFRAMED = (
     (b"x-frame-options", b"DENY"),
     (b"content-security-policy", b"frame-ancestors 'none'"),
 )
-"""Says that no page may show this one in a frame, where it could lead a user's clicks astray."""
+"""Headers that forbid other pages to show this one in a frame, which protects from clickjacking."""
 
 
 class Guard:
@@ -29,11 +29,11 @@ class Guard:
 
     Args:
         app: the guarded application.
-        hosts: names that a browser may call this server by, without ports; a request by another
-            name (DNS rebinding) is refused. None: any name.
-        token: must be sent once, as ?token=...; None: no token is needed.
+        hosts: host names, without ports, by which browsers may reach this server; requests for
+            other names (DNS rebinding) are refused. None admits any name.
+        token: must be sent once, as ?token=...; None if no token is needed.
         secure: whether the cookie is for TLS only.
-        behind_proxy: whether a proxy brings TLS: the cookie is for TLS only where it was used.
+        behind_proxy: whether a proxy provides TLS; the cookie is for TLS only if TLS was used.
     """
 
     def __init__(
@@ -72,19 +72,19 @@ class Guard:
         await _refuse(scope, receive, send, 401, "a token is needed: open the URL with ?token=...")
 
     def _foreign(self, headers: MutableMapping[str, str]) -> str:
-        """Why a request comes from another site; "" if it does not."""
+        """Why a request counts as one from another site; "" if it does not."""
         host = headers.get("host", "")
         if self._hosts is not None and _name(f"//{host}") not in self._hosts:
             return f"unknown host {host!r}"
         origin = headers.get("origin")
         if origin is not None and (not _name(origin) or urlsplit(origin).netloc != host):
-            return "another site's page must not act here"
-        # A link on another page may lead here, but not into a frame of that page.
+            return "requests from another site's page are refused"
+        # Another page may link to this one, but not show it in a frame.
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and (
             headers.get("sec-fetch-mode") != "navigate"
             or headers.get("sec-fetch-dest", "document") != "document"
         ):
-            return "another site's page must not look here"
+            return "another site's page must not embed this one"
         return ""
 
     def _matches(self, shown: str) -> bool:
@@ -93,7 +93,7 @@ class Guard:
         )
 
     def _is_secure(self, headers: MutableMapping[str, str]) -> bool:
-        """Whether the browser came by TLS: what the proxy says, else by any name but loopback's."""
+        """Whether the browser uses TLS: as the proxy says, or else for any host but loopback."""
         if self._secure or not self._behind_proxy:
             return self._secure
         if forwarded := headers.get("x-forwarded-proto"):
@@ -101,10 +101,10 @@ class Guard:
         return _name(f"//{headers.get('host', '')}") not in LOOPBACK
 
     async def _let_in(self, scope: Scope, headers: MutableMapping[str, str], send: Send) -> None:
-        """Put the token into a cookie, and redirect to the address without it."""
+        """Store the token in a cookie, and redirect to the address without it."""
         cookie = f"{COOKIE}={quote(self._token or '', safe='')}; Path=/; HttpOnly; SameSite=Strict"
         cookie += "; Secure" if self._is_secure(headers) else ""
-        # A path of this server: "//elsewhere" would lead to another server.
+        # Only a path of this server: "//elsewhere" would lead to another server.
         path = quote("/" + scope["path"].lstrip("/\\"))
         await send(
             {
@@ -121,7 +121,7 @@ class Guard:
 
 
 def _unframed(send: Send) -> Send:
-    """Send an answer with headers that keep it out of frames."""
+    """Send a response with headers that keep it out of frames."""
 
     async def sending(message: Any) -> None:
         if message["type"] == "http.response.start":
@@ -132,7 +132,7 @@ def _unframed(send: Send) -> Send:
 
 
 def _name(address: str) -> str:
-    """A host's name in an address, without its port, also in //[::1]:80; "": it is none."""
+    """The host name in an address such as //[::1]:80, without its port; "" if there is none."""
     try:
         parts = urlsplit(address)
         _ = parts.port
@@ -142,7 +142,7 @@ def _name(address: str) -> str:
 
 
 def _cookies(headers: MutableMapping[str, str]) -> list[str]:
-    """Tokens that a request shows; cookies of other programs on that host may be of any form."""
+    """Tokens in a request's cookies; cookies of other programs on that host may have any form."""
     pairs = (part.partition("=") for part in headers.get("cookie", "").split(";"))
     return [unquote(value.strip()) for name, _, value in pairs if name.strip() == COOKIE]
 

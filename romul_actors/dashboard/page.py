@@ -1,4 +1,4 @@
-"""The page of one experiment: its layout, and what it sends to the browser after a change."""
+"""The page of one experiment: its layout, and its updates in the browser."""
 
 import json
 from collections.abc import Sequence
@@ -25,20 +25,20 @@ from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Store
 
 CHARTS_S = 4.0
-"""How often charts are sent."""
+"""Interval at which charts are sent."""
 TABS = ("population", "curves", "lineage", "parallel", "workers", "failures", "actions")
 AXIS_PX = 90
-"""Least distance of parallel axes, for their labels."""
+"""Minimum distance of parallel axes in pixels, for their labels."""
 
 
 class Page:
     """One browser's view of one experiment.
 
     Args:
-        store: where the experiment is stored.
+        store: the store that holds the experiment.
         feeds: shared by all pages.
         name: the experiment's name.
-        actions: what its operator can do.
+        actions: the operator's actions.
     """
 
     def __init__(self, store: Store, feeds: Feeds, name: str, actions: Actions) -> None:
@@ -53,7 +53,7 @@ class Page:
         self._shown: dict[str, object] = {}
 
     def build(self) -> None:
-        """Build the layout; timers fill it."""
+        """Build the layout, which timers then fill."""
         with ui.row().classes("items-center w-full"):
             ui.link("experiments", "/")
             ui.label(self._name).classes("text-xl").mark("title")
@@ -77,7 +77,7 @@ class Page:
                 self._curves = ui.column().classes("w-full")
             with ui.tab_panel("lineage"):
                 self._lineage()
-            # Axes keep their distance: what is wider than the window is scrolled.
+            # Axes keep their distance; a chart that is wider than the window scrolls.
             with ui.tab_panel("parallel"), ui.element().classes("w-full overflow-x-auto"):
                 self._chart("parallel", "h-[520px]")
             with ui.tab_panel("workers"):
@@ -97,11 +97,11 @@ class Page:
         self._table = ui.table(columns=[], rows=[], row_key="slot", pagination=25)
         self._table.classes("w-full").props("dense")
         self._table.on("rowClick", lambda event: self._open_slot(event.args[1]["slot"]))
-        # Elements instead of templates, which are made anew, without the focus, at each refresh.
+        # Not templates: they are recreated, and lose the focus, at each refresh.
         with self._table.add_slot("body-cell-slot"), ui.element("q-td").props(":props=props"):
             number = ui.button().props('flat dense padding="none xs" :label=props.value')
             number.props(':aria-label="`slot ${props.value}`"')
-            # A row stays as low as one of text.
+            # Keep the row as low as a row of text.
             number.style("min-height: 0; font-size: inherit")
             number.on(
                 "click.stop",
@@ -109,7 +109,7 @@ class Page:
                 js_handler="() => emit(props.value)",
             )
         with self._table.add_slot("header-cell"):
-            # Quasar takes a key, which NiceGUI gives each element, for a column's name.
+            # Quasar would take the key that NiceGUI gives each element as a column's name.
             heading = ui.element("q-th").props(':props=props key="" tabindex=0')
             for key in ("enter", "space"):
                 heading.on(f"keydown.{key}.prevent", js_handler="() => props.sort(props.col)")
@@ -119,9 +119,9 @@ class Page:
     def _lineage(self) -> None:
         with ui.row().classes("items-center"):
             self._choice = ui.select(
-                {None: "the winner"}, value=None, label="line of", on_change=self._choose
+                {None: "the winner"}, value=None, label="line of descent of", on_change=self._choose
             ).classes("w-40")
-            ui.label("arrows: checkpoints copied")
+            ui.label("arrows: copied checkpoints")
         self._chart("lineage", "h-[560px]")
 
     def _workers(self) -> None:
@@ -131,7 +131,7 @@ class Page:
     # -- refreshes ------------------------------------------------------------------------------
 
     def _latest_feed(self) -> Feed:
-        """The feed; with another one, of another search of that name, all is shown anew."""
+        """The feed; if it is a new one, of another search of that name, everything is redrawn."""
         feed = self._feeds.request(self._name)
         if feed is not self._feed:
             self._feed, self._slot = feed, None
@@ -152,7 +152,7 @@ class Page:
         if self._changed("population", (feed.n_lines, snapshot.in_hand)):
             self._table.columns = charts.columns(snapshot.experiment)
             self._table.rows = charts.rows(feed)
-        # Lists are built anew only where there is something new.
+        # Lists are rebuilt only if there is something new.
         if self._changed("failures", _latest(feed.failures)):
             self._list_failures(feed)
         if self._changed("actions", _latest(feed.actions)):
@@ -192,7 +192,7 @@ class Page:
                         ).props("dense outline")
 
     def _changed(self, what: str, now: object) -> bool:
-        """Whether something differs from when it was last shown."""
+        """Whether something differs from what was last shown."""
         if what in self._shown and self._shown[what] == now:
             return False
         self._shown[what] = now
@@ -251,7 +251,7 @@ class Page:
         self._draw()
 
     async def _open_slot(self, index: int) -> None:
-        """Show why the slot's trial is as it is, and what can be done with the slot."""
+        """Show why the slot's trial was decided as it was, and actions on the slot."""
         slot = self._feeds.request(self._name).slots[index]
         whole = await full_snapshot(self._store, self._name)
         words = in_words(explain(whole.experiment, whole.history, slot.trial))
@@ -259,7 +259,7 @@ class Page:
             ui.label(f"slot {index}").classes("text-lg")
             verbatim("\n".join(words))
             with ui.row():
-                ui.button("its line", on_click=lambda: self._follow(dialog, index))
+                ui.button("line of descent", on_click=lambda: self._follow(dialog, index))
                 action: Action = "unpin" if slot.pinned else "pin"
                 ui.button(action, on_click=lambda: self._actions.control(action, index)).props(
                     "outline"
@@ -276,7 +276,7 @@ class Page:
 
 
 def verbatim(text: str) -> ui.label:
-    """Show a text as it is: `ui.code` reads it as Markdown, where backticks end the code."""
+    """Show a text verbatim: `ui.code` reads Markdown, in which backticks would end the code."""
     return ui.label(visible(text)).classes(
         "w-full font-mono text-sm whitespace-pre-wrap wrap-anywhere"
     )
@@ -287,7 +287,7 @@ def _latest(lines: Sequence[Line]) -> Line | None:
 
 
 def in_one_line(line: Line) -> str:
-    """What an operator did: when, what, and with which values."""
+    """An operator's action: its time, its kind and its values."""
     values = {k: v for k, v in to_json(line).items() if k not in ("at_ms", "event")}
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
     return "  ".join(
@@ -296,7 +296,7 @@ def in_one_line(line: Line) -> str:
 
 
 def alarm(snapshot: Snapshot) -> str:
-    """Why an experiment does not run; else what an operator should look at first, or ""."""
+    """Why an experiment does not run, or else its most serious alarm; "" if there is none."""
     if snapshot.status != "running" and snapshot.reason:
         return snapshot.reason
     return next((one.what for one in alarms(snapshot) if one.level != "ok"), "")

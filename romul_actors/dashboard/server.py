@@ -1,4 +1,4 @@
-"""The dashboard's web server: where it listens, which requests it admits, and its addresses."""
+"""The dashboard's web server: its address, the requests that it admits, and its pages."""
 
 import asyncio
 import contextlib
@@ -22,19 +22,19 @@ from romul_actors.store import Store
 
 
 class DashboardError(RomulError, ValueError):
-    """The dashboard cannot be served so."""
+    """The dashboard cannot be served in this way."""
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Where the dashboard listens, and which requests it admits.
+    """The address on which the dashboard listens, and the requests that it admits.
 
     Attributes:
-        host, port: where it listens.
-        token: what a browser must show; None: nothing, on loopback only.
+        host, port: the address.
+        token: token that a browser must send; None for no token, which is allowed only on loopback.
         certificate, key: files for TLS.
-        behind_proxy: whether a proxy in front of it brings TLS.
-        names: further host names that browsers call it by.
+        behind_proxy: whether a proxy in front provides TLS.
+        names: additional host names that browsers may use.
     """
 
     host: str = "127.0.0.1"
@@ -49,27 +49,27 @@ class Serving:
         """Refuse settings that would admit strangers.
 
         Raises:
-            DashboardError: it listens beyond this machine without a token, or without TLS; or the
-                token is empty.
+            DashboardError: the host is not loopback and there is no token or no TLS, or the token
+                is empty.
         """
         if (self.certificate is None) != (self.key is None):
-            raise DashboardError("--tls-cert and --tls-key belong together")
+            raise DashboardError("--tls-cert and --tls-key must be given together")
         if self.token == "":
-            # As of a variable that is not set: any browser would show it.
-            raise DashboardError("the --token is empty")
+            # For example from an unset variable: every browser would match it.
+            raise DashboardError("--token is empty")
         if self.host in LOOPBACK:
             return
         if self.token is None:
-            raise DashboardError(f"{self.host} is not this machine alone: give a --token")
+            raise DashboardError(f"{self.host} can be reached from other machines: give a --token")
         if self.certificate is None and not self.behind_proxy:
             raise DashboardError(
-                f"{self.host} is not this machine alone: give --tls-cert and --tls-key, or say "
-                "--behind-proxy if a proxy brings TLS"
+                f"{self.host} can be reached from other machines: give --tls-cert and --tls-key, "
+                "or --behind-proxy if a proxy provides TLS"
             )
 
     @property
     def hosts(self) -> frozenset[str] | None:
-        """Host names that browsers may call it by; None: any, where the token decides."""
+        """Host names that browsers may use; None for any name, if only the token decides."""
         if self.token is not None and not self.names:
             return None
         names = {*LOOPBACK, self.host, *self.names}
@@ -85,12 +85,12 @@ def application(store: Store, feeds: Feeds, broker: Broker | None) -> FastAPI:
         ui.label("experiments").classes("text-xl")
         found = await store.experiments()
         if not found:
-            ui.label("none yet: `romul submit FILE` puts one here").mark("none")
+            ui.label("none yet: `romul submit FILE` adds one").mark("none")
         for name, status in found.items():
             with ui.row().classes("items-center"):
                 ui.link(name, f"/experiment/{name}")
                 ui.badge(status)
-                # One experiment that cannot be read does not hide the others.
+                # An experiment that cannot be read does not hide the others.
                 with contextlib.suppress(RomulError):
                     ui.label(in_short(read_glance(await store.glance(name), name)))
 
@@ -113,7 +113,7 @@ async def serving(
     """Serve the dashboard while the context is open.
 
     Raises:
-        DashboardError: strangers would be admitted, or the port is taken.
+        DashboardError: see `Serving.check`, or the port is in use.
     """
     where.check()
     feeds = Feeds(store)
@@ -143,7 +143,7 @@ async def serving(
     try:
         while not server.started:
             if task.done():
-                raise DashboardError(f"{where.host}:{where.port} cannot be listened on")
+                raise DashboardError(f"cannot listen on {where.host}:{where.port}")
             await asyncio.sleep(0.05)
         yield server
     finally:

@@ -1,8 +1,8 @@
-"""Workers where an engine finds them a machine: this one, hosts by ssh, Slurm, a Ray cluster.
+"""Launchers of workers: on this machine, on hosts by ssh, in Slurm or on a Ray cluster.
 
-A launcher starts `romul worker` processes and knows nothing of experiments. When a
-machine is lost, so is its worker, and the search goes on with the others. Passwords travel in
-environments; they never stand in a command line or a script.
+A launcher starts `romul worker` processes and knows nothing of experiments. If a machine is lost,
+so is its worker, and the search continues with the others. Passwords are passed in the
+environment, never in a command line or a script.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from romul_actors.errors import RomulError
 
 
 class LaunchError(RomulError):
-    """Workers cannot be started in this way; the message says why."""
+    """Workers cannot be started; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,10 +20,10 @@ class Fleet:
     """Workers to start.
 
     Attributes:
-        workers: how many.
-        arguments: of `romul worker`, no secrets among them.
-        environment: variables that the workers get, the server's URL with its password too.
-        cpus, gpus: of each worker.
+        workers: number of workers.
+        arguments: arguments of `romul worker`, without secrets.
+        environment: variables for the workers, including the server's URL with its password.
+        cpus, gpus: number per worker.
         grace_s: how long a worker may take to end, in seconds.
     """
 
@@ -35,5 +35,5 @@ class Fleet:
     grace_s: float = 10.0
 
     def gpus_of(self, number: int) -> range:
-        """Places of the GPUs of the worker `number`, from 0, on a machine with all of them."""
+        """Indices of the GPUs of worker `number` (from 0), if all workers share one machine."""
         return range(number * self.gpus, (number + 1) * self.gpus)

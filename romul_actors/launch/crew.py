@@ -1,4 +1,4 @@
-"""An actor and workers as processes of this machine, for a local run."""
+"""An actor and workers as processes on this machine, for a local run."""
 
 import os
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ def crew(
     """Make the crew of a local run.
 
     Args:
-        url: the server; passed by the environment, where other users do not see its password.
-        folder: the run's folder; logs go to its `logs`.
-        workers: how many workers.
-        allow: task modules that they may import.
-        paths: folders that they find task modules in.
-        mqtt: the broker, passed in the same way; None: no broker.
+        url: the server; passed in the environment, so that other users do not see its password.
+        folder: the run's folder; logs go to its subfolder `logs`.
+        workers: number of workers.
+        allow: task modules that the workers may import.
+        paths: folders of task modules.
+        mqtt: the broker, passed in the same way; None for no broker.
     """
     environment = {"ROMUL_REDIS_URL": url, **({} if mqtt is None else {"ROMUL_MQTT_URL": mqtt})}
     options = [f"--allow={module}" for module in allow] + [f"--path={path}" for path in paths]

@@ -1,4 +1,4 @@
-"""Workers of this machine, each with GPUs of its own."""
+"""Workers on this machine, each with its own GPUs."""
 
 import os
 import shutil
@@ -11,12 +11,12 @@ from romul_actors.local.processes import Member
 
 
 def members(fleet: Fleet, logs: Path) -> Sequence[Member]:
-    """The workers as members of a crew; what tasks print goes to files in `logs`.
+    """The workers as members of a crew; the output of tasks goes to files in `logs`.
 
     Raises:
         LaunchError: there are fewer GPUs than the workers need.
     """
-    # Without OMP_NUM_THREADS the workers share the cores: more threads than cores only wait.
+    # The workers share the cores, unless OMP_NUM_THREADS is set: more threads would only wait.
     threads = max(1, (os.cpu_count() or 1) // fleet.workers)
     gpus = _gpus(fleet.workers * fleet.gpus) if fleet.gpus else []
     made = []
@@ -32,7 +32,7 @@ def members(fleet: Fleet, logs: Path) -> Sequence[Member]:
 
 
 def _gpus(wanted: int) -> Sequence[str]:
-    """Names of `wanted` GPUs: of those in CUDA_VISIBLE_DEVICES, else of all."""
+    """Names of `wanted` GPUs, from CUDA_VISIBLE_DEVICES or else from all GPUs."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         there, said_by = [name for name in given.split(",") if name], "CUDA_VISIBLE_DEVICES"
@@ -41,11 +41,11 @@ def _gpus(wanted: int) -> Sequence[str]:
         n = sum(line.startswith("GPU ") for line in done.stdout.splitlines())
         there, said_by = [str(i) for i in range(n)], "nvidia-smi"
     else:
-        # The number is not known here; a task that finds no GPU says so.
+        # The number is unknown here; a task that finds no GPU reports it.
         return [str(i) for i in range(wanted)]
     if len(there) < wanted:
         raise LaunchError(
-            f"the workers ask for {wanted} GPUs: {said_by} knows of {len(there)}: start fewer "
-            "workers, or leave --gpus out to have them share"
+            f"the workers need {wanted} GPUs, but {said_by} lists {len(there)}: start fewer "
+            "workers, or leave out --gpus so that they share"
         )
     return there

@@ -1,7 +1,7 @@
-"""Workers as tasks of a running Ray cluster: Ray finds the GPUs and starts lost ones again.
+"""Workers as tasks on a running Ray cluster: Ray finds the GPUs and restarts lost workers.
 
-A node that is preempted takes its worker along, and nothing else: Ray runs the task on another node
-as soon as there is one. ROMUL must be installed on the nodes.
+If a node is preempted, only its worker is lost: Ray runs the task on another node as soon as there
+is one. ROMUL must be installed on the nodes.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ log = logging.getLogger("romul.launch")
 CONNECT_S = 5.0
 LOOK_S = 1.0
 PAUSE_S = 5.0
-"""Pause before a worker that ended by itself is started again."""
+"""Pause before a worker that ended by itself is restarted."""
 
 
 def work(arguments: Sequence[str], environment: Mapping[str, str], grace_s: float) -> int:
-    """What a task does on its node: run a worker until the task is cancelled.
+    """The task on a node: run a worker until the task is cancelled.
 
     Returns:
         The worker's exit code.
@@ -42,7 +42,7 @@ def work(arguments: Sequence[str], environment: Mapping[str, str], grace_s: floa
     try:
         return process.wait()
     except KeyboardInterrupt:
-        # So Ray cancels a task.
+        # This is how Ray cancels a task.
         process.send_signal(signal.SIGTERM)
         try:
             return process.wait(grace_s)
@@ -52,7 +52,7 @@ def work(arguments: Sequence[str], environment: Mapping[str, str], grace_s: floa
 
 
 def _check(address: str) -> None:
-    """Check that a server listens there: Ray itself would try for minutes."""
+    """Check that something listens at the address, since Ray itself would try for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
         return
@@ -63,10 +63,10 @@ def _check(address: str) -> None:
 
 
 def _hint() -> str:
-    # Ray does not try its token on a host that was named, and then says only that it failed.
+    # Ray does not use its token for a given host, and then reports only that it failed.
     if os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
         return ""
-    return " (if it asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or its file)"
+    return " (if it requires a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or its file)"
 
 
 class RayWorkers:
@@ -74,7 +74,7 @@ class RayWorkers:
 
     Args:
         fleet: the workers.
-        address: the cluster's: auto, HOST:PORT or ray://HOST:PORT.
+        address: the cluster's address: auto, HOST:PORT or ray://HOST:PORT.
 
     Raises:
         LaunchError: Ray is not installed, or there is no cluster at that address.
@@ -93,7 +93,7 @@ class RayWorkers:
             text = " ".join(str(error).split())
             raise LaunchError(f"no Ray cluster at {address}: {text}{_hint()}") from None
         self._fleet = fleet
-        # A node that goes is no fault of the task: it is run again as often as need be.
+        # A lost node is not a fault of the task, so there is no limit on retries.
         self._task = ray.remote(work).options(
             num_cpus=fleet.cpus,
             num_gpus=fleet.gpus,
@@ -109,7 +109,7 @@ class RayWorkers:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Keep the workers running until `stop`; then end them in order."""
+        """Keep the workers running until `stop` is set, then end them in order."""
         running = [self._start() for _ in range(self._fleet.workers)]
         log.info("%d workers requested from Ray", len(running))
         try:
@@ -117,7 +117,7 @@ class RayWorkers:
                 ended, running = await asyncio.to_thread(self._wait, running)
                 for task in ended:
                     log.warning(
-                        "a worker ended (%s); again in %g s", self._how_it_ended(task), PAUSE_S
+                        "a worker ended (%s); restart in %g s", self._how_it_ended(task), PAUSE_S
                     )
                 if ended:
                     await asyncio.sleep(PAUSE_S)
@@ -134,8 +134,8 @@ class RayWorkers:
         try:
             return f"exit code {self._ray.get(task)}"
         except self._ray.exceptions.RayError as error:
-            # Of what the task raised, where it is: the first line says only which task it was, and
-            # where the node lacks a module, the last line names it.
+            # The first line of the task's own error only names the task. If the node lacks a
+            # module, the last line names it.
             if (cause := getattr(error, "cause", None)) is not None:
                 last = str(cause).rstrip().rpartition("\n")[2]
                 return f"{type(cause).__name__}: {last}"
@@ -143,7 +143,7 @@ class RayWorkers:
 
     def _end(self, running: list[Any]) -> None:
         for task in running:
-            # Those that wait for a machine too.
+            # This includes tasks that wait for a machine.
             self._ray.cancel(task, force=False)
         self._ray.wait(running, num_returns=len(running), timeout=self._fleet.grace_s + 2 * PAUSE_S)
         self._ray.shutdown()

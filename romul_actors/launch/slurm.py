@@ -1,4 +1,4 @@
-"""Workers as a Slurm job array: requeued when a node goes, and before their time is up."""
+"""Workers as a Slurm job array: requeued if a node is lost, and before their time is up."""
 
 import logging
 import os
@@ -14,12 +14,12 @@ log = logging.getLogger("romul.launch")
 KILL_WAIT_S = 30
 """Seconds from Slurm's SIGTERM to its SIGKILL, unless its KillWait says otherwise."""
 MARGIN_S = 30
-"""Seconds beyond the workers' own grace period at which Slurm announces the end of the time."""
+"""Slurm announces the end of the time this many seconds before the workers' grace period."""
 
 _SCRIPT = """\
 #!/bin/bash
-# Workers of ROMUL: an array of jobs, each of which goes back to the queue when its node is taken or
-# its time is nearly up. Passwords come with the environment that sbatch was called in.
+# Workers of ROMUL: a job array. A job goes back to the queue if its node is preempted or its time
+# is nearly up. Passwords come from the environment of sbatch.
 #SBATCH --job-name=romul-worker
 #SBATCH --array=1-{workers}
 #SBATCH --ntasks=1
@@ -30,8 +30,8 @@ _SCRIPT = """\
 #SBATCH --export=ALL
 #SBATCH --signal=B:USR1@{signal_s}
 
-# Slurm signals the worker itself when the node is taken. When the time is up it signals this
-# script, since srun would end the worker at once.
+# If the node is preempted, Slurm signals the worker itself. If the time is nearly up, it signals
+# this script, since srun would end the worker at once.
 again=
 trap 'again=yes; scancel --signal=TERM "$SLURM_JOB_ID.0"' USR1
 trap : TERM INT
@@ -54,17 +54,17 @@ def script(
 
     Args:
         fleet: the workers.
-        time: longest time of a job, as Slurm writes it (2:00:00); None: the partition's own.
-        options: further ones of sbatch, such as --partition=spot.
+        time: time limit of a job in Slurm's format (2:00:00); None for the partition's own.
+        options: additional options for sbatch, such as --partition=spot.
         program: the command on the nodes.
 
     Raises:
-        LaunchError: an option is none, or the time holds more than a time.
+        LaunchError: an option or the time is invalid.
     """
     if fleet.grace_s > KILL_WAIT_S:
         log.warning(
             "--grace is %g s, but scancel kills a worker after Slurm's KillWait, %d s by default: "
-            "`scontrol show config` shows it",
+            "see `scontrol show config`",
             fleet.grace_s,
             KILL_WAIT_S,
         )
@@ -74,9 +74,9 @@ def script(
     if time is not None:
         more.append(f"--time={time}")
     for option in more:
-        # A line break would begin a line of the script's own.
+        # A line break would start a new line of the script.
         if not option.startswith("--") or not option.isprintable():
-            raise LaunchError(f"{option!r} is not an option of sbatch: --NAME=VALUE")
+            raise LaunchError(f"{option!r} is not an option for sbatch: give --NAME=VALUE")
     return _SCRIPT.format(
         workers=fleet.workers,
         cpus=fleet.cpus,
@@ -87,13 +87,13 @@ def script(
 
 
 def submit(text: str, fleet: Fleet) -> str:
-    """Hand a script to Slurm.
+    """Submit a script to Slurm.
 
     Returns:
         The job's number.
 
     Raises:
-        LaunchError: there is no sbatch, or it refuses.
+        LaunchError: sbatch is not installed, or it refuses the script.
     """
     program = shutil.which("sbatch")
     if program is None:

@@ -1,7 +1,7 @@
-"""Workers on hosts that ssh reaches: started, started again when they go, ended with this command.
+"""Workers on hosts by ssh: started, restarted if they end, and ended with this command.
 
-The connection's standard input carries the environment, so that no password stands in a list of
-processes, here or there. Then it is the worker's lifeline: when it closes, the worker gets
+The connection's standard input carries the environment, so that no password appears in a list of
+processes, here or there. Afterwards it is the worker's lifeline: when it closes, the worker gets
 SIGTERM.
 """
 
@@ -20,7 +20,7 @@ log = logging.getLogger("romul.launch")
 
 CONNECT_S = 15
 ALIVE_S = 15
-"""How often ssh probes a silent host; after three probes without an answer it is lost."""
+"""How often ssh probes a silent host, which is lost after three probes without an answer."""
 
 _REMOTE = """\
 while IFS= read -r line && [ "$line" != . ]; do eval "export $line"; done
@@ -37,7 +37,7 @@ exit "$status"
 
 
 def remote_script(fleet: Fleet, number: int, program: str = "romul") -> str:
-    """What the host's shell runs for worker `number` of this host, from 0."""
+    """The shell script of worker `number` (from 0) on its host."""
     command = shlex.join([*shlex.split(program), "worker", *fleet.arguments])
     if fleet.gpus:
         ours = ",".join(map(str, fleet.gpus_of(number)))
@@ -46,7 +46,7 @@ def remote_script(fleet: Fleet, number: int, program: str = "romul") -> str:
 
 
 def settings(fleet: Fleet) -> bytes:
-    """The environment, as the script reads it; a line with a dot ends it.
+    """The environment in the form that the script reads; a line with a dot ends it.
 
     Raises:
         LaunchError: a value has several lines.
@@ -59,16 +59,17 @@ def settings(fleet: Fleet) -> bytes:
 
 
 class Hosts:
-    """Workers on several hosts, dealt out evenly.
+    """Workers on several hosts, spread evenly.
 
     Args:
         fleet: the workers.
-        hosts: as ssh knows them: HOST, USER@HOST, or an alias in its configuration.
-        options: further options of ssh, such as -p 2222.
+        hosts: HOST, USER@HOST, or an alias in the configuration of ssh.
+        options: additional options for ssh, such as -p 2222.
         program: the command on the hosts.
 
     Raises:
-        LaunchError: no host, one that reads as an option, no ssh, or a variable of several lines.
+        LaunchError: there is no host, a host looks like an option, ssh is not installed, or a
+            variable has several lines.
     """
 
     def __init__(
@@ -79,9 +80,11 @@ class Hosts:
         program: str = "romul",
     ) -> None:
         if not hosts:
-            raise LaunchError("no --host to start workers on: give --host HOST, once for each")
+            raise LaunchError(
+                "there is no host to start workers on: give --host HOST once for each"
+            )
         if wrong := next((host for host in hosts if not host or host.startswith("-")), None):
-            raise LaunchError(f"{wrong!r} is not a host: HOST, USER@HOST or an alias of ssh")
+            raise LaunchError(f"{wrong!r} is not a host: give HOST, USER@HOST or an ssh alias")
         if shutil.which("ssh") is None:
             raise LaunchError("no ssh on the PATH: install an OpenSSH client")
         self._fleet = fleet
@@ -91,7 +94,7 @@ class Hosts:
         self._program = program
 
     def _ssh(self, host: str, number: int) -> list[str]:
-        # No prompt for a password, and no connection that hangs.
+        # Never prompt for a password, and never hang.
         ours = ["BatchMode=yes", f"ConnectTimeout={CONNECT_S}"]
         ours += [f"ServerAliveInterval={ALIVE_S}", "ServerAliveCountMax=3"]
         script = remote_script(self._fleet, number, self._program)
@@ -99,7 +102,7 @@ class Hosts:
         return ["ssh", *options, "--", host, f"/bin/sh -c {shlex.quote(script)}"]
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Keep the workers running until `stop`; then end them in order."""
+        """Keep the workers running until `stop` is set, then end them in order."""
         n = len(self._hosts)
         places = [(self._hosts[i % n], i // n) for i in range(self._fleet.workers)]
         async with asyncio.TaskGroup() as group:
@@ -113,22 +116,22 @@ class Hosts:
             try:
                 how = str(await self._once(host, number, stop))
             except OSError as error:
-                # Such as too many open files: the other workers go on.
+                # For example, too many open files: the other workers continue.
                 how = str(error)
             if stop.is_set():
                 return
             lived_s = asyncio.get_running_loop().time() - began
             pause_s = RETRY_S[0] if lived_s > RETRY_S[1] else min(2 * pause_s, RETRY_S[1])
-            log.warning("%s: worker %d ended (%s); again in %g s", host, number, how, pause_s)
+            log.warning("%s: worker %d ended (%s); restart in %g s", host, number, how, pause_s)
             await pause(pause_s, stop)
 
     async def _once(self, host: str, number: int, stop: asyncio.Event) -> int:
-        """Run a worker once; its exit code, or 255 where ssh itself failed."""
+        """Run a worker once; return its exit code, or 255 if ssh itself failed."""
         process = await asyncio.create_subprocess_exec(
             *self._ssh(host, number),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            # Ctrl-C reaches this command only, which ends the others in order.
+            # Ctrl-C must reach only this command, which ends the workers in order.
             start_new_session=True,
         )
         listening = asyncio.create_task(_log_output(process, f"{host}/{number}"))
@@ -163,7 +166,7 @@ async def _log_output(process: asyncio.subprocess.Process, name: str) -> None:
 
 
 async def _read_line(stream: asyncio.StreamReader) -> bytes:
-    """The next line, or a part of one that is long, as a progress bar's; b"": there is no more."""
+    """The next line, or part of a long one such as a progress bar; b"" at the end."""
     try:
         return await stream.readuntil(b"\n")
     except asyncio.IncompleteReadError as error:

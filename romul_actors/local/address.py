@@ -1,4 +1,4 @@
-"""What names a server: a URL, or the folder of a local run."""
+"""The server that a URL or the folder of a local run stands for."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ from romul_actors.local.redis_server import URL_FILE
 
 
 def resolve(url: str) -> str:
-    """URL of the server that `url` names: itself, or what a local run's folder holds.
+    """URL of a server: `url` itself, or the URL stored in the folder of a local run.
 
     Raises:
-        StoreError: a folder without a server.
+        StoreError: there is no such folder, or its server is not up.
     """
     if "://" in url:
         return url
@@ -18,11 +18,11 @@ def resolve(url: str) -> str:
     if not file.is_file():
         if not Path(url).is_dir():
             raise StoreError(
-                f"{url!r} is neither a URL nor the folder of a local run: a URL begins with its "
-                "scheme, as redis://HOST:6379/0 does"
+                f"{url!r} is neither a URL nor the folder of a local run: a URL begins with a "
+                "scheme, such as redis://HOST:6379/0"
             )
         raise StoreError(
             f"{url!r} is neither a URL nor the folder of a local run whose server is up "
-            f"(no {file}); a finished run's server is started by `romul serve {url}`"
+            f"(no {file}); `romul serve {url}` starts the server of a run that has ended"
         )
     return file.read_text().strip()

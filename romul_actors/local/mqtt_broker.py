@@ -1,7 +1,7 @@
-"""The embedded broker: a real MQTT broker of this run's own, for one machine.
+"""The embedded broker: a real MQTT broker for one run on one machine.
 
-mosquitto if it is on the PATH, else amqtt. It listens on loopback, requires a password that
-only this user can read, and ends with the process that started it.
+The program is mosquitto if it is on the PATH, else amqtt. The broker listens on loopback, requires
+a password that only this user can read, and ends with the process that started it.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ END_S = 5.0
 
 
 def has_broker() -> bool:
-    """Whether there is a broker program on this machine."""
+    """Whether a broker program is installed on this machine."""
     return bool(shutil.which("mosquitto")) or importlib.util.find_spec("amqtt") is not None
 
 
@@ -34,16 +34,16 @@ def has_broker() -> bool:
 async def embedded_broker(
     folder: Path, port: int | None = None, password: str | None = None, kind: str | None = None
 ) -> AsyncIterator[str]:
-    """Run a broker with its files in `folder` and yield its URL, which also stands in a file.
+    """Run a broker with its files in `folder`, and yield its URL, which is also stored in a file.
 
     Args:
-        folder: created if need be.
-        port: a free one if left out.
-        password: made up if left out.
-        kind: "mosquitto" or "amqtt"; else what there is.
+        folder: created if it does not exist.
+        port: default: a free one.
+        password: default: a random one.
+        kind: "mosquitto" or "amqtt"; default: the one that is installed.
 
     Raises:
-        RomulError: there is no broker program, or it does not start.
+        RomulError: no broker program is installed, or it does not start.
     """
     home = folder.resolve() / "broker"  # noqa: ASYNC240  (nothing else runs yet)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -56,7 +56,7 @@ async def embedded_broker(
     url_file = folder / URL_FILE
     try:
         await _answers(port, process, home)
-        # amqtt does not answer a client that speaks MQTT 5, which then waits.
+        # amqtt does not answer a client of MQTT 5, which would then wait.
         older = "?protocol=3.1.1" if kind == "amqtt" else ""
         url = f"mqtt://{USER}:{password}@127.0.0.1:{port}{older}"
         url_file.touch(mode=0o600)
@@ -74,11 +74,11 @@ def _mosquitto(home: Path, port: int, password: str) -> list[str]:
     users = home / "users"
     users.unlink(missing_ok=True)
     users.touch(mode=0o600)
-    # Not by mosquitto_passwd: its password would stand in a command line, which all users see.
+    # Not with mosquitto_passwd: the password would be in a command line, which all users see.
     users.write_text(password_line(USER, password) + "\n")
     settings = [f"listener {port} 127.0.0.1", "allow_anonymous false", f"password_file {users}"]
     if os.getuid() == 0:
-        # Else it would become a user that may not read the passwords.
+        # Otherwise it would switch to a user that may not read the passwords.
         settings.append("user root")
     (home / "broker.conf").write_text("\n".join([*settings, "persistence false", ""]))
     return [program, "-c", str(home / "broker.conf")]
@@ -91,12 +91,12 @@ def _amqtt(home: Path, port: int, password: str) -> list[str]:
     except ImportError:
         raise RomulError(
             "no mosquitto on the PATH, and the embedded broker is not installed: "
-            "pip install 'romul[embedded]', or do without (--no-broker)"
+            "pip install 'romul[embedded]', or run without a broker (--no-broker)"
         ) from None
     users = home / "users"
     users.touch(mode=0o600)
-    # amqtt checks a password in the loop that serves all clients: with Argon2's usual cost a few
-    # clients that connect at once would find no answer. What is made up here cannot be guessed.
+    # amqtt checks a password in the loop that serves all clients. With Argon2's usual cost, a few
+    # clients that connect at once would get no answer. A random password cannot be guessed anyway.
     cheap = Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1)
     users.write_text(f"{USER}:{PasswordHash((cheap,)).hash(password)}\n")
     settings = {
@@ -112,7 +112,7 @@ def _amqtt(home: Path, port: int, password: str) -> list[str]:
 
 
 async def _answers(port: int, process: asyncio.subprocess.Process, home: Path) -> None:
-    """Wait until the broker takes connections."""
+    """Wait until the broker accepts connections."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(START_S):
             while process.returncode is None:
@@ -124,4 +124,4 @@ async def _answers(port: int, process: asyncio.subprocess.Process, home: Path) -
                     writer.close()
                     await writer.wait_closed()
                     return
-    raise RomulError(f"the broker does not start; its log is {home / 'broker.log'}")
+    raise RomulError(f"the broker does not start; see its log, {home / 'broker.log'}")

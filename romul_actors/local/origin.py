@@ -1,4 +1,4 @@
-"""The local run that a new one begins from."""
+"""The local run that a new one starts from."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -10,14 +10,14 @@ from romul_actors.observe.former import Copies, begun_from
 from romul_actors.protocol.experiment import Experiment
 
 Server = Callable[[Path], AbstractAsyncContextManager[str]]
-"""URL of the server of a run's folder, for the time of a `with` block."""
+"""URL of the server in a run's folder, for the duration of a `with` block."""
 
 
 def check_origin(experiment: Experiment, runs: Path) -> None:
-    """Make sure that there is the local run that a new one begins from, if it begins from one.
+    """Check that the local run that a new one starts from exists, if it starts from one.
 
     Raises:
-        UnknownExperimentError: there is none.
+        UnknownExperimentError: that run does not exist.
     """
     if experiment.from_run is not None:
         check_run(runs / experiment.from_run.name, begin="from_run: ")
@@ -26,17 +26,17 @@ def check_origin(experiment: Experiment, runs: Path) -> None:
 async def begun_from_run(
     experiment: Experiment, runs: Path, server: Server, copies: Copies
 ) -> Experiment:
-    """The experiment with what it takes from another local run.
+    """The experiment, with what it takes from another local run.
 
     Args:
-        experiment: a new one; without `from_run` it stays as it is.
+        experiment: a new experiment; without `from_run` it is returned unchanged.
         runs: the folder of both runs.
-        server: gives the other run's server.
+        server: returns the other run's server.
         copies: see `begun_from`.
 
     Raises:
         UnknownExperimentError: there is no run of that name.
-        ExperimentError, CheckpointError: nothing can be taken from it.
+        ExperimentError, CheckpointError: that run cannot be used.
     """
     if experiment.from_run is None:
         return experiment

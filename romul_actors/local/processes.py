@@ -1,4 +1,4 @@
-"""`romul` commands as processes of this machine: started, started again, ended together."""
+"""`romul` commands as processes on this machine: started, restarted and ended together."""
 
 import asyncio
 import contextlib
@@ -15,10 +15,10 @@ from romul_actors.local.redis_server import die_with_parent, end
 log = logging.getLogger("romul.launch")
 
 PATIENCE = 5
-"""A process that ends so often within PATIENCE_S cannot run."""
+"""A process that ends this many times within PATIENCE_S cannot run."""
 PATIENCE_S = 60.0
 RETRY_S = (2.0, 60.0)
-"""First and longest pause before one that ends again and again is started anew."""
+"""First and longest pause before a process that keeps ending is restarted."""
 
 
 async def spawn(
@@ -27,13 +27,13 @@ async def spawn(
     environment: Mapping[str, str],
     module: str = "romul_actors.cli",
 ) -> asyncio.subprocess.Process:
-    """Start `romul ARGUMENTS`, with all its output appended to `log`; it ends with this process.
+    """Start `romul ARGUMENTS` with its output appended to `log`; it ends with this process.
 
     Args:
-        arguments: of the command.
+        arguments: arguments of the command.
         log: file for its output.
-        environment: of the process.
-        module: what runs the command line.
+        environment: environment of the process.
+        module: the module that runs the command line.
     """
     with log.open("ab") as output:
         return await asyncio.create_subprocess_exec(
@@ -47,7 +47,7 @@ async def spawn(
             stdout=output,
             stderr=output,
             env=environment,
-            # Ctrl-C reaches the parent only, which ends the others in order.
+            # Ctrl-C must reach only the parent, which ends the others in order.
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
@@ -55,13 +55,15 @@ async def spawn(
 
 @dataclass(slots=True)
 class Member:
-    """One process of a crew: a command with its environment, and when it ended before.
+    """One process of a crew: a command, its environment, and the times at which it ended.
+
+    All times are of the monotonic clock.
 
     Attributes:
-        began: when it was last started, by the monotonic clock, as all times here.
-        ends: when it ended.
-        pause_s: how long it was last not started anew; 0: it does not end again and again.
-        paused_until: when that ends.
+        began: time of its last start.
+        ends: recent times at which it ended.
+        pause_s: its last pause before a restart, in seconds; 0 if it does not keep ending.
+        paused_until: end of that pause.
     """
 
     name: str
@@ -74,7 +76,7 @@ class Member:
     paused_until: float = 0.0
 
     def ended(self) -> bool:
-        """Take note of an end; whether it ends again and again."""
+        """Record that the process has ended; returns whether it keeps ending."""
         now = time.monotonic()
         self.process = None
         recent = [at for at in self.ends if at > now - PATIENCE_S]
@@ -84,7 +86,7 @@ class Member:
         return len(self.ends) >= PATIENCE or self.pause_s > 0
 
     def pause(self) -> None:
-        """Do not start it for a while, longer each time."""
+        """Pause before the next start, longer each time."""
         first, longest = RETRY_S
         self.pause_s = min(longest, max(first, 2 * self.pause_s))
         self.paused_until = time.monotonic() + self.pause_s
@@ -94,11 +96,12 @@ class Crew:
     """Processes that are kept running.
 
     Args:
-        members: they are ended in groups, by their first argument, the last member's first.
-        logs: folder for each member's output.
-        end_s: how long one may take to end, in seconds.
-        all_needed: whether none is of use without the others. Otherwise one that ends again and
-            again is tried less and less often, as long as another one does not.
+        members: the processes; they are ended in groups with the same first argument, the last
+            member's group first.
+        logs: folder for the output of each member.
+        end_s: how long a member may take to end, in seconds.
+        all_needed: whether all members are needed. If not, a member that keeps ending is restarted
+            less and less often, as long as another one keeps running.
     """
 
     def __init__(
@@ -118,7 +121,7 @@ class Crew:
         """Start each member that is not running.
 
         Raises:
-            RomulError: one of them ends again and again, and all are needed; or all of them do.
+            RomulError: all members are needed and one keeps ending, or all of them keep ending.
         """
         self._logs.mkdir(parents=True, exist_ok=True)
         for member in self._members:
@@ -134,24 +137,24 @@ class Crew:
             )
 
     def _pause(self, member: Member) -> None:
-        """Pause a member that ends again and again.
+        """Pause a member that keeps ending.
 
         Raises:
-            RomulError: the others are of no use without it, or end so, too.
+            RomulError: all members are needed, or the others keep ending, too.
         """
         member.pause()
         name, file = member.name, self._logs / f"{member.name}.log"
         if self._all_needed or all(o.pause_s and o.process is None for o in self._members):
             raise RomulError(f"{name} ended {PATIENCE} times within {PATIENCE_S:g} s; see {file}")
-        log.warning("%s ends again and again; see %s; again in %g s", name, file, member.pause_s)
+        log.warning("%s keeps ending; see %s; restart in %g s", name, file, member.pause_s)
 
     async def end(self) -> None:
-        """End the workers first, so that the actor still decides what they release."""
+        """End the workers first, so that the actor still decides the trials that they release."""
         for kind in reversed(dict.fromkeys(member.arguments[0] for member in self._members)):
             await self.end_all(kind)
 
     async def end_all(self, kind: str) -> None:
-        """End those members whose first argument it is; the others go on."""
+        """End the members whose first argument is `kind`; the others continue."""
         members = [member for member in self._members if member.arguments[0] == kind]
         started = [member.process for member in members if member.process is not None]
         await asyncio.gather(*(end(process, self._end_s) for process in started))
@@ -164,5 +167,5 @@ async def running(crew: Crew) -> AsyncIterator[Crew]:
         await crew.start()
         yield crew
     finally:
-        # Shielded: a second Ctrl-C must not leave processes behind.
+        # Shielded, since a second Ctrl-C must not leave processes behind.
         await asyncio.shield(crew.end())

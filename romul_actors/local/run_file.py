@@ -1,4 +1,4 @@
-"""A local run's own file: what `romul run --resume` and `romul.extend` must know again."""
+"""A local run's own file: what `romul run --resume` and `romul.extend` need to continue it."""
 
 import json
 import os
@@ -23,20 +23,20 @@ from romul_actors.store.redis.urls import hide_password
 
 NAME = "run.json"
 MOST_NAMES = 5
-"""Most runs that an error lists: the newest."""
+"""Maximum number of runs that an error lists: the newest ones."""
 
 
 def runs_folder() -> Path:
-    """The folder of all local runs: the one that ROMUL_RUNS names, else `runs`."""
+    """The folder of all local runs: ROMUL_RUNS, or else `runs`."""
     return Path(os.environ.get("ROMUL_RUNS", "runs"))
 
 
 def run_folder(name: str, runs: str | Path | None = None) -> Path:
-    """Folder of the local run of that name, whether there is one or not.
+    """Folder of the local run of that name, whether it exists or not.
 
     Args:
-        name: the run's.
-        runs: the folder of all runs; None: `runs_folder()`.
+        name: the run's name.
+        runs: the folder of all runs; None for `runs_folder()`.
     """
     return (runs_folder() if runs is None else Path(runs)) / name
 
@@ -47,19 +47,19 @@ def holds_run(folder: Path) -> bool:
 
 
 def local_runs(runs: Path) -> list[Path]:
-    """The folders of all local runs in a folder; the run that began or went on last comes first."""
+    """The folders of all local runs in a folder, the most recently started or continued first."""
     found = [folder for folder in runs.glob("[!.]*") if holds_run(folder)]
     return sorted(found, key=lambda folder: (folder / NAME).stat().st_mtime, reverse=True)
 
 
 def other_runs(folder: Path) -> str:
-    """Which runs may be meant in place of one that is not there; "": there are none."""
+    """A text about existing runs, in place of one that does not exist; "" if there are none."""
     names = [other.name for other in local_runs(folder.parent)]
     return did_you_mean(folder.name, names, MOST_NAMES) if names else ""
 
 
 def extension(folder: Path, server: str | None = None) -> str:
-    """The command that goes on with a local run to more steps; the arguments are `resumption`'s."""
+    """The command that extends a local run by more steps; arguments as for `resumption`."""
     again = resumption(folder, server)
     if has_data(folder):
         again = again.replace("romul run --resume", "romul extend", 1)
@@ -67,11 +67,11 @@ def extension(folder: Path, server: str | None = None) -> str:
 
 
 def resumption(folder: Path, server: str | None = None) -> str:
-    """The command that goes on with a local run, as a shell takes it.
+    """The shell command that continues a local run.
 
     Args:
-        folder: the run's.
-        server: the one that was given in place of an embedded one, where it is known; its password
+        folder: the run's folder.
+        server: the server that was given instead of an embedded one, if it is known; its password
             is hidden.
     """
     runs = [] if folder.parent == runs_folder() else ["--runs", str(folder.parent)]
@@ -81,13 +81,13 @@ def resumption(folder: Path, server: str | None = None) -> str:
 
 
 def request(action: str, name: str, folder: Path, server: str | None = None) -> str:
-    """The command that asks for something of a search of a local run, as a shell takes it.
+    """The shell command for a search of a local run.
 
     Args:
         action: the command, such as "resume".
-        name: the search's.
-        folder: the run's.
-        server: the one that was given in place of an embedded one; its password is hidden.
+        name: the search's name.
+        folder: the run's folder.
+        server: the server that was given instead of an embedded one; its password is hidden.
     """
     if server is not None:
         redis = ["--redis", hide_password(server)]
@@ -97,15 +97,15 @@ def request(action: str, name: str, folder: Path, server: str | None = None) -> 
 
 
 def check_run(folder: Path, *, begin: str = "", end: str = "") -> None:
-    """Make sure that a folder holds a local run.
+    """Check that a folder holds a local run.
 
     Args:
         folder: the folder.
-        begin: how the error begins.
-        end: what the run is wanted for, as in " to go on with".
+        begin: beginning of the error message.
+        end: purpose of the run in the message, such as " to continue".
 
     Raises:
-        UnknownExperimentError: it does not; the message names one that may be meant.
+        UnknownExperimentError: it does not; the message suggests an existing run.
     """
     if not holds_run(folder):
         hint = f": {others}" if (others := other_runs(folder)) else ""
@@ -113,22 +113,22 @@ def check_run(folder: Path, *, begin: str = "", end: str = "") -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of a run, if it is not there.
+    """Create the folder of a run, if it does not exist.
 
     Raises:
-        StoreError: it cannot be made.
+        StoreError: it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(
-            f"{folder}: the run's folder cannot be made ({error.strerror}): choose another folder "
-            "of runs"
+            f"{folder}: the run's folder cannot be created ({error.strerror}): choose another "
+            "folder of runs"
         ) from None
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
-    """Write JSON values in place of what the file holds: a kill in between leaves that as it is."""
+    """Replace a file's contents by JSON values, atomically."""
     beside = file.with_name(f".{file.name}.new")
     beside.write_text(json.dumps(values, indent=1) + "\n")
     beside.replace(file)
@@ -136,16 +136,16 @@ def write_json(file: Path, values: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class RunFile:
-    """What a local run is begun with.
+    """What a local run was started with.
 
     Attributes:
-        experiments: names, the one to look at first.
-        workers: how many.
+        experiments: names of the experiments; the first one is the one to look at.
+        workers: number of workers.
         allow: task modules that the workers may import.
-        paths: folders that they find them in.
+        paths: folders of these modules.
         file: the experiment's own file, if the run has one.
-        declared: what stood in it when the run began, or last went on, as JSON values.
-        unsubmitted: experiments, as JSON values, until all are submitted: a run may be killed
+        declared: its declaration when the run was started or last continued, as JSON values.
+        unsubmitted: experiments as JSON values, until all are submitted, since a run may be killed
             before that.
     """
 
@@ -159,15 +159,15 @@ class RunFile:
 
     @staticmethod
     def check_new(folder: Path) -> None:
-        """Make sure that a folder is free.
+        """Check that a folder holds no run.
 
         Raises:
-            ExperimentExistsError: `folder` holds a run already.
+            ExperimentExistsError: it already holds one.
         """
         if holds_run(folder):
             raise ExperimentExistsError(
-                f"{folder} holds a run already: go on with `{resumption(folder)}`, choose another "
-                "name or folder, or remove that folder to begin anew"
+                f"{folder} already holds a run: continue it with `{resumption(folder)}`, choose "
+                "another name or folder, or delete that folder to start again"
             )
 
     @staticmethod
@@ -176,44 +176,44 @@ class RunFile:
 
         Raises:
             UnknownExperimentError: there is no run in `folder`.
-            ExperimentError: the file is not one of a run.
+            ExperimentError: the file is not a run's file.
         """
-        check_run(folder, end=" to go on with")
+        check_run(folder, end=" to continue")
         file = folder / NAME
         try:
             return RunFile(**json.loads(file.read_text()))
         except (ValueError, TypeError, RecursionError) as error:
             raise ExperimentError(
-                f"{file}: not a run's file ({error}): restore it, or begin a run of another name"
+                f"{file}: not a run's file ({error}): restore it, or start a run with another name"
             ) from None
 
     @staticmethod
     def remove(folder: Path) -> None:
-        """Remove it from `folder`, which then holds no run."""
+        """Remove the run's file from `folder`, which then holds no run."""
         (folder / NAME).unlink(missing_ok=True)
 
     def write(self, folder: Path) -> None:
-        """Keep it in `folder`, which is made if it is not there.
+        """Write the run's file to `folder`, which is created if it does not exist.
 
         Raises:
-            StoreError: it cannot be made.
+            StoreError: it cannot be created.
         """
         make_folder(folder)
         write_json(folder / NAME, asdict(self))
 
     def changes(self, given: Path | None) -> tuple["RunFile", Changes]:
-        """What the experiment's file says now that it did not say before.
+        """The changes in the experiment's file since the run was started or last continued.
 
         Args:
-            given: the file; None: the one that the run began with, as long as it is there and
-                declares the same experiment.
+            given: the file; None for the file that the run was started with, if it still exists
+                and declares the same experiment.
 
         Returns:
-            The run with what the file says now, and the changes.
+            The run with the file's present declaration, and the changes.
 
         Raises:
-            ExperimentError: it cannot be read, declares another experiment, or one that this run
-                cannot become.
+            ExperimentError: the file cannot be read, declares another experiment, or has changes
+                that the run cannot take over.
         """
         file = given or (Path(self.file) if self.file else None)
         if file is None or not (given or file.exists()):
@@ -223,13 +223,13 @@ class RunFile:
             return self, Changes()
         if now.name != name:
             raise ExperimentError(
-                f"{file} declares {now.name!r}, and the run is {name!r}: give the run's own "
+                f"{file} declares {now.name!r}, but the run is {name!r}: give the run's own "
                 "file, or none"
             )
         declared = now.model_dump(mode="json")
         plan = replace(self, file=str(file.resolve()), declared=declared)
         if self.declared is None:
-            # Of an older commit, which did not write down what each run began with.
+            # A run of an older version, which did not store the declaration.
             return plan, Changes()
         before = from_values(self.declared, "the declaration of the run")
         return plan, differences(before, now)

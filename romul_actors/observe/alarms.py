@@ -1,4 +1,4 @@
-"""What an operator should look at in an experiment, for all views of it."""
+"""Problems of an experiment that need an operator's attention, for all views of it."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from romul_actors.observe.snapshot import Snapshot, age, refusal_in_words
 from romul_actors.protocol.statuses import ENDED
 
 UNDECIDED_S = 15.0
-"""An event that has waited so long is one that no actor decides, whatever the population's size. An
-actor takes some milliseconds; the entries of a dead one are taken over after five seconds."""
+"""If an event has waited longer, no actor decides it, whatever the size of the population. An actor
+takes some milliseconds, and the entries of a dead actor are taken over after five seconds."""
 BACKLOG = 10
-"""Entries in the inbox for each slot from which the actors are too slow."""
+"""With more inbox entries per slot, the actors are too slow."""
 FEW_SLOTS = 10
-"""A smaller population counts as one of so many slots there."""
+"""BACKLOG and NOWHERE treat a smaller population as one of this size."""
 NOWHERE = 2
-"""Trials for each slot that were found in no queue, up to which a server came back once without
-them: with a second copy a slot has two. That costs no attempt, so that nothing else ends it."""
+"""Missing trials per slot that one restart of the server with older data can explain: with a second
+copy, a slot has two trials in the queues. They cost no attempts, so no other limit ends this."""
 STUCK_LEASES = 2.0
-"""A trial whose worker sent no heartbeat for so many leases is stuck: no actor takes it back."""
+"""If a worker sent no heartbeat for this many leases, no actor ends its leases."""
 MOST_NAMED = 3
-"""Workers that a finding names."""
+"""Maximum number of workers that a finding names."""
 
 Level = Literal["ok", "warning", "fault"]
 
@@ -31,9 +31,9 @@ class Finding:
 
     Attributes:
         level: "ok", "warning", or "fault".
-        what: what was found, in words.
-        remedy: what to do; "" if nothing.
-        server: whether it is of the server itself, without which nothing goes on.
+        what: what was found, as text.
+        remedy: what to do; "" for nothing.
+        server: whether it concerns the server itself, without which nothing works.
     """
 
     level: Level
@@ -46,11 +46,11 @@ class Finding:
 
 
 def alarms(seen: Snapshot, holders: Collection[str] = ()) -> list[Finding]:
-    """What is wrong with an experiment, the gravest first; often nothing.
+    """The problems of an experiment, the most serious one first.
 
     Args:
         seen: the experiment; its slots need not have been read.
-        holders: workers that have leases on its trials, as far as that is known.
+        holders: workers known to have leases on its trials.
     """
     return [*_own(seen), *_of_workers(seen, holders), *_left_behind(seen)]
 
@@ -61,64 +61,70 @@ def _own(seen: Snapshot) -> Iterator[Finding]:
     if seen.status == "failed":
         yield Finding("fault", seen.reason, f"`romul failures {name}`, then `romul resume {name}`")
     elif seen.fault:
-        yield Finding("fault", seen.fault, "it goes on once that is mended; no restart needed")
+        yield Finding(
+            "fault", seen.fault, "it continues once this is repaired; no restart is needed"
+        )
     if seen.status == "submitted":
-        yield Finding("warning", "no actor has begun with it", "`romul actor` starts one")
+        yield Finding("warning", "no actor has started it", "`romul actor` starts one")
     elif seen.undecided_s > UNDECIDED_S and not seen.fault:
-        # What waits for a fault to be mended is read by an actor.
+        # If an event waits because of a fault, an actor does read it.
         since = age(seen.undecided_s)
-        what = f"no actor has decided on the oldest event for {since}; {waiting} wait"
-        yield Finding("warning", what, "is one running that serves it? `romul actor` starts one")
+        what = f"no actor has decided the oldest event for {since}; {waiting} events wait"
+        yield Finding(
+            "warning", what, "is an actor running that serves it? `romul actor` starts one"
+        )
     elif waiting > BACKLOG * max(FEW_SLOTS, seen.n_slots):
         yield Finding("warning", f"{waiting} events wait for a decision", "is an actor running?")
     nowhere = seen.causes.get("missing", 0)
     if nowhere > NOWHERE * max(FEW_SLOTS, seen.n_slots) and seen.status not in ENDED:
         yield Finding(
             "warning",
-            f"{nowhere} times a trial was in no queue, and was queued again",
-            "the server loses what it held, or each time a worker cannot read the trial: "
-            f"`romul dead list {name}`, `romul doctor`",
+            f"trials were missing from the queues {nowhere} times, and were queued again",
+            "the server loses data, or workers cannot read the trials: see `romul dead list "
+            f"{name}` and `romul doctor`",
         )
 
 
 def _of_workers(seen: Snapshot, holders: Collection[str]) -> Iterator[Finding]:
     lease_s, allow = seen.experiment.timeouts.lease_s, f"--allow {seen.experiment.module}"
-    # Its own tasks are installed with ROMUL; others lie in some folder.
+    # Tasks of ROMUL are installed with it; others need a folder.
     if not seen.experiment.module.startswith("romul_workers."):
         allow += " --path FOLDER"
     if seen.status in ("running", "paused") and not seen.alive:
         yield Finding("warning", "no worker is alive", f"`romul worker {allow}` starts one")
     if seen.refusing and seen.status not in ENDED:
-        # Where others serve it this may well be meant.
+        # If other workers serve it, this may be intended.
         yield Finding(
             "ok" if seen.alive else "warning",
             f"workers that do not serve it: {few([refusal_in_words(w) for w in seen.refusing])}",
-            f"one that is to serve it is of the actors' version, and started with {allow}",
+            f"to serve it, a worker needs the actors' version, and {allow}",
         )
     ages_s = {w.name: w.age_s for w in seen.workers if w.age_s is not None}
     if silent := [name for name, age_s in ages_s.items() if lease_s / 2 < age_s < lease_s]:
-        yield Finding("warning", f"silent for half a lease: {few(silent)}")
-    # What a lost worker last said of itself stays for a while after its lease was taken away.
+        yield Finding("warning", f"no heartbeat for half a lease: {few(silent)}")
+    # The last state of a lost worker stays for a while after its lease has ended.
     stuck = [n for n, age_s in ages_s.items() if age_s > STUCK_LEASES * lease_s and n in holders]
     if stuck and seen.status == "running":
-        what = f"leases that have ended, and that no actor took away: {few(stuck)}"
+        what = f"leases that are overdue, but that no actor has ended: {few(stuck)}"
         yield Finding("warning", what, "is an actor running?")
     if full := [w.name for w in seen.alive if w.state == "no room"]:
         yield Finding("warning", f"no room for checkpoints on workers: {few(full)}")
     if away := [w.name for w in seen.alive if w.state == "no storage"]:
-        what = f"no checkpoint stored since its storage refused, or did not answer: {few(away)}"
-        yield Finding("warning", what, "the logs of these workers say how")
+        what = f"the storage for checkpoints refuses or does not answer: {few(away)}"
+        yield Finding("warning", what, "see the logs of these workers")
     if failing := [w.name for w in seen.alive if w.state == "failing"]:
         yield Finding("warning", f"trials fail on these workers only: {few(failing)}")
 
 
 def _left_behind(seen: Snapshot) -> Iterator[Finding]:
-    """Messages and options that count no more."""
+    """Messages and options that no longer count."""
     if dead := seen.depths["dead"]:
         list_them = f"`romul dead list {seen.experiment.name}` shows them"
         yield Finding("warning", f"dead letters: {dead}", list_them)
     for text in seen.left_out:
-        yield Finding("warning", text, "nothing: it goes on without that, by today's rule")
+        yield Finding(
+            "warning", text, "nothing to do: it continues by the current rule, without that option"
+        )
 
 
 def few(names: Sequence[str]) -> str:

@@ -24,11 +24,11 @@ from romul_actors.protocol.statuses import ENDED
 from romul_actors.store.redis import RedisStore
 
 FULL = 0.8
-"""Share of the server's memory limit from which there is a warning."""
+"""Share of the server's memory limit above which there is a warning."""
 SLOW_S = 0.05
-"""A server that takes longer to answer is slow."""
+"""A server that takes longer to answer counts as slow."""
 CLOCK_S = 2.0
-"""Clocks that differ by more are worth a warning."""
+"""If clocks differ by more, there is a warning."""
 
 
 async def examine(url: str, broker: Broker | None) -> list[Finding]:
@@ -53,7 +53,7 @@ async def _server(store: RedisStore) -> list[Finding]:
             Finding("fault", str(error), "start it, or correct --redis and the server's settings")
         ]
     took_s = time.perf_counter() - began
-    found = [Finding("ok", f"the server answers, in {1000 * took_s:.0f} ms")]
+    found = [Finding("ok", f"the server answers in {1000 * took_s:.0f} ms")]
     if took_s > SLOW_S:
         what = f"the server took {1000 * took_s:.0f} ms to answer"
         remedy = "is it far away, swapping, or forking for a snapshot?"
@@ -67,8 +67,8 @@ async def _server(store: RedisStore) -> list[Finding]:
         found += _persistence(info)
     apart_s = await store.now_ms() / 1000 - time.time()
     if abs(apart_s) > CLOCK_S:
-        what = f"the server's clock and this machine's are {abs(apart_s):.1f} s apart"
-        remedy = "leases are on the server's clock alone; deadlines and logs may surprise: run NTP"
+        what = f"the clocks of the server and this machine differ by {abs(apart_s):.1f} s"
+        remedy = "leases use only the server's clock, but deadlines and logs may be off: run NTP"
         found.append(Finding("warning", what, remedy))
     else:
         found.append(Finding("ok", "the server's clock agrees with this machine's"))
@@ -78,8 +78,8 @@ async def _server(store: RedisStore) -> list[Finding]:
 def _role(info: Mapping[str, Any]) -> list[Finding]:
     if info.get("role") != "slave":
         return []
-    what = f"the server is a replica, of {info.get('master_host')}:{info.get('master_port')}"
-    remedy = "nothing can be written there: --redis names the primary, or its Sentinels"
+    what = f"the server is a replica of {info.get('master_host')}:{info.get('master_port')}"
+    remedy = "it takes no writes: give the primary or its Sentinels with --redis"
     return [Finding("fault", what, remedy)]
 
 
@@ -87,10 +87,10 @@ def _memory(info: Mapping[str, Any]) -> list[Finding]:
     used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
     text = f"the server uses {used / 2**20:.0f} MiB"
     if not limit:
-        return [Finding("ok", f"{text}, without a limit of its own")]
+        return [Finding("ok", f"{text}, without a limit")]
     remedy = "raise maxmemory, lower history_keep, or remove experiments that have ended"
     if used - int(info.get("mem_not_counted_for_evict", 0)) > limit:
-        return [Finding("fault", f"{text} of {limit / 2**20:.0f}: it refuses to write", remedy)]
+        return [Finding("fault", f"{text} of {limit / 2**20:.0f}: it refuses writes", remedy)]
     if used > FULL * limit:
         return [Finding("warning", f"{text} of {limit / 2**20:.0f}", remedy)]
     return [Finding("ok", f"{text} of {limit / 2**20:.0f}")]
@@ -113,7 +113,13 @@ async def _experiment(store: RedisStore, name: str) -> list[Finding]:
         found = await snapshot(store, name)
         holders = set((await store.leases(name)).values())
     except ExperimentError as error:
-        return [Finding("warning", f"{name}: {error}", "of another version: upgrade, or remove it")]
+        return [
+            Finding(
+                "warning",
+                f"{name}: {error}",
+                "it is of another version: upgrade ROMUL, or remove it",
+            )
+        ]
     except StoredDataError as error:
         return [Finding("fault", error.what, error.remedy)]
     except StoreUnavailableError:
@@ -130,7 +136,7 @@ async def _experiment(store: RedisStore, name: str) -> list[Finding]:
 
 
 async def _checkpoints(name: str, url: str) -> list[Finding]:
-    """Whether checkpoints can be listed from here; workers may use another file system."""
+    """Whether checkpoints can be listed from here. Workers may see another file system."""
 
     def list_them() -> None:
         system, path = fsspec.core.url_to_fs(url)
@@ -141,15 +147,17 @@ async def _checkpoints(name: str, url: str) -> list[Finding]:
         await asyncio.to_thread(list_them)
     except Exception as error:  # noqa: BLE001  (any file system, any error)
         what = f"{name}: {url}: {type(error).__name__}: {error}"
-        remedy = "they cannot be read from here: is the path right, are there credentials?"
+        remedy = "they cannot be read from here: check the path and the credentials"
         return [Finding("warning", what, remedy)]
     return [Finding("ok", f"{name}: checkpoints at {url} can be listed from here")]
 
 
 async def _broker(broker: Broker | None) -> list[Finding]:
     if broker is None:
-        what = "no broker was named: lost workers are noticed by their leases"
-        remedy = "with --mqtt for actor and workers, killed ones are noticed in about two seconds"
+        what = "no broker was given: lost workers are noticed when their leases end"
+        remedy = (
+            "with --mqtt on actors and workers, killed workers are noticed in about two seconds"
+        )
         return [Finding("ok", what, remedy)]
     where = f"{broker.host}:{broker.port}"
     try:

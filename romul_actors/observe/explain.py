@@ -1,6 +1,6 @@
-"""Why a trial is as it is: its rule, where each hyperparameter came from, how its attempts ended.
+"""Why a trial was decided as it was: its rule, its hyperparameters' origins, and its attempts.
 
-Pure functions over lines of history; the reasons are those that the optimizer wrote down when it
+Pure functions over lines of history. The reasons are those that the optimizer recorded when it
 decided the trial.
 """
 
@@ -36,22 +36,22 @@ _ATTEMPT_KEYS = (
     "seconds",
     "at_ms",
 )
-"""What `--json` says of an attempt."""
+"""Fields of an attempt in the JSON output."""
 
 _RULES = {
     "inherited": "begins from a copy of another search's checkpoint",
     "drawn": "drawn at the start, from a Latin hypercube or at random",
     "drawn anew": "a new draw, trained from scratch",
-    "kept": "it goes on with its own hyperparameters",
-    "held": "it goes on with its own hyperparameters: not among the worst",
-    "redrawn": "small steps from its base; some hyperparameters drawn anew, or nearly",
+    "kept": "it continues with its own hyperparameters",
+    "held": "it continues with its own hyperparameters, not being among the worst",
+    "redrawn": "small steps from its base; some hyperparameters drawn anew, or nearly so",
     "mutated": "current-to-best/1: base + F1 (a - b) + F2 (best - base), and mostly small steps",
     "perturbed": "copied numbers were multiplied or drawn anew; choices mostly stay",
-    "migrated": "weights of a sub-population that is compared more, or less, often",
-    "bandit": "copied weights; hyperparameters for which a model expects the loss to fall most",
-    "pinned": "an operator pinned the slot: it goes on as it is",
+    "migrated": "weights of a sub-population that is compared more or less often",
+    "bandit": "copied weights; hyperparameters with the largest decrease of the loss by a model",
+    "pinned": "an operator pinned the slot: it continues unchanged",
     "joined": "it joined the running search",
-    # Of searches that an older version decided.
+    # In searches that an older version decided.
     "explored": "a small step in all directions from its base, for diversity",
     "probed": "one hyperparameter drawn anew, the others as in its base, for diversity",
 }
@@ -63,11 +63,11 @@ class HyperparameterChange:
 
     Attributes:
         after: its value.
-        before: its value in the parent; of use only if `compared`.
+        before: its value in the parent; valid only if `compared`.
         compared: whether the parent is known.
-        origin: "base" or "donor", "moved" or "drawn anew"; "": history does not say.
+        origin: "base" or "donor", "moved" or "drawn anew"; "" if history does not say.
         outside: whether it was out of bounds and brought back.
-        guarded: whether the guard changed it: its move would have lowered it.
+        guarded: whether the guard changed it, because its move would have lowered it.
         begins: whether it did not count in the parent.
         off: whether it does not count in this trial.
     """
@@ -83,11 +83,11 @@ class HyperparameterChange:
 
     @property
     def changed(self) -> bool:
-        """Whether it differs from the parent's value, by type too."""
+        """Whether it differs from the parent's value, in type or value."""
         return self.compared and (self.begins or identity(self.before) != identity(self.after))
 
     def as_json(self) -> dict[str, Any]:
-        """JSON values; what is not known has no key."""
+        """JSON values; unknown ones have no key."""
         if self.off:
             return {"off": True}
         values: dict[str, Any] = {"after": self.after}
@@ -100,14 +100,14 @@ class HyperparameterChange:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why one trial is as it is.
+    """Why one trial was decided as it was.
 
     Attributes:
         record: the trial, with all numbers of its decision in `record.why`.
         optimizer: name of the optimizer.
         seed: the search's seed.
-        changes: by hyperparameter; of a list, by element.
-        attempts: what history says of its attempts, oldest first.
+        changes: by hyperparameter, or by element of a list.
+        attempts: lines of history about its attempts, oldest first.
     """
 
     record: TrialRecord
@@ -118,7 +118,7 @@ class Explanation:
 
     @property
     def counter(self) -> dict[str, int]:
-        """What its random numbers were drawn with."""
+        """The seed and counters of its random numbers."""
         return {"seed": self.seed, "slot": self.record.slot, "step": self.record.step - 1}
 
     def as_json(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def record_of(found: Mapping[str, TrialRecord], trial: str) -> TrialRecord:
     """
     if trial not in found:
         raise UnknownTrialError(
-            f"history holds no trial {trial!r} (trials are called SLOT-STEP: 3-12)"
+            f"history holds no trial {trial!r} (ids are SLOT-STEP, such as 3-12)"
         )
     return found[trial]
 
@@ -173,13 +173,13 @@ def explain(experiment: Experiment, lines: Sequence[Line], trial: str) -> Explan
 def _changes(
     space: Space, record: TrialRecord, parent: TrialRecord | None
 ) -> dict[str, HyperparameterChange]:
-    """By coordinate; the optimizer's reasons name them by their places in the space."""
+    """Changes by coordinate; the optimizer's reasons give coordinates by index."""
     why, now = record.why, space.by_axis(record.hyperparameters)
     before = {} if parent is None else space.by_axis(parent.hyperparameters)
     taken, origins = why.get("crossover"), ("base", "donor")
     if "drawn" in why:
         taken, origins = why["drawn"], ("moved", "drawn anew")
-    # What goes with the checkpoint is kept, whatever the optimizer had in mind.
+    # A hyperparameter that belongs to the checkpoint never moves, whatever the optimizer recorded.
     moved = [taken is not None and axis.mutable for axis in space]
     return {
         axis.name: HyperparameterChange(
@@ -218,23 +218,25 @@ def in_words(found: Explanation) -> list[str]:
 
 
 def reasons_in_words(record: TrialRecord) -> list[str]:
-    """What a trial goes on from, how its slot was compared, and the rule that followed."""
+    """What a trial continues from, how its slot was compared, and the rule that followed."""
     if record.parent is None:
         begins = "it starts from scratch"
     elif record.copied_from is not None:
-        begins = f"slot {record.slot} took {_taken(record)}: it goes on from trial {record.parent}"
+        begins = (
+            f"slot {record.slot} took {_taken(record)}, and continues from trial {record.parent}"
+        )
     else:
-        begins = f"it goes on from its own trial {record.parent}"
+        begins = f"it continues from its own trial {record.parent}"
     return [begins, *_reasons(record)]
 
 
 def _taken(record: TrialRecord) -> str:
-    """What a slot took from which others."""
+    """What a slot took, and from which slots."""
     weights, vector = record.copied_from, record.why.get("hyperparameters_of")
     if vector is None or vector == weights:
         return f"the weights and hyperparameters of slot {weights}"
     if vector == record.slot:
-        return f"the weights of slot {weights}, to search on from its own hyperparameters"
+        return f"the weights of slot {weights}, but not its hyperparameters"
     return f"the weights of slot {weights} and the hyperparameters of slot {vector}"
 
 
@@ -242,21 +244,21 @@ def _reasons(record: TrialRecord) -> list[str]:
     """How the slot was compared, and the rule that followed."""
     why, rule, words = record.why, record.rule, []
     if "rank" in why and why["pool"] == 1:
-        return [f"rule: {rule}: no generation ended with that step; it was compared with none"]
+        return [f"rule: {rule}: no generation ended with that step, so there was no comparison"]
     if "rank" in why:
         words.append(
-            f"{100 * why['rank']:.0f} % of the {why['known']} results known were better than "
+            f"{100 * why['rank']:.0f} % of the {why['known']} known results were better than "
             f"slot {record.slot}'s (a pool of {why['pool']} slots)"
         )
     words.append(f"rule: {rule}: {_RULES.get(rule, '')}".rstrip(": "))
     if "bar" in why:
-        others = f"slot {why['leader']}" if "leader" in why else "those that search"
+        others = f"slot {why['leader']}" if "leader" in why else "the slots that search"
         words.append(
-            f"its loss was no worse than {why['bar']:.4g}, where it would give up: it keeps pace "
+            f"its loss was no worse than {why['bar']:.4g}, the limit for giving up: it keeps pace "
             f"with {others}"
         )
     if rule == "mutated":
-        # Constants of the optimizer are not written down with each decision.
+        # The history does not record the optimizer's constants with each decision.
         parts = [f"{name} = slot {why[name]}" for name in ("a", "b", "best") if name in why]
         parts += [f"{name} = {why[name]:.4g}" for name in ("F1", "F2") if name in why]
         words.append(", ".join(parts))
@@ -275,7 +277,7 @@ def change_in_words(name: str, change: HyperparameterChange) -> str:
     elif change.compared:
         text += ", as before"
     if change.origin == "drawn anew" and not change.guarded:
-        text += "; drawn anew, or more than half of the way there"
+        text += "; drawn anew, or more than halfway there"
     if change.outside:
         text += "; brought back from out of bounds"
     if change.guarded:
@@ -284,7 +286,7 @@ def change_in_words(name: str, change: HyperparameterChange) -> str:
 
 
 def attempt_in_words(line: AttemptLine) -> str:
-    """How an attempt ended, or that it began."""
+    """How an attempt ended, or that it started."""
     where = "" if isinstance(line, SecondCopyStarted) else f" on {line.worker}"
     how = line.reason if isinstance(line, TrialFailed | TrialReleased) else ""
     if isinstance(line, TrialFailed) and (said := last_line(line.message)):
@@ -294,7 +296,7 @@ def attempt_in_words(line: AttemptLine) -> str:
 
 
 def last_line(message: str) -> str:
-    """The last line of a failure's message, which names it: 300 characters at most."""
+    """The last line of a failure's message, which names the error: at most 300 characters."""
     return message.strip().rpartition("\n")[2].strip()[:300]
 
 

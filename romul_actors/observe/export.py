@@ -1,8 +1,8 @@
-"""Trials in other programs' formats: TensorBoard's event files, and MLflow's runs.
+"""Trials in the formats of TensorBoard (event files) and MLflow (runs).
 
-One run for each slot. Hyperparameters change from step to step, so they are metrics there, not
-parameters; nothing is rescaled. A choice is written as its place in the list of choices, a list of
-values as NAME[0], NAME[1] and so on; what does not count in a trial is left out.
+Each slot is a run. Hyperparameters change from step to step, so they are metrics, not parameters;
+nothing is rescaled. A choice is written as its index in the list of choices, and a list of values
+as NAME[0], NAME[1] and so on. Hyperparameters that do not count in a trial are left out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +18,11 @@ from romul_actors.store.redis.urls import hide_password
 
 
 class ExportError(RomulError):
-    """The other program does not take what it is given."""
+    """The other program refuses the data."""
 
 
 BATCH = 500
-"""Metrics in one call to MLflow, which takes 1,000."""
+"""Metrics per call to MLflow, which accepts up to 1,000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class Point:
     """The figures of one trial that has a result.
 
     Attributes:
-        slot, step: which trial.
-        at_ms: when its result came, in milliseconds since the epoch.
+        slot, step: the trial.
+        at_ms: time of its result, in milliseconds since the epoch.
         figures: by name.
     """
 
@@ -87,18 +87,18 @@ def to_tensorboard(experiment: Experiment, lines: Sequence[Line], folder: Path) 
 
 
 def to_mlflow(experiment: Experiment, lines: Sequence[Line], uri: str) -> int:
-    """Log a run for each slot, in an MLflow experiment of the same name; the number of trials.
+    """Log a run for each slot to an MLflow experiment of this name; returns the number of trials.
 
     Raises:
         ImportError: mlflow is not installed.
-        ExportError: MLflow refuses.
+        ExportError: MLflow refuses the data.
     """
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
     try:
         return _log_to_mlflow(experiment, lines, uri)
     except MlflowException as error:
-        # MLflow's own words quote the address that it was given.
+        # MLflow's message quotes the given address.
         shown = hide_password(uri)
         words = str(error).replace(uri.rstrip("/"), shown.rstrip("/"))
         raise ExportError(f"{shown}: {words}") from None

@@ -1,4 +1,4 @@
-"""A search that another one begins from, as it is in the store."""
+"""Start a search from an earlier search in the same store."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,21 +11,21 @@ from romul_actors.protocol.first_trials import Former, inherit
 from romul_actors.store import ReaderStore
 
 Copies = Callable[[Experiment, Experiment, Sequence[str]], Sequence[str]]
-"""Copies checkpoints of a former search for a new one: `romul_workers.inheritance.copies`."""
+"""Copies checkpoints of a former search to a new one: `romul_workers.inheritance.copies`."""
 
 
 async def begun_from(experiment: Experiment, store: ReaderStore, copies: Copies) -> Experiment:
-    """The experiment with what its `from_run` takes from a search of the same store.
+    """The experiment, with what its `from_run` takes from a search in the same store.
 
     Args:
-        experiment: a new one; without `from_run` it stays as it is.
-        store: that holds the former search.
-        copies: is called off the loop.
+        experiment: a new experiment; without `from_run` it is returned unchanged.
+        store: the store that holds the former search.
+        copies: copies checkpoints; called in a thread.
 
     Raises:
-        UnknownExperimentError: there is no search of that name.
-        ExperimentExistsError: there is one of the new name already.
-        ExperimentError, CheckpointError: nothing can be taken from it.
+        UnknownExperimentError: the former search does not exist.
+        ExperimentExistsError: there is already a search with the new name.
+        ExperimentError, CheckpointError: the former search cannot be used.
     """
     if experiment.from_run is None:
         return experiment

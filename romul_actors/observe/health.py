@@ -1,7 +1,7 @@
-"""Whether a process works, as probes ask over HTTP beside its metrics.
+"""Health checks of a process, served over HTTP beside its metrics.
 
-`/healthz` says whether its event loop runs: where it does not, only a new process helps. `/readyz`
-says whether the server has answered lately: where it has not, a new process would not help.
+`/healthz` says whether the event loop runs: if it does not, only a restart helps. `/readyz` says
+whether the server has answered recently: if it has not, a restart would not help.
 """
 
 import asyncio
@@ -14,29 +14,29 @@ from typing import Any
 log = logging.getLogger("romul.metrics")
 
 LOOK_S = 5.0
-"""How often the server is used."""
+"""How often the server is read."""
 SILENT_S = 30.0
-"""A server that has not answered for so long cannot be used. One slow or lost answer is no outage:
-that are six looks, and as long as a worker's lease lasts by default."""
+"""A server that has not answered for this time cannot be used. This is six reads, and the default
+length of a worker's lease: one slow or lost answer is not an outage."""
 RUNS_S = 5.0
-"""An event loop that does not come to a call within so long hangs."""
+"""An event loop that does not run a call within this time hangs."""
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 """A web application (PEP 3333)."""
 
 
 class Health:
-    """Of the process whose event loop runs now."""
+    """Health of the process, by the event loop that is running now."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._answered_s: float | None = None
 
     async def watch(self, look: Callable[[], Awaitable[object]]) -> None:
-        """Use the server again and again, until cancelled.
+        """Read from the server periodically, until cancelled.
 
         Args:
-            look: reads from the server; where it raises, whatever it is, that cannot be used.
+            look: reads from the server; any exception means that the server cannot be used.
         """
         while True:
             try:
@@ -54,7 +54,7 @@ class Health:
         return ran.wait(RUNS_S)
 
     def is_ready(self) -> bool:
-        """Whether the server has answered lately."""
+        """Whether the server has answered recently."""
         return self._answered_s is not None and is_recent(self._answered_s)
 
     def __str__(self) -> str:
@@ -63,7 +63,7 @@ class Health:
         return f"the server answered {time.monotonic() - self._answered_s:.0f} s ago"
 
     def beside(self, other: Application) -> Application:
-        """An application with both paths, and all others of another one."""
+        """An application with both paths; `other` handles all other paths."""
         checks = {"/healthz": self.is_running, "/readyz": self.is_ready}
 
         def application(request: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -78,5 +78,5 @@ class Health:
 
 
 def is_recent(at_s: float) -> bool:
-    """Whether it is not long ago that a server answered, by the process's monotonic clock."""
+    """Whether a time of the process's monotonic clock is at most `SILENT_S` ago."""
     return time.monotonic() - at_s < SILENT_S

@@ -1,4 +1,4 @@
-"""HTML pages in one file: text, tables, and pictures inside."""
+"""Self-contained HTML pages: text, tables and embedded pictures."""
 
 import base64
 import html
@@ -10,7 +10,7 @@ from typing import Any
 from romul_actors.observe.visible import visible
 
 DPI = 110
-"""Dots in an inch of a picture."""
+"""Resolution of pictures, in dots per inch."""
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;
 color:#222}table{border-collapse:collapse;display:block;overflow-x:auto}
 td,th{padding:.15em .8em;text-align:left;border-bottom:1px solid #ddd}
@@ -20,7 +20,7 @@ code{display:block;white-space:pre-wrap;overflow-wrap:anywhere}"""
 
 
 def write(file: Path, title: str, parts: Sequence[str]) -> None:
-    """Write a page of parts that are HTML already."""
+    """Write a page from parts that are already HTML."""
     text = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(title)}</title>'
         f"<style>{_STYLE}</style><h1>{_text(title)}</h1>{''.join(parts)}</html>\n"
@@ -34,7 +34,7 @@ def _text(text: str) -> str:
 
 
 def png(figure: Any) -> bytes:
-    """A matplotlib figure as a PNG picture; the figure stays as it is."""
+    """A matplotlib figure as a PNG picture; the figure is not changed."""
     buffer = io.BytesIO()
     dpi, engine = figure.get_dpi(), figure.get_layout_engine()
     try:
@@ -66,8 +66,8 @@ def figures(values: Mapping[str, Any], meaning: Mapping[str, str] | None = None)
     """A table of names and values.
 
     Args:
-        values: a row each; a mapping has a row for each of its own values, an empty one none.
-        meaning: texts beside values of a mapping, by their names in it.
+        values: a row for each value; a mapping has a row for each of its own values.
+        meaning: texts beside the values of a mapping, by their names.
     """
     rows = []
     for name, value in values.items():
@@ -83,7 +83,7 @@ def figures(values: Mapping[str, Any], meaning: Mapping[str, str] | None = None)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table of rows that have the same columns."""
+    """A table of rows with the same columns."""
     if not rows:
         return "<p>none</p>"
     head = "".join(f"<th>{_text(name.replace('_', ' '))}</th>" for name in rows[0])
@@ -92,7 +92,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """A cell of a table: numbers stand to the right, texts to the left."""
+    """A cell of a table: numbers are right-aligned, and texts left-aligned."""
     kind = ' class="n"' if isinstance(value, int | float) else ""
     return f"<td{kind}>{_text(short(value))}</td>"
 

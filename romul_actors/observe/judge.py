@@ -1,19 +1,19 @@
-"""Says when a search's task is at fault: its trials fail in the same way, whatever they try."""
+"""Detects that a search's task is at fault: its trials fail in the same way in every slot."""
 
 import re
 
 from romul_actors.core.history import Line, TrialFailed, TrialReported
 
 SAME = 3
-"""Half of the slots, and so many at least, fail in the same way before anything succeeds: then it
-is the task's fault."""
+"""If half of the slots, and at least this many, fail in the same way before any trial succeeds, the
+task is at fault."""
 OF_THE_TASK = ("exception", "task", "bad_result", "no_checkpoint")
 LOOKED_AT = 300
-"""Characters of a message's last line that are compared."""
+"""Number of characters of a message's last line that are compared."""
 _OWN = re.compile(r"\S*/\S*|0x[0-9a-fA-F]+|\d+")
-"""What one fault may say in other words in each trial: paths, addresses, numbers.
+"""Parts of a message that differ between trials with the same fault: paths, addresses, numbers.
 
-"loss is 3.2" and "loss is 4.5" are one fault, too: no trial has succeeded beside them.
+"loss is 3.2" and "loss is 4.5" also count as the same fault, since no trial has succeeded.
 """
 
 
@@ -21,8 +21,8 @@ class Judge:
     """Follows the history of one search.
 
     Args:
-        population: how many slots it has.
-        succeeded: whether a trial has succeeded before.
+        population: number of slots.
+        succeeded: whether a trial has already succeeded.
     """
 
     def __init__(self, population: int, *, succeeded: bool = False) -> None:
@@ -31,11 +31,11 @@ class Judge:
         self._faults: dict[str, set[int]] = {}
 
     def take(self, line: Line) -> str:
-        """Look at the next line.
+        """Take the next line of history into account.
 
         Returns:
-            Why the search need not go on: its task would fail in every slot, attempt for attempt;
-            "": that is not known.
+            Why the search need not continue, because its task would fail in every slot; "" if there
+            is no sign of that.
         """
         if isinstance(line, TrialReported):
             self._succeeded = True
@@ -47,6 +47,6 @@ class Judge:
         if len(slots) < self._enough:
             return ""
         return (
-            f"{len(slots)} trials of different hyperparameters failed in the same way, and none "
+            f"{len(slots)} trials with different hyperparameters failed in the same way, and none "
             f"has succeeded:\n{line.message}"
         )

@@ -1,7 +1,7 @@
 """Lines of descent: which trial continued from which, within a slot and across slots.
 
-A slot continues from its own last checkpoint or from a copy of another slot's; all slots together
-are a forest, whose roots trained from scratch.
+A slot continues from its own last checkpoint or from a copy of another slot's. Together, the trials
+of all slots are a forest, whose roots trained from scratch.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from romul_actors.observe.trial_records import TrialRecord
 
 
 def lineage(found: Mapping[str, TrialRecord], trial: str | None) -> list[str]:
-    """Ids of a trial's ancestors and its own, oldest first; across slots, where one copied."""
+    """Ids of a trial's ancestors and its own, oldest first, across copies between slots."""
     line: list[str] = []
     while trial is not None and trial in found:
         line.append(trial)
@@ -27,7 +27,7 @@ class Branch:
     Attributes:
         slot: the slot.
         first, last: steps of its first and last trial.
-        value: metric of the latest trial that has a result; None: none has.
+        value: metric of the latest trial that has a result; None if none has.
         children: branches that began with a copy from this one, in the order they began.
     """
 
@@ -77,7 +77,7 @@ def root_of(found: Mapping[str, TrialRecord], slot: int) -> tuple[Branch, Branch
 
 
 def size(root: Branch) -> tuple[int, int]:
-    """How many branches a tree has, and how many of them are above one another at most."""
+    """The number of branches of a tree, and its depth."""
     n, deepest, stack = 0, 0, [(root, 1)]
     while stack:
         branch, depth = stack.pop()
@@ -87,7 +87,7 @@ def size(root: Branch) -> tuple[int, int]:
 
 
 def way_to(root: Branch, wanted: Branch) -> list[Branch]:
-    """The branches from the root of a tree to one of it, both included; empty: it has none such."""
+    """The branches from a tree's root to `wanted`, both included; empty if it is not there."""
     stack = [[root]]
     while stack:
         way = stack.pop()

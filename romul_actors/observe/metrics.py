@@ -1,8 +1,9 @@
 """Prometheus metrics of an actor or a worker, served over HTTP beside it.
 
-`romul_workers_desired` is what an autoscaler wants: slots that have not ended their last step, and
-second copies. The queue swings with each quorum: with one worker and a full quorum it counts down
-from the population to 1, again and again, though as many workers would be busy all the time.
+`romul_workers_desired` is the metric for an autoscaler: slots that have not ended their last step,
+and second copies. The length of the queue varies with each quorum: with one worker and a full
+quorum, it falls from the population to 1 again and again, although more workers would always be
+busy.
 """
 
 import asyncio
@@ -32,11 +33,11 @@ class MetricsError(RomulError):
 
 
 class _WhileRecent:
-    """Metrics that are served as long as they are not old: an autoscaler would trust them.
+    """Metrics that are served only while they are recent, since an autoscaler would trust them.
 
     Args:
-        registry: of these metrics.
-        read_s: when they were last read, by the process's monotonic clock.
+        registry: the registry of these metrics.
+        read_s: returns when they were last read, by the process's monotonic clock.
     """
 
     def __init__(self, registry: CollectorRegistry, read_s: Callable[[], float]) -> None:
@@ -65,7 +66,7 @@ class ActorMetrics:
         )
         self._lost = PrometheusCounter(
             "romul_attempts_lost",
-            "Attempts that ended otherwise than well",
+            "Attempts that did not succeed",
             [*per, "reason"],
             registry=self.registry,
         )
@@ -74,31 +75,31 @@ class ActorMetrics:
             name: Gauge(f"romul_{name}", description, per, registry=read)
             for name, description in (
                 ("slots", "Slots of the population"),
-                ("trials_queued", "Trials that no worker has yet"),
-                ("trials_leased", "Trials with a worker"),
+                ("trials_queued", "Trials that wait for a worker"),
+                ("trials_leased", "Trials that a worker has"),
                 ("workers_alive", "Workers with a heartbeat within the lease"),
-                ("workers_desired", "Workers with something to do: slots that go on, and copies"),
+                ("workers_desired", "Workers that would have work: unfinished slots and copies"),
                 ("inbox", "Events that wait for a decision"),
                 ("dead", "Messages that could not be read"),
                 ("best", "Best metric so far, in the experiment's own unit"),
                 ("running", "1 while the experiment is running"),
-                ("restores", "Trials that restored a parent, as far as workers say"),
-                ("restores_warm", "Those of them whose parent was in the worker's memory"),
-                ("offers", "Trials that waited for the worker that holds their parent"),
-                ("offers_released", "Those of them that this worker did not take in time"),
-                ("offers_waited_seconds", "How long all of them waited"),
+                ("restores", "Trials that restored a parent, as reported by workers"),
+                ("restores_warm", "Restores from the worker's memory"),
+                ("offers", "Trials offered first to the worker that holds their parent"),
+                ("offers_released", "Offers that this worker did not take in time"),
+                ("offers_waited_seconds", "Total time that trials waited in offers"),
             )
         }
 
         self._desired = Gauge(
             "romul_fleet_workers_desired",
-            "Workers that would have something to do, over all experiments",
+            "Workers that would have work, over all experiments",
             registry=read,
         )
         self.registry.register(_WhileRecent(read, lambda: self._read_s))
         self._refreshed = Gauge(
             "romul_last_refresh_timestamp_seconds",
-            "When the experiments were last read, since the epoch",
+            "Time of the last read of the experiments, in seconds since the epoch",
             registry=self.registry,
         )
 
@@ -121,7 +122,7 @@ class ActorMetrics:
 
     async def refresh(self, store: ReaderStore) -> None:
         """Read all experiments once."""
-        # Before the others are listed: what is counted meanwhile may be of a new one.
+        # First, since an experiment that is counted after the listing may be new.
         counted = {x[0] for counter in self._counters for x in _labels(counter)}
         statuses, desired = await store.experiments(), 0.0
         for counter in self._counters:
@@ -132,7 +133,7 @@ class ActorMetrics:
             except StoreUnavailableError:
                 raise
             except RomulError as error:
-                # Of another version, or damaged: the others have their gauges.
+                # It is of another version, or damaged; the others keep their gauges.
                 log.debug("no metrics of %s: %s", name, error)
                 del statuses[name]
                 continue
@@ -147,12 +148,12 @@ class ActorMetrics:
 
 
 def _labels(metric: Gauge | PrometheusCounter) -> list[Sequence[str]]:
-    """Labels that a metric has values for, the experiment first."""
+    """Labels for which a metric has values, the experiment first."""
     return list(metric._metrics)  # noqa: SLF001  (there is no other way to list them)
 
 
 def _forget(metric: Gauge | PrometheusCounter, experiments: set[str]) -> None:
-    """Drop what a metric has of some experiments."""
+    """Drop a metric's values of some experiments."""
     for labels in _labels(metric):
         if labels[0] in experiments:
             metric.remove(*labels)
@@ -165,7 +166,7 @@ async def _values(store: ReaderStore, name: str, status: str) -> dict[str, float
     snapshot = read_glance(replace(glance, slots=()), name)
     leased = len(await store.leases(name))
     depths, affinity = snapshot.depths, await store.affinity(name)
-    # A new experiment wants its first worker before it has its first trial.
+    # A new experiment needs its first worker before it has its first trial.
     desired = max(going, depths["trials"], status == "submitted")
     values = {
         "slots": snapshot.n_slots,
@@ -188,7 +189,7 @@ async def _values(store: ReaderStore, name: str, status: str) -> dict[str, float
 
 
 class WorkerMetrics:
-    """How many trials one worker trained, and whether it trains now.
+    """The number of trials that one worker trained, and whether it trains now.
 
     Args:
         name: the worker's name.

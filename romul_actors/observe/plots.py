@@ -1,4 +1,4 @@
-"""Pictures of a run, and the axis of a metric, on which diverged trials do not flatten the rest."""
+"""Plots of a run, and a metric's axis, on which diverged trials do not flatten the others."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from romul_actors.observe.visible import visible
 from romul_actors.protocol.experiment import Experiment
 
 MOST_AXES = 60
-"""Most coordinates that are drawn, the first ones."""
+"""Maximum number of coordinates to draw: the first ones."""
 WIDE = 10.0
-"""Ratio of values from which they are drawn on a log axis."""
+"""If the ratio of values is larger, the axis is logarithmic."""
 SHORTEST_S = 0.02
-"""An attempt that took less is drawn as if it took so long."""
+"""Minimum length at which an attempt is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Axis:
     """How a metric is drawn.
 
     Attributes:
-        logarithmic: whether on a log axis.
-        edge: where the axis ends on its worse side, None: where the values do.
+        logarithmic: whether the axis is logarithmic.
+        edge: end of the axis on its worse side; None to end with the values.
     """
 
     logarithmic: bool
@@ -37,12 +37,12 @@ class Axis:
 def metric_axis(values: Sequence[float], medians: Sequence[float], *, maximize: bool) -> Axis:
     """Choose an axis (source: this project).
 
-    It ends as far again from the worst of the medians as this is from the best value, on the
-    scale that is drawn.
+    Beyond the worst median, the axis continues by the distance from the best value to that median,
+    on the scale that is drawn.
 
     Args:
-        values: all that are drawn.
-        medians: of the values of each step.
+        values: all values that are drawn.
+        medians: median of the values of each step.
         maximize: whether higher is better.
     """
     if not values or not medians:
@@ -55,7 +55,7 @@ def metric_axis(values: Sequence[float], medians: Sequence[float], *, maximize: 
 
 
 def arrow_opacity(n: int) -> float:
-    """How opaque each of `n` copies is drawn: many would hide what lies under them."""
+    """Opacity of each of `n` arrows; many opaque ones would hide what is under them."""
     return max(0.08, min(0.5, 100 / max(1, n)))
 
 
@@ -81,7 +81,7 @@ def plot(
         experiment: the experiment.
         found: its trials.
         best_trial: the winner.
-        others: trials of experiments to compare with, by name; their best so far is drawn.
+        others: trials of other experiments by name; their best value so far is drawn.
 
     Returns:
         A matplotlib figure.
@@ -128,7 +128,7 @@ def plot_lineage(found: Mapping[str, TrialRecord], best_trial: str | None) -> An
     style = {"arrowstyle": "->", "color": "#c8553d", "lw": 0.8, "alpha": arrow_opacity(len(copies))}
     for source, record in copies:
         ends = (record.step, record.slot), (source.step, source.slot)
-        # All arrows are inside of the axes: the layout need not measure them.
+        # All arrows are inside the axes, so the layout need not measure them.
         ax.annotate("", *ends, arrowprops=style).set_in_layout(False)
     for slot, stretch in _by_slot(found.values()).items():
         ax.plot([stretch[0].step, stretch[-1].step], [slot, slot], color="0.85", zorder=0)
@@ -184,8 +184,8 @@ def _corners(spans: Sequence[tuple[float, float]], place: int) -> Any:
     """Corners of bars, shape (n, 4, 2): matplotlib's `broken_barh` makes them one by one.
 
     Args:
-        spans: (begin, length) of each.
-        place: the row that they are in.
+        spans: (begin, length) of each bar.
+        place: the row of the bars.
     """
     import numpy as np  # noqa: PLC0415
 
@@ -219,16 +219,16 @@ def _by_slot(records: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:
 
 
 def _figures(axis: Parameter, values: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Values of one coordinate on its axis; nan where it does not count.
+    """Values of one coordinate on its axis; nan if it does not count.
 
     Args:
         axis: the coordinate.
-        values: of each trial, its values by the names of coordinates.
+        values: values of each trial, by names of coordinates.
     """
     name = axis.name
     if isinstance(axis, FloatParameter | IntParameter):
         return [axis.figure(here[name]) if name in here else nan for here in values]
-    # To find a choice takes long, and there are few.
+    # Finding a choice is slow, and there are few different ones.
     known: dict[str, float] = {}
     found = []
     for here in values:
@@ -276,7 +276,7 @@ def _draw_metric(
         ax.set_ylim(**{"bottom" if maximize else "top": axis.edge})
     ax.set_title(visible(experiment.metric), parse_math=False)
     ax.set_xlabel("step")
-    # Where the curves end worst; to look for the emptiest place takes long where there are many.
+    # On the worse side of the curves; finding the emptiest place is slow with many curves.
     ax.legend(fontsize=8, loc="lower right" if maximize else "upper right")
 
 
@@ -289,10 +289,10 @@ def _draw_slots(
     """Draw all slots by step, and the winner's line above them.
 
     Args:
-        ax: where to draw.
-        drawn: trials of each slot, in the order of their steps; the winner's line is the last.
-        heights: of the same trials.
-        style: of the slots' lines.
+        ax: the axes to draw on.
+        drawn: trials of each slot in the order of their steps; the winner's line comes last.
+        heights: values of the same trials.
+        style: style of the slots' lines.
     """
     steps = [[record.step for record in records] for records in drawn]
     for records, at, high in zip(drawn[:-1], steps, heights, strict=False):
@@ -309,10 +309,10 @@ def _draw_schedule(
     """Draw one coordinate by step, with gaps where it does not count.
 
     Args:
-        ax: where to draw.
+        ax: the axes to draw on.
         axis: the coordinate.
         drawn: as `_draw_slots` takes it.
-        values: of the same trials, their values by the names of coordinates.
+        values: values of the same trials, by names of coordinates.
     """
     heights = [_figures(axis, of_trials) for of_trials in values]
     _draw_slots(ax, drawn, heights, marker=".", ms=3)

@@ -1,6 +1,6 @@
 """A population at one moment: a snapshot as plain values.
 
-Programs of users get one by `romul.open`.
+Users' programs get one from `romul.open`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,11 +37,11 @@ SLOT_FIELDS = (
 """Fields of a slot that a snapshot reads."""
 COUNTS = ("created", "reported", "failed", "discarded", "retried")
 REFUSAL_S = 30.0
-"""A worker shows every ten seconds or so what it does not serve."""
+"""How long a refusal counts; a worker repeats it about every ten seconds."""
 LOST = "lost"
-"""State of a worker that is silent for longer than it ever should be, whatever it said last."""
+"""State of a worker that has been silent for too long, whatever its last state was."""
 LARGEST = 1e300
-"""A number in a worker's entry that is larger is not shown."""
+"""Larger numbers in a worker's entry are not shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ class SlotSnapshot:
 
     Attributes:
         index, tier, status, step, trial, attempt, parent, checkpoint: see `romul_actors.core.slot`.
-        copies: how many attempts of its trial are live.
-        hyperparameters: of its current trial.
-        value: metric of its latest trial that ended; None: none has ended, or that one failed.
+        copies: number of live attempts of its trial.
+        hyperparameters: those of its current trial.
+        value: metric of its latest trial that ended; None if none has, or if that one failed.
         value_step: that trial's step.
         pinned: whether an operator pinned it.
         since_s: for how long it has had its status, in seconds.
@@ -79,14 +79,15 @@ class WorkerSnapshot:
     """A worker at one moment, as its own heartbeats describe it.
 
     Attributes:
-        name, host, pid: which one.
-        state: idle, training, storing, draining, no room, no storage, failing, or "refuses": it
+        name, host, pid: name, host and process id.
+        state: idle, training, storing, draining, no room, no storage, failing, or "refuses" if it
             does not serve the experiment.
-        why: why it refuses; "": it does not.
+        why: why it refuses; "" if it does not.
         trial: the trial that it trains; "" if none.
-        storing: one whose checkpoint it stores beside that, or two, with a space; "" if none.
-        at: where training stands, in the budget's unit, if the task says so.
-        age_s: seconds since its last heartbeat; None: its entry does not say.
+        storing: the trial, or two trials separated by a space, whose checkpoints it stores
+            meanwhile; "" if none.
+        at: progress of training in the unit of the budget, if the task reports it.
+        age_s: seconds since its last heartbeat; None if its entry does not say.
     """
 
     name: str
@@ -101,11 +102,11 @@ class WorkerSnapshot:
 
     @property
     def in_hand(self) -> str:
-        """Its trials, in words."""
+        """Its trials, as text."""
         return ", ".join(filter(None, (self.trial, self.storing and f"storing {self.storing}")))
 
     def alive_within(self, seconds: float) -> bool:
-        """Whether its last heartbeat is not older than that."""
+        """Whether its last heartbeat is more recent than `seconds` ago."""
         return self.age_s is not None and self.age_s < seconds
 
 
@@ -118,19 +119,19 @@ class Snapshot:
         now_ms: the server's time, in milliseconds since the epoch.
         status, reason: see `romul_actors.core.population`; the fault is part of the reason.
         counts: trials `created`, `reported`, `failed`, `discarded`, `retried`.
-        causes: how often attempts were lost, by reason.
-        best: metric, trial, checkpoint and hyperparameters of the best trial; empty: there is none.
-        n_slots: how many slots there are.
+        causes: number of lost attempts by reason.
+        best: metric, trial, checkpoint and hyperparameters of the best trial; empty if none.
+        n_slots: number of slots.
         slots: by index; empty if they were not read.
         workers: in the order of their names.
-        depths: entries in the queues.
-        history: its lines, oldest first, as far as they were read.
+        depths: number of entries in each queue.
+        history: the lines that were read, oldest first.
         last_id: id of the last line; "" if there is none.
         fault: why an actor cannot serve it; "" if there is no such fault.
-        left_out: options of its optimizer that do not count, as `romul_actors.protocol.plan` says.
-        undecided_s: for how long the oldest event has waited for a decision, in seconds; 0: none
-            waits. Of a search that has ended only operators' requests count: nothing has to
-            decide its late reports.
+        left_out: options of its optimizer that do not count, see `romul_actors.protocol.plan`.
+        undecided_s: how long the oldest event has waited for a decision, in seconds; 0 if none
+            waits. In a search that has ended, only operators' requests count, since late reports
+            need no decision.
     """
 
     experiment: Experiment
@@ -152,46 +153,46 @@ class Snapshot:
 
     @property
     def ended(self) -> int:
-        """How many trials have ended, with a result or for good without one."""
+        """Number of trials that have ended, with a result or with a final failure."""
         return self.counts["reported"] + self.counts["failed"]
 
     @property
     def total(self) -> int:
-        """How many trials there are to end; more with more slots, fewer where these came late."""
+        """Total number of trials; it changes with the number of slots."""
         if self.status == "finished":
             return self.counts["created"]
         return max(self.experiment.n_trials, self.counts["created"])
 
     @property
     def alive(self) -> list[WorkerSnapshot]:
-        """Workers that serve it and whose last heartbeat is not older than a lease."""
+        """Workers that serve it, with a heartbeat within the last lease."""
         lease_s = self.experiment.timeouts.lease_s
         return [w for w in self.workers if w.state != REFUSES and w.alive_within(lease_s)]
 
     def state_of(self, worker: WorkerSnapshot) -> str:
-        """What a worker does, or that it is lost."""
+        """A worker's state, or that it is lost."""
         lease_s = self.experiment.timeouts.lease_s
         there = worker.alive_within(REFUSAL_S if worker.state == REFUSES else lease_s)
         return worker.state if there else LOST
 
     @property
     def refusing(self) -> list[WorkerSnapshot]:
-        """Workers that are there and do not serve it, as one that may not import its task."""
+        """Live workers that do not serve it, for example because they may not import its task."""
         return [w for w in self.workers if w.state == REFUSES and w.alive_within(REFUSAL_S)]
 
     @property
     def in_hand(self) -> Mapping[str, str]:
-        """By trial that a live worker has, what the worker does with it: training or storing."""
+        """For each trial of a live worker, what the worker does with it: training or storing."""
         found = {w.trial: "training" for w in self.alive if w.trial}
         return found | {trial: "storing" for w in self.alive for trial in w.storing.split()}
 
 
 def read_glance(glance: Glance, name: str = "") -> Snapshot:
-    """Make a snapshot of what a store shows.
+    """Make a snapshot from a glance.
 
     Args:
-        glance: what it shows.
-        name: the experiment's, for an error where its declaration is missing.
+        glance: what the store returned.
+        name: the experiment's name, for an error if its declaration is missing.
 
     Raises:
         ExperimentError: this version cannot read its declaration.
@@ -233,7 +234,7 @@ def read_glance(glance: Glance, name: str = "") -> Snapshot:
 
 
 def _undecided_s(glance: Glance, status: str) -> float:
-    """For how long the oldest event has waited that has to be decided; 0: none waits."""
+    """How long the oldest event that needs a decision has waited; 0 if none waits."""
     for at_ms, body in glance.undecided:
         if status not in ENDED or request_of(body) is not None:
             return max(0.0, (glance.now_ms - at_ms) / 1000)
@@ -272,7 +273,7 @@ def _latest(text: str, metric: str) -> tuple[float | None, int]:
 
 
 def _worker(name: str, presence: Mapping[str, Any], now_ms: int) -> WorkerSnapshot:
-    """A worker from its presence: values of any type, since workers write them."""
+    """A worker from its presence, whose values may have any type, since workers write them."""
     age_ms = presence["age_ms"]
     return WorkerSnapshot(
         name=name,
@@ -281,7 +282,7 @@ def _worker(name: str, presence: Mapping[str, Any], now_ms: int) -> WorkerSnapsh
         state=str(presence.get("state", "")),
         trial=str(presence.get("trial", "")),
         at=_number(presence.get("at")),
-        # Where an entry does not say when it was written, a store counts from the epoch.
+        # If an entry has no time, the store counts its age from the epoch.
         age_s=age_ms / 1000 if age_ms < now_ms else None,
         storing=str(presence.get("storing", "")),
         why=str(presence.get("why", "")),
@@ -289,23 +290,23 @@ def _worker(name: str, presence: Mapping[str, Any], now_ms: int) -> WorkerSnapsh
 
 
 def refusal_in_words(worker: WorkerSnapshot) -> str:
-    """Which worker does not serve an experiment, and why not."""
+    """The name of a worker that does not serve an experiment, and why not."""
     return f"{worker.name}: {worker.why}"
 
 
 def _number(value: Any) -> float | None:
-    """A number; None for anything else, and for one that is not finite or absurdly large."""
+    """A finite number that is not absurdly large; None for anything else."""
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if numeric and abs(value) < LARGEST else None
 
 
 def rank(value: float | None, index: int, *, maximize: bool) -> tuple[bool, float, int]:
-    """A slot's place among others, as a key to sort by: those without a value come last."""
+    """A sort key of slots, the best first; slots without a value come last."""
     return value is None, (-1 if maximize else 1) * (value or 0.0), index
 
 
 def age(seconds: float) -> str:
-    """A span of time with one unit."""
+    """A duration in one unit, as text."""
     if seconds < 100:  # noqa: PLR2004
         return f"{seconds:.0f} s"
     minutes, hour = seconds / 60, 60
@@ -313,15 +314,15 @@ def age(seconds: float) -> str:
 
 
 def moment(at_ms: int) -> str:
-    """A time of the server, in UTC.
+    """A time in UTC, as text.
 
     Args:
-        at_ms: in milliseconds since the epoch.
+        at_ms: the time in milliseconds since the epoch.
     """
     try:
         return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
     except (ValueError, OverflowError, OSError):
-        # What is stored may be damaged: no year has that number.
+        # Stored data may be damaged: no year has that number.
         return f"{at_ms} ms"
 
 
@@ -329,7 +330,7 @@ async def snapshot(store: ReaderStore, name: str) -> Snapshot:
     """Read an experiment in one round trip.
 
     Raises:
-        UnknownExperimentError: there is none of that name.
+        UnknownExperimentError: there is no experiment of that name.
     """
     return read_glance(await store.glance(name, SLOT_FIELDS), name)
 

@@ -1,7 +1,7 @@
-"""History as the store has it: the whole of it, or the lines about one trial.
+"""Read history from a store: all of it, or the lines about one trial.
 
-A search of many trials has hundreds of thousands of lines. What a view does not show is left out
-before it is decoded: a line's text names its trial.
+A search of many trials has hundreds of thousands of lines. Lines that a view does not show are
+skipped before they are decoded, since a line's text contains its trial's id.
 """
 
 from collections.abc import Mapping
@@ -21,19 +21,19 @@ def read_line(name: str, entry: str, text: str) -> Line:
     """A line of history from its JSON.
 
     Args:
-        name: the experiment's.
+        name: the experiment's name.
         entry: id of the line's entry.
-        text: its JSON.
+        text: the line's JSON.
 
     Raises:
-        StoredDataError: it is no JSON object.
+        StoredDataError: the text is not a JSON object.
     """
     try:
         values = from_json(text)
     except ValueError:
         values = None
     if not isinstance(values, dict):
-        # Raises what says so. Made for a wrong line alone: it takes as long as the JSON itself.
+        # This raises the error. Only for a wrong line, since it takes as long as parsing the JSON.
         place = f"experiment {name!r}, history entry {entry}"
         values = StoredFields(place, {"json": text}).table("json")
     return line_from_json(values)
@@ -50,15 +50,15 @@ async def read_history(store: ReaderStore, name: str) -> list[Line]:
 
 
 async def origin_of(store: ReaderStore, name: str, trial: str) -> Mapping[str, str]:
-    """Where a trial's result comes from; empty: the store has it no more.
+    """The provenance of a trial's result; empty if the store no longer has it.
 
-    A worker says it with its first result, and when it changes. History is read from its end, no
-    further than to the line that says it.
+    A worker reports its provenance with its first result, and when it changes. History is read
+    backwards from its end, only as far as the line with the provenance.
     """
     before, worker = "", None
     while page := await store.history_before(name, before, PAGE):
         for entry, text in page:
-            # Nearly all lines concern neither: they are not even parsed.
+            # Most lines contain neither, and are not even parsed.
             if f'"{trial}"' not in text and '"provenance"' not in text:
                 continue
             line = read_line(name, entry, text)
@@ -77,17 +77,17 @@ async def read_descent(
 ) -> list[Line]:
     """The lines about a trial, and those about its ancestors up to their own decisions.
 
-    History is read from its end, no further than to the decision of the last ancestor: a trial is
-    decided once, and after its parent.
+    History is read backwards from its end, only as far as the decision of the last ancestor: a
+    trial is decided once, and after its parent.
 
     Args:
-        store: where the search is.
-        name: the search's.
+        store: the store that holds the search.
+        name: the search's name.
         trial: the trial's id.
-        generations: how many ancestors; None: all.
+        generations: number of ancestors; None for all.
 
     Returns:
-        The lines, oldest first; empty: the store has none about the trial.
+        The lines, oldest first; empty if the store has none about the trial.
     """
     found: list[Line] = []
     wanted, before = trial, ""

@@ -1,4 +1,4 @@
-"""A whole population as it is stored, for those that look at it and decide nothing."""
+"""Read a whole population from a store, without deciding anything."""
 
 from romul_actors.core.population import Population
 from romul_actors.protocol.experiment import Experiment, from_json
@@ -9,10 +9,10 @@ from romul_actors.store import ReaderStore
 
 
 async def read_population(store: ReaderStore, name: str) -> tuple[Experiment, Population]:
-    """An experiment and its population, both of one moment.
+    """An experiment and its population at one moment.
 
     Raises:
-        UnknownExperimentError: there is none of that name.
+        UnknownExperimentError: there is no experiment of that name.
         ExperimentError: this version cannot read its declaration.
         StoredDataError: a field of its hash, or of a slot's, holds what ROMUL never writes.
     """

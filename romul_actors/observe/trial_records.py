@@ -1,6 +1,6 @@
-"""One record for each trial, put together from the lines of history that concern it.
+"""One record for each trial, made from the lines of history about it.
 
-Pure functions over typed lines; a record says what was decided and how the trial ended, whatever
+Pure functions over typed lines. A record says what was decided and how the trial ended, whatever
 happened to its attempts in between.
 """
 
@@ -17,18 +17,18 @@ class TrialRecord:
     """One trial.
 
     Attributes:
-        slot, step: which one.
-        parent: id of the trial whose checkpoint it continues from; None: from scratch.
-        hyperparameters: what it trained with.
-        value: the user's metric, with the user's sign; None: there is no result so far.
-        metrics: what else the task returned.
+        slot, step: the trial's slot and step.
+        parent: id of the trial whose checkpoint it continues from; None if it starts from scratch.
+        hyperparameters: those that it trained with.
+        value: the user's metric, with the user's sign; None if there is no result yet.
+        metrics: other figures that the task returned.
         why: the optimizer's reasons, for people.
-        seed: seed of its own randomness.
-        created_ms: when it was decided, in milliseconds since the epoch.
-        ended_ms: when its result came, or it failed for good; None: neither so far.
-        seconds, attempt, worker: of the attempt that brought the result; None: there is none.
-        failed: the reason if it failed for good; "": it did not.
-        provenance: code, packages and machine that its result comes from; empty: not known.
+        seed: seed of its random numbers.
+        created_ms: time of its decision, in milliseconds since the epoch.
+        ended_ms: time of its result or of its final failure; None if there is neither yet.
+        seconds, attempt, worker: of the attempt with the result; None if there is none.
+        failed: the reason of its final failure; "" if there is none.
+        provenance: code, packages and machine of its result; empty if unknown.
     """
 
     slot: int
@@ -54,12 +54,12 @@ class TrialRecord:
 
     @property
     def rule(self) -> str:
-        """Name of the optimizer's rule that decided it; "" if history does not say."""
+        """Name of the optimizer's rule that decided it; "" if unknown."""
         return str(self.why.get("rule", ""))
 
     @property
     def copied_from(self) -> int | None:
-        """The slot whose checkpoint was copied; None: the slot continues from its own."""
+        """The slot whose checkpoint was copied; None if the slot continues from its own."""
         slot: int | None = self.why.get("copied")
         return slot
 
@@ -70,7 +70,7 @@ def trials(lines: Sequence[Line]) -> dict[str, TrialRecord]:
     A trial whose decision is no longer in history has no record.
     """
     records: dict[str, TrialRecord] = {}
-    # A worker sends it when it changes.
+    # A worker sends its provenance only when it changes.
     provenance: dict[str, Mapping[str, str]] = {}
     for line in lines:
         match line:
@@ -115,7 +115,7 @@ def _reported(
 
 
 def origins(found: Mapping[str, TrialRecord]) -> list[dict[str, Any]]:
-    """Each code, packages and machine that results come from, with how many do."""
+    """Each combination of code, packages and machine, with the number of its results."""
     counts: dict[tuple[tuple[str, str], ...], int] = {}
     for record in found.values():
         if record.provenance:
@@ -127,8 +127,9 @@ def origins(found: Mapping[str, TrialRecord]) -> list[dict[str, Any]]:
 def trial_rows(lines: Sequence[Line], space: Space | None = None) -> list[dict[str, Any]]:
     """Trials as flat rows: hyperparameters as "h.NAME", metrics as "m.NAME", never rescaled.
 
-    With the space the elements of a list are columns of their own: "h.NAME[0]". What does not
-    count in a trial has no column in its row. Code, packages and machine of a result are "p.NAME".
+    With `space`, each element of a list has its own column: "h.NAME[0]". A hyperparameter that does
+    not count in a trial has no column in its row. Code, packages and machine of a result are
+    "p.NAME".
     """
     return [_row(record, space) for record in trials(lines).values()]
 
@@ -156,7 +157,7 @@ def _row(record: TrialRecord, space: Space | None) -> dict[str, Any]:
 
 
 def left_out(lines: Iterable[Line]) -> dict[str, str]:
-    """Types of what a task returned that is no figure, by name; the first line counts."""
+    """Types of returned values that are not figures, by name; the first line counts."""
     found: dict[str, str] = {}
     for line in lines:
         if isinstance(line, TrialReported):

@@ -1,7 +1,7 @@
-"""Control characters as visible text: no text of a task or a worker controls a terminal.
+"""Control characters as visible text, so that no task or worker can control a terminal.
 
-This module knows text only. Commands print with it (`romul_actors.cli.printing`), the log and HTML
-pages are written with it; files for programs keep every character.
+Commands (`romul_actors.cli.printing`), logs and HTML pages use this module. Files for programs keep
+every character.
 """
 
 import logging
@@ -26,15 +26,15 @@ def _escaped(found: re.Match[str]) -> str:
 def visible(text: str) -> str:
     r"""Text with control, separator and direction characters written out, as in `\x1b` or `\u202e`.
 
-    Tab and newline stay.
+    Tab and newline are kept.
     """
     return _CONTROL.sub(_escaped, text)
 
 
 def ascii_json(text: str) -> str:
-    r"""JSON text with these characters as JSON's own escapes, `\u001b`: the values stay the same.
+    r"""JSON text with these characters as JSON escapes such as `\u001b`; the values do not change.
 
-    They can stand in JSON's strings only.
+    In JSON, these characters occur only in strings.
     """
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 

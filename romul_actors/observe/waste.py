@@ -1,4 +1,4 @@
-"""Where the machines' time went: what counts, and what was lost, by cause and by worker."""
+"""Useful and lost machine time, by cause and by worker."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ from romul_actors.core.history import (
 )
 
 CLOCKS_OFF = 0.02
-"""A worker's clock may be so much faster than the server's; a shorter overlap is not seen."""
+"""A worker's clock may be faster than the server's by this share; shorter overlaps are ignored."""
 
 
 @dataclass(slots=True)
 class Waste:
-    """Machine seconds by what became of them.
+    """Machine time, in seconds.
 
     Attributes:
-        useful_s: of attempts whose result, or partial checkpoint, counts.
-        by_cause: of all others, by the reason that history gives.
+        useful_s: time of attempts whose result or partial checkpoint counts.
+        by_cause: time of all other attempts, by the reason in the history.
         by_worker: the same, by worker.
-        attempts: how many were lost, by cause.
+        attempts: number of lost attempts, by cause.
     """
 
     useful_s: float = 0.0
@@ -36,7 +36,7 @@ class Waste:
     attempts: Counter[str] = field(default_factory=Counter)
 
     def lose(self, cause: str, worker: str, seconds: float) -> None:
-        """Count an attempt of `seconds` that came to nothing; `worker` "": not known."""
+        """Count an attempt of `seconds` as lost; `worker` is "" if it is unknown."""
         self.by_cause[cause] += seconds
         self.attempts[cause] += 1
         if worker:
@@ -57,14 +57,14 @@ class Waste:
 
 
 def waste(lines: Sequence[Line]) -> Waste:
-    """Add up where the machines' time went; no second of a worker counts twice.
+    """Add up useful and lost machine time; no second of a worker counts twice.
 
-    A worker with two leases stores one checkpoint while it trains the next trial: that time is the
-    earlier report's, and the later one counts from there.
+    A worker with two leases stores one checkpoint while it trains the next trial. That time belongs
+    to the earlier report, and the later one counts from there.
 
-    History does not say for how long a lost worker had its trial. Counted is the time from when the
-    trial was queued, or from the worker's previous line of history, whichever came later, to when
-    the loss was noticed: the most that it can be.
+    History does not say how long a lost worker had its trial. The function counts the time until
+    the loss was noticed, from when the trial was queued or from the worker's previous line of
+    history, whichever came later. This is an upper bound.
     """
     found = Waste()
     queued_ms: dict[str, int] = {}
@@ -92,18 +92,18 @@ def waste(lines: Sequence[Line]) -> Waste:
 def _seconds(
     line: TrialReported | TrialFailed | TrialReleased | ReportStale, queued_ms: int, last_ms: int
 ) -> float:
-    """How long the worker of a line was with that attempt alone.
+    """How long the worker of a line worked on that attempt only.
 
     Args:
         line: the attempt's end.
         queued_ms: when the trial was queued.
-        last_ms: when the worker's previous line of history was.
+        last_ms: time of the worker's previous line of history.
     """
     said_ms = 0.0 if isinstance(line, ReportStale) else 1000 * (line.seconds or 0.0)
     if not said_ms:
         return max(0.0, (line.at_ms - max(queued_ms, last_ms)) / 1000)
     began_ms, off_ms = line.at_ms - said_ms, CLOCKS_OFF * said_ms
-    # By the worker's clock it has not begun before it was queued; or that clock is no help.
+    # If by the worker's clock it began before it was queued, that clock is not used.
     if began_ms + off_ms < last_ms and began_ms + off_ms >= queued_ms:
         return (line.at_ms - last_ms) / 1000
     return said_ms / 1000
