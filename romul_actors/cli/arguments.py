@@ -67,7 +67,7 @@ def _wrong(value: Any, low: float | None, high: float | None) -> str:
         if low is not None and high is None and value > LARGEST:
             return f"{value:g} is above {LARGEST:g}."
     elif isinstance(value, int) and not fits(value):
-        return f"an integer of more than {BITS} bits."
+        return f"a whole number of more than {BITS} bits."
     elif isinstance(value, str) and not is_text(value):
         return f"{value!r} is not UTF-8."
     return ""

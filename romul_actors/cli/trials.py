@@ -58,7 +58,7 @@ def lineage(
         return
     for part in _line(way_to(root, own), metric):
         console.print(part)
-    console.print(f"{n} branches in total: `romul lineage {name} {slot} --json` prints all of them")
+    console.print(f"{n} branches in total: see `romul lineage {name} {slot} --json`")
 
 
 def _label(branch: Branch, metric: str, note: str = "") -> Text:

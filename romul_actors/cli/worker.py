@@ -100,7 +100,7 @@ def worker(
             min=0,
             max=60,
             help="Maximum seconds that a trial waits for the worker that holds its parent in "
-            "memory; 0: not at all. Default: the time of a restore from files on this worker, at most 1 s.",
+            "memory; 0: not at all. Default: the time of a restore from files here, at most 1 s.",
         ),
     ] = None,
     overlap: Annotated[

@@ -59,7 +59,7 @@ def workers(name: Name, redis: SearchUrl = None, as_json: AsJson = False) -> Non
     table = Table(*columns)
     for row in rows:
         table.add_row(*("" if row[key] is None else str(row[key]) for key in columns))
-    Console().print(table if rows else f"{name}: none")
+    Console().print(table if rows else f"{name}: no workers")
     for worker in seen.refusing:
         Console().print(f"does not serve it: {refusal_in_words(worker)}")
     if counts.restores or counts.offers:

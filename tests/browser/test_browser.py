@@ -78,7 +78,7 @@ def test_a_running_search_is_seen_followed_paused_and_resumed(system, page):  # 
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text(f"slot {slot}", timeout=10_000)
     expect(dialog).to_contain_text("rule:")
-    dialog.get_by_role("button", name="its line").click()
+    dialog.get_by_role("button", name="line of descent").click()
     expect(page.locator("[data-chart=lineage] canvas").first).to_be_visible(timeout=10_000)
     expect(page.get_by_label("line of")).to_have_value(f"slot {slot}")
     for tab in ("curves", "parallel", "workers"):
@@ -251,7 +251,7 @@ def test_what_would_let_strangers_in_is_refused(system):  # noqa: F811
 def test_an_empty_server_says_so_and_a_page_fits_a_telephone(system, page):  # noqa: F811
     at = dashboard(system)
     page.goto(at)
-    expect(page.get_by_text("none yet: `romul submit FILE` puts one here")).to_be_visible()
+    expect(page.get_by_text("none yet: `romul submit FILE` adds one")).to_be_visible()
     names = ("rate", *(f"a_long_name_{i}" for i in range(8)))
     space = {name: {"type": "float", "min": 0.01, "max": 1.0} for name in names}
     search(system, space=space)

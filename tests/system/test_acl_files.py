@@ -44,7 +44,7 @@ def test_another_teams_users_and_an_administrator_stay(make):
     lines = file.read_text().splitlines()
     assert lines[:4] == [first[0], ADMIN, *first[1:]]
     assert [line.split()[1] for line in lines[4:]] == ["b-worker", "b-actor"]
-    assert "kept as they were: admin, a-worker, a-actor" in done.stdout
+    assert "kept: admin, a-worker, a-actor" in done.stdout
     assert "replaced" not in done.stdout
 
 
@@ -92,7 +92,7 @@ def test_a_user_of_the_call_is_replaced_in_place_and_named(make):
     assert [line.split()[1] for line in lines] == ["default", "a-worker", "a-actor", "admin"]
     assert (lines[1] == first[1], lines[2:]) == (False, [first[2], ADMIN])
     assert "replaced: a-worker, a-actor" in done.stdout
-    assert "kept as they were: admin" in done.stdout
+    assert "kept: admin" in done.stdout
 
 
 def test_mosquittos_files_keep_other_users_too(make):
@@ -109,7 +109,7 @@ def test_mosquittos_files_keep_other_users_too(make):
     assert (broker / "acl").read_text().startswith(own + rules)
     for name in ("passwords", "acl"):
         assert "b-worker" in (broker / name).read_text()
-        assert f"{broker / name}: kept as they were: admin, a-worker, a-actor" in done.stdout
+        assert f"{broker / name}: kept: admin, a-worker, a-actor" in done.stdout
     # The same call once more: the same rules, and of passwords as many lines.
     rules = (broker / "acl").read_text()
     length = len((broker / "passwords").read_text().splitlines())
@@ -190,7 +190,7 @@ def test_a_user_of_two_roles_is_refused(make):
     """The server would refuse the whole file: one user, one line."""
     folder, call = make
     done = call("a", "--roles=worker=x,actor=x")
-    assert (done.returncode, "'x' is named twice" in " ".join(done.stderr.split())) == (2, True)
+    assert (done.returncode, "'x' is given twice" in " ".join(done.stderr.split())) == (2, True)
     assert not (folder / "users.acl").exists()
 
 

@@ -334,7 +334,7 @@ def test_another_search_of_that_name_says_what_to_do(tmp_path):
     assert json.loads(call.read_text()) == noted
     assert search(tmp_path, other, steps=1, resume=True).best.value < 100.0
     assert search(tmp_path, other, steps=1, fresh=True).best.value > 100.0
-    with pytest.raises(romul.RomulError, match="no run there to go on with"):
+    with pytest.raises(romul.RomulError, match="no run there to continue"):
         search(tmp_path, name="none", resume=True)
     with pytest.raises(romul.RomulError, match="give only one"):
         search(tmp_path, resume=True, fresh=True)
@@ -596,7 +596,7 @@ def test_a_function_that_always_fails_ends_the_run_with_its_error(tmp_path):
 
     with pytest.raises(romul.SearchFailedError, match="no such data set: mnits") as raised:
         search(tmp_path, broken)
-    assert "3 trials of different hyperparameters failed in the same way" in str(raised.value)
+    assert "3 trials with different hyperparameters failed in the same way" in str(raised.value)
     assert "romul_workers" not in str(raised.value)
     alone(tmp_path)
     assert search(tmp_path, resume=True).status == "finished"

@@ -111,11 +111,11 @@ def test_ctrl_c_ends_a_run_cleanly_and_resume_goes_on(tmp_path):
     assert json.loads(romul("show", "bowl", "--json", **runs).stdout)["trials"] == before["trials"]
     shown = romul("show", "bowl", **runs).stdout
     assert f"bowl: interrupted, {before['trials']} of 80 trials" in shown
-    assert "interrupted: `romul run --resume bowl` goes on" in shown
+    assert "interrupted: `romul run --resume bowl` continues it" in shown
     assert "no worker" not in shown
 
     code, _, err = ended(local(tmp_path, "run", "bowl.toml"))
-    assert (code, "holds a run already" in err) == (5, True)
+    assert (code, "already holds a run" in err) == (5, True)
 
     # A pause that nobody has decided yet is no reason to wait.
     assert asyncio.run(with_pause(tmp_path / "runs/bowl"))
@@ -178,7 +178,7 @@ def test_a_run_that_has_ended_is_extended_and_goes_on_with_what_was_changed_in_i
     assert json.loads(out) == json.loads((folder / "summary.json").read_text())
     assert (json.loads(out)["status"], json.loads(out)["trials"]) == ("finished", 16)
     code, _, err = said("run", "bowl.toml", "--steps=5")
-    assert (code, "--steps goes with --resume" in err) == (2, True)
+    assert (code, "--steps needs --resume" in err) == (2, True)
 
     file.write_text(TOML.format(steps=6).replace("min = 1e-3, max = 1.0", "min = 0.2, max = 0.3"))
     code, out, err = said("run", "--resume=bowl", "--json", "--workers=2")
@@ -259,7 +259,7 @@ async def test_a_local_run_is_found_by_its_name_while_it_is_up_and_afterwards(tm
         with Redis.from_url(url) as client:
             assert client.xlen("romul:{bowl}:inbox") == 1
     code, _, err = call("remove", "bowl", "--yes")
-    assert (code, "it is removed with its folder" in err) == (3, True), err
+    assert (code, "to remove it, delete its folder" in err) == (3, True), err
     code, out, err = call("collect", "bowl", "--dry-run")
     assert (code, "bowl: 0 checkpoints would go" in out) == (0, True), err
     for unknown in (["show", "bowls"], ["extend", "bowls", "--steps=3"]):
@@ -300,7 +300,7 @@ def test_a_worker_of_a_local_run_is_asked_over_that_runs_broker(tmp_path):
         ended(process)
     assert not (tmp_path / "runs/bowl/mqtt.url").exists()
     gone = romul("control", worker, "drain", **runs)
-    assert (gone.returncode, "no local run under way has a worker" in gone.stderr) == (4, True)
+    assert (gone.returncode, "no running local run has a worker" in gone.stderr) == (4, True)
 
 
 def test_a_server_without_a_broker_is_named_without_its_password():
@@ -345,12 +345,12 @@ def test_a_run_begins_with_what_another_one_has_found(tmp_path):
     assert len(list((tmp_path / "runs/old/checkpoints").glob("?-1-?-*"))) == 4
 
     code, _, err = ended(local(tmp_path, "run", "old.py", "--from-run=old"))
-    assert (code, "holds a run already" in " ".join(err.split())) == (5, True)
+    assert (code, "already holds a run" in " ".join(err.split())) == (5, True)
     (tmp_path / "more.py").write_text(COUNTS.format(name="more", steps=1))
     code, _, err = ended(local(tmp_path, "run", "more.py", "--from-run=none"))
     assert (code, "from_run: runs/none: no run there" in " ".join(err.split())) == (4, True)
     code, _, err = ended(local(tmp_path, "run", "more.py", "--with-checkpoints"))
-    assert (code, "goes with --from-run" in " ".join(err.split())) == (2, True)
+    assert (code, "needs --from-run" in " ".join(err.split())) == (2, True)
     assert not (tmp_path / "runs/more").exists()
 
 
@@ -433,7 +433,7 @@ def test_a_run_whose_every_trial_fails_says_why(tmp_path):
     slot = int(latest["exception"]["trial"].partition("-")[0])
     assert latest["exception"]["message"] == f"OSError: the disk of {'abcd'[slot]} is upside down"
     code, _, err = ended(local(tmp_path, "resume", "bad"))
-    assert (code, "`romul run --resume bad` goes on" in " ".join(err.split())) == (3, True)
+    assert (code, "`romul run --resume bad` continues it" in " ".join(err.split())) == (3, True)
     file = tmp_path / "bad.py"
     file.write_text(
         file.read_text().replace(
@@ -441,7 +441,7 @@ def test_a_run_whose_every_trial_fails_says_why(tmp_path):
         )
     )
     code, out, err = ended(local(tmp_path, "run", "--resume=bad", "--json"))
-    assert (code, json.loads(out)["status"], "tries again" in err) == (0, "finished", False), err
+    assert (code, json.loads(out)["status"], "retries it" in err) == (0, "finished", False), err
 
 
 @pytest.mark.parametrize(
@@ -466,7 +466,7 @@ def test_a_run_whose_task_is_wrong_ends_after_three_trials_alike(tmp_path, task,
     )
     code, out, err = ended(local(tmp_path, "run", "wrong.toml", "--workers=1", "--no-broker"))
     assert code == 1
-    assert "3 trials of different hyperparameters failed in the same way" in out
+    assert "3 trials with different hyperparameters failed in the same way" in out
     assert said in out
     assert "failed: `romul run --resume wrong` tries again\n" in err
     summary = json.loads((tmp_path / "runs/wrong/summary.json").read_text())
@@ -482,7 +482,7 @@ def test_a_stopped_run_is_not_resumed_but_extended(tmp_path):
     assert ended(local(tmp_path, "stop", "bowl"))[0] == 0
     assert ended(process)[0] == 1
     code, _, err = ended(local(tmp_path, "resume", "bowl"))
-    advice = "is stopped: `romul extend bowl --steps N` goes on with it"
+    advice = "is stopped: `romul extend bowl --steps N` continues it"
     assert (code, advice in " ".join(err.split())) == (3, True), err
     assert "romul run --resume" not in err
     code, _, err = ended(local(tmp_path, "run", "--resume=bowl"))
@@ -503,7 +503,7 @@ def test_an_ended_run_is_shown_in_a_browser_by_its_name(tmp_path):
             assert page.status == 200
         process.send_signal(signal.SIGINT)
         code, out, err = ended(process)
-        assert (code, "the run has ended: an action is decided when" in out) == (0, True), err
+        assert (code, "the run has ended: actions take effect when" in out) == (0, True), err
         assert not (folder / URL_FILE).exists()
     process = local(tmp_path, "serve", "bowl")
     wait_for(lambda: "--redis runs/bowl" in process.log.read_text(), 90)
@@ -519,7 +519,7 @@ def test_where_a_server_is_named_a_local_run_of_that_name_is_too(system, tmp_pat
     said = " ".join(shown.stderr.split())
     assert (shown.returncode, "no experiment 'bowl' on" in said) == (4, True), said
     assert (
-        f"a local run of that name is in {runs}/: it is seen without --redis and ROMUL_REDIS_URL"
+        f"a local run of that name is in {runs}/: leave out --redis and ROMUL_REDIS_URL to see it"
         in said
     )
 
@@ -566,7 +566,7 @@ def test_experiments_are_submitted_shown_and_removed(system):
     worker.terminate()
     assert worker.wait(30) == 0
     called = system.call("remove", "e")
-    assert (called.returncode, "--yes says that it may" in called.stderr) == (2, True)
+    assert (called.returncode, "confirm with --yes" in called.stderr) == (2, True)
     assert system.call("remove", "e", "--yes").returncode == 0
     assert system.client.keys("romul:{e}*") == []
 
@@ -589,7 +589,7 @@ def decided(redis_url, tmp_path_factory):
         (("show", "unknown"), 4, "no experiment 'unknown'"),
         (("best", "f"), 4, "; there are e"),
         (("bounds", "e", "rat", "--min=0", "--max=1"), 2, "not in the space: did you mean 'rate'?"),
-        (("bounds", "e", "rate"), 2, "give --min, --max, or both"),
+        (("bounds", "e", "rate"), 2, "give --min, --max or both"),
         (("bounds", "e", "rate", "--min=2"), 2, "rate"),
         (("history", "e", "--event=reslt"), 0, "did you mean 'result'?"),
         (("show", "e", "99"), 4, "e has no slot 99: it has 4"),
@@ -603,10 +603,10 @@ def decided(redis_url, tmp_path_factory):
         (("explain", "e", "99-1"), 4, "history holds no trial '99-1'"),
         (("logs", "e", "99-1"), 4, "history holds no trial '99-1'"),
         (("logs", "e", "0-0"), 0, "e: trial 0-0 printed nothing"),
-        (("status", "--redis", "localhost:6379"), 3, "a URL begins with its scheme"),
+        (("status", "--redis", "localhost:6379"), 3, "a URL begins with a scheme"),
         (("status", "--redis", "runs/none"), 3, "neither a URL nor the folder of a local run"),
-        (("run",), 2, "give an experiment's file, or --resume NAME"),
-        (("run", "--resume", "never"), 4, "no run there to go on with"),
+        (("run",), 2, "give an experiment file or --resume NAME"),
+        (("run", "--resume", "never"), 4, "no run there to continue"),
         (("run", "--resume", "never", "--deadline=+1h"), 2, "--deadline is for a new run"),
         (("run", "--resume", "never", "--from-run=e"), 2, "--from-run and"),
         (("check", "{folder}/e.py", "--budget=0"), 2, "--budget"),

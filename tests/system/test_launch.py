@@ -269,7 +269,7 @@ def test_a_host_that_is_not_one_is_refused(system):
     wrong = system.call("launch", "--on=ssh", "--host=-oProxyCommand=touch /tmp/x", *OURS)
     assert wrong.returncode == 1
     assert "is not a host" in wrong.stderr
-    assert "no --host" in system.call("launch", "--on=ssh", *OURS).stderr
+    assert "no host to start" in system.call("launch", "--on=ssh", *OURS).stderr
     with pytest.raises(LaunchError, match="several lines"):
         ssh.settings(Fleet(workers=1, environment={"A": "x\ntouch /tmp/y"}))
     given = {"SSL_CERT_FILE": "/etc/ours.pem\n"}
@@ -297,7 +297,7 @@ async def test_where_ssh_cannot_be_started_the_workers_of_other_hosts_go_on(
         await running
     assert (tmp_path / "ended").exists()
     assert (tmp_path / "told").read_text() == "A=x\n.\n"
-    assert all("Argument list too long: 'ssh'); again in" in text for text in caplog.messages)
+    assert all("Argument list too long: 'ssh'); restart in" in text for text in caplog.messages)
 
 
 # -- Slurm ----------------------------------------------------------------------------------------
@@ -456,7 +456,7 @@ def test_the_batch_script_can_be_read_before_it_is_submitted(system):
 def test_no_value_begins_a_line_of_the_batch_script(system, option):
     wrong = system.call("launch", "--on=slurm", "--dry-run", option, *OURS)
     assert wrong.returncode == 1
-    assert "is not an option of sbatch" in wrong.stderr
+    assert "is not an option for sbatch" in wrong.stderr
     assert wrong.stdout == ""
 
 
@@ -532,7 +532,7 @@ def test_why_a_worker_cannot_be_started_on_its_node_is_said(ray_cluster):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "a worker ended (ValueError: embedded null byte); again in 5 s" in done.stderr
+    assert "a worker ended (ValueError: embedded null byte); restart in 5 s" in done.stderr
 
 
 @pytest.mark.long(30)

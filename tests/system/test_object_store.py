@@ -221,7 +221,7 @@ def test_an_outage_of_an_object_store_costs_time_only(server, s3, system):
     wait_for(lambda: int(system.meta().get("reported", 0)) >= 4)
     server.stop()
     wait_for(lambda: causes(system).get("no_room", 0) >= 2)
-    alarm = "no checkpoint stored since its storage refused, or did not answer: w"
+    alarm = "the storage for checkpoints refuses or does not answer: w"
     wait_for(lambda: alarm in system.as_json("top", "e", "--once")["alarms"])
     assert "'s3://romul/e' refuses or does not answer" in log.read_text()
     server.start()

@@ -66,7 +66,7 @@ def test_a_record_that_was_changed_is_found_out(system):
     record.write_text("\n".join(lines))
     done = system.call("replay", str(record), "--verify")
     assert done.returncode == 1
-    assert "the decisions part" in done.stdout
+    assert "the decisions differ" in done.stdout
     wrong = system.call("replay", str(record), "--set=steps=none")
     assert wrong.returncode != 0
     assert "Traceback" not in wrong.stderr

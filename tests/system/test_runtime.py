@@ -64,7 +64,7 @@ def test_actor_and_worker_wait_for_a_server_that_is_not_there_yet(background, tm
     waiting = System(f"redis://:secret@127.0.0.1:{port}/0", tmp_path)
     actor = waiting.actor("--metrics-port=0")
     worker = waiting.worker("--metrics-port=0")
-    said = f"127.0.0.1:{port}/0: no Redis or Valkey server answers .*; waiting for it, 15 minutes"
+    said = f"127.0.0.1:{port}/0: no Redis or Valkey server answers .*; waiting up to 15 minutes"
     for process in (actor, worker):
         wait_for(lambda process=process: re.search(said, process.log.read_text()))
         answers = {path: probed(process, path) for path in ("healthz", "readyz", "metrics")}
@@ -87,7 +87,7 @@ def test_actor_and_worker_wait_for_a_server_that_is_not_there_yet(background, tm
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_wait_for_a_server(system, command, number):
     process = system.start(command, "--redis=redis://127.0.0.1:1/0")
-    wait_for(lambda: "waiting for it" in process.log.read_text())
+    wait_for(lambda: "waiting up to" in process.log.read_text())
     process.send_signal(number)
     assert process.wait(30) == 0
     assert "Traceback" not in process.log.read_text()
@@ -95,10 +95,10 @@ def test_a_signal_ends_the_wait_for_a_server(system, command, number):
 
 def test_a_notice_ends_a_workers_wait_for_a_server(system):
     process = system.start("worker", "--redis=redis://127.0.0.1:1/0", "--notice-s=120")
-    wait_for(lambda: "waiting for it" in process.log.read_text())
+    wait_for(lambda: "waiting up to" in process.log.read_text())
     process.send_signal(signal.SIGUSR1)
     assert process.wait(30) == 0
-    assert "this machine goes in 120 s; no server has answered yet" in process.log.read_text()
+    assert "this machine ends in 120 s; no server has answered yet" in process.log.read_text()
     assert "Traceback" not in process.log.read_text()
 
 
@@ -115,7 +115,7 @@ def test_a_server_that_cannot_be_used_is_not_waited_for(system, url, said):
         called = system.call(command, "--redis", url.format(place=place))
         assert called.returncode == 3
         assert said in called.stderr
-        assert "waiting for it" not in called.stderr
+        assert "waiting up to" not in called.stderr
 
 
 def test_two_actors_on_one_experiment_decide_every_result_once(system):

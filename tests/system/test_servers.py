@@ -141,7 +141,7 @@ async def test_what_a_server_cannot_do_for_now_is_no_experiments_fault(
 
 @pytest.mark.parametrize(
     ("become", "said"),
-    [(no_memory, "MiB of 0: it refuses to write"), (a_replica, "a replica, of 127.0.0.1:1")],
+    [(no_memory, "MiB of 0: it refuses writes"), (a_replica, "a replica of 127.0.0.1:1")],
 )
 def test_the_doctor_says_that_nothing_can_be_written(servers, become, said):
     port, _ = servers.plain()
@@ -571,11 +571,11 @@ def test_a_server_that_hangs_keeps_its_data_to_itself(tmp_path, monkeypatch):
             number = int((tmp_path / "redis" / "server.pid").read_text())
             os.kill(number, signal.SIGSTOP)
             try:
-                with pytest.raises(StoreError, match="and does not answer"):
+                with pytest.raises(StoreError, match="but does not answer"):
                     await asyncio.to_thread(check_idle, tmp_path)
                 # Nor is the file that names it what protects it.
                 (tmp_path / "redis.url").unlink()
-                with pytest.raises(StoreError, match="and does not answer"):
+                with pytest.raises(StoreError, match="but does not answer"):
                     async with server_of(tmp_path):
                         pass
             finally:

@@ -103,7 +103,7 @@ def test_a_finished_search_is_shown_as_it_was(stored, system, tmp_path):
     # What only an older version's rules said is still shown.
     paced = next(line for line in exported if "bar" in line.get("why", {}))
     explained = " ".join(told_by(system, "explain", "finished", paced["trial"]).split())
-    assert f"no worse than {paced['why']['bar']:.4g}, where it would give up" in explained
+    assert f"no worse than {paced['why']['bar']:.4g}, the limit for giving up" in explained
     told_by(system, "export", "finished", f"--to={tmp_path / 'again.jsonl'}")
     assert lines_of(tmp_path / "again.jsonl") == exported
 
@@ -114,7 +114,7 @@ def test_a_record_is_decided_again(stored, system):
     assert lines == lines_of(stored.folder / "finished.history.jsonl")
     done = system.call("replay", str(file), "--verify")
     if stored.folder.name in PARTED:
-        assert (done.returncode, "the decisions part" in done.stdout) == (1, True)
+        assert (done.returncode, "the decisions differ" in done.stdout) == (1, True)
     else:
         assert done.returncode == 0, done.stdout
 

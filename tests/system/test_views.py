@@ -285,7 +285,7 @@ def test_the_doctor_goes_by_leases_not_by_what_a_lost_worker_last_said(system):
     system.client.hset("romul:{e}:workers", "gone", json.dumps(said))
 
     def alarms():
-        return [f for f in system.as_json("doctor") if "no actor took away" in f["what"]]
+        return [f for f in system.as_json("doctor") if "no actor has ended" in f["what"]]
 
     assert alarms() == []
     with redis.Redis.from_url(system.url, protocol=2) as client:
@@ -307,7 +307,7 @@ def make_older(system):
 
 
 def assert_undecided_in_every_view(system):
-    words = "no actor has decided on the oldest event for"
+    words = "no actor has decided the oldest event for"
     for look in (("top", "e", "--once"), ("show", "e"), ("status",), ("doctor",)):
         assert words in " ".join(system.call(*look).stdout.split()), look
 
@@ -340,7 +340,7 @@ def test_a_search_whose_only_actor_died_looks_so_in_every_view(system):
     wait_for(lambda: system.client.xlen("romul:{e}:inbox") >= 4 and not system.leases())
     make_older(system)
     assert_undecided_in_every_view(system)
-    words = "no actor has decided on the oldest event for"
+    words = "no actor has decided the oldest event for"
     [row] = system.as_json("status")
     [said] = system.as_json("top", "e")["alarms"]
     assert said.startswith(words)

@@ -62,7 +62,7 @@ def test_workers_without_room_and_failing_ones_are_named():
     states = [("no room", 0.1), *[("failing", 0.1)] * 5, ("no storage", 0.1)]
     assert found(states) == [
         ("warning", "no room for checkpoints on workers: w0"),
-        ("warning", "no checkpoint stored since its storage refused, or did not answer: w6"),
+        ("warning", "the storage for checkpoints refuses or does not answer: w6"),
         ("warning", "trials fail on these workers only: w1, w2, w3 and 2 more"),
     ]
 
@@ -76,9 +76,9 @@ def test_workers_that_refuse_are_a_fault_only_where_no_other_serves():
 
 def test_leases_that_have_ended_are_those_that_workers_still_have():
     workers = [("idle", 0.1), ("training", 3), ("training", 3), ("training", 0.7)]
-    silent = ("warning", "silent for half a lease: w3")
+    silent = ("warning", "no heartbeat for half a lease: w3")
     assert found(workers) == [silent]
-    ended = ("warning", "leases that have ended, and that no actor took away: w1")
+    ended = ("warning", "leases that are overdue, but that no actor has ended: w1")
     assert found(workers, holders={"w1", "w0"}) == [silent, ended]
 
 
@@ -99,7 +99,7 @@ def test_trials_that_are_queued_again_without_end_are_seen(n_slots, most):
         causes = json.dumps({"missing": times, "lost": 500})
         return found([("idle", 0.1)], slots=str(n_slots), causes=causes, status=status)
 
-    words = f"{most + 1} times a trial was in no queue, and was queued again"
+    words = f"trials were missing from the queues {most + 1} times, and were queued again"
     assert said(most) == []
     assert said(most + 1) == said(most + 1, "paused") == [("warning", words)]
     assert said(most + 1, "finished") == []
@@ -108,7 +108,7 @@ def test_trials_that_are_queued_again_without_end_are_seen(n_slots, most):
 def test_a_search_without_an_actor_is_seen_by_the_age_of_its_oldest_event():
     idle, few = [("idle", 0.1)] * 8, {"inbox": 8}
     assert found(idle, few, undecided_s=UNDECIDED_S) == []
-    words = "no actor has decided on the oldest event for 66 s; 8 wait"
+    words = "no actor has decided the oldest event for 66 s; 8 events wait"
     for status in ("running", "paused"):
         assert found(idle, few, undecided_s=66, status=status) == [("warning", words)]
     assert alarm(seen(idle, few, undecided_s=66)) == words
@@ -117,7 +117,7 @@ def test_a_search_without_an_actor_is_seen_by_the_age_of_its_oldest_event():
     assert many == [("warning", words.replace("8", "101"))]
     assert found(idle, few, undecided_s=66, fault="f") == [("fault", "f")]
     assert found(idle, few, undecided_s=66, status="submitted") == [
-        ("warning", "no actor has begun with it")
+        ("warning", "no actor has started it")
     ]
     for status in ("finished", "stopped"):
         assert found(idle, few, undecided_s=66, status=status) == []
@@ -127,7 +127,7 @@ def test_a_search_without_an_actor_is_seen_by_the_age_of_its_oldest_event():
 def test_a_request_to_a_search_that_has_ended_waits_for_an_actor_and_late_reports_do_not(status):
     extension = encode(Control(action="extend", steps=6, by="me"))
     report = encode(Expired(trial="0-0", slot=0, attempt=1, worker="w"))
-    words = "no actor has decided on the oldest event for 66 s; 2 wait"
+    words = "no actor has decided the oldest event for 66 s; 2 events wait"
 
     def said(*waiting, undecided_s=66.0):
         of_all = found(
@@ -145,7 +145,7 @@ def test_faults_come_first_and_the_page_shows_the_first():
     assert alarms(fault)[0].level == "fault"
     assert alarm(fault) == "actor a cannot serve it"
     assert alarm(seen(status="failed", reason="too many failures")) == "too many failures"
-    assert alarm(seen(status="submitted")) == "no actor has begun with it"
+    assert alarm(seen(status="submitted")) == "no actor has started it"
     assert alarm(seen([("idle", 0.1), ("refuses", 0.1)])) == ""
     assert alarm(seen(depths={"dead": 1})) == "no worker is alive"
 

@@ -397,7 +397,7 @@ def test_a_killed_run_goes_on_and_comes_to_the_same_bytes(tmp_path, monkeypatch)
         file.write(whole.read_text()[:50])
     gate.touch()
     again = called(*arguments, "--results", str(killed))
-    assert "the last line was half-written; it is dropped" in " ".join(again.stderr.split())
+    assert "the last line was incomplete and has been dropped" in " ".join(again.stderr.split())
     assert killed.read_bytes() == whole.read_bytes()
     # Nothing is left to play: the same table from the same file.
     assert called(*arguments, "--results", str(killed)).stdout == again.stdout
@@ -423,7 +423,7 @@ def test_the_command_writes_its_table_its_page_and_its_runs(tmp_path):
     assert {run["seed"] for run in runs} == {5, 6, 7}
     assert {run["steps"] for run in runs} == {3}
     # "rising" stands on the reporting half.
-    assert "at most two looks" in " ".join(done.stderr.split())
+    assert "at most twice" in " ".join(done.stderr.split())
     shown = called(*arguments)
     assert "Over all problems" in shown.stdout
     assert "romul:guarded=0.0" in shown.stdout
@@ -433,7 +433,7 @@ def test_the_command_plays_a_part_only(tmp_path):
     file = tmp_path / "runs.jsonl"
     arguments = ["--half", "develop", "--seeds", "2", "--optimizers", "romul,random"]
     done = called(*arguments, "--results", str(file), "--shard", "2/3")
-    assert "at most two looks" not in " ".join(done.stderr.split())
+    assert "at most twice" not in " ".join(done.stderr.split())
     todo = jobs(["bowl", "gated"], ["romul", "random"], 8, range(2), 10, module=SUITE)
     kept = {json.loads(line)["key"] for line in file.read_text().splitlines()}
     assert kept == {key(job) for job in shard(todo, 2, 3)}

@@ -34,7 +34,9 @@ async def test_a_name_is_looked_for_among_local_runs_and_no_other_run_is_named(
     with pytest.raises(UnknownExperimentError) as unknown:
         async with connection.connected_to("other", None, changes=True):
             pass
-    assert str(unknown.value).startswith("no local run 'other' in runs: there are mine; nor is")
+    assert str(unknown.value).startswith(
+        "no local run 'other' in runs: there are mine; and no server was found"
+    )
     # Where no search is named, as for workers, none is offered.
     with pytest.raises(StoreUnavailableError, match="no Redis or Valkey server") as refused:
         async with connection.connected(NOWHERE):

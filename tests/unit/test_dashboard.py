@@ -183,7 +183,7 @@ def test_a_host_name_may_be_given_in_any_case():
     [
         ({"host": "0.0.0.0"}, "give a --token"),
         ({"host": "0.0.0.0", "token": TOKEN}, "--tls-cert"),
-        ({"certificate": Path("c")}, "belong together"),
+        ({"certificate": Path("c")}, "must be given together"),
         ({"host": "0.0.0.0", "token": "", "behind_proxy": True}, "is empty"),
         ({"token": ""}, "is empty"),
     ],

@@ -68,8 +68,8 @@ def test_within_a_generation_a_trial_was_compared_with_none():
     run = Run(population(steps=120)).start()
     run.tell(run.result(3, 1.0))
     words = in_words(explain(declare("x", "y", steps=120), run.history, "3-1"))
-    assert "rule: held: no generation ended with that step; it was compared with none" in words
-    assert not any("results known" in text for text in words)
+    assert "rule: held: no generation ended with that step, so there was no comparison" in words
+    assert not any("known results" in text for text in words)
 
 
 @pytest.mark.parametrize(
@@ -77,14 +77,14 @@ def test_within_a_generation_a_trial_was_compared_with_none():
     [
         (None, "the weights and hyperparameters of slot 4"),
         (4, "the weights and hyperparameters of slot 4"),
-        (0, "the weights of slot 4, to search on from its own hyperparameters"),
+        (0, "the weights of slot 4, but not its hyperparameters"),
         (2, "the weights of slot 4 and the hyperparameters of slot 2"),
     ],
 )
 def test_it_says_what_was_copied(vector_of, taken):
     line = trial(rule="migrated", copied=4, hyperparameters_of=vector_of)
     words = in_words(explain(EXPERIMENT, [line], "0-1"))
-    assert f"slot 0 took {taken}: it goes on from trial 4-0" in words
+    assert f"slot 0 took {taken}, and continues from trial 4-0" in words
 
 
 def test_it_says_which_coordinate_was_brought_back():
@@ -108,7 +108,7 @@ def test_it_says_what_was_drawn_anew_or_guarded():
         "guarded": True,
     }
     words = in_words(found)
-    assert "  x0 = 0.1; drawn anew, or more than half of the way there" in words
+    assert "  x0 = 0.1; drawn anew, or more than halfway there" in words
     assert any(text.startswith("  x1 = 0.2; guarded") for text in words)
 
 

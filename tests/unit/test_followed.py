@@ -49,7 +49,7 @@ async def test_a_run_that_was_killed_ends_the_look_with_the_command_that_goes_on
     async with following("e", url) as search:
         assert (await search.look(status, said.append)).meta["status"] == "submitted"
         send(signal.SIGKILL)
-        with pytest.raises(StoreUnavailableError, match="`romul run --resume e` goes on with it"):
+        with pytest.raises(StoreUnavailableError, match="`romul run --resume e` continues it"):
             await search.look(status, said.append)
     assert (FOLDER / URL_FILE).exists()
     assert said == []

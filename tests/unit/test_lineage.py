@@ -76,4 +76,4 @@ def test_a_tree_is_shown_whole_where_it_has_room_and_else_the_line_of_descent(
         assert f"slot {branch.slot}: steps {branch.first} to {branch.last}, loss" in stem
         assert stem.endswith((copied, "…"))
     assert all(line.startswith(("slot ", "├── ", "└── ")) for line in lines[:-1])
-    assert lines[-1].startswith(f"{n} branches in all")
+    assert lines[-1].startswith(f"{n} branches in total")

@@ -57,7 +57,7 @@ async def test_in_a_pipe_a_line_is_printed_where_something_has_changed(client, m
                 assert not await view.refresh()
     assert out.getvalue().splitlines() == [
         "cg 0/12",
-        "cg 0/12, paused by root: `romul resume cg` goes on",
+        "cg 0/12, paused by root: `romul resume cg` continues it",
         "cg 0/12",
     ]
 
@@ -69,7 +69,7 @@ async def test_on_a_terminal_a_paused_search_has_a_reason_and_no_time_left(clien
     with view:
         assert not await view.refresh()
     shown = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", out.getvalue())
-    assert "cg: paused by root: `romul resume cg` goes on" in shown
+    assert "cg: paused by root: `romul resume cg` continues it" in shown
     assert "-:--:--" not in shown
 
 
@@ -87,4 +87,4 @@ async def test_the_command_that_resumes_it_finds_it(client, folder, server, comm
     await Actor(client.store, "a", pace_s=0.0).turn()
     with view:
         await view.refresh()
-    assert f"paused by root: `{command}` goes on" in out.getvalue()
+    assert f"paused by root: `{command}` continues it" in out.getvalue()

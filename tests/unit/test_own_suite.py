@@ -185,7 +185,7 @@ def test_a_suite_of_the_current_folder_is_found_and_needs_no_log_of_looks(bench_
     code, shown, said = bench_of(OWN.replace('("own",), ()', "(), ('own',)"), "--half", "report")
     assert code == 0, said
     assert "own" in shown
-    assert "at most two looks" in said
+    assert "at most twice" in said
     assert "report-looks.md" not in said
 
 

@@ -191,10 +191,12 @@ def test_a_record_says_how_long_its_trials_took_and_what_was_searched(recorded):
     assert done.returncode == 0, done.stderr
     first = done.stdout.splitlines()[0]
     trial = f"{found.trial_s:.3g} s"
-    assert f"8 slots, 15 steps, a trial {trial}; misspecified, optimizer romul, policy def" in first
+    assert (
+        f"8 slots, 15 steps, trials of {trial}; misspecified, optimizer romul, policy def" in first
+    )
     assert "trials             120" in done.stdout
     given = romul("sim", f"--trace={recorded}", "--population=5", "--steps=2", "--trial-s=30")
-    assert "5 slots, 2 steps, a trial 30 s;" in given.stdout.splitlines()[0]
+    assert "5 slots, 2 steps, trials of 30 s;" in given.stdout.splitlines()[0]
     assert "warning" not in done.stderr + given.stderr
 
 

@@ -26,7 +26,9 @@ def test_a_run_is_written_into_a_new_folder_and_read_again(tmp_path):
     RUN.write(folder)
     assert holds_run(folder)
     assert RunFile.read(folder) == RUN
-    with pytest.raises(ExperimentExistsError, match="holds a run already: go on with `romul run"):
+    with pytest.raises(
+        ExperimentExistsError, match="already holds a run: continue it with `romul run"
+    ):
         RunFile.check_new(folder)
 
 
@@ -60,10 +62,10 @@ def test_the_command_that_goes_on_names_what_the_run_was_given(monkeypatch, tmp_
 
 
 def test_a_folder_without_a_run_is_unknown(tmp_path):
-    with pytest.raises(UnknownExperimentError, match="no run there to go on with"):
+    with pytest.raises(UnknownExperimentError, match="no run there to continue"):
         RunFile.read(tmp_path)
     RUN.write(tmp_path / "mine")
-    with pytest.raises(UnknownExperimentError, match="go on with: did you mean 'mine'"):
+    with pytest.raises(UnknownExperimentError, match="to continue: did you mean 'mine'"):
         RunFile.read(tmp_path / "mien")
 
 
@@ -97,5 +99,5 @@ def test_a_file_that_is_none_of_a_runs_is_named(tmp_path, text):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"file/e: the run's folder cannot be made \(Not a dir"):
+    with pytest.raises(StoreError, match=r"file/e: the run's folder cannot be created \(Not a dir"):
         RUN.write(tmp_path / "file" / "e")

@@ -24,7 +24,7 @@ async def test_the_death_of_what_runs_beside_is_logged_and_ends_nothing_else(cap
             while not caplog.records:
                 await asyncio.sleep(0)
     [record] = caplog.records
-    assert record.getMessage() == "dies has ended, all else goes on: no such topic"
+    assert record.getMessage() == "dies has failed, the rest continues: no such topic"
     assert record.exc_info[0] is ValueError
 
 

@@ -465,8 +465,8 @@ def test_a_recommendation_compares_trials_of_one_length(short):
     [
         (["--population=8"], "leave out --population"),
         (["--steps=8"], "leave out --steps"),
-        (["--optimizer=romul,random"], "--recommend takes one optimizer"),
-        (["--policy=default,broker"], "--recommend takes one policy"),
+        (["--optimizer=romul,random"], "--recommend takes only one optimizer"),
+        (["--policy=default,broker"], "--recommend takes only one policy"),
         (["--policy=default:lease_s=7"], "--policy default:lease_s=7 sets one of them"),
         (["--policy=default:per_machine=2"], "--policy default:per_machine=2 sets one of them"),
     ],
@@ -493,7 +493,7 @@ def short(tmp_path):
 def test_a_trace_shorter_than_a_trial_is_warned_of_and_said_to_have_ended_first(short):
     done = romul("sim", short)
     assert done.returncode == 0
-    said = "warning: the trace lasts 11 s, a trial 1800 s: give --trial-s"
+    said = "warning: the trace lasts 11 s, but a trial 1800 s: give a shorter --trial-s"
     assert said in " ".join(done.stderr.split())
     rows = rows_of(done.stdout)
     assert rows["status"] == "the trace ended first"
@@ -515,7 +515,7 @@ def test_the_first_line_says_what_is_simulated(short):
     first = romul("sim", short, "--trial-s=1").stdout.splitlines()[0]
     assert first.startswith(short.removeprefix("--trace="), len("trace "))
     assert first.endswith(
-        ": 2 machines at most, 11 s; 4 slots, 4 steps, a trial 1 s; misspecified, optimizer romul, "
+        ": up to 2 machines, 11 s; 4 slots, 4 steps, trials of 1 s; misspecified, optimizer romul, "
         "policy default"
     )
     first = romul(
@@ -526,7 +526,7 @@ def test_the_first_line_says_what_is_simulated(short):
         "--seeds=2",
         "--searches=2",
     ).stdout.splitlines()[0]
-    assert first.startswith("churn zones: 16 machines at most, 2 h; 2 searches of 16 to 24 slots, ")
+    assert first.startswith("churn zones: up to 16 machines, 2 h; 2 searches of 16 to 24 slots, ")
     assert first.endswith("policy default,default:per_machine=2, 2 seeds")
 
 
@@ -534,14 +534,17 @@ def test_the_first_line_says_what_is_simulated(short):
     ("options", "why"),
     [
         ([], "no trial ended in any simulation"),
-        (["--trial-s=16", "--seeds=9"], "most simulations ended no trial"),
-        (["--trial-s=1", "--target=-9"], "none reaches the target -9 in most of its simulations"),
+        (["--trial-s=16", "--seeds=9"], "no trial ended in most simulations"),
+        (
+            ["--trial-s=1", "--target=-9"],
+            "no combination reaches the target -9 in most of its simulations",
+        ),
     ],
 )
 def test_where_the_target_is_not_reached_nothing_is_recommended(short, options, why):
     done = romul("sim", "--recommend", "--seeds=1", "--json", short, *options)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"no set-up can be recommended: {why}" in " ".join(done.stderr.split())
+    assert f"nothing can be recommended: {why}" in " ".join(done.stderr.split())
 
 
 def test_set_ups_that_are_the_same_are_compared_once():

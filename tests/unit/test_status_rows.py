@@ -23,13 +23,13 @@ async def test_an_ended_run_has_its_row_in_its_summary(tmp_path):
 async def test_a_run_without_a_summary_of_its_end_is_read_from_its_server(tmp_path):
     RunFile(["e"], 1, [], []).write(tmp_path)
     row = await run_row(tmp_path)
-    assert row["reason"] == "its search is on the server that it was begun on"
+    assert row["reason"] == "its search is on the server that it was started on"
     (tmp_path / "summary.json").write_text(json.dumps(SUMMARY))
     os.utime(tmp_path / "summary.json", (0, 0))
     (tmp_path / DATA).mkdir()
     (tmp_path / DATA / "later.aof").write_text("")
     row = await run_row(tmp_path)
-    assert (row["status"], row["reason"]) == ("", "its search has not begun")
+    assert (row["status"], row["reason"]) == ("", "its search has not started")
 
 
 async def test_a_run_that_cannot_be_read_hides_no_other(tmp_path):

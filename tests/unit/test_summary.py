@@ -39,4 +39,4 @@ def test_only_slurm_has_a_script_to_look_at(engine, monkeypatch):
     monkeypatch.setenv("ROMUL_REDIS", "redis://127.0.0.1:9/0")
     shown = CliRunner().invoke(app, ["launch", "--on", engine, "--host", "gpu1", "--dry-run"])
     assert shown.exit_code == 2
-    assert "--on slurm alone" in shown.output
+    assert "only with --on slurm" in shown.output

@@ -57,7 +57,7 @@ def test_top_shows_alarms_with_their_remedies_but_not_what_may_well_be_meant():
         return shown.getvalue().splitlines()
 
     assert [line.rstrip() for line in run(main()) if line.startswith("!")] == [
-        "! no actor has begun with it (`romul actor` starts one)",
+        "! no actor has started it (`romul actor` starts one)",
         "! no worker is alive (`romul worker --allow t --path FOLDER` starts one)",
     ]
 
