@@ -164,7 +164,7 @@ def _give(descriptor: int, owner: os.stat_result, file: Path) -> None:
 
 
 def _tell(file: Path, held: str, made: Collection[str], whose: Callable[[str], str]) -> None:
-    """Say which users of a file were replaced, and which are kept."""
+    """Print which users of a file were replaced, and which were kept."""
     there = dict.fromkeys(name for line in held.splitlines() if (name := whose(line)))
     for what, names in (
         ("replaced", [name for name in there if name in made]),

@@ -1,4 +1,4 @@
-"""`romul submit`, `status`, `show`, `best` and so on: experiments and their populations."""
+"""`romul submit`, `status`, `show`, `best` and others: experiments and their populations."""
 
 import asyncio
 import contextlib
@@ -186,7 +186,7 @@ def _print_status(
         console.print(f"interrupted: `{again}` continues it", soft_wrap=True)
         return
     for alarm in alarms(seen):
-        # What is part of the reason has just been said.
+        # An alarm that is part of the reason was just printed.
         if alarm.what not in row["reason"]:
             console.print(str(alarm), soft_wrap=True)
 

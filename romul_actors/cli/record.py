@@ -69,7 +69,7 @@ def replay(
         ),
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="With --set: number of simulations with each settings.")
+        int, typer.Option(min=1, help="With --set: number of simulations per variant.")
     ] = 5,
     as_json: AsJson = False,
 ) -> None:

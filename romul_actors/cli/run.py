@@ -58,8 +58,8 @@ def run(
     """Run an experiment on this machine, with its own server, actor and workers.
 
     Ctrl-C ends the run cleanly, and --resume continues it. If bounds, steps, population or
-    constants of the optimizer have changed in the file, the run takes over the changes. It refuses
-    other hyperparameters, since that would be another search.
+    constants of the optimizer have changed in the file, the run uses the new values. Other
+    hyperparameters are refused, since that would be another search.
     """
     if file is None and resume is None:
         raise typer.BadParameter("give an experiment file or --resume NAME")

@@ -40,7 +40,7 @@ class Machines:
         ),
     ] = None
     churn: Annotated[
-        str | None, typer.Option(help=f"Generate a trace instead, by {', '.join(GENERATORS)}.")
+        str | None, typer.Option(help=f"Generate a trace instead: one of {', '.join(GENERATORS)}.")
     ] = None
     machines: Annotated[
         int, typer.Option(min=1, max=MOST_MACHINES, help="With --churn: number of machines.")
@@ -155,14 +155,14 @@ class Costs:
     by_hyperparameter: Annotated[
         float,
         typer.Option(
-            min=1, help="Ratio of the longest to the shortest trial, by the first hyperparameter."
+            min=1, help="Ratio of trial durations at the highest and lowest first hyperparameter."
         ),
     ] = 1.0
     speeds: Annotated[
         float,
         typer.Option(
             min=1,
-            help="Speed of the fastest machine over the slowest, if the trace has no speeds.",
+            help="Ratio of the fastest machine to the slowest, if the trace has no speeds.",
         ),
     ] = 2.0
     save_s: Annotated[

@@ -131,8 +131,8 @@ def worker(
     At the start, the worker waits up to 15 minutes for the server to answer.
 
     On SIGTERM or Ctrl-C, the worker takes no more trials. The trial in training has --grace seconds
-    to end or to save itself; if it does not end, it goes back to the queue. A checkpoint that is
-    being stored has the same time. A second signal ends the worker at once.
+    to finish or to save itself; if it does not finish, it goes back to the queue. A checkpoint that
+    is being stored has the same time. A second signal ends the worker at once.
 
     SIGUSR1 announces that the machine ends in --notice-s seconds. The worker then takes only trials
     that it expects to finish in time, and keeps the last three seconds for reports. If the notice

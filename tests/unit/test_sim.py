@@ -562,7 +562,7 @@ def test_set_ups_that_are_the_same_are_compared_once():
         (["--policy=fast"], "fast"),
         (["--optimizer=romul:q"], "'q'"),
         (["--optimizer=romul:nothing=1"], "nothing"),
-        (["--trace=x.json", "--churn=zones"], "one of them"),
+        (["--trace=x.json", "--churn=zones"], "not both"),
         (["--population=100001"], "100000"),
         (["--churn=day", "--machines=200001"], "200000"),
         (["--churn=day", "--machines=200000", "--lifetime-h=0.5"], "200000 machines for 2 days"),
