@@ -144,7 +144,7 @@ def test_the_command_that_goes_on_is_shown_as_it_must_be(system, tmp_path, monke
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=100)
     assert process.returncode == 130, err
-    (shown,) = re.findall(r"interrupted: `(.*)` goes on", out)
+    (shown,) = re.findall(r"interrupted: `(.*)` continues it", out)
     # Without the server's name an empty one of the run's own would be started.
     code, _, err = ended(local(tmp_path, "run", "--resume=bowl", "--runs=my runs"))
     assert (code, "the run has no server of its own" in err) == (3, True), err
@@ -261,7 +261,7 @@ async def test_a_local_run_is_found_by_its_name_while_it_is_up_and_afterwards(tm
     code, _, err = call("remove", "bowl", "--yes")
     assert (code, "to remove it, delete its folder" in err) == (3, True), err
     code, out, err = call("collect", "bowl", "--dry-run")
-    assert (code, "bowl: 0 checkpoints would go" in out) == (0, True), err
+    assert (code, "bowl: 0 checkpoints would be removed" in out) == (0, True), err
     for unknown in (["show", "bowls"], ["extend", "bowls", "--steps=3"]):
         code, _, err = call(*unknown)
         named = ("no local run 'bowls'" in err, "did you mean 'bowl'?" in err)
@@ -420,7 +420,7 @@ def test_a_run_whose_every_trial_fails_says_why(tmp_path):
     assert code == 1
     assert "every trial of step 0 failed" in out
     assert "is upside down" in out
-    assert "failed: `romul run --resume bad` tries again\n" in err
+    assert "failed: `romul run --resume bad` retries it\n" in err
     runs = {"ROMUL_RUNS": str(tmp_path / "runs")}
     for said in (out, *(romul(*words, **runs).stdout for words in (["status"], ["show", "bad"]))):
         assert "bad: attempts lost: exception 4 (`romul failures bad` shows why)" in said
@@ -468,7 +468,7 @@ def test_a_run_whose_task_is_wrong_ends_after_three_trials_alike(tmp_path, task,
     assert code == 1
     assert "3 trials with different hyperparameters failed in the same way" in out
     assert said in out
-    assert "failed: `romul run --resume wrong` tries again\n" in err
+    assert "failed: `romul run --resume wrong` retries it\n" in err
     summary = json.loads((tmp_path / "runs/wrong/summary.json").read_text())
     assert (summary["status"], summary["failed"]) == ("failed", 0)
     assert processes_with(str(tmp_path)) == []
