@@ -200,7 +200,7 @@ def test_a_run_that_has_ended_is_extended_and_goes_on_with_what_was_changed_in_i
     assert code == 0, err
     assert (json.loads(out)["steps"], json.loads(out)["trials"]) == (7, 28)
     code, _, err = said("run", "bowl.toml", "--resume=bowl")
-    assert (code, "declares 'other', and the run is 'bowl'" in err) == (2, True)
+    assert (code, "declares 'other', but the run is 'bowl'" in err) == (2, True)
 
 
 def test_a_run_that_is_extended_while_it_is_watched_ends_with_all_its_steps(tmp_path):
