@@ -178,7 +178,7 @@ def test_more_gpus_than_there_are_is_a_clear_error(system, tmp_path):
     options = ["launch", "--on=local", "--workers=2", "--gpus=2", "--"]
     output = system.call(*options, CUDA_VISIBLE_DEVICES="4,5,6")
     assert (output.returncode, output.stdout) == (1, "")
-    assert "ask for 4 GPUs: CUDA_VISIBLE_DEVICES knows of 3" in output.stderr
+    assert "need 4 GPUs, but CUDA_VISIBLE_DEVICES lists 3" in output.stderr
     # As the driver's own program shows them.
     smi = tmp_path / "nvidia-smi"
     smi.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: GPU-1)'\n")
@@ -188,7 +188,7 @@ def test_more_gpus_than_there_are_is_a_clear_error(system, tmp_path):
         patch.setattr(os, "environ", {**without, "PATH": str(tmp_path)})
         made = local_workers.members(Fleet(workers=1, gpus=1), tmp_path)
         assert made[0].environment["CUDA_VISIBLE_DEVICES"] == "0"
-        with pytest.raises(LaunchError, match="nvidia-smi knows of 1"):
+        with pytest.raises(LaunchError, match="nvidia-smi lists 1"):
             local_workers.members(Fleet(workers=2, gpus=1), tmp_path)
 
 

@@ -291,7 +291,7 @@ def test_the_doctor_goes_by_leases_not_by_what_a_lost_worker_last_said(system):
     with redis.Redis.from_url(system.url, protocol=2) as client:
         client.xreadgroup("workers", "gone", {"romul:{e}:trials": ">"}, count=1)
     [alarm] = alarms()
-    assert alarm["what"].endswith("took away: gone")
+    assert alarm["what"].endswith("has ended: gone")
 
 
 def make_older(system):
