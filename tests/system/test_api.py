@@ -770,7 +770,7 @@ def test_a_function_is_read_only_from_a_file_of_this_users_own(tmp_path):
     [digest] = [word for word in source.replace("'", '"').split('"') if len(word) == 64]
     assert handed.read(file, digest)[0].__name__ == "train"
     file.chmod(0o620)
-    with pytest.raises(romul.TaskError, match="another user owns it or may change it"):
+    with pytest.raises(romul.TaskError, match="another user owns it or may read or change it"):
         handed.read(file, digest)
     file.chmod(0o600)
     with pytest.raises(romul.TaskError, match="not what was written"):

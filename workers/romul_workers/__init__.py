@@ -1,4 +1,4 @@
-"""Workers: lease trials, train, save checkpoints, report. Here: what a task's author needs."""
+"""Workers, which train trials. This module exports the types that a task uses."""
 
 from romul_workers.trial import Context, Paused, Trial
 

@@ -1,7 +1,7 @@
-"""One leased trial: trained and stored while heartbeats keep its lease.
+"""One attempt at a trial: it is trained and stored while heartbeats keep its lease.
 
-An attempt knows its own lease only. It ends when its checkpoint is stored, with the worker's grace
-period, or with the lease; what is reported then is `reporting.py`'s matter.
+An attempt knows only its own lease. It ends when its checkpoint is stored, when the worker's grace
+period is over, or when the lease is lost. `reporting.py` decides what is reported.
 """
 
 import asyncio
@@ -20,33 +20,35 @@ log = logging.getLogger("romul.worker")
 
 FIRST_BEAT_S = 0.2
 QUICK_BEAT_S = 0.4
-"""Time between heartbeats while the broker is lost, which would otherwise stand for them."""
+"""Time between heartbeats while there is no connection to the broker, which otherwise notices a
+worker's death."""
 
 Presence = Mapping[str, str | int | float]
 
 
 class LeaseLostError(Exception):
-    """The lease belongs to another worker, or to the actor, now."""
+    """The lease now belongs to another worker, or to the actor."""
 
 
 class Attempt:
     """One leased trial.
 
     Args:
-        store: where its lease is.
-        trainer: what trains it.
+        store: the store that holds the lease.
+        trainer: trains the trial.
         lease: the lease.
         experiment: the trial's experiment.
         trial: the trial.
-        shutdown: of the worker.
-        presence: what heartbeats say of the worker; is called with the experiment's name.
+        shutdown: the worker's shutdown: when it begins, its reason and its deadline.
+        presence: takes the experiment's name; returns what a heartbeat says about the worker.
 
     Attributes:
         lease, experiment, trial: as above.
-        output: what the task printed, as far as the trainer knows.
-        stores: is set once all that is left to do is to store the checkpoint.
-        stored_s: how long that took, or took until the attempt was ended; None: it did not begin.
-        beside: whether the worker may train another trial meanwhile.
+        output: what the task printed, if the trainer knows it.
+        stores: set when training is over and only the checkpoint remains to be stored.
+        stored_s: how long storing took, in seconds, or how long it had taken when the attempt
+            ended; None: storing did not begin.
+        beside: whether the worker may train another trial while this one is stored.
     """
 
     def __init__(
@@ -74,34 +76,34 @@ class Attempt:
         self._draining = False
         self._stores_at = 0.0
         self._woken = Wakeup()
-        """Is set while there is something to look at."""
+        """Set when the state has changed and `_supervise` must look at it at once."""
 
     @property
     def storing(self) -> bool:
-        """Whether its checkpoint is being stored, and another trial may be trained meanwhile."""
+        """Whether the checkpoint is being stored while another trial may be trained."""
         return self.beside and self.stores.is_set()
 
     @property
     def state(self) -> str:
-        """Draining, once the grace period has begun; else storing (see above), or training."""
+        """The attempt's state: "training", "storing", or "draining" in the grace period."""
         if self._draining:
             return "draining"
         return "storing" if self.storing else "training"
 
     def beat_quickly(self, *, quick: bool) -> None:
-        """Send heartbeats quickly or not; one goes out at once, not after the pause under way.
+        """Change the pace of heartbeats, and send one at once.
 
-        A worker that is taken for dead can still prove the opposite; one that was taken for dead
-        learns of it.
+        The heartbeat proves that a worker which is suspected to be dead is alive. If its lease has
+        been taken away already, the worker learns of it.
         """
         self._quick = quick
         self.wake()
 
     def wake(self, _: object = None) -> None:
-        """Look at once at what has changed.
+        """Make `run` look at what has changed.
 
-        When the worker's end has begun, the task is asked to stop here: a heartbeat under way may
-        hang for longer than the grace period.
+        If the worker's shutdown has begun, this method also asks the task to stop. It does not
+        leave that to `run`, where a heartbeat may hang for longer than the grace period.
         """
         self._woken.set()
         if self._shutdown.begun and not self._draining:
@@ -110,20 +112,19 @@ class Attempt:
                 self._trainer.ask_to_stop()
 
     async def run(self) -> Ending | ReleaseReason:
-        """Train and store while heartbeats go out.
+        """Train the trial and store its checkpoint, with heartbeats.
 
         Returns:
-            How the training ended, or why it was ended: no result of it is of use any more, or it
+            How the training ended, or why it was stopped: its result is no longer needed, or it
             took longer than the grace period.
 
         Raises:
-            LeaseLostError: the lease was lost; the training is ended.
+            LeaseLostError: the lease was lost; the training has been stopped.
         """
         training = asyncio.create_task(
             self._trainer.train(self.experiment, self.trial, self._begin_to_store)
         )
         training.add_done_callback(self.wake)
-        # What is new from here on.
         self._woken.clear()
         if self._shutdown.begun:
             self.wake()
@@ -133,7 +134,7 @@ class Attempt:
             if not training.done():
                 await cancel(training)
             elif not training.cancelled():
-                # Looked at, even where no caller waits for it any more: asyncio would complain.
+                # asyncio logs an exception that is never retrieved.
                 training.exception()
             if self.stores.is_set():
                 self.stored_s = asyncio.get_running_loop().time() - self._stores_at
@@ -141,14 +142,14 @@ class Attempt:
                 self.output = self._trainer.output
 
     def _begin_to_store(self) -> None:
-        # From here on the trainer speaks of the next trial.
+        # After this the trainer's output is that of the next trial.
         self.output = self._trainer.output
         self._stores_at = asyncio.get_running_loop().time()
         self.stores.set()
 
     async def _supervise(self, training: asyncio.Task[Ending]) -> Ending | ReleaseReason:
         loop = asyncio.get_running_loop()
-        # A trial of an instant needs no heartbeat; a longer one is to be seen soon.
+        # A very short trial needs no heartbeat; a longer one should be visible soon.
         limit_s = FIRST_BEAT_S
         while True:
             if (deadline := self._shutdown.deadline) is not None:
@@ -159,7 +160,7 @@ class Attempt:
             if training.done():
                 return training.result()
             deadline = self._shutdown.deadline
-            # A task that was asked just now has a moment, however short the grace period is.
+            # A task that was asked to stop gets one more round, however short the grace period is.
             if asked and deadline is not None and loop.time() >= deadline:
                 return self._shutdown.reason
             if (useless := await self._beat()) is not None:
@@ -172,7 +173,7 @@ class Attempt:
         """Send a heartbeat.
 
         Returns:
-            Why no result of the trial is of use any more; None: it is.
+            Why the trial's result is no longer needed; None: it is needed.
 
         Raises:
             LeaseLostError: the lease was lost.
@@ -183,7 +184,7 @@ class Attempt:
                 self.lease, trial.slot, trial.id, self._presence(experiment)
             )
         except StoreError as error:
-            # The trial goes on: the store may be back before the lease has ended.
+            # The trial goes on: the store may be back before the lease ends.
             log.warning("no heartbeat: %s", error)
             return None
         if beat.status in ("", "stopped", "finished"):

@@ -1,10 +1,9 @@
 """The child process: imports the task once, then trains one trial after the other.
 
-`child_process.py` starts it as `python -m romul_workers.child FD CONTROL [MODULE]`. Requests and
-answers go over the socket of the first number; over the second one, which another thread reads
-while a task trains, only `StopTrial` comes (`child_messages.py`). A task's module that is named
-there is imported at once, before a trial is there. It ends with its parent: when a socket closes,
-it ends its whole process group.
+`child_process.py` starts it as `python -m romul_workers.child FD CONTROL [MODULE ...]`. FD is the
+socket for requests and answers. CONTROL is the socket for `StopTrial`, which a thread reads while
+a task trains (`child_messages.py`). Each MODULE is a task module to import at once, before a trial
+arrives. When the worker ends, the sockets close, and the process ends its whole process group.
 """
 
 import gc
@@ -61,7 +60,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A task that is imported and set up, for one experiment."""
+    """A task that is imported and set up for one experiment."""
 
     train: Callable[[Trial], object]
     context: Context
@@ -70,12 +69,12 @@ class _Task:
 
 
 class Child:
-    """The process's one object.
+    """Serves the worker's requests.
 
     Args:
         connection: the socket for requests and answers.
-        control: the socket for what comes while a task trains.
-        modules: task modules to import before anything is requested.
+        control: the socket for messages that arrive while a task trains.
+        modules: task modules to import before the first request.
     """
 
     def __init__(
@@ -88,12 +87,12 @@ class Child:
         self._kept: Kept | None = None
         self._modules = modules
         self._not_imported: dict[str, BaseException] = {}
-        # A task's own threads may give signs of progress, after their trial has ended too.
+        # A task's own threads may report progress, even after their trial has ended.
         self._sending = threading.Lock()
         self._training: TrainTrial | None = None
 
     def run(self) -> None:
-        """Serve until the worker goes."""
+        """Serve requests until the worker closes the sockets."""
         threading.Thread(target=self._heed, daemon=True).start()
         for module in self._modules:
             self._import(module)
@@ -109,11 +108,11 @@ class Child:
     def _serve(self, request: PrepareTask | TrainTrial) -> None:
         self._send(self._answer(request))
         if self._kept is not None and not self._kept.is_alone():
-            # A model that refers to itself would only be gone at some later time.
+            # The old model may be in a reference cycle, and still hold the tensors' memory.
             gc.collect()
 
     def _heed(self) -> None:
-        """Read what comes while a task trains."""
+        """Read messages from the control socket."""
         decoder = Decoder()
         try:
             while data := self._control.recv(4_096):
@@ -129,7 +128,7 @@ class Child:
             self._connection.sendall(encode(answer))
 
     def _sign(self, request: TrainTrial, at: float | None) -> None:
-        """Pass on a sign of progress, unless its trial is answered: it is none of the next one."""
+        """Send a sign of progress, unless its trial has been answered."""
         with self._sending:
             if request is self._training:
                 self._connection.sendall(encode(TaskProgress(at)))
@@ -157,11 +156,11 @@ class Child:
             return _failure("task" if isinstance(request, PrepareTask) else "exception", error)
 
     def _import(self, module: str) -> None:
-        """Import a task's module; what is in the way is reported once the task is requested."""
+        """Import a task's module; an error is reported when the task is requested."""
         try:
             import_task(module)
         except BaseException as error:  # noqa: BLE001  (sys.exit in a module, too)
-            # Not tried again: half-imported libraries raise other errors the second time.
+            # Not imported again: half-imported libraries raise misleading errors the second time.
             self._not_imported[module] = error
 
     def _prepare(self, request: PrepareTask) -> None:
@@ -205,14 +204,14 @@ class Child:
         kept, self._kept = self._kept, None
         if request.warm and kept is not None and parent is not None:
             _give_parent(trial, kept, parent, checked=request.checked)
-        # Not held while the next model is made, if it is of no use to it.
+        # Free the tensors before the next model is made, unless they are its parent.
         del kept
         _seed(trial.seed)
         returned = task.train(trial)
         sys.stdout.flush()
         if isinstance(returned, Paused):
             if not any(trial.checkpoint.iterdir()):
-                raise TaskError("the task paused, and wrote nothing into trial.checkpoint")
+                raise TaskError("the task paused but wrote nothing into trial.checkpoint")
             return TaskInterrupted(returned.at, work.written)
         if trial.cut_short:
             return TaskInterrupted(None)
@@ -237,21 +236,22 @@ class Child:
 
 
 def _end() -> None:
-    """End this process with all that the task started: the worker is gone.
+    """Kill this process and all that the task started, because the worker has ended.
 
-    At its end the sockets were closed, or reset if an answer still lay there unread.
+    The sockets are then closed, or reset if an answer was not read.
     """
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
 def _give_parent(trial: Trial, kept: "Kept", parent: Path, *, checked: bool) -> None:
-    """Give a trial what its parent left in this process's memory.
+    """Give a trial its parent's tensors from this process's memory.
 
     Args:
         trial: the trial.
-        kept: what this process saved last, which is the parent.
-        parent: its folder.
-        checked: whether its files were hashed; if not, that is done when the task asks for them.
+        kept: the tensors that this process saved last; they are the parent's.
+        parent: folder of the parent.
+        checked: whether the parent's files were hashed; if not, they are hashed when the task
+            reads `trial.parent`.
     """
     if kept.is_of(parent):
         trial._work.parent_kept = kept  # noqa: SLF001
@@ -267,11 +267,11 @@ def _give_parent(trial: Trial, kept: "Kept", parent: Path, *, checked: bool) -> 
 
 
 def _check_files(folder: Path, files: Mapping[str, Written]) -> None:
-    """Hash a checkpoint's files.
+    """Compare a checkpoint's files with their hashes.
 
     Raises:
-        LostParentError: one is not what was written.
-        StorageOutageError: one cannot be read now.
+        LostParentError: a file is missing or damaged.
+        StorageOutageError: a file cannot be read now.
     """
     try:
         fault = Manifest.of(files).first_fault(folder)
@@ -282,12 +282,12 @@ def _check_files(folder: Path, files: Mapping[str, Written]) -> None:
 
 
 def _folder(module: ModuleType) -> Path:
-    """Where a task's code lies: its module's folder, unless that names another one."""
+    """The folder of a task's code: the module's `FOLDER`, or the folder that the module is in."""
     return Path(getattr(module, "FOLDER", None) or Path(module.__file__ or ".").parent)
 
 
 def _device(wanted: str) -> str:
-    """What "auto" means for a task that may or may not use torch."""
+    """The device to train on; "auto" is CUDA if torch is imported and has it."""
     torch = sys.modules.get("torch")
     if wanted != "auto":
         return wanted
@@ -295,9 +295,9 @@ def _device(wanted: str) -> str:
 
 
 def _seed(seed: int) -> None:
-    """Seed the generators that a task is likely to draw from."""
+    """Seed `random`, numpy's global generator, and torch if it is imported."""
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  (what many data sets and augmentations draw from)
+    np.random.seed(seed)  # noqa: NPY002  (many data sets and augmentations draw from it)
     if (torch := sys.modules.get("torch")) is not None:
         torch.manual_seed(seed)
 
@@ -313,8 +313,8 @@ def _failure(reason: FailureReason, error: BaseException) -> TaskFailed:
 
 
 def main() -> None:
-    """Serve on the sockets whose numbers come first; the other arguments are modules to import."""
-    # Ctrl-C in a terminal is for the worker, which decides what becomes of the trial.
+    """Serve on the sockets that the first two arguments name; the others are task modules."""
+    # Ctrl-C in a terminal is for the worker, which then decides about the trial.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection, control = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
     Child(connection, control, sys.argv[3:]).run()

@@ -1,7 +1,7 @@
-"""What a worker and its child process send each other: MessagePack over their socket pair.
+"""Messages between a worker and its child process: MessagePack over a socket pair.
 
-The worker sends a request (`PrepareTask`, `TrainTrial`) and waits for its one answer; signs of
-progress (`TaskProgress`) may come before it. `StopTrial` has no answer of its own.
+The worker sends a request (`PrepareTask`, `TrainTrial`) and waits for exactly one answer. Signs of
+progress (`TaskProgress`) may arrive before the answer. `StopTrial` has no answer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from romul_actors.core.space import Value
 from romul_workers.hashing import Written
 
 MAX_BUFFER = 2**24
-"""Most bytes of messages that may lie unread."""
+"""Most bytes of an incomplete message that are buffered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +23,11 @@ class PrepareTask:
     """Import a task and run its `setup`, once for each experiment.
 
     Attributes:
-        key: hash of all that follows.
-        experiment: its name.
-        module, function: of the task.
-        device: "auto", "cpu", "cuda:0" and the like.
-        constants: the experiment's own.
+        key: hash of all other fields; `TrainTrial` refers to it.
+        experiment: name of the experiment.
+        module, function: names of the task's module and function.
+        device: where to train, such as "auto", "cpu" or "cuda:0".
+        constants: the experiment's constants, by name.
     """
 
     key: str
@@ -43,14 +43,14 @@ class TrainTrial:
     """Train one trial of a task that is prepared.
 
     Attributes:
-        key: of the experiment.
-        metric: the experiment's.
-        parent: folder of the checkpoint to continue from; None: from scratch.
-        checkpoint: folder for the new one.
-        warm: whether the parent is what this process saved last.
-        checked: whether the parent's files were hashed; if not, their lengths and times of change
-            are what they were when this process wrote them.
-        absent: names of the space's hyperparameters that do not count in this trial.
+        key: the key of the `PrepareTask` request for the trial's task.
+        metric: name of the experiment's metric.
+        parent: folder of the checkpoint to continue from; None: train from scratch.
+        checkpoint: folder for the new checkpoint.
+        warm: whether the parent is the checkpoint that this process saved last.
+        checked: whether the parent's files were hashed. If not, their lengths and modification
+            times are those with which this process wrote them.
+        absent: names of the hyperparameters whose condition does not hold in this trial.
         id, hyperparameters, start, stop, seed, step, resumed: as in `romul_workers.trial.Trial`.
     """
 
@@ -72,7 +72,7 @@ class TrainTrial:
 
 @dataclass(frozen=True, slots=True)
 class StopTrial:
-    """Set `trial.should_stop`, for good."""
+    """Set `trial.should_stop` for all trials from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class TaskProgress:
     """A sign of progress.
 
     Attributes:
-        at: where training stands, in the budget's unit; None: the task did not say.
+        at: the position in training, in the budget's unit; None: the task did not give one.
     """
 
     at: float | None
@@ -97,10 +97,10 @@ class TaskReturned:
 
     Attributes:
         value, metrics, left_out, in_effect, provenance: as in `romul_workers.trainer.Success`.
-        written: files of the checkpoint that are hashed already, by name.
-        restore_s: how long the parent's restore took; None: nothing was restored.
-        warm: whether it came from this process's memory.
-        keeps: whether this process keeps what was saved.
+        written: hashes and sizes of the checkpoint's files that are hashed already, by name.
+        restore_s: how long the parent's restore took, in seconds; None: nothing was restored.
+        warm: whether the parent was restored from this process's memory.
+        keeps: whether this process keeps the saved tensors for a warm restore.
     """
 
     value: float
@@ -119,7 +119,8 @@ class TaskInterrupted:
     """The task followed `trial.should_stop`.
 
     Attributes:
-        at: where training stands in the partial checkpoint; None: there is none.
+        at: the position in training of the partial checkpoint, in the budget's unit; None: there
+            is no partial checkpoint.
         written: as in `TaskReturned`.
     """
 
@@ -129,7 +130,7 @@ class TaskInterrupted:
 
 @dataclass(frozen=True, slots=True)
 class TaskFailed:
-    """The task cannot be prepared, or the trial failed."""
+    """The task could not be prepared, or the trial failed."""
 
     reason: FailureReason
     message: str
@@ -146,7 +147,7 @@ _KINDS: Mapping[str, type[Message]] = {kind.__name__: kind for kind in get_args(
 def encode(message: Message) -> bytes:
     """A message as bytes: its kind and its fields."""
     values = {f.name: getattr(message, f.name) for f in fields(message)}
-    # What a task returns may hold text that is none: a file's name in another encoding, say.
+    # A task may return text that is not valid Unicode, such as a file name in another encoding.
     body: bytes = msgpack.packb(
         [type(message).__name__, values], default=astuple, unicode_errors="backslashreplace"
     )
@@ -154,13 +155,13 @@ def encode(message: Message) -> bytes:
 
 
 class Decoder:
-    """Messages out of a stream of bytes, as they become complete."""
+    """Decodes messages from a stream of bytes."""
 
     def __init__(self) -> None:
         self._unpacker = msgpack.Unpacker(max_buffer_size=MAX_BUFFER)
 
     def feed(self, data: bytes) -> list[Message]:
-        """All messages that are complete with `data`."""
+        """Add `data`, and return all messages that are complete now."""
         self._unpacker.feed(data)
         return [_message(*sent) for sent in self._unpacker]
 

@@ -1,6 +1,6 @@
 """The worker's side of its child process: starts it, sends it requests, and ends it.
 
-What runs in the process is `child.py`; what is sent, `child_messages.py`.
+`child.py` runs in the process; `child_messages.py` defines the messages.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ log = logging.getLogger("romul.worker")
 LOG_TAIL = 2_000
 """How much of a crashed child's output is reported, in bytes."""
 KILLED_S = 4.0
-"""How long a killed process may take to end; one that hangs in the kernel never does."""
+"""How long to wait for a killed process; one that hangs in the kernel never ends."""
 
 
 class ChildDiedError(Exception):
@@ -38,11 +38,11 @@ class ChildDiedError(Exception):
 
 
 class StalledError(Exception):
-    """No sign of progress came in time."""
+    """No sign of progress arrived in time."""
 
 
 class _Answers(asyncio.Protocol):
-    """What comes over the socket: signs of progress, and one answer to each request."""
+    """Receives signs of progress, and one answer to each request."""
 
     def __init__(self) -> None:
         self._decoder = Decoder()
@@ -53,10 +53,13 @@ class _Answers(asyncio.Protocol):
     def expect(
         self, on_sign: Callable[[TaskProgress | None], None]
     ) -> asyncio.Future[Answer | None]:
-        """The next answer; None: the process closes its end first.
+        """Expect the next answer.
 
         Args:
-            on_sign: is called with each sign of progress, and with None for other signs of life.
+            on_sign: called with each sign of progress, and with None when any data arrive.
+
+        Returns:
+            A future with the answer; None if the process closes its socket first.
         """
         self._on_sign = on_sign
         self._answer = asyncio.get_running_loop().create_future()
@@ -65,11 +68,11 @@ class _Answers(asyncio.Protocol):
         return self._answer
 
     def ignore(self) -> None:
-        """Give signs of progress to no caller, until the next answer is expected."""
+        """Drop signs of progress until the next answer is expected."""
         self._on_sign = _ignore
 
     def data_received(self, data: bytes) -> None:
-        """Pass on what is complete."""
+        """Pass on each complete message."""
         self._on_sign(None)
         for message in self._decoder.feed(data):
             if isinstance(message, TaskProgress):
@@ -78,12 +81,12 @@ class _Answers(asyncio.Protocol):
                 self._give(message)
 
     def connection_lost(self, _: Exception | None) -> None:
-        """No answer comes any more."""
+        """Answer None: the process has closed its socket."""
         self._lost = True
         self._give(None)
 
     def _give(self, answer: Answer | None) -> None:
-        # A request that was cancelled waits no more.
+        # The request may have been cancelled.
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(answer)
 
@@ -96,8 +99,8 @@ class ChildProcess:
     """One child process and the two sockets to it; made by `start`.
 
     Attributes:
-        log_start: how long the file of its output was when it was started, in bytes.
-        prepared: keys of the experiments whose task is imported and set up.
+        log_start: length of the output file when the process was started, in bytes.
+        prepared: keys of the `PrepareTask` requests that it has answered.
     """
 
     def __init__(
@@ -125,12 +128,12 @@ class ChildProcess:
         """Start a process.
 
         Args:
-            paths: folders to find task modules in, before the installed ones.
-            log: file that its output is appended to.
-            modules: task modules to import at once, before anything is requested.
+            paths: folders to search for task modules before the installed ones.
+            log: file that the process's output is appended to.
+            modules: task modules to import at once, before the first request.
 
         Raises:
-            OSError: this machine cannot start one.
+            OSError: the process cannot be started.
         """
         search = [str(path) for path in paths] + [os.environ.get("PYTHONPATH", "")]
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +147,7 @@ class ChildProcess:
                 unwind.enter_context(end)
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                # Nothing is imported from the current folder, unless `paths` name it.
+                # Do not import from the current folder, unless it is in `paths`.
                 "-P",
                 "-m",
                 "romul_workers.child",
@@ -155,7 +158,7 @@ class ChildProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                # A process group of its own: ended as one, with all that the task started.
+                # In its own process group, so that all that the task starts is killed with it.
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search))},
             )
@@ -165,11 +168,11 @@ class ChildProcess:
 
     @property
     def ended(self) -> bool:
-        """Whether the process is gone."""
+        """Whether the process has ended."""
         return self._process.returncode is not None
 
     def ask_to_stop(self) -> None:
-        """Set `trial.should_stop` there, for good."""
+        """Set `trial.should_stop` in the process for all its trials from now on."""
         with contextlib.suppress(OSError):
             self._control.send(encode(StopTrial()))
 
@@ -179,11 +182,16 @@ class ChildProcess:
         stall_s: float | None,
         progress: Callable[[float | None], None],
     ) -> Answer:
-        """Send a request and wait for the answer, while signs of progress come in.
+        """Send a request and wait for the answer.
+
+        Args:
+            request: the request.
+            stall_s: longest silence of the process, in seconds; None: any.
+            progress: called with the position of each sign of progress.
 
         Raises:
-            ChildDiedError: the process ended without one.
-            StalledError: nothing came for `stall_s`.
+            ChildDiedError: the process ended without an answer.
+            StalledError: the process sent nothing for `stall_s`.
         """
         loop = asyncio.get_running_loop()
         silence = asyncio.timeout(stall_s)
@@ -200,12 +208,11 @@ class ChildProcess:
                 self._transport.write(encode(request))
                 answer = await answered
         except TimeoutError:
-            # An outer time limit looks the same; only our own means a stall.
+            # A time limit of a caller raises the same exception; only this one means a stall.
             if silence.expired():
                 raise StalledError from None
             raise
         finally:
-            # What comes from now on belongs to no request.
             self._answers.ignore()
         if answer is None:
             raise ChildDiedError(await self._cause_of_death())
@@ -224,24 +231,25 @@ class ChildProcess:
         return text[-MAX_TEXT:]
 
     async def end(self) -> None:
-        """Kill the process with all it started, and wait for its end, for `KILLED_S` at most."""
+        """Kill the process and all that it started; wait for its end, for `KILLED_S` at most."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._transport.close()
         self._control.close()
         try:
             async with asyncio.timeout(KILLED_S):
-                # Shielded: a worker that is itself being ended still reaps its child.
+                # Shielded, so that a worker that is being cancelled still reaps its child.
                 await asyncio.shield(self._process.wait())
         except TimeoutError:
             log.warning(
-                "the task's process %d was killed and has not ended: it is left behind",
+                "the task's process %d was killed but has not ended; the worker does not wait "
+                "for it any longer",
                 self._process.pid,
             )
 
 
 def _signal_name(number: int) -> str:
-    """A signal's name; its number where it has none, as most real-time signals."""
+    """A signal's name, or its number if it has none (most real-time signals)."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -249,7 +257,7 @@ def _signal_name(number: int) -> str:
 
 
 def read_from(log: Path, start: int) -> str:
-    """What was written to a file since it had so many bytes: its end, if that is long."""
+    """The text of a file from byte `start` on; only the end if it is long, "" if unreadable."""
     with contextlib.suppress(OSError):
         end = log.stat().st_size
         if end > start:

@@ -1,4 +1,4 @@
-"""The real trainer: trials in a warm child process, with their checkpoints around them."""
+"""The real trainer: fetches the parent, trains in a child process, and stores the checkpoint."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from romul_workers.hashing import Written
 
 DISCARD_S = 1.0
-"""So long a worker waits for a checkpoint's removal, which goes on beside its loop then."""
+"""How long a worker waits for the removal of a checkpoint; it then continues in its thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class _Parent:
     """A checkpoint to continue from.
 
     Attributes:
-        folder: where it lies.
-        warm: whether the child process saved it last, and still holds it.
+        folder: the local folder of the checkpoint.
+        warm: whether the child process saved it last, and still holds its tensors.
         checked: whether its files were hashed.
     """
 
@@ -62,11 +62,11 @@ class _Parent:
 
 @dataclass(frozen=True, slots=True)
 class _Trained:
-    """What the child left of a trial, before it is stored.
+    """A trial after its training, before its checkpoint is stored.
 
     Attributes:
-        answer: the child's.
-        restored: how its parent came to it.
+        answer: the child's answer.
+        restored: how the parent was restored; None: no parent, or the trial was interrupted.
     """
 
     answer: TaskReturned | TaskInterrupted
@@ -74,19 +74,18 @@ class _Trained:
 
 
 class ChildTrainer(Trainer):
-    """Trains in a child process, kept warm between trials and replaced after a failure.
+    """Trains in a child process, which stays between trials and is replaced after a failure.
 
-    A trial has three parts: its parent is fetched, the child trains, and what the child left is
-    stored. Only the middle one needs the child: the last one may go on beside the next trial's
-    first two, and touches nothing that belongs to them.
+    A trial has three parts: its parent is fetched, the child trains, and the checkpoint is stored.
+    The third part may run beside the first two of the next trial; they share no state.
 
     Args:
         scratch: local folder for copies of remote checkpoints and the child's output.
-        paths: folders to find task modules in, before the installed ones.
-        log: file for the child's output; None: one in `scratch`.
-        device: in place of the experiment's own, if given.
-        quota: most bytes that an experiment's checkpoints may take; None: what the disk holds.
-        child: a process that is started already, with the same `paths` and `log`.
+        paths: folders to search for task modules before the installed ones.
+        log: file for the child's output. Default: one in `scratch`.
+        device: where to train. Default: the experiment's device.
+        quota: most bytes that an experiment's checkpoints may take. Default: no limit.
+        child: a child process that is started already, with the same `paths` and `log`.
     """
 
     def __init__(
@@ -106,12 +105,12 @@ class ChildTrainer(Trainer):
         self._quota = quota
         self._child = child
         self._held: tuple[str, Mapping[str, Written]] | None = None
-        """The checkpoint whose tensors the child still holds, with its files."""
-        # What a module prints while it is imported belongs to the first trial's output.
+        """Name and files of the checkpoint whose tensors the child still holds."""
+        # The first trial's output includes what the module printed while it was imported.
         self._unread = None if child is None else child.log_start
         self._stopping = False
         self._stored_from: Path | None = None
-        """The folder that is, or was last, to be stored."""
+        """The local folder of the checkpoint that is being stored, or was stored last."""
         self._opened: dict[str, Checkpoints] = {}
         self._removing: set[str] = set()
         self._request_of: tuple[Experiment, PrepareTask] | None = None
@@ -119,7 +118,7 @@ class ChildTrainer(Trainer):
     async def train(
         self, experiment: Experiment, trial: TrialMessage, stores: Callable[[], None] = ignore
     ) -> Ending:
-        # No two attempts ever share a name, not even those of a server that lost its last second.
+        # The random tail keeps names unique even if a server comes back with older data.
         name = f"{trial.id}-{trial.attempt}-{secrets.token_hex(3)}"
         self.at, self.output = None, ""
         printed, self._unread = self._unread, None
@@ -142,7 +141,7 @@ class ChildTrainer(Trainer):
         except CheckpointError as error:
             return self._not_stored(experiment, trial, error)
         except OSError as error:
-            # No process, no log, no socket: this machine's fault, and not the worker's end.
+            # This machine cannot start a process, or open a log or a socket. The worker goes on.
             await self.close()
             if error.errno in NO_ROOM:
                 return NoRoom(str(error))
@@ -155,7 +154,7 @@ class ChildTrainer(Trainer):
         if isinstance(error, NoRoomError):
             return NoRoom(str(error))
         here = self._opened.get(experiment.checkpoints or "")
-        # What has never worked is more likely set up wrong than away: that is to be seen at once.
+        # A storage that never worked is probably configured wrongly, so the trial fails at once.
         worked = trial.parent is not None or (here is not None and here.worked)
         if isinstance(error, StorageOutageError) and worked:
             return Outage(str(error))
@@ -163,10 +162,10 @@ class ChildTrainer(Trainer):
 
     async def _checkpoints(self, experiment: Experiment) -> Checkpoints:
         if experiment.checkpoints is None:
-            raise CheckpointError("the experiment says no place for checkpoints")
+            raise CheckpointError("the experiment declares no folder for checkpoints")
         url = experiment.checkpoints
         if url not in self._opened:
-            # The library of an object store may ask for credentials over the network.
+            # In a thread: an object store's library may fetch credentials over the network.
             make = lambda: Checkpoints(url, self._scratch, self._quota)  # noqa: E731
             self._opened[url] = await detached(make)
         return self._opened[url]
@@ -179,7 +178,7 @@ class ChildTrainer(Trainer):
         trial: TrialMessage,
         printed: int,
     ) -> Ending | _Trained:
-        """Train; `output` is what the log holds from its byte `printed` on."""
+        """Train, and set `output` to the text of the log from byte `printed` on."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
@@ -199,7 +198,7 @@ class ChildTrainer(Trainer):
         return _Trained(answer, restored)
 
     async def _find(self, checkpoints: Checkpoints, parent: str | None) -> _Parent | Failure | None:
-        """Where the parent is; None: there is none."""
+        """Find the parent, and fetch it if necessary; None: the trial has no parent."""
         if parent is None:
             return None
         held, written = self._held or (None, {})
@@ -246,15 +245,15 @@ class ChildTrainer(Trainer):
             child = await self._ready_child()
         if child is None:
             return TaskInterrupted(None)
-        # Only `PrepareTask` is answered by `TaskReady`.
+        # `TaskReady` answers only `PrepareTask`.
         answer = await self._request(child, train, "trial", limits.trial_s, limits.stall_s)
         return cast("TrialAnswer", answer)
 
     def _prepare(self, experiment: Experiment) -> PrepareTask:
-        """The request that an experiment's trials need first; made once for many of them."""
+        """The `PrepareTask` request of an experiment; the latest one is cached."""
         if self._request_of is None or self._request_of[0] is not experiment:
             device = self._device or experiment.resources.device
-            # Of nothing else: a change of steps or bounds must not load the data again.
+            # The key has no other fields: a change of steps or bounds must not run `setup` again.
             task = (
                 experiment.name,
                 experiment.module,
@@ -269,11 +268,11 @@ class ChildTrainer(Trainer):
 
     async def _ready_child(self) -> ChildProcess | None:
         """The child process, started if there is none; None: the worker is about to end."""
-        # `StopTrial` does not reach a process that is still starting, so it is not started.
+        # `StopTrial` would not reach a process that is still starting.
         if self._stopping:
             return None
         if self._child is not None and self._child.ended:
-            # Between two trials: neither is at fault.
+            # It ended between two trials, so no trial fails.
             await self.close()
         if self._child is None:
             self._child = await ChildProcess.start(self._paths, self._log)
@@ -287,14 +286,14 @@ class ChildTrainer(Trainer):
         limit_s: float | None,
         stall_s: float | None,
     ) -> Answer:
-        """Send a request and wait for its answer; without one in time, the trial has failed.
+        """Send a request and wait for its answer; `TaskFailed` if none arrives in time.
 
         Args:
             child: the process.
             request: the request.
-            what: names the limit, as it is called in `timeouts`.
-            limit_s: longest time until the answer; None: any.
-            stall_s: longest time without a sign of progress; None: any.
+            what: name of the limit in `timeouts`, without "_s".
+            limit_s: longest time until the answer, in seconds; None: no limit.
+            stall_s: longest time without a sign of progress, in seconds; None: no limit.
         """
         try:
             async with asyncio.timeout(limit_s):
@@ -317,19 +316,19 @@ class ChildTrainer(Trainer):
     async def _failure(
         self, answer: TaskFailed, checkpoints: Checkpoints, folder: Path
     ) -> NoRoom | Failure:
-        """The ending of a failed trial; raises where the storage refuses what the task needs."""
+        """The ending of a failed trial; raises StorageOutageError if the storage is the cause."""
         if answer.reason != "not_finite":
-            # Memory, CUDA contexts and half-done work of the task go with the process. A task that
-            # diverged has returned as others do: no reason to import everything again.
+            # Frees memory, CUDA contexts and threads of the failed trial. A trial whose metric is
+            # not finite has returned normally, so the process stays.
             await self.close()
         if answer.reason == "storage":
             raise StorageOutageError(answer.message)
         if answer.reason == "exception":
             if await detached(checkpoints.full):
-                return NoRoom(f"the disk is full; the task said: {answer.message}")
+                return NoRoom(f"the disk is full; the task's error: {answer.message}")
             refusal = await detached(lambda: checkpoints.refusal(folder))
             if refusal is not None:
-                raise StorageOutageError(f"{refusal}; the task said: {answer.message}")
+                raise StorageOutageError(f"{refusal}; the task's error: {answer.message}")
         return Failure(answer.reason, answer.message)
 
     def ask_to_stop(self) -> None:
@@ -338,7 +337,7 @@ class ChildTrainer(Trainer):
             self._child.ask_to_stop()
 
     def has_room(self) -> bool:
-        # A quota counts what is stored: with two on their way more would come than it allows.
+        # A quota counts only stored checkpoints: two that are not stored yet could exceed it.
         folder = self._stored_from
         return self._quota is None and (folder is None or Checkpoints.has_room_beside(folder))
 
@@ -360,7 +359,7 @@ class ChildTrainer(Trainer):
                     return
         except TimeoutError:
             pass
-        raise CheckpointError(f"checkpoint {checkpoint}: its removal takes long")
+        raise CheckpointError(f"checkpoint {checkpoint}: not removed within {DISCARD_S:g} s")
 
     async def close(self) -> None:
         child, self._child, self._held = self._child, None, None
@@ -369,7 +368,7 @@ class ChildTrainer(Trainer):
 
 
 async def _discard(folder: Path) -> None:
-    """Remove a checkpoint in the making, if it is still there; what takes long goes on alone."""
+    """Remove the folder of an unfinished checkpoint, if it is still there; wait `DISCARD_S`."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DISCARD_S):
             await detached(lambda: Checkpoints.discard(folder))
@@ -382,7 +381,7 @@ async def _store(
     trained: _Trained,
     parent: str | None,
 ) -> Success | Stopped:
-    """Flush what the child left and make it a checkpoint: before this, nothing may be reported."""
+    """Store what the child wrote as a checkpoint; the trial may be reported only after that."""
     answer = trained.answer
     if isinstance(answer, TaskInterrupted) and answer.at is None:
         return Stopped()

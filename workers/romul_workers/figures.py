@@ -1,6 +1,6 @@
-"""What a task returns: the metric, which must be a number, and figures beside it, which may be odd.
+"""Reads what a task returns: the metric, which must be a number, and other figures.
 
-What cannot be a figure is left out with a warning; the trial counts all the same.
+A value that cannot be a figure is left out with a warning; the trial still counts.
 """
 
 import math
@@ -12,13 +12,13 @@ from typing import Any
 from romul_actors.errors import TaskError
 
 MAX_FIGURES = 256
-"""Figures beside the metric that a result keeps."""
+"""Most figures, beside the metric, that a result keeps."""
 MAX_NAME = 100
-"""Longest name of a figure, in characters; the metric's is as long at most."""
+"""Longest name of a figure or of the metric, in characters."""
 MAX_NAMED = 10
-"""So many of the things that were left out are named in a sentence."""
+"""Most names that one warning lists."""
 MAX_WARNED = 100
-"""After so many names of an experiment there are no more warnings: each trial may have others."""
+"""Most names of an experiment that are warned about: each trial may bring new ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Figures:
 
     Attributes:
         value: the experiment's metric; it may be NaN or infinite.
-        kept: finite numbers beside it, by name; true is 1, false is 0.
-        left_out: by name, what is no such number, or one too many: its type, or why.
+        kept: the other figures, by name: finite numbers; true is 1, false is 0.
+        left_out: values that are not kept, by name: the value's type, or the reason.
     """
 
     value: float
@@ -37,17 +37,17 @@ class Figures:
 
 
 def figures(returned: object, metric: str, giver: str = "the task returned") -> Figures:
-    """The experiment's metric, and all other figures that the task gave.
+    """Find the experiment's metric and all other figures in what a task returned.
 
-    Numbers of numpy and torch, and their tensors of one element, are numbers.
+    Scalars of numpy and torch, and their arrays and tensors of one element, are numbers.
 
     Args:
-        returned: the metric alone, or a mapping that has it.
-        metric: its name.
-        giver: begins the sentence that says what is wrong.
+        returned: the metric alone, or a mapping that holds it.
+        metric: the metric's name.
+        giver: the beginning of error messages.
 
     Raises:
-        TaskError: the metric is not there, or no number.
+        TaskError: the metric is missing or is not a number.
     """
     if not isinstance(returned, Mapping):
         return Figures(_metric(metric, returned, giver))
@@ -68,7 +68,7 @@ def figures(returned: object, metric: str, giver: str = "the task returned") -> 
 
 
 def _odd(name: str, value: object, number: float | None) -> str:
-    """Why something is no figure; "" if it is one."""
+    """Why a value is not a figure; "" if it is one."""
     if number is None:
         return "None" if value is None else type(value).__name__
     if not math.isfinite(number):
@@ -85,29 +85,29 @@ def _metric(name: str, value: object, giver: str) -> float:
 
 
 def _number(value: Any) -> float | None:
-    """A number or a boolean, or a tensor or array of one of them; None: it is none."""
+    """The value as a float, if it is a number, a boolean, or an array of one such element."""
     plain = _plain(value)
     if not isinstance(plain, int | float):
         return None
     try:
         return float(plain)
     except OverflowError:
-        # A whole number beyond all floats.
+        # An integer too large for a float.
         return math.inf if plain > 0 else -math.inf
 
 
 def _plain(value: Any) -> Any:
-    """The element of a tensor or an array that has one only: a number, to its author."""
+    """The element of an array or tensor of one element; any other value unchanged."""
     if not hasattr(value, "item"):
         return value
     try:
         return value.item()
-    except Exception:  # noqa: BLE001  (any other thing with an `item` is no number)
+    except Exception:  # noqa: BLE001  (other types may have an `item` too)
         return value
 
 
 def in_words(left_out: Mapping[str, str]) -> str:
-    """What was left out, in a sentence that says what is kept."""
+    """A sentence that names what was left out and says what is kept."""
     named = [f"{name!r} ({why})" for name, why in islice(left_out.items(), MAX_NAMED)]
     more = len(left_out) - len(named)
     return (
@@ -117,13 +117,13 @@ def in_words(left_out: Mapping[str, str]) -> str:
 
 
 class LeftOut:
-    """Names of what was left out so far: each is warned of once in an experiment."""
+    """The names that were left out so far; there is one warning per name and experiment."""
 
     def __init__(self) -> None:
         self._warned: dict[str, set[str]] = {}
 
     def new(self, experiment: str, left_out: Mapping[str, str]) -> dict[str, str]:
-        """What of it was never left out before."""
+        """The part of `left_out` whose names are left out for the first time."""
         warned = self._warned.setdefault(experiment, set())
         if len(warned) >= MAX_WARNED:
             return {}
@@ -132,5 +132,5 @@ class LeftOut:
         return new
 
     def forget(self, experiment: str) -> None:
-        """Begin anew with an experiment of that name."""
+        """Forget an experiment: it was removed, or another one has its name."""
         self._warned.pop(experiment, None)

@@ -1,4 +1,4 @@
-"""Which functions can train."""
+"""Checks whether a function can be a task's `train`."""
 
 import inspect
 from collections.abc import Callable
@@ -8,15 +8,15 @@ from romul_actors.errors import TaskError
 
 
 def check_function(train: Callable[..., Any], name: str) -> None:
-    """Make sure that calling `train` trains.
+    """Check that `train` is an ordinary function that can be called with a trial alone.
 
     Args:
         train: the task's function.
-        name: names it in the error.
+        name: how the error message calls it.
 
     Raises:
-        TaskError: calling it would only make a coroutine or a generator; the message says what
-            to do; or it does not take one argument, the trial.
+        TaskError: it is a coroutine function or a generator, or it cannot be called with one
+            argument; the message says what to do.
     """
     called = train if inspect.isroutine(train) else getattr(train, "__call__", train)  # noqa: B004
     if inspect.iscoroutinefunction(called):
@@ -37,5 +37,5 @@ def check_function(train: Callable[..., Any], name: str) -> None:
             "hyperparameters are trial.hyperparameters"
         ) from None
     except ValueError:
-        # What is written in C says nothing of its arguments.
+        # Functions written in C may have no signature to check.
         return

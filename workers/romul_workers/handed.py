@@ -1,8 +1,8 @@
-"""A function that a Python program handed to workers of its own, by a file of this user's.
+"""Hands a function from a Python program to the workers that it starts, in a file.
 
-`romul.run` writes a folder with two files: the function, pickled, and a task module that loads it
-from here. The workers that it starts are given that folder's path. Nothing of it goes through the
-store or any network; a file that another user owns or may change is refused.
+`romul.run` writes a folder with two files: the pickled function, and a task module that loads it
+with `read`. The workers get the folder's path. Nothing goes through the store or a network. A file
+that another user owns, or may read or change, is refused.
 """
 
 import contextlib
@@ -42,14 +42,14 @@ FOLDER = {source!r}
 
 @dataclass(frozen=True, slots=True)
 class Handed:
-    """What is handed over.
+    """The content of the pickle file.
 
     Attributes:
-        functions: the task's `train` and `setup` (or None), and what they use of the program's
-            `__main__`, by name; pickled.
-        path: where the program finds its modules, for those that the functions import.
-        sources: lines by file, of code that lies in none, such as a notebook's cells; tracebacks
-            show them.
+        functions: a pickle of the task's `train`, its `setup` (or None), and the functions and
+            classes of the program's `__main__` that these use, by name.
+        path: the program's `sys.path`, for the modules that the functions import.
+        sources: source lines of code without a file, such as a notebook's cells, by the name in
+            tracebacks.
     """
 
     functions: bytes
@@ -58,11 +58,11 @@ class Handed:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Keeps the files of code, which cloudpickle leaves out: tracebacks name them.
+    """Keeps the file names of code, which cloudpickle drops, so that tracebacks name them.
 
     Attributes:
-        files: those that it met.
-        main: functions and classes of the program's `__main__` that it met, by name.
+        files: the file names of the code that was pickled.
+        main: the functions and classes of `__main__` that were pickled, by name.
     """
 
     def __init__(self, file: io.BytesIO) -> None:
@@ -71,7 +71,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self.main: dict[str, Any] = {}
 
     def reducer_override(self, obj: Any) -> Any:
-        """Reduce code as cloudpickle does, with its file."""
+        """Reduce an object as cloudpickle does; code objects keep their file name."""
         if isinstance(obj, FunctionType | type) and obj.__module__ == "__main__":
             name = obj.__qualname__
             if getattr(sys.modules["__main__"], name, None) is obj:
@@ -91,24 +91,24 @@ def write(folder: Path, train: Callable[..., Any], setup: Callable[..., Any] | N
     """Write functions into a folder as a task module.
 
     Args:
-        folder: made if need be; only this user can read it.
-        train: the task's function; closures, lambdas and functions of a notebook can be.
-        setup: its `setup`, if it has one.
+        folder: where to write; created if it does not exist. Only this user can read it.
+        train: the task's function; it may be a closure, a lambda or a function of a notebook.
+        setup: the task's `setup`, if it has one.
 
     Raises:
-        TaskError: a function holds something that cannot go to another process; the message
+        TaskError: a function holds something that cannot be sent to another process; the message
             says what.
     """
     try:
         with _by_value(train), _by_value(setup), io.BytesIO() as pickled:
             pickler = _Pickler(pickled)
-            # What the functions hold of `__main__` is known once they are pickled: it comes last.
+            # Last: `pickler.main` is complete only after the functions are pickled.
             pickler.dump((train, setup, pickler.main))
             functions = pickled.getvalue()
     except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
         raise TaskError(
-            f"{_name(train)} cannot be handed to a worker's process: {error}. It holds something "
-            "that belongs to this process (an open file, a lock, a connection): make that inside "
+            f"{_name(train)} cannot be sent to a worker's process: {error}. It holds something "
+            "that belongs to this process (an open file, a lock, a connection): create that inside "
             "the function, or in `setup`"
         ) from error
     path = [str(Path(place).absolute()) for place in sys.path]
@@ -129,40 +129,41 @@ def read(file: Path, digest: str) -> tuple[Callable[..., Any], Callable[..., Any
     """The functions `train` and `setup` that `write` put into a file.
 
     Args:
-        file: what was written.
-        digest: SHA-256 of it.
+        file: the pickle file.
+        digest: its SHA-256, hexadecimal.
 
     Raises:
-        TaskError: it is another user's, or was changed.
+        TaskError: another user owns the file or has access to it, or its content has changed.
     """
     with os.fdopen(os.open(file, os.O_RDONLY | os.O_NOFOLLOW), "rb") as given:
         found = os.fstat(given.fileno())
         if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
             raise TaskError(
-                f"{file}: another user owns it or may change it; it is not read: begin the run "
-                "anew in a folder of your own"
+                f"{file}: not read, because another user owns it or may read or change it: start "
+                "the run again in a folder of your own"
             )
         body = given.read()
     if hashlib.sha256(body).hexdigest() != digest:
         raise TaskError(
-            f"{file}: it is not what was written with its task module: the same call "
-            "again writes both anew"
+            f"{file}: it has changed since its task module was written: make the same call again "
+            "to write both files"
         )
     handed: Handed = pickle.loads(body)  # noqa: S301  (this user's own file, see above)
     sys.path += [place for place in handed.path if place not in sys.path]
-    # A run that an older version began has none.
+    # Older versions did not write `sources`.
     for name, lines in getattr(handed, "sources", {}).items():
         linecache.cache[name] = (sum(map(len, lines)), None, [*lines], name)
-    # A run that an older version began has two alone.
+    # Older versions wrote only two items.
     train, setup, *main = pickle.loads(handed.functions)  # noqa: S301
     _stand_in_main(dict(*main))
     return train, setup
 
 
 def _stand_in_main(names: Mapping[str, Any]) -> None:
-    """Let `pickle`, which names what a program defined, find it in this process and its forks.
+    """Put the program's functions and classes into `__main__`, where `pickle` looks for them.
 
-    The process's own code does not see the new `__main__`: it keeps its names.
+    The new `__main__` module is seen by this process and its forks. Code that runs already keeps
+    the old one.
     """
     if names:
         main = ModuleType("__main__")
@@ -171,7 +172,7 @@ def _stand_in_main(names: Mapping[str, Any]) -> None:
 
 
 def _source(train: Callable[..., Any]) -> str:
-    """The folder of a function's code; of a notebook, which has no file, where it runs."""
+    """The folder of a function's source file; the current folder if it has none."""
     try:
         file = Path(inspect.getsourcefile(train) or "")
     except TypeError:
@@ -181,11 +182,11 @@ def _source(train: Callable[..., Any]) -> str:
 
 @contextlib.contextmanager
 def _by_value(function: Callable[..., Any] | None) -> Iterator[None]:
-    """Take the code of a function along, if another process would not find its module."""
+    """Pickle a function's code, and not its name, if other processes cannot import its module."""
     name = getattr(function, "__module__", None) or "__main__"
     module = sys.modules.get(name)
     top = name.partition(".")[0]
-    # What lives in __main__ goes by value anyway.
+    # cloudpickle always pickles functions of __main__ by value.
     if module is None or top == "__main__" or PathFinder.find_spec(top) is not None:
         yield
         return

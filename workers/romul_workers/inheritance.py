@@ -1,7 +1,7 @@
-"""Copies of one search's checkpoints for another one that begins from them.
+"""Copies checkpoints of one search for a new search that begins from them (`from_run`).
 
-The copies lie in the new search's own place under names of its own: whatever the old search removes
-later, and whatever the new one removes, neither loses anything.
+The copies lie in the new search's folder and have names of their own. Each search can remove its
+checkpoints without any effect on the other.
 """
 
 import contextlib
@@ -19,15 +19,18 @@ from romul_workers.scratch import scratch_folder
 
 
 def copies(former: Experiment, experiment: Experiment, checkpoints: Sequence[str]) -> list[str]:
-    """Copy a checkpoint for each slot; the names of the copies.
+    """Copy one checkpoint for each slot.
 
     Args:
-        former: the search that wrote them.
-        experiment: the search that begins from them.
-        checkpoints: names, by slot.
+        former: the search that wrote the checkpoints.
+        experiment: the new search.
+        checkpoints: names of the checkpoints, by slot.
+
+    Returns:
+        Names of the copies, by slot.
 
     Raises:
-        CheckpointError: one cannot be copied; those that were are removed again.
+        CheckpointError: a checkpoint cannot be copied; the copies made so far are removed.
     """
     if former.checkpoints is None or experiment.checkpoints is None:
         raise CheckpointError(f"from_run: {former.name} or the new search keeps no checkpoints")
@@ -51,10 +54,10 @@ def copies(former: Experiment, experiment: Experiment, checkpoints: Sequence[str
 
 
 def _copy(theirs: Checkpoints, checkpoint: str, ours: Checkpoints, copy: str) -> None:
-    """Copy one whole checkpoint, and make sure that the copy is what was written.
+    """Copy one checkpoint, and compare the copy with its hashes.
 
     Raises:
-        CheckpointError: it is not.
+        CheckpointError: it cannot be copied, or the copy differs.
     """
     source = theirs.fetch(checkpoint)
     folder = ours.begin(copy)
@@ -72,7 +75,7 @@ def _copy(theirs: Checkpoints, checkpoint: str, ours: Checkpoints, copy: str) ->
 
 
 def _duplicate(source: Path, target: Path, record: FileRecord) -> None:
-    """Link a large file, or copy it: where the former search removes it, it stays either way."""
+    """Link a file if it is large, otherwise or if that fails copy it."""
     if record.bytes >= manifests.SHARED_BYTES:
         with contextlib.suppress(OSError):
             target.hardlink_to(source)

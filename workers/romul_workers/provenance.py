@@ -1,7 +1,7 @@
-"""Where a result comes from: the code, the packages and the machine that trained it.
+"""Records where a result comes from: the code, the packages and the machine that trained it.
 
-Gathered in the child process, where the task's modules are. Plain texts, which travel with a
-worker's first result and again when they change; nothing depends on them.
+The child process collects it, because the task's modules are imported there. A worker sends it with
+its first result, and again when it changes. It is for people only: nothing depends on it.
 """
 
 import contextlib
@@ -16,20 +16,20 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 
 GIT_S = 5.0
-"""So long git may take; a repository where it takes longer is left out."""
+"""How long git may take; after that, the commit is left out."""
 LONGEST = 2_000
-"""Longest text, in characters."""
+"""Longest value, in characters."""
 
 
 def provenance(code: Mapping[str, str]) -> dict[str, str]:
-    """Where a result of this process comes from.
+    """The provenance of a result of this process.
 
     Args:
-        code: of the task, as `code_of` found it when it was imported.
+        code: what `code_of` returned when the task was imported.
 
     Returns:
-        `python`, `host`, `packages` (those that are imported, with their versions), `gpu` if the
-        task uses one by torch, and what `code` holds.
+        `python`, `host`, `packages` (the imported ones, with their versions), `gpu` if the task
+        uses one through torch, and the entries of `code`.
     """
     found = {
         **code,
@@ -42,11 +42,10 @@ def provenance(code: Mapping[str, str]) -> dict[str, str]:
 
 
 def code_of(folder: Path) -> dict[str, str]:
-    """The git commit that a folder's code is of, and whether it was changed since.
+    """The git commit of a folder's code, and whether there are uncommitted changes.
 
     Returns:
-        `commit`, and `uncommitted` ("yes" or "no"); nothing where there is no repository, or no
-        git.
+        `commit`, and `uncommitted` ("yes" or "no"); empty without a repository or without git.
     """
     command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", "status"]
     command += ["--porcelain=v2", "--branch", "--untracked-files=no"]
@@ -57,7 +56,7 @@ def code_of(folder: Path) -> dict[str, str]:
             text=True,
             timeout=GIT_S,
             check=True,
-            # Nothing is written. No prompt.
+            # git must neither write to the repository nor ask for a password.
             env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"},
         )
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
@@ -73,10 +72,11 @@ def code_of(folder: Path) -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def _packages(imported: frozenset[str]) -> str:
-    """Installed packages that imported modules belong to, with their versions.
+    """The installed packages that imported modules belong to, with their versions.
 
     Args:
-        imported: names of the modules; mostly the same as for the trial before.
+        imported: names of the imported modules. They rarely change from trial to trial, so one
+            cached result is enough.
     """
     modules = {name.partition(".")[0] for name in imported}
     packages = {name for module in modules for name in _distributions().get(module, ())}
@@ -93,7 +93,7 @@ def _distributions() -> Mapping[str, list[str]]:
 
 
 def _gpu() -> str:
-    """The GPU that torch has begun to use, by its name."""
+    """Name of the GPU that torch uses; "" if it uses none."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
         return ""

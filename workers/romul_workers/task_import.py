@@ -1,6 +1,6 @@
-"""Import a task's module and find its function; say what is in the way.
+"""Imports a task's module and finds its function, in the child process.
 
-Used in the child process. What matters stands in the first line; the traceback follows it.
+The first line of an error message says what is wrong and what to do; a traceback may follow.
 """
 
 import importlib
@@ -18,9 +18,9 @@ from romul_actors.core.events import MAX_TEXT
 from romul_actors.errors import RomulError
 
 MAX_TRACEBACK = 6_000
-"""Longest traceback, in characters: its end."""
+"""Longest traceback in a message, in characters; the end of a longer one is kept."""
 MOST_FOLDERS = 3
-"""So many of the folders that were searched are named."""
+"""Most searched folders that a message names."""
 
 
 class TaskImportError(RomulError):
@@ -28,11 +28,11 @@ class TaskImportError(RomulError):
 
 
 def find_task(name: str, function: str) -> tuple[ModuleType, Callable[[Any], object]]:
-    """Import a module, and find the function in it that trains.
+    """Import a module, and find the task's function in it.
 
     Raises:
-        TaskImportError: there is no such module, it fails while it is imported, or it has no such
-            function; the first line says which, where, and what to do.
+        TaskImportError: there is no such module, importing it fails, or it has no such function.
+            The first line of the message says which, where, and what to do.
     """
     module = import_task(name)
     train = getattr(module, function, None)
@@ -45,8 +45,8 @@ def import_task(name: str) -> ModuleType:
     """Import a task's module.
 
     Raises:
-        TaskImportError: there is none of that name, or it fails while it is imported; the first
-            line says which, where, and what to do.
+        TaskImportError: there is no such module, or importing it fails. The first line of the
+            message says which, where, and what to do.
     """
     try:
         return _import(name)
@@ -59,7 +59,7 @@ def import_task(name: str) -> ModuleType:
 
 
 def _import(name: str) -> ModuleType:
-    """A module; where there is none of that name, what an installed package adds by it."""
+    """Import a module; if there is none of that name, look for a plugin of that name."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -72,7 +72,7 @@ def _import(name: str) -> ModuleType:
 
 
 def described(error: BaseException) -> str:
-    """Where and what, in one line, then the traceback."""
+    """An error as text: file, line and message in the first line, then the traceback."""
     trace = _from_the_task_on(error)
     own = [f for f in traceback.extract_tb(trace) if not _is_machinery(f.filename)]
     file, line = (own[-1].filename, own[-1].lineno) if own else ("", None)
@@ -88,7 +88,7 @@ def described(error: BaseException) -> str:
 
 
 def task_traceback(error: BaseException) -> str:
-    """The traceback from the task's first frame on; the whole one, if no frame is the task's."""
+    """The traceback from the task's first frame on; all of it, if no frame is the task's."""
     return _formatted(error, _from_the_task_on(error) or error.__traceback__)
 
 
@@ -104,16 +104,19 @@ def _from_the_task_on(error: BaseException) -> TracebackType | None:
 
 
 def _is_machinery(file: str) -> bool:
-    """Whether a frame is of what imports and calls the task, and not of the task."""
+    """Whether a frame belongs to the code that imports and calls the task."""
     return "importlib" in file or Path(file).parent == Path(__file__).parent
 
 
 def hiding(folders: Iterable[str], text: str) -> str:
-    """What to say where a file of the task's hides a module of Python; empty: none plays a part.
+    """A message if a file in a searched folder hides a standard module that the error is about.
 
     Args:
-        folders: where modules are searched.
-        text: a traceback, which names modules that lack something.
+        folders: where Python searches for modules.
+        text: the traceback.
+
+    Returns:
+        The message; "" if there is no such file.
     """
     standard = str(Path(os.__file__).parent)
     for folder in dict.fromkeys(folders):

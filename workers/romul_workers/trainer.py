@@ -1,6 +1,6 @@
-"""What a worker needs from a trainer, and how a trial in training can end.
+"""The interface of a trainer, and the ways in which a trial's training can end.
 
-The worker knows `Trainer` only, so that the simulator can stand in for the hours of training.
+The worker knows only `Trainer`, so that the simulator can replace the real one.
 """
 
 from abc import ABC, abstractmethod
@@ -14,11 +14,11 @@ from romul_actors.protocol.experiment import Experiment
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """How a trial's parent came to it.
+    """How a trial's parent was restored.
 
     Attributes:
-        seconds: how long that took: the files found and checked, and their content restored.
-        warm: whether it was in the memory of the process that trained it.
+        seconds: how long it took to find and check the files and to restore their content.
+        warm: whether the parent was in the memory of the process that trained it.
     """
 
     seconds: float
@@ -31,12 +31,13 @@ class Success:
 
     Attributes:
         value: the experiment's metric.
-        checkpoint: its name.
-        metrics: all other figures that the task returned.
-        in_effect: hyperparameters that were read back after they had been applied.
-        left_out: what the task returned and is no figure; see `romul_workers.figures`.
-        provenance: where the result comes from; see `romul_workers.provenance`.
-        restored: how its parent came to it; None: it has none.
+        checkpoint: name of the checkpoint.
+        metrics: all other figures that the task returned, by name.
+        in_effect: hyperparameters as they were read back after they were applied, by name.
+        left_out: why returned values that are not figures were left out, by name; see
+            `romul_workers.figures`.
+        provenance: which code and versions made the result; see `romul_workers.provenance`.
+        restored: how the parent was restored; None: the trial had no parent.
     """
 
     value: float
@@ -50,11 +51,11 @@ class Success:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A trial failed, for a reason of its own.
+    """A trial failed, and the failure counts as one of its attempts.
 
     Attributes:
         reason: one of `romul_actors.core.events.FailureReason`.
-        message: for people.
+        message: the cause, for people.
     """
 
     reason: FailureReason
@@ -66,8 +67,8 @@ class Stopped:
     """The task followed `trial.should_stop` before it had trained its whole budget.
 
     Attributes:
-        checkpoint: name of the partial checkpoint that it left; None: nothing is left.
-        at: where training stands in it, in the budget's unit.
+        checkpoint: name of the partial checkpoint; None: there is none.
+        at: the position in training that the partial checkpoint holds, in the budget's unit.
     """
 
     checkpoint: str | None = None
@@ -76,10 +77,10 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class NoRoom:
-    """Nothing can be stored here now; the trial is not at fault, and the state may pass.
+    """This machine has no room for a checkpoint now; it does not count as a failure of the trial.
 
     Attributes:
-        message: for people.
+        message: the cause, for people.
     """
 
     message: str
@@ -87,10 +88,10 @@ class NoRoom:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """The storage of checkpoints refuses, or does not answer; it did before, and may again.
+    """The storage of checkpoints worked before, but now refuses or does not answer.
 
     Attributes:
-        message: for people.
+        message: the cause, for people.
     """
 
     message: str
@@ -100,16 +101,16 @@ Ending = Success | Failure | Stopped | NoRoom | Outage
 
 
 def ignore() -> None:
-    """Do nothing: the checkpoint is stored before another trial is trained."""
+    """Do nothing: the default for `stores` in `Trainer.train`."""
 
 
 class Trainer(ABC):
-    """Trains trials, one at a time; the one before may still be stored meanwhile."""
+    """Trains one trial at a time, possibly while the previous trial's checkpoint is stored."""
 
     at: float | None = None
-    """Where the trial in training last reported it stands, in the budget's unit; None: nowhere."""
+    """The position that the trial in training last reported, in the budget's unit; None: none."""
     output: str = ""
-    """What the trial that was trained last printed, if that is known."""
+    """What the trial that was trained last printed, if the trainer knows it."""
 
     @abstractmethod
     async def train(
@@ -118,28 +119,28 @@ class Trainer(ABC):
         """Train one trial to its end. If cancelled, the trial ends at once and leaves nothing.
 
         Args:
-            experiment: the trial's.
+            experiment: the trial's experiment.
             trial: the trial.
-            stores: is called once all that is left to do is to store the checkpoint: from then on
-                another trial may be trained. `output` is this trial's at that moment.
+            stores: called when training is over and only the checkpoint remains to be stored. From
+                then on another trial may be trained. At that moment `output` is this trial's.
         """
 
     def has_room(self) -> bool:
-        """Whether another trial's checkpoint may be made beside the one that is being stored."""
+        """Whether there is room for a checkpoint beside the one that is being stored."""
         return True
 
     @abstractmethod
     def ask_to_stop(self) -> None:
-        """Set `trial.should_stop`, for good: the worker is about to end."""
+        """Set `trial.should_stop` for this trial and all later ones: the worker is about to end."""
 
     @abstractmethod
     async def discard(self, experiment: Experiment, checkpoint: str) -> None:
-        """Remove a checkpoint that no trial needs; nothing is done if there is none of that name.
+        """Remove a checkpoint that no trial needs; do nothing if there is none of that name.
 
         Raises:
-            CheckpointError: it cannot be removed, or not at once.
+            CheckpointError: it cannot be removed, or its removal takes long.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """End everything that still runs."""
+        """End all processes that still run."""

@@ -1,4 +1,4 @@
-"""What a user's task sees: `train(trial)`, and optionally `setup(context)`.
+"""The interface of a user's task: `train(trial)`, and optionally `setup(context)`.
 
 ::
 
@@ -13,12 +13,14 @@
         trial.save()
         return validation_loss
 
-The three lines on `should_stop` are optional: with them a trial that is cut short goes on elsewhere
-from where it stood, with `trial.start` moved; without them it is done again from its start. The
-place is tested first: what is returned after `should_stop` was read as true is not counted.
+The three lines with `should_stop` are optional. With them, an interrupted trial continues on
+another worker from the position that it reached: `trial.start` is then that position. Without them,
+the trial is repeated from its start. The position is tested before `should_stop` is read because a
+result that is returned after `should_stop` was true does not count.
 
-No framework is assumed: `attach` and `save` are for torch and import it only when they are called;
-any other task reads `trial.parent` and writes `trial.checkpoint` in a form of its own.
+No framework is assumed. `attach` and `save` are for torch, and import it only when they are called.
+A task without torch reads the folder `trial.parent` and writes the folder `trial.checkpoint` in any
+format.
 """
 
 import time
@@ -37,16 +39,16 @@ if TYPE_CHECKING:
     from romul_workers.torch_support import Attached
 
 Value = Any
-"""A JSON value; of a hyperparameter, what its declaration admits."""
+"""A JSON value; for a hyperparameter, a value that its declaration admits."""
 
 SIGN_OF_LIFE_S = 0.5
-"""Signs of progress are passed on at most this often."""
+"""Shortest time between two signs of progress that are sent to the worker."""
 MAX_PLACE = 2.0**53
-"""No training stands beyond it; presences in the store hold no larger number."""
+"""The largest position in training that is accepted; the store accepts no larger number."""
 
 
 def place(at: float) -> float:
-    """A place of the training, as tasks are given it: an int if it is whole, as `range` takes."""
+    """A position in training as a task receives it: an int if it is whole, so `range` takes it."""
     return int(at) if at == int(at) else at
 
 
@@ -59,11 +61,11 @@ _ELSEWHERE = {
     "number": "its name is trial.id",
     "set_user_attr": "return it beside the metric, as in {'loss': 0.1, 'accuracy': 0.9}",
 }
-"""What to do in place of what trials of other libraries have."""
+"""What to do instead, by attributes that trials of other libraries have."""
 
 
 def _not_there(name: str) -> str:
-    """What to say of an attribute that a trial has not."""
+    """The error message for an attribute that a trial does not have."""
     if name.startswith("_"):
         return name
     if name.startswith("suggest_"):
@@ -76,19 +78,22 @@ def _not_there(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """What a task returns that saved itself inside a trial; made by `Trial.pause`."""
+    """The value that a task returns after it saved its state before the end of the trial.
+
+    `Trial.pause` makes it.
+    """
 
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What stays the same for all trials that a child process runs of one experiment.
+    """What is the same for all trials of one experiment in a child process.
 
     Attributes:
-        experiment: its name.
-        device: "cpu", "cuda:0" and the like.
-        constants: the experiment's own.
+        experiment: name of the experiment.
+        device: where to train, such as "cpu" or "cuda:0".
+        constants: the experiment's constants, by name.
     """
 
     experiment: str
@@ -98,15 +103,16 @@ class Context:
 
 @dataclass(slots=True)
 class TrialWork:
-    """What `attach` and `save` did, for the child process that runs the trial.
+    """What `attach` and `save` did; the child process that runs the trial reads it.
 
     Attributes:
-        in_effect: hyperparameters as they were read back.
-        restore_s: how long `attach` took to restore, in seconds; None: it restored nothing.
-        warm: whether it did so from memory.
-        parent_kept: what the parent's own trial left in this process's memory, until `attach`.
-        kept: what the latest `save` left there.
-        written: files of the checkpoint that are hashed already, by name.
+        in_effect: hyperparameters as `attach` read them back from the optimizer.
+        restore_s: how long `attach` took to restore the parent, in seconds; None: it restored
+            nothing.
+        warm: whether the parent was restored from memory, not from files.
+        parent_kept: tensors of the parent that this process still holds; None after `attach`.
+        kept: tensors that the latest `save` left in this process's memory.
+        written: hashes and sizes of the checkpoint's files that are hashed already, by name.
     """
 
     in_effect: dict[str, Value] = field(default_factory=dict)
@@ -119,23 +125,23 @@ class TrialWork:
 
 @dataclass(slots=True)
 class Trial:
-    """One PBT step of one slot, as `train(trial)` gets it.
+    """One PBT step of one slot: the argument of `train(trial)`.
 
     Attributes:
         id: "SLOT-STEP".
-        hyperparameters: the values to train with from here on.
-        parent: folder of the checkpoint to continue from; None: from scratch. Read only.
-        checkpoint: an empty folder for the new checkpoint; something must be written there.
-        start: where training stands, in the budget's unit, counted from the beginning of
-            this search (with `from_run`, a parent's weights may have been trained before it).
-        stop: where it is to end; stop - start is the budget of one step. Both are ints where they
-            are whole.
-        seed: for all randomness of this trial; the same again if the trial is repeated.
+        hyperparameters: the values to train with in this trial, by name.
+        parent: folder of the checkpoint to continue from; None: train from scratch. Read only.
+        checkpoint: an empty folder for the new checkpoint; the task must write something there.
+        start: the position in training at which this trial begins, in the budget's unit, counted
+            from the beginning of this search. With `from_run`, the parent's weights may have been
+            trained before that.
+        stop: the position at which this trial ends. `start` and `stop` are ints if they are whole.
+        seed: for all randomness of this trial; the same in each attempt.
         step: number of the PBT step, from 0.
-        context: what stays the same from trial to trial, device and constants among it.
-        state: what `setup` returned; None without one.
-        resumed: whether `parent` is this very trial's own partial checkpoint: then `start` lies
-            inside the step, and `attach` restores the random state as well.
+        context: what is the same for all trials, such as device and constants.
+        state: what `setup` returned; None if the task has no `setup`.
+        resumed: whether `parent` is a partial checkpoint of this trial. If so, `start` lies inside
+            the step, and `attach` also restores the random state.
     """
 
     id: str
@@ -153,41 +159,41 @@ class Trial:
     _stopping: Event = field(default_factory=Event)
     _report_progress: Callable[[float | None], None] | None = None
     _reported_s: float = float("-inf")
-    """Time of the latest sign of progress that was passed on, by the monotonic clock."""
+    """When the latest sign of progress was sent, by the monotonic clock."""
     _at: float | None = None
     _attached: "Attached | None" = None
     _check_parent: Callable[[], Path] | None = None
-    """Gives `parent`, where that is not set: its files are hashed when they are asked for."""
+    """Hashes the parent's files and returns `parent`; called if that attribute is not set yet."""
     _base: Path | None = None
-    """Folder of the parent: `save` compares with it, and links what is the same."""
+    """Folder of the parent; `save` links files that are the same there."""
     _base_checked: bool = True
-    """Whether its files were hashed."""
+    """Whether the parent's files were hashed."""
     _absent: Sequence[str] = ()
-    """Names of the space's hyperparameters that do not count here."""
+    """Names of hyperparameters whose condition does not hold in this trial."""
     _work: TrialWork = field(default_factory=TrialWork)
 
     @property
     def budget(self) -> float:
-        """Length of this step, in the budget's unit."""
+        """`stop - start`, in the budget's unit: one step's budget, or the rest if `resumed`."""
         return self.stop - self.start
 
     @property
     def device(self) -> str:
-        """Where to train: "cpu", "cuda:0" and the like."""
+        """Where to train, such as "cpu" or "cuda:0"."""
         return self.context.device
 
     @property
     def constants(self) -> Mapping[str, Value]:
-        """The experiment's constants."""
+        """The experiment's constants, by name."""
         return self.context.constants
 
     @property
     def should_stop(self) -> bool:
-        """Whether the machine is about to go: save and `pause`, or just return, soon.
+        """Whether this worker must end soon: save and return `pause(at)`, or return at once.
 
-        Reading it is a sign of progress too. What the task returns then is not counted, unless it
-        is what `pause` gave: the trial is done again elsewhere. Once `progress(at)` has said that
-        the whole budget is trained, this is false, and what the task returns counts.
+        After this was true, the value that the task returns does not count, unless it comes from
+        `pause`: the trial is repeated on another worker. After `progress(stop)` this is false, and
+        the returned value counts. Reading this attribute is also a sign of progress.
         """
         self.progress()
         self._stop_seen = self._stop_seen or self._stopping.is_set()
@@ -195,18 +201,18 @@ class Trial:
 
     @property
     def cut_short(self) -> bool:
-        """Whether the task saw that it should stop before it said that all is trained."""
+        """Whether the task read `should_stop` as true, and has not called `progress(stop)`."""
         return self._stop_seen and (self._at is None or self._at < self.stop)
 
     def progress(self, at: float | None = None) -> None:
-        """Give a sign of progress, for people and for `timeouts.stall_s`.
+        """Show that training goes on; `timeouts.stall_s` limits the time between two calls.
 
         Args:
-            at: where training stands, in the budget's unit; `stop` says that all is trained. A
-                number that is no place (NaN, infinity, below 0, above 2^53) is left out: the
-                sign counts, and training stands where the last place said.
+            at: the position in training, in the budget's unit; `stop` says that the whole budget
+                is trained. An invalid number (NaN, infinity, below 0, above 2^53) is ignored; the
+                call still counts as a sign of progress.
         """
-        # Kept for the next sign that is passed on, which may well be one without a place.
+        # Stored even if this call sends nothing: the next call that sends may have no position.
         if at is not None and 0.0 <= (said := float(at)) <= MAX_PLACE:
             self._at = said
         now = time.monotonic()
@@ -215,12 +221,16 @@ class Trial:
             self._report_progress(self._at)
 
     def pause(self, at: float) -> Paused:
-        """Say that `checkpoint` holds the state at `at`; to be returned by the task.
+        """Make the value that a task returns if `checkpoint` holds the training state at `at`.
 
-        At `stop` all is trained, and a result is wanted: a pause there is done again from `start`.
+        Do not pause at `stop`: the whole budget is trained there, so the trial must return its
+        result. A trial that pauses at `stop` is repeated from `start`.
+
+        Args:
+            at: the position in training, in the budget's unit. The next attempt has it as `start`.
 
         Raises:
-            TaskError: `at` is not a place of this trial.
+            TaskError: `at` is not between `start` and `stop`.
         """
         if not self.start <= at <= self.stop:
             raise TaskError(f"pause({at:g}): this trial goes from {self.start:g} to {self.stop:g}")
@@ -236,35 +246,41 @@ class Trial:
     ) -> None:
         """Restore a torch model and optimizer from the parent, then apply the hyperparameters.
 
-        Hyperparameters whose name is a field of the optimizer's parameter groups, or the last part
-        of their name where they are nested in a table named `optimizer`, `optim` or `opt`, are
-        written there after the restore, so that a restored rate never wins over the trial's own,
-        and read back. `learning_rate` is written to `lr`, and a
-        scheduler that is made later begins there. Of those made before, one that makes a rate of
-        the one before goes on from there; LambdaLR brings back the rate it was made with. A field
-        whose hyperparameter does not count in this trial has the value that the optimizer came
-        with. All other fields are the parent's, whatever the optimizer was made with: set them
-        after this, if they are to be the trial's.
+        A hyperparameter that has the name of a field in the optimizer's parameter groups is written
+        to that field after the restore, so that the trial's learning rate replaces the restored
+        one. If it is nested in a table named `optimizer`, `optim` or `opt`, the last part of its
+        name counts. `learning_rate` is written to `lr`. Each value is read back.
 
-        Where the parent's optimizer was of another class, this one begins with an empty state and
-        its own fields, and a warning goes into the trial's log; the model is restored.
+        Other fields:
 
-        A worker that trained the parent last gives its tensors, which its process still holds, in
-        place of the files: the state is the same. Writes to them after `save` are seen where torch
-        counts them, or where they change a whole tensor. A task that changes single values through
-        `.data` or numpy after `save` must say `warm=False`.
+        - If a hyperparameter's condition does not hold in this trial, its field has the value that
+          the optimizer was made with.
+        - A field that no hyperparameter sets has the parent's value, whatever the optimizer was
+          made with. To change it, set it after `attach`.
+
+        A learning rate scheduler made after `attach` begins at the trial's rate. Of schedulers made
+        before, those that compute each rate from the previous one continue from the trial's rate,
+        but LambdaLR returns to the rate it was made with.
+
+        If the parent's optimizer is of another class, the model is restored, the optimizer begins
+        with an empty state and its own fields, and the trial's log has a warning.
+
+        If this process trained the parent last, the parent's tensors are taken from memory and not
+        from files (a warm restore). A write to these tensors after `save` is noticed if torch
+        counts it or if it changes a whole tensor. If a task changes single values through `.data`
+        or numpy after `save`, give `warm=False`.
 
         Args:
             model: a `torch.nn.Module`.
             optimizer: a `torch.optim.Optimizer`.
-            names: further optimizer fields by hyperparameter, where the two names differ; None: the
+            names: optimizer fields by hyperparameter, for names that differ; None as a field: the
                 hyperparameter sets no field of this optimizer.
-            warm: whether tensors in memory may take the place of the parent's files.
+            warm: whether the parent may be restored from memory.
 
         Raises:
-            TaskError: a value read back is not the trial's, or two hyperparameters would set one
-                field; the message names them.
-            CheckpointError: the parent's files do not fit.
+            TaskError: a value read back is not the trial's, or two hyperparameters would set the
+                same field; the message names them.
+            CheckpointError: the parent's state does not fit the model or the optimizer.
         """
         from romul_workers.torch_support import Attached  # noqa: PLC0415
 
@@ -272,7 +288,7 @@ class Trial:
         work = self._work
         kept, work.parent_kept = work.parent_kept, None
         began = time.monotonic()
-        # A resumed trial's random state lies in the files alone.
+        # Only the files hold the random state that a resumed trial needs.
         work.warm = warm and not self.resumed and kept is not None and self._attached.take(kept)
         parent = None if work.warm else self.parent
         work.in_effect = self._attached.restore(
@@ -284,12 +300,15 @@ class Trial:
             work.restore_s = time.monotonic() - began
 
     def save(self, **extra: Any) -> None:
-        """Write what was attached into the checkpoint, with `extra` plain values or tensors.
+        """Write the attached model and optimizer, the random state and `extra` to `checkpoint`.
 
-        `romul_workers.torch_support.load(folder)["extra"]` reads the latter back.
+        Args:
+            extra: further state: tensors, plain values, and dicts and lists of these.
+                `romul_workers.torch_support.load(trial.parent)["extra"]` reads it in the next
+                trial.
 
         Raises:
-            TaskError: nothing was attached.
+            TaskError: `attach` was not called, or something in `extra` cannot be saved.
         """
         if self._attached is None:
             raise TaskError(
@@ -306,7 +325,7 @@ class Trial:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> object:
-            # Only what is not set comes here: a parent whose files nothing has read so far.
+            # Called only for attributes that are not set, such as a parent not yet hashed.
             if name != "parent" or self._check_parent is None:
                 raise AttributeError(_not_there(name))
             self.parent = self._check_parent()

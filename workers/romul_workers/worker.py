@@ -1,11 +1,13 @@
-"""The worker: leases a trial, has it trained, reports; gives it back when its machine must go.
+"""The worker: leases trials, has them trained and reports how they ended.
 
-It decides nothing. Every trial that it takes comes from a queue and is validated; each report is
-queued exactly once. It needs the store and a trainer, and runs unchanged under simulated time.
+When its machine must go, the worker gives its trials back. It makes no decisions about the
+population. Each trial comes from a queue and is validated; each report is queued exactly once. The
+worker needs only a store and a trainer, and also runs in simulated time.
 
-Its parts: `admission.py` (which experiments), `affinity.py` (what it holds of its last trial),
-`attempt.py` (one lease and its heartbeats), `overlap.py` (the second lease), `reporting.py`,
-`backoff.py` (a failing machine), `collection.py` (garbage), `shutdown.py`.
+Its parts: `admission.py` (which experiments it serves), `affinity.py` (what its process holds of
+the last trial), `attempt.py` (one lease and its heartbeats), `overlap.py` (the second lease),
+`reporting.py`, `backoff.py` (pauses on a failing machine), `collection.py` (removal of
+checkpoints), `shutdown.py`.
 """
 
 import asyncio
@@ -40,30 +42,31 @@ from romul_workers.trainer import Success, Trainer
 log = logging.getLogger("romul.worker")
 
 MAX_REASON = 400
-"""Longest reason that is shown."""
+"""Longest reason for a refusal that is shown, in characters."""
 REFUSALS_S = 10.0
-"""How often a worker shows again which experiments it does not serve: there may be hundreds."""
+"""Time after which a worker shows all its refusals again, in seconds: there may be hundreds."""
 FAREWELL_S = 2.0
 """How long the store may take to remove the worker's presence."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """How a worker behaves.
+    """Settings of a worker.
 
     Attributes:
-        name: unique among all workers that are alive.
-        experiments: name patterns of the experiments that it serves.
+        name: unique among all live workers.
+        experiments: name patterns of the experiments that the worker serves.
         allow: patterns of the task modules that it may import.
-        grace_s: how long a trial in training may take to end when the worker should stop.
-        max_trials: trials after which it ends; None: no end.
-        garbage_ms: how long garbage is kept.
-        pace_s: longest wait for a trial. After twice this the list of experiments is read again,
-            and an idle worker says that it is there.
-        affinity_s: how long a trial may wait for this worker, if its parent is in this worker's
-            memory; None: as long as a restore from files takes here; 0: not at all.
-        overlap: whether a checkpoint is stored while the next trial trains; None: where storing
+        grace_s: how long a trial in training may go on when the worker must end, in seconds.
+        max_trials: number of trials after which the worker ends; None: no limit.
+        garbage_ms: how long unneeded checkpoints are kept, in milliseconds.
+        pace_s: longest wait for a trial, in seconds. After twice this time the worker reads the
+            list of experiments again and shows its presence.
+        affinity_s: how long a trial whose parent is in this worker's memory may wait for this
+            worker, in seconds; None: as long as a restore from files takes here; 0: not at all.
+        overlap: whether a checkpoint is stored while the next trial trains; None: only if storing
             takes long (`overlap.py`).
+        host, pid: shown in the worker's presence.
     """
 
     name: str
@@ -84,11 +87,11 @@ class Worker:
 
     Args:
         store: where trials come from and reports go to.
-        trainer: what trains.
+        trainer: trains the trials.
         settings: see `WorkerSettings`.
 
     Attributes:
-        trials: attempts that ended with a report.
+        trials: number of attempts that ended with a report.
     """
 
     def __init__(self, store: WorkerStore, trainer: Trainer, settings: WorkerSettings) -> None:
@@ -108,7 +111,7 @@ class Worker:
         )
         self._refreshed = float("-inf")
         self._refused: tuple[float, dict[str, str]] = (float("-inf"), {})
-        """When refusals were last shown, and which."""
+        """When all refusals were last shown, and which refusals there were last."""
         self._attempts: list[Attempt] = []
         self._room_at = float("-inf")
         self._without_room = False
@@ -117,7 +120,7 @@ class Worker:
 
     @property
     def state(self) -> str:
-        """What it does: idle, training, storing, draining, no room, no storage, or failing."""
+        """Its state: idle, training, storing, draining, no room, no storage, or failing."""
         states = {attempt.state for attempt in self._attempts}
         for state in ("draining", "training", "storing"):
             if state in states:
@@ -129,7 +132,7 @@ class Worker:
 
     @property
     def quick(self) -> bool:
-        """Whether heartbeats go out quickly: the broker, which notices a death sooner, is lost."""
+        """Whether heartbeats are frequent, because no broker would notice the worker's death."""
         return self._quick
 
     @quick.setter
@@ -140,25 +143,27 @@ class Worker:
                 attempt.beat_quickly(quick=quick)
 
     def drain(self, why: ReleaseReason = "drained", grace_s: float | None = None) -> None:
-        """Take no more trials, and end; what was begun has the grace period.
+        """Take no more trials, and end; trials in training have the grace period.
 
         Args:
-            why: what becomes of the trial if that is too short.
-            grace_s: in place of the settings' own.
+            why: the reason with which a trial is given back if it does not end in time.
+            grace_s: grace period in seconds. Default: that of the settings.
         """
         self._shutdown.begin(why, grace_s)
 
     def announce(self, seconds: float) -> None:
-        """Say that the machine goes in so many seconds.
+        """Prepare for the end of the machine in `seconds` seconds.
 
-        Trials that are expected to end before are still taken; the grace period comes off the end.
+        The worker still takes trials that it expects to finish before the grace period begins. The
+        grace period is part of the remaining time.
         """
         self._shutdown.announce(seconds)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; then what was begun ends within the grace period.
+        """Work until `stop` is set; then end within the grace period.
 
-        Whatever it waits for, the worker has ended a few seconds after that: see `shutdown.py`.
+        A few seconds after the grace period the worker ends whatever it waits for: see
+        `shutdown.py`.
         """
         stopping = asyncio.create_task(self._stop_with(stop))
         try:
@@ -175,7 +180,7 @@ class Worker:
                 await self._take_one()
             except (StoreError, ExperimentError) as error:
                 if not isinstance(error, StoreUnavailableError):
-                    # What is held may be what the store stumbles over.
+                    # The offer of the held checkpoint may be what the store fails on.
                     self._affinity.leased()
                 log.warning("%s; trying again", error)
                 await self._shutdown.pause(BACKOFF_S)
@@ -185,7 +190,7 @@ class Worker:
         self._shutdown.begin("preempted")
 
     def _may_begin(self) -> bool:
-        """Whether the worker has not begun to end, and its number of trials is not full."""
+        """Whether the worker may take another trial: it does not end, `max_trials` not reached."""
         n = self.trials + len(self._attempts)
         return not self._shutdown.begun and n != self._settings.max_trials
 
@@ -200,7 +205,7 @@ class Worker:
         self._overlap.forget(experiment)
 
     async def _take_one(self) -> None:
-        """Wait for a trial, for as long as the pace says, and serve it."""
+        """Wait for a trial, for `pace_s` at most, and serve it."""
         self._overlap.reap()
         if self._room_at > asyncio.get_running_loop().time():
             await self._wait_for_room()
@@ -215,7 +220,7 @@ class Worker:
             return
         if not names:
             if wanted:
-                # The machine goes before another trial would end.
+                # Another trial would not end before the machine goes.
                 self._shutdown.begin("preempted")
             await self._shutdown.pause(self._settings.pace_s)
             return
@@ -240,7 +245,7 @@ class Worker:
             return
         self._refreshed = now
         await self._admission.refresh()
-        # Where a checkpoint is being stored, heartbeats show the worker's presence.
+        # Heartbeats show presence to experiments for which a checkpoint is being stored.
         stores = [attempt.experiment.name for attempt in self._attempts]
         names = [name for name in self._admission.served if name not in stores]
         by_state: dict[str, list[str]] = {}
@@ -252,7 +257,7 @@ class Worker:
         await self._collector.collect(now)
 
     async def _show_refusals(self, now: float) -> None:
-        """Show people what is not served: it counts as no worker of these experiments."""
+        """Show which experiments this worker refuses; it does not count as a worker of those."""
         shown, before = self._refused
         refused = self._admission.refused
         due = refused if now - shown >= REFUSALS_S else dict(refused.items() - before.items())
@@ -261,18 +266,18 @@ class Worker:
         self._refused = (shown if due is not refused else now, refused)
 
     def _state_for(self, experiment: str) -> str:
-        """What it does, as an experiment is shown it: another one's storage is no matter of it."""
+        """The state that is shown to one experiment; other experiments' storage is left out."""
         if (state := self.state) in ("draining", "no room"):
             return state
         trains = any(attempt.experiment.name == experiment for attempt in self._attempts)
         hindered = self._backoff.state(experiment, trains=trains)
-        # Until a checkpoint is stored, training may be in vain.
+        # "no storage" also while a trial trains: its checkpoint may fail to be stored.
         if hindered == "no storage" or not self._attempts:
             return hindered or "idle"
         return state
 
     def _presence(self, experiment: str) -> Presence:
-        """What the worker does, with those of its trials that are the experiment's."""
+        """The worker's presence in an experiment, with its trials of that experiment."""
         here, state = self._settings, self._state_for(experiment)
         if not self._attempts:
             return {"state": state, "trial": "", "host": here.host, "pid": here.pid}
@@ -296,7 +301,7 @@ class Worker:
         return {"state": REFUSES, "why": why[:MAX_REASON], "host": here.host, "pid": here.pid}
 
     async def _open(self, lease: Lease) -> Attempt | None:
-        """The attempt of a lease; None: its trial is unusable, or may not be trained here."""
+        """Make the attempt for a lease; None: its trial is invalid, or may not be trained here."""
         try:
             trial = decode_trial(lease.body)
         except MessageError as error:
@@ -305,7 +310,7 @@ class Worker:
         try:
             experiment = await self._admission.leased(lease.experiment)
         except ExperimentError as error:
-            # The experiment has changed: before the next lease it has to be admitted anew.
+            # The experiment has changed: it must be admitted again before the next lease.
             self._refreshed = float("-inf")
             await self._reporter.refuse(lease, trial, str(error))
             return None
@@ -325,16 +330,16 @@ class Worker:
         )
 
     async def _refuse_unread(self, lease: Lease, error: MessageError) -> None:
-        """Give back a trial that actors of another version made; any other one is unusable."""
+        """Give back a trial if actors of another version made it; otherwise dead-letter it."""
         name = lease.experiment
         foreign = isinstance(error, MessageVersionError)
         if foreign and not is_spoken(await self._store.protocol(name)):
-            # Dead, it would only be queued again; a worker of that version can train it.
+            # A worker of that version can train it; as a dead letter it would be queued again.
             await self._store.put_back(lease)
             self._admission.leave(name, f"its trials are of {error}")
             self._refreshed = float("-inf")
             return
-        log.warning("unusable trial of %s: %s", name, error)
+        log.warning("invalid trial of %s: %s", name, error)
         await self._store.dead_letter(name, lease.stream, [(lease.id, str(error), lease.body)])
 
     async def _serve(self, attempt: Attempt, number: int) -> None:
@@ -342,7 +347,7 @@ class Worker:
 
         Args:
             attempt: the attempt.
-            number: how many trials the worker had begun with it.
+            number: how many trials the worker has begun, this one included.
         """
         experiment, trial = attempt.experiment, attempt.trial
         loop = asyncio.get_running_loop()
@@ -369,7 +374,7 @@ class Worker:
         if await self._reporter.deliver(attempt, message, hold):
             self._affinity.accepted(experiment.name, hold, number)
             for other in self._attempts:
-                # A second copy of this very trial learns at once that it is of no use.
+                # The other attempt may be a second copy of this trial, and then is not needed.
                 other.wake()
         await self._backoff.judge(experiment.name, ending)
         self._room_at = loop.time() + self._backoff.without_room(ending)
