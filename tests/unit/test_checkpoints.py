@@ -112,7 +112,7 @@ def test_a_file_that_was_damaged_on_its_way_is_noticed(tmp_path):
     checkpoints = Checkpoints(url, tmp_path / "a")
     published(checkpoints)
     checkpoints._fs.pipe_file(f"{checkpoints._root}/0-0-1/w", b"WEIGHTS")
-    with pytest.raises(CheckpointError, match="w was damaged on its way"):
+    with pytest.raises(CheckpointError, match="w was damaged in transit"):
         Checkpoints(url, tmp_path / "b").fetch("0-0-1")
 
 

@@ -1,7 +1,7 @@
 """Which experiments a worker serves, and in which order it claims trials from them.
 
-A worker admits an experiment by its own settings (names, task modules), and serves it while its
-status allows. What a claim prefers among the trials of one experiment is the store's matter.
+A worker admits an experiment if the worker's settings (names, task modules) allow it, and serves it
+while the experiment's status allows. The store decides which trial of an experiment a claim gets.
 """
 
 import asyncio
@@ -18,18 +18,18 @@ from romul_actors.store import WorkerStore
 log = logging.getLogger("romul.worker")
 
 LEFT_S = 60.0
-"""How long an experiment is left to other workers whose trials this program cannot read."""
+"""How long a worker stays away from an experiment whose trials it cannot read, in seconds."""
 
 
 class Admission:
     """The experiments of one worker.
 
     Args:
-        store: where experiments are.
+        store: holds the experiments.
         worker: the worker's name.
         names: name patterns of the experiments that it serves.
         modules: patterns of the task modules that it may import.
-        forget: is called with the name of each experiment that was removed.
+        forget: called with the name of each experiment that was removed or replaced.
     """
 
     def __init__(
@@ -45,17 +45,17 @@ class Admission:
         self._names = names
         self._modules = modules
         self._allowed: set[str] = set()
-        """Task modules that one of the patterns admits, as far as they were asked for."""
+        """Task modules that are known to match one of the patterns."""
         self._forget = forget
         self._statuses: Mapping[str, str] = {}
         self._texts: dict[str, str] = {}
-        """Declarations by name, as they were last read."""
+        """Declarations as they were last read, by experiment."""
         self._admitted: dict[str, bool] = {}
         self._served: list[str] = []
         self._claims: list[str] = []
         self._refused: dict[str, str] = {}
         self._left: dict[str, tuple[str, float]] = {}
-        """Experiments that are left to other workers, why, and the loop's time when that ends."""
+        """Experiments that the worker stays away from: why, and until when by the loop's clock."""
 
     @property
     def admitted(self) -> list[str]:
@@ -64,21 +64,21 @@ class Admission:
 
     @property
     def served(self) -> list[str]:
-        """Admitted experiments that have not ended: the worker shows its presence there."""
+        """Admitted experiments that have not ended; the worker shows its presence in them."""
         return list(self._served)
 
     @property
     def refused(self) -> dict[str, str]:
-        """Experiments that its name patterns admit, and why the worker does not serve them."""
+        """Why the worker does not serve experiments that match its name patterns, by name."""
         return {n: why for n, why in self._refused.items() if self._statuses.get(n) not in OVER}
 
     @property
     def claims(self) -> list[str]:
-        """Served experiments that may have trials, in the order of the claims."""
+        """Served experiments that may have trials, in the order in which to claim from them."""
         return list(self._claims)
 
     async def refresh(self) -> None:
-        """Read the list of experiments, and leave those that are served no more.
+        """Read the list of experiments, and leave those that are no longer served.
 
         Raises:
             StoreUnavailableError: the store does not answer.
@@ -96,7 +96,7 @@ class Admission:
             except StoreUnavailableError:
                 raise
             except (StoreError, ExperimentError) as error:
-                # Looked at again at the next refresh: it may be mended by then.
+                # Tried again at the next refresh, because it may be repaired by then.
                 self._refuse(name, str(error))
         known = self._admitted.keys() | self._refused.keys() | self._texts.keys()
         for name in known - statuses.keys():
@@ -128,7 +128,6 @@ class Admission:
     def _forbidden(self, experiment: Experiment) -> str:
         """Why the experiment's task may not be imported here; "": it may."""
         module = experiment.module
-        # Asked for each trial.
         if module in self._allowed:
             return ""
         if any(fnmatchcase(module, pattern) for pattern in self._modules):
@@ -143,7 +142,7 @@ class Admission:
         return False
 
     async def declaration(self, name: str) -> Experiment:
-        """An experiment's declaration, as it is now.
+        """Read an experiment's current declaration.
 
         Raises:
             UnknownExperimentError: there is none of that name.
@@ -151,7 +150,7 @@ class Admission:
         """
         text = await self._store.spec(name)
         if (before := self._texts.get(name)) != text:
-            # Changed, or another experiment of that name: it has to be admitted anew.
+            # Changed, or another experiment of that name: it must be admitted again.
             self._texts[name] = text
             self._admitted.pop(name, None)
             if before is not None:
@@ -159,12 +158,12 @@ class Admission:
         return from_json(text)
 
     async def leased(self, name: str) -> Experiment:
-        """The declaration, as it is now, of an experiment of which the worker has a trial.
+        """Read the current declaration of an experiment of which the worker has a trial.
 
         Raises:
             UnknownExperimentError: there is none of that name.
-            ExperimentError: the declaration cannot be read, or names a task module that may not be
-                imported here: it has changed since the experiment was admitted.
+            ExperimentError: the declaration cannot be read. Or it has changed since the experiment
+                was admitted, and now names a task module that may not be imported here.
         """
         experiment = await self.declaration(name)
         if why := self._forbidden(experiment):
@@ -172,18 +171,15 @@ class Admission:
         return experiment
 
     def parameters(self, name: str) -> Parameters | None:
-        """The parameters of an experiment's declaration as it was last read; None: it has no space.
-
-        Called for each trial; they are made once.
-        """
+        """The parameters of the declaration as it was last read; None: it has no space."""
         return declared_parameters(self._texts[name])
 
     def leave(self, name: str, why: str) -> None:
-        """Leave an experiment to other workers for a while, from the next refresh on."""
+        """Stay away from an experiment for `LEFT_S`, from the next refresh on."""
         self._left[name] = why, asyncio.get_running_loop().time() + LEFT_S
         self._admitted.pop(name, None)
 
     def claimed(self, name: str) -> None:
-        """Put the experiment that gave a trial last in order: fair turns."""
+        """Move an experiment that gave a trial to the end of the order, so that all get a turn."""
         self._claims.remove(name)
         self._claims.append(name)

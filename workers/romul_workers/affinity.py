@@ -1,8 +1,8 @@
-"""What a worker's process holds of its last trial, and what that is worth.
+"""Decides what a worker says about the checkpoint that is still in its process's memory.
 
-A trial that continues from what lies in a worker's memory is offered to that worker first
-(`romul_actors.store`), for no longer than the restore elsewhere would take: so long as this
-worker's latest restore from files took. A worker that has restored none so far says nothing.
+A trial whose parent is in a worker's memory is offered to that worker first (`romul_actors.store`).
+The offer lasts as long as this worker's latest restore from files took, because a restore elsewhere
+would take that long. A worker that has not restored from files yet says nothing.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from romul_actors.store import Hold
 from romul_workers.trainer import Ending, Restored, Success
 
 LEAST_S = 0.005
-"""A restore that is shorter is not worth a claim of its own."""
+"""If a restore is faster than this, nothing is offered."""
 LONGEST_S = 1.0
-"""No trial waits longer for one worker."""
+"""Longest time for which a trial waits for one worker."""
 
 
 class Affinity:
-    """One worker's.
+    """What one worker says about the checkpoint in its memory.
 
     Args:
         for_s: how long a trial may wait for this worker, in seconds; None: as long as a restore
@@ -32,40 +32,40 @@ class Affinity:
         self._held: str | None = None
         self._leases = 0
         self._reported = 0
-        """The latest trial that something was said with."""
+        """Number of the latest trial whose report said something about the memory."""
 
     def holding(self, names: Sequence[str]) -> list[str]:
-        """Those of some experiments of which this worker's memory holds a checkpoint."""
+        """The experiments among `names` of which this worker's memory holds a checkpoint."""
         return [name for name in names if name == self._held]
 
     def leased(self) -> int:
-        """The worker begins a trial: what its process held is used, or given up.
+        """Note that the worker begins a trial, so that its process gives up what it held.
 
         Returns:
-            The trial's number. What is said with its report depends on whether it is the latest.
+            The number of the trial, for `after` and `accepted`.
         """
         self._held = None
         self._leases += 1
         return self._leases
 
     def stores(self, experiment: str) -> None:
-        """The latest trial is trained: what its process holds may be offered with its report."""
+        """Note that the latest trial is trained, and that the process holds its checkpoint."""
         if experiment in self._said:
             self._held = experiment
 
     def forget(self, experiment: str) -> None:
-        """Begin anew with an experiment of that name."""
+        """Forget an experiment: it was removed, or another one has its name."""
         self._restore_s.pop(experiment, None)
         self._said.discard(experiment)
 
     def after(self, experiment: str, ending: Ending | ReleaseReason, number: int) -> Hold | None:
-        """What to say of this worker's memory with a report; None: nothing.
+        """What a report says about this worker's memory; None: nothing.
 
         Args:
-            experiment: the trial's.
-            ending: how it ended.
-            number: the trial's. The process holds nothing of any but the latest; and once a later
-                one was reported, it is that one's report that counts.
+            experiment: name of the trial's experiment.
+            ending: how the trial ended.
+            number: number of the trial. The process holds only the latest trial's checkpoint, and
+                the report of an earlier trial says nothing after that of a later one.
         """
         if self._for_s == 0.0 or number < self._reported:
             return None
@@ -80,7 +80,7 @@ class Affinity:
         return Hold(warm=warm) if experiment in self._said else None
 
     def accepted(self, experiment: str, hold: Hold | None, number: int) -> None:
-        """The report of a trial arrived: from now on others may be offered."""
+        """Note that a report was accepted: trials with this parent may now be offered here."""
         if number == self._leases:
             self._held = experiment if hold is not None and hold.checkpoint else None
 

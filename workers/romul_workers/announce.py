@@ -1,4 +1,4 @@
-"""A worker on the broker: publishes its presence and follows an operator's control messages."""
+"""A worker's connection to the broker: publishes presence, and receives control messages."""
 
 import asyncio
 import logging
@@ -13,14 +13,14 @@ from romul_workers.worker import Worker
 log = logging.getLogger("romul.worker")
 
 STATUS_S = 0.5
-"""Time between two looks at the worker's state."""
+"""Time between two checks of the worker's state, in seconds."""
 
 
 class Announcer:
-    """Presence of one worker.
+    """Publishes the presence of one worker.
 
     Args:
-        broker: where the broker is.
+        broker: the broker's address and login.
         name: the worker's name.
         worker: the worker.
 
@@ -43,11 +43,11 @@ class Announcer:
         )
 
     def notice(self, seconds: float) -> None:
-        """Publish that this machine goes in so many seconds."""
+        """Publish that this machine goes in `seconds` seconds."""
         self._connection.send(notice(self._name, seconds))
 
     async def run(self) -> None:
-        """Serve until cancelled; then the status is removed."""
+        """Publish the worker's state until cancelled; then remove its status."""
         self._on_change(False)  # noqa: FBT003
         connection = asyncio.create_task(self._connection.run(farewell=no_status(self._name)))
         published = self._worker.state
@@ -61,7 +61,7 @@ class Announcer:
             await cancel(connection)
 
     def _will(self) -> Message:
-        # Each connection has a later number than the one before, also after a restart.
+        # Each connection has a greater number than the one before, even after a restart.
         self._session = max(time.time(), self._session + 1e-3)
         return self._message("lost")
 
@@ -87,5 +87,5 @@ class Announcer:
                 log.warning("unknown control message: %s", body)
                 return
         if isinstance(mark := body.get("request"), str):
-            # The sender cannot know otherwise whether its request has arrived.
+            # Tells the sender that its request has arrived.
             self._connection.send(answer(self._name, mark))

@@ -1,9 +1,9 @@
-"""When a worker pauses, because trials cannot succeed on its machine now.
+"""Pauses of a worker on whose machine trials cannot succeed now.
 
-A machine with a broken GPU, say, fails faster than others train, and would draw one trial after the
-other to itself. Where trials fail on every machine, the machine is not at fault, and the failures
-should be reported soon: then no worker pauses. A parent that is lost counts as any other failure: a
-storage that is not mounted may well be the cause, and then others restore what this machine cannot.
+A machine with a broken GPU, for example, fails faster than others train, and would take one trial
+after the other. If trials fail on every machine, no worker pauses, so that the failures are
+reported soon. A lost parent counts like any other failure: the cause may be a storage that is not
+mounted on this machine.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from romul_workers.trainer import Ending, Failure, NoRoom, Success
 log = logging.getLogger("romul.worker")
 
 FAILING = 3
-"""So many failures in a row, while trials succeeded elsewhere, are the machine's fault."""
+"""Failures in a row, while trials succeed elsewhere, after which the machine is at fault."""
 COUNTED_S = 30.0
-"""By then an actor has counted a result, unless there is none."""
+"""Time after which an actor has counted a result, in seconds."""
 
 
 @dataclass(slots=True)
@@ -28,11 +28,11 @@ class _Failing:
     """An experiment whose trials fail on this machine.
 
     Attributes:
-        reported: results of all its workers when the first of these trials failed.
-        ours: this worker's own results that may not have been among them.
+        reported: number of results of all workers when the first of these trials failed.
+        ours: number of this worker's own results that may not have been counted then.
         times: failures in a row.
-        pause_s, until: how long the experiment is left to other workers, and the loop's time when
-            that ends.
+        pause_s: the latest pause, in seconds.
+        until: when that pause ends, by the loop's clock.
     """
 
     reported: int
@@ -43,13 +43,13 @@ class _Failing:
 
 
 class Backoff:
-    """The pauses of one worker: from an experiment, or from all for want of room.
+    """The pauses of one worker: from one experiment, or from all if there is no room.
 
     Args:
-        store: where results are counted.
+        store: counts the results of an experiment.
 
     Attributes:
-        outages: of the storages of checkpoints.
+        outages: outages of the checkpoints' storage.
     """
 
     def __init__(self, store: WorkerStore) -> None:
@@ -57,19 +57,20 @@ class Backoff:
         self.outages = Outages(store)
         self._failing: dict[str, _Failing] = {}
         self._succeeded: dict[str, list[float]] = {}
-        """The loop's times of this worker's latest results."""
+        """Times of this worker's latest results, by the loop's clock."""
         self._no_room_s = 0.0
 
     def pauses(self, experiment: str) -> bool:
-        """Whether an experiment is left to other workers for now."""
+        """Whether this worker takes no trial of an experiment for now."""
         return self._fails(experiment) or self.outages.pauses(experiment)
 
     def state(self, experiment: str, *, trains: bool) -> str:
-        """What hinders an experiment's trials here: "no storage", or "failing"; "": nothing.
+        """What hinders an experiment's trials here: "no storage", "failing" or "" (nothing).
 
         Args:
-            experiment: its name.
-            trains: whether a trial of it is in training here, which an outage may end in vain.
+            experiment: name of the experiment.
+            trains: whether one of its trials is in training here. If so, "no storage" lasts until a
+                checkpoint is stored.
         """
         if self.outages.pauses(experiment) or (trains and self.outages.away(experiment)):
             return "no storage"
@@ -80,16 +81,16 @@ class Backoff:
         return failing is not None and asyncio.get_running_loop().time() < failing.until
 
     def forget(self, experiment: str) -> None:
-        """Begin anew with an experiment of that name."""
+        """Forget an experiment: it was removed, or another one has its name."""
         self._failing.pop(experiment, None)
         self._succeeded.pop(experiment, None)
         self.outages.forget(experiment)
 
     async def judge(self, experiment: str, ending: Ending | ReleaseReason) -> None:
-        """Pause from an experiment, if all its trials fail here while others succeed elsewhere.
+        """Pause from an experiment if its trials fail here while others succeed elsewhere.
 
         Raises:
-            StoreError: the store does not say how many results there are.
+            StoreError: the number of results cannot be read.
         """
         if isinstance(ending, Success):
             self._failing.pop(experiment, None)
@@ -100,7 +101,7 @@ class Backoff:
         reported = await self._store.reported(experiment)
         failing = self._failing.get(experiment)
         if failing is None or reported < failing.reported:
-            # Less than before: the server came back with older data.
+            # Fewer than before: the server came back with older data.
             failing = _Failing(reported, len(self._uncounted(experiment)))
             self._failing[experiment] = failing
         failing.times += 1
@@ -109,7 +110,7 @@ class Backoff:
         failing.pause_s = longer(failing.pause_s)
         failing.until = asyncio.get_running_loop().time() + failing.pause_s
         log.error(
-            "%s: %d trials failed here, one after the other, while others went well elsewhere; "
+            "%s: %d trials in a row failed here while others succeeded elsewhere; "
             "trying again in %.0f s",
             experiment,
             failing.times,
@@ -117,12 +118,12 @@ class Backoff:
         )
 
     def _uncounted(self, experiment: str) -> list[float]:
-        """Times of this worker's own results that an actor may still have to count."""
+        """Times of this worker's own results that an actor may not have counted yet."""
         since = asyncio.get_running_loop().time() - COUNTED_S
         return [at for at in self._succeeded.get(experiment, []) if at > since]
 
     def without_room(self, ending: Ending | ReleaseReason) -> float:
-        """Seconds to wait for room for checkpoints: longer each time; 0: there was room."""
+        """How long to wait for room for checkpoints, in seconds: longer each time; 0: no wait."""
         if not isinstance(ending, NoRoom):
             self._no_room_s = 0.0
             return 0.0

@@ -1,12 +1,12 @@
-"""Checkpoints: whole or absent, in any file system that fsspec knows.
+"""Checkpoints, complete or absent, in any file system that fsspec supports.
 
-A checkpoint is a folder with a manifest that lists its files (`manifest.py`); without the manifest
-it does not exist. On a local disk the folder is built beside its final place and renamed; elsewhere
-the manifest is uploaded last. Names are never used again (SLOT-STEP-ATTEMPT and a random tail), so
-that no checkpoint overwrites another.
+A checkpoint is a folder with a manifest that lists its files (`manifest.py`). Without the manifest
+it does not exist. On a local disk the folder is built beside its final place and then renamed.
+Elsewhere the manifest is uploaded last. A name (SLOT-STEP-ATTEMPT and a random tail) is never
+used again, so no checkpoint overwrites another.
 
-A checkpoint is whole by itself. What it has in common with another one is a hard link on a local
-disk (`parts.py`), and elsewhere a copy that the object store makes of what it has
+No checkpoint needs another one to be read. Files that it shares with its parent are hard links on a
+local disk (`parts.py`), and copies that the object store makes itself elsewhere
 (`object_store.py`).
 """
 
@@ -32,7 +32,7 @@ from romul_workers.manifest import Manifest
 from romul_workers.object_store import ObjectStore, options
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""A file system that takes nothing more: it is full, or an error has made it read-only."""
+"""Errors of a file system that cannot be written: it is full, or an error made it read-only."""
 SETTLED = (
     FileNotFoundError,
     FileExistsError,
@@ -44,28 +44,29 @@ SETTLED = (
     NotImplementedError,
     MemoryError,
 )
-"""Errors that a storage has answered with, or that are not the storage's: they would come again.
-All others are an outage: libraries of object stores have many errors of their own."""
+"""Errors that would occur again: a storage has answered, or the error is not the storage's. All
+other errors count as an outage, because libraries of object stores define many of their own."""
 OWN = (errno.ELOOP, errno.ENAMETOOLONG)
-"""What a file system says of links and names that a task made in its folder. Of a whole storage
-ELOOP is an outage: an automounter says it of what it cannot mount."""
+"""Errors about links and names that a task made in its folder. For a whole storage ELOOP is an
+outage: an automounter reports it for what it cannot mount."""
 UNFLUSHABLE = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP)
-"""What a file system says whose folders cannot be opened, or not be flushed."""
+"""Errors of a file system whose folders cannot be opened or flushed."""
 SPARE_BYTES = 1_000_000
-"""A disk with less than this left is full."""
+"""A disk with less free space than this counts as full."""
 RIVALS = 100
-"""So often a removal goes on where another worker removes the same checkpoint."""
+"""Most repetitions of a removal while other workers remove the same checkpoint."""
 FLUSHES = 8
-"""So many files are flushed at a time."""
+"""Number of files that are flushed at the same time."""
 _FLUSHING = ThreadPoolExecutor(FLUSHES - 1, "flush")
-"""Threads that stay: to start two for each checkpoint costs more than a small one's flush."""
+"""Kept: starting two threads for each checkpoint costs more than the flush of a small one."""
 
 
 def place_of(folder: str, name: str) -> str:
-    """Path or URL of the checkpoint `name` in a folder, which is a path or a URL itself.
+    """Path or URL of the checkpoint `name` in a folder, which is itself a path or a URL.
 
     Raises:
-        CheckpointError: no checkpoint has such a name; it may lead out of the folder.
+        CheckpointError: `name` is not a valid name of a checkpoint; it might lead out of the
+            folder.
     """
     if not is_name(name):
         raise CheckpointError(misnamed(name))
@@ -77,15 +78,15 @@ class Checkpoints:
 
     Args:
         url: folder that holds them, as a path or an fsspec URL.
-        scratch: local folder for checkpoints in the making and for copies of remote ones.
-        quota: most bytes that all of them may take; None: what the disk holds.
+        scratch: local folder for unfinished checkpoints and for copies of remote ones.
+        quota: most bytes that all of them may take; None: no limit.
 
     Attributes:
-        worked: whether the storage has been read or written here.
+        worked: whether the storage has been read or written by this object.
 
     Raises:
         CheckpointError: fsspec does not know the kind of URL, or its library is not installed.
-        StorageOutageError: its library cannot begin: without credentials, for instance.
+        StorageOutageError: the library of the storage fails, for example without credentials.
     """
 
     def __init__(self, url: str, scratch: Path, quota: int | None = None) -> None:
@@ -107,11 +108,11 @@ class Checkpoints:
         """Make an empty local folder for a new checkpoint `name`.
 
         Raises:
-            NoRoomError: the disk or the quota is full already.
-            StorageOutageError: the storage refuses, or does not answer.
+            NoRoomError: the disk is full, or the quota is used up.
+            StorageOutageError: the storage refuses or does not answer.
             CheckpointError: the folder cannot be made.
         """
-        # On a local disk it is a neighbour of its final place: a rename needs the same file system.
+        # On a local disk it must be in the same file system as its final place, for the rename.
         base = Path(self._root) / ".part" if self._local else self._scratch
         with self._errors(f"checkpoints {self.url!r}"):
             base.mkdir(parents=True, exist_ok=True)
@@ -128,7 +129,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _errors(self, what: str) -> Iterator[None]:
-        """Turn whatever a file system raises into an error of this project's."""
+        """Turn whatever a file system raises into a CheckpointError; `what` begins the message."""
         try:
             yield
         except CheckpointError:
@@ -143,16 +144,16 @@ class Checkpoints:
             raise StorageOutageError(f"{what}: {where} {said}") from error
 
     def full(self) -> bool:
-        """Whether the local disk has no room for anything; an object store's is not known."""
+        """Whether the local disk is full; False for an object store, where it is not known."""
         with contextlib.suppress(OSError):
             return self._local and shutil.disk_usage(self._root).free < SPARE_BYTES
         return False
 
     def refusal(self, folder: Path) -> str | None:
-        """How the storage refuses what a task writes, in words; None: it does not.
+        """A message that says how the storage refuses what a task writes; None: it does not.
 
         Args:
-            folder: local, from `begin`; only of a local disk it is a part of the storage.
+            folder: local folder, from `begin`. It is part of the storage only on a local disk.
         """
         try:
             if self._local:
@@ -165,7 +166,7 @@ class Checkpoints:
         return None
 
     def used(self) -> int:
-        """Bytes that all checkpoints take; a file that several have on a local disk counts once."""
+        """Bytes that all checkpoints take; a file with several hard links counts once."""
         if self._local:
             return _bytes_in(Path(self._root))
         self._fs.invalidate_cache()
@@ -180,19 +181,21 @@ class Checkpoints:
         written: Mapping[str, Written] | None = None,
         parent: str | None = None,
     ) -> None:
-        """Make what lies in `folder` the checkpoint `name`; `folder` is gone then.
+        """Make the content of `folder` the checkpoint `name`, and remove `folder`.
+
+        If an exception is raised, nothing is stored.
 
         Args:
-            folder: local, from `begin`.
-            name: the checkpoint's.
-            written: by path in `folder`, files that are hashed already; one that was changed since
-                is hashed again.
-            parent: a checkpoint that `fetch` gave; what an object store has of it is not sent.
+            folder: local folder, from `begin`.
+            name: name of the checkpoint.
+            written: files that are hashed already, by path in `folder`; changed ones are ignored.
+            parent: name of a checkpoint that `fetch` returned. Files that an object store has of it
+                are not sent.
 
         Raises:
-            NoRoomError: the disk is full; nothing is stored then.
-            StorageOutageError: the storage refuses, or does not answer; nothing is stored then.
-            CheckpointError: it cannot be stored; nothing is then.
+            NoRoomError: the disk is full.
+            StorageOutageError: the storage refuses or does not answer.
+            CheckpointError: the checkpoint cannot be stored for another reason.
         """
         try:
             with self._errors(f"checkpoint {name}: cannot be stored"):
@@ -215,14 +218,14 @@ class Checkpoints:
         except OSError as error:
             if error.errno in NO_ROOM or (self._local and error.errno not in OWN):
                 raise
-            # The task's fault, or this machine's: no storage has been asked for anything.
+            # The storage was not involved: the cause is the task or this machine.
             raise CheckpointError(f"checkpoint {name}: cannot be stored: {error}") from error
         return manifest
 
     def _rename(self, folder: Path, name: str, files: Sequence[str]) -> None:
         folder.chmod(0o755)
-        # With the folders, so that no crash of the machine takes a file's name away. All at once: a
-        # file system writes its journal once for all that wait for it.
+        # Folders too, so that the files' names survive a crash of the machine. All at the same
+        # time, because a file system then writes its journal only once.
         folders = {folder / above for file in files for above in Path(file).parents}
         first, *others = [*(folder / file for file in files), *folders]
         flushed = _FLUSHING.map(_flush, others)
@@ -231,18 +234,18 @@ class Checkpoints:
             pass
         place = folder.rename(self._place(name))
         try:
-            # It is reported next: no crash may take its new name away.
+            # It is reported next, so its new name must survive a crash.
             _flush(place.parent)
         except OSError:
             self.discard(place)
             raise
 
     def fetch(self, name: str) -> Path:
-        """Give a local folder with the checkpoint `name`; to be read only.
+        """Return a local folder with the checkpoint `name`; do not write to it.
 
         Raises:
-            CheckpointError: it does not exist, or a file of it is not what was written.
-            StorageOutageError: the storage refuses, or does not answer.
+            CheckpointError: the checkpoint does not exist, or is damaged.
+            StorageOutageError: the storage refuses or does not answer.
         """
         place = self._place(name)
         with self._errors(f"checkpoint {name}: cannot be read"):
@@ -250,9 +253,9 @@ class Checkpoints:
                 manifest = Manifest.from_json(self._fs.cat_file(f"{place}/{manifests.NAME}"))
                 folder = Path(place) if self._local else self._store.download(place, manifest)
             except FileNotFoundError:
-                message = f"checkpoint {name}: none of that name in {self.url!r}"
+                message = f"checkpoint {name}: there is none of that name in {self.url!r}"
                 raise CheckpointError(message) from None
-            # Of an object store only what is sound comes here.
+            # `download` has checked the files of an object store already.
             fault = manifest.first_fault(folder) if self._local else None
         self.worked = True
         if fault is not None:
@@ -260,9 +263,9 @@ class Checkpoints:
         return folder
 
     def unchanged(self, name: str, written: Mapping[str, Written]) -> Path | None:
-        """A local checkpoint's folder, if its files are all `written`, and as they were then.
+        """The folder of a local checkpoint, if its files are those of `written`, unchanged.
 
-        Nothing is read but the manifest: lengths and times of change are compared, not hashes.
+        Only the manifest is read. Lengths and modification times are compared, not hashes.
         """
         if not self._local:
             return None
@@ -277,15 +280,20 @@ class Checkpoints:
         return folder if same else None
 
     def exists(self, name: str) -> bool:
-        """Whether the checkpoint `name` is there, whole."""
+        """Whether there is a complete checkpoint `name`."""
         self._fs.invalidate_cache()
         return bool(self._fs.exists(f"{self._place(name)}/{manifests.NAME}"))
 
     def delete(self, name: str) -> None:
-        """Remove the checkpoint `name`; its manifest goes first, so that no half of it exists."""
+        """Remove the checkpoint `name`; the manifest first, so that no damaged one exists.
+
+        Raises:
+            StorageOutageError: the storage refuses or does not answer.
+            CheckpointError: it cannot be removed for another reason.
+        """
         place = self._place(name)
         with self._errors(f"checkpoint {name}: cannot be removed"):
-            # All workers collect the same garbage: each time another one was faster with a file.
+            # All workers collect the same garbage; another one may remove a file first.
             for _ in range(RIVALS):
                 with contextlib.suppress(FileNotFoundError):
                     self._remove(name, place)
@@ -299,7 +307,7 @@ class Checkpoints:
             self._fs.rm(place, recursive=True)
 
     def names(self, older_s: float) -> list[str]:
-        """All checkpoints, whole or in pieces, that were last changed `older_s` ago or before."""
+        """Names of all checkpoints, complete or not, unchanged for `older_s` seconds."""
         self._fs.invalidate_cache()
         if not self._fs.exists(self._root):
             return []
@@ -311,7 +319,7 @@ class Checkpoints:
         return sorted(found)
 
     def _changed(self, entry: dict[str, Any]) -> float:
-        """When a folder was last changed, in seconds since the epoch; infinity: not known."""
+        """When a folder was last changed, in seconds since the epoch; infinity if not known."""
         if self._local:
             return float(entry["mtime"])
         with contextlib.suppress(NotImplementedError, OSError):
@@ -320,7 +328,11 @@ class Checkpoints:
         return float("inf")
 
     def tidy(self, older_s: float) -> int:
-        """Remove local checkpoints in the making that have not changed for `older_s`."""
+        """Remove unfinished local checkpoints that have not changed for `older_s` seconds.
+
+        Returns:
+            The number of folders that were removed.
+        """
         base, removed = Path(self._root) / ".part", 0
         for folder in base.iterdir() if self._local and base.is_dir() else ():
             with contextlib.suppress(OSError):
@@ -331,20 +343,20 @@ class Checkpoints:
 
     @staticmethod
     def has_room_beside(folder: Path) -> bool:
-        """Whether the disk has room for twice what a checkpoint in the making takes."""
+        """Whether the disk has room for twice the size of an unfinished checkpoint."""
         with contextlib.suppress(OSError):
             return shutil.disk_usage(folder).free >= 2 * _bytes_in(folder)
-        # It has gone to its place meanwhile.
+        # The folder has been renamed meanwhile.
         return True
 
     @staticmethod
     def discard(folder: Path) -> None:
-        """Remove a checkpoint in the making."""
+        """Remove an unfinished checkpoint."""
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _hash_all(folder: Path, written: Mapping[str, Written]) -> dict[str, Written]:
-    """All files of a folder by their paths in it, hashed."""
+    """Hash all files of a folder; by path inside the folder."""
     hashed = {}
     for file in sorted(_files_in(folder)):
         known, path = written.get(file), folder / file
@@ -353,7 +365,7 @@ def _hash_all(folder: Path, written: Mapping[str, Written]) -> dict[str, Written
 
 
 def _files_in(folder: Path) -> Iterator[str]:
-    """Paths of all files in a folder, from there, with forward slashes."""
+    """Paths of all files inside a folder, with forward slashes."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
@@ -364,7 +376,7 @@ def _files_in(folder: Path) -> Iterator[str]:
 
 
 def _flush(path: Path) -> None:
-    """Wait until a file is on the disk, or a folder's names, where its file system can do that."""
+    """Flush a file, or the names in a folder if its file system can do that."""
     try:
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -377,11 +389,11 @@ def _flush(path: Path) -> None:
 
 
 def _bytes_in(folder: Path) -> int:
-    """Bytes of all files under a folder, one that has several names once."""
+    """Bytes of all files under a folder; a file with several hard links counts once."""
     sizes = {}
     for base, _, files in os.walk(folder):
         for file in files:
-            # One that another worker has removed since takes nothing.
+            # Another worker may have removed the file.
             with contextlib.suppress(FileNotFoundError):
                 stat = os.lstat(Path(base, file))
                 sizes[stat.st_dev, stat.st_ino] = stat.st_size

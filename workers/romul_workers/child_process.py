@@ -242,7 +242,7 @@ class ChildProcess:
                 await asyncio.shield(self._process.wait())
         except TimeoutError:
             log.warning(
-                "the task's process %d was killed but has not ended; the worker does not wait "
+                "the task's process %d was killed and has not ended; the worker does not wait "
                 "for it any longer",
                 self._process.pid,
             )

@@ -1,4 +1,4 @@
-"""Workers remove checkpoints that no decision can ask for any more."""
+"""Removes garbage: checkpoints that no decision can need any more."""
 
 import asyncio
 import contextlib
@@ -18,23 +18,24 @@ from romul_workers.trainer import Trainer
 log = logging.getLogger("romul.worker")
 
 EVERY = 10
-"""After so many waits' time a worker looks for checkpoints to remove."""
+"""A worker looks for garbage at intervals of this number times `pace_s`."""
 FOR_S = 1.0
+"""How long a worker removes garbage of one experiment at a time, in seconds."""
 ALL_S = 10.0
-"""How long the removal of all garbage at a run's end may take: an object store may be far."""
+"""How long the removal of an experiment's garbage may take at the end of a run, in seconds."""
 AT_ONCE = 32
-"""So many checkpoints are removed at a time, for so long."""
+"""Most checkpoints that are read from the store's list at a time."""
 
 
 class Collector:
     """Collects the garbage of a worker's experiments.
 
     Args:
-        store: where garbage is listed.
-        trainer: what removes checkpoints.
+        store: lists the garbage.
+        trainer: removes checkpoints.
         admission: the worker's experiments.
-        garbage_ms: how long garbage is kept.
-        pace_s: the worker's longest wait for a trial.
+        garbage_ms: how long garbage is kept, in milliseconds.
+        pace_s: the worker's longest wait for a trial, in seconds.
     """
 
     def __init__(
@@ -54,10 +55,10 @@ class Collector:
         self._refused: dict[str, str] = {}
 
     async def collect(self, now: float) -> None:
-        """Remove garbage of all admitted experiments, if it is time to.
+        """Remove garbage of all admitted experiments, unless that was done recently.
 
         Args:
-            now: the loop's time.
+            now: the time by the loop's clock.
 
         Raises:
             StoreUnavailableError: the store does not answer.
@@ -78,8 +79,8 @@ class Collector:
                 self._refused.pop(experiment, None)
 
     async def _collect(self, name: str) -> None:
-        # Listed until they are gone: a worker that is killed here, or whose storage
-        # does not answer, leaves them to another.
+        # A checkpoint stays in the list until it is removed, so that another worker can take over
+        # if this one is killed or its storage does not answer.
         loop = asyncio.get_running_loop()
         ends = loop.time() + FOR_S
         while names := await self._store.garbage(name, self._garbage_ms, AT_ONCE):
@@ -102,10 +103,10 @@ class Collector:
 
 
 async def collect_all(store: WorkerStore, experiments: Sequence[Experiment]) -> None:
-    """Remove what is garbage of experiments now: their run has ended.
+    """Remove all garbage of experiments whose run has ended.
 
-    It ends after `ALL_S`, or where the store or a place of checkpoints does not answer: what stays
-    is still listed, and workers of a later run remove it.
+    For each experiment this takes `ALL_S` at most, and it stops if the store or the checkpoints'
+    storage does not answer. Garbage that remains is still listed; workers of a later run remove it.
     """
     removed: list[str] = []
     for experiment in experiments:
@@ -119,7 +120,7 @@ async def collect_all(store: WorkerStore, experiments: Sequence[Experiment]) -> 
 
 
 async def _collect_into(removed: list[str], store: WorkerStore, experiment: Experiment) -> None:
-    """Remove all garbage of an experiment; `removed` is what is gone and still listed."""
+    """Remove all garbage of an experiment; `removed` collects what is removed but still listed."""
     removed.clear()
     if (where := experiment.checkpoints) is None:
         return

@@ -1,7 +1,7 @@
-"""Whether a task is fit for population based training: tried out, on this machine.
+"""Tests on this machine whether a task is fit for population based training (`romul check`).
 
-What goes wrong with users' tasks goes wrong silently: a checkpoint that is not read, a restored
-learning rate that wins over the trial's own, generators that are not seeded. Here each is tried.
+Mistakes in a task are often silent: a checkpoint that is not read, a restored learning rate that
+replaces the trial's own, generators that are not seeded. Each check here looks for one of them.
 """
 
 import asyncio
@@ -21,28 +21,29 @@ from romul_workers.trainer import Ending, Failure, Stopped, Success
 from romul_workers.trial import Value
 
 LOW, MIDDLE, HIGH = 0.2, 0.5, 0.8
-"""Places on a hyperparameter's axis that are compared."""
+"""Values of a hyperparameter that are compared, as coordinates from 0 to 1."""
 STOP_AFTER_S = 0.5
+"""When `should_stop` is set, in seconds after the start of the trial."""
 SHORT_S = 1.0
-"""A step of less is over before its end matters: as little is lost as in any other attempt."""
+"""A task with shorter steps, in seconds, need not stop: little is lost."""
 LONGER = 1000.0
-"""How many times the budget a trial has in which `should_stop` is set."""
+"""Budget of the trial in which `should_stop` is set, as a multiple of a step's budget."""
 
 Observation = tuple[float, tuple[tuple[str, float], ...]]
 
 
 class BrokenTaskError(RomulError):
-    """The task failed while it was tried out."""
+    """The task failed while it was checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was tried.
+    """The result of one check.
 
     Attributes:
-        name: what.
-        level: "ok", "warning" (it costs time or is odd) or "fault" (results would be wrong).
-        found: in words.
+        name: what was checked.
+        level: "ok", "warning" (it costs time or is unusual) or "fault" (results would be wrong).
+        found: what was found, as a sentence.
     """
 
     name: str
@@ -51,14 +52,17 @@ class Check:
 
 
 class Examination:
-    """Tries a task out.
+    """Checks a task.
 
     Args:
-        experiment: with a folder for checkpoints.
-        trainer: what trains.
-        grace_s: how long a trial may go on after `should_stop` was set.
-        longer: how many times the budget that is tried a real step is long.
-        on_check: is called with each check when it was made.
+        experiment: the declaration; it needs a folder for checkpoints.
+        trainer: trains the trials.
+        grace_s: how long a trial may go on after `should_stop` was set, in seconds.
+        on_check: called with each check when it is done.
+        longer: a real step's budget, as a multiple of the budget of `experiment`.
+
+    Attributes:
+        checks: the checks done so far.
     """
 
     def __init__(
@@ -119,8 +123,8 @@ class Examination:
         if isinstance(ending, Failure):
             raise BrokenTaskError(f"{ending.reason}: {ending.message}")
         if not isinstance(ending, Success):
-            raise BrokenTaskError(f"the task ended with {ending}, though it was not asked to stop")
-        # The first one also imports the task.
+            raise BrokenTaskError(f"the task ended with {ending}, but was not asked to stop")
+        # The minimum, because the first trial also imports the task.
         self._step_s = min(self._step_s, time.monotonic() - began)
         self._left_out = {**ending.left_out, **self._left_out}
         return self._steady(
@@ -128,11 +132,11 @@ class Examination:
         ), ending.checkpoint
 
     def _steady(self, seen: Observation) -> Observation:
-        """Without figures that differ where nothing else does, such as times."""
+        """Remove figures that differ between identical trials, such as times."""
         return seen[0], tuple(figure for figure in seen[1] if figure[0] not in self._unsteady)
 
     async def run(self) -> list[Check]:
-        """Try everything; the first failure of the task itself ends it."""
+        """Run all checks; stop at the first failure of the task itself."""
         try:
             first, checkpoint = await self._result(0, None)
             self._add("trains", "ok", f"{self._experiment.metric} = {first[0]:.6g} after one step")
@@ -158,8 +162,8 @@ class Examination:
             self._add(
                 name,
                 "fault",
-                f"the same trial gave {one[0]!r} and {other[0]!r}: seed all generators with "
-                "trial.seed; a repeated attempt must not be another draw",
+                f"the same trial gave {one[0]!r} and {other[0]!r}: seed all random generators with "
+                "trial.seed, so that a repeated attempt has the same result",
             )
             return
         differing = ({*first[1]} ^ {*again[1]}) | ({*on[1]} ^ {*on_again[1]})
@@ -168,25 +172,25 @@ class Examination:
             self._add(
                 name,
                 "warning",
-                f"the same {self._experiment.metric} twice, but other figures beside it: "
-                f"{', '.join(sorted(self._unsteady))}; they are not compared any further",
+                f"{self._experiment.metric} was the same twice, but other figures differed: "
+                f"{', '.join(sorted(self._unsteady))}; the other checks ignore them",
             )
             return
-        self._add(name, "ok", "twice the same, from scratch and restored")
+        self._add(name, "ok", "the same twice, from scratch and after a restore")
 
     async def _reads_its_parent(self, on: Observation) -> None:
         unread = []
         try:
             unread.append((await self._result(1, None))[0])
         except BrokenTaskError as error:
-            # It needs its parent, so it reads it.
+            # A task that fails without a parent reads its parent.
             self._add(
                 "begins anew later on",
                 "warning",
-                f"without a parent it does not train from {self._experiment.budget:g} on, where a "
-                f"slot whose trials have failed, or that joins, may begin: {error}",
+                f"without a parent it does not train from {self._experiment.budget:g} on; a slot "
+                f"that joins, or whose trials failed, may begin there: {error}",
             )
-        # What is not mutable goes with a checkpoint: none is restored under another value.
+        # Only mutable ones: the value of the others is part of a checkpoint.
         free = self._space.free((MIDDLE,) * len(self._space))
         if any(free):
             other_start = {i: LOW for i, moves in enumerate(free) if moves}
@@ -196,19 +200,20 @@ class Examination:
             self._add(
                 "reads its parent",
                 "fault",
-                "what it goes on from makes no difference: is trial.parent read?",
+                "the parent makes no difference to the result: does the task read trial.parent?",
             )
         else:
-            found = "another checkpoint leads to another result"
-            self._add("reads its parent", "ok", found if unread else "it does not train without")
+            found = "another parent leads to another result"
+            self._add("reads its parent", "ok", found if unread else "it fails without a parent")
 
     async def _acts(
         self, i: int, first: Observation, on: Observation, checkpoint: str
     ) -> tuple[bool, bool]:
-        """Whether a coordinate makes a difference from scratch, and after a restore.
+        """Whether a coordinate makes a difference from scratch, and whether after a restore.
 
-        One with a condition is looked at where it holds, and compared with itself alone. One that
-        is not mutable has only one value after a restore: there it acts as it does from scratch.
+        A coordinate with a condition is tested where the condition holds; its results are compared
+        only with each other. A coordinate that is not mutable has only one value after a restore,
+        so the result from scratch counts for both.
         """
         mutable = self._space.mutable
         here = self._space.switched_on((MIDDLE,) * len(self._space), i)
@@ -235,8 +240,8 @@ class Examination:
             self._add(
                 "hyperparameters take effect after a restore",
                 "fault",
-                f"{', '.join(lost)}: in effect from scratch, and not after a restore: apply "
-                "hyperparameters after the optimizer's state was loaded (trial.attach does)",
+                f"{', '.join(lost)}: in effect from scratch, but not after a restore: apply "
+                "hyperparameters after the optimizer's state is loaded (trial.attach does)",
             )
         else:
             self._add(
@@ -256,19 +261,19 @@ class Examination:
         self._trainer.ask_to_stop()
         await asyncio.wait({training}, timeout=self._grace_s)
         name = "stops when asked"
-        # A trial of the experiment's own length, which may be longer than what was tried.
+        # A step of the real budget, which may be larger than the one that was tried.
         step_s = self._step_s * self._longer
         if not training.done():
             await cancel(training)
             if step_s < SHORT_S:
-                self._add(name, "ok", f"it does not, but a step takes {step_s:.2g} s only")
+                self._add(name, "ok", f"it does not, but a step takes only {step_s:.2g} s")
                 return
             self._add(
                 name,
                 "fault",
                 f"in a step of {LONGER:g} times the budget it still trained {self._grace_s:g} s "
-                "after it was asked to stop: look at trial.should_stop every few seconds; what a "
-                "preempted trial has trained is lost otherwise",
+                "after it was asked to stop: read trial.should_stop every few seconds; otherwise "
+                "the training of a preempted trial is lost",
             )
             return
         ending = training.result()
@@ -276,10 +281,12 @@ class Examination:
             self._add(name, "ok", f"paused at {ending.at:g}, to be continued from there")
         elif isinstance(ending, Stopped):
             self._add(
-                name, "warning", "it stops, and saves nothing: return trial.pause(...) to keep it"
+                name,
+                "warning",
+                "it stops but saves nothing: return trial.pause(...) to keep what was trained",
             )
         elif isinstance(ending, Failure):
             self._add(name, "fault", f"{ending.reason}: {ending.message}")
         else:
             level: Literal["ok", "warning"] = "ok" if step_s < SHORT_S else "warning"
-            self._add(name, level, "it was through before it could be asked to stop")
+            self._add(name, level, "it ended before it could be asked to stop")

@@ -1,8 +1,8 @@
-"""Work in a thread that the process does not wait for when it ends.
+"""Runs functions in threads that the process does not wait for when it ends.
 
-An object store's library may hang for minutes, and a worker that must go does not wait for it. The
-threads of asyncio's own pool would be waited for. A thread that is done stays for the next work:
-to start one costs as much as all the rest.
+An object store's library may hang for minutes, and a worker that must end cannot wait for it; the
+threads of asyncio's own pool would be waited for. A thread is kept for the next call, because
+starting a thread costs as much as everything else here.
 """
 
 import asyncio
@@ -16,20 +16,19 @@ A = TypeVar("A")
 
 _Works = SimpleQueue[Callable[[], None]]
 _idle: list[_Works] = []
-"""What each thread that is done waits at; one that hangs is not among them."""
+"""Queues of the threads that wait for work; a thread that hangs is not among them."""
 
 
 async def detached(work: Callable[[], A]) -> A:
-    """Do work in a thread that has no other, and wait for it.
+    """Run `work` in an idle thread, and wait for it.
 
-    If the wait is cancelled, the work is left behind: it goes on until it ends, or until the
-    process does.
+    If the wait is cancelled, `work` goes on until it ends or the process does.
 
     Returns:
         What `work` returns.
 
     Raises:
-        BaseException: whatever it raises.
+        BaseException: whatever `work` raises.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[A] = loop.create_future()
@@ -43,12 +42,12 @@ async def detached(work: Callable[[], A]) -> A:
             done.set_exception(error)
 
     def run() -> None:
-        # A loop that is closed has given up waiting.
+        # RuntimeError: the loop is closed, so nothing waits for the result.
         with contextlib.suppress(RuntimeError):
             try:
                 result = work()
             except BaseException as error:  # noqa: BLE001  (raised where it is waited for)
-                # First: the next work may come as soon as this one's end is known.
+                # Before the result is passed on, because the next call may follow at once.
                 _idle.append(works)
                 loop.call_soon_threadsafe(fail, error)
             else:

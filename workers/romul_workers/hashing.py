@@ -1,4 +1,4 @@
-"""Hashes of checkpoint files: BLAKE3, a tree hash, several times as fast as SHA-256."""
+"""Hashes of checkpoint files: BLAKE3, which is several times as fast as SHA-256."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +8,12 @@ from blake3 import blake3
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file as it was when it was hashed.
+    """Length, hash and modification time of a file when it was hashed.
 
     Attributes:
-        bytes: its length.
+        bytes: length of the file.
         blake3: its hash, hexadecimal.
-        mtime_ns: when it was last changed, in nanoseconds since the epoch.
+        mtime_ns: modification time, in nanoseconds since the epoch.
     """
 
     bytes: int
@@ -22,7 +22,7 @@ class Written:
 
     @classmethod
     def of(cls, path: Path) -> "Written":
-        """Hash a file, with all cores."""
+        """Hash a file on all cores."""
         stat = path.stat()
         hasher = blake3(max_threads=blake3.AUTO)
         if stat.st_size:
@@ -30,6 +30,6 @@ class Written:
         return cls(stat.st_size, hasher.hexdigest(), stat.st_mtime_ns)
 
     def describes(self, path: Path) -> bool:
-        """Whether a file has the length and the time of change that it had then."""
+        """Whether a file still has this length and modification time."""
         stat = path.stat()
         return (stat.st_size, stat.st_mtime_ns) == (self.bytes, self.mtime_ns)

@@ -1,12 +1,12 @@
-"""Warm restores: the tensors that the last save left in memory, given to the next trial.
+"""Warm restores: the tensors of the last save are kept in memory and given to the next trial.
 
-They count as the checkpoint's for as long as nothing shows a write since they were saved: torch's
-counters of writes, steps of the optimizer, the place and size of each tensor's memory, and a sample
-of its values. The counters do not see fused optimizers, nor the statistics of a batch norm, nor
-writes through `.data`, numpy or a kernel of one's own; the sample sees those that change a whole
-tensor. A restore that cannot be sure reads the files.
+They stand for the checkpoint as long as nothing shows a write since the save. A write shows in
+torch's write counters, in a step of the optimizer, in another address or size of a tensor's memory,
+or in a sample of its values. The counters miss writes of fused optimizers, of batch norm
+statistics, through `.data` or numpy, and by custom kernels; the sample notices those that change
+a whole tensor. If there is any doubt, the files are read.
 
-It knows modules and optimizers, and nothing of workers.
+This module knows modules and optimizers, but not workers.
 """
 
 import threading
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
     from romul_workers.hashing import Written
 
 WHOLE = 1024
-"""Tensors of up to so many values are compared whole."""
+"""Tensors with up to this number of values are compared completely."""
 SAMPLE = 64
-"""So many values, evenly spaced, are compared of a larger one."""
+"""Number of evenly spaced values that are compared in larger tensors, at least."""
 
 _Tensors = dict[tuple[object, ...], Tensor]
-"""Tensors that are kept, each once, by their place in memory."""
+"""The kept tensors, each once, by address, type, shape, strides and device."""
 
 
 class Kept:
-    """Model and optimizer as they were saved, without a copy; to be made before they are written.
+    """The state of a model and an optimizer, without a copy; make it before the files are written.
 
     Args:
-        model, optimizer: their states.
-        steps: the optimizer, whose further steps are watched.
+        model, optimizer: their state dicts.
+        steps: the optimizer; its later steps are noticed.
 
     Attributes:
         optimizer_class: name of the optimizer's class; None: there is no optimizer.
-        files: the checkpoint's files, by name; filled in once they are written.
+        files: the checkpoint's files, by name; set after they are written.
 
     Raises:
-        TypeError, RuntimeError: something in a state cannot be kept: a tensor without a counter of
-            its writes, say.
+        TypeError, RuntimeError: something in a state cannot be kept, such as a tensor without a
+            write counter.
     """
 
     def __init__(
@@ -66,25 +66,25 @@ class Kept:
         self.files: Mapping[str, Written] = {}
 
     def _note_step(self, *_: object) -> None:
-        # A fused optimizer writes without counting.
+        # A fused optimizer writes without a change of the counters.
         self._stepped = True
 
     def drop(self) -> None:
-        """Hold on to nothing any more."""
+        """Release the tensors."""
         if self._watch is not None:
             self._watch.remove()
         self._model = self._optimizer = self._watch = None
         self._marks, self._sample = [], []
 
     def is_unwritten(self) -> bool:
-        """Whether nothing shows a write to a tensor since it was saved."""
+        """Whether no write to a tensor has been noticed since the save."""
         if self._stepped or any(_mark(tensor) != mark for tensor, mark in self._marks):
             return False
         now = _sample([tensor for tensor, _ in self._marks])
         return all(torch.equal(x, y) for x, y in zip(self._sample, now, strict=True))
 
     def is_of(self, folder: Path) -> bool:
-        """Whether a checkpoint's manifest lists the files that were written of this."""
+        """Whether a checkpoint's manifest lists the files that hold this state."""
         try:
             listed = Manifest.from_json((folder / manifests.NAME).read_bytes()).files
         except (OSError, ValueError):
@@ -95,19 +95,19 @@ class Kept:
         )
 
     def is_alone(self) -> bool:
-        """Whether no other object uses the tensors' memory: they can be given without a copy."""
+        """Whether no other object uses the tensors' memory, so that they need no copy."""
         return all(_is_ours(tensor) for tensor, _ in self._marks)
 
     def restore(
         self, model: torch.nn.Module | None, optimizer: torch.optim.Optimizer | None
     ) -> bool:
-        """Give the state to a model and an optimizer, once: this holds nothing afterwards.
+        """Move the state into a model and an optimizer. Works once: this object is empty then.
 
         Returns:
-            Whether it was given; if not, nothing was changed, and the files are to be read.
+            Whether that was done. If not, nothing was changed, and the files must be read.
 
         Raises:
-            ValueError, KeyError, RuntimeError: as the optimizer's `load_state_dict` does.
+            ValueError, KeyError, RuntimeError: from the optimizer's `load_state_dict`.
         """
         kept, state = self._model, self._optimizer
         lacks = (model is not None and kept is None) or (optimizer is not None and state is None)
@@ -122,23 +122,23 @@ class Kept:
 
 
 def _mark(tensor: Tensor) -> tuple[int, int, int]:
-    """What a write changes that torch counts, or new memory."""
+    """Values that change with a write that torch counts, or with new memory."""
     version = tensor._version  # noqa: SLF001  (the counter has no other name)
     return version, tensor.data_ptr(), tensor.untyped_storage().nbytes()
 
 
 def _frozen(value: Any, tensors: _Tensors) -> Any:
-    """A state as a checkpoint's file gives it back, but with the tensors' own memory.
+    """Copy a state as a checkpoint's file would return it, but with the tensors' own memory.
 
     Raises:
-        TypeError: something has no place in a checkpoint.
+        TypeError: something cannot be kept.
     """
     match value:
         case Tensor():
             if value.layout != torch.strided or value.is_quantized or value.is_inference():
                 raise TypeError("not a plain tensor, or one whose writes are not counted")
             where = value.data_ptr(), value.dtype, value.shape, value.stride()
-            # Shares memory and counter; its shape is its own.
+            # A detached tensor shares memory and counter, but not shape and strides.
             return tensors.setdefault((*where, value.device), value.detach())
         case Mapping():
             return {key: _frozen(item, tensors) for key, item in value.items()}
@@ -148,16 +148,16 @@ def _frozen(value: Any, tensors: _Tensors) -> Any:
         case None | bool():
             return value
         case int() | float() | str():
-            # A number of numpy's is one of Python's after a file.
+            # A file would return a numpy scalar as a Python number.
             return next(kind(value) for kind in (int, float, str) if isinstance(value, kind))
     raise TypeError(f"a {type(value).__name__} is not kept")
 
 
 def _sample(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Some values of all tensors, bit by bit: one tensor for each type and device."""
+    """The bytes of some values of all tensors: one tensor for each type and device."""
     parts: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for tensor in tensors:
-        # As it lies in memory, where it has no gaps: no copy is made.
+        # A tensor without gaps in memory is read in memory order, which needs no copy.
         flat = tensor.as_strided((tensor.numel(),), (1,)) if _is_dense(tensor) else tensor.flatten()
         step = 1 if len(flat) <= WHOLE else len(flat) // SAMPLE
         parts.setdefault((tensor.dtype, tensor.device), []).append(flat[::step])
@@ -165,13 +165,13 @@ def _sample(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Whether a tensor's values are all that lies between its first and its last."""
+    """Whether a tensor has no gaps in memory between its values."""
     last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.numel() > 0 and last + 1 == tensor.numel()
 
 
 def _give(model: torch.nn.Module, state: Mapping[str, Any]) -> bool:
-    """Give tensors to a model whose own state is loaded by copies alone; False: nothing is done."""
+    """Give tensors to a model whose state is loaded by plain copies; False: nothing is done."""
     if not str(type(model).load_state_dict.__module__).startswith("torch."):
         return False
     own = model.state_dict(keep_vars=True)
@@ -180,7 +180,7 @@ def _give(model: torch.nn.Module, state: Mapping[str, Any]) -> bool:
     pairs = [(own[name], tensor) for name, tensor in state.items()]
     if not all(_fits(mine, theirs) for mine, theirs in pairs):
         return False
-    # Two names for one tensor must be two names of one tensor on both sides.
+    # If two names share a tensor, they must share it on both sides.
     places = {(mine.data_ptr(), theirs.data_ptr()) for mine, theirs in pairs if theirs.numel()}
     alike = len({a for a, _ in places}) == len({b for _, b in places}) == len(places)
     replaced: list[Tensor] = []
@@ -193,7 +193,7 @@ def _give(model: torch.nn.Module, state: Mapping[str, Any]) -> bool:
                 mine.data = theirs
             else:
                 mine.copy_(theirs)
-    # Giving back a gigabyte takes tenths of a second.
+    # In a thread, because freeing a gigabyte takes tenths of a second.
     threading.Thread(target=replaced.clear, name="free").start()
     return True
 
@@ -215,11 +215,11 @@ def _loads_plainly(module: torch.nn.Module) -> bool:
 
 
 def _owned(value: Any, taken: AbstractSet[int]) -> Any:
-    """A state whose tensors no other object may write to: where there is one, a copy.
+    """A state in which tensors that other objects also use are replaced by copies.
 
     Args:
         value: the state.
-        taken: places of tensors that may stay, because they are where they go.
+        taken: addresses of tensors that belong to the optimizer already and need no copy.
     """
     match value:
         case Tensor():
@@ -234,7 +234,7 @@ def _owned(value: Any, taken: AbstractSet[int]) -> Any:
 
 
 def _places(value: Any) -> Iterator[int]:
-    """Where the tensors of an optimizer's state lie."""
+    """Addresses of the tensors in an optimizer's state."""
     match value:
         case Tensor():
             yield value.data_ptr()
@@ -247,7 +247,7 @@ def _places(value: Any) -> Iterator[int]:
 
 
 def _is_ours(tensor: Tensor) -> bool:
-    """Whether a tensor is the only one in its memory: no view, no old model, no numpy array."""
+    """Whether nothing else uses a tensor's memory: no view, no old model, no numpy array."""
     return _users(tensor) == _users(torch.empty(1))
 
 

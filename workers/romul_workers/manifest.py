@@ -1,7 +1,7 @@
-"""The manifest of a checkpoint: which files belong to it, with their lengths and hashes.
+"""The manifest of a checkpoint: its files with their lengths and hashes, as JSON.
 
-A checkpoint without a manifest does not exist; a file that differs from its manifest is damaged.
-The manifest is JSON, and its names come from a shared place: none may lead out of the folder.
+A checkpoint without a manifest does not exist. A file that differs from the manifest is damaged.
+The manifest comes from a shared storage, so names that lead out of the folder are refused.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from romul_workers.hashing import Written
 
 NAME = "MANIFEST.json"
 SHARED_BYTES = 1 << 22
-"""A file of fewer bytes is cheaper to write than to share with another checkpoint."""
+"""Smallest file that is shared with another checkpoint; a smaller one is cheaper to write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class FileRecord:
     """One file of a checkpoint.
 
     Attributes:
-        bytes: its length.
-        hash: hexadecimal.
-        kind: of the hash: "blake3"; "sha256" in checkpoints of older versions.
+        bytes: length of the file.
+        hash: the hash, hexadecimal.
+        kind: kind of the hash: "blake3", or "sha256" in checkpoints of older versions.
     """
 
     bytes: int
@@ -34,11 +34,11 @@ class FileRecord:
     kind: str = "blake3"
 
     def has_length_of(self, path: Path) -> bool:
-        """Whether there is a file of this length."""
+        """Whether `path` is a file of this length."""
         return path.is_file() and path.stat().st_size == self.bytes
 
     def matches(self, path: Path) -> bool:
-        """Whether a file has this hash."""
+        """Whether the file `path` has this hash."""
         if self.kind == "blake3":
             return Written.of(path).blake3 == self.hash
         with path.open("rb") as handle:
@@ -57,14 +57,14 @@ class Manifest:
 
     @classmethod
     def of(cls, written: Mapping[str, Written]) -> "Manifest":
-        """Describe files that are hashed."""
+        """Make the manifest of files that are hashed."""
         return cls({name: FileRecord(file.bytes, file.blake3) for name, file in written.items()})
 
     def first_fault(self, folder: Path) -> tuple[str, str] | None:
-        """Find a file in a folder that is not what was written.
+        """Find the first file that is missing or damaged.
 
         Returns:
-            Its path inside, and what is wrong with it; None: all files are as they were.
+            Its path inside the folder, and what is wrong with it; None: all files are correct.
 
         Raises:
             OSError: a file cannot be read.
@@ -86,12 +86,12 @@ class Manifest:
         """Read the text of MANIFEST.json.
 
         Raises:
-            ValueError: it is no manifest, or names a file outside the checkpoint.
+            ValueError: it is not a manifest, or names a file outside the checkpoint.
         """
         try:
             files = {str(name): _record(file) for name, file in json.loads(text)["files"].items()}
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{NAME} is no manifest: {error}") from error
+            raise ValueError(f"{NAME} is not a manifest: {error}") from error
         for name in files:
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise ValueError(f"{name!r} leads out of the checkpoint")
@@ -99,15 +99,15 @@ class Manifest:
 
 
 def check(folder: Path) -> None:
-    """Compare a local checkpoint's files with its manifest; a folder without one is left alone.
+    """Compare a local checkpoint's files with its manifest; accept a folder that has none.
 
     Raises:
-        CheckpointError: a file is not what was written, or the manifest is none.
+        CheckpointError: a file is missing or damaged, or the manifest is invalid.
     """
     try:
         fault = Manifest.from_json((folder / NAME).read_bytes()).first_fault(folder)
     except FileNotFoundError:
-        # What a task was tried with, or a folder of one's own.
+        # A folder that ROMUL did not store, such as a user's own.
         return
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: cannot be read: {error}") from error

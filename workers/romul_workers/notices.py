@@ -1,8 +1,8 @@
-"""Notices that a machine is about to go: from a file, a URL, or a cloud's metadata service.
+"""Notices of preemption: from a file, a URL, or a cloud's metadata service.
 
-Each source is polled until one of them says how many seconds are left. Addresses and answers are as
-the providers document them: AWS "instance-action" (IMDSv2), Google Cloud "preempted", Azure
-"Scheduled Events".
+All sources are polled until one of them says how many seconds are left. The addresses and answers
+are those that the providers document: AWS "instance-action" (IMDSv2), Google Cloud "preempted",
+Azure "Scheduled Events".
 """
 
 import asyncio
@@ -29,22 +29,22 @@ log = logging.getLogger("romul.worker")
 
 POLL_S = 2.0
 TIMEOUT_S = 1.0
-"""How long a server may be silent."""
+"""Longest silence of a server during a request, in seconds."""
 LIMIT_S = 10.0
-"""How long a source may take in all, until it counts as one that does not answer."""
+"""Longest time for a whole answer of a source, in seconds."""
 METADATA = "http://169.254.169.254"
 
 
 class NoticeError(RomulError, ValueError):
-    """Not a source of notices."""
+    """A text that does not name a source of notices."""
 
 
 class Source(ABC):
-    """A source of notices that this machine goes."""
+    """A source of preemption notices for this machine."""
 
     @abstractmethod
     def seconds_left(self) -> float | None:
-        """Seconds left; None: nothing is known of an end. May take long.
+        """Ask the source for the seconds left; None: there is no notice. This call may take long.
 
         Raises:
             OSError: the source does not answer, or refuses.
@@ -53,11 +53,11 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class FileSource(Source):
-    """A file whose existence is the notice; the seconds left may stand in it.
+    """A file whose existence is the notice; it may contain the seconds left.
 
     Attributes:
         path: the file.
-        seconds: what is left if the file does not say.
+        seconds: seconds left, if the file does not say.
     """
 
     path: Path
@@ -73,11 +73,11 @@ class FileSource(Source):
 
 @dataclass(frozen=True)
 class UrlSource(Source):
-    """A URL whose answer 200 is the notice; the seconds left may stand in it.
+    """A URL whose answer with status 200 is the notice; it may contain the seconds left.
 
     Attributes:
         url: http:// or https://.
-        seconds: what is left if the answer does not say.
+        seconds: seconds left, if the answer does not say.
     """
 
     url: str
@@ -101,7 +101,7 @@ class AwsSource(Source):
         headers = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
         token = _get(f"{self.base}/latest/api/token", headers, method="PUT")
         authorization = {"X-aws-ec2-metadata-token": token}
-        # As long as the machine stays, there is no such entry.
+        # There is no such entry until the machine is about to be stopped.
         answer = _find(f"{self.base}/latest/meta-data/spot/instance-action", authorization)
         if answer is None:
             return None
@@ -134,9 +134,9 @@ class AzureSource(Source):
     ENDS: ClassVar = ("Preempt", "Terminate")
 
     def seconds_left(self) -> float | None:
-        """Request the scheduled events, and look for the first that ends this machine.
+        """Request the scheduled events, and find the first that ends this machine.
 
-        They are those of all machines of a scale set or an availability set.
+        The answer lists events of all machines in the same scale set or availability set.
         """
         name = self._name
         answer = self._ask("scheduledevents?api-version=2020-07-01")
@@ -150,7 +150,7 @@ class AzureSource(Source):
 
     @functools.cached_property
     def _name(self) -> str:
-        """This machine's name, as events have it among their resources; case does not count."""
+        """This machine's name as it is in the resources of events, in lower case."""
         asked = "instance/compute/name?api-version=2021-02-01&format=text"
         return self._ask(asked).strip().casefold()
 
@@ -159,7 +159,7 @@ class AzureSource(Source):
 
     def _until_begin(self, event: Mapping[str, Any]) -> float:
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            # Empty once it has begun.
+            # `NotBefore` is empty once the event has begun.
             return _until(parsedate_to_datetime(event["NotBefore"]))
         return self.seconds
 
@@ -175,12 +175,15 @@ _KINDS = f"{', '.join(CLOUDS)}, an http(s) URL or a file's path"
 
 
 def source(text: str, seconds: float) -> Source:
-    """Make a source of aws, gcp, azure, a URL, or a file's path.
+    """Make a source from its name.
 
-    A file need not be there yet. A plain word is one only if it is: else it is a misspelt name.
+    Args:
+        text: "aws", "gcp", "azure", a URL, or a path. The file need not exist, but a path without a
+            dot or slash must, because it would otherwise hide a misspelt name of a cloud.
+        seconds: seconds left, if the URL or the file does not say.
 
     Raises:
-        NoticeError: it is none of them.
+        NoticeError: `text` is none of these.
     """
     if text in CLOUDS:
         return CLOUDS[text]()
@@ -190,7 +193,7 @@ def source(text: str, seconds: float) -> Source:
     if "://" in text or not text:
         raise NoticeError(f"{text!r} is not {_KINDS}")
     if not set(text) & set("/.") and not path.exists():
-        raise NoticeError(f"{text!r} is not {_KINDS}; a file that is to appear here is ./{text}")
+        raise NoticeError(f"{text!r} is not {_KINDS}; for a file in this folder write ./{text}")
     return FileSource(path, seconds)
 
 
@@ -200,10 +203,16 @@ async def watch(
     every_s: float = POLL_S,
     limit_s: float = LIMIT_S,
 ) -> None:
-    """Poll all sources until one of them has a notice, and pass the seconds on.
+    """Poll all sources until one of them has a notice, and pass on the seconds left.
 
-    Whatever a source answers, and however slowly, it keeps no notice of another one. One that does
-    not answer is a warning once, until it answers again.
+    A slow or failing source does not delay the others. A source that does not answer causes one
+    warning, and another one only after it has answered again.
+
+    Args:
+        sources: what to poll.
+        announce: called once with the seconds left.
+        every_s: time between two polls of a source, in seconds.
+        limit_s: longest time for an answer before the warning, in seconds.
     """
     polls = [asyncio.create_task(_poll(each, every_s, limit_s)) for each in sources]
     try:
@@ -216,7 +225,7 @@ async def watch(
 
 
 async def _poll(source: Source, every_s: float, limit_s: float) -> float:
-    """Poll one source until it has a notice; the seconds left."""
+    """Poll one source until it has a notice, and return the seconds left."""
     failing = False
 
     def warn(what: str, why: object) -> None:
@@ -226,14 +235,14 @@ async def _poll(source: Source, every_s: float, limit_s: float) -> float:
         failing = True
 
     while True:
-        # An answer may come byte by byte for hours: the worker's end waits for no such thread.
+        # Detached, because an answer may come byte by byte for hours.
         request = asyncio.create_task(detached(source.seconds_left))
         try:
             if not (await asyncio.wait([request], timeout=limit_s))[0]:
                 warn("does not answer", f"not within {limit_s:g} s")
-            # No other request while this one is under way: they would only become more.
+            # Wait for this request, so that slow requests do not pile up.
             seconds = await request
-        except Exception as error:  # noqa: BLE001  (what a server sends is anything)
+        except Exception as error:  # noqa: BLE001  (a server may send anything)
             silent = isinstance(error, OSError)
             warn("does not answer" if silent else "cannot be understood", repr(error))
         else:
@@ -248,10 +257,10 @@ async def _poll(source: Source, every_s: float, limit_s: float) -> float:
 
 
 def _get(url: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> str:
-    """Body of the answer.
+    """Send a request, and return the body of the answer.
 
     Raises:
-        OSError: there is none, or the status is none of success.
+        OSError: there is no answer, or its status is an error.
     """
     request = urllib.request.Request(url, headers=dict(headers or {}), method=method)  # noqa: S310
     # The metadata service is never behind a proxy.
@@ -260,16 +269,16 @@ def _get(url: str, headers: Mapping[str, str] | None = None, method: str = "GET"
         with opener.open(request, timeout=TIMEOUT_S) as answer:
             return str(answer.read(65_536).decode(errors="replace"))
     except urllib.error.HTTPError as error:
-        # Else its connection would stay open for as long as the error is known.
+        # The error object keeps the connection open.
         error.close()
         raise
 
 
 def _find(url: str, headers: Mapping[str, str] | None = None) -> str | None:
-    """Body of the answer; None if there is nothing of that name.
+    """Get a URL, and return the body of the answer; None if the status is 404.
 
     Raises:
-        OSError: there is no answer, or the status is another one.
+        OSError: there is no answer, or its status is another error.
     """
     try:
         return _get(url, headers)

@@ -1,7 +1,7 @@
-"""Checkpoints on their way to an object store and from it, and the latest of them on this machine.
+"""Uploads checkpoints to an object store and downloads them; keeps local copies of the latest.
 
-All files of a checkpoint go side by side, and large ones in pieces where the store can do that.
-What the store has already it copies by itself; what this machine has already is linked.
+All files of a checkpoint are transferred in parallel, and large files in pieces if the store
+supports that. The store itself copies files that it has already; local files are linked.
 """
 
 import contextlib
@@ -15,13 +15,13 @@ from romul_workers import manifest as manifests
 from romul_workers.manifest import FileRecord, Manifest
 
 PIECE_BYTES = 1 << 24
-"""Larger files go to S3, and come from there, in pieces of so many bytes, side by side."""
+"""Size of the pieces in which larger files are sent to S3, and read from it, in parallel."""
 KEPT = 4
-"""So many checkpoints stay on this machine: a worker's next trial often begins from one of them."""
+"""Number of checkpoints kept on this machine; a worker's next trial often needs one of them."""
 
 
 def options(url: str) -> dict[str, int]:
-    """What to open a file system with: how large the pieces are that come side by side."""
+    """Options for opening the file system of a URL: the size of pieces, for S3."""
     return {"default_block_size": PIECE_BYTES} if _is_s3(url) else {}
 
 
@@ -30,11 +30,11 @@ def _is_s3(url: str) -> bool:
 
 
 class ObjectStore:
-    """Carries checkpoints between a local folder and a file system that is not local.
+    """Transfers checkpoints between a local folder and a remote file system.
 
     Args:
-        url: of the experiment's checkpoints.
-        filesystem: fsspec's.
+        url: URL of the experiment's checkpoints.
+        filesystem: the fsspec file system of that URL.
         scratch: local folder for the copies.
     """
 
@@ -44,13 +44,14 @@ class ObjectStore:
         self._pieces = {"chunksize": PIECE_BYTES} if _is_s3(url) else {}
 
     def upload(self, folder: Path, place: str, manifest: Manifest, parent: str | None) -> None:
-        """Store what lies in a folder, and keep the folder as this machine's copy.
+        """Store the content of a folder, and keep the folder as this machine's copy.
 
         Args:
-            folder: with the files of `manifest` and with MANIFEST.json.
-            place: of the checkpoint in the store.
-            manifest: of the checkpoint.
-            parent: place of a checkpoint that is here already: the store copies its files.
+            folder: has the files of `manifest`, and MANIFEST.json.
+            place: path of the checkpoint in the store.
+            manifest: manifest of the checkpoint.
+            parent: path of a checkpoint in the store that has a local copy. The store copies files
+                that are the same there.
         """
         theirs = {} if parent is None else self._files_of(parent)
         sent = []
@@ -68,10 +69,10 @@ class ObjectStore:
         self._remove_oldest()
 
     def download(self, place: str, manifest: Manifest) -> Path:
-        """Give a local copy of a checkpoint.
+        """Return a local copy of a checkpoint.
 
         Raises:
-            CheckpointError: a file is not what the manifest says.
+            CheckpointError: a file differs from the manifest.
         """
         folder = self._copy_of(place)
         text = manifest.to_json()
@@ -94,7 +95,7 @@ class ObjectStore:
             self._fs.get([f"{place}/{file}" for file in wanted], local)
         fault = Manifest({file: manifest.files[file] for file in wanted}).first_fault(folder)
         if fault is not None:
-            raise CheckpointError(f"checkpoint {folder.name}: {fault[0]} was damaged on its way")
+            raise CheckpointError(f"checkpoint {folder.name}: {fault[0]} was damaged in transit")
         (folder / manifests.NAME).write_text(text)
         self._remove_oldest()
         return folder
@@ -103,14 +104,14 @@ class ObjectStore:
         return self._copies / place.rpartition("/")[2]
 
     def _files_of(self, place: str) -> Mapping[str, str]:
-        """The files of a checkpoint that is here, by their hashes."""
+        """The files of a checkpoint that has a local copy, by hash."""
         with contextlib.suppress(OSError, ValueError):
             text = (self._copy_of(place) / manifests.NAME).read_bytes()
             return {record.hash: file for file, record in Manifest.from_json(text).files.items()}
         return {}
 
     def _here(self) -> dict[str, Path]:
-        """All files that are here and worth a link, by their hashes."""
+        """All local files that are large enough for a link, by hash."""
         found = {}
         for path in self._copies.glob(f"*/{manifests.NAME}"):
             with contextlib.suppress(OSError, ValueError):
@@ -120,16 +121,16 @@ class ObjectStore:
         return found
 
     def _copy(self, source: str, target: str) -> bool:
-        """Let the store copy a file; whether it did."""
+        """Ask the store to copy a file; return whether it did."""
         try:
             self._fs.cp_file(source, target)
         except (OSError, NotImplementedError):
-            # Not every store can, and the source may be gone: the file is sent then.
+            # The store cannot copy, or the source is gone: the file is then sent.
             return False
         return True
 
     def _remove_oldest(self) -> None:
-        """Keep the latest copies only."""
+        """Remove all but the latest copies."""
         copies = []
         for folder in self._copies.iterdir():
             with contextlib.suppress(OSError):
@@ -139,7 +140,7 @@ class ObjectStore:
 
 
 def _linked(source: Path, target: Path, record: FileRecord) -> bool:
-    """Link a file that is here, if it still is what it was; whether that was done."""
+    """Link a local file if its hash is still correct; return whether that was done."""
     try:
         target.hardlink_to(source)
     except OSError:

@@ -1,6 +1,6 @@
-"""Which hyperparameter sets which field of an optimizer's parameter groups; no torch state.
+"""Which hyperparameter sets which field of an optimizer's parameter groups.
 
-The fields are those of `torch.optim`: lr, momentum, weight_decay, betas and the like.
+The fields are those of `torch.optim`: lr, momentum, weight_decay, betas and so on.
 """
 
 import logging
@@ -17,17 +17,17 @@ from romul_actors.errors import TaskError
 log = logging.getLogger("romul.task")
 
 OPTIMIZER_FIELDS = {"learning_rate": "lr"}
-"""Fields of an optimizer's parameter groups that go by another name in most experiments."""
+"""Fields that have another name in most experiments, by that name."""
 OPTIMIZER_TABLES = ("optimizer", "optim", "opt")
 """A nested hyperparameter is the optimizer's if its outermost table has one of these names."""
 SCHEDULED = {"params", "lr", "initial_lr"}
-"""What schedulers move, and what is no number: nothing is said of these."""
+"""Entries of a group that no warning names: schedulers change the rates, `params` is no setting."""
 _said: set[tuple[str, str]] = set()
-"""Classes of optimizers and their fields that a warning has named in this process."""
+"""Classes of optimizers and fields that a warning has named in this process."""
 
 
 class Fields:
-    """The fields of an optimizer's parameter groups; to be made before a restore.
+    """The fields of an optimizer's parameter groups; make it before the optimizer is restored.
 
     Args:
         optimizer: the optimizer, or None.
@@ -36,19 +36,19 @@ class Fields:
     def __init__(self, optimizer: torch.optim.Optimizer | None) -> None:
         self._optimizer = optimizer
         self._made = [dict(group) for group in self._groups]
-        """The groups before a restore."""
+        """The groups before the restore."""
         self._differing = {
             field
             for field in {field for made in self._made for field in made} - {"params"}
             if len({repr(made[field]) for made in self._made if field in made}) > 1
         }
-        """Fields that the groups were made with different values of."""
+        """Fields that have different values in the groups as they were made."""
         self._parents: list[dict[str, Any]] = []
-        """By group, fields that are the parent's, and not what the optimizer was made with."""
+        """By group, fields that have the parent's value, unlike the one they were made with."""
 
     @property
     def _groups(self) -> list[dict[str, Any]]:
-        # A restore makes another list.
+        # A restore replaces the list.
         return [] if self._optimizer is None else self._optimizer.param_groups
 
     def apply(
@@ -60,15 +60,15 @@ class Fields:
         """Write hyperparameters to the groups, and read them back: see `Attached.restore`.
 
         Raises:
-            TaskError: two hyperparameters would set one field, there is no such field as `names`
-                says, or a value does not take effect.
+            TaskError: two hyperparameters would set the same field, the optimizer lacks a field
+                that `names` gives, or a value does not take effect.
         """
         if self._optimizer is None:
             return {}
         fields = self._set_by(hyperparameters, names)
         self._put_back({_field(name, names) for name in absent} - set(fields.values()))
         in_effect = self._write(hyperparameters, fields)
-        # What an optimizer keeps there beside its arguments is a state, and the parent's by right.
+        # Entries that are not arguments of the optimizer are state, which the parent should set.
         arguments = signature(type(self._optimizer).__init__).parameters
         own = arguments.keys() - SCHEDULED.union(fields.values())
         self._parents = [
@@ -82,23 +82,23 @@ class Fields:
         return in_effect
 
     def warn_of_parents(self) -> None:
-        """Say, once a process, which fields were trained with the parent's values to the end."""
+        """Warn, once per process and field, of fields that kept the parent's value until `save`."""
         for group, made, parents in zip(self._groups, self._made, self._parents, strict=False):
             for field, value in parents.items():
                 key = type(self._optimizer).__name__, field
                 if key not in _said and _listed(group.get(field)) == _listed(value):
                     _said.add(key)
                     log.warning(
-                        "the optimizer's %r was the parent's %s, and not %s, which it was made "
-                        "with: a field that no hyperparameter sets goes on with the parent's "
-                        "value; set it in optimizer.param_groups after attach, if it is to change",
+                        "the optimizer's %r was the parent's %s, not the %s that it was made with: "
+                        "a field that no hyperparameter sets keeps the parent's value; to change "
+                        "it, set it in optimizer.param_groups after attach",
                         *(field, value, made[field]),
                     )
 
     def _set_by(
         self, hyperparameters: Mapping[str, Any], names: Mapping[str, str | None]
     ) -> dict[str, str]:
-        """The optimizer's fields by the hyperparameters that set one."""
+        """The optimizer's fields, by the hyperparameter that sets them."""
         known = {field for group in self._groups for field in group}
         set_by: dict[str, str] = {}
         for name in hyperparameters:
@@ -110,37 +110,37 @@ class Fields:
             elif (other := set_by.setdefault(field, name)) != name:
                 raise TaskError(
                     f"{other} and {name} would both set the optimizer's {field!r}: give attach "
-                    f"names={{{name!r}: None}} for one that sets no field, or another field's name"
+                    f"names={{{name!r}: None}} if it sets no field, or the name of another field"
                 )
         return {name: field for field, name in set_by.items()}
 
     def _warn_of_other_table(
         self, name: str, names: Mapping[str, str | None], known: AbstractSet[str]
     ) -> None:
-        """Say that a nested hyperparameter is taken for the task's own, though it may not be."""
+        """Warn of a nested hyperparameter that is not applied but has the name of a field."""
         last = name.rpartition(".")[2]
         if last != name and last in known and not {name, last} & names.keys():
             log.warning(
-                "%s is not written to the optimizer's %r: attach writes what is nested in a table "
-                "named %s, or what names={%r: %r} says; None in place of the field says the same "
-                "without this warning",
+                "%s is not written to the optimizer's %r: attach writes hyperparameters nested in "
+                "a table named %s. To write this one, give names={%r: %r}; with None in place of "
+                "the field this warning is silent",
                 *(name, last, " or ".join(OPTIMIZER_TABLES), name, last),
             )
 
     def _warn_of_one_value(self, name: str, field: str) -> None:
-        """Say, once, that groups that were made different are given the same value."""
+        """Warn once if groups that were made with different values get the same value."""
         if field in self._differing:
             self._differing.remove(field)
             made = [made[field] for made in self._made if field in made]
             log.warning(
                 "%s is written to all %d parameter groups, which were made with different values "
-                "of %r (%s): to keep them apart, give attach names={%r: None}, and set each group "
-                "after it",
+                "of %r (%s): to keep them apart, give attach names={%r: None} and set each group "
+                "after attach",
                 *(name, len(made), field, ", ".join(map(str, made)), name),
             )
 
     def _put_back(self, fields: AbstractSet[str | None]) -> None:
-        """Give fields the values again that the optimizer was made with."""
+        """Set fields to the values that the optimizer was made with."""
         for group, made in zip(self._groups, self._made, strict=True):
             for field in made.keys() & fields:
                 _set(group, field, made[field])
@@ -161,14 +161,14 @@ class Fields:
                     in_effect[name] = _plain(group[field])
             if not _same(in_effect[name], value):
                 raise TaskError(
-                    f"{name}: {value!r} was asked for, but {in_effect[name]!r} is in effect in "
+                    f"{name}: {value!r} was requested, but {in_effect[name]!r} is in effect in "
                     f"the optimizer's {field!r}"
                 )
         return in_effect
 
 
 def _field(name: str, names: Mapping[str, str | None]) -> str | None:
-    """The field of an optimizer that goes by a hyperparameter's name; None: none does."""
+    """The optimizer's field that a hyperparameter sets, by its name; None: none."""
     table, _, last = name.rpartition(".")
     for known in (name, last):
         if known in names:
@@ -180,7 +180,7 @@ def _field(name: str, names: Mapping[str, str | None]) -> str | None:
 
 def _set(group: dict[str, Any], field: str, value: Any) -> None:
     _write(group, field, value)
-    # Left by a scheduler of the parent, and where the next one begins.
+    # A scheduler of the parent has left `initial_lr`, from which the next one would start.
     if field == "lr" and "initial_lr" in group:
         _write(group, "initial_lr", value)
 
@@ -194,7 +194,7 @@ def _write(group: dict[str, Any], field: str, value: Any) -> None:
 
 
 def _listed(value: Any) -> Any:
-    """A value to compare: a checkpoint may hold a list for a tuple, and a number for a tensor."""
+    """A comparable value: a checkpoint may hold a list for a tuple, and a number for a tensor."""
     match value:
         case torch.Tensor():
             return value.tolist()

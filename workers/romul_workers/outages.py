@@ -1,9 +1,9 @@
-"""Outages of the storage of checkpoints: who waits, for how long, and when attempts count.
+"""Outages of the checkpoints' storage: how long a worker pauses, and when an outage is a failure.
 
-A trial that meets one goes back without an attempt, and its worker leaves the experiment alone for
-a while: on another machine the storage may well be there. What lasts too long is a failure, so that
-a search that cannot go on ends with an error: a whole storage that is gone, or one checkpoint that
-cannot be read.
+A trial that meets an outage goes back to the queue, and no attempt is counted. Its worker takes no
+trial of that experiment for a while; on another machine the storage may work. An outage that lasts
+too long is a failure, so that a search that cannot go on ends with an error. The cause may be a
+storage that is gone, or one checkpoint that cannot be read.
 """
 
 import asyncio
@@ -19,32 +19,32 @@ from romul_workers.trainer import Ending, Failure, Outage, Stopped, Success
 log = logging.getLogger("romul.worker")
 
 PAUSE_S = (1.0, 60.0)
-"""First and longest pause of a worker on whose machine trials cannot succeed."""
+"""First and longest pause of a worker on whose machine trials cannot succeed, in seconds."""
 LOST_S = 3600.0
-"""Longest pause for the sake of what an attempt lost. The first outage in a row pauses for an
-instant all the same: most of them are one."""
+"""Limit of the pause that is as long as the training that an outage made useless, in seconds. After
+the first outage in a row the pause is short in any case, because most outages are."""
 FREE_S = 900.0
-"""So long an outage costs no attempt. A server of files is started again, or another one takes
-over, within minutes; what lasts longer is more often a set-up that was changed, and has been shown
-to operators for a quarter of an hour."""
+"""How long an outage costs no attempt, in seconds. A file server restarts, or is replaced, within
+minutes. A longer outage is more often a changed configuration, and operators have seen it for a
+quarter of an hour."""
 GAP_S = 300.0
-"""So much of the time between two outages counts as an outage at most: whether the storage worked
-meanwhile, which may have been hours, is not known. Four at least make `FREE_S`."""
+"""Most of the time between two outages that counts as an outage, in seconds: the storage may have
+worked in between. So at least four outages make `FREE_S`."""
 
 
 def longer(pause_s: float) -> float:
-    """The pause after one of `pause_s` seconds that was of no use."""
+    """The pause that follows a pause of `pause_s` seconds: twice as long, within `PAUSE_S`."""
     first, longest = PAUSE_S
     return min(longest, max(first, 2 * pause_s))
 
 
 @dataclass(slots=True)
 class _Met:
-    """Outages one after the other.
+    """A series of outages.
 
     Attributes:
-        latest: the loop's time of the latest one.
-        lasted_s: how long they have lasted, as far as they were seen.
+        latest: when the latest one was met, by the loop's clock.
+        lasted_s: how long they have lasted together, in seconds.
     """
 
     latest: float
@@ -57,14 +57,14 @@ class _Met:
 
 @dataclass(slots=True)
 class _Seen:
-    """What a worker has seen of an experiment's storage.
+    """What a worker knows about an experiment's storage.
 
     Attributes:
-        reported: results of all workers at the latest outage.
-        met: outages since when no result is known; None: the storage works.
-        trials: those that each trial has met here, until it ends otherwise.
-        pause_s: the pause after the latest outage; 0: a checkpoint was stored after it.
-        until: how long the experiment is left to other workers, by the loop's time.
+        reported: number of results of all workers at the latest outage.
+        met: outages since the latest result of any worker; None: the storage works.
+        trials: outages by trial, until the trial ends otherwise.
+        pause_s: the pause after the latest outage, in seconds; 0: a checkpoint was stored since.
+        until: when the pause ends, by the loop's clock.
     """
 
     reported: int = 0
@@ -78,7 +78,7 @@ class Outages:
     """The outages that one worker meets.
 
     Args:
-        store: where results are counted.
+        store: counts the results of an experiment.
     """
 
     def __init__(self, store: WorkerStore) -> None:
@@ -86,7 +86,7 @@ class Outages:
         self._seen: dict[str, _Seen] = {}
 
     def pauses(self, experiment: str) -> bool:
-        """Whether an experiment is left to other workers for now."""
+        """Whether this worker takes no trial of an experiment for now."""
         seen = self._seen.get(experiment)
         return seen is not None and asyncio.get_running_loop().time() < seen.until
 
@@ -96,23 +96,23 @@ class Outages:
         return seen is not None and seen.pause_s > 0
 
     def forget(self, experiment: str) -> None:
-        """Begin anew with an experiment of that name."""
+        """Forget an experiment: it was removed, or another one has its name."""
         self._seen.pop(experiment, None)
 
     async def judge(
         self, experiment: str, trial: str, ending: Ending | ReleaseReason, seconds: float
     ) -> Ending | ReleaseReason:
-        """What to report of a trial; the worker pauses if the storage was not there.
+        """Decide what to report about a trial, and pause after an outage.
 
         Args:
-            experiment: the trial's.
-            trial: its name.
-            ending: of its attempt.
-            seconds: how long that took.
+            experiment: name of the trial's experiment.
+            trial: the trial's id.
+            ending: how its attempt ended.
+            seconds: how long the attempt took.
 
         Returns:
-            The ending; a failure in place of an outage that has lasted for `FREE_S`: of all trials
-            of the experiment here, with no result of any worker, or of this trial.
+            The ending. An outage becomes a failure after `FREE_S`: if for so long all trials of the
+            experiment met outages here and no worker had a result, or if this trial met them.
         """
         if not isinstance(ending, Outage):
             self._works(experiment, trial, ending)
@@ -127,7 +127,7 @@ class Outages:
         of_trial = seen.trials.setdefault(trial, _Met(now))
         for met in (seen.met, of_trial):
             met.again(now)
-        # A storage that can be read, and not be written, takes as long as a trial to refuse.
+        # A storage that can be read but not written fails only after the training.
         lost_s = min(seconds, LOST_S) if seen.pause_s else 0.0
         seen.pause_s = longer(seen.pause_s)
         pause_s = max(seen.pause_s, lost_s)

@@ -1,17 +1,17 @@
 """The second lease: a checkpoint is stored while the worker trains another trial.
 
-A worker has two leases at most: of the trial in training, and of one whose checkpoint is on its
-way. It takes the second one
+A worker has two leases at most: one of the trial in training, and one of a trial whose checkpoint
+is being stored. It takes the second lease if all of these hold:
 
-- if the experiment's last `TIMES` checkpoints each took `LEAST_S` to store: one slow flush of a
-  busy disk says nothing, and where storing takes milliseconds nothing is gained. An operator may
-  say always, or never;
-- if there is room for the other trial's checkpoint meanwhile (`Trainer.has_room`);
-- if the worker is to end after so many trials, only within that number;
-- if the worker has not begun to end.
+- The experiment's last `TIMES` checkpoints each took `LEAST_S` or more to store. One slow flush of
+  a busy disk proves nothing, and if storing takes milliseconds, nothing is gained. An operator can
+  switch the second lease on or off instead.
+- There is room for the other trial's checkpoint (`Trainer.has_room`).
+- `max_trials`, if set, is not reached.
+- The worker's shutdown has not begun.
 
-A report waits for its own checkpoint, and for nothing else. What a worker that ends waits for are
-both: each attempt has the grace period.
+A report waits only for its own checkpoint. A worker that ends waits for both attempts, within the
+grace period.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from romul_workers.attempt import Attempt
 LEAST_S = 0.2
 TIMES = 3
 LOOK_S = 0.1
-"""How long the store is asked for another trial at a time, while a checkpoint is stored."""
+"""Longest wait for a trial while a checkpoint is being stored, in seconds."""
 
 
 class Overlap:
-    """One worker's leases that are served beside its loop.
+    """The leases of one worker that are served beside its loop.
 
     Args:
-        wanted: whether a checkpoint may be stored beside other trials; None: where that pays.
+        wanted: whether checkpoints are stored while other trials train; None: if storing is slow.
     """
 
     def __init__(self, wanted: bool | None) -> None:  # noqa: FBT001
@@ -41,34 +41,34 @@ class Overlap:
 
     @property
     def busy(self) -> bool:
-        """Whether a trial is still to be reported."""
+        """Whether a trial that is served beside the loop has not been reported yet."""
         return bool(self._serving)
 
     def pays(self, experiment: str) -> bool:
-        """Whether checkpoints of an experiment are stored beside other trials."""
+        """Whether checkpoints of an experiment are stored while other trials train."""
         if self._wanted is not None:
             return self._wanted
         return self._slow.get(experiment, 0) >= TIMES
 
     def took(self, experiment: str, seconds: float | None) -> None:
-        """Remember how long it took to store a checkpoint; None: there was none."""
+        """Remember how long a checkpoint took to store, in seconds; None: there was none."""
         if seconds is not None:
             slow = seconds >= LEAST_S
             self._slow[experiment] = self._slow.get(experiment, 0) + 1 if slow else 0
 
     def forget(self, experiment: str) -> None:
-        """Begin anew with an experiment of that name."""
+        """Forget an experiment: it was removed, or another one has its name."""
         self._slow.pop(experiment, None)
 
     async def serve(self, attempt: Attempt, serving: Coroutine[Any, Any, None]) -> None:
         """Serve a trial until it is reported, or until another one may be trained.
 
         Args:
-            attempt: the trial's.
-            serving: what trains, stores and reports it.
+            attempt: the attempt at the trial.
+            serving: trains, stores and reports the trial.
 
         Raises:
-            Exception: whatever `serving` raises, or another one's that was served beside it.
+            Exception: whatever `serving` raises, or a trial that was served beside it.
         """
         attempt.beside = self.pays(attempt.experiment.name)
         if not attempt.beside:
@@ -82,17 +82,17 @@ class Overlap:
         finally:
             trained.cancel()
         if len(self._serving) > 1:
-            # No third lease: the earlier trial is to be reported first, or this one.
+            # No third lease: one of the two trials must be reported first.
             await self.wait()
         self.reap()
 
     async def wait(self, seconds: float | None = None) -> None:
-        """Wait until a trial is reported, or so long; not at all if there is none."""
+        """Wait for the report of a trial, for `seconds` at most; do not wait if there is none."""
         if self._serving:
             await asyncio.wait(self._serving, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
     def reap(self) -> None:
-        """Look at what has ended.
+        """Remove trials that have been served.
 
         Raises:
             Exception: whatever the first of them raised.
@@ -102,6 +102,6 @@ class Overlap:
             task.result()
 
     async def close(self) -> None:
-        """End what is still served."""
+        """Cancel trials that are still served."""
         serving, self._serving = self._serving, []
         await cancel(*serving)

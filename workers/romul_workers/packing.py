@@ -1,7 +1,6 @@
-"""Nested tables, lists, numbers, texts and tensors as JSON, with the tensors put aside under names.
+"""Converts nested tables, lists, numbers and texts to JSON, with tensors kept apart by name.
 
-A tensor's name is its place in the tables: what was called so in one checkpoint is called so in the
-next one.
+A tensor's name is its path in the tables, so a tensor has the same name in all checkpoints.
 """
 
 from collections import OrderedDict
@@ -14,10 +13,11 @@ from torch import Tensor
 from romul_actors.errors import TaskError
 from romul_workers.torch_version import check_torch
 
-# Before the first use of what an older torch lacks.
+# Before the first use of a feature that an older torch lacks.
 check_torch(torch.__version__)
 
-# Names of the safetensors format; types of the same length beside each other keep all aligned.
+# Names in the safetensors format, in the order in which tensors are written: falling size keeps
+# all of them aligned.
 TYPES = {
     torch.complex64: "C64",
     torch.float64: "F64",
@@ -41,10 +41,10 @@ Json = Any
 
 
 class Packer:
-    """Values as JSON that says what each was; tensors are put aside under names.
+    """Converts values to JSON that records their types.
 
     Args:
-        tensors: where they are put.
+        tensors: where the tensors are put, by name.
     """
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
@@ -52,7 +52,7 @@ class Packer:
         self._names: dict[tuple[Any, ...], str] = {}
 
     def pack(self, value: object, place: str) -> Json:
-        """One value; `place` is its path, for names and errors."""
+        """Convert one value; `place` is its path, for names of tensors and for errors."""
         match value:
             case None | bool() | int() | float() | str():
                 return value
@@ -67,7 +67,7 @@ class Packer:
                     for key, item in value.items()
                 ]
                 kept = getattr(value, "_metadata", None)
-                # What a module's state says of its versions, which loading looks at.
+                # A module's state dict has version numbers here, which loading reads.
                 return (
                     {"table": items}
                     if kept is None
@@ -76,25 +76,25 @@ class Packer:
             case list() | tuple():
                 kind = "tuple" if isinstance(value, tuple) else "list"
                 if all(type(item) in _PLAIN for item in value):
-                    # As the state of a generator is: hundreds of numbers.
+                    # Fast path: the state of a generator has hundreds of numbers.
                     return {kind: list(value)}
                 return {kind: [self.pack(item, f"{place}.{i}") for i, item in enumerate(value)]}
             case _:
                 raise TaskError(
-                    f"{place}: a {type(value).__name__} cannot be kept in a checkpoint; "
-                    "numbers, texts, lists, tables and tensors can"
+                    f"{place}: a {type(value).__name__} cannot be saved in a checkpoint; "
+                    "numbers, strings, lists, dicts and tensors can"
                 )
 
     def _key(self, key: object, place: str) -> Json:
         if isinstance(key, str | int):
             return key
-        raise TaskError(f"{place}: the key {key!r} is neither a text nor a whole number")
+        raise TaskError(f"{place}: the key {key!r} is neither a string nor an integer")
 
     def _tensor(self, tensor: Tensor, place: str) -> str:
         if tensor.dtype not in TYPES or tensor.layout != torch.strided or tensor.is_quantized:
             kind = f"{tensor.dtype}, {tensor.layout}"
             raise TaskError(
-                f"{place}: a tensor of this kind cannot be kept in a checkpoint: {kind}"
+                f"{place}: a tensor of this kind cannot be saved in a checkpoint: {kind}"
             )
         same = (
             tensor.device,
@@ -115,13 +115,13 @@ class Packer:
 
 
 def unpack(value: Json, tensors: Mapping[str, Tensor]) -> Any:
-    """The values that `Packer.pack` made into JSON."""
+    """Convert JSON of `Packer.pack` back to values."""
     match value:
         case {"tensor": name}:
             return tensors[name]
         case {"table": items, "versions": kept}:
             state = OrderedDict((key, unpack(item, tensors)) for key, item in items)
-            # The name that torch gives it.
+            # torch stores them under this name.
             state.__dict__["_metadata"] = unpack(kept, tensors)
             return state
         case {"table": items}:
@@ -139,5 +139,5 @@ def _unpack_all(items: Sequence[Json], tensors: Mapping[str, Tensor]) -> list[An
 
 
 def octets(tensor: Tensor) -> Tensor:
-    """A tensor's bytes as a row of numbers on the CPU: itself, not a copy, where that can be."""
+    """A tensor's bytes, shape (n,), uint8, on the CPU; without a copy if possible."""
     return tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)

@@ -1,11 +1,11 @@
-"""Files that a checkpoint has in common with its parent: what did not change is not written again.
+"""Files that a checkpoint shares with its parent, so that unchanged tensors are not written again.
 
-A checkpoint's tensors lie in its main file and in parts. A part is a file under its content's hash,
-and a hard link: the file system counts the checkpoints that have it, so that any of them can be
-removed, moved or copied as if it were alone. No checkpoint needs another one to be read.
+A checkpoint's tensors are in its main file and in parts. A part is a file named by the hash of its
+content. It is a hard link: the file system counts the checkpoints that use it, so each of them can
+be removed, moved or copied by itself. No checkpoint needs another one to be read.
 
-Tensors are compared byte by byte, not by hashes: one that changed is known by its first bytes, so
-that a checkpoint in which everything changed costs no further pass over the data.
+Tensors are compared byte by byte, not by hashes. A changed tensor usually differs in its first
+bytes, so a checkpoint in which everything changed needs no further pass over the data.
 """
 
 import json
@@ -26,24 +26,24 @@ from romul_workers.packing import octets
 
 PARTS_KEY = "parts"
 CHUNK = 1 << 24
-"""So many bytes are compared at a time."""
+"""Number of bytes that are compared at a time."""
 LEAST_USED = 0.75
-"""Such a share of a part's bytes must still be true; the rest of it only takes room."""
+"""Share of a file's bytes that must be unchanged for a link; the rest only takes room."""
 MOST_PARTS = 16
 NEW = "part-new.safetensors"
-"""The name of a part whose hash is not known yet."""
+"""Name of a part whose hash is not known yet."""
 _PREFIX = 1024
 _NAME = re.compile(r"part-[0-9a-f]{16}\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What a checkpoint has in common with its parent.
+    """What a checkpoint shares with its parent.
 
     Attributes:
-        linked: the parts that lie in the new folder now, by name.
-        tensors: for each part, the names of the tensors that are to be read from it.
-        unchanged: tensors as in the parent, but in files that are not worth sharing.
+        linked: the parts that are linked into the new folder, by name.
+        tensors: names of the tensors to read from each part, by the part's name.
+        unchanged: names of unchanged tensors whose files are not worth sharing.
     """
 
     linked: Mapping[str, Written]
@@ -55,15 +55,15 @@ NOTHING = Shared({}, {}, ())
 
 
 def part_name(written: Written) -> str:
-    """The name of a part."""
+    """The file name of a part."""
     return f"part-{written.blake3[:16]}.safetensors"
 
 
 def parts_of(metadata: Mapping[str, str]) -> dict[str, list[str]]:
-    """The parts that a main file's header lists, with the tensors to be read from each.
+    """The parts that a main file's header lists, with the tensors to read from each.
 
     Raises:
-        ValueError: the list cannot be read, or leads out of the folder.
+        ValueError: the list cannot be read, or has a name that is not a part's.
     """
     parts = json.loads(metadata.get(PARTS_KEY, "{}"))
     for name in parts:
@@ -75,14 +75,14 @@ def parts_of(metadata: Mapping[str, str]) -> dict[str, list[str]]:
 def share(
     folder: Path, main: str, tensors: Mapping[str, Tensor], parent: Path, *, checked: bool
 ) -> Shared:
-    """Link the files of a parent, of which enough is still true, into a new checkpoint's folder.
+    """Link files of the parent whose tensors are mostly unchanged into a new checkpoint's folder.
 
     Args:
-        folder: of the new checkpoint.
-        main: name of the main file, the same in both.
-        tensors: of the new checkpoint, by name.
-        parent: folder of the parent; if it cannot be read, or not be linked, nothing is shared.
-        checked: whether the parent's files were hashed; if not, those to be linked are now.
+        folder: folder of the new checkpoint.
+        main: name of the main file in both folders.
+        tensors: tensors of the new checkpoint, by name.
+        parent: folder of the parent. If it cannot be read or linked, nothing is shared.
+        checked: whether the parent's files were hashed; if not, those to be linked are hashed now.
     """
     sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
     if sum(sizes.values()) < manifests.SHARED_BYTES:
@@ -101,7 +101,7 @@ def share(
         if used[file] < max(manifests.SHARED_BYTES, LEAST_USED * record.bytes):
             continue
         if not checked and not record.matches(parent / file):
-            # What is true of it must not be lost with the rest.
+            # The file is damaged, so its unchanged tensors are written again.
             continue
         written = _link(parent / file, folder, record.hash)
         if written is not None:
@@ -114,14 +114,14 @@ def share(
 
 
 def clear(folder: Path) -> None:
-    """Remove the parts that an earlier save has left in a folder."""
+    """Remove the parts that an earlier save left in a folder."""
     for file in folder.glob("part-*.safetensors"):
         if file.name == NEW or _NAME.fullmatch(file.name):
             file.unlink()
 
 
 def _link(source: Path, folder: Path, digest: str) -> Written | None:
-    """Link a file under its hash; None: that cannot be done here."""
+    """Link a file into a folder, named by its hash; None: it cannot be linked."""
     stat = source.stat()
     written = Written(stat.st_size, digest, stat.st_mtime_ns)
     try:
@@ -133,7 +133,7 @@ def _link(source: Path, folder: Path, digest: str) -> Written | None:
 
 
 def _unchanged(tensors: Mapping[str, Tensor], parent: Path, main: str) -> dict[str, list[str]]:
-    """Names of the tensors that are as in the parent, by the parent's file that holds them."""
+    """Names of the tensors that are unchanged, by the parent's file that holds them."""
     with safe_open(parent / main, framework="pt", device="cpu") as file:
         parts = parts_of(file.metadata() or {})
         found = {main: _same_in(file, file.keys(), tensors)}
@@ -150,11 +150,11 @@ def _same_in(file: Any, names: Sequence[str], tensors: Mapping[str, Tensor]) -> 
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are the same to the last bit."""
+    """Whether two tensors are equal bit by bit."""
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
     one, other = one.detach(), other.detach()
-    # Of one that lies on a GPU only a little is copied, as a rule.
+    # The beginning first: a changed tensor on a GPU then need not be copied.
     if not _equal(one.reshape(-1)[:_PREFIX].to("cpu"), other.reshape(-1)[:_PREFIX]):
         return False
     mine, theirs = octets(one), octets(other)
@@ -165,12 +165,12 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    """Whether two rows of numbers are the same bytes."""
+    """Whether two tensors of one dimension have the same bytes."""
     one, other = (row.contiguous().view(torch.uint8) for row in (one, other))
     whole = len(one) // 8 * 8
     aligned = all(row.storage_offset() % 8 == 0 and row.data_ptr() % 8 == 0 for row in (one, other))
     if not aligned:
         return torch.equal(one, other)
-    # Eight bytes at a time: several times as fast.
+    # Comparing eight bytes at a time is several times as fast.
     words, others = (row[:whole].view(torch.int64) for row in (one, other))
     return torch.equal(words, others) and torch.equal(one[whole:], other[whole:])

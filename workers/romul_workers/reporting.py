@@ -1,7 +1,7 @@
-"""How the end of an attempt is reported: exactly once, with what belongs to it.
+"""Reports the end of an attempt exactly once, with the task's output and warnings.
 
-A report ends the lease. A checkpoint must be stored before it is reported: from then on the
-population counts on it. A checkpoint whose report came too late is removed.
+A report ends the lease. A checkpoint must be stored before it is reported, because the population
+relies on it from then on. If the report came too late, the checkpoint is removed.
 """
 
 import asyncio
@@ -29,21 +29,21 @@ from romul_workers.trainer import Ending, Failure, NoRoom, Outage, Stopped, Succ
 log = logging.getLogger("romul.worker")
 
 BACKOFF_S = 1.0
-"""Pause before the store is tried again."""
+"""Pause before another call of a store that failed, in seconds."""
 
 Report = Result | Failed | Released
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """How an attempt ended, as it is sent.
+    """The message that reports how an attempt ended.
 
     Attributes:
-        ending: how it ended, or why it was ended.
-        report: what says so, without what an earlier report of the experiment has said.
-        body: the report in bytes.
-        warning: what is printed beside the task's output; "": nothing.
-        provenance: where a result comes from, in full.
+        ending: how the attempt ended, or why it was stopped.
+        report: the report, without what earlier reports of the experiment have said already.
+        body: the encoded report.
+        warning: a warning to add to the task's output; "": none.
+        provenance: the result's complete provenance.
     """
 
     ending: Ending | ReleaseReason
@@ -54,13 +54,13 @@ class Message:
 
 
 class Reporter:
-    """Reports what becomes of one worker's attempts.
+    """Reports how one worker's attempts end.
 
     Args:
         store: where reports go.
-        trainer: what trained, which removes checkpoints that came too late.
+        trainer: removes checkpoints whose report came too late.
         worker: the worker's name.
-        shutdown: of the worker.
+        shutdown: the worker's shutdown.
     """
 
     def __init__(
@@ -74,20 +74,20 @@ class Reporter:
         self._provenance: dict[str, dict[str, str]] = {}
 
     def forget(self, experiment: str) -> None:
-        """Begin anew with an experiment of that name."""
+        """Forget an experiment: it was removed, or another one has its name."""
         self._left_out.forget(experiment)
         self._provenance.pop(experiment, None)
 
     async def deliver(self, attempt: Attempt, message: Message, hold: Hold | None = None) -> bool:
-        """Report how an attempt ended, and keep what its task printed.
+        """Report how an attempt ended, which ends its lease, and store what its task printed.
 
         Args:
-            attempt: the attempt, whose lease ends with it.
+            attempt: the attempt.
             message: its report.
-            hold: what the worker's memory holds from here on, if it says.
+            hold: what the worker's memory holds from now on; None: not said.
 
         Returns:
-            Whether the report was accepted, as far as that is known.
+            Whether the report is known to have been accepted.
         """
         experiment, trial, ending = attempt.experiment, attempt.trial, message.ending
         if isinstance(ending, Failure):
@@ -99,18 +99,18 @@ class Reporter:
             log.warning("%s: trial %s: the report came too late", experiment.name, trial.id)
             await self._discard(experiment, ending)
         if accepted is None:
-            log.warning("%s: trial %s: not known if the report arrived", experiment.name, trial.id)
+            log.warning("%s: trial %s: the report may have arrived", experiment.name, trial.id)
         await self._keep_output(attempt, message.warning)
         return accepted is True
 
     async def message(
         self, attempt: Attempt, ending: Ending | ReleaseReason, seconds: float
     ) -> Message:
-        """The report of an ending, or of the failure that it comes to where no message can hold it.
+        """Make the report of an ending; of a failure, if the ending cannot be encoded.
 
         Args:
             attempt: the attempt.
-            ending: how it ended, or why it was ended.
+            ending: how it ended, or why it was stopped.
             seconds: how long the worker had the trial.
         """
         name = attempt.experiment.name
@@ -122,13 +122,13 @@ class Reporter:
             report = self._report(attempt.trial, said, seconds)
             return Message(ending, report, encode(report), warning, provenance)
         except MessageError as error:
-            # No accepted report has said it.
+            # The values that were left out are not reported, so warn of them again.
             self._left_out.forget(name)
             await self._discard(attempt.experiment, ending)
             return self._failure(attempt.trial, Failure("bad_result", str(error)), seconds)
 
     async def refuse(self, lease: Lease, trial: TrialMessage, why: str) -> None:
-        """Report that a leased trial is not trained here; another worker may have it next."""
+        """Report that a leased trial is not trained here; another worker may get it next."""
         log.warning("trial %s is not trained here: %s", trial.id, why)
         await self._settle(lease, self._failure(trial, Failure("task", why), 0.0))
 
@@ -139,7 +139,7 @@ class Reporter:
     def _warn_once(
         self, experiment: str, ending: Ending | ReleaseReason
     ) -> tuple[Ending | ReleaseReason, str]:
-        """The ending, with only what was left out for the first time; a warning of that, or ""."""
+        """Keep in `left_out` only names that are new; returns the ending and a warning or ""."""
         if not isinstance(ending, Success) or not ending.left_out:
             return ending, ""
         new = self._left_out.new(experiment, ending.left_out)
@@ -185,9 +185,9 @@ class Reporter:
         """Send a report until the store answers.
 
         Returns:
-            False: the lease was lost before. None: not known, because an answer of the store was
-            lost, here or in its client, or because it refuses: the experiment's data are damaged.
-            The report may have arrived, so its checkpoint must stay.
+            True if the report was accepted. False if the lease was lost before. None if it is not
+            known: the store's answer was lost, or the store refuses because the experiment's data
+            are damaged. The report may then have arrived, so its checkpoint must stay.
         """
         report, body = message.report, message.body
         token = f"{report.trial}#{report.attempt} {report.type} by {self._worker}"
@@ -208,7 +208,7 @@ class Reporter:
                 await asyncio.sleep(BACKOFF_S)
                 continue
             except StoreError as error:
-                # Of this experiment alone: it must not keep the worker from the others.
+                # Only this experiment is affected, so the worker goes on with the others.
                 log.error("trial %s could not be reported: %s", report.trial, error)  # noqa: TRY400
                 return None
             # The store remembers only the last end of a slot's lease. After a lost answer, "no" may
@@ -216,7 +216,7 @@ class Reporter:
             return None if unsure and not accepted else accepted
 
     async def _discard(self, experiment: Experiment, ending: Ending | ReleaseReason) -> None:
-        """Remove the checkpoint of an attempt, if there is one: no report names it."""
+        """Remove the checkpoint of an attempt, if there is one, because no report names it."""
         if not isinstance(ending, Success | Stopped) or ending.checkpoint is None:
             return
         try:
@@ -225,7 +225,7 @@ class Reporter:
             log.warning("%s: %s", experiment.name, error)
 
     async def _keep_output(self, attempt: Attempt, warning: str) -> None:
-        """Keep what the task printed, and the warning, for people; nothing depends on it."""
+        """Store what the task printed, and the warning, for people; errors are only logged."""
         trial, text = attempt.trial, attempt.output
         if warning:
             text += ("\n" if text and not text.endswith("\n") else "") + warning

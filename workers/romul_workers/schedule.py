@@ -1,7 +1,7 @@
-"""Hyperparameter schedules: what the winner of a search did, to train with again.
+"""Hyperparameter schedules: the hyperparameters of a trial's line of descent, to train with again.
 
 A schedule is a list of stretches of training, each with its hyperparameters. It is read from the
-JSON that `romul schedule export` writes; nothing in it is run.
+JSON that `romul schedule export` writes; it contains no code.
 """
 
 import json
@@ -32,11 +32,11 @@ class Stretch:
     """A stretch of training.
 
     Attributes:
-        start, stop: from where to where, in the budget's unit.
-        hyperparameters: to train with.
-        trial: the trial that it comes from.
-        seed: that trial's.
-        value: the metric at its end.
+        start, stop: first and last position, in the budget's unit.
+        hyperparameters: the values to train with, by name.
+        trial: id of the trial that it comes from.
+        seed: seed of that trial.
+        value: the metric at the end of that trial.
     """
 
     start: float
@@ -49,14 +49,14 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Hyperparameters by how far training has come.
+    """Hyperparameters by position in training.
 
     Attributes:
-        name: the experiment's.
-        task, metric, direction, budget_unit, constants, device: as it declares them.
-        stretches: in order, without gaps.
-        value: the metric that the search found at their end.
-        setup_s: how long the task's `setup` may take.
+        name: name of the experiment.
+        task, metric, direction, budget_unit, constants, device: as the experiment declares them.
+        stretches: the stretches in order, from 0, without gaps.
+        value: the metric at the end in the search.
+        setup_s: how long the task's `setup` may take, in seconds.
     """
 
     name: str
@@ -71,10 +71,10 @@ class Schedule:
     setup_s: float = 300.0
 
     def at(self, position: float) -> dict[str, Value]:
-        """Hyperparameters at a place of the training; after the end, those of the end.
+        """The hyperparameters at a position in training; after the end, the last ones.
 
         Args:
-            position: in the budget's unit, from the very beginning.
+            position: position in training from its beginning, in the budget's unit.
         """
         for stretch in self.stretches:
             if position < stretch.stop:
@@ -82,7 +82,7 @@ class Schedule:
         return dict(self.stretches[-1].hyperparameters)
 
     def write(self, file: str | Path) -> None:
-        """Write it as JSON."""
+        """Write the schedule to a file as JSON."""
         Path(file).write_text(json.dumps({"version": VERSION, **asdict(self)}, indent=1) + "\n")
 
 
@@ -91,11 +91,11 @@ def of_trial(experiment: Experiment, found: Mapping[str, TrialRecord], trial: st
 
     Args:
         experiment: the declaration.
-        found: all trials, as `romul_actors.observe.trial_records.trials` gives them.
-        trial: the last one.
+        found: all trials, as `romul_actors.observe.trial_records.trials` returns them.
+        trial: id of the last trial of the line.
 
     Raises:
-        ScheduleError: the line's beginning is no longer in history.
+        ScheduleError: history does not hold the trial, or no longer holds the line's beginning.
     """
     line = lineage(found, trial)
     if not line:
@@ -106,7 +106,7 @@ def of_trial(experiment: Experiment, found: Mapping[str, TrialRecord], trial: st
             f"the line of {trial} goes back to {first.parent}, which is no longer in history "
             "(see history_keep)"
         )
-    # A slot that joined from scratch, or failed at first, has numbers that begin above 0.
+    # A slot that joined from scratch, or whose first trials failed, has a first step above 0.
     begin = first.step * experiment.budget
     stretches = [
         Stretch(
@@ -134,10 +134,10 @@ def of_trial(experiment: Experiment, found: Mapping[str, TrialRecord], trial: st
 
 
 def read_schedule(file: Path) -> Schedule:
-    """Read a schedule.
+    """Read a schedule from a JSON file.
 
     Raises:
-        ScheduleError: the file is none.
+        ScheduleError: the file cannot be read, or is not a schedule.
     """
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
@@ -159,11 +159,11 @@ def read_schedule(file: Path) -> Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A training along a schedule.
+    """The result of a training along a schedule.
 
     Attributes:
         values: the metric at the end of each stretch.
-        metrics: all other figures that the task returned at the end.
+        metrics: all other figures that the task returned at the end, by name.
         checkpoint: name of the last checkpoint.
     """
 
@@ -187,16 +187,16 @@ async def train(
     """Train one model from scratch along a schedule.
 
     Args:
-        schedule: what to follow.
-        checkpoints: URL of a folder; only the last checkpoint stays there.
-        trainer: what trains.
-        seed: of all randomness; None: the seeds of the search.
-        progress: is called after each stretch with its number and the metric.
+        schedule: the schedule.
+        checkpoints: URL of a folder for checkpoints; only the last checkpoint is kept.
+        trainer: trains each stretch as a trial.
+        seed: seed for all randomness; None: the seeds of the search.
+        progress: called after each stretch with its number, from 0, and the metric.
 
     Raises:
         ScheduleError: the task failed.
     """
-    # One at least, where a schedule written by hand has none.
+    # A space needs at least one hyperparameter, but a schedule written by hand may have none.
     names = {"none"}.union(*(stretch.hyperparameters for stretch in schedule.stretches))
     experiment = Experiment.model_validate(
         {
@@ -206,7 +206,8 @@ async def train(
             "direction": schedule.direction,
             "constants": dict(schedule.constants),
             "budget_unit": schedule.budget_unit,
-            # What was searched for is fixed here. Its names tell what does not count in a stretch.
+            # The values come from the schedule. The space's names only say which hyperparameters
+            # do not count in a stretch.
             "space": {name: {"type": "float", "min": 0.0, "max": 1.0} for name in names},
             "steps": len(schedule.stretches),
             "checkpoints": checkpoints,
@@ -242,5 +243,5 @@ async def train(
 
 
 def closeness(value: float, wanted: float) -> float:
-    """How far a value is from another one, as a share of that one."""
+    """The relative difference of a value from `wanted`."""
     return abs(value - wanted) / abs(wanted) if wanted else math.inf if value else 0.0

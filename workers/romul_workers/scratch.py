@@ -1,4 +1,4 @@
-"""A worker's own local folder, and the removal of those that killed workers left behind."""
+"""A local folder for a worker's files; folders that killed workers left are removed."""
 
 import contextlib
 import fcntl
@@ -11,18 +11,18 @@ from pathlib import Path
 
 SCRATCH = "romul-worker-"
 LEFT_S = 60.0
-"""A folder that is younger may not be locked yet, though its worker lives."""
+"""A younger folder, in seconds, is not removed: its worker may not have locked it yet."""
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Make a local folder for a worker's own files, for the time of a `with` block.
+    """Make a local folder for a worker's files, for the duration of a `with` block.
 
-    Folders that killed workers left there are removed too: a live worker holds a lock on its own.
+    Also removes folders that killed workers left: nobody holds the lock of such a folder.
     """
     place = Path(tempfile.gettempdir())
     for left in place.glob(f"{SCRATCH}*"):
-        # Another user's, or a live worker's, or gone meanwhile: left alone.
+        # It may be another user's, a live worker's, or gone meanwhile.
         with contextlib.suppress(OSError), _locked(left):
             if time.time() - left.stat().st_mtime > LEFT_S:
                 shutil.rmtree(left, ignore_errors=True)
@@ -36,12 +36,12 @@ def scratch_folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, which ends with the process.
+    """Hold a folder's lock, which the system releases when the process ends.
 
     Raises:
-        OSError: another process holds it, or it is no folder.
+        OSError: another process holds the lock, or it is not a folder.
     """
-    # The place is all users': what is no folder may be a pipe, which would wait for its other end.
+    # O_DIRECTORY, because all users can write here: opening another user's pipe would block.
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
 """When and how a worker ends: on request, or because its machine goes.
 
-A worker that ends takes no more trials; the trial in training has a grace period. What is not
-reported `LAST_S` after that is left to its lease. A worker whose machine's end is announced takes
-only trials that it expects to finish before.
+A worker that ends takes no more trials; the trial in training has a grace period. A trial that is
+not reported `LAST_S` after the grace period is given up, and its lease expires. If the end of its
+machine is announced, a worker takes only trials that it expects to finish before.
 """
 
 import asyncio
@@ -16,19 +16,19 @@ from romul_actors.waiting import pause
 log = logging.getLogger("romul.worker")
 
 LAST_S = 3.0
-"""For reports, once the grace period is over."""
+"""Time for reports after the grace period, in seconds."""
 
 
 class Shutdown:
     """The end of one worker, before and after it has begun.
 
     Args:
-        grace_s: how long a trial in training may take to end.
-        on_change: is called when the end begins, and when its grace period changes.
+        grace_s: how long a trial in training may go on, in seconds.
+        on_change: called when the shutdown begins, and when its grace period changes.
 
     Attributes:
-        begun: whether the worker takes no more trials.
-        reason: what becomes of a trial that does not end within the grace period.
+        begun: whether the shutdown has begun, so that the worker takes no more trials.
+        reason: the reason with which trials are given back.
     """
 
     def __init__(self, grace_s: float, on_change: Callable[[], None]) -> None:
@@ -45,15 +45,15 @@ class Shutdown:
 
     @property
     def deadline(self) -> float | None:
-        """When the grace period is over, by the loop's clock; None: the end has not begun."""
+        """When the grace period ends, by the loop's clock; None: the shutdown has not begun."""
         return self._begun_at + self.grace_s if self.begun else None
 
     def begin(self, reason: ReleaseReason, grace_s: float | None = None) -> None:
-        """Take no more trials; if the end has begun already, only the grace period changes.
+        """Begin the shutdown; if it has begun already, change only the grace period.
 
         Args:
             reason: see the attribute.
-            grace_s: in place of the settings' own.
+            grace_s: grace period in seconds. Default: that of the settings.
         """
         if grace_s is not None:
             self.grace_s = grace_s
@@ -69,7 +69,7 @@ class Shutdown:
 
     @contextlib.asynccontextmanager
     async def bounded(self) -> AsyncIterator[None]:
-        """Cancel what runs inside if it has not ended `LAST_S` after the grace period."""
+        """Cancel the body of the `with` block `LAST_S` after the grace period."""
         limit = self._limit = asyncio.timeout(None)
         try:
             async with limit:
@@ -78,7 +78,7 @@ class Shutdown:
         except TimeoutError:
             if not limit.expired():
                 raise
-            log.warning("the grace period is over: what is not reported is left to its lease")
+            log.warning("the grace period is over: trials not reported yet end with their leases")
         finally:
             self._limit = None
 
@@ -87,10 +87,10 @@ class Shutdown:
             self._limit.reschedule(self.deadline + LAST_S)
 
     def announce(self, seconds: float) -> None:
-        """Begin the end when only the grace period, and `LAST_S` for reports, is left of so long.
+        """Plan the shutdown for a machine that goes in `seconds` seconds.
 
-        Where there is less time than that, the grace period is shorter. That holds for an end that
-        has begun already, too.
+        The shutdown begins when only the grace period, and `LAST_S` for reports, are left. If there
+        is less time than that, the grace period is shortened, even if the shutdown has begun.
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -111,7 +111,7 @@ class Shutdown:
             self.begin("preempted", grace_s)
 
     def trained(self, experiment: str, seconds: float) -> None:
-        """Remember how long a whole trial of an experiment took."""
+        """Remember how long a complete trial of an experiment took, in seconds."""
         self._typical_s[experiment] = seconds
 
     def has_time_for(self, experiment: str) -> bool:
@@ -123,5 +123,5 @@ class Shutdown:
         return typical_s is not None and now + typical_s < self._ends_at
 
     async def pause(self, seconds: float) -> None:
-        """Wait so many seconds, or until the end begins."""
+        """Wait for `seconds`, or until the shutdown begins."""
         await pause(seconds, self._beginning)

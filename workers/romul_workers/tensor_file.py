@@ -1,10 +1,11 @@
-"""Tensors in a file, without pickle: written in one pass, hashed on the way, read by mmap.
+"""Tensors in a file, without pickle: written and hashed in one pass, read by mmap.
 
-The file is a safetensors file, and so are the parts that may lie beside it: any program that knows
-the format reads their tensors. What is around the tensors (tables, lists, numbers, texts) is JSON
-in the file's header, under the key `romul`; which tensors lie in which part stands under `parts`.
+The file is a safetensors file, and so are the parts that may lie beside it; any program that
+supports the format can read the tensors. The structure around the tensors (tables, lists, numbers,
+texts) is JSON in the file's header, under the key `romul`. The key `parts` says which tensors are
+in which part.
 
-It knows files and tensors only; what a model or an optimizer is stands in `torch_support.py`.
+This module knows only files and tensors; `torch_support.py` knows models and optimizers.
 """
 
 import ctypes
@@ -28,16 +29,16 @@ from romul_workers.parts import NEW, NOTHING, PARTS_KEY, clear, part_name, parts
 
 HEADER_KEY = "romul"
 CHUNK = 1 << 24
-"""So many bytes are written, and hashed, at a time."""
+"""Largest number of bytes in one chunk."""
 BATCH = 1 << 22
-"""So many bytes of smaller chunks are written and hashed in one go: threads that take turns wait
-for each other, which for small tensors took longer than all the rest."""
+"""Bytes of chunks that are written and hashed together. With smaller batches, the waits of the
+writing and the hashing thread for each other took longer than everything else."""
 MOST_AT_ONCE = 512
-"""So many chunks are written in one go; the system's own limit is 1024."""
+"""Most chunks in one batch; the system's limit for one write is 1024."""
 AHEAD = 4
-"""So many batches may be written that are not yet hashed."""
+"""Most batches that are written but not hashed yet."""
 SYNC_FILE_RANGE_WRITE = 2
-"""Of linux/fs.h: begin to write a file's pages to the disk, and do not wait for the end."""
+"""From linux/fs.h: start to write a file's pages to the disk, without waiting for the end."""
 _ORDER = {kind: rank for rank, kind in enumerate(TYPES)}
 
 
@@ -46,21 +47,21 @@ def write(
 ) -> dict[str, Written]:
     """Write nested tables, lists, numbers, texts and tensors.
 
-    Tensors that are the same place in memory are written once. What is the same in `parent` may be
-    linked from there, as a part (`parts.py`) beside the file. Nothing is flushed to the disk, but
-    of a large file the system begins to write what is complete: a later flush waits for the rest.
+    Tensors that are the same memory are written once. Tensors that are the same in `parent` may be
+    linked from there, as a part (`parts.py`) beside the file. The file is not flushed to the disk,
+    but the system starts to write a large one at once, so that a later flush takes less time.
 
     Args:
         path: the file.
         content: what to write.
         parent: folder of a checkpoint with a file of the same name.
-        checked: whether the parent's files were hashed; if not, those to be linked are now.
+        checked: whether the parent's files were hashed; if not, those to be linked are hashed now.
 
     Returns:
-        All files that belong to what was written, by name in the file's folder.
+        The file and its parts, by name.
 
     Raises:
-        TaskError: something in `content` is none of these; the message says where.
+        TaskError: a value in `content` cannot be written; the message says which.
         OSError: the file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
@@ -71,7 +72,7 @@ def write(
         shared = share(path.parent, path.name, tensors, parent, checked=checked)
     written, listed = dict(shared.linked), dict(shared.tensors)
     if shared.unchanged:
-        # What did not change in this trial may not change in the next one: apart from the rest.
+        # In a file of their own: they may stay unchanged, and the next trial can then link it.
         apart = path.with_name(NEW)
         part = _write_tensors(apart, {name: tensors[name] for name in shared.unchanged}, {})
         apart.rename(path.with_name(part_name(part)))
@@ -112,12 +113,13 @@ def _write_tensors(
 
 
 def read(path: Path) -> Any:
-    """Read what `write` has written; tensors lie in the files (mmap), not in memory.
+    """Read what `write` has written.
 
-    They must be copied before the files go or before they are changed.
+    The tensors are mapped from the files (mmap): copy them before you change them or remove the
+    files.
 
     Raises:
-        CheckpointError: a file cannot be read, or is not such a file.
+        CheckpointError: a file cannot be read, or `write` did not write it.
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -133,7 +135,7 @@ def read(path: Path) -> Any:
 
 
 class _Hashed:
-    """A file that is hashed while it is written: a large one by a thread of its own."""
+    """A file that is hashed while it is written; a large one is hashed in a thread."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("xb", buffering=0)
@@ -202,13 +204,13 @@ class _Hashed:
 
 
 def _begin_to_flush(file: int, ends: queue.SimpleQueue[int | None]) -> None:
-    """Have the system write a growing file to the disk, in a thread that nothing waits for.
+    """Make the system write a growing file to the disk; run this in a thread.
 
-    A slow disk may hold up the calls, so the task must not make them itself.
+    These calls may block on a slow disk, so the task's own thread must not make them.
 
     Args:
-        file: its descriptor, closed here.
-        ends: up to where it is written by now, in bytes; None: it is complete.
+        file: the file's descriptor; closed here.
+        ends: the length written so far, in bytes, each time it grows; None: the file is complete.
     """
     start = 0
     try:
@@ -218,7 +220,7 @@ def _begin_to_flush(file: int, ends: queue.SimpleQueue[int | None]) -> None:
             sync_file_range(file, start, end - start, SYNC_FILE_RANGE_WRITE)
             start = end
     except AttributeError:
-        # Another system than Linux: all is left to the flush.
+        # Not Linux: the later flush writes everything.
         return
     finally:
         os.close(file)

@@ -1,7 +1,7 @@
-"""Torch models and optimizers in checkpoints: saved, restored, and given what to train with.
+"""Saves torch models and optimizers, restores them, and applies hyperparameters.
 
-A checkpoint holds numbers, never code: it is a file of tensors (`tensor_file.py`). Those of older
-versions, written by torch.save, are read with weights_only=True.
+A checkpoint holds only data, never code: it is a file of tensors (`tensor_file.py`). Checkpoints of
+older versions, written by torch.save, are read with weights_only=True.
 """
 
 import logging
@@ -29,11 +29,11 @@ log = logging.getLogger("romul.task")
 FILE = "state.safetensors"
 OLD_FILE = "torch.pt"
 _MISFITS = (KeyError, ValueError, TypeError, RuntimeError)
-"""What torch raises where a state does not fit."""
+"""What torch raises if a state does not fit."""
 
 
 class Attached:
-    """A model and an optimizer, as one thing to save and to restore.
+    """A model and an optimizer that are saved and restored together.
 
     Args:
         model: a module, or None.
@@ -47,13 +47,16 @@ class Attached:
         self.optimizer = optimizer
         self._fields = Fields(optimizer)
         self.kept: Kept | None = None
-        """What the last `save` left in memory."""
+        """The state that the last `save` left in memory."""
 
     def take(self, kept: Kept) -> bool:
-        """Restore from what a former trial's `save` left in memory, if that is possible.
+        """Restore from the state that an earlier trial's `save` left in memory.
+
+        Returns:
+            Whether that was possible. If not, nothing was changed.
 
         Raises:
-            CheckpointError: it does not fit.
+            CheckpointError: the state does not fit.
         """
         saved_by = kept.optimizer_class
         try:
@@ -74,18 +77,20 @@ class Attached:
         """Restore from a checkpoint's folder, apply hyperparameters, and read them back.
 
         Args:
-            parent: the folder; None: nothing is restored here.
-            hyperparameters: by name.
-            names: further optimizer fields by hyperparameter; None: it sets no field.
-            absent: names of hyperparameters that do not count: fields that one of them alone would
-                set have the values that the optimizer was made with.
+            parent: the folder; None: only apply hyperparameters.
+            hyperparameters: values by name.
+            names: optimizer fields by hyperparameter, for names that differ; None as a field: it
+                sets no field.
+            absent: names of hyperparameters whose condition does not hold. Their fields get the
+                values that the optimizer was made with, unless another hyperparameter sets them.
 
         Returns:
-            The hyperparameters that were applied, as they are in effect.
+            The hyperparameters that were applied, as they were read back.
 
         Raises:
-            TaskError: two hyperparameters would set one field, there is no such field as `names`
-                says, or a value does not take effect.
+            TaskError: two hyperparameters would set the same field, the optimizer lacks a field
+                that `names` gives, or a value does not take effect.
+            CheckpointError: the checkpoint cannot be read, or does not fit.
         """
         if parent is not None:
             self._load(parent)
@@ -102,16 +107,16 @@ class Attached:
         """Write model, optimizer, random state and `extra` into a checkpoint's folder.
 
         Args:
-            folder: the checkpoint's.
-            extra: plain values or tensors.
-            parent: folder of the checkpoint before; what did not change since is not written again.
+            folder: folder of the checkpoint.
+            extra: further state: plain values and tensors.
+            parent: folder of the parent; unchanged tensors may be linked from there.
             checked: whether the parent's files were hashed already.
 
         Returns:
             The files that were written or linked, by name.
 
         Raises:
-            TaskError: something is neither a tensor nor a plain value; the message says where.
+            TaskError: a value is neither a tensor nor a plain value; the message says which.
         """
         self._fields.warn_of_parents()
         content = {
@@ -127,7 +132,7 @@ class Attached:
         return write(file, content, parent, checked=checked)
 
     def _keep(self, content: Mapping[str, Any]) -> None:
-        """Hold on to the tensors that are about to be written: a write after this is seen."""
+        """Keep the tensors before they are written, so that any later write is noticed."""
         if self.kept is not None:
             self.kept.drop()
         try:
@@ -136,15 +141,15 @@ class Attached:
             self.kept = None
 
     def restore_random_state(self, folder: Path) -> None:
-        """Set all generators as they were when the checkpoint was saved.
+        """Restore the state of all random generators from a checkpoint.
 
         Raises:
-            CheckpointError: the folder's file holds no such state.
+            CheckpointError: the checkpoint has no such state.
         """
         saved = load(folder)
         try:
             saved = saved["rng"]
-            # A state that lies in a file is read-only, and generators keep what they are given.
+            # Cloned, because tensors from a file are read-only and generators keep the tensor.
             torch.set_rng_state(saved["torch"].clone())
             for device, state in enumerate(saved["cuda"][: torch.cuda.device_count()]):
                 torch.cuda.set_rng_state(state.clone(), device)
@@ -153,7 +158,7 @@ class Attached:
             name, keys, *rest = saved["numpy"]
             np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
         except _MISFITS as error:
-            raise CheckpointError(f"{folder}: no random state in it: {error}") from error
+            raise CheckpointError(f"{folder}: has no valid random state: {error}") from error
 
     def _load(self, folder: Path) -> None:
         content = load(folder)
@@ -170,7 +175,7 @@ class Attached:
         self._warn_of_empty_state(saved_by)
 
     def _restored_optimizer(self, saved_by: str | None) -> torch.optim.Optimizer | None:
-        """The optimizer, unless the state is of another class: then it begins with an empty one.
+        """The optimizer if the saved state fits its class, otherwise None.
 
         Args:
             saved_by: class of the parent's optimizer; None: not known.
@@ -182,17 +187,23 @@ class Attached:
         if self._restored_optimizer(saved_by) is not self.optimizer:
             log.warning(
                 "the parent's optimizer was %s and this trial's is %s, which begins with an empty "
-                "state; with mutable = false on the hyperparameter that chooses it, a trial's "
-                "optimizer is of its parent's class",
+                "state. To keep the class along a line of descent, declare the hyperparameter that "
+                "chooses it with mutable = false",
                 saved_by,
                 type(self.optimizer).__name__,
             )
 
 
 def load(folder: Path) -> dict[str, Any]:
-    """Everything that `Attached.save` wrote: model, optimizer, rng, extra.
+    """Read everything that `Trial.save` wrote.
 
-    Tensors lie in the file: copy them before they are changed or the file goes.
+    Tensors are mapped from the file: copy them before you change them or remove the file.
+
+    Args:
+        folder: folder of the checkpoint.
+
+    Returns:
+        "model", "optimizer" (state dicts or None), "optimizer_class", "rng" and "extra".
 
     Raises:
         CheckpointError: there is no such file, or it cannot be read.
@@ -206,8 +217,8 @@ def load(folder: Path) -> dict[str, Any]:
             content = torch.load(file, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise CheckpointError(
-                f"{folder}: cannot be restored: it holds nothing that trial.save() wrote; what a "
-                "task writes in another way it also reads itself"
+                f"{folder}: cannot be restored: trial.save() did not write it; a task that writes "
+                "checkpoints in another format must also read them itself"
             ) from None
         except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise CheckpointError(f"{file}: cannot be restored: {error}") from error
@@ -217,21 +228,25 @@ def load(folder: Path) -> dict[str, Any]:
 
 
 def load_model(folder: Path, model: torch.nn.Module) -> None:
-    """Restore a model alone, to use it.
+    """Restore only the model of a checkpoint, to use it.
+
+    Args:
+        folder: folder of the checkpoint.
+        model: a model of the same architecture.
 
     Raises:
         CheckpointError: the folder is gone, or its files are damaged or do not fit.
     """
     if not folder.is_dir():
         raise CheckpointError(
-            f"{folder}: there is none: checkpoints that no trial needs are removed"
+            f"{folder} does not exist: checkpoints that no trial needs are removed"
         )
     manifest.check(folder)
     Attached(model, None).restore(folder, {}, {})
 
 
 def _random_state() -> dict[str, Any]:
-    """State of the generators that a task draws from: numbers and tensors only."""
+    """State of the random generators of torch, Python and numpy, as numbers and tensors."""
     version, numbers, gauss = random.getstate()
     name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
@@ -249,24 +264,23 @@ def apply_schedule(
     position: float,
     names: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
-    """Write a schedule's hyperparameters of a place of the training into an optimizer.
+    """Apply a schedule's hyperparameters for a position in training to an optimizer.
 
-    For a training loop of one's own: call it at the beginning of each epoch. What is no field of
-    the optimizer (dropout, say) is left to the caller, who finds it in what is returned. So is a
-    field whose hyperparameter does not count at that place: it stays as it is.
+    For your own training loop: call it at the beginning of each epoch. Hyperparameters that are no
+    field of the optimizer, such as a dropout rate, are only returned. A field whose
+    hyperparameter's condition does not hold at that position stays as it is.
 
     Args:
-        schedule: see `romul_workers.schedule.read_schedule`.
+        schedule: a schedule, as `romul_workers.schedule.read_schedule` returns it.
         optimizer: the optimizer.
-        position: where training stands, in the budget's unit.
+        position: the position in training, in the budget's unit.
         names: as in `romul_workers.trial.Trial.attach`.
 
     Returns:
-        All hyperparameters of that place.
+        All hyperparameters at that position, by name.
 
     Raises:
-        TaskError: two hyperparameters would set one field, or a value read back is not the
-            requested one.
+        TaskError: two hyperparameters would set the same field, or a value does not take effect.
     """
     values = schedule.at(position)
     Attached(None, optimizer).restore(None, values, names or {})

@@ -4,10 +4,9 @@ When its machine must go, the worker gives its trials back. It makes no decision
 population. Each trial comes from a queue and is validated; each report is queued exactly once. The
 worker needs only a store and a trainer, and also runs in simulated time.
 
-Its parts: `admission.py` (which experiments it serves), `affinity.py` (what its process holds of
-the last trial), `attempt.py` (one lease and its heartbeats), `overlap.py` (the second lease),
-`reporting.py`, `backoff.py` (pauses on a failing machine), `collection.py` (removal of
-checkpoints), `shutdown.py`.
+Its parts: `admission.py` (which experiments it serves), `affinity.py` (what its process still
+holds), `attempt.py` (one lease), `overlap.py` (the second lease), `reporting.py`, `backoff.py`
+(pauses on a failing machine), `collection.py` (removal of checkpoints), `shutdown.py`.
 """
 
 import asyncio
