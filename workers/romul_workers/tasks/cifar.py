@@ -1,12 +1,12 @@
 """CIFAR-10 and CIFAR-100: wide residual networks on real images (docs/tasks.md).
 
-The data is not shipped: see `cifar_data`. The split is fixed: the last 5,000 of the 50,000 training
-images, which are in random order as published, validate (what the search sees); the others train;
-the 10,000 test images only report.
+The data does not come with ROMUL: see `cifar_data`. The split is fixed: the last 5,000 of the
+50,000 training images are for validation, which the search sees, and the others for training. The
+published order is random. The 10,000 test images are only reported.
 
-Hyperparameters, each of which may be a constant instead, are the fields of `Recipe`, the constants
-those of `Settings` (`cifar_recipe`). Training counts minibatches: it can pause after any of them,
-and what goes on from there draws what it would have drawn.
+Hyperparameters are the fields of `Recipe`; each may be a constant instead. Other constants are the
+fields of `Settings` (`cifar_recipe`). Training can pause after any minibatch. It then continues
+with the same random numbers as without the pause.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ from romul_workers.tasks.wide_resnet import WideResNet
 from romul_workers.trial import Context, Paused, Trial
 
 HELD_OUT = 10
-"""One in so many training images validates."""
+"""One in this number of training images is for validation."""
 EVALUATED = 1000
-"""Images evaluated at once."""
+"""Number of images that are evaluated at a time."""
 SHARE_OF_MEMORY = 0.25
-"""Images that need more of the free memory of a GPU stay in the machine's own."""
+"""If the images need more than this share of a GPU's free memory, they stay in main memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +55,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The fixed split, and what images are normalised with.
+    """The fixed split, and the statistics for normalising images.
 
     Attributes:
         train, validation, test: the parts.
-        mean, deviation: of the training images by channel, shape (3, 1, 1).
-        classes: number of them.
-        settings: as given.
+        mean, deviation: mean and standard deviation of the training images by channel, shape
+            (3, 1, 1).
+        classes: number of classes.
+        settings: the settings that the data was made with.
         device: where training takes place; the parts may be elsewhere.
     """
 
@@ -76,7 +77,7 @@ class Data:
 
     @property
     def batches(self) -> int:
-        """Minibatches an epoch."""
+        """Number of minibatches in an epoch."""
         return len(self.train) // self.settings.batch_size
 
 
@@ -84,18 +85,18 @@ def setup(context: Context) -> Data:
     """Read and split the data, once per process.
 
     Raises:
-        DataError: the data is not there, or not as published.
-        TaskError: a constant is not possible.
+        DataError: the data is missing, or differs from what was published.
+        TaskError: a constant is invalid.
     """
     return prepare(settings_of(context.constants), torch.device(context.device))
 
 
 def prepare(settings: Settings, device: torch.device) -> Data:
-    """Read, split and place the data.
+    """Read and split the data, and move it to the device if it fits there.
 
     Raises:
-        DataError: the data is not there, or not as published.
-        TaskError: there is no minibatch of this size, or nothing to validate or to test with.
+        DataError: the data is missing, or differs from what was published.
+        TaskError: the minibatch is empty, or larger than the training part.
     """
     layout = LAYOUTS[settings.data_set]
     place = Path(settings.data).expanduser() if settings.data else None
@@ -113,7 +114,7 @@ def prepare(settings: Settings, device: torch.device) -> Data:
         )
     mean, deviation = (torch.tensor(value, device=device) for value in _statistics(train.pixels))
     if device.type == "cuda":
-        # All minibatches have one size, so that the fastest kernels are worth looking for.
+        # All minibatches have the same size, so the search for the fastest kernels pays.
         torch.backends.cudnn.benchmark = True
     where = _place(device, sum(part.pixels.nbytes for part in (train, validation, test)))
 
@@ -145,14 +146,14 @@ def _statistics(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray
     shares = counts / counts.sum(1, keepdims=True)
     mean = shares @ levels
     deviation = np.sqrt(shares @ levels**2 - mean**2)
-    # A channel of one value only is left as it is.
+    # Do not divide by zero if a channel has only one value.
     deviation[deviation == 0.0] = 1.0
     shape = (3, 1, 1)
     return mean.astype(np.float32).reshape(shape), deviation.astype(np.float32).reshape(shape)
 
 
 def _place(device: torch.device, size: int) -> torch.device:
-    """Where the images are: on the device if they leave it room enough."""
+    """Where to keep the images: on the device if they leave enough room there."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         if size > SHARE_OF_MEMORY * free:
@@ -161,10 +162,10 @@ def _place(device: torch.device, size: int) -> torch.device:
 
 
 def network(data: Data, recipe: Recipe) -> WideResNet:
-    """A fresh network, on the device.
+    """Make a new network on the device.
 
     Raises:
-        TaskError: there is none of this depth and width.
+        TaskError: there is no network of this depth or width.
     """
     settings = data.settings
     try:
@@ -178,19 +179,19 @@ def network(data: Data, recipe: Recipe) -> WideResNet:
 
 
 def descent(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """The optimizer."""
+    """Make the optimizer."""
     return torch.optim.SGD(
         model.parameters(),
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        # torch refuses it without momentum, where it would change nothing.
+        # torch refuses Nesterov's method without momentum, where it would change nothing.
         nesterov=recipe.nesterov and recipe.momentum > 0.0,
     )
 
 
 def set_fields(optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
-    """Give a restored optimizer what the recipe says, constants and defaults too."""
+    """Set the fields of a restored optimizer from the recipe, including constants and defaults."""
     for group in optimizer.param_groups:
         group.update(
             lr=recipe.learning_rate,
@@ -201,13 +202,13 @@ def set_fields(optimizer: torch.optim.Optimizer, recipe: Recipe) -> None:
 
 
 def minibatches(data: Data, first: int, stop: int, seed: int) -> Iterator[tuple[int, Tensor]]:
-    """Minibatches from `first` to before `stop`, counted from the very beginning.
+    """Minibatches from `first` up to but not including `stop`, counted from the start of training.
 
-    The order of an epoch depends on the seed and its number alone: it is the same for what goes on
-    in the middle of it.
+    The order of an epoch depends only on the seed and the epoch's number, so it is the same if
+    training resumes inside the epoch.
 
     Yields:
-        The minibatch's number, and the places of its images in the training part.
+        The minibatch's number, and the indices of its images in the training part.
     """
     size = data.settings.batch_size
     batches: tuple[Tensor, ...] = ()
@@ -223,14 +224,14 @@ def minibatches(data: Data, first: int, stop: int, seed: int) -> Iterator[tuple[
 def learn(
     model: nn.Module, optimizer: torch.optim.Optimizer, data: Data, chosen: Tensor, recipe: Recipe
 ) -> None:
-    """Train on one minibatch; nothing here waits for a GPU.
+    """Train on one minibatch, without waiting for the GPU.
 
     Args:
-        model: in training mode.
-        optimizer: of the model.
+        model: the model, in training mode.
+        optimizer: the model's optimizer.
         data: the data.
-        chosen: places of the images in the training part, shape (n,).
-        recipe: what is not the optimizer's.
+        chosen: indices of the images in the training part, shape (n,).
+        recipe: the augmentation and the loss; the optimizer's fields are not read.
     """
     images = data.train.images[chosen].to(data.device, non_blocking=True)
     labels = data.train.labels[chosen].to(data.device, non_blocking=True)
@@ -256,31 +257,32 @@ def learn(
 
 
 def share_of_the_first(alpha: float) -> float:
-    """A draw from Beta(alpha, alpha), in double precision, for all images of a minibatch.
+    """Draw from Beta(alpha, alpha), in double precision, for all images of a minibatch.
 
-    torch draws two Gamma variates, which are both 0 where alpha is small, and says 0.5 of them;
-    numpy goes on with their logarithms. Its state goes with the checkpoint.
+    numpy is used because torch draws two Gamma variates, which are both 0 if alpha is small, and
+    then returns 0.5; numpy uses their logarithms. The state of numpy's generator is part of the
+    checkpoint.
     """
     return float(np.random.beta(alpha, alpha))  # noqa: NPY002
 
 
 def augment(images: Tensor, data: Data, recipe: Recipe) -> Tensor:
-    """Mirror and move, RandAugment, normalise, and hide a square.
+    """Mirror and shift images, apply RandAugment, normalise, and hide a square.
 
     Args:
         images: uint8, shape (n, 3, 32, 32).
-        data: what to normalise with.
-        recipe: what to do.
+        data: has the mean and the deviation.
+        recipe: the strength of each operation.
 
     Returns:
-        Float, of the same shape.
+        Floats of the same shape.
     """
     pixels = _move(images, recipe.crop, flip=recipe.flip).float()
     pixels = rand_augment(pixels, recipe.operations, recipe.magnitude)
     normal = (pixels - data.mean) / data.deviation
     if recipe.cutout > 0:
         n, device = len(images), images.device
-        # In half pixels, so that a square of an odd side has its middle on a pixel.
+        # In half pixels, so that the centre of a square with an odd side is on a pixel.
         middle = 2 * torch.randint(0, SIDE, (2, n, 1), device=device) + (recipe.cutout + 1) % 2
         near = (2 * torch.arange(SIDE, device=device) - middle).abs() < recipe.cutout
         normal = normal * ~(near[0][:, None, :, None] & near[1][:, None, None, :])
@@ -288,7 +290,7 @@ def augment(images: Tensor, data: Data, recipe: Recipe) -> Tensor:
 
 
 def _move(images: Tensor, crop: int, *, flip: bool) -> Tensor:
-    """Mirror half of the images, and move each by up to `crop` pixels each way; black comes in."""
+    """Mirror half of the images, and shift each by up to `crop` pixels each way; fill with 0."""
     n, device = len(images), images.device
     along = torch.arange(SIDE, device=device).expand(n, SIDE)
     rows = columns = along
@@ -303,16 +305,16 @@ def _move(images: Tensor, crop: int, *, flip: bool) -> Tensor:
 
 
 def _autocast(data: Data) -> contextlib.AbstractContextManager[Any]:
-    """Convolutions in bfloat16, where the settings say so and there is a GPU."""
+    """A context for computing in bfloat16, if the settings say so and the device is a GPU."""
     wanted = data.settings.precision == "bf16" and data.device.type == "cuda"
     return torch.autocast("cuda", torch.bfloat16) if wanted else contextlib.nullcontext()
 
 
 @torch.no_grad()
 def evaluate(model: nn.Module, data: Data, part: Part) -> tuple[float, float]:
-    """Cross-entropy and share of right answers; the model is left in evaluation mode.
+    """Cross-entropy and accuracy; the model is left in evaluation mode.
 
-    Where the cross-entropy is no number, there are no answers: the share is NaN.
+    The accuracy is NaN if the cross-entropy is not finite.
     """
     model.eval()
     loss, right = torch.zeros((2,), dtype=torch.float64, device=data.device)
@@ -330,13 +332,13 @@ def evaluate(model: nn.Module, data: Data, part: Part) -> tuple[float, float]:
 
 
 def train(trial: Trial) -> Mapping[str, float] | Paused:
-    """Train from `trial.start` to `trial.stop` epochs; a stop takes effect after a minibatch.
+    """Train from `trial.start` to `trial.stop` epochs; the task can pause after each minibatch.
 
     Returns:
-        val_loss (cross-entropy), val_accuracy, and test_accuracy, which nothing is searched by.
+        val_loss (cross-entropy), val_accuracy, and test_accuracy, which a search must not use.
 
     Raises:
-        TaskError: a hyperparameter is out of its range, or the budget is less than a minibatch.
+        TaskError: a hyperparameter is out of range, or the budget is less than a minibatch.
     """
     data: Data = trial.state
     recipe = recipe_of(trial.constants, trial.hyperparameters)
@@ -348,7 +350,7 @@ def train(trial: Trial) -> Mapping[str, float] | Paused:
     model = network(data, recipe)
     optimizer = descent(model, recipe)
     trial.attach(model=model, optimizer=optimizer)
-    # Constants would be the parent's, which may be another search's.
+    # Fields that are constants: the parent may come from a search with other constants.
     set_fields(optimizer, recipe)
     model.train()
     for number, chosen in minibatches(data, first, stop, trial.seed):

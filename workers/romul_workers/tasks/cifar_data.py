@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 as their author publishes them: pickled batches in a folder or an archive.
+"""Reads CIFAR-10 and CIFAR-100 as published: pickled batches in a folder or an archive.
 
-A pickle can hold code. These files are therefore read by an unpickler of this module's own, which
-admits numpy arrays and plain values and refuses every other name. Nothing here knows of torch.
+A pickle can contain code. Therefore this module reads the files with its own unpickler, which
+allows only numpy arrays and plain values. This module does not use torch.
 
 Source of the data and of its format: Krizhevsky 2009, "Learning multiple layers of features from
 tiny images", and https://www.cs.toronto.edu/~kriz/cifar.html.
@@ -31,27 +31,27 @@ VARIABLE = "ROMUL_CIFAR"
 SIDE = 32
 """Height and width of an image, in pixels."""
 DOWNLOAD_TIMEOUT_S = 60.0
-"""A server that sends nothing for so long is given up."""
+"""Longest silence of the server during a download, in seconds."""
 CHUNK = 2**20
 
 
 class DataError(RomulError):
-    """A data set that is not there, or not what it should be; the message says what to do."""
+    """A data set is missing or damaged; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How one data set is published.
+    """The published form of a data set.
 
     Attributes:
-        name: as experiments name it.
-        folder: that the archive unpacks to.
+        name: the name that experiments use.
+        folder: the folder that the archive unpacks to.
         train, test: names of the batch files.
-        other: further files of the archive, which are unpacked and not read.
-        images: in each of the files of `train`, and in each of the files of `test`.
+        other: further files of the archive, which are unpacked but not read.
+        images: number of images in each file of `train`, and in each file of `test`.
         labels: key of the labels in a batch.
-        classes: number of them.
-        archive, url, sha256: the archive's name, where it is, and the digest of its bytes.
+        classes: number of classes.
+        archive, url, sha256: name, address and digest of the archive.
     """
 
     name: str
@@ -101,8 +101,8 @@ class Images:
     """Images and their classes.
 
     Attributes:
-        pixels: uint8, shape (n, 3, 32, 32), red, green, blue.
-        labels: int64, shape (n,), from 0.
+        pixels: uint8, shape (n, 3, 32, 32); the channels are red, green and blue.
+        labels: int64, shape (n,), counted from 0.
     """
 
     pixels: NDArray[np.uint8]
@@ -114,8 +114,9 @@ def load(layout: Layout, place: Path | None = None, *, download: bool = False) -
 
     Args:
         layout: which data set.
-        place: the folder that holds the data set's folder or archive, or either of these itself;
-            None: what the environment variable ROMUL_CIFAR names, or else `default_place`.
+        place: a folder that holds the data set's folder or archive, or the folder or archive
+            itself. Default: what the environment variable ROMUL_CIFAR names, or else
+            `default_place`.
         download: whether to download the archive into `place` if the data set is not there.
 
     Raises:
@@ -135,13 +136,13 @@ def load(layout: Layout, place: Path | None = None, *, download: bool = False) -
 
 
 def default_place() -> Path:
-    """Folder for downloads where neither the experiment nor the environment names one."""
+    """The folder for downloads if neither the experiment nor the environment names one."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "romul" / "cifar"
 
 
 def locate(layout: Layout, place: Path | None = None, *, download: bool = False) -> Path:
-    """The folder of the batch files; an archive is unpacked beside itself.
+    """Find the folder of the batch files; unpack an archive in the folder that holds it.
 
     Args:
         layout: which data set.
@@ -181,10 +182,10 @@ def read_batch(file: Path, layout: Layout, images: int) -> Images:
     Args:
         file: a pickled dictionary with `b"data"` and the labels.
         layout: which data set.
-        images: how many there must be.
+        images: expected number of images.
 
     Raises:
-        DataError: the file is missing, damaged, holds code, or has another shape.
+        DataError: the file is missing or damaged, contains code, or has another shape.
     """
     batch = _unpickle(file)
     again = f"get {layout.archive} again from {layout.url}"
@@ -206,14 +207,14 @@ def read_batch(file: Path, layout: Layout, images: int) -> Images:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes arrays and plain values; every name but five is refused.
+    """Makes only arrays and plain values; refuses all names but five.
 
-    What stands in for numpy's and the codecs' functions is a bound method: a file can call it, and
-    cannot change it.
+    Bound methods replace the functions of numpy and the codecs, because a file can call a bound
+    method but not change it.
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name in the file stands for."""
+        """The object that a name in the file stands for."""
         match module, name:
             case (("numpy.core.multiarray" | "numpy._core.multiarray"), "_reconstruct"):
                 return self._empty_array
@@ -226,16 +227,16 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}, which no batch needs")
 
     def _empty_array(self, kind: object, shape: object, code: object) -> NDArray[Any]:
-        """An empty array, which the file then fills.
+        """Make an empty array, which the file then fills.
 
-        numpy's own function would also make arrays of any size and of other types.
+        numpy's own function would also make arrays of any size and type.
         """
         if kind is not np.ndarray or shape != (0,) or code not in (b"b", "b"):
             raise pickle.UnpicklingError(f"no plain array: {kind!r}, {shape!r}, {code!r}")
         return np.ndarray((0,), np.int8)
 
     def _encoded(self, text: object, encoding: object) -> bytes:
-        """Bytes, as Python 3 writes them in protocol 2."""
+        """Make bytes, which Python 3 writes as encoded text in protocol 2."""
         if not isinstance(text, str) or encoding != "latin1":
             raise pickle.UnpicklingError(f"not bytes: {encoding!r}")
         return text.encode("latin1")
@@ -244,7 +245,7 @@ class _Unpickler(pickle.Unpickler):
 def _unpickle(file: Path) -> object:
     try:
         with file.open("rb") as stream:
-            # The originals were written by Python 2: their strings are bytes.
+            # Python 2 wrote the published files; its strings are bytes.
             found: object = _Unpickler(stream, encoding="bytes").load()
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
@@ -265,9 +266,10 @@ def _unpickle(file: Path) -> object:
 
 
 def _unpacked(layout: Layout, place: Path, archive: Path | None) -> Path:
-    """Unpack the archive into `place`, or download it first.
+    """Unpack the archive into `place`; download it first if `archive` is None.
 
-    All is done in a temporary folder and moved at the end: the folder is there whole or not at all.
+    The files are made in a temporary folder, which is renamed at the end: no incomplete folder
+    is ever seen.
     """
     target = place / layout.folder
     try:
@@ -282,7 +284,7 @@ def _unpacked(layout: Layout, place: Path, archive: Path | None) -> Path:
                 _extract(layout, archive, Path(scratch) / layout.folder)
                 (Path(scratch) / layout.folder).rename(target)
     except OSError as error:
-        # Where locks do not hold, another process may have been first.
+        # If the file system has no locks, another process may have been faster.
         if not (target / layout.train[0]).is_file():
             raise DataError(f"{place}: cannot hold {layout.folder}/ unpacked: {error}") from error
     return target
@@ -290,10 +292,10 @@ def _unpacked(layout: Layout, place: Path, archive: Path | None) -> Path:
 
 @contextlib.contextmanager
 def _alone(place: Path) -> Iterator[None]:
-    """Let one process at a time fill a folder; the next ones find it filled."""
+    """Let only one process at a time fill a folder; others wait and then find it filled."""
     handle = os.open(place, os.O_RDONLY)
     try:
-        # Without locks, on some network file systems, the work is done twice and one folder stays.
+        # Some network file systems have no locks: two processes then do the same work.
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -304,7 +306,7 @@ def _alone(place: Path) -> Iterator[None]:
 def _download(layout: Layout, folder: Path) -> Path:
     archive = folder / layout.archive
     try:
-        # The address is one of this module's own, and what it sends is checked by its digest.
+        # The address is a constant of this module, and the archive's digest is checked.
         with (
             urllib.request.urlopen(layout.url, timeout=DOWNLOAD_TIMEOUT_S) as answer,  # noqa: S310
             archive.open("wb") as file,
@@ -329,7 +331,7 @@ def _verify(layout: Layout, archive: Path) -> None:
 
 
 def _extract(layout: Layout, archive: Path, folder: Path) -> None:
-    """Copy the known files, and nothing else, to names of this module's own."""
+    """Copy only the known files, to names that this module chooses."""
     folder.mkdir()
     try:
         with tarfile.open(archive, "r:gz") as tar:
@@ -342,7 +344,7 @@ def _extract(layout: Layout, archive: Path, folder: Path) -> None:
 
 
 def _regular(tar: tarfile.TarFile, name: str) -> IO[bytes]:
-    """A file in an archive; a link is refused."""
+    """Open a file in an archive; refuse a link."""
     member = tar.getmember(name)
     stream = tar.extractfile(member) if member.isfile() else None
     if stream is None:

@@ -1,4 +1,4 @@
-"""Settings of the CIFAR task: an experiment's constants and hyperparameters, checked."""
+"""Settings of the CIFAR task: checks an experiment's constants and hyperparameters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,17 +11,18 @@ from romul_workers.tasks.rand_augment import TOP
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is the same for all trials.
+    """The settings that are the same for all trials.
 
     Attributes:
         data_set: "cifar10" or "cifar100".
-        data: folder or archive; empty: what ROMUL_CIFAR names, or a folder for downloads.
-        download: whether to download the archive where there is none.
-        depth, width: of the network, WRN-`depth`-`width`.
-        batch_size: images a minibatch; what is left at the end of an epoch is not used in it.
-        train_images, validation_images, test_images: only the first so many; 0: all.
-        precision: "bf16" (autocast, on CUDA only) or "fp32".
-        compile: whether torch.compile is applied to the network.
+        data: folder or archive; empty: what ROMUL_CIFAR names, or else the folder for downloads.
+        download: whether to download the archive if it is not there.
+        depth, width: the network is WRN-`depth`-`width`.
+        batch_size: images per minibatch. An incomplete minibatch at the end of an epoch is dropped.
+        train_images, validation_images, test_images: use only this number of images, the first
+            ones; 0: all.
+        precision: "bf16" (autocast, only on CUDA) or "fp32".
+        compile: whether to apply torch.compile to the network.
     """
 
     data_set: str = "cifar10"
@@ -39,17 +40,17 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What to train with.
+    """The settings that may be hyperparameters.
 
     Attributes:
         learning_rate, momentum, nesterov, weight_decay: of stochastic gradient descent.
-        dropout: within the network's blocks.
-        label_smoothing: share of the target that all classes have alike.
-        mixup: alpha of the Beta distribution of how two images are mixed (Zhang et al. 2018).
-        crop: pixels that an image is moved by, at most, each way.
+        dropout: dropout probability within the network's blocks.
+        label_smoothing: share of the target that is spread evenly over all classes.
+        mixup: alpha of the Beta distribution for mixing two images (Zhang et al. 2018).
+        crop: largest shift of an image in each direction, in pixels.
         flip: whether half of the images are mirrored.
-        operations, magnitude: of RandAugment.
-        cutout: side of the square that is hidden, in pixels (DeVries & Taylor 2017).
+        operations, magnitude: number and strength of RandAugment's operations.
+        cutout: side of the hidden square, in pixels (DeVries & Taylor 2017).
     """
 
     learning_rate: float = 0.1
@@ -83,7 +84,7 @@ def settings_of(constants: Mapping[str, Any]) -> Settings:
     """The settings among an experiment's constants.
 
     Raises:
-        TaskError: a value is not possible, or a constant is neither a setting nor in a recipe.
+        TaskError: a value is invalid, or a constant is a field of neither `Settings` nor `Recipe`.
     """
     _refuse_unknown("constants", constants, _names(Settings) | _names(Recipe))
     settings = _chosen(Settings, constants)
@@ -98,10 +99,10 @@ def settings_of(constants: Mapping[str, Any]) -> Settings:
 
 
 def recipe_of(constants: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> Recipe:
-    """The recipe; a hyperparameter wins over a constant of the same name.
+    """The recipe; a hyperparameter takes precedence over a constant of the same name.
 
     Raises:
-        TaskError: a value is out of its range, or a hyperparameter is not in a recipe.
+        TaskError: a value is out of range, or a hyperparameter is not a field of `Recipe`.
     """
     _refuse_unknown("hyperparameters", hyperparameters, _names(Recipe))
     return _chosen(Recipe, {**constants, **hyperparameters})
@@ -117,6 +118,6 @@ def _refuse_unknown(what: str, given: Mapping[str, Any], known: set[str]) -> Non
 
 
 def _chosen(kind: type[_Fields], values: Mapping[str, Any]) -> _Fields:
-    """Those of `values` that are fields of `kind`, as their types."""
+    """Make `kind` from those `values` that are its fields, converted to their types."""
     types: dict[str, Any] = {field.name: field.type for field in fields(kind)}
     return kind(**{name: types[name](value) for name, value in values.items() if name in types})

@@ -1,11 +1,11 @@
 """Handwritten digits: a small convolutional network on real data that needs no download.
 
-The data is the set that scikit-learn ships: 1,797 images of 8 x 8 pixels, from the test part of
-NIST's hand-printed forms (Alpaydin & Kaynak 1998). The split is fixed: 1,078 images to train, 359
-to validate (what the search sees), 360 to test (what it never sees).
+The data comes with scikit-learn: 1,797 images of 8 x 8 pixels, from the test part of NIST's
+hand-printed forms (Alpaydin & Kaynak 1998). The split is fixed: 1,078 images for training, 359 for
+validation (which the search sees), 360 for testing (which it does not see).
 
 Hyperparameters: learning_rate, momentum, weight_decay, dropout, label_smoothing, input_noise,
-noise_kind ("gaussian" or "uniform"), shift (pixels). Any of them may be a constant instead.
+noise_kind ("gaussian" or "uniform"), shift (pixels). Each may be a constant instead.
 """
 
 import math
@@ -43,7 +43,7 @@ class Data:
 
 
 class Net(nn.Module):
-    """Two convolutions and two dense layers, 38,282 weights."""
+    """Two convolutions and two dense layers with 38,282 weights."""
 
     def __init__(self, dropout: float) -> None:
         super().__init__()
@@ -83,10 +83,10 @@ def setup(context: Context) -> Data:
 
 
 def train(trial: Trial) -> Mapping[str, float] | Paused:
-    """Train from `trial.start` to `trial.stop` epochs; a stop takes effect after an epoch.
+    """Train from `trial.start` to `trial.stop` epochs; the task can pause after each epoch.
 
     Returns:
-        val_loss (cross-entropy), val_accuracy, and test_accuracy, which no search may use.
+        val_loss (cross-entropy), val_accuracy, and test_accuracy, which a search must not use.
     """
     data: Data = trial.state
     values: dict[str, Any] = {**trial.constants, **trial.hyperparameters}
@@ -98,7 +98,7 @@ def train(trial: Trial) -> Mapping[str, float] | Paused:
         weight_decay=values["weight_decay"],
     )
     trial.attach(model=model, optimizer=optimizer)
-    # Constants would be the parent's, which may be another search's.
+    # Fields that are constants: the parent may come from a search with other constants.
     for group in optimizer.param_groups:
         group.update(
             lr=values["learning_rate"],
@@ -146,7 +146,7 @@ def _augment(images: Tensor, values: Mapping[str, Any]) -> Tensor:
 
 @torch.no_grad()
 def _evaluate(model: nn.Module, part: Part) -> tuple[float, float]:
-    """Cross-entropy and share of right answers; NaN where the cross-entropy is no number."""
+    """Cross-entropy and accuracy; the accuracy is NaN if the cross-entropy is not finite."""
     model.eval()
     logits = model(part.images)
     loss = functional.cross_entropy(logits, part.labels).item()

@@ -1,11 +1,13 @@
-"""Word-level Penn Treebank: an LSTM language model, with AWD-LSTM's many regularizers to tune.
+"""Word-level Penn Treebank: an LSTM language model with the regularizers of AWD-LSTM to tune.
 
-The data is not shipped: `ptb_data` says which files are wanted. The budget's unit is the epoch. A
-step may be a fraction of one: the state of the text's streams is kept with the checkpoint.
+The data does not come with ROMUL: `ptb_data` says which files are needed. The budget's unit is the
+epoch. A step may be a fraction of an epoch: the network's state at that point of the text is part
+of the checkpoint.
 
-Hyperparameters and constants: the fields of `ptb_model.Settings`. Constants only: data (the folder;
-else the environment variable ROMUL_PTB), train_words, valid_words, test_words (how many words are
-kept of each text; 0: all), eval_batch (streams of text that are evaluated side by side).
+The fields of `ptb_model.Settings` may be hyperparameters or constants. Constants only: data (the
+folder; default: the environment variable ROMUL_PTB), train_words, valid_words, test_words (number
+of words to keep of each text; 0: all), eval_batch (number of streams that are evaluated in
+parallel).
 """
 
 import math
@@ -26,9 +28,9 @@ from romul_workers.trial import Context, Paused, Trial
 LIMITS = {"train": "train_words", "valid": "valid_words", "test": "test_words"}
 EVAL_BATCH = 10
 LARGEST_LOSS = 700.0
-"""Exp of more is no floating-point number."""
+"""Limit of a loss before its exponential is taken, which would overflow at 709.8."""
 OF_SETUP = {"data", "eval_batch", *LIMITS.values()}
-"""Constants that are no settings of a network."""
+"""Constants that are not fields of `Settings`."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Data:
 
     Attributes:
         corpus: the three texts.
-        eval_batch: streams of text that are evaluated side by side.
+        eval_batch: number of streams that are evaluated in parallel.
     """
 
     corpus: Corpus
@@ -49,7 +51,7 @@ def setup(context: Context) -> Data:
 
     Raises:
         FileNotFoundError: the folder or a file is missing.
-        ValueError: a file is not as expected, or a constant is out of range.
+        ValueError: a file is invalid, or a constant is out of range.
     """
     constants = context.constants
     if (eval_batch := int(constants.get("eval_batch", EVAL_BATCH))) < 1:
@@ -60,13 +62,14 @@ def setup(context: Context) -> Data:
 
 
 def train(trial: Trial) -> Mapping[str, float] | Paused:
-    """Train from `trial.start` to `trial.stop` epochs; a stop takes effect after an update.
+    """Train from `trial.start` to `trial.stop` epochs; the task can pause after each update.
 
     Returns:
-        val_loss (nats a word), val_perplexity, and test_perplexity, by which nothing is decided.
+        val_loss (nats per word), val_perplexity, and test_perplexity, which a search must not use.
 
     Raises:
-        TaskError: the step is shorter than one word of each stream.
+        TaskError: the budget is less than one word of each stream, or the sizes of the network
+            differ from the parent's.
     """
     data: Data = trial.state
     values: dict[str, Any] = {**trial.constants, **trial.hyperparameters}
@@ -89,7 +92,7 @@ def train(trial: Trial) -> Mapping[str, float] | Paused:
         if trial.parent is not None:
             _refuse_other_sizes(trial.parent, settings)
         raise
-    # Constants would be the parent's, which may be another search's.
+    # Fields that are constants: the parent may come from a search with other constants.
     for group in optimizer.param_groups:
         group.update(lr=settings.learning_rate, weight_decay=settings.weight_decay)
     if trial.parent is not None:
@@ -113,11 +116,11 @@ def train(trial: Trial) -> Mapping[str, float] | Paused:
 
 
 def scored(folder: Path, values: Mapping[str, Any]) -> LanguageModel:
-    """The network of a checkpoint as its trial evaluated it: with `average`, the mean of weights.
+    """The network of a checkpoint as it was evaluated: with `average`, with the mean weights.
 
     Args:
-        folder: the checkpoint's.
-        values: the search's constants and the trial's hyperparameters.
+        folder: folder of the checkpoint.
+        values: the search's constants and the trial's hyperparameters, by name.
 
     Returns:
         The network, on the CPU and in evaluation mode.
@@ -140,7 +143,7 @@ def _settings(values: Mapping[str, Any]) -> Settings:
 
 
 def _refuse_other_sizes(parent: Path, settings: Settings) -> None:
-    """Raise a TaskError where a network of other sizes than the parent's was to be restored."""
+    """Raise a TaskError if the sizes of the network differ from the parent's."""
     for name, of_parent in sizes_of(load(parent)["model"]).items():
         if (wanted := getattr(settings, name)) != of_parent:
             raise TaskError(
@@ -151,12 +154,12 @@ def _refuse_other_sizes(parent: Path, settings: Settings) -> None:
 
 
 def _perplexity(loss: float) -> float:
-    """Exp of the loss; finite wherever the loss is, also where training diverged."""
+    """The exponential of the loss; finite whenever the loss is, even if training diverged."""
     return math.exp(min(loss, LARGEST_LOSS)) if math.isfinite(loss) else loss
 
 
 def _extra(parent: Path) -> Mapping[str, Any]:
-    """What `trial.save` was given when the parent's checkpoint was written."""
+    """The values that `trial.save` was given for the parent's checkpoint."""
     try:
         extra: Mapping[str, Any] = load(parent)["extra"]
     except KeyError as error:

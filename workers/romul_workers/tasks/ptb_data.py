@@ -1,8 +1,8 @@
-"""The Penn Treebank's three text files as word numbers; knows nothing of models or trials.
+"""Reads the Penn Treebank's three text files as word numbers.
 
 The format is that of Mikolov et al. (2010): `ptb.train.txt`, `ptb.valid.txt`, `ptb.test.txt`, one
-sentence a line, words separated by spaces, rare words replaced by `<unk>` and numbers by `N`. Each
-end of a line is the word `<eos>`. The vocabulary is that of the training file.
+sentence per line, words separated by spaces, rare words replaced by `<unk>` and numbers by `N`.
+Each end of a line counts as the word `<eos>`. The vocabulary is that of the training file.
 """
 
 import os
@@ -20,10 +20,10 @@ FOLDER_VARIABLE = "ROMUL_PTB"
 END = "<eos>"
 FILES = {"train": "ptb.train.txt", "valid": "ptb.valid.txt", "test": "ptb.test.txt"}
 STANDARD = {"train": 929_589, "valid": 73_760, "test": 82_430}
-"""Words of each file as it is commonly used, ends of lines counted."""
+"""Number of words in each file of the standard set, with ends of lines."""
 STANDARD_VOCABULARY = 10_000
 SHOWN = 5
-"""Unknown words that an error names."""
+"""Most unknown words that an error names."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,8 @@ class Corpus:
     """The three texts.
 
     Attributes:
-        train: word numbers, shape (n,), int64.
-        valid: the same.
-        test: the same.
-        vocabulary: each number's word, by falling frequency in the training file.
+        train, valid, test: word numbers, shape (n,), int64.
+        vocabulary: the words by number, in order of falling frequency in the training file.
     """
 
     train: Tensor
@@ -43,7 +41,7 @@ class Corpus:
     vocabulary: tuple[str, ...]
 
     def to(self, device: str) -> "Corpus":
-        """The same, with the texts on a device."""
+        """A copy with the texts on a device."""
         train, valid, test = (text.to(device) for text in (self.train, self.valid, self.test))
         return Corpus(train, valid, test, self.vocabulary)
 
@@ -52,10 +50,10 @@ def data_folder(named: str) -> Path:
     """The folder with the three files.
 
     Args:
-        named: what the experiment says; empty: the environment variable ROMUL_PTB says it.
+        named: the path in the experiment; empty: use the environment variable ROMUL_PTB.
 
     Raises:
-        FileNotFoundError: neither names a folder, or it is no folder.
+        FileNotFoundError: no folder is named, or it does not exist.
     """
     name = named or os.environ.get(FOLDER_VARIABLE, "")
     if not name:
@@ -76,21 +74,22 @@ def data_folder(named: str) -> Path:
 def read_corpus(folder: Path, limits: Mapping[str, int] | None = None) -> Corpus:
     """Read the three files.
 
-    Warns where the counts are not the standard ones, since a part of the text is legitimate.
+    Counts that differ from the standard ones cause only a warning, because a part of the text is
+    allowed.
 
     Args:
-        folder: holds the three files.
-        limits: keep only so many words of "train", "valid" or "test" from its beginning; 0 or no
+        folder: the folder with the three files.
+        limits: number of words to keep from the beginning of "train", "valid" or "test"; 0 or no
             entry: all. The vocabulary is always that of the whole training file.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is empty, cut off, no such text, or has words that training lacks; or a
-            limit leaves nothing to train or to evaluate with.
+        ValueError: a file is empty, cut off or not a text of this format, or has words that the
+            training file lacks; or a limit leaves too few words.
     """
     limits = limits or {}
     for part, limit in limits.items():
-        # The first word of a text has none before it that it could be predicted from.
+        # The first word of a text cannot be predicted, so evaluation needs two.
         if limit < 0 or (limit == 1 and part != "train"):
             raise ValueError(f"{part}_words: {limit} is neither 0, for all, nor at least 2")
     words = {part: _words(folder / name) for part, name in FILES.items()}
@@ -108,12 +107,12 @@ def read_corpus(folder: Path, limits: Mapping[str, int] | None = None) -> Corpus
 
 
 def _names() -> str:
-    """The files, with their standard counts."""
+    """The names of the files, with their standard counts."""
     return ", ".join(f"{name} ({STANDARD[part]:,} words)" for part, name in FILES.items())
 
 
 def _words(file: Path) -> list[str]:
-    """All words of a file, each end of a line as `<eos>`."""
+    """All words of a file, with `<eos>` for each end of a line."""
     try:
         content = file.read_bytes()
     except FileNotFoundError as error:

@@ -1,7 +1,7 @@
-"""An LSTM language model in the manner of AWD-LSTM; knows nothing of files or trials.
+"""An LSTM language model similar to AWD-LSTM.
 
-Source: Merity, Keskar & Socher (2018), "Regularizing and Optimizing LSTM Language Models"; the
-numbers in brackets below are its sections.
+Source: Merity, Keskar & Socher (2018), "Regularizing and Optimizing LSTM Language Models". The
+numbers in parentheses below are sections of that paper.
 """
 
 import math
@@ -18,7 +18,7 @@ State = list[tuple[Tensor, Tensor]]
 """Hidden and cell state of each layer, each of shape (1, batch, units)."""
 
 EVALUATED = 70
-"""Words of each stream that are evaluated at once: a matter of memory, not of results."""
+"""Words of each stream that are evaluated at a time; this affects memory, not results."""
 NO_TARGET = -100
 DROPOUTS = (
     "embedding_dropout",
@@ -32,26 +32,26 @@ SIZES = ("bptt", "layers", "hidden", "embedding", "batch")
 
 @dataclass(frozen=True)
 class Settings:
-    """Size and training of a network; any field may be a hyperparameter or a constant.
+    """Size and training of a network; each field may be a hyperparameter or a constant.
 
     Attributes:
-        learning_rate: of SGD, for a segment of `bptt` words.
+        learning_rate: learning rate of SGD for a segment of `bptt` words.
         weight_decay: L2 penalty on all weights.
         clip: largest norm of the gradient.
         bptt: mean length of a segment, in words.
-        embedding_dropout: share of the words that are zeroed in a segment (4.3).
-        input_dropout: share of the embedding's units, locked over a segment (4.2).
+        embedding_dropout: share of the vocabulary that is zeroed in a segment (4.3).
+        input_dropout: dropout of the embedding's units, with one mask per segment (4.2).
         hidden_dropout: the same between layers.
         output_dropout: the same after the last layer.
-        weight_drop: share of the hidden-to-hidden weights, locked over a segment (2).
+        weight_drop: dropout of the hidden-to-hidden weights, with one mask per segment (2).
         ar: weight of activation regularization, alpha in the paper (4.6).
         tar: weight of temporal activation regularization, beta in the paper (4.6).
-        average: whether the mean of the weights over the step's updates is evaluated (3; without
-            the non-monotonic trigger, since a step of PBT says where averaging begins).
+        average: whether the mean of the weights over the step's updates is evaluated (3). There is
+            no non-monotonic trigger: averaging begins with the PBT step.
         layers: number of LSTM layers.
-        hidden: units of each layer but the last one.
+        hidden: units of each layer but the last.
         embedding: units of the embedding and of the last layer, which share one matrix (4.4).
-        batch: streams of text that are trained side by side.
+        batch: number of streams that are trained in parallel.
     """
 
     learning_rate: float = 30.0
@@ -84,7 +84,7 @@ class Settings:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Settings":
-        """Settings from hyperparameters and constants by name; those not named keep the default.
+        """Make settings from hyperparameters and constants by name; others keep the default.
 
         Raises:
             ValueError: a name is unknown, or a value is out of range.
@@ -96,11 +96,11 @@ class Settings:
 
 
 class LanguageModel(nn.Module):
-    """Predicts each next word.
+    """Predicts the next word.
 
     Args:
         words: size of the vocabulary.
-        settings: sizes and dropouts.
+        settings: sizes and dropout rates.
     """
 
     def __init__(self, words: int, settings: Settings) -> None:
@@ -113,7 +113,7 @@ class LanguageModel(nn.Module):
         self.bias = nn.Parameter(torch.zeros(words))
 
     def start(self, batch: int) -> State:
-        """The state before a text's first word."""
+        """The state before the first word of a text."""
         like = self.bias
         return [
             (
@@ -124,11 +124,11 @@ class LanguageModel(nn.Module):
         ]
 
     def forward(self, words: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """Go on through the text by one segment.
+        """Read one segment of the text.
 
         Args:
-            words: shape (length, batch).
-            state: after the words before.
+            words: word numbers, shape (length, batch).
+            state: the state before the segment.
 
         Returns:
             The last layer's output with and without dropout, shape (length, batch, embedding), and
@@ -148,23 +148,23 @@ class LanguageModel(nn.Module):
         return x, raw, after
 
     def logits(self, outputs: Tensor) -> Tensor:
-        """Of each next word: (length, batch, embedding) to (length * batch, words)."""
+        """Logits of the next words: (length, batch, embedding) to (length * batch, words)."""
         return functional.linear(outputs.flatten(0, 1), self.embedding.weight, self.bias)
 
     def loss(self, words: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
-        """What is trained with: cross-entropy, activation and temporal regularization.
+        """The training loss: cross-entropy, activation and temporal regularization.
 
         Args:
-            words: shape (length, batch).
-            targets: each one's next word, the same shape.
-            state: after the words before.
+            words: word numbers, shape (length, batch).
+            targets: the next word of each, same shape.
+            state: the state before the segment.
 
         Returns:
             The loss, a scalar, and the state after the segment.
         """
         outputs, raw, after = self(words, state)
-        # The product with the vocabulary is most of the arithmetic; bfloat16 is exact enough for a
-        # gradient. cuDNN's LSTM knows no bfloat16: it stays outside, and is in TF32.
+        # The product with the vocabulary is most of the arithmetic, and bfloat16 is exact enough
+        # for a gradient. The LSTM stays in TF32, because cuDNN's has no bfloat16.
         with torch.autocast("cuda", torch.bfloat16, enabled=words.is_cuda):
             logits = self.logits(outputs)
         loss = functional.cross_entropy(logits.float(), targets.flatten())
@@ -178,7 +178,7 @@ class LanguageModel(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, nn.LSTM)]
 
     def _embed(self, words: Tensor) -> Tensor:
-        """Embeddings; in training some words of the vocabulary are zero (4.3)."""
+        """Embeddings of words; during training some words of the vocabulary are zeroed (4.3)."""
         x = functional.embedding(words, self.embedding.weight)
         if not self.training or not self.settings.embedding_dropout:
             return x
@@ -190,15 +190,15 @@ class LanguageModel(nn.Module):
     def _recur(
         self, layer: nn.LSTM, x: Tensor, state: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """One layer; in training with some hidden-to-hidden weights dropped (2)."""
+        """Apply one layer; during training with dropped hidden-to-hidden weights (2)."""
         if not self.training or not self.settings.weight_drop:
             output, reached = layer(x, state)
             return output, reached
         from_input, from_hidden, *biases = layer.parameters()
         dropped = functional.dropout(from_hidden, self.settings.weight_drop)
         weights = [from_input, dropped, *biases]
-        # cuDNN wants the weights of a layer in one piece, in this order, or copies them itself and
-        # warns.
+        # cuDNN needs the weights of a layer in one piece, in this order; otherwise it copies them
+        # and warns.
         flat = torch.cat([weight.flatten() for weight in weights])
         pieces = torch.split(flat, [weight.numel() for weight in weights])
         views = [piece.view_as(weight) for piece, weight in zip(pieces, weights, strict=True)]
@@ -217,7 +217,7 @@ class LanguageModel(nn.Module):
 
 
 def sizes_of(weights: Mapping[str, Tensor]) -> dict[str, int]:
-    """Sizes of the network that a `state_dict` is of, by their names in `Settings`."""
+    """Sizes of the network of a `state_dict`, by their names in `Settings`."""
     layers = sum(name.endswith("weight_hh_l0") for name in weights)
     sizes = {"layers": layers, "embedding": weights["embedding.weight"].shape[1]}
     if layers > 1:
@@ -230,8 +230,8 @@ def locked_dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:
 
     Args:
         x: shape (length, batch, units).
-        rate: share of the units that are zeroed.
-        training: else nothing is dropped.
+        rate: probability that a unit is zeroed.
+        training: whether to apply dropout.
     """
     if not training or not rate:
         return x
@@ -239,14 +239,14 @@ def locked_dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:
 
 
 def streams(text: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-    """Cut a text into streams of equal length, side by side; up to batch - 1 words are left out.
+    """Cut a text into streams of equal length; up to batch - 1 words are left out.
 
     Args:
         text: word numbers, shape (n,).
         batch: number of streams.
 
     Returns:
-        Words and each one's next word, both of shape (length, batch).
+        The words and the next word of each, both of shape (length, batch).
 
     Raises:
         ValueError: the text is too short.
@@ -261,18 +261,18 @@ def streams(text: Tensor, batch: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def evaluate(model: LanguageModel, text: Tensor, batch: int) -> float:
-    """Mean cross-entropy of all words but the first one, in nats; its exp is the perplexity.
+    """Mean cross-entropy of all words but the first, in nats; its exponential is the perplexity.
 
     Args:
-        model: is left in evaluation mode.
+        model: the model; it is left in evaluation mode.
         text: word numbers, shape (n,), n > 1.
-        batch: streams that are evaluated side by side; each begins with an empty state.
+        batch: number of streams that are evaluated in parallel; each begins with an empty state.
     """
     model.eval()
     n = len(text) - 1
     batch = min(batch, n)
     length = math.ceil(n / batch)
-    # The last stream is filled up with words that have no target.
+    # The last stream is padded with words that have no target.
     missing = length * batch - n
     words = functional.pad(text[:-1], (0, missing)).view(batch, length).t().contiguous()
     targets = functional.pad(text[1:], (0, missing), value=NO_TARGET)

@@ -1,7 +1,7 @@
-"""A language model on its way through a text, update by update; knows nothing of files or trials.
+"""Trains a language model on a text, update by update.
 
-Segments of random length and a learning rate in proportion to it: Merity, Keskar & Socher (2018),
-section 4.1.
+Segments have a random length, and the learning rate is proportional to it: Merity, Keskar & Socher
+(2018), section 4.1.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,27 +15,27 @@ from torch.nn.utils import clip_grad_norm_
 from romul_workers.tasks.ptb_model import LanguageModel, Settings, State, streams
 
 FULL_LENGTH = 0.95
-"""How often a segment is about `bptt` long, not half of it."""
+"""Probability that a segment has a mean length of `bptt`, and not of half of it."""
 LENGTH_DEVIATION = 5.0
 SHORTEST = 5
 
 
 class Training:
-    """Trains a model; says where it stands, and can be stopped and gone on with at any update.
+    """Trains a model; training can be stopped and resumed at any update.
 
-    A place is counted in rows from the beginning of training: one row is the next word of each of
-    the `batch` streams, and `rows` of them are one epoch.
+    The position in training is counted in rows: one row is the next word of each of the `batch`
+    streams, and an epoch has `rows` rows.
 
     Args:
-        model: what is trained.
-        optimizer: for the model's parameters.
-        text: the training text, word numbers, shape (n,), on the model's device.
-        place: where training stands.
+        model: the model.
+        optimizer: an optimizer for the model's parameters.
+        text: the training text as word numbers, shape (n,), on the model's device.
+        place: the position in training, in rows.
 
     Attributes:
-        rows: length of an epoch.
-        place: where training stands, in rows.
-        state: the model's state there.
+        rows: length of an epoch, in rows.
+        place: the position in training, in rows.
+        state: the model's state at that position.
     """
 
     def __init__(
@@ -56,21 +56,21 @@ class Training:
 
     @property
     def settings(self) -> Settings:
-        """The model's; those of the model may be replaced between updates, for a schedule."""
+        """The model's settings, which a schedule may replace between updates."""
         return self.model.settings
 
     @classmethod
     def new_optimizer(cls, model: LanguageModel) -> torch.optim.SGD:
-        """Plain SGD, as the model's settings say."""
+        """Plain SGD with the fields of the model's settings."""
         settings = model.settings
         return torch.optim.SGD(
             model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
 
     def update(self, stop: int) -> None:
-        """One update, on the next segment, which ends at the row `stop` or at the epoch's end.
+        """Do one update on the next segment, without waiting for the GPU.
 
-        Nothing in it waits for a GPU.
+        The segment ends at row `stop` or at the end of the epoch at the latest.
         """
         begin = self.place % self.rows
         if begin == 0:
@@ -89,13 +89,13 @@ class Training:
             self._add_to_mean(self._mean)
 
     def start_average(self) -> None:
-        """Keep the mean of the weights after each update from here on."""
+        """From now on, keep the mean of the weights after each update."""
         self._mean = [weight.detach().clone() for weight in self.model.parameters()]
         self._averaged = 0
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The model with the mean of its weights, if there is one, within the block."""
+        """Within the `with` block, give the model the mean of its weights, if there is one."""
         if self._mean is None or not self._averaged:
             yield
             return
@@ -107,7 +107,7 @@ class Training:
             self._replace(own)
 
     def saved(self) -> dict[str, Any]:
-        """What goes into a checkpoint beside the model and the optimizer."""
+        """The state to save in a checkpoint in addition to the model and the optimizer."""
         return {
             "state": [[hidden, cell] for hidden, cell in self.state],
             "mean": self._mean,
@@ -115,11 +115,11 @@ class Training:
         }
 
     def restore(self, saved: Mapping[str, Any], *, mean: bool) -> None:
-        """Go on from what `saved` gave.
+        """Restore what `saved` returned.
 
         Args:
-            saved: its state is used inside an epoch, if it has the shapes of this model.
-            mean: whether the average goes on as well.
+            saved: the saved values. The model's state is restored if it has the right shapes.
+            mean: whether to restore the mean of the weights too.
         """
         device = self.model.bias.device
         state = [(hidden.to(device), cell.to(device)) for hidden, cell in saved["state"]]
@@ -138,7 +138,7 @@ class Training:
         return max(min(SHORTEST, self.settings.bptt), drawn)
 
     def _step(self, rate: float) -> None:
-        """One step at a rate of its own; the optimizer keeps the rate that was set."""
+        """Do one optimizer step with another learning rate; restore the rate afterwards."""
         [group] = self.optimizer.param_groups
         kept, group["lr"] = group["lr"], rate
         self.optimizer.step()

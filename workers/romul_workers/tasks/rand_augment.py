@@ -1,13 +1,13 @@
-"""RandAugment (Cubuk et al. 2020) on batches of images, on whatever device they are.
+"""RandAugment (Cubuk et al. 2020) on batches of images, on the device of the images.
 
-Each image undergoes `count` of 14 operations, drawn with replacement, all with one `magnitude`.
-The operations and their ranges are those of the paper's section 3 and of AutoAugment (Cubuk et al.
-2019, table 6) from which they come.
+`count` of 14 operations, drawn with replacement, are applied to each image with the same
+`magnitude`. The operations and their ranges are those of the paper's section 3 and of AutoAugment
+(Cubuk et al. 2019, table 6).
 
-Instead of drawing an operation for each image by itself, a layer deals out a random permutation of
-the batch to the 14 operations in random order, in parts of equal size: an image's operation is
-still uniform, each image is transformed by its own operation alone, and no size depends on a random
-number, so that a GPU is never waited for.
+The operations are not drawn for each image separately. Instead, a random permutation of the batch
+is split into 14 parts of equal size, one for each operation, in random order. The operation of an
+image is still uniformly distributed, but no size depends on a random number, so nothing waits for
+the GPU.
 """
 
 import math
@@ -18,22 +18,22 @@ from torch import Tensor
 from torch.nn import functional
 
 TOP = 10.0
-"""Magnitude at which an operation is as strong as it gets."""
+"""Magnitude at which an operation has its full strength."""
 WHITE = 255.0
 FILL = 128.0
-"""Grey of what a moved image leaves free."""
+"""Grey value for areas that a moved image leaves empty."""
 ROTATION = math.radians(30.0)
 SHEAR = 0.3
 SHIFT = 10.0
 """Pixels."""
 CONTRAST = 0.9
-"""Most that a factor of 1 is raised or lowered by."""
+"""Largest change of a factor of 1, up or down."""
 POSTERIZED_BITS = 4
-"""Most that are dropped of 8."""
+"""Most bits, of 8, that are dropped."""
 
 Operation = Callable[[Tensor, float, Tensor], Tensor]
-"""Of images of shape (n, 3, h, w) with values from 0 to 255, a strength from 0 to 1, and signs of
-shape (n, 1, 1, 1): images of the same shape and range."""
+"""Takes images, shape (n, 3, h, w), with values from 0 to 255, a strength from 0 to 1, and signs,
+shape (n, 1, 1, 1). Returns images of the same shape and range."""
 
 
 def rand_augment(images: Tensor, count: int, magnitude: float) -> Tensor:
@@ -41,8 +41,8 @@ def rand_augment(images: Tensor, count: int, magnitude: float) -> Tensor:
 
     Args:
         images: float, shape (n, 3, h, w), values from 0 to 255.
-        count: operations an image; N in the paper.
-        magnitude: from 0 to 10; M in the paper.
+        count: operations per image; N in the paper.
+        magnitude: strength of the operations, from 0 to 10; M in the paper.
 
     Raises:
         ValueError: `count` or `magnitude` is out of range.
@@ -53,7 +53,7 @@ def rand_augment(images: Tensor, count: int, magnitude: float) -> Tensor:
         )
     n = len(images)
     for _ in range(count):
-        # Drawn on the CPU: which operations get one image more than others.
+        # Drawn on the CPU. The order decides which operations get one image more than others.
         order = torch.randperm(len(OPERATIONS)).tolist()
         signs = 2.0 * torch.randint(0, 2, (n, 1, 1, 1), device=images.device) - 1.0
         dealt = torch.randperm(n, device=images.device)
@@ -67,7 +67,7 @@ def rand_augment(images: Tensor, count: int, magnitude: float) -> Tensor:
 
 
 def identity(images: Tensor, _strength: float, _signs: Tensor) -> Tensor:
-    """The images as they are."""
+    """Return the images unchanged."""
     return images
 
 
@@ -80,10 +80,10 @@ def auto_contrast(images: Tensor, _strength: float, _signs: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor, _strength: float, _signs: Tensor) -> Tensor:
-    """Make each channel's histogram as flat as it can be.
+    """Make each channel's histogram as flat as possible, like Pillow's `ImageOps.equalize`.
 
-    As Pillow's `ImageOps.equalize` does: a value's new one is the number of pixels below it, in
-    steps of what 255 equal parts hold of all pixels but the brightest ones.
+    A value becomes the number of pixels below it, divided by a step: 1/255 of the number of pixels
+    without the brightest ones.
     """
     n, channels, height, width = images.shape
     values = images.round().long().reshape(n * channels, height * width)
@@ -99,7 +99,7 @@ def equalize(images: Tensor, _strength: float, _signs: Tensor) -> Tensor:
 
 
 def solarize(images: Tensor, strength: float, _signs: Tensor) -> Tensor:
-    """Invert what is brighter than a threshold."""
+    """Invert pixels above a threshold."""
     return torch.where(images >= 256.0 * (1.0 - strength), WHITE - images, images)
 
 
@@ -110,24 +110,24 @@ def posterize(images: Tensor, strength: float, _signs: Tensor) -> Tensor:
 
 
 def color(images: Tensor, strength: float, signs: Tensor) -> Tensor:
-    """More or less of the colour."""
+    """Change the saturation."""
     return _blend(_grey(images), images, strength, signs)
 
 
 def contrast(images: Tensor, strength: float, signs: Tensor) -> Tensor:
-    """More or less distance from the image's mean grey."""
+    """Change the distance from the image's mean grey."""
     return _blend(_grey(images).mean((2, 3), keepdim=True), images, strength, signs)
 
 
 def brightness(images: Tensor, strength: float, signs: Tensor) -> Tensor:
-    """More or less light."""
+    """Change the brightness."""
     return _blend(torch.zeros_like(images), images, strength, signs)
 
 
 def sharpness(images: Tensor, strength: float, signs: Tensor) -> Tensor:
-    """More or less distance from a smoothed image; a border of one pixel stays as it is.
+    """Change the distance from a smoothed image, except in a border of one pixel.
 
-    The filter is Pillow's SMOOTH: 5 for the pixel, 1 for each of its 8 neighbours, of 13.
+    The filter is Pillow's SMOOTH: weight 5/13 for the pixel, 1/13 for each of its 8 neighbours.
     """
     smooth = images.clone()
     inside = images[:, :, 1:-1, 1:-1]
@@ -136,30 +136,30 @@ def sharpness(images: Tensor, strength: float, signs: Tensor) -> Tensor:
 
 
 def rotate(images: Tensor, strength: float, signs: Tensor) -> Tensor:
-    """Rotate about the middle."""
+    """Rotate about the centre."""
     angle = ROTATION * strength * signs
     cos, sin = torch.cos(angle), torch.sin(angle)
     return _warp(images, (cos, -sin, None), (sin, cos, None))
 
 
 def shear_x(images: Tensor, strength: float, signs: Tensor) -> Tensor:
-    """Move rows sideways, in proportion to their height."""
+    """Shift rows sideways, in proportion to their vertical position."""
     return _warp(images, (None, SHEAR * strength * signs, None), (None, None, None))
 
 
 def shear_y(images: Tensor, strength: float, signs: Tensor) -> Tensor:
-    """Move columns up and down."""
+    """Shift columns up or down, in proportion to their horizontal position."""
     return _warp(images, (None, None, None), (SHEAR * strength * signs, None, None))
 
 
 def translate_x(images: Tensor, strength: float, signs: Tensor) -> Tensor:
-    """Move sideways."""
+    """Shift sideways."""
     moved = 2.0 * SHIFT * strength / images.shape[3] * signs
     return _warp(images, (None, None, moved), (None, None, None))
 
 
 def translate_y(images: Tensor, strength: float, signs: Tensor) -> Tensor:
-    """Move up or down."""
+    """Shift up or down."""
     moved = 2.0 * SHIFT * strength / images.shape[2] * signs
     return _warp(images, (None, None, None), (None, None, moved))
 
@@ -188,7 +188,7 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def _blend(other: Tensor, images: Tensor, strength: float, signs: Tensor) -> Tensor:
-    """Away from `other`, or towards it."""
+    """Move images away from `other` or towards it."""
     factor = 1.0 + CONTRAST * strength * signs
     return (other + factor * (images - other)).clamp(0.0, WHITE)
 
@@ -197,12 +197,13 @@ Row = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def _warp(images: Tensor, above: Row, below: Row) -> Tensor:
-    """Take each pixel from where a matrix says, in coordinates from -1 to 1.
+    """Apply an affine map: each pixel is taken from the position that a matrix gives.
 
     Args:
         images: shape (n, 3, h, w).
-        above: the matrix's first row, elements of shape (n, 1, 1, 1); None: as in the identity.
-        below: its second row.
+        above: first row of the matrix, for coordinates from -1 to 1; its elements have the shape
+            (n, 1, 1, 1), or are None for the value of the identity.
+        below: second row of the matrix.
     """
     n = len(images)
     same = torch.eye(2, 3, device=images.device, dtype=images.dtype).expand(n, 2, 3)

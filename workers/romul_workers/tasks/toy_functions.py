@@ -1,6 +1,6 @@
-"""Toy problems without a state: functions to minimise, where only the place is to be learned.
+"""Toy problems without a state: functions whose minimum is to be found.
 
-A step ignores the state, the number of the step and, where there is no noise, the generator.
+A step ignores the state, the number of the step and, if there is no noise, the generator.
 """
 
 import math
@@ -17,12 +17,12 @@ Values = Mapping[str, Any]
 
 
 class Stepped(NamedTuple):
-    """What one step of training leads to.
+    """The result of one step of training.
 
     Attributes:
-        state: a toy's model: numbers.
-        observed: the loss that a search sees.
-        true: the loss that a search is judged by.
+        state: the new state of the toy's model.
+        observed: the loss that the search sees.
+        true: the loss by which the search is judged.
     """
 
     state: State
@@ -41,7 +41,7 @@ def _rosenbrock(values: Values) -> float:
 
 
 def step_rosenbrock(state: State | None, values: Values, number: int, rng: Generator) -> Stepped:
-    """Rosenbrock's valley on [-2, 2]^n: two directions, a hundred times apart in scale."""
+    """Rosenbrock's valley on [-2, 2]^n: two directions whose scales differ by a factor of 100."""
     del state, number, rng
     loss = _rosenbrock(values)
     return Stepped((), loss, loss)
@@ -50,7 +50,7 @@ def step_rosenbrock(state: State | None, values: Values, number: int, rng: Gener
 def step_noisy_rosenbrock(
     state: State | None, values: Values, number: int, rng: Generator
 ) -> Stepped:
-    """Measure the same through noise of 10 % and 0.1."""
+    """Rosenbrock's valley with relative noise of 10 % and absolute noise of 0.1."""
     del state, number
     loss = _rosenbrock(values)
     noise = rng.standard_normal(2)
@@ -58,9 +58,9 @@ def step_noisy_rosenbrock(
 
 
 def step_misspecified(state: State | None, values: Values, number: int, rng: Generator) -> Stepped:
-    """A bowl in ranges that are right, ten times and a hundred times too wide."""
+    """A quadratic whose three ranges are right, 10 times and 100 times too wide."""
     del state, number, rng
-    # The simulator's own toy: for three numbers numpy takes ten times as long.
+    # Without numpy, which takes ten times as long for three numbers: the simulator uses this toy.
     x, y, z = map(float, values.values())
     x, y, z = x - 0.3, (y - 0.7) / 0.1, (z - 0.55) / 0.01
     loss = x * x + y * y + z * z
@@ -74,7 +74,7 @@ def _rotation(n: int) -> NDArray[np.float64]:
 
 
 def step_ellipsoid(state: State | None, values: Values, number: int, rng: Generator) -> Stepped:
-    """A rotated ellipsoid in 5 dimensions, axes 1 to 1000: no coordinate can be improved alone."""
+    """A rotated ellipsoid in 5 dimensions, axes 1 to 1000: coordinates depend on each other."""
     del state, number, rng
     x = _rotation(5) @ (vector(values) - 0.6)
     loss = float((np.logspace(0.0, 3.0, 5) * x**2).sum())
@@ -82,7 +82,7 @@ def step_ellipsoid(state: State | None, values: Values, number: int, rng: Genera
 
 
 def step_mixed(state: State | None, values: Values, number: int, rng: Generator) -> Stepped:
-    """Choices and whole numbers beside a real one; the best of each depends on the choice."""
+    """A choice, a boolean, an integer and a float; the best integer depends on the choice."""
     del state, number, rng
     layers = {"narrow": 3, "wide": 6, "deep": 9}[values["kind"]]
     loss = 0.2 * (values["kind"] != "deep") + 0.1 * (not values["norm"])

@@ -1,6 +1,6 @@
-"""Toy problems with a state: models in which an early step has lasting effects; their known bests.
+"""Toy problems with a state, in which early steps have lasting effects, and their known bests.
 
-Each step takes (state or None, values, number of the step, generator).
+The arguments of each step are (state or None, values, number of the step, generator).
 """
 
 import math
@@ -20,9 +20,9 @@ NOISY_STEPS = 40
 def step_noisy_quadratic(
     state: State | None, values: Values, number: int, rng: Generator
 ) -> Stepped:
-    """SGD on a noisy quadratic (short-horizon bias, Wu et al. 2018), 25 updates a step.
+    """SGD on a noisy quadratic (short-horizon bias, Wu et al. 2018), 25 updates per step.
 
-    Dropping the learning rate lowers the loss at once and ruins it later.
+    A lower learning rate lowers the loss at once, but leads to a higher loss later.
     """
     del number, rng
     mean, variance = (
@@ -39,7 +39,7 @@ def step_noisy_quadratic(
 def step_momentum_quadratic(
     state: State | None, values: Values, number: int, rng: Generator
 ) -> Stepped:
-    """Do the same with heavy-ball momentum: the moments of (weight, speed) in closed form."""
+    """The noisy quadratic with heavy-ball momentum: moments of (weight, speed) in closed form."""
     del number, rng
     if state is None:
         w, v, ww, wv, vv = np.full(50, 3.0), *np.zeros((4, 50))
@@ -55,7 +55,7 @@ def step_momentum_quadratic(
         wv, vv = new_wv, new_vv
         v = momentum * v - rate * c * w
         w = w + v
-        # A speed that diverges stays a number: the loss says how bad it is.
+        # Clipped, so that a training that diverges still has a finite loss.
         ww, wv, vv = (np.clip(moment, -1e12, 1e12) for moment in (ww, wv, vv))
         w, v = (np.clip(moment, -1e6, 1e6) for moment in (w, v))
     loss = float((c * ww).sum() / 2.0)
@@ -63,9 +63,9 @@ def step_momentum_quadratic(
 
 
 def best_noisy_quadratic() -> float:
-    """Lowest final loss of the noisy quadratic of all schedules of 40 rates: 0.0136.
+    """Lowest final loss of the noisy quadratic over all schedules of 40 rates: 0.0136.
 
-    The best constant rate ends at 0.227.
+    The best constant rate reaches 0.227.
     """
     return best_rates()[0]
 
@@ -82,9 +82,9 @@ def _final_noisy_quadratic(rates: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @lru_cache
 def best_rates() -> tuple[float, tuple[float, ...]]:
-    """Best loss and rates, by coordinate descent over the rates' logarithms, in closed form.
+    """Best loss and rates, by coordinate descent on the logarithms of the rates.
 
-    It starts from a rate that is held and then falls.
+    The descent starts from a rate that is constant and then falls.
     """
     low, high, final = math.log(1e-4), 0.0, _final_noisy_quadratic
     held = NOISY_STEPS // 2
@@ -108,7 +108,7 @@ DROPOUT_STEPS = 40
 
 
 def step_dropout(state: State | None, values: Values, number: int, rng: Generator) -> Stepped:
-    """Regularise at a cost now that pays later (the paper's example; this project's model)."""
+    """Regularisation that costs now and pays later (the paper's example; this project's model)."""
     del number
     fitted, memorised = (0.0, 0.0) if state is None else state
     u = values["x0"]
@@ -119,10 +119,10 @@ def step_dropout(state: State | None, values: Values, number: int, rng: Generato
 
 
 def best_dropout() -> float:
-    """Lowest final loss of the dropout problem: that of the best constant.
+    """Lowest final loss of the dropout problem, which the best constant reaches.
 
-    exp(-a) + m is convex in the steps' values, which it treats alike: the best schedule is a
-    constant. By search over 100,001 of them.
+    exp(-a) + m is convex and symmetric in the values of the steps, so the best schedule is a
+    constant. It is found by a search over 100,001 constants.
     """
     return best_constant()[0]
 
@@ -137,7 +137,7 @@ def best_constant() -> tuple[float, float]:
 
 
 def step_luck(state: State | None, values: Values, number: int, rng: Generator) -> Stepped:
-    """Improve by the hyperparameters a little, and by luck as much: which slot is to copy?"""
+    """Hyperparameters and luck change the loss equally, so the best slot may only be lucky."""
     del number
     loss = 1.0 if state is None else state[0]
     distance = ((vector(values) - np.array([0.2, 0.5, 0.8])) ** 2).sum()
@@ -150,7 +150,7 @@ DRIFT_STEPS = 60
 
 
 def step_drift(state: State | None, values: Values, number: int, rng: Generator) -> Stepped:
-    """Follow an optimum that moves from one corner to the other: the best schedule is the path."""
+    """An optimum that moves from one corner to the other; the best schedule follows its path."""
     del rng
     gathered = 0.0 if state is None else state[0]
     t = number / DRIFT_STEPS
@@ -161,13 +161,13 @@ def step_drift(state: State | None, values: Values, number: int, rng: Generator)
 
 
 def best_path() -> dict[str, list[float]]:
-    """The moving optimum's place, by hyperparameter and step."""
+    """The position of the moving optimum, by hyperparameter and step."""
     steps = [k / DRIFT_STEPS for k in range(DRIFT_STEPS)]
     return {"x0": [0.2 + 0.6 * t for t in steps], "x1": [0.8 - 0.6 * t for t in steps]}
 
 
 def step_cliff(state: State | None, values: Values, number: int, rng: Generator) -> Stepped:
-    """Train faster the closer to divergence, which triples the loss and moves with it."""
+    """Training is faster near a limit that moves with the loss; beyond it the loss triples."""
     del number
     loss = 5.0 if state is None else state[0]
     x, y = vector(values)
@@ -179,10 +179,10 @@ def step_cliff(state: State | None, values: Values, number: int, rng: Generator)
 
 
 def step_surrogate(state: State | None, values: Values, number: int, rng: Generator) -> Stepped:
-    """Climb 1.2 - |theta|^2 by gradients of a surrogate that the hyperparameters weigh.
+    """Maximise 1.2 - |theta|^2 with gradients of a surrogate that the hyperparameters weight.
 
-    Jaderberg et al. (2017), the toy example: each hyperparameter switches one coordinate's gradient
-    on; either one alone cannot reach the top.
+    The toy example of Jaderberg et al. (2017): each hyperparameter scales the gradient of one
+    coordinate, so neither alone can reach the maximum.
     """
     del number, rng
     theta = np.array([0.9, 0.9] if state is None else state)
@@ -195,7 +195,7 @@ def step_surrogate(state: State | None, values: Values, number: int, rng: Genera
 
 @lru_cache
 def best_surrogate() -> float:
-    """1.2 minus the top: both weights at 1 all the time."""
+    """The lowest final |theta|^2, with both weights always at 1."""
     return float(2 * (0.9 * 0.98 ** (4 * 40)) ** 2)
 
 
@@ -204,10 +204,11 @@ FLOOR_AT = np.array([0.0, 1.0, 0.0, 0.3, 0.5, 0.7])
 
 
 def step_hitchhiking(state: State | None, values: Values, number: int, rng: Generator) -> Stepped:
-    """Learn by one hyperparameter; six others raise the loss by little, which counts at the end.
+    """One hyperparameter decides how fast the error falls; six others add a small loss.
 
-    A slot that learns first is copied, and its six bystanders with it, before they can be judged (a
-    label smoothing that costs 0.1 is not seen while the loss is 2). Noise of 10 %.
+    A slot that learns fast is copied early, together with its six other values, whose effect shows
+    only at the end: a label smoothing that costs 0.1 is not seen while the loss is 2. The noise is
+    10 %.
     """
     del number
     error, x = 1.0 if state is None else state[0], vector(values)
@@ -217,5 +218,5 @@ def step_hitchhiking(state: State | None, values: Values, number: int, rng: Gene
 
 
 def best_hitchhiking() -> float:
-    """What is left of the error after steps at the best rate: 6e-7."""
+    """The error that remains if all steps have the best value: 6e-7."""
     return float(0.7**HITCHHIKING_STEPS)

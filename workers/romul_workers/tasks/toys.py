@@ -1,10 +1,10 @@
-"""Toy problems: models to train in no time, each with one difficulty of its own.
+"""Toy problems: models that train in almost no time, each with one difficulty.
 
-Two uses: as tasks of real workers (`train`, with the constant `problem`; `quadratic` and `nothing`
-for tests and benchmarks), and in the laboratory, which steps them in its own process.
+They have two uses. Real workers train them as tasks: `train`, with the constant `problem`, and
+`quadratic` and `nothing` for tests and benchmarks. The laboratory steps them in its own process.
 
-The problems stand in `toy_functions.py` (no state) and `toy_models.py`; here is what they are meant
-for, and the tasks.
+`toy_functions.py` has the problems without a state, `toy_models.py` those with one. This module has
+their spaces, their known bests, and the tasks.
 """
 
 import json
@@ -28,13 +28,14 @@ class Toy:
     """A toy problem.
 
     Attributes:
-        name: its name.
+        name: name of the problem.
         space: hyperparameters, as an experiment declares them.
-        steps: PBT steps that it is meant for.
-        step: one step of training: (state or None, values, number of the step, generator).
-        best: the known best true loss at the end, by construction or by search; None where
-            none is known.
-        best_schedule: the hyperparameters by step that lead to it; None where none is known.
+        steps: number of PBT steps that the problem is designed for.
+        step: one step of training; its arguments are (state or None, values, number of the step,
+            generator).
+        best: returns the best known true loss at the end, by construction or by search; None: not
+            known.
+        best_schedule: returns the hyperparameters by step that lead to it; None: not known.
     """
 
     name: str
@@ -136,9 +137,9 @@ TOYS: Mapping[str, Toy] = {
 
 
 def train(trial: Trial) -> Mapping[str, float]:
-    """Train one step of the toy that the constant `problem` names.
+    """Train one step of the toy problem that the constant `problem` names.
 
-    Constants: `problem`; if there, `seconds`, how long a trial takes.
+    Constants: `problem`, and optionally `seconds`, how long a trial takes.
     """
     time.sleep(float(trial.constants.get("seconds", 0.0)))
     name = str(trial.constants.get("problem"))
@@ -153,11 +154,12 @@ def train(trial: Trial) -> Mapping[str, float]:
 
 
 def quadratic(trial: Trial) -> float | Paused:
-    """Go down a bowl whose best learning rate shrinks as training goes on.
+    """Minimise a quadratic function whose best learning rate falls during training.
 
-    Hyperparameters: `rate` in (0, 1]; if there, `momentum` in [0, 1). Constants: `seconds`, how
-    long a trial takes. Deterministic: the same checkpoint and hyperparameters, the same loss. The
-    checkpoint counts the updates that led to it, so that none can be lost or done twice unseen.
+    Hyperparameters: `rate` in (0, 1], and optionally `momentum` in [0, 1). Constants: optionally
+    `seconds`, how long a trial takes. The task is deterministic: the same checkpoint and
+    hyperparameters give the same loss. The checkpoint counts its updates, so that an update that
+    was lost or done twice is noticed.
     """
     x, speed, done = 1.0, 0.0, 0
     if trial.parent is not None:
@@ -166,11 +168,11 @@ def quadratic(trial: Trial) -> float | Paused:
         raise TaskError(f"{done} updates in the checkpoint, but the trial starts at {trial.start}")
     rate = float(trial.hyperparameters["rate"])
     momentum = float(trial.hyperparameters.get("momentum", 0.0))
-    # Of a whole step, also for a trial that goes on inside it.
+    # `seconds` is the time of a whole step, even if the trial resumes inside it.
     pause_s = float(trial.constants.get("seconds", 0.0)) * (trial.step + 1) / trial.stop
     for update in range(int(trial.start), int(trial.stop)):
         time.sleep(pause_s)
-        # Curvature grows: what was a good rate early overshoots later.
+        # The curvature grows, so a rate that is good early overshoots later.
         gradient = (1.0 + 0.1 * update) * x
         speed = momentum * speed - rate * gradient
         x += speed
@@ -186,6 +188,6 @@ def _write_quadratic(trial: Trial, x: float, speed: float, done: int) -> None:
 
 
 def nothing(trial: Trial) -> float:
-    """Do no work at all: what is left is the cost of the system itself."""
+    """Do no work, so that only the cost of the system itself remains."""
     (trial.checkpoint / "empty").touch()
     return float(sum(float(value) for value in trial.hyperparameters.values()))

@@ -1,8 +1,8 @@
 """Wide residual networks for images of 32 x 32 pixels (Zagoruyko & Komodakis 2016).
 
-WRN-d-k of the paper: d convolutions, k times the width of a plain residual network, each block with
-normalisation and activation before its convolutions (section 2) and dropout between the two
-(section 2.4).
+WRN-d-k of the paper has d convolutions and k times the width of a plain residual network. In each
+block, normalisation and activation come before the convolutions (section 2), and dropout between
+the two convolutions (section 2.4).
 """
 
 import torch
@@ -15,12 +15,12 @@ FIRST = 16
 
 
 class Block(nn.Module):
-    """B(3, 3): two convolutions of 3 x 3, and a way around them.
+    """B(3, 3): two convolutions of 3 x 3 and a shortcut.
 
     Args:
-        inputs, outputs: channels.
-        stride: of the first convolution.
-        dropout: probability between the two.
+        inputs, outputs: number of channels.
+        stride: stride of the first convolution.
+        dropout: dropout probability between the two convolutions.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, dropout: float) -> None:
@@ -44,16 +44,16 @@ class Block(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-`depth`-`width`: 2.8 million weights with 16 and 4, 77,850 with 10 and 1.
+    """WRN-`depth`-`width`: WRN-16-4 has 2.8 million weights, WRN-10-1 has 77,850.
 
     Args:
         depth: number of convolutions, 6 n + 4.
-        width: factor of all groups' channels.
-        classes: number of them.
-        dropout: probability within each block.
+        width: factor for the channels of all groups.
+        classes: number of classes.
+        dropout: dropout probability within each block.
 
     Raises:
-        ValueError: there is no such network.
+        ValueError: `depth` or `width` is invalid.
     """
 
     def __init__(self, depth: int, width: int, classes: int, dropout: float = 0.0) -> None:
@@ -85,7 +85,7 @@ class WideResNet(nn.Module):
         return logits
 
     def set_dropout(self, dropout: float) -> None:
-        """Change the probability within each block."""
+        """Change the dropout probability within each block."""
         for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.p = dropout
