@@ -1,1 +1,1 @@
-"""The simulator: the real actor and the real workers under virtual time, on machines that churn."""
+"""The simulator: the real actor and workers in virtual time, on machines that come and go."""

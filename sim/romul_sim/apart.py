@@ -1,4 +1,4 @@
-"""Simulations in processes of their own."""
+"""Runs simulations in other processes."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
@@ -10,9 +10,14 @@ R = TypeVar("R")
 def as_ended(
     pool: Executor, play: Callable[..., R], todo: Iterable[Sequence[Any]]
 ) -> Iterator[tuple[Sequence[Any], R]]:
-    """Call a function in a pool: its arguments, as in `todo`, and its results, as they come.
+    """Call a function in a pool, and yield arguments and result of each call when it ends.
 
-    What has not begun when the caller stops, by Ctrl-C for instance, is dropped.
+    Calls that have not begun when the caller stops, for example by Ctrl-C, are dropped.
+
+    Args:
+        pool: the pool.
+        play: the function.
+        todo: positional arguments of each call.
     """
     try:
         running = {pool.submit(play, *arguments): arguments for arguments in todo}

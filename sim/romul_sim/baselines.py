@@ -1,8 +1,9 @@
-"""Other libraries on what a run trains, each through its own interface.
+"""Optimizers of other libraries (peers) on the problems of a run, each through its own interface.
 
-The budget is the population's: as many lines of training as slots, of as many steps. Those that
-search for constants (nevergrad's DE, Optuna's TPE) train a quarter of the lines at a time, learn
-from their final losses, and ask for the next ones. Needs the extra: pip install 'romul[peers]'.
+A peer has the budget of a population: as many lines of training as slots, each with the same number
+of steps. Peers that search for constants (nevergrad's DE, Optuna's TPE) train a quarter of the
+lines at a time, learn from their final losses, and propose the next ones. This module needs an
+extra: pip install 'romul[peers]'.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ from romul_sim.play import SYNCHRONOUS, Conditions, Played, State, Training, Win
 
 @dataclass(slots=True)
 class _Line:
-    """One model in training: its state, and the hyperparameters that led there."""
+    """One model in training: its state, and the hyperparameters that led to it."""
 
     state: State | None = None
     history: tuple[Mapping[str, Any], ...] = ()
@@ -41,13 +42,14 @@ class _Line:
 
 @dataclass(slots=True)
 class Lines:
-    """Trains lines of models, and keeps the best of what was seen.
+    """Trains lines of models, and keeps the best trials.
 
     Attributes:
-        training: what is trained.
-        seed: of what is random in training.
-        winners: of each step and of all; kept of a trial: what judges it, and its history.
-        trials: how many there were.
+        training: the problem.
+        seed: seed of the training's random numbers.
+        winners: the best trials; the kept value is a function that judges the trial's state, and
+            the hyperparameters that led to it.
+        trials: number of trials so far.
     """
 
     training: Training
@@ -56,7 +58,7 @@ class Lines:
     trials: int = 0
 
     def train(self, line: _Line, values: Mapping[str, Any]) -> float:
-        """Train one step; the reported loss."""
+        """Train one step, and return the reported loss."""
         self.trials += 1
         rng = default_rng([self.seed, self.trials])
         line.state, loss = self.training.step(line.state, values, line.step, rng)
@@ -66,7 +68,7 @@ class Lines:
         return loss
 
     def played(self) -> Played:
-        """How the run went; its steps end before the first that has no loss."""
+        """The result of the run, up to the first step without a loss."""
         won: list[tuple[Callable[[], float], tuple[Mapping[str, Any], ...]]] = []
         while len(won) in self.winners.steps:
             won.append(self.winners.steps[len(won)][1])
@@ -87,7 +89,7 @@ def _constants(
     tell: Callable[[Any, float], None],
     values: Callable[[Any], Mapping[str, Any]],
 ) -> Lines:
-    """Train lines with constants, a quarter of them at a time."""
+    """Train lines with constant hyperparameters, a quarter of them at a time."""
     batch = max(1, n_lines // 4)
     for start in range(0, n_lines, batch):
         asked = ask(min(batch, n_lines - start))
@@ -156,7 +158,7 @@ def _syne_tune(training: Training, n_lines: int, seed: int) -> Lines:
         )
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    # It draws from the global generators as well.
+    # Syne Tune also draws from the global generators.
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     scheduler = PopulationBasedTraining(
@@ -193,7 +195,7 @@ def _syne_tune(training: Training, n_lines: int, seed: int) -> Lines:
             if decision == SchedulerDecision.CONTINUE:
                 following.append(number)
             elif line.step < training.steps:
-                # It exploits: another trial goes on in its place, from another one's checkpoint.
+                # The scheduler replaces it by a new trial from another trial's checkpoint.
                 following.append(start())
         running = following
     return ran
@@ -214,7 +216,7 @@ def _syne_tune_domain(spec: Mapping[str, Any]) -> Any:
 
 
 def _ray(training: Training, n_lines: int, seed: int) -> Lines:
-    """Through Tuner.fit: processes of its own, seconds a run."""
+    """Run Ray's PBT through Tuner.fit; it starts its own processes and takes seconds per run."""
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray  # noqa: PLC0415
@@ -222,7 +224,7 @@ def _ray(training: Training, n_lines: int, seed: int) -> Lines:
     from ray.tune.schedulers import PopulationBasedTraining  # noqa: PLC0415
 
     domains = {key: _ray_domain(spec) for key, spec in training.space.items()}
-    # It multiplies everything that is no list.
+    # Ray multiplies all values whose mutation is not a list.
     mutations = {
         key: domain.categories if hasattr(domain, "categories") else domain
         for key, domain in domains.items()
@@ -289,7 +291,7 @@ def _ray_trainable(training: Training, seed: int) -> type:
 
         def step(self) -> dict[str, Any]:
             rng = default_rng([seed, self.iteration, os.getpid()])
-            # Its perturbation leaves the range that it was given.
+            # Ray's perturbation may leave the declared range.
             config = {
                 key: min(max(value, spec["min"]), spec["max"]) if "min" in spec else value
                 for (key, value), spec in zip(
@@ -323,8 +325,8 @@ class Peer:
     """Another library's optimizer.
 
     Attributes:
-        module: what must be installed.
-        play: runs it with so many lines of training and a seed.
+        module: the module that must be installed.
+        play: runs the optimizer; its arguments are the problem, the number of lines and a seed.
     """
 
     module: str
@@ -332,7 +334,7 @@ class Peer:
 
 
 IN_ONE_PROCESS = "ray-pbt"
-"""The peer that brings processes of its own, and must not be run from several at once."""
+"""The peer that starts its own processes, and must not run several times in parallel."""
 
 PEERS: Mapping[str, Peer] = {
     "nevergrad-de": Peer("nevergrad", _nevergrad),
@@ -343,7 +345,7 @@ PEERS: Mapping[str, Peer] = {
 
 
 def check_peer(name: str, conditions: Conditions = SYNCHRONOUS) -> None:
-    """Make sure that a peer can run.
+    """Check that a peer can run.
 
     Raises:
         OptimizerError: its library is not installed, or the conditions are not synchronous.
@@ -359,6 +361,10 @@ def check_peer(name: str, conditions: Conditions = SYNCHRONOUS) -> None:
 
 
 def play_peer(name: str, training: Training, population: int, seed: int) -> Lines:
-    """Run a peer with the budget of a population: its lines of training."""
+    """Run a peer with the budget of a population.
+
+    Raises:
+        OptimizerError: the peer's library is not installed.
+    """
     check_peer(name)
     return PEERS[name].play(training, population, seed)

@@ -1,8 +1,8 @@
-"""A simulated cluster: the real Actor and the real Worker over one memory store, in virtual time.
+"""A simulated cluster: the real Actor and the real Worker on one memory store, in virtual time.
 
-Only what stands below actors and workers is simulated: the clock, the machines, the network
-(`network.py`), and the hours of training (`fakes.py`). On a cluster machines come and go as in a
-trace (`simulation.py`), or everything breaks (`chaos/`).
+Only the layers below actors and workers are simulated: the clock, the machines, the network
+(`network.py`) and the training (`fakes.py`). Two simulations use it: machines that come and go as
+in a trace (`simulation.py`), and faults in all parts (`chaos/`).
 """
 
 import asyncio
@@ -33,11 +33,11 @@ class Process:
     """An actor or a worker on its machine.
 
     Attributes:
-        store: its way to the store.
-        context: what is done to it from outside has to be done in there: it has the machine's
-            clock.
-        task: what runs it.
-        stop: when it is set, the process ends in order.
+        name: name of the actor or worker.
+        store: its connection to the store.
+        context: has the machine's clock; calls into the process from outside must run in it.
+        task: the task that runs the process.
+        stop: set it to end the process in an orderly way.
     """
 
     name: str
@@ -52,7 +52,9 @@ class WorkerProcess(Process):
     """A worker on its machine.
 
     Attributes:
-        pace: the machine's speed at present.
+        worker: the worker.
+        trainer: its simulated trainer.
+        pace: the machine's current speed.
     """
 
     worker: Worker
@@ -60,7 +62,7 @@ class WorkerProcess(Process):
     pace: Pace
 
     def announce(self, seconds: float) -> None:
-        """Let its worker hear that the machine goes in so many seconds."""
+        """Tell the worker that its machine goes in `seconds` seconds."""
         virtual_loop().call_soon(self.worker.announce, seconds, context=self.context)
 
 
@@ -73,9 +75,9 @@ class Cluster:
 
     Attributes:
         excuses: as above.
-        checkpoints: all that exist.
-        watches: by experiment, what checks the invariants.
-        over: is done when the simulation must end; raises the `Violation` that was found.
+        checkpoints: all checkpoints that exist, by name.
+        watches: the checks of the invariants, by experiment.
+        over: done when the simulation must end; raises a `Violation` if one was found.
         background: tasks that are cancelled at the end.
     """
 
@@ -90,24 +92,24 @@ class Cluster:
         self.store: WatchedStore
 
     async def open(self) -> None:
-        """Make the store, and submit the searches to it; on the loop of the simulation."""
+        """Make the store and submit the searches; must run on the simulation's loop."""
         self.over = asyncio.get_running_loop().create_future()
         self.store = WatchedStore(self.watches, self.on_line)
         for experiment in self.experiments:
             await Client(self.store).submit(experiment)
 
     def on_line(self, name: str, line: Line) -> None:
-        """Look at a line of a search's history, as soon as it is committed."""
+        """Called with each line of a search's history when it is committed."""
 
     def next_number(self) -> int:
-        """A number that no process and no checkpoint has yet."""
+        """A number that no process or checkpoint has yet."""
         self.numbers += 1
         return self.numbers
 
     # -- processes ------------------------------------------------------------------------------
 
     def start_actor(self, name: str, store: MachineStore, clock: Clock) -> Process:
-        """Start an actor on a machine of its own."""
+        """Start an actor on its own machine."""
         actor, stop = Actor(store, name), asyncio.Event()  # type: ignore[arg-type]
         context = on_machine(clock)
         return Process(name, store, context, self.guard(lambda: actor.run(stop), context), stop)
@@ -126,13 +128,13 @@ class Cluster:
         """Start a worker on a machine.
 
         Args:
-            settings: the worker's own; its `host` is the machine.
-            toy: what it trains.
-            durations: how long that takes.
-            store: its way to the store.
-            speed: of the machine.
-            clock: of the machine.
-            on_span: keeps accounts of attempts.
+            settings: the worker's settings; `host` is the machine's name.
+            toy: the problem that it trains.
+            durations: how long training takes.
+            store: its connection to the store.
+            speed: speed of the machine, relative to others.
+            clock: clock of the machine.
+            on_span: called when an attempt begins, ends, or is accounted.
         """
         pace = Pace(speed)
         trainer = SimulatedTrainer(
@@ -153,10 +155,10 @@ class Cluster:
     def guard(
         self, begin: Callable[[], Awaitable[None]], context: contextvars.Context | None = None
     ) -> asyncio.Task[None]:
-        """Start a task, in a machine's context or, without one, in true time.
+        """Start a task in a machine's context; without a context it runs in true time.
 
-        A violation in it ends the simulation, and so does any other error: an actor or a worker
-        must end with none, whatever is done to it.
+        Any error of the task ends the simulation, not only a violation: an actor or a worker must
+        never end with an error.
         """
 
         async def watched() -> None:
@@ -170,7 +172,7 @@ class Cluster:
         return asyncio.create_task(watched(), context=context or on_machine(None))
 
     def freeze(self, process: Process, seconds: float) -> None:
-        """Let a process and its machine do nothing for so long; no freeze under way ends sooner."""
+        """Freeze a process and its machine for `seconds`; a longer freeze is not shortened."""
         until_s = virtual_loop().now_s + seconds
         self.excuses.strike(virtual_loop().now_s, until_s, process.name)
         process.store.frozen_until_s = max(until_s, process.store.frozen_until_s)
@@ -178,19 +180,19 @@ class Cluster:
             process.pace.freeze(until_s)
 
     def kill(self, process: Process) -> None:
-        """End a process, with all that runs on its machine."""
+        """Kill a process and all that runs on its machine."""
         self.excuses.strike(virtual_loop().now_s, math.inf, process.name)
         process.store.dead = True
         process.task.cancel()
         self.keep(process.task)
 
     def keep(self, task: asyncio.Task[None]) -> None:
-        """Let a task run in the background until its end or that of the simulation."""
+        """Let a task run in the background; it is cancelled at the end of the simulation."""
         self.background.add(task)
         task.add_done_callback(self.background.discard)
 
     def after(self, seconds: float, do: Callable[[], object]) -> None:
-        """Do something later."""
+        """Call `do` after `seconds`."""
 
         async def wait() -> None:
             await asyncio.sleep(seconds)
@@ -201,24 +203,24 @@ class Cluster:
     # -- the end --------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """End the simulation; without an effect when it has ended already."""
+        """End the simulation; no effect if it has ended already."""
         if not self.over.done():
             self.over.set_result(None)
 
     async def close(self, processes: Iterable[Process], *tasks: asyncio.Task[None]) -> None:
-        """End processes, tasks and what runs in the background."""
+        """Cancel processes, tasks and the background tasks."""
         await cancel(*tasks, *self.background, *(process.task for process in processes))
 
 
 def on_machine(clock: Clock | None) -> contextvars.Context:
-    """A context in which a machine's clock is read; None: the true one."""
+    """A context with a machine's clock; None: with the true time."""
     context = contextvars.copy_context()
     context.run(machine_clock.set, clock)
     return context
 
 
 def _where(error: Exception) -> str:
-    """An error with the place that it comes from."""
+    """An error as text, with the file and line that raised it."""
     [*_, place] = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
 
@@ -227,8 +229,8 @@ def wrong_clock(rng: Generator, drift: float, ahead_s: float) -> Clock:
     """Draw a machine's clock.
 
     Args:
-        rng: of the clock.
-        drift: up to this share it is too fast or too slow.
-        ahead_s: up to so many seconds it is ahead at the beginning.
+        rng: random generator of the clock.
+        drift: largest relative error of its rate.
+        ahead_s: largest offset at the beginning, in seconds.
     """
     return Clock(1.0 + float(rng.uniform(-drift, drift)), float(rng.uniform(0.0, ahead_s)))

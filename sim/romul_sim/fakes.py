@@ -1,4 +1,4 @@
-"""Training as the simulation has it: durations, a machine's speed, and the trainer itself."""
+"""Simulated training: durations, a machine's speed, and the trainer."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -17,31 +17,33 @@ from romul_workers.tasks.toys import State, Toy
 from romul_workers.trainer import Ending, Failure, Restored, Stopped, Success, Trainer, ignore
 
 TRAINING, DURATION = 0, 1
-"""Purposes of a trial's random numbers: what comes of it, and how long it takes."""
+"""Purposes of a trial's random numbers: its result, and its duration."""
 
 
 @dataclass(slots=True)
 class Saved:
-    """A checkpoint: the toy's state, where training stands, and what led to it."""
+    """A checkpoint: the toy's state, the position in training, and the time that led to it."""
 
     state: State | None
     at: float
     lineage_s: float = 0.0
-    """Machine seconds along its line of descent."""
+    """Machine time along its line of descent, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Durations:
     """How long a trial takes, in seconds.
 
-    It is the trial's own: whatever machine does it, and however often, it takes as long, but for
-    the machine's speed.
+    The duration belongs to the trial: apart from the machine's speed, it is the same on each
+    machine and in each attempt.
 
     Attributes:
-        trial_s: median of a whole trial on a machine of speed 1.
-        spread: standard deviation of its logarithm, from trial to trial.
-        by_hyperparameter: ratio of the longest to the shortest along the first hyperparameter.
-        load_s, save_s: for its checkpoints; what the machine trained last needs no loading.
+        trial_s: median duration of a whole trial on a machine of speed 1.
+        spread: standard deviation of the logarithm of the duration between trials.
+        by_hyperparameter: ratio of the longest to the shortest duration along the first
+            hyperparameter.
+        load_s, save_s: time to load the parent and to save the checkpoint. A parent that the
+            machine trained last needs no loading.
         beside: whether the next trial may train while a checkpoint is saved.
     """
 
@@ -53,7 +55,7 @@ class Durations:
     beside: bool = False
 
     def of(self, experiment: Experiment, trial: TrialMessage, streams: "Streams") -> float:
-        """Seconds of training that a trial needs at speed 1, without its checkpoints."""
+        """Training time of a trial at speed 1, in seconds, without its checkpoints."""
         whole = experiment.budget
         seconds = self.trial_s * (trial.stop - trial.start) / whole
         if self.spread:
@@ -66,10 +68,10 @@ class Durations:
 
 
 class Streams:
-    """The random numbers of trials: one generator, which begins one stream after the other.
+    """The random numbers of trials: one generator that is set to the beginning of each stream.
 
-    The numbers are those of `romul_actors.core.rng.generator`, in a third of the time: a trial has
-    two streams, and takes a few numbers of each.
+    The numbers are those of `romul_actors.core.rng.generator`, but take a third of the time. A
+    trial has two streams and draws only a few numbers from each.
     """
 
     def __init__(self) -> None:
@@ -77,7 +79,7 @@ class Streams:
         self._beginning: Any = self._generator.bit_generator.state
 
     def begin(self, seed: int, purpose: int) -> Generator:
-        """The generator at the beginning of a trial's stream; of use until the next call."""
+        """The generator at the beginning of a trial's stream; valid until the next call."""
         key, counter = self._beginning["state"]["key"], self._beginning["state"]["counter"]
         key[0], key[1], counter[3] = seed % 2**64, seed >> 64, purpose
         self._generator.bit_generator.state = self._beginning
@@ -85,10 +87,10 @@ class Streams:
 
 
 class Pace:
-    """A machine's speed at present; work waits for it. In true time: no clock is asked.
+    """A machine's current speed, which determines how long work takes in true time.
 
     Args:
-        speed: relative to other machines; 0: it trains nothing until that changes.
+        speed: speed relative to other machines; 0: the machine trains nothing until that changes.
     """
 
     def __init__(self, speed: float) -> None:
@@ -98,17 +100,17 @@ class Pace:
         self._under_way: dict[asyncio.Future[bool], None] = {}
 
     def change(self, speed: float) -> None:
-        """Go on at another speed; a machine that is frozen does so when it thaws."""
+        """Change the speed; for a frozen machine, when it thaws."""
         self._speed = speed
         self._wake()
 
     def freeze(self, until_s: float) -> None:
-        """Stand still until then; a freeze that lasts longer goes on."""
+        """Freeze until the given time; a longer freeze is not shortened."""
         self._frozen_until_s = max(until_s, self._frozen_until_s)
         self._wake()
 
     def stop(self) -> None:
-        """End the training under way, and any that comes."""
+        """Stop the current training and all later ones."""
         self._stopped = True
         self._wake()
 
@@ -117,20 +119,20 @@ class Pace:
             _end(news, over=False)
 
     async def work(self, seconds: float) -> float:
-        """Work for so many seconds of speed 1; the seconds' worth that was done when stopped."""
+        """Do work that takes `seconds` at speed 1; returns how much was done until a stop."""
         left = seconds
         while left > 0 and not self._stopped:
             left = await self._go_on(left, self._speed)
         return seconds - max(0.0, left)
 
     async def store(self, seconds: float) -> None:
-        """Store for so many seconds, whatever the speed, and though the training is to end."""
+        """Store a checkpoint for `seconds`, whatever the speed, and even after `stop`."""
         left = seconds
         while left > 0:
             left = await self._go_on(left, 1.0)
 
     async def _go_on(self, left: float, speed: float) -> float:
-        """Go on until something changes, or to the end; the seconds' worth that is left."""
+        """Work until something changes or the work is done; returns the work that is left."""
         loop = virtual_loop()
         began_s = loop.now_s
         frozen = self._frozen_until_s - began_s > RESOLUTION_S
@@ -153,14 +155,14 @@ class Pace:
 
 
 def _end(news: asyncio.Future[bool], *, over: bool) -> None:
-    """Let work go on, or be over."""
+    """Wake work that waits; `over`: it is done."""
     if not news.done():
         news.set_result(over)
 
 
 @dataclass(slots=True, eq=False)
 class Span:
-    """One attempt of a trial on a machine."""
+    """One attempt at a trial on a machine."""
 
     machine: str
     experiment: str
@@ -169,29 +171,29 @@ class Span:
     begin_s: float
     end_s: float | None = None
     how: str = ""
-    """done, paused, cut (by its machine's end), or cancelled."""
+    """How it ended: done, paused, cut (by its machine's end), or cancelled."""
     stores: bool = False
-    """Whether all that is left to do is to store its checkpoint, beside the next trial."""
+    """Whether only its checkpoint remains to be stored, while the next trial trains."""
     used_s: float = 0.0
-    """The machine's time that it took: seconds that belong to no other attempt."""
+    """The machine's time that it used, in seconds; each second belongs to one attempt."""
 
 
 OnSpan = Callable[[Span, float], None]
-"""Is called with an attempt and the time when it begins, ends, and before its use is asked for."""
+"""Called with an attempt and the time when it begins, when it ends, and before `used_s` is read."""
 
 
 class SimulatedTrainer(Trainer):
-    """Takes a trial's time, then does the toy's step; pauses inside a trial that must stop.
+    """Waits for the duration of a trial, then does the toy's step; pauses if it must stop.
 
     Args:
         machine: name of the machine that it runs on.
         toy: the problem.
-        durations: how long things take.
-        checkpoints: all there are.
-        watches: by experiment.
+        durations: how long training takes.
+        checkpoints: all checkpoints that exist, by name.
+        watches: the checks of the invariants, by experiment.
         pace: the machine's speed.
-        numbers: makes names of checkpoints.
-        on_span: keeps accounts of attempts.
+        numbers: returns a new number for the name of a checkpoint.
+        on_span: see `OnSpan`.
     """
 
     def __init__(
@@ -217,7 +219,7 @@ class SimulatedTrainer(Trainer):
         self._loop = virtual_loop()
         self._held: str | None = None
         self.leaving = False
-        """Whether its machine is going away this moment."""
+        """Whether its machine is being ended."""
 
     async def train(
         self, experiment: Experiment, trial: TrialMessage, stores: Callable[[], None] = ignore
@@ -236,7 +238,7 @@ class SimulatedTrainer(Trainer):
         return ending
 
     def _account(self, span: Span) -> float:
-        """Bring an attempt's accounts up to date; the machine's time that it took so far."""
+        """Update an attempt's account; returns the machine time that it has used so far."""
         if self._on_span is not None:
             self._on_span(span, self._loop.now_s)
         return span.used_s
@@ -250,8 +252,8 @@ class SimulatedTrainer(Trainer):
     ) -> Ending:
         parent = self._checkpoints.get(trial.parent) if trial.parent is not None else None
         if trial.parent is not None and parent is None:
-            # A machine may thaw long after its trial has ended elsewhere: only a report that still
-            # counts would break an invariant.
+            # A machine may thaw long after its trial has ended elsewhere. This is a violation only
+            # if the report still counts.
             return Failure("lost_parent", f"{trial.parent} is gone")
         watch = self._watches[experiment.name]
         watch.trained(trial.id, trial.start, parent.at if parent is not None else 0.0)
@@ -278,7 +280,7 @@ class SimulatedTrainer(Trainer):
             span.stores = True
             stores()
             await self._pace.store(durations.save_s)
-        # Of the trial, not of the machine: a trial done again elsewhere comes out the same.
+        # The random numbers belong to the trial, so each attempt has the same result.
         rng = self._streams.begin(trial.seed, TRAINING)
         stepped = self._toy.step(before, trial.hyperparameters, trial.step, rng)
         self._checkpoints[name] = Saved(stepped.state, trial.stop, lineage_s + self._account(span))

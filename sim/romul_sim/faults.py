@@ -1,4 +1,4 @@
-"""A fault of a schedule, in virtual time (`chaos/`) and on real processes (`drill/`)."""
+"""A fault in a schedule, for virtual time (`chaos/`) and for real processes (`drill/`)."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ class Fault:
     """One fault; a schedule is a list of them.
 
     Attributes:
-        at_s: when, in seconds from the start.
-        kind: what breaks: a name out of `chaos.schedule.KINDS`, or of `drill.schedule.FAULTS`.
-        pick: which of the parts that it may strike, in [0, 1).
-        for_s: for how many seconds something stays frozen, down or full; how much of the store's
-            last seconds is lost, for lost writes.
+        at_s: when it strikes, in seconds from the start.
+        kind: what breaks: a name in `chaos.schedule.KINDS` or `drill.schedule.FAULTS`.
+        pick: selects one of the parts that it may strike, in [0, 1).
+        for_s: how long something stays frozen, down or full, in seconds; for lost writes, how many
+            of the store's last seconds are lost.
     """
 
     at_s: float

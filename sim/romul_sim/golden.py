@@ -1,7 +1,6 @@
-"""Golden records: one SHA-256 of a whole history, which says whether any decision has moved.
+"""Golden records: one SHA-256 of a whole history, which shows whether any decision has changed.
 
-What is hashed is a canonical form of each line: no wall-clock fields, floats rounded, keys sorted.
-Knows nothing of how the lines were decided.
+A canonical form of each line is hashed: no wall-clock fields, rounded floats, sorted keys.
 """
 
 import hashlib
@@ -12,29 +11,29 @@ from typing import Any
 from romul_actors.core.history import Line, to_json
 
 CLOCK = frozenset({"at_ms", "seconds"})
-"""Fields of a line that depend on a clock: when its event came, and how long a trial took."""
+"""Fields that depend on a clock: the time of the event, and the duration of a trial."""
 DIGITS = 9
-"""Significant digits of a float: what is lost is the order of a sum, not a decision."""
+"""Significant digits of a float. Rounding hides the order of a sum, but no decision."""
 
 
 def canonical(line: Mapping[str, Any]) -> str:
     """The canonical form of a line of history.
 
     Args:
-        line: JSON values; tuples count as lists. numpy's numbers are none of them.
+        line: JSON values; tuples count as lists. numpy's numbers are not allowed.
 
     Returns:
-        JSON in one line: keys sorted, no field of `CLOCK`, floats to `DIGITS` significant digits
-        and without a negative zero. Whole numbers, floats and booleans stay apart.
+        JSON in one line: keys sorted, no field of `CLOCK`, floats with `DIGITS` significant digits
+        and without a negative zero. Integers, floats and booleans remain distinct.
 
     Raises:
-        TypeError: a value is not of JSON.
+        TypeError: a value is not a JSON value.
     """
     kept = {key: _rounded(value) for key, value in line.items() if key not in CLOCK}
     return _JSON.encode(kept)
 
 
-# `json.dumps` would make another one for each line.
+# `json.dumps` would make a new encoder for each line.
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 _AS_THEY_ARE = frozenset({str, int, bool, type(None)})
 
@@ -52,13 +51,13 @@ def _rounded(value: Any) -> Any:
 
 
 class HistoryHash:
-    """The hash of a history whose lines come one by one."""
+    """The hash of a history, computed line by line."""
 
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
 
     def add(self, line: Line, search: str = "") -> None:
-        """Add a line; `search` is the name of its search, where several are hashed together."""
+        """Add a line; `search` is the name of its search, if several are hashed together."""
         self._sha256.update(f"{search}\t{canonical(to_json(line))}\n".encode())
 
     def hexdigest(self) -> str:

@@ -1,7 +1,7 @@
-"""What must hold after every event, whatever breaks (docs/simulation.md lists it).
+"""The invariants that must hold after every event, whatever breaks (see docs/simulation.md).
 
-The watch stands inside the store: it checks each commit before any process can act on it. It reads
-what a commit changes and keeps a byte for each trial, so that it can follow millions of them.
+The watch is part of the store: it checks each commit before any process can act on it. It reads
+only what a commit changes and keeps one byte for each trial, so it can follow millions of trials.
 """
 
 import math
@@ -28,20 +28,22 @@ _DECIDED, _ACCEPTED, _GIVEN_UP = 1, 2, 3
 
 
 class Violation(Exception):  # noqa: N818  (what a simulation is looking for)
-    """Something that must never happen, happened."""
+    """An invariant does not hold."""
 
 
 @dataclass(slots=True)
 class Book:
-    """What was seen so far; goes back in time with the store that it watches.
+    """What was seen so far; it goes back in time together with the store.
 
     Attributes:
-        ends: by slot and step, how far its trial has come.
-        parents: by slot whose trial is queued, the checkpoint that it continues from.
-        needed: by checkpoint, how many of these trials continue from it.
-        since_ms: by slot, since when it is in its state.
-        decided, accepted: how many trials.
-        best: the best loss, and the stored text that holds it.
+        ends: state of each trial, by slot and step: decided, accepted or given up.
+        parents: the checkpoint that each queued trial continues from, by slot.
+        needed: number of queued trials that continue from a checkpoint, by checkpoint.
+        since_ms: when each slot entered its state, by slot.
+        decided, accepted: number of trials.
+        best: the best loss.
+        best_text: the stored text that holds the best trial.
+        best_checkpoint: the best trial's checkpoint.
     """
 
     ends: dict[int, bytearray] = field(default_factory=dict)
@@ -77,12 +79,12 @@ class Book:
             self.needed[parent] += 1
 
     def end(self, slot: int, step: int) -> int:
-        """How far a trial has come; 0: unknown."""
+        """State of a trial; 0: unknown."""
         steps = self.ends.get(slot, b"")
         return steps[step] if step < len(steps) else 0
 
     def mark(self, slot: int, step: int, end: int) -> None:
-        """Note how far a trial has come."""
+        """Record the state of a trial."""
         steps = self.ends.setdefault(slot, bytearray())
         if len(steps) <= step:
             steps.extend(bytes(step + 1 - len(steps)))
@@ -91,18 +93,18 @@ class Book:
 
 @dataclass(slots=True)
 class Excuses:
-    """When faults struck: only then may a process lose what it holds a lease of.
+    """When faults struck; only then may a process lose a lease.
 
     Attributes:
-        everything: whether any process may lose anything at any time.
+        everything: whether any process may lose a lease at any time.
     """
 
     everything: bool = False
     _of: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    """By process, when it was struck; "": all processes."""
+    """Times of faults (begin, end), by process; "": all processes."""
 
     def strike(self, begin_s: float, end_s: float, *names: str) -> None:
-        """Note that a fault struck some processes, or all, between two times."""
+        """Record a fault between two times that struck the named processes; no name: all."""
         for name in names or ("",):
             self._of.setdefault(name, []).append((begin_s, end_s))
 
@@ -114,14 +116,16 @@ class Excuses:
 
 @dataclass(slots=True)
 class InvariantWatch:
-    """Checks one experiment.
+    """Checks the invariants of one experiment.
 
     Attributes:
-        experiment: what is watched.
-        checkpoints: those that exist, by name.
+        experiment: the experiment.
+        checkpoints: the checkpoints that exist, by name.
         excuses: when faults struck.
-        lost_ms: when the store last lost something: no trial but an older one may be missing.
-        causes: by cause, how many attempts ended without a result.
+        lost_ms: when the store last lost data; only older trials may be missing.
+        book: what was seen so far.
+        causes: number of attempts that ended without a result, by cause.
+        least, most: bounds of the number of slots.
     """
 
     experiment: Experiment
@@ -139,14 +143,21 @@ class InvariantWatch:
         self.most = max(core.elasticity.max_slots, core.n_slots)
 
     def must(self, holds: bool, what: str) -> None:  # noqa: FBT001
-        """Stop the simulation if something does not hold."""
+        """Raise a `Violation` with the text `what` if `holds` is false."""
         if not holds:
             raise Violation(what)
 
     def committed(
         self, commit: Commit, meta: Mapping[str, str], slots: Mapping[int, Mapping[str, str]]
     ) -> list[Line]:
-        """Check a commit, and what is stored of the population after it; its lines of history."""
+        """Check a commit and the population that is stored after it.
+
+        Returns:
+            The lines of history in the commit.
+
+        Raises:
+            Violation: an invariant does not hold.
+        """
         lines = [_line(text) for text in commit.history]
         for line in lines:
             self._line(line)
@@ -248,13 +259,13 @@ class InvariantWatch:
         """Check the end of a lease that got no heartbeat.
 
         Args:
-            holder: what held it.
-            trial: what it held.
-            touched_ms: when the holder last gave a sign of life.
-            now_ms: when the lease was ended.
+            holder: name of the worker that held it.
+            trial: id of the trial.
+            touched_ms: time of the last heartbeat.
+            now_ms: time at which the lease was ended.
         """
         self.must(
-            # Of a time in whole milliseconds the rest of the last one belongs to it.
+            # Times are whole milliseconds, so the last one is included completely.
             self.excuses.cover(holder, touched_ms / 1000, (now_ms + 1) / 1000),
             f"{holder} lost trial {trial}, and nothing had been done to it",
         )
@@ -275,7 +286,7 @@ class InvariantWatch:
         self.must(checkpoint != self.book.best_checkpoint, "the best checkpoint was removed")
 
     def ended(self, status: str, depths: Mapping[str, int]) -> None:
-        """Check what is left when the faults are over and the time is up."""
+        """Check the state at the end, when no more faults strike."""
         self.must(status == "finished", f"the faults are over, and the run is {status!r}")
         lost = [
             f"{slot}-{step}"
@@ -289,5 +300,5 @@ class InvariantWatch:
 
 
 def _line(text: str) -> Line:
-    """The line of a text, read from it only where an actor did not make it here."""
+    """The line of a stored text; parsed only if the text does not carry the line already."""
     return text.line if isinstance(text, LineText) else history.from_json(from_json(text))

@@ -1,4 +1,4 @@
-"""The laboratory: optimizers on toy problems, over many seeds, compared with their uncertainty.
+"""The laboratory: compares optimizers on toy problems over many seeds, with uncertainties.
 
 The optimizers run in the production core (`play.py`).
 """
@@ -17,14 +17,21 @@ from romul_sim.play import SYNCHRONOUS, Conditions, Played, Run, Training, Value
 from romul_workers.tasks.toys import TOYS, Stepped, Toy
 
 RESAMPLES = 2_000
-"""Bootstrap samples behind each confidence."""
+"""Number of bootstrap samples for each confidence."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabJob:
-    """One run; of `steps` PBT steps, or of those that the problem is meant for.
+    """One run.
 
-    With `golden` its history is hashed, which takes about a third more time.
+    Attributes:
+        problem: name of the toy problem.
+        optimizer: name of the optimizer, optionally with options.
+        population: number of slots.
+        seed: seed of everything random.
+        conditions: how results arrive.
+        steps: number of PBT steps; None: as many as the problem is designed for.
+        golden: whether to hash the history, which takes about a third more time.
     """
 
     problem: str
@@ -37,13 +44,13 @@ class LabJob:
 
     @property
     def toy(self) -> Toy:
-        """The problem, of so many steps."""
+        """The problem, with this job's number of steps."""
         toy = TOYS[self.problem]
         return toy if self.steps is None else replace(toy, steps=self.steps)
 
 
 def training(toy: Toy) -> Training:
-    """A toy as what a run trains; its states carry the true loss that they are judged by."""
+    """Convert a toy to a `Training`; its states also hold the true loss for the judge."""
 
     def step(
         state: Stepped | None, values: Values, number: int, rng: Generator
@@ -55,11 +62,10 @@ def training(toy: Toy) -> Training:
 
 
 def play(job: LabJob) -> Played:
-    """Run one job; the same job comes out the same.
+    """Run one job; the same job gives the same result.
 
     Raises:
-        OptimizerError: a peer that is not installed, or one under other than synchronous
-            conditions.
+        OptimizerError: a peer's library is not installed, or a peer should run asynchronously.
     """
     toy = job.toy
     if job.optimizer in PEERS:
@@ -83,16 +89,18 @@ def play(job: LabJob) -> Played:
 
 @dataclass(slots=True)
 class Row:
-    """One optimizer on one problem.
+    """The results of one optimizer on one problem.
 
     Attributes:
+        problem, optimizer, population: as in `LabJob`.
         finals: final true losses, by seed.
-        curves: by seed and step, shape (n_seeds, n_steps).
-        schedules: by seed, that of the winner.
+        curves: true losses by seed and step, shape (n_seeds, n_steps).
+        schedules: the winner's schedule, by seed.
         makespan: mean duration, in trials of the fastest worker.
-        rank: of the medians on this problem with this population, from 1.
-        beats: by other optimizer, the bootstrap's probability that this one's median is lower.
-        golden: by seed, the hash of the history, if it was requested and the core decided it.
+        rank: rank of the median on this problem with this population, from 1.
+        beats: the bootstrap's probability that this optimizer's median is lower, by other
+            optimizer.
+        golden: hash of the history by seed, if it was requested and the core decided the run.
     """
 
     problem: str
@@ -123,7 +131,7 @@ class Row:
             "seeds": len(self.finals),
             "median": self.median,
             "quartiles": [float(q) for q in quartiles],
-            # A best of 0 has no ratio.
+            # There is no ratio to a best of 0.
             "ratio_to_best": self.median / known if known > 0 else None,
             "rank": self.rank,
             "makespan": round(self.makespan, 2),
@@ -155,12 +163,17 @@ def jobs(
 def play_all(
     todo: Sequence[LabJob], processes: int | None = None
 ) -> Iterator[tuple[LabJob, Played]]:
-    """Play jobs on all cores, as they end."""
+    """Run jobs in parallel, and yield each with its result when it ends.
+
+    Args:
+        todo: the jobs.
+        processes: number of processes; None: the number of cores.
+    """
     with ProcessPoolExecutor(processes) as pool:
         apart = [(job,) for job in todo if job.optimizer != IN_ONE_PROCESS]
         for (job,), played in as_ended(pool, play, apart):
             yield job, played
-    # Those that bring processes of their own.
+    # This peer starts its own processes.
     for job in todo:
         if job.optimizer == IN_ONE_PROCESS:
             yield job, play(job)
@@ -170,10 +183,11 @@ def compare(played: Mapping[LabJob, Played]) -> list[Row]:
     """Rows of a comparison, in order of problem, population and rank.
 
     Args:
-        played: runs; those of one problem, population and optimizer differ in their seeds only.
+        played: runs. Runs of the same problem, population and optimizer may differ only in their
+            seeds.
 
     Raises:
-        ValueError: some of them differ in more.
+        ValueError: some of them differ in something else.
     """
     rows: dict[tuple[str, int, str], Row] = {}
     firsts: dict[tuple[str, int, str], LabJob] = {}
@@ -210,7 +224,7 @@ def compare(played: Mapping[LabJob, Played]) -> list[Row]:
 def confidence(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Bootstrap's probability that the median of `ours` is lower (Efron 1979); a tie counts half.
 
-    The same in every process: the samples are drawn from a fixed seed.
+    The samples are drawn from a fixed seed, so the result is always the same.
     """
     rng = default_rng(0)
 

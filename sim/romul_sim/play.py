@@ -1,7 +1,7 @@
 """One run of an optimizer in the production core, on anything that can be trained step by step.
 
-The core decides (`decide`, events, quorum and all); only training and the arrival of results are
-played, from one heap of events. This module knows no problem, no optimizer and no judge.
+The real core makes all decisions, including the quorum. Only training and the arrival of results
+are simulated, with one heap of events. This module knows no particular problem or optimizer.
 """
 
 import heapq
@@ -22,11 +22,11 @@ from romul_actors.protocol.plan import settings
 from romul_sim.golden import HistoryHash
 
 TICK = 0.125
-"""Time between two ticks, in durations of the fastest worker's trial."""
+"""Time between two ticks, in durations of a trial on the fastest worker."""
 
 Values = Mapping[str, Any]
 State = Any
-"""What a training keeps from step to step; never changed in place."""
+"""The state of a training between steps; never changed in place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ class Conditions:
     """How results arrive.
 
     Attributes:
-        workers: how many; None: one for each slot.
-        speeds: ratio of the fastest worker's speed to the slowest one's.
-        spread: standard deviation of a trial's duration, in log.
-        preempted: probability that a trial is cut short and done again.
+        workers: number of workers; None: one for each slot.
+        speeds: ratio of the fastest worker's speed to the slowest worker's.
+        spread: standard deviation of the logarithm of a trial's duration.
+        preempted: probability that a trial is interrupted and repeated.
     """
 
     workers: int | None = None
@@ -52,14 +52,14 @@ ASYNCHRONOUS = Conditions(speeds=4.0, spread=0.2, preempted=0.2)
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What is trained in a run.
+    """The problem that a run trains.
 
     Attributes:
         space: hyperparameters, as an experiment declares them.
-        steps: PBT steps.
-        step: one step of training: (state or None, values, number of the step, generator) to the
-            new state and the loss that a search sees.
-        judge: the loss that a state is judged by, which no search sees.
+        steps: number of PBT steps.
+        step: one step of training. It takes (state or None, values, number of the step, generator)
+            and returns the new state and the loss that the search sees.
+        judge: returns the loss by which a state is judged; the search does not see it.
     """
 
     space: Mapping[str, Mapping[str, Any]]
@@ -70,7 +70,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class EndedTrial:
-    """A trial that succeeded: loss, hyperparameters, the trial before it, checkpoint."""
+    """A successful trial: loss, hyperparameters, id of the parent trial, checkpoint."""
 
     loss: float
     values: Values
@@ -80,15 +80,15 @@ class EndedTrial:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """How a run went.
+    """The result of a run.
 
     Attributes:
-        final: judged loss, at the last step, of the slot whose reported loss is lowest.
-        curve: the same at each step, as far as any slot came to it.
-        schedule: by hyperparameter, the values along the winner's line of descent.
-        makespan: duration, in units of the fastest worker's median trial.
-        golden_sha256: hash of the history (`golden.py`); None: it was not requested, or the core
-            has not decided it.
+        final: judged loss, at the last step, of the slot with the lowest reported loss.
+        curve: the same for each step that a slot reached.
+        schedule: values along the winner's line of descent, by hyperparameter.
+        makespan: duration, in median trials of the fastest worker.
+        golden_sha256: hash of the history (`golden.py`); None: it was not requested, or the run was
+            not decided by the core.
     """
 
     final: float
@@ -100,18 +100,18 @@ class Played:
 
 @dataclass(slots=True)
 class Winners:
-    """The trials with the lowest reported loss: at each step, and of all.
+    """The trials with the lowest reported loss, at each step and overall.
 
     Attributes:
-        steps: by step, the loss and what was kept of that trial.
-        best: the same of the lowest loss ever; of equal ones, the first.
+        steps: loss and kept value of the best trial, by step.
+        best: loss and kept value of the best trial of all steps; the first of equal ones.
     """
 
     steps: dict[int, tuple[float, Any]] = field(default_factory=dict)
     best: tuple[float, Any] = (inf, None)
 
     def see(self, step: int, loss: float, kept: Any) -> None:
-        """Take a trial's loss; one that is not finite never wins."""
+        """Consider a trial's loss; a loss that is not finite never wins."""
         if not isfinite(loss):
             return
         if step not in self.steps or loss < self.steps[step][0]:
@@ -121,7 +121,7 @@ class Winners:
 
 
 def optimizer_spec(text: str) -> dict[str, Any]:
-    """Read "name" or "name:option=value:option=value" into what an experiment declares.
+    """Convert "name" or "name:option=value:option=value" to an experiment's `optimizer` table.
 
     Raises:
         ExperimentError: an option is not of that form.
@@ -138,20 +138,20 @@ def optimizer_spec(text: str) -> dict[str, Any]:
 
 
 class Run:
-    """One run, from its first trials to its end; the same arguments come out the same.
+    """One run, from its first trials to its end; the same arguments give the same result.
 
     Args:
-        training: what is trained.
-        optimizer: name, with options if need be.
-        population: slots.
-        seed: of the population, of training and of the workers.
+        training: the problem.
+        optimizer: name of the optimizer, optionally with options.
+        population: number of slots.
+        seed: seed of the population, of training and of the workers.
         conditions: how results arrive.
-        keep: whether the states of all trials are kept to the end; else only those of checkpoints
-            that the population needs.
-        golden: whether the history is hashed, which takes about a third more time on toys.
+        keep: whether to keep the states of all trials to the end; otherwise only those of
+            checkpoints that the population needs.
+        golden: whether to hash the history, which takes about a third more time on toys.
 
     Raises:
-        ExperimentError: no such optimizer or option.
+        ExperimentError: there is no such optimizer or option.
     """
 
     def __init__(
@@ -191,17 +191,17 @@ class Run:
         self.golden = HistoryHash() if golden else None
 
     def to_the_end(self) -> "Run":
-        """Play until no trial is left; the run itself.
+        """Play until no trial is left, and return this run.
 
         Raises:
-            OptimizerError: the optimizer decides nothing more, and the run has not ended.
+            OptimizerError: the optimizer decides nothing more, but the run has not ended.
         """
         self._decide(Submitted())
         ticked = 0.0
         while self.busy or self.queue:
             self._dispatch()
             if self.idle and self.busy[0][0] > ticked + TICK:
-                # Idle workers do not wait for ever; ticks make late trials known.
+                # Ticks end the wait of idle workers for late trials.
                 self.now = ticked = max(self.now, ticked + TICK)
                 self._decide(Tick(workers=len(self.speeds)))
                 continue
@@ -216,21 +216,21 @@ class Run:
         return self
 
     def winner(self, step: int) -> str | None:
-        """The trial of a step whose reported loss is lowest; None if the step has no loss."""
+        """The trial of a step with the lowest reported loss; None if the step has no loss."""
         ids = [f"{i}-{step}" for i in range(len(self.population.slots))]
         known = [trial for trial in ids if trial in self.trials]
         return min(known, key=lambda trial: (self.trials[trial].loss, trial), default=None)
 
     def state(self, trial: str) -> State:
-        """The state that a trial came to.
+        """The state at the end of a trial.
 
         Raises:
-            KeyError: it had none, or nothing could continue from it any more.
+            KeyError: the trial did not succeed, or its state was dropped.
         """
         return self.states[self.trials[trial].checkpoint]
 
     def line(self, trial: str | None) -> list[Values]:
-        """Hyperparameters by step, from the first trial of the line of descent to this one."""
+        """Hyperparameters along a trial's line of descent, from the first trial on."""
         values = []
         while trial:
             values.append(self.trials[trial].values)
@@ -242,14 +242,14 @@ class Run:
         loss = nan
         if slot.trial == trial.id and trial.attempt in slot.live_attempts:
             parent = self.states[trial.parent] if trial.parent else None
-            # Seeded by the trial, not by the worker: another attempt comes out the same.
+            # Seeded by the trial, not by the worker, so each attempt has the same result.
             rng = default_rng(trial.seed)
             state, loss = self.training.step(parent, trial.hyperparameters, trial.step, rng)
             if isfinite(loss):
                 self.states[name] = state
                 parent_trial = trial.parent and trial.parent.rpartition("-")[0]
                 self.trials[trial.id] = EndedTrial(loss, trial.hyperparameters, parent_trial, name)
-        # Of two attempts of a trial the later report is stale: the core reads no loss of it.
+        # The later report of two attempts at a trial is stale: the core ignores its loss.
         return Result(
             trial=trial.id,
             slot=trial.slot,
@@ -279,7 +279,7 @@ class Run:
         return self.counted
 
     def _dispatch(self) -> None:
-        """Give idle workers the queued trials, lowest step first, as the elastic queue would."""
+        """Give queued trials to idle workers, the lowest step first."""
         while self.queue and self.idle:
             _, _, trial = heapq.heappop(self.queue)
             worker = self.idle.pop(0)
@@ -294,5 +294,5 @@ def _released(trial: TrialMessage) -> Released:
 
 
 def schedule(names: Iterable[str], line: Sequence[Values]) -> dict[str, list[Any]]:
-    """By hyperparameter, its values along a line of descent."""
+    """The values along a line of descent, by hyperparameter."""
     return {name: [values[name] for values in line] for name in names}

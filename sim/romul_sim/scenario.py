@@ -1,4 +1,4 @@
-"""What is simulated by `romul sim`: machines, searches, and how the runtime is set up."""
+"""A scenario for `romul sim`: machines, searches, and settings of the runtime."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,25 +11,25 @@ from romul_sim.fakes import Durations
 from romul_workers.tasks.toys import TOYS
 
 LONGEST_PACE_S = 300.0
-"""Actor and workers wait no longer at a time for what comes next, whatever the lease."""
+"""Longest wait of actor and workers for something to do, in seconds."""
 LOOKS_A_LEASE = 10
-"""How often in a lease they look for something to do."""
+"""How often they look for something to do during one lease."""
 LOOKS_A_NOTICE = 4
-"""The same in the time between the warning and a machine's end."""
+"""How often they look for something to do between the notice and a machine's end."""
 KEEP_LINES = 1_000
-"""History lines that the store keeps; a simulation reads each line when it is committed."""
+"""Lines of history that the store keeps; a simulation reads each line when it is committed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How the runtime is set up.
+    """Settings of the runtime.
 
     Attributes:
-        per_machine: slots for each machine; None: the scenario's population.
+        per_machine: slots per machine; None: use the scenario's population.
         min, max, per_worker, second_copy: elasticity, as an experiment declares it.
-        lease_s: after so long without a heartbeat a trial is given to another worker.
-        broker_s: after so long a lost connection is noticed, as through a broker; None: without.
-        grace_s: for ending or pausing a trial, before a machine goes.
+        lease_s: time without a heartbeat after which a trial is given to another worker.
+        broker_s: time after which a broker reports a lost connection; None: there is no broker.
+        grace_s: time for ending or pausing a trial before a machine goes.
     """
 
     per_machine: float | None = None
@@ -54,28 +54,28 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is simulated.
+    """A simulation's input.
 
     Attributes:
         changes: what happens to machines, in order of time.
-        problem: a name out of `TOYS`.
+        problem: name of a problem in `TOYS`.
         optimizer: name and constants, as an experiment declares them.
         population: number of slots of each search.
-        steps: PBT steps of each slot.
-        searches: how many go on at the same time.
-        apart: whether each machine serves one of them only; else all machines serve all.
+        steps: number of PBT steps of each slot.
+        searches: number of searches at the same time.
+        apart: whether each machine serves only one search; otherwise all machines serve all.
         durations: how long a trial takes.
-        speeds: ratio of the fastest machine's speed to the slowest one's.
-        notice_s: warning before a machine goes, where the trace has none; 0: none.
-        latency_s: mean time to the store, and back again.
-        price: of a machine's hour, where the trace has none.
-        policy: see `Policy`.
-        until_s: the end at the latest; None: when the searches have ended, or all machines.
-        history: whether all lines of history are returned.
-        picture: whether all that a picture needs is returned.
-        golden: whether history is hashed in its canonical form as well (`golden.py`), which takes
-            a tenth of a simulation's time.
-        seed: all randomness derives from it.
+        speeds: ratio of the fastest machine's speed to the slowest machine's.
+        notice_s: notice before a machine goes, in seconds, if the trace has none; 0: no notice.
+        latency_s: mean time of a message to or from the store, in seconds.
+        price: price of a machine's hour, if the trace has none.
+        policy: settings of the runtime.
+        until_s: time at which the simulation ends at the latest; None: no limit.
+        history: whether to return all lines of history.
+        picture: whether to keep the data for pictures.
+        golden: whether to hash the canonical form of history (`golden.py`), which takes a tenth of
+            a simulation's time.
+        seed: seed of everything random.
     """
 
     changes: Sequence[Change]
@@ -99,7 +99,7 @@ class Scenario:
 
 
 def slots(scenario: Scenario) -> int:
-    """Number of slots of each search: the policy's, or else the scenario's."""
+    """Number of slots of each search, from the policy or else the scenario."""
     if scenario.policy.per_machine is None:
         return scenario.population
     most = most_machines(scenario.changes)
@@ -107,7 +107,7 @@ def slots(scenario: Scenario) -> int:
 
 
 def experiment(scenario: Scenario, number: int) -> Experiment:
-    """One search of a scenario, as a user would declare it."""
+    """The declaration of one search of a scenario."""
     policy, population = scenario.policy, slots(scenario)
     elasticity = policy.elasticity
     if policy.max is not None:
@@ -134,7 +134,7 @@ def experiment(scenario: Scenario, number: int) -> Experiment:
 
 
 def longest_pace_s(scenario: Scenario) -> float:
-    """How long actor and workers wait at a time, at most."""
+    """Longest wait of actor and workers for something to do, in seconds."""
     notices = [c.seconds for c in scenario.changes if c.what == "notice"]
     notices += [scenario.notice_s] if scenario.notice_s else []
     return min(

@@ -33,22 +33,23 @@ from romul_workers.tasks.toys import TOYS
 from romul_workers.worker import WorkerSettings
 
 LATENCIES_A_LEASE = 100
-"""With so many mean latencies in a lease no heartbeat comes too late by chance."""
+"""If a lease is at least this number of mean latencies, no heartbeat is late by chance."""
 LEASES_AFTER = 4
-"""So many leases after the end of its searches no lease is left, and no report."""
+"""Time after the end of the searches until all leases and reports must be gone, in leases."""
 DRIFT, AHEAD_S = 0.01, 60.0
-"""How wrong the machines' clocks are: up to this share too fast or too slow, and so far apart."""
+"""Errors of the machines' clocks: the largest relative error of the rate, and the largest offset in
+seconds."""
 
 
-# asyncio makes the text of a main task's result, which nobody reads: here it would be megabytes.
+# Without repr: asyncio formats the result of a main task, which would be megabytes here.
 @dataclass(frozen=True, slots=True, repr=False)
 class Simulated:
-    """A simulation that is over.
+    """The result of a simulation.
 
     Attributes:
-        figures: what came out, as JSON values.
-        ledger: the accounts.
-        history: by search its lines, if they were requested.
+        figures: the figures, as JSON values.
+        ledger: the accounts of the machines' time.
+        history: lines of history by search, if they were requested.
     """
 
     figures: dict[str, Any]
@@ -61,7 +62,7 @@ class Simulation(Cluster):
 
     def __init__(self, scenario: Scenario) -> None:
         experiments = [experiment(scenario, number) for number in range(scenario.searches)]
-        # Where messages take long, heartbeats may come too late without any fault.
+        # If messages take long, heartbeats may be late without any fault.
         slow = scenario.latency_s * LATENCIES_A_LEASE > scenario.policy.lease_s
         super().__init__(experiments, Excuses(everything=slow))
         self.scenario = scenario
@@ -77,9 +78,9 @@ class Simulation(Cluster):
         self.pace_s = longest_pace_s(scenario)
 
     async def play(self) -> Simulated:
-        """Play it to the end of its searches, or to that of the last machine."""
+        """Run until all searches have ended, or the last machine is gone."""
         await self.open()
-        # Ticks come as often as in production: they end the wait for slow trials.
+        # Ticks are as frequent as in production, because they end the wait for slow trials.
         tick_s = self.scenario.durations.trial_s / TICKS_A_TRIAL
         self.actor = Actor(self.store, "actor", pace_s=min(self.pace_s, tick_s / 2))
         stop = asyncio.Event()
@@ -104,9 +105,9 @@ class Simulation(Cluster):
         return Simulated(await self.figures(ended_s), self.ledger, self.history)
 
     async def check_end(self) -> None:
-        """Check what is left of searches that have ended.
+        """Check that ended searches leave nothing behind.
 
-        Attempts that are of no use any more end in their own time, which no figure counts.
+        Attempts that are no longer needed may still end; no figure counts their time.
 
         Raises:
             Violation: something is left that must not be.
@@ -124,10 +125,10 @@ class Simulation(Cluster):
                 watch.ended(statuses[name], self.left(name))
 
     def left(self, name: str) -> dict[str, int]:
-        """How many messages of a search are left, by queue.
+        """Number of messages of a search that are left, by queue.
 
-        A second copy that no worker had taken when the search ended stays, and is none: workers
-        take trials of searches that go on.
+        A second copy that no worker had leased when the search ended does not count: it stays,
+        because workers take trials only of searches that go on.
         """
         memory = self.store.memory
         return {
@@ -136,7 +137,7 @@ class Simulation(Cluster):
         }
 
     def on_line(self, name: str, line: Line) -> None:
-        """Keep the accounts, and see whether all searches have ended."""
+        """Keep the accounts, and end the simulation when all searches have ended."""
         self.ledger.judge(name, line)
         if self.golden is not None:
             self.golden.add(line, name)
@@ -160,7 +161,7 @@ class Simulation(Cluster):
             self.note_sizes()
 
     def note_sizes(self) -> None:
-        """Note how many machines and active slots there are."""
+        """Record the number of machines and of active slots."""
         slots = sum(len(watch.book.parents) for watch in self.watches.values())
         sizes, now = self.ledger.sizes, (self.ledger.machines, slots)
         if not sizes or sizes[-1][1:] != now:
@@ -169,7 +170,7 @@ class Simulation(Cluster):
     # -- machines -------------------------------------------------------------------------------
 
     async def churn(self) -> None:
-        """Let machines come and go as the scenario says."""
+        """Let machines arrive, change and leave as the scenario says."""
         loop, scenario = virtual_loop(), self.scenario
         changes = scenario.changes
         if scenario.notice_s:
@@ -187,7 +188,7 @@ class Simulation(Cluster):
             self.finish()
 
     def arrive(self, change: Change) -> None:
-        """Pay for a machine from now on, and start its worker."""
+        """Start a machine, which is paid for from now on, and its worker."""
         scenario, policy = self.scenario, self.scenario.policy
         if change.machine in self.machines:
             return
@@ -200,7 +201,7 @@ class Simulation(Cluster):
         time = self.ledger.arrive(change.machine, change.zone, price, virtual_loop().now_s)
         time.change(virtual_loop().now_s, speed)
         settings = WorkerSettings(
-            # A machine that comes back is another worker.
+            # A machine that comes back has a new worker.
             name=f"{change.machine}-{number}",
             allow=("simulated",),
             experiments=(f"search-{number % scenario.searches}" if scenario.apart else "*",),
@@ -222,14 +223,14 @@ class Simulation(Cluster):
         self.machines[change.machine] = machine, time
 
     def change(self, machine: WorkerProcess, time: MachineTime, change: Change) -> None:
-        """Let something happen to a machine that is there."""
+        """Apply a change to a machine that is there."""
         now_s = virtual_loop().now_s
         if change.what == "leaves":
             self.leave(change.machine)
         elif change.what == "notice":
             machine.announce(change.seconds)
             if self.scenario.latency_s:
-                # It ends in time, though its last report may come too late for that.
+                # The worker ends in time, but the network may delay its last report.
                 self.excuses.strike(now_s, math.inf, machine.name)
         elif change.what == "freezes":
             self.freeze(machine, change.seconds)
@@ -239,7 +240,7 @@ class Simulation(Cluster):
             time.change(now_s, change.speed)
 
     def leave(self, name: str) -> None:
-        """End a machine with all that runs on it."""
+        """End a machine and all that runs on it."""
         machine, _ = self.machines.pop(name)
         self.ledger.leave(name, virtual_loop().now_s)
         machine.trainer.leaving = True
@@ -249,14 +250,14 @@ class Simulation(Cluster):
             self.keep(self.guard(lambda: self.notice(machine.name, broker_s)))
 
     async def notice(self, worker: str, seconds: float) -> None:
-        """Report a lost connection to the actor, as a broker does after a while."""
+        """Report a lost connection to the actor after `seconds`, as a broker does."""
         await asyncio.sleep(seconds)
         await self.actor.lost(worker)
 
     # -- the end --------------------------------------------------------------------------------
 
     async def figures(self, ended_s: float) -> dict[str, Any]:
-        """What came out, as JSON values."""
+        """The figures of the simulation, as JSON values."""
         metas = [(await self.store.load(e.name)).meta for e in self.experiments]
         ledger = self.ledger
         shares = {cause: _share(s, ledger.paid_s) for cause, s in sorted(ledger.waste_s.items())}
@@ -286,7 +287,7 @@ class Simulation(Cluster):
         }
 
     def losing_branches(self) -> float | None:
-        """Share of the useful seconds that did not lead to the best models."""
+        """Share of the useful seconds that did not contribute to the best models."""
         best = [self.watches[e.name].book.best_checkpoint for e in self.experiments]
         led_s = sum(self.checkpoints[name].lineage_s for name in best if name in self.checkpoints)
         return _share(self.ledger.useful_s - led_s, self.ledger.useful_s)
@@ -297,5 +298,5 @@ def _share(part: float, whole: float) -> float | None:
 
 
 def simulate(scenario: Scenario) -> Simulated:
-    """Play a scenario to the end of its searches, or to that of the last machine."""
+    """Simulate a scenario until all searches have ended, or the last machine is gone."""
     return run(Simulation(scenario).play())

@@ -1,8 +1,8 @@
-"""Virtual time: an asyncio loop on which nothing ever waits.
+"""Virtual time: an asyncio event loop that never waits.
 
-When nothing is ready to run, the clock jumps to the next timer. The order of timers of the same
-instant follows from how they were set, so a run depends on nothing but its inputs. No file, socket
-or thread is ever polled: what runs here has no connection to the outside.
+If nothing is ready to run, the clock jumps to the next timer. The order of timers with the same
+time follows from the order in which they were set, so a run depends only on its inputs. The loop
+polls no files, sockets or threads.
 """
 
 import asyncio
@@ -20,21 +20,21 @@ Ts = TypeVarTuple("Ts")
 Callback = Callable[..., object]
 
 RESOLUTION_S = 1e-9
-"""Timers that are due so soon after one another are due at the same time."""
+"""Timers whose times differ by less than this are due at the same time."""
 LONGEST_JUMP_S = 86_400.0
 GC_THRESHOLDS = (200_000, 20, 100)
-"""When Python looks for garbage in cycles: by new objects, and by looks at younger ones."""
+"""Thresholds of Python's garbage collector; see `gc.set_threshold`."""
 MANY_TIMERS = 100
-"""Of more timers than these, cancelled ones are removed when they are more than half."""
+"""With more timers than this, cancelled ones are removed when they are more than half."""
 
 
 class DeadlockError(RuntimeError):
-    """Nothing is ready and nothing is due: every task waits for another one."""
+    """Nothing is ready and no timer is set: every task waits for another one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """One machine's clock: `rate` of its seconds a true second, `ahead_s` at the beginning."""
+    """A machine's clock: it advances by `rate` seconds per true second and starts at `ahead_s`."""
 
     rate: float = 1.0
     ahead_s: float = 0.0
@@ -43,11 +43,11 @@ class Clock:
 machine_clock: contextvars.ContextVar[Clock | None] = contextvars.ContextVar(
     "machine_clock", default=None
 )
-"""The clock of the machine on which the running task is; None: the true one."""
+"""The clock of the running task's machine; None: the true time."""
 
 
 class _Call:
-    """A callback that is ready: an `asyncio.Handle` without what only a debugger looks at."""
+    """A callback that is ready: an `asyncio.Handle` without the parts for debugging."""
 
     __slots__ = ("args", "callback", "context", "dropped")
 
@@ -69,7 +69,7 @@ class _Call:
 
 
 class _Timer(float):
-    """When to call back, and what: an `asyncio.TimerHandle` that a heap compares as a float."""
+    """A callback and its time: an `asyncio.TimerHandle` that a heap compares as a float."""
 
     __slots__ = ("args", "callback", "context", "dropped", "loop", "waits")
     callback: Callback
@@ -80,11 +80,11 @@ class _Timer(float):
     waits: bool
 
     def cancel(self) -> None:
-        """Do not call back; the timer stays until its time comes, or there are too many."""
+        """Do not call back; the timer stays in the heap until it is due or is cleaned up."""
         if self.dropped:
             return
         self.dropped = True
-        # What these refer to need not live until then.
+        # Release the objects that these refer to.
         del self.callback, self.args
         if self.waits:
             self.loop.n_dropped += 1
@@ -99,13 +99,13 @@ class _Timer(float):
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """An event loop whose time is simulated; it starts at 0.
+    """An event loop whose time is simulated and starts at 0.
 
-    A task, and all that it starts, may live on a machine whose clock is wrong (`machine_clock`).
+    A task, and all that it starts, may be on a machine whose clock is wrong (`machine_clock`).
 
     Attributes:
         now_s: true seconds since the beginning.
-        n_dropped: how many timers were cancelled and are still to come.
+        n_dropped: number of cancelled timers in the heap.
     """
 
     _ready: deque[_Call | _Timer]
@@ -118,7 +118,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._timers: list[_Timer] = []
 
     def time(self) -> float:
-        """Seconds by the clock of the machine on which the running task is."""
+        """Seconds by the clock of the running task's machine."""
         clock = machine_clock.get()
         return self.now_s if clock is None else clock.ahead_s + clock.rate * self.now_s
 
@@ -128,12 +128,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
-        """Call back in this instant, after all that is ready."""
+        """Call back at the current time, after everything that is ready."""
         call = _Call(callback, args, context)
         self._ready.append(call)
         return call  # type: ignore[return-value]
 
-    # There is one thread, and the loop never sleeps: nothing must wake it.
+    # There is only one thread, and the loop never sleeps, so nothing needs to wake it.
     call_soon_threadsafe = call_soon
 
     def call_later(
@@ -143,8 +143,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Call back after so many seconds of the running task's own clock."""
-        # Called a few times for each trial: `call_at`, without asking for the clock once more.
+        """Call back after `delay` seconds by the running task's clock."""
+        # `call_at` inlined for speed: this is called several times for each trial.
         clock = machine_clock.get()
         when = self.now_s + delay
         if clock is not None:
@@ -158,7 +158,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Call back at a time of the running task's own clock."""
+        """Call back at a time by the running task's clock."""
         clock = machine_clock.get()
         if clock is not None:
             when = (when - clock.ahead_s) / clock.rate
@@ -171,7 +171,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Call back so many true seconds after the beginning, whatever any clock says."""
+        """Call back at the true time `now_s`, independently of machines' clocks."""
         timer = _Timer(now_s)
         timer.callback, timer.args, timer.loop = callback, args, self
         timer.context = contextvars.copy_context() if context is None else context
@@ -180,7 +180,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return timer  # type: ignore[return-value]
 
     async def true_sleep(self, seconds: float) -> None:
-        """Wait for so many true seconds: what no clock measures, as networks and freezes."""
+        """Wait for `seconds` of true time, as for a network or a freeze."""
         future: asyncio.Future[None] = self.create_future()
         timer = self.call_when(self.now_s + seconds, _end, future)
         try:
@@ -189,10 +189,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
             timer.cancel()
 
     def _run_once(self) -> None:
-        """Run all that is ready; when nothing is, let the time of the next timer come.
+        """Run all that is ready, and advance the time when nothing is, until the loop stops.
 
-        In place of asyncio's own, which looks for files and sockets each time. It does so until the
-        loop is to stop: asyncio would call it again.
+        It replaces asyncio's method, which polls files and sockets each time. It runs until the
+        loop stops, because asyncio would only call it again.
         """
         ready = self._ready
         while True:
@@ -210,7 +210,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 return
 
     def _let_time_pass(self) -> None:
-        """Make ready what is due: now, or else next."""
+        """Advance the time if nothing is ready, and make the timers ready that are due."""
         ready, timers = self._ready, self._timers
         if len(timers) > MANY_TIMERS and 2 * self.n_dropped > len(timers):
             timers[:] = [timer for timer in timers if not timer.dropped]
@@ -230,7 +230,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             ready.append(due)
 
     def _report(self, call: _Call | _Timer, error: BaseException) -> None:
-        """Say that a callback raised, as asyncio does."""
+        """Report an exception of a callback, as asyncio does."""
         what = f"Exception in callback {call.callback!r}"
         self.call_exception_handler({"message": what, "exception": error})
 
@@ -253,7 +253,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 @contextlib.contextmanager
 def _collecting_rarely() -> Iterator[None]:
-    """Look for garbage in cycles rarely: few of a simulation's many objects ever are that."""
+    """Run Python's garbage collector rarely: a simulation makes many objects, but few cycles."""
     before = gc.get_threshold()
     gc.set_threshold(*GC_THRESHOLDS)
     try:

@@ -62,7 +62,7 @@ def test_a_time_beside_the_metric_is_no_missing_seed_and_hides_no_mistake(
     assert [c["name"] for c in checks.values() if c["level"] == "fault"] == faults
     assert done.returncode == bool(faults)
     same = checks["same seed, same result"]
-    assert (same["level"], "beside it: seconds" in same["found"]) == ("warning", True)
+    assert (same["level"], "other figures differed: seconds" in same["found"]) == ("warning", True)
 
 
 def test_a_task_that_needs_its_parent_later_on_is_examined_to_the_end(tmp_path):

@@ -253,7 +253,7 @@ class Checkpoints:
                 manifest = Manifest.from_json(self._fs.cat_file(f"{place}/{manifests.NAME}"))
                 folder = Path(place) if self._local else self._store.download(place, manifest)
             except FileNotFoundError:
-                message = f"checkpoint {name}: there is none of that name in {self.url!r}"
+                message = f"checkpoint {name}: none of that name in {self.url!r}"
                 raise CheckpointError(message) from None
             # `download` has checked the files of an object store already.
             fault = manifest.first_fault(folder) if self._local else None
