@@ -1,4 +1,4 @@
-"""What an operator has changed of a recorded run's declaration, taken back: as it was at first."""
+"""Restores the original declaration of a recorded run, without an operator's later changes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +19,8 @@ from romul_sim.record import Record
 def at_the_beginning(record: Record) -> Experiment:
     """The declaration as it was when the run began.
 
-    A record may hold it with all later changes: the lines of history say what was there before.
+    A record may hold the declaration with all later changes; the lines of history hold the values
+    before each change.
     """
     experiment = record.experiment
     for line in reversed(record.lines):
@@ -30,7 +31,7 @@ def at_the_beginning(record: Record) -> Experiment:
 
 
 def _before(line: Line, experiment: Experiment) -> dict[str, Any]:
-    """Keys of the declaration that a line has changed, with what they were."""
+    """Keys of the declaration that a line has changed, with their values before it."""
     match line:
         case SearchExtended():
             return {"steps": line.before, **_declared_limits(experiment, line.lifted)}
@@ -44,7 +45,7 @@ def _before(line: Line, experiment: Experiment) -> dict[str, Any]:
 
 
 def _declared_limits(experiment: Experiment, lifted: Mapping[str, Any]) -> dict[str, Any]:
-    """Limits of the settings as the declaration had them."""
+    """Limits of the settings, in the form of the declaration."""
     limits: dict[str, Any] = {}
     if "deadline_ms" in lifted:
         limits["deadline"] = datetime.fromtimestamp(lifted["deadline_ms"] / 1000, UTC)
@@ -59,7 +60,7 @@ def _declared_limits(experiment: Experiment, lifted: Mapping[str, Any]) -> dict[
 
 
 def _unchanged(experiment: Experiment, before: Mapping[str, Any]) -> dict[str, Any]:
-    """Slots and constants as they were."""
+    """Population and constants as they were before a change."""
     changes: dict[str, Any] = {}
     if "population" in before:
         changes["population"] = before["population"]
@@ -71,12 +72,12 @@ def _unchanged(experiment: Experiment, before: Mapping[str, Any]) -> dict[str, A
 
 
 def settings_at(now: Settings, other: Settings, named: Iterable[Sequence[str]]) -> Settings:
-    """Settings of a run at an event, with what is named as another declaration says it.
+    """Settings of a run at an event, with the named settings taken from another declaration.
 
     Args:
-        now: the run's own at that event, which an operator may have changed since and before.
-        other: the other declaration's.
-        named: the keys that lead to each setting that is taken from it.
+        now: the run's own settings at that event.
+        other: the settings of the other declaration.
+        named: for each setting that is taken from `other`, the keys that lead to it.
     """
     changed = now
     for key, *inner in named:
@@ -111,11 +112,11 @@ _FIELDS: Mapping[str, Sequence[str]] = {
     "deadline": ("deadline_ms",),
     "target": ("target_loss",),
 }
-"""Keys of a declaration, and the settings that they become; others decide nothing."""
+"""The settings that each key of a declaration becomes; other keys do not affect decisions."""
 
 
 def _with_parameter(space: Space, name: str, other: Space) -> Space:
-    """A space with a parameter and its condition as another space has them."""
+    """A space with one parameter and its condition taken from another space."""
     parameters = [
         other.parameters[other.names.index(name)] if p.name == name else p for p in space.parameters
     ]
@@ -123,9 +124,9 @@ def _with_parameter(space: Space, name: str, other: Space) -> Space:
 
 
 def in_space(population: Population, space: Space, at_ms: int) -> Population:
-    """A population whose places are those of other bounds, as if these had been changed just now.
+    """A population with vectors in another space, as if its bounds had been changed just now.
 
-    Parts of the space that are others in more than their bounds have the places that they had.
+    For parameters that differ in more than their bounds, the coordinates stay as they are.
     """
     for parameter, former in zip(
         space.parameters, population.settings.space.parameters, strict=True

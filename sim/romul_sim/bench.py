@@ -1,8 +1,8 @@
-"""The bench: runs of optimizers on the suite, each of which is judged once and kept as a line.
+"""The bench: runs of optimizers on the suite; each run is judged once and stored as a line.
 
-A run's test loss is that of the checkpoint that `romul best` would give: of the lowest validation
-loss ever. Runs are played in the production core (`play.py`); a line's key says what it came from,
-so that a line is used again only where nothing of that has changed.
+A run's test loss is that of the checkpoint with the lowest validation loss of all steps, which
+`romul best` would return. Runs use the production core (`play.py`). The key of a line depends on
+everything that affects the result, so a stored line is used again only if nothing has changed.
 """
 
 import contextlib
@@ -34,21 +34,21 @@ from romul_sim.fingerprint import fingerprint, has_source, mentions
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, Run, Training, optimizer_spec
 
 SUITE = "romul_sim.suite"
-"""The module of the problems; any that has SUITE, DEVELOP and REPORT will do."""
+"""The default module of problems; another one must also have SUITE, DEVELOP and REPORT."""
 
 DIGITS = 6
-"""Significant digits of the curve, which only plots need."""
+"""Significant digits of the curve, which only plots use."""
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 RunLine = Mapping[str, Any]
-"""A finished run: what it was, and how it came out."""
+"""A finished run: its parameters and its results."""
 
 
 class RunError(RomulError):
-    """A run raised something: the message names problem, optimizer and seed; see `_named`."""
+    """A run raised an exception; the message names problem, optimizer and seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,14 @@ class BenchJob:
     """One run of an optimizer on a problem.
 
     Attributes:
-        problem: its name in the suite.
-        optimizer: name, with options if need be; in its canonical form (see `canonical`).
-        population: slots.
-        steps: PBT steps.
-        seed: of everything random.
-        asynchronous: workers of up to 4x different speed, a fifth of whose trials are cut short;
-            else equal ones.
+        problem: name of the problem in the suite.
+        optimizer: name of the optimizer, optionally with options, in canonical form (see
+            `canonical`).
+        population: number of slots.
+        steps: number of PBT steps.
+        seed: seed of everything random.
+        asynchronous: whether workers differ in speed by up to a factor of 4 and a fifth of the
+            trials is interrupted; otherwise all workers are equal.
         suite: module of the problems.
     """
 
@@ -76,11 +77,11 @@ class BenchJob:
 
 
 def job_of(line: RunLine, module: str = SUITE) -> BenchJob:
-    """The run that a line is of.
+    """The job of a line.
 
     Args:
-        line: a line as `play` makes them.
-        module: of the suite, which a line does not name.
+        line: a line, as `play` makes it.
+        module: module of the suite, which a line does not name.
     """
     return BenchJob(
         line["problem"],
@@ -94,13 +95,13 @@ def job_of(line: RunLine, module: str = SUITE) -> BenchJob:
 
 
 def suite(module: str) -> Mapping[str, Any]:
-    """Problems by name."""
+    """The problems of a suite, by name."""
     problems: Mapping[str, Any] = importlib.import_module(module).SUITE
     return problems
 
 
 def canonical(optimizer: str) -> str:
-    """The same optimizer with its options in the order of their names, values as JSON.
+    """The same optimizer with its options sorted by name and the values as JSON.
 
     Raises:
         ExperimentError: an option is not option=value.
@@ -121,17 +122,17 @@ def jobs(
     asynchronous: bool = False,
     module: str = SUITE,
 ) -> list[BenchJob]:
-    """All runs of a comparison, the first seed of everything first.
+    """All runs of a comparison, ordered by seed.
 
     Args:
-        problems: names.
-        optimizers: names with options.
-        population: slots.
-        seeds: seeds of each.
-        peer_seeds: how many of these other libraries get.
-        steps: PBT steps, in place of each problem's own.
+        problems: names of the problems.
+        optimizers: names of the optimizers, optionally with options.
+        population: number of slots.
+        seeds: seeds of each optimizer on each problem.
+        peer_seeds: number of seeds for the optimizers of other libraries.
+        steps: number of PBT steps; None: that of each problem.
         asynchronous: see `BenchJob`.
-        module: of the suite.
+        module: module of the suite.
     """
     known = suite(module)
     return [
@@ -152,7 +153,7 @@ def jobs(
 
 
 def shard(todo: Sequence[BenchJob], index: int, n_shards: int) -> list[BenchJob]:
-    """Part `index` (from 1) of `n_shards` that have no run in common and together all of them."""
+    """Part `index` (from 1) of `n_shards` disjoint parts of all runs."""
     return [job for place, job in enumerate(todo) if place % n_shards == index - 1]
 
 
@@ -160,11 +161,12 @@ def shard(todo: Sequence[BenchJob], index: int, n_shards: int) -> list[BenchJob]
 
 
 def key(job: BenchJob) -> str:
-    """What a run's outcome depends on, as 20 hexadecimal digits.
+    """A hash of everything that a run's result depends on, 20 hexadecimal digits.
 
-    The problem's name, data, space and source; the optimizer's name, options and source with that
-    of the core (a peer's: its version); the engine's source; slots, steps, seed and conditions.
-    Not numpy's version nor the processor, which may change the last digits of a loss.
+    It covers the problem's name, data, space and source; the optimizer's name, options and source,
+    with that of the core (for a peer: its version); the engine's source; slots, steps, seed and
+    conditions. It does not cover numpy's version or the processor, which may change the last digits
+    of a loss.
     """
     problem = suite(job.suite)[job.problem]
     parts = [
@@ -187,8 +189,8 @@ def key(job: BenchJob) -> str:
 def _problem_source(module: str, name: str) -> str:
     """Fingerprint of the modules that name the problem or define its functions.
 
-    Its sizes stand where it is named, which need not be where its functions are. Of a suite other
-    than this project's they may stand in the suite's module itself, or come from it.
+    The module that names a problem has its sizes, but may not be the one with its functions. In a
+    suite that does not come with ROMUL, it may be the suite's module itself.
     """
     problem = suite(module)[name]
     path = getattr(importlib.import_module(module), "__path__", None)
@@ -202,9 +204,10 @@ def _problem_source(module: str, name: str) -> str:
 
 @lru_cache
 def _followed(module: str) -> tuple[str, ...]:
-    """Packages and modules whose imports belong to a suite: its own, this project's, those beside.
+    """Packages and modules whose imports belong to a suite.
 
-    Beside an installed package lie all others, which are taken as they are.
+    They are the suite's own package, ROMUL's suite, and modules in the same folder, unless that is
+    the folder of installed packages.
     """
     package = module.partition(".")[0]
     top = importlib.import_module(package)
@@ -216,12 +219,12 @@ def _followed(module: str) -> tuple[str, ...]:
 
 @lru_cache
 def optimizer_source(name: str) -> str:
-    """Fingerprint of an optimizer and of the core that decides; of a peer, its version too."""
+    """Fingerprint of an optimizer and of the core; for a peer, of its version and interface."""
     if name in PEERS:
         version = importlib.metadata.version(PEERS[name].module.replace("_", "-"))
         return f"{version} {fingerprint('romul_sim.baselines', ())}"
     module = type(make(name, {})).__module__
-    # What an installed package adds is looked at as far as that package goes.
+    # For an optimizer in an installed package, the imports inside that package are followed.
     packages = (*{"romul_actors", module.partition(".")[0]},)
     return "".join(fingerprint(root, packages) for root in (module, decide.__module__))
 
@@ -230,11 +233,11 @@ def optimizer_source(name: str) -> str:
 
 
 def play(job: BenchJob, its_key: str) -> RunLine:
-    """Run one job; the same job comes out the same.
+    """Run one job; the same job gives the same result.
 
     Raises:
-        OptimizerError: a peer that is not installed, or one that should run asynchronously.
-        RunError: the problem or the optimizer raised something.
+        OptimizerError: a peer's library is not installed, or a peer should run asynchronously.
+        RunError: the problem or the optimizer raised an exception.
     """
     conditions = ASYNCHRONOUS if job.asynchronous else SYNCHRONOUS
     if job.optimizer in PEERS:
@@ -262,9 +265,10 @@ def play(job: BenchJob, its_key: str) -> RunLine:
 
 
 def _named(job: BenchJob, error: Exception) -> str:
-    """Which run raised what, with the traceback from the first frame that is not the bench's.
+    """A message that names the run and the exception.
 
-    An error of ROMUL's own says all in its words.
+    It includes the traceback from the first frame outside this package on, except for ROMUL's own
+    errors, whose message is sufficient.
     """
     run = f"problem {job.problem!r} with {job.optimizer}, seed {job.seed}"
     if isinstance(error, RomulError):
@@ -305,13 +309,14 @@ def _kept(
     curve: Sequence[float | None],
     makespan: float,
 ) -> dict[str, Any]:
-    """What is kept of a run.
+    """The results of a run that are stored.
 
     Args:
-        best: judges the checkpoint of the lowest validation loss ever; None: there is none.
-        last: the same of the last step.
+        best: returns the test loss of the checkpoint with the lowest validation loss of all steps;
+            None: there is none.
+        last: the same for the last step.
         curve: lowest validation loss at each step.
-        makespan: in trials of the fastest worker.
+        makespan: duration of the run, in trials of the fastest worker.
     """
 
     def judged(judge: Callable[[], float] | None) -> float | None:
@@ -332,15 +337,15 @@ def _kept(
 
 
 def play_all(todo: Mapping[str, BenchJob], processes: int | None = None) -> Iterator[RunLine]:
-    """Play jobs, by their keys, on all cores; lines as they end.
+    """Run jobs in parallel, and yield each line when its run ends.
 
     Args:
         todo: jobs by key.
-        processes: how many; None: one for each core.
+        processes: number of processes; None: the number of cores.
     """
     apart = {name: job for name, job in todo.items() if job.optimizer != IN_ONE_PROCESS}
     if apart:
-        # Not forked: numpy's threads are counted when it is loaded.
+        # Not forked, because BLAS reads its number of threads when numpy is loaded.
         context = multiprocessing.get_context("spawn")
         with (
             _one_thread_each(),
@@ -357,7 +362,7 @@ def play_all(todo: Mapping[str, BenchJob], processes: int | None = None) -> Iter
 
 @contextlib.contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Processes that are started inside count one thread for BLAS."""
+    """Make BLAS use one thread in processes that are started inside the `with` block."""
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
@@ -371,9 +376,9 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """A process of the pool ends when its parent is killed; by itself it would wait for ever."""
+    """End this process of the pool if its parent is killed; otherwise it would wait for ever."""
     parent = multiprocessing.parent_process()
-    # An interruption is the parent's business.
+    # Ctrl-C is for the parent process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:

@@ -1,6 +1,6 @@
-"""When machines come and go, slow down and freeze: as values, and generated.
+"""Traces of machines that come and go, slow down and freeze, and generators of such traces.
 
-Files that say so are read and written by `trace_files.py`.
+`trace_files.py` reads and writes them as files.
 """
 
 import itertools
@@ -16,29 +16,29 @@ from romul_actors.errors import RomulError
 What = Literal["arrives", "notice", "leaves", "freezes", "slows"]
 DAY_S = 24 * 3600.0
 LONGEST_S = 100 * 365 * DAY_S
-"""Length of a trace, at most."""
+"""Longest trace, in seconds."""
 MOST_MACHINES = 200_000
-"""Machines at a time, at most: each is a worker, which takes memory."""
+"""Most machines at a time; each has a worker, which needs memory."""
 MOST_CHANGES = 10_000_000
-"""Changes of a trace, at most."""
+"""Most changes in a trace."""
 
 
 class TraceError(RomulError, ValueError):
-    """A trace file that cannot be used."""
+    """A trace is invalid or too large."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Change:
-    """Something happens to a machine.
+    """A change of a machine.
 
     Attributes:
-        at_s: when, in seconds from the start.
-        machine: its name.
-        what: `notice` is a warning that it will leave.
-        zone: for an arrival: where it is.
-        seconds: for a notice: how long before it leaves; for a freeze: how long it lasts.
-        speed: for an arrival and a slowing down: relative to others; None: drawn.
-        price: for an arrival: of an hour; None: the scenario's.
+        at_s: time of the change, in seconds from the start.
+        machine: name of the machine.
+        what: kind of the change; `notice` is a warning that the machine will leave.
+        zone: for an arrival: the machine's zone.
+        seconds: for a notice: time until the machine leaves; for a freeze: its duration.
+        speed: for an arrival or a change of speed: speed relative to others; None: drawn.
+        price: for an arrival: price per hour; None: that of the scenario.
     """
 
     at_s: float
@@ -54,10 +54,12 @@ class Change:
 
 
 def from_counts(gap_s: float, counts: Sequence[int]) -> list[Change]:
-    """Changes that lead to `counts[t]` machines at time t * gap_s; the last to come goes first.
+    """Changes that lead to `counts[t]` machines at time t * gap_s.
+
+    The machine that arrived last leaves first.
 
     Raises:
-        TraceError: there are more machines, or more changes, than a trace may have.
+        TraceError: there are more machines or more changes than a trace may have.
     """
     if (most := max(counts, default=0)) > MOST_MACHINES:
         raise TraceError(f"{most} machines at a time: at most {MOST_MACHINES}")
@@ -78,11 +80,11 @@ def from_counts(gap_s: float, counts: Sequence[int]) -> list[Change]:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Machines by time.
+    """Machines over time.
 
     Attributes:
-        changes: in order of time; at its beginning there is no machine.
-        span_s: how long it goes on.
+        changes: changes in order of time; at the beginning there is no machine.
+        span_s: length of the trace, in seconds.
     """
 
     changes: tuple[Change, ...]
@@ -90,7 +92,7 @@ class Trace:
 
 
 def with_notice(changes: Sequence[Change], notice_s: float) -> list[Change]:
-    """Warn of every departure so long before it, where the trace has no warning of its own."""
+    """Add a notice `notice_s` before each departure that has no notice in the trace."""
     came: dict[str, float] = {}
     warned: set[str] = set()
     more = []
@@ -108,7 +110,7 @@ def with_notice(changes: Sequence[Change], notice_s: float) -> list[Change]:
 
 
 def most_machines(changes: Sequence[Change]) -> int:
-    """The largest number of machines that are there at a time."""
+    """The largest number of machines at a time."""
     n = most = 0
     for change in changes:
         n += {"arrives": 1, "leaves": -1}.get(change.what, 0)
@@ -117,7 +119,7 @@ def most_machines(changes: Sequence[Change]) -> int:
 
 
 def machine_seconds(changes: Sequence[Change], span_s: float) -> float:
-    """How many machine seconds a trace holds."""
+    """Total machine time of a trace, in seconds."""
     total, came = 0.0, {}
     for change in changes:
         if change.what == "arrives":
@@ -132,15 +134,16 @@ def machine_seconds(changes: Sequence[Change], span_s: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Machines to be had.
+    """A pool of machines, from which generators make traces.
 
     Attributes:
-        machines: how many there are when none is missing.
-        lifetime_s: mean life of a machine.
-        span_s: length of the whole.
-        zones: among how many zones they are spread.
-        shape: of the Weibull law of lifetimes; 1: exponential, less: many die young.
-        gap_s: mean time until a machine is replaced; None: a tenth of its life.
+        machines: number of machines if none is missing.
+        lifetime_s: mean lifetime of a machine, in seconds.
+        span_s: length of the trace, in seconds.
+        zones: number of zones over which the machines are spread.
+        shape: shape of the Weibull distribution of lifetimes; 1: exponential; less: many machines
+            have short lives.
+        gap_s: mean time until a machine is replaced, in seconds; None: a tenth of `lifetime_s`.
     """
 
     machines: int = 16
@@ -153,7 +156,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """One machine from its arrival to its end."""
+    """One machine, from its arrival to its end."""
 
     zone: int
     begin_s: float
@@ -161,9 +164,9 @@ class Life:
 
 
 def replaced(pool: Pool, rng: Generator) -> list[Life]:
-    """Places whose machines live for Weibull times and are replaced after exponential ones."""
+    """Machines with Weibull lifetimes that are replaced after exponential times."""
     lives = []
-    # The mean of a Weibull law of scale 1 is gamma(1 + 1 / shape).
+    # The mean of a Weibull distribution of scale 1 is gamma(1 + 1 / shape).
     mean = math.gamma(1.0 + 1.0 / pool.shape)
     gap_s = pool.lifetime_s / 10 if pool.gap_s is None else pool.gap_s
     for place in range(pool.machines):
@@ -176,7 +179,7 @@ def replaced(pool: Pool, rng: Generator) -> list[Life]:
 
 
 def arriving(pool: Pool, rng: Generator, burst: int = 1) -> list[Life]:
-    """Arrivals at random times, `burst` at a time, so many that `machines` live on average."""
+    """Arrivals at random times, `burst` at a time, with `machines` machines on average."""
     lives, at_s = [], 0.0
     while at_s < pool.span_s:
         zone = int(rng.integers(pool.zones))
@@ -187,7 +190,7 @@ def arriving(pool: Pool, rng: Generator, burst: int = 1) -> list[Life]:
 
 
 def without(lives: Iterable[Life], begin_s: float, end_s: float, zone: int | None) -> list[Life]:
-    """No machine of a zone, or of any, between two times: an outage, or a drought."""
+    """Remove all machines between two times, in one zone or, with None, in all zones."""
     left = []
     for life in lives:
         if zone not in (None, life.zone):
@@ -198,7 +201,7 @@ def without(lives: Iterable[Life], begin_s: float, end_s: float, zone: int | Non
         elif life.begin_s >= end_s:
             left.append(life)
         if life.begin_s < end_s < life.end_s:
-            # It comes back, or comes at last, when there are machines again.
+            # The machine comes back, or arrives late, at the end of the outage.
             left.append(replace(life, begin_s=end_s))
     return left
 
@@ -216,7 +219,7 @@ def _bursts(pool: Pool, rng: Generator) -> list[Life]:
 
 
 def _zones(pool: Pool, rng: Generator) -> list[Life]:
-    """Let a whole zone go at a time, for an hour, twice a day."""
+    """Remove one zone at a time for an hour, twice a day on average."""
     lives, at_s = replaced(pool, rng), 0.0
     while (at_s := at_s + float(rng.exponential(DAY_S / 2))) < pool.span_s:
         lives = without(lives, at_s, at_s + 3600.0, int(rng.integers(pool.zones)))
@@ -224,7 +227,7 @@ def _zones(pool: Pool, rng: Generator) -> list[Life]:
 
 
 def _drought(pool: Pool, rng: Generator) -> list[Life]:
-    """Leave a sixth of the span, in the middle, without machines."""
+    """Remove all machines for a sixth of the span, in its middle."""
     middle_s = pool.span_s / 2
     return without(
         replaced(pool, rng), middle_s - pool.span_s / 12, middle_s + pool.span_s / 12, None
@@ -232,11 +235,11 @@ def _drought(pool: Pool, rng: Generator) -> list[Life]:
 
 
 def _day(pool: Pool, rng: Generator) -> list[Life]:
-    """Leave three zones of four without machines by day, when others pay more for them."""
+    """Remove the machines of three of four zones by day, when other users pay more for them."""
     lives, zones = replaced(replace(pool, zones=4), rng), range(1, 4)
     for day in range(int(pool.span_s // DAY_S) + 1):
         for zone in zones:
-            # They go one after the other, in the morning, and come back so in the evening.
+            # One zone after the other leaves in the morning and comes back in the evening.
             shift_s = 3600.0 * zone
             begin_s, end_s = day * DAY_S + 8 * 3600.0 + shift_s, day * DAY_S + 20 * 3600.0 + shift_s
             lives = without(lives, begin_s, end_s, zone)
@@ -252,19 +255,23 @@ GENERATORS: dict[str, Callable[[Pool, Generator], list[Life]]] = {
     "drought": _drought,
     "day": _day,
 }
-"""Ways in which machines come and go, by name."""
+"""Generators by name."""
 
 
 def generate(name: str, pool: Pool, rng: Generator) -> Trace:
-    """Make a trace.
+    """Generate a trace.
+
+    Args:
+        name: name of a generator in `GENERATORS`.
+        pool: the pool of machines.
+        rng: random generator.
 
     Raises:
-        TraceError: there is no generator of that name, or it would make more machines than a trace
-            may have.
+        TraceError: there is no generator of that name, or the trace would be too large.
     """
     if name not in GENERATORS:
         raise TraceError(f"churn {name!r} is not one of {', '.join(GENERATORS)}")
-    # By day an outage may cut each life in two.
+    # An outage, one per day, may cut a life in two.
     lives_each = 1 + pool.span_s / pool.lifetime_s + pool.span_s / DAY_S
     n_changes = 2 * pool.machines * lives_each
     if pool.machines > MOST_MACHINES or not pool.span_s <= LONGEST_S or n_changes > MOST_CHANGES:
@@ -279,7 +286,7 @@ def generate(name: str, pool: Pool, rng: Generator) -> Trace:
         if life.begin_s >= pool.span_s or life.end_s <= life.begin_s:
             continue
         machine, zone = f"m{number}", f"zone-{life.zone}"
-        # Rounded times stay within the span.
+        # Rounding must not move a time beyond the span.
         begin_s, end_s = (min(round(s, 3), pool.span_s) for s in (life.begin_s, life.end_s))
         changes.append(Change(begin_s, machine, "arrives", zone=zone))
         if life.end_s < pool.span_s:

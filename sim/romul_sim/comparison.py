@@ -1,12 +1,15 @@
-"""How surely one optimizer's losses are lower than others', over seeds and over problems.
+"""How sure it is that one optimizer's losses are lower than others', over seeds and problems.
 
-Losses are compared within a problem only: by pairs of runs and by ranks, never by their size.
-What is resampled are the seeds within each problem (percentile bootstrap, Efron 1979): intervals
-are about other seeds on these problems. That of `other_problems` resamples the problems, too; with
-few of them it is rather too narrow. Optimizers with the same seeds on a problem are resampled
-together: many begin alike from one seed, so that their losses go together, and where they do not
-this is as right. Those with other seeds are resampled by themselves. Pure functions; the random
-numbers come from problem and seeds, so that nothing depends on what else is compared.
+Losses are compared only within a problem: by pairs of runs and by ranks, never by their size.
+
+The bootstrap (percentile, Efron 1979) resamples the seeds within each problem, so the intervals
+describe other seeds on these problems. `other_problems` also resamples the problems; with few
+problems its intervals are rather too narrow. Optimizers with the same seeds on a problem are
+resampled together, because runs from the same seed often begin alike and have correlated losses; if
+they do not, this is also correct. Optimizers with different seeds are resampled separately.
+
+All functions are pure. The random numbers depend only on the problem and the seeds, so a result
+does not depend on what else is compared.
 """
 
 import hashlib
@@ -20,29 +23,30 @@ from numpy.random import default_rng
 from numpy.typing import NDArray
 
 RESAMPLES = 2_000
-"""Bootstrap samples behind each interval."""
+"""Number of bootstrap samples for each interval."""
 
 ENOUGH = 8
-"""Runs of each side on each problem below which nothing is called sure, and no p is given: the
-bootstrap of a few runs knows only these few, and their ranks are not near a normal distribution."""
+"""Smallest number of runs of each side on each problem for calling a difference sure and for a p
+value. The bootstrap of fewer runs is too narrow, and their ranks are far from a normal
+distribution."""
 
 INTERVAL = (0.025, 0.975)
 SURELY = 0.975
-"""Probability from which a difference is called sure."""
+"""Smallest probability at which a difference is called sure."""
 
 Losses = NDArray[np.float64]
 Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
-"""By problem, optimizer and seed: the run's loss; a run without one has infinity."""
+"""Losses of runs by problem, optimizer and seed; infinity for a run without a loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A share of pairs that the first optimizer wins against a rival.
+    """The share of pairs of runs that the first optimizer wins against a rival.
 
     Attributes:
-        share: the share itself; a tie counts half.
+        share: the share; a tie counts half.
         low, high: its 95 % interval.
-        chance: share of the bootstrap's samples in which it is above a half; a half counts half.
+        chance: share of the bootstrap's samples in which it is above 0.5; 0.5 counts half.
     """
 
     share: float
@@ -52,12 +56,12 @@ class Share:
 
     @property
     def surely(self) -> bool:
-        """Whether the first optimizer surely is better."""
+        """Whether the first optimizer is surely better."""
         return self.chance >= SURELY
 
     @classmethod
     def of(cls, share: float, samples: Losses) -> "Share":
-        """A share with what its samples, shape (RESAMPLES,), say of it."""
+        """Make a share with the statistics of its samples, shape (RESAMPLES,)."""
         low, high = np.quantile(samples, INTERVAL)
         chance = (samples > 0.5).mean() + 0.5 * (samples == 0.5).mean()  # noqa: PLR2004
         return cls(share, float(low), float(high), float(chance))
@@ -65,19 +69,19 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The first optimizer against the others.
+    """The first optimizer against the others (rivals).
 
     Attributes:
         first: the first optimizer.
-        pairs: by problem and rival, the share of pairs that the first one wins.
-        p: by problem and rival, of equal losses, Holm-corrected over all of them; only where both
-            sides have enough runs (`ENOUGH`).
-        over_all: by rival, the mean share over problems.
-        other_problems: the same with an interval about other problems of the kind; no rival's where
-            there is one problem alone.
-        ranks: by optimizer, mean rank of its median over problems, from 1.
-        ranks_lower: by rival, share of the bootstrap's samples in which the first one's mean rank
-            is lower; an equal one counts half.
+        pairs: share of pairs that the first optimizer wins, by problem and rival.
+        p: p value of equal losses, by problem and rival, Holm-corrected over all of them; only if
+            both sides have enough runs (`ENOUGH`).
+        over_all: mean share over problems, by rival.
+        other_problems: the same with an interval for other problems of this kind; empty if there is
+            only one problem.
+        ranks: mean rank of the median over problems, from 1, by optimizer.
+        ranks_lower: share of the bootstrap's samples in which the first optimizer's mean rank is
+            lower than the rival's, by rival; an equal rank counts half.
     """
 
     first: str
@@ -97,7 +101,7 @@ def compare(scores: Scores, first: str) -> Comparison:
         first: one of the optimizers.
 
     Raises:
-        ValueError: a problem lacks runs of an optimizer that another one has.
+        ValueError: a problem has no run of an optimizer that ran on another problem.
     """
     names = list(dict.fromkeys(name for rows in scores.values() for name in rows))
     for problem, rows in scores.items():
@@ -152,13 +156,13 @@ def _lower(ours: Losses, theirs: Losses) -> float:
 
 
 def draws(name: str, n: int) -> NDArray[np.int64]:
-    """Indices of bootstrap samples of `n` runs, shape (RESAMPLES, n), always the same of a name."""
+    """Indices of bootstrap samples of `n` runs, shape (RESAMPLES, n); `name` gives the seed."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
     return default_rng(seed).integers(n, size=(RESAMPLES, n))
 
 
 def pairs_won(ours: Losses, theirs: Losses) -> float:
-    """Share of all pairs of runs, one of each side, in which ours is lower; a tie counts half."""
+    """Share of all pairs of runs, one from each side, in which ours is lower; a tie counts half."""
     whole = np.arange(len(ours))[None], np.arange(len(theirs))[None]
     return float(sampled_pairs_won(ours, theirs, *whole)[0])
 
@@ -166,7 +170,7 @@ def pairs_won(ours: Losses, theirs: Losses) -> float:
 def sampled_pairs_won(
     ours: Losses, theirs: Losses, drawn_ours: NDArray[Any], drawn_theirs: NDArray[Any]
 ) -> Losses:
-    """The same of resampled runs: by ranks, so that the time grows with runs and not with pairs.
+    """`pairs_won` for resampled runs; by ranks, so the time grows with runs and not with pairs.
 
     Args:
         ours: losses, shape (n,).
@@ -184,23 +188,23 @@ def sampled_pairs_won(
     counts = np.bincount(
         (place_theirs[drawn_theirs] + offsets).ravel(), minlength=n_samples * n_values
     ).reshape(n_samples, n_values)
-    # How many of theirs a loss at each place beats: all that are higher, and half of the equal.
+    # How many of theirs each loss beats: all that are higher, and half of those that are equal.
     beaten = drawn_theirs.shape[1] - np.cumsum(counts, axis=1) + 0.5 * counts
     won = np.take_along_axis(beaten, place_ours[drawn_ours], axis=1)
     return np.asarray(won.mean(axis=1) / drawn_theirs.shape[1])
 
 
 def median(losses: Losses | Sequence[float]) -> float:
-    """The median by which optimizers are ranked; infinite where half or more have no loss.
+    """The median by which optimizers are ranked; infinite if half or more runs have no loss.
 
     Args:
-        losses: shape (n,); infinity for a run without one.
+        losses: shape (n,); infinity for a run without a loss.
     """
     return float(np.median(losses))
 
 
 def quartiles(losses: Losses | Sequence[float]) -> tuple[float, float]:
-    """Interpolated between two runs, as the median; infinite where one of these has no loss."""
+    """The quartiles, interpolated between two runs; infinite if one of these has no loss."""
     ordered = np.sort(losses)
     places = 0.25 * (len(ordered) - 1), 0.75 * (len(ordered) - 1)
     low, high = (
@@ -212,17 +216,18 @@ def quartiles(losses: Losses | Sequence[float]) -> tuple[float, float]:
 
 
 def mean_ranks(medians: Losses) -> Losses:
-    """Ranks from 1 along the last axis, lowest first; equal ones share their mean rank."""
+    """Ranks from 1 along the last axis, lowest first; equal values share their mean rank."""
     lower = medians[..., None, :] < medians[..., :, None]
     equal = medians[..., None, :] == medians[..., :, None]
     return np.asarray(lower.sum(-1) + 0.5 * (equal.sum(-1) + 1.0))
 
 
 def mann_whitney(ours: Losses, theirs: Losses) -> float:
-    """Two-sided p of equal distributions (Mann & Whitney 1947), by the normal distribution.
+    """Two-sided p value of equal distributions (Mann & Whitney 1947), by the normal distribution.
 
-    As if both sides' runs were independent: where losses from equal seeds go together, it is rather
-    too high. With corrections for ties and for continuity; for 8 runs a side or more.
+    It assumes that the runs of both sides are independent; if losses from equal seeds are
+    correlated, it is rather too high. It has corrections for ties and continuity, and is meant for
+    8 or more runs on each side.
     """
     n, m = len(ours), len(theirs)
     total = n + m
@@ -236,7 +241,7 @@ def mann_whitney(ours: Losses, theirs: Losses) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Corrected for so many tests (Holm 1979), in the given order."""
+    """P values corrected for multiple tests (Holm 1979), in the given order."""
     adjusted, highest = [0.0] * len(p), 0.0
     for place, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
         highest = max(highest, min(1.0, (len(p) - place) * p[i]))

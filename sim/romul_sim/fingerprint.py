@@ -1,8 +1,8 @@
-"""Fingerprints of code: whether what a result came from is still the same.
+"""Fingerprints of code: whether the code that produced a result is unchanged.
 
-A fingerprint covers a module and all that it imports from its own packages, so that splitting or
-moving code inside them needs no list to be kept. It is of the syntax tree, without docstrings,
-comments and formatting: wording changes no result. The same under all Python versions.
+A fingerprint covers a module and everything that it imports from given packages, so no list of
+files must be maintained. It is a hash of the syntax tree, without docstrings, comments and
+formatting, because these change no result. It is the same in all versions of Python.
 """
 
 import ast
@@ -15,14 +15,14 @@ from pathlib import Path
 
 @lru_cache
 def fingerprint(module: str, within: tuple[str, ...]) -> str:
-    """SHA-256, hexadecimal, of a module and of what it imports, directly or not.
+    """SHA-256, hexadecimal, of a module and of what it imports, directly or indirectly.
 
     Args:
-        module: full name.
-        within: packages whose modules are followed; others are taken as they are.
+        module: full name of the module.
+        within: packages whose modules are followed; other imports are not.
 
     Raises:
-        ModuleNotFoundError: there is no source of that name.
+        ModuleNotFoundError: the module has no Python source.
     """
     found = covered(module, within)
     text = "\n".join(f"{name} {found[name]}" for name in sorted(found))
@@ -30,7 +30,7 @@ def fingerprint(module: str, within: tuple[str, ...]) -> str:
 
 
 def covered(module: str, within: tuple[str, ...]) -> dict[str, str]:
-    """What a fingerprint is of: by name of the module, its code in a form of its own."""
+    """The modules that a fingerprint covers, with their code in canonical form, by name."""
     found: dict[str, str] = {}
     to_do = [module]
     while to_do:
@@ -38,19 +38,19 @@ def covered(module: str, within: tuple[str, ...]) -> dict[str, str]:
         if name not in found:
             tree = _tree(name)
             found[name] = _canonical(tree)
-            # What is compiled has no source: a suite's `identity` says it.
+            # A compiled module has no source; a suite's `identity` must cover it.
             near = {other for other in _imports(tree, name) if _is_in(other, within)}
             to_do += sorted(filter(has_source, near))
     return found
 
 
 def has_source(module: str) -> bool:
-    """Whether a fingerprint can be taken of a module."""
+    """Whether a module has Python source, so that it can have a fingerprint."""
     return _source(module) is not None
 
 
 def mentions(module: str, text: str) -> bool:
-    """Whether a module's source has this text as a literal."""
+    """Whether a module's source contains this text as a literal."""
     nodes = ast.walk(_tree(module))
     return any(isinstance(node, ast.Constant) and node.value == text for node in nodes)
 
@@ -63,9 +63,9 @@ def _source(name: str) -> Path | None:
     try:
         spec = importlib.util.find_spec(name)
     except ModuleNotFoundError:
-        # A name that is imported out of a module, which is no package.
+        # The name is a member of a module, not a module.
         return None
-    # What is built in, or compiled, has none to read.
+    # Built-in and compiled modules have no source.
     origin = None if spec is None else spec.origin
     return Path(origin) if origin is not None and origin.endswith(".py") else None
 
@@ -78,11 +78,11 @@ def _tree(name: str) -> ast.Module:
 
 
 def _imports(tree: ast.AST, name: str) -> Iterator[str]:
-    """Names of modules; of "from package import module" that of the module only.
+    """Names of imported modules; for "from package import module" only the module's.
 
     Args:
-        tree: of the module that imports.
-        name: its full name, from which relative imports count.
+        tree: syntax tree of the importing module.
+        name: full name of the importing module, to resolve relative imports.
     """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -94,7 +94,7 @@ def _imports(tree: ast.AST, name: str) -> Iterator[str]:
 
 
 def _base(node: ast.ImportFrom, name: str) -> str:
-    """The module that names are imported from; empty where it would be above all packages."""
+    """The module that names are imported from; "" if it would be above the top package."""
     if not node.level:
         return node.module or ""
     path = _source(name)
@@ -105,7 +105,7 @@ def _base(node: ast.ImportFrom, name: str) -> str:
 
 
 def _canonical(node: object) -> str:
-    """A tree as text; fields that are empty are left out, as versions differ in them."""
+    """A tree as text, without empty fields, in which versions of Python differ."""
     if isinstance(node, list):
         return "[" + ",".join(_canonical(part) for part in node) + "]"
     if not isinstance(node, ast.AST):
@@ -119,7 +119,7 @@ def _canonical(node: object) -> str:
 
 
 def _without_texts(body: list[ast.AST]) -> list[ast.AST]:
-    """Statements but for docstrings: one that is a text does nothing, wherever it stands."""
+    """Statements without docstrings and other strings, which have no effect anywhere."""
     return [
         part
         for part in body

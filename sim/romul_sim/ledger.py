@@ -1,7 +1,7 @@
-"""What machines were paid for, and what their time was used for, in machine seconds.
+"""Accounts of what machines cost and what their time was used for, in machine seconds.
 
-Each second of a machine is counted once: it was frozen, or it was used by one attempt, or it was
-idle. What an attempt's seconds were good for is known when the population has judged it.
+Each second of a machine is counted once: the machine was frozen, used by one attempt, or idle.
+Whether an attempt's seconds were useful is known when its report was accepted or not.
 """
 
 from dataclasses import dataclass, field
@@ -29,18 +29,18 @@ CAUSES = {
 
 
 Judgement = TrialReported | TrialReleased | TrialFailed | ReportStale
-"""A line that says what became of an attempt."""
+"""A line of history that says how an attempt ended."""
 
 
 @dataclass(slots=True)
 class MachineTime:
     """One machine's time, from its arrival to its end.
 
-    Where a checkpoint is stored beside the next trial, the time is the next trial's.
+    While a checkpoint is stored beside the next trial, the time belongs to the next trial.
 
     Attributes:
-        ledger: gets what no attempt used.
-        now_s: the accounts are up to date until then.
+        ledger: gets the time that no attempt used.
+        now_s: the time up to which the accounts are complete.
     """
 
     ledger: "Ledger"
@@ -67,17 +67,17 @@ class MachineTime:
             self.ledger.waste("idle", passed_s - frozen_s)
 
     def freeze(self, now_s: float, until_s: float) -> None:
-        """It does nothing until then; a freeze that lasts longer goes on."""
+        """Freeze the machine until `until_s`; a longer freeze is not shortened."""
         self.to(now_s)
         self._frozen_until_s = max(until_s, self._frozen_until_s)
 
     def change(self, now_s: float, speed: float) -> None:
-        """It goes on at another speed; at 0 it stands still."""
+        """Change the machine's speed; at 0 it stands still."""
         self.to(now_s)
         self._stands = speed == 0.0
 
     def span(self, span: Span, now_s: float) -> None:
-        """An attempt begins, goes on, or has ended."""
+        """Account an attempt that begins, goes on, or has ended."""
         if self.ledger.ended:
             return
         self.to(now_s)
@@ -88,7 +88,7 @@ class MachineTime:
         self.ledger.span(span)
 
     def leave(self, now_s: float) -> None:
-        """It is no longer there; what ran on it ends in the same moment."""
+        """The machine is gone; its attempts end at the same time."""
         self.to(now_s)
         self._left = True
 
@@ -98,16 +98,16 @@ class Ledger:
     """The accounts of one simulation.
 
     Attributes:
-        useful_s: training whose result, or whose partial checkpoint, counts.
-        waste_s: by cause; see `CAUSES`.
-        paid_s, dollars: of all machines so far; `to` brings them up to date.
-        keep: whether spans and machines' lives are kept for a picture.
-        spans: attempts with their fate.
-        lives: by machine, its zone, arrival and end.
-        curve: (seconds, dollars, loss) whenever the best loss of any search got better.
-        sizes: (seconds, machines, active slots) whenever one of them changed.
-        arrived, left: how many machines.
-        ended: whether they are closed.
+        keep: whether to keep spans and machines' lives for a picture.
+        useful_s: time of training whose result or partial checkpoint counts, in seconds.
+        waste_s: wasted time by cause, in seconds; see `CAUSES`.
+        paid_s, dollars: machine time and cost of all machines so far; `to` updates them.
+        spans: attempts, each with what its time counts as.
+        lives: zone, arrival and end of each machine, by name.
+        curve: (seconds, dollars, loss) at each improvement of the best loss of all searches.
+        sizes: (seconds, machines, active slots) at each change.
+        arrived, left: number of machines.
+        ended: whether the accounts are closed.
     """
 
     keep: bool = False
@@ -125,20 +125,20 @@ class Ledger:
     _open: dict[tuple[str, str, int], Span] = field(default_factory=dict)
     _judged: dict[tuple[str, str, int], Judgement] = field(default_factory=dict)
     _there: dict[str, tuple[MachineTime, float]] = field(default_factory=dict)
-    """By name, the machines that are there, each with its price."""
+    """The machines that are there, each with its price per hour, by name."""
     _now_s: float = 0.0
 
     def to(self, now_s: float) -> None:
-        """Bring what was paid to a moment."""
+        """Update time and cost up to `now_s`."""
         gone_s, self._now_s = now_s - self._now_s, now_s
         if not gone_s:
-            # Many machines come in one instant, and the sum is over all of them.
+            # Skip the sum over all machines if many of them arrive at the same time.
             return
         self.paid_s += gone_s * len(self._there)
         self.dollars += gone_s * sum(price for _, price in self._there.values()) / 3600
 
     def arrive(self, machine: str, zone: str, price: float, now_s: float) -> MachineTime:
-        """A machine is paid for from now on."""
+        """A machine arrives, and is paid for from now on."""
         self.to(now_s)
         self.arrived += 1
         time = MachineTime(self, now_s)
@@ -148,7 +148,7 @@ class Ledger:
         return time
 
     def leave(self, machine: str, now_s: float) -> None:
-        """A machine is no longer paid for."""
+        """A machine leaves, and is no longer paid for."""
         self.to(now_s)
         self.left += 1
         self._there.pop(machine)[0].leave(now_s)
@@ -158,22 +158,22 @@ class Ledger:
 
     @property
     def machines(self) -> int:
-        """How many are there now."""
+        """Current number of machines."""
         return len(self._there)
 
     def waste(self, cause: str, seconds: float) -> None:
-        """Count seconds that were good for nothing."""
+        """Count wasted seconds."""
         self.waste_s[cause] = self.waste_s.get(cause, 0.0) + seconds
 
     def span(self, span: Span) -> None:
-        """An attempt began, or has ended."""
+        """Account an attempt that began or has ended."""
         key = (span.experiment, span.trial, span.attempt)
         self._open[key] = span
         if span.end_s is not None and key in self._judged:
             self._close(key)
 
     def judge(self, name: str, line: Line) -> None:
-        """Take from a line of history what became of an attempt."""
+        """Take from a line of history how an attempt ended."""
         match line:
             case TrialReported() | TrialReleased() | TrialFailed() | ReportStale():
                 key = (name, line.trial, line.attempt)
@@ -197,7 +197,7 @@ class Ledger:
             self.spans.append((span, fate))
 
     def end(self, now_s: float) -> None:
-        """The simulation is over: what is still open was for nothing."""
+        """Close the accounts: attempts that are still open count as wasted."""
         self.to(now_s)
         for time, _ in self._there.values():
             time.to(now_s)
@@ -208,7 +208,7 @@ class Ledger:
 
 
 def _fate(line: Judgement | None, span: Span) -> str:
-    """Whether an attempt was useful, or why it was not."""
+    """What an attempt's time counts as: "useful", or a cause of waste in `CAUSES`."""
     match line:
         case TrialReported():
             return "useful"
@@ -219,7 +219,7 @@ def _fate(line: Judgement | None, span: Span) -> str:
     if line is None:
         return "unfinished"
     if isinstance(line, ReportStale):
-        # Without a result, it was ended because the other attempt had been faster.
+        # If it has no result, it was stopped because the other attempt was faster.
         return "stale" if span.how in ("done", "paused") else "copies"
     causes = {"lost": "time-out", "preempted": "preemption", "outdated": "copies"}
     return causes.get(line.reason, "given up")

@@ -1,4 +1,4 @@
-"""The one store of a simulation, and the network between it and each machine."""
+"""The store of a simulation, and the network between the store and each machine."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -15,33 +15,33 @@ from romul_sim.invariants import InvariantWatch, Violation
 from romul_sim.virtual_time import RESOLUTION_S, virtual_loop
 
 KEPT_MS = 30_000
-"""How far back in time the store can go."""
+"""How far back in time the store can go, in milliseconds."""
 AMBIGUOUS = ("settle", "beat", "present")
-"""Calls that a client sends again when no answer comes: they may arrive twice."""
+"""Calls that a client repeats if no answer comes, so that they may arrive twice."""
 WAITING = ("lease", "read")
-"""Calls whose replies may take time: a machine may go meanwhile."""
+"""Calls whose reply may take time; the machine may go meanwhile."""
 LOST = 0.3
-"""Share of the messages, each way, that a lossy network loses."""
+"""Share of the messages in each direction that a lossy network loses."""
 
 OnLine = Callable[[str, Line], None]
-"""Is called with the name of a search and a line of its history."""
+"""Called with the name of a search and a line of its history."""
 
 
 class WatchedStore(MemoryStore):
-    """The one store of a simulation: every commit is checked; it can go back in time.
+    """The store of a simulation: each commit is checked, and the store can go back in time.
 
     Args:
-        watches: by experiment.
-        on_line: is called with each line of history.
+        watches: the checks of the invariants, by experiment.
+        on_line: called with each line of history.
 
     Attributes:
-        away_until_s: it answers no call until then.
-        closed: whether lines that come now count no more; they are checked all the same.
+        away_until_s: the store answers no call before this time.
+        closed: whether new lines no longer count; they are still checked.
     """
 
     def __init__(self, watches: Mapping[str, InvariantWatch], on_line: OnLine) -> None:
         loop = virtual_loop()
-        # The server's own clock is right, whatever the machine that calls.
+        # The server's clock is correct, whichever machine calls.
         super().__init__(lambda: int(1000 * loop.now_s))
         self.watches = watches
         self.away_until_s = 0.0
@@ -53,7 +53,7 @@ class WatchedStore(MemoryStore):
 
     @property
     def history_sha256(self) -> str:
-        """Of all lines of all histories, in the order in which they were committed."""
+        """SHA-256 of all lines of all histories, in the order of their commits."""
         return self._sha256.hexdigest()
 
     async def set_fault(self, name: str, fault: str) -> None:
@@ -61,7 +61,7 @@ class WatchedStore(MemoryStore):
             raise Violation(f"{name}: {fault}")
 
     async def experiments(self) -> dict[str, str]:
-        # One for all workers, which keep what they found: as long as nothing has changed.
+        # All workers share one dict as long as nothing has changed, because each keeps it.
         found = await super().experiments()
         if found != self._statuses:
             self._statuses = found
@@ -96,7 +96,7 @@ class WatchedStore(MemoryStore):
         return swept
 
     def keep(self) -> None:
-        """Keep a copy of the present state, as a replica would."""
+        """Keep a copy of the current state, as a replica would."""
         now = self.memory.now_ms()
         books = {name: watch.book.copy() for name, watch in self.watches.items()}
         everything = {name: found.copy() for name, found in self.memory.experiments.items()}
@@ -104,12 +104,12 @@ class WatchedStore(MemoryStore):
         self._kept = [kept for kept in self._kept if now - kept[0] < KEPT_MS]
 
     def lose(self, seconds: float) -> None:
-        """Go back to the newest state that is so old; a replica took over without the rest."""
+        """Go back by at least `seconds`, as if a replica took over without the last writes."""
         limit = self.memory.now_ms() - 1000 * seconds
         older = [kept for kept in self._kept if kept[0] <= limit] or self._kept[:1]
         if older:
             at_ms, everything, books = older[-1]
-            # What came later was lost: no replica has it any more.
+            # Later copies are lost: no replica has them.
             self._kept = [kept for kept in self._kept if kept[0] <= at_ms]
             self.memory.experiments = {name: found.copy() for name, found in everything.items()}
             for name, book in books.items():
@@ -117,7 +117,7 @@ class WatchedStore(MemoryStore):
                 self.watches[name].lost_ms = self.memory.now_ms()
 
     def lose_trial(self, name: str, pick: float) -> None:
-        """Lose one entry, as a damaged file or a careless operator would."""
+        """Lose one queued trial, as with a damaged file or a careless operator."""
         trials = self.memory.queue(name, "trials")
         if len(trials):
             chosen = sorted([*trials.fresh, *trials.held])[int(pick * len(trials))]
@@ -127,12 +127,17 @@ class WatchedStore(MemoryStore):
 
 
 class MachineStore:
-    """The store as one machine sees it: slow, lossy, frozen or cut off at times.
+    """The store as one machine sees it: at times slow, lossy, frozen or unreachable.
 
     Args:
         store: the store.
-        rng: of the network's delays and losses.
-        latency_s: mean time of each way.
+        rng: random generator of the network's delays and losses.
+        latency_s: mean time of a message in each direction, in seconds.
+
+    Attributes:
+        dead: whether the machine is gone.
+        lossy_until_s: until when messages may be lost.
+        frozen_until_s: until when the machine is frozen.
     """
 
     def __init__(self, store: WatchedStore, rng: Generator, latency_s: float) -> None:
@@ -145,14 +150,14 @@ class MachineStore:
         self.frozen_until_s = 0.0
 
     async def forget_readers(self, name: str, idle_ms: int, reader: str = "") -> None:
-        """Nothing: the store in memory lists no readers, so that no call goes over the network."""
+        """Do nothing: the memory store lists no readers, so no call is needed."""
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
         direct = name not in WAITING
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            # Called often, and most often with nothing that could come between.
+            # Fast path: most calls meet no fault and no latency.
             if direct and not (
                 self.dead
                 or self._latency_s
@@ -163,7 +168,7 @@ class MachineStore:
                 return method(*args, **kwargs)
             return self._call_over_network(name, method, args, kwargs)
 
-        # Found at once from now on.
+        # Cache it as an attribute.
         self.__dict__[name] = call
         return call
 
@@ -179,7 +184,7 @@ class MachineStore:
         reply = await method(*args, **kwargs)
         if self._loses():
             if self._rng.random() < 0.5 and name in AMBIGUOUS:  # noqa: PLR2004
-                # The client sent it again: it arrives twice.
+                # The client sends the call again, so it arrives twice.
                 await self._way()
                 return await method(*args, **kwargs)
             raise StoreUnavailableError("the reply was lost")
@@ -188,13 +193,13 @@ class MachineStore:
         return reply
 
     def _loses(self) -> bool:
-        """Whether the message that is under way is lost."""
+        """Whether the current message is lost."""
         return self._loop.now_s < self.lossy_until_s and self._rng.random() < LOST
 
     async def _way(self) -> None:
         if self._latency_s:
             await self._loop.true_sleep(float(self._rng.exponential(self._latency_s)))
-        # It may be frozen for longer meanwhile.
+        # The freeze may be extended meanwhile.
         while (left_s := self.frozen_until_s - self._loop.now_s) > RESOLUTION_S:
             await self._loop.true_sleep(left_s)
         if self.dead:

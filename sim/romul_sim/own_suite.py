@@ -1,6 +1,6 @@
-"""A suite as `romul bench` is given it: whether it can be played, before hours of work.
+"""Checks a suite given to `romul bench` before hours of work.
 
-A user's module is run here, so that whatever it raises is an error in words.
+The suite is a user's module, so any exception that it raises becomes an ExperimentError.
 """
 
 import importlib
@@ -18,16 +18,15 @@ _FIELDS = ("space", "steps", "step", "test", "identity")
 
 
 def halves(module: str) -> dict[str, list[str]]:
-    """Names of the problems by half, and of both; the module is imported.
+    """Import a suite, and return the names of its problems: "develop", "report" and "all".
 
-    One that is installed nowhere may lie in the current folder, whose other modules are found then,
-    too, after all that is installed.
+    The module may also be in the current folder, which is searched after the installed packages.
 
     Args:
-        module: of the suite.
+        module: name of the suite's module.
 
     Raises:
-        ExperimentError: it cannot be imported, or lacks something.
+        ExperimentError: the module cannot be imported, or lacks a required name.
     """
     if module != SUITE and not {"", str(Path.cwd())} & {*sys.path}:
         sys.path.append(str(Path.cwd()))
@@ -58,14 +57,14 @@ def halves(module: str) -> dict[str, list[str]]:
 
 
 def check(module: str, problems: Sequence[str]) -> None:
-    """Make problems, and see whether each has all that a run needs.
+    """Make problems, and check that each has everything that a run needs.
 
     Args:
-        module: of the suite, imported.
-        problems: names.
+        module: name of the suite's module, which must be imported.
+        problems: names of the problems.
 
     Raises:
-        ExperimentError: one cannot be made, lacks something, or declares a space that is none.
+        ExperimentError: a problem cannot be made, lacks an attribute, or has an invalid space.
     """
     for name in problems:
         where = f"problem {name!r} of {module}"
@@ -83,14 +82,14 @@ def check(module: str, problems: Sequence[str]) -> None:
         try:
             key(BenchJob(name, "random", 4, problem.steps, 0, suite=module))
         except (Exception, SystemExit) as error:
-            raise ExperimentError(f"{where} can be given no key: {_described(error)}") from error
+            raise ExperimentError(f"{where}: no key can be made: {_described(error)}") from error
 
 
 def _described(error: BaseException) -> str:
-    """Where and what, in one line."""
+    """An error in one line, with the file and line that raised it."""
     what = f"{type(error).__name__}: {error}"
     if isinstance(error, ImportError | SyntaxError):
-        # Their messages say where.
+        # Their messages name the place already.
         return what
     frames = traceback.extract_tb(error.__traceback__)
     return f"{frames[-1].filename}:{frames[-1].lineno}: {what}" if frames else what

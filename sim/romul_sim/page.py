@@ -1,4 +1,4 @@
-"""A simulation as one HTML page that needs nothing else: figures, and four pictures."""
+"""A report of a simulation as one self-contained HTML page: figures and four pictures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ COLOURS = {
     "frozen": "#7fd1d8",
 }
 MOST_MACHINES = 400
-"""Machines drawn in the chart, the first to come; more could not be distinguished."""
+"""Most machines in the chart, in order of arrival; more could not be distinguished."""
 
 
 def write_page(
@@ -32,12 +32,12 @@ def write_page(
     """Write the page.
 
     Args:
-        file: the page.
-        title: what was simulated.
-        command: how it is done again.
+        file: where to write the page.
+        title: title of the page.
+        command: the command that repeats the simulation.
         figures: the figures of one simulation.
-        ledger: its accounts, with pictures' data.
-        rows: of a comparison, if there was one.
+        ledger: its accounts, with the data for pictures.
+        rows: rows of a comparison, if there was one.
 
     Raises:
         ImportError: matplotlib is not installed.

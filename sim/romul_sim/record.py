@@ -1,7 +1,7 @@
-"""Records of real runs: what happened to machines, and every line of history, with its time.
+"""Records of real runs: what happened to machines, and every line of history, with times.
 
-A record is a trace too (`churn.py`): yesterday's machines can carry another search. And its history
-holds every event that the decisions were made on, so that they can be made again (`replay.py`).
+A record is also a trace (`churn.py`): another search can be simulated on the recorded machines. Its
+history holds every event that led to decisions, so the decisions can be replayed (`replay.py`).
 """
 
 import asyncio
@@ -34,28 +34,28 @@ from romul_sim.trace_files import line_of, numbered_lines, read_trace
 
 VERSION = 1
 LEAVING = ("lost", "preempted", "drained")
-"""Why an attempt ended whose worker is gone."""
+"""Reasons for the end of an attempt that mean that its worker is gone."""
 SLOWEST, FASTEST = 1e-4, 1e6
-"""Speeds of a machine in a trace of history: at 0 it would stand still for good."""
+"""Limits of a machine's speed that is computed from history; at 0 it would never train."""
 
 _Attempt = TrialFailed | TrialReleased
 """Lines of attempts that ended without a result."""
 
 
 class RecordError(RomulError, ValueError):
-    """A record that cannot be used."""
+    """A record is invalid, or cannot be made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A run as it was recorded.
+    """A recorded run.
 
     Attributes:
-        experiment: its declaration.
-        began_ms: when it began, in milliseconds since the epoch.
-        lines: its history, oldest first.
+        experiment: the declaration.
+        began_ms: when the run began, in milliseconds since the epoch.
+        lines: lines of history, oldest first.
         changes: what happened to machines, in order of time.
-        span_s: how long it went on.
+        span_s: length of the record, in seconds.
     """
 
     experiment: Experiment
@@ -66,7 +66,7 @@ class Record:
 
     @property
     def trial_s(self) -> float | None:
-        """Median duration of its trials, in seconds; None: none has ended."""
+        """Median duration of the trials, in seconds; None: no trial has a result."""
         seconds = [line.seconds for line in self.lines if isinstance(line, TrialReported)]
         return max(1e-3, median(seconds)) if seconds else None
 
@@ -78,20 +78,21 @@ async def record(
     every_s: float = 1.0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Record a run until it ends; one that has ended already is recorded from its history.
+    """Record a run until it ends; a run that has ended is recorded from its history.
 
     Args:
-        store: where it lies.
-        name: its name.
-        file: the record; is there, readable, at any time.
-        every_s: how often machines and history are read.
-        progress: is called with the number of lines of history so far.
+        store: the store that holds the run.
+        name: name of the experiment.
+        file: where to write the record; it can be read at any time.
+        every_s: interval at which machines and history are read, in seconds.
+        progress: called with the number of lines of history so far.
 
     Returns:
         The number of lines of history.
 
     Raises:
-        RecordError: the store has only the end of its history, or the file cannot be written.
+        RecordError: the store no longer has the beginning of the history, or the file cannot be
+            written.
         UnknownExperimentError: there is no such experiment.
     """
     experiment = experiment_of(await store.spec(name))
@@ -102,7 +103,7 @@ async def record(
     with opened as out:
         writer = _Writer(store, experiment, out)
         while True:
-            # Read before the history is: what was committed with the end is in it then.
+            # Read before the history, so that the history then includes the end of the run.
             status = (await store.experiments()).get(name)
             if status is None and not writer.n:
                 raise UnknownExperimentError(f"no experiment {name!r}")
@@ -114,7 +115,7 @@ async def record(
 
 
 class _Writer:
-    """Writes what is new since the last time."""
+    """Writes the lines that are new since the last call."""
 
     def __init__(self, store: Store, experiment: Experiment, out: TextIO) -> None:
         self._store = store
@@ -145,7 +146,7 @@ class _Writer:
         self._out.flush()
 
     def _history(self, values: dict[str, Any]) -> None:
-        """Write one line, as `romul history --json` shows it."""
+        """Write one line of history, in the form of `romul history --json`."""
         line = history.from_json(values)
         if self._began_ms is None:
             if not isinstance(line, SearchStarted) or "at_ms" not in values:
@@ -172,8 +173,8 @@ class _Writer:
         lease_ms = 1000 * self._experiment.timeouts.lease_s
         ages = await self._store.ages(name)
         alive = {worker for worker, age_ms in ages.items() if age_ms < lease_ms}
-        # By this machine's clock, which may go back, and never before the store's last line of
-        # history: a machine does not leave before it has arrived.
+        # This machine's clock may go back. The maximum keeps times in order, so that no machine
+        # leaves before it has arrived.
         now_ms = time.time_ns() // 1_000_000
         self._looked_ms = max(self._looked_ms, self._lines[-1].at_ms, now_ms)
         at_s = (self._looked_ms - (self._began_ms or 0)) / 1000
@@ -186,9 +187,9 @@ class _Writer:
 
 
 def machines_of(lines: Sequence[Line], began_ms: int) -> list[Change]:
-    """Machines as history shows them: from a worker's first trial to its last report.
+    """Machines derived from history: each is there from its first trial to its last report.
 
-    A machine's speed is the median trial of all machines over its own.
+    A machine's speed is the median duration of all trials divided by that of its own trials.
     """
     first: dict[str, float] = {}
     last: dict[str, float] = {}
@@ -220,7 +221,7 @@ def machines_of(lines: Sequence[Line], began_ms: int) -> list[Change]:
 
 
 def is_record(file: Path) -> bool:
-    """Whether a trace is a record: its first line says so.
+    """Whether a trace file is a record, according to its first line.
 
     Raises:
         RecordError: the file cannot be read.
@@ -237,7 +238,7 @@ def read_record(file: Path) -> Record:
     """Read a record.
 
     Raises:
-        RecordError: it is none; the message gives the line.
+        RecordError: the file is not a record; the message gives the line.
     """
     lines: list[Line] = []
     head: Mapping[str, Any] | None = None

@@ -1,10 +1,10 @@
-"""Stored results under the keys of today's code, where today's code still leads to them.
+"""Gives stored results the keys of the current code, if the code still produces the same results.
 
-A key holds a fingerprint of the code that a result came from. Code that was only moved or renamed
-makes other keys, although no result changes; a fingerprint cannot distinguish the two. So a sample
-of the lines is played again: only if each of them comes out bit for bit as it is stored (or, on
-another kind of machine, as the former code plays it there) do all lines get new keys, with a note
-of the commit that holds them under their old ones.
+A key contains a fingerprint of the code that produced a result. Code that was only moved or renamed
+has another fingerprint, although no result changes. Therefore a sample of the lines is run again.
+All lines get new keys only if each run of the sample gives the stored result bit for bit (or, on
+another kind of machine, the result that the former code gives there). Each line then names the
+commit that holds it under its old key.
 """
 
 import json
@@ -20,21 +20,21 @@ from romul_sim.bench import RunLine
 from romul_sim.results import Results
 
 SHARE = 0.05
-"""Share of the lines that is played again."""
+"""Share of the lines that are run again."""
 LEAST = 10
-"""Lines that are played again at least."""
+"""Smallest number of lines that are run again."""
 NOTE = "rekeyed_from"
-"""Field of a line that has got a new key: the commit that holds it under its first one."""
+"""Field of a line with a new key: the commit that holds the line under its first key."""
 _NOT_OF_THE_RUN = ("key", NOTE)
 _KIND = ("problem", "optimizer", "population", "steps", "conditions", "device")
-"""Fields that may make a difference to what code a run came from; each combination is sampled."""
+"""Fields that may affect which code a run uses; each combination is sampled."""
 
 KeyOf = Callable[[RunLine], str]
 PlayAgain = Callable[[Sequence[RunLine]], Iterator[RunLine]]
 
 
 class RekeyError(RomulError, ValueError):
-    """Lines that do not get new keys; the message names those that come out otherwise."""
+    """The lines cannot get new keys; the message names the runs whose results differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class Rekeyed:
     """What was done to a file.
 
     Attributes:
-        lines: how many got a new key.
-        sample: how many of them were played again.
-        current: how many had the key of today's code before.
+        lines: number of lines that got a new key.
+        sample: number of these that were run again.
+        current: number of lines that already had the key of the current code.
     """
 
     lines: int
@@ -63,22 +63,22 @@ def rekey(
     least: int = LEAST,
     seed: int = 0,
 ) -> Rekeyed:
-    """Give the lines of a results file today's keys, if a sample of them comes out the same.
+    """Give the lines of a results file current keys, if a sample of them gives the same results.
 
     Args:
-        path: the file; it is locked meanwhile, and changed only if the whole sample agrees.
-        key_of: the key that today's code gives to the run of a line.
-        play_again: plays the runs of lines; new lines with their keys, in any order.
-        commit: that holds the lines under their old keys.
-        expected: plays them with the former code, under the keys that they have; None: they should
-            come out as they are stored.
-        share: of the lines, that is played again.
-        least: how many are played again at least, if there are so many.
-        seed: of the choice.
+        path: the file. It is locked meanwhile, and changed only if the whole sample agrees.
+        key_of: returns the key that the current code gives to the run of a line.
+        play_again: runs lines again, and returns the new lines with their keys, in any order.
+        commit: the commit that holds the lines under their old keys.
+        expected: runs lines with the former code, under their old keys; None: the expected results
+            are those that are stored.
+        share: share of the lines that are run again.
+        least: smallest number of lines that are run again.
+        seed: seed of the choice.
 
     Raises:
-        RekeyError: a line came out otherwise, cannot be played, or is there twice with different
-            results.
+        RekeyError: the result of a run differs, a run cannot be repeated, or the file has two
+            different results of one run.
         ExperimentError: the file is not a results file, or is in use.
     """
     if not path.is_file():
@@ -102,10 +102,10 @@ def sample(lines: Sequence[RunLine], share: float, least: int, seed: int) -> lis
     """Choose lines at random: at least one of each problem, optimizer and conditions.
 
     Args:
-        lines: those to choose from.
-        share: how many of them, as a share.
-        least: how many at least, if there are so many.
-        seed: of the choice; the same lines in any order are the same choice.
+        lines: the lines to choose from.
+        share: share of the lines to choose.
+        least: smallest number of lines to choose, if there are that many.
+        seed: seed of the choice, which does not depend on the order of `lines`.
     """
     ordered = sorted(lines, key=lambda line: str(line["key"]))
     shuffled = [ordered[i] for i in default_rng(seed).permutation(len(ordered))]
@@ -122,12 +122,12 @@ def sample(lines: Sequence[RunLine], share: float, least: int, seed: int) -> lis
 
 
 def noted(line: RunLine, key: str, commit: str) -> RunLine:
-    """A line under another key; a note of an earlier commit stays."""
+    """A line under another key, with the commit; an earlier commit in the line is kept."""
     return {**line, "key": key, NOTE: line.get(NOTE, commit)}
 
 
 def differences(stored: RunLine, played: RunLine) -> list[str]:
-    """Fields of a run in which two lines differ, as JSON, with both values."""
+    """The fields in which two lines of a run differ, with both values, as texts."""
     names = dict.fromkeys([*stored, *played])
     found = []
     for name in names:
@@ -138,13 +138,13 @@ def differences(stored: RunLine, played: RunLine) -> list[str]:
 
 
 def _by_new_key(path: Path, lines: Sequence[RunLine], key_of: KeyOf) -> dict[str, RunLine]:
-    """One line of each run by its new key: the one that has that key already, if there is one."""
+    """One line of each run, by its new key; a line that has that key already is preferred."""
     found: dict[str, RunLine] = {}
     for line in lines:
         try:
             key = key_of(line)
         except (RomulError, ValueError, KeyError, ImportError) as error:
-            raise RekeyError(f"{_run(line)}: it cannot be played any more: {error!r}") from error
+            raise RekeyError(f"{_run(line)}: it can no longer be played: {error!r}") from error
         twin = found.get(key, line)
         if differences(twin, line):
             raise RekeyError(_refusal(path, [_named(twin, line)], "two lines of one run"))
@@ -158,7 +158,11 @@ def _check(
     play_again: PlayAgain,
     expected: PlayAgain | None,
 ) -> None:
-    """Play lines again, which are given by their new keys."""
+    """Run lines, given by their new keys, again and compare the results.
+
+    Raises:
+        RekeyError: a result differs, or a run cannot be repeated.
+    """
     try:
         if expected is not None:
             before = {line["key"]: line for line in expected(list(chosen.values()))}
@@ -185,4 +189,4 @@ def _named(stored: RunLine, played: RunLine) -> str:
 
 def _refusal(path: Path, wrong: Sequence[str], what: str) -> str:
     rows = "\n".join(f"  {row}" for row in sorted(wrong))
-    return f"{path}: {what} came out otherwise; no line has got a new key:\n{rows}"
+    return f"{path}: {what} came out differently; no line has a new key:\n{rows}"

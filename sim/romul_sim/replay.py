@@ -1,4 +1,4 @@
-"""A recorded run decided again: the same events through the same core, or with other settings."""
+"""Replays a recorded run: the same events through the core, with the same or other settings."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -47,7 +47,7 @@ _TOYS = "romul_workers.tasks.toys"
 
 
 def event_of(line: Line) -> Event | None:
-    """The event that led to a line of history; None: the line is a part of a decision."""
+    """The event that caused a line of history; None: the line is part of a decision."""
     match line:
         case history.SearchStarted():
             return Submitted()
@@ -67,11 +67,11 @@ _ACTIONS: Mapping[type[Line], str] = {
     history.SearchExtended: "extend",
     history.SearchChanged: "change",
 }
-"""Actions of an operator, by the lines that they lead to where they are possible."""
+"""Actions of an operator, by the line of history that a successful action causes."""
 
 
 def _control_of(line: Line) -> Control | None:
-    """What an operator did."""
+    """The operator's action that caused a line; None: it was another event."""
     action: Any = _ACTIONS.get(type(line))
     by, given = getattr(line, "by", None) or "", dict[str, Any]()
     match line:
@@ -91,7 +91,7 @@ def _control_of(line: Line) -> Control | None:
 
 
 def _report_of(line: Line) -> Event | None:
-    """What a worker reported."""
+    """The worker's report that caused a line; None: it was another event."""
     match line:
         case TrialReported():
             return Result(
@@ -115,13 +115,13 @@ def _report_of(line: Line) -> Event | None:
                 **_token(line), **ended, checkpoint=line.checkpoint, seconds=line.seconds
             )
         case ReportStale():
-            # Whatever the report said, its attempt did not count.
+            # The content of the report does not matter, because its attempt did not count.
             return Released(**_token(line), reason="preempted")
     return None
 
 
 def _token(line: TrialReported | TrialFailed | TrialReleased | ReportStale) -> dict[str, Any]:
-    """The attempt that a line is of."""
+    """The fields of a report that identify the attempt of a line."""
     return {
         "trial": line.trial,
         "slot": int(line.trial.partition("-")[0]),
@@ -132,13 +132,13 @@ def _token(line: TrialReported | TrialFailed | TrialReleased | ReportStale) -> d
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One event of a record, folded again.
+    """One event of a record, decided again.
 
     Attributes:
         event: the event, with its time.
-        before, after: the population.
-        decided: the lines of history that it leads to now.
-        recorded: those that it led to when it was recorded.
+        before, after: the population before and after the event.
+        decided: the lines of history that the event causes now.
+        recorded: the lines of history that it caused when it was recorded.
     """
 
     event: Stamped
@@ -149,15 +149,15 @@ class Step:
 
     @property
     def same(self) -> bool:
-        """Whether both are the same, to the last bit."""
+        """Whether the decided lines are exactly the recorded ones."""
         return _texts(self.decided) == _texts(self.recorded)
 
 
 def steps(record: Record) -> Iterator[Step]:
-    """Fold a record's events again, as they were recorded.
+    """Decide a record's events again, in their order.
 
     Raises:
-        RecordError: its first line is not of an event.
+        RecordError: the first line of history does not belong to an event.
     """
     population = Population(settings=settings(at_the_beginning(record), stored=True))
     groups: list[list[Line]] = []
@@ -165,7 +165,7 @@ def steps(record: Record) -> Iterator[Step]:
         if event_of(line) is not None:
             groups.append([line])
         elif not groups:
-            raise RecordError(f"the record begins with {line.event!r}, which is no event")
+            raise RecordError(f"the record begins with {line.event!r}, which is not an event")
         else:
             groups[-1].append(line)
     for group in groups:
@@ -181,11 +181,11 @@ def steps(record: Record) -> Iterator[Step]:
 
 @dataclass(slots=True)
 class Verified:
-    """What a replay found.
+    """The result of a replay.
 
     Attributes:
-        events, trials: how many.
-        parting: the first event whose decisions are others; None: there is none.
+        events, trials: number of events and trials that were compared.
+        parting: the first event with other decisions; None: there is none.
     """
 
     events: int = 0
@@ -206,7 +206,7 @@ class Verified:
 
 
 def verify(record: Record) -> Verified:
-    """Decide a record again, up to the first decision that is another one."""
+    """Decide a record again, up to the first decision that differs."""
     found = Verified()
     for step in steps(record):
         found.events += 1
@@ -218,10 +218,10 @@ def verify(record: Record) -> Verified:
 
 
 def with_settings(experiment: Experiment, changes: Sequence[str]) -> Experiment:
-    """The experiment with "path=value" changed: "steps=10", "optimizer.factor=0.5", "factor=0.5".
+    """The experiment with changes such as "steps=10", "optimizer.factor=0.5" or "factor=0.5".
 
     Raises:
-        ExperimentError: there is no such setting, or it must not have that value.
+        ExperimentError: there is no such setting, or its value is invalid.
     """
     declared = experiment.model_dump(mode="json")
     for change in changes:
@@ -249,20 +249,20 @@ def with_settings(experiment: Experiment, changes: Sequence[str]) -> Experiment:
 
 
 def keys_of(path: str, experiment: Experiment) -> list[str]:
-    """Keys that lead to a setting; a constant of the optimizer needs no "optimizer." before it."""
+    """Keys that lead to a setting; "optimizer." may be left out before a constant of it."""
     keys = path.split(".")
-    # As `romul change --set` takes it.
+    # `romul change --set` also allows this.
     is_constant = path not in Experiment.model_fields and path in _constants(
         experiment.optimizer.name
     )
     if keys[:2] == ["optimizer", "options"] and len(keys) > 2:  # noqa: PLR2004
-        # As it is stored; declared, it stands beside the name.
+        # The stored form; in a declaration, options are beside the name.
         del keys[1]
     return ["optimizer", *keys] if is_constant else keys
 
 
 def _constants(optimizer: str) -> set[str]:
-    """Names of the constants of an optimizer; of an unknown one there are none."""
+    """Names of an optimizer's constants; empty for an unknown optimizer."""
     try:
         made: Any = make(optimizer, {})
     except RomulError:
@@ -275,12 +275,12 @@ class Fork:
     """What other settings would have decided.
 
     Attributes:
-        decisions: trials that were decided, each from the recorded population.
-        changed: how many of them would have been others.
-        sooner: how many more would have been decided at the same events.
-        parting: the first of those.
-        forked: the lines that stand there instead.
-        outcomes: best losses by seed, under the recorded and the other settings, where the problem
+        decisions: number of trials that were decided, each from the recorded population.
+        changed: number of these that would have been different.
+        sooner: number of additional trials that would have been decided at the same events.
+        parting: the first event with other decisions; None: there is none.
+        forked: the lines of history at that event with the other settings.
+        outcomes: best losses by seed, with the recorded and with the other settings, if the problem
             can be simulated.
     """
 
@@ -312,18 +312,19 @@ class Fork:
 def fork(record: Record, changes: Sequence[str]) -> Fork:
     """Decide each event twice from the recorded population: as recorded, and with other settings.
 
-    From the recorded one each time: what would have come after a different decision is not known,
-    since its trials were never trained.
+    The recorded population is used each time, because the results after a different decision are
+    unknown: those trials were never trained.
 
     Args:
         record: the run.
-        changes: what is other, see `with_settings`; all else is as it was at each event.
+        changes: the changed settings, see `with_settings`; all others are as they were at each
+            event.
 
     Raises:
-        ExperimentError: there is no such setting, or it must not have that value.
+        ExperimentError: there is no such setting, or its value is invalid.
     """
     found = Fork()
-    # All else is that of each event, and the first declaration fits its first trials.
+    # Validated with the original declaration; only the named settings are taken from it below.
     other = settings(with_settings(at_the_beginning(record), changes))
     named = [keys_of(change.partition("=")[0], record.experiment) for change in changes]
     for step in steps(record):
@@ -346,18 +347,18 @@ def _created(lines: Iterable[Line]) -> list[Line]:
 
 
 def _texts(lines: Iterable[Line]) -> list[str]:
-    """Lines as JSON, in which a tuple is a list and names have one order."""
+    """Lines as JSON with sorted keys, so that tuples and lists are the same."""
     return [json.dumps(to_json(line), sort_keys=True) for line in lines]
 
 
 def problem_of(experiment: Experiment) -> str | None:
-    """The toy problem that an experiment trains on, if it does."""
+    """Name of the toy problem of an experiment; None: it has another task."""
     name = experiment.constants.get("problem")
     return str(name) if experiment.module == _TOYS and name in TOYS else None
 
 
 def simulated_loss(record: Record, experiment: Experiment, problem: str, seed: int) -> float:
-    """Best loss of a simulated search on the recorded machines, with an experiment's settings."""
+    """Best loss of a simulated search with an experiment's settings on the recorded machines."""
     elastic = experiment.elasticity
     simulated = simulate(
         Scenario(

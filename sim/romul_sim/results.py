@@ -1,7 +1,7 @@
-"""The bench's results file: JSON lines, one a run, from which a later call goes on.
+"""The bench's results file: JSON lines, one for each run, with which a later call can continue.
 
-While runs are played lines are appended as they end; at the end the file is written anew in its
-canonical order, so that the same runs give the same bytes however often they were interrupted.
+A line is appended when a run ends. At the end the file is rewritten in canonical order, so the same
+runs give the same bytes, however often they were interrupted.
 """
 
 import fcntl
@@ -20,15 +20,15 @@ ORDER = ("problem", "optimizer", "population", "conditions", "steps", "seed", "k
 
 
 class Results:
-    """A results file in use; an ordinary context manager, and the only one on its file.
+    """A results file in use: a context manager that locks the file.
 
     Attributes:
         lines: finished runs by key.
-        dropped: whether the last line was half-written, and dropped.
+        dropped: whether the last line was incomplete, and was dropped.
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Make the file's folder; without a path the lines are kept in memory only."""
+        """Open no file yet; without a path the lines are kept only in memory."""
         self.path = path
         self.lines: dict[str, RunLine] = {}
         self.dropped = False
@@ -38,7 +38,7 @@ class Results:
         """Lock and read the file.
 
         Raises:
-            ExperimentError: another process uses it, or a line of it is none of a run.
+            ExperimentError: another process uses the file, or a line is not a run.
         """
         if self.path is None:
             return self
@@ -68,7 +68,7 @@ class Results:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Write the file in its order, also after an interruption."""
+        """Write the file in canonical order, even after an interruption."""
         if self.path is None or self._file is None:
             return
         new = self.path.with_name(f"{self.path.name}.new")
@@ -80,7 +80,7 @@ class Results:
         self._file.close()
 
     def append(self, line: RunLine) -> None:
-        """Keep a finished run."""
+        """Add a finished run."""
         self.lines[line["key"]] = line
         if self._file is not None:
             self._file.write(_text(line))
@@ -88,18 +88,18 @@ class Results:
 
 
 def read_lines(path: Path) -> list[RunLine]:
-    """The finished runs of a file; it is neither locked nor changed.
+    """Read the finished runs of a file, without locking or changing it.
 
     Raises:
-        ExperimentError: a line of it is none of a run.
-        OSError: it cannot be read.
+        ExperimentError: a line is not a run.
+        OSError: the file cannot be read.
     """
     whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
     return list(_parsed(whole, path).values())
 
 
 def in_order(lines: Iterable[RunLine]) -> list[RunLine]:
-    """Lines in the file's order."""
+    """Lines in canonical order."""
     return sorted(lines, key=lambda line: tuple(line[name] for name in ORDER))
 
 
@@ -115,10 +115,10 @@ def _parsed(text: str, path: Path) -> dict[str, RunLine]:
         except ValueError:
             line = None
         if not isinstance(line, Mapping) or any(name not in line for name in ORDER):
-            raise ExperimentError(f"results {path}: line {number} is none of a run: {row[:80]!r}")
+            raise ExperimentError(f"results {path}: line {number} is not a run: {row[:80]!r}")
         if lines.setdefault(line["key"], line) != line:
             raise ExperimentError(
-                f"results {path}: line {number} is of the same run as one before it, and differs: "
+                f"results {path}: line {number} differs from an earlier line of the same run: "
                 f"{row[:80]!r}"
             )
     return lines

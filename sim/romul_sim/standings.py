@@ -1,4 +1,4 @@
-"""From the bench's lines to what is shown of them: rows by problem, and one over all problems."""
+"""Tables of the bench's results: rows for each problem, and rows over all problems."""
 
 from collections.abc import Mapping, Sequence
 from math import inf, isfinite
@@ -12,10 +12,10 @@ from romul_sim.comparison import ENOUGH, Scores, Share, compare, median, quartil
 
 
 def scores(lines: Sequence[RunLine], problems: Sequence[str], optimizers: Sequence[str]) -> Scores:
-    """Test losses by problem, optimizer and seed; no loss is infinity.
+    """Test losses by problem, optimizer and seed; infinity for a run without a loss.
 
     Raises:
-        ValueError: there are two runs of an optimizer with one seed on a problem.
+        ValueError: there are two runs of an optimizer with the same seed on a problem.
     """
     found: dict[str, dict[str, dict[int, float]]] = {
         problem: {optimizer: {} for optimizer in optimizers} for problem in problems
@@ -32,17 +32,18 @@ def scores(lines: Sequence[RunLine], problems: Sequence[str], optimizers: Sequen
 def standings(
     lines: Sequence[RunLine], problems: Sequence[str], optimizers: Sequence[str]
 ) -> dict[str, Any]:
-    """All that is shown of a comparison, as JSON values.
+    """The tables of a comparison, as JSON values.
 
     Args:
-        lines: the runs, of one population and conditions.
-        problems: names, in order.
+        lines: the runs, all with the same population and conditions.
+        problems: names of the problems, in order.
         optimizers: names with options, in order; the first is compared with the others.
 
     Returns:
-        `first`; `problems`: a row for each problem and optimizer; `all`: one for each optimizer.
-        Of the first optimizer there is no share of pairs won, of the others that of the first
-        against them. With too few runs (`enough_runs`) nothing is sure.
+        `first`: the first optimizer; `problems`: a row for each problem and optimizer; `all`: a row
+        for each optimizer. A row's share of pairs won is that of the first optimizer against the
+        row's, and is missing in the first optimizer's own rows. With too few runs (`enough_runs` is
+        false) no difference is sure.
     """
     compared = compare(scores(lines, problems, optimizers), optimizers[0])
     by_row: dict[tuple[str, str], list[RunLine]] = {}
@@ -101,7 +102,7 @@ def _row(optimizer: str, lines: Sequence[RunLine]) -> dict[str, Any]:
 
 
 def curve(lines: Sequence[RunLine]) -> list[float]:
-    """Median over runs of the lowest validation loss up to each step; no loss is infinity."""
+    """Median over runs of the lowest validation loss up to each step; infinity if there is none."""
     so_far = [np.minimum.accumulate([_loss(loss) for loss in line["curve"]]) for line in lines]
     return [float(loss) for loss in np.median(so_far, axis=0)]
 

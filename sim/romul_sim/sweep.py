@@ -1,4 +1,4 @@
-"""Many simulations: policies and optimizers on the same churn, and what is best for a pool."""
+"""Many simulations: compares policies and optimizers on the same machines; recommends settings."""
 
 import logging
 import math
@@ -20,16 +20,16 @@ from romul_sim.scenario import Policy, Scenario, slots
 from romul_sim.simulation import simulate
 
 LEASES_A_TRIAL = 2
-"""The default lease is this part of a trial: more heartbeats change nothing, and cost time here."""
+"""Number of default leases in a trial; more heartbeats change nothing, but take time here."""
 SLOTS_A_MACHINE = 1.5
 SHORTEST_LEASE_S = 10.0
-"""Of the leases that are compared for a recommendation."""
+"""Shortest lease that is compared for a recommendation, in seconds."""
 USED = 0.8
-"""Share of the machines' time for which a search is laid out, where its steps are not given."""
+"""Share of the machines' time that a search is planned to use, if its steps are not given."""
 
 
 class SweepError(RomulError, ValueError):
-    """What is to be simulated cannot be."""
+    """The settings of a simulation are invalid."""
 
 
 POLICIES: Mapping[str, Mapping[str, Any]] = {
@@ -45,8 +45,12 @@ POLICIES: Mapping[str, Mapping[str, Any]] = {
 def policy(text: str, trial_s: float) -> Policy:
     """Read a policy: "NAME", or "NAME:FIELD=NUMBER:...".
 
+    Args:
+        text: the policy.
+        trial_s: median duration of a trial in seconds, for the default lease.
+
     Raises:
-        SweepError: there is no such policy, or no such field, or it must not have that value.
+        SweepError: there is no such policy or field, or a value is invalid.
     """
     name, _, rest = text.partition(":")
     if name not in POLICIES:
@@ -60,7 +64,7 @@ def policy(text: str, trial_s: float) -> Policy:
         try:
             number = float(value)
         except ValueError:
-            raise SweepError(f"policy {text!r}: {value!r} is no number") from None
+            raise SweepError(f"policy {text!r}: {value!r} is not a number") from None
         if not 0 <= number < math.inf:
             raise SweepError(f"policy {text!r}: {key}: {value} is not finite, or below 0")
         whole = key in ("min", "max") and number.is_integer()
@@ -75,10 +79,10 @@ def policy(text: str, trial_s: float) -> Policy:
 
 
 def _check(text: str, model: type[BaseModel], values: Mapping[str, Any]) -> None:
-    """Look whether an experiment may declare so.
+    """Check values with the model of an experiment's declaration.
 
     Raises:
-        SweepError: it must not.
+        SweepError: a value is invalid.
     """
     try:
         model.model_validate(values)
@@ -87,7 +91,7 @@ def _check(text: str, model: type[BaseModel], values: Mapping[str, Any]) -> None
 
 
 def laid_out(scenario: Scenario, span_s: float, steps: int | None) -> Scenario:
-    """The scenario with as many steps as the machines' time holds, or `steps`, and with its end."""
+    """The scenario with an end and a number of steps, by default as many as the time allows."""
     if steps is None:
         seconds = USED * machine_seconds(scenario.changes, span_s)
         n_slots = slots(scenario) * scenario.searches
@@ -96,13 +100,13 @@ def laid_out(scenario: Scenario, span_s: float, steps: int | None) -> Scenario:
 
 
 def default_population(changes: Sequence[Change]) -> int:
-    """Slots for a pool of machines."""
+    """Default number of slots for a pool of machines."""
     return max(4, math.ceil(SLOTS_A_MACHINE * most_machines(changes)))
 
 
 @dataclass(frozen=True, slots=True)
 class SweepJob:
-    """One simulation of a sweep: what it is called, and what it is."""
+    """One simulation of a sweep: its names, its seed and its scenario."""
 
     optimizer: str
     policy: str
@@ -112,14 +116,14 @@ class SweepJob:
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """How one went."""
+    """The figures and the curve of one simulation; see `Simulated` and `Ledger`."""
 
     figures: Mapping[str, Any]
     curve: Sequence[tuple[float, float, float]]
 
 
 def _play(job: SweepJob) -> SweepResult:
-    # Every lost machine is a warning in production, and expected here.
+    # Each lost machine logs a warning, which is expected here.
     logging.disable(logging.ERROR)
     played = simulate(job.scenario)
     return SweepResult(played.figures, played.ledger.curve)
@@ -128,14 +132,19 @@ def _play(job: SweepJob) -> SweepResult:
 def play_all(
     jobs: Sequence[SweepJob], processes: int | None = None
 ) -> Iterator[tuple[SweepJob, SweepResult]]:
-    """Play simulations on all cores, as they end."""
+    """Run simulations in parallel, and yield each with its result when it ends.
+
+    Args:
+        jobs: the simulations.
+        processes: number of processes; None: the number of cores.
+    """
     with ProcessPoolExecutor(processes) as pool:
         for (job,), ended in as_ended(pool, _play, ((job,) for job in jobs)):
             yield job, ended
 
 
 def _reached(curve: Sequence[tuple[float, float, float]], target: float) -> tuple[float, float]:
-    """Seconds and dollars until the target; infinite if it was not reached."""
+    """Seconds and dollars until the target was reached; infinite if it was not."""
     for seconds, dollars, loss in curve:
         if loss <= target:
             return seconds, dollars
@@ -151,14 +160,14 @@ def common_target(ended: Sequence[SweepResult]) -> float:
 def compare(
     results: Sequence[tuple[SweepJob, SweepResult]], target: float | None
 ) -> list[dict[str, Any]]:
-    """Medians over seeds, for each optimizer and policy, the fastest to the target first.
+    """Medians over seeds for each optimizer and policy, ordered by the time to the target.
 
     Args:
-        results: what was played.
-        target: a loss; None: that which half of all simulations reach.
+        results: simulations and their results.
+        target: a loss; None: the loss that half of all simulations reach.
 
     Returns:
-        JSON values; times to a target that was not reached are null.
+        Rows of JSON values; the time to a target that was not reached is null.
     """
     pairs = sorted(results, key=lambda pair: (pair[0].optimizer, pair[0].policy, pair[0].seed))
     limit = common_target([ended for _, ended in pairs]) if target is None else target
@@ -209,7 +218,7 @@ def compare(
 
 
 def _median(values: Sequence[float]) -> float | None:
-    """Rounded to 6 digits; None: there is none, or it is infinite."""
+    """The median, rounded to 6 digits; None: there are no values, or it is infinite."""
     if not values or math.isinf(found := statistics.median(values)):
         return None
     return float(f"{found:.6g}")
@@ -217,50 +226,54 @@ def _median(values: Sequence[float]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class PoolSetup:
-    """A way to set up a pool, among those that are compared for a recommendation."""
+    """Settings for a pool that are compared for a recommendation."""
 
     per_machine: float
     lease_s: float
 
     @property
     def name(self) -> str:
-        """As a comparison shows it."""
+        """The name in a comparison."""
         return f"slots={self.per_machine:g}/machine lease={self.lease_s:g}s"
 
 
 def choices(trial_s: float) -> list[PoolSetup]:
-    """All that are compared: slots for a machine, and leases.
+    """The settings that are compared: slots per machine, and leases.
 
-    Not how long a step trains: a toy problem learns as much in a short step as in a long one.
+    The length of a step is not compared, because a toy problem learns as much in a short step as in
+    a long one.
     """
     found = [
         PoolSetup(per_machine, max(SHORTEST_LEASE_S, share * trial_s))
         for per_machine in (1.0, 1.5, 2.0)
         for share in (0.1, 0.5, 2.0)
     ]
-    # Where trials are short, several have the shortest lease.
+    # If trials are short, several settings have the shortest lease.
     return list(dict.fromkeys(found))
 
 
 def chosen(scenario: Scenario, choice: PoolSetup, span_s: float) -> Scenario:
-    """The scenario under a choice; the machines' time is the same for all of them."""
+    """The scenario with the given settings, planned for the same machine time."""
     per_machine, lease_s = choice.per_machine, choice.lease_s
     policy = replace(scenario.policy, per_machine=per_machine, lease_s=lease_s)
     return laid_out(replace(scenario, policy=policy), span_s, None)
 
 
 def mean_life_s(changes: Sequence[Change], span_s: float) -> float:
-    """Mean time between two losses of a machine, by the time that all of them are there."""
+    """Mean time between losses of a machine: total machine time divided by the losses."""
     left = sum(change.what == "leaves" for change in changes)
     return machine_seconds(changes, span_s) / left if left else math.inf
 
 
 def checkpoint_interval_s(save_s: float, life_s: float) -> float | None:
-    """Best time between two checkpoints (Young 1974); None: nothing is lost, or saving is free."""
+    """Best time between two checkpoints (Young 1974), in seconds.
+
+    None if no machine is lost, or saving takes no time.
+    """
     return math.sqrt(2 * save_s * life_s) if save_s > 0 and math.isfinite(life_s) else None
 
 
 def picture(scenario: Scenario) -> tuple[dict[str, Any], Ledger]:
-    """Play one simulation with all that a picture needs."""
+    """Run one simulation, and keep the data for pictures."""
     played = simulate(replace(scenario, picture=True))
     return played.figures, played.ledger

@@ -1,7 +1,7 @@
-"""Files of machines that come and go: read and written (docs/simulation.md).
+"""Reads and writes trace files of machines that come and go (docs/simulation.md).
 
-Two formats are read, plain or compressed by gzip: counts of machines by time, as availability
-studies publish them, and this project's own, JSON lines of a time, a machine and an event.
+Two formats are read, plain or compressed with gzip: counts of machines over time, as availability
+studies publish them, and ROMUL's own format, JSON lines with a time, a machine and an event.
 """
 
 import gzip
@@ -29,11 +29,11 @@ from romul_sim.churn import (
 )
 
 FRAMES = ("record", "history")
-"""Events of a record that are not of a machine (`record.py`)."""
+"""Events in a record that do not belong to a machine (`record.py`)."""
 LONGEST_LINE = 2**24
-"""Characters of a line, at most, and of a file of counts."""
+"""Most characters in a line, and in a file of counts."""
 LONGEST_FILE = 2**30
-"""Characters of a file, at most; of what a compressed one holds, too."""
+"""Most characters in a file, after decompression."""
 GREATEST: Mapping[str, float] = {
     "at": LONGEST_S,
     "seconds": LONGEST_S,
@@ -41,7 +41,7 @@ GREATEST: Mapping[str, float] = {
     "speed": 1e6,
     "price": 1e6,
 }
-"""Numbers in a trace are not below 0, and not above these."""
+"""Largest values of the numbers in a trace; the smallest is 0."""
 KEYS: Mapping[What, tuple[str, ...]] = {
     "arrives": ("zone", "speed", "price"),
     "notice": ("seconds",),
@@ -49,7 +49,7 @@ KEYS: Mapping[What, tuple[str, ...]] = {
     "freezes": ("seconds",),
     "slows": ("speed",),
 }
-"""What lines have beside time, machine and event: must have, but for arrivals."""
+"""Further keys of a line, by event; they are required, except for arrivals."""
 _DEFAULTS = {f.name: f.default for f in fields(Change) if f.default is not MISSING}
 _GZIP = b"\x1f\x8b"
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -60,13 +60,17 @@ _FORMS = (
 
 
 def numbered_lines(file: Path, error: type[RomulError]) -> Iterator[tuple[int, str]]:
-    r"""Lines of a file that are not blank, each with its number, from 1 on.
+    r"""Lines of a file that are not blank, each with its number from 1.
 
-    A line ends with "\n" alone: JSON texts may hold what else ends lines of a text. A mark of byte
-    order is passed over.
+    Only "\n" ends a line, because JSON texts may contain other line separators. A byte order mark
+    is skipped.
+
+    Args:
+        file: the file, which may be compressed with gzip.
+        error: the type of exception to raise.
 
     Raises:
-        RomulError: of the given type: the file cannot be read, or is too long.
+        RomulError: the file cannot be read, or is too long; of the given type.
     """
     total = 0
     try:
@@ -93,14 +97,14 @@ def numbered_lines(file: Path, error: type[RomulError]) -> Iterator[tuple[int, s
 
 
 def read_trace(file: Path) -> Trace:
-    """Read a trace of either format.
+    """Read a trace in either format.
 
-    {"metadata": {"gap_seconds": s}, "data": [n0, n1, ...]}, or JSON lines {"at": seconds,
-    "machine": name, "event": one of `What`, ...}. A line with `at` alone says how long the trace
-    goes on; other lines of a record are passed over.
+    The formats are {"metadata": {"gap_seconds": s}, "data": [n0, n1, ...]}, and JSON lines
+    {"at": seconds, "machine": name, "event": one of `What`, ...}. A line that has only `at` gives
+    the end of the trace. Other lines of a record are skipped.
 
     Raises:
-        TraceError: the file cannot be read, is of neither form, or what it says cannot be; the
+        TraceError: the file cannot be read, has neither format, or has an invalid value; the
             message gives the line.
     """
     lines = numbered_lines(file, TraceError)
@@ -139,10 +143,10 @@ def _counts(file: Path, lines: Iterable[tuple[int, str]]) -> Trace:
 
 
 def _counted(gap: Any, data: Any) -> Trace:
-    """The trace of counts.
+    """Make the trace of counts.
 
     Raises:
-        ValueError: a number cannot be, or there are too many machines.
+        ValueError: a number is invalid, or there are too many machines.
     """
     gap_s = _number("gap_seconds", gap)
     if not isinstance(data, list) or not data:
@@ -157,7 +161,7 @@ def _counted(gap: Any, data: Any) -> Trace:
 
 
 def _count(place: int, value: Any) -> int:
-    # Other programs write whole numbers as floats.
+    # Other programs may write integers as floats.
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if isinstance(value, bool) or not whole or value < 0:
         raise ValueError(f"data[{place}]: {shown(value)} is not a whole number from 0 on")
@@ -187,11 +191,11 @@ def _events(file: Path, lines: Iterable[tuple[int, str]]) -> Trace:
 
 
 def _in_order(file: Path, found: Iterable[tuple[int, Change]]) -> Iterator[Change]:
-    """Changes in order of time; at the same time in that of the file.
+    """Changes in order of time; changes at the same time in the order of the file.
 
     Raises:
-        TraceError: something happens to a machine that is not there, or one that is there arrives,
-            or there are too many.
+        TraceError: a machine that is not there changes, a machine that is there arrives, or there
+            are too many machines.
     """
     there: set[str] = set()
     for number, change in sorted(found, key=lambda pair: pair[1].at_s):
@@ -212,25 +216,25 @@ def _in_order(file: Path, found: Iterable[tuple[int, Change]]) -> Iterator[Chang
 
 
 def _event(row: Any) -> tuple[float, Change | None]:
-    """Time of a line of the own format, and what happens to a machine, if it says so.
+    """The time of a line in ROMUL's format, and the change of a machine; None: there is none.
 
     Raises:
-        ValueError: it is no such line.
+        ValueError: the line is invalid.
     """
     if not isinstance(row, dict):
         raise ValueError(f"{shown(row)} is not an object")  # noqa: TRY004
     if row.get("event") in FRAMES:
-        # By a server's clock, which may have gone back to before the beginning.
+        # Not checked: a server's clock may have gone back to before the beginning.
         return float(row["at"]), None
     at_s = _number("at", _given(row, "at"))
     return at_s, None if row.keys() == {"at"} else _change(at_s, row)
 
 
 def _change(at_s: float, row: Mapping[str, Any]) -> Change:
-    """What a line says of a machine.
+    """The change of a machine in a line.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the line is invalid.
     """
     machine, what = _name("machine", _given(row, "machine")), _given(row, "event")
     if what not in get_args(What):
@@ -255,7 +259,7 @@ def _given(row: Mapping[str, Any], key: str) -> Any:
 def _number(key: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{key}: {shown(value)} is not a number")  # noqa: TRY004
-    # What is no number at all is not between two others.
+    # This comparison also refuses NaN.
     if not 0 <= value <= GREATEST[key]:
         raise ValueError(f"{key}: {shown(value)} is not from 0 to {GREATEST[key]:g}")
     return float(value)
@@ -268,7 +272,7 @@ def _name(key: str, value: Any) -> str:
 
 
 def line_of(change: Change) -> str:
-    """One line of this project's own format: what it must have, and what is no default."""
+    """A line in ROMUL's format: the required keys, and values that differ from the default."""
     row: dict[str, Any] = {"at": change.at_s, "machine": change.machine, "event": change.what}
     must = () if change.what == "arrives" else KEYS[change.what]
     for key, default in _DEFAULTS.items():
@@ -279,7 +283,7 @@ def line_of(change: Change) -> str:
 
 
 def write_trace(file: Path, trace: Trace) -> None:
-    """Write a trace in this project's own format."""
+    """Write a trace in ROMUL's format."""
     with file.open("w", encoding="utf-8") as out:
         out.writelines(line_of(change) + "\n" for change in trace.changes)
         if not trace.changes or trace.span_s > trace.changes[-1].at_s:

@@ -339,8 +339,8 @@ def test_a_file_that_is_no_file_of_runs_is_left_as_it_is(tmp_path):
         results.append(play(BOWL, "one"))
     line = path.read_text()
     for text, said in (
-        ("some text\n", "line 1 is none of a run"),
-        ("{}\n", "line 1 is none of a run"),
+        ("some text\n", "line 1 is not a run"),
+        ("{}\n", "line 1 is not a run"),
         (line + line.replace('"test":', '"test":1'), "line 2 is of the same run"),
     ):
         path.write_text(text)

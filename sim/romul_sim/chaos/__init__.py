@@ -1,1 +1,1 @@
-"""Chaos: everything breaks, in virtual time (`romul chaos`)."""
+"""Chaos: faults in all parts of the system, in virtual time (`romul chaos`)."""

@@ -1,6 +1,6 @@
-"""One simulation in which everything breaks: the real actors and workers, in virtual time.
+"""One simulation with faults in all parts: the real actors and workers, in virtual time.
 
-The same schedule is the same history, byte for byte.
+The same schedule gives the same history, byte for byte.
 """
 
 import asyncio
@@ -31,36 +31,37 @@ NAME = "chaos"
 PROBLEM = "misspecified"
 LEASE_S = 10.0
 TRIAL_S = 15.0
-"""Longer than a lease: without heartbeats every trial would be lost."""
+"""Longer than a lease, so that every trial would be lost without heartbeats."""
 LOAD_S = 0.5
-"""What a restore takes that is not warm: trials are offered first to the worker that holds their
-parent."""
+"""Time of a restore that is not warm. It makes trials be offered first to the worker that holds
+their parent."""
 SAVE_S = 12.0
-"""With a second lease: how long a checkpoint takes to be stored, beside the next trial. Longer than
-a lease and than the grace period, shorter than a trial."""
+"""With second leases: time to store a checkpoint beside the next trial. Longer than a lease and the
+grace period, but shorter than a trial."""
 GRACE_S = 2.0
 LATENCY_S = 0.01
 SLOWER = 0.1
-"""What is left of the speed of a machine that has become slow."""
+"""Speed of a machine that has become slow."""
 LONGEST_AWAY_S, MOST_LOST_S = 30.0, 5.0
-"""How long the store is away at most, and how much of its past it loses at most."""
+"""Longest outage of the store, and most of its last seconds that it loses."""
 DRIFT, AHEAD_S = 0.05, 1000.0
-"""How wrong the machines' clocks are: up to this share too fast or too slow, and so far apart."""
+"""Errors of the machines' clocks: the largest relative error of the rate, and the largest offset in
+seconds."""
 CALM_S = 900.0
-"""Longest time to the end after the last fault."""
+"""Longest time from the last fault to the end of the search."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endured:
-    """How a simulation went.
+    """The result of a simulation.
 
     Attributes:
-        violation: what broke; empty if nothing did.
-        history_sha256: of all lines of history, byte for byte.
-        hours: how long it took, in virtual time.
-        trials: how many results were accepted.
-        causes: by cause, how many attempts ended without a result.
-        golden_sha256: of the same lines in their canonical form (`golden.py`).
+        violation: the invariant that did not hold; "": all invariants held.
+        history_sha256: hash of all lines of history, byte for byte.
+        hours: duration in virtual time.
+        trials: number of accepted results.
+        causes: number of attempts that ended without a result, by cause.
+        golden_sha256: hash of the same lines in canonical form (`golden.py`).
     """
 
     violation: str
@@ -76,7 +77,7 @@ class ChaosCluster(Cluster):
 
     Args:
         chaos: the schedule.
-        overlap: whether checkpoints take long to store, and workers train meanwhile.
+        overlap: whether checkpoints take long to store, and workers train other trials meanwhile.
     """
 
     def __init__(self, chaos: Chaos, *, overlap: bool = False) -> None:
@@ -121,7 +122,7 @@ class ChaosCluster(Cluster):
         )
 
     async def to_the_end(self) -> None:
-        """Let everything break, then check what is left when the search has ended."""
+        """Inflict all faults, wait for the end of the search, and check what is left."""
         loop = virtual_loop()
         self.keep(self.guard(self.replicate))
         for fault in self.chaos.faults:
@@ -131,7 +132,7 @@ class ChaosCluster(Cluster):
         while loop.now_s < limit:
             statuses = await self.store.experiments()
             if statuses[NAME] == "finished":
-                # Work that the population does not know of ends in its own time.
+                # Wait for attempts that no longer count.
                 await asyncio.sleep(4 * LEASE_S)
                 break
             await asyncio.sleep(1.0)
@@ -139,7 +140,7 @@ class ChaosCluster(Cluster):
         self.watch.ended(statuses[NAME], await self.store.depths(NAME))
 
     async def replicate(self) -> None:
-        """Keep copies of the store, to which a fail-over may go back."""
+        """Keep copies of the store, to which a failover may return."""
         while True:
             self.store.keep()
             await asyncio.sleep(1.0)
@@ -147,11 +148,11 @@ class ChaosCluster(Cluster):
     # -- processes ------------------------------------------------------------------------------
 
     def clock(self, number: int) -> Clock:
-        """The clock of a process's machine."""
+        """The clock of the machine of process `number`."""
         return wrong_clock(default_rng([self.chaos.seed, 4, number]), DRIFT, AHEAD_S)
 
     def place_worker(self, place: int) -> None:
-        """Start a new worker in a place."""
+        """Start a new worker on machine `place`."""
         number = self.next_number()
         rng = default_rng([self.chaos.seed, 2, number])
         store = MachineStore(self.store, rng, LATENCY_S)
@@ -180,7 +181,7 @@ class ChaosCluster(Cluster):
         )
 
     def place_actor(self, place: int) -> None:
-        """Start a new actor in a place."""
+        """Start a new actor on machine `place`."""
         number = self.next_number()
         store = MachineStore(self.store, default_rng([self.chaos.seed, 3, number]), LATENCY_S)
         self.actors[place] = self.start_actor(f"actor-{number}", store, self.clock(number))
@@ -188,7 +189,7 @@ class ChaosCluster(Cluster):
     # -- faults ---------------------------------------------------------------------------------
 
     def inflict(self, fault: Fault) -> None:
-        """Let a fault strike."""
+        """Inflict a fault."""
         match fault.kind:
             case "store away":
                 self.away(fault.for_s)
@@ -212,7 +213,7 @@ class ChaosCluster(Cluster):
     def strike(
         self, fault: Fault, processes: MutableMapping[int, P], start: Callable[[int], None]
     ) -> None:
-        """Freeze or kill one of several processes, if there is one."""
+        """Freeze or kill one of the processes, if there are any."""
         if not processes:
             return
         place = _chosen(processes, fault.pick)
@@ -228,7 +229,7 @@ class ChaosCluster(Cluster):
         for_s: float,
         start: Callable[[int], None],
     ) -> None:
-        """Kill a process; after a while a new one starts in its place."""
+        """Kill a process; after `for_s` seconds a new one starts in its place."""
         self.kill(processes.pop(place))
         self.after(for_s, lambda: start(place))
 
@@ -240,14 +241,14 @@ class ChaosCluster(Cluster):
                 self.kill_and_replace(self.workers, place, fault.for_s, self.place_worker)
 
     def notice(self, place: int, for_s: float) -> None:
-        """Warn a machine that it will go: its worker has the time to give its trial back."""
+        """Give a machine notice; its worker has time to give its trial back."""
         process = self.workers.pop(place)
         process.stop.set()
         self.keep(process.task)
         self.after(GRACE_S + 3.0 + for_s, lambda: self.place_worker(place))
 
     def lossy(self, fault: Fault) -> None:
-        """Every message of some processes may be lost, or be sent twice, for a while."""
+        """Make the network of some processes lose or repeat messages for a while."""
         processes: list[Process] = [*self.workers.values(), *self.actors.values()]
         now_s = virtual_loop().now_s
         until_s = now_s + fault.for_s
@@ -256,14 +257,14 @@ class ChaosCluster(Cluster):
             self.excuses.strike(now_s, until_s, process.name)
 
     def away(self, for_s: float) -> None:
-        """Take the store away for a while."""
+        """Make the store unreachable for a while."""
         now_s = virtual_loop().now_s
         until_s = now_s + min(for_s, LONGEST_AWAY_S)
         self.store.away_until_s = max(until_s, self.store.away_until_s)
         self.excuses.strike(now_s, until_s)
 
     def lose_writes(self, seconds: float) -> None:
-        """Let the store go back in time: leases may be as they were before their last heartbeat."""
+        """Let the store go back in time; leases then lose their latest heartbeats."""
         now_s = virtual_loop().now_s
         self.store.lose(min(seconds, MOST_LOST_S))
         self.excuses.strike(now_s, now_s)
@@ -287,12 +288,12 @@ def _experiment(chaos: Chaos) -> Experiment:
 
 
 def _chosen(processes: Mapping[int, Process], pick: float) -> int:
-    """The place of one of several processes."""
+    """The place of the process that `pick`, in [0, 1), selects."""
     return sorted(processes)[int(pick * len(processes))]
 
 
 def play(chaos: Chaos, *, overlap: bool = False) -> Endured:
-    """Play a simulation to its end, or to the first violation.
+    """Run a simulation to its end, or to the first violation.
 
     Args:
         chaos: the schedule.
@@ -306,10 +307,15 @@ def play(chaos: Chaos, *, overlap: bool = False) -> Endured:
 
 @dataclass(slots=True)
 class Totals:
-    """Many simulations together.
+    """Sums over many simulations.
 
     Attributes:
-        golden: by seed, the hash of its history (`golden.py`).
+        runs: number of simulations.
+        trials: number of accepted results.
+        hours: virtual time of the simulations without a violation.
+        causes: number of attempts that ended without a result, by cause.
+        broken: seed and violation of each simulation that had one.
+        golden: hash of the history (`golden.py`), by seed.
     """
 
     runs: int = 0
@@ -320,7 +326,7 @@ class Totals:
     golden: dict[int, str] = field(default_factory=dict)
 
     def add(self, seed: int, endured: Endured) -> None:
-        """Count one."""
+        """Add one simulation."""
         self.runs += 1
         self.trials += endured.trials
         self.causes += Counter(endured.causes)

@@ -1,4 +1,4 @@
-"""Schedules of faults in virtual time: drawn from a seed, shrunk, written and read."""
+"""Schedules of faults in virtual time: draws, shrinks, writes and reads them."""
 
 import json
 import math
@@ -26,18 +26,18 @@ KINDS = {
 }
 """Kinds of faults, with their weights."""
 LATEST_S, MOST = 1e6, 1000
-"""In a file: latest time and longest duration of a fault; most machines, actors, slots, steps."""
+"""Limits in a file: of times and durations in seconds, and of machines, actors, slots and steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chaos:
-    """A simulation.
+    """The input of a simulation.
 
     Attributes:
-        seed: all randomness but the faults' own.
-        faults: what breaks.
-        machines, zones, actors: how many of each.
-        population, steps: of the search.
+        seed: seed of everything random except the faults.
+        faults: the faults, in order of time.
+        machines, zones, actors: number of each.
+        population, steps: number of slots and PBT steps of the search.
     """
 
     seed: int
@@ -50,7 +50,7 @@ class Chaos:
 
 
 def draw(seed: int, n: int = 25, span_s: float = 240.0) -> Chaos:
-    """A simulation whose faults come from a seed as well."""
+    """Draw `n` faults within `span_s` seconds from a seed."""
     rng = default_rng([seed, 1])
     kinds, weights = list(KINDS), list(KINDS.values())
     chosen = rng.choice(kinds, n, p=[w / sum(weights) for w in weights])
@@ -63,7 +63,12 @@ def draw(seed: int, n: int = 25, span_s: float = 240.0) -> Chaos:
 
 
 def shrink(chaos: Chaos, broken: Callable[[Chaos], bool]) -> Chaos:
-    """A shortest list of the same faults that still breaks (delta debugging, Zeller 1999)."""
+    """Reduce the faults to a list that still breaks an invariant (delta debugging, Zeller 1999).
+
+    Args:
+        chaos: a simulation that breaks an invariant.
+        broken: runs a simulation, and returns whether it breaks an invariant.
+    """
     faults, n = list(chaos.faults), 2
     while len(faults) >= 2:  # noqa: PLR2004
         size = math.ceil(len(faults) / n)
@@ -83,7 +88,7 @@ def shrink(chaos: Chaos, broken: Callable[[Chaos], bool]) -> Chaos:
 
 
 def to_json(chaos: Chaos) -> str:
-    """A simulation as JSON, to be played again."""
+    """A simulation as JSON, to run it again."""
     return json.dumps(asdict(chaos))
 
 
@@ -118,10 +123,10 @@ class _Chaos(BaseModel):
 
 
 def from_json(text: str) -> Chaos:
-    """Read a simulation; its faults strike in order of time.
+    """Read a simulation from JSON, and sort its faults by time.
 
     Raises:
-        ValueError: it is none: an unknown kind of fault or key, or a value that cannot be.
+        ValueError: a key or a kind of fault is unknown, or a value is invalid.
     """
     try:
         read = _Chaos.model_validate_json(text)

@@ -1,7 +1,7 @@
-"""A drill: a real run on this machine, with everything that can break broken on purpose.
+"""A drill: a real run on this machine into which faults are injected (`romul drill`).
 
-Real server, broker, actors, workers and tasks, as processes (`processes.py`); faults at times that
-a seed fixes (`schedule.py`, `faults.py`); afterwards an audit of what the store and the checkpoints
-hold (`audit.py`). The task counts its own updates inside its checkpoints, so that work that was
-lost or done twice shows even if no part of the system noticed it.
+Server, broker, actors, workers and tasks are real processes (`processes.py`). A seed determines the
+times of the faults (`schedule.py`, `faults.py`). Afterwards an audit checks the store and the
+checkpoints (`audit.py`). The task counts its updates in its checkpoints, so that work that was lost
+or done twice is found even if no part of the system noticed it.
 """

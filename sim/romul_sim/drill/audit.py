@@ -1,4 +1,4 @@
-"""The audit of a drill: what must hold once a search has ended."""
+"""The audit of a drill: checks what must hold after a search has ended."""
 
 import json
 from collections import Counter
@@ -15,14 +15,14 @@ from romul_workers.checkpoints import Checkpoints
 
 @dataclass(slots=True)
 class Verdict:
-    """What the audit found.
+    """The result of the audit.
 
     Attributes:
-        trials: how many were created.
-        lost: trials that were created and never ended.
-        doubled: trials that were decided or accepted more than once.
-        broken: invariants that do not hold, in words.
-        causes: by cause, how many attempts ended without a result.
+        trials: number of trials that were created.
+        lost: number of trials that were created but never ended.
+        doubled: number of trials that were decided or accepted more than once.
+        broken: messages about invariants that do not hold.
+        causes: number of attempts that ended without a result, by cause.
         completed: whether the search finished.
     """
 
@@ -35,19 +35,19 @@ class Verdict:
 
 
 class _Checks:
-    """Collects what does not hold of one search."""
+    """Collects failed checks of one search."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.broken: list[str] = []
 
     def must(self, holds: bool, what: str) -> None:  # noqa: FBT001
-        """Note `what` if it does not hold."""
+        """Record the message `what` if `holds` is false."""
         if not holds:
             self.fail(what)
 
     def fail(self, what: str) -> None:
-        """Note what does not hold."""
+        """Record a message."""
         self.broken.append(f"{self.name}: {what}")
 
 
@@ -79,7 +79,7 @@ def audit(
     for line in created:
         if line.parent is not None:
             must(line.parent in accepted, f"{line.trial}: its parent never ended well")
-    # The task reports it when a checkpoint's own count of updates does not fit its place.
+    # The task fails with this reason if a checkpoint's count of updates is wrong.
     must(not verdict.causes["bad_result"], "a checkpoint did not fit its trial")
     _audit_best(experiment, population, [line.value for line in reported], checkpoints, checks)
     verdict.broken = checks.broken
@@ -89,7 +89,7 @@ def audit(
 def _audit_counts(
     experiment: Experiment, population: Population, created: int, reported: int, checks: _Checks
 ) -> None:
-    """Compare the population's own counts with those of history, and with one another."""
+    """Compare the population's counts with history and with each other."""
     counts, must = population.counts, checks.must
     must(counts.created == created, "the count of created trials differs from history")
     must(counts.reported == reported, "the count of results differs from history")
@@ -112,7 +112,7 @@ def _audit_best(
     checkpoints: Checkpoints,
     checks: _Checks,
 ) -> None:
-    """Look whether the best trial is the best, and whether its checkpoint is whole."""
+    """Check that the best trial has the lowest loss and that its checkpoint is complete."""
     best, must = population.best, checks.must
     if best is None or not values:
         checks.fail("there is no best trial")

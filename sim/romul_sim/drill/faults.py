@@ -1,4 +1,4 @@
-"""How each fault of a drill is inflicted on real processes, files and queues."""
+"""Injects the faults of a drill into real processes, files and queues."""
 
 import asyncio
 import contextlib
@@ -18,15 +18,15 @@ from romul_sim.drill.processes import RESTART_S, Processes, Services, send, thaw
 from romul_sim.faults import Fault
 
 WATCH_S = 1.0
-"""How long a fault looks for a worker that waits for a trial of its own."""
+"""How long a fault looks for a worker in a short-lived state, in seconds."""
 DISK_BYTES = 64_000_000
 PATIENCE_S = 60.0
-"""How long a fault waits that finds no victim yet; those after it come as much later."""
+"""How long a fault waits for a victim, in seconds; later faults are delayed by the same time."""
 
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[bool]:
-    """Make `folder` a small file system of its own; False where that is not allowed."""
+    """Mount a small file system at `folder`; yields whether that was allowed."""
     folder.mkdir(parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=0700", "tmpfs", str(folder)]
     try:
@@ -42,7 +42,7 @@ def small_disk(folder: Path) -> Iterator[bool]:
 
 
 class FaultInjector:
-    """Inflicts the faults of a schedule.
+    """Injects the faults of a schedule.
 
     Args:
         checkpoints: the folder of all checkpoints.
@@ -51,7 +51,7 @@ class FaultInjector:
         can_fill: whether the checkpoints' file system may be filled.
 
     Attributes:
-        played, skipped: by kind, how many faults struck, and how many did not.
+        played, skipped: number of faults that struck and that did not, by kind.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class FaultInjector:
     async def play(
         self, faults: Sequence[Fault], progress: Callable[[int], None] = lambda _: None
     ) -> None:
-        """Play a schedule to its end, and undo what does not last.
+        """Inject all faults of a schedule, and wait until temporary ones are undone.
 
         Args:
             faults: the schedule.
-            progress: is called after each fault with how many there were.
+            progress: called after each fault with the number of faults so far.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -81,8 +81,8 @@ class FaultInjector:
             possible = self.possible(fault)
             done = possible and await self.inflict(fault)
             limit = loop.time() + PATIENCE_S
-            # There is no victim just now, or the server is not back yet: on a slow machine the
-            # first checkpoint may be long in coming.
+            # Try again if there is no victim yet or the server is not back. On a slow machine the
+            # first checkpoint may take long.
             while possible and not done and loop.time() < limit:
                 await asyncio.sleep(RESTART_S)
                 began += RESTART_S
@@ -92,17 +92,17 @@ class FaultInjector:
         await self.undo()
 
     async def undo(self) -> None:
-        """Wait until all that is frozen has thawed, and the disk is free again."""
+        """Wait until all frozen processes have thawed and the disk is free again."""
         await asyncio.gather(*self._undoing, return_exceptions=True)
 
     def possible(self, fault: Fault) -> bool:
-        """Whether such a fault is possible on this machine at all."""
+        """Whether this machine allows such a fault."""
         if fault.kind == "fill disk":
             return self._can_fill
         return fault.kind != "kill broker" or "broker" in self._services.urls
 
     async def inflict(self, fault: Fault) -> bool:
-        """Let a fault strike; False: it finds no victim at present."""
+        """Inject a fault; returns False if there is no victim now."""
         what, _, victim = fault.kind.partition(" ")
         if victim in ("worker", "actor"):
             pid = self._processes.pick(victim, fault.pick)
@@ -126,7 +126,7 @@ class FaultInjector:
         elif what == "terminate":
             send(pid, signal.SIGTERM)
         else:
-            # As a machine freezes: with all that runs on it.
+            # Like a machine that freezes: all processes below it are frozen too.
             frozen = list(tree(pid))
             for each in frozen:
                 send(each, signal.SIGSTOP)
@@ -134,10 +134,11 @@ class FaultInjector:
         return True
 
     async def _caught(self, victim: str) -> int | None:
-        """A worker in a state that does not last; None: there was none for a while.
+        """Process id of a worker in a short-lived state; None: there was none for `WATCH_S`.
 
         Args:
-            victim: "holder": trials may be offered to it; "storer": it has a second lease.
+            victim: "holder": a worker to which trials may be offered; "storer": a worker with a
+                second lease.
         """
         store = RedisStore(self._services.urls["server"])
         try:
@@ -168,7 +169,7 @@ class FaultInjector:
         task.add_done_callback(self._undoing.discard)
 
     async def _fill(self, for_s: float) -> None:
-        """Leave no byte free where the checkpoints are."""
+        """Fill the file system of the checkpoints completely."""
         filler = self._checkpoints / ".filler"
 
         def fill() -> None:
@@ -204,7 +205,7 @@ class FaultInjector:
         return False
 
     async def _send_garbage(self, pick: float) -> bool:
-        """Put on the queues what no program of ours would."""
+        """Put invalid messages into the inbox."""
         rng = default_rng(int(pick * 2**32))
         store = RedisStore(self._services.urls["server"])
         try:
@@ -220,9 +221,9 @@ class FaultInjector:
 
 
 async def _newest(store: RedisStore) -> str:
-    """The name of the search that was begun last.
+    """The name of the latest search.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no search.
     """
     return max(await store.experiments(), key=lambda name: int(name.rpartition("-")[2]))

@@ -1,4 +1,4 @@
-"""The processes of a drill: server, broker, actors and workers, started again when they end."""
+"""The processes of a drill: server, broker, actors and workers; restarts those that end."""
 
 import asyncio
 import contextlib
@@ -14,19 +14,19 @@ from romul_actors.local.redis_server import embedded_server, free_port
 from romul_actors.waiting import cancel
 
 GRACE_S = 2.0
-"""Time that workers have to end their trial."""
+"""Grace period of the workers, in seconds."""
 RESTART_S = 0.3
-"""A process that ends is started again after so long."""
+"""Time after which a process that has ended is restarted, in seconds."""
 
 
 class Services:
-    """The server and, where this machine has one, the broker; an async context manager.
+    """The server and, if one is installed here, the broker.
 
     Args:
-        folder: for what they write.
+        folder: folder for their files.
 
     Attributes:
-        urls: of those that were started, by "server" and "broker".
+        urls: URLs of those that are started, by "server" and "broker".
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,7 +37,7 @@ class Services:
 
     @contextlib.asynccontextmanager
     async def started(self) -> AsyncIterator["Services"]:
-        """Start both, and end them afterwards."""
+        """Start both for the duration of an `async with` block."""
         try:
             await self._start("server")
             if has_broker():
@@ -59,7 +59,7 @@ class Services:
         self._running[which] = stack
 
     async def restart(self, which: str, after_s: float) -> None:
-        """Kill one without a warning; start it again on what it had written."""
+        """Kill one without warning; after `after_s` seconds restart it with its files."""
         home = self._folder / ("redis/server.pid" if which == "server" else "broker/broker.pid")
         send(int(home.read_text()), signal.SIGKILL)
         await self._running.pop(which).aclose()
@@ -68,7 +68,7 @@ class Services:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What actors and workers need to find both."""
+        """Environment variables with which actors and workers find both."""
         mqtt = {"ROMUL_MQTT_URL": self.urls["broker"]} if "broker" in self.urls else {}
         return {
             "ROMUL_REDIS_URL": self.urls["server"],
@@ -79,16 +79,16 @@ class Services:
 
 
 class Processes:
-    """Actors and workers, started again whenever they end.
+    """Actors and workers, which are restarted whenever they end.
 
     Args:
-        folder: for logs.
-        environment: where server and broker are.
-        commands: by name, the arguments of each.
-        modules: by name, what runs the command line in place of `romul_actors.cli`.
+        folder: folder for logs.
+        environment: environment variables for server and broker.
+        commands: arguments of each process, by name.
+        modules: module that runs the command line instead of `romul_actors.cli`, by name.
 
     Attributes:
-        starts: how often each was started.
+        starts: number of starts, by name.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Processes:
 
     @contextlib.asynccontextmanager
     async def kept(self) -> AsyncIterator["Processes"]:
-        """Keep all of them running; end them afterwards."""
+        """Keep all processes running for the duration of an `async with` block."""
         keeping = asyncio.create_task(self._keep())
         try:
             yield self
@@ -134,11 +134,11 @@ class Processes:
         )
 
     def pick(self, kind: str, pick: float) -> int | None:
-        """Process number of one of a kind that is alive; None: there is none.
+        """Process id of a live process of a kind; None: there is none.
 
         Args:
-            kind: how its name begins.
-            pick: which one, in [0, 1).
+            kind: beginning of its name.
+            pick: selects one of them, in [0, 1).
         """
         alive = [
             process.pid
@@ -148,7 +148,7 @@ class Processes:
         return alive[int(pick * len(alive))] if alive else None
 
     async def _end(self) -> None:
-        """End all, in order where they can."""
+        """End all processes; kill those that do not end in time."""
         for process in self._processes.values():
             thaw(list(tree(process.pid)))
             send(process.pid, signal.SIGTERM)
@@ -170,12 +170,12 @@ def tree(pid: int) -> Iterator[int]:
 
 
 def thaw(pids: Iterable[int]) -> None:
-    """Let frozen processes go on."""
+    """Let frozen processes continue."""
     for pid in pids:
         send(pid, signal.SIGCONT)
 
 
 def send(pid: int, number: signal.Signals) -> None:
-    """Send a signal to a process, if it is still there."""
+    """Send a signal to a process, if it still exists."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)

@@ -1,4 +1,4 @@
-"""One drill, from its first process to its verdicts."""
+"""Runs one drill, from the first process to the audit."""
 
 import asyncio
 import contextlib
@@ -23,22 +23,23 @@ from romul_sim.faults import Fault
 from romul_workers.checkpoints import Checkpoints
 
 AFFINITY_S = 0.5
-"""How long a trial waits for the worker that holds its parent: long, so that faults strike then."""
+"""How long a trial waits for the worker that holds its parent, in seconds. Long, so that faults
+strike during offers."""
 SLOW_DISK = "romul_sim.drill.slow_disk"
-"""What runs every second worker: its checkpoints take long to store, beside its next trial."""
+"""Module that runs every second worker, whose checkpoints take long to store."""
 SETTLE_S = 150.0
-"""Longest time for a run to end after the last fault."""
+"""Longest time from the last fault to the end of the search, in seconds."""
 
 
 class Drill:
     """One drill.
 
     Args:
-        folder: an empty or new folder for all of it.
+        folder: an empty or new folder for all files.
         faults: the schedule.
-        workers, actors: how many of each.
-        seed: of the searches.
-        progress: is called after each fault with how many there were.
+        workers, actors: number of each.
+        seed: seed of the searches.
+        progress: called after each fault with the number of faults so far.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Drill:
         self._affinity: Counter[str] = Counter()
 
     async def run(self) -> dict[str, Any]:
-        """Play the schedule to its end, and audit.
+        """Run searches until all faults were injected, and audit them.
 
         Returns:
             JSON values: `faults`, `lost`, `doubled`, `invariants_broken`, `completed` and more.
@@ -102,7 +103,7 @@ class Drill:
         return commands | {f"worker-{n}": [*worker, "--overlap"] for n in range(self._workers)}
 
     async def _searches(self, url: str, injector: FaultInjector) -> list[Verdict]:
-        """Searches one after the other, until all faults are played; then their verdicts."""
+        """Run one search after the other until all faults were injected; then audit them."""
         playing = asyncio.create_task(injector.play(self._faults, self._progress))
         names: list[str] = []
         store = RedisStore(url)
@@ -143,7 +144,7 @@ class Drill:
         )
 
     async def _ended(self, store: RedisStore, name: str, playing: asyncio.Task[None]) -> None:
-        """Wait until a search has ended, or its time after the last fault is over."""
+        """Wait until a search has ended, but at most `SETTLE_S` after the last fault."""
         loop = asyncio.get_running_loop()
         limit = None
         while limit is None or loop.time() < limit:
@@ -156,7 +157,7 @@ class Drill:
 
     async def _judge(self, store: RedisStore, experiment: Experiment) -> Verdict:
         _, population = await read_population(store, experiment.name)
-        # A frozen worker may still hold what was decided without it.
+        # A frozen worker may still hold a trial that no longer counts.
         for _ in range(int(10 * LEASE_S)):
             depths = await store.depths(experiment.name)
             if depths["trials"] == depths["inbox"] == 0:
@@ -168,12 +169,12 @@ class Drill:
 
 
 async def _patiently(call: Callable[[], Awaitable[object]]) -> None:
-    """Do it once the server is back."""
+    """Repeat a call until the server is back."""
     while True:
         try:
             await call()
         except ExperimentExistsError:
-            # The call before had put it there; its answer was lost.
+            # An earlier call created it, but its answer was lost.
             return
         except StoreError:
             await asyncio.sleep(0.5)

@@ -1,4 +1,4 @@
-"""Schedules of faults on real processes: drawn from a seed, written and read."""
+"""Schedules of faults for real processes: draws, writes and reads them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from romul_actors.protocol.mistakes import unreadable
 from romul_sim.faults import Fault
 
 LEASE_S = 2.0
-"""Lease of the searches of a drill."""
+"""Lease in the searches of a drill, in seconds."""
 
 FAULTS: Mapping[str, float] = {
     "kill worker": 6,
@@ -36,12 +36,12 @@ FAULTS: Mapping[str, float] = {
 
 
 def draw(n: int, mean_s: float, seed: int) -> list[Fault]:
-    """Draw a schedule; each kind comes at least once if there are enough faults.
+    """Draw a schedule; each kind occurs at least once if there are enough faults.
 
     Args:
-        n: how many.
-        mean_s: mean time between two.
-        seed: the same seed, the same schedule.
+        n: number of faults.
+        mean_s: mean time between two faults, in seconds.
+        seed: the same seed gives the same schedule.
     """
     rng = default_rng(seed)
     chosen = list(FAULTS)[:n]
@@ -52,14 +52,14 @@ def draw(n: int, mean_s: float, seed: int) -> list[Fault]:
     at_s, faults = 0.0, []
     for kind in chosen:
         at_s += float(rng.exponential(mean_s))
-        # Half of what freezes thaws before its lease ends, half after it.
+        # About half of the frozen processes thaw before their lease ends, half after it.
         for_s = float(rng.uniform(0.2, 2 * LEASE_S))
         faults.append(Fault(round(at_s, 3), kind, float(rng.random()), round(for_s, 3)))
     return faults
 
 
 def read_schedule(file: Path) -> list[Fault]:
-    """Read a schedule, JSON lines as `write_schedule` makes them.
+    """Read a schedule: JSON lines, as `write_schedule` writes them.
 
     Raises:
         RomulError: the file cannot be read, or a line is not a fault.
@@ -81,5 +81,5 @@ def read_schedule(file: Path) -> list[Fault]:
 
 
 def write_schedule(file: Path, faults: Sequence[Fault]) -> None:
-    """Write a schedule, to be played again."""
+    """Write a schedule, to run it again."""
     file.write_text("".join(json.dumps(asdict(fault)) + "\n" for fault in faults))

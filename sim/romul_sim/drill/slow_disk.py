@@ -1,7 +1,7 @@
 """`python -m romul_sim.drill.slow_disk worker`: `romul worker` on a slow disk.
 
-Every flush of this process takes a while longer, so that faults strike while a checkpoint is being
-stored. The task's own process is as ever.
+Each flush of this process is delayed, so that faults strike while a checkpoint is being stored. The
+task's own process is not affected.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""Small real training problems to compare optimizers on: the suite.
+"""The suite: small real training problems for comparing optimizers.
 
-Each trains a model on real data (or an agent in a world of its own) in a few milliseconds a step,
-on one core, without a download. Problems are made at their first use, so that this import is light;
-what they need is scikit-learn (pip install 'romul[torch]').
+Each problem trains a model on real data, or an agent in a simulated environment, in a few
+milliseconds per step on one core, without a download. Problems are made when they are first used,
+so importing this package is fast. They need scikit-learn (pip install 'romul[torch]').
 """
 
 import hashlib
@@ -45,7 +45,7 @@ def _make(name: str) -> Problem:
 
 
 class _Suite(Mapping[str, Problem]):
-    """The problems by name, each made and its data loaded when it is first used."""
+    """The problems by name; each is made, and its data loaded, when it is first used."""
 
     def __getitem__(self, name: str) -> Problem:
         if name not in _MADE_BY:
@@ -60,9 +60,9 @@ class _Suite(Mapping[str, Problem]):
 
 
 def _halves() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Deal the names of each kind, in the order of their SHA-256, to two halves in turn.
+    """Split the names into two halves: names of each kind, sorted by SHA-256, alternate.
 
-    The half that is dealt to first alternates from kind to kind.
+    The half that gets the first name alternates from kind to kind.
     """
     halves: tuple[list[str], list[str]] = ([], [])
     for turn, kind in enumerate(sorted({kind for kind, _ in _MADE_BY.values()})):
@@ -77,4 +77,4 @@ SUITE: Mapping[str, Problem] = _Suite()
 """All problems by name."""
 
 DEVELOP, REPORT = _halves()
-"""Names of the halves: one to develop optimizers on, one to report what came out."""
+"""Names of the problems in each half: one for developing optimizers, one for reporting results."""

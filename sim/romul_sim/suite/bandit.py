@@ -1,4 +1,4 @@
-"""Digits named by trial and error: what a search sees is the mean reward of a few trials."""
+"""Digits classified by trial and error; a search sees the mean reward of a few attempts."""
 
 import numpy as np
 from numpy.random import Generator
@@ -22,7 +22,7 @@ KIND = "reinforcement learning"
 
 
 def bandit() -> Problem:
-    """Name digits by trial and error: a reward of 1 for the right name, with noise of 0.5."""
+    """Classify digits by trial and error: reward 1 for the right class, with noise of 0.5."""
     split, net, n_seen = data.classes("load_digits", 600, 500, 0.0), Mlp(64, 32, 10), 200
 
     def gradient(weights: Array, baseline: Array, values: Values, rng: Generator) -> Array:
@@ -32,7 +32,7 @@ def bandit() -> Problem:
         mixed = (1.0 - values["exploration"]) * odds + values["exploration"] / 10.0
         drawn = (mixed.cumsum(1) < rng.random((len(rows), 1))).sum(1).clip(max=9)
         rewards = (drawn == labels) + 0.5 * rng.standard_normal(len(rows))
-        # What was drawn from the mixture is weighed as if the policy had drawn it.
+        # Importance weights, because actions are drawn from the mixture, not the policy.
         weighed = (rewards - baseline[0]) * odds[each, drawn] / mixed[each, drawn]
         baseline += values["baseline_rate"] * (rewards.mean() - baseline)
         derivative = policy(drawn, weighed, values["entropy"])

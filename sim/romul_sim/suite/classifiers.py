@@ -1,7 +1,7 @@
-"""Perceptrons that classify, as problems on images and tables share them.
+"""Perceptrons for classification, which problems on images and tables share.
 
-Few rows, some of them with a wrong label: what is learned early is the rule, what is learned late
-is the noise, unless weight decay, dropout, smoothing, noise and the learning rate prevent it.
+There are few rows, some with a wrong label. The network learns the rule first and the noise later,
+unless weight decay, dropout, smoothing, noise and the learning rate prevent that.
 """
 
 from collections.abc import Mapping
@@ -22,16 +22,16 @@ CAP = 5.0
 def classifier(
     name: str, kind: str, space: Mapping[str, Spec], net: Mlp, split: Split, n_updates: int
 ) -> Problem:
-    """Make the problem of training `net` on `split`, `n_updates` a step.
+    """Make the problem of training `net` on `split`.
 
     Args:
-        name: of the problem.
-        kind: of the problem.
-        space: rate, momentum, decay, dropout; if there, smoothing (of labels), noise (standard
-            deviation, on inputs), optimizer, activation, batch.
-        net: with as many outputs as there are classes.
+        name: name of the problem.
+        kind: kind of the problem.
+        space: rate, momentum, decay and dropout; optionally smoothing (of labels), noise (standard
+            deviation, on inputs), optimizer, activation and batch.
+        net: a network with one output for each class.
         split: the data.
-        n_updates: gradient updates in one step.
+        n_updates: number of gradient updates in one step.
     """
 
     def step(
@@ -49,7 +49,7 @@ def classifier(
             n_updates,
             lambda weights: _gradient(net, split.train, weights, values, rng),
         )
-        # The activation is one of the step's values, and the judge needs it.
+        # The activation is a hyperparameter, and the test loss needs it.
         after = (trained, activation)
         return after, _loss(net, split.validation, after)
 

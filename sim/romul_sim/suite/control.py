@@ -1,6 +1,6 @@
 """A cart-pole balanced by policy gradients; a search sees the mean return of a few episodes.
 
-All episodes step at once.
+All episodes run in parallel.
 """
 
 from typing import NamedTuple
@@ -23,13 +23,14 @@ from romul_sim.suite.training import Rule, descend, untrained
 
 KIND = "reinforcement learning"
 N_TESTED = 400
-"""Episodes of a test return."""
+"""Number of episodes for the test loss."""
 _TEST_SEED = 99
 
 _TRACK, _FALLEN = 2.4, 0.6
 _HORIZON, _TICK_S = 60, 0.04
 _N_TOLD = 10
-"""What the critic reads: 1, the time, and sizes of what the policy sees with their squares."""
+"""Number of the critic's features: 1, the time, and the magnitudes of the policy's inputs and
+their squares."""
 _HOW_FAR = np.linspace(0.0, 1.0, _HORIZON + 1)[:, None]
 
 
@@ -37,9 +38,9 @@ class Episodes(NamedTuple):
     """Episodes of one policy, shape (t, n, ...).
 
     Attributes:
-        seen: what the policy saw, shape (t + 1, n, 4).
-        actions: shape (t, n): forces in units of 10 N, larger ones than 1 are cut.
-        rewards: shape (t, n): 1 in the middle of the track, 0 at its ends, or fallen.
+        seen: inputs of the policy, shape (t + 1, n, 4).
+        actions: forces in units of 10 N, shape (t, n); clipped to [-1, 1] when applied.
+        rewards: shape (t, n): 1 in the middle of the track, 0 at its ends or when fallen.
         alive: 1 while the pole stands before the action, shape (t + 1, n).
     """
 
@@ -50,7 +51,7 @@ class Episodes(NamedTuple):
 
 
 def _push(cart: Array, action: Array, wind: Array) -> Array:
-    """Cart and pole, shape (4, n), after one push (Barto, Sutton & Anderson 1983) in the wind."""
+    """Cart and pole, shape (4, n), after one tick with wind (Barto, Sutton & Anderson 1983)."""
     _, speed, angle, turning = cart
     sine, cosine = np.sin(angle), np.cos(angle)
     force = 10.0 * np.clip(action, -1.0, 1.0) + wind
@@ -61,7 +62,7 @@ def _push(cart: Array, action: Array, wind: Array) -> Array:
 
 
 def _balance(net: Mlp, weights: Array, n: int, rng: Generator, width: float = 0.0) -> Episodes:
-    """Let a policy balance the pole in `n` episodes; `width`: of the noise on its forces."""
+    """Run `n` episodes of a policy; `width`: standard deviation of the noise on its forces."""
     cart = rng.uniform(-1.0, 1.0, (4, n)) * np.array([[1.2], [0.5], [0.2], [0.5]])
     winds = 4.0 * rng.standard_normal((_HORIZON, n))
     kept = np.empty((_HORIZON + 1, 4, n), dtype=np.float32)
@@ -69,7 +70,7 @@ def _balance(net: Mlp, weights: Array, n: int, rng: Generator, width: float = 0.
     for t in range(_HORIZON):
         kept[t] = cart
         actions[t] += net.outputs(weights, kept[t].T, "tanh")[:, 0]
-        # A pole that has fallen goes on falling: what comes after does not count.
+        # A fallen pole is simulated further, but its later ticks do not count.
         cart = np.clip(_push(cart, actions[t], winds[t]), -10.0, 10.0)
     kept[-1] = cart
     x, angle = np.abs(kept[:, 0]), np.abs(kept[:, 2])
@@ -79,7 +80,7 @@ def _balance(net: Mlp, weights: Array, n: int, rng: Generator, width: float = 0.
 
 
 def cart_pole() -> Problem:
-    """Balance a pole in gusts of wind: an actor and a linear critic, 3 updates of 32 episodes.
+    """Balance a pole in wind with an actor and a linear critic, 3 updates of 32 episodes per step.
 
     The advantages are those of Schulman et al. (2016).
     """
@@ -138,7 +139,7 @@ def _policy_gradient(
     features = np.concatenate([np.ones_like(sizes[..., :2]), sizes, sizes * sizes], axis=-1)
     features[..., 1] = _HOW_FAR
     worth = (features @ critic) * alive
-    # Nothing comes after the last tick.
+    # There is no reward after the last tick.
     worth[-1] = 0.0
     surprises = episodes.rewards + discount * worth[1:] - worth[:-1]
     advantages = np.empty_like(surprises)
@@ -148,7 +149,7 @@ def _policy_gradient(
         advantages[t] = ahead
     lived = alive[:-1] > 0.0
     inputs, weighed = features[:-1][lived], advantages[lived]
-    # A rate of 1 goes all the way to the (ridge) regression of what was seen.
+    # A rate of 1 sets the critic to the ridge regression on these episodes.
     curvature = inputs.T @ inputs + np.eye(_N_TOLD)
     pull = np.linalg.solve(curvature, inputs.T @ weighed)
     critic = np.clip(critic + values["critic_rate"] * pull, -100.0, 100.0)
@@ -156,7 +157,7 @@ def _policy_gradient(
     actions, width = episodes.actions[lived], values["width"]
 
     def derivative(means: Array) -> Array:
-        # Of a normal density, by its mean, in units of its width.
+        # Derivative of the normal log-density by its mean, in units of its width.
         pushed = weighed * (means[:, 0] - actions) / width
         return np.asarray(pushed[:, None] / len(actions), dtype=means.dtype)
 

@@ -1,7 +1,7 @@
-"""The suite's data: tables and images that scikit-learn ships, English that Python ships.
+"""The suite's data: tables and images from scikit-learn, and English text from Python's manual.
 
-Nothing is downloaded. Splits are fixed; each is loaded once a process, when it is first used.
-Needs scikit-learn, which the extra brings: pip install 'romul[torch]'.
+Nothing is downloaded. The splits are fixed. Each data set is loaded once per process, when it is
+first used. This module needs scikit-learn: pip install 'romul[torch]'.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Split:
-    """A fixed split, and the SHA-256 of what it is made of."""
+    """A fixed split, and the SHA-256 of its data."""
 
     train: Part
     validation: Part
@@ -38,7 +38,7 @@ class Split:
 
 
 def fingerprint(*parts: object) -> str:
-    """SHA-256, hexadecimal, of arrays and of anything else as text."""
+    """SHA-256, hexadecimal, of arrays and of the texts (`repr`) of other values."""
     found = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -50,7 +50,7 @@ def fingerprint(*parts: object) -> str:
 
 
 def _load(name: str) -> tuple[Array, Array]:
-    """A data set of scikit-learn by the name of its loader.
+    """Load a data set of scikit-learn by the name of its loader.
 
     Raises:
         TaskError: scikit-learn is not installed.
@@ -74,7 +74,7 @@ def _rows(n: int, n_train: int, n_validation: int) -> tuple[Array, Array, Array]
 
 @lru_cache
 def classes(name: str, n_train: int, n_validation: int, mislabelled: float) -> Split:
-    """Split a classification set; a share of the training labels is replaced by drawn ones."""
+    """Split a classification set; replace a share of the training labels by random ones."""
     x, y = _load(name)
     train, validation, test = _rows(len(y), n_train, n_validation)
     rng = default_rng(SPLIT_SEED + 1)
@@ -88,7 +88,7 @@ def classes(name: str, n_train: int, n_validation: int, mislabelled: float) -> S
 
 @lru_cache
 def targets(name: str, n_train: int, n_validation: int) -> Split:
-    """Split a regression set; inputs and targets are standardised by the training part."""
+    """Split a regression set; standardise inputs and targets by the training part."""
     x, y = _load(name)
     train, validation, test = rows = _rows(len(y), n_train, n_validation)
     identity = fingerprint(x, y, train, validation, test)
@@ -109,15 +109,15 @@ def _parts(x: Array, y: Array, rows: tuple[Array, Array, Array], identity: str) 
 # -- text -----------------------------------------------------------------------------------------
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz.,()"
-"""What is left of the text: all else becomes a space."""
+"""The letters that are kept; all other characters become a space."""
 
 N_WORDS = 200
-"""The most frequent words; all others are one of them, the first."""
+"""Size of the vocabulary: the most frequent words, and word 0 for all others."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """Codes of letters or words: to train, to validate, to test, and the text's SHA-256."""
+    """Codes of letters or words for training, validation and test, and the text's SHA-256."""
 
     train: Array
     validation: Array
@@ -135,7 +135,7 @@ def _paragraphs() -> tuple[tuple[str, ...], str]:
         " ".join(re.sub(r"[^a-z.,()]+", " ", paragraph).split())
         for paragraph in whole.split("\n\n")
     ]
-    # Short ones are code, tables and headings.
+    # Short paragraphs are code, tables and headings.
     kept = sorted({paragraph for paragraph in kept if len(paragraph) > _SHORTEST})
     order = default_rng(SPLIT_SEED).permutation(len(kept))
     return tuple(kept[i] for i in order), fingerprint(whole)
@@ -146,7 +146,10 @@ _SHORTEST = 80
 
 @lru_cache
 def letters() -> Text:
-    """Letters: 24,000 to train, shape (n,); 80 and 400 streams to judge, shape (61, n_streams)."""
+    """Letters: 24,000 for training, shape (n,), and 80 validation and 400 test streams.
+
+    The streams have the shape (61, n_streams).
+    """
     paragraphs, identity = _paragraphs()
     text = " ".join(paragraphs)
     codes = np.array([ALPHABET.index(letter) for letter in text[:60_000]])
@@ -158,7 +161,10 @@ def letters() -> Text:
 
 @lru_cache
 def words() -> Text:
-    """Words and stops: 6,000 to train, 1,000 to validate, 6,000 to test, shape (n,)."""
+    """Words, commas and stops: 6,000 for training, 1,000 for validation, 6,000 for test.
+
+    Each part has the shape (n,).
+    """
     paragraphs, identity = _paragraphs()
     found = re.findall(r"[a-z]+|[.,]", " ".join(paragraphs))
     counts = Counter(found)

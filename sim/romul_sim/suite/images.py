@@ -1,4 +1,4 @@
-"""Images: a convolutional net and a perceptron on few handwritten digits, some labelled wrongly."""
+"""Images: a convolutional network and a perceptron on few digits, some with wrong labels."""
 
 from functools import partial
 
@@ -36,7 +36,7 @@ _LARGEST_SHIFT = 3
 
 
 def perceptron() -> Problem:
-    """Read digits by 250 images, 30 % of them with a drawn label."""
+    """Classify digits with a perceptron and 250 images, 30 % of them with random labels."""
     space = {
         "rate": log(1e-5, 10.0),
         "momentum": linear(0.0, 0.99),
@@ -53,13 +53,13 @@ def perceptron() -> Problem:
 
 
 class ConvNet:
-    """Filters of 3 x 3, then of 2 x 2 with stride 2, then a dense layer; relu.
+    """Filters of 3 x 3, then of 2 x 2 with stride 2, then a dense layer; relu activations.
 
     Images (n, 8, 8) become (n, 6, 6, first), (n, 3, 3, second) and logits (n, 10).
     """
 
     def __init__(self, first: int, second: int) -> None:
-        """Lay out a net of so many filters."""
+        """Make a network with these numbers of filters."""
         self.first, self.second = first, second
         self.layout = Layout(
             (9, first), (first,), (4 * first, second), (second,), (9 * second, 10), (10,)
@@ -108,7 +108,7 @@ class ConvNet:
 
 
 def shifted(images: Array, shift: int, rng: Generator) -> Array:
-    """Images (n, 8, 8), each moved by up to `shift` pixels each way."""
+    """Shift each image, shape (n, 8, 8), by up to `shift` pixels in each direction."""
     if not shift:
         return images
     n, edge = len(images), _LARGEST_SHIFT
@@ -119,9 +119,9 @@ def shifted(images: Array, shift: int, rng: Generator) -> Array:
 
 
 def convolutional() -> Problem:
-    """Read digits by 200 images, 30 % of them with a drawn label.
+    """Classify digits with a convolutional network and 200 images, 30 % with random labels.
 
-    Those that judge are moved by up to a pixel: `shift` should learn for that.
+    Validation and test images are shifted by up to one pixel, so training with `shift` helps.
     """
     split, net = data.classes("load_digits", 200, 400, 0.3), ConvNet(8, 24)
     moved = default_rng(data.SPLIT_SEED)

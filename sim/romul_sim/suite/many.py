@@ -1,6 +1,7 @@
-"""Problems of about twenty hyperparameters: a suite of its own, to choose optimizers by.
+"""Problems with about twenty hyperparameters: a separate suite for choosing between optimizers.
 
-Not part of `romul_sim.suite`, whose halves are frozen. `romul bench --suite romul_sim.suite.many`.
+It is not part of `romul_sim.suite`, whose halves are frozen. Run it with `romul bench --suite
+romul_sim.suite.many`.
 """
 
 from collections.abc import Mapping
@@ -24,13 +25,13 @@ def _wine() -> Problem:
 
 
 def _cancer() -> Problem:
-    """Each of ten measurements comes as mean, error and worst."""
+    """Groups: ten measurements, each with mean, error and worst value."""
     split, net = data.classes("load_breast_cancer", 150, 200, 0.4), Mlp(30, 48, 24, 2)
     return grouped("cancer-groups", KIND, split, net, LAYERS, np.arange(30) % 10, CLASSES)
 
 
 def _digits() -> Problem:
-    """Sixteen patches of two by two pixels."""
+    """Groups: sixteen patches of two by two pixels."""
     pixel = np.arange(64)
     patches = (pixel // 8 // 2) * 4 + pixel % 8 // 2
     split, net = data.classes("load_digits", 250, 400, 0.3), Mlp(64, 64, 10)
@@ -38,7 +39,7 @@ def _digits() -> Problem:
 
 
 def _completion() -> Problem:
-    """Complete digits as digits-completion does, with columns in six bands of their spread."""
+    """Complete digits like digits-completion, with the columns in six bands by their deviation."""
     return completed("completion-groups", KIND, ("rows", "biases", *_BANDS), _BANDS)
 
 
@@ -48,4 +49,4 @@ SUITE: Mapping[str, Problem] = MappingProxyType(
 """All problems by name."""
 
 DEVELOP, REPORT = tuple(SUITE), ()
-"""All were used to choose (docs/decisions/030-guarded-axes.md); there is nothing to report on."""
+"""All were used for choosing (docs/decisions/030-guarded-axes.md), so none is for reporting."""

@@ -1,6 +1,6 @@
-"""Networks on flat weights, with gradients by hand: layouts, losses and multilayer perceptrons.
+"""Networks on flat vectors of weights, with explicit gradients: layouts, losses, perceptrons.
 
-Arrays have the type of the weights. This module knows no data and no hyperparameter space.
+Arrays have the dtype of the weights. This module knows no data and no hyperparameters.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,10 +16,10 @@ ACTIVATIONS = ("relu", "tanh", "softplus")
 
 
 class Layout:
-    """Where the arrays of a model lie in its flat vector of weights."""
+    """The positions of a model's arrays in its flat vector of weights."""
 
     def __init__(self, *shapes: tuple[int, ...]) -> None:
-        """Lay out arrays of these shapes, one behind the other."""
+        """Place arrays of these shapes one after the other."""
         self.shapes = shapes
         ends = np.cumsum([prod(shape) for shape in shapes])
         self.slices = [
@@ -28,14 +28,14 @@ class Layout:
         self.size = int(ends[-1])
 
     def views(self, flat: Array) -> list[Array]:
-        """The arrays; to write into them is to write into `flat`."""
+        """The arrays as views: a write to them changes `flat`."""
         return [
             flat[where].reshape(shape)
             for where, shape in zip(self.slices, self.shapes, strict=True)
         ]
 
     def initial(self, rng: Generator, gain: float = 2.0) -> Array:
-        """Draw weights, shape (size,): matrices of variance gain / rows (He et al. 2015)."""
+        """Draw weights, shape (size,): matrices with variance gain / rows (He et al. 2015)."""
         flat = np.zeros(self.size, dtype=np.float32)
         for view in self.views(flat):
             if view.ndim > 1:
@@ -43,7 +43,7 @@ class Layout:
         return flat
 
     def spread(self, values: Sequence[float]) -> Array:
-        """One value for each array as one for each weight, shape (size,)."""
+        """Expand one value for each array to one for each weight, shape (size,)."""
         flat = np.empty(self.size, dtype=np.float32)
         for where, value in zip(self.slices, values, strict=True):
             flat[where] = value
@@ -51,7 +51,7 @@ class Layout:
 
 
 def activate(kind: str, inputs: Array) -> Array:
-    """One of `ACTIVATIONS`."""
+    """Apply an activation function; `kind` is one of `ACTIVATIONS`."""
     if kind == "relu":
         return np.maximum(inputs, 0.0)
     if kind == "tanh":
@@ -60,7 +60,7 @@ def activate(kind: str, inputs: Array) -> Array:
 
 
 def slope(kind: str, outputs: Array) -> Array:
-    """Derivative of an activation, from its outputs."""
+    """Derivative of an activation function, computed from its outputs."""
     if kind == "relu":
         return np.asarray(outputs > 0.0, dtype=outputs.dtype)
     if kind == "tanh":
@@ -95,7 +95,7 @@ def classification(labels: Array, smoothing: float = 0.0) -> Callable[[Array], A
 
 
 def regression(targets: Array, width: float = np.inf) -> Callable[[Array], Array]:
-    """Derivative of the mean of half the squares, over rows; of Huber's loss of a width."""
+    """Derivative of half the mean squared error over rows; with `width`, of Huber's loss."""
 
     def derivative(outputs: Array) -> Array:
         errors = outputs - targets
@@ -107,11 +107,11 @@ def regression(targets: Array, width: float = np.inf) -> Callable[[Array], Array
 
 
 def policy(actions: Array, weights: Array, entropy: float) -> Callable[[Array], Array]:
-    """Derivative of minus the weighed log-likelihood of actions (Williams 1992), a mean over rows.
+    """Derivative of minus the weighted log-likelihood of actions (Williams 1992), mean over rows.
 
     Args:
-        actions: what was done, shape (n,), by a softmax policy.
-        weights: how good that was, shape (n,).
+        actions: actions of a softmax policy, shape (n,).
+        weights: weights of the actions, such as advantages, shape (n,).
         entropy: weight of the policy's entropy, which is subtracted (Mnih et al. 2016).
     """
 
@@ -127,10 +127,10 @@ def policy(actions: Array, weights: Array, entropy: float) -> Callable[[Array], 
 
 
 class Mlp:
-    """A multilayer perceptron: dense layers, one activation, linear outputs."""
+    """A multilayer perceptron: dense layers, one activation function, linear outputs."""
 
     def __init__(self, *sizes: int) -> None:
-        """Lay out a net of these layer sizes, inputs first."""
+        """Make a network with these layer sizes, inputs first."""
         self.sizes = sizes
         shapes: list[tuple[int, ...]] = []
         for n_in, n_out in pairwise(sizes):
@@ -153,7 +153,7 @@ class Mlp:
         dropout: float = 0.0,
         rng: Generator | None = None,
     ) -> Array:
-        """Gradient of a loss by the weights, shape (size,); see `gradients`."""
+        """Gradient of a loss with respect to the weights, shape (size,); see `gradients`."""
         return self.gradients(flat, inputs, derivative, activation, dropout, rng)[0]
 
     def gradients(
@@ -165,18 +165,23 @@ class Mlp:
         dropout: float = 0.0,
         rng: Generator | None = None,
     ) -> tuple[Array, Array]:
-        """Gradient of a loss by the weights, shape (size,), and by the first layer's sums.
+        """Gradients of a loss.
 
         Args:
             flat: weights, shape (size,).
             inputs: shape (n, n_inputs).
-            derivative: derivative of the loss by the outputs, shape (n, n_outputs).
-            activation: of the hidden layers.
-            dropout: share of hidden units that are left out (Srivastava et al. 2014).
-            rng: chooses them; needed with dropout only.
+            derivative: takes the outputs, and returns the derivative of the loss with respect to
+                them, shape (n, n_outputs).
+            activation: activation function of the hidden layers.
+            dropout: share of hidden units that are dropped (Srivastava et al. 2014).
+            rng: random generator for dropout.
+
+        Returns:
+            The gradients with respect to the weights, shape (size,), and to the pre-activations of
+            the first layer.
         """
         views = self.layout.views(flat)
-        # Of each hidden layer: what it gives, and the derivative of that by its sums.
+        # The outputs of each hidden layer, and their derivatives by the pre-activations.
         layers, slopes = [inputs], list[Array]()
         for layer in range(0, len(views) - 2, 2):
             hidden = activate(activation, layers[-1] @ views[layer] + views[layer + 1])
@@ -199,6 +204,6 @@ class Mlp:
 
 
 def drop(shape: tuple[int, ...], share: float, rng: Generator) -> Array:
-    """A mask that leaves out a share of the units and scales up the rest."""
+    """A mask that drops a share of the units and scales up the others."""
     kept = rng.random(shape, dtype=np.float32) >= share
     return np.asarray(kept / (1.0 - share), dtype=np.float32)

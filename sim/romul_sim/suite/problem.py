@@ -1,6 +1,6 @@
-"""What a problem of the suite is: a small real training, its hyperparameters and its judge.
+"""The interface of a problem in the suite: a small real training and its hyperparameters.
 
-This module knows no data, no model and no optimizer.
+This module knows no data, model or optimizer.
 """
 
 import math
@@ -17,10 +17,10 @@ Values = Mapping[str, Any]
 Spec = dict[str, Any]
 
 STEPS = 20
-"""PBT steps of every problem."""
+"""Number of PBT steps of every problem."""
 
 State = Any
-"""Whatever a problem keeps between steps: immutable; `step` never writes into the given one."""
+"""The state of a problem between steps; `step` never writes to the state that it is given."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,16 @@ class Problem:
     """A real training problem, small enough to be trained thousands of times.
 
     Attributes:
-        name: its name.
+        name: name of the problem.
         kind: "reinforcement learning", "image", "text", "tabular" or "other".
         space: hyperparameters, as an experiment declares them.
-        steps: PBT steps that it is meant for.
-        step: one step of training: (state or None, values, number of the step, generator) to the
-            new state and its validation loss, which is finite; everything random comes from the
-            generator.
-        test: test loss of a state, which no search sees; for returns: minus the mean return of at
-            least 200 episodes that are the same for every state.
-        identity: SHA-256 of what the data is made of, hexadecimal.
+        steps: number of PBT steps that the problem is designed for.
+        step: one step of training. It takes (state or None, values, number of the step, generator)
+            and returns the new state and its validation loss, which is finite. All random numbers
+            come from the generator.
+        test: returns the test loss of a state, which a search does not see. In reinforcement
+            learning it is minus the mean return of at least 200 episodes, the same for each state.
+        identity: SHA-256 of the data, hexadecimal.
     """
 
     name: str
@@ -50,29 +50,29 @@ class Problem:
 
 
 def log(low: float, high: float) -> Spec:
-    """Declare a real number, even on a logarithmic scale."""
+    """Declare a float on a logarithmic scale."""
     return {"type": "float", "min": low, "max": high, "scale": "log"}
 
 
 def linear(low: float, high: float) -> Spec:
-    """Declare a real number, even on a linear scale."""
+    """Declare a float on a linear scale."""
     return {"type": "float", "min": low, "max": high}
 
 
 def whole(low: int, high: int, scale: str = "linear") -> Spec:
-    """Declare a whole number."""
+    """Declare an integer."""
     return {"type": "int", "min": low, "max": high, "scale": scale}
 
 
 def choice(*choices: str) -> Spec:
-    """Declare one of a few words."""
+    """Declare a categorical hyperparameter."""
     return {"type": "categorical", "choices": list(choices)}
 
 
 def capped(loss: float | np.floating[Any], cap: float) -> float:
-    """The loss; above `cap` only its logarithm grows, so that diverged models keep their order.
+    """The loss with logarithmic growth above `cap`, so that diverged models keep their order.
 
-    Not a number counts as 1e30.
+    NaN counts as 1e30.
     """
     value = min(float(loss), 1e30) if not math.isnan(loss) else 1e30
     return value if value <= cap else cap * (1.0 + math.log(value / cap))

@@ -1,6 +1,6 @@
-"""A moving target followed by a policy that an evolution strategy trains.
+"""A policy that follows a moving target, trained by an evolution strategy.
 
-All episodes of all policies step at once. What a search sees is the mean return of a few episodes.
+All episodes of all policies run in parallel. A search sees the mean return of a few episodes.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ from romul_sim.suite.training import Rule, descend, untrained
 
 KIND = "reinforcement learning"
 N_TESTED = 400
-"""Episodes of a test return."""
+"""Number of episodes for the test loss."""
 _TEST_SEED = 99
 _HORIZON, _TICK_S = 50, 0.15
 _PILOT = Mlp(6, 8, 2)
@@ -33,7 +33,7 @@ _PAIRS, _EPISODES, _GENERATIONS, _SEEN = 12, 3, 2, 16
 def follow(policies: Array, n: int, rng: Generator) -> Array:
     """Mean distances, shape (p, n), of perceptrons, shape (p, n_weights), to a wandering target.
 
-    The follower is a mass in the plane with drag and wind. Every policy meets the same `n` starts,
+    The follower is a mass in the plane with drag and wind. All policies have the same `n` starts,
     targets and winds.
     """
     inward, bias, outward, offset = (
@@ -47,7 +47,7 @@ def follow(policies: Array, n: int, rng: Generator) -> Array:
     turns = rng.standard_normal((_HORIZON, n, 2))
     total = np.zeros(place.shape[:2])
     for wind, turn in zip(winds, turns, strict=True):
-        # The target's speed forgets itself in about ten ticks, and its place is pulled to 0.
+        # The target's velocity is random with a memory of about ten ticks; a force pulls it to 0.
         course = 0.9 * course + 0.45 * turn - 0.05 * target
         target = target + _TICK_S * course
         away = target - place
@@ -62,7 +62,7 @@ def follow(policies: Array, n: int, rng: Generator) -> Array:
 
 
 def _gradient(weights: Array, values: Values, rng: Generator) -> Array:
-    """Estimate of the gradient of the mean distance by mirrored policies."""
+    """Estimate the gradient of the mean distance with mirrored policies."""
     directions = rng.standard_normal((_PAIRS, _N_WEIGHTS))
     moved = values["width"] * np.concatenate([directions, -directions])
     distances = follow(weights + moved, _EPISODES, rng).mean(1)
@@ -75,9 +75,10 @@ def _gradient(weights: Array, values: Values, rng: Generator) -> Array:
 
 
 def pursuit() -> Problem:
-    """Follow a target by an evolution strategy (Salimans et al. 2017): 2 generations a step.
+    """Follow a target with an evolution strategy (Salimans et al. 2017), 2 generations per step.
 
-    A generation is 2 x 12 mirrored perceptrons of 74 weights; 16 episodes judge.
+    A generation has 2 x 12 mirrored perceptrons of 74 weights. The validation loss is the mean of
+    16 episodes.
     """
 
     def step(

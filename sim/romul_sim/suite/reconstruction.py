@@ -1,4 +1,4 @@
-"""Reconstruction of the digits' images: from noise, and from a few of all pixels."""
+"""Reconstruction of images of digits: from noisy images, and from a part of the pixels."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -32,7 +32,7 @@ def _corrupted(images: Array, masking: float, noise: float, rng: Generator) -> A
 
 
 def autoencoder() -> Problem:
-    """Denoise digits (Vincent et al. 2008) by 150 images; how to spoil them is to be found."""
+    """Denoise digits (Vincent et al. 2008) with 150 images; the corruption is to be tuned."""
     split, net = data.classes("load_digits", 150, 400, 0.0), Mlp(64, 96, 64)
     judged = default_rng(data.SPLIT_SEED)
     validation, test_part = (
@@ -83,7 +83,7 @@ class Factors:
     """Matrix factorisation with biases (Koren et al. 2009): rows (n, rank) times columns."""
 
     def __init__(self, n_rows: int, n_columns: int, rank: int) -> None:
-        """Lay out factors and biases of rows and columns."""
+        """Place factors and biases of rows and columns in the flat vector."""
         self.layout = Layout((n_rows, rank), (n_columns, rank), (n_rows,), (n_columns,))
 
     def outputs(self, flat: Array) -> Array:
@@ -92,7 +92,7 @@ class Factors:
         return np.asarray(rows @ columns.T + row_bias[:, None] + column_bias)
 
     def gradient(self, flat: Array, matrix: Array, shown: Array) -> Array:
-        """Gradient of half the squared errors where `shown`, summed, shape (size,)."""
+        """Gradient of half the sum of squared errors where `shown` is 1, shape (size,)."""
         rows, columns, *_ = self.layout.views(flat)
         error = (self.outputs(flat) - matrix) * shown
         found = np.empty_like(flat)
@@ -105,13 +105,13 @@ class Factors:
 
 
 def completed(name: str, kind: str, parts: Sequence[str], bands: Sequence[str]) -> Problem:
-    """Complete 300 digits from 40 % of their pixels, seen with noise.
+    """Complete 300 digits from 40 % of their pixels, with noise.
 
     Args:
-        name: of the problem.
-        kind: of problem.
-        parts: what has a rate and a decay of its own: rows, biases and all bands.
-        bands: of columns, from that whose pixels differ least to that whose differ most.
+        name: name of the problem.
+        kind: kind of the problem.
+        parts: parts that have their own rate and decay: rows, biases and all bands.
+        bands: bands of columns, from the pixels with the smallest deviation to the largest.
     """
     images = data.classes("load_digits", 300, 400, 0.0)
     matrix = images.train.x - images.train.x.mean()
@@ -163,6 +163,6 @@ def completed(name: str, kind: str, parts: Sequence[str], bands: Sequence[str]) 
 
 
 def completion() -> Problem:
-    """Complete digits with a rate and a decay for rows, columns and biases."""
+    """Complete digits; rows, columns and biases have their own rate and decay."""
     parts = ("rows", "columns", "biases")
     return completed("digits-completion", KIND, parts, ("columns",))

@@ -1,4 +1,4 @@
-"""A linear system held near zero by policy gradients; what a search sees is a few noisy returns."""
+"""A linear system kept near zero by policy gradients; a search sees a few noisy returns."""
 
 import numpy as np
 from numpy.random import Generator, default_rng
@@ -19,7 +19,7 @@ from romul_sim.suite.training import Rule, descend, untrained
 
 KIND = "reinforcement learning"
 N_TESTED = 400
-"""Episodes of a test return."""
+"""Number of episodes for the test loss."""
 _TEST_SEED = 99
 _UPDATES, _EPISODES, _SEEN = 8, 12, 12
 _STATES, _ACTIONS, _HORIZON = 10, 4, 25
@@ -27,10 +27,10 @@ _LARGEST = 10.0
 
 
 class System:
-    """A linear system that leaves zero by itself, with wind and quadratic costs."""
+    """An unstable linear system with random disturbances (wind) and quadratic costs."""
 
     def __init__(self, rng: Generator) -> None:
-        """Draw a system whose fastest mode grows by 5 % a tick."""
+        """Draw a system whose fastest mode grows by 5 % per tick."""
         moves = rng.standard_normal((_STATES, _STATES))
         self.moves = (1.05 / np.abs(np.linalg.eigvals(moves)).max() * moves).T
         self.pushes = 0.5 * rng.standard_normal((_ACTIONS, _STATES))
@@ -38,16 +38,16 @@ class System:
     def play(
         self, policy: Array, n: int, rng: Generator, width: float = 0.0
     ) -> tuple[Array, Array, Array]:
-        """Play `n` episodes side by side.
+        """Run `n` episodes in parallel.
 
         Args:
-            policy: a linear one, shape (n_states, n_actions).
-            n: how many.
-            rng: draws starts, wind and noise.
+            policy: a linear policy, shape (n_states, n_actions).
+            n: number of episodes.
+            rng: random generator for starts, wind and noise.
             width: standard deviation of the noise on actions.
 
         Returns:
-            States (t, n, n_states), noise (t, n, n_actions), and costs (t, n).
+            States (t, n, n_states), noise (t, n, n_actions) and costs (t, n).
         """
         state = rng.standard_normal((n, _STATES))
         wind = 0.3 * rng.standard_normal((_HORIZON, n, _STATES))
@@ -62,7 +62,7 @@ class System:
         return states[:-1], noise, costs
 
     def gradient(self, policy: Array, values: Values, rng: Generator) -> Array:
-        """Gradient of expected discounted costs (Williams 1992), shape of `policy`."""
+        """Gradient of the expected discounted costs (Williams 1992), same shape as `policy`."""
         width = values["width"]
         states, noise, costs = self.play(policy, _EPISODES, rng, width)
         ahead = np.empty_like(costs)
@@ -79,7 +79,10 @@ class System:
 
 
 def regulator() -> Problem:
-    """Hold 10 states by 4 actions: 8 updates of 12 episodes a step, judged by 12."""
+    """Keep 10 states near zero with 4 actions.
+
+    A step has 8 updates of 12 episodes; the validation loss is the mean of 12 episodes.
+    """
     system = System(default_rng(SPLIT_SEED))
     shape = (_STATES, _ACTIONS)
 

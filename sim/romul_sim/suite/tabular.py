@@ -1,4 +1,4 @@
-"""Tables: perceptrons and linear models on few rows, where regularisation decides."""
+"""Tables: perceptrons and linear models on few rows, which depend on regularisation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ KIND = "tabular"
 
 
 def cancer() -> Problem:
-    """Tell malignant from benign by 150 rows, 40 % of them with a drawn label."""
+    """Classify tumours as malignant or benign with 150 rows, 40 % of them with random labels."""
     space = {
         "rate": log(1e-5, 3.0),
         "momentum": linear(0.0, 0.99),
@@ -52,7 +52,7 @@ def cancer() -> Problem:
 
 
 def wine() -> Problem:
-    """Tell three growers by 50 rows, 40 % of them with a drawn label."""
+    """Classify wines by three growers with 50 rows, 40 % of them with random labels."""
     space = {
         "rate": log(1e-5, 10.0),
         "momentum": linear(0.0, 0.99),
@@ -121,13 +121,14 @@ LAYERS = ("input", "hidden", "output")
 
 @dataclass(frozen=True)
 class Aim:
-    """What a perceptron learns.
+    """The losses of a perceptron.
 
     Attributes:
-        knob: the hyperparameter of its training loss.
-        space: that hyperparameter's range.
-        derivative: from targets and its value, that loss's derivative by the outputs.
-        loss: from outputs and targets, what a state is judged by.
+        knob: name of the training loss's hyperparameter.
+        space: range of that hyperparameter.
+        derivative: takes targets and the hyperparameter, and returns the derivative of the training
+            loss with respect to the outputs.
+        loss: takes outputs and targets, and returns the loss by which a state is judged.
     """
 
     knob: str
@@ -162,13 +163,13 @@ def grouped(
     """A perceptron with a rate and a decay for each layer, and a noise for each group of inputs.
 
     Args:
-        name: of the problem.
-        kind: of problem.
+        name: name of the problem.
+        kind: kind of the problem.
         split: the data.
-        net: with two arrays, weights and biases, a layer.
-        layers: their names.
-        groups: by input, its group, from 0; by its noise a group can be ignored.
-        aim: what is learned.
+        net: a network with two arrays per layer, weights and biases.
+        layers: names of the layers.
+        groups: the group of each input, from 0. Large noise makes the network ignore a group.
+        aim: the losses.
     """
     group = np.asarray(groups)
     noises = [f"noise_{g}" for g in range(int(group.max()) + 1)]
@@ -210,6 +211,6 @@ def grouped(
 
 
 def diabetes() -> Problem:
-    """Predict a disease's progress by a perceptron of 20 hyperparameters."""
+    """Predict the progress of a disease with a perceptron of 20 hyperparameters."""
     split, net = data.targets("load_diabetes", 120, 150), Mlp(10, 48, 24, 1)
     return grouped("diabetes-groups", KIND, split, net, LAYERS, range(10), NUMBERS)

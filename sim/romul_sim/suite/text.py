@@ -1,4 +1,4 @@
-"""Text: language models of the English of Python's own manual, by letters and by words."""
+"""Text: language models of letters and of words, on the English of Python's manual."""
 
 from functools import partial
 
@@ -26,14 +26,14 @@ CAP = 8.0
 
 _STREAMS = 16
 _LETTERS_A_STEP = 160
-"""Letters of each stream that one step trains on."""
+"""Number of letters of each stream that one step trains on."""
 
 
 class Recurrent:
     """A recurrent net of tanh units (Elman 1990): letters (t, b) to logits of the next ones."""
 
     def __init__(self, n_letters: int, n_hidden: int) -> None:
-        """Lay out a net of so many letters and units."""
+        """Make a network with these numbers of letters and units."""
         self.n_letters, self.n_hidden = n_letters, n_hidden
         self.layout = Layout(
             (n_letters, n_hidden),
@@ -54,7 +54,7 @@ class Recurrent:
         return found
 
     def loss(self, flat: Array, letters: Array) -> float:
-        """Mean cross-entropy of letters (t + 1, b), each predicted from those before it."""
+        """Mean cross-entropy of letters (t + 1, b), each predicted from the previous ones."""
         start = np.zeros((letters.shape[1], self.n_hidden), dtype=flat.dtype)
         hidden = self.states(flat, letters[:-1], start)[1:].reshape(-1, self.n_hidden)
         outward, bias = self.layout.views(flat)[3:]
@@ -65,7 +65,7 @@ class Recurrent:
     ) -> tuple[Array, Array]:
         """Gradient of the mean cross-entropy, shape (size,), and the last hidden state.
 
-        Backpropagation through the letters given, not beyond (Williams & Peng 1990).
+        Backpropagation is truncated to the given letters (Williams & Peng 1990).
         """
         _, recurrent, _, outward, bias = self.layout.views(flat)
         found = np.empty_like(flat)
@@ -96,7 +96,7 @@ def _one_hot(codes: Array, n: int, like: Array) -> Array:
 
 
 def letters() -> Problem:
-    """Predict the next letter by a recurrent net; the horizon of its gradient is a choice, too."""
+    """Predict the next letter with a recurrent network; the gradient's horizon is tuned too."""
     text = data.letters()
     net = Recurrent(len(data.ALPHABET), 48)
     streams = text.train[: len(text.train) // _STREAMS * _STREAMS].reshape(_STREAMS, -1).T
@@ -145,10 +145,10 @@ def _rule(layout: Layout, values: Values) -> Rule:
 
 
 class Window:
-    """A neural language model (Bengio et al. 2003): the words before, embedded, to the next one."""
+    """A neural language model (Bengio et al. 2003): embeddings of words to the next word."""
 
     def __init__(self, n_words: int, n_context: int, n_embedded: int, n_hidden: int) -> None:
-        """Lay out a net of these sizes."""
+        """Make a network with these sizes."""
         self.n_words, self.n_embedded = n_words, n_embedded
         self.hidden = Mlp(n_context * n_embedded, n_hidden, n_words)
         self.layout = Layout((n_words, n_embedded), *self.hidden.layout.shapes)
@@ -183,7 +183,7 @@ _CONTEXT = 4
 
 
 def words() -> Problem:
-    """Predict the next of 200 words from the four before it, by 6,000 words of text."""
+    """Predict the next of 200 words from the previous four, with 6,000 words for training."""
     text = data.words()
     net = Window(data.N_WORDS, _CONTEXT, 16, 48)
     train, validation = (_windows(part) for part in (text.train, text.validation))

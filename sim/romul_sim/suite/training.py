@@ -1,7 +1,7 @@
-"""Gradient descent on one flat vector of weights, as every network of the suite is trained.
+"""Gradient descent on one flat vector of weights, with which all networks of the suite train.
 
-Weights, gradients and moments are bounded, so that training that diverges gives large losses and
-a state that can still be continued, never a NaN. This module knows no model.
+Weights, gradients and moments are bounded, so that a training that diverges has large losses but
+never NaN, and can be continued. This module knows no model.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from romul_sim.suite.problem import Array
 LARGEST_WEIGHT = 30.0
 LARGEST_GRADIENT = 1e4
 _SECOND_MOMENT = 0.98
-"""Decay of the squared gradients' mean, for Adam and RMSprop: trainings are short."""
+"""Decay of the mean of squared gradients, for Adam and RMSprop; small, as trainings are short."""
 
 
 class Trained(NamedTuple):
-    """Weights in training.
+    """The state of a training.
 
     Attributes:
         weights: shape (n,).
-        first: running mean of gradients, or heavy-ball speed, shape (n,).
+        first: running mean of gradients, or heavy-ball velocity, shape (n,).
         second: running mean of squared gradients, shape (n,).
-        updates: how many led here.
+        updates: number of updates so far.
     """
 
     weights: Array
@@ -34,15 +34,15 @@ class Trained(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """How a gradient becomes an update.
+    """The update rule.
 
     Attributes:
-        rate: learning rate; of all weights or of each, shape (n,).
-        momentum: of SGD and RMSprop; for Adam the decay of the gradients' mean.
-        decay: weight decay, apart from the gradient (Loshchilov & Hutter 2019); like `rate`.
+        rate: learning rate, for all weights or for each, shape (n,).
+        momentum: momentum of SGD and RMSprop; for Adam the decay of the gradients' mean.
+        decay: decoupled weight decay (Loshchilov & Hutter 2019), for all weights or for each.
         kind: "sgd" (heavy ball), "adam" (Kingma & Ba 2015) or "rmsprop" (Tieleman & Hinton 2012).
-        clip: largest norm of a gradient; longer ones are scaled down.
-        epsilon: added to the root of `second`.
+        clip: largest norm of a gradient; a longer gradient is scaled down.
+        epsilon: added to the square root of `second`.
     """
 
     rate: float | Array
@@ -61,13 +61,13 @@ def untrained(weights: Array) -> Trained:
 def descend(
     trained: Trained, rule: Rule, n_updates: int, gradient: Callable[[Array], Array]
 ) -> Trained:
-    """Update the weights `n_updates` times; `trained` stays as it is.
+    """Update the weights `n_updates` times, without changing `trained`.
 
     Args:
-        trained: what to start from.
-        rule: how to update.
-        n_updates: how often.
-        gradient: gradient, shape (n,), at weights that it must not write into.
+        trained: the state to start from.
+        rule: the update rule.
+        n_updates: number of updates.
+        gradient: returns the gradient, shape (n,), at given weights, which it must not change.
     """
     weights, first, second = (array.copy() for array in trained[:3])
     count = trained.updates
@@ -94,7 +94,7 @@ def _bounded(slope: Array, clip: float) -> Array:
 
 
 def _direction(rule: Rule, slope: Array, first: Array, second: Array, count: int) -> Array:
-    """Where to go; the moments are updated in place."""
+    """The direction of the update, shape (n,); updates the moments in place."""
     if rule.kind != "sgd":
         second *= _SECOND_MOMENT
         second += (1.0 - _SECOND_MOMENT) * slope * slope
