@@ -1,12 +1,12 @@
-"""What it brings that a trial goes first to the worker that holds its parent.
+"""Measure the gain from offering a trial first to the worker that holds its parent.
 
     python benchmarks/affinity.py --rounds 3
 
-A real server, an actor and worker processes; a torch task with weights and momenta of so many
-megabytes that sleeps in place of training, for a random time. The same search with targeted claims
-and without them (`romul worker --affinity-s 0`), in turn. Prints one JSON line a size of the
-population: the share of warm restores, as the task says, how long trials waited for one worker,
-and the time of the search after its first step, with medians of the rounds.
+The setup is a real server, an actor and worker processes. A torch task with weights and momenta
+sleeps for a random time instead of training. The same search runs with offers and without them
+(`romul worker --affinity-s 0`), in turn. Prints one JSON line for each size of the population, with
+medians of the rounds: the share of warm restores, how long trials waited for one worker, and the
+time of the search after its first step.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def train(trial):
 async def search(
     folder: Path, slots: int, workers: int, steps: int, megabytes: int, seconds: float, given: str
 ) -> dict[str, float]:
-    """One search; `given`: what `--affinity-s` says, or ""."""
+    """Run one search, and return its figures; `given`: value of `--affinity-s`, or ""."""
     (folder / "moves.py").write_text(TASK)
     declared = Experiment(
         name="affinity",
@@ -63,7 +63,7 @@ async def search(
         constants={"numbers": megabytes * 2**20 // 4 // 2 // 8, "seconds": seconds},
     )
     async with embedded_server(folder) as url:
-        # Passed on to the workers; "" is as if it were not set.
+        # Passed on to the workers; "" is the same as not set.
         os.environ["ROMUL_AFFINITY_S"] = given
         store = RedisStore(url)
         await Client(store).submit(declared)
@@ -80,7 +80,7 @@ async def search(
 
 
 async def reported(store: RedisStore, at_least: int, name: str = "affinity") -> None:
-    """Wait until so many trials have been reported."""
+    """Wait until `at_least` trials have been reported."""
     while True:
         if await store.reported(name) >= at_least:
             return
@@ -88,7 +88,7 @@ async def reported(store: RedisStore, at_least: int, name: str = "affinity") -> 
 
 
 def main() -> None:
-    """Measure, and print one JSON line a size of the population."""
+    """Measure, and print one JSON line for each size of the population."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,12 +1,14 @@
-"""What deciding at a quorum is worth against a barrier, in the same wall-clock time.
+"""Compare decisions at a quorum with decisions at a barrier, in the same wall-clock time.
 
     python benchmarks/barrier.py [--population 24] [--seeds 21] [--problems misspecified,mixed]
 
-Toy problems on the laboratory's unequal workers (up to four times different speeds, a fifth of the
-trials cut short), in virtual time. A barrier needs longer for as many steps; here it is given the
-quorum's time, and plans with the steps that it can do in it. One JSON line: for each problem the
-median final true losses (`barrier_unhurried`: with all steps), the steps, durations in trials of
-the fastest worker, and the bootstrap's probability that the quorum's median is lower.
+The toy problems run in virtual time on the laboratory's unequal workers: their speeds differ by up
+to a factor of four, and a fifth of the trials is interrupted. A barrier needs more time for the
+same number of steps. Here it has the quorum's time, and a run of as many steps as fit into it.
+
+Prints one JSON line: for each problem the median final true losses (`barrier_unhurried`: with all
+steps), the steps, the durations in trials of the fastest worker, and the bootstrap's probability
+that the quorum's median is lower.
 """
 
 import argparse
@@ -23,7 +25,7 @@ QUORUM, BARRIER = "romul", "romul:quorum_share=1.0"
 
 
 def compared(problem: str, population: int, seeds: int) -> dict[str, Any]:
-    """Both on one problem."""
+    """Compare both on one problem."""
 
     def played(optimizer: str, steps: int | None = None) -> dict[LabJob, Played]:
         todo = jobs([problem], [optimizer], [population], seeds, ASYNCHRONOUS, steps)

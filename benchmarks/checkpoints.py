@@ -1,23 +1,23 @@
-"""What a checkpoint costs, beside the disk.
+"""Measure saving and restoring of checkpoints, compared with plain writes.
 
     python benchmarks/checkpoints.py --megabytes 512 --rounds 5
 
-A task with weights and momenta of that size saves. The time from `save` until the trainer has
-accepted the checkpoint (written, hashed, flushed, listed, renamed into place) is compared with one
-safetensors file of the same bytes, written and flushed, and with torch.save, SHA-256 and a flush.
-A restore (check of the hash, reading, copying into the model), from the page cache, is compared
-with the same safetensors write, and so is a warm one, from what the task's process still holds: of
-two trials from one parent the first finds it there, and the second does not. Rounds alternate;
-prints one JSON line a size, with medians of the rounds and of their ratios.
+A task saves weights and momenta of the given size. The time from `save` until the trainer has
+accepted the checkpoint (written, hashed, flushed, listed, renamed) is compared with one safetensors
+file of the same size, written and flushed, and with torch.save, SHA-256 and a flush. A restore from
+the page cache (checking the hash, reading, copying into the model) is compared with the same
+safetensors write. So is a warm restore, from the memory of the task's process: the first of two
+trials with the same parent is restored from memory, the second from files. Prints one JSON line for
+each size, with medians of the rounds and of their ratios.
 
-Then the same with nine tenths of weights and momenta frozen (`frozen`). `bytes` are what a
-checkpoint took of the disk, by its blocks, beside its parent. `--ray` adds what Ray Tune takes: a
-trainable that calls torch.save and reports the file as its checkpoint. Ray does not flush; with
-`ray_flushed` the trainable flushes the file that it writes, but not Ray's copy of it.
+Then the same is measured with 90 % of weights and momenta frozen (`frozen`). `bytes` is the disk
+space, in blocks, that a checkpoint took in addition to its parent. `--ray` adds Ray Tune: a
+trainable that calls torch.save and reports the file as its checkpoint. Ray does not flush; for
+`ray_flushed` the trainable flushes its file, but not Ray's copy of it.
 
-Before each write, ours or a peer's, a file of the same bytes is written and removed. On a virtual
-machine whose host takes free memory back, a new page costs eight times one that was freed a moment
-ago; without this, the first write after a large model was made pays for all of them.
+Before each write, a file of the same size is written and removed. On a virtual machine whose host
+reclaims free memory, a new page costs eight times as much as one that was freed just before;
+without this, the first write after a large model was made would pay for all pages.
 """
 
 import argparse
@@ -49,9 +49,10 @@ LAYERS = 20
 
 
 def pages(path: Path, megabytes: int) -> None:
-    """Take the memory of a file in the page cache, and leave it free for the next one.
+    """Write and remove a file, so that the next file finds free pages in the page cache.
 
-    In pieces of the size that a worker writes: the system takes larger ones from other memory.
+    It is written in pieces of a worker's size, because the system takes larger pieces from other
+    memory.
     """
     at_once = max(1, min(megabytes, 16))
     with path.open("wb", buffering=0) as file:
@@ -87,7 +88,7 @@ def train(trial):
 
 
 def per_tensor(megabytes: int) -> int:
-    """Numbers in each of the tensors, weights and momenta, that together have so many bytes."""
+    """Number of values in each tensor, so that all weights and momenta have the given size."""
     return max(1, megabytes * 2**20 // 4 // 2 // LAYERS)
 
 
@@ -113,14 +114,18 @@ async def trial(
     *,
     warm: bool | None = None,
 ) -> tuple[float, float, str]:
-    """Train one trial: seconds of saving until it is accepted, of restoring, and the checkpoint.
+    """Train one trial.
 
     Args:
-        trainer: what trains.
+        trainer: the trainer.
         declared: the experiment.
-        step: of the trial.
-        parent: the checkpoint to continue from.
-        warm: whether its tensors must still be in the task's process; None: either.
+        step: the trial's step.
+        parent: name of the checkpoint to continue from.
+        warm: whether the restore must be warm; None: either.
+
+    Returns:
+        Seconds from `save` until the checkpoint was accepted, seconds of the restore, and the name
+        of the checkpoint.
     """
     message = TrialMessage(
         id=f"0-{step}",
@@ -144,18 +149,18 @@ async def trial(
 
 
 def random_tensors(megabytes: int) -> dict[str, torch.Tensor]:
-    """Tensors of so many bytes, as many as the task saves."""
+    """As many random tensors as the task saves, with the given total size."""
     return {f"{i}": torch.randn(per_tensor(megabytes)) for i in range(2 * LAYERS)}
 
 
 def flush(path: Path) -> None:
-    """Wait until a file is on the disk."""
+    """Flush a file to the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def raw(path: Path, tensors: Mapping[str, torch.Tensor]) -> float:
-    """Seconds of one safetensors file, written and flushed."""
+    """Time to write and flush one safetensors file, in seconds."""
     pages(path, sum(tensor.nbytes for tensor in tensors.values()) // 2**20)
     began = time.perf_counter()
     save_file(dict(tensors), path)
@@ -166,7 +171,7 @@ def raw(path: Path, tensors: Mapping[str, torch.Tensor]) -> float:
 
 
 def pickled(path: Path, tensors: Mapping[str, torch.Tensor]) -> float:
-    """Seconds of torch.save, SHA-256 and a flush, one after the other."""
+    """Time of torch.save, SHA-256 and a flush, in seconds."""
     pages(path, sum(tensor.nbytes for tensor in tensors.values()) // 2**20)
     began = time.perf_counter()
     torch.save(dict(tensors), path)
@@ -179,7 +184,7 @@ def pickled(path: Path, tensors: Mapping[str, torch.Tensor]) -> float:
 
 
 async def measure(megabytes: int, rounds: int, folder: Path) -> dict[str, Any]:
-    """All rounds, the ways in turn."""
+    """Run all rounds, the ways in turn."""
     tensors = random_tensors(megabytes)
     (folder / "saves.py").write_text(TASK)
     declared = experiment(megabytes, folder)
@@ -218,20 +223,20 @@ async def measure(megabytes: int, rounds: int, folder: Path) -> dict[str, Any]:
 
 
 def on_disk(folder: Path) -> int:
-    """Bytes that a folder's files take, by their blocks, each file once whatever its names."""
+    """Disk space of a folder's files, in bytes; a file with several hard links counts once."""
     stats = (path.stat() for path in folder.rglob("*"))
     return sum({stat.st_ino: 512 * stat.st_blocks for stat in stats}.values())
 
 
 async def written(megabytes: int, rounds: int, folder: Path, trained: int) -> dict[str, Any]:
-    """Seconds and bytes of saving where some layers train and the others are frozen."""
+    """Time and disk space of saving if only `trained` layers change."""
     (folder / "saves.py").write_text(TASK)
     declared = experiment(megabytes, folder, trained)
     tensors = random_tensors(megabytes)
     trainer = ChildTrainer(folder / "scratch", [folder])
     parent, seconds, ratios, taken = None, [], [], []
     try:
-        # The first checkpoint has no parent, and the second one may be the first in two files.
+        # The first checkpoint has no parent, and sharing may begin only after the second.
         for step in range(rounds + 2):
             before = on_disk(folder / "checkpoints")
             saved, _, checkpoint = await trial(trainer, declared, step, parent)
@@ -252,7 +257,7 @@ async def written(megabytes: int, rounds: int, folder: Path, trained: int) -> di
 
 
 def ray_tune(megabytes: int, rounds: int, folder: Path, *, flushed: bool) -> dict[str, Any]:
-    """Seconds of torch.save and of Ray Tune's report until it has kept the checkpoint."""
+    """Time of torch.save and of Ray Tune's report until the checkpoint is kept, in seconds."""
     import ray  # noqa: PLC0415
     from ray import tune  # noqa: PLC0415
 
@@ -278,7 +283,7 @@ def ray_tune(megabytes: int, rounds: int, folder: Path, *, flushed: bool) -> dic
         )
         with contextlib.redirect_stdout(io.StringIO()):
             [result] = tune.Tuner(train, run_config=config).fit()
-        # Each report tells what the one before took; nothing was before the first one.
+        # Each report holds the time of the previous one, so the first holds none.
         took = list(result.metrics_dataframe["took"])[2:]
     finally:
         ray.shutdown()
@@ -292,8 +297,10 @@ def main() -> None:
     )
     parser.add_argument("--megabytes", type=int, nargs="+", default=[1, 64, 512], metavar="MB")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--ray", action="store_true", help="Ray Tune's path as well")
-    parser.add_argument("--folder", type=Path, help="where to write; default: a new folder of /tmp")
+    parser.add_argument("--ray", action="store_true", help="also measure Ray Tune")
+    parser.add_argument(
+        "--folder", type=Path, help="where to write. Default: the system's temporary folder."
+    )
     given = parser.parse_args()
     peer = given.ray and importlib.util.find_spec("ray") is not None
     if given.ray and not peer:

@@ -1,12 +1,12 @@
-"""One wide residual network on CIFAR, trained along a fixed schedule: how good, how fast?
+"""Train one wide residual network on CIFAR with a fixed schedule; measure accuracy and speed.
 
     python benchmarks/cifar_wrn.py --data FOLDER --epochs 30
     python benchmarks/cifar_wrn.py --data FOLDER --schedule best.json
 
-Trains through the CIFAR task's own code. The learning rate rises and falls once (Smith & Topin
-2018), step by step; `--schedule` follows what `romul schedule export` wrote instead. Each step's
-hyperparameters are written and read back as for a trial. Prints one JSON line: accuracies, and
-seconds without reading the data and without evaluation. Needs torch and numpy only.
+This program uses the code of the CIFAR task. The learning rate rises and falls once (Smith & Topin
+2018), step by step. With `--schedule` it follows a schedule that `romul schedule export` wrote.
+Prints one JSON line: accuracies, and seconds without reading the data and without evaluation. Needs
+only torch and numpy.
 """
 
 import argparse
@@ -31,16 +31,16 @@ from romul_workers.tasks.wide_resnet import WideResNet
 WARM_UP = 0.2
 """Share of the training in which the learning rate rises."""
 FIRST_RATE = 0.1
-"""Of the highest rate, at the beginning."""
+"""Learning rate at the beginning, as a share of the highest rate."""
 
 Values = Mapping[str, Any]
 
 
 def one_cycle(recipe: Recipe, epochs: float) -> Callable[[float], Values]:
-    """Hyperparameters by epoch: the rate rises in a line, then falls to 0 along a cosine.
+    """Hyperparameters by epoch: the rate rises linearly, then falls to 0 like a cosine.
 
     Args:
-        recipe: with the highest learning rate.
+        recipe: the hyperparameters, with the highest learning rate.
         epochs: length of the training.
     """
     fixed = asdict(recipe)
@@ -58,12 +58,12 @@ def one_cycle(recipe: Recipe, epochs: float) -> Callable[[float], Values]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to train, and with what.
+    """The plan of a training.
 
     Attributes:
         settings: network, data and size of minibatches.
-        at: hyperparameters by epoch.
-        epochs: how long.
+        at: returns the hyperparameters for an epoch.
+        epochs: length of the training.
     """
 
     settings: Settings
@@ -75,8 +75,8 @@ def given(chosen: argparse.Namespace) -> Plan:
     """The plan that the arguments describe.
 
     Raises:
-        TaskError: a value is out of its range.
-        ScheduleError: there is no schedule in the file.
+        TaskError: a value is out of range.
+        ScheduleError: the file is not a schedule.
     """
     here = {
         "data": chosen.data,
@@ -113,11 +113,11 @@ def followed(file: Path, here: Values) -> Plan:
     """The plan of an exported schedule: its network, minibatches and hyperparameters.
 
     Args:
-        file: what `romul schedule export` wrote.
-        here: settings that are this program's own.
+        file: a file that `romul schedule export` wrote.
+        here: settings from this program's arguments.
 
     Raises:
-        ScheduleError: the file is none.
+        ScheduleError: the file is not a schedule.
     """
     from romul_workers.schedule import read_schedule  # noqa: PLC0415  (needs more than torch)
 
@@ -131,18 +131,18 @@ def followed(file: Path, here: Values) -> Plan:
 
 
 def train(data: cifar.Data, plan: Plan, seed: int) -> tuple[WideResNet, list[float]]:
-    """Train a fresh network.
+    """Train a new network.
 
     Args:
-        data: what `cifar.prepare` returned.
-        plan: what to train with.
-        seed: of all randomness.
+        data: the data, from `cifar.prepare`.
+        plan: the plan of the training.
+        seed: seed of everything random.
 
     Returns:
-        The network, and the seconds of each epoch, the last of which may be a part of one.
+        The network, and the seconds of each epoch; the last epoch may be incomplete.
 
     Raises:
-        TaskError: there is nothing to train.
+        TaskError: the plan is shorter than one minibatch.
     """
     last = round(plan.epochs * data.batches)
     if last < 1:
@@ -175,10 +175,10 @@ def train(data: cifar.Data, plan: Plan, seed: int) -> tuple[WideResNet, list[flo
 def arguments() -> argparse.Namespace:
     """Read the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", default="", help="folder or archive; default: ROMUL_CIFAR")
+    parser.add_argument("--data", default="", help="folder or archive. Default: ROMUL_CIFAR.")
     parser.add_argument("--data-set", choices=("cifar10", "cifar100"), default="cifar10")
     parser.add_argument("--epochs", type=float, default=30.0)
-    parser.add_argument("--schedule", type=Path, help="what `romul schedule export` wrote")
+    parser.add_argument("--schedule", type=Path, help="file from `romul schedule export`")
     parser.add_argument("--depth", type=int, default=16)
     parser.add_argument("--width", type=int, default=4)
     parser.add_argument("--batch", type=int, default=512)
@@ -188,15 +188,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--smoothing", type=float, default=0.1)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--mixup", type=float, default=0.0)
-    parser.add_argument("--operations", type=int, default=0, help="of RandAugment")
+    parser.add_argument("--operations", type=int, default=0, help="operations of RandAugment")
     parser.add_argument("--magnitude", type=float, default=5.0)
-    parser.add_argument("--cutout", type=int, default=8, help="side in pixels")
+    parser.add_argument("--cutout", type=int, default=8, help="side of the square in pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--train-images", type=int, default=0, help="only the first so many")
-    parser.add_argument("--test-images", type=int, default=0, help="to validate and to test with")
+    parser.add_argument("--train-images", type=int, default=0, help="use only the first ones")
+    parser.add_argument("--test-images", type=int, default=0, help="for validation and for test")
     chosen = parser.parse_args()
     if chosen.epochs <= 0.0:
         parser.error(f"--epochs {chosen.epochs:g}: must be above 0")

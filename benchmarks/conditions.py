@@ -1,11 +1,11 @@
-"""What unequal workers cost an optimizer: its asynchronous runs beside its synchronous ones.
+"""Measure what unequal workers cost an optimizer: asynchronous against synchronous runs.
 
     python benchmarks/conditions.py docs/experiments/report-8.jsonl
 
-Trains nothing: the files hold results of `romul bench`, with `--asynchronous` and without. Prints
-one JSON line: the share of all pairs of runs in which the asynchronous one has the lower test loss,
-ties counted half, with its 95 % interval, by problem and over all. Where both have the same seeds
-these are resampled together.
+This program trains nothing. The files must hold results of `romul bench`, with and without
+`--asynchronous`. Prints one JSON line: the share of all pairs of runs in which the asynchronous run
+has the lower test loss, with its 95 % interval, by problem and over all. A tie counts half. If both
+kinds have the same seeds, these are resampled together.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from romul_sim.standings import standings
 
 
 def compared(lines: list[RunLine], optimizer: str) -> dict[str, Any]:
-    """The asynchronous runs of an optimizer against its synchronous ones.
+    """Compare the asynchronous runs of an optimizer with its synchronous ones.
 
     Raises:
-        ValueError: a problem lacks runs of one kind or has two with one seed, or they differ in
-            slots or steps.
+        ValueError: a problem lacks runs of one kind or has two with the same seed, or runs differ
+            in slots or steps.
     """
-    # Each kind stands for an optimizer of its own.
+    # The kinds are compared like two optimizers.
     mine = [
         {**line, "optimizer": line["conditions"]}
         for line in lines
@@ -51,7 +51,7 @@ def main() -> None:
     """Compare two files, and print one line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("files", type=Path, nargs="+", help="results of `romul bench`")
-    parser.add_argument("--optimizer", default="romul", help="as the files name it")
+    parser.add_argument("--optimizer", default="romul", help="name of the optimizer in the files")
     given = parser.parse_args()
     try:
         lines = [line for file in given.files for line in read_lines(file)]

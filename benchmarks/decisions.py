@@ -1,14 +1,14 @@
-"""How many decisions a second one actor takes, through a real server.
+"""Measure how many decisions per second one actor makes, with a real server.
 
     python benchmarks/decisions.py --slots 256 --rounds 5
 
-The load is a process of its own: it answers every trial at once with a result, so that the actor
-never waits for training. The ceiling, measured in the same run, is what the server does of
-pipelined calls of a script of six commands, which is what one decision costs it at the least.
+A separate process answers each trial at once with a result, so that the actor never waits for
+training. The ceiling, measured in the same run, is the server's rate of pipelined calls of a script
+of six commands, the least that a decision costs the server.
 
-Decisions are counted by the clock, where server, load and actor share the cores, and by the CPU
-time that the actor's process takes; each also as a ratio to the ceiling. Prints one JSON line, with
-medians of the rounds.
+The rate is given per second of wall time, in which server, load and actor share the cores, and per
+second of the actor's CPU time, each also as a ratio to the ceiling. Prints one JSON line for each
+number of slots, with medians of the rounds.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from romul_actors.store.redis import RedisStore
 
 DIMS = 8
 WARM_UP = 2
-"""Steps of each slot that are not counted."""
+"""Number of steps of each slot that are not counted."""
 PIPELINE = 256
 CEILING = """
 redis.call('HGET', KEYS[1], 'version')
@@ -58,7 +58,7 @@ end
 
 
 def experiment(slots: int) -> Experiment:
-    """Declare an experiment that never ends by itself."""
+    """Declare an experiment with practically unlimited steps."""
     space = {f"x{i}": FloatSpec(type="float", min=0.0, max=1.0) for i in range(DIMS)}
     return Experiment(
         name="bench",
@@ -73,11 +73,11 @@ def experiment(slots: int) -> Experiment:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one actor did.
+    """The rates of one actor.
 
     Attributes:
-        wall: decisions a second by the clock.
-        cpu: decisions a second of CPU time of the actor's process, user and system.
+        wall: decisions per second of wall time.
+        cpu: decisions per second of CPU time of the actor's process, user and system.
     """
 
     wall: float
@@ -85,13 +85,13 @@ class Measured:
 
 
 def load(url: str) -> None:
-    """Be the process that answers, until it is ended."""
+    """Answer trials in this process until it is killed."""
     asyncio.run(answer(Redis.from_url(url, protocol=2)))
 
 
 @contextmanager
 def loaded(url: str) -> Iterator[None]:
-    """Have a process that answers."""
+    """Run a process that answers trials for the duration of a `with` block."""
     process = multiprocessing.get_context("spawn").Process(target=load, args=(url,), daemon=True)
     process.start()
     try:
@@ -102,7 +102,7 @@ def loaded(url: str) -> Iterator[None]:
 
 
 async def answer(client: Redis) -> None:
-    """Answer every trial at once, as many at a time as there are."""
+    """Answer all queued trials at once, until cancelled."""
     inbox, trials = "romul:{bench}:inbox", "romul:{bench}:trials"
     script = client.register_script(ANSWER)
     while True:
@@ -125,7 +125,7 @@ async def answer(client: Redis) -> None:
 
 
 async def ceiling(client: Redis, seconds: float) -> float:
-    """Pipelined calls of a script of six commands, a second."""
+    """Pipelined calls per second of a script of six commands."""
     script = client.register_script(CEILING)
     keys = [f"ceiling:{{bench}}:{name}" for name in ("meta", "slot", "trials", "history")]
     await script(keys=keys, args=["x" * 300])
@@ -140,10 +140,10 @@ async def ceiling(client: Redis, seconds: float) -> float:
 
 
 async def measure(url: str, slots: int, seconds: float) -> Measured:
-    """Let one actor decide, for `seconds` and then to the end of a step of all slots.
+    """Let one actor decide for `seconds`, and then until all slots have ended a step.
 
-    A large population is decided at once, at the end of each step: a part of a step would count
-    its results, and none of its decisions.
+    A large population is decided at the end of each step, so an incomplete step would have results
+    but no decisions.
     """
     store = RedisStore(url)
     await store.remove("bench")
@@ -165,7 +165,7 @@ async def measure(url: str, slots: int, seconds: float) -> Measured:
 
 
 async def decided(actor: Actor, at_least: int) -> None:
-    """Wait until the actor has taken so many decisions."""
+    """Wait until the actor has made `at_least` decisions."""
     while True:
         if actor.decisions >= at_least:
             return
@@ -173,7 +173,7 @@ async def decided(actor: Actor, at_least: int) -> None:
 
 
 async def run(slots: int, seconds: float, rounds: int) -> dict[str, Any]:
-    """Measure actor and ceiling in turn, so that a slow moment of the machine hits both."""
+    """Measure actor and ceiling in turn, so that other load on the machine affects both."""
     rows: list[Measured] = []
     ceilings: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -198,17 +198,17 @@ async def run(slots: int, seconds: float, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Read the arguments and print a line for each number of slots."""
+    """Read the arguments, and print one JSON line for each number of slots."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--slots", "--population", type=int, nargs="+", default=[256], help="4 at least"
+        "--slots", "--population", type=int, nargs="+", default=[256], help="at least 4"
     )
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
-    # As an actor's own process does.
+    # Like the process of `romul actor`.
     collect_rarely()
     first = 0.0
     for slots in chosen.slots:

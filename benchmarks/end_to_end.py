@@ -1,21 +1,21 @@
-"""How many trials a second the whole system does when training costs nothing.
+"""Measure how many trials per second the whole system does if training costs nothing.
 
     python benchmarks/end_to_end.py --rounds 5
 
-A real server, one actor process, 8 worker processes with a child process each, and a task that
-returns the sum of its hyperparameters and writes an empty file. With the extra `peers` installed,
-Ray Tune's PBT does the same with 8 members, in turn with us, so that a slow moment of the machine
-hits both. Prints one JSON line, with medians of the rounds.
+The setup is a real server, one actor process, and 8 worker processes with a child process each. The
+task returns the sum of its hyperparameters and writes an empty file. If the extra `peers` is
+installed, Ray Tune's PBT does the same with 8 members. The two systems alternate, so that other
+load on the machine affects both. Prints one JSON line with medians of the rounds.
 
-Both are measured alike: as many members, as many steps that are not counted, as many that are, from
-the result that ends the former to the last one. Start-up is measured separately, from before the
-server (for Ray: `ray.init`) is started to the first result; what this program itself imports is not
-counted.
+Both systems have the same number of members, of warm-up steps, and of counted steps. The counted
+time is from the last warm-up result to the last result. Start-up is measured separately, from
+before the start of the server (for Ray: `ray.init`) to the first result; imports of this program
+are not counted.
 
-Both keep each trial's checkpoint, on the same disk. Ours is the empty file and a manifest with its
-SHA-256, both flushed to the disk and renamed into place; Ray's is the empty file, not flushed. Both
-write each result down: our server appends it to a file that is flushed once a second, Ray to JSON
-and CSV files (and to TensorBoard's, where that is installed).
+Both keep the checkpoint of each trial on the same disk. ROMUL's is the empty file and a manifest
+with its hash, both flushed to the disk and renamed; Ray's is the empty file, not flushed. Both
+write each result to files: ROMUL's server to a file that is flushed once a second, Ray to JSON and
+CSV files (and TensorBoard's, if that is installed).
 """
 
 import argparse
@@ -43,17 +43,17 @@ from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.store.redis import RedisStore
 
 WARM_UP = 5
-"""Steps of each member that are not counted, of either system."""
+"""Number of steps of each member that are not counted, in both systems."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one run of a system took.
+    """The measurements of one run of a system.
 
     Attributes:
-        server_s: from nothing to a server that answers; for Ray, what `ray.init` takes.
-        first_trial_s: from there to the first trial's result: processes start and import.
-        trials_per_s: after the warm-up.
+        server_s: time until the server answers, in seconds; for Ray, duration of `ray.init`.
+        first_trial_s: time from then to the first result, in seconds: processes start and import.
+        trials_per_s: rate after the warm-up.
     """
 
     server_s: float
@@ -70,13 +70,13 @@ def experiment(population: int, steps: int, folder: Path) -> Experiment:
         population=population,
         steps=WARM_UP + steps,
         checkpoints=str(folder / "checkpoints"),
-        # Ray removes none either.
+        # Ray removes no checkpoints either.
         keep_checkpoints="all",
     )
 
 
 async def romul(workers: int, steps: int) -> Measured:
-    """Run this system."""
+    """Run ROMUL."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         began = time.perf_counter()
@@ -96,7 +96,7 @@ async def romul(workers: int, steps: int) -> Measured:
 
 
 async def reported(store: RedisStore, at_least: int) -> int:
-    """Wait until so many trials have been reported; how many there are."""
+    """Wait until `at_least` trials have been reported, and return their number."""
     while True:
         found = await store.reported("bench")
         if found >= at_least:
@@ -112,22 +112,22 @@ def ray_tune(members: int, steps: int) -> Measured:
     ended: list[float] = []
 
     class Clock(tune.Callback):  # type: ignore[misc]
-        """Notes when each result arrives."""
+        """Records when each result arrives."""
 
         def on_trial_result(self, *_: Any, **__: Any) -> None:
             ended.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         began = time.perf_counter()
-        # Members wait for nothing but the scheduler: none must queue for one of two cores.
+        # One CPU per member, so that no member waits for a core of this machine.
         ray.init(address="local", num_cpus=members, include_dashboard=False, log_to_driver=False)
         try:
             served = time.perf_counter()
             _tuner(members, WARM_UP + steps, Path(folder), Clock()).fit()
         finally:
             ray.shutdown()
-    # A member that goes on from another's checkpoint takes over its count of steps, so that all
-    # together do some more or fewer than asked for.
+    # A member that continues another's checkpoint also takes over its count of steps, so the total
+    # may be more or less than requested.
     counted = ended[WARM_UP * members - 1 :]
     rate = (len(counted) - 1) / (counted[-1] - counted[0])
     return Measured(served - began, ended[0] - served, rate)
@@ -177,7 +177,7 @@ def _tuner(members: int, steps: int, folder: Path, clock: Any) -> Any:
 
 
 def measure(workers: int, steps: int, rounds: int, *, peer: bool) -> dict[str, Any]:
-    """Run both in turn; medians of the rounds."""
+    """Run both in turn, and return medians of the rounds."""
     ours: list[Measured] = []
     theirs: list[Measured] = []
     for number in range(rounds):
@@ -211,7 +211,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workers", type=int, default=8, help="and as many members of Ray's")
+    parser.add_argument(
+        "--workers", type=int, default=8, help="workers, and members of Ray's population"
+    )
     parser.add_argument("--steps", type=int, default=40, help="counted PBT steps of each member")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each system")
     chosen = parser.parse_args()

@@ -1,10 +1,11 @@
-"""Is a search that was extended as good as one that had all its steps from the beginning?
+"""Compare searches that were extended with searches that had all their steps from the beginning.
 
     python benchmarks/extended.py --steps 30 --to 60 --seeds 40
 
-Half of the searches on each of the suite's problems end after `--steps` and are then extended, the
-others have `--to` steps at once. One JSON line: by problem and over all, the share of pairs of test
-losses that the extended ones win (a tie counts half), with its 95 % interval.
+On each of the suite's problems, half of the searches end after `--steps` and are then extended; the
+others have `--to` steps from the beginning. Prints one JSON line: by problem and over all, the
+share of pairs of test losses that the extended searches win, with its 95 % interval. A tie counts
+half.
 """
 
 import argparse
@@ -25,10 +26,10 @@ AT_ONCE, EXTENDED = "at once", "extended"
 
 
 class ExtendedRun(Run):
-    """A run that goes on after its end."""
+    """A run that can be extended after its end."""
 
     def extend(self, steps: int) -> None:
-        """Play on to `steps` steps in all."""
+        """Extend the run to a total of `steps` steps, and run it to its end."""
         event = Control(action="extend", steps=steps)
         decision = decide(self.population, Stamped(event, int(1000 * self.now)))
         self.population = decision.population
@@ -38,14 +39,14 @@ class ExtendedRun(Run):
 
 
 def play(problem: str, optimizer: str, slots: int, seed: int, lengths: tuple[int, ...]) -> float:
-    """Test loss of the checkpoint of the lowest validation loss ever.
+    """Test loss of the checkpoint with the lowest validation loss of a run.
 
     Args:
-        problem: of the suite.
-        optimizer: name, with options if need be.
-        slots: of the population.
-        seed: of everything random.
-        lengths: steps at first, then those that the search is extended to.
+        problem: name of a problem in the suite.
+        optimizer: name of the optimizer, optionally with options.
+        slots: number of slots.
+        seed: seed of everything random.
+        lengths: the number of steps at first, then the numbers that the search is extended to.
     """
     judged = SUITE[problem]
     training = Training(judged.space, lengths[0], judged.step, judged.test)
@@ -71,7 +72,7 @@ def main() -> None:
     parser.add_argument("--problems", default=",".join(DEVELOP))
     parser.add_argument("--optimizer", default="romul")
     parser.add_argument("--slots", type=int, default=8)
-    parser.add_argument("--seeds", type=int, default=40, help="of each kind, on each problem")
+    parser.add_argument("--seeds", type=int, default=40, help="seeds of each kind on each problem")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--to", type=int, default=60)
@@ -83,7 +84,7 @@ def main() -> None:
     losses: dict[str, dict[str, dict[int, float]]] = {}
     with ProcessPoolExecutor(chosen.processes) as pool:
         for problem in chosen.problems.split(","):
-            # Other seeds for each kind: the runs of a pair have nothing in common.
+            # The kinds have different seeds, so that the runs of a pair are independent.
             waiting = {
                 (kind, 2 * seed + place): pool.submit(
                     play, problem, chosen.optimizer, chosen.slots, 2 * seed + place, lengths[kind]

@@ -1,12 +1,11 @@
-"""What a finer division of a run is worth: the same training in more and shorter steps.
+"""Compare optimizers on runs with more and shorter steps.
 
     python benchmarks/finer.py --parts 8 --seeds 16
 
-A step makes one of so many parts of the updates of a step of the suite, a whole number (what is
-left of the division is not made) and at least one, and a run has so many times as many steps. One
-JSON line: by problem and over all, the share of pairs of test losses that the first optimizer wins
-against each other one (a tie counts half), with its 95 % interval. pursuit-es, whose steps are of
-two updates, is left out.
+Each step of the suite is divided into `--parts` steps. A part has at least one update; a remainder
+of the division is dropped. Prints one JSON line: by problem and over all, the share of pairs of
+test losses that the first optimizer wins against each other one, with its 95 % interval. A tie
+counts half. pursuit-es is left out, because its steps have only two updates.
 """
 
 import argparse
@@ -23,12 +22,12 @@ from romul_sim.comparison import compare
 from romul_sim.suite import DEVELOP, SUITE, training
 
 FORMER = "romul:generations=1000:guarded_generations=1000"
-"""As many generations as steps, and a guard that lasts for a share of them: no limit to either."""
+"""As many generations as steps, and a guard for a share of them, both without a limit."""
 PROBLEMS = [name for name in DEVELOP if name != "pursuit-es"]
 
 
 def divide(parts: int) -> None:
-    """Have all problems of this process train with so few updates a step."""
+    """Make all problems in this process train with 1 / `parts` of the updates per step."""
     whole = training.descend
 
     def part(trained: Any, rule: Any, n_updates: int, gradient: Callable[[Any], Any]) -> Any:

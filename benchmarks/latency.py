@@ -1,20 +1,20 @@
-"""How long a worker waits from its report to its next lease.
+"""Measure how long a worker waits from its report to its next lease.
 
     python benchmarks/latency.py --workers 1 8 64
 
-As many slots as workers (4 at the least), optimizer `random`, whose quorum is one result, and
-trials that sleep for a second, their ends spread over the second: what is measured is the way of
-one report through the server and the actor to the next lease of the worker that reported.
+There are as many slots as workers (at least 4). The optimizer is `random`, whose quorum is one
+result. Trials sleep for a second, and their ends are spread over the second. So the time measured
+is that of one report through the server and the actor to the same worker's next lease.
 
-The server and the actor (`romul actor`) are real processes. The workers are real `Worker`s with a
-connection each; they share `--processes` processes, and their trainer only sleeps, so that two
-cores can hold 64 of them. The time begins before the call that reports and ends when the call that
-leases has returned.
+The server and the actor (`romul actor`) are real processes. The workers are real `Worker` objects,
+each with its own connection. They share `--processes` processes and their trainer only sleeps, so
+two cores are enough for 64 of them. The time begins before the call that reports and ends when the
+call that leases has returned.
 
 The ceiling, measured in the same run by the same processes at the same pace, is an echo: one
-process waits for entries of a stream and puts each into another, for which the others wait. It
-decides nothing and keeps nothing. Prints one JSON line for each number of workers, with medians of
-the rounds, in milliseconds.
+process copies entries from one stream to another, for which the workers wait. It makes no decisions
+and stores nothing. Prints one JSON line for each number of workers, with medians of the rounds, in
+milliseconds.
 """
 
 import argparse
@@ -50,15 +50,15 @@ from romul_workers.worker import Worker, WorkerSettings
 
 NAME = "bench"
 WARM_UP = 2
-"""Trials of each worker that are not counted."""
+"""Number of trials of each worker that are not counted."""
 REQUESTS, REPLIES = "ceiling:{bench}:requests", "ceiling:{bench}:replies"
 
 
 class Sleeping(Trainer):
-    """Sleeps in place of training.
+    """Sleeps instead of training.
 
     Args:
-        lengths_s: how long each trial takes, one after the other.
+        lengths_s: durations of the trials, in order.
     """
 
     def __init__(self, lengths_s: Iterator[float]) -> None:
@@ -73,20 +73,20 @@ class Sleeping(Trainer):
         return Success(float(trial.hyperparameters["x"]), f"{trial.id}-{trial.attempt}-000000")
 
     def ask_to_stop(self) -> None:
-        """Sleep on: a trial is short."""
+        """Do nothing: a trial is short."""
 
     async def discard(self, experiment: Experiment, checkpoint: str) -> None:
-        """Remove nothing: there are no checkpoints."""
+        """Do nothing: there are no checkpoints."""
 
     async def close(self) -> None:
-        """End nothing."""
+        """Do nothing."""
 
 
 class TimedStore(RedisStore):
-    """A store that notes how long each of its worker's waits took.
+    """A store that records how long its worker waited.
 
     Attributes:
-        waits_s: from each report to the lease after it, in seconds.
+        waits_s: the times from each report to the next lease, in seconds.
     """
 
     def __init__(self, url: str) -> None:
@@ -97,14 +97,14 @@ class TimedStore(RedisStore):
     async def settle(
         self, lease: Lease, slot: int, token: str, body: bytes, hold: Hold | None = None
     ) -> bool | None:
-        """Report, and note when that began."""
+        """Report, and record the time before the call."""
         self._reported = time.perf_counter()
         return await super().settle(lease, slot, token, body, hold)
 
     async def lease(
         self, names: Sequence[str], worker: str, block_ms: int, holding: Sequence[str] = ()
     ) -> Lease | None:
-        """Lease, and note how long that is after the report."""
+        """Lease, and record the time since the report."""
         lease = await super().lease(names, worker, block_ms, holding)
         if lease is not None and self._reported is not None:
             self.waits_s.append(time.perf_counter() - self._reported)
@@ -113,14 +113,14 @@ class TimedStore(RedisStore):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one process plays.
+    """The part of the workers that one process runs.
 
     Attributes:
-        url: of the server.
+        url: URL of the server.
         workers: numbers of its workers.
-        of: how many workers there are in all.
-        trial_s: how long each trial takes.
-        trials: of each worker, after those of the warm-up.
+        of: total number of workers.
+        trial_s: duration of a trial, in seconds.
+        trials: number of trials of each worker after the warm-up.
     """
 
     url: str
@@ -131,7 +131,7 @@ class Share:
 
 
 async def work(share: Share, number: int) -> list[float]:
-    """Be one worker, to its last trial; its waits."""
+    """Run one worker to its last trial, and return its waits."""
     store = TimedStore(share.url)
     settings = WorkerSettings(
         f"worker-{number}", allow=["*"], max_trials=WARM_UP + share.trials, grace_s=0.0
@@ -144,7 +144,7 @@ async def work(share: Share, number: int) -> list[float]:
 
 
 async def echoed(share: Share, number: int) -> list[float]:
-    """Do as a worker does, with an echo in place of server scripts and actor; its waits."""
+    """Do the same as a worker, but with an echo, and return the waits."""
     client: Any = Redis.from_url(share.url, protocol=2)
     waits: list[float] = []
     await asyncio.sleep(share.trial_s * number / share.of)
@@ -161,7 +161,7 @@ async def echoed(share: Share, number: int) -> list[float]:
 
 
 async def echo(url: str) -> None:
-    """Put each entry of one stream into another, until cancelled."""
+    """Copy each entry of one stream to another, until cancelled."""
     client: Any = Redis.from_url(url, protocol=2)
     while True:
         for _, rows in await client.xreadgroup("g", "echo", {REQUESTS: ">"}, 256, 500) or []:
@@ -173,7 +173,7 @@ Play = Callable[[Share, int], Awaitable[list[float]]]
 
 
 def play(one: Play, share: Share, pipe: Connection) -> None:
-    """Be a process that plays its share, and send all waits that count."""
+    """Run a share in this process, and send all waits that count."""
 
     async def run() -> list[list[float]]:
         return await asyncio.gather(*(one(share, number) for number in share.workers))
@@ -182,12 +182,12 @@ def play(one: Play, share: Share, pipe: Connection) -> None:
 
 
 def be_echo(url: str) -> None:
-    """Be the process that echoes, until it is ended."""
+    """Run the echo in this process until it is killed."""
     asyncio.run(echo(url))
 
 
 def all_waits(one: Play, url: str, given: argparse.Namespace, workers: int) -> list[float]:
-    """Let processes play all workers; what each of their waits took, in seconds."""
+    """Run all workers in processes, and return their waits in seconds."""
     spawn = multiprocessing.get_context("spawn")
     started = []
     for part in range(min(given.processes, workers)):
@@ -205,7 +205,7 @@ def all_waits(one: Play, url: str, given: argparse.Namespace, workers: int) -> l
 
 
 async def romul(given: argparse.Namespace, workers: int) -> list[float]:
-    """The waits of real workers."""
+    """The waits of real workers, in seconds."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         async with embedded_server(folder) as url:
@@ -219,7 +219,7 @@ async def romul(given: argparse.Namespace, workers: int) -> list[float]:
 
 
 async def ceiling(given: argparse.Namespace, workers: int) -> list[float]:
-    """The waits for an echo."""
+    """The waits for an echo, in seconds."""
     with tempfile.TemporaryDirectory() as name:
         async with embedded_server(Path(name)) as url:
             client: Any = Redis.from_url(url, protocol=2)
@@ -250,13 +250,13 @@ def experiment(workers: int, given: argparse.Namespace) -> Experiment:
 
 
 def percentiles(waits_s: Sequence[float]) -> dict[str, float]:
-    """Milliseconds of the median and of the slowest hundredth."""
+    """The median and the 99th percentile, in milliseconds."""
     p50, p99 = np.percentile(waits_s, [50, 99])
     return {"p50_ms": 1000 * float(p50), "p99_ms": 1000 * float(p99)}
 
 
 def measure(given: argparse.Namespace, workers: int) -> dict[str, Any]:
-    """All rounds, worker and echo in turn."""
+    """Run all rounds, worker and echo in turn."""
     rows: dict[str, list[dict[str, float]]] = {"": [], "ceiling_": []}
     for number in range(given.rounds):
         rows["ceiling_"].append(percentiles(asyncio.run(ceiling(given, workers))))
@@ -286,9 +286,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--trials", type=int, default=10, help="of each worker, in a round")
+    parser.add_argument("--trials", type=int, default=10, help="trials of each worker in a round")
     parser.add_argument("--trial-s", type=float, default=1.0)
-    parser.add_argument("--processes", type=int, default=2, help="that share the workers")
+    parser.add_argument("--processes", type=int, default=2, help="processes that run the workers")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     for workers in given.workers:

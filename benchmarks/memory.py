@@ -1,26 +1,27 @@
-"""What a slot and a finished trial cost the server in memory.
+"""Measure the server's memory for a slot and for a finished trial.
 
     python benchmarks/memory.py --slots 64 --steps 50 --hyperparameters 8
     python benchmarks/memory.py --metrics 2 --read-back 8
 
-A real actor decides a search on the embedded server, and every trial is leased and reported as a
-worker does. Then the server reports the bytes of each key (`MEMORY USAGE ... SAMPLES 0`):
+A real actor decides a search on the embedded server, and each trial is leased and reported as by a
+worker. Then the server reports the bytes of each key (`MEMORY USAGE ... SAMPLES 0`):
 
-- a slot: its hash, and what it leaves in `settled`;
-- a finished trial: its two lines of history, and its share of what the emptied queues, the list of
-  garbage and the experiment's own hash still take.
+- a slot: its hash, and its part of `settled`;
+- a finished trial: its two lines of history, and its share of the emptied queues, the list of
+  garbage, and the experiment's hash.
 
-The second line of a trial grows with what its task returns: further metrics, and the values of
-hyperparameters that it read back after it had applied them.
+The second line of a trial grows with what its task returns: further metrics, and hyperparameters
+that it read back.
 
-The ceiling is a plain stream into which the same texts of history were put by XADD, nothing else.
-Prints one JSON line; all figures are bytes.
+The ceiling is a plain stream to which the same lines of history were added with XADD. Prints one
+JSON line; all figures are bytes.
 
     python benchmarks/memory.py --actor --slots 10000 --steps 10
     python benchmarks/memory.py --actor --slots 256 --steps 400
 
-With --actor it is the memory of an actor's process, in MiB: what it holds resident after each tenth
-of so many trials, each of which is answered at once. One that grows with the slots only is flat.
+With --actor, it measures the memory of an actor's process in MiB: the resident set size after each
+tenth of the trials, which are answered at once. The figures are constant if memory depends only on
+the number of slots.
 """
 
 import argparse
@@ -50,7 +51,7 @@ NAME = "bench"
 LEFTOVERS = ("inbox", "trials", "garbage", "dead", "workers", "tick")
 WORKERS = 16
 PARTS = 10
-"""An actor's memory is looked at so often."""
+"""Number of measurements of an actor's memory."""
 MIB = 2**20
 
 
@@ -59,8 +60,8 @@ class Returned:
     """What a task returns besides its metric.
 
     Attributes:
-        metrics: how many further figures.
-        read_back: how many hyperparameters were read back.
+        metrics: number of further figures.
+        read_back: number of hyperparameters that were read back.
     """
 
     metrics: int
@@ -115,7 +116,7 @@ async def work(store: RedisStore, returned: Returned) -> None:
 
 
 async def search(store: RedisStore, declared: Experiment, returned: Returned) -> None:
-    """Play the search to its end; then remove the garbage, as workers would have by then."""
+    """Run the search to its end; then remove the garbage, as workers would."""
     await store.create(NAME, declared.model_dump_json(), encode(Submitted()))
     stop, actor = asyncio.Event(), Actor(store, "bench-actor")
     parts = [asyncio.create_task(actor.run(stop)), asyncio.create_task(work(store, returned))]
@@ -136,13 +137,13 @@ async def finished(store: RedisStore) -> None:
 
 
 async def usage(client: Redis, name: str) -> int:
-    """Bytes of a key with all that belongs to it; 0 if there is none."""
+    """Bytes of a key and its value; 0 if there is no such key."""
     taken: int | None = await client.memory_usage(name, samples=0)
     return taken or 0
 
 
 async def raw_stream(client: Redis, texts: list[str]) -> int:
-    """Bytes of a stream that holds these texts and nothing else."""
+    """Bytes of a stream that holds only these texts."""
     async with client.pipeline(transaction=False) as pipeline:
         for text in texts:
             pipeline.xadd("ceiling", {"json": text})
@@ -153,7 +154,7 @@ async def raw_stream(client: Redis, texts: list[str]) -> int:
 
 
 async def run(slots: int, steps: int, hyperparameters: int, returned: Returned) -> dict[str, Any]:
-    """Play a search and measure what it left."""
+    """Run a search, and measure the memory that it left in use."""
     with tempfile.TemporaryDirectory() as folder:
         async with embedded_server(Path(folder), durable=False) as url:
             store, client = RedisStore(url), Redis.from_url(url, protocol=2)
@@ -187,7 +188,7 @@ async def run(slots: int, steps: int, hyperparameters: int, returned: Returned) 
 
 
 async def actor(slots: int, trials: int) -> dict[str, Any]:
-    """Let an actor's process decide so many trials; what it held resident on the way."""
+    """Let an actor's process decide `trials` trials, and measure its memory meanwhile."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         async with embedded_server(folder, durable=False) as url:
@@ -210,7 +211,7 @@ async def actor(slots: int, trials: int) -> dict[str, Any]:
 
 
 async def resident_mib(member: Member, store: RedisStore, trials: int) -> float:
-    """What a process holds resident once so many trials have been reported, in MiB (Linux)."""
+    """Resident set size of a process once `trials` trials were reported, in MiB (Linux)."""
     if member.process is None:
         raise RuntimeError(f"{member.name} is not running")
     while True:
@@ -227,12 +228,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--slots", type=int, default=64, help="4 at least")
+    parser.add_argument("--slots", type=int, default=64, help="at least 4")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--hyperparameters", type=int, default=8)
-    parser.add_argument("--metrics", type=int, default=0, help="further ones that a task returns")
+    parser.add_argument(
+        "--metrics", type=int, default=0, help="further metrics that a task returns"
+    )
     parser.add_argument("--read-back", type=int, default=0, help="hyperparameters read back")
-    parser.add_argument("--actor", action="store_true", help="the memory of an actor's process")
+    parser.add_argument("--actor", action="store_true", help="measure an actor's process")
     chosen = parser.parse_args()
     if chosen.actor:
         print(json.dumps(asyncio.run(actor(chosen.slots, chosen.slots * chosen.steps))))

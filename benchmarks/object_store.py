@@ -1,13 +1,12 @@
-"""What a checkpoint costs in an object store, beside the store's raw client.
+"""Measure checkpoints in an object store, compared with the store's raw client.
 
     python benchmarks/object_store.py --megabytes 64 256 --rounds 3
 
-A checkpoint of tensors is stored and fetched, and the same bytes by boto3's `upload_file` and
-`download_file` with pieces of the same size and as many at a time, which neither hash nor list
-anything. Then the same checkpoint with a tenth of its tensors changed. The store is a local server
-(moto) in a process of its own, unless `--url` names a place in a real one: what it takes is then
-left there until the end. Rounds alternate; prints one JSON line a size, with medians of the rounds
-and of their ratios.
+A checkpoint of tensors is stored and fetched. The same bytes are sent and received with boto3's
+`upload_file` and `download_file`, with pieces of the same size and the same number of connections;
+these neither hash nor list anything. Then the checkpoint is stored again with a tenth of its
+tensors changed. The store is a local server (moto), or the real one that `--url` names. Prints one
+JSON line for each size, with medians of the rounds and of their ratios.
 """
 
 import argparse
@@ -38,13 +37,13 @@ from romul_workers.tensor_file import write
 FILE = "state.safetensors"
 TENSORS = 20
 PIECES_AT_ONCE = 10
-"""As many as s3fs sends."""
+"""The number of pieces that s3fs sends at the same time."""
 STARTED_S = 30.0
 
 
 @contextlib.contextmanager
 def local_server() -> Iterator[str]:
-    """Start moto's server; the URL of a bucket in it.
+    """Start moto's server; yields the URL of a bucket in it.
 
     Raises:
         SystemExit: it did not start.
@@ -83,7 +82,7 @@ def _answers(address: str) -> bool:
 
 
 def measure(url: str, megabytes: int, rounds: int, folder: Path) -> dict[str, Any]:
-    """All rounds, the ways in turn."""
+    """Run all rounds, the ways in turn."""
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     config = TransferConfig(multipart_chunksize=PIECE_BYTES, max_concurrency=PIECES_AT_ONCE)
     client, raw = boto3.client("s3"), f"{prefix}/raw"
@@ -114,7 +113,7 @@ def measure(url: str, megabytes: int, rounds: int, folder: Path) -> dict[str, An
             ours.delete(name)
         for place in "ab":
             shutil.rmtree(folder / f"{place}{index}", ignore_errors=True)
-        # The first round opens connections and imports what is imported when it is needed.
+        # The first round does not count: it opens connections and imports modules.
         for times, took in zip(found.values(), seconds, strict=True):
             times.extend([took] if index else [])
     client.delete_object(Bucket=bucket, Key=raw)
@@ -128,20 +127,20 @@ def measure(url: str, megabytes: int, rounds: int, folder: Path) -> dict[str, An
 
 
 def timed(work: Any) -> float:
-    """Seconds that something takes."""
+    """Duration of a call, in seconds."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def main() -> None:
-    """Measure, and print one JSON line a size."""
+    """Measure, and print one JSON line for each size."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--megabytes", type=int, nargs="+", default=[1, 64, 256], metavar="MB")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--url", help="s3://BUCKET/PREFIX of a real store; default: a local server")
+    parser.add_argument("--url", help="s3://BUCKET/PREFIX. Default: a local server.")
     given = parser.parse_args()
     with contextlib.ExitStack() as stack:
         url = given.url or stack.enter_context(local_server())

@@ -1,16 +1,16 @@
-"""What a trial costs beside its training.
+"""Measure the overhead of a trial.
 
     python benchmarks/overhead.py --seconds 0.1 1 10
 
-A real server, an actor and a worker with its child process. The task restores a small torch model
-and its optimizer from the parent, sleeps for the length of a trial in place of training, and saves.
-All of the time from one call of the task to the next one in the same child that is not this sleep
-counts as overhead: restoring, saving, hashing and flushing the checkpoint, the report, the
-decision, the next lease.
+The setup is a real server, an actor, and a worker with its child process. Instead of training, the
+task restores a small torch model and its optimizer from the parent, sleeps for the length of a
+trial, and saves. The overhead is the time between two calls of the task in the same child, without
+the sleep: restoring, saving, hashing and flushing the checkpoint, the report, the decision, and the
+next lease.
 
-The ceiling, in the same run, is a plain loop in one process that does the same with torch alone:
-`torch.load`, the sleep, `torch.save`, a flush, a rename. Prints one JSON line for each length, with
-medians of the trials.
+The ceiling, measured in the same run, is a plain loop in one process that does the same with torch
+only: `torch.load`, the sleep, `torch.save`, a flush, a rename. Prints one JSON line for each length
+of a trial, with medians of the trials.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.store.redis import RedisStore
 
 WARM_UP = 2
-"""Trials at the beginning that are not counted: the first ones restore nothing."""
+"""Number of trials at the beginning that are not counted, because they restore nothing."""
 SLOTS = 4
 TASK = """
 import time
@@ -90,7 +90,7 @@ for number in range(trials):
 
 
 def experiment(folder: Path, seconds: float) -> Experiment:
-    """Declare a search whose trials sleep for so long."""
+    """Declare a search whose trials sleep for `seconds`."""
     return Experiment(
         name="overhead",
         task="sleeps",
@@ -104,7 +104,7 @@ def experiment(folder: Path, seconds: float) -> Experiment:
 
 
 async def romul(folder: Path, seconds: float, trials: int) -> list[float]:
-    """What each trial of a worker took beside the sleep."""
+    """The overhead of each trial of a worker, in seconds."""
     async with embedded_server(folder) as url:
         environment = {**os.environ, "ROMUL_REDIS_URL": url}
         store = RedisStore(url)
@@ -120,7 +120,7 @@ async def romul(folder: Path, seconds: float, trials: int) -> list[float]:
 
 
 def plain(folder: Path, seconds: float, trials: int) -> list[float]:
-    """What each turn of a plain loop took beside the sleep."""
+    """The overhead of each iteration of the plain loop, in seconds."""
     (folder / "plain.py").write_text(PLAIN)
     calls = folder / "plain-calls"
     count = WARM_UP + trials + 1
@@ -146,13 +146,13 @@ def finished(command: Sequence[str], log: Path, environment: dict[str, str]) -> 
 
 
 def beside(calls: Path, seconds: float, trials: int) -> list[float]:
-    """Of the last trials, the time from one call to the next without the sleep, in seconds."""
+    """The time between calls without the sleep, for the last trials, in seconds."""
     at = [float(line) for line in calls.read_text().splitlines()]
     return [after - before - seconds for before, after in itertools.pairwise(at)][-trials:]
 
 
 def measure(seconds: float, trials: int) -> dict[str, Any]:
-    """One length of trials: a worker's, and the plain loop's."""
+    """Measure a worker and the plain loop with one length of trials."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "sleeps.py").write_text(TASK)
@@ -175,7 +175,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, nargs="+", default=[0.1, 1.0, 10.0])
-    parser.add_argument("--trials", type=int, default=15, help="that are counted")
+    parser.add_argument("--trials", type=int, default=15, help="trials that are counted")
     given = parser.parse_args()
     for seconds in given.seconds:
         print(json.dumps(measure(seconds, given.trials)), flush=True)

@@ -1,12 +1,12 @@
-"""What it brings to store a checkpoint while the worker trains its next trial.
+"""Measure the gain from storing a checkpoint while the worker trains its next trial.
 
     python benchmarks/overlap.py --rounds 3
 
-A real server, an actor and worker processes; checkpoints go to a local object store (moto) through
-a proxy that holds up each answer for a set time and lets so many megabytes a second pass. The task
-sleeps in place of training. The same search with a second lease where it pays (the default), never,
-and always, in turn: trials a second after the first step, with medians of the rounds, and of the
-ratios of a round. Prints one JSON line.
+The setup is a real server, an actor and worker processes. Checkpoints go to a local object store
+(moto) through a proxy that delays each answer and limits the bandwidth. The task sleeps instead of
+training. The same search runs with a second lease if storing is slow (the default), never, and
+always, in turn. Prints one JSON line: trials per second after the first step, as medians of the
+rounds, and medians of the ratios within a round.
 """
 
 import argparse
@@ -48,12 +48,12 @@ CHUNK = 1 << 16
 
 @contextlib.asynccontextmanager
 async def held_up(port: int, delay_s: float, bytes_s: float) -> AsyncIterator[str]:
-    """Serve what listens on a port of this machine, from further away; yields the address.
+    """Run a slow proxy for a port of this machine; yields the proxy's address.
 
     Args:
-        port: of the server.
-        delay_s: how much later each piece of an answer comes.
-        bytes_s: how many bytes of each request pass in a second.
+        port: port of the server.
+        delay_s: delay of each piece of an answer, in seconds.
+        bytes_s: bandwidth for requests, in bytes per second.
     """
 
     async def pass_on(
@@ -80,7 +80,7 @@ async def held_up(port: int, delay_s: float, bytes_s: float) -> AsyncIterator[st
 
 
 async def search(folder: Path, place: str, given: argparse.Namespace, overlap: str) -> float:
-    """Trials a second of one search; `overlap`: what ROMUL_OVERLAP says."""
+    """Trials per second of one search; `overlap`: value of ROMUL_OVERLAP."""
     (folder / "sleeps.py").write_text(TASK)
     trials = int(given.slots * given.steps)
     declared = Experiment(
@@ -93,7 +93,7 @@ async def search(folder: Path, place: str, given: argparse.Namespace, overlap: s
         constants={"seconds": given.seconds, "bytes": int(given.megabytes * 2**20)},
     )
     async with embedded_server(folder) as url:
-        # Passed on to the workers; "" is as if it were not set.
+        # Passed on to the workers; "" is the same as not set.
         os.environ["ROMUL_OVERLAP"] = overlap
         store = RedisStore(url)
         await Client(store).submit(declared)
@@ -107,7 +107,7 @@ async def search(folder: Path, place: str, given: argparse.Namespace, overlap: s
 
 
 def store_one(place: str, folder: Path, megabytes: float) -> float:
-    """Seconds that it takes to store one checkpoint, with all connections open."""
+    """Time to store one checkpoint with open connections, in seconds."""
     checkpoints = Checkpoints(place, folder)
     seconds = 0.0
     for number in range(2):
@@ -118,7 +118,7 @@ def store_one(place: str, folder: Path, megabytes: float) -> float:
 
 
 async def measure(given: argparse.Namespace, port: int) -> dict[str, Any]:
-    """All rounds, the ways in turn."""
+    """Run all rounds, the ways in turn."""
     found: dict[str, list[float]] = {way: [] for way in WAYS}
     async with held_up(port, given.delay_s, 2**20 * given.megabytes_s) as address:
         os.environ["AWS_ENDPOINT_URL"] = address
@@ -152,10 +152,10 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a trial's training")
-    parser.add_argument("--megabytes", type=float, default=1.0, help="of a checkpoint")
-    parser.add_argument("--delay-s", type=float, default=0.1, help="until an answer comes")
-    parser.add_argument("--megabytes-s", type=float, default=20.0, help="of a connection")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of a trial")
+    parser.add_argument("--megabytes", type=float, default=1.0, help="size of a checkpoint")
+    parser.add_argument("--delay-s", type=float, default=0.1, help="delay of an answer")
+    parser.add_argument("--megabytes-s", type=float, default=20.0, help="bandwidth per connection")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     with local_server():

@@ -1,15 +1,17 @@
-"""Optimizers on real CIFAR-10, Penn Treebank and digits, many populations side by side.
+"""Compare optimizers on CIFAR-10, Penn Treebank and digits, with many populations in parallel.
 
     python benchmarks/populations.py --task cifar-twin --data FOLDER --seeds 40
     python benchmarks/populations.py --task digits --steps 25 --seeds 40
 
-FOLDER holds cifar-10-batches-py and ptb.train.txt, ptb.valid.txt, ptb.test.txt. A population of a
-twin takes seconds on one core; of `cifar-small` about ten minutes, of `ptb-small` fifteen: they are
-for `--device cuda`. `digits` is the demo's task, which needs no folder, and `digits-wide` the same
-with two ranges that are declared wrongly by a factor of 100. The production core decides.
-Each run is a line of `--results`, from which a later call goes on. Prints one JSON line: medians of
-the best checkpoint's test loss, and the share of all pairs of runs that the first optimizer wins
-against each other one, ties counted half, with its 95 % interval.
+FOLDER holds cifar-10-batches-py and ptb.train.txt, ptb.valid.txt, ptb.test.txt. On one core, a
+population takes seconds for a twin, about ten minutes for `cifar-small`, and fifteen for
+`ptb-small`; use `--device cuda` for the latter two. `digits` is the task of the demo and needs no
+folder. `digits-wide` is the same with two ranges that are declared wrongly by a factor of 100. The
+production core makes the decisions.
+
+Each run is stored as a line in `--results`, and a later call skips runs that are there. Prints one
+JSON line: medians of the best checkpoint's test loss, and the share of all pairs of runs that the
+first optimizer wins against each other one, with its 95 % interval. A tie counts half.
 """
 
 import argparse
@@ -43,10 +45,10 @@ _DIGITS = 6
 
 
 def read(name: str, folder: Path | None) -> Any:
-    """The data of the task of that name; None: it brings its own.
+    """Read the data of a task; None for a task that loads its own.
 
     Raises:
-        RomulError, OSError, ValueError: it is not there, or not what it should be.
+        RomulError, OSError, ValueError: the data is missing or invalid.
     """
     if name in digits.SPACES:
         return None
@@ -58,7 +60,7 @@ def read(name: str, folder: Path | None) -> Any:
 
 
 def make(name: str, folder: Path | None, device: str) -> Task:
-    """The task of that name, with its data on a device."""
+    """Make a task by name, with its data on a device."""
     parts, where = read(name, folder), torch.device(device)
     if name in digits.SPACES:
         return digits.Digits(digits.SPACES[name], where)
@@ -68,14 +70,14 @@ def make(name: str, folder: Path | None, device: str) -> Task:
 
 
 def space(name: str) -> Mapping[str, Any]:
-    """The hyperparameters of the task of that name."""
+    """The search space of a task, by the task's name."""
     if name in digits.SPACES:
         return digits.SPACES[name]
     return cifar.SPACE if name in cifar.SIZES else ptb.SPACE
 
 
 def experiment(name: str, optimizer: str, seed: int, slots: int, steps: int) -> Experiment:
-    """What a user would declare to tune the task of that name."""
+    """The declaration of a search on a task."""
     return Experiment.model_validate(
         {
             "name": "populations",
@@ -85,23 +87,23 @@ def experiment(name: str, optimizer: str, seed: int, slots: int, steps: int) -> 
             "steps": steps,
             "seed": seed,
             "optimizer": optimizer_spec(optimizer),
-            # A network that diverges does so again.
+            # A network that diverges would diverge again.
             "max_attempts": 1,
         }
     )
 
 
 def key_of(line: RunLine) -> str:
-    """The key that today's code gives to the run of a line."""
+    """The key that the current code gives to the run of a line."""
     return key(line["problem"], line["optimizer"], _chosen(line), line["seed"])
 
 
 def play_again(given: argparse.Namespace, lines: Sequence[RunLine]) -> Iterator[RunLine]:
-    """Play the runs of lines again.
+    """Run the runs of lines again, and yield the new lines.
 
     Args:
-        given: where the data is, and how many processes and networks at a time.
-        lines: as `line` makes them.
+        given: has `data`, `processes` and `at_once`.
+        lines: lines, as `line` makes them.
     """
     groups: dict[tuple[Any, ...], list[RunLine]] = {}
     for stored in lines:
@@ -117,7 +119,7 @@ def play_again(given: argparse.Namespace, lines: Sequence[RunLine]) -> Iterator[
 
 
 def _chosen(line: RunLine) -> argparse.Namespace:
-    """The arguments that a line was made with, as far as its key depends on them."""
+    """The arguments of a line's run on which its key depends."""
     return argparse.Namespace(
         task=line["problem"],
         device=line["device"],
@@ -127,10 +129,10 @@ def _chosen(line: RunLine) -> argparse.Namespace:
 
 
 def key(name: str, optimizer: str, chosen: argparse.Namespace, seed: int) -> str:
-    """What a run's outcome depends on, but for the device and the data's files."""
+    """A hash of everything that a run's result depends on, except the content of the data files."""
     source = fingerprint("batched.engine", ("batched",))
     if name in digits.SPACES:
-        # Data and ranges are the task's own.
+        # The task also defines the data and the ranges.
         source += fingerprint("batched.digits", ("batched", digits_task.__name__))
         source += json.dumps([space(name), digits.EPOCHS])
     else:
@@ -156,7 +158,7 @@ def _run(chosen: argparse.Namespace, optimizer: str, seed: int) -> Run:
 
 
 def train(chosen: argparse.Namespace, todo: Sequence[Run]) -> Iterator[tuple[int, Ended]]:
-    """Play runs, and give the place of each in `todo` with its end."""
+    """Run `todo`, and yield the index and the result of each run when it ends."""
     experiments = [declared for *_, declared in todo]
     if chosen.device != "cpu":
         task = make(chosen.task, chosen.data, chosen.device)
@@ -196,7 +198,7 @@ def _play(experiments: Sequence[Experiment]) -> list[Ended]:
 
 
 def line(chosen: argparse.Namespace, run: tuple[str, str, int], ended: Ended) -> dict[str, Any]:
-    """What is kept of a run."""
+    """The line that is stored for a run."""
     its_key, optimizer, seed = run
     return {
         "key": its_key,
@@ -219,16 +221,18 @@ def main() -> None:
     """Read the arguments, train what is not in the results yet, and print the line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", choices=TASKS, required=True)
-    parser.add_argument("--data", type=Path, help="folder of both data sets; not for digits")
+    parser.add_argument("--data", type=Path, help="folder with both data sets; not for digits")
     parser.add_argument("--optimizers", default="romul,truncation,mf_pbt,random")
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--processes", type=int, help="on the CPU; else all cores; 1: this one")
-    parser.add_argument("--at-once", type=int, help="networks trained side by side")
-    parser.add_argument("--results", type=Path, help="file of lines to go on from")
+    parser.add_argument(
+        "--processes", type=int, help="processes on the CPU; 1: this one. Default: all cores."
+    )
+    parser.add_argument("--at-once", type=int, help="networks that are trained in parallel")
+    parser.add_argument("--results", type=Path, help="file of lines; runs in it are not repeated")
     chosen = parser.parse_args()
     optimizers = [canonical(text) for text in chosen.optimizers.split(",")]
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
@@ -237,7 +241,7 @@ def main() -> None:
     with Results(chosen.results) as results:
         todo = [run for run in runs if run[0] not in results.lines]
         try:
-            # Before any process does: what is wrong with the data is said once.
+            # Before the processes read it, so that an error is reported once.
             if todo:
                 read(chosen.task, chosen.data)
         except (RomulError, OSError, ValueError) as error:

@@ -1,12 +1,12 @@
-"""How good is the Penn Treebank task's network with one fixed schedule, and in what time?
+"""Train the Penn Treebank task's network with one fixed schedule; measure perplexity and time.
 
     python benchmarks/ptb_lstm.py --data FOLDER --limit 330
 
-Trains through the task's own code, on a GPU if there is one, and prints one JSON line: perplexity
-on validation and test, epochs and seconds. Each epoch is printed on stderr. The learning rate is
-constant, then falls as a cosine to a fiftieth; the weights are averaged over the last fifth. The
-schedule is laid over `--epochs` or over what `--limit` leaves, whichever ends first. Weights and
-their mean are both evaluated; validation chooses between them.
+This program uses the task's own code, on a GPU if there is one. It prints one JSON line: perplexity
+on validation and test, epochs and seconds. Progress is printed on stderr. The learning rate is
+constant, then falls like a cosine to a fiftieth. The weights are averaged over the last fifth of
+the training. The schedule covers `--epochs` or the time of `--limit`, whichever ends first. The
+last weights and their mean are both evaluated, and the better one on validation is reported.
 """
 
 import argparse
@@ -42,21 +42,22 @@ LAST_RATE = 0.02
 AVERAGED_FROM = 0.8
 EVAL_BATCH = 10
 EPOCHS = 80
-"""Where neither `--epochs` nor `--limit` is given."""
+"""Number of epochs if neither `--epochs` nor `--limit` is given."""
 SPARE_S = 2.0
-"""Kept from the limit for what is not foreseen."""
+"""Reserve at the end of the limit, in seconds."""
 EVALUATIONS = 5.0
-"""Evaluations of the validation text that the end may take: two of it, two of the test text."""
+"""Time reserved for evaluations at the end, in evaluations of the validation text: two of it, two
+of the test text."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What ends the training.
+    """The limits of the training.
 
     Attributes:
-        epochs: at most so many; infinity: as many as the limit allows.
+        epochs: largest number of epochs; infinity: as many as the time allows.
         limit_s: seconds for everything from `start_s` on; None: no limit.
-        start_s: by `time.perf_counter`.
+        start_s: start time by `time.perf_counter`.
     """
 
     epochs: float
@@ -64,23 +65,23 @@ class Plan:
     start_s: float
 
     def elapsed_s(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.perf_counter() - self.start_s
 
     def progress(self, epoch: int, reserve_s: float) -> float:
-        """Share of the training that is over, from 0 to 1."""
+        """Share of the training that is done, from 0 to 1."""
         of_epochs = epoch / self.epochs
         if self.limit_s is None:
             return of_epochs
         return min(1.0, max(of_epochs, self.elapsed_s() / max(self.limit_s - reserve_s, 1e-9)))
 
     def has_room(self, epoch_s: float, reserve_s: float) -> bool:
-        """Whether one more epoch of that length ends in time."""
+        """Whether another epoch of that length ends in time."""
         return self.limit_s is None or self.elapsed_s() + epoch_s + reserve_s <= self.limit_s
 
 
 def rate_at(progress: float) -> float:
-    """Factor of the learning rate at a share of the training that is over."""
+    """Factor of the learning rate after a share of the training."""
     if progress < CONSTANT_UNTIL:
         return 1.0
     falling = (progress - CONSTANT_UNTIL) / (1.0 - CONSTANT_UNTIL)
@@ -131,12 +132,12 @@ def train(training: Training, corpus: Corpus, plan: Plan, tell: Callable[[str], 
 
 
 def perplexity(loss: float) -> float:
-    """Of a loss in nats."""
+    """Perplexity of a loss in nats."""
     return math.exp(min(loss, 700.0))
 
 
 def figures(training: Training, corpus: Corpus) -> dict[str, float]:
-    """Perplexities of the weights as they are."""
+    """Perplexities with the current weights."""
     parts = {"val_perplexity": corpus.valid, "test_perplexity": corpus.test}
     return {
         name: round(perplexity(evaluate(training.model, text, EVAL_BATCH)), 3)
@@ -145,10 +146,10 @@ def figures(training: Training, corpus: Corpus) -> dict[str, float]:
 
 
 def chosen_settings(changes: list[str]) -> Settings:
-    """The benchmark's settings with those of `--set NAME=VALUE`.
+    """The benchmark's settings with the changes of `--set NAME=VALUE`.
 
     Raises:
-        ValueError: one is not to be understood.
+        ValueError: a change is invalid.
     """
     values = asdict(SETTINGS)
     for change in changes:
@@ -160,16 +161,20 @@ def chosen_settings(changes: list[str]) -> Settings:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Read the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="", help=f"folder of the texts; else {FOLDER_VARIABLE}")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--epochs", type=int, help=f"at most so many; {EPOCHS} without a limit")
-    parser.add_argument("--limit", type=float, help="seconds for everything but imports")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--words", type=int, default=0, help="of each text; 0: all")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="another setting"
+        "--data", default="", help=f"folder of the texts. Default: {FOLDER_VARIABLE}."
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--epochs", type=int, help=f"most epochs. Default: {EPOCHS}, or no limit with --limit."
+    )
+    parser.add_argument("--limit", type=float, help="seconds for everything except imports")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--words", type=int, default=0, help="words to keep of each text; 0: all")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting"
     )
     return parser.parse_args()
 
@@ -179,7 +184,7 @@ def main() -> None:
     start_s = time.perf_counter()
     chosen = arguments()
     if chosen.epochs is not None and chosen.epochs < 1:
-        sys.exit("--epochs: 1 at least")
+        sys.exit("--epochs: must be at least 1")
     on_gpu = torch.cuda.is_available()
     device = ("cuda" if on_gpu else "cpu") if chosen.device == "auto" else chosen.device
     try:

@@ -1,19 +1,19 @@
-"""Stored results under today's keys: a sample is played again and must come out bit for bit.
+"""Give stored results the keys of the current code, if a sample of them can be reproduced.
 
     python benchmarks/rekey.py docs/experiments/develop-8.jsonl
     python benchmarks/rekey.py docs/experiments/cifar-twin-cpu.jsonl --data FOLDER
     python benchmarks/rekey.py docs/experiments/develop-8.jsonl --base main~3
 
-A line's key holds a fingerprint of the code that its result came from. After a change that moved or
-renamed code, and no decision, this plays a random sample of a file's lines again: of those of
-`romul bench` 5 %, of those of `benchmarks/populations.py` none but the least; never fewer than 10
-lines, and at least one of each problem, optimizer and conditions. If all of them come out as they
-are stored, every line gets today's key and a note of the commit that holds it under its old one.
-Else the file keeps its lines, and those that came out otherwise are named. Prints one JSON line.
+The key of a line contains a fingerprint of the code that produced the result. Use this program
+after a change that moved or renamed code but changed no result. It runs a random sample of the
+file's lines again: at least 10 lines (for `romul bench` also at least 5 %), and at least one for
+each problem, optimizer and conditions. If all results are the same bit for bit, each line gets the
+current key and names the commit that holds it under its old key. Otherwise the file is not changed,
+and the lines that differ are named. Prints one JSON line.
 
-On another kind of processor than that of the file the last digits of losses may differ, whatever
-the code. With `--base COMMIT`, of which the lines have their keys, the sample is compared with what
-that commit's code plays on this machine, and not with what is stored.
+On another kind of processor, the last digits of losses may differ even with the same code. Then
+give `--base COMMIT`, the commit whose code made the lines' keys: the sample is compared with the
+results of that code on this machine instead of the stored ones.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def commit_of(path: Path) -> str:
     """The commit that last changed a file.
 
     Raises:
-        ExperimentError: no commit holds the file as it is.
+        ExperimentError: the file has changes that are not committed.
     """
 
     def git(*arguments: str) -> str:
@@ -51,17 +51,17 @@ def commit_of(path: Path) -> str:
             check=False,
         )
         if done.returncode:
-            raise ExperimentError(f"{path}: {done.stderr.strip()}: say --commit")
+            raise ExperimentError(f"{path}: {done.stderr.strip()}: give --commit")
         return done.stdout.strip()
 
     commit = git("log", "-1", "--format=%h")
     if not commit or git("status", "--porcelain"):
-        raise ExperimentError(f"{path}: it is not committed as it is: commit it, or say --commit")
+        raise ExperimentError(f"{path}: not committed: commit it first, or give --commit")
     return commit
 
 
 def of_suite(given: Namespace) -> tuple[KeyOf, PlayAgain]:
-    """What gives lines of `romul bench` their keys, and what plays them again."""
+    """Functions that give lines of `romul bench` their keys, and that run them again."""
 
     def key_of(line: RunLine) -> str:
         return key(job_of(line, given.suite))
@@ -74,7 +74,7 @@ def of_suite(given: Namespace) -> tuple[KeyOf, PlayAgain]:
 
 
 def of_populations(given: Namespace) -> tuple[KeyOf, PlayAgain]:
-    """The same for lines of `benchmarks/populations.py`."""
+    """The same functions for lines of `benchmarks/populations.py`."""
     import populations  # noqa: PLC0415  (needs torch)
 
     return populations.key_of, partial(populations.play_again, given)
@@ -93,16 +93,16 @@ stored = {key_of(line): line["key"] for line in lines}
 for line in again(lines):
     print(json.dumps({**line, "key": stored[line["key"]]}))
 """
-"""Plays lines in a folder with another commit's files; each keeps the key that it has."""
+"""Runs lines in a folder with another commit's files; each line keeps its key."""
 
 
 def played_by(commit: str, kind: str, given: Namespace) -> PlayAgain:
-    """What plays lines with the code of a commit, on this machine.
+    """A function that runs lines with the code of a commit, on this machine.
 
     Args:
-        commit: of this repository.
-        kind: name of the function of this module that plays lines of the file.
-        given: its argument.
+        commit: a commit of this repository.
+        kind: name of the function in this module for the file's kind of lines.
+        given: the argument of that function.
     """
     root = Path(__file__).resolve().parents[1]
     options = {name: getattr(given, name) for name in ("suite", "processes", "at_once")}
@@ -133,20 +133,24 @@ def played_by(commit: str, kind: str, given: Namespace) -> PlayAgain:
 
 
 def main() -> None:
-    """Read the arguments, play the sample, and print what was done."""
+    """Read the arguments, run the sample, and print what was done."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path, help="a results file")
-    parser.add_argument("--commit", help="that holds the lines; else the file's last one")
-    parser.add_argument("--base", help="commit whose code the sample is compared with, run here")
-    parser.add_argument("--share", type=float, help="of the lines, that is played again")
-    parser.add_argument("--least", type=int, default=LEAST, help="lines that are played again")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of lines")
-    parser.add_argument("--processes", type=int, help="on the CPU; else all cores")
+    parser.add_argument(
+        "--commit", help="commit that holds the lines. Default: the file's latest commit."
+    )
+    parser.add_argument("--base", help="commit whose code gives the expected results")
+    parser.add_argument("--share", type=float, help="share of the lines to run again")
+    parser.add_argument("--least", type=int, default=LEAST, help="fewest lines to run again")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of lines")
+    parser.add_argument(
+        "--processes", type=int, help="number of processes. Default: the number of cores."
+    )
     parser.add_argument("--suite", default=SUITE, help="module of the problems of `romul bench`")
-    parser.add_argument("--data", type=Path, help="for populations: folder of both data sets")
-    parser.add_argument("--at-once", type=int, help="for populations: networks side by side")
+    parser.add_argument("--data", type=Path, help="for populations: folder with both data sets")
+    parser.add_argument("--at-once", type=int, help="for populations: networks in parallel")
     given = parser.parse_args()
     try:
         networks = any("device" in line for line in read_lines(given.file))

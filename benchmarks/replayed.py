@@ -1,15 +1,17 @@
-"""Is it the schedule or the checkpoint's luck? Winners' schedules, trained again from scratch.
+"""Train winners' schedules again from scratch: was it the schedule, or a lucky checkpoint?
 
     python benchmarks/replayed.py --seeds 20 --picture schedules.png
 
-For each seed a population is run on a problem of the bench's suite. The hyperparameters along its
-winner's line of descent are then trained again, from scratch and with other random numbers; beside
-it, from the first step to the last, the last ones of them, and their means (in the declared scale;
-of choices the last ones). Prints one JSON line: by problem, medians of the test losses, and the
-share of pairs in which the schedule trained again is better than each of these and than the winner
-itself, with its 95 % interval; ties count half. The picture shows the winners' schedules: by
-problem and numeric hyperparameter, median and quartiles of the places in the declared range (0 its
-low end, 1 its high end, in the hyperparameter's own scale).
+For each seed a population runs on a problem of the bench's suite. Three trainings from scratch
+follow, with other random numbers: with the schedule along the winner's line of descent, with the
+schedule's last values for all steps, and with its mean values for all steps (means in the declared
+scale; for choices the last value).
+
+Prints one JSON line: for each problem, the medians of the test losses, and the share of pairs in
+which the schedule that was trained again is better than each of the others and than the winner
+itself, with its 95 % interval. A tie counts half. The picture shows the winners' schedules: for
+each problem and numeric hyperparameter, the median and the quartiles of its position in the
+declared range (0: low end, 1: high end, in the hyperparameter's scale).
 """
 
 import argparse
@@ -45,15 +47,14 @@ def train(problem: str, schedule: Sequence[Values], seed: Sequence[int]) -> floa
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A winner, and its schedule trained again.
+    """The test losses of a winner and of trainings with its schedule.
 
     Attributes:
         winner: test loss of the last step's winner.
-        again: of its schedule, trained from scratch.
-        end: of the schedule's end, held from the first step on.
-        mean: of the schedule's mean, held so.
-        places: by hyperparameter that is a number or in order, its place in the unit interval at
-            each step of the schedule.
+        again: test loss after training with its schedule from scratch.
+        end: the same with the schedule's last values for all steps.
+        mean: the same with the schedule's mean values for all steps.
+        places: positions of each numeric or ordered hyperparameter in [0, 1], by step.
     """
 
     winner: float
@@ -87,7 +88,7 @@ def play(problem: str, optimizer: str, slots: int, seed: int) -> Replayed:
 
 
 def compared(problem: str, runs: Sequence[Replayed]) -> dict[str, Any]:
-    """Medians, and what the schedule trained again wins against each other one."""
+    """Medians, and the shares of pairs that the schedule trained again wins."""
     losses = {
         "again": np.array([run.again for run in runs]),
         "winner": np.array([run.winner for run in runs]),
@@ -104,7 +105,7 @@ def compared(problem: str, runs: Sequence[Replayed]) -> dict[str, Any]:
 
 
 def draw(file: Path, played: Mapping[str, Sequence[Replayed]]) -> None:
-    """Write the picture of the winners' schedules: a panel a problem."""
+    """Write the picture of the winners' schedules, with a panel for each problem."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     columns = min(3, len(played))
@@ -133,7 +134,7 @@ def main() -> None:
     parser.add_argument("--optimizer", default="romul")
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--picture", type=Path, help="file for the schedules' picture")
+    parser.add_argument("--picture", type=Path, help="file for a picture of the schedules")
     chosen = parser.parse_args()
     rows: dict[str, dict[str, Any]] = {}
     played: dict[str, list[Replayed]] = {}

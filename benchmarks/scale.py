@@ -1,20 +1,20 @@
-"""How much one server and its actors carry: many slots, many workers, real processes between them.
+"""Measure the load that one server and its actors can carry, with many slots and workers.
 
     python benchmarks/scale.py                                   # 10,000 slots, 500 workers
     python benchmarks/scale.py --trial-s 4 2 1 0.5
     python benchmarks/scale.py --slots 4 --trial-s 5             # 496 workers without a trial
     python benchmarks/scale.py --slots 64 --workers 64 --trial-s 0.5 --actors 2
 
-A real server that appends each write to a file, each actor in a process of its own, and real
-`Worker`s with a connection each, which share `--processes` processes; their trainer sleeps in place
-of training, for half to one and a half of `--trial-s`. Workers report, beat, lease and look at the
-list of experiments as those of `romul worker` do; what they lack is a child process and a
-checkpoint.
+The setup is a real server that appends each write to a file, a process for each actor, and real
+`Worker` objects, each with its own connection, which share `--processes` processes. Their trainer
+sleeps instead of training, for 0.5 to 1.5 times `--trial-s`. The workers report, send heartbeats,
+lease trials and read the list of experiments like those of `romul worker`, but have no child
+process and write no checkpoints.
 
-The time of a measurement begins when there are two reports for each worker. `demanded_per_s` is
-what the workers would do if reports and leases took no time: the ceiling. CPU time is that of each
-process, so that it can be told what a trial costs on each side, and how many one core would carry.
-Prints one JSON line for each length of a trial.
+A measurement begins when there are two reports for each worker. `demanded_per_s` is the ceiling:
+the rate of trials if reports and leases took no time. CPU time is measured for each process, and
+shows the cost of a trial in each and the load that one core could carry. Prints one JSON line for
+each length of a trial.
 """
 
 import argparse
@@ -43,20 +43,20 @@ from romul_workers.worker import Worker, WorkerSettings
 
 NAME = "bench"
 REPORTS_FIRST = 2
-"""Reports before the measurement begins, for each worker that can have a trial."""
+"""Number of reports before the measurement begins, for each worker that can have a trial."""
 MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is measured.
+    """The settings of a measurement.
 
     Attributes:
-        url: of the server.
-        slots, workers: how many.
-        trial_s: how long a worker sleeps in a trial, on average.
-        optimizer: name of the search's.
-        actors: how many serve it.
+        url: URL of the server.
+        slots, workers: number of slots and workers.
+        trial_s: mean duration of a trial, in seconds.
+        optimizer: name of the optimizer.
+        actors: number of actors.
     """
 
     url: str
@@ -68,23 +68,23 @@ class Setting:
 
     @property
     def busy(self) -> int:
-        """How many workers can have a trial at a time."""
+        """Number of workers that can have a trial at the same time."""
         return min(self.slots, self.workers)
 
     @property
     def demanded_per_s(self) -> float:
-        """Trials a second, if reports and leases took no time."""
+        """Trials per second if reports and leases took no time."""
         return self.busy / self.trial_s
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a process did between two questions.
+    """What a process did between two calls of `Process.spent`.
 
     Attributes:
-        cpu_s: CPU time, user and system.
-        waits_s: of its workers, from each report to the lease after it.
-        outrun: how many batches its actor decided in vain.
+        cpu_s: CPU time, user and system, in seconds.
+        waits_s: its workers' times from a report to the next lease, in seconds.
+        outrun: number of batches that its actor decided but could not commit.
     """
 
     cpu_s: float
@@ -93,12 +93,12 @@ class Spent:
 
 
 class Process:
-    """A process that plays a part, and says what it has spent.
+    """A process that runs workers or an actor, and reports the resources that it used.
 
     Args:
-        part: what it runs, until it is ended; is given its stores to fill.
-        setting: of the measurement.
-        numbers: of the workers, or of the actor, that it plays.
+        part: the function that it runs until it is killed.
+        setting: settings of the measurement.
+        numbers: numbers of the workers, or of the actor.
     """
 
     def __init__(self, part: "Part", setting: Setting, numbers: range) -> None:
@@ -111,20 +111,20 @@ class Process:
         theirs.close()
 
     def spent(self) -> Spent:
-        """What it has spent since the last call."""
+        """The resources that were used since the last call."""
         self._pipe.send(None)
         spent: Spent = self._pipe.recv()
         return spent
 
     def end(self) -> None:
-        """End it."""
+        """Kill the process."""
         self._process.kill()
         self._process.join()
 
 
 @dataclass(slots=True)
 class Played:
-    """What a process plays: filled by its part."""
+    """The objects that a process runs; the part fills it."""
 
     stores: list[TimedStore] = field(default_factory=list)
     actor: Actor | None = None
@@ -134,7 +134,7 @@ Part = Callable[[Setting, range, Played], Coroutine[Any, Any, None]]
 
 
 def serve(part: Part, setting: Setting, numbers: range, pipe: Connection) -> None:
-    """Be a process: run its part, and answer each message with what was spent since the last."""
+    """Run a part in this process, and answer each message with a `Spent`."""
     played = Played()
     before, outrun_before = 0.0, 0
 
@@ -156,13 +156,13 @@ def serve(part: Part, setting: Setting, numbers: range, pipe: Connection) -> Non
 
 
 async def act(setting: Setting, numbers: range, played: Played) -> None:
-    """Be an actor."""
+    """Run an actor."""
     played.actor = Actor(RedisStore(setting.url), f"bench-actor-{numbers.start}")
     await played.actor.run(asyncio.Event())
 
 
 async def work(setting: Setting, numbers: range, played: Played) -> None:
-    """Be some of the workers; they begin one after the other, over the length of a trial."""
+    """Run some of the workers; their starts are spread over the length of a trial."""
 
     async def one(number: int) -> None:
         await asyncio.sleep(max(1.0, setting.trial_s) * number / setting.workers)
@@ -177,10 +177,10 @@ async def work(setting: Setting, numbers: range, played: Played) -> None:
 
 
 def lengths_s(trial_s: float, seed: int) -> Iterator[float]:
-    """Lengths of trials, from half to one and a half of `trial_s`.
+    """Random lengths of trials, from 0.5 to 1.5 times `trial_s`.
 
-    Workers whose trials all took the same time would report together for ever, once some moment
-    made them wait together.
+    If all trials took the same time, workers that once waited together would always report
+    together.
     """
     draw = random.Random(seed)
     while True:
@@ -188,7 +188,7 @@ def lengths_s(trial_s: float, seed: int) -> Iterator[float]:
 
 
 def experiment(setting: Setting) -> Experiment:
-    """Declare a search that does not end by itself."""
+    """Declare a search with practically unlimited steps."""
     return Experiment(
         name=NAME,
         task="none",
@@ -202,7 +202,7 @@ def experiment(setting: Setting) -> Experiment:
 
 
 async def reported(store: RedisStore, at_least: int) -> int:
-    """Wait until so many trials have been reported; how many there are."""
+    """Wait until `at_least` trials have been reported, and return their number."""
     while True:
         found = await store.reported(NAME)
         if found >= at_least:
@@ -225,7 +225,7 @@ async def server_cpu_s(client: Any) -> float:
 
 
 async def measure(setting: Setting, seconds: float, processes: int) -> dict[str, Any]:
-    """Run one setting for so long, once all workers are there."""
+    """Measure one setting for `seconds`, once all workers are busy."""
     store, client = RedisStore(setting.url), Redis.from_url(setting.url, protocol=2)
     started: list[Process] = []
     try:
@@ -248,7 +248,7 @@ async def measure(setting: Setting, seconds: float, processes: int) -> dict[str,
         acted, worked = spent[: setting.actors], spent[setting.actors :]
         memory = (await client.info("memory"))["used_memory"]
         connections = (await client.info("clients"))["connected_clients"]
-        # The server notes calls of 10 ms and more; meanwhile it answers no other.
+        # The server logs calls of 10 ms and more, during which it answers no others.
         slow = [call["duration"] for call in await client.slowlog_get(1000)]
     finally:
         for each in started:
@@ -257,7 +257,7 @@ async def measure(setting: Setting, seconds: float, processes: int) -> dict[str,
         await client.aclose()
     trials, acted_s = after - before, sum(part.cpu_s for part in acted)
     waits = [wait for part in worked for wait in part.waits_s]
-    # Of few slots another worker has the next trial: no wait may have ended meanwhile.
+    # With few slots another worker may get the next trial, so there may be no wait that ended.
     waited = percentiles(waits) if waits else {}
     return {
         "benchmark": "scale",
@@ -286,7 +286,7 @@ async def measure(setting: Setting, seconds: float, processes: int) -> dict[str,
 
 
 async def run(given: argparse.Namespace, trial_s: float) -> dict[str, Any]:
-    """Measure one length of trials on a server of its own."""
+    """Measure one length of trials on a new server."""
     with tempfile.TemporaryDirectory() as folder:
         async with embedded_server(Path(folder)) as url:
             setting = Setting(
@@ -300,15 +300,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--slots", type=int, default=10_000, help="4 at least")
+    parser.add_argument("--slots", type=int, default=10_000, help="at least 4")
     parser.add_argument("--workers", type=int, default=500)
     parser.add_argument("--trial-s", type=float, nargs="+", default=[4.0])
     parser.add_argument(
-        "--optimizer", default="random", help="random waits for no quorum; romul does at each step"
+        "--optimizer", default="random", help="random has no quorum; romul has one at each step"
     )
     parser.add_argument("--actors", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0, help="length of one measurement")
-    parser.add_argument("--processes", type=int, default=2, help="that share the workers")
+    parser.add_argument("--processes", type=int, default=2, help="processes that run the workers")
     given = parser.parse_args()
     for trial_s in given.trial_s:
         print(f"{given.workers} workers, trials of {trial_s:g} s", file=sys.stderr)

@@ -1,14 +1,13 @@
-"""What a refresh of `romul top` and of the dashboard costs, on a large population.
+"""Measure the cost of a refresh of `romul top` and of the dashboard, for a large population.
 
     python benchmarks/screens.py --slots 1000 --steps 100
 
-A real server holds a population of that many slots and its whole history. Measured: processor time
-of a refresh in the client, as a share of one core at the default intervals, and the server's own
-time for it (`INFO commandstats`); the dashboard's first look, which reads the whole history, apart.
-So are the lines of history that `romul explain` reads of the latest trial, and all of them, which
-`romul report` reads: processor time in the client.
-The peer is `HGETALL` of every slot in one pipeline, which is what a script of one's own would do.
-Prints one JSON line.
+A real server holds the population and its whole history. Measured are the client's CPU time for a
+refresh, as a share of one core at the default intervals, and the server's time (`INFO
+commandstats`). Separate figures give the client's CPU time for the dashboard's first refresh, which
+reads the whole history, for the lines that `romul explain` reads for the latest trial, and for the
+whole history, which `romul report` reads. The peer is a pipeline with `HGETALL` for each slot, as a
+simple script would do it. Prints one JSON line.
 """
 
 import argparse
@@ -48,7 +47,7 @@ WORKERS = 200
 
 
 def experiment(slots: int, steps: int) -> Experiment:
-    """Declare the search whose population is looked at."""
+    """Declare the search whose population is shown."""
     space = {f"x{i}": FloatSpec(type="float", min=0.0, max=1.0) for i in range(8)}
     return Experiment(
         name=NAME,
@@ -64,7 +63,7 @@ def experiment(slots: int, steps: int) -> Experiment:
 def trial_lines(
     slot: int, step: int, parent: str | None, values: dict[str, float], loss: float
 ) -> list[Line]:
-    """What history says of a trial that ended well."""
+    """The lines of history of a successful trial."""
     trial, at_ms = f"{slot}-{step}", 1000 * step
     created = TrialCreated(
         at_ms=at_ms,
@@ -92,7 +91,7 @@ def trial_lines(
 
 
 async def fill(store: RedisStore, declared: Experiment, steps: int) -> None:
-    """Put a population with its history into the store, a step a commit."""
+    """Put a population and its history into the store, with a commit for each step."""
     rng, core = default_rng(0), settings(declared)
     await Client(store).submit(declared)
     entries = [entry.id for entry in await store.read([NAME], "a", 10, 0)]
@@ -131,13 +130,13 @@ async def fill(store: RedisStore, declared: Experiment, steps: int) -> None:
 
 
 async def server_us(store: RedisStore) -> float:
-    """Microseconds that the server has spent in commands so far."""
+    """Time that the server has spent in commands so far, in microseconds."""
     stats = await store.connection.client.info("commandstats")
     return float(sum(row["usec"] for name, row in stats.items() if "info" not in name))
 
 
 async def measure(store: RedisStore, refresh: Callable[[], Awaitable[Any]]) -> tuple[float, float]:
-    """Median (processor seconds here, seconds in the server) of a refresh."""
+    """Medians of a refresh: CPU time of this process, and time in the server, in seconds."""
     here, there = [], []
     for _ in range(REPEATS):
         before, began = await server_us(store), time.process_time()
@@ -148,14 +147,14 @@ async def measure(store: RedisStore, refresh: Callable[[], Awaitable[Any]]) -> t
 
 
 async def spent(reading: Awaitable[Any]) -> float:
-    """Processor seconds here that something takes once."""
+    """CPU time of this process for one call, in seconds."""
     began = time.process_time()
     await reading
     return time.process_time() - began
 
 
 async def run(slots: int, steps: int) -> dict[str, Any]:
-    """Fill a server, and look at it in all ways."""
+    """Fill a server, and measure all kinds of refresh."""
     declared = experiment(slots, steps)
     with tempfile.TemporaryDirectory() as folder:
         async with embedded_server(Path(folder)) as url:

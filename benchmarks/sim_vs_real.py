@@ -1,11 +1,11 @@
-"""One schedule of faults twice: on real processes, and in the simulator; compared step for step.
+"""Compare the simulator with real processes under the same schedule of faults, step by step.
 
     python benchmarks/sim_vs_real.py --picture docs/pictures/sim-vs-real.png
 
-The real side is what `romul drill --schedule` does: server, broker, actor and workers as processes,
-struck at the schedule's times. The simulated side gets the same machines and the same search, and
-two figures from the real one: how long a worker takes to start, and the time around a trial's
-training. Prints one JSON line: for each step, when half of the slots had ended it, in both.
+The real side is like `romul drill --schedule`: server, broker, actor and workers are processes, and
+faults strike at the schedule's times. The simulation has the same machines and the same search, and
+takes two figures from the real side: the start-up time of a worker, and the overhead of a trial.
+Prints one JSON line: for both sides, when half of the slots had ended each step.
 """
 
 import argparse
@@ -37,12 +37,12 @@ from romul_workers.tasks.toys import TOYS
 WORKERS, SLOTS, STEPS, TRIAL_S = 4, 8, 15, 1.0
 PROBLEM = "misspecified"
 BROKER_S = 1.5
-"""A connection that is silent for 1.5 keepalives, of a second here, is lost."""
+"""A connection is lost after a silence of 1.5 keepalives; a keepalive is one second here."""
 KINDS = ("kill worker", "freeze worker", "terminate worker")
 
 
 def draw(n: int, span_s: float, seed: int) -> list[Fault]:
-    """Faults of workers alone, at even distances."""
+    """Draw faults of workers, at even distances."""
     rng = default_rng(seed)
     return [
         Fault(
@@ -56,7 +56,7 @@ def draw(n: int, span_s: float, seed: int) -> list[Fault]:
 
 
 class Compared(Drill):
-    """A drill of one search, whose history is kept."""
+    """A drill of one search that keeps its history."""
 
     lines: Sequence[Line] = ()
 
@@ -85,7 +85,7 @@ class Compared(Drill):
 
 
 def machines(faults: Sequence[Fault], start_s: float) -> list[Change]:
-    """What the faults do to the workers' places."""
+    """The changes of machines that correspond to the faults."""
     changes = [Change(start_s, f"w{place}-0", "arrives", speed=1.0) for place in range(WORKERS)]
     lives = dict.fromkeys(range(WORKERS), 0)
     for fault in faults:
@@ -97,7 +97,7 @@ def machines(faults: Sequence[Fault], start_s: float) -> list[Change]:
             continue
         gone_s = fault.at_s
         if what == "terminate":
-            # The trial of a second ends within the grace period of two.
+            # A trial takes one second, and so ends within the grace period of two.
             changes.append(Change(fault.at_s, name, "notice", seconds=GRACE_S))
             gone_s += min(GRACE_S, TRIAL_S)
         changes.append(Change(gone_s, name, "leaves"))
@@ -128,7 +128,7 @@ def results(lines: Sequence[Line]) -> list[TrialReported]:
 def draw_picture(
     file: Path, faults: Sequence[Fault], real: Sequence[float], simulated: Sequence[float]
 ) -> None:
-    """Results by time in both, and the faults."""
+    """Draw the number of results over time in both, and the faults."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(9, 4), layout="constrained")
@@ -146,12 +146,14 @@ def draw_picture(
 
 
 def main() -> None:
-    """Play both, and print one JSON line."""
+    """Run both, and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--faults", type=int, default=9)
-    parser.add_argument("--span", type=float, default=22.0, help="seconds of faults")
+    parser.add_argument(
+        "--span", type=float, default=22.0, help="seconds over which the faults are spread"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", type=Path, help="PNG file")
+    parser.add_argument("--picture", type=Path, help="PNG file to write")
     given = parser.parse_args()
     logging.disable(logging.ERROR)
     faults = draw(given.faults, given.span, given.seed)
@@ -167,7 +169,7 @@ def main() -> None:
             problem=PROBLEM,
             population=SLOTS,
             steps=STEPS,
-            # On the drill's slow disk a checkpoint is flushed while the next trial trains.
+            # On the drill's slow disk a checkpoint is stored while the next trial trains.
             durations=Durations(TRIAL_S, 0.0, save_s=max(0.0, around_s), beside=True),
             policy=Policy(lease_s=LEASE_S, grace_s=GRACE_S, broker_s=BROKER_S),
             history=True,

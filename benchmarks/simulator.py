@@ -1,15 +1,16 @@
-"""How many trials a second the simulator plays, beside another simulator and a ceiling.
+"""Measure the speed of the simulator, compared with another simulator and a ceiling.
 
     python benchmarks/simulator.py
     python benchmarks/simulator.py --machines 1000 --days 7 --only romul
 
-- `romul`: machines that come and go, ten-minute trials, the real actor and workers over the memory
-  store; one process, one core.
-- `syne_tune`: Syne Tune's simulator backend with its own PBT on as many workers, which never go.
-- `simpy`: SimPy processes that do nothing but wait; `loop`: tasks on this project's own virtual
-  loop that do nothing but wait: what no simulation on either could exceed.
+- `romul`: machines that come and go, ten-minute trials, the real actor and workers on the memory
+  store; one process on one core.
+- `syne_tune`: Syne Tune's simulator backend with its own PBT on the same number of workers, which
+  never leave.
+- `simpy` and `loop`: SimPy processes, and tasks on ROMUL's virtual loop, that only wait. These are
+  upper limits for any simulation on them.
 
-Prints one JSON line; the rates are results, or waits, a second of wall time.
+Prints one JSON line. The rates are results, or waits, per second of wall time.
 """
 
 import argparse
@@ -40,7 +41,7 @@ MIB = 1024
 
 
 def romul(machines: int, days: float, searches: int) -> dict[str, Any]:
-    """Play trials of ten minutes on machines that live for half a day."""
+    """Simulate trials of ten minutes on machines that live for half a day on average."""
     pool = Pool(machines, DAY_S / 2, DAY_S * days, zones=8)
     made = generate("replaced", pool, default_rng(0))
     scenario = Scenario(
@@ -51,7 +52,7 @@ def romul(machines: int, days: float, searches: int) -> dict[str, Any]:
         durations=Durations(TRIAL_S),
         policy=Policy(lease_s=3 * TRIAL_S, broker_s=2.0),
     )
-    # More steps than the time holds: no machine runs out of work before the end.
+    # More steps than fit into the time, so that no machine runs out of work.
     steps = int(2 * made.span_s / TRIAL_S)
     scenario = laid_out(scenario, made.span_s, steps)
     began = time.perf_counter()
@@ -68,7 +69,7 @@ def romul(machines: int, days: float, searches: int) -> dict[str, Any]:
 
 
 def syne_tune(workers: int, results: int) -> float:
-    """Results a second of Syne Tune's simulator with its PBT."""
+    """Results per second of Syne Tune's simulator with its PBT."""
     from syne_tune import StoppingCriterion, Tuner  # noqa: PLC0415
     from syne_tune.backend.simulator_backend.simulator_callback import (  # noqa: PLC0415
         SimulatorCallback,
@@ -104,7 +105,7 @@ def syne_tune(workers: int, results: int) -> float:
 
 
 def _bowl() -> tuple[Any, Any]:
-    """Syne Tune's form of a problem whose every step takes `TRIAL_S`, and what simulates it."""
+    """A problem in Syne Tune's form whose steps each take `TRIAL_S`, and its simulator backend."""
     import numpy as np  # noqa: PLC0415
     from syne_tune.blackbox_repository import UserBlackboxBackend  # noqa: PLC0415
     from syne_tune.blackbox_repository.blackbox import Blackbox  # noqa: PLC0415
@@ -113,7 +114,7 @@ def _bowl() -> tuple[Any, Any]:
     times = TRIAL_S * np.arange(1, BOWL_STEPS + 1)
 
     class Bowl(Blackbox):  # type: ignore[misc]
-        """A bowl that every step goes down."""
+        """A quadratic function."""
 
         def __init__(self) -> None:
             super().__init__(
@@ -137,7 +138,7 @@ def _bowl() -> tuple[Any, Any]:
             return np.arange(1, BOWL_STEPS + 1)
 
     class Backend(UserBlackboxBackend):  # type: ignore[misc]
-        """Without the files: its simulator copies folders of checkpoints that do not exist."""
+        """Copies no checkpoints, because the simulator would copy folders that do not exist."""
 
         def copy_checkpoint(self, src_trial_id: int, tgt_trial_id: int) -> None:
             del src_trial_id, tgt_trial_id
@@ -147,7 +148,7 @@ def _bowl() -> tuple[Any, Any]:
 
 
 def simpy(workers: int) -> float:
-    """Waits a second of SimPy processes that do nothing else."""
+    """Waits per second of SimPy processes that do nothing else."""
     import simpy as library  # noqa: PLC0415
 
     environment = library.Environment()
@@ -164,7 +165,7 @@ def simpy(workers: int) -> float:
 
 
 def loop(workers: int) -> float:
-    """Waits a second of tasks on the virtual loop that do nothing else."""
+    """Waits per second of tasks on the virtual loop that do nothing else."""
 
     async def wait(number: int) -> None:
         for _ in range(WAITS // workers):
@@ -192,10 +193,10 @@ def main() -> None:
     parser.add_argument("--machines", type=int, default=64)
     parser.add_argument("--days", type=float, default=2.0)
     parser.add_argument(
-        "--searches", type=int, default=None, help="one for 64 machines if left out"
+        "--searches", type=int, default=None, help="Default: one for each 64 machines."
     )
-    parser.add_argument("--results", type=int, default=10_000, help="of Syne Tune")
-    parser.add_argument("--only", choices=["romul"], help="without peers and ceilings")
+    parser.add_argument("--results", type=int, default=10_000, help="results of Syne Tune")
+    parser.add_argument("--only", choices=["romul"], help="measure no peers and ceilings")
     given = parser.parse_args()
     logging.disable(logging.INFO)
     logging.getLogger("romul").setLevel(logging.CRITICAL)

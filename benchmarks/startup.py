@@ -1,16 +1,16 @@
-"""How long it takes until something can begin.
+"""Measure start-up times.
 
     python benchmarks/startup.py
 
-- `import romul` and `romul --help`; `import numpy` is the measure, an interpreter that does nothing
-  the floor.
-- A worker: from the start of `romul worker --allow MODULE` until the task's function is called in
-  its child process, for a task that imports torch and for one that imports nothing. A trial waits
-  in the queue of a real server. The measure is `import torch` alone.
+- `import romul` and `romul --help`, compared with `import numpy` and with an interpreter that does
+  nothing.
+- A worker: the time from the start of `romul worker --allow MODULE` until its child process calls
+  the task's function, for a task that imports torch and for one that imports nothing. A trial waits
+  in the queue of a real server. Compared with `import torch` alone.
 
-Each is a Python process of its own, in turn with the others, so that what else the machine does
-meets all of them. Prints one JSON line with medians in seconds; figures of torch are left out where
-it is not installed.
+Each measurement is a new Python process. The kinds alternate, so that other load on the machine
+affects all of them. Prints one JSON line with medians in seconds. Without torch, its figures are
+left out.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def train(trial):
 
 
 def seconds(arguments: list[str]) -> float:
-    """How long a Python process with these arguments takes."""
+    """Duration of a Python process with these arguments, in seconds."""
     began = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)  # noqa: S603
     return time.perf_counter() - began
@@ -65,7 +65,7 @@ def seconds(arguments: list[str]) -> float:
 
 @contextlib.asynccontextmanager
 async def trials_wait(folder: Path, tasks: dict[str, tuple[str, str]]) -> AsyncIterator[str]:
-    """Have a server and an actor with a search for each task; the server's URL."""
+    """Start a server and an actor with a search for each task; yields the server's URL."""
     async with embedded_server(folder) as url:
         environment = {**os.environ, "ROMUL_REDIS_URL": url}
         store = RedisStore(url)
@@ -78,7 +78,7 @@ async def trials_wait(folder: Path, tasks: dict[str, tuple[str, str]]) -> AsyncI
 
 
 def experiment(module: str, folder: Path) -> Experiment:
-    """Declare a search whose task notes when it is called."""
+    """Declare a search whose task records when it is called."""
     return Experiment(
         name=module,
         task=module,
@@ -109,14 +109,14 @@ def ready(url: str, folder: Path, module: str) -> float:
 
 
 async def measure(rounds: int) -> dict[str, float]:
-    """All rounds, each kind in turn; the medians."""
+    """Run all rounds, each kind in turn, and return the medians."""
     torch = importlib.util.find_spec("torch") is not None
     commands = {name: of for name, of in COMMANDS.items() if torch or "torch" not in name}
     tasks = {name: of for name, of in TASKS.items() if torch or of[0] != "with_torch"}
     taken: dict[str, list[float]] = {name: [] for name in (*commands, *tasks)}
     with tempfile.TemporaryDirectory() as name:
         async with trials_wait(Path(name), tasks) as url:
-            # A first process of each writes compiled files, and fills the disk's cache.
+            # The first process of each kind writes compiled files and fills the disk's cache.
             for _ in range(rounds + 1):
                 for figure, arguments in commands.items():
                     taken[figure].append(await asyncio.to_thread(seconds, arguments))
@@ -134,7 +134,7 @@ def main() -> None:
         "--rounds",
         type=int,
         default=ROUNDS,
-        help="processes of each kind, after a first one that counts only where it is alone",
+        help="processes of each kind, after a first one that does not count",
     )
     rounds = parser.parse_args().rounds
     figures = asyncio.run(measure(rounds))

@@ -1,12 +1,12 @@
-"""All benchmarks, one table: each figure beside its goal.
+"""Run all benchmarks, and print a table of the figures and their goals.
 
     python benchmarks/table.py                                   # about ten minutes on two cores
     python benchmarks/table.py --full --page docs/performance.md    # all rounds, and a page
 
-Each benchmark is a process of its own, one after the other; one that fails says why in the table,
-and does not stop the rest. Figures of this machine at this moment: goals that are ratios compare
-with a peer or a ceiling of the same run. Exits with 1 if a benchmark failed; a goal that is missed
-is a row of the table, and no failure.
+Each benchmark runs in its own process, one after the other. If one fails, the table says why, and
+the others still run. The figures hold for this machine; goals that are ratios compare with a peer
+or a ceiling of the same run. The exit status is 1 if a benchmark failed, but not if a goal was
+missed.
 """
 
 import argparse
@@ -32,10 +32,10 @@ class Figure:
     """A figure of a benchmark.
 
     Attributes:
-        what: in words, with its unit.
-        key: where it stands in the benchmark's line, dots between.
-        goal: what it is wanted to be; None: it is shown alone.
-        most: whether the goal is the most that it may be; else the least.
+        what: description with the unit.
+        key: keys that lead to it in the benchmark's line, separated by dots.
+        goal: the goal; None: there is none.
+        most: whether the goal is an upper limit; otherwise it is a lower limit.
     """
 
     what: str
@@ -47,7 +47,7 @@ class Figure:
         """The figure in a benchmark's line.
 
         Raises:
-            KeyError: it is not there.
+            KeyError: the line does not have it.
         """
         found: Any = line
         for part in self.key.split("."):
@@ -63,11 +63,11 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A benchmark: how it is run, and what of it is shown.
+    """A benchmark: its commands and the figures to show.
 
     Attributes:
-        short, full: its command, without `python benchmarks/`.
-        figures: of each of its lines, in order; of more lines than these nothing is shown.
+        short, full: its commands, without `python benchmarks/`.
+        figures: figures for each line of its output, in order; further lines are not shown.
     """
 
     short: str
@@ -75,7 +75,7 @@ class Bench:
     figures: Sequence[Sequence[Figure]]
 
     def command(self, kind: Literal["short", "full"]) -> str:
-        """Its command in this form."""
+        """Its short or full command."""
         return self.full if kind == "full" else self.short
 
 
@@ -101,7 +101,7 @@ def overhead(seconds: str, goal: float | None) -> list[Figure]:
 
 
 def latency(workers: int, p50: float, p99: float) -> list[Figure]:
-    """The figures of a line of `latency.py`, with what they may be at most."""
+    """The figures of a line of `latency.py`, with upper limits in milliseconds."""
     return [
         Figure(f"report to next lease, {workers} workers: median, ms", "p50_ms", p50),
         Figure("slowest of a hundred, ms", "p99_ms", p99),
@@ -128,7 +128,7 @@ BENCHES = (
             ]
         ],
     ),
-    # Small ones take less long, and waver more.
+    # Small checkpoints vary more, so they have more rounds.
     Bench(
         "checkpoints.py --megabytes 1 64 --rounds 15",
         "checkpoints.py --megabytes 1 64 --rounds 25",
@@ -208,7 +208,7 @@ class Row:
 
 
 def measured(bench: Bench, kind: Literal["short", "full"]) -> tuple[list[Row], bool]:
-    """Run a benchmark; its rows, and whether it ran to its end."""
+    """Run a benchmark, and return its rows and whether it succeeded."""
     command = bench.command(kind)
     name, *options = command.split()
     try:
@@ -236,7 +236,7 @@ def rows(bench: Bench, command: str, lines: Sequence[Line]) -> list[Row]:
             try:
                 value = figure.value(line)
             except (KeyError, TypeError):
-                # A peer that is not installed, or a part that this machine cannot measure.
+                # A peer is not installed, or this machine cannot measure the figure.
                 found.append(Row(figure.what, "not measured", _goal(figure), "", command))
                 continue
             met = {True: "yes", False: "no", None: ""}[figure.met(value)]
@@ -251,7 +251,7 @@ def _goal(figure: Figure) -> str:
 
 
 def table(found: Sequence[Row]) -> str:
-    """The table in Markdown, which is legible as it is."""
+    """The table in Markdown, aligned for reading as plain text."""
     head = ("figure", "value", "goal", "met")
     cells = [head, *((row.what, row.value, row.goal, row.met) for row in found)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
@@ -260,17 +260,17 @@ def table(found: Sequence[Row]) -> str:
 
 
 APART = "\n## Measured apart\n"
-"""The heading from which on a page is written by hand."""
+"""The heading that begins the part of the page that is written by hand."""
 
 
 def by_hand(page: str) -> str:
-    """What a page holds that is not written from the tables."""
+    """The part of a page that is written by hand."""
     _, heading, text = page.partition(APART)
     return heading + text
 
 
 def page(parts: Sequence[tuple[str, Sequence[Row]]]) -> str:
-    """docs/performance.md, from the rows of each command."""
+    """The text of docs/performance.md, from the rows of each command."""
     begun = time.strftime("%Y-%m-%d")
     machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
     text = [
@@ -292,9 +292,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--full", action="store_true", help="all rounds, and all sizes")
-    parser.add_argument("--only", help="benchmarks whose command contains this")
-    parser.add_argument("--page", type=Path, help="file of a page to write, in Markdown")
+    parser.add_argument("--full", action="store_true", help="run all rounds and sizes")
+    parser.add_argument("--only", help="run only benchmarks whose command contains this text")
+    parser.add_argument("--page", type=Path, help="Markdown file to write")
     given = parser.parse_args()
     kind: Literal["short", "full"] = "full" if given.full else "short"
     parts: list[tuple[str, Sequence[Row]]] = []

@@ -1,8 +1,8 @@
-"""CIFAR-10: three convolutions and two dense layers, nine hyperparameters.
+"""CIFAR-10: three convolutions and two dense layers with nine hyperparameters.
 
-`cifar-small` learns from 5,000 images of 32 x 32 pixels, for a GPU; `cifar-twin` is so much smaller
-that a population takes seconds on one core. Convolutions are batched products over unfolded
-patches. Names and sizes are frozen: results by these names stay comparable.
+`cifar-small` has 5,000 training images of 32 x 32 pixels and is meant for a GPU. `cifar-twin` is so
+small that a population takes seconds on one core. Convolutions are batched products over unfolded
+patches. Names and sizes are frozen, so that results stay comparable.
 """
 
 import math
@@ -23,26 +23,26 @@ from batched.task import Task, Values, Weights, descend
 from romul_workers.tasks.cifar_data import CIFAR10, load
 
 _EPOCH, _SHIFT, _FLIP, _HOLE, _COLOUR, _DROPOUT = range(100, 106)
-"""Streams of random numbers; those below are the weights'."""
+"""Streams of random numbers; lower numbers are for the weights."""
 _SPLIT_SEED = 7
 _PIECE = 50
-"""Images of a piece that is evaluated."""
+"""Number of images that are evaluated at a time."""
 _ALIGNED = 8
-"""Products of bfloat16 are several times faster where rows are multiples of so many numbers."""
+"""bfloat16 products are several times faster if the row length is a multiple of this."""
 _CLASSES = 10
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What makes one problem out of the many that this could be.
+    """The sizes that define a problem.
 
     Attributes:
-        side: pixels of an image's side; the data's 32 are averaged down to it.
-        channels: of each convolution; each is followed by a 2 x 2 maximum.
+        side: side of an image in pixels; the original 32 are averaged down to it.
+        channels: channels of each convolution; a 2 x 2 maximum follows each.
         hidden: width of the dense layer.
-        images: to train, to validate and to test with.
-        batch: images of an update; what is left over at an epoch's end is dropped.
-        fast: whether products are those of bfloat16, and a CPU's convolutions its own library's.
+        images: number of images for training, validation and test.
+        batch: number of images in an update; an incomplete batch at the end of an epoch is dropped.
+        fast: whether products use bfloat16, and convolutions on a CPU use torch's own.
     """
 
     side: int
@@ -54,7 +54,7 @@ class Sizes:
 
 
 Parts = Mapping[str, tuple[Tensor, Tensor]]
-"""By name, images (n, side, side, 3) and labels (n,)."""
+"""Images (n, side, side, 3) and labels (n,), by the name of the part."""
 
 SIZES: Mapping[str, Sizes] = {
     "cifar-small": Sizes(32, (32, 64, 128), 128, (5000, 2500, 2500), 64, fast=True),
@@ -76,7 +76,7 @@ SPACE: Mapping[str, Mapping[str, Any]] = {
 
 
 class Cifar(Task):
-    """The networks of one size."""
+    """Networks of one size."""
 
     def __init__(
         self, sizes: Sizes, parts: Parts, device: torch.device, dtype: torch.dtype = torch.float32
@@ -94,7 +94,7 @@ class Cifar(Task):
         self._descend = self.compiled(descend)
 
     def new(self, keys: Tensor) -> Weights:
-        """Normal weights (He et al. 2015), the last layer's half as large."""
+        """Normal weights (He et al. 2015); those of the last layer are half as large."""
         weights = {}
         start = self.scalar(-1)
         for stream, (name, (inputs, outputs)) in enumerate(self.shapes.items()):
@@ -105,7 +105,7 @@ class Cifar(Task):
         return weights
 
     def train(self, weights: Weights, momenta: Weights, values: Values, keys: Tensor) -> None:
-        """One epoch."""
+        """Train one epoch."""
         (images, labels), batch = self.parts["train"], self.sizes.batch
         order = streams.bits(keys, self.scalar(), _EPOCH, len(labels)).argsort(dim=1, stable=True)
         for number in range(len(labels) // batch):
@@ -126,12 +126,12 @@ class Cifar(Task):
         return self._evaluate(weights, *self.parts["validation"])
 
     def test(self, weights: Weights) -> Tensor:
-        """Cross-entropy of the images to test with, shape (B,)."""
+        """Cross-entropy of the test images, shape (B,)."""
         return self._evaluate(weights, *self.parts["test"])
 
     @torch.no_grad()
     def _evaluate(self, weights: Weights, images: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy, in pieces that a GPU holds."""
+        """Cross-entropy, computed in pieces that fit into a GPU's memory."""
         n = len(weights["out.b"])
         loss = torch.zeros(n, dtype=self.dtype, device=self.device)
         for seen, wanted in zip(
@@ -141,7 +141,7 @@ class Cifar(Task):
         return loss / len(labels)
 
     def entropy(self, weights: Weights, images: Tensor, labels: Tensor) -> Tensor:
-        """Sum of the cross-entropies of images that all networks see, shape (B,)."""
+        """Sum of the cross-entropies of images that are the same for all networks, shape (B,)."""
         n = len(weights["out.b"])
         logits = self.forward(weights, images.expand(n, *images.shape))
         wanted = labels.expand(n, -1)[..., None]
@@ -151,9 +151,9 @@ class Cifar(Task):
         """Logits.
 
         Args:
-            weights: of B networks.
+            weights: weights of B networks.
             images: shape (B, n, side, side, 3).
-            kept: what dropout multiplies the hidden values with, shape (B, n, hidden).
+            kept: dropout factors of the hidden values, shape (B, n, hidden).
 
         Returns:
             Shape (B, n, 10).
@@ -198,11 +198,11 @@ class Cifar(Task):
     def augment(
         self, images: Tensor, chosen: Tensor, values: Values, keys: Tensor, iteration: Tensor
     ) -> Tensor:
-        """Shift and flip each image, cut a square out, change its colours.
+        """Shift and flip each image, hide a square, and change its colours.
 
         Args:
-            images: all of them, shape (N, side, side, 3).
-            chosen: which, shape (B, n).
+            images: all images, shape (N, side, side, 3).
+            chosen: indices of the images for each network, shape (B, n).
             values: cutout and shift in pixels of 32; colour, flip.
             keys: shape (B,).
             iteration: a scalar.
@@ -237,7 +237,7 @@ class Cifar(Task):
 
 
 def _shapes(sizes: Sizes) -> dict[str, tuple[int, int]]:
-    """Inputs and outputs of each layer."""
+    """Number of inputs and outputs of each layer."""
     shapes = {}
     inputs, side = 3, sizes.side
     for layer, channels in enumerate(sizes.channels):
@@ -249,11 +249,11 @@ def _shapes(sizes: Sizes) -> dict[str, tuple[int, int]]:
 
 
 def split(sizes: Sizes, folder: Path) -> Parts:
-    """Images and labels to train, to validate and to test with, always the same ones.
+    """Images and labels for training, validation and test; always the same ones.
 
     Args:
-        sizes: how many, and how large.
-        folder: holds cifar-10-batches-py.
+        sizes: number and size of the images.
+        folder: folder with cifar-10-batches-py.
     """
     rng = default_rng(_SPLIT_SEED)
     n_train, n_validation, n_test = sizes.images
@@ -271,7 +271,7 @@ def split(sizes: Sizes, folder: Path) -> Parts:
 
 
 def _scaled(pixels: np.ndarray[Any, Any], side: int) -> Tensor:
-    """Pixels (n, 3, 32, 32) of 0 to 255 as (n, side, side, 3) of about unit variance."""
+    """Convert pixels (n, 3, 32, 32) from 0 to 255 to (n, side, side, 3) of about unit variance."""
     x = torch.tensor(pixels, dtype=torch.float64) / 255.0
     x = functional.avg_pool2d(x, 32 // side) if side < 32 else x  # noqa: PLR2004
     return ((x - 0.47) / 0.25).permute(0, 2, 3, 1).contiguous()

@@ -1,6 +1,6 @@
-"""The shipped digits task, many networks at once: what `romul_workers.tasks.digits` does to one.
+"""The digits task for many networks at once; `romul_workers.tasks.digits` trains a single one.
 
-The arithmetic is the task's, the random numbers are the batch's own.
+The arithmetic is that of the task, but the random numbers differ.
 """
 
 import math
@@ -21,19 +21,19 @@ from romul_workers.tasks.digits import BATCH, Part
 from romul_workers.trial import Context
 
 _ORDER, _SHIFT, _NOISE, _DROPOUT = range(100, 104)
-"""Streams of random numbers; those below are the weights'."""
+"""Streams of random numbers; lower numbers are for the weights."""
 _LARGEST_SHIFT = 2
-"""That the task's ranges allow, in pixels."""
+"""The largest shift in the task's ranges, in pixels."""
 _SHAPES = {
     "conv1": (9, 16),
     "conv2": (9 * 16, 32),
     "dense1": (512, 64),
     "dense2": (64, 10),
 }
-"""Inputs and outputs of each layer; a convolution multiplies unfolded 3 x 3 patches."""
+"""Number of inputs and outputs of each layer; a convolution multiplies unfolded 3 x 3 patches."""
 _DECLARED = parse((files("romul_workers.tasks") / "digits.toml").read_text())
 EPOCHS = int(_DECLARED.budget)
-"""Of a PBT step."""
+"""Number of epochs in a PBT step."""
 
 
 def _spaces() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
@@ -48,14 +48,14 @@ def _spaces() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
 
 
 SPACES = _spaces()
-"""The demo's ranges, and two of them declared wrongly by a factor of 100."""
+"""The demo's ranges, and the same with two ranges wrong by a factor of 100."""
 
 
 class Digits(Task):
     """The task's networks.
 
     Attributes:
-        epochs: of a PBT step.
+        epochs: number of epochs in a PBT step.
     """
 
     def __init__(
@@ -150,9 +150,9 @@ def forward(weights: Weights, images: Tensor, kept: Tensor | None = None) -> Ten
     """Logits.
 
     Args:
-        weights: of B networks.
+        weights: weights of B networks.
         images: shape (B, n, 8, 8).
-        kept: what dropout multiplies the 64 hidden values with, shape (B, n, 64).
+        kept: dropout factors of the 64 hidden values, shape (B, n, 64).
 
     Returns:
         Shape (B, n, 10).

@@ -1,4 +1,4 @@
-"""Runs many populations on one batched task: the production core decides, the task trains."""
+"""Runs many populations on one batched task; the production core makes the decisions."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,18 +21,18 @@ from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import settings
 
 ROUNDS_KEPT = 3
-"""Rounds of trials whose networks may still be continued; more would fill the device."""
+"""Number of rounds whose networks are kept as parents; more would fill the device's memory."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended.
+    """The result of a run.
 
     Attributes:
-        trial: the best trial ever, by its validation loss.
-        validation: its loss.
-        test: what it is judged by.
-        test_last: the same of the last step's trial with the lowest validation loss.
+        trial: the trial with the lowest validation loss of all steps.
+        validation: its validation loss.
+        test: its test loss.
+        test_last: test loss of the last step's trial with the lowest validation loss.
         curve: lowest validation loss of each step.
     """
 
@@ -46,12 +46,13 @@ class Ended:
 def play(
     task: Task, experiments: Sequence[Experiment], pool: Executor | None = None
 ) -> list[Ended]:
-    """Run populations to their ends, all at once.
+    """Run populations in lockstep to their ends.
 
     Args:
-        task: what is trained; its space is that of the experiments.
-        experiments: with optimizers that continue checkpoints of the last three rounds only.
-        pool: where decisions are made; None: here.
+        task: the task; its space is that of the experiments.
+        experiments: declarations whose optimizers only continue checkpoints of the last three
+            rounds.
+        pool: makes the decisions; None: this process does.
 
     Raises:
         RuntimeError: an optimizer continues an older checkpoint, or no trial of a run succeeded.
@@ -62,13 +63,13 @@ def play(
 def play_all(
     task: Task, experiments: Sequence[Experiment], at_once: int, processes: int = 4
 ) -> Iterator[Ended]:
-    """Run any number of populations of one size, and give their ends in order.
+    """Run any number of populations of the same size, and yield their results in order.
 
     Args:
-        task: what is trained.
+        task: the task.
         experiments: see `play`.
-        at_once: how many networks are trained side by side.
-        processes: that decide meanwhile; 0: this one does.
+        at_once: number of networks that are trained in parallel.
+        processes: number of processes that make decisions; 0: this process does.
     """
     size = max(1, at_once // experiments[0].population)
     with ExitStack() as stack:
@@ -78,14 +79,14 @@ def play_all(
             stack.enter_context(pool)
         for first in range(0, len(experiments), size):
             part = experiments[first : first + size]
-            # Always as many: another shape would be compiled and captured anew.
+            # Pad to the same number: another shape would be compiled and captured again.
             missing = min(size, len(experiments)) - len(part)
             filled = [*part, *[experiments[0]] * missing]
             yield from play(task, filled, pool)[: len(part)]
 
 
 class _Stored:
-    """For each run, the networks of the trial with the lowest validation loss so far."""
+    """The network of each run's trial with the lowest validation loss so far."""
 
     def __init__(self, n_runs: int) -> None:
         self.losses = [math.inf] * n_runs
@@ -93,7 +94,7 @@ class _Stored:
         self.weights: Weights = {}
 
     def keep(self, weights: Weights, found: Mapping[int, tuple[float, int, str]]) -> None:
-        """Take what is better: by run, loss, row and trial."""
+        """Keep networks with a lower loss; `found` has loss, row and trial by run."""
         better = {run: new for run, new in found.items() if new[0] < self.losses[run]}
         if not self.weights:
             self.weights = {
@@ -110,7 +111,7 @@ class _Stored:
 
 
 class _Batch:
-    """Populations in lockstep: a round trains one trial of every slot that has one."""
+    """Populations in lockstep: a round trains one trial of each slot that has one."""
 
     def __init__(self, task: Task, runs: Sequence[Experiment], pool: Executor | None) -> None:
         self.task, self.runs, self.pool = task, runs, pool
@@ -152,9 +153,9 @@ class _Batch:
         return self.pool.map(function, *given, chunksize=math.ceil(len(self.runs) / 32))
 
     def _round(self, number: int, asked: Sequence[tuple[int, TrialMessage]]) -> list[list[Result]]:
-        """Train the trials; by run, what a worker would report."""
+        """Train the trials, and return the results by run, as workers would report them."""
         device = self.task.device
-        # Always as many rows as there are slots: one compiled shape, one captured graph.
+        # Pad to one row for each slot, so that one compiled shape and one graph are enough.
         rows = [*asked, *[asked[0]] * (self.size - len(asked))]
         keys = torch.tensor(
             [streams.key(self.runs[run].seed, t.slot, t.step, t.attempt) for run, t in rows],
@@ -179,7 +180,7 @@ class _Batch:
     def _start(
         self, rows: Sequence[tuple[int, TrialMessage]], keys: Tensor
     ) -> tuple[Weights, Weights]:
-        """Weights and momenta that training goes on from."""
+        """Weights and momenta from which training continues."""
         weights = self.task.new(keys)
         momenta = {name: torch.zeros_like(weight) for name, weight in weights.items()}
         sources: dict[int, list[tuple[int, int]]] = {}
@@ -220,7 +221,7 @@ class _Batch:
 
 
 def _number(declared: Mapping[str, Any], value: Value) -> float:
-    """A hyperparameter as a number: a choice is its place among the choices."""
+    """A hyperparameter as a number; a choice becomes its index."""
     if declared["type"] == "categorical":
         return float(declared["choices"].index(value))
     return float(value)
@@ -232,7 +233,7 @@ def begin(declared: Experiment) -> Decision:
 
 
 def go_on(population: Population, results: Sequence[Result]) -> Decision:
-    """What follows from all results of a round."""
+    """The decision after all results of a round."""
     asked: list[TrialMessage] = []
     for each in results:
         decision = decide(population, Stamped(each, 0))
@@ -247,7 +248,7 @@ def checkpoint(trial: TrialMessage) -> str:
 
 
 def result(trial: TrialMessage, loss: float, metrics: Mapping[str, float] | None = None) -> Result:
-    """What a worker would report."""
+    """The result as a worker would report it."""
     return Result(
         trial=trial.id,
         slot=trial.slot,

@@ -1,4 +1,4 @@
-"""Layers of networks that are trained side by side."""
+"""Layers of networks that are trained in one batch."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch.nn import functional
 
 
 def patches(x: Tensor) -> Tensor:
-    """Each pixel's 3 x 3 neighbours: (B, n, side, side, c) to (B, n * side * side, 9 * c)."""
+    """The 3 x 3 patch of each pixel: (B, n, side, side, c) to (B, n * side * side, 9 * c)."""
     b, n, side, _, c = x.shape
     x = functional.pad(x, (0, 0, 1, 1, 1, 1))
     near = [x[:, :, dy : dy + side, dx : dx + side] for dy in range(3) for dx in range(3)]
@@ -14,15 +14,15 @@ def patches(x: Tensor) -> Tensor:
 
 
 def pooled(x: Tensor) -> Tensor:
-    """Maxima of 2 x 2 pixels; several times faster than one reduction over two axes."""
+    """Maxima of 2 x 2 pixels, several times as fast as one reduction over two axes."""
     rows = torch.maximum(x[:, :, 0::2], x[:, :, 1::2])
     return torch.maximum(rows[:, :, :, 0::2], rows[:, :, :, 1::2])
 
 
 def convolved(x: Tensor, kernels: Tensor, biases: Tensor) -> Tensor:
-    """A 3 x 3 convolution, its negative values cut off, and `pooled`, one network after the other.
+    """A 3 x 3 convolution, relu and `pooled`, one network after the other.
 
-    On a CPU it takes a quarter of the time of one product over unfolded patches of all networks.
+    On a CPU this takes a quarter of the time of a product over unfolded patches of all networks.
 
     Args:
         x: shape (B, n, side, side, c).

@@ -1,9 +1,9 @@
-"""Penn Treebank: a one-layer LSTM language model with tied weights, eight hyperparameters.
+"""Penn Treebank: a one-layer LSTM language model with tied weights and eight hyperparameters.
 
-`ptb-small` learns from 100,000 tokens of 2,000 words, for a GPU; `ptb-twin` is so much smaller that
-a population takes seconds on one core. Gradients are written out by hand: a batch of LSTMs is then
-two products a token and direction, and on a GPU a whole update is one captured graph. Names and
-sizes are frozen: results by these names stay comparable.
+`ptb-small` has 100,000 training tokens and 2,000 words, and is meant for a GPU. `ptb-twin` is so
+small that a population takes seconds on one core. Gradients are explicit: a batch of LSTMs then
+needs two products per token and direction, and on a GPU a whole update is one captured graph. Names
+and sizes are frozen, so that results stay comparable.
 """
 
 import math
@@ -20,23 +20,23 @@ from batched.task import Task, Values, Weights, descend
 from romul_workers.tasks.ptb_data import read_corpus
 
 _START, _WORDS, _INPUT, _STATE, _OUTPUT = range(100, 105)
-"""Streams of random numbers; those below are the weights'."""
+"""Streams of random numbers; lower numbers are for the weights."""
 _EVALUATED = 35
-"""Tokens of a piece of a text that is evaluated."""
+"""Number of tokens of a text that are evaluated at a time."""
 _WARM_UPS = 3
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What makes one problem out of the many that this could be.
+    """The sizes that define a problem.
 
     Attributes:
-        words: size of the vocabulary; all rarer words are its last one.
+        words: size of the vocabulary; its last word stands for all rarer ones.
         hidden: width of embedding and state.
-        tokens: to train, to validate and to test with.
-        texts: how many pieces of the training text are read side by side.
-        length: tokens of each that make an update.
-        fast: whether a GPU computes products in bfloat16; a twin's are those of a CPU.
+        tokens: number of tokens for training, validation and test.
+        texts: number of pieces of the training text that are read in parallel.
+        length: number of tokens of each piece in an update.
+        fast: whether a GPU computes products in bfloat16; for a twin it computes as a CPU does.
     """
 
     words: int
@@ -48,7 +48,7 @@ class Sizes:
 
 
 Parts = Mapping[str, Tensor]
-"""By name, tokens of shape (texts, n)."""
+"""Tokens, shape (texts, n), by the name of the part."""
 
 SIZES: Mapping[str, Sizes] = {
     "ptb-small": Sizes(2000, 128, (100_000, 20_000, 20_000), 20, 35, fast=True),
@@ -69,7 +69,7 @@ SPACE: Mapping[str, Mapping[str, Any]] = {
 
 
 class _Scanned(NamedTuple):
-    """What an LSTM's forward pass leaves for the way back; gates are those after activation."""
+    """Results of an LSTM's forward pass for the backward pass; gates are after activation."""
 
     outputs: Tensor
     gates: Tensor
@@ -78,7 +78,7 @@ class _Scanned(NamedTuple):
 
 
 class Ptb(Task):
-    """The networks of one size."""
+    """Networks of one size."""
 
     def __init__(
         self, sizes: Sizes, parts: Parts, device: torch.device, dtype: torch.dtype = torch.float32
@@ -114,7 +114,7 @@ class Ptb(Task):
 
     @torch.no_grad()
     def train(self, weights: Weights, momenta: Weights, values: Values, keys: Tensor) -> None:
-        """Once through the text, from a place of each network's own."""
+        """Train once through the text; each network starts at a different position."""
         shape = (len(keys), self.sizes.texts, self.sizes.hidden)
         parts = {
             "keys": keys,
@@ -140,7 +140,7 @@ class Ptb(Task):
                 value.copy_(copies[name])
 
     def _capture(self, *given: Mapping[str, Tensor]) -> tuple[Any, list[dict[str, Tensor]]]:
-        """One update as a graph, and the tensors that it works on, of the shapes of `given`."""
+        """Capture one update as a graph; returns it and its tensors, with the shapes of `given`."""
         held = [{name: value.clone() for name, value in kind.items()} for kind in given]
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
@@ -157,7 +157,7 @@ class Ptb(Task):
     def _update(
         self, weights: Weights, momenta: Weights, values: Values, parts: dict[str, Tensor]
     ) -> None:
-        """Read the next tokens, and learn from them."""
+        """Do one update with the next tokens."""
         seen, wanted = self._tokens(parts["keys"], parts["iteration"])
         masks = self._masks(values, parts["keys"], parts["iteration"])
         gradients, state, cells = self.gradients(
@@ -169,7 +169,7 @@ class Ptb(Task):
         parts["iteration"].add_(1)
 
     def _tokens(self, keys: Tensor, iteration: Tensor) -> tuple[Tensor, Tensor]:
-        """What each network reads and should have foretold, each (B, texts, length)."""
+        """Inputs and targets of each network, each of shape (B, texts, length)."""
         text, length = self.parts["train"], self.sizes.length
         of_the_step = torch.full_like(iteration, -1)
         drawn = streams.uniform(keys, of_the_step, _START, 1, dtype=self.dtype)
@@ -178,7 +178,7 @@ class Ptb(Task):
         return text[:, places].transpose(0, 1), text[:, places + 1].transpose(0, 1)
 
     def masks(self, values: Values, keys: Tensor, iteration: Tensor) -> tuple[Tensor, ...]:
-        """What dropout multiplies words, inputs, states and outputs with."""
+        """Dropout factors of words, inputs, states and outputs."""
         texts, hidden = self.sizes.texts, self.sizes.hidden
 
         def kept(name: str, stream: int, *shape: int) -> Tensor:
@@ -201,14 +201,14 @@ class Ptb(Task):
         start: tuple[Tensor, Tensor],
         masks: tuple[Tensor, ...],
     ) -> tuple[Weights, Tensor, Tensor]:
-        """Gradients of the mean cross-entropy by hand, and the last state and cells.
+        """Gradients of the mean cross-entropy, and the last state and cells.
 
         Args:
-            weights: of B networks.
+            weights: weights of B networks.
             seen: tokens, shape (B, texts, length).
-            wanted: those that follow, of the same shape.
-            start: state and cells before, each (B, texts, hidden).
-            masks: as `masks` gives them.
+            wanted: the next tokens, same shape.
+            start: state and cells at the beginning, each of shape (B, texts, hidden).
+            masks: dropout factors, from `masks`.
         """
         of_words, of_input, of_state, of_output = masks
         b, texts, length = seen.shape
@@ -245,7 +245,7 @@ class Ptb(Task):
     def _scan(
         self, inputs: Tensor, recurrent: Tensor, start: tuple[Tensor, Tensor], of_state: Tensor
     ) -> _Scanned:
-        """The LSTM over `inputs`, shape (B, texts, length, 4 * hidden)."""
+        """Run the LSTM over `inputs`, shape (B, texts, length, 4 * hidden)."""
         state, cells = start
         outputs, gates, kept = [], [], []
         for t in range(inputs.shape[2]):
@@ -266,9 +266,9 @@ class Ptb(Task):
         start: tuple[Tensor, Tensor],
         of_state: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Gradients before the gates, and the states (after dropout) that went into them.
+        """Gradients of the gates' pre-activations, and the states (after dropout) before them.
 
-        Both of shape (B, texts, length, ...).
+        Both have the shape (B, texts, length, ...).
         """
         on_cells = torch.zeros_like(start[1])
         on_state = torch.zeros_like(start[0])
@@ -285,16 +285,16 @@ class Ptb(Task):
         return torch.stack(on_gates[::-1], 2), states * of_state[:, :, None]
 
     def validate(self, weights: Weights) -> Tensor:
-        """Cross-entropy a token of the text that the search sees, shape (B,)."""
+        """Cross-entropy per token of the validation text, shape (B,)."""
         return self._evaluate(weights, self.parts["validation"])
 
     def test(self, weights: Weights) -> Tensor:
-        """Cross-entropy a token of the text to test with, shape (B,)."""
+        """Cross-entropy per token of the test text, shape (B,)."""
         return self._evaluate(weights, self.parts["test"])
 
     @torch.no_grad()
     def _evaluate(self, weights: Weights, text: Tensor) -> Tensor:
-        """Cross-entropy a token over the whole text, the state carried on."""
+        """Cross-entropy per token over the whole text; the state is carried along."""
         b, texts, hidden = len(weights["out"]), len(text), self.sizes.hidden
         fast = {name: weight.to(self.fast) for name, weight in weights.items()}
         into, recurrent = fast["cell"][:, :hidden], fast["cell"][:, hidden:]
@@ -317,10 +317,11 @@ class Ptb(Task):
 
 
 def _cell(before: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One token of an LSTM whose forget gate starts open.
+    """One token of an LSTM whose forget gate is open at the beginning.
 
     Args:
-        before: what goes into the gates (input, forget, output, new), shape (B, texts, 4 * hidden).
+        before: pre-activations of the gates (input, forget, output, new), shape (B, texts,
+            4 * hidden).
         cells: shape (B, texts, hidden).
 
     Returns:
@@ -336,7 +337,7 @@ def _cell(before: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _cell_back(
     on_state: Tensor, on_cells: Tensor, gates: Tensor, cells: Tensor, cells_before: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The way back through `_cell`: gradients before the gates, and of the cells before."""
+    """The backward pass of `_cell`: gradients of the pre-activations and of the previous cells."""
     i, f, o, new = gates.to(cells.dtype).chunk(4, -1)
     on_state = on_state.to(cells.dtype)
     flat = torch.tanh(cells)
@@ -354,7 +355,7 @@ def _cell_back(
 
 
 def _entropy(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Sum of the cross-entropies of (B, n, words) and (B, n), shape (B,)."""
+    """Sum of the cross-entropies, shape (B,), of logits (B, n, words) and targets (B, n)."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
     right = logits.gather(-1, wanted[..., None])[..., 0]
     return (torch.logsumexp(logits, -1) - right).sum(1)
@@ -369,11 +370,11 @@ def _excess(logits: Tensor, wanted: Tensor) -> Tensor:
 
 
 def split(sizes: Sizes, folder: Path) -> Parts:
-    """Texts to train, to validate and to test with, always the same ones.
+    """Texts for training, validation and test; always the same ones.
 
     Args:
-        sizes: how many tokens, of how many words.
-        folder: holds ptb.train.txt, ptb.valid.txt and ptb.test.txt.
+        sizes: number of tokens and words.
+        folder: folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt.
     """
     corpus = read_corpus(folder)
     names = ("train", "validation", "test")

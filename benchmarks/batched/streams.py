@@ -1,8 +1,8 @@
-"""Random numbers of many networks at once, each from a key of its own.
+"""Random numbers for many networks at once, each from its own key.
 
-A number is a hash of (key, iteration, stream, place): it does not depend on what else is in the
-batch, nor on the device. The hash is two rounds of a 32-bit integer mixer of the kind that ends
-MurmurHash3 (Appleby 2011), with the constants of Wellons' search for low bias (2018).
+A number is a hash of (key, iteration, stream, place), so it depends neither on the rest of the
+batch nor on the device. The hash is two rounds of a 32-bit integer mixer like the last step of
+MurmurHash3 (Appleby 2011), with the low-bias constants that Wellons found (2018).
 """
 
 import hashlib
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 _PLACE = -1640531527
-"""2^32 divided by the golden ratio, as a signed number: neighbours are far apart at once."""
+"""2^32 divided by the golden ratio, as a signed number; it separates neighbouring places."""
 _FIRST, _SECOND = 0x7FEB352D, -2073254261
 _LOW = 1 << 24
-"""How many different uniform numbers there are: as many as float32 distinguishes in [0.5, 1)."""
+"""Number of different uniform numbers: as many as float32 can distinguish in [0.5, 1)."""
 
 
 def key(seed: int, slot: int, step: int, attempt: int) -> int:
-    """The key of one attempt of one trial, a signed number of 32 bits."""
+    """The key of one attempt at a trial, a signed 32-bit number."""
     digest = hashlib.blake2b(f"{seed},{slot},{step},{attempt}".encode(), digest_size=4)
     return int.from_bytes(digest.digest(), "little", signed=True)
 
@@ -35,10 +35,10 @@ def bits(keys: Tensor, iteration: Tensor, stream: int, n: int) -> Tensor:
     """Random int32 numbers.
 
     Args:
-        keys: of B networks, int32, shape (B,).
+        keys: keys of B networks, int32, shape (B,).
         iteration: number of the update, int32, a scalar.
-        stream: what they are for; each use has a number of its own.
-        n: how many for each network.
+        stream: purpose of the numbers; each use has its own.
+        n: count of numbers for each network.
 
     Returns:
         Shape (B, n).

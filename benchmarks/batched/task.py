@@ -1,4 +1,4 @@
-"""What the engine needs from a network with its data."""
+"""The interface of a network with its data, which the engine uses."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 Weights = dict[str, Tensor]
-"""Of B networks, each tensor of shape (B, ...)."""
+"""Weights of B networks; each tensor has the shape (B, ...)."""
 Values = Mapping[str, Tensor]
-"""By hyperparameter, one number for each network, shape (B,)."""
+"""One number for each network, shape (B,), by hyperparameter."""
 
 
 class Task(ABC):
-    """Trains B networks side by side, each with hyperparameters and random numbers of its own.
+    """Trains B networks in one batch, each with its own hyperparameters and random numbers.
 
     Attributes:
         space: hyperparameters, as an experiment declares them.
-        device: where.
-        dtype: of weights, losses and gradients.
-        fast: of activations and matrix products.
+        device: the device.
+        dtype: dtype of weights, losses and gradients.
+        fast: dtype of activations and matrix products.
     """
 
     space: Mapping[str, Mapping[str, Any]]
@@ -33,7 +33,7 @@ class Task(ABC):
 
     @abstractmethod
     def new(self, keys: Tensor) -> Weights:
-        """Fresh weights for keys of shape (B,)."""
+        """New weights for keys of shape (B,)."""
 
     @abstractmethod
     def train(self, weights: Weights, momenta: Weights, values: Values, keys: Tensor) -> None:
@@ -41,34 +41,35 @@ class Task(ABC):
 
     @abstractmethod
     def validate(self, weights: Weights) -> Tensor:
-        """The loss that the search sees, shape (B,)."""
+        """The validation loss, which the search sees, shape (B,)."""
 
     @abstractmethod
     def test(self, weights: Weights) -> Tensor:
-        """What networks are judged by, shape (B,)."""
+        """The test loss, shape (B,)."""
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function as one piece on a GPU; as it is elsewhere, where compiling takes longer."""
+        """The function, compiled on a GPU; unchanged elsewhere, where compiling does not pay."""
         if self.device.type != "cuda":
             return function
         compiled: Callable[..., Any] = torch.compile(function, dynamic=False)
         return compiled
 
     def scalar(self, value: int = 0) -> Tensor:
-        """A whole number on the device."""
+        """An integer scalar on the device."""
         return torch.tensor(value, dtype=torch.int32, device=self.device)
 
 
 def descend(weights: Weights, momenta: Weights, gradients: Weights, values: Values) -> None:
-    """One update of SGD with momentum and weight decay, in place; clipped where that is searched.
+    """Do one update of SGD with momentum and weight decay, in place.
 
-    As `torch.optim.SGD` does it, with `clip_grad_norm_` before (its 1e-6 included).
+    It computes the same as `torch.optim.SGD`. If `values` has `clip`, gradients are clipped before,
+    as by `clip_grad_norm_` (with its 1e-6).
 
     Args:
-        weights: of B networks.
-        momenta: the same.
-        gradients: the same.
-        values: learning_rate, momentum, weight_decay and perhaps clip, each of shape (B,).
+        weights: weights of B networks.
+        momenta: their momenta.
+        gradients: their gradients.
+        values: learning_rate, momentum, weight_decay and optionally clip, each of shape (B,).
     """
     scale = None
     if "clip" in values:

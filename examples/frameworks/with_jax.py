@@ -22,7 +22,7 @@ experiment = Experiment(
     },
 )
 network = linen.Sequential([linen.Dense(32), linen.relu, linen.Dense(10)])
-# The hyperparameters lie in the optimizer's state: another value is no other program.
+# The hyperparameters are part of the optimizer's state, so that a new value needs no recompilation.
 optimizer = optax.inject_hyperparams(optax.adamw)(learning_rate=0.0, weight_decay=0.0)
 
 

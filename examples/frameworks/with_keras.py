@@ -63,7 +63,7 @@ def train(trial):
         y,
         batch_size=32,
         initial_epoch=int(trial.start),
-        epochs=int(trial.stop),  # the number of the last epoch, not how many
+        epochs=int(trial.stop),  # the number of the last epoch, not a count
         callbacks=[step],
         verbose=0,
     )

@@ -47,7 +47,7 @@ def train(trial):
     booster = lightgbm.train(
         {**fixed, **trial.hyperparameters, "seed": trial.seed},
         lightgbm.Dataset(x, y),
-        num_boost_round=int(trial.stop - trial.start),  # more of them, not up to
+        num_boost_round=int(trial.stop - trial.start),  # additional rounds, not the total
         init_model=trial.parent and trial.parent / "model.txt",
         callbacks=[step],
     )

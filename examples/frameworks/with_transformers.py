@@ -35,7 +35,7 @@ class Step(transformers.TrainerCallback):
 
 
 def setup(context):
-    """Sentences of twelve words out of twenty: are most of them among the last ten?"""
+    """Sentences of 12 words; label 1 if more than half of them are among the last 10 of 20."""
     words = torch.randint(20, (1200, 12), generator=torch.Generator().manual_seed(0))
     labels = ((words >= 10).sum(1) > 6).long()
     rows = [{"input_ids": x, "labels": y} for x, y in zip(words, labels, strict=True)]
@@ -64,6 +64,6 @@ def train(trial):
     trial.save()
     if trainer.state.global_step < trainer.state.max_steps:
         return trial.pause(trial.start + trainer.state.global_step)
-    # Not all that it returns: its times differ whenever the trial is repeated.
+    # Only the loss: the times that `evaluate` returns differ if a trial is repeated.
     eval_loss = trainer.evaluate()["eval_loss"]
     return {"eval_loss": eval_loss, "lr": optimizer.param_groups[0]["lr"]}

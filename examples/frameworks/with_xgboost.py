@@ -51,7 +51,7 @@ def train(trial):
     booster = xgboost.train(
         {**fixed, **trial.hyperparameters, "seed": trial.seed},
         training,
-        num_boost_round=int(trial.stop - trial.start),  # more of them, not up to
+        num_boost_round=int(trial.stop - trial.start),  # additional rounds, not the total
         xgb_model=trial.parent and trial.parent / "model.ubj",
         evals=[(validation, "val")],
         evals_result=losses,
