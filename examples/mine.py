@@ -22,7 +22,7 @@ experiment = Experiment(
 
 
 def train(trial: Trial) -> float:
-    """Roll a ball into a valley that is a hundred times steeper in one direction."""
+    """Roll a ball into a valley whose one wall is a hundred times steeper than the other."""
     x, y, speed_x, speed_y = 1.0, 1.0, 0.0, 0.0
     if trial.parent is not None:
         x, y, speed_x, speed_y = json.loads((trial.parent / "ball.json").read_text())

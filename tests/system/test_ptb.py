@@ -88,7 +88,7 @@ def test_training_that_diverges_is_an_error_in_words(data):
         (["--data=/never"], "/never, named by the constant `data`, is no folder"),
         (["--set", "widht=3"], "--set widht=3: there is no number of that name"),
         (["--set", "layers=0"], "layers: 0 is below 1"),
-        (["--epochs=0"], "--epochs: 1 at least"),
+        (["--epochs=0"], "--epochs: must be at least 1"),
     ],
 )
 def test_wrong_usage_is_an_error_in_words(options, message):

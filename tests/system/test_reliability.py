@@ -471,7 +471,7 @@ def test_a_machine_where_everything_fails_does_not_eat_the_population(system):
     sick = system.worker("--name=sick", SICK="1")
     system.worker("--name=well")
     wait_for(lambda: system.presence("sick").get("state") == "failing")
-    assert "failed here, one after the other" in sick.log.read_text()
+    assert "in a row failed here" in sick.log.read_text()
     system.wait_for_status("finished")
     causes = json.loads(system.meta()["causes"])
     # Left alone it would have failed twice as many as the other one trains, which are 48.

@@ -341,7 +341,7 @@ def test_a_file_that_is_no_file_of_runs_is_left_as_it_is(tmp_path):
     for text, said in (
         ("some text\n", "line 1 is not a run"),
         ("{}\n", "line 1 is not a run"),
-        (line + line.replace('"test":', '"test":1'), "line 2 is of the same run"),
+        (line + line.replace('"test":', '"test":1'), "line 2 differs from an earlier line"),
     ):
         path.write_text(text)
         with pytest.raises(ExperimentError, match=said), Results(path):

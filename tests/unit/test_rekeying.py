@@ -213,7 +213,7 @@ def test_the_command_notes_the_commit_that_holds_the_file(played, file):
     text = path.read_bytes()
     done = called("--least=0")
     assert (done.returncode, path.read_bytes()) == (1, text)
-    assert "commit it, or say --commit" in done.stderr
+    assert "commit it first, or give --commit" in done.stderr
     git("add", "-A")
     git("commit", "-q", "-m", "runs")
     done = called("--least=0")

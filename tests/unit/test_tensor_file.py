@@ -99,9 +99,9 @@ def test_the_hash_is_that_of_the_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"a": {"b": [object()]}}, r"a\.b\.0: a object cannot be kept"),
+        ({"a": {"b": [object()]}}, r"a\.b\.0: a object cannot be saved"),
         ({"a": {1.5: 2}}, r"a: the key 1\.5 is neither"),
-        ({"a": torch.eye(3).to_sparse()}, "a: a tensor of this kind cannot be kept"),
+        ({"a": torch.eye(3).to_sparse()}, "a: a tensor of this kind cannot be saved"),
         ({"a": torch.zeros(2, dtype=torch.complex128)}, "a: a tensor of this kind"),
     ],
     ids=["object", "key", "sparse", "complex"],
