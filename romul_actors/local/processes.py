@@ -121,32 +121,35 @@ class Crew:
         """Start each member that is not running.
 
         Raises:
-            RomulError: all members are needed and one keeps ending, or all of them keep ending.
+            RomulError: all members are needed and one keeps ending or cannot be started, or this
+                holds for all of them.
         """
-        self._logs.mkdir(parents=True, exist_ok=True)
         for member in self._members:
             if member.process is not None and member.process.returncode is None:
                 continue
+            file = self._logs / f"{member.name}.log"
             if member.process is not None and member.ended():
-                self._pause(member)
+                self._pause(member, f"ended {PATIENCE} times within {PATIENCE_S:g} s; see {file}")
             if time.monotonic() < member.paused_until:
                 continue
             member.began = time.monotonic()
-            member.process = await spawn(
-                member.arguments, self._logs / f"{member.name}.log", member.environment
-            )
+            try:
+                self._logs.mkdir(parents=True, exist_ok=True)
+                member.process = await spawn(member.arguments, file, member.environment)
+            except OSError as error:
+                # The machine may be out of memory or processes only for the moment.
+                self._pause(member, f"cannot be started: {error}")
 
-    def _pause(self, member: Member) -> None:
-        """Pause a member that keeps ending.
+    def _pause(self, member: Member, why: str) -> None:
+        """Pause a member that keeps ending or cannot be started.
 
         Raises:
-            RomulError: all members are needed, or the others keep ending, too.
+            RomulError: all members are needed, or the others are paused, too.
         """
         member.pause()
-        name, file = member.name, self._logs / f"{member.name}.log"
         if self._all_needed or all(o.pause_s and o.process is None for o in self._members):
-            raise RomulError(f"{name} ended {PATIENCE} times within {PATIENCE_S:g} s; see {file}")
-        log.warning("%s keeps ending; see %s; restart in %g s", name, file, member.pause_s)
+            raise RomulError(f"{member.name} {why}")
+        log.warning("%s %s; restart in %g s", member.name, why, member.pause_s)
 
     async def end(self) -> None:
         """End the workers first, so that the actor still decides the trials that they release."""

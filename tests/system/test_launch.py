@@ -152,6 +152,31 @@ async def test_a_worker_that_ends_again_and_again_ends_no_other(tmp_path, monkey
             await lasts(crew, needed, 500)
 
 
+async def test_a_worker_that_cannot_be_started_ends_no_other(tmp_path, monkeypatch, caplog):
+    async def spawn(arguments, log, environment):
+        with log.open("ab"):
+            return await asyncio.create_subprocess_exec(sys.executable, "-S", "-c", arguments[1])
+
+    monkeypatch.setattr(processes, "spawn", spawn)
+    good, bad = (
+        processes.Member(name, ["worker", "import time; time.sleep(600)"], {})
+        for name in ("good", "bad")
+    )
+    # A log that cannot be opened.
+    (tmp_path / "bad.log").mkdir()
+    async with processes.running(processes.Crew([good, bad], tmp_path, all_needed=False)) as crew:
+        assert "bad cannot be started: [Errno 21] Is a directory" in caplog.text
+        (tmp_path / "bad.log").rmdir()
+        bad.paused_until = 0.0
+        await crew.start()
+        assert [each.process.returncode for each in (good, bad)] == [None, None]
+    (tmp_path / "needed.log").mkdir()
+    needed = processes.Member("needed", good.arguments, {})
+    with pytest.raises(RomulError, match=r"needed cannot be started: .*Is a directory"):
+        async with processes.running(processes.Crew([needed], tmp_path)):
+            pass
+
+
 def test_where_the_server_cannot_be_used_no_worker_is_started(system):
     logs = system.folder / "logs"
     options = ["launch", "--on=local", f"--logs={logs}"]
