@@ -17,13 +17,13 @@ import numpy as np
 from numpy.random import Generator, default_rng
 
 from romul_sim.suite import data
+from romul_sim.suite.images import shifted
 from romul_sim.suite.networks import (
     Mlp,
     classification,
     cross_entropy,
     drop,
     policy,
-    regression,
     softmax,
 )
 from romul_sim.suite.problem import (
@@ -70,7 +70,7 @@ def _problem(
         del number
         before = untrained(net.layout.initial(rng, gain)) if state is None else state
         rate, momentum = values["learning_rate"], values["momentum"]
-        clip = values.get("max_grad_norm", 100.0)
+        clip = values.get("max_grad_norm", np.inf)
         rule = Rule(rate, momentum, values["weight_decay"], kind, clip)
         after = descend(before, rule, n_updates, lambda w: gradient(w, values, rng))
         return after, judge(after.weights, rng)
@@ -102,7 +102,7 @@ def _supervised(
 
 # -- 1: noisy returns -----------------------------------------------------------------------------
 
-_TICKS, _SEEN, _TESTED, _TEST_SEED = 40, 5, 200, 98
+_TICKS, _SEEN, _TESTED, _TEST_SEED = 40, 8, 200, 98
 _BUYER = Mlp(6, 16, 6)
 """From stock, what comes in the next two ticks, the season's sine, cosine and trend: to 0 to 5
 crates of four."""
@@ -160,18 +160,18 @@ def inventory() -> Problem:
         "gamma": linear(0.0, 1.0),
         "baseline": linear(0.0, 1.0),
         "entropy_coef": log(1e-4, 1.0),
-        "n_episodes": whole(2, 32, "log"),
+        "n_episodes": whole(2, 16, "log"),
     }
     identity = data.fingerprint("inventory 1", _TICKS, _SEEN, _TESTED, _TEST_SEED)
     told = ("inventory-pg", "reinforcement learning", space)
-    return _problem(told, _BUYER, gradient, 3, judge, identity, "adam", 1.0)
+    return _problem(told, _BUYER, gradient, 5, judge, identity, "adam", 1.0)
 
 
 # -- 2: a rate that must rise ---------------------------------------------------------------------
 
 
 def deep() -> Problem:
-    """Name digits by a plain perceptron of ten hidden layers, without normalisation.
+    """Name digits by a plain perceptron of eight hidden layers, without normalisation.
 
     Its weights begin too large, so that the loss is steep at first: a rate that is high at once
     kills units of the rectifier for ever, and one that is safe at first is far too low later.
@@ -182,18 +182,17 @@ def deep() -> Problem:
         slope = classification(split.train.y[rows], values["label_smoothing"])
         return net.gradient(weights, split.train.x[rows], slope, "relu", values["dropout"], rng)
 
-    net = Mlp(64, *[24] * 10, 10)
+    net = Mlp(64, *[24] * 8, 10)
     space = {
         "learning_rate": log(1e-6, 1.0),
         "momentum": linear(0.0, 0.99),
         "weight_decay": log(1e-5, 1.0),
-        "max_grad_norm": log(0.1, 1e4),
         "label_smoothing": linear(0.0, 0.3),
         "dropout": linear(0.0, 0.5),
         "batch_size": whole(8, 64, "log"),
     }
     told, split = ("digits-deep", "image", space), data.classes("load_digits", 500, 500, 0.0)
-    return _supervised(told, net, gradient, 12, split, gain=3.0)
+    return _supervised(told, net, gradient, 12, split, gain=6.0)
 
 
 # -- 3: a classifier ------------------------------------------------------------------------------
@@ -321,48 +320,33 @@ def docstrings() -> Problem:
 # -- 5: regularisers that pay late ----------------------------------------------------------------
 
 
-def friedman() -> Problem:
-    """Fit Friedman's first function (1991) of 5 of 40 inputs by 200 hidden units and 120 rows.
+def wide() -> Problem:
+    """Name digits by 256 hidden units and 150 images, 40 % of them with a drawn label.
 
-    Discordant: targets are noisy. Noise on inputs, dropout, decay and sparsity slow the fit; that
-    the other 35 inputs are then not learned shows only at the end.
+    Discordant: without dropout, decay, blanked pixels or moved images the loss is lowest in the
+    first steps, until the wrong labels are learned; with them it is high first, and lower at last.
     """
 
     def gradient(weights: Array, values: Values, rng: Generator) -> Array:
         rows = rng.integers(len(split.train.y), size=values["batch_size"])
-        inputs = split.train.x[rows]
-        noise = rng.standard_normal(inputs.shape, dtype=np.float32)
-        inputs = inputs + np.float32(values["input_noise"]) * noise
-        slope = regression(split.train.y[rows, None])
-        found = net.gradient(weights, inputs, slope, "relu", values["dropout"], rng)
-        first = net.layout.slices[0]
-        found[first] += np.float32(values["l1"]) * np.sign(weights[first])
-        return found
+        inputs = split.train.x[rows].reshape(-1, 8, 8)
+        moved = rng.random((len(rows), 1, 1)) < values["shift_prob"]
+        inputs = np.where(moved, shifted(inputs, 1, rng), inputs).reshape(-1, 64)
+        inputs = inputs * drop(inputs.shape, values["input_dropout"], rng)
+        slope = classification(split.train.y[rows])
+        return net.gradient(weights, inputs, slope, "relu", values["dropout"], rng)
 
-    def squared(outputs: Array, targets: Array) -> float:
-        return float(np.square(outputs[:, 0] - targets).mean())
-
-    rng, net = default_rng(data.SPLIT_SEED), Mlp(40, 200, 1)
-    x = rng.uniform(size=(2_000, 40))
-    y = 10.0 * np.sin(np.pi * x[:, 0] * x[:, 1]) + 20.0 * (x[:, 2] - 0.5) ** 2
-    y = (y + 10.0 * x[:, 3] + 5.0 * x[:, 4] - 14.4) / 4.9
-    y[:120] += 0.6 * rng.standard_normal(120)
-    x = (12.0**0.5 * (x - 0.5)).astype(np.float32)
-    parts = (
-        data.Part(x[a:b], y[a:b].astype(np.float32))
-        for a, b in ((0, 120), (120, 420), (420, 2_000))
-    )
+    split, net = data.classes("load_digits", 150, 500, 0.4), Mlp(64, 256, 10)
     space = {
-        "learning_rate": log(1e-5, 1.0),
+        "learning_rate": log(1e-4, 1.0),
         "momentum": linear(0.0, 0.99),
         "weight_decay": log(1e-5, 10.0),
-        "l1": log(1e-5, 1.0),
-        "input_noise": log(1e-2, 10.0),
         "dropout": linear(0.0, 0.9),
+        "input_dropout": linear(0.0, 0.9),
+        "shift_prob": linear(0.0, 1.0),
         "batch_size": whole(8, 64, "log"),
     }
-    told, split = ("friedman-wide", "tabular", space), data.Split(*parts, data.fingerprint(x, y))
-    return _supervised(told, net, gradient, 40, split, squared)
+    return _supervised(("digits-wide", "image", space), net, gradient, 25, split)
 
 
 # -- 6: a temperature that must fall --------------------------------------------------------------
@@ -388,7 +372,7 @@ def binary() -> Problem:
         return np.where(scales > 0.0, scales * np.sign(weights), weights)
 
     net = Mlp(64, 96, 10)
-    # Biases are real numbers.
+    # Biases are real numbers. What becomes bits begins as standard normals.
     scales = net.layout.spread([0.15, 0.0, 0.15, 0.0])
     space = {
         "learning_rate": log(1e-4, 100.0),
@@ -400,13 +384,13 @@ def binary() -> Problem:
         "batch_size": whole(8, 64, "log"),
     }
     told, split = ("digits-binary", "image", space), data.classes("load_digits", 500, 500, 0.0)
-    return _supervised(told, net, gradient, 30, split, gain=1.0, used=used)
+    return _supervised(told, net, gradient, 30, split, gain=64.0, used=used)
 
 
 SUITE: Mapping[str, Problem] = MappingProxyType(
-    {p.name: p for p in (binary(), rare(), deep(), docstrings(), friedman(), inventory())}
+    {p.name: p for p in (binary(), rare(), deep(), docstrings(), inventory(), wide())}
 )
 """All problems by name."""
 
-DEVELOP, REPORT = (), tuple(SUITE)
-"""Nothing is to be chosen by them."""
+DEVELOP, REPORT = tuple(SUITE), ()
+"""The bench plays the first by default; they are for checking, not for choosing."""
