@@ -134,7 +134,7 @@ def trade(weights: Array, n: int, rng: Generator) -> tuple[Array, Array, Array]:
 def inventory() -> Problem:
     """Order perishable goods that arrive two ticks later, by a policy gradient (Williams 1992).
 
-    Noisy: five episodes judge. Discordant: entropy costs returns while it is there, and a policy
+    Noisy: eight episodes judge. Discordant: entropy costs returns while it is there, and a policy
     that loses it early stays with what it happens to know.
     """
 
