@@ -178,7 +178,7 @@ def deep() -> Problem:
     """
 
     def gradient(weights: Array, values: Values, rng: Generator) -> Array:
-        rows = rng.integers(len(split.train.y), size=values["batch_size"])
+        rows: Array = rng.integers(len(split.train.y), size=(values["batch_size"],))
         slope = classification(split.train.y[rows], values["label_smoothing"])
         return net.gradient(weights, split.train.x[rows], slope)
 
@@ -271,8 +271,8 @@ def _letters() -> data.Split:
     rows = np.arange(len(codes) - _BEFORE)[:, None] + np.arange(_BEFORE)
     x = np.eye(_N, dtype=np.float32)[codes[rows]].reshape(len(rows), -1)
     whole = data.Part(x, codes[_BEFORE:])
-    parts = (data.Part(whole.x[a:b], whole.y[a:b]) for a, b in _PARTS)
-    return data.Split(*parts, data.fingerprint(codes))
+    train, validation, test = (data.Part(whole.x[a:b], whole.y[a:b]) for a, b in _PARTS)
+    return data.Split(train, validation, test, data.fingerprint(codes))
 
 
 _N_LETTERS = 30_000
@@ -287,7 +287,7 @@ def docstrings() -> Problem:
     """
 
     def gradient(weights: Array, values: Values, rng: Generator) -> Array:
-        rows = rng.integers(len(split.train.y), size=values["batch_size"])
+        rows: Array = rng.integers(len(split.train.y), size=(values["batch_size"],))
         mask = drop((len(rows), _BEFORE, 1), values["blanking"], rng)
         inputs = (split.train.x[rows].reshape(*mask.shape[:2], _N) * mask).reshape(len(rows), -1)
         backoff = values["backoff"]
@@ -327,7 +327,7 @@ def wide() -> Problem:
     """
 
     def gradient(weights: Array, values: Values, rng: Generator) -> Array:
-        rows = rng.integers(len(split.train.y), size=values["batch_size"])
+        rows: Array = rng.integers(len(split.train.y), size=(values["batch_size"],))
         inputs = split.train.x[rows].reshape(-1, 8, 8)
         moved = rng.random((len(rows), 1, 1)) < values["shift_prob"]
         inputs = np.where(moved, shifted(inputs, 1, rng), inputs).reshape(-1, 64)
@@ -359,7 +359,7 @@ def binary() -> Problem:
     """
 
     def gradient(weights: Array, values: Values, rng: Generator) -> Array:
-        rows = rng.integers(len(split.train.y), size=values["batch_size"])
+        rows: Array = rng.integers(len(split.train.y), size=(values["batch_size"],))
         soft = np.tanh(weights / np.float32(values["temperature"]))
         slope = classification(split.train.y[rows], values["label_smoothing"])
         used = np.where(scales > 0.0, scales * soft, weights)
