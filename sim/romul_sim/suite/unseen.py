@@ -328,7 +328,7 @@ def wide() -> Problem:
 
     def gradient(weights: Array, values: Values, rng: Generator) -> Array:
         rows: Array = rng.integers(len(split.train.y), size=(values["batch_size"],))
-        inputs = split.train.x[rows].reshape(-1, 8, 8)
+        inputs: Array = split.train.x[rows].reshape(-1, 8, 8)
         moved = rng.random((len(rows), 1, 1)) < values["shift_prob"]
         inputs = np.where(moved, shifted(inputs, 1, rng), inputs).reshape(-1, 64)
         inputs = inputs * drop(inputs.shape, values["input_dropout"], rng)
