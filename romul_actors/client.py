@@ -100,7 +100,7 @@ class Client:
         check(experiment)
         if experiment.checkpoints is None:
             raise ExperimentError(
-                "checkpoints: say where they go (a folder or a URL that all workers reach)"
+                "checkpoints: not given; set a folder or a URL that all workers can reach"
             )
         await self.store.create(experiment.name, experiment.model_dump_json(), encode(Submitted()))
 
@@ -190,7 +190,7 @@ class Client:
         # There are no slots before `submitted` is decided: their number is in the declaration.
         n_slots = int(glance.meta.get("slots", 0)) or from_json(glance.meta["spec"]).population
         if not 0 <= slot < n_slots:
-            raise UnknownSlotError(f"{name} has no slot {slot}: it has {n_slots}")
+            raise UnknownSlotError(f"{name} has no slot {slot}: it has {n_slots} slots")
         await self.store.send(name, encode(Control(action=action, by=self.by, slot=slot)))
 
     async def bounds(
@@ -217,7 +217,7 @@ class Client:
         """
         experiment = await self.spec(name)
         if min is None and max is None:
-            raise SpaceError(f"{parameter}: give the least value, the greatest one, or both")
+            raise SpaceError(f"{parameter}: give min, max, or both")
         spec = experiment.space.get(parameter)
         # `_bounds` rejects hyperparameters that are unknown or not numeric.
         before = (spec.min, spec.max) if isinstance(spec, FloatSpec | IntSpec) else (0.0, 1.0)
@@ -255,8 +255,8 @@ class Client:
         name = experiment.name
         if steps <= experiment.steps:
             raise ExperimentError(
-                f"{name}: steps: {steps} is not above the {experiment.steps} that it has; give "
-                "the number of all steps, those that are done too"
+                f"{name}: steps: {steps} is not above the current {experiment.steps}; give "
+                "the new total, including the steps already done"
             )
         if steps > MOST_STEPS:
             raise ExperimentError(f"{name}: steps: {steps} is above {MOST_STEPS}")
@@ -395,6 +395,6 @@ def user() -> str:
 
 def _has_ended(name: str, status: str) -> str:
     return (
-        f"{name} is {status}: `romul extend {name} --steps N` goes on with it; it can be changed "
-        "then"
+        f"{name} is {status}: continue it first with `romul extend {name} --steps N`, then change "
+        "it"
     )

@@ -33,7 +33,9 @@ def find(group: Group, name: str) -> Any:
         return None
     packages = sorted({"" if p.dist is None else p.dist.name for p in found})
     if len(packages) > 1:
-        raise PluginError(f"{group}: {name!r} is added by {' and '.join(packages)}: remove one")
+        raise PluginError(
+            f"{group}: {name!r} is added by {' and '.join(packages)}: uninstall one of them"
+        )
     try:
         return found[0].load()
     # A package that raises SystemExit must not end an actor that serves other searches.

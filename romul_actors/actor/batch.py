@@ -56,7 +56,9 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
     except BaseException as error:
         # The optimizer may be a plugin, and the data may be damaged. Whatever it raises, even
         # SystemExit, must affect only this experiment.
-        raise UndecidableError(f"reading it fails ({type(error).__name__}: {error})") from error
+        raise UndecidableError(
+            f"its stored data cannot be read ({type(error).__name__}: {error})"
+        ) from error
     return HeldExperiment(
         experiment,
         stored.version,
@@ -90,7 +92,7 @@ def decide_and_write(
             raise
         name = held.population.settings.optimizer.name
         raise UndecidableError(
-            f"deciding fails ({type(error).__name__}: {error}) with optimizer {name!r}"
+            f"the decision failed ({type(error).__name__}: {error}) with optimizer {name!r}"
         ) from error
 
 

@@ -28,7 +28,7 @@ async def expire(store: ActorStore, name: str, swept: Sequence[tuple[Lease, str]
         except MessageError as error:
             await store.dead_letter(name, lease.stream, [(lease.id, str(error), lease.body)])
             continue
-        log.warning("%s: trial %s: %s sends no heartbeats any more", name, trial.id, last)
+        log.warning("%s: trial %s: worker %s no longer sends heartbeats", name, trial.id, last)
         expired = Expired(trial=trial.id, slot=trial.slot, attempt=trial.attempt, worker=last)
         token = f"{trial.id}#{trial.attempt} expired"
         await store.settle(lease, trial.slot, token, encode(expired))

@@ -178,7 +178,7 @@ class Actor:
             raise
         except StoreError as error:
             # The experiment's hash itself may be the problem.
-            log.debug("%s: the fault is not stored: %s", name, error)
+            log.debug("%s: cannot store the fault: %s", name, error)
 
     def _leave(self, name: str) -> None:
         """Drop the copy of an experiment, and stop reading its inbox."""
@@ -278,7 +278,7 @@ class Actor:
         committed = await self._silence.heed(self._store.commit(name, self._name, commit))
         if committed is None:
             self.outrun += 1
-            log.debug("%s: another actor decided meanwhile", name)
+            log.debug("%s: another actor decided first", name)
             return False
         before, after = held.population, decision.population
         adopt(held, after, committed.version)
@@ -396,5 +396,5 @@ class Actor:
             if not serves(seen) and seen["age_ms"] > FORGET_MS:
                 await self._store.present([name], worker, {})
         for missing in missing_attempts(held.population, outstanding):
-            log.warning("%s: trial %s was in no queue: queued again", name, missing.trial)
+            log.warning("%s: trial %s was not in any queue: queued again", name, missing.trial)
             await self._store.send(name, encode(missing))

@@ -67,14 +67,13 @@ class Broker:
             host, port = None, None
         if not host or parts.scheme not in ("mqtt", "mqtts"):
             raise BrokerError(
-                f"a broker's URL of the form {url.partition(':')[0]!r:.20}: it is "
-                "mqtt://host:port or mqtts://host:port, and in a password / ? # stand as "
-                "%2F %3F %23"
+                f"invalid broker URL with scheme {url.partition(':')[0]!r:.20}: use "
+                "mqtt://host:port or mqtts://host:port; in a password, write / ? # as %2F %3F %23"
             )
         protocol = parts.query.removeprefix("protocol=")
         if parts.query and protocol not in PROTOCOLS:
             raise BrokerError(
-                f"the broker's URL at {host}: after ? comes "
+                f"broker URL for {host}: the part after ? must be "
                 f"protocol={' or protocol='.join(PROTOCOLS)}"
             )
         tls = parts.scheme == "mqtts"

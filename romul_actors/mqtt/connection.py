@@ -189,7 +189,7 @@ class MqttConnection:
         async for raw in client.messages:
             if not any(raw.topic.matches(wanted) for wanted in self._subscriptions):
                 # Seen with amqtt when many clients connect at once.
-                log.debug("a message on %s, which was not subscribed to", raw.topic)
+                log.debug("message on %s, which matches no subscription", raw.topic)
                 continue
             try:
                 body = json.loads(bytes(raw.payload)) if raw.payload else None

@@ -38,9 +38,9 @@ def topic(worker: str, part: str) -> str:
         BrokerError: the worker's name cannot be part of a topic.
     """
     if not worker or any(c in worker for c in "+#/\0"):
-        raise BrokerError(f"worker name {worker!r}: MQTT has other uses for / + and #")
+        raise BrokerError(f"worker name {worker!r}: it must not be empty or contain / + #")
     if not is_text(worker):
-        raise BrokerError(f"worker name {worker!r}: it is not UTF-8")
+        raise BrokerError(f"worker name {worker!r}: it cannot be encoded as UTF-8")
     return f"{WORKERS}/{worker}/{part}"
 
 
@@ -108,9 +108,10 @@ async def ask(broker: Broker, worker: str, request: Mapping[str, Any]) -> None:
     except TimeoutError:
         if known and worker not in known:
             hint = did_you_mean(worker, sorted(known))
-            raise UnknownWorkerError(f"{where} knows no worker {worker!r}: {hint}") from None
+            raise UnknownWorkerError(f"{where} does not know worker {worker!r}: {hint}") from None
         raise NoAnswerError(
-            f"{worker} does not answer: it is not connected to {where}, or this user may not ask it"
+            f"{worker} does not answer: it is not connected to {where}, or this user may not send "
+            "requests to it"
         ) from None
     except (MqttError, OSError) as error:
         raise NoAnswerError(f"broker {where}: {error}") from None

@@ -25,8 +25,8 @@ def _of_its_name(name: str) -> list[str]:
     if name not in OPTIMIZERS:
         return []
     return [
-        f"optimizer = {name!r} is the one that comes with ROMUL: that of the package {origin} is "
-        "ignored, and needs another name"
+        f"optimizer = {name!r} is the built-in one: the optimizer of that name in the package "
+        f"{origin} is ignored; rename it"
         for origin in plugins.origins("optimizers", name)
     ]
 
@@ -39,16 +39,15 @@ def _of_its_size(experiment: Experiment) -> list[str]:
     if steps < experiment.steps:
         slots = f"{experiment.population} slot{'s'[: experiment.population > 1]}"
         mean = "1 step each" if each == 1 else f"{each:.3g} steps each on average"
-        few = f"max_trials = {experiment.max_trials} for {slots} is {mean}"
+        few = f"max_trials = {experiment.max_trials} for {slots} allows {mean}"
         remedy = "fewer slots (population) or more trials"
     if steps == 1:
-        return [f"{few}: nothing is tuned while models train; this is a random search"]
+        return [f"{few}: no hyperparameter changes during training; this is a random search"]
     if experiment.optimizer.name == "romul" and steps < MEASURED_STEPS:
         moves = "once" if steps - 1 == 1 else f"{steps - 1} times"
         text = (
-            f"{few}: a slot's hyperparameters change between steps, so at most {moves}, and "
-            f"'romul' was never measured with fewer than {MEASURED_STEPS} steps: {remedy} give it "
-            "more to decide"
+            f"{few}: a slot's hyperparameters change only between steps, so at most {moves}, and "
+            f"'romul' was never measured with fewer than {MEASURED_STEPS} steps; consider {remedy}"
         )
         return [text]
     return []
@@ -67,8 +66,8 @@ def guarded(experiment: Experiment) -> str | None:
     free = [name for name in space.names if name not in held]
     missed = [name for name in free if _is_in_a_rates_table(space.axes[space.axes_of(name)[0]])]
     more = (
-        f"; they may lower {', '.join(missed)}, as of nested names only the last part counts: "
-        "guarded = true guards such a one, too (docs/spaces.md)"
+        f"; they may lower {', '.join(missed)}, because only the last part of a nested name "
+        "counts: guarded = true guards these too (docs/spaces.md)"
         if missed
         else ""
     )
@@ -78,7 +77,7 @@ def guarded(experiment: Experiment) -> str | None:
     why = (
         ""
         if known
-        else ", all that has a logarithmic scale, as no name says learning rate (docs/spaces.md)"
+        else ", the ones with a logarithmic scale, as no name is a learning rate's (docs/spaces.md)"
     )
     return f"early in a run romul's moves do not lower {', '.join(held)}{why}{more}"
 

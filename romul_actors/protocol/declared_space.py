@@ -187,11 +187,11 @@ def _check_width(name: str, spec: FloatSpec) -> None:
     """
     low, high = spec.min, spec.max
     if math.isinf(high - low) or (spec.scale == "log" and low > 0 and math.isinf(high / low)):
-        raise SpaceError(f"{name}: from min {low!r} to max {high!r} is too far to be counted on")
+        raise SpaceError(f"{name}: min {low!r} to max {high!r} is too wide a range for a float")
     if spec.step and math.isinf((high - low) / spec.step):
         raise SpaceError(
-            f"{name}: step {spec.step!r} is too short from min {low!r} to max {high!r}: leave it "
-            "out, or make it longer"
+            f"{name}: step {spec.step!r} is too small for the range from min {low!r} to max "
+            f"{high!r}: omit it, or make it larger"
         )
 
 
@@ -367,18 +367,18 @@ def _spec(table: Any, where: Where, tables: Mapping[str, Any]) -> ParameterSpec:
         return table
     if not isinstance(table, dict):
         message = (
-            f"{shown(table)} is no hyperparameter: write one as "
-            '{ type = "float", min = 0.0, max = 1.0 }, and what is fixed under [constants]'
+            f"{shown(table)} is not a hyperparameter: declare one as "
+            '{ type = "float", min = 0.0, max = 1.0 }, and fixed values under [constants]'
         )
         raise Mistakes([Mistake(where, message)])
     kind = table.get("type")
     if kind is None:
-        message = f"has no type: one of {', '.join(KINDS)}"
+        message = f"has no type: set type to one of {', '.join(KINDS)}"
         raise Mistakes([Mistake(where, message)])
     if not isinstance(kind, str) or kind not in KINDS:
         called = FOREIGN_KINDS.get(str(kind).lower())
         hint = f"it is called {called} here" if called else did_you_mean(kind, KINDS)
-        message = f"{shown(kind)} is no kind of hyperparameter: {hint}"
+        message = f"{shown(kind)} is not a type of hyperparameter: {hint}"
         raise Mistakes([Mistake((*where, "type"), message)])
     model = KINDS[kind]
     if isinstance(table.get("when"), dict):

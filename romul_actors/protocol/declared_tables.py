@@ -29,7 +29,7 @@ class OptimizerSpec(DeclaredTable):
             options = {key: value for key, value in given.items() if key != "name"}
             return {"name": given.get("name", "romul"), "options": options}
         if not isinstance(given, dict | OptimizerSpec):
-            raise ValueError(f"{shown(given)} is not a name, or a table with one")  # noqa: TRY004
+            raise ValueError(f"{shown(given)} is neither a name nor a table with a name")  # noqa: TRY004
         return given
 
 

@@ -67,14 +67,15 @@ def differences(before: Experiment, after: Experiment) -> Changes:
     if before.optimizer.name != after.optimizer.name:
         faults.append(_was("optimizer", before.optimizer.name, after.optimizer.name))
     if after.steps < before.steps:
-        faults.append(f"{_was('steps', before.steps, after.steps)}: what is done cannot be undone")
+        faults.append(
+            f"{_was('steps', before.steps, after.steps)}: steps already done cannot be undone"
+        )
     bounds = {} if faults else _bounds(before, after, faults)
     if faults:
         raise ExperimentError(
             "\n".join(f"{before.name}: {fault}" for fault in faults)
-            + "\nThat is another search: give it another name; "
-            f'--from-run {before.name} (in Python from_run="{before.name}") begins it with what '
-            "this one has found"
+            + "\nThat is a different search: give it another name. To begin it with the results of "
+            f'this one, use --from-run {before.name} (in Python: from_run="{before.name}").'
         )
     return Changes(
         bounds=bounds,
@@ -91,7 +92,7 @@ def differences(before: Experiment, after: Experiment) -> Changes:
 
 
 def _was(key: str, before: Any, after: Any) -> str:
-    return f"{key} was {shown(before)}, and is {shown(after)}"
+    return f"{key} was {shown(before)} and is now {shown(after)}"
 
 
 def _decisive(before: Experiment, after: Experiment) -> list[str]:
@@ -105,11 +106,13 @@ def _other_space(before: Experiment, after: Experiment) -> list[str]:
     for name in [*before.space, *(name for name in after.space if name not in before.space)]:
         old, new = before.space.get(name), after.space.get(name)
         if old is None:
-            faults.append(f"space: {name} was added: what has been trained has no value of it")
+            faults.append(f"space: {name} was added: existing trials have no value for it")
         elif new is None:
-            faults.append(f"space: {name} was removed: what has been trained goes on with it")
+            faults.append(f"space: {name} was removed: existing trials depend on it")
         elif _without_bounds(old) != _without_bounds(new):
-            faults.append(f"space: {_was(name, _declared(old), _declared(new))}: of another kind")
+            faults.append(
+                f"space: {_was(name, _declared(old), _declared(new))}: only bounds may change"
+            )
     return faults
 
 

@@ -145,7 +145,7 @@ class Experiment(DeclaredTable):
     @classmethod
     def _not_reserved(cls, given: str) -> str:
         if given in RESERVED_METRICS:
-            raise ValueError(f"{given!r} is one of the words that the store uses itself")
+            raise ValueError(f"{given!r} is reserved for the store: choose another name")
         return given
 
     @field_validator("constants")
@@ -185,7 +185,9 @@ class Experiment(DeclaredTable):
         if population is not None and len(given) > population:
             mistakes.append(
                 Mistake(
-                    ("initial",), f"{len(given)} initial values for {population} slots", named=True
+                    ("initial",),
+                    f"initial: {len(given)} entries are too many for {population} slots",
+                    named=True,
                 )
             )
         if mistakes:
@@ -263,7 +265,7 @@ def parse(text: str, source: str = "experiment", also: Also = lambda _: []) -> E
         raise ExperimentError(f"{source}: lists or tables are nested too deeply") from None
     except ValueError as error:
         # An integer has more digits than Python reads.
-        raise ExperimentError(f"{source}: not TOML that can be read: {error}") from None
+        raise ExperimentError(f"{source}: cannot be read as TOML: {error}") from None
     return from_values(content, source, lines_of(text), also)
 
 
@@ -303,12 +305,12 @@ def _odd_task(task: object) -> list[Mistake]:
     module = str(task).partition(":")[0]
     if module.endswith(".py"):
         right = str(task).replace(".py", "", 1)
-        return [Mistake(("task",), f"{task!r} names a file: write its module, as {right!r}")]
+        return [Mistake(("task",), f"{task!r} is a file name: give its module, {right!r}")]
     if module.partition(".")[0] not in sys.stdlib_module_names:
         return []
     message = (
-        f"{module!r} is a module of Python itself: give the task's file another name, such as "
-        f"{module}_task.py"
+        f"{module!r} is a module of the Python standard library: rename the task's file, for "
+        f"example to {module}_task.py"
     )
     return [Mistake(("task",), message)]
 
@@ -353,7 +355,7 @@ def load(path: Path, also: Also = lambda _: []) -> Experiment:
     if path.suffix == ".toml":
         return parse(text, str(path), also)
     if path.suffix != ".py":
-        raise ExperimentError(f"{path}: an experiment is a .toml or a .py file")
+        raise ExperimentError(f"{path}: an experiment must be a .toml or a .py file")
     return _run_python(path)
 
 
@@ -387,5 +389,5 @@ def _run_python(path: Path) -> Experiment:
     finally:
         sys.path.remove(str(path.parent.resolve()))
     if not isinstance(experiment, Experiment):
-        raise ExperimentError(f"{path}: declares no variable `experiment` of type Experiment")
+        raise ExperimentError(f"{path}: defines no variable `experiment` of type Experiment")
     return experiment

@@ -134,8 +134,8 @@ def check_held(experiment: Experiment, former: Former, trial: Found) -> dict[str
             continue
         if name not in former.experiment.space:
             raise ExperimentError(
-                f"from_run: {name} goes with a checkpoint, and {former.experiment.name} had none: "
-                "begin from its hyperparameters alone"
+                f"from_run: {name} is not mutable, but {former.experiment.name} has no such "
+                'hyperparameter: use what = "hyperparameters"'
             )
         if name not in values:
             # It is inactive for the trial's other values, in both searches.
@@ -145,7 +145,7 @@ def check_held(experiment: Experiment, former: Former, trial: Found) -> dict[str
         except SpaceError as error:
             raise ExperimentError(
                 f"from_run: {error}: a checkpoint of {former.experiment.name} has "
-                f"{shown(values[name])}, and goes on with it only"
+                f"{shown(values[name])}, and can continue only with that value"
             ) from None
         held[name] = values[name]
     return held

@@ -93,7 +93,9 @@ def encode(message: Event | TrialMessage) -> bytes:
     except (UnicodeEncodeError, OverflowError) as error:
         raise MessageError(f"a {message.type} message cannot be sent: {error}") from None
     if len(body) > MAX_BYTES:
-        raise MessageError(f"a {message.type} message of {len(body)} bytes: at most {MAX_BYTES}")
+        raise MessageError(
+            f"a {message.type} message of {len(body)} bytes is too long: at most {MAX_BYTES} bytes"
+        )
     return body
 
 

@@ -43,9 +43,9 @@ FOREIGN_KEYS = {
 """Keys of other programs, and the corresponding keys here."""
 
 FORMS = {
-    "name": "letters, digits, '.', '_' and '-', 64 at most, the first a letter or a digit",
+    "name": "use at most 64 letters, digits, '.', '_' and '-', beginning with a letter or a digit",
     "task": "give a module, or module:function",
-    "device": "auto, cpu, mps, cuda or cuda:NUMBER",
+    "device": "use auto, cpu, mps, cuda or cuda:NUMBER",
 }
 """Descriptions of valid texts, by key."""
 
@@ -65,8 +65,8 @@ _NOT = {
     "time": "a time such as 2030-01-31T18:00:00Z",
 }
 """Expected types in words, by the first word of pydantic's error type."""
-_MISSING = "not given, and it has no default"
-_MISPLACED = "no such key: a line belongs to the [table] above it: put this one before it"
+_MISSING = "required, but not given"
+_MISPLACED = "no such key: a line belongs to the [table] above it: move this line above that table"
 _SENTENCES = {
     "missing": _MISSING,
     "value_error": "{error}",
@@ -77,9 +77,9 @@ _SENTENCES = {
     "finite_number": "{value} is not finite",
     "string_too_short": "must not be empty",
     "string_too_long": "{value} is longer than {max_length} characters",
-    "timezone_aware": "{value} has no time zone: write one, as in 2030-01-31T18:00:00Z",
+    "timezone_aware": "{value} has no time zone: add one, as in 2030-01-31T18:00:00Z",
     "json_invalid": "not JSON: {error}",
-    "lone_half": "{text} holds half of a character, which can be neither stored nor sent",
+    "lone_half": "{text} contains half of a surrogate pair, which can be neither stored nor sent",
 }
 """Messages by pydantic's error type."""
 
@@ -143,7 +143,7 @@ def shown(value: object) -> str:
         text = value.isoformat() if isinstance(value, datetime | date | time) else repr(value)
     except ValueError:
         # Python does not convert very long integers to text.
-        text = f"a {type(value).__name__} that is too long to be shown"
+        text = f"a {type(value).__name__} that is too long to show"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
 
 
@@ -201,7 +201,7 @@ def _in_words(finding: Mapping[str, Any], where: Where, model: type[BaseModel]) 
         return unknown_key(key, _keys(model, finding["loc"]))
     if kind in _SENTENCES:
         return _SENTENCES[kind].format(**{"value": shown(given), **context})
-    what = _NOT.get(kind.partition("_")[0], "what this key takes")
+    what = _NOT.get(kind.partition("_")[0], "allowed for this key")
     if kind == "literal_error":
         what = str(context["expected"])
         words = what.replace("'", "").replace(" or ", ", ").split(", ")
@@ -263,7 +263,7 @@ def not_toml(error: tomllib.TOMLDecodeError, text: str, source: str) -> str:
     line = text.split("\n")[number - 1].strip()
     hint = ""
     if re.search(r"=\s*(True|False|None|null)\b", line):
-        hint = "; TOML writes true and false, and leaves out what is not there"
+        hint = "; in TOML, write true or false, and omit a key that has no value"
     elif re.search(r"=\s*[A-Za-z_]", line):
-        hint = "; text stands in quotes"
+        hint = "; write text in quotes"
     return f"{source}:{number}: not TOML: {error}{hint}: {shown(line)}"

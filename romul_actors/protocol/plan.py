@@ -70,7 +70,7 @@ def check(experiment: Experiment) -> Settings:
     core = settings(experiment)
     if math.isinf(experiment.budget * experiment.steps):
         raise ExperimentError(
-            f"budget: {experiment.steps} steps of {experiment.budget:g} are too long to be counted"
+            f"budget: {experiment.steps} steps of {experiment.budget:g} are too long in total"
         )
     try:
         check_ranges(experiment.optimizer.name, experiment.optimizer.options)
@@ -153,7 +153,7 @@ def left_out(experiment: Experiment, status: str = "", said: str = "") -> Sequen
         # The plugin may be installed where the actor runs; if not, the actor reports it.
         found = []
     elsewhere = [text for text in said.splitlines() if text not in found]
-    return [*found, *(f"for an actor of another version {text}" for text in elsewhere)]
+    return [*found, *(f"according to an actor of another version, {text}" for text in elsewhere)]
 
 
 def _inherited(experiment: Experiment, space: Space, *, stored: bool) -> tuple[Inherited, ...]:

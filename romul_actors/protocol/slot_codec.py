@@ -289,7 +289,7 @@ def _read_slot(index: int, row: StoredFields, settings: Settings, metric: str) -
             lambda text: check_memory(
                 table(from_json(text)), settings.optimizer, len(settings.space.axes)
             ),
-            f"what the optimizer {settings.optimizer.name!r} keeps",
+            f"valid memory of the optimizer {settings.optimizer.name!r}",
         ),
         outcomes=row.read(
             "outcomes",

@@ -54,7 +54,7 @@ class StoredFields:
         """
         text = self._fields.get(name, default)
         if text is None:
-            raise StoredDataError(f"{self._place}: it has no field {name!r} ({expected})")
+            raise StoredDataError(f"{self._place}: field {name!r} ({expected}) is missing")
         try:
             return reader(text or (default or ""))
         # Invalid JSON, and valid JSON of the wrong shape.
@@ -82,7 +82,7 @@ class StoredFields:
 
     def choice(self, name: str, choices: Collection[str]) -> str:
         """One of the given words."""
-        return self.read(name, lambda text: _one_of(text, choices), f"any of {', '.join(choices)}")
+        return self.read(name, lambda text: _one_of(text, choices), f"one of {', '.join(choices)}")
 
     def count(self, name: str, default: str | None = None) -> int:
         """A non-negative integer."""

@@ -78,9 +78,13 @@ def user(role: str, name: str, password: str, experiment: str = "*") -> str:
     if role not in _COMMANDS:
         raise AclError(f"role {role!r} is not one of {', '.join(ROLES)}")
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name == "default":
-        raise AclError(f"{name!r} is no name for a user: letters, digits, - . _")
+        raise AclError(
+            f"{name!r} is not a valid user name: use letters, digits, - . _ (not 'default')"
+        )
     if not re.fullmatch(r"[A-Za-z0-9_.*?-]+", experiment):
-        raise AclError(f"{experiment!r} is no pattern of experiments' names")
+        raise AclError(
+            f"{experiment!r} is not a valid pattern for names: use letters, digits, - . _ * ?"
+        )
     keys = " ".join(_KEYS[role])
     digest = sha256(password.encode()).hexdigest()
     rules = f"resetchannels {keys} -@all {_COMMANDS[role]}".replace("{e}", key(experiment))

@@ -38,7 +38,9 @@ def key(experiment: str, part: str = "") -> str:
     """
     # Any other name in the store's list is used unchanged.
     if not is_text(experiment):
-        raise UnknownExperimentError(f"no experiment {experiment!r}: that is half of a character")
+        raise UnknownExperimentError(
+            f"no experiment {experiment!r}: the name contains half of a surrogate pair"
+        )
     return f"romul:{{{experiment}}}:{part}" if part else f"romul:{{{experiment}}}"
 
 

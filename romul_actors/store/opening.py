@@ -34,7 +34,9 @@ def _opened(kind: Any, scheme: str, url: str) -> Store:
         PluginError: the plugin raised another exception, or did not return a store.
     """
     if not callable(kind):
-        raise plugins.unusable("stores", scheme, f"is a {type(kind).__name__}: it cannot be called")
+        raise plugins.unusable(
+            "stores", scheme, f"is a {type(kind).__name__}, which is not callable"
+        )
     try:
         store = kind(url)
     except RomulError:
@@ -43,5 +45,7 @@ def _opened(kind: Any, scheme: str, url: str) -> Store:
         said = f"{type(error).__name__}: {error}".replace(url, hide_password(url))
         raise plugins.unusable("stores", scheme, f"cannot be opened: {said}") from error
     if not isinstance(store, Store):
-        raise plugins.unusable("stores", scheme, f"gives a {type(store).__name__}, and no Store")
+        raise plugins.unusable(
+            "stores", scheme, f"returns a {type(store).__name__} instead of a Store"
+        )
     return store

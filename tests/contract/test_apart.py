@@ -135,8 +135,8 @@ async def test_what_an_optimizer_cannot_go_on_from_stops_its_own_experiment_alon
             await assert_ends(server)
             [logged] = [record.getMessage() for record in caplog.records]
             words = (
-                f"experiment 'bad', slot 2: field 'memory' holds {memory!r}, which is not what the "
-                f"optimizer {optimizer!r} keeps: {REMEDY}"
+                f"experiment 'bad', slot 2: field 'memory' holds {memory!r}, which is not valid "
+                f"memory of the optimizer {optimizer!r}: {REMEDY}"
             )
             assert logged == f"experiment bad cannot be served: {words}"
             # As it is shown: `romul status`, `top`, the dashboard and the doctor read this.
@@ -190,7 +190,7 @@ def site(tmp_path, monkeypatch):
 
 INSTALLED = [
     # Raises where it is used, or is checked when it is read.
-    ("", '{"speed": "high"}', "deciding fails (TypeError: "),
+    ("", '{"speed": "high"}', "the decision failed (TypeError: "),
     ("", '{"more": [0.5]}', "0.5) is not a tuple of 1 numbers"),
     ("", '{"speed": NaN}', "slot 2: (nan,) is no place in [0, 1]"),
     (CHECKING, '{"speed": "high"}', "slot 2: field 'memory' holds"),
@@ -217,9 +217,9 @@ async def test_what_an_installed_optimizer_cannot_go_on_from_stops_its_own_exper
 
 
 LEAVING = {
-    "decide": ("sys.exit('bye')", "deciding fails (SystemExit: bye) with optimizer 'keeping'"),
+    "decide": ("sys.exit('bye')", "the decision failed (SystemExit: bye) with optimizer 'keeping'"),
     # As what a library in Rust raises: it is no `Exception`.
-    "quorum": ("raise Panic('why')", "deciding fails (Panic: why) with optimizer 'keeping'"),
+    "quorum": ("raise Panic('why')", "the decision failed (Panic: why) with optimizer 'keeping'"),
     "check_memory": ("sys.exit(0)", "slot 0: field 'memory' holds"),
     "__post_init__": ("sys.exit()", "(keeping:Keeping) cannot be made: SystemExit: "),
 }
@@ -264,7 +264,7 @@ async def test_a_change_that_cannot_be_decided_is_a_dead_letter_and_the_search_g
         await operator.change("bad", population=6)
         await until(buried)
         [letter] = await buried()
-        assert "deciding fails (RuntimeError: no way to join)" in letter.reason
+        assert "the decision failed (RuntimeError: no way to join)" in letter.reason
         await operator.change("bad", optimizer={"gain": 0.25})
         before = int((await server.load("bad")).meta["reported"])
 
@@ -281,8 +281,8 @@ async def test_a_change_that_cannot_be_decided_is_a_dead_letter_and_the_search_g
     ("name", "options", "words"),
     [
         # Both are numbers that an option may be.
-        ("romul", {"quorum_share": 1e308}, "deciding fails (OverflowError: "),
-        ("truncation", {"quorum_share": 1e308}, "deciding fails (OverflowError: "),
+        ("romul", {"quorum_share": 1e308}, "the decision failed (OverflowError: "),
+        ("truncation", {"quorum_share": 1e308}, "the decision failed (OverflowError: "),
     ],
 )
 async def test_an_optimizer_that_raises_stops_its_own_experiment_alone(
@@ -464,7 +464,7 @@ async def test_what_an_actor_of_another_version_leaves_out_is_seen_by_all(
     with monkeypatch.context() as patch:
         # A reader that knows the option.
         patch.setattr(plan, "make_stored", lambda name, _: (optimizers.make(name, {}), []))
-        sentence = "for an actor of another version shards = 4 no longer counts: "
+        sentence = "according to an actor of another version, shards = 4 no longer counts: "
         assert sentence in progress(await snapshot(server, "bad"))["reason"]
         findings = [one.what for one in await examine(redis_url, None) if one.level == "warning"]
         assert [what for what in findings if what.startswith(f"bad: {sentence}")]

@@ -117,7 +117,7 @@ async def test_an_experiment_created_while_one_of_its_name_is_removed_is_listed(
 async def test_where_a_queue_is_left_over_nothing_is_created_before_it_is_removed(raw, store, part):
     await store.remove("e")
     raw.hset(key("e", part), "x", "y")
-    with pytest.raises(StoreError, match=f"{part} is there already.*romul remove"):
+    with pytest.raises(StoreError, match=f"{part} already exists.*romul remove"):
         await store.create("e", SPEC, b"submitted")
     assert raw.keys() == [key("e", part)]
     assert await store.remove("e")

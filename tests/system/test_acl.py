@@ -454,7 +454,7 @@ def test_the_doors_of_the_broker_let_a_search_through(system, guarded_broker):
     wait_for(lambda: system.history(event="failed"), 20)
     assert system.history(event="failed")[0]["reason"] == "lost"
     refused = system.call("control", "stays", "drain", **secrets["worker"])
-    assert (refused.returncode, "may not ask it" in refused.stderr) == (3, True)
+    assert (refused.returncode, "may not send requests to it" in refused.stderr) == (3, True)
     assert stays.poll() is None
     unknown = system.call("control", "stay", "drain", **secrets["operator"])
     assert (unknown.returncode, "did you mean 'stays'?" in unknown.stderr) == (4, True)

@@ -482,7 +482,7 @@ def test_a_search_that_has_ended_is_extended_and_goes_on_with_another_declaratio
 def test_a_search_that_a_constant_has_stopped_goes_on_with_another_one(tmp_path, monkeypatch):
     install_overflowing(tmp_path, monkeypatch)
     absurd, sound = ({"name": "overflowing", "quorum_share": share} for share in (1e308, 0.5))
-    with pytest.raises(romul.SearchFailedError, match=r"deciding fails .OverflowError: "):
+    with pytest.raises(romul.SearchFailedError, match=r"the decision failed .OverflowError: "):
         search(tmp_path, optimizer=absurd)
     result = search(tmp_path, optimizer=sound, resume=True)
     assert (result.status, result.snapshot.counts["reported"]) == ("finished", 8)

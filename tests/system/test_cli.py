@@ -172,7 +172,7 @@ def test_a_run_that_has_ended_is_extended_and_goes_on_with_what_was_changed_in_i
     code, _, err = said("run", "bowl.toml", "--workers=1")
     assert code == 0, err
     code, _, err = said("extend", "bowl", "--steps=2")
-    assert (code, "2 is not above the 2 that it has" in err) == (2, True)
+    assert (code, "2 is not above the current 2" in err) == (2, True)
     code, out, err = said("extend", "bowl", "--steps=4", "--json")
     assert code == 0, err
     assert json.loads(out) == json.loads((folder / "summary.json").read_text())
@@ -192,7 +192,7 @@ def test_a_run_that_has_ended_is_extended_and_goes_on_with_what_was_changed_in_i
     for arguments in (("--resume=bowl",), ("bowl.toml", "--resume=bowl")):
         code, _, err = said("run", *arguments)
         assert code == 2
-        assert "bowl: space: width was added: what has been trained has no value of it" in err
+        assert "bowl: space: width was added: existing trials have no value for it" in err
         assert "give it another name; --from-run bowl (in Python" in err
     # A file that is another search's, or is gone, is none of this run's.
     file.write_text(TOML.format(steps=9).replace('name = "bowl"', 'name = "other"'))
@@ -534,7 +534,7 @@ def test_a_run_that_cannot_be_decided_ends_and_says_why(tmp_path, monkeypatch):
     for arguments in (("run", "bad.toml"), ("run", "--resume", "bad")):
         code, out, _ = ended(local(tmp_path, *arguments, "--workers", "1"))
         assert code == 1
-        assert "cannot serve it: deciding fails (OverflowError: " in out
+        assert "cannot serve it: the decision failed (OverflowError: " in out
 
 
 def test_experiments_are_submitted_shown_and_removed(system):

@@ -275,9 +275,9 @@ async def test_sentinels_with_a_login_of_their_own(servers, tmp_path, monkeypatc
     place = f"redis+sentinel://:secret@127.0.0.1:1,127.0.0.1:{port}"
     said = f"Sentinel 127.0.0.1:{port}: "
     for rest, why in (
-        ("/romul", f"access refused: .*; {said}Authentication required.*sentinel_password= gives"),
+        ("/romul", f"access refused: .*; {said}Authentication required.*own password with"),
         ("/romul?sentinel_password=wrong", f"access refused: .*; {said}invalid username-password"),
-        ("/other?sentinel_password=own", f"; {said}'other' is not known, but 'romul'"),
+        ("/other?sentinel_password=own", f"; {said}'other' is unknown .known services: 'romul'"),
     ):
         store = RedisStore(place + rest)
         with pytest.raises(StoreError, match=why) as refused:
@@ -520,7 +520,7 @@ async def test_a_server_behind_tls_is_trusted_by_an_authority_of_ones_own(system
             await store.tick("e", b"tick", 1000)
         await store.close()
         code, _, said = await status(place)
-        assert (code, "does it want TLS?" in said) == (3, True), said
+        assert (code, "does it require TLS?" in said) == (3, True), said
 
 
 @pytest.mark.skipif(not shutil.which("mosquitto"), reason="no mosquitto here")

@@ -258,8 +258,8 @@ def test_the_doctor_names_faults_and_remedies(running, system):
     findings = running.as_json("doctor")
     assert all(finding["level"] != "fault" for finding in findings)
     assert any("seen: running, 2 workers" in finding["what"] for finding in findings)
-    remedies = [f["remedy"] for f in findings if f["what"].endswith("loses what was not saved")]
-    assert remedies == ["CONFIG SET appendonly yes, and in its configuration file"]
+    remedies = [f["remedy"] for f in findings if f["what"].endswith("unsaved data is lost")]
+    assert remedies == ["run CONFIG SET appendonly yes, and set it in the configuration file"]
     system.submit(name="waits")
     system.client.xadd(
         "romul:{seen}:dead", {"origin": "inbox", "reason": "r", "body": "b", "size": "1"}

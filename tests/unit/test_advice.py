@@ -12,10 +12,10 @@ SPACE = {"x": {"type": "float", "min": 0, "max": 1}}
     ("optimizer", "steps", "said"),
     [
         ("romul", 10, []),
-        ("romul", 9, ["steps = 9: a slot's hyperparameters change between steps"]),
-        ("romul", 1, ["steps = 1: nothing is tuned while models train"]),
+        ("romul", 9, ["steps = 9: a slot's hyperparameters change only between steps"]),
+        ("romul", 1, ["steps = 1: no hyperparameter changes during training"]),
         ("truncation", 9, []),
-        ("truncation", 1, ["steps = 1: nothing is tuned while models train"]),
+        ("truncation", 1, ["steps = 1: no hyperparameter changes during training"]),
     ],
 )
 def test_few_steps_are_warned_of(optimizer, steps, said):
@@ -25,18 +25,33 @@ def test_few_steps_are_warned_of(optimizer, steps, said):
     assert all(text.startswith(start) for text, start in zip(found, said, strict=True))
 
 
-CHANGE = "a slot's hyperparameters change between steps, so at most"
-FEWER = "fewer slots (population) or more trials give it more to decide"
+CHANGE = "a slot's hyperparameters change only between steps, so at most"
+FEWER = "fewer slots (population) or more trials"
 
 
 @pytest.mark.parametrize(
     ("optimizer", "max_trials", "steps", "said"),
     [
-        ("romul", 8, 30, "max_trials = 8 for 8 slots is 1 step each: nothing is tuned while"),
-        ("truncation", 8, 30, "max_trials = 8 for 8 slots is 1 step each: nothing is tuned while"),
-        ("romul", 12, 30, f"max_trials = 12 for 8 slots is 1.5 steps each on average: {CHANGE} on"),
-        ("romul", 16, 30, f"max_trials = 16 for 8 slots is 2 steps each on average: {CHANGE} once"),
-        ("romul", 72, 30, f"max_trials = 72 for 8 slots is 9 steps each on average: {CHANGE} 8 ti"),
+        ("romul", 8, 30, "max_trials = 8 for 8 slots allows 1 step each: no hyperpara"),
+        ("truncation", 8, 30, "max_trials = 8 for 8 slots allows 1 step each: no hyperpara"),
+        (
+            "romul",
+            12,
+            30,
+            f"max_trials = 12 for 8 slots allows 1.5 steps each on average: {CHANGE} on",
+        ),
+        (
+            "romul",
+            16,
+            30,
+            f"max_trials = 16 for 8 slots allows 2 steps each on average: {CHANGE} once",
+        ),
+        (
+            "romul",
+            72,
+            30,
+            f"max_trials = 72 for 8 slots allows 9 steps each on average: {CHANGE} 8 ti",
+        ),
         ("romul", 73, 30, None),
         ("truncation", 12, 30, None),
         # The steps are what is few.

@@ -98,7 +98,7 @@ async def test_an_experiment_is_submitted_whole_or_not_at_all(client, store):
     assert await client.status("e") == "submitted"
     with pytest.raises(ExperimentExistsError, match="'e' exists already"):
         await client.submit(declared())
-    with pytest.raises(ExperimentError, match="checkpoints: say where they go"):
+    with pytest.raises(ExperimentError, match="checkpoints: not given; set a folder"):
         await client.submit(declared(name="nowhere", checkpoints=None))
     with pytest.raises(ExperimentError, match="optimizer 'no' is not one of"):
         await client.submit(declared(name="other", optimizer={"name": "no"}))
@@ -189,7 +189,7 @@ async def test_one_bound_is_enough_and_the_other_stays(client, store):
         Control(action="bounds", by="me", parameter="rate", low=0.01, high=1.0),
         Control(action="bounds", by="me", parameter="rate", low=1e-3, high=0.5),
     ]
-    for parameter, said in (("rate", "give the least value"), ("no", "not in the space")):
+    for parameter, said in (("rate", "give min, max"), ("no", "not in the space")):
         with pytest.raises(SpaceError, match=said):
             await client.bounds("e", parameter, *([] if parameter == "rate" else [0.1]))
     with pytest.raises(SpaceError, match="rate"):
@@ -201,7 +201,7 @@ async def test_one_bound_is_enough_and_the_other_stays(client, store):
     [
         (float("nan"), 1.0, "rate: min nan and max 1.0 must be finite"),
         (1e-3, float("inf"), "must be finite"),
-        (5e-324, 1e308, "is too far to be counted on"),
+        (5e-324, 1e308, "is too wide a range for a float"),
     ],
 )
 async def test_bounds_that_cannot_be_counted_on_are_refused(client, store, low, high, said):
@@ -227,7 +227,7 @@ async def test_constants_out_of_their_range_are_refused(client, store, constants
 
 
 async def test_more_steps_stand_in_the_declaration_when_they_are_decided(client, store):
-    with pytest.raises(ExperimentError, match="e: steps: 3 is not above the 3 that it has; give"):
+    with pytest.raises(ExperimentError, match="e: steps: 3 is not above the current 3; give"):
         await client.extend("e", 3)
     with pytest.raises(ExperimentError, match="e: steps: 18446744073709551615 is above 1000000000"):
         await client.extend("e", 2**64 - 1)
@@ -256,7 +256,7 @@ async def test_slots_and_constants_stand_in_the_declaration_when_they_are_decide
     assert (await client.spec("e")).optimizer.options == {"factor": 0.3}
     await client.stop("e")
     await decided(store)
-    with pytest.raises(ExperimentError, match="e is stopped: `romul extend e --steps N` goes on"):
+    with pytest.raises(ExperimentError, match="e is stopped: continue it first with `romul ext"):
         await client.change("e", population=6)
 
 

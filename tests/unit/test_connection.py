@@ -65,7 +65,8 @@ async def test_only_what_is_begun_warns_of_a_server_that_may_lose_it(redis_url, 
     said = capsys.readouterr().err
     assert said.startswith("warning: ")
     assert said.endswith(
-        "loses what was not saved; CONFIG SET appendonly yes, and in its configuration file\n"
+        "unsaved data is lost; run CONFIG SET appendonly yes, and set it in the "
+        "configuration file\n"
     )
 
 
@@ -119,10 +120,10 @@ def test_an_option_that_a_url_does_not_take_is_refused(url):
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("redis+cluster://u:p@h:1/3", r"@h:1/3: a Cluster has database 0 alone: leave out /3"),
-        ("redis://h:1/O", "no number of a database, as /0 is"),
-        ("rediss://h:1/1/2", "no number of a database"),
-        ("redis+sentinel://h:1/s/first", "no number of a database"),
+        ("redis+cluster://u:p@h:1/3", r"@h:1/3: a Cluster has only database 0: omit /3"),
+        ("redis://h:1/O", "must be the number of a database, such as /0"),
+        ("rediss://h:1/1/2", "must be the number of a database"),
+        ("redis+sentinel://h:1/s/first", "must be the number of a database"),
     ],
 )
 def test_a_database_that_there_cannot_be_is_refused(url, said):

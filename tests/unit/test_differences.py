@@ -76,17 +76,17 @@ def test_what_decides_nothing_stays_as_it_was():
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("[space]", '[space]\nx = { type = "boolean" }', "space: x was added: what has been"),
+        ("[space]", '[space]\nx = { type = "boolean" }', "space: x was added: existing trials"),
         ('kind = { type = "categorical", choices = ["a", "b"] }', "", "space: kind was removed"),
         ('["a", "b"]', '["a", "c"]', "space: kind was {"),
-        (', scale = "log"', "", "of another kind"),
+        (', scale = "log"', "", "only bounds may change"),
         ("size = 3", "size = 4", "space: rates was {"),
-        ("step = 16", "step = 8", "of another kind"),
-        ("max = 256, step = 16", "max = 256, step = 16, mutable = false", "of another kind"),
-        ('"t"', '"other"', "task was 't', and is 'other'"),
-        ("steps = 30", "steps = 30\nseed = 4", "seed was 0, and is 4"),
-        ("steps = 30", "steps = 20", "steps was 30, and is 20: what is done cannot be undone"),
-        ('"romul", power = 0.2', '"truncation"', "optimizer was 'romul', and is 'truncation'"),
+        ("step = 16", "step = 8", "only bounds may change"),
+        ("max = 256, step = 16", "max = 256, step = 16, mutable = false", "only bounds may change"),
+        ('"t"', '"other"', "task was 't' and is now 'other'"),
+        ("steps = 30", "steps = 30\nseed = 4", "seed was 0 and is now 4"),
+        ("steps = 30", "steps = 20", "steps was 30 and is now 20: steps already done"),
+        ('"romul", power = 0.2', '"truncation"', "optimizer was 'romul' and is now 'truncation'"),
     ],
 )
 def test_another_search_is_refused_with_what_to_do(old, new, said):
@@ -96,8 +96,8 @@ def test_another_search_is_refused_with_what_to_do(old, new, said):
     assert first.startswith("e: ")
     assert said in first
     assert last == (
-        "That is another search: give it another name; --from-run e "
-        '(in Python from_run="e") begins it with what this one has found'
+        "That is a different search: give it another name. To begin it with the results of "
+        'this one, use --from-run e (in Python: from_run="e").'
     )
 
 

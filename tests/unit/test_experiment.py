@@ -99,9 +99,9 @@ def test_the_store_gives_back_what_was_declared():
         ("max = 9", 'max = "many"', "e.toml:15: space.n.max"),
         ('type = "int"', 'type = "integer"', "e.toml:13: space.n.type|e.toml:12: space.n"),
         ("steps = 3", "step = 3", "e.toml:5: step: no such key: did you mean 'steps'"),
-        ("steps = 3", "", "e.toml: steps: not given, and it has no default"),
+        ("steps = 3", "", "e.toml: steps: required, but not given"),
         ('"maximize"', '"up"', "e.toml:4: direction"),
-        ('"accuracy"', '"step"', "'step' is one of the words that the store uses itself"),
+        ('"accuracy"', '"step"', "'step' is reserved for the store"),
         ('"package.module:fit"', '"os.system(1)"', "e.toml:2: task"),
         ("lr = 0.1", "lr = 7", r"lr: 7 is outside \[0.0001, 1.0\]"),
         ("steps = 3", "steps = = 3", "line 5"),
@@ -161,7 +161,7 @@ def test_an_option_that_is_text_takes_text_alone(monkeypatch):
         ("timeouts.quorum_s = nan", "timeouts.quorum_s: nan is not finite"),
         ("elasticity.second_copy = inf", "elasticity.second_copy: inf is not finite"),
         ("elasticity.per_worker = inf", "elasticity.per_worker: inf is not finite"),
-        ("budget = 1e308", r"budget: 3 steps of 1e\+308 are too long to be counted"),
+        ("budget = 1e308", r"budget: 3 steps of 1e\+308 are too long in total"),
     ],
 )
 def test_a_time_that_cannot_be_counted_is_refused(line, message):
@@ -172,10 +172,13 @@ def test_a_time_that_cannot_be_counted_is_refused(line, message):
 @pytest.mark.parametrize(
     ("rate", "message"),
     [
-        ("min = 0.0, max = 1.0, step = 5e-324", r"lr: step 5e-324 is too short from min 0.0 to"),
-        ("min = -1e308, max = 1e308", r"lr: from min -1e\+308 to max 1e\+308 is too far"),
-        ("min = -1e308, max = 1e308, step = 1.0", r"lr: from min -1e\+308 to max 1e\+308 is too"),
-        ('min = 5e-324, max = 1e308, scale = "log"', r"lr: from min 5e-324 to max 1e\+308 is too"),
+        (
+            "min = 0.0, max = 1.0, step = 5e-324",
+            r"lr: step 5e-324 is too small for the range from min 0",
+        ),
+        ("min = -1e308, max = 1e308", r"lr: min -1e\+308 to max 1e\+308 is too wide"),
+        ("min = -1e308, max = 1e308, step = 1.0", r"lr: min -1e\+308 to max 1e\+308 is too"),
+        ('min = 5e-324, max = 1e308, scale = "log"', r"lr: min 5e-324 to max 1e\+308 is too"),
         ("min = 0.0, max = 1.0, step = 0.0", r"lr: step 0.0 is not above 0"),
     ],
 )
@@ -193,7 +196,7 @@ def test_a_range_that_cannot_be_counted_on_is_refused(rate, message):
         ("power = 1" + "0" * 30, "power = 1" + "0" * 30 + " has more than 64 bits"),
         pytest.param(
             "power = 0x1" + "0" * 5000,
-            "power = a int that is too long to be shown has more than",
+            "power = a int that is too long to show has more than",
             id="long",
         ),
         ('name = "pb2", candidates = 1', "optimizer 'pb2': candidates = 1 is below 2"),
@@ -328,7 +331,7 @@ def test_other_files_are_no_experiments(tmp_path):
             load(file)
     empty = tmp_path / "empty.py"
     empty.touch()
-    with pytest.raises(ExperimentError, match="declares no variable `experiment`"):
+    with pytest.raises(ExperimentError, match="defines no variable `experiment`"):
         load(empty)
 
 
@@ -363,7 +366,7 @@ DECLARED = {
     ],
 )
 def test_half_of_a_character_is_refused_wherever_there_is_text(key, value):
-    said = rf"f: {key}.*: '.*\\ud800' holds half of a character, which can be neither stored nor"
+    said = rf"f: {key}.*: '.*\\ud800' contains half of a surrogate pair, which can be neither"
     with pytest.raises(ExperimentError, match=said):
         from_values({**DECLARED, key: value}, "f")
 
@@ -371,7 +374,7 @@ def test_half_of_a_character_is_refused_wherever_there_is_text(key, value):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("steps = " + "9" * 5000, "e.toml: not TOML that can be read: Exceeds the limit"),
+        ("steps = " + "9" * 5000, "e.toml: cannot be read as TOML: Exceeds the limit"),
         ("x = " + "[" * 20_000, "e.toml: lists or tables are nested too deeply"),
         ('name = "\\ud800"', "e.toml:1: not TOML: Escaped character is not a Unicode scalar"),
     ],

@@ -186,7 +186,7 @@ def test_what_does_not_count_beside_a_trials_values_needs_none():
     ("width", "message"),
     [
         ({"type": "int", "min": 100, "max": 200, "mutable": False}, "width: .*a checkpoint of old"),
-        (None, "depth goes with a checkpoint, and old had none: begin from its hyperparameters"),
+        (None, "depth is not mutable, but old has no such hyperparameter: use what"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_the_space_is_refused(former, width, message):

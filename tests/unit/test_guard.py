@@ -134,7 +134,7 @@ def test_rates_that_only_their_tables_name_are_said_not_to_be_held(space, missed
     if missed is None:
         assert not rest
     else:
-        assert rest.startswith(f"{missed}, as of nested names only the last part counts: guarded")
+        assert rest.startswith(f"{missed}, because only the last part of a nested name counts")
 
 
 def test_a_declaration_that_says_nothing_is_stored_as_before():

@@ -154,7 +154,7 @@ def changed(**fields):
         (changed(worker=b"\xff"), r"result.worker: b'\\xff' is not text"),
         (
             msgpack.packb({"v": VERSION, "type": "tick"}),
-            "tick.workers: not given, and it has no default",
+            "tick.workers: required, but not given",
         ),
         (
             msgpack.packb({**msgpack.unpackb(encode(Control(action="pin"))), "slto": 3}),

@@ -141,7 +141,7 @@ def test_what_is_added_wrongly_is_named(site):
     ):
         make("none", {})
     install(site, "fourth", "thing = 1\n", optimizers="odd = fourth:thing")
-    with pytest.raises(PluginError, match="'odd' is added by fourth and second: remove one"):
+    with pytest.raises(PluginError, match="'odd' is added by fourth and second: uninstall one"):
         make("odd", {})
 
 
@@ -181,8 +181,8 @@ def test_an_optimizer_with_the_name_of_one_that_comes_with_romul_is_ignored_and_
     with (site / "e.toml").open("a") as file:
         file.write("[space]\nx = { type = 'float', min = 0, max = 1 }\n")
     said = (
-        "optimizer = 'truncation' is the one that comes with ROMUL: that of the package halves "
-        "(halves:Halves) is ignored"
+        "optimizer = 'truncation' is the built-in one: the optimizer of that name in the package "
+        "halves (halves:Halves) is ignored"
     )
     assert said in command("check", str(site / "e.toml")).stdout
     # There is no server, and nothing is run: the warning comes before either.
@@ -229,7 +229,7 @@ def test_a_store_that_cannot_be_opened_is_named_without_its_password(site):
         assert "secret" not in str(found.value)
     with pytest.raises(StoreUnavailableError, match="not now"):
         open_store("silent://host")
-    with pytest.raises(PluginError, match=r"badstore:number. is a int: it cannot be called"):
+    with pytest.raises(PluginError, match=r"badstore:number. is a int, which is not callable"):
         open_store("number://host")
 
 
@@ -244,7 +244,7 @@ def test_a_store_is_opened_by_its_scheme(site):
     assert isinstance(store, MemoryStore)
     assert vars(store)["url"] == "mine://host/7"
     assert isinstance(open_store("redis://localhost"), RedisStore)
-    words = r"'odd' of the package minestore \(builtins:len\) gives a int, and no Store"
+    words = r"'odd' of the package minestore \(builtins:len\) returns a int instead of a Store"
     with pytest.raises(PluginError, match=words):
         open_store("odd://host")
     with pytest.raises(StoreError):

@@ -268,7 +268,7 @@ def test_a_slot_without_a_field_that_decisions_need_is_refused(field):
             kept["hyperparameters"] = None
         assert slot == replace(SLOT, index=0, **kept)
     else:
-        with pytest.raises(StoredDataError, match=f"slot 0: it has no field '{field}'"):
+        with pytest.raises(StoredDataError, match=f"slot 0: field '{field}' "):
             read(POPULATION.settings, "loss", meta, [row])
 
 

@@ -35,13 +35,13 @@ def _remedy(place: str, error: Exception) -> str:
     """Advice for the case that no server answers."""
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return (
-            "the certificate of an authority of your own goes into the file that the environment "
-            "variable SSL_CERT_FILE names"
+            "for a certificate authority of your own, set the environment variable SSL_CERT_FILE "
+            "to the file with its certificate"
         )
     if place.startswith("rediss"):
         return "is it running, does it speak TLS, and is the URL right?"
     if "closed by server" in str(error) and place.startswith("redis"):
-        return "does it want TLS? The URL begins with rediss then"
+        return "does it require TLS? Then the URL must begin with rediss"
     return "is it running, and is the URL right?"
 
 
@@ -91,8 +91,8 @@ class RedisCatalog(CatalogStore):
         for name in kept:
             if name not in self._unlisted:
                 log.warning(
-                    "experiment %s is there, but %s does not list it: `SADD %s %s` on the server "
-                    "shows it to other programs again",
+                    "experiment %s exists, but %s does not list it: run `SADD %s %s` on the server "
+                    "so that other programs find it again",
                     *(name, EXPERIMENTS, EXPERIMENTS, name),
                 )
         self._unlisted = kept
@@ -199,11 +199,11 @@ def _check_server(place: str, info: Mapping[str, Any]) -> list[str]:
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise StoreError(
-            f"{place}: maxmemory-policy is {policy!r}: the server would throw parts of the "
-            "population away when memory is short; set it to 'noeviction'"
+            f"{place}: maxmemory-policy is {policy!r}: the server would discard parts of the "
+            "population when memory runs out; set it to 'noeviction'"
         )
     if not info.get("aof_enabled"):
-        what = "appendonly is off: a crash of the server loses what was not saved"
-        remedy = "CONFIG SET appendonly yes, and in its configuration file"
+        what = "appendonly is off: if the server crashes, unsaved data is lost"
+        remedy = "run CONFIG SET appendonly yes, and set it in the configuration file"
         return [f"{place}: {what}; {remedy}"]
     return []

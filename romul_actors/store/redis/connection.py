@@ -74,7 +74,7 @@ def what_it_cannot(error: Exception) -> str | None:
             return NO_ACCESS
         if "CERTIFICATE_VERIFY_FAILED" in text:
             return UNTRUSTED
-        return "does not speak TLS as it should" if "[SSL" in text else "does not answer"
+        return "does not speak TLS correctly" if "[SSL" in text else "does not answer"
     if isinstance(error, _UNABLE) or _UNABLE_CODES.search(text):
         return "cannot do it now"
     return None
@@ -90,7 +90,7 @@ def store_error(error: Exception, keys: Sequence[str] = ()) -> StoreError:
         return NoGroupError(str(error))
     if str(error).startswith(_DAMAGED):
         what = str(error).removeprefix(_DAMAGED)
-        return StoreError(f"{what}; docs/redis.md says what it should hold")
+        return StoreError(f"{what}; see docs/redis.md for the expected content")
     if "WRONGTYPE" in str(error):
         return WrongTypeError(_NAMED.findall(str(error)) or keys, error)
     return StoreError(f"the server refuses: {error}")
@@ -107,7 +107,7 @@ def reading(key: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise StoreError(
-            f"{key} cannot be read: {error}; docs/redis.md says what it should hold"
+            f"{key} cannot be read: {error}; see docs/redis.md for the expected content"
         ) from error
 
 
@@ -169,7 +169,7 @@ class Connection:
         """Warn of entries of a key that are skipped, once for each new number of them."""
         if faults and self._left_out.get(key) != len(faults):
             log.warning(
-                "%s: %d entries cannot be read and are left out, the first: %s",
+                "%s: %d entries cannot be read and are skipped, the first: %s",
                 key,
                 len(faults),
                 faults[0],

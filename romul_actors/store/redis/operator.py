@@ -24,8 +24,8 @@ class RedisOperator(RedisReader, RedisQueues, OperatorStore):
         created = await self.connection.run("create", keys, [spec, submitted, token])
         if isinstance(created, bytes):
             raise StoreError(
-                f"{created.decode()} is there already, without an experiment {name!r} that is "
-                f"whole: restore the server's data, or `romul remove {name}`"
+                f"{created.decode()} already exists, but the experiment {name!r} is incomplete: "
+                f"restore the server's data, or run `romul remove {name}`"
             )
         # Even if it existed: this completes a creation that was killed between the two calls.
         await reply(self.connection.client.sadd(EXPERIMENTS, name))
@@ -45,7 +45,7 @@ class RedisOperator(RedisReader, RedisQueues, OperatorStore):
 
     async def resubmit(self, name: str, dead: DeadLetter) -> bool:
         if dead.origin not in GROUPS:
-            log.warning("%s: dead letter %s came from no queue: %r", name, dead.id, dead.origin)
+            log.warning("%s: dead letter %s has an unknown origin: %r", name, dead.id, dead.origin)
             return False
         keys = [key(name, "dead"), key(name, dead.origin)]
         return bool(await self.connection.run("resubmit", keys, [dead.id, dead.body]))

@@ -34,7 +34,7 @@ RETRY_CAP_S = 1.0
 """Longest pause before a request is retried after its connection failed."""
 SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
 """Options of a Sentinel URL after "?": the Sentinels' own login."""
-_UNQUOTED = "in a password / ? # & stand as %2F %3F %23 %26"
+_UNQUOTED = "in a password, write / ? # & as %2F %3F %23 %26"
 
 
 def hide_password(url: str) -> str:
@@ -161,7 +161,7 @@ class _Sentinels(Sentinel):
                 # A mapping by name, since the client uses protocol 2.
                 known: Any = await sentinel.sentinel_masters()
             except AuthenticationError as error:
-                why = f"{error} (?sentinel_password= gives the Sentinels' own login)"
+                why = f"{error} (set the Sentinels' own password with ?sentinel_password=)"
             except RedisError as error:
                 why = str(error)
             else:
@@ -171,8 +171,8 @@ class _Sentinels(Sentinel):
                     self.sentinels.remove(sentinel)
                     self.sentinels.insert(0, sentinel)
                     return state["ip"], state["port"]
-                others = ", ".join(map(repr, known)) or "no service at all"
-                why = "is down" if state else f"is not known, but {others}"
+                others = ", ".join(map(repr, known)) or "none"
+                why = "is down" if state else f"is unknown (known services: {others})"
                 why = f"{service_name!r} {why}"
             finally:
                 # Not kept open: Sentinels are asked only when a connection is made.
@@ -185,7 +185,7 @@ class _Sentinels(Sentinel):
 def _cluster(url: str, options: dict[str, Any]) -> RedisCluster:
     nodes, login, path = _parse(url, CLUSTER_PORT)
     if _database(path):
-        raise ValueError(f"a Cluster has database 0 alone: leave out /{path}")
+        raise ValueError(f"a Cluster has only database 0: omit /{path}")
     startup = [ClusterNode(host, port) for host, port in nodes]
     return RedisCluster(startup_nodes=startup, **login, **options)
 
@@ -194,7 +194,7 @@ def _sentinel(url: str, options: dict[str, Any]) -> Redis:
     nodes, login, path = _parse(url, SENTINEL_PORT, SENTINEL_OPTIONS)
     service, _, db = path.partition("/")
     if not service:
-        raise ValueError("a Sentinel URL names its service: redis+sentinel://host/service")
+        raise ValueError("a Sentinel URL must name its service: redis+sentinel://host/service")
     own = {name: login.pop(f"sentinel_{name}", None) for name in ("username", "password")}
     file = secret_file.secret_file(secret_file.SENTINEL)
     if own["password"] is None and file is not None:
@@ -210,7 +210,7 @@ def _sentinel(url: str, options: dict[str, Any]) -> Redis:
 def _database(path: str) -> int:
     """Number of the database at the end of a URL; 0 if there is none."""
     if not re.fullmatch("[0-9]*", path):
-        raise ValueError("what stands after the host is no number of a database, as /0 is")
+        raise ValueError("the part after the host must be the number of a database, such as /0")
     return int(path or 0)
 
 
@@ -224,7 +224,7 @@ def _parse(
     for host in hosts.split(","):
         name, _, port = host.rpartition(":") if ":" in host else (host, "", "")
         if not name:
-            raise ValueError("no host in it")
+            raise ValueError("it has no host")
         nodes.append((name, int(port or default_port)))
     login: dict[str, Any] = {"ssl": True} if parts.scheme.startswith("rediss") else {}
     if file := password_file(url, secret_file.REDIS):
