@@ -62,7 +62,7 @@ class WrongTypeError(StoreError):
     def __init__(self, keys: Sequence[str], error: object) -> None:
         which = " or ".join(keys) or "a key"
         super().__init__(
-            f"{which} is not of the type that docs/redis.md says: remove that key, or restore the "
+            f"{which} has the wrong type (see docs/redis.md): remove that key, or restore the "
             f"server's data ({error})"
         )
 
@@ -80,7 +80,7 @@ class StoredDataError(StoreError):
 
     def __init__(self, what: str) -> None:
         self.what = what
-        self.remedy = "set it right (docs/redis.md), or restore the server's data"
+        self.remedy = "correct it (see docs/redis.md), or restore the server's data"
         super().__init__(f"{what}: {self.remedy}")
 
 
@@ -95,8 +95,8 @@ class UndecidableError(StoreError):
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f"{what}: the actor's log has the traceback; correct the optimizer if it is one of an "
-            "installed package, else compare the slots with docs/redis.md"
+            f"{what}: the actor's log has the traceback; if the optimizer is a plugin, correct it, "
+            "otherwise compare the slots with docs/redis.md"
         )
 
 
@@ -127,7 +127,7 @@ class ExperimentExistsError(StoreError):
     def of(cls, name: str) -> Self:
         """The error for an experiment in a store."""
         return cls(
-            f"experiment {name!r} exists already: choose another name, or remove it first: "
+            f"experiment {name!r} already exists: choose another name, or remove it first with "
             f"`romul remove {name}`"
         )
 

@@ -101,7 +101,7 @@ def extend(transition: Transition, event: Control) -> None:
                 at_ms=transition.at_ms,
                 action="extend",
                 status=transition.status,
-                why=f"steps: {steps} is not above the {before} that it has",
+                why=f"steps: {steps} is not above the current {before}",
                 by=event.by,
                 given={"steps": steps},
             )
@@ -228,7 +228,9 @@ def _changed(transition: Transition, event: Control) -> Settings:
     before = transition.settings
     settings = with_changes(before, event.population, event.constants)
     if transition.slots and settings.n_slots > before.n_slots and front(transition) is None:
-        raise ExperimentError("population: no trial has ended yet that a new slot could go on from")
+        raise ExperimentError(
+            "population: no trial has ended yet from which a new slot could continue"
+        )
     return settings
 
 
@@ -258,10 +260,10 @@ def with_changes(settings: Settings, population: int, constants: Mapping[str, Va
         OptimizerError: the optimizer has no such constant, or does not accept its value.
     """
     if not 4 <= (n_slots := population or settings.n_slots) <= MAX_SLOTS:  # noqa: PLR2004
-        raise ExperimentError(f"population: {population} is not from 4 to {MAX_SLOTS}")
+        raise ExperimentError(f"population: {population} is not between 4 and {MAX_SLOTS}")
     if settings.max_trials is not None and n_slots > settings.max_trials:
         raise ExperimentError(
-            f"population: {n_slots} slots are more than the {settings.max_trials} of max_trials"
+            f"population: {n_slots} slots are more than max_trials = {settings.max_trials}"
         )
     elasticity, optimizer = settings.elasticity, settings.optimizer
     grows = elasticity.max_slots > settings.n_slots

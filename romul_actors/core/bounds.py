@@ -24,17 +24,17 @@ def with_bounds(space: Space, name: str, low: float, high: float) -> Space:
     after: FloatParameter | IntParameter
     if isinstance(before, IntParameter):
         if low != int(low) or high != int(high):
-            raise SpaceError(f"{name}: {low!r} and {high!r} are not whole numbers")
+            raise SpaceError(f"{name}: {low!r} and {high!r} must be whole numbers")
         after = replace(before, low=int(low), high=int(high))
     elif isinstance(before, FloatParameter):
         after = replace(before, low=float(low), high=float(high))
     else:
-        raise SpaceError(f"{name}: not a number: it has choices, and no bounds")
+        raise SpaceError(f"{name}: not a number: it has choices instead of bounds")
     if not (before.mutable or _holds(after, before)):
         raise SpaceError(
-            f"{name}: mutable = false: its values go with the checkpoints, so that bounds can only "
-            f"become wider than {before.low!r} and {before.high!r}, by whole steps; those of a "
-            "number without steps stay as they are"
+            f"{name}: mutable = false: its values belong to the checkpoints, so its bounds can "
+            f"only be widened from {before.low!r} and {before.high!r}, by whole steps; without a "
+            "step, they cannot change"
         )
     new = replace(found, element=after) if isinstance(found, VectorParameter) else after
     return Space([new if p.name == name else p for p in space.parameters], space.when)

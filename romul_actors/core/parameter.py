@@ -43,7 +43,7 @@ def _check_json(value: Value) -> None:
     if isinstance(value, dict):
         for key, inside in value.items():
             if not isinstance(key, str):
-                raise SpaceError(f"its key {key!r} is not text")
+                raise SpaceError(f"a table with the key {key!r}, which is not text")
             _check_json(inside)
     elif isinstance(value, list | tuple):
         for inside in value:
@@ -51,7 +51,7 @@ def _check_json(value: Value) -> None:
     elif isinstance(value, int) and not -_MAX_INT <= value < _MAX_INT:
         raise SpaceError("a whole number of more than 64 bits")
     elif not (value is None or isinstance(value, str | bool | int | float)):
-        raise SpaceError("not text, a number, a boolean, null, or a list or table of them")
+        raise SpaceError("not text, a number, a boolean, null, or a list or table of these")
 
 
 def _number(name: str, value: object) -> float:
@@ -79,18 +79,18 @@ def _check_grid(name: str, low: float, high: float, step: float, scale: Scale) -
         raise SpaceError(f"{name}: step {step!r} is not above 0")
     steps = (high - low) / step
     if steps < 1 - ON_GRID:
-        raise SpaceError(f"{name}: step {step!r} is longer than from min {low!r} to max {high!r}")
+        raise SpaceError(f"{name}: step {step!r} exceeds the range from {low!r} to {high!r}")
     if abs(steps - round(steps)) > ON_GRID * max(1.0, steps):
         below = _on_grid(low, step, math.floor(steps))
         above = _on_grid(low, step, math.ceil(steps))
         raise SpaceError(
-            f"{name}: max {high!r} is no whole number of steps of {step!r} above min {low!r}: "
+            f"{name}: max {high!r} is not a whole number of steps of {step!r} above min {low!r}: "
             f"make it {below!r} or {above!r}"
         )
     if scale == "log" and step > low:
         raise SpaceError(
-            f"{name}: step {step!r} is above min {low!r} on a log scale: raise min, or leave out "
-            "one of the two"
+            f"{name}: step {step!r} is above min {low!r} on a log scale: raise min, or omit "
+            "step or scale"
         )
 
 
@@ -179,7 +179,7 @@ class FloatParameter:
             near = self.nearest(number)
             if abs(near - number) > ON_GRID * self.step:
                 raise SpaceError(
-                    f"{self.name}: {value!r} is no whole number of steps of {self.step!r} above "
+                    f"{self.name}: {value!r} is not a whole number of steps of {self.step!r} above "
                     f"{self.low!r}; the nearest is {near!r}"
                 )
             return self._grid().encode(near)
@@ -268,7 +268,7 @@ class IntParameter:
             raise SpaceError(f"{self.name}: {value!r} is outside [{self.low}, {self.high}]")
         if (int(number) - self.low) % self.step:
             raise SpaceError(
-                f"{self.name}: {value!r} is no whole number of steps of {self.step} above "
+                f"{self.name}: {value!r} is not a whole number of steps of {self.step} above "
                 f"{self.low}; the nearest is {self.nearest(number)}"
             )
         return self._grid().encode(number)
@@ -312,7 +312,7 @@ class CategoricalParameter:
     def __post_init__(self) -> None:
         if len(self.choices) < 2:  # noqa: PLR2004
             raise SpaceError(
-                f"{self.name}: {list(self.choices)!r} is not a choice: give two at least"
+                f"{self.name}: {list(self.choices)!r} has too few choices: give at least two"
             )
         seen = set()
         for choice in self.choices:
@@ -321,7 +321,7 @@ class CategoricalParameter:
             except SpaceError as error:
                 raise SpaceError(f"{self.name}: choice {choice!r} is {error}") from None
         if len(seen) < len(self.choices):
-            raise SpaceError(f"{self.name}: {list(self.choices)!r} holds a choice twice")
+            raise SpaceError(f"{self.name}: {list(self.choices)!r} contains a choice twice")
 
     @property
     def n_choices(self) -> int:

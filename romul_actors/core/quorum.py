@@ -99,12 +99,14 @@ def _check(moves: Sequence[Move], view: View, due: Sequence[int], name: str) -> 
     """
     if [move.slot for move in moves] != due:
         slots = [move.slot for move in moves]
-        raise OptimizerError(f"optimizer {name!r}: moves of slots {slots} for those due, {due}")
+        raise OptimizerError(
+            f"optimizer {name!r}: returned moves for slots {slots} instead of {due}"
+        )
     for move in moves:
         if not (move.source is None or move.source in view.known):
             raise OptimizerError(
-                f"optimizer {name!r}: slot {move.slot} would go on from {move.source!r}, which has "
-                f"no known result of step {view.step}"
+                f"optimizer {name!r}: slot {move.slot} would continue from {move.source!r}, which "
+                f"has no known result of step {view.step}"
             )
         if not (isinstance(move.vector, tuple) and len(move.vector) == len(view.space)):
             raise OptimizerError(
@@ -113,7 +115,7 @@ def _check(moves: Sequence[Move], view: View, due: Sequence[int], name: str) -> 
             )
         if not all(0.0 <= place <= 1.0 for place in move.vector):
             raise OptimizerError(
-                f"optimizer {name!r}: slot {move.slot}: {move.vector!r} is no place in [0, 1]"
+                f"optimizer {name!r}: slot {move.slot}: {move.vector!r} is not within [0, 1]"
             )
 
 

@@ -129,7 +129,7 @@ class Space:
             SpaceError: there are no parameters, a name is used twice, or a condition is invalid.
         """
         if not parameters:
-            raise SpaceError("the space has no hyperparameter: give one at least")
+            raise SpaceError("the space has no hyperparameters: declare at least one")
         self.parameters = tuple(parameters)
         self.names = tuple(parameter.name for parameter in self.parameters)
         self.when = dict(when or {})
@@ -144,7 +144,7 @@ class Space:
         names = [axis.name for axis in self.axes]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise SpaceError(f"{twice[0]}: declared twice, as an element of a list too")
+            raise SpaceError(f"{twice[0]}: declared twice: it is also an element of a list")
         self.n_choices = tuple(axis.n_choices for axis in self.axes)
         self.choice_axes = tuple(i for i, n in enumerate(self.n_choices) if n)
         self.mutable = tuple(axis.mutable for axis in self.axes)
@@ -232,13 +232,15 @@ class Space:
             raise SpaceError(f"{name}: when: {other}: {self.not_there(other)}")
         parameter = self.parameters[self.names.index(other)]
         if isinstance(parameter, VectorParameter):
-            raise SpaceError(f"{name}: when: {other}: a list of values decides nothing")
+            raise SpaceError(f"{name}: when: {other}: a list cannot be used in a condition")
         if isinstance(parameter, FloatParameter) and parameter.step is None:
             raise SpaceError(
-                f"{name}: when: {other}: a real number is never exactly one: give it a step"
+                f"{name}: when: {other}: a float needs a step to be used in a condition"
             )
         if not values:
-            raise SpaceError(f"{name}: when: {other}: lists no value, so it would never count")
+            raise SpaceError(
+                f"{name}: when: {other}: lists no values, so the condition never holds"
+            )
         try:
             places = [parameter.encode(value) for value in values]
         except SpaceError as error:
@@ -303,7 +305,9 @@ class Space:
             SpaceError: `vector` does not consist of n_dims coordinates in [0, 1].
         """
         if len(vector) != len(self.axes):
-            raise SpaceError(f"a vector of {len(vector)} for a space of {len(self.axes)}")
+            raise SpaceError(
+                f"a vector of {len(vector)} coordinates for a space of {len(self.axes)}"
+            )
         values: dict[str, Value] = {}
         plain = self._plain
         for axis, position in zip(self.axes, vector, strict=True):

@@ -31,7 +31,7 @@ from romul_workers.worker import Worker, WorkerSettings
 from tests.trials import declare
 from tests.unit.test_plugins import install
 
-REMEDY = "set it right (docs/redis.md), or restore the server's data"
+REMEDY = "correct it (see docs/redis.md), or restore the server's data"
 PATIENCE_S = 100
 """`pb2` imports a library at its first decision, which takes long on a busy machine."""
 pytestmark = pytest.mark.timeout(5 * PATIENCE_S)
@@ -192,7 +192,7 @@ INSTALLED = [
     # Raises where it is used, or is checked when it is read.
     ("", '{"speed": "high"}', "the decision failed (TypeError: "),
     ("", '{"more": [0.5]}', "0.5) is not a tuple of 1 numbers"),
-    ("", '{"speed": NaN}', "slot 2: (nan,) is no place in [0, 1]"),
+    ("", '{"speed": NaN}', "slot 2: (nan,) is not within [0, 1]"),
     (CHECKING, '{"speed": "high"}', "slot 2: field 'memory' holds"),
     (CHECKING, '{"speed": 1e9}', "slot 2: field 'memory' holds"),
     (CHECKING, '{"speed": NaN}', "slot 2: field 'memory' holds"),
@@ -221,7 +221,7 @@ LEAVING = {
     # As what a library in Rust raises: it is no `Exception`.
     "quorum": ("raise Panic('why')", "the decision failed (Panic: why) with optimizer 'keeping'"),
     "check_memory": ("sys.exit(0)", "slot 0: field 'memory' holds"),
-    "__post_init__": ("sys.exit()", "(keeping:Keeping) cannot be made: SystemExit: "),
+    "__post_init__": ("sys.exit()", "(keeping:Keeping) cannot be created: SystemExit: "),
 }
 
 
@@ -373,7 +373,7 @@ WRONG_STEPS = [
     ("raise ValueError('too far')", "(ValueError: too far) with optimizer 'stepping': "),
     (
         "moves[2] = Move(2, 2, (9.0,))",
-        "(OptimizerError: optimizer 'stepping': slot 2: (9.0,) is no place in [0, 1])",
+        "(OptimizerError: optimizer 'stepping': slot 2: (9.0,) is not within [0, 1])",
     ),
     ("moves.pop()", "(OptimizerError: optimizer 'stepping': moves of slots [0, 1, 2] for those"),
 ]

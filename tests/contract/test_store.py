@@ -29,7 +29,7 @@ async def queue_trials(store, *bodies, name="e"):
 
 async def test_an_experiment_is_created_once(store):
     await made(store)
-    with pytest.raises(ExperimentExistsError, match="'e' exists already"):
+    with pytest.raises(ExperimentExistsError, match="'e' already exists"):
         await store.create("e", "other", b"x")
     assert await store.experiments() == {"e": "submitted"}
     assert await store.spec("e") == "{}"

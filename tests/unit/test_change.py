@@ -111,9 +111,9 @@ def test_what_was_there_before_stands_in_the_line():
 @pytest.mark.parametrize(
     ("event", "why"),
     [
-        (change(3), "population: 3 is not from 4 to 100000"),
-        (change(200_000), "population: 200000 is not from 4"),
-        (change(31), "31 slots are more than the 30 of max_trials"),
+        (change(3), "population: 3 is not between 4 and 100000"),
+        (change(200_000), "population: 200000 is not between 4"),
+        (change(31), "31 slots are more than max_trials = 30"),
         (change(facotr=0.3), "did you mean 'factor'"),
         (change(factor=-0.3), "below 0"),
         (change(factor="much"), "is not a float"),

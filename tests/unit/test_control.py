@@ -95,9 +95,9 @@ def test_what_goes_with_checkpoints_keeps_its_values_under_other_bounds():
     run_.tell(replace(bounds, low=8.0, high=128.0))
     run_.tell(replace(bounds, parameter="ratio", low=0.0, high=2.0))
     narrower, other_steps, no_steps = run_.of(ControlIgnored)
-    assert "without steps stay as they are" in no_steps.why
-    assert "only become wider than 16 and 64" in narrower.why
-    assert "only become wider than 16 and 64" in other_steps.why
+    assert "without a step, they cannot change" in no_steps.why
+    assert "only be widened from 16 and 64" in narrower.why
+    assert "only be widened from 16 and 64" in other_steps.why
     assert [line.parameter for line in run_.of(BoundsChanged)] == ["width"]
     run_.to_the_end(lambda trial: trial.hyperparameters["x"])
     of_trial: dict[str, int] = {}

@@ -180,7 +180,7 @@ def test_fewer_steps_are_no_extension(steps):
     run.tell(extension(steps))
     assert run.population == before
     [ignored] = run.of(ControlIgnored)
-    assert ignored.why == f"steps: {steps} is not above the 4 that it has"
+    assert ignored.why == f"steps: {steps} is not above the current 4"
     assert (ignored.action, ignored.given, ignored.by) == ("extend", {"steps": steps}, "me")
 
 

@@ -86,7 +86,7 @@ def test_the_bench_plays_an_optimizer_of_a_package(site):
 WRONG_MOVES = [
     ("moves[1:]", r"moves of slots \[1, 2, 3\] for those due, \[0, 1, 2, 3\]"),
     ("moves + moves[:1]", r"moves of slots \[0, 1, 2, 3, 0\] for those due"),
-    ("[replace(m, source=99) for m in moves]", "slot 0 would go on from 99, which has no known"),
+    ("[replace(m, source=99) for m in moves]", "slot 0 would continue from 99, which has no known"),
     ("[replace(m, vector=m.vector * 2) for m in moves]", "is not a tuple of 2 numbers"),
 ]
 
@@ -133,7 +133,7 @@ def test_what_is_added_wrongly_is_named(site):
     install(site, "third", "thing = 1\n", optimizers="odd2 = third:thing\nbroken2 = third:thing")
     with pytest.raises(PluginError, match="'broken' of the package first cannot be loaded from"):
         make("broken", {})
-    words = r"'odd' of the package second \(second:Odd\) is not a dataclass made of Optimizer"
+    words = r"'odd' of the package second \(second:Odd\) is not a dataclass derived from Optimizer"
     with pytest.raises(PluginError, match=words):
         make("odd", {})
     with pytest.raises(
@@ -149,15 +149,15 @@ INCOMPLETE = [
     (
         '    name: ClassVar[str] = "halves"\n',
         "",
-        r'has no name: write name: ClassVar\[str\] = "halves" in it',
+        r'has no name: add name: ClassVar\[str\] = "halves" to it',
     ),
-    ('"halves"', '"thirds"', "calls itself 'thirds': the two must agree"),
+    ('"halves"', '"thirds"', "has the name 'thirds': the two names must agree"),
     ("step: float = 0.2", "step: float", "has a constant 'step' without a default"),
     ("def quorum", "def needed", "lacks the method quorum"),
     (
         "def quorum",
         "def __post_init__(self):\n        self.x\n\n    def quorum",
-        "cannot be made: ",
+        "cannot be created: ",
     ),
 ]
 

@@ -70,8 +70,8 @@ def test_true_is_not_the_choice_one():
         (lambda: FloatParameter("lr", 0.0, 1.0, cast("Any", "cubic")), "scale 'cubic'"),
         (lambda: IntParameter("n", 0, 9, "log"), "n: min 0 on a log scale"),
         (lambda: IntParameter("n", cast("int", 0.5), 9), "n: bound 0.5 is not a whole number"),
-        (lambda: CategoricalParameter("c", ("x",)), r"c: \['x'\] is not a choice"),
-        (lambda: CategoricalParameter("c", ("x", "x")), "holds a choice twice"),
+        (lambda: CategoricalParameter("c", ("x",)), r"c: \['x'\] has too few choices"),
+        (lambda: CategoricalParameter("c", ("x", "x")), "contains a choice twice"),
         (lambda: CategoricalParameter("c", ("x", {1})), r"choice \{1\} is not text"),
         (lambda: Space([]), "no hyperparameter"),
         (lambda: Space([BooleanParameter("b"), BooleanParameter("b")]), "b: declared twice"),
@@ -117,7 +117,7 @@ def test_a_missing_value_is_named():
 
 
 def test_a_vector_of_another_length_or_outside_the_cube_is_refused():
-    with pytest.raises(SpaceError, match="a vector of 2 for a space of 4"):
+    with pytest.raises(SpaceError, match="a vector of 2 coordinates for a space of 4"):
         SPACE.decode([0.5, 0.5])
     with pytest.raises(SpaceError, match=r"n: position 1\.5 is outside"):
         SPACE.decode([0.5, 1.5, 0.5, 0.5])

@@ -63,7 +63,7 @@ def make(name: str, options: Mapping[str, Any]) -> Optimizer:
     except ValueError as error:
         raise OptimizerError(f"optimizer {name!r}: {error}") from error
     except (Exception, SystemExit) as error:
-        why = f"cannot be made: {type(error).__name__}: {error}"
+        why = f"cannot be created: {type(error).__name__}: {error}"
         raise plugins.unusable("optimizers", name, why) from error
 
 
@@ -82,7 +82,7 @@ def _installed(name: str) -> type[Optimizer]:
         hint = f": did you mean {near[0]!r}?" if near else ""
         raise OptimizerError(f"optimizer {name!r} is not one of {there}{hint}")
     if not (isinstance(kind, type) and issubclass(kind, Optimizer) and is_dataclass(kind)):
-        raise plugins.unusable("optimizers", name, "is not a dataclass made of Optimizer")
+        raise plugins.unusable("optimizers", name, "is not a dataclass derived from Optimizer")
     if why := _lacks(kind, name):
         raise plugins.unusable("optimizers", name, why)
     return kind
@@ -92,9 +92,9 @@ def _lacks(kind: type[Optimizer], name: str) -> str:
     """What prevents a class from being the optimizer of that name; empty if nothing does."""
     own = getattr(kind, "name", None)
     if own is None:
-        return f'has no name: write name: ClassVar[str] = "{name}" in it'
+        return f'has no name: add name: ClassVar[str] = "{name}" to it'
     if own != name:
-        return f"calls itself {own!r}: the two must agree"
+        return f"has the name {own!r}: the two names must agree"
     if missing := sorted(kind.__abstractmethods__):
         return f"lacks the method {missing[0]}"
     for field in fields(kind):  # type: ignore[arg-type]
