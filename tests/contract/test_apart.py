@@ -375,7 +375,7 @@ WRONG_STEPS = [
         "moves[2] = Move(2, 2, (9.0,))",
         "(OptimizerError: optimizer 'stepping': slot 2: (9.0,) is not within [0, 1])",
     ),
-    ("moves.pop()", "(OptimizerError: optimizer 'stepping': moves of slots [0, 1, 2] for those"),
+    ("moves.pop()", "(OptimizerError: optimizer 'stepping': returned moves for slots [0, 1, 2]"),
 ]
 
 

@@ -436,7 +436,7 @@ def test_a_search_that_has_ended_is_extended_and_goes_on_with_another_declaratio
         romul.ExperimentExistsError, match=r"\(steps was 2, and is 4\): use resume=True to"
     ):
         search(tmp_path, steps=4)
-    with pytest.raises(romul.ExperimentError, match="2 is not above the 2"):
+    with pytest.raises(romul.ExperimentError, match="2 is not above the current 2"):
         romul.extend("mine", steps=2, runs=tmp_path)
     recorded = Recorded()
     # As a killed run leaves it.

@@ -61,7 +61,7 @@ async def test_steps_that_the_search_has_already_are_no_change(client, store):
     await client.apply("e", Changes(steps=5))
     assert await sent(store) == []
     for changes in (Changes(steps=4), Changes(steps=5, asked=True)):
-        with pytest.raises(ExperimentError, match="not above the 5"):
+        with pytest.raises(ExperimentError, match="not above the current 5"):
             await client.apply("e", changes)
 
 

@@ -84,8 +84,8 @@ def test_the_bench_plays_an_optimizer_of_a_package(site):
 
 
 WRONG_MOVES = [
-    ("moves[1:]", r"moves of slots \[1, 2, 3\] for those due, \[0, 1, 2, 3\]"),
-    ("moves + moves[:1]", r"moves of slots \[0, 1, 2, 3, 0\] for those due"),
+    ("moves[1:]", r"moves for slots \[1, 2, 3\] instead of \[0, 1, 2, 3\]"),
+    ("moves + moves[:1]", r"moves for slots \[0, 1, 2, 3, 0\] instead of"),
     ("[replace(m, source=99) for m in moves]", "slot 0 would continue from 99, which has no known"),
     ("[replace(m, vector=m.vector * 2) for m in moves]", "is not a tuple of 2 numbers"),
 ]

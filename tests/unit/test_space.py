@@ -139,7 +139,7 @@ def test_other_bounds_move_places_to_the_nearest_value():
         space.encode({"lr": 1e-2, "n": 5, "c": "b"})
     )
     for name, low, high, found in (
-        ("c", 0, 1, "no bounds"),
+        ("c", 0, 1, "choices instead of bounds"),
         ("x", 0, 1, "not in the space"),
         ("n", 0.5, 3, "whole numbers"),
         ("lr", 0.0, 1.0, "log scale"),
