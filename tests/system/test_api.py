@@ -471,7 +471,7 @@ def test_a_search_that_has_ended_is_extended_and_goes_on_with_another_declaratio
     assert search(tmp_path, space=wider, **declared).best == result.best
     other = {**wider, "width": romul.Int(1, 3)}
     with pytest.raises(
-        romul.ExperimentExistsError, match=r"(?s)width was added.*another name; --from-run mine"
+        romul.ExperimentExistsError, match=r"(?s)width was added.*another name.*--from-run mine"
     ) as error:
         search(tmp_path, space=other, **declared, resume=True)
     assert "'min'" not in str(error.value)

@@ -193,7 +193,7 @@ def test_a_run_that_has_ended_is_extended_and_goes_on_with_what_was_changed_in_i
         code, _, err = said("run", *arguments)
         assert code == 2
         assert "bowl: space: width was added: existing trials have no value for it" in err
-        assert "give it another name; --from-run bowl (in Python" in err
+        assert "use --from-run bowl (in Python" in err
     # A file that is another search's, or is gone, is none of this run's.
     file.write_text(TOML.format(steps=9).replace('name = "bowl"', 'name = "other"'))
     code, out, err = said("run", "--resume=bowl", "--steps=7", "--json", "--workers=1")
