@@ -15,7 +15,7 @@ T = TypeVar("T")
 class Client:
     """Controls the searches on a server or in a running local run.
 
-    The methods do the same as the commands of the same names::
+    The methods send the same requests as the corresponding commands::
 
         romul.Client("redis://127.0.0.1:6379/0").pause("mine")
         romul.Client("runs/mine").bounds("mine", "lr", 1e-4, 0.1)

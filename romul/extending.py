@@ -16,7 +16,7 @@ from romul.running import BY, follow, go_on
 from romul.supervisor import Plan
 from romul.watching import SearchFailedError, Watch, end
 from romul_actors.local.redis_server import is_up
-from romul_actors.local.run_file import RunFile, check_run, run_folder
+from romul_actors.local.run_file import RunFile, check_run, resumption, run_folder
 from romul_actors.observe.snapshot import full_snapshot
 from romul_actors.protocol.differences import Changes
 
@@ -73,8 +73,8 @@ async def extend_async(
         result = await _here(plan, name, steps, callbacks, progress)
         if result.status == "failed":
             raise SearchFailedError(
-                f"{name}: {result.reason}\nTo try again, use `romul run --resume`. The output of "
-                f"the function is in {folder / 'logs'}"
+                f"{name}: {result.reason}\nTo try again, use `{resumption(folder)}`. The output "
+                f"of the function is in {folder / 'logs'}"
             )
     end(result, callbacks)
     return result

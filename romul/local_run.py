@@ -82,7 +82,7 @@ class LocalRun:
         self.put_back()
         exists, changes = holds_run(self.folder), Changes()
         if resume:
-            check_run(self.folder, end=" to go on with")
+            check_run(self.folder, end=" to continue")
         if exists and fresh:
             self._set_aside()
         elif exists:
@@ -128,8 +128,8 @@ class LocalRun:
             before = json.loads((self.folder / CALL).read_text())
         except FileNotFoundError:
             raise ExperimentExistsError(
-                f"{self.folder} holds a run of `romul run`, which only `romul run --resume` "
-                f"continues: choose {beginning}"
+                f"{self.folder} holds a run of `romul run`, which this call cannot continue (use "
+                f"`romul run --resume {name}`): choose {beginning}"
             ) from None
         steps = _steps(before)
         # `extend` does not change the declaration: the original call still continues the search.

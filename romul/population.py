@@ -126,8 +126,8 @@ class Population:
         """Return the next trial to train, or None if no trial can start before another result.
 
         It has `id`, `hyperparameters`, `parent` (name of the checkpoint to continue from, as given
-        to `tell`, or None), `start` and `stop` (in units of the budget, from the beginning of the
-        search), `seed`, `slot`, `step` and `attempt`.
+        to `tell`, or None: from scratch), `start` and `stop` (in the unit of the budget, from the
+        beginning of the search; ints if they are whole), `seed`, `slot`, `step` and `attempt`.
         """
         with self._lock:
             if not self._ready and self._clock is not None:

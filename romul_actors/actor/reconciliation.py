@@ -1,6 +1,7 @@
 """Finds lost attempts: those neither in a queue, nor with a worker, nor in a report.
 
-This happens only when the server has been restored from older data.
+This happens if the server has been restored from older data, or if a worker has put aside a trial
+that it could not read.
 """
 
 from functools import lru_cache

@@ -15,7 +15,7 @@ import typer
 from romul_actors.sendable import BITS, fits, is_text
 
 LARGEST = 1e9
-"""Upper bound of options that declare only a lower one: 30 years, in seconds."""
+"""Upper bound of float options that declare only a lower one: 30 years, in seconds."""
 
 Function = Callable[..., None]
 

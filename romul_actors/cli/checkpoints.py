@@ -37,7 +37,7 @@ def copy(experiment: Experiment, checkpoint: str, target: Path) -> Path:
 def collect(
     name: Name,
     older: Annotated[
-        float, typer.Option(min=0, help="Minimum age of the checkpoints to remove, in seconds.")
+        float, typer.Option(min=0, help="Seconds for which a checkpoint must have been unchanged.")
     ] = 3600.0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list what would be removed.")

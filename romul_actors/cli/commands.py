@@ -47,7 +47,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         ),
         "extend": "Continue a running, finished or stopped search for more steps.",
         "change": (
-            "Change a running or paused search: the number of slots, or constants of the optimizer."
+            "Change the slots of a search that has not ended, or constants of its optimizer."
         ),
         "remove": "Remove an experiment from the server. Its checkpoints are not deleted.",
     },

@@ -305,7 +305,7 @@ def change(
     ] = None,
     redis: SearchUrl = None,
 ) -> None:
-    """Change a running or paused search: the number of slots, or constants of the optimizer.
+    """Change the slots of a search that has not ended, or constants of its optimizer.
 
     With fewer slots, the worst ones are parked. With more, new slots are forked from good ones as
     soon as the search is running.

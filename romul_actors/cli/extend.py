@@ -35,8 +35,8 @@ def extend(
     """Continue a running, finished or stopped search for more steps.
 
     A local run that has ended continues on this machine, as with `romul run --resume`. On a server,
-    its actors and workers continue the search. A paused or failed search continues when it is
-    resumed.
+    its actors and workers continue the search; there, a paused or failed search takes the new
+    number of steps, but continues only when it is resumed.
     """
     folder = runs / name
     if redis is None and holds_run(folder) and has_data(folder):

@@ -80,7 +80,7 @@ async def coming(followed: Followed, name: str, after: str, seen_ms: int) -> Asy
         seen_ms: the server's time of its last answer, in milliseconds.
 
     Raises:
-        StoreUnavailableError: the server has ended.
+        StoreUnavailableError: the local run of the search has ended.
     """
     said = False
 

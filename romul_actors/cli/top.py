@@ -258,7 +258,7 @@ async def _live(screen: Screen, seen: Snapshot, followed: Followed, every_s: flo
         every_s: time between refreshes, in seconds.
 
     Raises:
-        StoreUnavailableError: the server has ended.
+        StoreUnavailableError: the local run of the search has ended.
     """
     console = Console()
     with Live(

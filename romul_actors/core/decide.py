@@ -245,7 +245,7 @@ def _end_waits(transition: Transition, workers: int) -> None:
 
 
 def _report(transition: Transition, event: Report) -> None:
-    """Handle the report of an attempt; a stale report only leaves a line in the history."""
+    """Handle the report of an attempt; a stale report is only counted and recorded."""
     if transition.status == "stopped" or not _counts(transition.slots, event):
         transition.count_cause("stale")
         transition.record(

@@ -163,7 +163,10 @@ class Control:
 
 @value(kw_only=True)
 class Tick:
-    """Time has passed. Ticks make time limits take effect even if nothing else happens."""
+    """Time has passed, and `workers` workers are alive.
+
+    Ticks make time limits take effect even if nothing else happens.
+    """
 
     type: Literal["tick"] = "tick"
     workers: int

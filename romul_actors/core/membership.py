@@ -78,7 +78,7 @@ def park(transition: Transition, slot: Slot) -> None:
 
 
 def unpark(transition: Transition, slot: Slot) -> bool:
-    """Resume a parked slot: from its own checkpoint, or as a fork if the others are ahead of it.
+    """Resume a parked slot: from its own checkpoint if it is ahead of the others, else as a fork.
 
     Returns:
         Whether the slot takes part again.

@@ -90,7 +90,7 @@ class Population:
         slots: all slots, by index.
         best: the best trial so far.
         counts: numbers of trials by outcome.
-        causes: numbers of attempts that ended without a result, by cause.
+        causes: numbers of attempts that ended without a result, and of stale reports, by cause.
         idle_since_ms: time since which there are more workers than trials; None if there are not.
         crowded_since_ms: time since which there are more slots than `elasticity` allows for the
             workers; None if there are not.

@@ -75,7 +75,7 @@ class SlotState:
         step, trial, copied_from, rule: those of its current trial.
         hyperparameters: those of its current trial.
         value: value of its latest trial that ended; None if none has, or if that trial failed.
-        failed: whether that trial's last attempt failed.
+        failed: whether that trial was given up.
         value_before: `value` before that trial ended.
         steps, values: steps and values of all its results.
         schedule: steps, each with values by names of coordinates.
@@ -116,12 +116,12 @@ class SlotState:
                 self.parking = self.parking and not self.pinned
 
     def end(self, status: str, value: float | None) -> None:
-        """End its trial; `value` is None if the trial has finally failed."""
+        """End its trial; `value` is None if the trial was given up."""
         self.status, self.parking, self.failed = status, False, value is None
         self.value_before, self.value = self.value, value
 
     def retry(self) -> None:
-        """Retry a trial that has finally failed; a parked slot forks another slot instead."""
+        """Retry a trial that was given up; a parked slot forks another slot instead."""
         if self.failed and self.status not in ("queued", "parked"):
             self.status, self.value, self.failed = "queued", self.value_before, False
 

@@ -153,7 +153,7 @@ class Snapshot:
 
     @property
     def ended(self) -> int:
-        """Number of trials that have ended, with a result or with a final failure."""
+        """Number of trials that have ended, with a result or given up."""
         return self.counts["reported"] + self.counts["failed"]
 
     @property

@@ -25,9 +25,9 @@ class TrialRecord:
         why: the optimizer's reasons, for people.
         seed: seed of its random numbers.
         created_ms: time of its decision, in milliseconds since the epoch.
-        ended_ms: time of its result or of its final failure; None if there is neither yet.
+        ended_ms: time of its result, or when it was given up; None if neither has happened.
         seconds, attempt, worker: of the attempt with the result; None if there is none.
-        failed: the reason of its final failure; "" if there is none.
+        failed: why it was given up; "" if it was not.
         provenance: code, packages and machine of its result; empty if unknown.
     """
 

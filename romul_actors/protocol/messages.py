@@ -103,7 +103,8 @@ def is_spoken(stored: str) -> bool:
     """Whether the actors of an experiment use this version of the protocol.
 
     Args:
-        stored: the experiment's field `protocol`; empty if the first version stored it.
+        stored: the experiment's field `protocol`; empty if it is missing, as the first version does
+            not store it.
     """
     return (stored or "1") == str(VERSION)
 

@@ -144,7 +144,7 @@ class _Process:
     Args:
         rows: step, loss before, fall, vector; shape (n, 3 + n_dims).
         step: the step that has ended.
-        steps: number of steps of the experiment.
+        steps: number of steps that a slot is expected to reach.
     """
 
     def __init__(self, rows: Vector, step: int, steps: int) -> None:
