@@ -5,8 +5,9 @@
 A checkpoint of tensors is stored and fetched. The same bytes are sent and received with boto3's
 `upload_file` and `download_file`, with pieces of the same size and the same number of connections;
 these neither hash nor list anything. Then the checkpoint is stored again with a tenth of its
-tensors changed. The store is a local server (moto), or the real one that `--url` names. Prints one
-JSON line for each size, with medians of the rounds and of their ratios.
+tensors changed. The store is a local server (moto), or the real one that `--url` names; the raw
+copy stays there until the end. Prints one JSON line for each size, with medians of the rounds and
+of their ratios.
 """
 
 import argparse

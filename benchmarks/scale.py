@@ -304,7 +304,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=500)
     parser.add_argument("--trial-s", type=float, nargs="+", default=[4.0])
     parser.add_argument(
-        "--optimizer", default="random", help="random has no quorum; romul has one at each step"
+        "--optimizer",
+        default="random",
+        help="with random, no slot waits for others; with romul, a quorum is needed at each step",
     )
     parser.add_argument("--actors", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0, help="length of one measurement")

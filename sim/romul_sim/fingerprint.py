@@ -1,8 +1,8 @@
 """Fingerprints of code: whether the code that produced a result is unchanged.
 
 A fingerprint covers a module and everything that it imports from given packages, so no list of
-files must be maintained. It is a hash of the syntax tree, without docstrings, comments and
-formatting, because these change no result. It is the same in all versions of Python.
+files must be maintained. It is a hash of the syntax tree, without docstrings, comments, formatting
+and texts of exceptions, because these change no result. It is the same in all versions of Python.
 """
 
 import ast
@@ -104,18 +104,30 @@ def _base(node: ast.ImportFrom, name: str) -> str:
     return ".".join([*above, *filter(None, [node.module])]) if above else ""
 
 
-def _canonical(node: object) -> str:
-    """A tree as text, without empty fields, in which versions of Python differ."""
+def _canonical(node: object, *, raised: bool = False) -> str:
+    """A tree as text, without empty fields, in which versions of Python differ.
+
+    `raised`: the tree is a part of a `raise` statement, whose texts are left out.
+    """
     if isinstance(node, list):
-        return "[" + ",".join(_canonical(part) for part in node) + "]"
+        return "[" + ",".join(_canonical(part, raised=raised) for part in node) + "]"
     if not isinstance(node, ast.AST):
         return repr(node)
+    raised = raised or isinstance(node, ast.Raise)
+    if raised and _is_text(node):
+        return "text"
     parts = []
     for name, value in ast.iter_fields(node):
         kept = _without_texts(value) if name == "body" and isinstance(value, list) else value
         if isinstance(node, ast.Constant) or not (kept is None or kept == []):
-            parts.append(f"{name}={_canonical(kept)}")
+            parts.append(f"{name}={_canonical(kept, raised=raised)}")
     return f"{type(node).__name__}({','.join(parts)})"
+
+
+def _is_text(node: ast.AST) -> bool:
+    """Whether a node is a string, with or without values in it."""
+    literal = isinstance(node, ast.Constant) and isinstance(node.value, str)
+    return literal or isinstance(node, ast.JoinedStr)
 
 
 def _without_texts(body: list[ast.AST]) -> list[ast.AST]:

@@ -245,12 +245,15 @@ def package(tmp_path, monkeypatch):
         "__init__": "",
         "top": '"""Doc."""\nfrom planted.below import f\n\n\ndef g(x):\n    return f(x) + 1\n',
         "below": "import json\nfrom planted import constants\n\n\ndef f(x):\n    return x\n",
-        "constants": "A = 0.5\n",
+        "constants": "A = 0.5\n\n\ndef h(x):\n    raise ValueError(f'{x}: ' 'wrong', 1)\n",
         "beside": "B = 1\n",
     }
     for name, text in texts.items():
         (folder / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
+    # Modules of another test's package would be read instead.
+    for name in [name for name in sys.modules if name.split(".")[0] == "planted"]:
+        monkeypatch.delitem(sys.modules, name)
 
     def changed(name, before, after):
         path = folder / f"{name}.py"
@@ -276,6 +279,8 @@ def test_a_fingerprint_is_not_of_words_nor_of_what_is_not_imported(package):
     before = package("top", "x", "x")
     assert package("top", '"""Doc."""', '"""Other words."""  # and a comment') == before
     assert package("top", "return f(x) + 1", "return (\n        f(x) + 1\n    )") == before
+    assert package("constants", "f'{x}: ' 'wrong'", "'no'") == before
+    assert package("constants", "wrong', 1", "wrong', 2") != before
     assert package("beside", "1", "2") == before
     with pytest.raises(ModuleNotFoundError, match=r"planted\.nothing"):
         fingerprint("planted.nothing", ("planted",))

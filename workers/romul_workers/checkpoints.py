@@ -188,7 +188,8 @@ class Checkpoints:
         Args:
             folder: local folder, from `begin`.
             name: name of the checkpoint.
-            written: files that are hashed already, by path in `folder`; changed ones are ignored.
+            written: files that are hashed already, by path in `folder`; a file that was changed
+                since is hashed again.
             parent: name of a checkpoint that `fetch` returned. Files that an object store has of it
                 are not sent.
 

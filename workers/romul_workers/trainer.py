@@ -51,7 +51,7 @@ class Success:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A trial failed, and the failure counts as one of its attempts.
+    """A trial failed; the failure is reported with its reason.
 
     Attributes:
         reason: one of `romul_actors.core.events.FailureReason`.

@@ -371,7 +371,7 @@ def binary() -> Problem:
         return np.where(scales > 0.0, scales * np.sign(weights), weights)
 
     net = Mlp(64, 96, 10)
-    # Biases are real numbers. What becomes bits begins as standard normals.
+    # Biases are real numbers. What becomes bits begins as normals of deviation 1 and 0.8.
     scales = net.layout.spread([0.15, 0.0, 0.15, 0.0])
     space = {
         "learning_rate": log(1e-4, 100.0),
