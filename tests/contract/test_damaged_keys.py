@@ -135,7 +135,7 @@ async def test_a_commit_that_meets_a_wrong_key_changes_nothing_and_names_it(stor
     slots = {0: {"status": "waiting"}, 1: {"status": "queued"}}
     commit = Commit(version, [entry.id], {"slots": "2"}, slots, [b"u"], garbage=["c"])
     place = part if part.startswith("romul:") else key("e", part)
-    with pytest.raises(WrongTypeError, match=f"^{place} is not of the type"):
+    with pytest.raises(WrongTypeError, match=f"^{place} has the wrong type"):
         await store.commit("e", "a", commit)
     assert raw.hgetall(key("e")) == before
     assert [waiting.id for waiting in await store.pending("e", "a", 10)] == [entry.id]
@@ -161,7 +161,7 @@ async def test_a_dead_message_that_cannot_be_kept_stays_in_its_queue(store, raw)
     await store.send("e", b"bad")
     [entry] = await store.read(["e"], "a", 10, 0)
     spoil(raw, "dead")
-    with pytest.raises(WrongTypeError, match=r"^romul:\{e\}:dead is not of the type"):
+    with pytest.raises(WrongTypeError, match=r"^romul:\{e\}:dead has the wrong type"):
         await store.dead_letter("e", "inbox", [(entry.id, "unusable", b"bad")])
     assert [waiting.body for waiting in await store.pending("e", "a", 10)] == [b"bad"]
 

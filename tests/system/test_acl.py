@@ -273,9 +273,9 @@ def test_what_a_role_may_not_do_is_refused(guarded, role, command):
     ("fields", "message"),
     [
         (("king", "u", "p"), "role 'king'"),
-        (("worker", "default", "p"), "no name"),
-        (("worker", "a b", "p"), "no name"),
-        (("worker", "u", "p", "a} ~*"), "no pattern"),
+        (("worker", "default", "p"), "not a valid user name"),
+        (("worker", "a b", "p"), "not a valid user name"),
+        (("worker", "u", "p", "a} ~*"), "not a valid pattern"),
     ],
 )
 def test_a_user_that_would_be_another_one_is_refused(fields, message):

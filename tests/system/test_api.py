@@ -723,7 +723,7 @@ def test_an_async_task_of_a_file_fails_with_what_to_do(tmp_path, monkeypatch):
     [
         ({"worker": 3}, r"run\(\) has no argument 'worker': did you mean 'workers'\?"),
         ({"redis": "redis://h"}, r"'redis': to run a search on a server, use romul.submit"),
-        ({"name": "a/b"}, "name: 'a/b' is not allowed: letters, digits"),
+        ({"name": "a/b"}, "name: 'a/b' is not allowed: use at most 64 letters, digits"),
         ({"budgt": 3}, "did you mean 'budget'"),
     ],
 )

@@ -595,7 +595,7 @@ def decided(redis_url, tmp_path_factory):
         (("show", "e", "99"), 4, "e has no slot 99: it has 4"),
         (("best", "e"), 4, "e: no trial has succeeded yet (running)"),
         (("schedule", "export", "e", "--to=s.json"), 4, "e: no trial has succeeded yet"),
-        (("submit", "{folder}/e.py"), 5, "or remove it first: `romul remove e`"),
+        (("submit", "{folder}/e.py"), 5, "or remove it first with `romul remove e`"),
         (("submit", "{folder}/none.toml"), 2, "cannot be read"),
         (("pause", "unknown"), 4, "no experiment 'unknown'"),
         (("status", "--redis", "redis://127.0.0.1:1/0"), 3, "no Redis or Valkey server answers"),

@@ -84,7 +84,7 @@ def test_operators_actions_and_lost_workers_stand_in_history(running):
     assert running.call("bounds", "seen", "rate", "--min=2", "--max=1").returncode != 0
     wait_for(lambda: running.history("seen", "bounds"), 20)
     narrowed = running.call("bounds", "seen", "rate", "--max=0.18")
-    assert "search rate from 0.1 to 0.18 requested" in narrowed.stdout
+    assert "bounds of rate from 0.1 to 0.18 requested" in narrowed.stdout
     assert running.call("pause", "seen").returncode == 0
     running.wait_for_status("paused", "seen")
     changed = running.call("change", "seen", "--population=7", "--set", "factor=0.3")
@@ -438,7 +438,7 @@ def test_long_names_leave_the_other_columns_their_room(system):
     system.client.hset("romul:{long}", "best", json.dumps(best))
     expected = {
         "show long": "slot status step parent rate queued 0/3",
-        "top long --once": "slot tier status step lately all queued idle",
+        "top long --once": "slot tier status step recent all queued idle",
         "workers long": "pid state trial 12345 idle",
         "status": "experiment status trials failed workers dead long running 0/12 0.123456",
     }

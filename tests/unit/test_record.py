@@ -231,7 +231,7 @@ def test_machines_are_known_from_history_alone():
         (f"{HEAD}}}\n{STARTED}", "by its first line: KeyError"),
         (
             f'{HEAD}, "experiment": {{"name": "a"}}}}\n{STARTED}',
-            "stored experiment: task: not given",
+            "stored experiment: task: required, but not given",
         ),
     ],
 )
