@@ -188,8 +188,7 @@ class Checkpoints:
         Args:
             folder: local folder, from `begin`.
             name: name of the checkpoint.
-            written: files that are hashed already, by path in `folder`; a file that was changed
-                since is hashed again.
+            written: hashed files, by path in `folder`; one that changed since is hashed again.
             parent: name of a checkpoint that `fetch` returned. Files that an object store has of it
                 are not sent.
 
