@@ -101,7 +101,7 @@ def _regions_of(
     part_of = _parts(parameter, values, n)
     for trial, reason in ended:
         if (part := part_of[trial]) is None:
-            # A hyperparameter that does not count in a trial has no part in its failure.
+            # A hyperparameter that is inactive in a trial has no part in its failure.
             continue
         attempts[part] += 1
         if reason is not None:

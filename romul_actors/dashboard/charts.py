@@ -169,7 +169,7 @@ def _values_of(axis: Parameter) -> Options:
 
 
 def _place(axis: Parameter, values: Mapping[str, Any]) -> Any:
-    """A trial's place on an axis: a number or a choice; None if the coordinate does not count."""
+    """A trial's place on an axis: a number or a choice; None if it is inactive."""
     if axis.name not in values:
         return None
     value = values[axis.name]

@@ -68,8 +68,8 @@ class HyperparameterChange:
         origin: "base" or "donor", "moved" or "drawn anew"; "" if history does not say.
         outside: whether it was out of bounds and brought back.
         guarded: whether the guard changed it, because its move would have lowered it.
-        begins: whether it did not count in the parent.
-        off: whether it does not count in this trial.
+        begins: whether it was inactive in the parent.
+        off: whether it is inactive in this trial.
     """
 
     after: Any
@@ -268,10 +268,10 @@ def _reasons(record: TrialRecord) -> list[str]:
 def change_in_words(name: str, change: HyperparameterChange) -> str:
     """How a hyperparameter came to its value."""
     if change.off:
-        return f"{name} does not count here"
+        return f"{name} is inactive here"
     text = f"{name} = {_plain(change.after)}"
     if change.begins:
-        text += ", which did not count before"
+        text += ", which was inactive before"
     elif change.changed:
         text += f", was {_plain(change.before)}"
     elif change.compared:

@@ -2,7 +2,7 @@
 
 Each slot is a run. Hyperparameters change from step to step, so they are metrics, not parameters;
 nothing is rescaled. A choice is written as its index in the list of choices, and a list of values
-as NAME[0], NAME[1] and so on. Hyperparameters that do not count in a trial are left out.
+as NAME[0], NAME[1] and so on. Hyperparameters that are inactive in a trial are left out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -219,7 +219,7 @@ def _by_slot(records: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:
 
 
 def _figures(axis: Parameter, values: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Values of one coordinate on its axis; nan if it does not count.
+    """Values of one coordinate on its axis; nan where it is inactive.
 
     Args:
         axis: the coordinate.
@@ -306,7 +306,7 @@ def _draw_schedule(
     drawn: Sequence[Sequence[TrialRecord]],
     values: Sequence[Sequence[Mapping[str, Any]]],
 ) -> None:
-    """Draw one coordinate by step, with gaps where it does not count.
+    """Draw one coordinate by step, with gaps where it is inactive.
 
     Args:
         ax: the axes to draw on.

@@ -127,8 +127,8 @@ def origins(found: Mapping[str, TrialRecord]) -> list[dict[str, Any]]:
 def trial_rows(lines: Sequence[Line], space: Space | None = None) -> list[dict[str, Any]]:
     """Trials as flat rows: hyperparameters as "h.NAME", metrics as "m.NAME", never rescaled.
 
-    With `space`, each element of a list has its own column: "h.NAME[0]". A hyperparameter that does
-    not count in a trial has no column in its row. Code, packages and machine of a result are
+    With `space`, each element of a list has its own column: "h.NAME[0]". A hyperparameter that is
+    inactive in a trial has no column in its row. Code, packages and machine of a result are
     "p.NAME".
     """
     return [_row(record, space) for record in trials(lines).values()]

@@ -58,7 +58,7 @@ def test_every_kind_of_hyperparameter_is_tried_run_and_shown(system, tmp_path):
         "optimizer.lr": pytest.approx(0.1),
     }
     explained = system.call("explain", "kinds", "0-0").stdout
-    assert "optimizer.momentum does not count here" in explained
+    assert "optimizer.momentum is inactive here" in explained
     assert "widths[1] = 64" in explained
     for command in (["show", "kinds"], ["failures", "kinds"], ["best", "kinds"]):
         assert system.call(*command).returncode == 0, command

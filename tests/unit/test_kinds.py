@@ -335,7 +335,7 @@ def test_all_that_shows_a_run_shows_it(kind, tmp_path):
     words = "\n".join(in_words(story))
     for name in names:
         assert (f"  {name} = " in words) is (name in on)
-        assert (f"  {name} does not count here" in words) is (name not in on)
+        assert (f"  {name} is inactive here" in words) is (name not in on)
 
     regions = by_region(experiment, run.history)
     assert list(regions) == names

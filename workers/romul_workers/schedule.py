@@ -207,7 +207,7 @@ async def train(
             "constants": dict(schedule.constants),
             "budget_unit": schedule.budget_unit,
             # The values come from the schedule. The space's names only say which hyperparameters
-            # do not count in a stretch.
+            # are inactive in a stretch.
             "space": {name: {"type": "float", "min": 0.0, "max": 1.0} for name in names},
             "steps": len(schedule.stretches),
             "checkpoints": checkpoints,
