@@ -84,19 +84,21 @@ def checkpoint(megabytes: int, *, goals: bool = True) -> list[Figure]:
     saved, restored, warm, frozen = (1.1, 0.5, 0.05, 0.15) if goals else (None,) * 4
     return [
         Figure(
-            f"checkpoint of {megabytes} MB: save to report, safetensors: 1", "ours_ratio", saved
+            f"{megabytes} MB checkpoint: save to report, ratio to a plain write",
+            "ours_ratio",
+            saved,
         ),
-        Figure("its restore from the page cache, hash included", "restore_ratio", restored),
-        Figure("its restore from the worker's own process", "warm restore_ratio", warm),
-        Figure("9 of 10 weights frozen: bytes of the whole", "frozen_share", frozen),
+        Figure("restore from the page cache, ratio to the same", "restore_ratio", restored),
+        Figure("warm restore, ratio to the same", "warm restore_ratio", warm),
+        Figure("share of the bytes if 9 of 10 weights are frozen", "frozen_share", frozen),
     ]
 
 
 def overhead(seconds: str, goal: float | None) -> list[Figure]:
     """The figures of a line of `overhead.py`."""
     return [
-        Figure(f"beside a trial of {seconds}: % of it", "overhead_percent", goal),
-        Figure("the same, a plain loop with torch", "plain_percent"),
+        Figure(f"overhead of a trial of {seconds}, %", "overhead_percent", goal),
+        Figure("overhead of a plain loop with torch, %", "plain_percent"),
     ]
 
 
@@ -104,8 +106,8 @@ def latency(workers: int, p50: float, p99: float) -> list[Figure]:
     """The figures of a line of `latency.py`, with upper limits in milliseconds."""
     return [
         Figure(f"report to next lease, {workers} workers: median, ms", "p50_ms", p50),
-        Figure("slowest of a hundred, ms", "p99_ms", p99),
-        Figure("an echo in its place: median, ms", "ceiling_p50_ms"),
+        Figure("the same, 99th percentile, ms", "p99_ms", p99),
+        Figure("an echo instead: median, ms", "ceiling_p50_ms"),
     ]
 
 
@@ -119,7 +121,7 @@ BENCHES = (
                 Figure("`import numpy`, s", "import_numpy_s"),
                 Figure("`romul --help`, s", "help_s", 0.3),
                 Figure(
-                    "a worker's start to its first trial, torch in the task, s",
+                    "worker start to first trial, task with torch, s",
                     "worker_ready_s",
                     1.5,
                 ),
@@ -154,8 +156,8 @@ BENCHES = (
         "end_to_end.py --steps 125 --rounds 5",
         [
             [
-                Figure("trials/s of 8 workers, no-op", "romul.trials_per_s"),
-                Figure("Ray Tune's PBT: 1", "ratio_to_ray_tune", 30.0, most=False),
+                Figure("no-op trials/s, 8 workers", "romul.trials_per_s"),
+                Figure("ratio to Ray Tune's PBT", "ratio_to_ray_tune", 30.0, most=False),
             ]
         ],
     ),
@@ -167,10 +169,10 @@ BENCHES = (
             [
                 Figure("decisions/s, 256 slots", "decisions_per_s"),
                 Figure(
-                    "by the actor's CPU, a bare script: 1", "cpu_ratio_to_ceiling", 0.25, most=False
+                    "by CPU time, ratio to a bare script", "cpu_ratio_to_ceiling", 0.25, most=False
                 ),
             ],
-            [Figure("CPU of a decision, 10,000 slots, with 100: 1", "cost_to_first", 2.0)],
+            [Figure("CPU time of a decision, 10,000 slots, ratio to 100", "cost_to_first", 2.0)],
         ],
     ),
     Bench(
@@ -188,8 +190,8 @@ BENCHES = (
         "memory.py --metrics 2 --read-back 8",
         [
             [
-                Figure("Redis: bytes a finished trial", "trial", 900.0),
-                Figure("bytes a slot", "slot"),
+                Figure("Redis: bytes per finished trial", "trial", 900.0),
+                Figure("Redis: bytes per slot", "slot"),
             ]
         ],
     ),
@@ -277,10 +279,10 @@ def page(parts: Sequence[tuple[str, Sequence[Row]]]) -> str:
         "# Performance",
         "",
         f"Written by `benchmarks/table.py --page` on {begun}: {machine}.",
-        "Medians; ratios compare with a peer or a ceiling of the same run, and mean more than",
-        "figures of this one machine. Goals are this project's own; what stands without one is",
-        "there to compare with. `make bench` prints the table, `make bench-full` writes this page",
-        'down to "Measured apart", which stays as it is.',
+        "Values are medians. Ratios compare with a peer or a ceiling of the same run, and mean",
+        "more than the other figures, which depend on the machine. Goals are this project's own;",
+        "figures without a goal are there for comparison. `make bench` prints the table.",
+        '`make bench-full` rewrites this page, except for the section "Measured apart".',
     ]
     for command, found in parts:
         text += ["", f"`python benchmarks/{command}`", "", table(found)]
