@@ -141,7 +141,7 @@ class Examination:
             first, checkpoint = await self._result(0, None)
             self._add("trains", "ok", f"{self._experiment.metric} = {first[0]:.6g} after one step")
             on, _ = await self._result(1, checkpoint)
-            self._add("goes on", "ok", f"{self._experiment.metric} = {on[0]:.6g} after two")
+            self._add("goes on", "ok", f"{self._experiment.metric} = {on[0]:.6g} after two steps")
             await self._same(first, on, checkpoint)
             first, on = self._steady(first), self._steady(on)
             await self._reads_its_parent(on)
@@ -172,11 +172,13 @@ class Examination:
             self._add(
                 name,
                 "warning",
-                f"{self._experiment.metric} was the same twice, but other figures differed: "
+                f"{self._experiment.metric} was the same in both runs, but other figures differed: "
                 f"{', '.join(sorted(self._unsteady))}; the other checks ignore them",
             )
             return
-        self._add(name, "ok", "the same twice, from scratch and after a restore")
+        self._add(
+            name, "ok", "repeated trials gave the same result, from scratch and after a restore"
+        )
 
     async def _reads_its_parent(self, on: Observation) -> None:
         unread = []
@@ -187,8 +189,9 @@ class Examination:
             self._add(
                 "begins anew later on",
                 "warning",
-                f"without a parent it does not train from {self._experiment.budget:g} on; a slot "
-                f"that joins, or whose trials failed, may begin there: {error}",
+                "without a parent, the task does not train from "
+                f"{self._experiment.budget:g} on; a slot that joins, or whose trials failed, may "
+                f"begin there: {error}",
             )
         # Only mutable ones: the value of the others is part of a checkpoint.
         free = self._space.free((MIDDLE,) * len(self._space))
@@ -203,8 +206,8 @@ class Examination:
                 "the parent makes no difference to the result: does the task read trial.parent?",
             )
         else:
-            found = "another parent leads to another result"
-            self._add("reads its parent", "ok", found if unread else "it fails without a parent")
+            found = "a different parent leads to a different result"
+            self._add("reads its parent", "ok", found if unread else "the task fails without one")
 
     async def _acts(
         self, i: int, first: Observation, on: Observation, checkpoint: str
@@ -240,8 +243,8 @@ class Examination:
             self._add(
                 "hyperparameters take effect after a restore",
                 "fault",
-                f"{', '.join(lost)}: in effect from scratch, but not after a restore: apply "
-                "hyperparameters after the optimizer's state is loaded (trial.attach does)",
+                f"{', '.join(lost)}: effective from scratch, but not after a restore: apply "
+                "hyperparameters after loading the optimizer's state (trial.attach does)",
             )
         else:
             self._add(
@@ -266,27 +269,27 @@ class Examination:
         if not training.done():
             await cancel(training)
             if step_s < SHORT_S:
-                self._add(name, "ok", f"it does not, but a step takes only {step_s:.2g} s")
+                self._add(name, "ok", f"it does not stop, but a step takes only {step_s:.2g} s")
                 return
             self._add(
                 name,
                 "fault",
-                f"in a step of {LONGER:g} times the budget it still trained {self._grace_s:g} s "
-                "after it was asked to stop: read trial.should_stop every few seconds; otherwise "
-                "the training of a preempted trial is lost",
+                f"in a step of {LONGER:g} times the budget, the task still trained "
+                f"{self._grace_s:g} s after it was asked to stop: read trial.should_stop every few "
+                "seconds; otherwise the training of a preempted trial is lost",
             )
             return
         ending = training.result()
         if isinstance(ending, Stopped) and ending.checkpoint is not None:
-            self._add(name, "ok", f"paused at {ending.at:g}, to be continued from there")
+            self._add(name, "ok", f"paused at {ending.at:g}; the next attempt continues from there")
         elif isinstance(ending, Stopped):
             self._add(
                 name,
                 "warning",
-                "it stops but saves nothing: return trial.pause(...) to keep what was trained",
+                "it stops but saves nothing: return trial.pause(...) to keep the training so far",
             )
         elif isinstance(ending, Failure):
             self._add(name, "fault", f"{ending.reason}: {ending.message}")
         else:
             level: Literal["ok", "warning"] = "ok" if step_s < SHORT_S else "warning"
-            self._add(name, level, "it ended before it could be asked to stop")
+            self._add(name, level, "the trial ended before it could be asked to stop")
